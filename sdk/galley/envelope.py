@@ -1,0 +1,127 @@
+"""The wire format of a task, which no other module spells.
+
+The body is JSON: people read it with any NATS client, and other languages write it. Its address
+(namespace, queue, lane, kind, id) is the subject it travels on and stands nowhere else.
+"""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from galley.errors import EnvelopeInvalid, InputInvalid
+from galley.history import NO_HISTORY, History
+from galley.retry import RetryPolicy
+
+VERSION: Final = 1
+"""Version of body and header written here; readers refuse others."""
+
+INPUT_LIMIT: Final = 512 * 1024
+"""Bytes of JSON a task's input may have: half of what one NATS message carries by default, so that
+history and error fit beside it in a dead letter."""
+
+NO_INPUT: Final = Raw(b"{}")
+
+_HEADER_PREFIX: Final = f"v={VERSION};a="
+
+
+class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One task as it travels: what to run, with what, and under which rules."""
+
+    handler: str
+    submitted_at: datetime
+    v: int = VERSION
+    input: Raw = NO_INPUT
+    not_before: datetime | None = None
+    """Earliest time of the first attempt."""
+    deadline: datetime | None = None
+    """Time after which the task is worth nothing: it is not started and a running attempt is cut."""
+    timeout_seconds: float | None = None
+    """Time one attempt may take; None means the queue's."""
+    retry: RetryPolicy | None = None
+    """None means the queue's policy."""
+    history: History = NO_HISTORY
+
+
+class Flags(Struct, frozen=True):
+    """The compact header beside the body: all a worker needs before it decides how to begin."""
+
+    attempt: int = 1
+    """Number of the attempt this message stands for, counted from 1."""
+    fence: int = 0
+    """Sequence of the record this message may replace; 0 means there must be none."""
+    republished: bool = False
+    """The same task may have been published before, so the record must be asked first."""
+
+    def encode(self) -> str:
+        """Return the header's text, such as `v=1;a=2;f=1041;r`."""
+        return f"{_HEADER_PREFIX}{self.attempt};f={self.fence}{';r' if self.republished else ''}"
+
+    @classmethod
+    def decode(cls, text: str | None) -> "Flags":
+        """Return the flags in a header.
+
+        Raises:
+            EnvelopeInvalid: if the header is missing, malformed, or of another version.
+        """
+        if text == _FIRST_TEXT:
+            return FIRST
+        if not text:
+            raise EnvelopeInvalid("it has no Galley header")
+        words = text.split(";")
+        named = dict(word.split("=", 1) for word in words if "=" in word)
+        if named.get("v") != str(VERSION):
+            raise EnvelopeInvalid(f"its version is {named.get('v')!r}, known here is {VERSION}")
+        try:
+            flags = cls(int(named.get("a", "1")), int(named.get("f", "0")), "r" in words)
+        except ValueError:
+            raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}") from None
+        if flags.attempt < 1 or flags.fence < 0:
+            raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}")
+        return flags
+
+
+FIRST: Final = Flags()
+_FIRST_TEXT: Final = FIRST.encode()
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+def encode(envelope: Envelope) -> bytes:
+    """Return the body that travels."""
+    return _encode(envelope)
+
+
+def decode(body: bytes) -> Envelope:
+    """Return the envelope in a body.
+
+    Raises:
+        EnvelopeInvalid: if it is not JSON, lacks a field, or has another version.
+    """
+    try:
+        envelope = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EnvelopeInvalid(str(error)) from None
+    if envelope.v != VERSION:
+        raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")
+    return envelope
+
+
+def encode_input(handler: str, value: object) -> Raw:
+    """Return `value` as the JSON a task carries.
+
+    Raises:
+        InputInvalid: if it cannot be said in JSON, or takes more than `INPUT_LIMIT` bytes.
+    """
+    try:
+        raw = _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise InputInvalid(handler, str(error), "pass numbers, text, lists and objects only") from None
+    if len(raw) > INPUT_LIMIT:
+        raise InputInvalid(
+            handler, f"{len(raw)} bytes of JSON, the limit is {INPUT_LIMIT}",
+            "store the data where workers can read it, and pass its place",
+        )  # fmt: skip
+    return Raw(raw)

@@ -1,0 +1,173 @@
+"""Handlers: the Python functions a queue's workers run."""
+
+import inspect
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from galley.envelope import encode_input
+from galley.errors import InputInvalid, Invalid
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+DEFAULT_QUEUE: Final = "default"
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", re.IGNORECASE)
+
+
+class HandlerNameInvalid(Invalid):
+    """A handler's name cannot be told from text a task may carry."""
+
+    reason = "HandlerNameInvalid"
+    hint = "use letters, digits, '_', '-' and '.', at most 63 characters"
+
+    def describe(self, name: str) -> str:  # noqa: D102
+        self.name = name
+        return f"handler name {name!r} is not allowed"
+
+
+class HandlerExists(Invalid):
+    """Two functions of one queue claim the same handler name."""
+
+    reason = "HandlerExists"
+    hint = "give one of them another name: @task(name=...)"
+
+    def describe(self, queue: str, name: str, first: str, second: str) -> str:  # noqa: D102
+        self.queue, self.name, self.first, self.second = queue, name, first, second
+        return f"handler {name!r} of queue {queue!r} is both {first} and {second}"
+
+
+class Call(Struct, Generic[R_co], frozen=True):
+    """A handler with its input: what `Client.submit` takes. `R_co` is what the result will be."""
+
+    queue: str
+    handler: str
+    input: Raw
+
+    def on(self, queue: str) -> "Call[R_co]":
+        """Return the same call for another queue that has this handler."""
+        return replace(self, queue=queue)
+
+
+def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
+    """Return a call of a handler that is known by name alone, such as a command of the queue.
+
+    Raises:
+        InputInvalid: if the arguments cannot be said in JSON or are too large.
+    """
+    return Call(queue, handler, encode_input(handler, arguments))
+
+
+class Handler(Generic[P, R]):
+    """A registered function. Calling it runs it here; `call` makes the input for a worker to run it."""
+
+    def __init__(self, function: Callable[P, R], queue: str, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise HandlerNameInvalid(name)
+        self.function = function
+        self.queue = queue
+        self.name = name
+        self.signature = inspect.signature(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<handler {self.queue}/{self.name}>"
+
+    @overload
+    def call(
+        self: "Handler[P, Coroutine[Any, Any, R_co]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Call[R_co]: ...
+    @overload
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
+        """Return this handler with its input: the arguments as a JSON object, by name.
+
+        Raises:
+            InputInvalid: if the arguments do not fit the function, cannot be said in JSON, or are too large.
+        """
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
+        named: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            kind = self.signature.parameters[name].kind
+            if kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
+                raise InputInvalid(
+                    self.name, f"argument {name!r} has no name to travel by", "declare it by name"
+                )
+            named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+        return Call(self.queue, self.name, encode_input(self.name, named))
+
+
+class Registry:
+    """The handlers that imported modules have declared, by queue and name."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[str, str], Handler[Any, Any]] = {}
+
+    def add(self, handler: Handler[Any, Any]) -> None:
+        """Take in a handler; a reloaded module may declare its own again.
+
+        Raises:
+            HandlerExists: if another function has the name already.
+        """
+        known = self._handlers.setdefault((handler.queue, handler.name), handler)
+        first, second = _place(known), _place(handler)
+        if first != second:
+            raise HandlerExists(handler.queue, handler.name, first, second)
+        self._handlers[handler.queue, handler.name] = handler
+
+    def of_queue(self, queue: str) -> dict[str, Handler[Any, Any]]:
+        """Return the queue's handlers by name."""
+        return {name: handler for (of, name), handler in self._handlers.items() if of == queue}
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the names of the queues some handler was declared for, sorted."""
+        return tuple(sorted({queue for queue, _ in self._handlers}))
+
+
+def _place(handler: Handler[Any, Any]) -> str:
+    return f"{handler.function.__module__}.{handler.function.__qualname__}"
+
+
+REGISTRY: Final = Registry()
+"""Where `@task` puts handlers: one per process, as modules are."""
+
+
+@overload
+def task(function: Callable[P, R], /) -> Handler[P, R]: ...
+@overload
+def task(
+    *, queue: str = DEFAULT_QUEUE, name: str | None = None
+) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+def task(
+    function: Callable[P, R] | None = None, /, *, queue: str = DEFAULT_QUEUE, name: str | None = None
+) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:
+    """Make a function, plain or `async`, a handler that tasks of a queue may name.
+
+    Args:
+        function: the function, when used without brackets.
+        queue: the queue whose workers run it.
+        name: what tasks call it; the function's own name by default.
+
+    Raises:
+        HandlerNameInvalid: if the name has characters a task may not carry.
+        HandlerExists: if the queue has another handler of that name.
+    """
+
+    def register(function: Callable[P, R]) -> Handler[P, R]:
+        handler = Handler(function, queue, name or function.__name__)
+        REGISTRY.add(handler)
+        return handler
+
+    return register(function) if function is not None else register

@@ -1,0 +1,59 @@
+"""What a task has been through before the present attempt."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+KEPT_ATTEMPTS: Final = 10
+"""Past attempts carried along with their messages; older ones remain as counts."""
+
+MESSAGE_LIMIT: Final = 1000
+"""Characters kept of one attempt's error message."""
+
+
+class EndedBy(StrEnum):
+    """What cut a past attempt short; each is counted apart."""
+
+    ERROR = "error"
+    """The handler raised, returned what cannot be stored, or ran out of time."""
+    CRASH = "crash"
+    """The process that ran it died without a word."""
+    PREEMPTION = "preemption"
+    """We took the worker away; costs the task nothing."""
+
+
+class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One execution that did not settle the task."""
+
+    number: int
+    ended_by: EndedBy
+    reason: str
+    message: str
+    worker: str
+    ended_at: datetime
+    started_at: datetime | None = None
+
+
+class History(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Errors, crashes and preemptions so far, with the last few attempts in words."""
+
+    errors: int = 0
+    crashes: int = 0
+    preemptions: int = 0
+    attempts: tuple[PastAttempt, ...] = ()
+
+    def with_attempt(self, past: PastAttempt) -> "History":
+        """Return the history with one more attempt at its end."""
+        counted = {
+            EndedBy.ERROR: {"errors": self.errors + 1},
+            EndedBy.CRASH: {"crashes": self.crashes + 1},
+            EndedBy.PREEMPTION: {"preemptions": self.preemptions + 1},
+        }[past.ended_by]
+        short = replace(past, message=past.message[:MESSAGE_LIMIT])
+        return replace(self, attempts=(*self.attempts, short)[-KEPT_ATTEMPTS:], **counted)
+
+
+NO_HISTORY: Final = History()

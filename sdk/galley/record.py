@@ -1,0 +1,113 @@
+"""The record: the small truth about one task, which survives its messages.
+
+    (none) --claim--> run --fail--> retry --claim--> run ... --settle--> done
+       |                                                                   ^
+       +--------------- settled on the fast path, or cancelled ------------+
+
+Only ever written by compare-and-set on the sequence of the one before it.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from galley.errors import EnvelopeInvalid
+from galley.history import NO_HISTORY, History
+from galley.lanes import Lane
+
+RESULT_LIMIT: Final = 512 * 1024
+"""Bytes of JSON a result may have."""
+
+NULL: Final = Raw(b"null")
+
+
+class State(StrEnum):
+    """Where in its chain a record stands."""
+
+    RUN = "run"
+    RETRY = "retry"
+    DONE = "done"
+
+
+class Outcome(StrEnum):
+    """How a task ended for good."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Claim(Struct, frozen=True, array_like=True):
+    """The one message that may run the attempt: its stream and the sequence there."""
+
+    stream: str
+    sequence: int
+
+
+class Failure(Struct, frozen=True):
+    """Why a task, or an attempt of it, did not succeed."""
+
+    reason: str
+    """A constant in CamelCase."""
+    message: str
+    traceback: str = ""
+
+
+class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One state of one task."""
+
+    state: State
+    attempt: int
+    worker: str = ""
+    handler: str = ""
+    lane: Lane = Lane.NORMAL
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    """When state is `retry`: the time of the next attempt."""
+    claim: Claim | None = None
+    """When state is `run`: who may run it."""
+    handed_back: bool = False
+    """When state is `run`: its worker gave it back, so taking it over is not a crash."""
+    history: History = NO_HISTORY
+    outcome: Outcome | None = None
+    result: Raw = NULL
+    failure: Failure | None = None
+    v: int = 1
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended."""
+        return self.state is State.DONE
+
+
+class Stored(Struct, frozen=True):
+    """A record and the sequence it has in the broker, which is the fence for the next one."""
+
+    record: Record
+    sequence: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def encode(record: Record) -> bytes:
+    """Return the body that is stored."""
+    return _encode(record)
+
+
+def decode(body: bytes) -> Record:
+    """Return the record in a body.
+
+    Raises:
+        EnvelopeInvalid: if it is no record of a version known here.
+    """
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EnvelopeInvalid(f"a record that cannot be read: {error}") from None

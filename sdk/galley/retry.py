@@ -1,0 +1,41 @@
+"""When a task that did not succeed is tried again."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from galley.history import History
+
+
+class RetryPolicy(Struct, frozen=True, rename="camel"):
+    """How often, and how soon, a task is tried again.
+
+    Errors and crashes have budgets of their own; preemptions are free.
+    """
+
+    attempts: int = 3
+    """Executions that may end in an error before the task is a dead letter; 1 means no retry."""
+    backoff_seconds: float = 1.0
+    """Upper bound of the first wait; it doubles with each further error or crash."""
+    max_backoff_seconds: float = 300.0
+    """The bound the doubling stops at."""
+    crashes: int = 3
+    """Crashes the task may cause before it is a dead letter."""
+
+    def next_at(self, history: History, now: datetime, jitter: Callable[[], float]) -> datetime | None:
+        """Return when the next attempt is due, or None if a budget is used up.
+
+        Waits are "full jitter": uniform between 0 and `backoff * 2^(n-1)`, capped, n being the errors
+        and crashes so far (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+
+        Args:
+            history: what went wrong so far, the present attempt included.
+            now: the present time.
+            jitter: returns a number in [0, 1).
+        """
+        if history.errors >= self.attempts or history.crashes >= self.crashes:
+            return None
+        failures = max(1, history.errors + history.crashes)
+        bound = min(self.max_backoff_seconds, self.backoff_seconds * 2.0 ** min(failures - 1, 60))
+        return now + timedelta(seconds=bound * jitter())
