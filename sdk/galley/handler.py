@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
 from galley.envelope import encode_input
 from galley.errors import InputInvalid, Invalid
@@ -48,10 +47,6 @@ class Call(Struct, Generic[R_co], frozen=True):
     handler: str
     input: Raw
 
-    def on(self, queue: str) -> "Call[R_co]":
-        """Return the same call for another queue that has this handler."""
-        return replace(self, queue=queue)
-
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
     """Return a call of a handler that is known by name alone, such as a command of the queue.
@@ -77,6 +72,7 @@ class Handler(Generic[P, R]):
         self.__wrapped__ = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, in this process."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:

@@ -1,0 +1,283 @@
+"""Names and definitions of every stream, consumer and subject: the one place that spells them.
+
+Per queue a *work* and a *later* stream with one consumer a lane each; per namespace *records* and
+*dead letters*. Why these: docs/adr/0001-a-broker-not-a-database.md and 0003-lanes.md.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from galley.address import Kind, TaskAddress
+from galley.lanes import Lane
+
+LEASE_SECONDS: Final = 30.0
+"""How long the broker waits for a sign of life before another worker may take the task: three
+renewals, so that two lost ones do not double a run."""
+
+MIN_SERVER: Final = (2, 12, 0)
+"""First nats-server with message schedules; 2.15.1 is what the tests run."""
+
+SHORTEST_DELAY_SECONDS: Final = 0.25
+"""A schedule nearer than this fires after this: the server's timer has that grain."""
+
+DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
+"""How long a dead letter is kept to be looked at."""
+
+RECORD_BYTES: Final = 4 * 1024**3
+"""Disk a namespace's records may take; the oldest go first, since completion must never block."""
+
+_MAX_WAITING: Final = 8192
+"""Parked pulls a consumer holds; above it workers would be refused. Cannot be changed later."""
+
+FLAGS_HEADER: Final = "Galley"
+EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
+TTL: Final = "Nats-TTL"
+SCHEDULE: Final = "Nats-Schedule"
+SCHEDULE_TARGET: Final = "Nats-Schedule-Target"
+
+OWNER_KEY: Final = "galley.dev/install"
+QUEUE_KEY: Final = "galley.dev/queue"
+NAMESPACE_KEY: Final = "galley.dev/namespace"
+LANES_KEY: Final = "galley.dev/lanes"
+
+
+@dataclass(frozen=True)
+class QueueLayout:
+    """What the broker has to know about one queue."""
+
+    namespace: str
+    queue: str
+    lanes: tuple[Lane, ...]
+    backlog: int
+    """Ready and running tasks the queue holds at most; further ones are refused."""
+    backlog_bytes: int
+    in_flight: int
+    """Most tasks all workers may hold per lane: a fuse, not the limit."""
+    install: str
+    """Which installation of Galley owns the streams."""
+
+
+def work_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of ready tasks."""
+    return f"GW_{namespace}_{queue}"
+
+
+def later_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of delayed and retried tasks."""
+    return f"GS_{namespace}_{queue}"
+
+
+def records_stream(namespace: str) -> str:
+    """Return the name of the stream of records and results."""
+    return f"GR_{namespace}"
+
+
+def dead_stream(namespace: str) -> str:
+    """Return the name of the stream of dead letters."""
+    return f"GD_{namespace}"
+
+
+def _tail(address: TaskAddress) -> str:
+    return f"{address.namespace}.{address.queue}.{address.lane}.{address.kind}.{address.id}"
+
+
+def task_subject(address: TaskAddress) -> str:
+    """Return where a ready task is published."""
+    return "galley.task." + _tail(address)
+
+
+def task_in_any_lane(address: TaskAddress) -> str:
+    """Return the pattern that finds a ready task whatever its lane."""
+    return f"galley.task.{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
+
+
+def later_in_any_lane(address: TaskAddress) -> str:
+    """Return the pattern that finds a task scheduled, waiting for a retry, or due."""
+    return f"galley.*.{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
+
+
+def schedule_subject(address: TaskAddress) -> str:
+    """Return where a producer publishes a delayed task."""
+    return "galley.schedule." + _tail(address)
+
+
+def again_subject(address: TaskAddress) -> str:
+    """Return where a worker publishes a retry."""
+    return "galley.again." + _tail(address)
+
+
+def due_subject(address: TaskAddress) -> str:
+    """Return where the server puts a schedule that fired."""
+    return "galley.due." + _tail(address)
+
+
+def record_subject(address: TaskAddress) -> str:
+    """Return where the record of a task stands."""
+    return f"galley.result.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
+
+
+def done_subject(address: TaskAddress) -> str:
+    """Return where waiters hear that the record of a task changed."""
+    return f"galley.done.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
+
+
+def dead_subject(address: TaskAddress) -> str:
+    """Return where the dead letter of a task stands."""
+    return f"galley.dead.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
+
+
+def control_subject(namespace: str, queue: str, verb: str) -> str:
+    """Return where all workers of a queue hear a request: `cancel`, `drain` or `ping`."""
+    return f"galley.ctl.{namespace}.{queue}.{verb}"
+
+
+def heartbeat_subject(namespace: str, queue: str, worker: str) -> str:
+    """Return where a worker says once a second how it is."""
+    return f"galley.hb.{namespace}.{queue}.{worker}"
+
+
+def doorbells(namespace: str, queue: str) -> tuple[str, str]:
+    """Return the subjects on which a listener without rights on the streams hears new work."""
+    return f"galley.task.{namespace}.{queue}.>", f"galley.bell.{namespace}.{queue}.>"
+
+
+def parse_task_subject(subject: str) -> TaskAddress:
+    """Return the address in a subject of a task, due or record.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    words = subject.split(".")
+    if words[:1] != ["galley"] or len(words) not in (6, 7):
+        raise ValueError(subject)
+    lane = Lane(words[4]) if len(words) == 7 else Lane.NORMAL
+    return TaskAddress(words[2], words[3], lane, Kind(words[-2]), words[-1])
+
+
+def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any]]:
+    """Return the JetStream configurations a queue needs, ready for STREAM.CREATE and STREAM.UPDATE."""
+    return [
+        work_definition(layout, replicas),
+        later_definition(layout, replicas),
+        records_definition(layout.namespace, layout.install, replicas),
+        dead_definition(layout.namespace, layout.install, replicas),
+    ]
+
+
+def work_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of ready tasks: bounded, and full means the producer hears of it."""
+    return {
+        "name": work_stream(layout.namespace, layout.queue),
+        "subjects": _lane_subjects("task", layout),
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs": layout.backlog,
+        "max_bytes": layout.backlog_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 100_000_000,  # the least there is: message ids are not used
+        "metadata": _metadata(layout),
+    }
+
+
+def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of tasks for later: unbounded, since a retry must never be refused."""
+    fired = f"galley.due.{layout.namespace}.{layout.queue}."
+    return {
+        "name": later_stream(layout.namespace, layout.queue),
+        "subjects": [
+            subject for verb in ("schedule", "again", "due") for subject in _lane_subjects(verb, layout)
+        ],
+        "retention": "workqueue",
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_schedules": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 100_000_000,
+        "republish": {
+            "src": f"{fired}*.>",
+            "dest": f"galley.bell.{layout.namespace}.{layout.queue}.{{{{wildcard(1)}}}}.>",
+            "headers_only": True,
+        },
+        "metadata": _metadata(layout),
+    }
+
+
+def records_definition(namespace: str, install: str, replicas: int) -> dict[str, Any]:
+    """Return the stream of records; no delete markers, since those would let one queue wipe another's."""
+    return {
+        "name": records_stream(namespace),
+        "subjects": [f"galley.result.{namespace}.>"],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_bytes": RECORD_BYTES,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 100_000_000,
+        "republish": {
+            "src": f"galley.result.{namespace}.>",
+            "dest": f"galley.done.{namespace}.>",
+            "headers_only": True,
+        },
+        "metadata": {OWNER_KEY: install, NAMESPACE_KEY: namespace},
+    }
+
+
+def dead_definition(namespace: str, install: str, replicas: int) -> dict[str, Any]:
+    """Return the stream of dead letters."""
+    return {
+        "name": dead_stream(namespace),
+        "subjects": [f"galley.dead.{namespace}.>"],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "max_age": DEAD_LETTER_SECONDS * 1_000_000_000,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 100_000_000,
+        "metadata": {OWNER_KEY: install, NAMESPACE_KEY: namespace},
+    }
+
+
+def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield stream name and consumer configuration for each lane of the work and the later stream."""
+    for stream, verb in (
+        (work_stream(layout.namespace, layout.queue), "task"),
+        (later_stream(layout.namespace, layout.queue), "due"),
+    ):
+        for lane in layout.lanes:
+            yield (
+                stream,
+                {
+                    "durable_name": lane.value,
+                    "name": lane.value,
+                    "filter_subject": f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>",
+                    "ack_policy": "explicit",
+                    "ack_wait": int(LEASE_SECONDS * 1_000_000_000),
+                    "max_deliver": -1,
+                    "max_waiting": _MAX_WAITING,
+                    "max_ack_pending": layout.in_flight,
+                    "deliver_policy": "all",
+                    "replay_policy": "instant",
+                },
+            )
+
+
+def _lane_subjects(verb: str, layout: QueueLayout) -> list[str]:
+    return [f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.*.*" for lane in layout.lanes]
+
+
+def _metadata(layout: QueueLayout) -> dict[str, str]:
+    return {
+        OWNER_KEY: layout.install,
+        NAMESPACE_KEY: layout.namespace,
+        QUEUE_KEY: layout.queue,
+        LANES_KEY: ",".join(layout.lanes),
+    }
