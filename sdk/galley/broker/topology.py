@@ -271,7 +271,11 @@ def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, A
 
 
 def _lane_subjects(verb: str, layout: QueueLayout) -> list[str]:
-    return [f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.*.*" for lane in layout.lanes]
+    return [
+        f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.{kind}.*"
+        for lane in layout.lanes
+        for kind in Kind
+    ]
 
 
 def _metadata(layout: QueueLayout) -> dict[str, str]:

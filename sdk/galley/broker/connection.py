@@ -1,0 +1,200 @@
+"""The connection to NATS: opened once per process, checked, and kept for good."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from galley.broker.pipeline import PublishPipeline
+from galley.broker.topology import MIN_SERVER
+from galley.errors import BrokerRefused, BrokerTooOld, BrokerUnreachable
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
+
+REQUEST_SECONDS: Final = 5.0
+"""How long one request to the broker may take; a leader election takes less."""
+
+_PING_SECONDS: Final = 5
+"""A silent peer is noticed after two or three of these; the library's default takes minutes."""
+
+
+class Broker:
+    """One connection to NATS with a pipeline for publishing. Use it as `async with Broker(...)`.
+
+    It reconnects for as long as it is open. What waits for an answer when the connection breaks
+    learns so at once and decides for itself whether to try again.
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, name: str, connect_seconds: float = 5.0) -> None:
+        self.server = server
+        self.nats = Nats()
+        self.pipeline = PublishPipeline(self.nats, REQUEST_SECONDS)
+        self._name = name
+        self._connect_seconds = connect_seconds
+        self._reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._last_error = ""
+
+    async def __aenter__(self) -> Self:
+        """Connect, and check that the server can do what Galley needs.
+
+        Raises:
+            BrokerUnreachable: if nothing answers within `connect_seconds`.
+            BrokerTooOld: if the server has no message schedules or no JetStream.
+        """
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self._connect()
+                await self._check()
+        except (TimeoutError, OSError, NatsError) as error:
+            await self.nats.close()
+            problem = str(error) or self._last_error or f"gave up after {self._connect_seconds:g} s"
+            raise BrokerUnreachable(self.server, problem) from error
+        except BaseException:
+            await self.nats.close()
+            raise
+        await self.pipeline.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pipeline.close()
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                if self.nats.is_connected:
+                    await self.nats.flush()
+                await self.nats.close()
+        except (TimeoutError, NatsError, OSError) as problem:
+            log.warning("broker connection not closed cleanly", extra={"error": str(problem)})
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be spoken to at this moment."""
+        return self.nats.is_connected
+
+    def on_reconnect(self, react: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Call `react` after each reconnection; returns what to call to end that."""
+        self._reconnected.append(react)
+        return lambda: self._reconnected.remove(react)
+
+    async def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
+        """Send without asking for an answer. A broken connection swallows it."""
+        try:
+            await self.nats.publish(subject, body, reply)
+        except NatsError as error:
+            log.debug("not sent", extra={"subject": subject, "error": str(error)})
+
+    async def subscribe(
+        self, subject: str, react: Callable[[Msg], Awaitable[None]], *, most: int = 0
+    ) -> Subscription:
+        """Call `react` with each message on `subject`; at most `most` of them if that is not 0."""
+        return await self.nats.subscribe(subject, cb=react, max_msgs=most)
+
+    async def request(self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS) -> Msg | None:
+        """Return the first answer, or None if nobody listens there.
+
+        Raises:
+            BrokerUnreachable: if no answer came in time.
+        """
+        try:
+            return await self.nats.request(subject, body, timeout=seconds)
+        except NoRespondersError:
+            return None
+        except (NatsTimeoutError, TimeoutError) as error:
+            raise BrokerUnreachable(self.server, f"no answer on {subject} in {seconds:g} s") from error
+        except (NatsError, OSError) as error:
+            raise BrokerUnreachable(
+                self.server, f"{subject}: {str(error) or type(error).__name__}"
+            ) from error
+
+    async def request_many(
+        self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS
+    ) -> AsyncIterator[Msg]:
+        """Yield one answer after the other until the caller has heard enough.
+
+        Raises:
+            BrokerUnreachable: if nothing came for `seconds`.
+        """
+        inbox = self.nats.new_inbox()
+        subscription = await self.nats.subscribe(inbox)
+        try:
+            await self.nats.publish(subject, body, inbox)
+            while True:
+                yield await subscription.next_msg(seconds)
+        except (NatsTimeoutError, TimeoutError) as error:
+            raise BrokerUnreachable(self.server, f"no answer on {subject} in {seconds:g} s") from error
+        except NatsError as error:
+            raise BrokerUnreachable(self.server, f"{subject}: {error}") from error
+        finally:
+            if not self.nats.is_closed:
+                await subscription.unsubscribe()
+
+    async def api(self, action: str, subject: str, request: object = None) -> dict[str, Any]:
+        """Return the answer of the JetStream API.
+
+        Args:
+            action: what is being done, for the message of an error, such as "create stream GW_a_b".
+            subject: the API's subject after `$JS.API.`.
+            request: what to send, as JSON.
+
+        Raises:
+            BrokerRefused: if the answer is an error; its `code` is the server's `err_code`.
+            BrokerUnreachable: if no answer came in time.
+        """
+        body = b"" if request is None else msgspec.json.encode(request)
+        answer = await self.request(f"$JS.API.{subject}", body)
+        if answer is None:
+            raise BrokerUnreachable(self.server, "JetStream does not answer (not enabled, or no leader)")
+        decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+        if error := decoded.get("error"):
+            raise BrokerRefused(action, error.get("err_code", 0), error.get("description", "no description"))
+        return decoded
+
+    async def _connect(self) -> None:
+        await self.nats.connect(
+            self.server,
+            name=self._name,
+            ping_interval=_PING_SECONDS,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            connect_timeout=2,
+            skip_subject_validation=True,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+        )
+
+    async def _check(self) -> None:
+        version = self.nats.connected_server_version
+        if (version.major, version.minor, version.patch) < MIN_SERVER:
+            raise BrokerTooOld(self.server, f"nats-server {version}", ".".join(map(str, MIN_SERVER)))
+        answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
+        if error := msgspec.json.decode(answer.data).get("error"):
+            raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
+
+    async def _on_error(self, error: Exception) -> None:
+        # An exception raised here would end the library's read loop for good (nats.py#914).
+        self._last_error = str(error) or type(error).__name__
+        log.warning("broker connection error", extra={"error": self._last_error})
+
+    async def _on_disconnect(self) -> None:
+        self.pipeline.abandon()
+
+    async def _on_reconnect(self) -> None:
+        log.info("broker connection is back", extra={"server": self.server})
+        for react in tuple(self._reconnected):
+            try:
+                await react()
+            except Exception:
+                log.exception("a part did not recover from a reconnection")

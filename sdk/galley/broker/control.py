@@ -1,0 +1,148 @@
+"""Talking to the workers of a queue: requests all of them hear, and heartbeats all of them send."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 1.0
+"""Time between two heartbeats of a worker."""
+
+ANSWER_SECONDS: Final = 0.25
+"""How long a request to all workers waits for the one it concerns: many times a round trip."""
+
+
+class Verb(StrEnum):
+    """What workers can be asked."""
+
+    CANCEL = "cancel"
+    """Stop the task with this id if you run it, and do not start it in the next minute."""
+    DRAIN = "drain"
+    """If you are named: take no new tasks for so many seconds."""
+    PING = "ping"
+    """Say whether you run the task with this id."""
+
+
+class Request(Struct, frozen=True, omit_defaults=True):
+    """What is asked; which fields count depends on the verb."""
+
+    task: str = ""
+    """`<kind>.<id>` of the task concerned."""
+    workers: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """Length of the drain; 0 ends one."""
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What the worker concerned says."""
+
+    worker: str
+    started_at: datetime | None = None
+    """Since when it has been running the task."""
+
+
+class Heartbeat(Struct, frozen=True):
+    """How a worker is."""
+
+    worker: str
+    slots: int
+    busy: int
+    draining: bool
+    ready: bool
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_request = msgspec.json.Decoder(Request).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+
+
+async def ask_workers(
+    broker: Broker, namespace: str, queue: str, verb: Verb, request: Request
+) -> Answer | None:
+    """Return the answer of the worker concerned, or None if no worker felt concerned in time."""
+    subject = topology.control_subject(namespace, queue, verb)
+    heard: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    async def hear(message: Msg) -> None:
+        if heard.done():
+            return
+        if message.data:
+            heard.set_result(_decode_answer(message.data))
+        else:
+            heard.cancel()  # nobody listens: the broker says so at once
+
+    inbox = broker.nats.new_inbox()
+    subscription = await broker.subscribe(inbox, hear)
+    try:
+        await broker.publish(subject, _encode(request), inbox)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await heard
+    except (TimeoutError, asyncio.CancelledError):
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return None
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+@asynccontextmanager
+async def answering(
+    broker: Broker, namespace: str, queue: str, react: Callable[[Verb, Request], Awaitable[Answer | None]]
+) -> AsyncIterator[None]:
+    """Answer the requests of a queue with what `react` returns; None means "not my concern"."""
+
+    async def hear(message: Msg) -> None:
+        try:
+            verb = Verb(message.subject.rpartition(".")[2])
+            answer = await react(verb, _decode_request(message.data))
+        except (ValueError, msgspec.MsgspecError) as error:
+            log.warning("request not understood", extra={"subject": message.subject, "error": str(error)})
+            return
+        if answer is not None and message.reply:
+            await broker.publish(message.reply, _encode(answer))
+
+    subscription = await broker.subscribe(topology.control_subject(namespace, queue, "*"), hear)
+    try:
+        yield
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+async def send_heartbeat(broker: Broker, namespace: str, queue: str, beat: Heartbeat) -> None:
+    """Say how a worker is to whoever listens."""
+    await broker.publish(topology.heartbeat_subject(namespace, queue, beat.worker), _encode(beat))
+
+
+@asynccontextmanager
+async def hearing(
+    broker: Broker, namespace: str, queue: str, react: Callable[[Heartbeat], None]
+) -> AsyncIterator[None]:
+    """Call `react` with each heartbeat of a queue's workers (of all queues: `*`)."""
+
+    async def hear(message: Msg) -> None:
+        try:
+            react(_decode_heartbeat(message.data))
+        except msgspec.MsgspecError as error:
+            log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
+
+    subscription = await broker.subscribe(topology.heartbeat_subject(namespace, queue, "*"), hear)
+    try:
+        yield
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()

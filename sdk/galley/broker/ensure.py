@@ -1,0 +1,120 @@
+"""Making a queue's streams and consumers what they ought to be; safe to repeat at any time."""
+
+from typing import Any
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.topology import QueueLayout
+from galley.errors import BrokerRefused, QueueConflict
+
+_STREAM_NOT_FOUND = 10059
+_CONSUMER_NOT_FOUND = 10014
+
+
+async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None:
+    """Create what is missing and change what differs; tasks already there stay.
+
+    Raises:
+        QueueConflict: if a stream belongs to another installation, or a lane to be removed still holds
+            tasks.
+        BrokerRefused: if the broker does not accept a definition.
+        BrokerUnreachable: if it does not answer.
+    """
+    for definition in topology.stream_definitions(layout, replicas):
+        await _ensure_stream(broker, layout, definition)
+    for stream, definition in topology.consumer_definitions(layout):
+        await _ensure_consumer(broker, stream, definition)
+    await _remove_disabled_lanes(broker, layout)
+
+
+async def remove(broker: Broker, namespace: str, queue: str) -> None:
+    """Delete a queue's own streams with all tasks in them; records and dead letters stay.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
+        try:
+            await broker.api(f"delete stream {stream}", f"STREAM.DELETE.{stream}")
+        except BrokerRefused as refusal:
+            if refusal.code != _STREAM_NOT_FOUND:
+                raise
+
+
+async def stream_info(broker: Broker, stream: str, request: object = None) -> dict[str, Any] | None:
+    """Return JetStream's account of a stream, or None if there is none of that name."""
+    try:
+        return await broker.api(f"look at stream {stream}", f"STREAM.INFO.{stream}", request)
+    except BrokerRefused as refusal:
+        if refusal.code == _STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+async def _ensure_stream(broker: Broker, layout: QueueLayout, definition: dict[str, Any]) -> None:
+    name = definition["name"]
+    info = await stream_info(broker, name)
+    if info is None:
+        await broker.api(f"create stream {name}", f"STREAM.CREATE.{name}", definition)
+        return
+    present = info["config"]
+    owner = present.get("metadata", {}).get(topology.OWNER_KEY)
+    if owner != layout.install:
+        raise QueueConflict(name, f"installation {owner!r}", f"it is not of installation {layout.install!r}")
+    if present.get("metadata", {}).get(topology.QUEUE_KEY) is not None:
+        await _refuse_removing_used_lanes(broker, layout, name, present)
+    # The number of replicas of what exists is an administrator's to change, not a restart's.
+    wanted = {**definition, "num_replicas": present["num_replicas"]}
+    if any(not _same(present.get(key), value) for key, value in wanted.items()):
+        await broker.api(f"update stream {name}", f"STREAM.UPDATE.{name}", {**present, **wanted})
+
+
+def _same(present: object, wanted: object) -> bool:
+    """Whether the server's value says what ours does; it adds keys of its own to metadata."""
+    if isinstance(wanted, dict) and isinstance(present, dict):
+        return all(present.get(key) == value for key, value in wanted.items())
+    return present == wanted
+
+
+async def _refuse_removing_used_lanes(
+    broker: Broker, layout: QueueLayout, stream: str, present: dict[str, Any]
+) -> None:
+    before = present["metadata"].get(topology.LANES_KEY, "").split(",")
+    for lane in set(before) - set(layout.lanes) - {""}:
+        pattern = f"galley.*.{layout.namespace}.{layout.queue}.{lane}.>"
+        info = await stream_info(broker, stream, {"subjects_filter": pattern})
+        if info is not None and (held := sum((info["state"].get("subjects") or {}).values())):
+            raise QueueConflict(
+                stream, f"queue {layout.queue!r}", f"lane {lane} cannot go while it holds {held} tasks"
+            )
+
+
+async def _ensure_consumer(broker: Broker, stream: str, definition: dict[str, Any]) -> None:
+    name = definition["durable_name"]
+    try:
+        info = await broker.api(f"look at consumer {name}", f"CONSUMER.INFO.{stream}.{name}")
+        present = info["config"]
+        if all(present.get(key) == value for key, value in definition.items()):
+            return
+        # What the server does not let us change later stays as it was made.
+        definition = {**definition, "max_waiting": present["max_waiting"]}
+        action = "update"
+    except BrokerRefused as refusal:
+        if refusal.code != _CONSUMER_NOT_FOUND:
+            raise
+        action = "create"
+    await broker.api(
+        f"{action} consumer {name} of {stream}",
+        f"CONSUMER.CREATE.{stream}.{name}.{definition['filter_subject']}",
+        {"stream_name": stream, "config": definition, "action": action},
+    )
+
+
+async def _remove_disabled_lanes(broker: Broker, layout: QueueLayout) -> None:
+    for stream in (
+        topology.work_stream(layout.namespace, layout.queue),
+        topology.later_stream(layout.namespace, layout.queue),
+    ):
+        listed = await broker.api(f"list consumers of {stream}", f"CONSUMER.NAMES.{stream}")
+        for name in set(listed.get("consumers") or ()) - set(layout.lanes):
+            await broker.api(f"delete consumer {name} of {stream}", f"CONSUMER.DELETE.{stream}.{name}")

@@ -1,0 +1,40 @@
+"""Tasks for later: schedules kept by the server, which hold no slot and survive restarts."""
+
+import asyncio
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from galley import envelope as wire
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.pipeline import Ack
+from galley.envelope import Envelope, Flags
+
+
+class Door(StrEnum):
+    """Which subject a schedule comes in by: producers' can be closed while workers' stays open."""
+
+    PRODUCER = "schedule"
+    WORKER = "again"
+
+
+async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
+    broker: Broker, address: TaskAddress, envelope: Envelope, flags: Flags, at: datetime, door: Door
+) -> asyncio.Future[Ack]:
+    """Have the server make the task due at `at`; a later schedule of the same task replaces it.
+
+    A time in the past, or nearer than `SHORTEST_DELAY_SECONDS`, is due after that.
+    """
+    producer = door is Door.PRODUCER
+    subject = topology.schedule_subject(address) if producer else topology.again_subject(address)
+    headers = {
+        topology.SCHEDULE: f"@at {at.astimezone(UTC).isoformat(timespec='milliseconds')[:-6]}Z",
+        topology.SCHEDULE_TARGET: topology.due_subject(address),
+        topology.FLAGS_HEADER: flags.encode(),
+    }
+    if producer:
+        headers[topology.EXPECTED_SEQUENCE] = "0"
+        if flags.republished:
+            headers[topology.EXPECTED_SUBJECT] = topology.later_in_any_lane(address)
+    return await broker.pipeline.send(subject, wire.encode(envelope), headers)

@@ -1,0 +1,123 @@
+"""Putting tasks on the broker, pipelined, and saying why when it does not take one."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+import msgspec
+
+from galley import envelope as wire
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+from galley.broker.later import Door, send_later
+from galley.broker.pipeline import FULL, NO_RESPONDERS, WRONG_SEQUENCE, Ack
+from galley.envelope import FIRST, Envelope, Flags
+from galley.errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    GalleyError,
+    LaneNotEnabled,
+    QueueFull,
+    QueueNotFound,
+)
+from galley.lanes import Lane
+
+_FLAGGED: Final = Flags(republished=True)
+_FIRST_HEADERS: Final = {topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()}
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The broker has the task on disk."""
+
+    address: TaskAddress
+    duplicate: bool = False
+    """A task of that id was there already; this publish added nothing."""
+
+
+class Publisher:
+    """Publishes tasks. One publisher may be used by many at once."""
+
+    def __init__(self, broker: Broker, patience_seconds: float = 30.0) -> None:
+        """Args: broker: an open connection; patience_seconds: how long to go on trying without an answer."""
+        self._broker = broker
+        self._patience = patience_seconds
+
+    async def publish(self, address: TaskAddress, envelope: Envelope, *, chosen_id: bool = False) -> Receipt:
+        """Store the task and return when the broker has it.
+
+        Args:
+            address: where it goes.
+            envelope: what it is.
+            chosen_id: the id was not made for this call alone, so the same task may have come before.
+
+        Raises:
+            QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
+            BrokerUnreachable: no answer for `patience_seconds`; it may have been stored. Publishing the
+                same id again does not run it twice.
+            BrokerRefused: the broker gave another error; nothing was stored.
+        """
+        flags = _FLAGGED if chosen_id else FIRST
+        return await self.settle(address, envelope, flags, await self.send(address, envelope, flags))
+
+    async def send(
+        self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
+    ) -> asyncio.Future[Ack]:
+        """Publish without waiting for the answer; hand the future to `settle`."""
+        if envelope.not_before is not None:
+            return await send_later(
+                self._broker, address, envelope, flags, envelope.not_before, Door.PRODUCER
+            )
+        headers = _FIRST_HEADERS
+        if flags.republished:
+            headers = {
+                topology.EXPECTED_SEQUENCE: "0",
+                topology.EXPECTED_SUBJECT: topology.task_in_any_lane(address),
+                topology.FLAGS_HEADER: flags.encode(),
+            }
+        return await self._broker.pipeline.send(
+            topology.task_subject(address), wire.encode(envelope), headers
+        )
+
+    async def settle(
+        self, address: TaskAddress, envelope: Envelope, flags: Flags, answer: Awaitable[Ack]
+    ) -> Receipt:
+        """Return the receipt for a publish under way, publishing again while no answer comes.
+
+        Raises:
+            As `publish`.
+        """
+        ack = await answer
+        if ack.stored:
+            return Receipt(address)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience
+        while ack.unanswered or ack.code == NO_RESPONDERS:
+            if ack.code == NO_RESPONDERS:
+                await self._check_lane(address)
+            if loop.time() >= give_up:
+                raise BrokerUnreachable(self._broker.server, f"task {address}: {ack.problem}")
+            await asyncio.sleep(0.2)
+            # Whether the first one arrived is not known, so from here on it counts as published before.
+            flags = _FLAGGED
+            ack = await (await self.send(address, envelope, flags))
+        if ack.stored:
+            return Receipt(address)
+        if ack.code == WRONG_SEQUENCE:
+            return Receipt(address, duplicate=True)
+        raise await self._refusal(address, ack)
+
+    async def _check_lane(self, address: TaskAddress) -> None:
+        """Raise if the queue or its lane is not there; return if the broker was merely not ready."""
+        info = await stream_info(self._broker, topology.work_stream(address.namespace, address.queue))
+        if info is None:
+            raise QueueNotFound(address.namespace, address.queue)
+        lanes = tuple(Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(","))
+        if address.lane not in lanes:
+            raise LaneNotEnabled(address.queue, address.lane, lanes)
+
+    async def _refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
+        if ack.code == FULL:
+            return QueueFull(address.queue, ack.problem)
+        return BrokerRefused(f"store task {address}", ack.code, ack.problem)

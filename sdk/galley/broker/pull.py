@@ -1,0 +1,230 @@
+"""Raw pulls from the consumers of one queue: what was asked, what came, what the server said.
+
+The library's `fetch` costs a task and several loop turns per message; here all consumers of a queue
+deliver to one inbox. A source has at most one open pull, since messages do not say which pull they answer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from galley.address import Kind, TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.lanes import Lane
+
+log = logging.getLogger(__name__)
+
+PARK_SECONDS: Final = 30.0
+"""Life of a parked pull; the server answers when it is over."""
+
+_HEARTBEAT_SECONDS: Final = 5.0
+_SWEEP_SECONDS: Final = 2.0
+"""After this a sweep without an answer counts as lost, as it is when a server died with it."""
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_LANES: Final = {lane.value: lane for lane in Lane}
+
+
+class Source(NamedTuple):
+    """One consumer: a lane of the work or of the later stream."""
+
+    stream: str
+    lane: Lane
+
+
+class Delivery(NamedTuple):
+    """A task as it came from the broker, not yet looked into."""
+
+    address: TaskAddress
+    source: Source
+    sequence: int
+    """Its place in the stream, which together with the stream names this message for ever."""
+    delivered: int
+    """How often it was handed to a worker, this time included. No count of crashes: giving back counts."""
+    waiting: int
+    """Tasks behind it in the same lane and stream."""
+    reply: str
+    """Where its acknowledgement goes."""
+    body: bytes
+    header: str | None
+
+
+class _Open:
+    """An open pull: how many it asked for and when the server was last heard of."""
+
+    __slots__ = ("batch", "ended", "heard", "token")
+
+    def __init__(self, token: str, batch: int, heard: float, ended: asyncio.Future[None] | None) -> None:
+        self.token, self.batch, self.heard, self.ended = token, batch, heard, ended
+
+    def end(self) -> None:
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Pulls:
+    """The pulls of one worker on one queue. Use it as `async with`."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        layout: topology.QueueLayout,
+        on_delivery: Callable[[Delivery], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Args: on_delivery: takes each message; on_change: a parked pull ended without one."""
+        self._broker = broker
+        self._on_delivery = on_delivery
+        self._on_change = on_change
+        self.sources = {
+            lane: (
+                Source(topology.later_stream(layout.namespace, layout.queue), lane),
+                Source(topology.work_stream(layout.namespace, layout.queue), lane),
+            )
+            for lane in layout.lanes
+        }
+        self._by_name = {(source.stream, source.lane.value): source for pair in self.sources.values()
+                         for source in pair}  # fmt: skip
+        self._open: dict[Source, _Open] = {}
+        self._by_token: dict[str, Source] = {}
+        self._count = 0
+        self._prefix = ""
+        self._subscription: Subscription | None = None
+        self._forget_reconnect: Callable[[], None] = lambda: None
+        self.heard_at = 0.0
+        """Loop time of the last word from a consumer: what liveness is measured by."""
+
+    async def __aenter__(self) -> Self:
+        self._prefix = self._broker.nats.new_inbox() + "."
+        self._subscription = await self._broker.subscribe(self._prefix + "*", self._on_message)
+        self._forget_reconnect = self._broker.on_reconnect(self._reset)
+        self.heard_at = asyncio.get_running_loop().time()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """Take no more deliveries; those already under way still come before this returns."""
+        subscription, self._subscription = self._subscription, None
+        self._forget_reconnect()
+        self._forget_reconnect = lambda: None
+        if subscription is not None and self._broker.connected:
+            # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
+            await subscription.drain()  # type: ignore[no-untyped-call]
+        await self._reset()
+
+    def is_open(self, source: Source) -> bool:
+        """Whether a pull waits at that source, so that it is known to be empty."""
+        return source in self._open
+
+    async def sweep(self, source: Source, batch: int) -> None:
+        """Ask for up to `batch` tasks that are there now; returns when they came or there are no more."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        await self._ask(source, batch, f'{{"batch":{batch},"no_wait":true}}', ended)
+        timer = loop.call_later(_SWEEP_SECONDS, self._give_up, source, ended)
+        try:
+            await ended
+        finally:
+            timer.cancel()
+
+    async def park(self, source: Source) -> None:
+        """Leave a pull for the next task that arrives at a source that is empty now."""
+        nanoseconds = int(PARK_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
+        body = '{"batch":1,"expires":%d,"idle_heartbeat":%d}' % nanoseconds  # noqa: UP031 - braces
+        await self._ask(source, 1, body, None)
+
+    def drop_silent(self) -> None:
+        """Forget parked pulls whose heartbeats stopped: their server died with them."""
+        now = asyncio.get_running_loop().time()
+        for source, pull in list(self._open.items()):
+            if pull.ended is None and now - pull.heard > 2.5 * _HEARTBEAT_SECONDS:
+                log.warning("parked pull lost", extra={"lane": source.lane, "stream": source.stream})
+                self._close(source)
+                self._on_change()
+
+    async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> None:
+        self._count += 1
+        token = f"{self._prefix}{self._count}"
+        now = asyncio.get_running_loop().time()
+        self._open[source] = _Open(token, batch, now, ended)
+        self._by_token[token] = source
+        await self._broker.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.lane}", body.encode(), token
+        )
+
+    async def _on_message(self, message: Msg) -> None:
+        if message.subject.startswith(self._prefix):
+            self._on_status(message)
+            return
+        # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.consumer-sequence.time.pending[.token]
+        words = message.reply.split(".")
+        first = 2 if len(words) == 9 else 4
+        source = self._by_name[words[first], words[first + 1]]
+        subject = message.subject.split(".")
+        address = TaskAddress(subject[2], subject[3], _LANES[subject[4]], _KINDS[subject[5]], subject[6])
+        headers = message.headers
+        pull = self._open.get(source)
+        if pull is not None:
+            pull.batch -= 1
+            if pull.batch == 0:
+                self._close(source)
+        self._on_delivery(
+            Delivery(
+                address,
+                source,
+                int(words[first + 3]),
+                int(words[first + 2]),
+                int(words[first + 6]),
+                message.reply,
+                message.data,
+                headers.get(topology.FLAGS_HEADER) if headers else None,
+            )
+        )
+
+    def _on_status(self, message: Msg) -> None:
+        source = self._by_token.get(message.subject)
+        pull = self._open.get(source) if source is not None else None
+        now = asyncio.get_running_loop().time()
+        status = (message.headers or {}).get("Status", "503")
+        if status in ("100", "404", "408"):
+            self.heard_at = now
+        if source is None or pull is None or pull.token != message.subject:
+            return
+        if status == "100":
+            pull.heard = now
+            return
+        if status not in ("404", "408"):
+            # 409 and 503: the consumer is gone, its server is leaving, or there is no leader just now.
+            log.info("pull refused", extra={
+                "lane": source.lane, "status": status,
+                "error": (message.headers or {}).get("Description", "")})  # fmt: skip
+        parked = pull.ended is None
+        self._close(source)
+        if parked:
+            self._on_change()
+
+    def _give_up(self, source: Source, ended: asyncio.Future[None]) -> None:
+        pull = self._open.get(source)
+        if pull is not None and pull.ended is ended:
+            self._close(source)
+
+    def _close(self, source: Source) -> None:
+        pull = self._open.pop(source)
+        self._by_token.pop(pull.token, None)
+        pull.end()
+
+    async def _reset(self) -> None:
+        """Forget all pulls: the connection they were asked on is gone."""
+        for source in list(self._open):
+            self._close(source)
+        self._on_change()

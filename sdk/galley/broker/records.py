@@ -1,0 +1,104 @@
+"""Reading and writing records, the compare-and-set truth about each task."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from galley import record as wire
+from galley.address import Kind, TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.pipeline import Ack
+from galley.errors import BrokerRefused, BrokerUnreachable
+from galley.record import Record, Stored
+
+_LISTED_AT_ONCE: Final = 256
+
+
+class Records:
+    """The records of one namespace."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def read(self, address: TaskAddress, at_least: int = 0) -> Stored | None:
+        """Return the record of a task, or None if it has none.
+
+        Args:
+            address: the task.
+            at_least: a sequence known to exist; an older answer, which a lagging replica may give, counts
+                as a failure so that nothing is decided on it.
+
+        Raises:
+            BrokerUnreachable: if no answer came, or only older ones.
+            BrokerRefused: if the namespace has no records stream.
+        """
+        stream = topology.records_stream(address.namespace)
+        subject = f"$JS.API.DIRECT.GET.{stream}.{topology.record_subject(address)}"
+        stored: Stored | None = None
+        for _ in range(10):
+            answer = await self._broker.request(subject, b"")
+            if answer is None:
+                raise BrokerRefused(f"read from {stream}", 503, "there is no such stream")
+            headers = answer.headers or {}
+            if headers.get("Status") == "404":
+                # The fence may have aged out between the refusal and this look: that is an answer too.
+                return None
+            if "Status" in headers:
+                raise BrokerRefused(f"read from {stream}", int(headers["Status"]), headers["Description"])
+            stored = Stored(wire.decode(answer.data), int(headers["Nats-Sequence"]))
+            if stored.sequence >= at_least:
+                return stored
+        raise BrokerUnreachable(self._broker.server, f"only stale records of {address} to be had")
+
+    async def write(
+        self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
+    ) -> Ack:
+        """Store a record if the last one has sequence `fence` (0: if there is none).
+
+        Args:
+            address: the task.
+            record: what to store.
+            fence: sequence of the record it replaces.
+            keep_seconds: life of the record; None keeps it until it is replaced.
+
+        Returns:
+            The broker's word: stored, `WRONG_SEQUENCE`, or unanswered.
+        """
+        headers = {topology.EXPECTED_SEQUENCE: str(fence)}
+        if keep_seconds is not None:
+            headers[topology.TTL] = str(keep_seconds)
+        answer = await self._broker.pipeline.send(
+            topology.record_subject(address), wire.encode(record), headers
+        )
+        return await answer
+
+    async def all_of(self, namespace: str, queue: str = "*") -> AsyncIterator[tuple[TaskAddress, Stored]]:
+        """Yield every record of a queue (all queues: `*`), oldest change first.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer.
+        """
+        stream = topology.records_stream(namespace)
+        pattern = f"galley.result.{namespace}.{queue}.*.*"
+        sequence = 1
+        while True:
+            request = {"seq": sequence, "next_by_subj": pattern, "batch": _LISTED_AT_ONCE}
+            found = 0
+            async for answer in self._broker.request_many(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)
+            ):
+                headers = answer.headers or {}
+                if "Status" in headers or "Nats-Subject" not in headers:
+                    break
+                found += 1
+                sequence = int(headers["Nats-Sequence"]) + 1
+                words = headers["Nats-Subject"].split(".")
+                record = wire.decode(answer.data)
+                yield (
+                    TaskAddress(words[2], words[3], record.lane, Kind(words[4]), words[5]),
+                    Stored(record, sequence - 1),
+                )
+            if found < _LISTED_AT_ONCE:
+                return

@@ -1,0 +1,61 @@
+"""Which lane is served next: the highest, but with a guaranteed share for those below.
+
+Every start adds each waiting lane's share to its credit; the lowest lane with a whole credit goes
+first. A waiting lane thus starts within `ceil(1 / share)` starts of a worker, and no clock is involved.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from galley.lanes import GUARANTEED_SHARE, HIGHEST_FIRST, Lane
+
+_WHOLE: Final = 10_000
+"""Credits are counted in these parts, in integers, so that shares add up exactly."""
+
+
+class LaneCredits:
+    """The credits of one worker's lanes."""
+
+    def __init__(self, lanes: Iterable[Lane]) -> None:
+        enabled = set(lanes)
+        self.lanes = tuple(lane for lane in HIGHEST_FIRST if lane in enabled)
+        self._shares = {lane: round(GUARANTEED_SHARE[lane] * _WHOLE) for lane in self.lanes}
+        self._credits = dict.fromkeys(self.lanes, 0)
+
+    def plan(self, starts: int, waiting: Collection[Lane]) -> dict[Lane, int]:
+        """Return how many of the next `starts` go to which lane, in the order to ask them.
+
+        Lanes that come up by their share are asked before the highest one. The plan assumes that each
+        waiting lane has enough; what a lane does not have goes to the next in strict order.
+        """
+        if starts == 1:
+            return {lane: 1 for lane in [self._next(self._credits, waiting)] if lane}
+        ahead = dict(self._credits)
+        counts = dict.fromkeys(self.lanes, 0)
+        for _ in range(starts):
+            lane = self._next(ahead, waiting)
+            if lane is None:
+                return {}
+            counts[lane] += 1
+            self._account(ahead, lane, waiting)
+        return {lane: counts[lane] for lane in reversed(self.lanes) if counts[lane]}
+
+    def started(self, lane: Lane, waiting: Collection[Lane]) -> None:
+        """Account for one start from `lane` while tasks wait in the lanes `waiting`."""
+        self._account(self._credits, lane, waiting)
+
+    def emptied(self, lane: Lane) -> None:
+        """Take back the credit of a lane that has nothing waiting: it starves nobody's patience."""
+        self._credits[lane] = 0
+
+    def _next(self, credit: dict[Lane, int], waiting: Collection[Lane]) -> Lane | None:
+        for lane in reversed(self.lanes):
+            if lane in waiting and credit[lane] + self._shares[lane] >= _WHOLE:
+                return lane
+        return next((lane for lane in self.lanes if lane in waiting), None)
+
+    def _account(self, credit: dict[Lane, int], started: Lane, waiting: Collection[Lane]) -> None:
+        for lane in self.lanes:
+            if lane in waiting:
+                credit[lane] += self._shares[lane]
+        credit[started] = max(0, credit[started] - _WHOLE)
