@@ -1,0 +1,280 @@
+"""A nats-server of our own: one process, its data in a folder that outlives it.
+
+It dies with its parent, whatever kills that. The kernel does it (PR_SET_PDEATHSIG), and somebody
+has to ask for it between fork and exec. `preexec_fn` would run Python in a copy of a process that
+may have threads, where any lock can be held for ever; so a fresh interpreter asks (15 ms) and then
+becomes the server. The kernel watches the *thread* that started the server: start it from one that
+lives as long as the server shall.
+
+It runs in a session of its own, so that Ctrl-C in a terminal reaches us alone and we decide when
+the server goes.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from galley_local.errors import ServerDidNotStart, ServerFolderInUse, ServerPortInUse
+from galley_local.jetstream_probe import jetstream_answers
+from galley_local.nats_binary import nats_server_binary
+
+_MAX_PAYLOAD: Final = 1024 * 1024
+_STOP_SECONDS: Final = 15.0
+"""A graceful stop takes about 10 ms a consumer, so this is enough for a thousand."""
+
+_LOOK_AGAIN_SECONDS: Final = 0.005
+_LAST_LINES: Final = 12
+_PORT_TAKEN: Final = "address already in use"
+
+_BECOME_SERVER: Final = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+parent, program, *arguments = sys.argv[1:]
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(parent):  # otherwise it died before we asked, and nobody would tell us
+    os.execv(program, [program, *arguments])
+"""
+"""SIGKILL, since a server that is stopped or stuck would not act on anything softer; what it had
+acknowledged is in the page cache and survives."""
+
+
+class NatsServer:
+    """Runs nats-server with JetStream on 127.0.0.1; `async with` starts and stops it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        monitoring: bool = False,
+        max_payload: int = _MAX_PAYLOAD,
+        max_store_bytes: int | None = None,
+        start_seconds: float = 10.0,
+    ) -> None:
+        """Describe the server; nothing runs yet.
+
+        Args:
+            folder: keeps streams, configuration and log; made if absent.
+            port: None takes a free one, and keeps it for every later start.
+            monitoring: whether the HTTP endpoints (unauthenticated) are served, on a free port.
+            max_payload: bytes a message may have.
+            max_store_bytes: disk all streams may take or reserve; None means 3/4 of what is free.
+            start_seconds: how long `start` waits for JetStream to answer.
+        """
+        self.folder = folder
+        self.log_file = folder / "nats-server.log"
+        self._port = port
+        self._monitoring = monitoring
+        self._monitoring_url: str | None = None
+        self._max_payload = max_payload
+        self._max_store_bytes = max_store_bytes
+        self._start_seconds = start_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ran_before = False
+        self._log_start = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients connect; known from the first start on."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port clients connect to."""
+        if self._port is None:
+            raise RuntimeError("a server on a free port has none before its first start")
+        return self._port
+
+    @property
+    def monitoring_url(self) -> str | None:
+        """Where the HTTP endpoints are, if they were asked for."""
+        return self._monitoring_url
+
+    @property
+    def pid(self) -> int | None:
+        """The running server's process id."""
+        return self._process.pid if self.running and self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process exists; a frozen one does."""
+        return self._process is not None and self._process.poll() is None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the server and wait until JetStream answers; one that runs is left alone.
+
+        After a stop or a kill it comes back on the same port with the same data.
+
+        Raises:
+            ServerNotInstalled: if there is no binary.
+            ServerFolderInUse: if another server keeps its data in the folder.
+            ServerPortInUse: if another program listens on the port.
+            ServerDidNotStart: if it ended, or JetStream did not answer in time.
+        """
+        if self.running:
+            return
+        binary = nats_server_binary()
+        self._ports_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                await _until(lambda: self._try_start(binary))
+        except TimeoutError:
+            self.kill()
+            if _PORT_TAKEN in self._last_lines():
+                raise ServerPortInUse(self._port) from None
+            problem = f"did not answer within {self._start_seconds:g} s"
+            raise ServerDidNotStart(problem, str(self.log_file), self._last_lines()) from None
+        except BaseException:
+            self.kill()
+            raise
+        self._ran_before = True
+
+    async def stop(self, within: float = _STOP_SECONDS) -> None:
+        """Let the server finish its writes and end; kill it if that takes longer than `within` seconds."""
+        if self._process is None:
+            return
+        self._signal(signal.SIGTERM)
+        self.thaw()  # a frozen process hears nothing
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await _until(lambda: not self.running)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the server as a crash would, and return when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop the process in its tracks: its sockets stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self._signal(signal.SIGCONT)
+
+    @property
+    def _ports_folder(self) -> Path:
+        return self.folder / "ports"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    async def _try_start(self, binary: Path) -> bool:
+        """Start once; return False if our own port of before is taken for the moment.
+
+        That happens: a client that reconnects to a port of the ephemeral range while nobody listens
+        there can be given that very port as its own and connect to itself.
+        """
+        self._process = self._spawn(binary)
+        ports_file = self._ports_folder / f"nats-server_{self._process.pid}.ports"
+        await _until(lambda: not self.running or self._read_ports(ports_file))
+        while self.running:
+            if await jetstream_answers(self.port):
+                return True
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        last_lines = self._last_lines()
+        if _PORT_TAKEN not in last_lines:
+            problem = f"ended with exit code {self._process.returncode}"
+            raise ServerDidNotStart(problem, str(self.log_file), last_lines)
+        if not self._ran_before:
+            raise ServerPortInUse(self._port)
+        return False
+
+    def _spawn(self, binary: Path) -> subprocess.Popen[bytes]:
+        config_file = self.folder / "nats-server.conf"
+        for stale in self._ports_folder.glob("*.ports"):  # left by a killed server; its pid may come again
+            stale.unlink(missing_ok=True)
+        with self._locked_folder() as lock, self.log_file.open("ab") as log:
+            config_file.write_text(json.dumps(self._config(), indent=2) + "\n")
+            self._log_start = log.tell()
+            command = [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid())]
+            process = subprocess.Popen(
+                [*command, str(binary), "--config", str(config_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+            )
+            lock.truncate(0)
+            lock.write(str(process.pid))
+        return process
+
+    def _locked_folder(self) -> IO[str]:
+        """Return the lock file, locked.
+
+        nats-server itself lets two of its kind write to one store. The server inherits the lock, so it is
+        held exactly as long as the process lives, however that ends.
+        """
+        lock = (self.folder / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = f"nats-server, process {lock.read() or 'unknown'}"
+            lock.close()
+            raise ServerFolderInUse(str(self.folder), holder) from None
+        return lock
+
+    def _config(self) -> dict[str, Any]:
+        """Return the server's configuration, whose syntax includes JSON."""
+        jetstream: dict[str, Any] = {"store_dir": str(self.folder.absolute())}
+        if self._max_store_bytes is not None:
+            jetstream["max_file_store"] = self._max_store_bytes
+        config: dict[str, Any] = {
+            "listen": f"127.0.0.1:{-1 if self._port is None else self._port}",
+            "server_name": "galley-local",
+            "max_payload": self._max_payload,
+            "ports_file_dir": str(self._ports_folder.absolute()),
+            "jetstream": jetstream,
+        }
+        if self._monitoring:
+            config["http"] = "127.0.0.1:-1"
+        return config
+
+    def _read_ports(self, ports_file: Path) -> bool:
+        """Learn the ports our process listens on; False while it has not told them."""
+        try:
+            ports = json.loads(ports_file.read_text())
+        except (OSError, ValueError):
+            return False
+        self._port = int(ports["nats"][0].rpartition(":")[2])
+        self._monitoring_url = next(iter(ports.get("monitoring") or []), None)
+        return True
+
+    def _last_lines(self) -> str:
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-_LAST_LINES:])
+
+
+async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Return once `condition` holds: neither a process nor a file tells of a change."""
+    while True:
+        answer = condition()
+        if await answer if inspect.isawaitable(answer) else answer:
+            return
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)

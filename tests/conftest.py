@@ -1,0 +1,3 @@
+"""Loads the fixtures all tests share."""
+
+pytest_plugins = ("tests.support.servers",)

@@ -1,0 +1,44 @@
+"""Waits for what is true a little later: the only place in the tests that paces itself."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+Value = TypeVar("Value")
+
+_LOOK_AGAIN_SECONDS: Final = 0.01
+
+
+async def eventually(
+    condition: Callable[[], Value | Awaitable[Value]], *, within: float, why: str = ""
+) -> Value:
+    """Return the first truthy value of `condition`, a plain or an async function.
+
+    A failed assertion inside it counts as "not yet".
+
+    Args:
+        condition: asked again and again, at least once.
+        within: seconds, the time the condition itself takes included.
+        why: what was waited for, when the condition does not say it.
+
+    Raises:
+        AssertionError: if there was none in time; it tells what was seen last.
+    """
+    last: object = "nothing: the condition never returned"
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    answer = condition()
+                    value: Value = await answer if inspect.isawaitable(answer) else answer
+                except AssertionError as error:
+                    last = error
+                else:
+                    if value:
+                        return value
+                    last = value
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    except TimeoutError:
+        what = why or getattr(condition, "__name__", repr(condition))
+        raise AssertionError(f"{what}: not within {within:g} s; last seen: {last!r}") from None

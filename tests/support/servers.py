@@ -1,0 +1,38 @@
+"""Fixtures: real nats-servers, and a namespace of its own for each test."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from galley_local.nats_server import NatsServer
+
+ROOM: Final = 1024**5
+"""Each namespace reserves room for its records; only the account of it grows, not the disk."""
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One server for all tests that do it no harm; keep to your `namespace` there."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"), max_store_bytes=ROOM)
+    asyncio.run(server.start())
+    yield server
+    server.kill()  # nobody needs its data, and a graceful end takes 10 ms a consumer
+
+
+@pytest.fixture
+async def own_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A server of this test alone, to be killed, frozen and started again."""
+    server = NatsServer(tmp_path / "nats", max_store_bytes=ROOM)
+    await server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace no other test uses, so that streams on the shared server do not meet."""
+    return f"t{secrets.token_hex(5)}"
