@@ -1,0 +1,195 @@
+"""Manifests: the files resources are written in."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import JsonValue, ValidationError
+
+from galley.errors import ManifestInvalid
+from galley.resources.document import Document, NotYaml, read_documents
+from galley.resources.meta import API_VERSION
+from galley.resources.problem import Place, Problem, explain, field_path, nearest, shown
+from galley.resources.task import Task
+from galley.resources.task_queue import TaskQueue
+
+FILE_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of one file: some thousands of tasks. More are better submitted from a program."""
+
+KINDS: Final[dict[str, type[TaskQueue] | type[Task]]] = {"TaskQueue": TaskQueue, "Task": Task}
+
+_LIST_FIELDS: Final = ("apiVersion", "kind", "metadata", "items")
+_KNOWN_KINDS: Final = f"known here: {', '.join(KINDS)}, and List of these"
+
+
+def read_manifests(path: Path) -> list[TaskQueue | Task]:
+    """Return the resources in a file.
+
+    Raises:
+        ManifestInvalid: if the file cannot be read, or `parse_manifests` refuses its text.
+    """
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_LIMIT + 1)
+    except FileNotFoundError:
+        raise ManifestInvalid(source, 0, "", "there is no such file", "check the path") from None
+    except IsADirectoryError:
+        hint = "name the files in it, such as folder/*.yaml"
+        raise ManifestInvalid(source, 0, "", "is a folder", hint) from None
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise ManifestInvalid(source, 0, "", problem, "check the path and its permissions") from None
+    _check_size(source, len(raw))
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        problem = f"is not UTF-8 text: byte 0x{raw[error.start]:02x} does not fit"
+        raise ManifestInvalid(source, line, "", problem, "save the file as UTF-8") from None
+    return parse_manifests(text, source)
+
+
+def parse_manifests(text: str, source: str) -> list[TaskQueue | Task]:
+    """Return the resources in a text of one or more YAML documents, in their order.
+
+    Args:
+        text: the manifests.
+        source: what errors call the text, such as the name of its file.
+
+    Raises:
+        ManifestInvalid: about the first wrong line; its hint says how many problems follow.
+    """
+    _check_size(source, len(text))
+    reading = _Reading()
+    try:
+        for document in read_documents(text):
+            reading.take(document)
+    except NotYaml as error:
+        reading.problems.append(error.problem)
+    if not reading.seen and not reading.problems:
+        hint = f"write a TaskQueue or a Task with apiVersion: {API_VERSION}"
+        reading.problems.append(Problem(1, "", "has no manifest in it", hint))
+    if reading.problems:
+        raise _first_of(reading.problems, source)
+    return reading.resources
+
+
+def _check_size(source: str, size: int) -> None:
+    if size > FILE_LIMIT:
+        problem = f"is larger than {FILE_LIMIT // 1024**2} MiB"
+        hint = "split it into several files, or submit that many tasks from a program"
+        raise ManifestInvalid(source, 0, "", problem, hint)
+
+
+def _first_of(problems: list[Problem], source: str) -> ManifestInvalid:
+    """Return the error about the problem on the first line; that line read first is fixed first."""
+    first = min(problems, key=lambda problem: problem.line)
+    others = len(problems) - 1
+    more = f" (and {others} more problem{'s' if others > 1 else ''} in this file)" if others else ""
+    return ManifestInvalid(source, first.line, first.field, first.problem, f"{first.hint}{more}")
+
+
+class _Candidate(NamedTuple):
+    """What may become a resource: a document, or an entry of a List."""
+
+    document: Document
+    place: Place
+    value: JsonValue
+
+
+class _Reading:
+    """What the documents of one text have come to so far."""
+
+    def __init__(self) -> None:
+        self.resources: list[TaskQueue | Task] = []
+        self.problems: list[Problem] = []
+        self.seen = 0
+        self._lines: dict[tuple[str, str, str], int] = {}
+
+    def take(self, document: Document) -> None:
+        """Take in one document's resources, or what is wrong with it."""
+        self.seen += 1
+        self.problems += document.problems
+        if not document.problems:
+            self._take(_Candidate(document, (), document.value))
+
+    def _take(self, candidate: _Candidate) -> None:
+        value = candidate.value
+        if not isinstance(value, dict):
+            problem = f"must be a mapping, not {shown(value)}"
+            self._refuse(candidate, (), problem, "begin with apiVersion:, kind:, metadata: and spec:")
+        elif value.get("kind") == "List":
+            for item in self._items(candidate, value):
+                self._take(item)
+        elif (model := self._model(candidate, value)) is not None:
+            self._build(candidate, model)
+
+    def _items(self, candidate: _Candidate, value: dict[str, JsonValue]) -> Iterator[_Candidate]:
+        if value.get("apiVersion") != "v1":
+            written = f"is {shown(value['apiVersion'])}" if "apiVersion" in value else "is missing"
+            self._refuse(candidate, ("apiVersion",), written, "write apiVersion: v1, which a List has")
+        for name in value:
+            if name not in _LIST_FIELDS:
+                hint = f"known here: {', '.join(_LIST_FIELDS)}"
+                self._refuse(candidate, (name,), "there is no such field in a List", hint)
+        items = value.get("items")
+        if not isinstance(items, list) or not items:
+            written = f"must be a list of manifests, not {shown(items)}" if "items" in value else "is missing"
+            written = "has no manifest in it" if items == [] else written
+            self._refuse(candidate, ("items",), written, "write each manifest below items:, after '- '")
+            return
+        for index, item in enumerate(items):
+            yield candidate._replace(place=(*candidate.place, "items", index), value=item)
+
+    def _model(
+        self, candidate: _Candidate, value: dict[str, JsonValue]
+    ) -> type[TaskQueue] | type[Task] | None:
+        """Return the model a manifest asks for, once kind and version are known ones."""
+        missing = [name for name in ("apiVersion", "kind") if value.get(name) is None]
+        for name in missing:
+            right = f"apiVersion: {API_VERSION}" if name == "apiVersion" else f"kind: {' or '.join(KINDS)}"
+            self._refuse(candidate, (name,), "is missing", f"add {right}")
+        if missing:
+            return None
+        kind, version = value["kind"], value["apiVersion"]
+        model = KINDS.get(kind) if isinstance(kind, str) else None
+        if model is None:
+            meant = nearest(kind, tuple(KINDS)) if isinstance(kind, str) else None
+            hint = f"did you mean {meant}? {_KNOWN_KINDS}" if meant else f"remove it; {_KNOWN_KINDS}"
+            self._refuse(candidate, ("kind",), f"{shown(kind)} is not a kind of Galley", hint)
+        elif version != API_VERSION:
+            problem = f"{shown(version)} is not a version of {kind}"
+            self._refuse(candidate, ("apiVersion",), problem, f"write apiVersion: {API_VERSION}")
+            return None
+        return model
+
+    def _build(self, candidate: _Candidate, model: type[TaskQueue] | type[Task]) -> None:
+        try:
+            # Only the written form: a snake_case field would pass here and be refused by a cluster.
+            resource = model.model_validate(candidate.value, by_alias=True, by_name=False)
+        except ValidationError as invalid:
+            for error in invalid.errors(include_url=False):
+                self._refuse(candidate, *explain(model, error))
+            return
+        self._refuse_twins(candidate, resource)
+        self.resources.append(resource)
+
+    def _refuse_twins(self, candidate: _Candidate, resource: TaskQueue | Task) -> None:
+        metadata = resource.metadata
+        line = candidate.document.line_of((*candidate.place, "metadata", "name"))
+        name = (resource.kind, metadata.namespace, metadata.name)
+        first = self._lines.get(name)
+        if first is None:
+            self._lines[name] = line
+        else:
+            problem = (
+                f"{resource.kind} {metadata.namespace}/{metadata.name} stands in this file twice, "
+                f"at line {first} and at line {line}"
+            )
+            self._refuse(candidate, ("metadata", "name"), problem, "rename or remove one of the two")
+
+    def _refuse(self, candidate: _Candidate, at: Place, problem: str, hint: str) -> None:
+        place = (*candidate.place, *at)
+        line = candidate.document.line_of(place)
+        self.problems.append(Problem(line, field_path(place), problem, hint))

@@ -1,0 +1,134 @@
+"""What every resource has: API version, metadata, and the rules all names follow."""
+
+from collections.abc import Hashable, Sequence
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+API_VERSION: Final = "galley.dev/v1alpha1"
+"""The version of all resources written and read here."""
+
+DEFAULT_NAMESPACE: Final = "default"
+
+NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+HANDLER_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+MODULE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+KEY_PATTERN: Final = (
+    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+
+PATTERNS_IN_WORDS: Final = {
+    NAME_PATTERN: (
+        "a name",
+        "use 1 to 63 of a-z, 0-9 and -, no dots, starting and ending with a letter or digit",
+    ),
+    HANDLER_PATTERN: (
+        "a handler name",
+        "use 1 to 63 letters, digits, _, - and ., starting and ending with a letter or digit",
+    ),
+    MODULE_PATTERN: (
+        "the name of a Python module",
+        "write it as an import statement would: package.module, without slashes",
+    ),
+    KEY_PATTERN: (
+        "the key of a label or annotation",
+        "use up to 63 letters, digits, -, _ and ., after an optional domain and a slash: example.com/team",
+    ),
+    LABEL_VALUE_PATTERN: (
+        "the value of a label",
+        "use up to 63 letters, digits, -, _ and .; longer text belongs into annotations",
+    ),
+}
+"""For each pattern above, what text that matches it is, and how to write such text."""
+
+ANNOTATIONS_LIMIT: Final = 256 * 1024
+"""Characters of all annotations of one object: what Kubernetes allows."""
+
+
+class Part(BaseModel):
+    """A resource or a part of one: frozen, strict about its fields, camelCase when written down."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+def refusal(problem: str, hint: str, *at: str | int) -> PydanticCustomError:
+    """Return what a validator raises.
+
+    Args:
+        problem: what is wrong, without the name of the field.
+        hint: what to do about it.
+        at: the way from the validated field to the offending one, where that is not itself.
+    """
+    return PydanticCustomError("refused", "{problem}; {hint}", {"problem": problem, "hint": hint, "at": at})
+
+
+def refuse_repeats(values: Sequence[Hashable], what: str, *at: str) -> None:
+    """Raise a refusal that points at the first value which stands in the list a second time."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            first = values.index(value)
+            raise refusal(
+                f"{what} {str(value)!r} stands in the list twice (entries {first} and {index})",
+                "remove or rename one of the two", index, *at,
+            )  # fmt: skip
+
+
+def _without_null_bytes(text: str) -> str:
+    if "\0" in text:
+        raise refusal("contains a zero character, which no program can be given", "remove the \\0")
+    return text
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+"""A DNS-1123 label: it becomes one token of a subject, so dots are out."""
+
+HandlerName = Annotated[str, Field(pattern=HANDLER_PATTERN, max_length=63)]
+ModuleName = Annotated[str, Field(pattern=MODULE_PATTERN, max_length=255)]
+Argument = Annotated[str, Field(max_length=4096), AfterValidator(_without_null_bytes)]
+"""One argument of a program."""
+
+Whole = Annotated[int, Strict()]
+"""A whole number: text and truth values are refused, as Kubernetes does."""
+
+Number = Annotated[float, Strict()]
+
+_Key = Annotated[str, Field(pattern=KEY_PATTERN, max_length=317)]
+
+
+class Metadata(Part):
+    """What names a resource and what people hang on it."""
+
+    name: Name
+    """Name of the object, unique for its kind within the namespace. 1 to 63 lower-case letters, digits
+    and dashes; no dots, since it becomes one token of a NATS subject."""
+
+    namespace: Name = DEFAULT_NAMESPACE
+    """Namespace of the object. Resources refer to each other within one namespace only, because that
+    is as far as their streams can be reached."""
+
+    labels: dict[_Key, Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]] = Field(
+        default_factory=dict, max_length=64
+    )
+    """Short words to select objects by, at most 64. Galley does not read them."""
+
+    annotations: dict[_Key, str] = Field(default_factory=dict, max_length=64)
+    """Longer notes for people and tools, at most 64 and 256 KiB in all, as Kubernetes bounds them.
+    Galley does not read them."""
+
+    @field_validator("annotations")
+    @classmethod
+    def _annotations_fit(cls, annotations: dict[str, str]) -> dict[str, str]:
+        if (size := sum(len(key) + len(value) for key, value in annotations.items())) > ANNOTATIONS_LIMIT:
+            raise refusal(f"takes {size} characters, the limit is {ANNOTATIONS_LIMIT}", "shorten the notes")
+        return annotations

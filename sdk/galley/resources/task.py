@@ -1,0 +1,107 @@
+"""Task: one unit of work, declared."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, field_validator, model_validator
+
+from galley.envelope import encode_input
+from galley.errors import InputInvalid
+from galley.lanes import Lane
+from galley.resources.meta import API_VERSION, HandlerName, Metadata, Name, Part, Whole, refusal
+from galley.resources.task_queue import Retry
+
+_RFC_3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(?P<offset>Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE
+)
+_MOMENT_HINT: Final = (
+    "write date, time and offset from UTC, such as 2026-03-01T08:30:00Z or ...T08:30:00+02:00"
+)
+
+
+def _moment(value: Any) -> datetime:
+    """Return a moment from its text; a time of day without an offset means another one everywhere."""
+    if isinstance(value, str):
+        match = _RFC_3339.fullmatch(value)
+        if match is None:
+            raise refusal(f"{value[:60]!r} is not a time as RFC 3339 writes it", _MOMENT_HINT)
+        try:
+            value = datetime.fromisoformat(value.upper())
+        except ValueError as error:
+            raise refusal(f"{value!r} does not exist: {error}", _MOMENT_HINT) from None
+    if not isinstance(value, datetime):
+        raise refusal(f"must be a time, not {type(value).__name__} {value!r:.60}", _MOMENT_HINT)
+    if value.utcoffset() is None:
+        raise refusal(f"{value.isoformat()} has no offset, so it is another moment everywhere", _MOMENT_HINT)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""A point in time with its offset from UTC."""
+
+
+class TaskSpec(Part):
+    """What is to be run, with what, and under which rules."""
+
+    queue_name: Name
+    """Name of the TaskQueue, in the task's namespace, whose workers run this."""
+
+    handler: HandlerName
+    """Which handler of the queue runs: the name of a `@task` function or of a command."""
+
+    input: JsonValue = Field(default_factory=dict)
+    """What the handler is given, at most 512 KiB as JSON; larger things are stored elsewhere and passed
+    by their place. For a Python function an object with its arguments by name."""
+
+    priority: Lane = Lane.NORMAL
+    """The lane the task waits in; the queue must have it."""
+
+    timeout_seconds: Annotated[Whole, Field(ge=1, le=86_400)] | None = None
+    """Seconds one attempt may take before it is killed; the queue's when left out."""
+
+    retry: Retry | None = None
+    """What follows an attempt that failed. Replaces the queue's rules as a whole: a field left out
+    here has its own default, not the queue's value."""
+
+    not_before: Moment | None = None
+    """Earliest time of the first attempt, in RFC 3339 with an offset. It waits in the broker and
+    holds no slot."""
+
+    deadline: Moment | None = None
+    """Time, in RFC 3339 with an offset, after which the task is worth nothing: it is not started any
+    more, and a running attempt is cut."""
+
+    @field_validator("input")
+    @classmethod
+    def _input_fits(cls, value: JsonValue) -> JsonValue:
+        try:
+            encode_input("", value)
+        except InputInvalid as error:
+            raise refusal(error.problem, error.hint) from None
+        return value
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> "TaskSpec":
+        if self.not_before and self.deadline and self.deadline <= self.not_before:
+            raise refusal(
+                f"is {self.deadline.isoformat()}, not after notBefore: {self.not_before.isoformat()}",
+                "set a later deadline, or an earlier notBefore", "deadline",
+            )  # fmt: skip
+        return self
+
+
+class Task(Part):
+    """One unit of work, declared as an object."""
+
+    api_version: Literal["galley.dev/v1alpha1"] = API_VERSION
+    """Version of this resource's shape."""
+
+    kind: Literal["Task"] = "Task"
+    """The kind of this resource."""
+
+    metadata: Metadata
+    """Name and namespace of the task; the name is its id within the queue."""
+
+    spec: TaskSpec
+    """What is to be run."""

@@ -1,0 +1,228 @@
+"""TaskQueue: one queue, its handlers, its workers and its limits."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
+from galley.resources.meta import (
+    API_VERSION,
+    Argument,
+    HandlerName,
+    Metadata,
+    ModuleName,
+    Number,
+    Part,
+    Whole,
+    refusal,
+    refuse_repeats,
+)
+from galley.retry import RetryPolicy
+
+
+class Worker(Part):
+    """What one worker of the queue is."""
+
+    modules: tuple[ModuleName, ...] = Field((), max_length=32)
+    """Python modules a worker imports at its start, at most 32; their `@task` functions are the
+    queue's handlers. Each is named as an import statement would: `package.module`."""
+
+    concurrency: Whole = Field(4, ge=1, le=256)
+    """Slots of one worker: the attempts it runs at the same time. More for handlers that wait for
+    others, about one per core for handlers that compute."""
+
+    grace_period_seconds: Whole = Field(30, ge=1, le=3600)
+    """Seconds a drained worker waits for its running attempts before it hands them back. What is
+    handed back starts again elsewhere, which costs the work done so far but no attempt."""
+
+    @field_validator("modules")
+    @classmethod
+    def _modules_differ(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        for index, module in enumerate(modules):
+            if module.endswith(".py"):
+                raise refusal(
+                    f"{module!r} is the name of a file", f"write the module: {module.removesuffix('.py')}",
+                    index,
+                )  # fmt: skip
+        refuse_repeats(modules, "module")
+        return modules
+
+
+class InputAs(StrEnum):
+    """How a command is given the input of a task."""
+
+    STDIN = "stdin"
+    """As JSON on its standard input."""
+    ARGS = "args"
+    """As further arguments, one for each entry of the input."""
+
+
+class Command(Part):
+    """A handler that is a program."""
+
+    name: HandlerName
+    """What tasks call this handler by: 1 to 63 letters, digits, `_`, `-` and `.`."""
+
+    command: tuple[Argument, ...] = Field(min_length=1, max_length=64)
+    """The program and its first arguments, 1 to 64 of at most 4096 characters each. No shell reads
+    them, so that a task's input cannot become code."""
+
+    input_as: InputAs = InputAs.STDIN
+    """How the program gets a task's input: `stdin` writes it as JSON to standard input; `args` appends
+    it to the command, and then it must be a list of texts and numbers."""
+
+    @field_validator("command")
+    @classmethod
+    def _program_is_named(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if not command[0].strip():
+            raise refusal("is empty, where the program's name should be", "name the program to run", 0)
+        return command
+
+
+class Handlers(Part):
+    """Handlers the queue declares beside the Python functions of its modules."""
+
+    commands: tuple[Command, ...] = Field((), max_length=64)
+    """Programs that tasks of this queue may name as their handler, at most 64."""
+
+    @field_validator("commands")
+    @classmethod
+    def _names_differ(cls, commands: tuple[Command, ...]) -> tuple[Command, ...]:
+        refuse_repeats([command.name for command in commands], "handler", "name")
+        return commands
+
+
+class Scaling(Part):
+    """Between which bounds, and how patiently, the number of workers follows the work."""
+
+    min_workers: Whole = Field(0, ge=0, le=1000)
+    """Workers kept while there is nothing to do. 0 costs nothing when idle; 1 saves the first task
+    the start of a worker."""
+
+    max_workers: Whole = Field(4, ge=1, le=1000)
+    """Workers at most, whatever waits: the bound of what this queue may cost."""
+
+    idle_seconds: Whole = Field(30, ge=0, le=86_400)
+    """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
+    between two bursts does not cost a start of all workers."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Scaling":
+        if self.min_workers > self.max_workers:
+            at = "maxWorkers" if "max_workers" in self.model_fields_set else "minWorkers"
+            raise refusal(
+                f"minWorkers is {self.min_workers}, above maxWorkers, which is {self.max_workers}",
+                f"lower minWorkers, or set maxWorkers to {self.min_workers} or more", at,
+            )  # fmt: skip
+        return self
+
+
+class Retry(Part):
+    """How often, and how soon, a task that did not succeed is tried again."""
+
+    attempts: Whole = Field(3, ge=1, le=100)
+    """Attempts that may end in an error or a timeout before the task is a dead letter; 1 means no
+    retry. Crashes are counted apart, preemptions not at all."""
+
+    backoff_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 1.0
+    """Seconds the first wait lasts at most; each further one doubles. The wait is drawn between 0 and
+    this bound, so that tasks that failed together do not come back together."""
+
+    max_backoff_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 300.0
+    """Seconds at which the doubling of the waits stops."""
+
+    crashes: Whole = Field(3, ge=1, le=20)
+    """Times the task may take the process that runs it down before it is a dead letter. Few, because
+    each costs other tasks a worker."""
+
+    @model_validator(mode="after")
+    def _waits_in_order(self) -> "Retry":
+        if self.max_backoff_seconds < self.backoff_seconds:
+            at = "maxBackoffSeconds" if "max_backoff_seconds" in self.model_fields_set else "backoffSeconds"
+            raise refusal(
+                f"backoffSeconds is {self.backoff_seconds:g}, "
+                f"above maxBackoffSeconds, which is {self.max_backoff_seconds:g}",
+                f"lower backoffSeconds, or set maxBackoffSeconds to {self.backoff_seconds:g} or more", at,
+            )  # fmt: skip
+        return self
+
+    def policy(self) -> RetryPolicy:
+        """Return the policy as it travels with a task."""
+        return RetryPolicy(
+            attempts=self.attempts,
+            backoff_seconds=self.backoff_seconds,
+            max_backoff_seconds=self.max_backoff_seconds,
+            crashes=self.crashes,
+        )
+
+
+class Limits(Part):
+    """What the queue holds at most; further tasks are refused to their producers."""
+
+    backlog: Whole = Field(100_000, ge=1, le=10_000_000)
+    """Tasks, waiting and running, the queue holds before it refuses more. A full queue pushes back
+    on its own producers and on nobody else's."""
+
+    backlog_bytes: Whole = Field(1024**3, ge=1024**2, le=1024**4)
+    """Bytes on disk those tasks may take, 1 MiB to 1 TiB: the bound of what large inputs cost."""
+
+
+class Retention(Part):
+    """How long the queue remembers."""
+
+    results_seconds: Whole = Field(86_400, ge=3600, le=2_592_000)
+    """Seconds a finished task's record and result are kept. At least an hour, because a late worker's
+    stale result is only fenced off while the record exists; at most 30 days."""
+
+
+class TaskQueueSpec(Part):
+    """What is wanted of a queue."""
+
+    lanes: tuple[Lane, ...] = Field(DEFAULT_LANES, min_length=1, max_length=4)
+    """Priority levels the queue has, of `critical`, `high`, `normal` and `low`. Tasks of a higher lane
+    start first; `normal` and `low` keep a guaranteed share. Kept highest first, however written."""
+
+    worker: Worker = Worker()
+    """What one worker is: its code, its slots, its patience when it is drained."""
+
+    handlers: Handlers = Handlers()
+    """Handlers beside the Python functions of the worker's modules."""
+
+    scaling: Scaling = Scaling()
+    """How many workers there may be, and how soon they go."""
+
+    retry: Retry = Retry()
+    """What follows an attempt that failed, unless the task says otherwise."""
+
+    timeout_seconds: Whole = Field(300, ge=1, le=86_400)
+    """Seconds one attempt may take before it is killed, unless the task says otherwise. It bounds how
+    long a handler that hangs can hold a slot."""
+
+    limits: Limits = Limits()
+    """How much may wait."""
+
+    retention: Retention = Retention()
+    """How long results are kept."""
+
+    @field_validator("lanes")
+    @classmethod
+    def _highest_first(cls, lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        refuse_repeats(lanes, "lane")
+        return tuple(sorted(lanes, key=HIGHEST_FIRST.index))
+
+
+class TaskQueue(Part):
+    """One queue, its handlers, its workers and its limits: one trust domain."""
+
+    api_version: Literal["galley.dev/v1alpha1"] = API_VERSION
+    """Version of this resource's shape."""
+
+    kind: Literal["TaskQueue"] = "TaskQueue"
+    """The kind of this resource."""
+
+    metadata: Metadata
+    """Name and namespace of the queue: tasks refer to it by name, from the same namespace."""
+
+    spec: TaskQueueSpec = TaskQueueSpec()
+    """What is wanted of the queue; each part has defaults that suit small tasks."""
