@@ -1,1 +1,60 @@
-"""A task queue that lives in Kubernetes: the client side and the contract."""
+"""Galley: a task queue that lives in Kubernetes. This is what producers and handlers import."""
+
+from galley.broker.cancel import Cancelled
+from galley.client import Client, SomeRefused, When, connect
+from galley.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerTooOld,
+    BrokerUnreachable,
+    GalleyError,
+    InputInvalid,
+    Invalid,
+    LaneNotEnabled,
+    QueueFull,
+    QueueNotFound,
+    Refused,
+    ResultTimeout,
+    TaskCancelled,
+    TaskEnded,
+    TaskFailed,
+    TaskNotFound,
+)
+from galley.handle import Handle
+from galley.handler import Call, Handler, call, task
+from galley.lanes import Lane
+from galley.retry import RetryPolicy
+from galley.task_status import Phase, TaskStatus
+
+__all__ = [
+    "BrokerError",
+    "BrokerRefused",
+    "BrokerTooOld",
+    "BrokerUnreachable",
+    "Call",
+    "Cancelled",
+    "Client",
+    "GalleyError",
+    "Handle",
+    "Handler",
+    "InputInvalid",
+    "Invalid",
+    "Lane",
+    "LaneNotEnabled",
+    "Phase",
+    "QueueFull",
+    "QueueNotFound",
+    "Refused",
+    "ResultTimeout",
+    "RetryPolicy",
+    "SomeRefused",
+    "TaskCancelled",
+    "TaskEnded",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskStatus",
+    "When",
+    "call",
+    "connect",
+    "task",
+]

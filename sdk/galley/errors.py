@@ -8,8 +8,7 @@
     ├── Refused            the queue said no; nothing was accepted
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
-    │   ├── QueueFull
-    │   └── TaskExists
+    │   └── QueueFull
     ├── TaskEnded          what `result()` raises when there is no result
     │   ├── TaskFailed
     │   └── TaskCancelled
@@ -124,17 +123,6 @@ class QueueFull(Refused):
         self.queue, self.problem = queue, problem
         self.hint = "wait and submit again, or raise spec.limits of the TaskQueue"
         return f"queue {queue!r} is full ({problem})"
-
-
-class TaskExists(Refused):
-    """A task with that id chosen by the caller was submitted before."""
-
-    reason = "TaskExists"
-
-    def describe(self, queue: str, task_id: str) -> str:
-        self.queue, self.task_id = queue, task_id
-        self.hint = "choose another id, or ask for the result of the one that exists"
-        return f"queue {queue!r} already has a task {task_id!r}"
 
 
 class TaskEnded(GalleyError):

@@ -1,0 +1,81 @@
+"""Cancelling a task in whatever state it is.
+
+Only the record decides; clearing the streams and telling the worker save work.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from msgspec.structs import replace
+
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.pipeline import WRONG_SEQUENCE
+from galley.broker.records import Records
+from galley.errors import BrokerRefused, BrokerUnreachable
+from galley.record import Outcome, Record, State
+
+
+class Cancelled(StrEnum):
+    """What a request to cancel came to."""
+
+    BEFORE_START = "cancelled before it ran"
+    RUNNING = "cancelled while it ran"
+    TOO_LATE = "it had ended already"
+
+
+async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_seconds: int) -> Cancelled:
+    """Cancel a task; when this returns, no attempt of it will begin.
+
+    Args:
+        broker: an open connection.
+        address: the task.
+        about: what is known of it (handler, lane, times), kept in its last record.
+        keep_seconds: how long that record is kept.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer; the task may or may not be cancelled.
+        BrokerRefused: if it refuses the record.
+    """
+    records = Records(broker)
+    at_least = 0
+    while True:
+        stored = await records.read(address, at_least)
+        if stored is not None and stored.record.done:
+            return Cancelled.TOO_LATE
+        present = stored.record if stored is not None else about
+        ack = await records.write(
+            address,
+            replace(
+                present,
+                state=State.DONE,
+                outcome=Outcome.CANCELLED,
+                ended_at=datetime.now(UTC),
+                claim=None,
+                handed_back=False,
+                due_at=None,
+            ),
+            stored.sequence if stored is not None else 0,
+            keep_seconds,
+        )
+        if ack.stored:
+            break
+        if ack.unanswered:
+            raise BrokerUnreachable(broker.server, f"cancelling {address}: {ack.problem}")
+        if ack.code != WRONG_SEQUENCE:
+            raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
+        at_least = ack.last_sequence
+    await _purge(broker, address)
+    asked = Request(task=f"{address.kind}.{address.id}")
+    answer = await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked)
+    return Cancelled.RUNNING if answer is not None else Cancelled.BEFORE_START
+
+
+async def _purge(broker: Broker, address: TaskAddress) -> None:
+    for stream, pattern in (
+        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
+        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
+    ):
+        await broker.api(f"clear {address} from {stream}", f"STREAM.PURGE.{stream}", {"filter": pattern})

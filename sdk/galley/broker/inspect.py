@@ -1,0 +1,161 @@
+"""Looking at tasks and queues from outside, without touching them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from galley import envelope as wire
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.ensure import stream_info
+from galley.broker.records import Records
+from galley.errors import EnvelopeInvalid, TaskNotFound
+from galley.lanes import Lane
+from galley.record import State
+from galley.task_status import Phase, TaskStatus, of_record
+
+_SUBJECTS_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """A queue as its streams show it."""
+
+    namespace: str
+    queue: str
+    lanes: tuple[Lane, ...]
+    held: int
+    """Tasks ready or running."""
+    later: int
+    """Tasks scheduled, waiting for a retry, or due."""
+    backlog_limit: int
+
+
+async def queues(broker: Broker, namespace: str) -> list[QueueView]:
+    """Return the queues of a namespace, by name.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    offset = 0
+    while True:
+        page = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
+        streams = page.get("streams") or []
+        found |= {stream["config"]["name"]: stream for stream in streams}
+        offset += len(streams)
+        if not streams or offset >= page["total"]:
+            break
+    views = []
+    for name, stream in sorted(found.items()):
+        metadata = stream["config"].get("metadata") or {}
+        queue = metadata.get(topology.QUEUE_KEY, "")
+        if metadata.get(topology.NAMESPACE_KEY) != namespace or name != topology.work_stream(
+            namespace, queue
+        ):
+            continue
+        later = found.get(topology.later_stream(namespace, queue))
+        views.append(
+            QueueView(
+                namespace,
+                queue,
+                tuple(Lane(word) for word in metadata[topology.LANES_KEY].split(",")),
+                stream["state"]["messages"],
+                later["state"]["messages"] if later else 0,
+                stream["config"]["max_msgs"],
+            )
+        )
+    return views
+
+
+async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
+    """Return where a task is. Its lane need not be right.
+
+    Raises:
+        TaskNotFound: if it neither waits nor has a record.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    stored = await Records(broker).read(address)
+    if stored is not None and (stored.record.state is not State.RUN or stored.record.handed_back):
+        return of_record(address, stored.record)
+    asked = Request(task=f"{address.kind}.{address.id}")
+    running = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
+    waiting = await _waiting(broker, address)
+    if waiting is None:
+        # It may have ended between the two looks, which its record would tell by now.
+        stored = await Records(broker).read(address)
+        if stored is None:
+            raise TaskNotFound(address.queue, address.id)
+        return of_record(address, stored.record)
+    if running is not None:
+        known = of_record(address, stored.record) if stored is not None else waiting
+        return msgspec.structs.replace(
+            known,
+            phase=Phase.RUNNING,
+            worker=running.worker,
+            started_at=running.started_at,
+            attempt=max(1, known.attempt),
+        )
+    if stored is not None and stored.record.state is State.RUN:
+        return of_record(address, stored.record)
+    return waiting
+
+
+async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[TaskStatus]:
+    """Yield the status of each task of a queue, in no order. What runs shows as queued or running.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    recorded: set[str] = set()
+    async for address, stored in Records(broker).all_of(namespace, queue):
+        recorded.add(address.id)
+        yield of_record(address, stored.record)
+    for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
+        offset = 0
+        while True:
+            info = await stream_info(broker, stream, {"subjects_filter": ">", "offset": offset})
+            subjects = (info or {}).get("state", {}).get("subjects") or {}
+            for subject in subjects:
+                address = topology.parse_task_subject(subject)
+                if address.id not in recorded:
+                    recorded.add(address.id)
+                    found = await _waiting(broker, address)
+                    if found is not None:
+                        yield found
+            offset += len(subjects)
+            if len(subjects) < _SUBJECTS_AT_ONCE:
+                break
+
+
+async def _waiting(broker: Broker, address: TaskAddress) -> TaskStatus | None:
+    """Return the status of a task whose message still is in one of its queue's streams."""
+    for stream, pattern in (
+        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
+        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
+    ):
+        answer = await broker.request(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"seq": 1, "next_by_subj": pattern})
+        )
+        headers = (answer.headers or {}) if answer is not None else {}
+        if answer is None or "Nats-Subject" not in headers:
+            continue
+        found = topology.parse_task_subject(headers["Nats-Subject"])
+        scheduled = topology.SCHEDULE in headers
+        try:
+            envelope = wire.decode(answer.data)
+        except EnvelopeInvalid:
+            return TaskStatus(found, Phase.QUEUED)
+        return TaskStatus(
+            found,
+            Phase.SCHEDULED if scheduled else Phase.QUEUED,
+            handler=envelope.handler,
+            submitted_at=envelope.submitted_at,
+            due_at=envelope.not_before if scheduled else None,
+            history=envelope.history,
+        )
+    return None

@@ -1,0 +1,58 @@
+"""Hearing that records change, so that whoever waits for a task need not ask again and again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.records import Records
+from galley.record import Stored
+
+_LOOK_AGAIN_SECONDS: Final = 30.0
+"""News travel at most once; this bounds how long a lost one can matter."""
+
+
+async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
+    """Return the final record of a task as soon as there is one; waits without limit.
+
+    Raises:
+        BrokerUnreachable: if the broker is connected and yet does not answer.
+    """
+    records = Records(broker)
+    async with _changes(broker, address) as changed:
+        while True:
+            # Cleared before the look, so that news during the look are not missed.
+            changed.clear()
+            stored = await records.read(address) if broker.connected else None
+            if stored is not None and stored.record.done:
+                return stored
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+
+@asynccontextmanager
+async def _changes(broker: Broker, address: TaskAddress) -> AsyncIterator[asyncio.Event]:
+    changed = asyncio.Event()
+
+    async def hear(_: Msg) -> None:
+        changed.set()
+
+    async def reconnected() -> None:
+        changed.set()
+
+    forget = broker.on_reconnect(reconnected)
+    subscription = await broker.subscribe(topology.done_subject(address), hear)
+    try:
+        yield changed
+    finally:
+        forget()
+        if broker.connected:
+            await subscription.unsubscribe()

@@ -1,0 +1,142 @@
+"""The producer's side: submit tasks, and hold on to them."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+
+from galley.address import Kind, TaskAddress
+from galley.broker.connection import DEFAULT_SERVER, Broker
+from galley.broker.publish import Publisher
+from galley.envelope import FIRST, Envelope
+from galley.errors import GalleyError, Refused
+from galley.handle import Handle
+from galley.handler import Call
+from galley.lanes import Lane
+from galley.retry import RetryPolicy
+from galley.task_id import check_task_id, new_task_id
+
+R = TypeVar("R")
+
+DEFAULT_NAMESPACE: Final = "default"
+
+
+class When(Struct, frozen=True):
+    """The rules a task is submitted under; what is None is left to its queue."""
+
+    lane: Lane = Lane.NORMAL
+    not_before: datetime | None = None
+    """Earliest start; a time with its offset from UTC."""
+    deadline: datetime | None = None
+    """Time after which the task is worth nothing: it is not started, and a running attempt is cut."""
+    timeout_seconds: float | None = None
+    """Time one attempt may take."""
+    retry: RetryPolicy | None = None
+
+
+class SomeRefused(Refused):
+    """Of many tasks submitted at once, some were not accepted; the others were."""
+
+    reason = "SomeRefused"
+    hint = "`handles` holds the accepted ones, `refused` the others by their place in what was submitted"
+
+    def describe(self, handles: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> str:
+        """Return the message."""
+        self.handles, self.refused = handles, refused
+        first = next(iter(refused.values()))
+        return f"{len(refused)} of {len(handles) + len(refused)} tasks were refused; the first: {first}"
+
+
+class Client:
+    """Submits tasks to the queues of one namespace and finds them again."""
+
+    def __init__(self, broker: Broker, namespace: str = DEFAULT_NAMESPACE) -> None:
+        self.broker = broker
+        self.namespace = namespace
+        self._publisher = Publisher(broker)
+
+    async def submit(
+        self, call: Call[R], when: When | None = None, *, task_id: str | None = None
+    ) -> Handle[R]:
+        """Submit one task and return when the broker has it on disk.
+
+        Args:
+            call: the handler and its input, from `handler.call(...)` or `galley.call(...)`.
+            when: lane, times and retries; the queue's own by default.
+            task_id: an id of your own. Submitting it again is the same task: it does not run twice, and the
+                handle leads to the outcome of the first.
+
+        Raises:
+            QueueNotFound, LaneNotEnabled, QueueFull: not accepted.
+            InputInvalid: the id or the times cannot be.
+            BrokerUnreachable: no answer; submitting the same id again is safe.
+        """
+        address, envelope = self._task(call, when or When(), task_id)
+        receipt = await self._publisher.publish(address, envelope, chosen_id=task_id is not None)
+        return Handle(self.broker, receipt.address, envelope)
+
+    async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[Handle[R]]:
+        """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
+
+        Raises:
+            SomeRefused: if any was not accepted; it holds the handles of those that were.
+            As `submit`, if the same holds for all.
+        """
+        rules = when or When()
+        under_way = []
+        for call in calls:
+            address, envelope = self._task(call, rules, None)
+            under_way.append((address, envelope, await self._publisher.send(address, envelope)))
+        handles: dict[int, Handle[R]] = {}
+        refused: dict[int, GalleyError] = {}
+        for place, (address, envelope, answer) in enumerate(under_way):
+            try:
+                receipt = await self._publisher.settle(address, envelope, FIRST, answer)
+                handles[place] = Handle(self.broker, receipt.address, envelope)
+            except GalleyError as error:
+                refused[place] = error
+        if refused:
+            raise SomeRefused(handles, refused)
+        return list(handles.values())
+
+    def handle(self, queue: str, task_id: str) -> Handle[Any]:
+        """Return a handle on a task submitted earlier, by anybody.
+
+        Raises:
+            InputInvalid: if no task can have that id.
+        """
+        address = TaskAddress(self.namespace, queue, Lane.NORMAL, Kind.DIRECT, check_task_id(task_id))
+        return Handle(self.broker, address, None)
+
+    def _task(self, call: Call[R], when: When, task_id: str | None) -> tuple[TaskAddress, Envelope]:
+        now = datetime.now(UTC)
+        chosen = new_task_id() if task_id is None else check_task_id(task_id)
+        return (
+            TaskAddress(self.namespace, call.queue, when.lane, Kind.DIRECT, chosen),
+            Envelope(
+                call.handler,
+                now,
+                input=call.input,
+                not_before=when.not_before if when.not_before and when.not_before > now else None,
+                deadline=when.deadline,
+                timeout_seconds=when.timeout_seconds,
+                retry=when.retry,
+            ),
+        )
+
+
+@asynccontextmanager
+async def connect(server: str = DEFAULT_SERVER, namespace: str = DEFAULT_NAMESPACE) -> AsyncIterator[Client]:
+    """Open a client: `async with galley.connect() as client: ...`.
+
+    Args:
+        server: address of NATS.
+        namespace: the one whose queues it speaks to.
+
+    Raises:
+        BrokerUnreachable, BrokerTooOld: there is no broker to work with.
+    """
+    async with Broker(server, name="galley client") as broker:
+        yield Client(broker, namespace)

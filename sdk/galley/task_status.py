@@ -1,0 +1,78 @@
+"""What is known about a task from outside."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from galley.address import TaskAddress
+from galley.history import NO_HISTORY, History
+from galley.record import Failure, Outcome, Record, State
+
+
+class Phase(StrEnum):
+    """Where a task is in its life."""
+
+    SCHEDULED = "Scheduled"
+    """Submitted for later; not due yet."""
+    QUEUED = "Queued"
+    """Waiting for a free slot."""
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    """An attempt failed; the next one is due at `due_at`."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    """Not tried again; stands among the dead letters."""
+    CANCELLED = "Cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the task."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+_ENDED = {
+    Outcome.SUCCEEDED: Phase.SUCCEEDED,
+    Outcome.FAILED: Phase.FAILED,
+    Outcome.CANCELLED: Phase.CANCELLED,
+}
+
+
+class TaskStatus(Struct, frozen=True):
+    """A task as it stood when it was asked about."""
+
+    address: TaskAddress
+    phase: Phase
+    handler: str = ""
+    attempt: int = 0
+    """Number of the present or last attempt; 0 before the first."""
+    worker: str = ""
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    failure: Failure | None = None
+    history: History = NO_HISTORY
+
+
+def of_record(address: TaskAddress, record: Record) -> TaskStatus:
+    """Return the status a record tells; a `run` record that was handed back means the task waits again."""
+    if record.outcome is not None:
+        phase = _ENDED[record.outcome]
+    elif record.state is State.RETRY:
+        phase = Phase.RETRYING
+    else:
+        phase = Phase.QUEUED if record.handed_back else Phase.RUNNING
+    return TaskStatus(
+        address._replace(lane=record.lane),
+        phase,
+        handler=record.handler,
+        attempt=record.attempt,
+        worker=record.worker,
+        submitted_at=record.submitted_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        due_at=record.due_at,
+        failure=record.failure,
+        history=record.history,
+    )
