@@ -1,0 +1,1 @@
+"""The seam between what decides how many workers there are and what starts and stops them."""
