@@ -28,11 +28,14 @@ THUMBNAILS: Final = "out/thumbnails"
 SUMMARY: Final = "out/summary.json"
 LARGEST_EDGE: Final = 1024
 
+TELLING_LENGTH: Final = 5
+"""Letters a word must have to be counted among the commonest, or they are "the" and "and" everywhere."""
+
 WORDS_A_MINUTE: Final = 230
 """Reading speed of an adult for English prose."""
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'”\u2019»)\]]*(?=\s|$)")
+_SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'“”\u2019«»)\]]*(?=\s|$)")
 
 
 class InputUnusable(ValueError):
@@ -53,7 +56,7 @@ class Text:
     def statistics(self) -> dict[str, JSON]:
         """Return the figures people ask about a text."""
         counts = Counter(word.lower() for word in self.words)
-        telling = Counter({word: count for word, count in counts.items() if len(word) >= 4})
+        telling = Counter({word: count for word, count in counts.items() if len(word) >= TELLING_LENGTH})
         return {
             "words": len(self.words),
             "distinct": len(counts),
@@ -70,7 +73,7 @@ def thumbnail(path: str, edge: int = 160) -> dict[str, JSON]:
     """Write `out/thumbnails/NAME.jpg`, at most `edge` pixels wide and high.
 
     Raises:
-        InputUnusable: if the path leaves the folder, is no file or no image, or `edge` makes no sense.
+        InputUnusable: if the path leaves the folder, is no file or no whole image, or `edge` makes no sense.
     """
     if not 1 <= edge <= LARGEST_EDGE:
         raise InputUnusable(f"edge is {edge}; it must be from 1 to {LARGEST_EDGE} pixels")
@@ -81,12 +84,14 @@ def thumbnail(path: str, edge: int = 160) -> dict[str, JSON]:
             small = ImageOps.exif_transpose(image).convert("RGBA")
     except UnidentifiedImageError:
         raise InputUnusable(f"{path!r} is not an image") from None
+    except OSError as error:
+        raise InputUnusable(f"{path!r} is damaged: {error}") from None
     small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     flat = Image.new("RGB", small.size, "white")
     flat.paste(small, mask=small)
     target = HERE / THUMBNAILS / f"{source.stem}.jpg"
     with _replacing(target) as fresh:
-        flat.save(fresh, "JPEG", quality=85)
+        flat.save(fresh, "JPEG", quality=85, subsampling=0)
     return {
         "thumbnail": str(target.relative_to(HERE)),
         "source": list(original),
@@ -98,7 +103,7 @@ def thumbnail(path: str, edge: int = 160) -> dict[str, JSON]:
 
 @task(queue="texts")
 def word_statistics(path: str) -> dict[str, JSON]:
-    """Count words and sentences of a UTF-8 text; `top` are the commonest words of four letters or more.
+    """Count words and sentences of a UTF-8 text; `top` are the commonest words of five letters or more.
 
     Raises:
         InputUnusable: if the path leaves the folder, is no file, or is not UTF-8.
