@@ -25,7 +25,8 @@ no file without aliases reaches, so that a few lines of aliases cannot fill the 
 _TAG: Final = "tag:yaml.org,2002:"
 _UNPRINTABLE: Final = yaml.reader.Reader.NON_PRINTABLE
 _TRUTH: Final = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
-_QUOTES: Final = "put it in quotes if text is meant"
+
+_UNTAGGED: Final = "write it without the tag (the word that begins with !)"
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where libyaml was built in
 
@@ -121,7 +122,7 @@ def _check_depth(text: str) -> None:
 def _too_deep(line: int, place: Place = ()) -> NotYaml:
     return NotYaml(
         line, f"is nested more than {DEPTH_LIMIT} levels deep, or contains itself by an alias",
-        "make it flatter; what is data of that shape belongs into a file the task is given the place of",
+        "make it flatter, or store such data in a file and pass its place",
         field_path(place[:3]),
     )  # fmt: skip
 
@@ -163,6 +164,10 @@ class _Budget:
 class _NotJson(Exception):
     """A scalar that JSON cannot say."""
 
+    def __init__(self, problem: str, hint: str = "put it in quotes if text is meant") -> None:
+        super().__init__(problem)
+        self.hint = hint
+
 
 class _Reading:
     """The way through one document's nodes."""
@@ -183,9 +188,9 @@ class _Reading:
             try:
                 return _scalar(node)
             except _NotJson as error:
-                self.refuse(node, place, str(error), _QUOTES)
+                self.refuse(node, place, str(error), error.hint)
                 return None
-        self.refuse(node, place, f"the tag {shown(node.tag)} is not known", "write it without the tag")
+        self.refuse(node, place, f"the tag {shown(node.tag)} is not known", _UNTAGGED)
         return None
 
     def mapping(self, node: MappingNode, place: Place) -> dict[str, JsonValue]:
@@ -235,7 +240,7 @@ def _scalar(node: ScalarNode) -> JsonValue:
         case "int" | "float" as kind:
             return _number(text, kind)
         case tag:
-            raise _NotJson(f"{shown(text)} cannot be read as {shown(tag)}")
+            raise _NotJson(f"{shown(text)} cannot be read as {shown(tag)}", _UNTAGGED)
 
 
 def _number(text: str, kind: str) -> int | float:

@@ -156,7 +156,11 @@ class _Reading:
         model = KINDS.get(kind) if isinstance(kind, str) else None
         if model is None:
             meant = nearest(kind, tuple(KINDS)) if isinstance(kind, str) else None
-            hint = f"did you mean {meant}? {_KNOWN_KINDS}" if meant else f"remove it; {_KNOWN_KINDS}"
+            hint = (
+                f"did you mean {meant}? {_KNOWN_KINDS}"
+                if meant
+                else f"move it to another file; {_KNOWN_KINDS}"
+            )
             self._refuse(candidate, ("kind",), f"{shown(kind)} is not a kind of Galley", hint)
         elif version != API_VERSION:
             problem = f"{shown(version)} is not a version of {kind}"

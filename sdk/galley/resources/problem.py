@@ -70,7 +70,8 @@ def shown(value: object) -> str:
         case Sequence() if not isinstance(value, str | bytes):
             return "a list"
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}...'"
+    end = "'" if isinstance(value, str) else ""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}...{end}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

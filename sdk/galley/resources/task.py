@@ -10,6 +10,7 @@ from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.lanes import Lane
 from galley.resources.meta import API_VERSION, HandlerName, Metadata, Name, Part, Whole, refusal
+from galley.resources.problem import shown
 from galley.resources.task_queue import Retry
 
 _RFC_3339: Final = re.compile(
@@ -31,7 +32,7 @@ def _moment(value: Any) -> datetime:
         except ValueError as error:
             raise refusal(f"{value!r} does not exist: {error}", _MOMENT_HINT) from None
     if not isinstance(value, datetime):
-        raise refusal(f"must be a time, not {type(value).__name__} {value!r:.60}", _MOMENT_HINT)
+        raise refusal(f"must be a time, not {shown(value)}", _MOMENT_HINT)
     if value.utcoffset() is None:
         raise refusal(f"{value.isoformat()} has no offset, so it is another moment everywhere", _MOMENT_HINT)
     return value

@@ -1,0 +1,61 @@
+"""What holds for each field of each resource."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+import galley.resources
+from galley.resources import Task, TaskQueue
+from galley.resources.meta import Part
+
+PARTS: list[type[BaseModel]] = [
+    model for model in vars(galley.resources).values() if isinstance(model, type) and issubclass(model, Part)
+]
+FIELDS = [(part, name) for part in PARTS for name in part.model_fields]
+
+
+def test_every_part_of_a_resource_is_a_public_name() -> None:
+    named = {name for kind in (Task, TaskQueue) for name in kind.model_json_schema()["$defs"]}
+    assert named - {"Lane", "InputAs", "JsonValue"} == {part.__name__ for part in PARTS} - {
+        "Task",
+        "TaskQueue",
+    }
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(galley.resources.__all__) == sorted([
+        "API_VERSION", "DEFAULT_NAMESPACE", "Command", "Handlers", "InputAs", "Limits", "Metadata", "Retention",
+        "Retry", "Scaling", "Task", "TaskQueue", "TaskQueueSpec", "TaskSpec", "Worker", "parse_manifests",
+        "read_manifests",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_field_says_what_it_is_and_is_written_in_camel_case(part: type[BaseModel], name: str) -> None:
+    field = part.model_fields[name]
+    assert field.alias == to_camel(name)
+    assert field.description
+    assert field.description.endswith(".")
+    if name.endswith("_seconds"):
+        assert "Seconds" in field.description
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_list_map_text_and_number_is_bounded(part: type[BaseModel]) -> None:
+    unbounded = []
+    for name, schema in part.model_json_schema().get("properties", {}).items():
+        for shape in schema.get("anyOf", [schema]):
+            unbounded += [f"{part.__name__}.{name}: {lack}" for lack in _lacking(shape)]
+    assert unbounded == []
+
+
+def _lacking(shape: dict[str, Any]) -> list[str]:
+    needs = {
+        "array": ["maxItems"], "object": ["maxProperties"], "integer": ["minimum", "maximum"],
+        "number": ["minimum", "maximum"], "string": ["maxLength"],
+    }.get(shape.get("type", ""), [])  # fmt: skip
+    if "const" in shape or shape.get("format") == "date-time":
+        return []
+    return [need for need in needs if need not in shape]

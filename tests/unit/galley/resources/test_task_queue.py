@@ -1,0 +1,102 @@
+"""TaskQueue: its defaults, and what it makes of what is written."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from galley.handler import Handler, HandlerNameInvalid
+from galley.lanes import Lane
+from galley.resources import Command, InputAs, Metadata, Retry, TaskQueue, TaskQueueSpec, parse_manifests
+from galley.retry import RetryPolicy
+
+FULL: dict[str, Any] = {
+    "apiVersion": "galley.dev/v1alpha1",
+    "kind": "TaskQueue",
+    "metadata": {"name": "images", "namespace": "shop", "labels": {"a/b": "c"}, "annotations": {"d": "e f"}},
+    "spec": {
+        "lanes": ["critical", "low"],
+        "worker": {"modules": ["shop.images", "shop.mail"], "concurrency": 256, "gracePeriodSeconds": 3600},
+        "handlers": {"commands": [{"name": "convert", "command": ["convert", ""], "inputAs": "args"}]},
+        "scaling": {"minWorkers": 1000, "maxWorkers": 1000, "idleSeconds": 86_400},
+        "retry": {"attempts": 100, "backoffSeconds": 0.5, "maxBackoffSeconds": 0.5, "crashes": 20},
+        "timeoutSeconds": 86_400,
+        "limits": {"backlog": 10_000_000, "backlogBytes": 1024**4},
+        "retention": {"resultsSeconds": 2_592_000},
+    },
+}
+"""Every field, each at the upper end of what is allowed."""
+
+
+def test_a_queue_needs_no_more_than_a_name() -> None:
+    spec = TaskQueue(metadata=Metadata(name="images")).spec
+    assert spec.lanes == (Lane.HIGH, Lane.NORMAL, Lane.LOW)
+    assert (spec.worker.modules, spec.worker.concurrency, spec.worker.grace_period_seconds) == ((), 4, 30)
+    assert spec.handlers.commands == ()
+    assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, 30)
+    assert spec.timeout_seconds == 300
+    assert (spec.limits.backlog, spec.limits.backlog_bytes) == (100_000, 1024**3)
+    assert spec.retention.results_seconds == 86_400
+
+
+def test_a_queue_survives_being_written_and_read() -> None:
+    queue = TaskQueue.model_validate(FULL)
+    written = queue.model_dump(by_alias=True, mode="json")
+    assert written == FULL
+    assert TaskQueue.model_validate(written) == queue
+    assert TaskQueue.model_validate_json(queue.model_dump_json(by_alias=True)) == queue
+
+
+def test_a_written_queue_is_a_manifest() -> None:
+    queue = TaskQueue.model_validate(FULL)
+    assert parse_manifests(queue.model_dump_json(by_alias=True, indent=1), "queue.json") == [queue]
+
+
+def test_lanes_are_kept_highest_first() -> None:
+    lanes = (Lane.LOW, Lane.CRITICAL, Lane.NORMAL)
+    assert TaskQueueSpec(lanes=lanes).lanes == (Lane.CRITICAL, Lane.NORMAL, Lane.LOW)
+
+
+def test_the_retry_defaults_are_those_of_the_policy() -> None:
+    assert Retry().policy() == RetryPolicy()
+
+
+def test_every_word_of_a_retry_reaches_the_policy() -> None:
+    retry = Retry(attempts=7, backoff_seconds=2.5, max_backoff_seconds=9, crashes=2)
+    assert retry.policy() == RetryPolicy(attempts=7, backoff_seconds=2.5, max_backoff_seconds=9.0, crashes=2)
+
+
+def test_a_command_reads_its_input_from_stdin_unless_told_otherwise() -> None:
+    spec = TaskQueueSpec.model_validate({"handlers": {"commands": [{"name": "a", "command": ["cat"]}]}})
+    assert spec.handlers.commands[0].input_as is InputAs.STDIN
+
+
+def test_a_queue_cannot_be_changed() -> None:
+    queue = TaskQueue(metadata=Metadata(name="images"))
+    with pytest.raises(ValidationError, match="frozen"):
+        queue.spec.timeout_seconds = 5  # type: ignore[misc]
+
+
+def test_wrong_bounds_are_refused_in_python_too() -> None:
+    with pytest.raises(
+        ValidationError, match="lower backoffSeconds, or set maxBackoffSeconds to 600 or more"
+    ):
+        Retry(backoff_seconds=600)
+
+
+NAMES = ["a", "A9", "a.b-c_D", "x" * 63, "x" * 64, "", "-a", "a-", ".a", "a_", "a b", "a/b", "a\n", "é", "a*"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_may_be_named_what_a_function_may(name: str) -> None:
+    try:
+        Handler(print, "images", name)
+        of_a_function = True
+    except HandlerNameInvalid:
+        of_a_function = False
+    try:
+        Command(name=name, command=("true",))
+        of_a_command = True
+    except ValidationError:
+        of_a_command = False
+    assert of_a_command == of_a_function
