@@ -1,0 +1,8 @@
+"""What runs handlers: child processes for Python functions, subprocesses for commands.
+
+    Runners ── plain functions ── HandlerProcess ── child/plain.py      one handler at a time
+       │  └─── async functions ── HandlerProcess ── child/concurrent.py many in one event loop
+       └────── commands ───────── a subprocess each
+
+Left is the supervisor's process, right of HandlerProcess the child's; frames.py is what they say.
+"""

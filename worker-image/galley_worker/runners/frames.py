@@ -1,0 +1,126 @@
+"""What supervisor and child say to each other: msgpack, each frame behind its length in 4 bytes.
+
+Input and result travel as the JSON they are, so that only the handler's process ever decodes them.
+"""
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+LENGTH: Final = 4
+FRAME_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of a frame beyond which the stream is garbage; inputs and results end far below."""
+CHUNK: Final = 256 * 1024
+"""Bytes asked of the socket at a time."""
+
+
+class Run(Struct, array_like=True, tag=0, gc=False):
+    """Supervisor: run this."""
+
+    id: int
+    handler: str
+    input: bytes
+
+
+class Recall(Struct, array_like=True, tag=1):
+    """Supervisor: give back what has not started and say what has ended."""
+
+
+class Cancel(Struct, array_like=True, tag=2):
+    """Supervisor: ask this handler to stop."""
+
+    id: int
+
+
+class Done(Struct, array_like=True, tag=10, gc=False):
+    """Child: the handler returned."""
+
+    id: int
+    seconds: float
+    result: bytes
+
+
+class Failed(Struct, array_like=True, tag=11):
+    """Child: the handler raised, or could not be called."""
+
+    id: int
+    seconds: float
+    reason: str
+    message: str
+    traceback: str
+    retryable: bool
+
+
+class Stopped(Struct, array_like=True, tag=12):
+    """Child: the handler ended after it was asked to."""
+
+    id: int
+    seconds: float
+
+
+class Recalled(Struct, array_like=True, tag=13):
+    """Child: these had not started and will not."""
+
+    ids: list[int]
+
+
+class Ready(Struct, array_like=True, tag=14):
+    """Child: modules are imported; these are the plain and the async handlers."""
+
+    plain: list[str]
+    concurrent: list[str]
+
+
+class Broken(Struct, array_like=True, tag=15):
+    """Child: a module does not import."""
+
+    module: str
+    place: str
+    problem: str
+
+
+Order: TypeAlias = Run | Recall | Cancel
+Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_order: Final = msgspec.msgpack.Decoder(Order).decode
+decode_answer: Final = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Garbage(Exception):
+    """The bytes on the socket are not frames."""
+
+
+def encode(frame: Order | Answer) -> bytes:
+    """Return a frame as it travels."""
+    body = _encode(frame)
+    return len(body).to_bytes(LENGTH, "big") + body
+
+
+class Frames:
+    """Cuts a stream of bytes into frame bodies."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the bodies that are complete now.
+
+        Raises:
+            Garbage: if a length is one no frame has.
+        """
+        if self._rest:
+            data = self._rest + data
+        bodies = []
+        start, end = 0, len(data)
+        while end - start >= LENGTH:
+            stop = start + LENGTH + int.from_bytes(data[start : start + LENGTH], "big")
+            if stop - start > FRAME_LIMIT:
+                raise Garbage
+            if stop > end:
+                break
+            bodies.append(data[start + LENGTH : stop])
+            start = stop
+        self._rest = data[start:]
+        return bodies

@@ -1,0 +1,20 @@
+"""Work: what a runner needs to know of one attempt."""
+
+from dataclasses import dataclass
+
+from msgspec import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One attempt of one task, ready to be run."""
+
+    task_id: str
+    queue: str
+    lane: str
+    handler: str
+    attempt: int
+    input: Raw
+    """JSON; nobody but the handler's process decodes it."""
+    timeout: float
+    """Seconds this attempt may take, counted from its start."""
