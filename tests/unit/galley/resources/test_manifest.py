@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from galley.errors import ManifestInvalid
 from galley.lanes import Lane
@@ -86,6 +88,50 @@ def test_every_field_of_a_manifest_arrives() -> None:
     assert task.spec.not_before is not None
     assert task.spec.deadline is not None
     assert (task.spec.deadline - task.spec.not_before).total_seconds() == 1800
+
+
+SLIPS = [
+    "\n",
+    "  ",
+    "- ",
+    ": ",
+    "[",
+    "]",
+    "{",
+    "}",
+    "&a ",
+    "*a",
+    "!!",
+    "'",
+    '"',
+    "|",
+    "\t",
+    "~",
+    "<<: ",
+    "---\n",
+    "?",
+]
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    st.sampled_from([QUEUE + "  lanes: [low]\n", TASK + "  input: {a: [1]}\n", LIST + indented(TASK)]),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 8), st.sampled_from(SLIPS)), max_size=4),
+)
+def test_slips_of_the_pen_end_in_a_manifest_or_in_advice(
+    text: str, slips: list[tuple[int, int, str]]
+) -> None:
+    for at, cut, slip in slips:
+        text = text[:at] + slip + text[at + cut :]
+    advice = None
+    try:
+        assert parse_manifests(text, "tasks.yaml")
+    except ManifestInvalid as error:
+        advice = error
+    if advice is not None:
+        assert advice.problem
+        assert advice.hint
+        assert 1 <= advice.line <= len(text.splitlines()) + 1
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
