@@ -2,7 +2,8 @@
 
     GalleyError
     └── WorkerError
-        └── ModuleImportFailed    a module of handlers cannot be imported
+        ├── ModuleImportFailed    a module of handlers cannot be imported
+        └── SettingsInvalid       its environment or its TaskQueue cannot be
 
 What goes wrong inside an attempt is no error here: it is an Ending.
 """
@@ -30,3 +31,14 @@ class ModuleImportFailed(WorkerError):
         return f"module {module!r} does not import: {place}: {problem}" if place else (
             f"module {module!r} does not import: {problem}"
         )  # fmt: skip
+
+
+class SettingsInvalid(WorkerError):
+    """What the worker is told at its start cannot be."""
+
+    reason = "SettingsInvalid"
+    hint = "correct the worker's environment (GALLEY_...) or the TaskQueue it names"
+
+    def describe(self, problem: str) -> str:  # noqa: D102
+        self.problem = problem
+        return f"the worker's settings are wrong: {problem}"

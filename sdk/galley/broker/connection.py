@@ -95,6 +95,14 @@ class Broker:
         except NatsError as error:
             log.debug("not sent", extra={"subject": subject, "error": str(error)})
 
+    async def reached(self, within: float) -> bool:
+        """Return whether all that was sent so far has reached the server, waiting `within` seconds."""
+        try:
+            await self.nats.flush(max(1, round(within)))
+        except (NatsError, OSError, TimeoutError):
+            return False
+        return True
+
     async def subscribe(
         self, subject: str, react: Callable[[Msg], Awaitable[None]], *, most: int = 0
     ) -> Subscription:

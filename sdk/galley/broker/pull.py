@@ -27,6 +27,12 @@ _HEARTBEAT_SECONDS: Final = 5.0
 _SWEEP_SECONDS: Final = 2.0
 """After this a sweep without an answer counts as lost, as it is when a server died with it."""
 
+NAK: Final = b"-NAK"
+"""Sent to `Delivery.reply`: give it to another worker, at once."""
+
+RENEW: Final = b"+WPI"
+"""Sent to `Delivery.reply`: the attempt goes on; starts the lease anew."""
+
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _LANES: Final = {lane.value: lane for lane in Lane}
 
@@ -58,10 +64,10 @@ class Delivery(NamedTuple):
 class _Open:
     """An open pull: how many it asked for and when the server was last heard of."""
 
-    __slots__ = ("batch", "ended", "heard", "token")
+    __slots__ = ("ended", "heard", "left", "token")
 
     def __init__(self, token: str, batch: int, heard: float, ended: asyncio.Future[None] | None) -> None:
-        self.token, self.batch, self.heard, self.ended = token, batch, heard, ended
+        self.token, self.left, self.heard, self.ended = token, batch, heard, ended
 
     def end(self) -> None:
         if self.ended is not None and not self.ended.done():
@@ -99,6 +105,8 @@ class Pulls:
         self._forget_reconnect: Callable[[], None] = lambda: None
         self.heard_at = 0.0
         """Loop time of the last word from a consumer: what liveness is measured by."""
+        self.refusals = 0
+        """Pulls refused since somebody last set this to 0."""
 
     async def __aenter__(self) -> Self:
         self._prefix = self._broker.nats.new_inbox() + "."
@@ -126,16 +134,17 @@ class Pulls:
         """Whether a pull waits at that source, so that it is known to be empty."""
         return source in self._open
 
-    async def sweep(self, source: Source, batch: int) -> None:
-        """Ask for up to `batch` tasks that are there now; returns when they came or there are no more."""
+    async def sweep(self, source: Source, batch: int) -> int:
+        """Ask for up to `batch` tasks that are there now; returns how many came."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        await self._ask(source, batch, f'{{"batch":{batch},"no_wait":true}}', ended)
+        pull = await self._ask(source, batch, f'{{"batch":{batch},"no_wait":true}}', ended)
         timer = loop.call_later(_SWEEP_SECONDS, self._give_up, source, ended)
         try:
             await ended
         finally:
             timer.cancel()
+        return batch - pull.left
 
     async def park(self, source: Source) -> None:
         """Leave a pull for the next task that arrives at a source that is empty now."""
@@ -152,15 +161,16 @@ class Pulls:
                 self._close(source)
                 self._on_change()
 
-    async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> None:
+    async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> _Open:
         self._count += 1
         token = f"{self._prefix}{self._count}"
         now = asyncio.get_running_loop().time()
-        self._open[source] = _Open(token, batch, now, ended)
+        pull = self._open[source] = _Open(token, batch, now, ended)
         self._by_token[token] = source
         await self._broker.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.lane}", body.encode(), token
         )
+        return pull
 
     async def _on_message(self, message: Msg) -> None:
         if message.subject.startswith(self._prefix):
@@ -175,8 +185,8 @@ class Pulls:
         headers = message.headers
         pull = self._open.get(source)
         if pull is not None:
-            pull.batch -= 1
-            if pull.batch == 0:
+            pull.left -= 1
+            if pull.left == 0:
                 self._close(source)
         self._on_delivery(
             Delivery(
@@ -205,6 +215,7 @@ class Pulls:
             return
         if status not in ("404", "408"):
             # 409 and 503: the consumer is gone, its server is leaving, or there is no leader just now.
+            self.refusals += 1
             log.info("pull refused", extra={
                 "lane": source.lane, "status": status,
                 "error": (message.headers or {}).get("Description", "")})  # fmt: skip

@@ -1,0 +1,31 @@
+"""What a TaskQueue means for the broker."""
+
+from typing import Final
+
+from galley.broker.topology import QueueLayout
+from galley.resources import TaskQueue
+
+_PREFETCH_ALLOWANCE: Final = 10
+"""Workers hold up to nine tasks a slot while handlers take milliseconds; one more for those under way."""
+
+_LEAST_IN_FLIGHT: Final = 1000
+
+
+def layout_of(queue: TaskQueue, install: str) -> QueueLayout:
+    """Return the streams and consumers a queue needs.
+
+    Args:
+        queue: as people wrote it.
+        install: the installation of Galley that owns its streams.
+    """
+    spec = queue.spec
+    slots = spec.scaling.max_workers * spec.worker.concurrency
+    return QueueLayout(
+        namespace=queue.metadata.namespace,
+        queue=queue.metadata.name,
+        lanes=spec.lanes,
+        backlog=spec.limits.backlog,
+        backlog_bytes=spec.limits.backlog_bytes,
+        in_flight=max(_LEAST_IN_FLIGHT, slots * _PREFETCH_ALLOWANCE),
+        install=install,
+    )

@@ -1,0 +1,291 @@
+"""Reading how much work queues have, at a cost that follows what changes and not how many there are.
+
+One listing of all streams a sweep shows which changed; only lanes of those, and of queues that are
+not empty, are asked for their figures. A lane that does not answer keeps its last figures, marked stale:
+a failed reading is never taken for an empty queue.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from galley.backlog import LaneBacklog, QueueBacklog, Unknown
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.errors import BrokerError, BrokerRefused, BrokerUnreachable
+from galley.lanes import HIGHEST_FIRST, Lane
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS: Final = 1.0
+"""How long one question may take; a lane that is silent for longer is stale, and asked again next time."""
+
+LISTING_SECONDS: Final = 0.5
+"""Readers that come within this time share a listing: all queues' sweeps cost about two a second."""
+
+OLDEST_SECONDS: Final = 5.0
+"""Time between two looks at the oldest task of a lane: a read of the task itself, dearer than a count."""
+
+_STREAM_NOT_FOUND: Final = 10059
+
+
+class _State(Struct):
+    messages: int
+    first_seq: int
+    last_seq: int
+
+    @property
+    def fingerprint(self) -> tuple[int, int, int]:
+        return self.messages, self.first_seq, self.last_seq
+
+
+class _Config(Struct):
+    name: str
+    metadata: dict[str, str] = {}
+
+
+class _Stream(Struct):
+    config: _Config
+    state: _State
+
+
+class _Problem(Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Page(Struct):
+    total: int = 0
+    streams: list[_Stream] | None = None
+    missing: list[str] | None = None
+    error: _Problem | None = None
+
+
+class _Delivered(Struct):
+    stream_seq: int = 0
+
+
+class _Figures(Struct):
+    num_pending: int = 0
+    num_ack_pending: int = 0
+    delivered: _Delivered = msgspec.field(default_factory=_Delivered)
+    error: _Problem | None = None
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_figures = msgspec.json.Decoder(_Figures).decode
+_Answer = TypeVar("_Answer", _Page, _Figures)
+
+
+class _Source(NamedTuple):
+    """A lane of the work or the later stream: one consumer."""
+
+    stream: str
+    lane: Lane
+    filter: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was last known of one source."""
+
+    waiting: int
+    in_flight: int
+    delivered: int
+    """Sequence of the last message handed out: those waiting come after it."""
+    fingerprint: tuple[int, int, int] | None
+    """State of the stream before the reading; None if that was not known, so that it is read again."""
+    read_at: datetime
+    oldest_at: datetime | None = None
+    oldest_read: float = float("-inf")
+    stale: str = ""
+
+    @property
+    def empty(self) -> bool:
+        return self.waiting == 0 and self.in_flight == 0 and not self.stale
+
+
+class SignalReader:
+    """The backlogs of all queues behind one connection; share one among all who ask.
+
+    Every call is bounded by a few times `ANSWER_SECONDS` and never raises for what the broker does.
+    """
+
+    def __init__(self, broker: Broker, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._listing = asyncio.Lock()
+        self._listed_at = float("-inf")
+        self._list_problem = "not asked yet"
+        self._streams: dict[str, _Stream] = {}
+        self._missing: set[str] = set()
+        self._lanes: dict[tuple[str, str], tuple[Lane, ...]] = {}
+        self._readings: dict[_Source, _Reading] = {}
+        self._unknown: dict[tuple[str, str], Unknown] = {}
+
+    async def read(self, namespace: str, queue: str, *, rung: bool = False) -> QueueBacklog | Unknown:
+        """Return the backlog of a queue.
+
+        Args:
+            namespace: of the queue.
+            queue: its name.
+            rung: its doorbell rang: do not look for changes, ask its lanes.
+        """
+        name = namespace, queue
+        if not (rung and name in self._lanes):
+            await self._list()
+        stream = topology.work_stream(namespace, queue)
+        if (work := self._streams.get(stream)) is not None:
+            self._lanes[name] = _lanes_of(work)
+        elif not self._list_problem and stream not in self._missing:
+            # The listing is complete and the queue is not in it: nothing known of it holds any longer.
+            self._forget(name)
+            return self._not_known(name, f"there are no streams of queue {queue!r}")
+        if name not in self._lanes:
+            return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
+        sources = [source for lane in self._lanes[name] for source in _sources(namespace, queue, lane)]
+        await asyncio.gather(*(self._refresh(source, rung) for source in sources))
+        await asyncio.gather(*(self._look_at_oldest(source) for source in sources))
+        return self._backlog(name)
+
+    def _backlog(self, name: tuple[str, str]) -> QueueBacklog | Unknown:
+        lanes = []
+        for lane in self._lanes[name]:
+            readings = [self._readings.get(source) for source in _sources(*name, lane)]
+            known = [reading for reading in readings if reading is not None]
+            if len(known) < len(readings):
+                return self._not_known(name, f"lane {lane} has not answered yet")
+            lanes.append(_together(lane, known))
+        self._unknown.pop(name, None)
+        later = self._streams.get(topology.later_stream(*name))
+        due = sum(
+            reading.waiting + reading.in_flight
+            for lane in self._lanes[name]
+            if (reading := self._readings.get(_sources(*name, lane)[0])) is not None
+        )
+        return QueueBacklog(tuple(lanes), max(0, later.state.messages - due) if later else 0)
+
+    def _forget(self, name: tuple[str, str]) -> None:
+        for lane in self._lanes.pop(name, ()):
+            for source in _sources(*name, lane):
+                self._readings.pop(source, None)
+
+    def _not_known(self, name: tuple[str, str], why: str) -> Unknown:
+        before = self._unknown.get(name)
+        unknown = Unknown(why, before.since if before else self._clock())
+        self._unknown[name] = unknown
+        return unknown
+
+    async def _list(self) -> None:
+        """Have a listing that is not older than `LISTING_SECONDS`, or know why there is none."""
+        loop = asyncio.get_running_loop()
+        async with self._listing:
+            if loop.time() - self._listed_at < LISTING_SECONDS:
+                return
+            self._listed_at = loop.time()
+            self._missing.clear()
+            try:
+                self._streams = {stream.config.name: stream async for stream in self._all_streams()}
+                self._list_problem = ""
+            except BrokerError as error:
+                # A listing is gathered from all servers and fails with one of them; lanes still answer.
+                self._streams, self._list_problem = {}, str(error)
+                log.warning("streams not listed", extra={"error": str(error)})
+
+    async def _all_streams(self) -> AsyncIterator[_Stream]:
+        offset = 0
+        while True:
+            page = await self._ask("STREAM.LIST", {"offset": offset}, _decode_page)
+            streams = page.streams or []
+            self._missing.update(page.missing or ())
+            for stream in streams:
+                yield stream
+            offset += len(streams)
+            if not streams or offset >= page.total:
+                return
+
+    async def _refresh(self, source: _Source, rung: bool) -> None:
+        """Ask a source for its figures, unless it was empty and its stream did not change since."""
+        stream = self._streams.get(source.stream)
+        fingerprint = stream.state.fingerprint if stream is not None and not rung else None
+        before = self._readings.get(source)
+        if before is not None and before.empty and fingerprint and fingerprint == before.fingerprint:
+            return
+        try:
+            figures = await self._ask(f"CONSUMER.INFO.{source.stream}.{source.lane}", None, _decode_figures)
+        except BrokerError as error:
+            if before is not None:
+                self._readings[source] = replace(before, stale=str(error))
+            return
+        self._readings[source] = _Reading(
+            figures.num_pending,
+            figures.num_ack_pending,
+            figures.delivered.stream_seq,
+            fingerprint,
+            self._clock(),
+            before.oldest_at if before and figures.num_pending else None,
+            before.oldest_read if before and figures.num_pending else float("-inf"),
+        )
+
+    async def _look_at_oldest(self, source: _Source) -> None:
+        """Read when the first task nobody was handed yet came, if some wait and the last look is old."""
+        reading = self._readings.get(source)
+        now = asyncio.get_running_loop().time()
+        if reading is None or not reading.waiting or now - reading.oldest_read < OLDEST_SECONDS:
+            return
+        request = {"seq": reading.delivered + 1, "next_by_subj": source.filter}
+        oldest_at = None
+        try:
+            answer = await self._request(f"DIRECT.GET.{source.stream}", request)
+            if stamp := (answer.headers or {}).get("Nats-Time-Stamp"):
+                oldest_at = msgspec.convert(stamp, datetime, strict=False)
+        except (BrokerError, msgspec.ValidationError) as error:
+            log.debug("oldest task not read", extra={"stream": source.stream, "error": str(error)})
+        self._readings[source] = replace(self._readings[source], oldest_at=oldest_at, oldest_read=now)
+
+    async def _ask(self, subject: str, request: object, decode: Callable[[bytes], _Answer]) -> _Answer:
+        answer = decode((await self._request(subject, request)).data)
+        if answer.error is not None:
+            raise BrokerRefused(f"answer {subject}", answer.error.err_code, answer.error.description)
+        return answer
+
+    async def _request(self, subject: str, request: object) -> Msg:
+        if not self._broker.connected:
+            raise BrokerUnreachable(self._broker.server, "there is no connection")
+        body = b"" if request is None else msgspec.json.encode(request)
+        answer = await self._broker.request(f"$JS.API.{subject}", body, ANSWER_SECONDS)
+        if answer is None:
+            raise BrokerUnreachable(self._broker.server, f"nobody answers {subject}")
+        return answer
+
+
+def _lanes_of(stream: _Stream) -> tuple[Lane, ...]:
+    words = stream.config.metadata.get(topology.LANES_KEY, "").split(",")
+    return tuple(lane for lane in HIGHEST_FIRST if lane in words)
+
+
+def _sources(namespace: str, queue: str, lane: Lane) -> tuple[_Source, _Source]:
+    tail = f"{namespace}.{queue}.{lane}.>"
+    return (
+        _Source(topology.later_stream(namespace, queue), lane, f"galley.due.{tail}"),
+        _Source(topology.work_stream(namespace, queue), lane, f"galley.task.{tail}"),
+    )
+
+
+def _together(lane: Lane, readings: Sequence[_Reading]) -> LaneBacklog:
+    stale = [reading for reading in readings if reading.stale]
+    longest = min(stale, key=lambda reading: reading.read_at, default=None)
+    return LaneBacklog(
+        lane,
+        waiting=sum(reading.waiting for reading in readings),
+        in_flight=sum(reading.in_flight for reading in readings),
+        oldest_at=min((r.oldest_at for r in readings if r.oldest_at and r.waiting), default=None),
+        stale=Unknown(longest.stale, longest.read_at) if longest else None,
+    )

@@ -1,0 +1,92 @@
+"""Leases: the broker's promise to give a task to nobody else while we say we are at it.
+
+Renewed together three times a lease, confirmed by a round trip, timed by a clock that no one can set.
+A worker that could not renew in time fences itself: it stops the attempt before another may begin it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from galley.broker.connection import Broker
+from galley.broker.pull import RENEW
+from galley.broker.topology import LEASE_SECONDS
+
+log = logging.getLogger(__name__)
+
+RENEWALS: Final = 3
+"""Renewals a lease: two may get lost."""
+
+FENCE_MARGIN_SECONDS: Final = 5.0
+"""How long before the lease ends a worker that could not renew gives up: time to kill a handler."""
+
+
+class Lease:
+    """The hold on one delivery."""
+
+    __slots__ = ("lost", "renewed_at", "reply")
+
+    def __init__(self, reply: str, renewed_at: float, lost: Callable[[], None]) -> None:
+        self.reply = reply
+        self.renewed_at = renewed_at
+        self.lost = lost
+
+
+class LeaseKeeper:
+    """Renews the leases of a worker."""
+
+    def __init__(
+        self, broker: Broker, clock: Callable[[], float], lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._fence_seconds = max(lease_seconds / 2, lease_seconds - FENCE_MARGIN_SECONDS)
+        self._leases: set[Lease] = set()
+        self.lost = 0
+        """Leases given up so far."""
+
+    def hold(self, reply: str, lost: Callable[[], None]) -> Lease:
+        """Begin to renew; `lost` is called once if that fails for too long."""
+        lease = Lease(reply, self._clock(), lost)
+        self._leases.add(lease)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Stop renewing."""
+        self._leases.discard(lease)
+
+    async def run(self) -> None:
+        """Renew and fence until cancelled."""
+        pause = self._lease_seconds / RENEWALS
+        next_renewal = self._clock() + pause
+        while True:
+            await asyncio.sleep(min(1.0, pause / 4))
+            self._fence()
+            if self._clock() >= next_renewal:
+                next_renewal = self._clock() + pause
+                await self._renew()
+
+    async def _renew(self) -> None:
+        began = self._clock()
+        due = [
+            lease for lease in self._leases if began - lease.renewed_at >= self._lease_seconds / RENEWALS / 2
+        ]
+        if not due or not self._broker.connected:
+            return
+        for lease in due:
+            await self._broker.publish(lease.reply, RENEW)
+        if await self._broker.reached(within=self._lease_seconds / RENEWALS / 2):
+            for lease in due:
+                lease.renewed_at = began
+        else:
+            log.warning("leases not renewed", extra={"leases": len(due)})
+
+    def _fence(self) -> None:
+        now = self._clock()
+        late = [lease for lease in self._leases if now - lease.renewed_at > self._fence_seconds]
+        for lease in late:
+            self._leases.discard(lease)
+            self.lost += 1
+            lease.lost()

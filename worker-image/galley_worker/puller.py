@@ -1,0 +1,198 @@
+"""Sweep and park: keeps a worker's slots filled, highest lane first, without polling.
+
+On a free slot each lane that may have something is asked at once ("sweep"); where nothing is, one pull
+is left waiting ("park"), and a lane with a waiting pull is known to be empty. Nothing is pulled that has
+no slot: a prefetched low task would sit at a busy worker while an idle one looks for work.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from galley.broker.connection import Broker
+from galley.broker.pull import NAK, Delivery, Pulls
+from galley.broker.topology import QueueLayout
+from galley.lanes import Lane
+from galley_worker.credits import LaneCredits
+
+log = logging.getLogger(__name__)
+
+HOLD_SECONDS: Final = 0.1
+"""How long a task that arrived without a free slot waits for one before another worker may have it."""
+
+REFUSED_SECONDS: Final = 0.25
+"""Pause after the broker refused a pull: its consumer is gone, or has no leader just now."""
+
+_LOOK_SECONDS: Final = 5.0
+"""How often parked pulls are checked for silence."""
+
+
+class Slots(Protocol):
+    """What the puller asks of its worker."""
+
+    @property
+    def free(self) -> int:
+        """Attempts the worker could begin now; not positive if it has none."""
+
+    @property
+    def brisk(self) -> bool:
+        """Whether slots come free within milliseconds, so that a waiting pull is worth a short hold."""
+
+
+class Puller:
+    """Delivers tasks to one worker. Use it as `async with`, and iterate `deliveries()`."""
+
+    def __init__(self, broker: Broker, layout: QueueLayout, slots: Slots) -> None:
+        self._broker = broker
+        self._slots = slots
+        self._pulls = Pulls(broker, layout, self._on_delivery, self._wake_up)
+        self._credits = LaneCredits(layout.lanes)
+        self._waiting: frozenset[Lane] = frozenset(layout.lanes)
+        self._arrived: dict[Lane, deque[Delivery]] = {lane: deque() for lane in self._credits.lanes}
+        self._held = 0
+        self._overdue = False
+        self._hold: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._stopped = False
+        self._paused = False
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sweeper = asyncio.create_task(self._keep_filled(), name="puller")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._sweeper is not None
+        self.stop()
+        try:
+            await self._sweeper
+        finally:
+            self._sweeper.cancel()
+
+    @property
+    def heard_at(self) -> float:
+        """Loop time at which a consumer last answered a pull."""
+        return self._pulls.heard_at
+
+    def stop(self) -> None:
+        """Take no more tasks, for good."""
+        self._stopped = True
+        self._wake.set()
+        self._ready.set()
+
+    def pause(self) -> None:
+        """Take no more tasks until `resume`."""
+        self._paused = True
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self._paused = False
+        self._wake.set()
+
+    def slot_freed(self) -> None:
+        """Say that an attempt ended."""
+        if self._held:
+            self._ready.set()
+        self._wake.set()
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """Yield each task for which there is a slot, highest lane first, until stopped."""
+        while not self._stopped:
+            while self._held and self._slots.free > 0 and not self._stopped:
+                yield self._next()
+            self._ready.clear()
+            await self._ready.wait()
+
+    def _next(self) -> Delivery:
+        lane = next(lane for lane, tasks in self._arrived.items() if tasks)
+        self._held -= 1
+        self._credits.started(lane, self._waiting)
+        return self._arrived[lane].popleft()
+
+    async def _keep_filled(self) -> None:
+        while not self._stopped:
+            if self._paused:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            async with self._pulls:
+                await self._pull_until_told()
+            await self._give_back()
+
+    async def _pull_until_told(self) -> None:
+        while not (self._stopped or self._paused):
+            self._wake.clear()
+            if self._overdue:
+                await self._give_back()
+            while self._broker.connected and self._wants_more():
+                await self._sweep()
+            if self._pulls.refusals:
+                self._pulls.refusals = 0
+                await asyncio.sleep(REFUSED_SECONDS)
+                continue
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._pulls.drop_silent()
+
+    def _wants_more(self) -> bool:
+        self._waiting = frozenset(
+            lane
+            for lane, sources in self._pulls.sources.items()
+            if not all(self._pulls.is_open(source) for source in sources)
+        )
+        return bool(
+            self._waiting
+            and self._slots.free > self._held
+            and not (self._stopped or self._paused or self._pulls.refusals)
+        )
+
+    async def _sweep(self) -> None:
+        for lane, share in self._credits.plan(self._slots.free - self._held, self._waiting).items():
+            left = min(share, self._slots.free - self._held)
+            if left <= 0:
+                return
+            for source in self._pulls.sources[lane]:
+                if left > 0 and not self._pulls.is_open(source):
+                    left -= await self._pulls.sweep(source, left)
+            if left > 0:
+                self._credits.emptied(lane)
+                await self._park(lane)
+
+    async def _park(self, lane: Lane) -> None:
+        if self._slots.free <= self._held and not self._slots.brisk:
+            return
+        for source in self._pulls.sources[lane]:
+            if not self._pulls.is_open(source):
+                await self._pulls.park(source)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._arrived[delivery.source.lane].append(delivery)
+        self._held += 1
+        self._ready.set()
+        if self._slots.free < self._held and self._hold is None:
+            self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)
+
+    def _end_hold(self) -> None:
+        self._hold = None
+        self._overdue = self._held > 0
+        self._wake.set()
+
+    async def _give_back(self) -> None:
+        """Let other workers have what arrived here without a slot."""
+        self._overdue = False
+        for tasks in self._arrived.values():
+            while tasks and (self._stopped or self._paused or self._held > max(0, self._slots.free)):
+                self._held -= 1
+                await self._broker.publish(tasks.pop().reply, NAK)
+
+    def _wake_up(self) -> None:
+        self._wake.set()

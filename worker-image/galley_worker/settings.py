@@ -1,0 +1,81 @@
+"""What a worker is told at its start, all through its environment."""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from galley.broker.connection import DEFAULT_SERVER
+from galley.errors import ManifestInvalid
+from galley.resources import TaskQueue
+from galley.resources.manifest import read_manifests
+from galley_worker.errors import SettingsInvalid
+
+PREFIX: Final = "GALLEY_"
+
+
+class WorkerSettings(BaseModel):
+    """The settings of one worker process, each the variable `GALLEY_<NAME>`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    server: str = DEFAULT_SERVER
+    """Address of NATS."""
+    queue_manifest: Path
+    """File with the TaskQueue this worker serves, as JSON or YAML."""
+    worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
+    """Name of this worker, which no other of the queue has; the host's (so the pod's) by default."""
+    import_paths: str = ""
+    """Folders, separated as in PATH, where the queue's modules are looked for first."""
+    health_port: int = Field(0, ge=0, le=65535)
+    """Port of /livez, /readyz and /metrics; 0 serves none."""
+    health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
+    """Address that port is bound to."""
+    live_seconds: float = Field(60.0, gt=0)
+    """Seconds without a word from the broker after which a worker with a free slot counts as dead."""
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least level that is logged."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The folders of `import_paths`."""
+        return tuple(path for path in self.import_paths.split(os.pathsep) if path)
+
+
+def read_settings(environment: Mapping[str, str]) -> WorkerSettings:
+    """Return the settings in an environment.
+
+    Raises:
+        SettingsInvalid: naming each variable that is missing or wrong.
+    """
+    given = {
+        name: environment[PREFIX + name.upper()]
+        for name in WorkerSettings.model_fields
+        if PREFIX + name.upper() in environment
+    }
+    try:
+        return WorkerSettings.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise SettingsInvalid(problems) from None
+
+
+def read_queue(path: Path) -> TaskQueue:
+    """Return the TaskQueue a worker serves.
+
+    Raises:
+        SettingsInvalid: if the file does not hold exactly one TaskQueue.
+    """
+    try:
+        found = [resource for resource in read_manifests(path) if isinstance(resource, TaskQueue)]
+    except ManifestInvalid as error:
+        raise SettingsInvalid(f"GALLEY_QUEUE_MANIFEST: {error}") from error
+    if len(found) != 1:
+        raise SettingsInvalid(f"GALLEY_QUEUE_MANIFEST: {path} holds {len(found)} TaskQueues, it must be one")
+    return found[0]

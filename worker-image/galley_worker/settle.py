@@ -1,0 +1,176 @@
+"""Making an attempt's verdict true: store first, acknowledge then. The one place where tasks end."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import assert_never
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from galley.broker.dead_letters import DeadLetter
+from galley.broker.pull import Delivery
+from galley.envelope import Envelope, Flags
+from galley.history import History
+from galley.record import Failure, Outcome, Record, State
+from galley_worker.claim import claiming_record
+from galley_worker.held import Held
+from galley_worker.ledger import Beaten, Ledger
+from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verdict
+
+
+class Settler:
+    """Settles the attempts of one worker."""
+
+    def __init__(self, ledger: Ledger, worker: str, keep_seconds: int, now: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._keep_seconds = keep_seconds
+        self._now = now
+
+    async def settle(self, held: Held, verdict: Verdict) -> bool:
+        """Make the verdict true; returns False if somebody else had decided about the task before."""
+        match verdict:
+            case Succeed(result):
+                return await self._end(held, self._final(held, Outcome.SUCCEEDED, result=result))
+            case Cancel():
+                return await self._end(held, self._final(held, Outcome.CANCELLED))
+            case Bury(failure, history):
+                await self._ledger.bury(held.delivery.address, self._letter(held, failure, history))
+                final = self._final(held, Outcome.FAILED, failure=failure, history=history)
+                return await self._end(held, final)
+            case RetryAt(due_at, failure, history):
+                return await self._retry(held, due_at, failure, history)
+            case HandBack(history):
+                return await self._hand_back(held, history)
+            case _:
+                assert_never(verdict)
+
+    async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
+        """Keep what is no task as a dead letter, with its bytes, and end the task of that id as failed."""
+        letter = DeadLetter(
+            failure,
+            self._now(),
+            self._worker,
+            1,
+            delivery.address.lane,
+            body=delivery.body,
+            header=delivery.header,
+        )
+        await self._ledger.bury(delivery.address, letter)
+        final = Record(
+            State.DONE,
+            1,
+            worker=self._worker,
+            lane=delivery.address.lane,
+            ended_at=self._now(),
+            outcome=Outcome.FAILED,
+            failure=failure,
+        )
+        # Where a record exists, a readable message of the same id made it, and its word stands.
+        await self._ledger.write(delivery.address, final, 0, self._keep_seconds)
+        await self._ledger.acknowledge(delivery.reply)
+
+    async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
+        """Finish what a worker began that died between its record and its schedule."""
+        await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
+        await self.drop(held.delivery)
+
+    async def drop(self, delivery: Delivery) -> None:
+        """Take a message off its stream that has nothing more to say."""
+        await self._ledger.acknowledge(delivery.reply)
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Let another worker have a message whose attempt has not begun."""
+        await self._ledger.give_back(delivery.reply)
+
+    async def _end(self, held: Held, final: Record) -> bool:
+        address = held.delivery.address
+        written = await self._ledger.write(address, final, held.fence, self._keep_seconds)
+        if isinstance(written, Beaten):
+            return await self._yield_to(held, written)
+        await self._ledger.acknowledge(held.delivery.reply)
+        return True
+
+    async def _retry(self, held: Held, due_at: datetime, failure: Failure, history: History) -> bool:
+        address = held.delivery.address
+        attempt = held.flags.attempt + 1
+        record = replace(
+            self._about(held, State.RETRY), attempt=attempt, due_at=due_at, failure=failure, history=history
+        )
+        sequence = await self._ledger.write(address, record, held.fence)
+        if isinstance(sequence, Beaten):
+            return await self._yield_to(held, sequence)
+        again = replace(held.envelope, history=history)
+        await self._ledger.schedule(address, again, Flags(attempt, sequence), due_at)
+        await self._ledger.acknowledge(held.delivery.reply)
+        return True
+
+    async def _hand_back(self, held: Held, history: History) -> bool:
+        # On the fast path there is no record to say it in, and no record means no crash is counted.
+        if held.claimed:
+            record = replace(
+                claiming_record(
+                    held.delivery,
+                    held.envelope,
+                    held.flags,
+                    history=history,
+                    worker=self._worker,
+                    now=held.started_at,
+                ),
+                handed_back=True,
+            )
+            written = await self._ledger.write(held.delivery.address, record, held.fence)
+            if isinstance(written, Beaten):
+                return await self._yield_to(held, written)
+        await self.give_back(held.delivery)
+        return True
+
+    async def _yield_to(self, held: Held, beaten: Beaten) -> bool:
+        """Another record stands where ours should: if it is final, this message is of no more use.
+
+        Otherwise whoever wrote it still needs this message, or has one of its own.
+        """
+        stored = await self._ledger.read(held.delivery.address, beaten.by)
+        if stored is not None and stored.record.done:
+            await self._ledger.acknowledge(held.delivery.reply)
+        return False
+
+    def _final(
+        self,
+        held: Held,
+        outcome: Outcome,
+        *,
+        result: Raw | None = None,
+        failure: Failure | None = None,
+        history: History | None = None,
+    ) -> Record:
+        return replace(
+            self._about(held, State.DONE),
+            ended_at=self._now(),
+            outcome=outcome,
+            failure=failure,
+            history=held.history if history is None else history,
+            **({"result": result} if result is not None else {}),
+        )
+
+    def _about(self, held: Held, state: State) -> Record:
+        return Record(
+            state,
+            held.flags.attempt,
+            worker=self._worker,
+            handler=held.envelope.handler,
+            lane=held.delivery.address.lane,
+            submitted_at=held.envelope.submitted_at,
+            started_at=held.started_at,
+        )
+
+    def _letter(self, held: Held, failure: Failure, history: History) -> DeadLetter:
+        return DeadLetter(
+            failure,
+            self._now(),
+            self._worker,
+            held.flags.attempt,
+            held.delivery.address.lane,
+            history=history,
+            envelope=Raw(held.delivery.body),
+        )

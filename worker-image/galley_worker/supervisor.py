@@ -1,0 +1,262 @@
+"""The worker: takes tasks from its queue, has them run, settles them, and leaves in good order.
+
+The nesting is the order of shutdown: what is opened first stops last. Pulling ends first, attempts
+get the queue's grace to end, what still runs is handed back, and the leases go last.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from galley.broker.connection import Broker
+from galley.broker.control import (
+    HEARTBEAT_SECONDS,
+    Answer,
+    Heartbeat,
+    Request,
+    Verb,
+    answering,
+    send_heartbeat,
+)
+from galley.broker.layout import layout_of
+from galley.broker.topology import LEASE_SECONDS
+from galley.resources import TaskQueue
+from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.health import HealthPages
+from galley_worker.leases import LeaseKeeper
+from galley_worker.ledger import Ledger
+from galley_worker.measures import Measures
+from galley_worker.puller import Puller
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from galley_worker.settings import WorkerSettings
+from galley_worker.settle import Settler
+from galley_worker.work import Work
+
+log = logging.getLogger(__name__)
+
+_HAND_BACK_SECONDS: Final = 10.0
+"""Time for handing back what was cut at the end of a drain."""
+
+
+class Supervisor:
+    """One worker process."""
+
+    def __init__(
+        self, settings: WorkerSettings, queue: TaskQueue, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._layout = layout_of(queue, "")
+        self._lease_seconds = lease_seconds
+        self._grace_seconds = float(queue.spec.worker.grace_period_seconds)
+        self._broker: Broker | None = None
+        self._runners: Runners | None = None
+        self._attempts: Attempts | None = None
+        self._puller: Puller | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._drained_until = 0.0
+
+    def stop(self) -> None:
+        """Take no more tasks and end when those under way have; asked twice, cut them at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+        if self._puller is not None:
+            self._puller.stop()
+
+    @property
+    def free(self) -> int:
+        """Attempts that could begin now."""
+        return self._runners.capacity - len(self._tasks) if self._runners is not None else 0
+
+    @property
+    def brisk(self) -> bool:
+        """Whether slots come free within milliseconds."""
+        return self._runners is not None and self._runners.capacity > self._queue.spec.worker.concurrency
+
+    async def run(self) -> None:
+        """Work until `stop` is called.
+
+        Raises:
+            BrokerUnreachable, BrokerTooOld: there is no broker to work with.
+            ModuleImportFailed: a module of the queue does not import.
+        """
+        namespace, name = self._queue.metadata.namespace, self._queue.metadata.name
+        async with AsyncExitStack() as parts:
+            self._broker = broker = await parts.enter_async_context(
+                Broker(
+                    self._settings.server, name=f"galley worker {self._settings.worker}", connect_seconds=30
+                )
+            )
+            self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))
+            leases = LeaseKeeper(broker, time.monotonic, self._lease_seconds)
+            measures = Measures(namespace, name, lambda: runners.capacity, lambda: len(self._tasks))
+            self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
+            await parts.enter_async_context(self._health(measures))
+            await parts.enter_async_context(_beside(leases.run(), "leases"))
+            await parts.enter_async_context(answering(broker, namespace, name, self._answer))
+            await parts.enter_async_context(_beside(self._beat(broker), "heartbeat"))
+            log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
+            await self._work(broker, attempts)
+            log.info("worker drained")
+
+    def _runner_settings(self) -> RunnerSettings:
+        spec = self._queue.spec
+        return RunnerSettings(
+            queue=self._queue.metadata.name,
+            modules=spec.worker.modules,
+            import_paths=self._settings.paths,
+            commands=tuple(
+                CommandHandler(command.name, command.command, command.input_as.value)
+                for command in spec.handlers.commands
+            ),
+            concurrency=spec.worker.concurrency,
+            on_output=_log_output,
+        )
+
+    def _make_attempts(
+        self, broker: Broker, runners: Runners, leases: LeaseKeeper, measures: Measures
+    ) -> Attempts:
+        spec = self._queue.spec
+        ledger = Ledger(broker)
+        worker = self._settings.worker
+        settler = Settler(ledger, worker, spec.retention.results_seconds, lambda: datetime.now(UTC))
+        rules = Rules(
+            self._queue.metadata.namespace,
+            self._queue.metadata.name,
+            worker,
+            spec.retry.policy(),
+            float(spec.timeout_seconds),
+        )
+        return Attempts(rules, Parts(runners, ledger, settler, leases, measures))
+
+    async def _work(self, broker: Broker, attempts: Attempts) -> None:
+        async with asyncio.TaskGroup() as under_way:
+            async with Puller(broker, self._layout, self) as puller:
+                self._puller = puller
+                if self._stopping.is_set():
+                    puller.stop()
+                async for delivery in puller.deliveries():
+                    if not attempts.known(delivery):
+                        attempt = under_way.create_task(attempts.run(delivery))
+                        attempt.add_done_callback(self._slot_freed)
+                        self._tasks.add(attempt)
+            if self._tasks:
+                log.info("worker draining", extra={"running": len(self._tasks)})
+                under_way.create_task(self._cut_after_grace(attempts), name="grace")
+
+    def _slot_freed(self, attempt: asyncio.Task[None]) -> None:
+        self._tasks.discard(attempt)
+        if self._puller is not None:
+            self._puller.slot_freed()
+
+    async def _cut_after_grace(self, attempts: Attempts) -> None:
+        """Wait for what runs, hand back what is late, and do not wait for a broker that is gone."""
+        hurry = asyncio.create_task(self._hurry.wait())
+        running = set(self._tasks)
+        ended = asyncio.ensure_future(asyncio.wait(running)) if running else None
+        if ended is not None:
+            await asyncio.wait({hurry, ended}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
+            ended.cancel()
+        hurry.cancel()
+        attempts.cut("the worker is shutting down")
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_HAND_BACK_SECONDS)
+        if self._tasks:
+            log.warning("attempts left unsettled", extra={"tasks": sorted(attempts.under_way)})
+        for attempt in self._tasks:
+            attempt.cancel()
+
+    async def _answer(self, verb: Verb, request: Request) -> Answer | None:
+        name = self._settings.worker
+        assert self._attempts is not None
+        match verb:
+            case Verb.DRAIN:
+                if name not in request.workers:
+                    return None
+                self._drain_for(request.seconds)
+                return Answer(name)
+            case Verb.CANCEL:
+                present = self._attempts.cancel(request.task)
+            case _:
+                present = self._attempts.under_way.get(request.task)
+        if present is None:
+            return None
+        ago = timedelta(seconds=time.monotonic() - present.began)
+        return Answer(name, datetime.now(UTC) - ago)
+
+    def _drain_for(self, seconds: float) -> None:
+        """Take no tasks for a while; an expiring lease, so that a worker nobody ends goes on by itself."""
+        if self._puller is None or self._stopping.is_set():
+            return
+        self._drained_until = time.monotonic() + seconds if seconds > 0 else 0.0
+        if seconds > 0:
+            self._puller.pause()
+        else:
+            self._puller.resume()
+
+    async def _beat(self, broker: Broker) -> None:
+        name, namespace, queue = (
+            self._settings.worker, self._queue.metadata.namespace, self._queue.metadata.name,
+        )  # fmt: skip
+        slots = self._queue.spec.worker.concurrency
+        while True:
+            if self._drained_until and time.monotonic() >= self._drained_until:
+                self._drain_for(0.0)
+            draining = bool(self._drained_until) or self._stopping.is_set()
+            ready = self._puller is not None and not draining
+            await send_heartbeat(
+                broker, namespace, queue, Heartbeat(name, slots, len(self._tasks), draining, ready)
+            )
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _live(self) -> tuple[bool, str]:
+        """Whether this worker takes tasks: not "the process is up", but "a consumer answered lately"."""
+        if self._broker is None or not self._broker.connected:
+            return True, "no broker at the moment; a restart would not bring it back"
+        if self._puller is None or self.free <= 0 or self._drained_until:
+            return True, "takes no tasks just now, on purpose"
+        silent = asyncio.get_running_loop().time() - self._puller.heard_at
+        within = silent <= self._settings.live_seconds
+        return (
+            within,
+            f"a consumer answered {silent:.0f} s ago; {self._settings.live_seconds:.0f} are allowed",
+        )
+
+    def _ready(self) -> tuple[bool, str]:
+        if self._broker is None or not self._broker.connected:
+            return False, "no connection to the broker"
+        if self._puller is None or self._stopping.is_set() or self._drained_until:
+            return False, "takes no tasks"
+        return True, "takes tasks"
+
+    @asynccontextmanager
+    async def _health(self, measures: Measures) -> AsyncIterator[None]:
+        if not self._settings.health_port:
+            yield
+            return
+        pages = HealthPages(self._live, self._ready, measures.text)
+        async with pages.served(self._settings.health_host, self._settings.health_port) as port:
+            log.info("health pages served", extra={"port": port})
+            yield
+
+
+def _log_output(work: Work | None, stream: str, line: str) -> None:
+    about = {"task": work.task_id, "attempt": work.attempt, "handler": work.handler} if work else {}
+    log.info("handler output", extra={"stream": stream, "line": line, **about})
+
+
+@asynccontextmanager
+async def _beside(part: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Run a part for as long as the block; if the part fails, so does the block."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(part, name=name)
+        yield
+        task.cancel()
