@@ -2,17 +2,25 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar, overload
 
 Value = TypeVar("Value")
 
 _LOOK_AGAIN_SECONDS: Final = 0.01
 
 
+@overload
 async def eventually(
-    condition: Callable[[], Value | Awaitable[Value]], *, within: float, why: str = ""
-) -> Value:
+    condition: Callable[[], Coroutine[Any, Any, Value]], *, within: float, why: str = ""
+) -> Value: ...
+
+
+@overload
+async def eventually(condition: Callable[[], Value], *, within: float, why: str = "") -> Value: ...
+
+
+async def eventually(condition: Callable[[], Any], *, within: float, why: str = "") -> Any:
     """Return the first truthy value of `condition`, a plain or an async function.
 
     A failed assertion inside it counts as "not yet".
@@ -31,7 +39,7 @@ async def eventually(
             while True:
                 try:
                     answer = condition()
-                    value: Value = await answer if inspect.isawaitable(answer) else answer
+                    value = await answer if inspect.isawaitable(answer) else answer
                 except AssertionError as error:
                     last = error
                 else:
