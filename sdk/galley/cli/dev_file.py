@@ -1,0 +1,56 @@
+"""`.galley/dev.json`: where the `galley dev` of a folder can be reached."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+FOLDER: Final = ".galley"
+_NAME: Final = "dev.json"
+
+
+class DevFile(Struct, frozen=True):
+    """What a running `galley dev` tells other commands."""
+
+    server: str
+    namespace: str
+    pid: int
+    started: str
+    """RFC 3339."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that wrote it still runs."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's, but there
+        return True
+
+
+def path_in(project: Path) -> Path:
+    """Return where a project folder keeps the file."""
+    return project / FOLDER / _NAME
+
+
+def write(project: Path, content: DevFile) -> None:
+    """Write the file whole: a reader never sees half of it."""
+    path = path_in(project)
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(content) + b"\n")
+    fresh.replace(path)
+
+
+def nearest(folder: Path) -> tuple[Path, DevFile] | None:
+    """Return the file of the folder, or else of the nearest one above that has one that can be read."""
+    for project in (folder, *folder.parents):
+        path = path_in(project)
+        try:
+            return path, msgspec.json.decode(path.read_bytes(), type=DevFile)
+        except (OSError, msgspec.MsgspecError):
+            continue
+    return None

@@ -1,0 +1,69 @@
+"""Tasks and queues as plain data, for `-o json` and `-o yaml`: stable names for programs."""
+
+from datetime import datetime
+from typing import Any
+
+from galley.broker.inspect import QueueView
+from galley.cli.moment import rfc_3339
+from galley.history import PastAttempt
+from galley.task_status import TaskStatus
+
+
+def task_document(status: TaskStatus) -> dict[str, Any]:
+    """Return everything known about a task but its result."""
+    return _without_empty(
+        {
+            "id": status.address.id,
+            "namespace": status.address.namespace,
+            "queue": status.address.queue,
+            "lane": status.address.lane.value,
+            "handler": status.handler,
+            "phase": status.phase.value,
+            "attempt": status.attempt,
+            "worker": status.worker,
+            "submittedAt": _time(status.submitted_at),
+            "startedAt": _time(status.started_at),
+            "endedAt": _time(status.ended_at),
+            "dueAt": _time(status.due_at),
+            "failure": status.failure
+            and {"reason": status.failure.reason, "message": status.failure.message},
+            "errors": status.history.errors,
+            "crashes": status.history.crashes,
+            "preemptions": status.history.preemptions,
+            "pastAttempts": [_past(attempt) for attempt in status.history.attempts],
+        }
+    )
+
+
+def queue_document(view: QueueView) -> dict[str, Any]:
+    """Return a queue as its streams show it."""
+    return {
+        "name": view.queue,
+        "namespace": view.namespace,
+        "lanes": [lane.value for lane in view.lanes],
+        "held": view.held,
+        "later": view.later,
+        "backlogLimit": view.backlog_limit,
+    }
+
+
+def _past(attempt: PastAttempt) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "number": attempt.number,
+            "endedBy": attempt.ended_by.value,
+            "reason": attempt.reason,
+            "message": attempt.message,
+            "worker": attempt.worker,
+            "startedAt": _time(attempt.started_at),
+            "endedAt": _time(attempt.ended_at),
+        }
+    )
+
+
+def _time(moment: datetime | None) -> str | None:
+    return rfc_3339(moment) if moment is not None else None
+
+
+def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value not in (None, "")}

@@ -1,0 +1,38 @@
+"""Exit codes: what a script learns without reading."""
+
+from enum import IntEnum
+
+from galley.cli.errors import Misuse, NoServer, QueueNotServed
+from galley.errors import BrokerTooOld, BrokerUnreachable, GalleyError, Invalid, Refused, ResultTimeout
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    MISUSE = 2
+    REFUSED = 3
+    """A queue said no; nothing was stored."""
+    UNREACHABLE = 4
+    WAIT_TIMED_OUT = 124
+    """As timeout(1) has it: what was waited for goes on."""
+    INTERRUPTED = 130
+
+
+EXIT_CODES_IN_WORDS = "0 done, 1 failed, 2 misuse, 3 refused, 4 server unreachable, 124 wait timed out"
+
+
+def exit_code_of(error: GalleyError) -> ExitCode:
+    """Return the exit code an error ends a command with."""
+    match error:
+        case Misuse() | Invalid():
+            return ExitCode.MISUSE
+        case Refused() | QueueNotServed():
+            return ExitCode.REFUSED
+        case BrokerUnreachable() | BrokerTooOld() | NoServer():
+            return ExitCode.UNREACHABLE
+        case ResultTimeout():
+            return ExitCode.WAIT_TIMED_OUT
+        case _:
+            return ExitCode.FAILED

@@ -1,0 +1,104 @@
+"""`galley get`: lists of queues and tasks."""
+
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+from typing import Final
+
+from galley.broker import inspect
+from galley.broker.inspect import QueueView
+from galley.cli.command import Command
+from galley.cli.documents import queue_document, task_document
+from galley.cli.errors import Misuse
+from galley.cli.exit_code import ExitCode
+from galley.cli.output import Column, Format, Listing, format_argument
+from galley.cli.server import connected, server_arguments
+from galley.cli.terminal import Terminal
+from galley.cli.words import one_of
+from galley.client import Client
+from galley.errors import QueueNotFound
+from galley.task_status import Phase, TaskStatus
+
+QUEUES: Final = Listing[QueueView](
+    (
+        Column("name", lambda view: view.queue),
+        Column("lanes", lambda view: ",".join(view.lanes)),
+        Column("held", lambda view: view.held),
+        Column("later", lambda view: view.later),
+        Column("limit", lambda view: view.backlog_limit, wide=True),
+        Column("namespace", lambda view: view.namespace, wide=True),
+    ),
+    name=lambda view: view.queue,
+    document=queue_document,
+    empty="no queues here; `galley dev FILE...` makes those of its manifests",
+)
+
+TASKS: Final = Listing[TaskStatus](
+    (
+        Column("queue", lambda status: status.address.queue),
+        Column("id", lambda status: status.address.id),
+        Column("handler", lambda status: status.handler),
+        Column("lane", lambda status: status.address.lane.value),
+        Column("phase", lambda status: status.phase.value),
+        Column("attempt", lambda status: status.attempt),
+        Column("submitted", lambda status: status.submitted_at),
+        Column("started", lambda status: status.started_at, wide=True),
+        Column("ended", lambda status: status.ended_at, wide=True),
+        Column("worker", lambda status: status.worker, wide=True),
+        Column("failure", lambda status: status.failure.message if status.failure else None, wide=True),
+    ),
+    name=lambda status: f"{status.address.queue}/{status.address.id}",
+    document=task_document,
+    empty="no tasks",
+)
+
+_NOUNS: Final = {"queues": "queues", "queue": "queues", "tasks": "tasks", "task": "tasks"}
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", metavar="queues|tasks", choices=_NOUNS)
+    parser.add_argument("queue", metavar="QUEUE", nargs="?", help="only this queue, or its tasks")
+    parser.add_argument(
+        "--phase",
+        type=one_of("a phase", tuple(Phase)),
+        metavar="PHASE",
+        help=f"only tasks in this phase: {', '.join(Phase)}",
+    )
+    format_argument(parser, *Format)
+    server_arguments(parser)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    async with connected(options, terminal) as client:
+        views = await inspect.queues(client.broker, client.namespace)
+        if options.queue is not None:
+            views = [view for view in views if view.queue == options.queue]
+            if not views:
+                raise QueueNotFound(client.namespace, options.queue)
+        if _NOUNS[options.what] == "queues":
+            if options.phase is not None:
+                raise Misuse("queues have no phase", "galley get tasks --phase ...")
+            QUEUES.write(views, options.output, terminal)
+        else:
+            TASKS.write(await _tasks(client, views, options.phase), options.output, terminal)
+    return ExitCode.DONE
+
+
+async def _tasks(client: Client, views: list[QueueView], phase: Phase | None) -> list[TaskStatus]:
+    """Return the tasks of some queues, in the order they were submitted."""
+    found = [
+        status
+        for view in views
+        async for status in inspect.tasks(client.broker, client.namespace, view.queue)
+        if phase in (None, status.phase)
+    ]
+    return sorted(found, key=lambda status: (status.submitted_at or _LONG_AGO, status.address.id))
+
+
+command: Final = Command(
+    "get",
+    "List queues or tasks",
+    _arguments,
+    _run,
+    ("galley get queues -o wide", "galley get tasks images --phase failed -o json"),
+)

@@ -1,0 +1,114 @@
+"""The entrance: finds the command, runs it, turns what goes wrong into two lines and an exit code."""
+
+import asyncio
+import logging
+import os
+import sys
+from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, NoReturn
+
+from galley.cli import apply, cancel, get, show, submit, version
+from galley.cli.command import Command
+from galley.cli.errors import CommandBroken, Misuse
+from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
+from galley.cli.terminal import Terminal, own_terminal
+from galley.errors import GalleyError
+
+OWN_COMMANDS: Final = (
+    submit.command, apply.command, get.command, show.command, cancel.command, version.command,
+)  # fmt: skip
+
+PLUG_INS: Final = "galley.commands"
+
+
+class _Parser(ArgumentParser):
+    """A parser whose complaints look like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Misuse(message, f"{self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = None) -> int:
+    """Run one command; returns its exit code. What `galley` starts."""
+    place = terminal or own_terminal()
+    # The library's log is for programs; here an error is told once, in two lines.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        options = parser(_commands(words, place)).parse_args(words)
+        command: Command = options.command
+        return asyncio.run(_run(command, options, place))
+    except GalleyError as error:
+        place.complain(error)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        place.say("interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our results has seen enough (`| head`); the interpreter must not flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+
+
+async def _run(command: Command, options: Namespace, place: Terminal) -> int:
+    return await command.run(options, place)
+
+
+def parser(commands: Sequence[Command]) -> ArgumentParser:
+    """Return the parser of all commands."""
+    whole = _Parser(
+        prog="galley",
+        description="Submit tasks to Galley's queues, look at them, and run queues on this machine.",
+        epilog=f"exit codes: {EXIT_CODES_IN_WORDS}",
+    )
+    words = whole.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for command in commands:
+        examples = "\n".join(f"  {line}" for line in command.examples)
+        own = words.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary}.",
+            epilog=f"examples:\n{examples}",
+            formatter_class=_formatter,
+        )
+        command.arguments(own)
+        own.set_defaults(command=command)
+    return whole
+
+
+def _formatter(prog: str) -> HelpFormatter:
+    return RawDescriptionHelpFormatter(prog, max_help_position=26, width=100)
+
+
+def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
+    """Return our own commands, and the plugged-in ones as far as these arguments concern them.
+
+    Loading one imports its package, which `galley get` should neither wait for nor fail with.
+    """
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    commands = list(OWN_COMMANDS)
+    for entry in sorted(entry_points(group=PLUG_INS)):
+        try:
+            if first in (None, entry.name) or first not in {command.name for command in OWN_COMMANDS}:
+                commands.append(_load(entry))
+        except CommandBroken as error:
+            if entry.name == first:
+                raise
+            place.say(f"warning: {error}")
+    return commands
+
+
+def _load(entry: EntryPoint) -> Command:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise CommandBroken(entry.name, "local", f"{type(error).__name__}: {error}") from error
+    if not isinstance(loaded, Command):
+        raise CommandBroken(entry.name, "local", f"{entry.value} is no galley.cli.command.Command")
+    return loaded
+
+
+if __name__ == "__main__":
+    sys.exit(main())

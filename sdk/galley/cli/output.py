@@ -1,0 +1,137 @@
+"""Lists of things, in the format asked for: a table for people, tabs for pipes, JSON, YAML or names."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from galley.cli.moment import in_words, rfc_3339
+from galley.cli.terminal import Terminal
+from galley.cli.words import one_of
+
+Item = TypeVar("Item")
+Cell = str | int | datetime | None
+
+_UNBOUNDED: Final = 100_000
+
+PHASE_STYLES: Final = {
+    "Succeeded": "green",
+    "Failed": "red",
+    "Cancelled": "yellow",
+    "Running": "cyan",
+    "Retrying": "magenta",
+}
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """One column of a list."""
+
+    title: str
+    cell: Callable[[Item], Cell]
+    wide: bool = False
+    """Whether only `-o wide` shows it."""
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Item]):
+    """How a list of one kind of thing is written."""
+
+    columns: Sequence[Column[Item]]
+    name: Callable[[Item], str]
+    """What other commands accept as its name."""
+    document: Callable[[Item], dict[str, Any]]
+    """Everything about it, for JSON and YAML."""
+    empty: str
+    """What a person is told when there is nothing."""
+
+    def write(self, items: Sequence[Item], form: Format | None, terminal: Terminal) -> None:
+        """Write the list; no format means a table on a terminal and tabs in a pipe."""
+        match form:
+            case Format.JSON | Format.YAML:
+                write_document([self.document(item) for item in items], form, terminal)
+            case Format.NAME:
+                for item in items:
+                    terminal.result(self.name(item))
+            case _:
+                columns = [each for each in self.columns if form is Format.WIDE or not each.wide]
+                if not items and terminal.interactive:
+                    terminal.say(self.empty)
+                elif terminal.interactive or form is Format.TABLE:
+                    self._write_table(items, columns, terminal)
+                else:
+                    self._write_tabs(items, columns, terminal)
+
+    def _write_table(
+        self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal
+    ) -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        for column in columns:
+            table.add_column(column.title.upper(), no_wrap=True, overflow="ellipsis")
+        now = terminal.now()
+        for item in items:
+            table.add_row(*(_for_people(column.cell(item), now) for column in columns))
+        # As wide as it is: a name cut short cannot be given to the next command.
+        terminal.console().print(table, width=_UNBOUNDED, crop=False, no_wrap=True)
+
+    def _write_tabs(self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal) -> None:
+        for item in items:
+            terminal.result("\t".join(_for_programs(column.cell(item)) for column in columns))
+
+
+def format_argument(parser: ArgumentParser, *formats: Format) -> None:
+    """Declare `-o`."""
+    parser.add_argument(
+        "-o", "--output", type=one_of("a format of this command", formats), metavar="FORMAT",
+        help=f"{', '.join(formats)}; by default a table on a terminal, tabs and no header in a pipe",
+    )  # fmt: skip
+
+
+def write_document(value: object, form: Format, terminal: Terminal) -> None:
+    """Write plain data as JSON or YAML."""
+    if form is Format.JSON:
+        terminal.result(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        terminal.result(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n"))
+
+
+def styled(text: str) -> Text:
+    """Return a word in its colour, if it is one that has one; the word itself says all."""
+    return Text(text, style=PHASE_STYLES.get(text, ""))
+
+
+def _for_people(cell: Cell, now: datetime) -> Text:
+    match cell:
+        case None | "":
+            return Text("-")
+        case datetime():
+            return Text(in_words(cell, now))
+        case _:
+            return styled(" ".join(str(cell).split()))
+
+
+def _for_programs(cell: Cell) -> str:
+    match cell:
+        case None:
+            return ""
+        case datetime():
+            return rfc_3339(cell)
+        case _:
+            return " ".join(str(cell).split())

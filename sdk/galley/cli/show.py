@@ -1,0 +1,119 @@
+"""`galley show`: everything about one task."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from galley.broker.records import Records
+from galley.cli.command import Command
+from galley.cli.documents import task_document
+from galley.cli.exit_code import ExitCode
+from galley.cli.moment import duration, in_words, rfc_3339
+from galley.cli.output import Format, format_argument, write_document
+from galley.cli.server import connected, server_arguments
+from galley.cli.task_reference import find_task
+from galley.cli.terminal import Terminal
+from galley.record import Outcome, Record
+from galley.task_status import TaskStatus
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("task", metavar="ID|QUEUE/ID")
+    format_argument(parser, Format.JSON, Format.YAML)
+    server_arguments(parser)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    async with connected(options, terminal) as client:
+        status = await find_task(client, options.task)
+        stored = await Records(client.broker).read(status.address)
+    record = stored.record if stored else None
+    if options.output is None:
+        for line in _lines(status, record, terminal):
+            terminal.result(line)
+    else:
+        document = task_document(status)
+        if record is not None and record.outcome is Outcome.SUCCEEDED:
+            document["result"] = msgspec.json.decode(record.result)
+        write_document(document, options.output, terminal)
+    return ExitCode.DONE
+
+
+def _lines(status: TaskStatus, record: Record | None, terminal: Terminal) -> Iterator[str]:
+    def at(moment: datetime | None) -> str:
+        if moment is None:
+            return ""
+        return (
+            f"{rfc_3339(moment)}  ({in_words(moment, terminal.now())})"
+            if terminal.interactive
+            else rfc_3339(moment)
+        )
+
+    fields = {
+        "Task": status.address.id,
+        "Queue": status.address.queue,
+        "Namespace": status.address.namespace,
+        "Handler": status.handler,
+        "Lane": status.address.lane.value,
+        "Phase": status.phase.value,
+        "Attempt": str(status.attempt or ""),
+        "Worker": status.worker,
+        "Submitted": at(status.submitted_at),
+        "Due": at(status.due_at),
+        "Started": at(status.started_at),
+        "Ended": at(status.ended_at),
+        "Took": _took(status),
+    }
+    for name, text in fields.items():
+        if text:
+            yield f"{name + ':':<11}{text}"
+    yield from _outcome(status, record)
+    yield from _past(status)
+
+
+def _took(status: TaskStatus) -> str:
+    if status.started_at is None or status.ended_at is None:
+        return ""
+    seconds = (status.ended_at - status.started_at).total_seconds()
+    return duration(seconds) if seconds >= 60 else f"{seconds:.3f}s"
+
+
+def _outcome(status: TaskStatus, record: Record | None) -> Iterator[str]:
+    if record is not None and record.outcome is Outcome.SUCCEEDED:
+        yield "Result:"
+        yield from _indented(msgspec.json.format(bytes(record.result), indent=2).decode())
+    if status.failure is not None:
+        yield f"Failure:   {status.failure.reason}"
+        yield from _indented(status.failure.message)
+        yield from _indented(status.failure.traceback)
+
+
+def _past(status: TaskStatus) -> Iterator[str]:
+    history = status.history
+    if not history.attempts:
+        return
+    counts = f"{history.errors} errors, {history.crashes} crashes, {history.preemptions} preemptions"
+    yield f"Attempts before ({counts}):"
+    for attempt in history.attempts:
+        yield (
+            f"  {attempt.number}  {attempt.ended_by.value:<11}"
+            f"{rfc_3339(attempt.ended_at)}  {attempt.worker}  {attempt.reason}"
+        )
+        yield from _indented(attempt.message, 5)
+
+
+def _indented(text: str, by: int = 2) -> Iterator[str]:
+    for line in text.splitlines():
+        yield " " * by + line
+
+
+command: Final = Command(
+    "show",
+    "Show one task: where it is, its result or failure, and each attempt before",
+    _arguments,
+    _run,
+    ("galley show thumbnail-hills", "galley show images/thumbnail-of-a-poem -o yaml"),
+)

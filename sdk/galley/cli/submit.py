@@ -1,0 +1,119 @@
+"""`galley submit`: one task, from the shell."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from galley.cli.command import Command
+from galley.cli.errors import Misuse
+from galley.cli.exit_code import ExitCode
+from galley.cli.server import connected, server_arguments
+from galley.cli.terminal import Terminal
+from galley.cli.words import one_of
+from galley.client import When
+from galley.envelope import NO_INPUT, encode_input
+from galley.errors import InputInvalid
+from galley.handle import Handle
+from galley.handler import Call
+from galley.lanes import HIGHEST_FIRST, Lane
+
+_FOREVER: Final = float("inf")
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("queue", metavar="QUEUE")
+    parser.add_argument("handler", metavar="HANDLER")
+    parser.add_argument(
+        "input", metavar="JSON", nargs="?",
+        help="the handler's input; for a Python function an object with its arguments by name; `-` reads it "
+        "from standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lane", type=one_of("a lane", HIGHEST_FIRST), default=Lane.NORMAL, metavar="LANE",
+        help=f"{', '.join(HIGHEST_FIRST)}; normal by default",
+    )  # fmt: skip
+    parser.add_argument("--id", help="an id of your own: submitted twice, it is one task")
+    parser.add_argument(
+        "--delay", type=_seconds, metavar="SECONDS", help="start no earlier than this from now"
+    )
+    parser.add_argument(
+        "--deadline", type=_seconds, metavar="SECONDS", help="worth nothing after this from now"
+    )
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="time one attempt may take")
+    parser.add_argument(
+        "--wait", type=_seconds, nargs="?", const=_FOREVER, metavar="SECONDS",
+        help="wait for the result and print that instead of the id; at most so long, if given",
+    )  # fmt: skip
+    server_arguments(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise Misuse(
+            f"{text[:40]!r} is not a number of seconds", "write a number, such as 30 or 0.5"
+        ) from None
+    if not 0 <= value <= 10 * 365 * 86_400:
+        raise Misuse(f"{text} seconds cannot be", "give 0 or more, and less than ten years")
+    return value
+
+
+def _input(options: Namespace, terminal: Terminal) -> Raw:
+    """Return the input as it travels.
+
+    Raises:
+        InputInvalid: if it is not JSON, or too large.
+    """
+    if options.input is None:
+        return NO_INPUT
+    text = terminal.stdin.read() if options.input == "-" else options.input
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputInvalid(
+            options.handler, f"not JSON: {error}", """quote it for the shell, such as '{"path": "a.png"}'"""
+        ) from None
+    return encode_input(options.handler, value)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    if options.delay and options.deadline is not None and options.deadline <= options.delay:
+        raise Misuse("the deadline is not after the delay", "give a longer --deadline, or a shorter --delay")
+    now = terminal.now()
+    when = When(
+        lane=options.lane,
+        not_before=now + timedelta(seconds=options.delay) if options.delay else None,
+        deadline=now + timedelta(seconds=options.deadline) if options.deadline is not None else None,
+        timeout_seconds=options.timeout,
+    )
+    call = Call[object](options.queue, options.handler, _input(options, terminal))
+    async with connected(options, terminal) as client:
+        handle = await client.submit(call, when, task_id=options.id)
+        if options.wait is None:
+            terminal.result(handle.id)
+        else:
+            await _wait(handle, options.wait, terminal)
+    return ExitCode.DONE
+
+
+async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> None:
+    terminal.say(f"task {handle.address.queue}/{handle.id} submitted, waiting for its result")
+    result = await handle.result(within=None if seconds == _FOREVER else seconds)
+    terminal.result(msgspec.json.encode(result).decode())
+
+
+command: Final = Command(
+    "submit",
+    "Submit one task and print its id, or wait for its result",
+    _arguments,
+    _run,
+    (
+        """galley submit images thumbnail '{"path": "input/hills.jpg"}' --lane high""",
+        """echo '{"path": "input/raven.txt"}' | galley submit texts word_statistics - --wait 30""",
+    ),
+)

@@ -1,0 +1,41 @@
+"""Finds the task somebody means: `ID`, or `QUEUE/ID` where the id alone does not tell."""
+
+import asyncio
+
+from galley.broker import inspect
+from galley.cli.errors import Misuse, NoSuchTask
+from galley.client import Client
+from galley.errors import QueueNotFound, TaskNotFound
+from galley.task_status import TaskStatus
+
+
+async def find_task(client: Client, reference: str) -> TaskStatus:
+    """Return the status of the task meant.
+
+    Raises:
+        Misuse: if the id stands in several queues.
+        TaskNotFound, NoSuchTask, QueueNotFound: if there is none.
+        InputInvalid: if no task can have that id.
+    """
+    queue, slash, task_id = reference.rpartition("/")
+    there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]
+    if slash:
+        if queue not in there:
+            raise QueueNotFound(client.namespace, queue)
+        there = [queue]
+    found = [each for each in await asyncio.gather(*(_look(client, name, task_id) for name in there)) if each]
+    if not found:
+        raise TaskNotFound(queue, task_id) if slash else NoSuchTask(client.namespace, task_id)
+    if len(found) > 1:
+        queues = " and ".join(status.address.queue for status in found)
+        raise Misuse(
+            f"{task_id!r} is a task of the queues {queues}", f"say which: {found[0].address.queue}/{task_id}"
+        )
+    return found[0]
+
+
+async def _look(client: Client, queue: str, task_id: str) -> TaskStatus | None:
+    try:
+        return await client.handle(queue, task_id).status()
+    except TaskNotFound:
+        return None
