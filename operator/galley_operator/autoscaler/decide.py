@@ -1,0 +1,167 @@
+"""How many workers a queue should have, and which may go: the rule, and nothing but the rule.
+
+    desired = ceil((waiting + in flight) / slots), between min and max
+
+More are started at once. Fewer take three steps, so that nobody's task is cut off: for `idle_seconds`
+fewer must have sufficed; then the least busy are asked to drain, for a minute at a time; and when they
+say that they are draining with nothing running, they go. Work that comes back meanwhile ends the drain.
+What is not known changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from galley.backlog import QueueBacklog
+from galley_operator.autoscaler import reason
+from galley_operator.autoscaler.memory import Memory
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import Signals
+from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
+
+DRAIN_SECONDS: Final = 60.0
+"""Life of a drain: long enough to survive a pause of the autoscaler, short enough that workers whose
+autoscaler is gone are back at work before anybody wonders."""
+
+RENEW_SECONDS: Final = 20.0
+"""A drain is renewed when a third of it is over, so that two lost requests do not end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done about one queue's workers; done in the order of the fields."""
+
+    desired: int
+    """Workers that are wanted: what the work asks for within the bounds, or the present number, put
+    within the bounds, while something is not known."""
+    undrain: tuple[str, ...]
+    """Workers whose drain ends: they are needed again."""
+    scale_to: int | None
+    """What to tell `Fleet.scale`; None to leave it alone."""
+    remove: int
+    """How many workers `scale_to` takes away; each of them is drained or has failed."""
+    drain: tuple[str, ...]
+    """Workers to ask, or to ask again, to drain for `DRAIN_SECONDS`."""
+    memory: Memory
+    """To be handed to the next decision."""
+    reason: str
+    """Why, as a sentence for people."""
+
+
+def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: datetime) -> Decision:
+    """Return what to do about a queue's workers.
+
+    Args:
+        signals: what is known.
+        policy: what the queue's owner allows.
+        memory: of the decision before; None for the first one.
+        now: the time, timezone-aware.
+    """
+    memory = memory or Memory()
+    if signals.missing is not None:
+        return _hold(signals, policy, memory, now)
+    assert isinstance(signals.backlog, QueueBacklog)
+    assert isinstance(signals.workforce, Workforce)
+    desired = policy.within(policy.workers_for(signals.backlog.waiting + signals.backlog.in_flight))
+    moves, memory = _moves(signals.workforce, desired, memory, policy, now)
+    drain = tuple(worker.name for worker in moves.leaving if _to_be_asked(worker, memory, now))
+    asked = {worker.name: memory.asked.get(worker.name, now) for worker in moves.leaving}
+    return Decision(
+        desired=desired,
+        undrain=tuple(worker.name for worker in moves.back),
+        scale_to=moves.scale_to,
+        remove=len(moves.gone),
+        drain=drain,
+        memory=replace(memory, asked=asked | dict.fromkeys(drain, now)),
+        reason=reason.of_decision(
+            signals.backlog,
+            signals.workforce,
+            policy,
+            desired=desired,
+            memory=memory,
+            leaving=len(moves.leaving),
+            now=now,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Who comes back, who goes now, who is to go, and what number that makes."""
+
+    back: Sequence[WorkerView]
+    gone: Sequence[WorkerView]
+    leaving: Sequence[WorkerView]
+    scale_to: int | None
+
+
+def _moves(
+    workforce: Workforce, desired: int, memory: Memory, policy: ScalingPolicy, now: datetime
+) -> tuple[_Moves, Memory]:
+    present = workforce.present
+    leaving = [worker for worker in present if _is_leaving(worker, memory, now)]
+    staying = [worker for worker in present if worker not in leaving]
+    if not memory.needs:
+        # Nothing is known of the time before the first look, so all there are count as needed in it.
+        memory = memory.needing(len(staying), now, policy.idle_seconds)
+    memory = memory.needing(desired, now, policy.idle_seconds)
+    back = sorted(leaving, key=_worth)[: max(0, memory.most_needed - len(staying))]
+    staying += back
+    leaving = [worker for worker in leaving if worker not in back]
+    if desired > len(staying):
+        # All that were leaving came back and still it is too few.
+        return _Moves(back, (), (), desired), memory
+    # Whoever starts may be the one the fleet would take, and whoever comes back still looks drained.
+    quiet = not back and not any(worker.phase is Phase.STARTING for worker in present)
+    surplus = max(0, len(staying) - memory.most_needed) if quiet else 0
+    leaving += sorted(staying, key=_worth, reverse=True)[:surplus]
+    gone = [worker for worker in leaving if quiet and _may_go(worker, memory)]
+    leaving = [worker for worker in leaving if worker not in gone]
+    return _Moves(back, gone, leaving, len(present) - len(gone) if gone else None), memory
+
+
+def _is_leaving(worker: WorkerView, memory: Memory, now: datetime) -> bool:
+    """Whether a worker is no capacity: it drains, or was asked to and has not said so yet."""
+    asked = memory.asked.get(worker.name)
+    on_its_way = asked is not None and (now - asked).total_seconds() < DRAIN_SECONDS
+    return on_its_way or worker.phase is Phase.DRAINING
+
+
+def _worth(worker: WorkerView) -> tuple[bool, bool, int, datetime]:
+    """Sort key: the one to keep first. Who runs most costs most to lose; the young are no warmer."""
+    busy = worker.busy if worker.busy is not None else 0
+    return worker.phase is Phase.FAILED, worker.busy == 0, -busy, worker.since
+
+
+def _may_go(worker: WorkerView, memory: Memory) -> bool:
+    """Whether a worker can be taken away now: failed, or drained by a request of an earlier sweep."""
+    return removable(worker) and (worker.phase is Phase.FAILED or worker.name in memory.asked)
+
+
+def _to_be_asked(worker: WorkerView, memory: Memory, now: datetime) -> bool:
+    """Whether a drain has to be requested: for the first time, again for lack of a word, or renewed."""
+    last = memory.asked.get(worker.name)
+    if last is None or worker.phase is not Phase.DRAINING:
+        return True
+    return not 0 <= (now - last).total_seconds() < RENEW_SECONDS
+
+
+def _hold(signals: Signals, policy: ScalingPolicy, memory: Memory, now: datetime) -> Decision:
+    """Change nothing. Drains are not renewed, so those that last too long end by themselves."""
+    present = None
+    needs = memory.most_needed
+    if isinstance(signals.workforce, Workforce):
+        present = len(signals.workforce.present)
+        # Time without knowledge is no time in which fewer sufficed.
+        staying = sum(not _is_leaving(worker, memory, now) for worker in signals.workforce.present)
+        needs = max(needs, staying)
+    return Decision(
+        desired=policy.within(needs if present is None else present),
+        undrain=(),
+        scale_to=None,
+        remove=0,
+        drain=(),
+        memory=memory.needing(needs, now, policy.idle_seconds) if needs else memory,
+        reason=reason.of_holding(signals, present),
+    )

@@ -1,0 +1,62 @@
+"""Decisions as sentences for people."""
+
+from datetime import datetime
+
+from galley.backlog import QueueBacklog
+from galley_operator.autoscaler.memory import Memory
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import Signals
+from galley_operator.fleet.fleet import Phase, Workforce
+
+
+def of_decision(
+    backlog: QueueBacklog,
+    workforce: Workforce,
+    policy: ScalingPolicy,
+    *,
+    desired: int,
+    memory: Memory,
+    leaving: int,
+    now: datetime,
+) -> str:
+    """Return why that many workers are wanted, and what is under way."""
+    parts = [f"{_workers(desired)}: {_work(backlog, policy)}", _bounds(backlog, policy)]
+    if memory.most_needed > desired:
+        seconds = policy.idle_seconds - (now - memory.needs[0][0]).total_seconds()
+        parts.append(f"up to {memory.most_needed} stay for {max(0, seconds):.0f} s more")
+    if leaving:
+        parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
+    starting = sum(worker.phase is Phase.STARTING for worker in workforce.workers)
+    if starting:
+        parts.append(f"{starting} starting")
+    if workforce.problem:
+        parts.append(f"workers do not come up: {workforce.problem}")
+    return "; ".join(parts)
+
+
+def of_holding(signals: Signals, present: int | None) -> str:
+    """Return what is not known and since when; `present` workers are kept (None: not known either)."""
+    assert signals.missing is not None
+    what, unknown = signals.missing
+    who = "as many workers as there are" if present is None else _workers(present)
+    return f"{who}, held: {what} is not known since {unknown.since:%H:%M:%S %Z} ({unknown.why})"
+
+
+def _work(backlog: QueueBacklog, policy: ScalingPolicy) -> str:
+    if not backlog.waiting and not backlog.in_flight:
+        return "nothing waits or runs"
+    tasks = "task" if backlog.waiting + backlog.in_flight == 1 else "tasks"
+    slots = "1 slot" if policy.slots == 1 else f"{policy.slots} slots"
+    return f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks} over {slots} each"
+
+
+def _bounds(backlog: QueueBacklog, policy: ScalingPolicy) -> str:
+    if policy.min_workers == policy.max_workers:
+        return f"always {policy.max_workers}"
+    if policy.workers_for(backlog.waiting + backlog.in_flight) < policy.min_workers:
+        return f"at least {policy.min_workers}"
+    return f"at most {policy.max_workers}"
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number} workers"

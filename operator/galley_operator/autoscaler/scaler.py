@@ -1,0 +1,165 @@
+"""The loop that keeps one queue's workers at the number its work asks for: read, decide, write."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from galley.backlog import Unknown
+from galley.broker.doorbell import Doorbell
+from galley.broker.signals import SignalReader
+from galley.errors import GalleyError
+from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import Signals
+from galley_operator.errors import FleetRefused
+from galley_operator.fleet.fleet import Fleet
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 1.0
+"""Time between two looks when nothing rings; what a removed worker has waited for at least."""
+
+READ_SECONDS: Final = 5.0
+"""How long backlog and workers may take to be read before they count as not known."""
+
+WRITE_SECONDS: Final = 10.0
+"""How long one request to the fleet may take before the sweep goes on without it."""
+
+_SETTLE_SECONDS: Final = (0.0, 0.01, 0.05)
+"""The bell may be heard before the task is counted; so it is looked for so often after a ring."""
+
+Value = TypeVar("Value")
+
+
+class Scaler:
+    """Scales the workers of one queue until it is cancelled.
+
+    Errors of a sweep are logged, and what they concern is not known in that sweep; the next one
+    comes a second later.
+    """
+
+    def __init__(
+        self,
+        reader: SignalReader,
+        bell: Doorbell,
+        fleet: Fleet,
+        policy: ScalingPolicy,
+        *,
+        queue: tuple[str, str],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Args: queue: its namespace and its name; bell: of that queue, open for as long as this runs."""
+        self._reader, self._bell, self._fleet, self._clock = reader, bell, fleet, clock
+        self._namespace, self._queue = queue
+        self._failing: dict[str, datetime] = {}
+        self.policy = policy
+        """May be replaced at any time; the next sweep decides by it."""
+        self.signals: Signals | None = None
+        """What the last decision was made on."""
+        self.last: Decision | None = None
+        """The last decision."""
+
+    async def run(self) -> None:
+        """Sweep once a second, and at once when the doorbell rings."""
+        loop = asyncio.get_running_loop()
+        while True:
+            next_sweep = loop.time() + SWEEP_SECONDS
+            # Armed before the look, so that what comes during the look is heard.
+            await self._arm()
+            await self.sweep()
+            if await self._bell.wait(max(0.0, next_sweep - loop.time())):
+                await self._answer_bell()
+                # Rings once a sweep: a flood of tasks is no flood of sweeps.
+                await asyncio.sleep(max(0.0, next_sweep - loop.time()))
+
+    async def sweep(self, *, rung: bool = False) -> Decision:
+        """Read, decide and write once; returns the decision and keeps it in `last`."""
+        backlog = await self._attempt(
+            "read the backlog",
+            READ_SECONDS,
+            lambda: self._reader.read(self._namespace, self._queue, rung=rung),
+        )
+        workforce = await self._attempt("observe the workers", READ_SECONDS, self._fleet.observe)
+        signals = Signals(backlog, workforce)
+        decision = decide(signals, self.policy, self.last.memory if self.last else None, self._clock())
+        self._tell(decision)
+        self.signals, self.last = signals, decision
+        await self._write(decision)
+        return decision
+
+    async def _answer_bell(self) -> None:
+        for pause in _SETTLE_SECONDS:
+            await asyncio.sleep(pause)
+            await self.sweep(rung=True)
+            if self.signals is not None and self._has_work(self.signals):
+                return
+
+    async def _arm(self) -> None:
+        """Listen for new work where it would change the number of workers, and nowhere else."""
+        if self.signals is None or self._could_grow(self.signals):
+            await self._attempt("arm the doorbell", WRITE_SECONDS, self._bell.arm)
+        else:
+            await self._attempt("disarm the doorbell", WRITE_SECONDS, self._bell.disarm)
+
+    def _could_grow(self, signals: Signals) -> bool:
+        if isinstance(signals.backlog, Unknown) or isinstance(signals.workforce, Unknown):
+            return True
+        workers = signals.workforce.present
+        slots = self.policy.slots * len(workers)
+        tasks = signals.backlog.waiting + signals.backlog.in_flight
+        return len(workers) < self.policy.max_workers and tasks >= slots
+
+    @staticmethod
+    def _has_work(signals: Signals) -> bool:
+        backlog = signals.backlog
+        return not isinstance(backlog, Unknown) and backlog.waiting + backlog.in_flight > 0
+
+    async def _write(self, decision: Decision) -> None:
+        fleet = self._fleet
+        if decision.undrain:
+            await self._attempt("end drains", WRITE_SECONDS, lambda: fleet.drain(decision.undrain, 0))
+        if (number := decision.scale_to) is not None:
+            await self._attempt("scale", WRITE_SECONDS, lambda: fleet.scale(number))
+        if decision.drain:
+            await self._attempt("drain", WRITE_SECONDS, lambda: fleet.drain(decision.drain, DRAIN_SECONDS))
+
+    async def _attempt(
+        self, action: str, seconds: float, call: Callable[[], Awaitable[Value]]
+    ) -> Value | Unknown:
+        """Return what the call returns, or since when and why it is not known."""
+        try:
+            async with asyncio.timeout(seconds):
+                value = await call()
+        except TimeoutError:
+            problem = f"no answer in {seconds:g} s"
+            log.warning("sweep incomplete", extra=self._labels | {"action": action, "error": problem})
+        except FleetRefused as refusal:
+            # A drained worker went back to work between the look and now: the next sweep sees it.
+            problem = str(refusal)
+            log.info("scale-in refused", extra=self._labels | {"error": problem})
+        except GalleyError as error:
+            problem = str(error)
+            log.warning("sweep incomplete", extra=self._labels | {"action": action, "error": problem})
+        except Exception as error:
+            # Whatever it is, other queues and the next sweep must not suffer from it.
+            problem = f"{type(error).__name__}: {error}"
+            log.exception("sweep incomplete", extra=self._labels | {"action": action})
+        else:
+            self._failing.pop(action, None)
+            return value
+        return Unknown(problem, self._failing.setdefault(action, self._clock()))
+
+    def _tell(self, decision: Decision) -> None:
+        """Log what changes, and what was decided for a reason that is new."""
+        if self.last is None or decision.desired != self.last.desired or decision.scale_to is not None:
+            log.info(
+                "workers decided",
+                extra=self._labels
+                | {"desired": decision.desired, "remove": decision.remove, "reason": decision.reason},
+            )
+
+    @property
+    def _labels(self) -> dict[str, object]:
+        return {"namespace": self._namespace, "queue": self._queue}

@@ -1,0 +1,61 @@
+"""How much work a queue has, as far as that is known."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from galley.lanes import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What stands where a figure would, when there is none: it is not 0 and cannot be taken for it."""
+
+    why: str
+    since: datetime
+    """The moment it was last known, or first asked for in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBacklog:
+    """The tasks of one lane, fresh and due ones together."""
+
+    lane: Lane
+    waiting: int
+    """Never started, or given back and not in anybody's hands by now: what a free slot would take."""
+    in_flight: int
+    """In the hands of a worker, or of one that died and whose lease runs on."""
+    oldest_at: datetime | None = None
+    """Since when the oldest of those waiting waits, as of a look a few seconds ago at most; None if
+    nothing waits or that is not known."""
+    stale: Unknown | None = None
+    """Set if the figures are the last known ones and no longer confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueBacklog:
+    """The tasks of one queue, highest lane first."""
+
+    lanes: tuple[LaneBacklog, ...]
+    later: int = 0
+    """Tasks that are not to start yet: scheduled, or waiting for a retry."""
+
+    @property
+    def waiting(self) -> int:
+        """Tasks of all lanes that a free slot would take."""
+        return sum(lane.waiting for lane in self.lanes)
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks of all lanes in the hands of workers."""
+        return sum(lane.in_flight for lane in self.lanes)
+
+    @property
+    def oldest_at(self) -> datetime | None:
+        """Since when the oldest waiting task waits."""
+        return min((lane.oldest_at for lane in self.lanes if lane.oldest_at is not None), default=None)
+
+    @property
+    def stale(self) -> Unknown | None:
+        """What is longest unconfirmed about it, if anything."""
+        gone = [lane.stale for lane in self.lanes if lane.stale is not None]
+        return min(gone, key=lambda unknown: unknown.since, default=None)
