@@ -52,10 +52,13 @@ class SomeRefused(Refused):
 class Client:
     """Submits tasks to the queues of one namespace and finds them again."""
 
-    def __init__(self, broker: Broker, namespace: str = DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self, broker: Broker, namespace: str = DEFAULT_NAMESPACE, patience_seconds: float = 30.0
+    ) -> None:
+        """Args: patience_seconds: how long a submit goes on trying while the broker gives no answer."""
         self.broker = broker
         self.namespace = namespace
-        self._publisher = Publisher(broker)
+        self._publisher = Publisher(broker, patience_seconds)
 
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None

@@ -111,7 +111,7 @@ class LaneNotEnabled(Refused):
     def describe(self, queue: str, lane: str, enabled: tuple[str, ...]) -> str:
         self.queue, self.lane, self.enabled = queue, lane, enabled
         self.hint = f"use one of {', '.join(enabled)}, or add {lane} to spec.lanes of the TaskQueue"
-        return f"queue {queue!r} has no lane {lane!r}"
+        return f"queue {queue!r} has no lane {str(lane)!r}"
 
 
 class QueueFull(Refused):

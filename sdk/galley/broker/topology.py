@@ -24,7 +24,7 @@ SHORTEST_DELAY_SECONDS: Final = 0.25
 DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
 """How long a dead letter is kept to be looked at."""
 
-RECORD_BYTES: Final = 4 * 1024**3
+RECORD_BYTES: Final = 1024**3
 """Disk a namespace's records may take; the oldest go first, since completion must never block."""
 
 _MAX_WAITING: Final = 8192

@@ -1,0 +1,229 @@
+"""The producer's side against a real broker, with no worker about."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from galley import (
+    BrokerUnreachable,
+    Cancelled,
+    Client,
+    InputInvalid,
+    Lane,
+    LaneNotEnabled,
+    Phase,
+    QueueFull,
+    QueueNotFound,
+    ResultTimeout,
+    SomeRefused,
+    TaskCancelled,
+    TaskNotFound,
+    When,
+    call,
+    connect,
+)
+from galley.broker import inspect
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure, remove
+from galley.errors import QueueConflict
+from galley_local.nats_server import NatsServer
+from tests.support.builders import a_queue
+
+
+@pytest.fixture
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+    async with connect(nats_server.url, namespace) as client:
+        await ensure(client.broker, a_queue("images", namespace=namespace, backlog=5))
+        yield client
+
+
+async def test_a_task_submitted_while_no_worker_runs_waits(client: Client) -> None:
+    handle = await client.submit(call("images", "resize", path="a.jpg"))
+
+    status = await handle.status()
+
+    assert (status.phase, status.handler, status.attempt) == (Phase.QUEUED, "resize", 0)
+
+
+async def test_waiting_for_a_result_ends_when_the_caller_says(client: Client) -> None:
+    handle = await client.submit(call("images", "resize"))
+
+    with pytest.raises(ResultTimeout, match=rf"task {handle.id} had not ended after 0.1 s"):
+        await handle.result(within=0.1)
+
+
+async def test_an_unknown_queue_is_named(client: Client) -> None:
+    with pytest.raises(QueueNotFound, match="there is no queue 'nowhere'"):
+        await client.submit(call("nowhere", "resize"))
+
+
+async def test_a_lane_the_queue_has_not_is_refused_with_those_it_has(client: Client) -> None:
+    with pytest.raises(LaneNotEnabled, match="no lane 'critical'") as refusal:
+        await client.submit(call("images", "resize"), When(lane=Lane.CRITICAL))
+
+    assert "high, normal, low" in refusal.value.hint
+
+
+async def test_a_full_queue_refuses_the_next_task(client: Client) -> None:
+    await client.submit_many([call("images", "resize", n=n) for n in range(5)])
+
+    with pytest.raises(QueueFull, match="queue 'images' is full"):
+        await client.submit(call("images", "resize"))
+
+
+async def test_of_many_tasks_the_accepted_ones_are_told_from_the_refused(client: Client) -> None:
+    with pytest.raises(SomeRefused, match="3 of 8 tasks were refused") as refusal:
+        await client.submit_many([call("images", "resize", n=n) for n in range(8)])
+
+    assert sorted(refusal.value.handles) == [0, 1, 2, 3, 4]
+    assert {type(error) for error in refusal.value.refused.values()} == {QueueFull}
+
+
+async def test_an_input_too_large_for_a_task_is_refused_before_it_travels() -> None:
+    with pytest.raises(InputInvalid, match="600014 bytes of JSON, the limit is 524288") as refusal:
+        call("images", "resize", blob="x" * 600_003)
+
+    assert "pass its place" in refusal.value.hint
+
+
+async def test_an_input_that_json_cannot_say_is_refused() -> None:
+    with pytest.raises(InputInvalid, match="resize"):
+        call("images", "resize", shape=object())
+
+
+@pytest.mark.parametrize("task_id", ["", "with.dots", "x" * 65, "späti", "a b"])
+async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: Client, task_id: str) -> None:
+    with pytest.raises(InputInvalid):
+        await client.submit(call("images", "resize"), task_id=task_id)
+
+
+async def test_the_same_id_twice_is_one_task(client: Client, namespace: str) -> None:
+    first = await client.submit(call("images", "resize", n=1), task_id="holiday-1")
+    second = await client.submit(call("images", "resize", n=2), When(lane=Lane.HIGH), task_id="holiday-1")
+
+    assert second.id == first.id
+    assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
+
+
+async def test_a_task_for_later_is_scheduled_until_it_is_due(client: Client) -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    handle = await client.submit(call("images", "resize"), When(not_before=at))
+
+    status = await handle.status()
+
+    assert (status.phase, status.due_at) == (Phase.SCHEDULED, at)
+
+
+async def test_a_waiting_task_is_cancelled(client: Client, namespace: str) -> None:
+    handle = await client.submit(call("images", "resize"))
+
+    assert await handle.cancel() is Cancelled.BEFORE_START
+    assert (await handle.status()).phase is Phase.CANCELLED
+    assert [view.held for view in await inspect.queues(client.broker, namespace)] == [0]
+    with pytest.raises(TaskCancelled, match=handle.id):
+        await handle.result(within=1)
+
+
+async def test_a_scheduled_task_is_cancelled(client: Client, namespace: str) -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    handle = await client.submit(call("images", "resize"), When(not_before=at))
+
+    assert await handle.cancel() is Cancelled.BEFORE_START
+    assert [view.later for view in await inspect.queues(client.broker, namespace)] == [0]
+
+
+async def test_cancelling_twice_is_too_late_the_second_time(client: Client) -> None:
+    handle = await client.submit(call("images", "resize"))
+    await handle.cancel()
+
+    assert await handle.cancel() is Cancelled.TOO_LATE
+
+
+async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: Client) -> None:
+    handle = client.handle("images", "never-seen")
+
+    with pytest.raises(TaskNotFound, match="never-seen"):
+        await handle.cancel()
+    with pytest.raises(TaskNotFound):
+        await handle.status()
+
+
+async def test_all_tasks_of_a_queue_are_listed(client: Client, namespace: str) -> None:
+    later = When(not_before=datetime.now(UTC) + timedelta(hours=1))
+    waiting = await client.submit(call("images", "resize"))
+    scheduled = await client.submit(call("images", "resize"), later)
+    cancelled = await client.submit(call("images", "resize"))
+    await cancelled.cancel()
+
+    found = {
+        status.address.id: status.phase async for status in inspect.tasks(client.broker, namespace, "images")
+    }
+
+    assert found == {
+        waiting.id: Phase.QUEUED,
+        scheduled.id: Phase.SCHEDULED,
+        cancelled.id: Phase.CANCELLED,
+    }
+
+
+async def test_ensuring_a_queue_again_changes_nothing_and_loses_nothing(
+    client: Client, namespace: str
+) -> None:
+    handle = await client.submit(call("images", "resize"))
+
+    for backlog in (5, 50):
+        await ensure(client.broker, a_queue("images", namespace=namespace, backlog=backlog))
+
+    assert (await handle.status()).phase is Phase.QUEUED
+    assert [view.backlog_limit for view in await inspect.queues(client.broker, namespace)] == [50]
+
+
+async def test_a_lane_that_holds_tasks_cannot_be_taken_away(client: Client, namespace: str) -> None:
+    handle = await client.submit(call("images", "resize"), When(lane=Lane.LOW))
+    fewer = a_queue("images", namespace=namespace, lanes=(Lane.NORMAL,))
+
+    with pytest.raises(QueueConflict, match="lane low cannot go while it holds 1 tasks"):
+        await ensure(client.broker, fewer)
+    await handle.cancel()
+    await ensure(client.broker, fewer)
+
+    with pytest.raises(LaneNotEnabled):
+        await client.submit(call("images", "resize"), When(lane=Lane.LOW))
+
+
+async def test_a_queue_of_another_installation_is_left_alone(client: Client, namespace: str) -> None:
+    with pytest.raises(QueueConflict, match="not of installation 'other'"):
+        await ensure(client.broker, a_queue("images", namespace=namespace, install="other"))
+
+
+async def test_a_removed_queue_takes_no_tasks(client: Client, namespace: str) -> None:
+    await remove(client.broker, namespace, "images")
+    await remove(client.broker, namespace, "images")
+
+    with pytest.raises(QueueNotFound):
+        await client.submit(call("images", "resize"))
+
+
+async def test_no_server_is_said_so_within_the_time_given() -> None:
+    with pytest.raises(BrokerUnreachable, match="no answer from NATS at") as error:
+        async with Broker("nats://127.0.0.1:1", name="test", connect_seconds=0.5):
+            pass
+
+    assert "GALLEY_SERVER" in error.value.hint
+
+
+async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_again(
+    own_nats_server: NatsServer, namespace: str
+) -> None:
+    async with connect(own_nats_server.url, namespace) as client:
+        await ensure(client.broker, a_queue("images", namespace=namespace))
+        own_nats_server.kill()
+        with pytest.raises(BrokerUnreachable):
+            await Client(client.broker, namespace, patience_seconds=0.5).submit(
+                call("images", "resize"), task_id="once"
+            )
+        await own_nats_server.start()
+        await client.submit(call("images", "resize"), task_id="once")
+
+        assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
