@@ -1,0 +1,55 @@
+import asyncio
+from itertools import count
+
+import pytest
+
+from tests.support.eventually import eventually
+
+
+async def test_it_returns_the_first_truthy_value_of_a_plain_function() -> None:
+    numbers = count()
+    assert await eventually(lambda: next(numbers), within=1) == 1
+
+
+async def test_it_waits_for_a_coroutine_function() -> None:
+    numbers = count()
+
+    async def third() -> str:
+        return "third" if next(numbers) == 2 else ""
+
+    assert await eventually(third, within=1) == "third"
+
+
+async def test_a_failed_assertion_is_not_yet() -> None:
+    numbers = count()
+
+    def settled() -> bool:
+        assert next(numbers) > 1, "too early"
+        return True
+
+    assert await eventually(settled, within=1)
+
+
+async def test_what_was_seen_last_is_told_when_time_is_up() -> None:
+    def number_of_workers() -> int:
+        return 0
+
+    with pytest.raises(AssertionError, match=r"number_of_workers: not within 0\.02 s; last seen: 0"):
+        await eventually(number_of_workers, within=0.02)
+
+
+async def test_a_condition_that_hangs_is_cut_off() -> None:
+    async def never() -> bool:
+        nobody_sets_this: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        return await nobody_sets_this
+
+    with pytest.raises(AssertionError, match="the condition never returned"):
+        await eventually(never, within=0.02)
+
+
+async def test_other_errors_are_not_waited_out() -> None:
+    def broken() -> bool:
+        raise KeyError("typo")
+
+    with pytest.raises(KeyError, match="typo"):
+        await eventually(broken, within=1)
