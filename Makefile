@@ -1,0 +1,69 @@
+# Each target is one line over a tool that also works alone. `make` lists them.
+# The first that needs it makes .venv from requirements/dev.txt; nothing else has to be set up.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.made
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check check/lint check/format check/types check/layers check/words fix unit integration \
+	bench gen verify lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z\/]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Real work on one machine: 38 declared tasks, workers from zero and back to zero
+	@$(BIN)/galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done --fresh
+
+test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; ends with "N passed, N failed"
+	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- tests
+
+check: check/lint check/format check/types check/layers check/words ## Lint, format, types, layers, words
+
+check/lint: $(STAMP)
+	@$(BIN)/ruff check --quiet .
+
+check/format: $(STAMP)
+	@$(BIN)/ruff format --quiet --check .
+
+check/types: $(STAMP)
+	@$(BIN)/mypy --no-error-summary
+
+check/layers: $(STAMP)
+	@$(BIN)/lint-imports --no-cache
+
+check/words: $(STAMP)
+	@$(BIN)/python -m pytest -q --no-header tests/unit/test_words.py
+
+fix: $(STAMP) ## Repair what ruff can repair, and format
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+unit: $(STAMP) ## Tests of pure parts, in seconds
+	@$(BIN)/python -m pytest -q tests/unit tests/typing
+
+integration: $(STAMP) ## Tests against a real nats-server and real worker processes
+	@$(BIN)/python -m pytest -q tests/facts tests/conformance tests/integration
+
+bench: $(STAMP) ## Measure; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks
+
+gen: $(STAMP) ## Write the generated documents anew
+	@$(BIN)/python -m docs.generate
+
+verify: $(STAMP) ## Fail if a generated document differs from what the code says
+	@$(BIN)/python -m docs.generate --verify
+
+lock: $(STAMP) ## Choose the versions in requirements/dev.txt anew (needs uv)
+	uv pip compile pyproject.toml --extra local --extra worker --group dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate -o requirements/dev.txt
+
+clean: ## Remove what was made here: .venv, caches, data of `galley dev`
+	@rm -rf .venv .galley .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/*/out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Galley needs Python 3.11 or newer; make PYTHON=/path/to/it")'
+	@echo "making .venv (once, and again when requirements change)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
