@@ -141,6 +141,8 @@ def _may_go(worker: WorkerView, memory: Memory) -> bool:
 
 def _to_be_asked(worker: WorkerView, memory: Memory, now: datetime) -> bool:
     """Whether a drain has to be requested: for the first time, again for lack of a word, or renewed."""
+    if worker.phase is Phase.FAILED:
+        return False
     last = memory.asked.get(worker.name)
     if last is None or worker.phase is not Phase.DRAINING:
         return True

@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import pytest
+
+from galley.backlog import QueueBacklog
+from galley_operator.autoscaler.decide import decide
+from galley_operator.autoscaler.memory import Memory
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import Signals
+from galley_operator.fleet.fleet import Workforce
+from tests.unit.galley_operator.autoscaler.queues import (
+    NOON,
+    POLICY,
+    SILENT,
+    a_backlog,
+    a_stale_backlog,
+    asked,
+    needed,
+    seen,
+    workers,
+)
+
+FIXED = replace(POLICY, min_workers=2, max_workers=2, slots=1)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "workforce", "policy", "memory", "said"),
+    [
+        (
+            a_backlog(11, 1), workers("ready:1"), POLICY, needed(0, -99),
+            "3 workers: 11 waiting + 1 running tasks over 4 slots each; at most 4",
+        ),
+        (
+            a_backlog(1), workers(), POLICY, needed(0, -99),
+            "1 worker: 1 waiting + 0 running task over 4 slots each; at most 4",
+        ),
+        (a_backlog(), workers(), POLICY, needed(0, -99), "0 workers: nothing waits or runs; at most 4"),
+        (
+            a_backlog(), workers("start"), replace(POLICY, min_workers=1), needed(0, -99),
+            "1 worker: nothing waits or runs; at least 1; 1 starting",
+        ),
+        (
+            a_backlog(3, 2), workers("ready:1", "ready:1"), FIXED, needed(0, -99),
+            "2 workers: 3 waiting + 2 running tasks over 1 slot each; always 2",
+        ),
+        (
+            a_backlog(0, 1), workers("ready:1", "ready"), POLICY, needed(2, -18),
+            "1 worker: 0 waiting + 1 running task over 4 slots each; at most 4; up to 2 stay for 12 s more",
+        ),
+        (
+            a_backlog(0, 2), workers("ready:1", "drain:1"), POLICY, asked(needed(0, -99), w2=-1),
+            "1 worker: 0 waiting + 2 running tasks over 4 slots each; at most 4; 1 more drains",
+        ),
+        (
+            a_backlog(1), workers("fail", problem="module thumbs does not import: No module named 'PIL'"),
+            POLICY, needed(0, -99),
+            ("1 worker: 1 waiting + 0 running task over 4 slots each; at most 4; workers do not come up: "
+            "module thumbs does not import: No module named 'PIL'"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_decision_says_why(
+    backlog: QueueBacklog, workforce: Workforce, policy: ScalingPolicy, memory: Memory, said: str
+) -> None:
+    assert decide(seen(backlog, workforce), policy, memory, NOON).reason == said
+
+
+@pytest.mark.parametrize(
+    ("signals", "said"),
+    [
+        (
+            seen(SILENT, workers("ready", "ready")),
+            "2 workers, held: the backlog is not known since 12:00:00 UTC (no answer in 1 s)",
+        ),
+        (
+            seen(a_stale_backlog(), workers("ready")),
+            "1 worker, held: the backlog of lane normal is not known since 12:00:00 UTC (no answer in 1 s)",
+        ),
+        (
+            seen(a_backlog(5), SILENT),
+            (
+                "as many workers as there are, held: the state of the workers is not known since 12:00:00 UTC "
+                "(no answer in 1 s)"
+            ),
+        ),
+    ],
+)
+def test_holding_says_what_is_not_known_and_since_when(signals: Signals, said: str) -> None:
+    assert decide(signals, POLICY, None, NOON).reason == said
