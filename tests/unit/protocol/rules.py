@@ -1,0 +1,84 @@
+"""The rules of the attempt protocol, each of which can be taken out of the model alone."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Rule(StrEnum):
+    """One rule; `WHY` has the sentence for it."""
+
+    SLOW_WHEN_REDELIVERED = "slow path on redelivery"
+    SLOW_WHEN_FLAGGED = "slow path on flag r"
+    SLOW_FROM_LATER = "slow path from the later stream"
+    CLAIM_NAMES_MESSAGE = "the claim names the message"
+    REPUBLISH_FLAGGED = "re-publishes carry the flag"
+    WILDCARD_EXPECTED = "flagged publishes expect no message of the task in any lane"
+    RETRY_RECORD_FIRST = "the retry record before the schedule"
+    SCHEDULE_FENCED = "the schedule carries the fence"
+    STORE_BEFORE_ACK = "store done before the ack"
+    DONE_BY_CAS = "done only by compare-and-set"
+    HAND_BACK_IN_RECORD = "hand-back rewrites the record before the nak"
+    DROP_WHEN_RETRY_LOSES = "no ack when the retry record loses to one that is not done"
+    REPUBLISH_SCHEDULE = "publish the schedule again when the record says retry"
+    CANCEL_DECIDES_FIRST = "cancel decides in the record before it purges"
+    REMEMBER_CANCELLED = "workers remember what was cancelled"
+    SELF_FENCE = "a worker that cannot renew drops its attempt before the lease ends"
+    READ_UP_TO_REFUSED = "read the record until it is as new as the refusal"
+    RECORD_OUTLIVES_COPIES = "the record of an ended task outlives every copy of its message"
+    DEAD_LETTER_FIRST = "the dead letter before the record"
+    DEAD_LETTER_REPAIRED = "whoever finds a record that says dead writes the dead letter before it acks"
+    ANY_LATER_RETRY = "publish the schedule again for every later attempt, not only the next"
+    SLOW_BELOW_WATERMARK = "slow path for what was in the stream before this connection"
+    OWN_CLAIM_IS_NO_CRASH = "a run record this very delivery wrote is no crash"
+
+
+WHY: Final[dict[Rule, str]] = {
+    Rule.SLOW_WHEN_REDELIVERED: "The delivery before may have stored its outcome and died before the ack.",
+    Rule.SLOW_WHEN_FLAGGED: "The first copy may have run and gone; the broker has forgotten it.",
+    Rule.SLOW_FROM_LATER: "A schedule can fire twice, and its first submit can be repeated once it fired.",
+    Rule.CLAIM_NAMES_MESSAGE: "Without a name two copies of an attempt both read the claim as their own.",
+    Rule.REPUBLISH_FLAGGED: "Only the producer knows that a message may be a repetition.",
+    Rule.WILDCARD_EXPECTED: "A first copy on the fast path has no record to stop one in another lane.",
+    Rule.RETRY_RECORD_FIRST: "A due message must find the record that announced it, none behind it.",
+    Rule.SCHEDULE_FENCED: "Saves a due message a refused write and a read; no more.",
+    Rule.STORE_BEFORE_ACK: "A worker that dies between the two must leave the message, not the hole.",
+    Rule.DONE_BY_CAS: "A late worker must not replace an outcome somebody has read.",
+    Rule.HAND_BACK_IN_RECORD: "A run record nobody marked is what a crash looks like.",
+    Rule.DROP_WHEN_RETRY_LOSES: "It may be its own write, the answer lost; the schedule is still to come.",
+    Rule.REPUBLISH_SCHEDULE: "Record and schedule are two writes, and a worker can die between them.",
+    Rule.CANCEL_DECIDES_FIRST: "A canceller that dies after the purge leaves neither message nor outcome.",
+    Rule.REMEMBER_CANCELLED: "A message can be in a worker's hands, not started, when the purge happens.",
+    Rule.SELF_FENCE: "The lease is the only thing that keeps the next worker away from a running handler.",
+    Rule.READ_UP_TO_REFUSED: "An older version may name another message, and the only copy left is acked.",
+    Rule.RECORD_OUTLIVES_COPIES: "To a later copy an expired record is a task nobody ran.",
+    Rule.DEAD_LETTER_FIRST: "A crash between the two must not leave a dead task without its letter.",
+    Rule.DEAD_LETTER_REPAIRED: "With the record first, only the message still knows that a letter is owed.",
+    Rule.ANY_LATER_RETRY: "A late schedule can replace that of a later attempt, and is then all there is.",
+    Rule.SLOW_BELOW_WATERMARK: "A broker that was killed forgets deliveries, and counts from one again.",
+    Rule.OWN_CLAIM_IS_NO_CRASH: "When the answer to a claim is lost, its repetition finds its own record.",
+}
+
+AMENDMENTS: Final = frozenset(
+    {Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH}
+)
+"""What exploring the protocol as it was first written added."""
+
+AS_FIRST_WRITTEN: Final = frozenset(Rule) - AMENDMENTS
+PROTOCOL: Final = frozenset(Rule) - {Rule.DEAD_LETTER_FIRST}
+"""The rules in force; the repaired dead letter takes the place of the dead letter first."""
+
+
+class Flaw(StrEnum):
+    """A bad state, or a part of the graph that is bad as a whole."""
+
+    RUNS_AFTER_DONE = "a task that has ended runs again"
+    TWO_AT_ONCE = "two runs of the task at once"
+    TWO_OUTCOMES = "two outcomes"
+    FORKED = "the retry chain forked"
+    BURNED = "a crash was counted where none happened"
+    RUNS_AFTER_CANCEL = "a cancelled task starts after cancel answered"
+    GHOST_LETTER = "a dead letter of a task that is not dead"
+    LETTER_LOST = "dead without a dead letter, and nobody left to write it"
+    LOST = "the task is lost: nothing left that will end it"
+    UNFORESEEN = "a message meets a record of an earlier attempt, for which the protocol has no rule"
+    LIVELOCK = "without any fault the same states can come round for ever, though everybody gets his turn"
