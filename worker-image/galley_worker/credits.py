@@ -1,7 +1,8 @@
 """Which lane is served next: the highest, but with a guaranteed share for those below.
 
 Every start adds each waiting lane's share to its credit; the lowest lane with a whole credit goes
-first. A waiting lane thus starts within `ceil(1 / share)` starts of a worker, and no clock is involved.
+first. Where two lanes would come up at the same start, the lower one goes a start earlier, so that neither
+is late: a waiting lane starts within `ceil(1 / share)` starts of a worker, and no clock is involved.
 """
 
 from collections.abc import Collection, Iterable
@@ -49,13 +50,22 @@ class LaneCredits:
         self._credits[lane] = 0
 
     def _next(self, credit: dict[Lane, int], waiting: Collection[Lane]) -> Lane | None:
-        for lane in reversed(self.lanes):
-            if lane in waiting and credit[lane] + self._shares[lane] >= _WHOLE:
-                return lane
+        if due := self._due(credit, waiting, 1):
+            return due[0]
+        if len(soon := self._due(credit, waiting, 2)) > 1:
+            return soon[0]
         return next((lane for lane in self.lanes if lane in waiting), None)
+
+    def _due(self, credit: dict[Lane, int], waiting: Collection[Lane], starts: int) -> list[Lane]:
+        """Return the lanes that will have a whole credit so many starts from here, lowest first."""
+        return [
+            lane
+            for lane in reversed(self.lanes)
+            if lane in waiting and credit[lane] + starts * self._shares[lane] >= _WHOLE
+        ]
 
     def _account(self, credit: dict[Lane, int], started: Lane, waiting: Collection[Lane]) -> None:
         for lane in self.lanes:
-            if lane in waiting:
-                credit[lane] += self._shares[lane]
+            # Only waiting earns credit: what a lane saved up while empty would starve those above it.
+            credit[lane] = credit[lane] + self._shares[lane] if lane in waiting else 0
         credit[started] = max(0, credit[started] - _WHOLE)
