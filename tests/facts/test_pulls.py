@@ -121,6 +121,12 @@ async def test_a_pull_whose_asker_is_gone_takes_no_task(
     """A worker that dies with a parked pull costs the next task nothing, not even a lease."""
     async with await JetStream.connect(nats_server.url) as doomed:
         await doomed.pull(work, expires=30_000_000_000)
+
+    async def noticed() -> bool:
+        info = await jetstream.consumer(work)
+        return bool(info["num_waiting"] == 0)
+
+    await eventually(noticed, within=2)
     await submit(jetstream, queue)
     assert delivered(await jetstream.next(work)) == 1
 
