@@ -28,6 +28,7 @@ class Exploration:
 
     states: int = 0
     steps: int = 0
+    outcomes: frozenset[str] = frozenset()
     findings: dict[Flaw, Finding] = field(default_factory=dict)
     """The first, so the shortest, of each kind."""
 
@@ -56,6 +57,7 @@ def explore(
         graph.find_dead_ends()
         graph.find_livelock()
     graph.seen.states = len(graph.states)
+    graph.seen.outcomes = frozenset(state.ended for state in graph.states if state.ended)
     return graph.seen
 
 

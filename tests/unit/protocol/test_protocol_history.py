@@ -44,8 +44,8 @@ FAST: list[Event] = [Published(at=0), started(1), ended(2), done(3, 1), Acked(at
 
 RETRIED: list[Event] = [
     started(1), ended(2, ending="raised"), retry(3, 1), Acked(at=4, stream=WORK, sequence=1),
-    run(5, 2, attempt=2, claim=(LATER, 7)), started(6, stream=LATER, sequence=7, attempt=2), ended(7, attempt=2),
-    done(8, 3, attempt=2), Acked(at=9, stream=LATER, sequence=7),
+    run(5, 2, attempt=2, claim=(LATER, 7)), started(6, stream=LATER, sequence=7, attempt=2),
+    ended(7, attempt=2), done(8, 3, attempt=2), Acked(at=9, stream=LATER, sequence=7),
 ]  # fmt: skip
 
 KILLED: list[Event] = [
@@ -112,11 +112,14 @@ def test_a_task_that_is_still_on_its_way_needs_no_end_yet() -> None:
 
 
 def test_a_killed_broker_excuses_every_overlap() -> None:
-    events = [LeaseLost(at=2, worker="*"), *(event for event in KILLED if not isinstance(event, LeaseLost))]
+    events: list[Event] = [
+        LeaseLost(at=2, worker="*"),
+        *(event for event in KILLED if not isinstance(event, LeaseLost)),
+    ]
     assert history_allowed(events) is None
 
 
 def test_clocks_that_differ_a_little_are_allowed_for() -> None:
-    events = [started(1, delivered=2), run(1.004, 1), ended(2), done(3, 2)]
+    events: list[Event] = [started(1, delivered=2), run(1.004, 1), ended(2), done(3, 2)]
     assert history_allowed(events) is not None
     assert history_allowed(events, skew=0.01) is None

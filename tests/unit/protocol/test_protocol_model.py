@@ -60,7 +60,9 @@ def test_every_rule_says_why_and_what_it_prevents() -> None:
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
 def test_with_all_rules_no_bad_state_is_reached(scenario: Scenario) -> None:
-    assert not explored(scenario).findings
+    seen = explored(scenario)
+    assert not seen.findings
+    assert seen.outcomes == {"ok", "dead"} | ({"cancelled"} if scenario.budget.cancels else set())
 
 
 def test_a_killed_broker_makes_runs_overlap_and_does_nothing_worse() -> None:
