@@ -11,7 +11,6 @@ from typing import Final
 
 from galley.broker.connection import Broker
 from galley.broker.pull import RENEW
-from galley.broker.topology import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class LeaseKeeper:
     """Renews the leases of a worker."""
 
     def __init__(
-        self, broker: Broker, clock: Callable[[], float], lease_seconds: float = LEASE_SECONDS
+        self, broker: Broker, clock: Callable[[], float], lease_seconds: float
     ) -> None:
         self._broker = broker
         self._clock = clock

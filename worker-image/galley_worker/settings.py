@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from galley.broker.connection import DEFAULT_SERVER
+from galley.broker.topology import LEASE_SECONDS
 from galley.errors import ManifestInvalid
 from galley.resources import TaskQueue
 from galley.resources.manifest import read_manifests
@@ -36,6 +37,8 @@ class WorkerSettings(BaseModel):
     """Address that port is bound to."""
     live_seconds: float = Field(60.0, gt=0)
     """Seconds without a word from the broker after which a worker with a free slot counts as dead."""
+    lease_seconds: float = Field(LEASE_SECONDS, ge=1, le=300)
+    """Seconds the broker waits for a sign of life of an attempt; must be what the queue's consumers have."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least level that is logged."""
 

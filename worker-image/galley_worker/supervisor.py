@@ -23,7 +23,6 @@ from galley.broker.control import (
     send_heartbeat,
 )
 from galley.broker.layout import layout_of
-from galley.broker.topology import LEASE_SECONDS
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.health import HealthPages
@@ -46,13 +45,10 @@ _HAND_BACK_SECONDS: Final = 10.0
 class Supervisor:
     """One worker process."""
 
-    def __init__(
-        self, settings: WorkerSettings, queue: TaskQueue, lease_seconds: float = LEASE_SECONDS
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, queue: TaskQueue) -> None:
         self._settings = settings
         self._queue = queue
         self._layout = layout_of(queue, "")
-        self._lease_seconds = lease_seconds
         self._grace_seconds = float(queue.spec.worker.grace_period_seconds)
         self._broker: Broker | None = None
         self._runners: Runners | None = None
@@ -96,7 +92,7 @@ class Supervisor:
                 )
             )
             self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))
-            leases = LeaseKeeper(broker, time.monotonic, self._lease_seconds)
+            leases = LeaseKeeper(broker, time.monotonic, self._settings.lease_seconds)
             measures = Measures(namespace, name, lambda: runners.capacity, lambda: len(self._tasks))
             self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
             await parts.enter_async_context(self._health(measures))

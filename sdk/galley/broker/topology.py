@@ -57,6 +57,8 @@ class QueueLayout:
     """Most tasks all workers may hold per lane: a fuse, not the limit."""
     install: str
     """Which installation of Galley owns the streams."""
+    lease_seconds: float = LEASE_SECONDS
+    """How long the broker waits for a sign of life; workers have to be told the same."""
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -121,6 +123,21 @@ def record_subject(address: TaskAddress) -> str:
 def done_subject(address: TaskAddress) -> str:
     """Return where waiters hear that the record of a task changed."""
     return f"galley.done.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
+
+
+def changes_in(namespace: str) -> str:
+    """Return the pattern of all news about records of a namespace."""
+    return f"galley.done.{namespace}.>"
+
+
+def ready_of_lane(namespace: str, queue: str, lane: Lane) -> str:
+    """Return the pattern of a lane's ready tasks."""
+    return f"galley.task.{namespace}.{queue}.{lane}.>"
+
+
+def later_of_lane(namespace: str, queue: str, lane: Lane) -> str:
+    """Return the pattern of a lane's tasks that are scheduled, wait for a retry, or are due."""
+    return f"galley.*.{namespace}.{queue}.{lane}.>"
 
 
 def dead_subject(address: TaskAddress) -> str:
@@ -260,7 +277,7 @@ def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, A
                     "name": lane.value,
                     "filter_subject": f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>",
                     "ack_policy": "explicit",
-                    "ack_wait": int(LEASE_SECONDS * 1_000_000_000),
+                    "ack_wait": int(layout.lease_seconds * 1_000_000_000),
                     "max_deliver": -1,
                     "max_waiting": _MAX_WAITING,
                     "max_ack_pending": layout.in_flight,

@@ -1,0 +1,94 @@
+"""A worker that is told to end takes nothing new, finishes what it can, and hands back the rest for free."""
+
+import signal
+from functools import partial
+from pathlib import Path
+
+from galley import Client, Handle, Phase, call
+from galley.broker.control import Request, Verb, ask_workers
+from galley.resources import TaskQueue
+from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.eventually import eventually
+
+
+async def runs_on(handle: Handle[object], worker: str) -> bool:
+    status = await handle.status()
+    return status.phase is Phase.RUNNING and status.worker == worker
+
+
+async def test_a_short_attempt_ends_during_the_drain(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    (worker,) = await start(drills)
+    handle = await client.submit(call("drills", "hold", word="short", seconds=1))
+    await eventually(partial(runs_on, handle, "w1"), within=20)
+
+    assert worker.end() == 0
+    assert await handle.result(within=1) == "short"
+
+
+async def test_a_long_attempt_is_handed_back_at_once_and_costs_no_attempt(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    first, second = await start(drills, ("w1", "w2"))
+    second.send(signal.SIGSTOP)
+    handle = await client.submit(call("drills", "aecho", value="long", seconds=4))
+    await eventually(partial(runs_on, handle, "w1"), within=20)
+    second.send(signal.SIGCONT)
+
+    assert first.end() == 0
+
+    await eventually(partial(runs_on, handle, "w2"), within=5)
+    assert await handle.result(within=20) == "long"
+    status = await handle.status()
+    assert (status.attempt, status.history.errors, status.history.crashes) == (1, 0, 0)
+
+
+async def test_waiting_tasks_stay_for_the_next_worker(
+    client: Client, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    (worker,) = await start(drills)
+    handles = await client.submit_many([call("drills", "hold", word=f"{n}", seconds=0.2) for n in range(40)])
+    await eventually(lambda: (tmp_path / "drills.log").exists(), within=20)
+
+    assert worker.end() == 0
+    await start(drills, ("w2",))
+
+    assert sorted([int(await handle.result(within=30)) for handle in handles]) == list(range(40))
+    begun = [
+        line.split()[2] for line in (tmp_path / "drills.log").read_text().splitlines() if "begin" in line
+    ]
+    assert sorted(begun, key=int) == [str(n) for n in range(40)], "no task began twice"
+
+
+async def test_a_drain_is_a_lease_that_ends_by_itself(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    await start(drills)
+    await (await client.submit(call("drills", "echo"))).result(within=20)
+
+    answer = await ask_workers(
+        client.broker, client.namespace, "drills", Verb.DRAIN, Request(workers=("w1",), seconds=2)
+    )
+    assert answer is not None
+    assert answer.worker == "w1"
+    handle = await client.submit(call("drills", "echo", value=1))
+    assert (await handle.status()).phase is Phase.QUEUED
+    assert await handle.result(within=20) == 1
+    status = await handle.status()
+    assert status.started_at is not None
+    assert status.submitted_at is not None
+    assert (status.started_at - status.submitted_at).total_seconds() > 1
+
+
+async def test_a_second_signal_hands_back_at_once(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    (worker,) = await start(drills)
+    handle = await client.submit(call("drills", "aecho", value="x", seconds=30))
+    await eventually(partial(runs_on, handle, "w1"), within=20)
+
+    worker.send(signal.SIGTERM)
+    assert worker.end(within=1.5) == 0
+
+    assert (await handle.status()).phase is Phase.QUEUED

@@ -1,0 +1,118 @@
+"""Workers killed and frozen, brokers killed and frozen: every task has one outcome."""
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from galley import Client, Handle, Phase, TaskFailed, call, connect
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from galley.resources import TaskQueue
+from galley_local.nats_server import NatsServer
+from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.eventually import eventually
+from tests.support.workers import a_task_queue
+
+LEASE = 2.0
+
+
+@pytest.fixture
+async def hasty(client: Client, namespace: str) -> TaskQueue:
+    """A queue whose leases are short, so that a lost worker is noticed within the test."""
+    queue = a_task_queue(namespace, retry={"attempts": 3, "backoffSeconds": 0.1, "crashes": 2})
+    layout = layout_of(queue, "tests")
+    await ensure(client.broker, type(layout)(**{**layout.__dict__, "lease_seconds": LEASE}))
+    return queue
+
+
+async def runs_on(handle: Handle[object], worker: str) -> bool:
+    status = await handle.status()
+    return status.phase is Phase.RUNNING and status.worker == worker
+
+
+async def test_a_killed_worker_s_task_runs_on_another(
+    client: Client, hasty: TaskQueue, start: StartWorkers
+) -> None:
+    first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
+    second.send(signal.SIGSTOP)
+    handle = await client.submit(call("drills", "aecho", value="survives", seconds=1))
+    await eventually(partial(runs_on, handle, "w1"), within=20)
+
+    first.kill()
+    second.send(signal.SIGCONT)
+
+    assert await handle.result(within=20) == "survives"
+    assert (await handle.status()).worker == "w2"
+
+
+async def test_a_long_attempt_keeps_its_lease(
+    client: Client, hasty: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
+    handle = await client.submit(call("drills", "hold", word="long", seconds=3 * LEASE))
+
+    assert await handle.result(within=30) == "long"
+    assert (tmp_path / "drills.log").read_text().count("begin long") == 1
+
+
+async def test_a_worker_frozen_past_its_lease_settles_nothing_that_is_another_s_by_now(
+    client: Client, hasty: TaskQueue, start: StartWorkers
+) -> None:
+    first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
+    second.send(signal.SIGSTOP)
+    handle = await client.submit(call("drills", "aecho", value="once", seconds=2 * LEASE))
+    await eventually(partial(runs_on, handle, "w1"), within=20)
+    second.send(signal.SIGCONT)
+    first.send(signal.SIGSTOP)
+    await eventually(partial(runs_on, handle, "w2"), within=20)
+    first.send(signal.SIGCONT)
+
+    assert await handle.result(within=20) == "once"
+    assert (await handle.status()).worker == "w2"
+    await eventually(lambda: first.logged("attempt dropped") or first.logged("attempt overtaken"), within=10)
+
+
+async def test_a_task_whose_workers_keep_vanishing_is_buried(
+    client: Client, hasty: TaskQueue, start: StartWorkers
+) -> None:
+    handle = await client.submit(call("drills", "aecho", value="poison", seconds=60))
+    for name in ("w1", "w2", "w3"):
+        (worker,) = await start(hasty, (name,), GALLEY_LEASE_SECONDS=str(LEASE))
+        await eventually(partial(runs_on, handle, name), within=20)
+        worker.kill()
+    await start(hasty, ("w4",), GALLEY_LEASE_SECONDS=str(LEASE))
+
+    with pytest.raises(TaskFailed, match="2 crashes") as failed:
+        await handle.result(within=20)
+
+    assert failed.value.why == "KillsItsWorker"
+    # The first was on the fast path, which leaves no record to count by.
+    assert [past.worker for past in (await handle.status()).history.attempts] == ["w2", "w3"]
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_work_goes_on_after_the_broker_was_away(
+    own_nats_server: NatsServer, namespace: str, start: StartWorkers, fault: str
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 2})
+    async with connect(own_nats_server.url, namespace) as client:
+        await ensure(client.broker, layout_of(queue, "tests"))
+        await start(queue, server=own_nats_server.url)
+        before = await client.submit(call("drills", "echo", value="before"))
+        await before.result(within=20)
+        during = await client.submit(call("drills", "aecho", value="during", seconds=1))
+        await eventually(partial(runs_on, during, "w1"), within=20)
+        if fault == "kill":
+            own_nats_server.kill()
+            await own_nats_server.start()
+        else:
+            own_nats_server.freeze()
+            await eventually(lambda: not client.broker.connected, within=30)
+            own_nats_server.thaw()
+        await eventually(lambda: client.broker.connected, within=20)
+        after = await client.submit(call("drills", "echo", value="after"))
+
+        assert await after.result(within=30) == "after"
+        assert await during.result(within=45) == "during"

@@ -1,0 +1,85 @@
+"""Handlers that do, and misdo, whatever a test asks of them."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from galley import task
+
+
+def _note(word: str) -> None:
+    with Path(os.environ["DRILLS_LOG"]).open("a") as log:
+        log.write(f"{time.time_ns()} {word}\n")
+
+
+@task(queue="drills")
+def echo(value: object = None) -> object:
+    """Return the value."""
+    return value
+
+
+@task(queue="drills")
+async def aecho(value: object = None, seconds: float = 0.0) -> object:
+    """Return the value after a while."""
+    await asyncio.sleep(seconds)
+    return value
+
+
+@task(queue="drills")
+def note(word: str) -> str:
+    """Leave a line in the log of the test."""
+    _note(word)
+    return word
+
+
+@task(queue="drills")
+def hold(word: str, seconds: float) -> str:
+    """Note the start, keep the slot for a while, note the end."""
+    _note(f"begin {word}")
+    time.sleep(seconds)  # noqa: TID251 - a handler that blocks is the point
+    _note(f"end {word}")
+    return word
+
+
+@task(queue="drills")
+def fail(message: str = "no luck") -> None:
+    """Raise."""
+    raise ValueError(message)
+
+
+@task(queue="drills")
+def fail_until(path: str, times: int) -> str:
+    """Raise the first `times` times; the count stands in a file."""
+    counter = Path(path)
+    tries = int(counter.read_text()) + 1 if counter.exists() else 1
+    counter.write_text(str(tries))
+    if tries <= times:
+        raise RuntimeError(f"try {tries}")
+    return f"try {tries}"
+
+
+@task(queue="drills")
+def vanish(code: int = 3) -> None:
+    """End the process without a word."""
+    os._exit(code)
+
+
+@task(queue="drills")
+def not_json() -> object:
+    """Return what JSON cannot say."""
+    return object()
+
+
+@task(queue="drills")
+def huge(size: int) -> str:
+    """Return much."""
+    return "x" * size
+
+
+@task(queue="drills")
+def shout(megabytes: int) -> str:
+    """Print much."""
+    for _ in range(megabytes):
+        print("x" * 1_048_575)  # noqa: T201 - the flood a test asked for
+    return "done"

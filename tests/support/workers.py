@@ -1,0 +1,105 @@
+"""Real worker processes for tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from galley.resources import Metadata, TaskQueue, TaskQueueSpec, Worker
+
+HANDLERS: Final = Path(__file__).parent / "handlers"
+"""Folder of the module `drills`, whose handlers misbehave on demand."""
+
+
+def a_task_queue(namespace: str, name: str = "drills", **spec: Any) -> TaskQueue:
+    """Return a TaskQueue that runs the drills; `worker`, `retry` and so on as manifests spell them."""
+    worker = {"modules": ["drills"], **spec.pop("worker", {})}
+    return TaskQueue(
+        metadata=Metadata(name=name, namespace=namespace),
+        spec=TaskQueueSpec.model_validate({"worker": Worker.model_validate(worker), **spec}),
+    )
+
+
+class WorkerProcess:
+    """One `python -m galley_worker`, with its log."""
+
+    def __init__(self, server: str, queue: TaskQueue, folder: Path, name: str, **environment: str) -> None:
+        self.name = name
+        self.log_file = folder / f"{name}.log"
+        manifest = folder / f"{name}.json"
+        manifest.write_text(json.dumps(queue.model_dump(mode="json", by_alias=True)))
+        self._environment = {
+            **os.environ,
+            "GALLEY_SERVER": server,
+            "GALLEY_QUEUE_MANIFEST": str(manifest),
+            "GALLEY_WORKER": name,
+            "GALLEY_IMPORT_PATHS": str(HANDLERS),
+            "DRILLS_LOG": str(folder / "drills.log"),
+            **environment,
+        }
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "galley_worker"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return what it has logged so far."""
+        lines = []
+        for line in self.log_file.read_text(errors="replace").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                lines.append({"event": "not JSON", "line": line})
+        return lines
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of one event."""
+        return [line for line in self.log() if line["event"] == event]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the supervisor."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def restart(self) -> None:
+        """Start it again after its end."""
+        self.process.wait(10)
+        self.process = self._start()
+
+    def end(self, within: float = 20) -> int:
+        """Have it drain and return its exit code."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+@contextmanager
+def workers(
+    server: str, queue: TaskQueue, folder: Path, names: Iterable[str] = ("w1",), **environment: str
+) -> Iterator[list[WorkerProcess]]:
+    """Run workers for as long as the block; what is left of them is killed."""
+    running = [WorkerProcess(server, queue, folder, name, **environment) for name in names]
+    try:
+        yield running
+    finally:
+        for worker in running:
+            worker.kill()
