@@ -46,6 +46,11 @@ class Pull:
         self.heartbeats = 0
         self.headers: dict[str, str] = {}
 
+    @property
+    def answered(self) -> bool:
+        """Whether something came that nobody has looked at."""
+        return self._subscription.pending_msgs > 0
+
     async def ended(self, within: float = ANSWER_SECONDS) -> Pulled:
         """Return what came until the pull was filled or the server ended it."""
         messages: list[Msg] = []
