@@ -88,13 +88,18 @@ async def test_a_parked_pull_ends_with_409_when_its_stream_is_deleted(
     assert await parked.ended() == ([], "409", "Consumer Deleted")
 
 
-async def test_a_parked_pull_ends_with_409_when_its_server_stops(own_nats_server: NatsServer) -> None:
+async def test_a_parked_pull_ends_with_its_connection_when_its_server_stops(
+    own_nats_server: NatsServer,
+) -> None:
+    """Mostly a 409 comes first, and about one time in fifty nothing but the end of the connection."""
     layout = a_queue()
     async with await JetStream.connect(own_nats_server.url) as jetstream:
         await jetstream.create_queue(layout)
         parked = await jetstream.pull(topology.work_stream(layout.namespace, layout.queue))
         await own_nats_server.stop()
-        assert await parked.ended() == ([], "409", "Server Shutdown")
+        await eventually(lambda: not jetstream.client.is_connected, within=2)
+        if parked.answered:
+            assert await parked.ended() == ([], "409", "Server Shutdown")
 
 
 async def test_a_pull_from_a_consumer_that_does_not_exist_gets_no_responders(
