@@ -1,0 +1,117 @@
+"""What both sides are measured on: one nats-server, the same streams for each, emptied before each run."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.handlers import benchmark_handlers
+from benchmarks.plan import Plan
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure, stream_info
+from galley.broker.layout import layout_of
+from galley.broker.records import Records
+from galley.broker.topology import records_stream, work_stream
+from galley.record import Outcome
+from galley.resources import TaskQueue
+from galley_local.nats_server import NatsServer
+
+NAMESPACE: Final = "bench"
+GALLEY_QUEUE: Final = benchmark_handlers.QUEUE
+RAW_QUEUE: Final = "bench-raw"
+
+_LOOK_AGAIN_SECONDS: Final = 0.05
+_DONE_SECONDS: Final = 120.0
+
+
+class NotDone(Exception):
+    """Tasks were not done, or not done well; the figures would mean nothing."""
+
+
+def queue_of(name: str, plan: Plan) -> TaskQueue:
+    """Return a queue with the defaults of a TaskQueue, but for slots and room."""
+    worker = {"modules": ["benchmark_handlers"], "concurrency": plan.concurrency}
+    return TaskQueue.model_validate(
+        {
+            "apiVersion": "galley.dev/v1alpha1",
+            "kind": "TaskQueue",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"worker": worker, "scaling": {"maxWorkers": 1}, "retention": {"resultsSeconds": 3600}},
+        }
+    )
+
+
+class Stage:
+    """The server and its two queues."""
+
+    def __init__(self, server: NatsServer, broker: Broker) -> None:
+        self.server = server
+        self.broker = broker
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.server.url
+
+    async def clear(self) -> None:
+        """Forget all tasks and records."""
+        work = [work_stream(NAMESPACE, queue) for queue in (GALLEY_QUEUE, RAW_QUEUE)]
+        for stream in (*work, records_stream(NAMESPACE)):
+            await self.broker.api(f"purge {stream}", f"STREAM.PURGE.{stream}")
+
+    async def wait_until_done(self, queue: str, count: int) -> float:
+        """Wait until `count` tasks are done and taken off their stream; returns when the last one was done.
+
+        The time is the server's for the last record, as seconds since the epoch, so that looking seldom
+        costs neither precision nor CPU.
+
+        Raises:
+            NotDone: it took minutes.
+        """
+        give_up = time.monotonic() + _DONE_SECONDS
+        while True:
+            records = await self._state(records_stream(NAMESPACE))
+            left = await self._state(work_stream(NAMESPACE, queue))
+            if records["messages"] >= count and not left["messages"]:
+                return datetime.fromisoformat(records["last_ts"]).timestamp()
+            if time.monotonic() > give_up:
+                raise NotDone(f"{records['messages']} of {count} tasks of {queue} in {_DONE_SECONDS:g} s")
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def results(self, queue: str) -> list[Any]:
+        """Return what the handlers returned.
+
+        Raises:
+            NotDone: a task failed.
+        """
+        found = []
+        async for address, stored in Records(self.broker).all_of(NAMESPACE, queue):
+            if stored.record.outcome is not Outcome.SUCCEEDED:
+                raise NotDone(f"task {address}: {stored.record.failure}")
+            found.append(msgspec.json.decode(stored.record.result))
+        return found
+
+    async def _state(self, stream: str) -> dict[str, Any]:
+        info = await stream_info(self.broker, stream)
+        assert info is not None, stream
+        state: dict[str, Any] = info["state"]
+        return state
+
+
+@asynccontextmanager
+async def staged(folder: Path, plan: Plan) -> AsyncIterator[Stage]:
+    """Run a nats-server with its data in `folder`, and make the queues."""
+    async with NatsServer(folder) as server, Broker(server.url, name="galley benchmarks") as broker:
+        for name in (GALLEY_QUEUE, RAW_QUEUE):
+            await ensure(broker, layout_of(queue_of(name, plan), "benchmarks"))
+        yield Stage(server, broker)
+
+
+def now() -> float:
+    """Return the present time as the server's records have it."""
+    return datetime.now(UTC).timestamp()

@@ -1,0 +1,71 @@
+"""Tasks a second: submitting many, and draining a backlog, with the CPU time of each process."""
+
+from benchmarks.comparison import Comparison, Run
+from benchmarks.plan import Plan
+from benchmarks.processor_time import Roles, by_role
+from benchmarks.sides import GalleySide, RawSide, Side
+from benchmarks.stage import Stage
+
+
+class Throughput:
+    """Measures both sides in turns."""
+
+    def __init__(self, stage: Stage, plan: Plan) -> None:
+        self._stage = stage
+        self._plan = plan
+
+    async def warm_up(self, sides: tuple[Side, ...]) -> None:
+        """Have each process do all it is measured at, so that nothing is measured for the first time."""
+        for side in sides:
+            for handler in ("noop", "anoop"):
+                await self._drain(side, self._plan.warm_tasks, handler)
+
+    async def submit(self, galley: GalleySide, raw: RawSide) -> Comparison:
+        """Compare how fast many tasks are submitted, until the last acknowledgement."""
+        comparison = Comparison("submit", "tasks/s")
+        await galley.pause()
+        for _ in range(self._plan.runs):
+            comparison.galley.append(await self._submit(galley))
+            comparison.raw.append(await self._submit(raw))
+        return comparison
+
+    async def drain(self, galley: GalleySide, raw: RawSide) -> dict[str, Comparison]:
+        """Compare how fast a backlog of no-ops is done, plain and async, each against a raw run beside it."""
+        plain = Comparison("no-op, plain function", "tasks/s")
+        concurrent = Comparison("no-op, async function", "tasks/s")
+        for _ in range(self._plan.runs):
+            plain.galley.append(await self._drain(galley, self._plan.tasks, "noop"))
+            between = await self._drain(raw, self._plan.tasks, "noop")
+            concurrent.galley.append(await self._drain(galley, self._plan.tasks, "anoop"))
+            plain.raw.append(between)
+            concurrent.raw.append(between)
+        return {"noop": plain, "anoop": concurrent}
+
+    async def _submit(self, side: Side) -> Run:
+        await self._stage.clear()
+        roles: Roles = {"producer": (side.producer.pid,), **self._server()}
+        before = by_role(roles)
+        answer = await side.producer.ask("submit", count=self._plan.tasks)
+        return Run(self._plan.tasks / answer["seconds"], _each(before, by_role(roles), self._plan.tasks))
+
+    async def _drain(self, side: Side, count: int, handler: str) -> Run:
+        await self._stage.clear()
+        await side.pause()
+        await side.producer.ask("submit", count=count, handler=handler)
+        roles: Roles = {**side.worker_roles(), **self._server()}
+        before = by_role(roles)
+        began = await side.resume(count)
+        ended = await self._stage.wait_until_done(side.queue, count)
+        await side.settle()
+        after = by_role({**side.worker_roles(), **self._server()})
+        await side.pause()
+        return Run(count / (ended - began), _each(before, after, count))
+
+    def _server(self) -> Roles:
+        pid = self._stage.server.pid
+        assert pid is not None, "nats-server has ended"
+        return {"nats-server": (pid,)}
+
+
+def _each(before: dict[str, float], after: dict[str, float], count: int) -> dict[str, float]:
+    return {role: (after[role] - before[role]) / count * 1e6 for role in after}
