@@ -1,1 +1,1 @@
-"""placeholder."""
+"""Local mode: the same queues, workers and autoscaler on one machine, with processes for pods."""

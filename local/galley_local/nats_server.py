@@ -1,11 +1,5 @@
 """A nats-server of our own: one process, its data in a folder that outlives it.
 
-It dies with its parent, whatever kills that. The kernel does it (PR_SET_PDEATHSIG), and somebody
-has to ask for it between fork and exec. `preexec_fn` would run Python in a copy of a process that
-may have threads, where any lock can be held for ever; so a fresh interpreter asks (15 ms) and then
-becomes the server. The kernel watches the *thread* that started the server: start it from one that
-lives as long as the server shall.
-
 It runs in a session of its own, so that Ctrl-C in a terminal reaches us alone and we decide when
 the server goes.
 """
@@ -15,10 +9,8 @@ import contextlib
 import fcntl
 import inspect
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +19,7 @@ from typing import IO, Any, Final, Self
 from galley_local.errors import ServerDidNotStart, ServerFolderInUse, ServerPortInUse
 from galley_local.jetstream_probe import jetstream_answers
 from galley_local.nats_binary import nats_server_binary
+from galley_local.orphan_guard import dying_with_us
 
 _MAX_PAYLOAD: Final = 1024 * 1024
 _STOP_SECONDS: Final = 15.0
@@ -35,17 +28,6 @@ _STOP_SECONDS: Final = 15.0
 _LOOK_AGAIN_SECONDS: Final = 0.005
 _LAST_LINES: Final = 12
 _PORT_TAKEN: Final = "address already in use"
-
-_BECOME_SERVER: Final = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-parent, program, *arguments = sys.argv[1:]
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() == int(parent):  # otherwise it died before we asked, and nobody would tell us
-    os.execv(program, [program, *arguments])
-"""
-"""SIGKILL, since a server that is stopped or stuck would not act on anything softer; what it had
-acknowledged is in the page cache and survives."""
 
 
 class NatsServer:
@@ -209,9 +191,9 @@ class NatsServer:
         with self._locked_folder() as lock, self.log_file.open("ab") as log:
             config_file.write_text(json.dumps(self._config(), indent=2) + "\n")
             self._log_start = log.tell()
-            command = [sys.executable, "-I", "-S", "-c", _BECOME_SERVER, str(os.getpid())]
+            # SIGKILL is safe for it: what it had acknowledged is in the page cache and survives.
             process = subprocess.Popen(
-                [*command, str(binary), "--config", str(config_file)],
+                dying_with_us(str(binary), "--config", str(config_file)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

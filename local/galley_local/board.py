@@ -1,0 +1,178 @@
+"""What `galley dev` knows about its tasks, at a cost that does not grow with how many there are."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from galley.address import Kind, TaskAddress
+from galley.broker import inspect
+from galley.broker.connection import Broker
+from galley.broker.news import hearing_changes
+from galley.broker.peek import peek
+from galley.broker.records import Records
+from galley.errors import BrokerError, TaskNotFound
+from galley.lanes import Lane
+from galley.record import Record
+from galley.task_status import Phase, TaskStatus, of_record
+
+_READ_AT_ONCE: Final = 200
+"""Records read a look; of a flood of ended tasks the latest are worth showing."""
+
+_KEPT: Final = 500
+"""Tasks remembered beside the declared ones."""
+
+_PEEKED: Final = 8
+"""Tasks a lane shows that have not ended."""
+
+_LOOK_AGAIN_LOOKS: Final = 8
+"""Every so many looks the declared tasks are read without news, since news can be lost."""
+
+
+class Key(NamedTuple):
+    """A task, whatever its lane."""
+
+    namespace: str
+    queue: str
+    kind: Kind
+    id: str
+
+
+def key_of(address: TaskAddress) -> Key:
+    """Return the task an address leads to."""
+    return Key(address.namespace, address.queue, address.kind, address.id)
+
+
+class TaskBoard:
+    """The declared tasks, all of them, and the latest of the others."""
+
+    def __init__(self, broker: Broker, lanes: dict[tuple[str, str], tuple[Lane, ...]]) -> None:
+        """Args: lanes: of each queue, by its namespace and name."""
+        self._broker, self._lanes = broker, lanes
+        self._records = Records(broker)
+        self._changed: OrderedDict[Key, TaskAddress] = OrderedDict()
+        self._ended: dict[Key, Record] = {}
+        self._latest: OrderedDict[Key, TaskStatus] = OrderedDict()
+        self._running: dict[Key, TaskStatus] = {}
+        self._looks = 0
+        self.declared: dict[Key, TaskAddress] = {}
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Hear which tasks change."""
+        async with AsyncExitStack() as stack:
+            for namespace in {namespace for namespace, _ in self._lanes}:
+                await stack.enter_async_context(hearing_changes(self._broker, namespace, self._note))
+            yield
+
+    def declare(self, address: TaskAddress) -> None:
+        """Follow a task until it has ended."""
+        self.declared[key_of(address)] = address
+        self._note(address)
+
+    def open_tasks(self) -> list[TaskAddress]:
+        """Return the declared tasks that have not ended, as far as is known."""
+        return [address for key, address in self.declared.items() if key not in self._ended]
+
+    def ended(self, address: TaskAddress) -> Record | None:
+        """Return the last record of a declared task, once it has ended."""
+        return self._ended.get(key_of(address))
+
+    def tasks(self) -> list[TaskStatus]:
+        """Return what is known: running and waiting tasks first, then the latest changes."""
+        waiting = sorted(self._running.values(), key=lambda status: status.phase is not Phase.RUNNING)
+        rest = [status for key, status in reversed(self._latest.items()) if key not in self._running]
+        return [*waiting, *rest]
+
+    async def look(self) -> None:
+        """Bring everything up to date; what the broker does not tell now stays as it was."""
+        self._looks += 1
+        if self._looks % _LOOK_AGAIN_LOOKS == 0:
+            for address in self.open_tasks()[:_READ_AT_ONCE]:
+                self._changed.setdefault(key_of(address), address)
+        with contextlib.suppress(BrokerError):
+            await self._read_changed()
+            await self._peek()
+
+    def _note(self, address: TaskAddress) -> None:
+        if (address.namespace, address.queue) not in self._lanes:
+            return
+        key = key_of(address)
+        self._changed[key] = address
+        self._changed.move_to_end(key)
+
+    async def _read_changed(self) -> None:
+        undeclared = [key for key in self._changed if key not in self.declared]
+        for key in undeclared[:-_READ_AT_ONCE]:
+            del self._changed[key]
+        batch = list(self._changed.items())[-2 * _READ_AT_ONCE :]
+        for key, _ in batch:
+            del self._changed[key]
+        try:
+            found = await asyncio.gather(*(self._records.read(address) for _, address in batch))
+        except BrokerError:
+            self._changed = OrderedDict([*batch, *self._changed.items()])
+            raise
+        for (key, address), stored in zip(batch, found, strict=True):
+            if stored is not None:
+                self._take(key, of_record(address, stored.record), stored.record)
+
+    def _take(self, key: Key, status: TaskStatus, record: Record) -> None:
+        self._latest[key] = status
+        self._latest.move_to_end(key)
+        if key in self.declared and record.done:
+            self._ended[key] = record
+        while len(self._latest) > _KEPT:
+            self._latest.popitem(last=False)
+
+    async def _peek(self) -> None:
+        lanes = [(name, lane) for name, lanes in self._lanes.items() for lane in lanes]
+        found = await asyncio.gather(*(peek(self._broker, *name, lane, _PEEKED) for name, lane in lanes))
+        seen = {key_of(status.address): status for statuses in found for status in statuses}
+        for key in seen.keys() & self._latest.keys():
+            # The record knows more of a task that was tried before; one that ended is about to leave.
+            recorded = self._latest[key]
+            if recorded.phase.ended:
+                del seen[key]
+            else:
+                seen[key] = self._joined(seen[key], recorded)
+        unnamed = [status for status in seen.values() if status.phase is Phase.RUNNING and not status.worker]
+        self._running = seen | dict(await self._named(unnamed))
+
+    def _joined(self, seen: TaskStatus, recorded: TaskStatus) -> TaskStatus:
+        if seen.phase is Phase.SCHEDULED and recorded.phase is Phase.RETRYING:
+            return recorded
+        return replace(recorded, phase=seen.phase, failure=None) if seen.phase is Phase.RUNNING else recorded
+
+    async def _named(self, running: Iterable[TaskStatus]) -> list[tuple[Key, TaskStatus]]:
+        """Return running tasks with their workers, asking the workers about those not known yet."""
+        named, asking = [], []
+        for status in running:
+            key = key_of(status.address)
+            before = self._running.get(key)
+            if before is not None and before.worker and before.phase is Phase.RUNNING:
+                named.append((key, before))
+            else:
+                asking.append(status.address)
+        answers = await asyncio.gather(*(self._ask(address) for address in asking))
+        return named + [(key_of(answer.address), answer) for answer in answers if answer is not None]
+
+    async def _ask(self, address: TaskAddress) -> TaskStatus | None:
+        try:
+            return await inspect.status(self._broker, address)
+        except (TaskNotFound, BrokerError):
+            return None
+
+
+def summary_of(record: Record) -> str:
+    """Return what came out of a task, in a line."""
+    if record.failure is not None:
+        return f"{record.failure.reason}: {record.failure.message}"
+    if record.outcome is None or not bytes(record.result) or bytes(record.result) == b"null":
+        return ""
+    return msgspec.json.format(bytes(record.result), indent=-1).decode()

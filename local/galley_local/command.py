@@ -1,0 +1,50 @@
+"""The command line of `galley dev`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Final
+
+from galley.cli.command import Command
+from galley.cli.errors import Misuse
+from galley.cli.terminal import Terminal
+from galley_local.dev import DevOptions, dev
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", type=Path,
+        help="manifests of TaskQueues and Tasks (*.yaml), Python files with @task functions (*.py), or "
+        "folders of manifests",
+    )  # fmt: skip
+    parser.add_argument(
+        "--until-done", action="store_true",
+        help="end when the tasks of the files have ended and the workers are gone; print the results",
+    )  # fmt: skip
+    parser.add_argument("--port", type=_port, help="port of nats-server; a free one by default")
+    parser.add_argument(
+        "--fresh", action="store_true", help="forget the tasks and results of earlier runs in this folder"
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise Misuse(f"{text[:40]!r} is not a port", "give a number from 1 to 65535, or leave --port out")
+    return int(text)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    return await dev(
+        DevOptions(tuple(options.files), options.until_done, options.port, options.fresh), terminal
+    )
+
+
+command: Final = Command(
+    "dev",
+    "Run queues on this machine: a broker, workers that come and go with the work, a live table",
+    _arguments,
+    _run,
+    (
+        "galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done",
+        "galley dev examples/folder --fresh --until-done",
+    ),
+)

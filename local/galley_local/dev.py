@@ -1,0 +1,246 @@
+"""`galley dev`: queues, workers and autoscaler on this machine, from start to drain."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from galley.broker.connection import Broker
+from galley.broker.signals import SignalReader
+from galley.cli.exit_code import ExitCode
+from galley.cli.terminal import Terminal
+from galley.declared import submit_declared
+from galley.errors import GalleyError
+from galley.logs import log_as_json
+from galley.resources import Task
+from galley_local.board import TaskBoard
+from galley_local.display import Display, display_for
+from galley_local.nats_server import NatsServer
+from galley_local.plan import Plan, read_plan
+from galley_local.project import ROOM_NEEDED, Project
+from galley_local.queue_runtime import QueueRuntime, gone
+from galley_local.results import print_moves, print_results
+from galley_local.server_watch import keep_up
+from galley_local.snapshot import Snapshot, of_queue
+
+SHOW_SECONDS: Final = 0.25
+
+_SUBMITTED_AT_ONCE: Final = 64
+
+_STORE_BYTES: Final = 1024**5
+"""Streams reserve room they may never use; what the disk really has is looked at instead."""
+
+
+@dataclass(frozen=True)
+class DevOptions:
+    """What `galley dev` was asked for."""
+
+    files: tuple[Path, ...]
+    until_done: bool = False
+    port: int | None = None
+    fresh: bool = False
+
+
+async def dev(options: DevOptions, terminal: Terminal) -> int:
+    """Run until Ctrl-C, or until the tasks of the files have ended; returns the exit code.
+
+    Raises:
+        GalleyError: if it cannot start, or cannot go on.
+    """
+    plan = await read_plan(options.files, terminal.folder)
+    with Project(terminal.folder) as project:
+        if options.fresh:
+            project.forget()
+        with (project.logs / "dev.log").open("w") as log:
+            log_as_json("INFO", log)
+            return await _serve(options, plan, project, terminal)
+
+
+async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Terminal) -> int:
+    began = terminal.now()
+    async with AsyncExitStack() as parts:
+        server = await parts.enter_async_context(
+            NatsServer(project.nats, port=options.port, max_store_bytes=_STORE_BYTES)
+        )
+        broker = await parts.enter_async_context(Broker(server.url, name="galley dev"))
+        project.announce(server.url, plan.namespace)
+        board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
+        await parts.enter_async_context(board.listening())
+        stop = parts.enter_context(_stopping())
+        with display_for(terminal) as display:
+            run = Run(plan, project, broker, board, display)
+            try:
+                async with asyncio.TaskGroup() as background:
+                    watch = background.create_task(keep_up(server, display.say), name="server watch")
+                    await run.until(stop, done=options.until_done)
+                    watch.cancel()
+            except* GalleyError as errors:
+                raise errors.exceptions[0] from None
+            except* asyncio.CancelledError:
+                if not stop.hurried:
+                    raise
+    if stop.hurried:
+        terminal.say("stopped at once; what was running starts again with the next `galley dev`")
+        return ExitCode.INTERRUPTED
+    if not options.until_done:
+        return ExitCode.DONE
+    if board.open_tasks():
+        terminal.say(
+            f"{len(board.open_tasks())} tasks have not ended; the next `galley dev` goes on with them"
+        )
+        return ExitCode.INTERRUPTED
+    surprises = print_results(terminal, plan.tasks, board)
+    print_moves(terminal, run.runtimes, began)
+    return ExitCode.FAILED if surprises else ExitCode.DONE
+
+
+class Run:
+    """The queues of a plan at work."""
+
+    def __init__(
+        self, plan: Plan, project: Project, broker: Broker, board: TaskBoard, display: Display
+    ) -> None:
+        reader = SignalReader(broker)
+        self.runtimes = [QueueRuntime(broker, reader, queue, project) for queue in plan.queues.values()]
+        self._plan, self._project = plan, project
+        self._broker, self._board, self._display = broker, board, display
+        self._submitted = asyncio.Event()
+        self._all_ended = asyncio.Event()
+        self._draining = False
+
+    async def until(self, stop: "Stop", *, done: bool) -> None:
+        """Work until stopped; with `done`, also until the declared tasks have ended and the workers went."""
+        async with asyncio.TaskGroup() as background:
+            showing = background.create_task(self._show_all_the_time(), name="display")
+            async with AsyncExitStack() as queues:
+                for runtime in self.runtimes:
+                    await queues.enter_async_context(runtime)
+                await self._submit()
+                scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
+                if done:
+                    await stop.or_after(self._all_over())
+                else:
+                    await stop.asked.wait()
+                for task in scaling:
+                    task.cancel()
+                await self._begin_drain()
+            showing.cancel()
+        await self._show()
+
+    async def _submit(self) -> None:
+        """Submit the tasks of the plan; those of an earlier run go on where they were.
+
+        Raises:
+            Refused, BrokerError: if one is not accepted.
+        """
+        room = asyncio.Semaphore(_SUBMITTED_AT_ONCE)
+
+        async def submit(task: Task) -> bool:
+            async with room:
+                submitted = await submit_declared(self._broker, task)
+            self._board.declare(submitted.address)
+            return submitted.created
+
+        created = await asyncio.gather(*(submit(task) for task in self._plan.tasks))
+        self._submitted.set()
+        if new := sum(created):
+            self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")
+        if old := len(created) - new:
+            self._display.say(f"{old} unchanged: known from an earlier run (--fresh forgets those)")
+
+    async def _all_over(self) -> None:
+        await self._all_ended.wait()
+        await gone(self.runtimes)
+
+    async def _begin_drain(self) -> None:
+        """Tell all workers to end, and the person what that waits for."""
+        forces = [(runtime, await runtime.fleet.observe()) for runtime in self.runtimes]
+        busy = [
+            (worker, runtime.grace_seconds)
+            for runtime, force in forces
+            for worker in force.workers
+            if worker.busy
+        ]
+        if busy:
+            who = ", ".join(f"{worker.name} ({worker.busy} running)" for worker, _ in busy)
+            longest = max(seconds for _, seconds in busy)
+            self._display.say(
+                f"draining: {who} may finish within {longest} s, then hand back; Ctrl-C again stops at once"
+            )
+        self._draining = True
+        for runtime in self.runtimes:
+            runtime.fleet.dismiss()
+
+    async def _show_all_the_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        warned = False
+        while True:
+            next_look = loop.time() + SHOW_SECONDS
+            await self._show()
+            if self._project.free_bytes() < ROOM_NEEDED and not warned:
+                warned = True
+                self._display.say("the disk is almost full: tasks will be refused; make room")
+            await asyncio.sleep(max(0.05, next_look - loop.time()))
+
+    async def _show(self) -> None:
+        await self._board.look()
+        if self._submitted.is_set() and not self._board.open_tasks():
+            self._all_ended.set()
+        queues = [await of_queue(runtime) for runtime in self.runtimes]
+        self._display.show(
+            Snapshot(
+                datetime.now(UTC),
+                self._broker.server,
+                tuple(queues),
+                tuple(self._board.tasks()),
+                self._draining,
+            )
+        )
+
+
+class Stop:
+    """What Ctrl-C asks for: to drain; and the second time, to stop at once."""
+
+    def __init__(self, running: asyncio.Task[object]) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = False
+        self._running = running
+
+    def signal(self) -> None:
+        """Take in one Ctrl-C."""
+        if self.asked.is_set() and not self.hurried:
+            self.hurried = True
+            self._running.cancel()
+        self.asked.set()
+
+    async def or_after(self, work: Coroutine[object, object, None]) -> None:
+        """Return when the work is over or a stop is asked for, whatever comes first."""
+        working = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self.asked.wait())
+        try:
+            await asyncio.wait([working, asked], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            working.cancel()
+            asked.cancel()
+
+
+@contextmanager
+def _stopping() -> Iterator[Stop]:
+    """Lend what SIGINT and SIGTERM ask for."""
+    running = asyncio.current_task()
+    assert running is not None
+    stop = Stop(running)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.signal)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,193 @@
+"""Showing what goes on: a live table for people, event lines for everything else."""
+
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from galley.cli.moment import in_words
+from galley.cli.output import styled
+from galley.cli.terminal import Terminal
+from galley.task_status import Phase, TaskStatus
+from galley_local.snapshot import QueueSnapshot, Snapshot
+from galley_operator.fleet.fleet import Phase as WorkerPhase
+
+_LEAST_TASKS: Final = 4
+
+
+class Display(Protocol):
+    """Where a run of `galley dev` is shown. Used as `with`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the present moment."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell something that happened."""
+        ...
+
+
+def display_for(terminal: Terminal) -> Display:
+    """Return the display that suits who reads."""
+    return LiveTable(terminal.console()) if terminal.interactive else EventLines(terminal.result)
+
+
+class LiveTable:
+    """A table that is drawn over itself, with the lines that were said above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the moment."""
+        room = self._console.size.height - 2 * len(snapshot.queues) - len(_lane_rows(snapshot)) - 6
+        self._live.update(drawn(snapshot, max(_LEAST_TASKS, room)), refresh=True)
+
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
+        self._console.print(text, style="dim", soft_wrap=True)
+
+
+def drawn(snapshot: Snapshot, most_tasks: int) -> RenderableType:
+    """Return the moment as tables: queues with their lanes, why so many workers, the latest tasks."""
+    tasks = _table("QUEUE", "TASK", "HANDLER", "LANE", "PHASE", ">TRY", "WORKER", ">WHEN")
+    shown = snapshot.tasks[:most_tasks]
+    for status in shown:
+        tasks.add_row(*_task_cells(status, snapshot))
+    hidden = len(snapshot.tasks) - len(shown)
+    parts: list[RenderableType] = [_queues(snapshot), Text()]
+    parts += [tasks] if shown else [Text("no tasks yet", style="dim")]
+    if hidden:
+        parts.append(Text(f"and {hidden} more: galley get tasks", style="dim"))
+    last = "draining; Ctrl-C again stops at once" if snapshot.draining else "Ctrl-C drains and ends"
+    return Group(*parts, Text(f"{snapshot.server}   {last}", style="dim"))
+
+
+def _queues(snapshot: Snapshot) -> RenderableType:
+    table = _table("QUEUE", "LANE", ">WAITING", ">RUNNING", ">LATER", "WORKERS")
+    for queue in snapshot.queues:
+        for index, lane in enumerate(queue.lanes):
+            first = index == 0
+            table.add_row(
+                Text(queue.name if first else "", style="bold"),
+                lane.lane.value,
+                str(lane.waiting) if lane.waiting else Text("0", style="dim"),
+                str(lane.in_flight) if lane.in_flight else Text("0", style="dim"),
+                str(queue.later) if first else "",
+                workers_in_words(queue) if first else "",
+            )
+    reasons = [
+        Text(f"{queue.name}: {queue.reason}", style="yellow" if queue.problem else "dim", no_wrap=False)
+        for queue in snapshot.queues
+    ]
+    return Group(table, Text(), *reasons)
+
+
+def _lane_rows(snapshot: Snapshot) -> list[object]:
+    return [lane for queue in snapshot.queues for lane in queue.lanes]
+
+
+def workers_in_words(queue: QueueSnapshot) -> str:
+    """Return how many workers there are, and what those do that are not simply ready."""
+    parts = [f"{queue.ready} ready of {queue.wanted} wanted (at most {queue.most})"]
+    others = Counter(worker.phase for worker in queue.workers if worker.phase is not WorkerPhase.READY)
+    parts += [f"{number} {phase}" for phase, number in others.items()]
+    return ", ".join(parts)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(
+            title.removeprefix(">"), no_wrap=True, justify="right" if title.startswith(">") else "left"
+        )
+    return table
+
+
+def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[RenderableType]:
+    moment = (
+        status.ended_at
+        or (status.due_at if not status.phase.ended else None)
+        or status.started_at
+        or status.submitted_at
+    )
+    return [
+        status.address.queue,
+        status.address.id,
+        status.handler,
+        status.address.lane.value,
+        styled(status.phase.value),
+        str(status.attempt or ""),
+        status.worker,
+        in_words(moment, snapshot.now) if moment is not None else "",
+    ]
+
+
+class EventLines:
+    """A line for each thing that changed, for logs and pipes."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._phases: dict[tuple[str, str], tuple[Phase, int]] = {}
+        self._workers: dict[str, tuple[int, int, str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Write the line."""
+        self._write(text)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write what differs from the moment before."""
+        for queue in snapshot.queues:
+            now = (queue.ready, queue.wanted, queue.problem)
+            if self._workers.get(queue.name, (0, 0, "")) != now:
+                self._workers[queue.name] = now
+                self._write(f"queue/{queue.name}: {workers_in_words(queue)}: {queue.reason}")
+        for status in reversed(snapshot.tasks):
+            name = (status.address.queue, status.address.id)
+            phase = (status.phase, status.attempt)
+            if self._phases.get(name) == phase or status.phase in (Phase.QUEUED, Phase.SCHEDULED):
+                continue
+            self._phases[name] = phase
+            self._write(_task_line(status))
+
+
+def _task_line(status: TaskStatus) -> str:
+    line = f"task/{status.address.id} ({status.address.queue}): {status.phase}"
+    if status.worker:
+        line += f" on {status.worker}"
+    if status.attempt > 1:
+        line += f", attempt {status.attempt}"
+    if status.phase.ended and status.started_at is not None and status.ended_at is not None:
+        line += f", {(status.ended_at - status.started_at).total_seconds():.2f} s"
+    if status.failure is not None:
+        line += f": {status.failure.message}"
+    return line

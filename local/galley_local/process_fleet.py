@@ -1,0 +1,112 @@
+"""The workers of one queue as processes of this machine."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from galley.broker.connection import Broker
+from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
+from galley.resources import TaskQueue
+from galley_local.seat import Seat
+from galley_local.worker_process import WorkerPlace
+from galley_operator.errors import FleetRefused
+from galley_operator.fleet.fleet import Phase, Workforce, removable
+
+
+class ProcessFleet:
+    """A `galley_operator.fleet.fleet.Fleet` of local processes.
+
+    Use it as `async with`: leaving drains all workers and waits until they are gone; cancelled
+    meanwhile, it kills them.
+    """
+
+    def __init__(self, broker: Broker, queue: TaskQueue, place: WorkerPlace) -> None:
+        self._broker, self._queue, self._place = broker, queue, place
+        self._seats: dict[str, Seat] = {}
+        self._numbers = count(1)
+        self._running = asyncio.TaskGroup()
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._place.manifest.parent.mkdir(parents=True, exist_ok=True)
+        self._place.manifest.write_text(self._queue.model_dump_json(by_alias=True, indent=2) + "\n")
+        async with AsyncExitStack() as opening:
+            metadata = self._queue.metadata
+            await opening.enter_async_context(
+                hearing(self._broker, metadata.namespace, metadata.name, self._hear)
+            )
+            await opening.enter_async_context(self._running)
+            self._open = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.dismiss()
+        await self._open.__aexit__(None, None, None)
+
+    def dismiss(self) -> None:
+        """Tell all workers to end; does not wait for it."""
+        for seat in self._seats.values():
+            seat.remove()
+
+    async def observe(self) -> Workforce:
+        """Return the workers as they are now."""
+        problems = (seat.problem for seat in self._seats.values() if seat.view().phase is Phase.FAILED)
+        return Workforce(
+            tuple(seat.view() for seat in self._seats.values()), next((each for each in problems if each), "")
+        )
+
+    async def scale(self, workers: int) -> None:
+        """Have so many workers.
+
+        Raises:
+            FleetRefused: if too few of those there can go.
+        """
+        present = [(seat, seat.view()) for seat in self._seats.values() if not seat.removed]
+        for _ in range(workers - len(present)):
+            self._add()
+        surplus = len(present) - workers
+        if surplus <= 0:
+            return
+        going = sorted(
+            ((seat, view) for seat, view in present if removable(view)),
+            key=lambda each: (each[1].phase is not Phase.FAILED, -each[1].since.timestamp()),
+        )
+        if len(going) < surplus:
+            raise FleetRefused(self._queue.metadata.name, len(present), workers, len(going))
+        for seat, _ in going[:surplus]:
+            seat.remove()
+
+    async def drain(self, names: Collection[str], seconds: float) -> None:
+        """Ask workers to take no new tasks for so long; 0 ends that."""
+        known = tuple(name for name in names if name in self._seats)
+        if known:
+            metadata = self._queue.metadata
+            await ask_workers(
+                self._broker,
+                metadata.namespace,
+                metadata.name,
+                Verb.DRAIN,
+                Request(workers=known, seconds=seconds),
+            )
+
+    def _add(self) -> None:
+        spec = self._queue.spec.worker
+        name = f"{self._queue.metadata.name}-{next(self._numbers)}"
+        seat = Seat(name, self._place, slots=spec.concurrency, grace_seconds=spec.grace_period_seconds)
+        self._seats[name] = seat
+        self._running.create_task(self._occupy(seat), name=f"worker {name}")
+
+    async def _occupy(self, seat: Seat) -> None:
+        try:
+            await seat.run()
+        finally:
+            del self._seats[seat.name]
+
+    def _hear(self, beat: Heartbeat) -> None:
+        if (seat := self._seats.get(beat.worker)) is not None:
+            seat.hear(beat)

@@ -1,0 +1,87 @@
+"""The folder `.galley` of a project: what `galley dev` keeps there, and who may use it."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from galley.cli import dev_file
+from galley.cli.dev_file import DevFile
+from galley.cli.moment import rfc_3339
+from galley_local.errors import DevRunsAlready, DiskFull
+
+ROOM_NEEDED: Final = 64 * 1024**2
+"""Bytes that must be free at the start. Less would end in refused tasks within seconds."""
+
+
+class Project:
+    """A project folder, held by one `galley dev` at a time. Use it as `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.own = folder / dev_file.FOLDER
+        self.nats = self.own / "nats"
+        self.logs = self.own / "logs"
+        self.manifests = self.own / "queues"
+
+    def __enter__(self) -> Self:
+        """Take the folder.
+
+        Raises:
+            DevRunsAlready: if another process has it.
+            DiskFull: if there is no room to work in.
+        """
+        try:
+            self.own.mkdir(exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            # Nobody wants to commit this, and nobody should have to think of it.
+            (self.own / ".gitignore").write_text("*\n")
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise DiskFull(str(self.own), 0, ROOM_NEEDED) from error
+            raise
+        self._lock = (self.own / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read() or "unknown"
+            self._lock.close()
+            raise DevRunsAlready(str(self.folder), holder) from None
+        if (free := self.free_bytes()) < ROOM_NEEDED:
+            self._lock.close()
+            raise DiskFull(str(self.own), free, ROOM_NEEDED)
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        dev_file.path_in(self.folder).unlink(missing_ok=True)
+        self._lock.close()
+
+    def free_bytes(self) -> int:
+        """Return how much the disk has left."""
+        return shutil.disk_usage(self.own).free
+
+    def forget(self) -> None:
+        """Throw away all tasks, records and logs of earlier runs."""
+        for folder in (self.nats, self.logs, self.manifests):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.logs.mkdir(exist_ok=True)
+
+    def announce(self, server: str, namespace: str) -> None:
+        """Tell commands in other terminals where to go."""
+        started = rfc_3339(datetime.now(UTC))
+        with contextlib.suppress(OSError):  # a full disk: they can still be told by --server
+            dev_file.write(self.folder, DevFile(server, namespace, os.getpid(), started))
+
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,123 @@
+"""One queue at work on this machine: its workers, the scaler that decides on them, and what it decided."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+
+from galley.broker.connection import Broker
+from galley.broker.doorbell import Doorbell
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from galley.broker.signals import SignalReader
+from galley_local.plan import LocalQueue
+from galley_local.process_fleet import ProcessFleet
+from galley_local.project import Project
+from galley_local.worker_process import WorkerPlace
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.fleet.fleet import Workforce
+
+INSTALL: Final = "local"
+
+_KEPT_MOVES: Final = 1000
+
+
+@dataclass(frozen=True)
+class Move:
+    """One change of the number of workers, and why."""
+
+    at: datetime
+    before: int
+    after: int
+    reason: str
+
+
+class QueueRuntime:
+    """Use it as `async with`; `run` scales until it is cancelled, leaving drains the workers."""
+
+    def __init__(self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project) -> None:
+        self.queue = queue
+        self.moves: list[Move] = []
+        self._broker, self._reader, self._project = broker, reader, project
+        namespace, name = queue.name
+        place = WorkerPlace(
+            folder=queue.folder,
+            import_paths=queue.import_paths,
+            manifest=project.manifests / f"{namespace}.{name}.json",
+            logs=project.logs,
+            server=broker.server,
+            namespace=namespace,
+        )
+        self.fleet = ProcessFleet(broker, queue.resource, place)
+        self._bell = Doorbell(broker, namespace, name)
+        self.scaler = Scaler(
+            reader, self._bell, _Noting(self), ScalingPolicy.of(queue.resource), queue=queue.name
+        )
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Make the queue's streams and get ready to start workers.
+
+        Raises:
+            QueueConflict, BrokerRefused, BrokerUnreachable: if the broker does not have it.
+        """
+        await ensure(self._broker, layout_of(self.queue.resource, INSTALL))
+        async with AsyncExitStack() as opening:
+            await opening.enter_async_context(self._bell)
+            await opening.enter_async_context(self.fleet)
+            self._open = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.__aexit__(None, None, None)
+
+    async def run(self) -> None:
+        """Keep the workers at the number the work asks for."""
+        await self.scaler.run()
+
+    @property
+    def grace_seconds(self) -> int:
+        """How long a drain of its workers may take."""
+        return self.queue.resource.spec.worker.grace_period_seconds
+
+    def note(self, before: int, after: int) -> None:
+        """Keep a change of the number of workers together with the decision behind it."""
+        decision = self.scaler.last
+        reason = decision.reason if decision is not None else ""
+        if before != after and len(self.moves) < _KEPT_MOVES:
+            self.moves.append(Move(datetime.now(UTC), before, after, reason))
+
+
+class _Noting:
+    """The runtime's fleet, which also notes what it is told."""
+
+    def __init__(self, runtime: QueueRuntime) -> None:
+        self._runtime = runtime
+
+    async def observe(self) -> Workforce:
+        return await self._runtime.fleet.observe()
+
+    async def scale(self, workers: int) -> None:
+        before = len((await self._runtime.fleet.observe()).present)
+        await self._runtime.fleet.scale(workers)
+        self._runtime.note(before, workers)
+
+    async def drain(self, names: Collection[str], seconds: float) -> None:
+        await self._runtime.fleet.drain(names, seconds)
+
+
+async def gone(runtimes: Collection[QueueRuntime]) -> None:
+    """Return when no queue has more workers than it keeps while there is nothing to do."""
+    while True:
+        forces = [(runtime, await runtime.fleet.observe()) for runtime in runtimes]
+        if all(
+            len(force.workers) <= runtime.queue.resource.spec.scaling.min_workers for runtime, force in forces
+        ):
+            return
+        await asyncio.sleep(0.1)

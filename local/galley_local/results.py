@@ -1,0 +1,67 @@
+"""What a run came to: each task's outcome, and why there were as many workers as there were."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from galley.cli.output import styled
+from galley.cli.terminal import Terminal
+from galley.declared import address_of
+from galley.record import Record
+from galley.resources import Task
+from galley.task_status import Phase, of_record
+from galley_local.board import TaskBoard, summary_of
+from galley_local.plan import EXPECT
+from galley_local.queue_runtime import QueueRuntime
+
+_PIPE_WIDTH: Final = 140
+_TITLES: Final = ("QUEUE", "TASK", "LANE", "PHASE", "TRIES", "TIME", "RESULT")
+
+
+def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard) -> int:
+    """Print the outcome of each task; returns how many did not end as they were meant to."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in _TITLES:
+        table.add_column(title, no_wrap=True, justify="right" if title in ("TRIES", "TIME") else "left")
+    surprises = 0
+    for task in tasks:
+        record = board.ended(address_of(task))
+        if record is None:
+            surprises += 1
+            continue
+        phase = of_record(address_of(task), record).phase
+        expected = task.metadata.annotations.get(EXPECT, Phase.SUCCEEDED)
+        surprises += phase != expected
+        table.add_row(
+            task.spec.queue_name,
+            task.metadata.name,
+            record.lane.value,
+            styled(phase) if phase == Phase.SUCCEEDED or phase != expected else Text(f"{phase} (expected)"),
+            str(record.attempt),
+            _time(record),
+            " ".join(summary_of(record).split()),
+        )
+    console = terminal.console()
+    console.print(table, width=None if terminal.interactive else _PIPE_WIDTH, crop=terminal.interactive)
+    return surprises
+
+
+def print_moves(terminal: Terminal, runtimes: Sequence[QueueRuntime], began: datetime) -> None:
+    """Print for each queue how the number of its workers changed, and why."""
+    for runtime in runtimes:
+        name = runtime.queue.resource.metadata.name
+        terminal.result(f"\nworkers of {name}:")
+        if not runtime.moves:
+            terminal.result("  none were needed")
+        for move in runtime.moves:
+            seconds = (move.at - began).total_seconds()
+            terminal.result(f"  {move.before} -> {move.after}  at {seconds:5.1f} s   {move.reason}")
+
+
+def _time(record: Record) -> str:
+    if record.started_at is None or record.ended_at is None:
+        return ""
+    return f"{(record.ended_at - record.started_at).total_seconds():.2f}s"

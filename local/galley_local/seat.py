@@ -1,0 +1,135 @@
+"""One place in a fleet: keeps a worker's process running until the worker is removed."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from galley.broker.control import Heartbeat
+from galley_local.worker_log import WorkerLog
+from galley_local.worker_process import CANNOT_START, WorkerPlace, WorkerProcess, running
+from galley_operator.fleet.fleet import Phase, WorkerView
+
+SILENT_SECONDS: Final = 3.5
+"""Three heartbeats that did not come: what was said before is no longer known."""
+
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+STEADY_SECONDS: Final = 30.0
+"""A worker that was ready for so long and dies then is restarted at once, as if for the first time."""
+
+KILL_MARGIN_SECONDS: Final = 10.0
+"""Beyond its grace period a worker hands back and says goodbye; whoever takes longer is stuck."""
+
+_STARTUP_SECONDS: Final = 0.05
+"""No worker is up sooner: a heartbeat within this time is a late one of the process before."""
+
+
+def pause_before_restart(deaths: int) -> float:
+    """Return the seconds to wait after so many deaths in a row: none, then 1, 2, 4 up to 30."""
+    return 0.0 if deaths <= 1 else min(LONGEST_PAUSE_SECONDS, 2.0 ** min(deaths - 2, 10))
+
+
+class Seat:
+    """A worker by name, whatever process stands for it at the moment."""
+
+    def __init__(
+        self,
+        name: str,
+        place: WorkerPlace,
+        *,
+        slots: int,
+        grace_seconds: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.name = name
+        self.problem = ""
+        """Why the worker does not stay up; empty while it does."""
+        self._place, self._slots, self._grace, self._clock = place, slots, grace_seconds, clock
+        self._since = clock()
+        self._removed = asyncio.Event()
+        self._beat: Heartbeat | None = None
+        self._heard_at = float("-inf")
+        self._started_at = float("-inf")
+        self._ready_at: float | None = None
+        self._deaths = 0
+
+    def hear(self, beat: Heartbeat) -> None:
+        """Take in a heartbeat of this worker."""
+        now = asyncio.get_running_loop().time()
+        if now - self._started_at < _STARTUP_SECONDS:
+            return
+        self._beat, self._heard_at = beat, now
+        if beat.ready and self._ready_at is None:
+            self._ready_at = now
+            self.problem = ""
+
+    def remove(self) -> None:
+        """Have the worker end by its drain."""
+        self._removed.set()
+
+    @property
+    def removed(self) -> bool:
+        """Whether the worker was told to end."""
+        return self._removed.is_set()
+
+    def view(self) -> WorkerView:
+        """Return the worker as it is now."""
+        silent = asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
+        busy = self._beat.busy if self._beat is not None and not silent else None
+        return WorkerView(self.name, self._phase(), busy, self._slots, self._since)
+
+    def _phase(self) -> Phase:
+        if self.removed:
+            return Phase.STOPPING
+        if self._ready_at is None:
+            return Phase.FAILED if self._deaths else Phase.STARTING
+        return Phase.DRAINING if self._beat is not None and self._beat.draining else Phase.READY
+
+    async def run(self) -> None:
+        """Keep the worker up until it is removed and gone."""
+        with WorkerLog(self._place.logs / f"{self.name}.log") as log:
+            while not self.removed:
+                await self._run_once(log)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_before_restart(self._deaths)):
+                        await self._removed.wait()
+
+    async def _run_once(self, log: WorkerLog) -> None:
+        loop = asyncio.get_running_loop()
+        self._started_at = loop.time()
+        self._since = self._clock()
+        try:
+            async with running(self._place, self.name, log) as process:
+                code = await self._watch(process)
+            problem = self._why(code, log)
+        except OSError as error:
+            problem = f"worker {self.name} cannot be started: {error.strerror or error}"
+        steady = self._ready_at is not None and loop.time() - self._ready_at >= STEADY_SECONDS
+        self._deaths = 1 if steady else self._deaths + 1
+        self._beat, self._heard_at, self._ready_at = None, float("-inf"), None
+        self.problem = problem
+
+    async def _watch(self, process: WorkerProcess) -> int:
+        """Return the exit code; once the worker is removed its end is asked for, then enforced."""
+        exited = asyncio.ensure_future(process.wait())
+        removed = asyncio.ensure_future(self._removed.wait())
+        try:
+            await asyncio.wait([exited, removed], return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                process.terminate()
+                await asyncio.wait([exited], timeout=self._grace + KILL_MARGIN_SECONDS)
+                process.kill()
+            return await exited
+        finally:
+            exited.cancel()
+            removed.cancel()
+
+    def _why(self, code: int, log: WorkerLog) -> str:
+        if code == CANNOT_START and (said := log.last_error()) is not None:
+            return said[0]
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        words = log.last_line()
+        last = f"; its last words: {words}" if words else ""
+        return f"worker {self.name} ended {how}{last}"

@@ -1,0 +1,57 @@
+"""Everything `galley dev` shows at one moment."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from galley.backlog import LaneBacklog, QueueBacklog
+from galley.task_status import TaskStatus
+from galley_local.queue_runtime import QueueRuntime
+from galley_operator.fleet.fleet import Phase, WorkerView
+
+
+@dataclass(frozen=True)
+class QueueSnapshot:
+    """One queue with its work and its workers."""
+
+    name: str
+    lanes: tuple[LaneBacklog, ...]
+    later: int
+    workers: tuple[WorkerView, ...]
+    wanted: int
+    most: int
+    reason: str
+    problem: str
+
+    @property
+    def ready(self) -> int:
+        """Workers that take tasks."""
+        return sum(worker.phase is Phase.READY for worker in self.workers)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One moment."""
+
+    now: datetime
+    server: str
+    queues: tuple[QueueSnapshot, ...]
+    tasks: tuple[TaskStatus, ...]
+    draining: bool = False
+
+
+async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:
+    """Return a queue as its scaler last saw it, with its workers as they are now."""
+    scaler = runtime.scaler
+    force = await runtime.fleet.observe()
+    backlog = scaler.signals.backlog if scaler.signals is not None else None
+    known = backlog if isinstance(backlog, QueueBacklog) else QueueBacklog(())
+    return QueueSnapshot(
+        name=runtime.queue.resource.metadata.name,
+        lanes=known.lanes,
+        later=known.later,
+        workers=force.workers,
+        wanted=scaler.last.desired if scaler.last is not None else 0,
+        most=runtime.queue.resource.spec.scaling.max_workers,
+        reason=scaler.last.reason if scaler.last is not None else "not looked yet",
+        problem=force.problem,
+    )

@@ -1,0 +1,123 @@
+"""One run of a worker's process: from its start to its exit code."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from galley_local.orphan_guard import dying_with_us
+from galley_local.worker_log import WorkerLog
+
+CANNOT_START: Final = 3
+"""Exit code of a worker that said why it cannot work."""
+
+_LAST_WORDS_SECONDS: Final = 0.5
+"""How long output is awaited after the exit: a stray grandchild may hold the pipe open for ever."""
+
+
+@dataclass(frozen=True)
+class WorkerPlace:
+    """Where and as what the workers of a queue run."""
+
+    folder: Path
+    """Their working folder."""
+    import_paths: tuple[Path, ...]
+    """Where the queue's modules are found."""
+    manifest: Path
+    """File with the TaskQueue as JSON."""
+    logs: Path
+    """Folder of their logs."""
+    server: str
+    namespace: str
+
+    def environment(self, worker: str) -> dict[str, str]:
+        """Return what tells a worker who it is."""
+        return {
+            "GALLEY_SERVER": self.server,
+            "GALLEY_NAMESPACE": self.namespace,
+            "GALLEY_WORKER": worker,
+            "GALLEY_QUEUE_MANIFEST": str(self.manifest),
+            "GALLEY_IMPORT_PATHS": os.pathsep.join(map(str, self.import_paths)),
+            "GALLEY_HEALTH_PORT": "0",
+        }
+
+
+class WorkerProcess:
+    """A started process; `running` makes one."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Return the exit code, negative for a signal."""
+        return await self._process.wait()
+
+    def terminate(self) -> None:
+        """Ask for a drain: SIGTERM. Frozen processes are thawed, since they hear nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once; its handlers' processes notice and end too."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+
+@asynccontextmanager
+async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncIterator[WorkerProcess]:
+    """Start a worker and lend its process; whoever leaves while it runs kills it.
+
+    Raises:
+        OSError: if no process can be started.
+    """
+    environment: Mapping[str, str] = {**os.environ, **place.environment(worker)}
+    reading, writing = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            # -P, since a file of the user's called `queue.py` must not stand in for the library's.
+            *dying_with_us(sys.executable, "-P", "-m", "galley_worker"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            cwd=place.folder,
+            env=environment,
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    copying = asyncio.create_task(_copy(reading, log), name=f"log of {worker}")
+    ours = WorkerProcess(process)
+    try:
+        yield ours
+    finally:
+        ours.kill()
+        await process.wait()
+        await asyncio.wait([copying], timeout=_LAST_WORDS_SECONDS)
+        copying.cancel()
+
+
+async def _copy(descriptor: int, log: WorkerLog) -> None:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    try:
+        while chunk := await reader.read(65_536):
+            log.write(chunk)
+    finally:
+        transport.close()
