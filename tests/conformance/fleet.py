@@ -1,0 +1,357 @@
+"""What every fleet must do, whatever its workers are.
+
+An implementation says how to be tried by a `Trial`, and runs each of the rules with a new one:
+
+    @pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
+    async def test_process_fleet(rule: fleet.Rule, ...) -> None:
+        await fleet.exercise(rule, make_trial)
+
+where `make_trial(broken=...)` opens a fleet of nobody; with `broken` its workers cannot come up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeAlias
+
+import pytest
+
+from galley_operator.errors import FleetRefused
+from galley_operator.fleet.fleet import Fleet, Phase, WorkerView, Workforce, removable
+from tests.support.eventually import eventually
+
+
+class Trial(Protocol):
+    """A fleet, and what a trial of it needs."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+
+    @property
+    def slots(self) -> int:
+        """Of one worker; at least 2."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which a worker comes up, confirms a drain, ends, or a task is taken."""
+        ...
+
+    async def hold(self) -> None:
+        """Submit a task that runs until `release`."""
+        ...
+
+    async def release(self) -> None:
+        """Let all held tasks end well."""
+        ...
+
+    async def ended(self) -> int:
+        """Return how many of the held tasks have ended well."""
+        ...
+
+    async def kill(self, name: str) -> None:
+        """End a worker without warning, as a machine that fails would."""
+        ...
+
+
+class MakeTrial(Protocol):
+    """Opens a fleet of nobody."""
+
+    def __call__(self, *, broken: bool = False) -> AbstractAsyncContextManager[Trial]: ...
+
+
+Rule: TypeAlias = Callable[[Trial], Awaitable[None]]
+
+
+async def an_empty_fleet_has_nobody(trial: Trial) -> None:
+    assert await trial.fleet.observe() == Workforce()
+
+
+async def who_is_asked_for_is_seen_at_once(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+    seen = await trial.fleet.observe()
+    assert len(seen.present) == 2
+    assert len({worker.name for worker in seen.workers}) == 2
+
+
+async def workers_come_up_idle_with_their_slots(trial: Trial) -> None:
+    before = datetime.now(UTC)
+    await trial.fleet.scale(2)
+    for worker in await ready(trial, 2):
+        assert (worker.busy, worker.slots) == (0, trial.slots)
+        assert before - timedelta(seconds=1) <= worker.since <= datetime.now(UTC)
+    assert (await trial.fleet.observe()).problem == ""
+
+
+async def asking_for_what_is_there_changes_nothing(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    [worker] = await ready(trial, 1)
+    await trial.fleet.scale(1)
+    [same] = (await trial.fleet.observe()).workers
+    assert (same.name, same.phase) == (worker.name, Phase.READY)
+
+
+async def scaling_out_keeps_those_there(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    [first] = await ready(trial, 1)
+    await trial.fleet.scale(3)
+    assert first.name in {worker.name for worker in await ready(trial, 3)}
+
+
+async def what_a_worker_runs_is_seen_and_gone_when_it_ended(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    await trial.hold()
+    await trial.hold()
+    await one(trial, lambda worker: worker.busy == 2)
+    await trial.release()
+    await one(trial, lambda worker: worker.busy == 0)
+    await all_ended(trial, 2)
+
+
+async def who_is_not_drained_is_not_removed(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+    names = {worker.name for worker in await ready(trial, 2)}
+    with pytest.raises(FleetRefused):
+        await trial.fleet.scale(1)
+    with pytest.raises(FleetRefused):
+        await trial.fleet.scale(0)
+    seen = await trial.fleet.observe()
+    assert {worker.name for worker in seen.present} == names
+    assert {worker.phase for worker in seen.present} == {Phase.READY}
+
+
+async def only_the_drained_are_removed(trial: Trial) -> None:
+    await trial.fleet.scale(3)
+    drained, *others = await ready(trial, 3)
+    await trial.fleet.drain([drained.name], 60)
+    await named(trial, drained.name, removable)
+    await trial.fleet.scale(2)
+    assert {worker.name for worker in (await trial.fleet.observe()).present} == names_of(others)
+    await eventually(lambda: gone(trial, drained.name), within=trial.patience)
+    assert names_of(await ready(trial, 2)) == names_of(others)
+
+
+async def removing_more_than_are_drained_removes_nobody(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+    drained, _ = both = await ready(trial, 2)
+    await trial.fleet.drain([drained.name], 60)
+    await named(trial, drained.name, removable)
+    with pytest.raises(FleetRefused):
+        await trial.fleet.scale(0)
+    assert names_of((await trial.fleet.observe()).present) == names_of(both)
+
+
+async def a_drained_worker_takes_no_task(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+    drained, other = await ready(trial, 2)
+    await trial.fleet.drain([drained.name], 60)
+    await named(trial, drained.name, lambda worker: worker.phase is Phase.DRAINING)
+    for _ in range(trial.slots):
+        await trial.hold()
+    await named(trial, other.name, lambda worker: worker.busy == trial.slots)
+    assert (await named(trial, drained.name, lambda worker: worker.busy is not None)).busy == 0
+    await trial.release()
+    await all_ended(trial, trial.slots)
+
+
+async def a_drained_worker_finishes_what_it_runs(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    await trial.hold()
+    busy = await one(trial, lambda worker: worker.busy == 1)
+    await trial.fleet.drain([busy.name], 60)
+    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
+    with pytest.raises(FleetRefused):
+        await trial.fleet.scale(0)
+    assert (await one(trial, lambda worker: worker.busy is not None)).busy == 1
+    await trial.release()
+    await one(trial, removable)
+    assert await trial.ended() == 1
+    await trial.fleet.scale(0)
+    await eventually(lambda: nobody(trial), within=trial.patience)
+
+
+async def a_drain_that_is_ended_leaves_a_worker_that_takes_tasks(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    [worker] = await ready(trial, 1)
+    await trial.fleet.drain([worker.name], 60)
+    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
+    await trial.hold()
+    await trial.fleet.drain([worker.name], 0)
+    assert (await one(trial, lambda worker: worker.busy == 1)).phase is Phase.READY
+    await trial.release()
+    await all_ended(trial, 1)
+
+
+async def a_drain_ends_by_itself(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    [worker] = await ready(trial, 1)
+    await trial.fleet.drain([worker.name], 2)
+    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
+    await one(trial, lambda worker: worker.phase is Phase.READY)
+
+
+async def a_drain_is_renewed_by_asking_again(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    [worker] = await ready(trial, 1)
+    await trial.fleet.drain([worker.name], 2)
+    await trial.fleet.drain([worker.name], 60)
+    await one(trial, removable)
+    with pytest.raises(AssertionError, match="last seen"):
+        await eventually(lambda: any_ready(trial), within=3)
+
+
+async def draining_nobody_and_strangers_is_harmless(trial: Trial) -> None:
+    await trial.fleet.drain([], 60)
+    await trial.fleet.drain(["nobody-of-that-name"], 60)
+    await trial.fleet.scale(1)
+    [worker] = await ready(trial, 1)
+    await trial.fleet.drain(["nobody-of-that-name"], 60)
+    await trial.hold()
+    assert (await one(trial, lambda worker: worker.busy == 1)).name == worker.name
+    await trial.release()
+    await all_ended(trial, 1)
+
+
+async def who_dies_is_replaced(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+    victim, other = await ready(trial, 2)
+    await trial.kill(victim.name)
+
+    async def young_again() -> bool:
+        workers = (await trial.fleet.observe()).present
+        fresh = [worker for worker in workers if worker.since > victim.since and worker.name != other.name]
+        return len(fresh) == 1 and {worker.phase for worker in workers} == {Phase.READY}
+
+    await eventually(young_again, within=3 * trial.patience)
+    assert other.name in names_of((await trial.fleet.observe()).present)
+    assert len((await trial.fleet.observe()).present) == 2
+
+
+async def many_at_once_agree_on_the_last_number(trial: Trial) -> None:
+    await asyncio.gather(
+        *(trial.fleet.scale(3) for _ in range(5)), *(trial.fleet.observe() for _ in range(5))
+    )
+    assert len((await trial.fleet.observe()).present) == 3
+    assert len(await ready(trial, 3)) == 3
+
+
+async def who_cannot_come_up_is_said_with_the_reason(trial: Trial) -> None:
+    await trial.fleet.scale(2)
+
+    async def failed() -> Workforce | None:
+        seen = await trial.fleet.observe()
+        assert len(seen.present) == 2, "more than asked for"
+        return seen if all(worker.phase is Phase.FAILED for worker in seen.present) else None
+
+    seen = await eventually(failed, within=trial.patience)
+    assert seen is not None
+    assert seen.problem
+
+
+async def who_cannot_come_up_can_go_at_once(trial: Trial) -> None:
+    await trial.fleet.scale(1)
+    await one(trial, lambda worker: worker.phase is Phase.FAILED)
+    await trial.fleet.scale(0)
+    assert (await trial.fleet.observe()).present == ()
+    await eventually(lambda: nobody(trial), within=trial.patience)
+
+
+BROKEN: tuple[Rule, ...] = (
+    who_cannot_come_up_is_said_with_the_reason,
+    who_cannot_come_up_can_go_at_once,
+)
+RULES: tuple[Rule, ...] = (
+    an_empty_fleet_has_nobody,
+    who_is_asked_for_is_seen_at_once,
+    workers_come_up_idle_with_their_slots,
+    asking_for_what_is_there_changes_nothing,
+    scaling_out_keeps_those_there,
+    what_a_worker_runs_is_seen_and_gone_when_it_ended,
+    who_is_not_drained_is_not_removed,
+    only_the_drained_are_removed,
+    removing_more_than_are_drained_removes_nobody,
+    a_drained_worker_takes_no_task,
+    a_drained_worker_finishes_what_it_runs,
+    a_drain_that_is_ended_leaves_a_worker_that_takes_tasks,
+    a_drain_ends_by_itself,
+    a_drain_is_renewed_by_asking_again,
+    draining_nobody_and_strangers_is_harmless,
+    who_dies_is_replaced,
+    many_at_once_agree_on_the_last_number,
+    *BROKEN,
+)
+
+
+def name_of(rule: Rule) -> str:
+    """Return a rule's claim, for the id of its test."""
+    return getattr(rule, "__name__", repr(rule))
+
+
+async def exercise(rule: Rule, make_trial: MakeTrial) -> None:
+    """Try one rule on a new fleet."""
+    async with make_trial(broken=rule in BROKEN) as trial:
+        await rule(trial)
+
+
+async def ready(trial: Trial, number: int) -> tuple[WorkerView, ...]:
+    """Return the workers once so many are there, all of them ready."""
+
+    async def all_ready() -> tuple[WorkerView, ...] | None:
+        present = (await trial.fleet.observe()).present
+        phases = {worker.phase for worker in present}
+        return present if len(present) == number and phases == {Phase.READY} else None
+
+    present = await eventually(all_ready, within=trial.patience, why=f"{number} workers ready")
+    assert present is not None
+    return present
+
+
+async def named(trial: Trial, name: str, condition: Callable[[WorkerView], bool]) -> WorkerView:
+    """Return the worker of that name once the condition holds of it."""
+
+    async def found() -> WorkerView | None:
+        workers = [worker for worker in (await trial.fleet.observe()).workers if worker.name == name]
+        assert len(workers) == 1, f"no worker {name}"
+        assert condition(workers[0]), workers[0]
+        return workers[0]
+
+    worker = await eventually(found, within=trial.patience, why=f"worker {name} as wanted")
+    assert worker is not None
+    return worker
+
+
+async def one(trial: Trial, condition: Callable[[WorkerView], bool]) -> WorkerView:
+    """Return the only worker once the condition holds of it."""
+
+    async def found() -> WorkerView | None:
+        [worker] = (await trial.fleet.observe()).workers
+        assert condition(worker), worker
+        return worker
+
+    worker = await eventually(found, within=trial.patience, why="the only worker as wanted")
+    assert worker is not None
+    return worker
+
+
+async def all_ended(trial: Trial, number: int) -> None:
+    async def enough() -> bool:
+        return await trial.ended() == number
+
+    await eventually(enough, within=trial.patience, why=f"{number} tasks ended well")
+
+
+async def gone(trial: Trial, name: str) -> bool:
+    return name not in names_of((await trial.fleet.observe()).workers)
+
+
+async def nobody(trial: Trial) -> bool:
+    return (await trial.fleet.observe()).workers == ()
+
+
+async def any_ready(trial: Trial) -> bool:
+    return any(worker.phase is Phase.READY for worker in (await trial.fleet.observe()).workers)
+
+
+def names_of(workers: Iterable[WorkerView]) -> set[str]:
+    return {worker.name for worker in workers}
