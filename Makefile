@@ -30,7 +30,7 @@ check/types: $(STAMP)
 	@$(BIN)/mypy --no-error-summary
 
 check/layers: $(STAMP)
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-logo
 
 check/words: $(STAMP)
 	@$(BIN)/python -m pytest -q --no-header tests/unit/test_words.py

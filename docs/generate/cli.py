@@ -1,0 +1,54 @@
+"""`docs/cli.md`: the commands, their arguments and examples."""
+
+from argparse import SUPPRESS, Action, ArgumentParser
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from galley.cli.command import Command
+from galley.cli.exit_code import EXIT_CODES_IN_WORDS
+from galley.cli.main import OWN_COMMANDS, PLUG_INS
+
+
+def document() -> str:
+    """Return the page."""
+    plugged_in = [entry.load() for entry in sorted(entry_points(group=PLUG_INS))]
+    commands: Sequence[Command] = [*plugged_in, *OWN_COMMANDS]
+    return "\n".join([
+        "# Commands\n",
+        "Results go to standard output, talk goes to standard error; into a pipe tables go as tabs without",
+        "headings. An error is two lines, what happened and what to do.\n",
+        f"Exit codes: {EXIT_CODES_IN_WORDS}.\n",
+        *(_section(command) for command in commands),
+    ])  # fmt: skip
+
+
+def _section(command: Command) -> str:
+    parser = ArgumentParser(add_help=False)
+    command.arguments(parser)
+    # argparse tells its arguments in no other way; its own help text differs from one Python to the next.
+    actions: Sequence[Action] = parser._actions  # noqa: SLF001
+    rows = [f"| `{_spelled(each)}` | {_help(each)} |" for each in actions if each.help != SUPPRESS]
+    examples = "\n".join(f"    {line}" for line in command.examples)
+    return "\n".join([
+        f"## galley {command.name}\n",
+        f"{command.summary}.\n",
+        "| argument | meaning |",
+        "|---|---|",
+        *rows,
+        f"\n{examples}\n",
+    ])  # fmt: skip
+
+
+def _spelled(action: Action) -> str:
+    words = (action.metavar if isinstance(action.metavar, str) else action.dest.upper()).replace("|", "\\|")
+    if not action.option_strings:
+        return {"?": f"[{words}]", "*": f"[{words}...]", "+": f"{words}..."}.get(str(action.nargs), words)
+    value = {"0": "", "?": f" [{words}]", "+": f" {words}...", "*": f" [{words}...]"}.get(
+        str(action.nargs), f" {words}"
+    )
+    return ", ".join(action.option_strings) + value
+
+
+def _help(action: Action) -> str:
+    text = " ".join((action.help or "").split()).replace("|", "\\|").replace("%%", "%")
+    return f"{text} (required)" if action.required and action.option_strings else text

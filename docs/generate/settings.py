@@ -1,0 +1,106 @@
+"""`docs/settings.md`: what a worker, a queue and a task can be told."""
+
+import inspect
+from collections.abc import Iterator
+from enum import StrEnum
+from types import NoneType
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from galley.resources import Task, TaskQueue
+from galley_worker.settings import PREFIX, WorkerSettings
+
+_BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+def document() -> str:
+    """Return the page."""
+    return "\n".join([
+        "# Settings\n",
+        "## A queue\n",
+        _first_line(TaskQueue), "",
+        *_table(_rows(TaskQueue)),
+        "\n## A task\n",
+        _first_line(Task), "",
+        *_table(_rows(Task)),
+        "\n## A worker\n",
+        "`python -m galley_worker` reads these from its environment; `galley dev` sets them for its own.\n",
+        *_table(_worker_rows()), "",
+    ])  # fmt: skip
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return inspect.cleandoc(model.__doc__ or "").splitlines()[0]
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        path = prefix + (field.alias or name)
+        part, is_list = _part_in(field.annotation)
+        yield path, _default(field, part), _described(field, part)
+        if part is not None:
+            yield from _rows(part, path + ("[]." if is_list else "."))
+
+
+def _worker_rows() -> Iterator[tuple[str, str, str]]:
+    for name, field in WorkerSettings.model_fields.items():
+        yield PREFIX + name.upper(), _default(field, None), _described(field, None)
+
+
+def _table(rows: Iterator[tuple[str, str, str]]) -> list[str]:
+    return [
+        "| name | default | meaning |",
+        "|---|---|---|",
+        *(f"| `{name}` | {default} | {meaning} |" for name, default, meaning in rows),
+    ]
+
+
+def _part_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model a field holds, and whether it holds a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    inner = [each for each in get_args(annotation) if each not in (NoneType, Ellipsis)]
+    found = [_part_in(each)[0] for each in inner]
+    part = next((each for each in found if each is not None), None)
+    return part, part is not None and NoneType not in get_args(annotation)
+
+
+def _default(field: FieldInfo, part: type[BaseModel] | None) -> str:
+    if field.is_required():
+        return "required"
+    if part is not None and isinstance(field.default, BaseModel):
+        return ""
+    if field.default is PydanticUndefined:
+        return "`{}`" if field.default_factory is dict else "computed"
+    return "none" if field.default in (None, "", ()) else f"`{_plain(field.default)}`"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_plain(each) for each in value) + "]"
+    return value.value if isinstance(value, StrEnum) else str(value)
+
+
+def _described(field: FieldInfo, part: type[BaseModel] | None) -> str:
+    text = " ".join((field.description or "").split()).replace("|", "\\|")
+    bounds = [] if part is not None else list(_bounds(field))
+    return f"{text} *{', '.join(bounds)}*" if bounds else text
+
+
+def _bounds(field: FieldInfo) -> Iterator[str]:
+    for rule in _rules(field):
+        for key, words in _BOUNDS.items():
+            if (bound := getattr(rule, key, None)) is not None:
+                yield words.format(f"{bound:,}")
+
+
+def _rules(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    # An optional field keeps its rules one level down: Annotated[int, ...] | None.
+    for inner in get_args(field.annotation):
+        yield from getattr(inner, "__metadata__", ())
+        for rule in getattr(inner, "__metadata__", ()):
+            yield from getattr(rule, "metadata", ())

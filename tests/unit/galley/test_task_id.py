@@ -1,0 +1,65 @@
+"""Ids of tasks: sortable, unique, and fit for a subject."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galley.broker.topology import parse_task_subject, task_subject
+from galley.errors import InputInvalid
+from galley.task_id import check_task_id, new_task_id
+from tests.support.builders import an_address
+
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def test_an_id_is_a_ulid_of_the_present_time() -> None:
+    before = time.time_ns() // 1_000_000
+    made = new_task_id()
+    after = time.time_ns() // 1_000_000
+    assert len(made) == 26
+    milliseconds = 0
+    for character in made[:10]:
+        milliseconds = milliseconds * 32 + CROCKFORD.index(character)
+    assert before <= milliseconds <= after
+
+
+def test_ids_sort_in_the_order_they_were_made_also_within_a_millisecond() -> None:
+    made = [new_task_id() for _ in range(5000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_threads_never_make_the_same_id() -> None:
+    made: list[list[str]] = [[] for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda own=own: own.extend(new_task_id() for _ in range(2000)))
+        for own in made
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len({each for own in made for each in own}) == 8000
+
+
+def test_a_new_id_may_stand_in_a_subject() -> None:
+    assert check_task_id(made := new_task_id()) == made
+
+
+@pytest.mark.parametrize("wrong", ["", "a.b", "a b", "a>", "*", "é", "x" * 65, "a\n", "a/b"])
+def test_an_id_a_subject_cannot_carry_is_refused(wrong: str) -> None:
+    with pytest.raises(InputInvalid) as refused:
+        check_task_id(wrong)
+    assert "use 1 to 64 characters" in refused.value.hint
+
+
+@given(st.text(max_size=70))
+def test_an_id_that_passes_survives_the_way_through_a_subject(text: str) -> None:
+    try:
+        address = an_address(id=check_task_id(text))
+    except InputInvalid:
+        return
+    assert parse_task_subject(task_subject(address)) == address

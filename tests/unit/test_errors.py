@@ -1,0 +1,49 @@
+"""What holds for every error class of every package."""
+
+import pickle
+import re
+
+import pytest
+
+from docs.generate.errors import error_classes, sample
+from galley.errors import GalleyError
+
+CLASSES = error_classes()
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_survives_pickling_with_message_and_hint(kind: type[GalleyError]) -> None:
+    before = sample(kind)
+    after = pickle.loads(pickle.dumps(before))
+    assert type(after) is kind
+    assert str(after) == str(before)
+    assert after.hint == before.hint
+    assert after.reason == before.reason
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_has_a_reason_in_camel_case_and_a_sentence(kind: type[GalleyError]) -> None:
+    assert re.fullmatch(r"([A-Z][a-z]*)+", kind.reason)
+    assert kind.__doc__
+    assert kind.__doc__.strip().splitlines()[0].endswith((".", "!"))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CLASSES if not kind.__subclasses__()], ids=lambda kind: kind.__name__
+)
+def test_an_error_that_is_raised_says_what_to_do(kind: type[GalleyError]) -> None:
+    error = sample(kind)
+    assert str(error)
+    assert error.hint or kind.__name__ in NOTHING_TO_DO
+
+
+NOTHING_TO_DO = {"TaskCancelled"}
+
+
+def test_reasons_are_told_apart() -> None:
+    reasons = [kind.reason for kind in CLASSES if kind.__name__ not in SAME_REASON]
+    assert sorted(reasons) == sorted(set(reasons))
+
+
+SAME_REASON = {"NoSuchTask"}
+"""`galley show` asks several queues; what it finds missing is a TaskNotFound all the same."""

@@ -1,0 +1,23 @@
+"""The names users import, and no others: each is a promise."""
+
+import galley
+
+PUBLIC = {
+    "BrokerError", "BrokerRefused", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "Client",
+    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "Phase",
+    "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused", "TaskCancelled",
+    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When", "call", "connect", "task",
+}  # fmt: skip
+
+
+def test_the_public_names_of_galley_are_these() -> None:
+    assert set(galley.__all__) == PUBLIC
+
+
+def test_every_public_name_is_there_and_described() -> None:
+    undescribed = {name for name in galley.__all__ if not getattr(galley, name).__doc__}
+    assert undescribed == set()
+
+
+def test_public_names_are_in_alphabetical_order() -> None:
+    assert galley.__all__ == sorted(galley.__all__)
