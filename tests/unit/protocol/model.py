@@ -57,7 +57,9 @@ class Model:
                     )
                 else:
                     yield f"worker {index} {move}", after, False
-            if not worker.stale:
+            if worker.stale:
+                yield f"worker {index}'s late {worker.at} is lost", left(state, index), False
+            else:
                 yield from self._disturbed(state, index, worker)
 
     def _disturbed(self, state: State, index: int, worker: Worker) -> Steps:

@@ -14,6 +14,7 @@ REFIRE: Final = Scenario("a schedule fires twice", Budget(crashes=1, refires=1),
 DELAYED: Final = Scenario("a delayed task, fired twice", Budget(crashes=1, refires=1), submitted="delayed")
 LAPSE: Final = Scenario("a lease ends under a living worker", Budget(lapses=1, crashes=1))
 LAPSE_REPUBLISH: Final = Scenario("a lease ends, and re-publish", Budget(lapses=1, republishes=1))
+TWO_LAPSES: Final = Scenario("two leases end, and a drain", Budget(lapses=2, drains=1), crash_limit=2)
 DRAIN: Final = Scenario("two drains and a crash", Budget(drains=2, crashes=1))
 CANCEL: Final = Scenario("cancel and a crash", Budget(cancels=1, crashes=1))
 CANCEL_REPUBLISH: Final = Scenario("cancel and re-publish", Budget(cancels=1, republishes=1))
@@ -23,7 +24,7 @@ EXPIRY: Final = Scenario("the record expires", Budget(expiries=1, lapses=1, repu
 THREE_ATTEMPTS: Final = Scenario("three attempts, and a lease ends", Budget(lapses=1), attempts=3)
 FOUR_ATTEMPTS: Final = Scenario("four attempts, and a lease ends", Budget(lapses=1), attempts=4)
 ALL: Final = (
-    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, DRAIN, CANCEL,
+    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, TWO_LAPSES, DRAIN, CANCEL,
     CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
 )  # fmt: skip
 
