@@ -1,0 +1,97 @@
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from galley.client import Client
+from galley.handle import Handle
+from galley.handler import call
+from galley.resources import TaskQueue
+from galley.task_status import Phase
+from galley_local.nats_server import NatsServer
+from galley_local.process_fleet import ProcessFleet
+from galley_local.worker_process import WorkerPlace
+from tests.conformance import fleet
+
+_HANDLERS = """
+import asyncio
+from pathlib import Path
+from galley import task
+
+@task(queue="held")
+async def hold(until: str) -> None:
+    while not Path(until).exists():
+        await asyncio.sleep(0.02)
+"""
+
+
+@dataclass
+class ProcessTrial:
+    fleet: ProcessFleet
+    client: Client
+    folder: Path
+    slots: int = 2
+    patience: float = 20.0
+    tasks: list[Handle[Any]] = field(default_factory=list)
+
+    @property
+    def gate(self) -> Path:
+        return self.folder / "released"
+
+    async def hold(self) -> None:
+        self.tasks.append(await self.client.submit(call("held", "hold", until=str(self.gate))))
+
+    async def release(self) -> None:
+        self.gate.touch()
+
+    async def ended(self) -> int:
+        return sum([(await task.status()).phase is Phase.SUCCEEDED for task in self.tasks])
+
+    async def kill(self, name: str) -> None:
+        os.kill(process_of(name).pid, signal.SIGKILL)
+
+
+def process_of(worker: str) -> psutil.Process:
+    """Return the process of a worker of ours, which its environment names."""
+    for process in psutil.Process().children():
+        if process.environ().get("GALLEY_WORKER") == worker:
+            return process
+    raise AssertionError(f"no process of worker {worker}")
+
+
+@pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
+async def test_process_fleet(
+    rule: fleet.Rule, nats_server: NatsServer, namespace: str, tmp_path: Path
+) -> None:
+    @asynccontextmanager
+    async def make_trial(*, broken: bool = False) -> AsyncIterator[ProcessTrial]:
+        (tmp_path / "held.py").write_text("import nothing_of_that_name" if broken else _HANDLERS)
+        queue = TaskQueue.model_validate(
+            {
+                "metadata": {"name": "held", "namespace": namespace},
+                "spec": {"worker": {"modules": ["held"], "concurrency": 2, "gracePeriodSeconds": 1}},
+            }
+        )
+        place = WorkerPlace(
+            tmp_path, (tmp_path,), tmp_path / "queue.json", tmp_path / "logs", nats_server.url, namespace
+        )
+        async with Broker(nats_server.url, name="test") as broker:
+            await ensure(broker, layout_of(queue, "tests"))
+            async with ProcessFleet(broker, queue, place) as workers:
+                trial = ProcessTrial(workers, Client(broker, namespace), tmp_path)
+                yield trial
+                await trial.release()
+        assert not [
+            process for process in psutil.Process().children() if "galley_worker" in process.cmdline()
+        ]
+
+    await fleet.exercise(rule, make_trial)
