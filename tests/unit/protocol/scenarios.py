@@ -24,8 +24,8 @@ EXPIRY: Final = Scenario("the record expires", Budget(expiries=1, lapses=1, repu
 THREE_ATTEMPTS: Final = Scenario("three attempts, and a lease ends", Budget(lapses=1), attempts=3)
 FOUR_ATTEMPTS: Final = Scenario("four attempts, and a lease ends", Budget(lapses=1), attempts=4)
 ALL: Final = (
-    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, TWO_LAPSES, DRAIN, CANCEL,
-    CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
+    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, TWO_LAPSES, DRAIN,
+    CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
 )  # fmt: skip
 
 KILLED_BROKER: Final = Scenario("the broker is killed", Budget(kills=1, crashes=1))
