@@ -80,8 +80,12 @@ class Broken(Struct, array_like=True, tag=15):
     problem: str
 
 
+class Said(Struct, array_like=True, tag=16):
+    """Child: the next answer is of a handler that wrote output; all of it is in the pipes."""
+
+
 Order: TypeAlias = Run | Recall | Cancel
-Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken
+Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken | Said
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_order: Final = msgspec.msgpack.Decoder(Order).decode

@@ -1,0 +1,1 @@
+"""What happens inside a child process: import the modules, run handlers, answer."""

@@ -1,0 +1,131 @@
+"""A child process from its birth to its service."""
+
+import importlib
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final, Literal
+
+from galley.errors import GalleyError
+from galley.handler import REGISTRY
+from galley_worker.runners import frames
+from galley_worker.runners.child import concurrent, plain
+from galley_worker.runners.child.death import die_with_parent
+from galley_worker.runners.child.streams import Streams
+
+
+PRELOAD: Final = "GALLEY_PRELOAD"
+"""Environment variable that tells the fork server what to import."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a child is told when it is made."""
+
+    queue: str
+    modules: tuple[str, ...]
+    import_paths: tuple[str, ...]
+    kind: Literal["plain", "concurrent"]
+
+
+class ImportFailed(Exception):
+    """A module does not import."""
+
+    def __init__(self, module: str, place: str, problem: str) -> None:
+        self.module, self.place, self.problem = module, place, problem
+        super().__init__(module, place, problem)
+
+
+def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Connection, birth: Birth) -> None:
+    """Live as a child: this never returns.
+
+    Args:
+        wire: where orders come from and answers go to.
+        stdout: write end of the pipe for standard output.
+        stderr: the same for standard error.
+        page: shared memory in which the number of the order started last stands.
+        birth: what to import and how to serve.
+    """
+    die_with_parent()
+    # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    streams = _take_over(stdout, stderr)
+    started = mmap.mmap(page.fileno(), 0)
+    page.close()
+    wire.setblocking(True)
+    sys.path[:0] = [path for path in birth.import_paths if path not in sys.path]
+    sys.argv = [sys.argv[0]]
+    try:
+        import_modules(birth.modules)
+    except ImportFailed as failed:
+        wire.sendall(frames.encode(frames.Broken(failed.module, failed.place, failed.problem)))
+        os._exit(1)
+    handlers = REGISTRY.of_queue(birth.queue)
+    wire.sendall(
+        frames.encode(
+            frames.Ready(
+                [name for name, handler in handlers.items() if not handler.is_async],
+                [name for name, handler in handlers.items() if handler.is_async],
+            )
+        )
+    )
+    functions = {name: handler.function for name, handler in handlers.items()}
+    if birth.kind == "plain":
+        plain.PlainService(wire, functions, started, streams).serve()
+    else:
+        concurrent.serve(wire, functions, streams)
+    os._exit(0)
+
+
+def _take_over(stdout: Connection, stderr: Connection) -> Streams:
+    """Make the pipes this process's output, and nothing its input."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(stdout.fileno(), 1)
+    os.dup2(stderr.fileno(), 2)
+    # Python's own streams keep the originals: a handler that closes 1 or 2 does not silence the next one.
+    return Streams(os.dup(stdout.fileno()), os.dup(stderr.fileno()))
+
+
+def import_modules(modules: Sequence[str]) -> None:
+    """Import the modules in order.
+
+    Raises:
+        ImportFailed: if one does not import, whatever it raised.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            raise ImportFailed(module, _place(error), _problem(error)) from None
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames_of_user = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen importlib") and not _is_ours(frame.filename)
+    ]
+    return f"{frames_of_user[-1].filename}:{frames_of_user[-1].lineno}" if frames_of_user else ""
+
+
+def _is_ours(filename: str) -> bool:
+    return filename in {__file__, importlib.__file__}
+
+
+def _problem(error: BaseException) -> str:
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except BaseException:
+        text = "(its message cannot be told)"
+    hint = f" ({error.hint})" if isinstance(error, GalleyError) and error.hint else ""
+    return f"{type(error).__name__}: {text}{hint}"[:1000]

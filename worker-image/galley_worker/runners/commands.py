@@ -1,0 +1,245 @@
+"""Commands: programs a queue declares as handlers, each run as a subprocess in a session of its own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from galley.history import MESSAGE_LIMIT
+from galley.record import Failure
+from galley_worker.ending import Crashed, CutOff, Ending, Raised, Returned
+from galley_worker.runners.execution import Account, Execution
+from galley_worker.runners.output import Output
+from galley_worker.runners.settings import CommandHandler, RunnerSettings
+
+TAIL_LIMIT: Final = 32 * 1024
+"""Bytes of each stream kept for the result: as JSON, both together stay below what a record may hold."""
+_DEATH_SECONDS: Final = 5.0
+
+
+class Commands:
+    """Runs programs, at most `concurrency` at a time."""
+
+    def __init__(self, settings: RunnerSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._known = {command.name: command for command in settings.commands}
+        self._waiting: deque[Execution] = deque()
+        self._running: dict[Execution, Subprocess | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Starting a program takes a millisecond or more, which the event loop has no time for.
+        self._threads = ThreadPoolExecutor(2, "galley commands")
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, execution: Execution) -> None:
+        """Run a work as soon as there is room."""
+        if len(self._running) >= self._settings.concurrency:
+            self._waiting.append(execution)
+            return
+        self._running[execution] = None
+        task = self._loop.create_task(self._run(execution), name=f"command {execution.work.task_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop(self, execution: Execution) -> None:
+        """End an execution for the reason it carries: SIGTERM, and SIGKILL after the grace."""
+        if execution in self._waiting:
+            self._waiting.remove(execution)
+            execution.end(execution.because)  # type: ignore[arg-type]
+        elif (subprocess_ := self._running.get(execution)) is not None:
+            subprocess_.terminate(self._settings.kill_grace_seconds)
+
+    def sweep(self, now: float) -> list[Execution]:
+        """Return the executions that have run longer than they may."""
+        return [
+            execution for execution in self._running
+            if execution.started_at is not None and now - execution.started_at > execution.work.timeout
+        ]  # fmt: skip
+
+    def slow(self, _now: float) -> int:
+        """Return how many slots are taken: starting a program is never quick."""
+        return len(self._running)
+
+    async def close(self, why: str) -> None:
+        """End what is left as cut off, and kill every program."""
+        for execution in self._waiting:
+            execution.end(CutOff(why))
+        self._waiting.clear()
+        for execution, running in list(self._running.items()):
+            execution.because = execution.because or CutOff(why)
+            if running is not None:
+                running.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2 * _DEATH_SECONDS)
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, execution: Execution) -> None:
+        try:
+            execution.end(await self._execute(execution))
+        finally:
+            execution.end(Crashed("the command could not be followed to its end"))
+            del self._running[execution]
+            if self._waiting:
+                self.submit(self._waiting.popleft())
+
+    async def _execute(self, execution: Execution) -> Ending:
+        command = self._known[execution.work.handler]
+        try:
+            argv, stdin = _arguments(command, execution.work.input)
+        except (TypeError, ValueError) as error:
+            return Raised(Failure("InputInvalid", str(error)[:MESSAGE_LIMIT]), retryable=False)
+        try:
+            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin)
+        except (OSError, ValueError) as error:
+            return _not_started(command, error)
+        running.follow(self._loop, self._settings, execution.account)
+        execution.started_at = self._clock()
+        self._running[execution] = running
+        if execution.because is not None:
+            running.terminate(self._settings.kill_grace_seconds)
+        code = await running.ended
+        if execution.because is not None:
+            return execution.because
+        return running.outcome(code)
+
+
+class Subprocess:
+    """One running program."""
+
+    def __init__(self, popen: "subprocess.Popen[bytes]") -> None:
+        self._popen = popen
+        self._pidfd = os.pidfd_open(popen.pid)
+
+    def follow(self, loop: asyncio.AbstractEventLoop, settings: RunnerSettings, account: Account) -> None:
+        """Read its output and wait for its end, in the event loop."""
+        self.ended: asyncio.Future[int] = loop.create_future()
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._outputs = []
+        for pipe, stream in ((self._popen.stdout, "stdout"), (self._popen.stderr, "stderr")):
+            assert pipe is not None
+            # The Output closes its own copy; the file object must not close the same number later.
+            descriptor = os.dup(pipe.fileno())
+            pipe.close()
+            self._outputs.append(
+                Output(loop, descriptor, stream, settings, lambda _order: account, tail_limit=TAIL_LIMIT)
+            )
+        loop.add_reader(self._pidfd, self._exited)
+
+    def terminate(self, grace: float) -> None:
+        """Ask the whole group to end, and kill it after the grace."""
+        self._signal(signal.SIGTERM)
+        if self._timer is None:
+            self._timer = self._loop.call_later(grace, self.kill)
+
+    def kill(self) -> None:
+        """Kill the whole group."""
+        self._signal(signal.SIGKILL)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_DEATH_SECONDS, self._exited)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not reaped before `ended`, so the group's number cannot be anybody else's.
+        if not self.ended.done():
+            try:
+                os.killpg(self._popen.pid, number)
+            except (ProcessLookupError, PermissionError):
+                self._popen.send_signal(number)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        if self.ended.done():
+            return
+        # What it left in the background goes with it; whoever else holds the pipes is not waited for.
+        self._signal(signal.SIGKILL)
+        if self._timer is not None:
+            self._timer.cancel()
+        for output in self._outputs:
+            output.close()
+        os.close(self._pidfd)
+        code = self._popen.poll()
+        self.ended.set_result(-signal.SIGKILL if code is None else code)
+
+    def outcome(self, code: int) -> Ending:
+        """Return how it ended by itself."""
+        stdout, stderr = self._outputs
+        if code == 0:
+            told: dict[str, Any] = {
+                "exitCode": 0,
+                "stdout": stdout.tail.decode(errors="replace"),
+                "stderr": stderr.tail.decode(errors="replace"),
+                "stdoutBytes": stdout.total,
+                "stderrBytes": stderr.total,
+            }
+            return Returned(Raw(msgspec.json.encode(told)))
+        if code < 0:
+            return Crashed(f"signal {-code} ({_signal_name(-code)})")
+        text = stderr.tail.decode(errors="replace").strip()
+        last = text.rpartition("\n")[2]
+        message = f"exit code {code}: {last}" if last else f"exit code {code}"
+        return Raised(Failure("CommandFailed", message[:MESSAGE_LIMIT], text[-8192:]), retryable=True)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _arguments(command: CommandHandler, data: Raw) -> tuple[list[str], bytes]:
+    """Return argv and stdin for an input."""
+    if command.input_as == "stdin":
+        return list(command.command), bytes(data)
+    try:
+        values = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the input is not JSON: {error}") from None
+    if not isinstance(values, list):
+        raise TypeError(f'command {command.name!r} takes a list of arguments as input, such as ["a", 1]')
+    more = [value if isinstance(value, str) else msgspec.json.encode(value).decode() for value in values]
+    if any("\0" in value for value in more):
+        raise ValueError("an argument holds a NUL character, which no program can be given")
+    return [*command.command, *more], b""
+
+
+def _not_started(command: CommandHandler, error: Exception) -> Raised:
+    program = command.command[0] if command.command else ""
+    if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) or not program:
+        problem = f"program {program!r} of command {command.name!r} cannot be run: {error}"
+        return Raised(Failure("CommandNotFound", problem), retryable=False)
+    too_long = isinstance(error, OSError) and error.errno == 7
+    reason = "InputInvalid" if too_long else "CommandNotStarted"
+    problem = f"command {command.name!r} could not be started: {error}"
+    return Raised(Failure(reason, problem[:MESSAGE_LIMIT]), retryable=not too_long)
+
+
+def _open(argv: list[str], stdin: bytes) -> Subprocess:
+    if not argv:
+        raise ValueError("the command is empty")
+    # A file instead of a pipe: a program that does not read its input cannot block us.
+    file = os.memfd_create("galley input")
+    try:
+        written = 0
+        while written < len(stdin):
+            written += os.write(file, stdin[written:])
+        os.lseek(file, 0, os.SEEK_SET)
+        popen = subprocess.Popen(
+            argv,
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+    finally:
+        os.close(file)
+    return Subprocess(popen)

@@ -1,0 +1,98 @@
+"""Execution: one work on its way from start to ending."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from galley_worker.ending import Cancelled, CutOff, Ending, TimedOut
+from galley_worker.work import Work
+
+FAST_SECONDS: Final = 0.005
+"""Handlers faster than this may have work queued behind them in their child."""
+PREFETCH: Final = 8
+"""Works queued behind the running one at most."""
+_WEIGHT: Final = 0.1
+
+
+class Service:
+    """How long one handler usually takes: an exponentially weighted average."""
+
+    __slots__ = ("runs", "seconds", "total", "window")
+
+    def __init__(self) -> None:
+        self.seconds = FAST_SECONDS
+        """Not fast until it was measured."""
+        self.window = 1
+        """Works a child may hold at once: the running one and those behind it."""
+        self.runs = 0
+        self.total = 0.0
+        """Seconds of `runs`, both since somebody set them back."""
+
+    def observe(self, seconds: float) -> None:
+        """Take in one more measurement."""
+        average = self.seconds + _WEIGHT * (seconds - self.seconds)
+        self.seconds = average
+        self.runs += 1
+        self.total += seconds
+        # Graded, so that what is queued waits about 5 ms however fast the handler is.
+        self.window = 1 + min(PREFETCH, int(FAST_SECONDS / average)) if average < FAST_SECONDS else 1
+
+
+class Account:
+    """Output of one attempt, counted against its limit."""
+
+    __slots__ = ("dropped", "said", "work")
+
+    def __init__(self, work: Work | None) -> None:
+        self.work = work
+        self.said = 0
+        self.dropped = 0
+
+
+class Execution:
+    """One started work.
+
+    `ending` always gets an Ending, never an exception.
+    """
+
+    __slots__ = ("_account", "_stopper", "because", "ending", "id", "service", "started_at", "work")
+
+    def __init__(
+        self,
+        work: Work,
+        ending: "asyncio.Future[Ending]",
+        service: Service,
+        stopper: "Callable[[Execution], None]",
+    ) -> None:
+        self.work = work
+        self.ending = ending
+        self.service = service
+        self.started_at: float | None = None
+        """Monotonic time at which the handler began, as far as known."""
+        self.because: Cancelled | TimedOut | CutOff | None = None
+        """Why it is being stopped."""
+        self.id = 0
+        self._stopper = stopper
+        self._account: Account | None = None
+
+    def stop(self, because: Cancelled | TimedOut | CutOff) -> None:
+        """End it: `ending` becomes `because`, unless the handler returns first. The first reason counts.
+
+        Not started: it never will be. An `async def` handler is cancelled, a command gets SIGTERM, and both
+        are killed after the grace. A plain function cannot be asked: its process is killed at once.
+        """
+        if self.because is None and not self.ending.done():
+            self.because = because
+            self._stopper(self)
+
+    def end(self, ending: Ending) -> None:
+        """Settle how it ended; the first ending stays."""
+        if not self.ending.done():
+            self.ending.set_result(ending)
+
+    @property
+    def account(self) -> Account:
+        """Its output so far."""
+        if self._account is None:
+            self._account = Account(self.work)
+        return self._account

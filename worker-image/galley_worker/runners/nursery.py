@@ -1,0 +1,136 @@
+"""Where child processes come from: multiprocessing's fork server, asked from one thread.
+
+The fork server is a clean process with the handlers' modules loaded; each child is a fork of it. It ends
+with the thread that started it, and its children end with it, so a supervisor killed outright leaves
+nobody behind. One thread and one server serve all Runners of a process.
+"""
+
+import asyncio
+import json
+import mmap
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Final
+
+from galley_worker.runners.child import entry
+
+_TRIES: Final = 3
+"""A server that was just killed is noticed by the first request it does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A child that was made, and our ends of what it is tied to."""
+
+    process: ForkServerProcess
+    pidfd: int
+    """Names this very process, also after its number was given to another one."""
+    wire: socket.socket
+    stdout: int
+    stderr: int
+    started: mmap.mmap
+    """The child keeps the number of the order it started last here."""
+
+
+class Nursery:
+    """Makes children, and collects their exit codes."""
+
+    _lock = threading.Lock()
+    _users = 0
+    _thread: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> "Nursery":
+        cls = type(self)
+        with cls._lock:
+            cls._users += 1
+            if cls._thread is None:
+                cls._thread = ThreadPoolExecutor(1, "galley nursery")
+            self._mine = cls._thread
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cls = type(self)
+        with cls._lock:
+            cls._users -= 1
+            if cls._users == 0 and cls._thread is not None:
+                # The end of this thread ends the fork server.
+                cls._thread.shutdown(wait=True)
+                cls._thread = None
+
+    async def bear(self, birth: entry.Birth) -> Born:
+        """Make a child.
+
+        Raises:
+            OSError: if the operating system does not allow it.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._mine, _bear, birth)
+
+    async def collect(self, born: Born) -> int:
+        """Return the exit code of a child that has ended; negative is a signal."""
+        return await asyncio.get_running_loop().run_in_executor(self._mine, _collect, born)
+
+
+def _bear(birth: entry.Birth) -> Born:
+    for left in reversed(range(_TRIES)):
+        try:
+            return _bear_once(birth)
+        except (OSError, EOFError) as error:
+            if not left:
+                raise OSError(
+                    f"no child process could be made: {str(error) or type(error).__name__}"
+                ) from error
+    raise AssertionError
+
+
+def _bear_once(birth: entry.Birth) -> Born:
+    context = multiprocessing.get_context("forkserver")
+    wire, its_wire = socket.socketpair()
+    stdout, its_stdout = os.pipe()
+    stderr, its_stderr = os.pipe()
+    memory = os.memfd_create("galley")
+    os.ftruncate(memory, 8)
+    page = mmap.mmap(memory, 8)
+    ends = Connection(its_stdout, readable=False), Connection(its_stderr, readable=False), Connection(memory)
+    process = context.Process(target=entry.main, args=(its_wire, *ends, birth), name=f"galley {birth.kind}")
+    try:
+        _start(process, birth)
+        pidfd = os.pidfd_open(process.pid or 0)
+    except BaseException:
+        wire.close()
+        os.close(stdout)
+        os.close(stderr)
+        page.close()
+        raise
+    finally:
+        its_wire.close()
+        for end in ends:
+            end.close()
+    return Born(process, pidfd, wire, stdout, stderr, page)
+
+
+def _start(process: ForkServerProcess, birth: entry.Birth) -> None:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["galley_worker.runners.child.preload"])
+    main = sys.modules["__main__"]
+    name = main.__spec__.name if main.__spec__ else ""
+    told = [birth.modules, birth.import_paths, getattr(main, "__file__", None), name]
+    os.environ[entry.PRELOAD] = json.dumps(told)
+    try:
+        # This also makes the fork server, with this environment, where there is none or it was killed.
+        process.start()
+    finally:
+        del os.environ[entry.PRELOAD]
+
+
+def _collect(born: Born) -> int:
+    born.process.join(5)
+    code = born.process.exitcode
+    if code is not None:
+        born.process.close()
+    return 255 if code is None else code

@@ -1,0 +1,151 @@
+"""Runners: everything a worker can run, behind one `start`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from galley.handler import HandlerExists
+from galley.record import Failure
+from galley_worker.ending import Raised, TimedOut
+from galley_worker.runners.commands import Commands
+from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
+from galley_worker.runners.nursery import Nursery
+from galley_worker.runners.pool import Pool
+from galley_worker.runners.settings import RunnerSettings
+from galley_worker.work import Work
+
+SWEEP_SECONDS: Final = 0.1
+"""How often timeouts are looked at: one look at all, rather than a timer for each."""
+
+
+class Runner(Protocol):
+    """Runs the works of one kind of handler."""
+
+    def submit(self, execution: Execution) -> None:
+        """Run a work as soon as there is room."""
+
+    def stop(self, execution: Execution) -> None:
+        """End an execution for the reason it carries."""
+
+    def sweep(self, now: float) -> list[Execution]:
+        """Return the executions that have run longer than they may."""
+
+    def slow(self, now: float) -> int:
+        """Return how many slots are taken by works that are not quick."""
+
+    async def close(self, why: str) -> None:
+        """End what is left as cut off, and every process."""
+
+
+class Runners:
+    """Starts works. When it is left, every process it made is gone."""
+
+    def __init__(self, settings: RunnerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.handlers: frozenset[str] = frozenset()
+        """Names of the handlers; known once entered."""
+        self._settings = settings
+        self._clock = clock
+        self._by_name: dict[str, tuple[Runner, Service]] = {}
+        self._runners: list[Runner] = []
+        self._slow = 0
+        self._mean = FAST_SECONDS
+        self._ahead = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._exits = ExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Import the modules, in a child.
+
+        Raises:
+            ModuleImportFailed: if one does not import.
+            HandlerExists: if a command and a function have the same name.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        self._sweep()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _open(self) -> None:
+        settings = self._settings
+        commands = Commands(settings, self._clock)
+        self._runners.append(commands)
+        for command in settings.commands:
+            self._by_name[command.name] = commands, Service()
+        if settings.modules:
+            nursery = self._exits.enter_context(Nursery())
+            plain = Pool("plain", settings, nursery, self._clock)
+            concurrent = Pool("concurrent", settings, nursery, self._clock)
+            self._runners += plain, concurrent
+            found = await plain.first()
+            for names, pool in ((found.plain, plain), (found.concurrent, concurrent)):
+                for name in names:
+                    if name in self._by_name:
+                        raise HandlerExists(settings.queue, name, "a command", "a Python function")
+                    self._by_name[name] = pool, Service()
+        self.handlers = frozenset(self._by_name)
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(runner.close("the worker stops") for runner in self._runners))
+        await asyncio.to_thread(self._exits.close)
+
+    def start(self, work: Work) -> Execution:
+        """Begin a work, or have it wait for the next free process. Never blocks, never raises."""
+        known = self._by_name.get(work.handler)
+        if known is None:
+            return self._not_found(work)
+        runner, service = known
+        execution = Execution(work, self._loop.create_future(), service, runner.stop)
+        runner.submit(execution)
+        return execution
+
+    def _not_found(self, work: Work) -> Execution:
+        execution = Execution(work, self._loop.create_future(), Service(), lambda _execution: None)
+        known = ", ".join(sorted(self.handlers)) or "none"
+        message = f"no handler {work.handler!r} in queue {work.queue!r}; known here: {known}"
+        execution.end(Raised(Failure("HandlerNotFound", message), retryable=False))
+        return execution
+
+    @property
+    def capacity(self) -> int:
+        """Works that may be started and not ended at one time, for now.
+
+        `concurrency`, and up to eight more per slot that is not held by a slow work, while handlers are
+        so quick that waiting in a child costs less than waiting at the broker.
+        """
+        concurrency = self._settings.concurrency
+        return concurrency + self._ahead * max(0, concurrency - self._slow)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        slow = 0
+        for runner in self._runners:
+            for execution in runner.sweep(now):
+                execution.stop(TimedOut(execution.work.timeout))
+            slow += runner.slow(now)
+        self._slow = slow
+        self._look_ahead()
+        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _look_ahead(self) -> None:
+        services = [service for _, service in self._by_name.values() if service.runs]
+        if not services:
+            return
+        mean = sum(service.total for service in services) / sum(service.runs for service in services)
+        for service in services:
+            service.runs, service.total = 0, 0.0
+        self._mean += (mean - self._mean) / 2
+        self._ahead = min(PREFETCH, int(FAST_SECONDS / self._mean)) if self._mean < FAST_SECONDS else 0
