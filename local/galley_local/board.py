@@ -58,7 +58,7 @@ class TaskBoard:
         self._changed: OrderedDict[Key, TaskAddress] = OrderedDict()
         self._ended: dict[Key, Record] = {}
         self._latest: OrderedDict[Key, TaskStatus] = OrderedDict()
-        self._running: dict[Key, TaskStatus] = {}
+        self._active: dict[Key, TaskStatus] = {}
         self._looks = 0
         self.declared: dict[Key, TaskAddress] = {}
 
@@ -84,10 +84,11 @@ class TaskBoard:
         return self._ended.get(key_of(address))
 
     def tasks(self) -> list[TaskStatus]:
-        """Return what is known: running and waiting tasks first, then the latest changes."""
-        waiting = sorted(self._running.values(), key=lambda status: status.phase is not Phase.RUNNING)
-        rest = [status for key, status in reversed(self._latest.items()) if key not in self._running]
-        return [*waiting, *rest]
+        """Return what is known: what runs, then the latest changes, then what waits."""
+        running = [status for status in self._active.values() if status.phase is Phase.RUNNING]
+        waiting = [status for status in self._active.values() if status.phase is not Phase.RUNNING]
+        rest = [status for key, status in reversed(self._latest.items()) if key not in self._active]
+        return [*running, *rest, *waiting]
 
     async def look(self) -> None:
         """Bring everything up to date; what the broker does not tell now stays as it was."""
@@ -142,7 +143,7 @@ class TaskBoard:
             else:
                 seen[key] = self._joined(seen[key], recorded)
         unnamed = [status for status in seen.values() if status.phase is Phase.RUNNING and not status.worker]
-        self._running = seen | dict(await self._named(unnamed))
+        self._active = seen | dict(await self._named(unnamed))
 
     def _joined(self, seen: TaskStatus, recorded: TaskStatus) -> TaskStatus:
         if seen.phase is Phase.SCHEDULED and recorded.phase is Phase.RETRYING:
@@ -154,7 +155,7 @@ class TaskBoard:
         named, asking = [], []
         for status in running:
             key = key_of(status.address)
-            before = self._running.get(key)
+            before = self._active.get(key)
             if before is not None and before.worker and before.phase is Phase.RUNNING:
                 named.append((key, before))
             else:

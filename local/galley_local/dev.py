@@ -71,7 +71,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
         await parts.enter_async_context(board.listening())
         stop = parts.enter_context(_stopping())
-        with display_for(terminal) as display:
+        with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display)
             try:
                 async with asyncio.TaskGroup() as background:
@@ -93,7 +93,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
             f"{len(board.open_tasks())} tasks have not ended; the next `galley dev` goes on with them"
         )
         return ExitCode.INTERRUPTED
-    surprises = print_results(terminal, plan.tasks, board)
+    surprises = print_results(terminal, plan.tasks, board, began)
     print_moves(terminal, run.runtimes, began)
     return ExitCode.FAILED if surprises else ExitCode.DONE
 
@@ -110,7 +110,7 @@ class Run:
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()
         self._all_ended = asyncio.Event()
-        self._draining = False
+        self._note = "Ctrl-C drains and ends"
 
     async def until(self, stop: "Stop", *, done: bool) -> None:
         """Work until stopped; with `done`, also until the declared tasks have ended and the workers went."""
@@ -129,6 +129,7 @@ class Run:
                     task.cancel()
                 await self._begin_drain()
             showing.cancel()
+        self._note = "ended"
         await self._show()
 
     async def _submit(self) -> None:
@@ -171,7 +172,7 @@ class Run:
             self._display.say(
                 f"draining: {who} may finish within {longest} s, then hand back; Ctrl-C again stops at once"
             )
-        self._draining = True
+        self._note = "draining; Ctrl-C again stops at once"
         for runtime in self.runtimes:
             runtime.fleet.dismiss()
 
@@ -197,7 +198,7 @@ class Run:
                 self._broker.server,
                 tuple(queues),
                 tuple(self._board.tasks()),
-                self._draining,
+                self._note,
             )
         )
 

@@ -38,17 +38,24 @@ class Display(Protocol):
         ...
 
 
-def display_for(terminal: Terminal) -> Display:
-    """Return the display that suits who reads."""
-    return LiveTable(terminal.console()) if terminal.interactive else EventLines(terminal.result)
+def display_for(terminal: Terminal, *, passing: bool) -> Display:
+    """Return the display that suits who reads.
+
+    Args:
+        terminal: where.
+        passing: whether the table goes away at the end, since something better follows.
+    """
+    if terminal.interactive:
+        return LiveTable(terminal.console(), passing=passing)
+    return EventLines(terminal.result)
 
 
 class LiveTable:
     """A table that is drawn over itself, with the lines that were said above it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, passing: bool) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False, transient=passing)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -80,12 +87,11 @@ def drawn(snapshot: Snapshot, most_tasks: int) -> RenderableType:
     parts += [tasks] if shown else [Text("no tasks yet", style="dim")]
     if hidden:
         parts.append(Text(f"and {hidden} more: galley get tasks", style="dim"))
-    last = "draining; Ctrl-C again stops at once" if snapshot.draining else "Ctrl-C drains and ends"
-    return Group(*parts, Text(f"{snapshot.server}   {last}", style="dim"))
+    return Group(*parts, Text(f"{snapshot.server}   {snapshot.note}", style="dim"))
 
 
 def _queues(snapshot: Snapshot) -> RenderableType:
-    table = _table("QUEUE", "LANE", ">WAITING", ">RUNNING", ">LATER", "WORKERS")
+    table = _table("QUEUE", "LANE", ">WAITING", ">RUNNING", ">LATER", ">WANTED", ">MOST", "WORKERS")
     for queue in snapshot.queues:
         for index, lane in enumerate(queue.lanes):
             first = index == 0
@@ -95,6 +101,8 @@ def _queues(snapshot: Snapshot) -> RenderableType:
                 str(lane.waiting) if lane.waiting else Text("0", style="dim"),
                 str(lane.in_flight) if lane.in_flight else Text("0", style="dim"),
                 str(queue.later) if first else "",
+                str(queue.wanted) if first else "",
+                str(queue.most) if first else "",
                 workers_in_words(queue) if first else "",
             )
     reasons = [
@@ -109,11 +117,9 @@ def _lane_rows(snapshot: Snapshot) -> list[object]:
 
 
 def workers_in_words(queue: QueueSnapshot) -> str:
-    """Return how many workers there are, and what those do that are not simply ready."""
-    parts = [f"{queue.ready} ready of {queue.wanted} wanted (at most {queue.most})"]
+    """Return how many workers there are, by what they do."""
     others = Counter(worker.phase for worker in queue.workers if worker.phase is not WorkerPhase.READY)
-    parts += [f"{number} {phase}" for phase, number in others.items()]
-    return ", ".join(parts)
+    return ", ".join([f"{queue.ready} ready", *(f"{number} {phase}" for phase, number in others.items())])
 
 
 def _table(*titles: str) -> Table:
@@ -170,7 +176,7 @@ class EventLines:
             now = (queue.ready, queue.wanted, queue.problem)
             if self._workers.get(queue.name, (0, 0, "")) != now:
                 self._workers[queue.name] = now
-                self._write(f"queue/{queue.name}: {workers_in_words(queue)}: {queue.reason}")
+                self._write(f"queue/{queue.name}: {workers_in_words(queue)}; wanted {queue.reason}")
         for status in reversed(snapshot.tasks):
             name = (status.address.queue, status.address.id)
             phase = (status.phase, status.attempt)

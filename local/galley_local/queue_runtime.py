@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
+from galley.backlog import QueueBacklog, Unknown
 from galley.broker.connection import Broker
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
@@ -57,6 +58,7 @@ class QueueRuntime:
         self.scaler = Scaler(
             reader, self._bell, _Noting(self), ScalingPolicy.of(queue.resource), queue=queue.name
         )
+        self._scaling = False
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -79,7 +81,17 @@ class QueueRuntime:
 
     async def run(self) -> None:
         """Keep the workers at the number the work asks for."""
-        await self.scaler.run()
+        self._scaling = True
+        try:
+            await self.scaler.run()
+        finally:
+            self._scaling = False
+
+    async def backlog(self) -> QueueBacklog | Unknown | None:
+        """Return the work as the scaler last saw it; once it has stopped, as it is now."""
+        if self._scaling:
+            return self.scaler.signals.backlog if self.scaler.signals is not None else None
+        return await self._reader.read(*self.queue.name)
 
     @property
     def grace_seconds(self) -> int:

@@ -1,5 +1,6 @@
 """What a run came to: each task's outcome, and why there were as many workers as there were."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from galley.cli.output import styled
+from galley.cli.output import PHASE_STYLES, styled
 from galley.cli.terminal import Terminal
 from galley.declared import address_of
 from galley.record import Record
@@ -18,15 +19,15 @@ from galley_local.plan import EXPECT
 from galley_local.queue_runtime import QueueRuntime
 
 _PIPE_WIDTH: Final = 140
+_LEAST_RESULT: Final = 20
 _TITLES: Final = ("QUEUE", "TASK", "LANE", "PHASE", "TRIES", "TIME", "RESULT")
 
 
-def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard) -> int:
+def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, began: datetime) -> int:
     """Print the outcome of each task; returns how many did not end as they were meant to."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in _TITLES:
-        table.add_column(title, no_wrap=True, justify="right" if title in ("TRIES", "TIME") else "left")
+    rows = []
     surprises = 0
+    notes: Counter[str] = Counter()
     for task in tasks:
         record = board.ended(address_of(task))
         if record is None:
@@ -35,18 +36,31 @@ def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard) -
         phase = of_record(address_of(task), record).phase
         expected = task.metadata.annotations.get(EXPECT, Phase.SUCCEEDED)
         surprises += phase != expected
-        table.add_row(
-            task.spec.queue_name,
-            task.metadata.name,
-            record.lane.value,
-            styled(phase) if phase == Phase.SUCCEEDED or phase != expected else Text(f"{phase} (expected)"),
-            str(record.attempt),
-            _time(record),
-            " ".join(summary_of(record).split()),
-        )
-    console = terminal.console()
-    console.print(table, width=None if terminal.interactive else _PIPE_WIDTH, crop=terminal.interactive)
+        note = f"{phase} (expected)" if phase == expected != Phase.SUCCEEDED else phase.value
+        notes[note] += 1
+        cells = (task.spec.queue_name, task.metadata.name, record.lane.value, note, str(record.attempt))
+        rows.append((*cells, _time(record), " ".join(summary_of(record).split())))
+    _print_table(terminal, rows)
+    counts = ", ".join(f"{number} {note}" for note, number in notes.items())
+    terminal.result(f"\n{counts}; {(terminal.now() - began).total_seconds():.1f} s from start to end")
     return surprises
+
+
+def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns; only the last one is cut where there is no room."""
+    console = terminal.console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in _TITLES:
+        table.add_column(title, no_wrap=True, justify="right" if title in ("TRIES", "TIME") else "left")
+    taken = sum(
+        2 + max(len(title), *(len(row[index]) for row in rows)) for index, title in enumerate(_TITLES[:-1])
+    )
+    width = console.width if terminal.interactive else _PIPE_WIDTH
+    room = max(_LEAST_RESULT, width - taken)
+    for *cells, result in rows:
+        styled_cells = [styled(cell) if cell in PHASE_STYLES else Text(cell) for cell in cells]
+        table.add_row(*styled_cells, Text(result if len(result) <= room else result[: room - 1] + "…"))
+    console.print(table, width=taken + room, crop=False, no_wrap=True)
 
 
 def print_moves(terminal: Terminal, runtimes: Sequence[QueueRuntime], began: datetime) -> None:

@@ -36,14 +36,15 @@ class Snapshot:
     server: str
     queues: tuple[QueueSnapshot, ...]
     tasks: tuple[TaskStatus, ...]
-    draining: bool = False
+    note: str = ""
+    """What Ctrl-C would do."""
 
 
 async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:
     """Return a queue as its scaler last saw it, with its workers as they are now."""
     scaler = runtime.scaler
     force = await runtime.fleet.observe()
-    backlog = scaler.signals.backlog if scaler.signals is not None else None
+    backlog = await runtime.backlog()
     known = backlog if isinstance(backlog, QueueBacklog) else QueueBacklog(())
     return QueueSnapshot(
         name=runtime.queue.resource.metadata.name,
