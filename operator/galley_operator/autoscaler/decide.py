@@ -27,6 +27,9 @@ autoscaler is gone are back at work before anybody wonders."""
 RENEW_SECONDS: Final = 20.0
 """A drain is renewed when a third of it is over, so that two lost requests do not end it."""
 
+START_SECONDS: Final = 60.0
+"""How long a worker that starts keeps others from going; one that hangs must not keep them for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -113,7 +116,7 @@ def _moves(
         # All that were leaving came back and still it is too few.
         return _Moves(back, (), (), desired), memory
     # Whoever starts may be the one the fleet would take, and whoever comes back still looks drained.
-    quiet = not back and not any(worker.phase is Phase.STARTING for worker in present)
+    quiet = not back and not any(_is_coming_up(worker, now) for worker in present)
     surplus = max(0, len(staying) - memory.most_needed) if quiet else 0
     leaving += sorted(staying, key=_worth, reverse=True)[:surplus]
     gone = [worker for worker in leaving if quiet and _may_go(worker, memory)]
@@ -128,10 +131,14 @@ def _is_leaving(worker: WorkerView, memory: Memory, now: datetime) -> bool:
     return on_its_way or worker.phase is Phase.DRAINING
 
 
-def _worth(worker: WorkerView) -> tuple[bool, bool, int, datetime]:
+def _is_coming_up(worker: WorkerView, now: datetime) -> bool:
+    return worker.phase is Phase.STARTING and (now - worker.since).total_seconds() < START_SECONDS
+
+
+def _worth(worker: WorkerView) -> tuple[bool, bool, bool, int, datetime]:
     """Sort key: the one to keep first. Who runs most costs most to lose; the young are no warmer."""
-    busy = worker.busy if worker.busy is not None else 0
-    return worker.phase is Phase.FAILED, worker.busy == 0, -busy, worker.since
+    failed, starting = worker.phase is Phase.FAILED, worker.phase is Phase.STARTING
+    return failed, starting, worker.busy == 0, -(worker.busy or 0), worker.since
 
 
 def _may_go(worker: WorkerView, memory: Memory) -> bool:

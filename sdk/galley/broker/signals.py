@@ -150,27 +150,28 @@ class SignalReader:
             return self._not_known(name, f"there are no streams of queue {queue!r}")
         if name not in self._lanes:
             return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
-        sources = [source for lane in self._lanes[name] for source in _sources(namespace, queue, lane)]
+        lanes = self._lanes[name]
+        sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
         await asyncio.gather(*(self._refresh(source, rung) for source in sources))
         await asyncio.gather(*(self._look_at_oldest(source) for source in sources))
-        return self._backlog(name)
+        return self._backlog(name, lanes)
 
-    def _backlog(self, name: tuple[str, str]) -> QueueBacklog | Unknown:
-        lanes = []
-        for lane in self._lanes[name]:
+    def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
+        backlogs = []
+        for lane in lanes:
             readings = [self._readings.get(source) for source in _sources(*name, lane)]
             known = [reading for reading in readings if reading is not None]
             if len(known) < len(readings):
                 return self._not_known(name, f"lane {lane} has not answered yet")
-            lanes.append(_together(lane, known))
+            backlogs.append(_together(lane, known))
         self._unknown.pop(name, None)
         later = self._streams.get(topology.later_stream(*name))
         due = sum(
             reading.waiting + reading.in_flight
-            for lane in self._lanes[name]
+            for lane in lanes
             if (reading := self._readings.get(_sources(*name, lane)[0])) is not None
         )
-        return QueueBacklog(tuple(lanes), max(0, later.state.messages - due) if later else 0)
+        return QueueBacklog(tuple(backlogs), max(0, later.state.messages - due) if later else 0)
 
     def _forget(self, name: tuple[str, str]) -> None:
         for lane in self._lanes.pop(name, ()):
@@ -248,10 +249,15 @@ class SignalReader:
                 oldest_at = msgspec.convert(stamp, datetime, strict=False)
         except (BrokerError, msgspec.ValidationError) as error:
             log.debug("oldest task not read", extra={"stream": source.stream, "error": str(error)})
-        self._readings[source] = replace(self._readings[source], oldest_at=oldest_at, oldest_read=now)
+        # Another reader may have found meanwhile that the queue is gone, or read the lane again.
+        if (reading := self._readings.get(source)) is not None:
+            self._readings[source] = replace(reading, oldest_at=oldest_at, oldest_read=now)
 
     async def _ask(self, subject: str, request: object, decode: Callable[[bytes], _Answer]) -> _Answer:
-        answer = decode((await self._request(subject, request)).data)
+        try:
+            answer = decode((await self._request(subject, request)).data)
+        except msgspec.MsgspecError as error:
+            raise BrokerRefused(f"answer {subject} as expected", 0, str(error)) from error
         if answer.error is not None:
             raise BrokerRefused(f"answer {subject}", answer.error.err_code, answer.error.description)
         return answer

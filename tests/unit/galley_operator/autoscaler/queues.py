@@ -33,7 +33,7 @@ def a_worker(name: str, phase: Phase = Phase.READY, busy: int | None = 0, age: f
 
 
 def workers(*states: str, problem: str = "") -> Workforce:
-    """Return workers w1, w2, ..., each older than the next.
+    """Return workers w1, w2, ..., each older than the next of its phase; those starting have just begun.
 
     A state is a phase's first letters with, after a colon, how many attempts run: `ready:2`, `drain:0`,
     `start`, `fail`, `stop`, `ready:?`; 0 if it is left out.
@@ -43,7 +43,8 @@ def workers(*states: str, problem: str = "") -> Workforce:
         word, _, busy = state.partition(":")
         phase = next(phase for phase in Phase if phase.value.startswith(word))
         running = None if busy == "?" else int(busy or 0)
-        views.append(a_worker(f"w{index + 1}", phase, running, age=1000 - index))
+        age = (10 if phase is Phase.STARTING else 1000) - index
+        views.append(a_worker(f"w{index + 1}", phase, running, age=age))
     return Workforce(tuple(views), problem)
 
 

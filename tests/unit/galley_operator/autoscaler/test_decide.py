@@ -13,6 +13,7 @@ from tests.unit.galley_operator.autoscaler.queues import (
     SILENT,
     a_backlog,
     a_stale_backlog,
+    a_worker,
     asked,
     at,
     needed,
@@ -142,6 +143,14 @@ def test_decision(case: Case) -> None:
     assert (decision.desired, decision.scale_to, decision.remove, decision.drain, decision.undrain) == (
         case.desired, case.scale_to, case.remove, case.drain, case.undrain,
     )  # fmt: skip
+
+
+def test_a_worker_that_hangs_in_its_start_does_not_keep_the_others_for_ever() -> None:
+    for age, drained in ((59, ()), (60, ("w2", "w1"))):
+        starting = a_worker("w2", Phase.STARTING, age=age)
+        crowd = Workforce((*workers("ready").workers, starting))
+        decision = decide(seen(a_backlog(), crowd), POLICY, LONG_AGO, NOON)
+        assert decision.drain == drained, f"starting for {age} s"
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_a_decision_says_why(
         (
             seen(a_backlog(5), SILENT),
             (
-                "as many workers as there are, held: the state of the workers is not known since 12:00:00 UTC "
-                "(no answer in 1 s)"
+                "as many workers as there are, held: the state of the workers is not known "
+                "since 12:00:00 UTC (no answer in 1 s)"
             ),
         ),
     ],
