@@ -1,0 +1,51 @@
+"""Each line marked `# wrong: CODE` is a mistake of a user that mypy must find; the other lines are fine."""
+
+import galley
+from galley import Call, Client, Handle, When, task
+
+
+@task(queue="images")
+def thumbnail(path: str, edge: int = 160) -> dict[str, int]:
+    """Make a picture small."""
+    return {path: edge}
+
+
+@task
+async def summary(paths: list[str]) -> str:
+    """Sum up."""
+    return ", ".join(paths)
+
+
+def handlers_keep_their_signature() -> None:
+    """Arguments are those of the function."""
+    thumbnail("a.png", 80)
+    thumbnail.call("a.png", edge=80)
+    thumbnail.call(wrong=1)  # wrong: call-arg
+    thumbnail.call("a.png", edge="large")  # wrong: arg-type
+    thumbnail.call()  # wrong: call-arg
+    summary.call("a.txt")  # wrong: call-overload
+    thumbnail.delay("a.png")  # wrong: attr-defined
+
+
+async def results_have_the_handlers_type(client: Client) -> None:
+    """Also that of an async function, without its coroutine."""
+    small: Handle[dict[str, int]] = await client.submit(thumbnail.call("a.png"))
+    text: str = await (await client.submit(summary.call(["a.txt"]))).result()
+    number: int = await (await client.submit(summary.call(["a.txt"]))).result()  # wrong: assignment
+    other: Handle[str] = await client.submit(thumbnail.call("a.png"))  # wrong: arg-type
+    print(small, text, number, other)  # noqa: T201 - so that they are used
+
+
+async def what_is_submitted_is_a_call(client: Client) -> None:
+    """Not a function, and not its result."""
+    await client.submit(thumbnail)  # wrong: arg-type
+    await client.submit(thumbnail("a.png"))  # wrong: arg-type
+    await client.submit(thumbnail.call("a.png"), When(lane="urgent"))  # wrong: arg-type
+    await client.submit_many([thumbnail.call("a.png"), thumbnail.call("b.png")])
+    await client.submit_many(thumbnail.call("a.png"))  # wrong: arg-type
+
+
+def a_call_cannot_be_changed(call: Call[str]) -> None:
+    """Values are frozen."""
+    call.queue = "other"  # wrong: misc
+    print(galley.no_such_name)  # noqa: T201  # wrong: attr-defined
