@@ -45,6 +45,8 @@ class Claim(Struct, frozen=True, array_like=True):
 
     stream: str
     sequence: int
+    holder: str = ""
+    """The process that claimed it; another process that finds this claim takes it over."""
 
 
 class Failure(Struct, frozen=True):

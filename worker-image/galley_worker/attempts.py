@@ -18,7 +18,10 @@ from galley.retry import RetryPolicy
 from galley_worker.claim import (
     ClaimAt,
     DropIt,
+    Ended,
+    LeaveIt,
     ScheduleAgain,
+    Who,
     claim_of,
     claiming_record,
     first_claim,
@@ -67,7 +70,7 @@ class Rules:
 
     namespace: str
     queue: str
-    worker: str
+    worker: Who
     policy: RetryPolicy
     timeout_seconds: float
 
@@ -104,7 +107,7 @@ class Attempts:
         that is running need not begin anew for that.
         """
         present = self.under_way.get(_key(delivery))
-        if present is None or claim_of(present.delivery) != claim_of(delivery) or present.lease_lost:
+        if present is None or not _same(present.delivery, delivery) or present.lease_lost:
             return False
         present.delivery = present.delivery._replace(reply=delivery.reply)
         present.lease.reply = delivery.reply
@@ -197,12 +200,20 @@ class Attempts:
                 held.fence, held.claimed, held.history = written, True, step.history
                 return held
             stored = await self._parts.ledger.read(address, written.by)
-            match what_next(claim_of(held.delivery), held.flags, held.envelope, stored):
+            match what_next(
+                claim_of(held.delivery, self._rules.worker.holder), held.flags, held.envelope, stored
+            ):
                 case ClaimAt() as next_step:
                     step = next_step
                 case DropIt(why):
                     log.info("message dropped", extra={**_about(held), "why": why})
                     await self._parts.settler.drop(present.delivery)
+                    return None
+                case Ended(final):
+                    await self._parts.settler.finish(present.delivery, final)
+                    return None
+                case LeaveIt(why):
+                    log.error("message left alone", extra={**_about(held), "why": why})
                     return None
                 case ScheduleAgain(envelope, flags, due_at):
                     await self._parts.settler.schedule_again(held, envelope, flags, due_at)
@@ -227,12 +238,23 @@ class Attempts:
             )
         )
         present.execution = execution
-        return await execution.ending
+        if not log.isEnabledFor(logging.DEBUG):
+            return await execution.ending
+        delivery = held.delivery
+        log.debug("attempt started", extra={
+            **_about(held), "stream": delivery.source.stream, "sequence": delivery.sequence,
+            "delivered": delivery.delivered, "flagged": held.flags.republished,
+        })  # fmt: skip
+        ending = await execution.ending
+        log.debug("attempt ended", extra={**_about(held), "ending": type(ending).__name__})
+        return ending
 
     def _judge(self, held: Held, ending: Ending) -> Verdict:
         now = self._parts.now()
         deadline = held.envelope.deadline
-        given = Circumstances(held.flags.attempt, self._rules.worker, held.started_at, deadline, held.history)
+        given = Circumstances(
+            held.flags.attempt, self._rules.worker.name, held.started_at, deadline, held.history
+        )
         if isinstance(ending, TimedOut) and deadline is not None and now >= deadline:
             failure = Failure(DEADLINE_EXCEEDED, f"it had not ended by its deadline, {deadline.isoformat()}")
             return Bury(failure, held.history)
@@ -271,6 +293,10 @@ class Attempts:
                 **more,
             },
         )
+
+
+def _same(one: Delivery, other: Delivery) -> bool:
+    return (one.source.stream, one.sequence) == (other.source.stream, other.sequence)
 
 
 def _key(delivery: Delivery) -> str:

@@ -1,12 +1,13 @@
 """Whether this message may run its attempt: the slow path's question to the record.
 
 A first delivery from the work stream that nobody can have published twice needs no claim. Everything
-else (redelivered, flagged, or fired from a schedule) first writes `run` into the record; if another
-record stands there, that one tells what has happened meanwhile.
+else (redelivered, flagged, older than the connection, or fired from a schedule) first writes `run` into
+the record; if another record stands there, that one tells what has happened meanwhile.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -14,6 +15,15 @@ from galley.broker.pull import Delivery
 from galley.envelope import Envelope, Flags
 from galley.history import History
 from galley.record import Claim, Record, State, Stored
+
+
+class Who(NamedTuple):
+    """A worker as it stands in records."""
+
+    name: str
+    """For people."""
+    holder: str
+    """Of this process alone: a worker started again under the same name is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,21 @@ class ClaimAt:
 
 @dataclass(frozen=True, slots=True)
 class DropIt:
-    """Somebody else has taken or ended the task: acknowledge this message and forget it."""
+    """Somebody else has taken the task: acknowledge this message and forget it."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The task has ended: acknowledge this message, once all that its end calls for is there."""
+
+    final: Record
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveIt:
+    """What should not be: touch nothing, so that the message comes back and somebody can look."""
 
     why: str
 
@@ -42,17 +66,19 @@ class ScheduleAgain:
     due_at: datetime
 
 
-Next = ClaimAt | DropIt | ScheduleAgain
+Next = ClaimAt | DropIt | Ended | LeaveIt | ScheduleAgain
 
 
-def claim_of(delivery: Delivery) -> Claim:
-    """Return what names this message in a record."""
-    return Claim(delivery.source.stream, delivery.sequence)
+def claim_of(delivery: Delivery, holder: str) -> Claim:
+    """Return what names this message, and the process that has it, in a record."""
+    return Claim(delivery.source.stream, delivery.sequence, holder)
 
 
 def must_claim(delivery: Delivery, flags: Flags, later_stream: str) -> bool:
     """Return whether the record has to be asked before the attempt begins."""
-    return delivery.delivered > 1 or flags.republished or delivery.source.stream == later_stream
+    return (
+        delivery.delivered > 1 or flags.republished or delivery.old or delivery.source.stream == later_stream
+    )
 
 
 def first_claim(envelope: Envelope, flags: Flags) -> ClaimAt:
@@ -74,34 +100,40 @@ def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | No
     record = stored.record
     match record.state:
         case State.DONE:
-            return DropIt("the task has ended")
-        case State.RETRY if record.attempt == flags.attempt + 1 and record.due_at is not None:
+            return Ended(record)
+        case State.RETRY if record.attempt > flags.attempt and record.due_at is not None:
+            # Also when it is several attempts on: a late publish of an earlier schedule, perhaps this one,
+            # may have taken the place of the present one.
             again = replace(envelope, history=record.history)
             return ScheduleAgain(again, Flags(record.attempt, stored.sequence), record.due_at)
-        case State.RETRY if record.attempt > flags.attempt:
-            return DropIt(f"attempt {record.attempt} is due")
-        case State.RUN if record.attempt == flags.attempt and record.claim == mine:
-            lost_worker = "" if record.handed_back else record.worker
+        case State.RETRY if record.attempt == flags.attempt:
+            return ClaimAt(stored.sequence, envelope.history)
+        case State.RUN if record.attempt == flags.attempt and _same_message(record.claim, mine):
+            ours = record.claim is not None and record.claim.holder == mine.holder
+            lost_worker = "" if record.handed_back or ours else record.worker
             return ClaimAt(stored.sequence, record.history, lost_worker)
         case State.RUN if record.attempt >= flags.attempt:
             return DropIt(f"another message runs attempt {record.attempt}")
         case _:
-            # A record of an earlier attempt than this message stands for has been overtaken by it.
-            return ClaimAt(stored.sequence, envelope.history)
+            return LeaveIt(f"its record is of attempt {record.attempt}, before its own")
+
+
+def _same_message(one: Claim | None, other: Claim) -> bool:
+    return one is not None and (one.stream, one.sequence) == (other.stream, other.sequence)
 
 
 def claiming_record(
-    delivery: Delivery, envelope: Envelope, flags: Flags, *, history: History, worker: str, now: datetime
+    delivery: Delivery, envelope: Envelope, flags: Flags, *, history: History, worker: Who, now: datetime
 ) -> Record:
     """Return the record that claims an attempt for a message."""
     return Record(
         State.RUN,
         flags.attempt,
-        worker=worker,
+        worker=worker.name,
         handler=envelope.handler,
         lane=delivery.address.lane,
         submitted_at=envelope.submitted_at,
         started_at=now,
-        claim=claim_of(delivery),
+        claim=claim_of(delivery, worker.holder),
         history=history,
     )

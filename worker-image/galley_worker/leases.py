@@ -35,9 +35,7 @@ class Lease:
 class LeaseKeeper:
     """Renews the leases of a worker."""
 
-    def __init__(
-        self, broker: Broker, clock: Callable[[], float], lease_seconds: float
-    ) -> None:
+    def __init__(self, broker: Broker, clock: Callable[[], float], lease_seconds: float) -> None:
         self._broker = broker
         self._clock = clock
         self._lease_seconds = lease_seconds

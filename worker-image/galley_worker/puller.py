@@ -15,6 +15,7 @@ from typing import Final, Protocol, Self
 from galley.broker.connection import Broker
 from galley.broker.pull import NAK, Delivery, Pulls
 from galley.broker.topology import QueueLayout
+from galley.errors import BrokerError
 from galley.lanes import Lane
 from galley_worker.credits import LaneCredits
 
@@ -48,7 +49,7 @@ class Puller:
     def __init__(self, broker: Broker, layout: QueueLayout, slots: Slots) -> None:
         self._broker = broker
         self._slots = slots
-        self._pulls = Pulls(broker, layout, self._on_delivery, self._wake_up)
+        self._pulls = Pulls(broker, layout, self)
         self._credits = LaneCredits(layout.lanes)
         self._waiting: frozenset[Lane] = frozenset(layout.lanes)
         self._arrived: dict[Lane, deque[Delivery]] = {lane: deque() for lane in self._credits.lanes}
@@ -131,8 +132,13 @@ class Puller:
             self._wake.clear()
             if self._overdue:
                 await self._give_back()
-            while self._broker.connected and self._wants_more():
-                await self._sweep()
+            try:
+                while self._broker.connected and self._wants_more():
+                    await self._pulls.orient()
+                    await self._sweep()
+            except BrokerError as error:
+                log.warning("queue cannot be pulled from yet", extra={"error": str(error)})
+                self._pulls.refusals += 1
             if self._pulls.refusals:
                 self._pulls.refusals = 0
                 await asyncio.sleep(REFUSED_SECONDS)
@@ -174,7 +180,8 @@ class Puller:
             if not self._pulls.is_open(source):
                 await self._pulls.park(source)
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def delivered(self, delivery: Delivery) -> None:
+        """Take a task in until there is a slot for it."""
         self._arrived[delivery.source.lane].append(delivery)
         self._held += 1
         self._ready.set()
@@ -194,5 +201,12 @@ class Puller:
                 self._held -= 1
                 await self._broker.publish(tasks.pop().reply, NAK)
 
-    def _wake_up(self) -> None:
+    def changed(self) -> None:
+        """Look at the lanes again."""
         self._wake.set()
+
+    def reconnected(self) -> None:
+        """Forget what has not begun: the broker delivers it again."""
+        for tasks in self._arrived.values():
+            tasks.clear()
+        self._held = 0

@@ -12,7 +12,7 @@ from galley.broker.pull import Delivery
 from galley.envelope import Envelope, Flags
 from galley.history import History
 from galley.record import Failure, Outcome, Record, State
-from galley_worker.claim import claiming_record
+from galley_worker.claim import Who, claiming_record
 from galley_worker.held import Held
 from galley_worker.ledger import Beaten, Ledger
 from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verdict
@@ -21,7 +21,7 @@ from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verd
 class Settler:
     """Settles the attempts of one worker."""
 
-    def __init__(self, ledger: Ledger, worker: str, keep_seconds: int, now: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, worker: Who, keep_seconds: int, now: Callable[[], datetime]) -> None:
         self._ledger = ledger
         self._worker = worker
         self._keep_seconds = keep_seconds
@@ -35,9 +35,9 @@ class Settler:
             case Cancel():
                 return await self._end(held, self._final(held, Outcome.CANCELLED))
             case Bury(failure, history):
-                await self._ledger.bury(held.delivery.address, self._letter(held, failure, history))
-                final = self._final(held, Outcome.FAILED, failure=failure, history=history)
-                return await self._end(held, final)
+                return await self._end(
+                    held, self._final(held, Outcome.FAILED, failure=failure, history=history)
+                )
             case RetryAt(due_at, failure, history):
                 return await self._retry(held, due_at, failure, history)
             case HandBack(history):
@@ -47,20 +47,10 @@ class Settler:
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
         """Keep what is no task as a dead letter, with its bytes, and end the task of that id as failed."""
-        letter = DeadLetter(
-            failure,
-            self._now(),
-            self._worker,
-            1,
-            delivery.address.lane,
-            body=delivery.body,
-            header=delivery.header,
-        )
-        await self._ledger.bury(delivery.address, letter)
         final = Record(
             State.DONE,
             1,
-            worker=self._worker,
+            worker=self._worker.name,
             lane=delivery.address.lane,
             ended_at=self._now(),
             outcome=Outcome.FAILED,
@@ -68,6 +58,18 @@ class Settler:
         )
         # Where a record exists, a readable message of the same id made it, and its word stands.
         await self._ledger.write(delivery.address, final, 0, self._keep_seconds)
+        letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
+        await self._ledger.bury(delivery.address, letter)
+        await self._ledger.acknowledge(delivery.reply)
+
+    async def finish(self, delivery: Delivery, final: Record) -> None:
+        """Do what is left to do for a task that has ended, by whomever, and take its message away.
+
+        The record comes before the dead letter, so that no letter speaks of a task that succeeded or was
+        cancelled; whoever finds the record makes up for a worker that died in between.
+        """
+        if final.outcome is Outcome.FAILED:
+            await self._ledger.bury(delivery.address, _letter(final, delivery))
         await self._ledger.acknowledge(delivery.reply)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
@@ -88,7 +90,7 @@ class Settler:
         written = await self._ledger.write(address, final, held.fence, self._keep_seconds)
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
-        await self._ledger.acknowledge(held.delivery.reply)
+        await self.finish(held.delivery, final)
         return True
 
     async def _retry(self, held: Held, due_at: datetime, failure: Failure, history: History) -> bool:
@@ -132,7 +134,7 @@ class Settler:
         """
         stored = await self._ledger.read(held.delivery.address, beaten.by)
         if stored is not None and stored.record.done:
-            await self._ledger.acknowledge(held.delivery.reply)
+            await self.finish(held.delivery, stored.record)
         return False
 
     def _final(
@@ -157,20 +159,23 @@ class Settler:
         return Record(
             state,
             held.flags.attempt,
-            worker=self._worker,
+            worker=self._worker.name,
             handler=held.envelope.handler,
             lane=held.delivery.address.lane,
             submitted_at=held.envelope.submitted_at,
             started_at=held.started_at,
         )
 
-    def _letter(self, held: Held, failure: Failure, history: History) -> DeadLetter:
-        return DeadLetter(
-            failure,
-            self._now(),
-            self._worker,
-            held.flags.attempt,
-            held.delivery.address.lane,
-            history=history,
-            envelope=Raw(held.delivery.body),
-        )
+
+def _letter(final: Record, delivery: Delivery) -> DeadLetter:
+    assert final.failure is not None
+    assert final.ended_at is not None
+    return DeadLetter(
+        final.failure,
+        final.ended_at,
+        final.worker,
+        final.attempt,
+        final.lane,
+        history=final.history,
+        envelope=Raw(delivery.body),
+    )

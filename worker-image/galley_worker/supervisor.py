@@ -6,6 +6,7 @@ get the queue's grace to end, what still runs is handed back, and the leases go 
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,7 @@ from galley.broker.control import (
 from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.claim import Who
 from galley_worker.health import HealthPages
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
@@ -122,7 +124,7 @@ class Supervisor:
     ) -> Attempts:
         spec = self._queue.spec
         ledger = Ledger(broker)
-        worker = self._settings.worker
+        worker = Who(self._settings.worker, secrets.token_hex(4))
         settler = Settler(ledger, worker, spec.retention.results_seconds, lambda: datetime.now(UTC))
         rules = Rules(
             self._queue.metadata.namespace,

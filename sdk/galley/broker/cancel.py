@@ -3,6 +3,7 @@
 Only the record decides; clearing the streams and telling the worker save work.
 """
 
+import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -67,15 +68,23 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence
-    await _purge(broker, address)
+    await _purge(broker, address._replace(lane=present.lane))
     asked = Request(task=f"{address.kind}.{address.id}")
     answer = await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked)
     return Cancelled.RUNNING if answer is not None else Cancelled.BEFORE_START
 
 
 async def _purge(broker: Broker, address: TaskAddress) -> None:
-    for stream, pattern in (
-        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
-        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
-    ):
-        await broker.api(f"clear {address} from {stream}", f"STREAM.PURGE.{stream}", {"filter": pattern})
+    # By exact subject, since only then the server forgets at once that somebody had the task in hand.
+    work = topology.work_stream(address.namespace, address.queue)
+    later = topology.later_stream(address.namespace, address.queue)
+    async with asyncio.TaskGroup() as purges:
+        for stream, subject in (
+            (work, topology.task_subject(address)),
+            (later, topology.schedule_subject(address)),
+            (later, topology.again_subject(address)),
+            (later, topology.due_subject(address)),
+        ):
+            purges.create_task(
+                broker.api(f"clear {address} from {stream}", f"STREAM.PURGE.{stream}", {"filter": subject})
+            )

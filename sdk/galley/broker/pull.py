@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -53,8 +53,9 @@ class Delivery(NamedTuple):
     """Its place in the stream, which together with the stream names this message for ever."""
     delivered: int
     """How often it was handed to a worker, this time included. No count of crashes: giving back counts."""
-    waiting: int
-    """Tasks behind it in the same lane and stream."""
+    old: bool
+    """It was in the stream before this connection was made. A server that was killed forgets which tasks
+    it had delivered, and counts their next delivery as the first."""
     reply: str
     """Where its acknowledgement goes."""
     body: bytes
@@ -74,6 +75,19 @@ class _Open:
             self.ended.set_result(None)
 
 
+class Listener(Protocol):
+    """Who pulls for."""
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Take a task."""
+
+    def changed(self) -> None:
+        """Look again: a parked pull ended without a task."""
+
+    def reconnected(self) -> None:
+        """Forget what was delivered and has not begun: it will come again, on the new connection."""
+
+
 class Pulls:
     """The pulls of one worker on one queue. Use it as `async with`."""
 
@@ -81,13 +95,12 @@ class Pulls:
         self,
         broker: Broker,
         layout: topology.QueueLayout,
-        on_delivery: Callable[[Delivery], None],
-        on_change: Callable[[], None],
+        listener: Listener,
     ) -> None:
-        """Args: on_delivery: takes each message; on_change: a parked pull ended without one."""
         self._broker = broker
-        self._on_delivery = on_delivery
-        self._on_change = on_change
+        self._listener = listener
+        self._work = topology.work_stream(layout.namespace, layout.queue)
+        self._old_until: int | None = None
         self.sources = {
             lane: (
                 Source(topology.later_stream(layout.namespace, layout.queue), lane),
@@ -111,7 +124,7 @@ class Pulls:
     async def __aenter__(self) -> Self:
         self._prefix = self._broker.nats.new_inbox() + "."
         self._subscription = await self._broker.subscribe(self._prefix + "*", self._on_message)
-        self._forget_reconnect = self._broker.on_reconnect(self._reset)
+        self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         self.heard_at = asyncio.get_running_loop().time()
         return self
 
@@ -128,7 +141,18 @@ class Pulls:
         if subscription is not None and self._broker.connected:
             # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
             await subscription.drain()  # type: ignore[no-untyped-call]
-        await self._reset()
+        self._forget_all()
+
+    async def orient(self) -> None:
+        """Learn which tasks were there before this connection; needed once before each connection's pulls.
+
+        Raises:
+            BrokerError: the broker does not answer yet, or the queue has no streams.
+        """
+        if self._old_until is None:
+            action = f"look at stream {self._work}"
+            info = await self._broker.api(action, f"STREAM.INFO.{self._work}")
+            self._old_until = int(info["state"]["last_seq"])
 
     def is_open(self, source: Source) -> bool:
         """Whether a pull waits at that source, so that it is known to be empty."""
@@ -159,7 +183,7 @@ class Pulls:
             if pull.ended is None and now - pull.heard > 2.5 * _HEARTBEAT_SECONDS:
                 log.warning("parked pull lost", extra={"lane": source.lane, "stream": source.stream})
                 self._close(source)
-                self._on_change()
+                self._listener.changed()
 
     async def _ask(self, source: Source, batch: int, body: str, ended: asyncio.Future[None] | None) -> _Open:
         self._count += 1
@@ -182,19 +206,20 @@ class Pulls:
         source = self._by_name[words[first], words[first + 1]]
         subject = message.subject.split(".")
         address = TaskAddress(subject[2], subject[3], _LANES[subject[4]], _KINDS[subject[5]], subject[6])
+        sequence = int(words[first + 3])
         headers = message.headers
         pull = self._open.get(source)
         if pull is not None:
             pull.left -= 1
             if pull.left == 0:
                 self._close(source)
-        self._on_delivery(
+        self._listener.delivered(
             Delivery(
                 address,
                 source,
-                int(words[first + 3]),
+                sequence,
                 int(words[first + 2]),
-                int(words[first + 6]),
+                self._old_until is None or (source.stream == self._work and sequence <= self._old_until),
                 message.reply,
                 message.data,
                 headers.get(topology.FLAGS_HEADER) if headers else None,
@@ -222,7 +247,7 @@ class Pulls:
         parked = pull.ended is None
         self._close(source)
         if parked:
-            self._on_change()
+            self._listener.changed()
 
     def _give_up(self, source: Source, ended: asyncio.Future[None]) -> None:
         pull = self._open.get(source)
@@ -234,8 +259,13 @@ class Pulls:
         self._by_token.pop(pull.token, None)
         pull.end()
 
-    async def _reset(self) -> None:
+    async def _on_reconnect(self) -> None:
+        self._forget_all()
+        self._listener.reconnected()
+
+    def _forget_all(self) -> None:
         """Forget all pulls: the connection they were asked on is gone."""
+        self._old_until = None
         for source in list(self._open):
             self._close(source)
-        self._on_change()
+        self._listener.changed()

@@ -83,3 +83,29 @@ def shout(megabytes: int) -> str:
     for _ in range(megabytes):
         print("x" * 1_048_575)  # noqa: T201 - the flood a test asked for
     return "done"
+
+
+@task(queue="drills")
+def fail_once(path: str) -> str:
+    """Raise the first time, which a file remembers."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return "second time"
+    raise RuntimeError("first time")
+
+
+@task(queue="drills")
+def work(milliseconds: float) -> float:
+    """Keep a processor busy for a while."""
+    until = time.perf_counter() + milliseconds / 1000
+    while time.perf_counter() < until:
+        pass
+    return milliseconds
+
+
+@task(queue="drills")
+async def awork(milliseconds: float) -> float:
+    """Wait for a while."""
+    await asyncio.sleep(milliseconds / 1000)
+    return milliseconds
