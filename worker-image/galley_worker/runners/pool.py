@@ -183,12 +183,12 @@ class Pool:
         self._forget(process)
         self._all.discard(process)
         left = list(process.running.values())
-        process.running.clear()
-        begun = set() if process.doomed else set(process.started() if self._plain else left)
-        begun = {execution for execution in left if execution in begun}
+        begun = set(process.started() if self._plain else left)
         if self._alone is process:
             self._alone = None
-            begun = set() if process.doomed else set(left)
+        if process.doomed:
+            begun.clear()
+        process.running.clear()
         self._requeue([execution for execution in left if execution not in begun])
         guilty = [execution for execution in left if execution in begun]
         if len(guilty) == 1:

@@ -23,6 +23,8 @@ from galley_worker.runners.settings import RunnerSettings
 
 _DEATH_SECONDS: Final = 5.0
 """How long after SIGKILL a process is believed to be dead even if the kernel does not say so."""
+_LAST_BREATH_SECONDS: Final = 0.1
+"""How long a process may take to end after its socket was closed; a dying one closes it first."""
 _read_started: Final = struct.Struct("=Q").unpack_from
 _RECALL = frames.encode(Recall())
 
@@ -141,8 +143,9 @@ class HandlerProcess(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Kill a child that cannot be spoken to any more."""
-        self.kill("it lost its connection to the worker", ours=False)
+        """Kill a child that cannot be spoken to any more, unless it is dying by itself."""
+        lost = "it lost its connection to the worker"
+        self._loop.call_later(_LAST_BREATH_SECONDS, lambda: self.kill(lost, ours=False))
 
     def data_received(self, data: bytes) -> None:
         """Give the answers in `data` to their executions."""

@@ -1,0 +1,226 @@
+"""Handlers that behave, and handlers that do not."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from galley.handler import task
+
+QUEUE = "trials"
+_count = 0
+
+
+def _wait_for_ever() -> None:
+    threading.Event().wait()
+
+
+@task(queue=QUEUE)
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@task(queue=QUEUE)
+def pid() -> int:
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+def meet(folder: str, name: str, other: str) -> str:
+    """Return once the other one is running too."""
+    Path(folder, name).touch()
+    while not Path(folder, other).exists():
+        threading.Event().wait(0.005)
+    return name
+
+
+@task(queue=QUEUE)
+def block(mark: str = "") -> None:
+    if mark:
+        Path(mark).write_text(str(os.getpid()))
+    _wait_for_ever()
+
+
+@task(queue=QUEUE)
+def block_in_c(mark: str) -> None:
+    """Hold the interpreter, so that no other thread of this process runs."""
+    Path(mark).write_text(str(os.getpid()))
+    sum(range(10**11))
+
+
+@task(queue=QUEUE)
+def ignore_sigterm(mark: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    block(mark)
+
+
+@task(queue=QUEUE)
+def fail(kind: str) -> Any:
+    if kind == "exit":
+        sys.exit(3)
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "base":
+        raise BaseException("deep")
+    if kind == "hostile":
+        raise Hostile
+    if kind == "type":
+        return len(3)  # type: ignore[arg-type]
+    if kind == "long":
+        raise ValueError("x" * 100_000)
+    raise ValueError("no such picture")
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+@task(queue=QUEUE)
+def give(what: str) -> Any:
+    return {"object": object(), "large": "x" * 600_000, "null": None}[what]
+
+
+@task(queue=QUEUE)
+def die(how: str) -> None:
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(queue=QUEUE)
+def die_if(mark: str, number: int) -> int:
+    """Die every time number 3 is run; say how often each number was."""
+    with Path(mark).open("a") as file:
+        file.write(f"{number}\n")
+    if number == 3:
+        os._exit(9)
+    return number
+
+
+@task(queue=QUEUE)
+def sabotage(how: str) -> str:
+    if how == "closes":
+        os.closerange(3, 256)
+    elif how == "garbage":
+        for descriptor in range(3, 64):
+            try:
+                with socket.socket(fileno=os.dup(descriptor)) as wire:
+                    wire.send(b"\0\0\0\x05hello")
+            except OSError:
+                continue
+        _wait_for_ever()
+    elif how == "silent":
+        os.close(1)
+        os.close(2)
+        sys.stdout.close()
+    elif how == "moves":
+        os.chdir("/")
+    elif how == "threads":
+        threading.Thread(target=_wait_for_ever).start()
+    elif how == "forks":
+        subprocess.Popen(["sleep", "30"])
+    return how
+
+
+@task(queue=QUEUE)
+def folder() -> str:
+    return str(Path.cwd())
+
+
+@task(queue=QUEUE)
+def say(text: str, stream: str = "stdout") -> None:
+    print(text, file=getattr(sys, stream))
+
+
+@task(queue=QUEUE)
+def say_raw(text: str) -> None:
+    os.write(1, text.encode())
+
+
+@task(queue=QUEUE)
+def flood(megabytes: int, newline: bool = True) -> int:
+    piece = b"x" * 1023 + (b"\n" if newline else b"x")
+    for _ in range(megabytes):
+        data = piece * 1024
+        while data:
+            data = data[os.write(1, data) :]
+    return megabytes
+
+
+@task(queue=QUEUE)
+def read_stdin() -> str:
+    return os.read(0, 10).decode()
+
+
+@task(queue=QUEUE)
+def maybe_slow(seconds: float = 0.0) -> float:
+    if seconds:
+        threading.Event().wait(seconds)
+    return seconds
+
+
+@task(queue=QUEUE)
+async def a_add(a: int, b: int = 1) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task(queue=QUEUE)
+async def a_pid() -> int:
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_meet(folder: str, name: str, other: str) -> str:
+    Path(folder, name).touch()
+    while not Path(folder, other).exists():
+        await asyncio.sleep(0.005)
+    print(name)
+    return name
+
+
+@task(queue=QUEUE)
+async def a_wait(mark: str, obey: bool = True) -> str:
+    Path(mark).touch()
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if obey:
+                raise
+
+
+@task(queue=QUEUE)
+async def a_stick(mark: str) -> None:
+    """Block the loop, as careless code does."""
+    Path(mark).touch()
+    time.sleep(600)  # noqa: ASYNC251, TID251 - blocking is the point
+
+
+@task(queue=QUEUE)
+async def a_once(mark: str, gate: str) -> int:
+    """Wait for the gate; return how often this was started."""
+    with Path(mark).open("a") as file:
+        file.write("x")
+    while not Path(gate).exists():
+        await asyncio.sleep(0.005)
+    return len(Path(mark).read_text())
+
+
+@task(queue=QUEUE)
+async def a_die(gate: str) -> None:
+    while not Path(gate).exists():
+        await asyncio.sleep(0.005)
+    os._exit(7)
+
+
+@task(queue=QUEUE)
+async def a_exit() -> None:
+    sys.exit(1)

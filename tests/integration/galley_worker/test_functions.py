@@ -1,0 +1,233 @@
+"""Plain functions: one child each."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from galley_worker.ending import Cancelled, Crashed, CutOff, Raised, Returned, TimedOut
+from galley_worker.errors import ModuleImportFailed
+from galley_worker.runners.runners import Runners
+from tests.integration.galley_worker.trials import ended, failure, run, settings, start, until, value
+
+
+@pytest.fixture
+async def runners() -> AsyncIterator[Runners]:
+    async with Runners(settings()) as entered:
+        yield entered
+
+
+async def test_a_function_gets_its_input_by_name_and_its_result_comes_back(runners: Runners) -> None:
+    assert {"add", "a_add"} <= runners.handlers
+    assert value(await run(runners, "add", a=2, b=3)) == 5
+    assert value(await run(runners, "add", a=2)) == 3
+
+
+async def test_a_handler_nobody_registered_is_refused_with_the_ones_known(runners: Runners) -> None:
+    reason, message, retryable = failure(await run(runners, "resize"))
+    assert (reason, retryable) == ("HandlerNotFound", False)
+    assert "'resize'" in message
+    assert "a_add, a_die" in message
+
+
+@pytest.mark.parametrize("raw", [b"[1]", b"null", b"3", b"not json", b'"text"', b'{"a":1,"c":2}', b"{}"])
+@pytest.mark.parametrize("handler", ["add", "a_add"])
+async def test_input_that_does_not_fit_is_never_tried_again(runners: Runners, handler: str, raw: bytes) -> None:
+    reason, message, retryable = failure(await run(runners, handler, raw=raw))
+    assert (reason, retryable) == ("InputInvalid", False)
+    assert "(a: int, b: int = 1) -> int" in message
+
+
+async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_traceback(runners: Runners) -> None:
+    ending = await run(runners, "fail", kind="plain")
+    assert failure(ending) == ("HandlerRaised", "ValueError: no such picture", True)
+    assert isinstance(ending, Raised)
+    assert "handlers_for_runners.py" in ending.failure.traceback
+    assert "runners/child" not in ending.failure.traceback
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"), ("base", "BaseException: deep"),
+        ("hostile", "Hostile: (its message cannot be told)"),
+        ("type", "TypeError: object of type 'int' has no len()"),
+    ],
+)  # fmt: skip
+async def test_whatever_a_handler_raises_its_child_lives_on(runners: Runners, kind: str, message: str) -> None:
+    before = value(await run(runners, "pid"))
+    assert failure(await run(runners, "fail", kind=kind)) == ("HandlerRaised", message, True)
+    assert value(await run(runners, "pid")) == before
+
+
+async def test_message_and_traceback_are_bounded(runners: Runners) -> None:
+    ending = await run(runners, "fail", kind="long")
+    assert isinstance(ending, Raised)
+    assert len(ending.failure.message) <= 1000
+    assert len(ending.failure.traceback.encode()) <= 8192
+
+
+@pytest.mark.parametrize(("what", "reason"), [("object", "ResultInvalid"), ("large", "ResultTooLarge")])
+async def test_a_result_that_cannot_be_stored_is_never_tried_again(
+    runners: Runners, what: str, reason: str
+) -> None:
+    ending = await run(runners, "give", what=what)
+    assert (failure(ending)[0], failure(ending)[2]) == (reason, False)
+
+
+@pytest.mark.parametrize(
+    ("how", "detail"), [("exit", "exit code 3"), ("signal", "signal 9 (SIGKILL)")]
+)  # fmt: skip
+async def test_a_process_that_dies_is_a_crash_of_its_work_alone(
+    runners: Runners, how: str, detail: str, tmp_path: Path
+) -> None:
+    other = start(runners, "meet", folder=str(tmp_path), name="a", other="b")
+    assert await run(runners, "die", how=how) == Crashed(detail)
+    assert value(await run(runners, "meet", folder=str(tmp_path), name="b", other="a")) == "b"
+    assert value(await ended(other)) == "a"
+
+
+async def test_functions_run_side_by_side_up_to_the_concurrency(runners: Runners, tmp_path: Path) -> None:
+    works = [
+        start(runners, "meet", folder=str(tmp_path), name=name, other=other) for name, other in ("ab", "ba")
+    ]
+    waiting = start(runners, "pid")
+    assert [value(await ended(work)) for work in works] == ["a", "b"]
+    assert value(await ended(waiting)) > 0
+
+
+async def test_a_warm_child_is_used_again_the_last_one_first(runners: Runners) -> None:
+    pids = {value(await run(runners, "pid")) for _ in range(10)}
+    assert len(pids) == 1
+
+
+async def test_children_are_replaced_after_as_many_tasks_as_set() -> None:
+    async with Runners(settings(recycle_after=3, concurrency=1)) as runners:
+        pids = [value(await run(runners, "pid")) for _ in range(7)]
+    assert [len(set(pids[:3])), len(set(pids[3:6])), len(set(pids))] == [1, 1, 3]
+
+
+@pytest.mark.parametrize("handler", ["block", "ignore_sigterm", "block_in_c"])
+async def test_a_timeout_kills_the_process(runners: Runners, handler: str, tmp_path: Path) -> None:
+    work = start(runners, handler, mark=str(tmp_path / "m"), timeout=0.3)
+    assert await ended(work, 5) == TimedOut(0.3)
+    assert value(await run(runners, "add", a=1)) == 2
+
+
+async def test_a_running_function_is_killed_when_cancelled(runners: Runners, tmp_path: Path) -> None:
+    mark = tmp_path / "m"
+    work = start(runners, "block", mark=str(mark))
+    await until(mark.exists)
+    work.stop(Cancelled())
+    work.stop(CutOff("a second reason comes too late"))
+    assert await ended(work, 2) == Cancelled()
+
+
+async def test_a_work_that_waits_can_be_stopped_and_never_runs(runners: Runners, tmp_path: Path) -> None:
+    blocked = [start(runners, "block", mark=str(tmp_path / name)) for name in "ab"]
+    waiting = start(runners, "block", mark=str(tmp_path / "c"))
+    await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+    waiting.stop(CutOff("drain"))
+    assert await ended(waiting, 1) == CutOff("drain")
+    for work in blocked:
+        work.stop(Cancelled())
+        assert await ended(work, 2) == Cancelled()
+    assert not (tmp_path / "c").exists()
+
+
+async def test_stopping_what_has_ended_changes_nothing(runners: Runners) -> None:
+    work = start(runners, "add", a=1)
+    first = await ended(work)
+    work.stop(Cancelled())
+    assert await ended(work) is first
+    assert isinstance(first, Returned)
+
+
+async def test_quick_works_are_queued_in_few_children_and_called_back_from_behind_a_slow_one() -> None:
+    async with Runners(settings(concurrency=2)) as runners:
+        assert runners.capacity == 2
+        while runners.capacity < 18:
+            for work in [start(runners, "maybe_slow") for _ in range(50)]:
+                assert value(await ended(work)) == 0.0
+        slow = start(runners, "maybe_slow", seconds=30.0)
+        behind = [start(runners, "maybe_slow") for _ in range(8)]
+        for work in behind:
+            assert value(await ended(work, 2)) == 0.0
+        assert not slow.ending.done()
+        await until(lambda: runners.capacity <= 10)
+        slow.stop(Cancelled())
+        assert await ended(slow, 2) == Cancelled()
+
+
+async def test_the_timeout_of_a_queued_work_counts_from_its_own_start() -> None:
+    async with Runners(settings(concurrency=1)) as runners:
+        first = start(runners, "maybe_slow", seconds=0.5, timeout=5.0)
+        second = start(runners, "maybe_slow", seconds=0.1, timeout=0.4)
+        assert value(await ended(first)) == 0.5
+        assert value(await ended(second)) == 0.1
+
+
+async def test_of_many_works_in_a_dead_child_only_the_one_that_dies_alone_crashed(tmp_path: Path) -> None:
+    mark = tmp_path / "runs"
+    async with Runners(settings(concurrency=1)) as runners:
+        while runners.capacity < 9:
+            for work in [start(runners, "die_if", mark=str(tmp_path / "warm"), number=0) for _ in range(40)]:
+                assert value(await ended(work)) == 0
+        works = [start(runners, "die_if", mark=str(mark), number=number) for number in range(9)]
+        endings = [await ended(work) for work in works]
+    assert endings[3] == Crashed("exit code 9")
+    assert [value(ending) for ending in endings[:3] + endings[4:]] == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("how", ["closes", "garbage"])
+async def test_a_handler_that_spoils_the_connection_crashes_alone(runners: Runners, how: str) -> None:
+    assert isinstance(await run(runners, "sabotage", how=how), Crashed)
+    assert value(await run(runners, "add", a=1)) == 2
+
+
+@pytest.mark.parametrize("how", ["silent", "moves", "threads", "forks"])
+async def test_what_a_handler_leaves_behind_no_other_task_notices(how: str) -> None:
+    lines: list[str] = []
+    here = settings(concurrency=1, on_output=lambda _work, _stream, line: lines.append(line))
+    async with Runners(here) as runners:
+        before = value(await run(runners, "folder"))
+        assert value(await run(runners, "sabotage", how=how)) == how
+        assert value(await run(runners, "folder")) == before
+        await run(runners, "say", text="still heard")
+        await run(runners, "say_raw", text="raw too\n")
+        await until(lambda: "still heard" in lines and "raw too" in lines)
+
+
+async def test_stdin_is_empty(runners: Runners) -> None:
+    assert value(await run(runners, "read_stdin")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = 1\nraise SystemExit('no')\n", "SystemExit: no"),
+        ("def (:\n", "SyntaxError"),
+        ("import os\nos._exit(4)\n", "its process"),
+    ],
+)
+async def test_a_module_that_does_not_import_is_named_with_file_line_and_error(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    name = f"broken_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    told = settings(modules=(name,))
+    with pytest.raises(ModuleImportFailed) as raised:
+        async with Runners(type(told)("trials", (name,), (str(tmp_path),))):
+            pass
+    assert name in str(raised.value)
+    assert problem in str(raised.value)
+    assert raised.value.hint
+    if "_exit" not in text:
+        assert f"{name}.py:{text.count(chr(10))}" in str(raised.value)
+
+
+async def test_a_module_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModuleImportFailed, match="module 'no_such_module' does not import"):
+        async with Runners(settings(modules=("no_such_module",))):
+            pass
