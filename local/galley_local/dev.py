@@ -17,6 +17,7 @@ from galley.declared import submit_declared
 from galley.errors import GalleyError
 from galley.logs import log_as_json
 from galley.resources import Task
+from galley.task_status import Phase
 from galley_local.board import TaskBoard
 from galley_local.display import Display, display_for
 from galley_local.nats_server import NatsServer
@@ -30,6 +31,7 @@ from galley_local.snapshot import Snapshot, of_queue
 SHOW_SECONDS: Final = 0.25
 
 _SUBMITTED_AT_ONCE: Final = 64
+_NAMED_TASKS: Final = 3
 
 _STORE_BYTES: Final = 1024**5
 """Streams reserve room they may never use; what the disk really has is looked at instead."""
@@ -120,6 +122,8 @@ class Run:
                 for runtime in self.runtimes:
                     await queues.enter_async_context(runtime)
                 await self._submit()
+                names = ", ".join(queue for _, queue in self._plan.queues)
+                self._display.say(f"serving {names} at {self._broker.server}")
                 scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
                 if done:
                     await stop.or_after(self._all_over())
@@ -159,18 +163,15 @@ class Run:
 
     async def _begin_drain(self) -> None:
         """Tell all workers to end, and the person what that waits for."""
-        forces = [(runtime, await runtime.fleet.observe()) for runtime in self.runtimes]
-        busy = [
-            (worker, runtime.grace_seconds)
-            for runtime, force in forces
-            for worker in force.workers
-            if worker.busy
-        ]
-        if busy:
-            who = ", ".join(f"{worker.name} ({worker.busy} running)" for worker, _ in busy)
-            longest = max(seconds for _, seconds in busy)
+        await self._board.look()
+        running = [status for status in self._board.tasks() if status.phase is Phase.RUNNING]
+        if running:
+            names = ", ".join(status.address.id for status in running[:_NAMED_TASKS])
+            more = f" and {len(running) - _NAMED_TASKS} more" if len(running) > _NAMED_TASKS else ""
+            longest = max(runtime.grace_seconds for runtime in self.runtimes)
             self._display.say(
-                f"draining: {who} may finish within {longest} s, then hand back; Ctrl-C again stops at once"
+                f"draining: {names}{more} may finish within {longest} s, then workers hand back; "
+                "Ctrl-C again stops at once"
             )
         self._note = "draining; Ctrl-C again stops at once"
         for runtime in self.runtimes:

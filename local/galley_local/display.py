@@ -176,7 +176,9 @@ class EventLines:
             now = (queue.ready, queue.wanted, queue.problem)
             if self._workers.get(queue.name, (0, 0, "")) != now:
                 self._workers[queue.name] = now
-                self._write(f"queue/{queue.name}: {workers_in_words(queue)}; wanted {queue.reason}")
+                # The reason is the last sweep's, which may not know of the problem yet.
+                new = f"; {queue.problem}" if queue.problem not in queue.reason else ""
+                self._write(f"queue/{queue.name}: {workers_in_words(queue)}; wanted {queue.reason}{new}")
         for status in reversed(snapshot.tasks):
             name = (status.address.queue, status.address.id)
             phase = (status.phase, status.attempt)

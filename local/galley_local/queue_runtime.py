@@ -89,7 +89,7 @@ class QueueRuntime:
 
     async def backlog(self) -> QueueBacklog | Unknown | None:
         """Return the work as the scaler last saw it; once it has stopped, as it is now."""
-        if self._scaling:
+        if self._scaling or self.scaler.signals is None:
             return self.scaler.signals.backlog if self.scaler.signals is not None else None
         return await self._reader.read(*self.queue.name)
 

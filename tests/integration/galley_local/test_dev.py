@@ -1,0 +1,262 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from galley.cli import dev_file
+from tests.integration.galley_local.dev_process import Dev, dev, galley
+from tests.support.eventually import eventually
+
+_HANDLERS = """
+from pathlib import Path
+import time
+
+from galley import task
+
+@task(queue="sums")
+def add(a: int, b: int) -> int:
+    return a + b
+
+@task(queue="sums")
+def until(path: str) -> str:
+    while not Path(path).exists():
+        time.sleep(0.02)
+    return "released"
+"""
+
+_QUEUE = """
+apiVersion: galley.dev/v1alpha1
+kind: TaskQueue
+metadata: {name: sums}
+spec:
+  worker: {modules: [sums], concurrency: 2, gracePeriodSeconds: 5}
+  scaling: {maxWorkers: 2, idleSeconds: 0}
+---
+apiVersion: galley.dev/v1alpha1
+kind: Task
+metadata: {name: first}
+spec: {queueName: sums, handler: add, input: {a: 1, b: 2}}
+"""
+
+_FAILING = """
+apiVersion: galley.dev/v1alpha1
+kind: Task
+metadata: {name: fails%s}
+spec: {queueName: sums, handler: add, input: {a: 1, b: "no number"}, retry: {attempts: 1}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "sums.py").write_text(_HANDLERS)
+    (tmp_path / "queue.yaml").write_text(_QUEUE)
+    return tmp_path
+
+
+async def phase_of(project: Path, task: str) -> str:
+    said = await galley(project, "show", task, "-o", "json")
+    return str(json.loads(said.out)["phase"]) if said.code == 0 else said.err
+
+
+async def has_phase(project: Path, task: str, phase: str) -> None:
+    async def seen() -> bool:
+        found = await phase_of(project, task)
+        assert found == phase, found
+        return True
+
+    await eventually(seen, within=30, why=f"{task} is {phase}")
+
+
+async def test_until_done_goes_from_no_worker_to_results_and_back_to_none(project: Path) -> None:
+    said = await galley(project, "dev", "queue.yaml", "--until-done")
+    assert said.code == 0, said.out + said.err
+    assert "sums   first  normal  Succeeded      1" in said.out
+    assert "workers of sums:\n  0 -> 1  at" in said.out
+    assert "1 -> 0  at" in said.out
+    assert not dev_file.path_in(project).exists()
+
+
+async def test_a_second_run_does_not_run_ended_tasks_again_and_fresh_does(project: Path) -> None:
+    await galley(project, "dev", "queue.yaml", "--until-done")
+    again = await galley(project, "dev", "queue.yaml", "--until-done")
+    assert again.code == 0
+    assert "1 unchanged" in again.out
+    assert "none were needed" in again.out
+    fresh = await galley(project, "dev", "queue.yaml", "--until-done", "--fresh")
+    assert "1 task submitted" in fresh.out
+
+
+@pytest.mark.parametrize(
+    ("expected", "code"), [("", 1), (", annotations: {galley.dev/expect: Failed}", 0)], ids=["not so", "so"]
+)
+async def test_a_failed_task_fails_the_run_unless_it_is_meant_to(
+    project: Path, expected: str, code: int
+) -> None:
+    (project / "fails.yaml").write_text(_FAILING % expected)
+    said = await galley(project, "dev", "queue.yaml", "fails.yaml", "--until-done")
+    assert said.code == code, said.out
+    assert "TypeError" in said.out
+
+
+async def test_another_terminal_submits_lists_shows_and_cancels(project: Path) -> None:
+    async with dev(project, "sums.py"):
+        below = project / "some" / "folder"
+        below.mkdir(parents=True)
+        result = await galley(below, "submit", "sums", "add", '{"a": 2, "b": 3}', "--wait", "30")
+        assert (result.code, result.out) == (0, "5\n")
+        gate = project / "gate"
+        held = await galley(
+            project, "submit", "sums", "until", json.dumps({"path": str(gate)}), "--id", "held"
+        )
+        assert held.out == "held\n"
+        await has_phase(project, "held", "Running")
+        listed = await galley(project, "get", "tasks", "sums", "--phase", "running", "-o", "name")
+        assert listed.out == "sums/held\n"
+        later = await galley(
+            project, "submit", "sums", "add", "-", "--id", "later", "--delay", "600", stdin="{}"
+        )
+        assert later.code == 0
+        cancelled = await galley(project, "cancel", "held", "sums/later")
+        assert cancelled.out == "task/held: cancelled while it ran\ntask/later: cancelled before it ran\n"
+        assert await phase_of(project, "held") == "Cancelled"
+        waited = await galley(project, "submit", "sums", "until", '{"path": "/no/such"}', "--wait", "0.2")
+        assert (waited.code, waited.out) == (124, "")
+
+
+async def test_ctrl_c_drains_what_runs_and_a_restart_keeps_what_waits(project: Path) -> None:
+    gate = project / "gate"
+    async with dev(project, "queue.yaml") as running:
+        await galley(project, "submit", "sums", "until", json.dumps({"path": str(gate)}), "--id", "held")
+        await galley(project, "submit", "sums", "add", '{"a": 1, "b": 1}', "--id", "later", "--delay", "3")
+        await has_phase(project, "held", "Running")
+        await running.says("Running on sums-")
+        running.interrupt()
+        await running.says("may finish within 5 s")
+        gate.touch()
+        assert await running.ends() == 0
+        assert running.said("task/held (sums): Succeeded")
+    gone = await galley(project, "get", "queues")
+    assert (gone.code, gone.out) == (4, "")
+    async with dev(project, "queue.yaml"):
+        assert await phase_of(project, "held") == "Succeeded"
+        await has_phase(project, "later", "Succeeded")
+
+
+async def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(project: Path) -> None:
+    async with dev(project, "queue.yaml") as running:
+        await galley(project, "submit", "sums", "until", '{"path": "/no/such"}', "--id", "held")
+        await has_phase(project, "held", "Running")
+        ours = psutil.Process(running.process.pid).children(recursive=True)
+        running.interrupt()
+        await running.says("may finish within")
+        running.interrupt()
+        assert await running.ends(within=4) == 130
+        assert running.said("stopped at once")
+        await eventually(lambda: not any(alive(process) for process in ours), within=10)
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_killed_outright_it_takes_its_processes_along(project: Path) -> None:
+    async with dev(project, "queue.yaml") as running:
+        await galley(project, "submit", "sums", "until", '{"path": "/no/such"}', "--id", "held")
+        await has_phase(project, "held", "Running")
+        ours = psutil.Process(running.process.pid).children(recursive=True)
+        assert len(ours) >= 2
+        running.process.kill()
+        await eventually(lambda: not any(alive(process) for process in ours), within=10)
+    said = await galley(project, "get", "queues")
+    assert said.code == 4
+    assert "is not running" in said.err
+
+
+def server_of(running: Dev) -> psutil.Process:
+    [server] = [
+        each for each in psutil.Process(running.process.pid).children() if each.name() == "nats-server"
+    ]
+    return server
+
+
+async def test_a_nats_server_that_dies_is_started_again_with_its_tasks(project: Path) -> None:
+    async with dev(project, "queue.yaml") as running:
+        await has_phase(project, "first", "Succeeded")
+        os.kill(server_of(running).pid, signal.SIGKILL)
+        await running.says("nats-server is back")
+        assert await phase_of(project, "first") == "Succeeded"
+        said = await galley(project, "submit", "sums", "add", '{"a": 4, "b": 4}', "--wait", "60")
+        assert said.out == "8\n"
+
+
+async def test_one_folder_has_one_galley_dev(project: Path) -> None:
+    async with dev(project, "queue.yaml"):
+        said = await galley(project, "dev", "queue.yaml")
+        assert said.code == 1
+        assert said.err.startswith("error: `galley dev` runs already in ")
+
+
+async def test_a_module_that_does_not_import_is_named_and_its_tasks_wait(project: Path) -> None:
+    (project / "sums.py").write_text("import nothing_of_that_name")
+    async with dev(project, "queue.yaml") as running:
+        await running.says("nothing_of_that_name")
+        assert await phase_of(project, "first") == "Queued"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("bad.py", "import nothing_there", "bad.py does not import: line 1: ModuleNotFoundError"),
+        ("bad.py", "x = (", "bad.py does not import: line 1: SyntaxError"),
+        ("bad.py", "raise SystemExit(0)", "bad.py does not import: line 1: SystemExit"),
+        ("bad.py", "x = 1", "bad.py declares no handlers"),
+        ("bad.py", "import os; os._exit(7)", "ended the process that imported it (exit code 7)"),
+        ("bad-name.py", "", "cannot be imported: 'bad-name' is no name of a module"),
+        (
+            "bad.py",
+            "from galley import task\n@task(queue='No_Label')\ndef f(): ...",
+            "'No_Label') is not a name a queue may have",
+        ),
+        ("bad.yaml", "kind: TaskQueu", "bad.yaml:1"),
+        ("bad.txt", "", "bad.txt is neither a manifest nor a Python file"),
+        (
+            "bad.yaml",
+            _QUEUE.replace("queueName: sums", "queueName: other"),
+            "names queue 'other', which no file here declares",
+        ),
+        (
+            "bad.yaml",
+            _QUEUE.replace("handler: add", "handler: add, priority: critical"),
+            "asks for lane 'critical'",
+        ),
+    ],
+)
+async def test_files_that_cannot_be_used_end_in_two_lines(
+    tmp_path: Path, name: str, content: str, error: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    said = await galley(tmp_path, "dev", name)
+    assert (said.code, said.out) == (2, "")
+    what, hint = said.err.splitlines()
+    assert what.startswith("error: ")
+    assert error in what
+    assert hint.startswith("hint: ")
+    assert not (tmp_path / ".galley").exists()
+
+
+async def test_a_port_in_use_is_said(project: Path) -> None:
+    async with dev(project, "queue.yaml"):
+        content = dev_file.nearest(project)
+        assert content is not None
+        port = content[1].server.rpartition(":")[2]
+        other = project / "other"
+        other.mkdir()
+        said = await galley(other, "dev", "../queue.yaml", "--port", port)
+        assert said.code == 1
+        assert f"cannot listen on port {port}" in said.err
