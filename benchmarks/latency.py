@@ -29,11 +29,10 @@ class Latency:
 
     async def _run(self, side: Side, rate: float, count: int, seed: int) -> tuple[Run, Run]:
         await self._stage.clear()
-        await side.resume(count)
+        await side.expect(count)
         answer = await side.producer.ask("arrive", count=count, rate=rate, seed=seed)
         await self._stage.wait_until_done(side.queue, count)
         await side.settle()
-        await side.pause()
         waits = [nanoseconds / 1e6 for nanoseconds in await self._stage.results(side.queue)]
         if len(waits) != count:
             raise NotDone(f"{len(waits)} results for {count} tasks of {side.queue}")

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.records import Records
 from galley.broker.topology import records_stream, work_stream
+from galley.lanes import Lane
 from galley.record import Outcome
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
@@ -27,6 +28,8 @@ RAW_QUEUE: Final = "bench-raw"
 
 _LOOK_AGAIN_SECONDS: Final = 0.05
 _DONE_SECONDS: Final = 120.0
+_LONGEST_HOLD: Final = timedelta(hours=1)
+_LEAD: Final = timedelta(milliseconds=200)
 
 
 class NotDone(Exception):
@@ -64,6 +67,19 @@ class Stage:
         for stream in (*work, records_stream(NAMESPACE)):
             await self.broker.api(f"purge {stream}", f"STREAM.PURGE.{stream}")
 
+    async def hold(self, queue: str) -> None:
+        """Have the broker give out nothing of this queue; pulls wait."""
+        await self._pause(queue, (datetime.now(UTC) + _LONGEST_HOLD).isoformat())
+
+    async def release(self, queue: str) -> float:
+        """Have the broker give out what waits, in a moment; returns the time of that moment.
+
+        The end of a pause wakes pulls that wait; ending it at once, in place of its end, does not.
+        """
+        began = datetime.now(UTC) + _LEAD
+        await self._pause(queue, began.isoformat())
+        return began.timestamp()
+
     async def wait_until_done(self, queue: str, count: int) -> float:
         """Wait until `count` tasks are done and taken off their stream; returns when the last one was done.
 
@@ -96,6 +112,12 @@ class Stage:
             found.append(msgspec.json.decode(stored.record.result))
         return found
 
+    async def _pause(self, queue: str, until: str) -> None:
+        stream = work_stream(NAMESPACE, queue)
+        await self.broker.api(
+            f"pause {stream}", f"CONSUMER.PAUSE.{stream}.{Lane.NORMAL}", {"pause_until": until}
+        )
+
     async def _state(self, stream: str) -> dict[str, Any]:
         info = await stream_info(self.broker, stream)
         assert info is not None, stream
@@ -110,8 +132,3 @@ async def staged(folder: Path, plan: Plan) -> AsyncIterator[Stage]:
         for name in (GALLEY_QUEUE, RAW_QUEUE):
             await ensure(broker, layout_of(queue_of(name, plan), "benchmarks"))
         yield Stage(server, broker)
-
-
-def now() -> float:
-    """Return the present time as the server's records have it."""
-    return datetime.now(UTC).timestamp()

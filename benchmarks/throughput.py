@@ -18,12 +18,11 @@ class Throughput:
         """Have each process do all it is measured at, so that nothing is measured for the first time."""
         for side in sides:
             for handler in ("noop", "anoop"):
-                await self._drain(side, self._plan.warm_tasks, handler)
+                await self.drain_once(side, self._plan.warm_tasks, handler)
 
     async def submit(self, galley: GalleySide, raw: RawSide) -> Comparison:
         """Compare how fast many tasks are submitted, until the last acknowledgement."""
         comparison = Comparison("submit", "tasks/s")
-        await galley.pause()
         for _ in range(self._plan.runs):
             comparison.galley.append(await self._submit(galley))
             comparison.raw.append(await self._submit(raw))
@@ -34,31 +33,36 @@ class Throughput:
         plain = Comparison("no-op, plain function", "tasks/s")
         concurrent = Comparison("no-op, async function", "tasks/s")
         for _ in range(self._plan.runs):
-            plain.galley.append(await self._drain(galley, self._plan.tasks, "noop"))
-            between = await self._drain(raw, self._plan.tasks, "noop")
-            concurrent.galley.append(await self._drain(galley, self._plan.tasks, "anoop"))
+            plain.galley.append(await self.drain_once(galley, self._plan.tasks, "noop"))
+            between = await self.drain_once(raw, self._plan.tasks, "noop")
+            concurrent.galley.append(await self.drain_once(galley, self._plan.tasks, "anoop"))
             plain.raw.append(between)
             concurrent.raw.append(between)
         return {"noop": plain, "anoop": concurrent}
 
     async def _submit(self, side: Side) -> Run:
         await self._stage.clear()
+        await self._stage.hold(side.queue)
         roles: Roles = {"producer": (side.producer.pid,), **self._server()}
         before = by_role(roles)
         answer = await side.producer.ask("submit", count=self._plan.tasks)
-        return Run(self._plan.tasks / answer["seconds"], _each(before, by_role(roles), self._plan.tasks))
-
-    async def _drain(self, side: Side, count: int, handler: str) -> Run:
+        after = by_role(roles)
         await self._stage.clear()
-        await side.pause()
+        await self._stage.release(side.queue)
+        return Run(self._plan.tasks / answer["seconds"], _each(before, after, self._plan.tasks))
+
+    async def drain_once(self, side: Side, count: int, handler: str) -> Run:
+        """Give an idle worker a backlog all at once, and measure until the last record is stored."""
+        await self._stage.clear()
+        await self._stage.hold(side.queue)
         await side.producer.ask("submit", count=count, handler=handler)
         roles: Roles = {**side.worker_roles(), **self._server()}
+        await side.expect(count)
         before = by_role(roles)
-        began = await side.resume(count)
+        began = await self._stage.release(side.queue)
         ended = await self._stage.wait_until_done(side.queue, count)
         await side.settle()
         after = by_role({**side.worker_roles(), **self._server()})
-        await side.pause()
         return Run(count / (ended - began), _each(before, after, count))
 
     def _server(self) -> Roles:
