@@ -41,7 +41,7 @@ def test_a_reader_sees_what_the_document_says(document: Path, clone: Path, tmp_p
     home = tmp_path / "home"
     home.mkdir()
     environment = {
-        "HOME": str(home), "TERM": "dumb", "NO_COLOR": "1", "LANG": "C.UTF-8",
+        "HOME": str(home), "TERM": "xterm", "NO_COLOR": "1", "LANG": "C.UTF-8",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
