@@ -132,6 +132,9 @@ class Attempts:
         """Carry one delivery to its end."""
         key = _key(delivery)
         lease = self._parts.leases.hold(delivery.reply, lambda: self._lose(key))
+        if lease is None:
+            log.warning("delivery dropped", extra={"task": delivery.address.id, "why": "read too late"})
+            return
         present = UnderWay(delivery, lease, self._parts.clock())
         self.under_way[key] = present
         try:

@@ -21,6 +21,10 @@ FENCE_MARGIN_SECONDS: Final = 5.0
 """How long before the lease ends a worker that could not renew gives up: time to kill a handler."""
 
 
+_READ_OUT_SECONDS: Final = 0.05
+"""After a round trip: for what has been read to reach those it is for."""
+
+
 class Lease:
     """The hold on one delivery."""
 
@@ -41,12 +45,25 @@ class LeaseKeeper:
         self._lease_seconds = lease_seconds
         self._fence_seconds = max(lease_seconds / 2, lease_seconds - FENCE_MARGIN_SECONDS)
         self._leases: set[Lease] = set()
-        self.lost = 0
-        """Leases given up so far."""
+        self._looked_at = clock()
+        self._asleep_since: float | None = None
 
-    def hold(self, reply: str, lost: Callable[[], None]) -> Lease:
-        """Begin to renew; `lost` is called once if that fails for too long."""
-        lease = Lease(reply, self._clock(), lost)
+    def hold(self, reply: str, lost: Callable[[], None]) -> Lease | None:
+        """Begin to renew the lease of a delivery that came just now.
+
+        Args:
+            reply: where its renewals go.
+            lost: called once if renewing fails for too long.
+
+        Returns:
+            None if this process was asleep for so long that the lease may have ended before it could read
+            the delivery.
+        """
+        now = self._clock()
+        since = now if self._asleep_since is None else self._asleep_since
+        if now - since > self._fence_seconds:
+            return None
+        lease = Lease(reply, since, lost)
         self._leases.add(lease)
         return lease
 
@@ -58,9 +75,11 @@ class LeaseKeeper:
         """Renew and fence until cancelled."""
         pause = self._lease_seconds / RENEWALS
         next_renewal = self._clock() + pause
+        step = min(1.0, pause / 4)
         while True:
-            await asyncio.sleep(min(1.0, pause / 4))
+            await asyncio.sleep(step)
             self._fence()
+            await self._notice_sleep(3 * step)
             if self._clock() >= next_renewal:
                 next_renewal = self._clock() + pause
                 await self._renew()
@@ -80,10 +99,25 @@ class LeaseKeeper:
         else:
             log.warning("leases not renewed", extra={"leases": len(due)})
 
+    async def _notice_sleep(self, normal: float) -> None:
+        """Find out whether this process was stopped for a while.
+
+        What it reads then was delivered at any time since it was last awake, until a round trip has
+        shown that all of that has been read.
+        """
+        now = self._clock()
+        if now - self._looked_at > normal and self._asleep_since is None:
+            log.warning("worker was asleep", extra={"seconds": round(now - self._looked_at, 1)})
+            self._asleep_since = self._looked_at
+        self._looked_at = now
+        if self._asleep_since is not None and await self._broker.reached(within=self._lease_seconds):
+            await asyncio.sleep(_READ_OUT_SECONDS)
+            self._asleep_since = None
+            self._looked_at = self._clock()
+
     def _fence(self) -> None:
         now = self._clock()
         late = [lease for lease in self._leases if now - lease.renewed_at > self._fence_seconds]
         for lease in late:
             self._leases.discard(lease)
-            self.lost += 1
             lease.lost()
