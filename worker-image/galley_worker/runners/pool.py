@@ -83,7 +83,7 @@ class Pool:
         return not self._plain or held * execution.service.seconds < _PACKED_SECONDS
 
     def _has_room(self, process: HandlerProcess, execution: Execution) -> bool:
-        if process.doomed or process is self._alone or self._retires(process):
+        if process not in self.children or process.doomed or self._retires(process):
             return False
         held = len(process.running)
         if not self._plain:
