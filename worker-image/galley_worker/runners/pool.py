@@ -168,8 +168,9 @@ class Pool:
     # What children tell (Parent).
 
     def answered(self, process: HandlerProcess) -> None:
-        """Give a child more."""
-        self._refill(process)
+        """Give a child more; one that only reports its birth is taken in where it was made."""
+        if process in self.children or process is self._alone:
+            self._refill(process)
 
     def gave_back(self, process: HandlerProcess, executions: list[Execution]) -> None:
         """Hand what a child has not started to another, unless it is being stopped."""
