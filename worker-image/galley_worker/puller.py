@@ -114,7 +114,6 @@ class Puller:
     def _next(self) -> Delivery:
         lane = next(lane for lane, tasks in self._arrived.items() if tasks)
         self._held -= 1
-        self._credits.started(lane, self._waiting)
         return self._arrived[lane].popleft()
 
     async def _keep_filled(self) -> None:
@@ -184,6 +183,8 @@ class Puller:
         """Take a task in until there is a slot for it."""
         self._arrived[delivery.source.lane].append(delivery)
         self._held += 1
+        # Counted when it comes, not when it begins, so that the next plan does not ask for it again.
+        self._credits.started(delivery.source.lane, self._waiting)
         self._ready.set()
         if self._slots.free < self._held and self._hold is None:
             self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)

@@ -89,6 +89,7 @@ async def test_a_second_signal_hands_back_at_once(
     await eventually(partial(runs_on, handle, "w1"), within=20)
 
     worker.send(signal.SIGTERM)
+    await eventually(lambda: worker.logged("worker draining"), within=5)
     assert worker.end(within=1.5) == 0
 
     assert (await handle.status()).phase is Phase.QUEUED
