@@ -32,13 +32,17 @@ async def test_a_handler_nobody_registered_is_refused_with_the_ones_known(runner
 
 @pytest.mark.parametrize("raw", [b"[1]", b"null", b"3", b"not json", b'"text"', b'{"a":1,"c":2}', b"{}"])
 @pytest.mark.parametrize("handler", ["add", "a_add"])
-async def test_input_that_does_not_fit_is_never_tried_again(runners: Runners, handler: str, raw: bytes) -> None:
+async def test_input_that_does_not_fit_is_never_tried_again(
+    runners: Runners, handler: str, raw: bytes
+) -> None:
     reason, message, retryable = failure(await run(runners, handler, raw=raw))
     assert (reason, retryable) == ("InputInvalid", False)
     assert "(a: int, b: int = 1) -> int" in message
 
 
-async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_traceback(runners: Runners) -> None:
+async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_traceback(
+    runners: Runners,
+) -> None:
     ending = await run(runners, "fail", kind="plain")
     assert failure(ending) == ("HandlerRaised", "ValueError: no such picture", True)
     assert isinstance(ending, Raised)
@@ -54,7 +58,9 @@ async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_t
         ("type", "TypeError: object of type 'int' has no len()"),
     ],
 )  # fmt: skip
-async def test_whatever_a_handler_raises_its_child_lives_on(runners: Runners, kind: str, message: str) -> None:
+async def test_whatever_a_handler_raises_its_child_lives_on(
+    runners: Runners, kind: str, message: str
+) -> None:
     before = value(await run(runners, "pid"))
     assert failure(await run(runners, "fail", kind=kind)) == ("HandlerRaised", message, True)
     assert value(await run(runners, "pid")) == before
