@@ -48,19 +48,18 @@ def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, b
 
 def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows in columns; only the last one is cut where there is no room."""
-    console = terminal.console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in _TITLES:
         table.add_column(title, no_wrap=True, justify="right" if title in ("TRIES", "TIME") else "left")
     taken = sum(
         2 + max(len(title), *(len(row[index]) for row in rows)) for index, title in enumerate(_TITLES[:-1])
     )
-    width = console.width if terminal.interactive else _PIPE_WIDTH
+    width = terminal.console().width if terminal.interactive else _PIPE_WIDTH
     room = max(_LEAST_RESULT, width - taken)
     for *cells, result in rows:
         styled_cells = [styled(cell) if cell in PHASE_STYLES else Text(cell) for cell in cells]
         table.add_row(*styled_cells, Text(result if len(result) <= room else result[: room - 1] + "…"))
-    console.print(table, width=taken + room, crop=False, no_wrap=True)
+    terminal.console(taken + room).print(table)
 
 
 def print_moves(terminal: Terminal, runtimes: Sequence[QueueRuntime], began: datetime) -> None:

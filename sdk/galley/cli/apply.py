@@ -13,7 +13,7 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import Client
 from galley.declared import submit_declared
-from galley.errors import BrokerUnreachable, GalleyError
+from galley.errors import BrokerUnreachable, GalleyError, QueueNotFound
 from galley.resources import Task, TaskQueue, read_manifests
 
 _AT_ONCE: Final = 64
@@ -31,8 +31,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     # All files are read before the first task goes: a typo in the last one should not leave half behind.
     read = {path: read_manifests(path) for path in options.files}
     async with connected(options, terminal) as client:
-        await _check_queues(client, read, terminal)
-        tasks = [each for resources in read.values() for each in resources if isinstance(each, Task)]
+        placed = {path: [_placed(each, client) for each in resources] for path, resources in read.items()}
+        await _check_queues(client, placed, terminal)
+        tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
         room = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(_submit(client, task, room)) for task in tasks]
@@ -46,21 +47,30 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     return code
 
 
+def _placed(resource: TaskQueue | Task, client: Client) -> TaskQueue | Task:
+    """Return a resource in the namespace the command is about, unless it names its own."""
+    metadata = resource.metadata
+    if "namespace" in metadata.model_fields_set:
+        return resource
+    own = metadata.model_copy(update={"namespace": client.namespace})
+    return resource.model_copy(update={"metadata": own})
+
+
 async def _check_queues(client: Client, read: dict[Path, list[TaskQueue | Task]], terminal: Terminal) -> None:
-    """Refuse queues that do not exist yet: making them is the part of whoever runs their workers."""
-    declared = {
-        (each.metadata.namespace, each.metadata.name): path
-        for path, resources in read.items()
-        for each in resources
-        if isinstance(each, TaskQueue)
-    }
-    for namespace in {namespace for namespace, _ in declared}:
-        there = {view.queue for view in await inspect.queues(client.broker, namespace)}
-        for (of, queue), path in declared.items():
-            if of == namespace and queue not in there:
-                raise QueueNotServed(str(path), queue)
-    for _, queue in declared:
-        terminal.say(f"taskqueue/{queue} exists already and stays as it is")
+    """Refuse all if a queue is missing: making one is the part of whoever runs its workers."""
+    there: dict[str, set[str]] = {}
+    for path, resources in read.items():
+        for each in resources:
+            namespace = each.metadata.namespace
+            if namespace not in there:
+                views = await inspect.queues(client.broker, namespace)
+                there[namespace] = {view.queue for view in views}
+            if isinstance(each, TaskQueue):
+                if each.metadata.name not in there[namespace]:
+                    raise QueueNotServed(str(path), each.metadata.name)
+                terminal.say(f"taskqueue/{each.metadata.name} exists already and stays as it is")
+            elif each.spec.queue_name not in there[namespace]:
+                raise QueueNotFound(namespace, each.spec.queue_name)
 
 
 async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> bool | GalleyError:

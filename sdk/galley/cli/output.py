@@ -89,7 +89,7 @@ class Listing(Generic[Item]):
         for item in items:
             table.add_row(*(_for_people(column.cell(item), now) for column in columns))
         # As wide as it is: a name cut short cannot be given to the next command.
-        terminal.console().print(table, width=_UNBOUNDED, crop=False, no_wrap=True)
+        terminal.console(_UNBOUNDED).print(table)
 
     def _write_tabs(self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal) -> None:
         for item in items:

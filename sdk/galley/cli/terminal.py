@@ -41,10 +41,11 @@ class Terminal:
         """Whether colour may help (https://no-color.org)."""
         return self.interactive and not self.environ.get("NO_COLOR") and self.environ.get("TERM") != "dumb"
 
-    def console(self) -> Console:
-        """Return what draws tables on standard output."""
+    def console(self, width: int | None = None) -> Console:
+        """Return what draws tables on standard output; as wide as that is, if no width is given."""
         return Console(
             file=self.stdout,
+            width=width,
             force_terminal=self.interactive,
             no_color=not self.coloured,
             highlight=False,

@@ -1,0 +1,143 @@
+"""Commands against a real server, as a shell runs them. `galley dev` has tests of its own."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.cli.main import OWN_COMMANDS, main
+from galley.client import Client
+from galley.handler import call
+from galley.lanes import DEFAULT_LANES
+from galley_local.nats_server import NatsServer
+from tests.support.builders import a_queue
+from tests.unit.galley.cli.a_terminal import a_terminal, err
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+EXAMPLES = [
+    pytest.param(example, id=f"{command.name}-{number}")
+    for command in OWN_COMMANDS
+    for number, example in enumerate(command.examples)
+]
+
+
+@pytest.fixture
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+    async with Broker(nats_server.url, name="test") as broker:
+        for queue in ("images", "texts"):
+            await ensure(broker, a_queue(queue, namespace=namespace, lanes=DEFAULT_LANES))
+        yield Client(broker, namespace)
+
+
+async def shell(line: str, client: Client, stdin: str = "") -> tuple[int, str, str]:
+    bin_folder = str(Path(sys.executable).parent)
+    environ = {
+        **os.environ,
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "GALLEY_SERVER": client.broker.server,
+        "GALLEY_NAMESPACE": client.namespace,
+    }
+    process = await asyncio.create_subprocess_shell(
+        line, cwd=REPOSITORY, env=environ, stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def submit(client: Client, queue: str, *ids: str) -> None:
+    for task_id in ids:
+        await client.submit(call(queue, "noop"), task_id=task_id)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_each_example_of_the_help_works(example: str, client: Client) -> None:
+    if "apply" not in example:
+        await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
+        await submit(client, "texts", "summary")
+    # Nobody works here: waiting can but time out, which says that the rest of the line was right.
+    expected = 124 if "--wait" in example else 0
+    code, _, err = await shell(example.replace("--wait 30", "--wait 0.1"), client)
+    assert code == expected, err
+
+
+async def test_a_reader_that_has_seen_enough_is_no_error(client: Client) -> None:
+    await submit(client, "images", *(f"task-{number}" for number in range(20)))
+    _, out, err = await shell("galley get tasks -o name | head -n 1", client)
+    assert (out.count("\n"), err) == (1, ""), err
+
+
+async def test_an_id_in_two_queues_has_to_be_told_apart(client: Client) -> None:
+    await submit(client, "images", "twin")
+    await submit(client, "texts", "twin")
+    code, _, err = await shell("galley show twin", client)
+    assert code == 2
+    assert "'twin' is a task of the queues images and texts" in err
+    code, out, _ = await shell("galley show texts/twin -o json", client)
+    assert (code, json.loads(out)["queue"]) == (0, "texts")
+
+
+async def test_cancel_goes_on_after_a_task_nobody_knows(client: Client) -> None:
+    await submit(client, "images", "one", "two")
+    code, out, err = await shell("galley cancel one nobody two", client)
+    assert code == 1
+    assert out == "task/one: cancelled before it ran\ntask/two: cancelled before it ran\n"
+    assert "knows a task 'nobody'" in err
+    assert (await client.handle("images", "two").status()).phase == "Cancelled"
+
+
+async def test_an_id_of_ones_own_makes_one_task_of_two_submissions(client: Client) -> None:
+    for _ in range(2):
+        code, out, _ = await shell("galley submit images noop --id mine", client)
+        assert (code, out) == (0, "mine\n")
+    _, out, _ = await shell("galley get tasks images -o name", client)
+    assert out == "images/mine\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("galley submit nowhere noop", "there is no queue 'nowhere'"),
+        ("galley submit images noop --lane critical", "queue 'images' has no lane"),
+        ("galley get tasks nowhere", "there is no queue 'nowhere'"),
+    ],
+)
+async def test_what_a_queue_refuses_is_code_3(line: str, problem: str, client: Client) -> None:
+    code, out, err = await shell(line, client)
+    assert (code, out) == (3, "")
+    assert problem in err
+    assert len(err.splitlines()) == 2
+
+
+async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
+    client: Client, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "new.yaml"
+    manifest.write_text("apiVersion: galley.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: unheard-of}\n")
+    code, out, err = await shell(f"galley apply -f {manifest}", client)
+    assert (code, out) == (3, "")
+    assert f"hint: run it: galley dev {manifest}" in err
+
+
+async def test_applying_twice_is_applying_once(client: Client, tmp_path: Path) -> None:
+    manifest = tmp_path / "task.yaml"
+    manifest.write_text(
+        "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: one}\n"
+        "spec: {queueName: images, handler: noop}\n"
+    )
+    assert await shell(f"galley apply -f {manifest}", client) == (0, "task/one created\n", "")
+    assert await shell(f"galley apply -f {manifest}", client) == (0, "task/one unchanged\n", "")
+
+
+async def test_a_server_that_does_not_answer_is_code_4() -> None:
+    terminal = a_terminal()
+    assert await asyncio.to_thread(main, ["get", "queues", "--server", "nats://127.0.0.1:1"], terminal) == 4
+    assert err(terminal).startswith("error: no answer from NATS at nats://127.0.0.1:1")
+    assert len(err(terminal).splitlines()) == 2

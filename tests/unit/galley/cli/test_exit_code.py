@@ -1,0 +1,41 @@
+import pytest
+
+from galley.cli.errors import Misuse, NoServer, NoSuchTask, QueueNotServed
+from galley.cli.exit_code import exit_code_of
+from galley.errors import (
+    BrokerRefused,
+    BrokerTooOld,
+    BrokerUnreachable,
+    GalleyError,
+    InputInvalid,
+    ManifestInvalid,
+    QueueFull,
+    QueueNotFound,
+    ResultTimeout,
+    TaskCancelled,
+    TaskFailed,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskFailed("id", "AttemptsExhausted", "it broke"), 1),
+        (TaskCancelled("id"), 1),
+        (NoSuchTask("default", "id"), 1),
+        (BrokerRefused("create", 1, "no"), 1),
+        (Misuse("problem", "hint"), 2),
+        (InputInvalid("handler", "problem", "hint"), 2),
+        (ManifestInvalid("a.yaml", 1, "", "problem"), 2),
+        (QueueNotFound("default", "images"), 3),
+        (QueueFull("images", "10 tasks"), 3),
+        (QueueNotServed("a.yaml", "images"), 3),
+        (BrokerUnreachable("nats://x", "refused"), 4),
+        (BrokerTooOld("nats://x", "2.9.0", "2.12.0"), 4),
+        (NoServer("no server is named"), 4),
+        (ResultTimeout("id", 3.0), 124),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, GalleyError) else str(value),
+)
+def test_a_script_learns_by_number_what_went_wrong(error: GalleyError, code: int) -> None:
+    assert exit_code_of(error) == code

@@ -1,0 +1,50 @@
+import pytest
+
+from galley.cli.main import OWN_COMMANDS, main, parser
+from tests.unit.galley.cli.a_terminal import a_terminal, err, out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "COMMAND"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["submit"], "QUEUE, HANDLER"),
+        (["submit", "q", "h", "--lane", "fast"], "'fast' is not a lane"),
+        (["submit", "q", "h", "--wait", "soon"], "'soon' is not a number of seconds"),
+        (["submit", "q", "h", "--delay", "-1"], "-1 seconds cannot be"),
+        (["submit", "q", "h", "--delay", "nan"], "nan seconds cannot be"),
+        (["submit", "q", "h", "--delay", "9", "--deadline", "5"], "the deadline is not after the delay"),
+        (["submit", "q", "h", "{"], "input of handler 'h': not JSON"),
+        (["get", "tasks", "--phase", "Odd"], "'Odd' is not a phase"),
+        (["get", "tasks", "-o", "xml"], "'xml' is not a format"),
+        (["show", "id", "-o", "name"], "'name' is not a format"),
+        (["apply", "-f", "/no/such.yaml"], "there is no such file"),
+    ],
+)
+def test_misuse_ends_in_two_lines_and_code_2(arguments: list[str], problem: str) -> None:
+    terminal = a_terminal()
+    assert main([*arguments, "--server=nats://127.0.0.1:1"] if arguments[1:] else arguments, terminal) == 2
+    what, hint = err(terminal).splitlines()[-2:]
+    assert what.startswith("error: ")
+    assert problem in what
+    assert hint.startswith("hint: ")
+    assert out(terminal) == ""
+
+
+def test_version_is_told_without_a_server() -> None:
+    terminal = a_terminal()
+    assert main(["version"], terminal) == 0
+    assert out(terminal).startswith("galley ")
+
+
+@pytest.mark.parametrize("command", OWN_COMMANDS, ids=lambda command: command.name)
+def test_help_ends_with_its_two_examples(
+    command: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    [found] = [each for each in OWN_COMMANDS if each is command]
+    with pytest.raises(SystemExit) as ended:
+        parser(OWN_COMMANDS).parse_args([found.name, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"  {example}" for example in found.examples]
