@@ -314,10 +314,10 @@ class Pool:
         try:
             process, _ = await self._bear()
         except (ModuleImportFailed, OSError) as error:
-            self._births.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._births.discard(asyncio.current_task())
             self._failed(error)
             return
-        self._births.discard(asyncio.current_task())  # type: ignore[arg-type]
+        self._births.discard(asyncio.current_task())
         self._failures = 0
         if self._closed or len(self.children) >= self._most:
             process.kill()

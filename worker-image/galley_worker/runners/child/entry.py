@@ -19,7 +19,6 @@ from galley_worker.runners.child import concurrent, plain
 from galley_worker.runners.child.death import die_with_parent
 from galley_worker.runners.child.streams import Streams
 
-
 PRELOAD: Final = "GALLEY_PRELOAD"
 """Environment variable that tells the fork server what to import."""
 
