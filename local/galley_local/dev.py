@@ -22,7 +22,7 @@ from galley_local.board import TaskBoard
 from galley_local.display import Display, display_for
 from galley_local.nats_server import NatsServer
 from galley_local.plan import Plan, read_plan
-from galley_local.project import ROOM_NEEDED, Project
+from galley_local.project import Project
 from galley_local.queue_runtime import QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import keep_up
@@ -183,7 +183,7 @@ class Run:
         while True:
             next_look = loop.time() + SHOW_SECONDS
             await self._show()
-            if self._project.free_bytes() < ROOM_NEEDED and not warned:
+            if self._project.cramped and not warned:
                 warned = True
                 self._display.say("the disk is almost full: tasks will be refused; make room")
             await asyncio.sleep(max(0.05, next_look - loop.time()))

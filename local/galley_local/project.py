@@ -22,7 +22,9 @@ ROOM_NEEDED: Final = 64 * 1024**2
 class Project:
     """A project folder, held by one `galley dev` at a time. Use it as `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, room: int = ROOM_NEEDED) -> None:
+        """Args: folder: the project's own; room: bytes that must be free on its disk."""
+        self._room = room
         self.folder = folder
         self.own = folder / dev_file.FOLDER
         self.nats = self.own / "nats"
@@ -43,7 +45,7 @@ class Project:
             (self.own / ".gitignore").write_text("*\n")
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise DiskFull(str(self.own), 0, ROOM_NEEDED) from error
+                raise DiskFull(str(self.own), 0, self._room) from error
             raise
         self._lock = (self.own / "lock").open("a+")
         try:
@@ -53,9 +55,9 @@ class Project:
             holder = self._lock.read() or "unknown"
             self._lock.close()
             raise DevRunsAlready(str(self.folder), holder) from None
-        if (free := self.free_bytes()) < ROOM_NEEDED:
+        if (free := self._free()) < self._room:
             self._lock.close()
-            raise DiskFull(str(self.own), free, ROOM_NEEDED)
+            raise DiskFull(str(self.own), free, self._room)
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
@@ -67,8 +69,12 @@ class Project:
         dev_file.path_in(self.folder).unlink(missing_ok=True)
         self._lock.close()
 
-    def free_bytes(self) -> int:
-        """Return how much the disk has left."""
+    @property
+    def cramped(self) -> bool:
+        """Whether the disk has less room than is needed to go on."""
+        return self._free() < self._room
+
+    def _free(self) -> int:
         return shutil.disk_usage(self.own).free
 
     def forget(self) -> None:
