@@ -164,7 +164,7 @@ def what_the_protocol_allows(handles, revisions, fleet, lost) -> None:  # type: 
                 sequence=sequence,
                 state=record.state.value,
                 attempt=record.attempt,
-                claim=(record.claim.stream, record.claim.sequence) if record.claim else None,
+                claim=(stream_of(record.claim.stream), record.claim.sequence) if record.claim else None,
                 outcome=record.outcome.value if record.outcome else None,
             )
         )
@@ -180,6 +180,10 @@ def what_the_protocol_allows(handles, revisions, fleet, lost) -> None:  # type: 
     assert not wrong, json.dumps(dict(list(wrong.items())[:5]), indent=1)
 
 
+def stream_of(name: str) -> str:
+    return LATER if name.startswith("GS_") else WORK
+
+
 def events_of(worker: str, line: dict[str, str]) -> list[Event]:
     if line["event"] not in ("attempt started", "attempt ended"):
         return []
@@ -191,7 +195,7 @@ def events_of(worker: str, line: dict[str, str]) -> list[Event]:
         Started(
             at=at,
             worker=worker,
-            stream=LATER if line["stream"].startswith("GS_") else WORK,
+            stream=stream_of(line["stream"]),
             sequence=int(line["sequence"]),
             delivered=int(line["delivered"]),
             attempt=attempt,
