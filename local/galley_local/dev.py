@@ -25,7 +25,7 @@ from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
 from galley_local.queue_runtime import QueueRuntime, gone
 from galley_local.results import print_moves, print_results
-from galley_local.server_watch import keep_up
+from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
 
 SHOW_SECONDS: Final = 0.25
@@ -77,7 +77,9 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
             run = Run(plan, project, broker, board, display)
             try:
                 async with asyncio.TaskGroup() as background:
-                    watch = background.create_task(keep_up(server, display.say), name="server watch")
+                    watch = background.create_task(
+                        ServerWatch(server, cramped=lambda: project.cramped, say=display.say).run()
+                    )
                     await run.until(stop, done=options.until_done)
                     watch.cancel()
             except* GalleyError as errors:
@@ -108,7 +110,7 @@ class Run:
     ) -> None:
         reader = SignalReader(broker)
         self.runtimes = [QueueRuntime(broker, reader, queue, project) for queue in plan.queues.values()]
-        self._plan, self._project = plan, project
+        self._plan = plan
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()
         self._all_ended = asyncio.Event()
@@ -179,13 +181,9 @@ class Run:
 
     async def _show_all_the_time(self) -> None:
         loop = asyncio.get_running_loop()
-        warned = False
         while True:
             next_look = loop.time() + SHOW_SECONDS
             await self._show()
-            if self._project.cramped and not warned:
-                warned = True
-                self._display.say("the disk is almost full: tasks will be refused; make room")
             await asyncio.sleep(max(0.05, next_look - loop.time()))
 
     async def _show(self) -> None:

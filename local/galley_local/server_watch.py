@@ -1,4 +1,8 @@
-"""Keeps the nats-server of `galley dev` up: one that dies is started again, within bounds."""
+"""Keeps the nats-server of `galley dev` at work: started again when it died, or when the disk was full.
+
+A stream that could not be written once stays closed for writing until the server starts anew
+(nats-server 2.15), long after somebody has made room. What was acknowledged before is kept.
+"""
 
 import asyncio
 from collections import deque
@@ -12,23 +16,65 @@ MOST_RESTARTS: Final = 5
 WITHIN_SECONDS: Final = 300.0
 
 _LOOK_SECONDS: Final = 0.2
+_DISK_FULL: Final = b"no space left on device"
 
 
-async def keep_up(server: NatsServer, say: Callable[[str], None]) -> None:
-    """Start the server again whenever it has died, until cancelled.
+class ServerWatch:
+    """Watches one server; `run` does so until it is cancelled."""
 
-    Raises:
-        ServerKeepsEnding: if it dies more than `MOST_RESTARTS` times within `WITHIN_SECONDS`.
-        LocalError: if it does not start again.
-    """
-    loop = asyncio.get_running_loop()
-    deaths: deque[float] = deque(maxlen=MOST_RESTARTS + 1)
-    while True:
-        if not server.running:
-            deaths.append(loop.time())
-            if len(deaths) > MOST_RESTARTS and deaths[-1] - deaths[0] < WITHIN_SECONDS:
-                raise ServerKeepsEnding(len(deaths), str(server.log_file))
-            say("nats-server ended; it is started again, and what it had stored is kept")
-            await server.start()
-            say("nats-server is back")
-        await asyncio.sleep(_LOOK_SECONDS)
+    def __init__(
+        self, server: NatsServer, *, cramped: Callable[[], bool], say: Callable[[str], None]
+    ) -> None:
+        """Args: cramped: whether the disk lacks room; say: tells the person what happens."""
+        self._server, self._cramped, self._say = server, cramped, say
+        self._deaths: deque[float] = deque(maxlen=MOST_RESTARTS + 1)
+        self._read_to = server.log_file.stat().st_size
+
+    async def run(self) -> None:
+        """Keep the server at work.
+
+        Raises:
+            ServerKeepsEnding: if it dies more than `MOST_RESTARTS` times within `WITHIN_SECONDS`.
+            LocalError: if it does not start again.
+        """
+        warned = full = False
+        while True:
+            if not self._server.running:
+                self._count_death()
+                await self._start_again("nats-server ended; it is started again with all it had stored")
+            cramped = self._cramped()
+            if cramped and not warned:
+                self._say("the disk is almost full; when it is, tasks cannot be taken or finished: make room")
+            warned = cramped
+            if self._could_not_write() and not full:
+                full = True
+                self._say("the disk is full: nothing can be stored; nats-server goes on once there is room")
+            if full and not cramped:
+                full = False
+                await self._server.stop()
+                await self._start_again(
+                    "there is room again; nats-server is started anew with all it had stored"
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _count_death(self) -> None:
+        self._deaths.append(asyncio.get_running_loop().time())
+        if len(self._deaths) > MOST_RESTARTS and self._deaths[-1] - self._deaths[0] < WITHIN_SECONDS:
+            raise ServerKeepsEnding(len(self._deaths), str(self._server.log_file))
+
+    async def _start_again(self, why: str) -> None:
+        self._say(why)
+        await self._server.start()
+        self._could_not_write()  # what it said before it ended is done with
+        self._say("nats-server is back")
+
+    def _could_not_write(self) -> bool:
+        """Whether the server has complained of a full disk since the last look."""
+        size = self._server.log_file.stat().st_size
+        if size == self._read_to:
+            return False
+        with self._server.log_file.open("rb") as log:
+            log.seek(min(self._read_to, size))
+            said = log.read()
+        self._read_to = size
+        return _DISK_FULL in said
