@@ -18,7 +18,7 @@ LATER = NOON + timedelta(seconds=2)
 
 RUN = Record(
     State.RUN, 1, worker="w-1", handler="resize", submitted_at=NOON, started_at=LATER,
-    claim=Claim("GW_default_images", 1041),
+    claim=Claim("GW_default_images", 1041, "w-1.01M7Y2R8NG"),
 )  # fmt: skip
 HANDED_BACK = Record(
     State.RUN, 1, worker="w-1", handler="resize", lane=Lane.HIGH, submitted_at=NOON, started_at=LATER,
