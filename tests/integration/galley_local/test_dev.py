@@ -1,5 +1,7 @@
 import json
 import os
+import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -7,8 +9,11 @@ import psutil
 import pytest
 
 from galley.cli import dev_file
+from galley_local.command import command
 from tests.integration.galley_local.dev_process import Dev, dev, galley
 from tests.support.eventually import eventually
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 _HANDLERS = """
 from pathlib import Path
@@ -260,3 +265,11 @@ async def test_a_port_in_use_is_said(project: Path) -> None:
         said = await galley(other, "dev", "../queue.yaml", "--port", port)
         assert said.code == 1
         assert f"cannot listen on port {port}" in said.err
+
+
+@pytest.mark.parametrize("example", command.examples)
+async def test_each_example_of_the_help_works(example: str, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("out"))
+    said = await galley(tmp_path, *shlex.split(example)[1:])
+    assert said.code == 0, said.out + said.err
+    assert "37 Succeeded, 1 Failed (expected)" in said.out
