@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Any, Final
 
+from docs.generate import reasons
 from galley.cli.exit_code import exit_code_of
 from galley.errors import GalleyError
 
@@ -81,7 +82,7 @@ def document() -> str:
         if own:
             parts.append(f"## {title}\n")
             parts.extend(_section(each) for each in own)
-    return "\n".join(parts)
+    return "\n".join([*parts, reasons.section()])
 
 
 def _section(kind: type[GalleyError]) -> str:
