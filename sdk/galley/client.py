@@ -11,7 +11,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
 from galley.envelope import FIRST, Envelope
-from galley.errors import GalleyError, Refused
+from galley.errors import GalleyError, SubmissionInvalid, Refused
 from galley.handle import Handle
 from galley.handler import Call
 from galley.lanes import Lane
@@ -21,6 +21,9 @@ from galley.task_id import check_task_id, new_task_id
 R = TypeVar("R")
 
 DEFAULT_NAMESPACE: Final = "default"
+
+LONGEST_TIMEOUT_SECONDS: Final = 86_400.0
+"""Of one attempt: a day, as in a TaskQueue."""
 
 
 class When(Struct, frozen=True):
@@ -34,6 +37,26 @@ class When(Struct, frozen=True):
     timeout_seconds: float | None = None
     """Time one attempt may take."""
     retry: RetryPolicy | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rules that no task can run under.
+
+        Raises:
+            SubmissionInvalid: naming the field, and what it may be.
+        """
+        for name, moment in (("not_before", self.not_before), ("deadline", self.deadline)):
+            if moment is not None and moment.tzinfo is None:
+                raise SubmissionInvalid(
+                    name,
+                    "the time has no offset from UTC",
+                    "pass an aware datetime, such as datetime.now(UTC)",
+                )
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds <= LONGEST_TIMEOUT_SECONDS:
+            raise SubmissionInvalid(
+                "timeout_seconds", f"{self.timeout_seconds:g} s", "take more than 0 and at most a day"
+            )
+        if self.retry is not None and min(self.retry.attempts, self.retry.crashes) < 1:
+            raise SubmissionInvalid("retry", "attempts and crashes count from 1", "1 attempt means no retry")
 
 
 class SomeRefused(Refused):
@@ -73,7 +96,7 @@ class Client:
 
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull: not accepted.
-            InputInvalid: the id or the times cannot be.
+            SubmissionInvalid: the id or the times cannot be.
             BrokerUnreachable: no answer; submitting the same id again is safe.
         """
         address, envelope = self._task(call, when or When(), task_id)
@@ -108,7 +131,7 @@ class Client:
         """Return a handle on a task submitted earlier, by anybody.
 
         Raises:
-            InputInvalid: if no task can have that id.
+            SubmissionInvalid: if no task can have that id.
         """
         address = TaskAddress(self.namespace, queue, Lane.NORMAL, Kind.DIRECT, check_task_id(task_id))
         return Handle(self.broker, address, None)

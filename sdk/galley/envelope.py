@@ -5,10 +5,10 @@ The body is JSON: people read it with any NATS client, and other languages write
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History
@@ -26,16 +26,20 @@ NO_INPUT: Final = Raw(b"{}")
 _HEADER_PREFIX: Final = f"v={VERSION};a="
 
 
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time that says its offset from UTC, so that it means the same everywhere."""
+
+
 class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One task as it travels: what to run, with what, and under which rules."""
 
     handler: str
-    submitted_at: datetime
+    submitted_at: Moment
     v: int = VERSION
     input: Raw = NO_INPUT
-    not_before: datetime | None = None
+    not_before: Moment | None = None
     """Earliest time of the first attempt."""
-    deadline: datetime | None = None
+    deadline: Moment | None = None
     """Time after which the task is worth nothing: it is not started and a running attempt is cut."""
     timeout_seconds: float | None = None
     """Time one attempt may take; None means the queue's."""
@@ -102,7 +106,7 @@ def decode(body: bytes) -> Envelope:
     """
     try:
         envelope = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(str(error)) from None
     if envelope.v != VERSION:
         raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")

@@ -4,6 +4,7 @@
     ├── Invalid            what was handed in can never work
     │   ├── ManifestInvalid    a file, with its line and field
     │   ├── InputInvalid       not JSON, or too large
+    │   ├── SubmissionInvalid  its id, times or retries
     │   └── EnvelopeInvalid    bytes on our subjects that are not ours
     ├── Refused            the queue said no; nothing was accepted
     │   ├── QueueNotFound
@@ -73,6 +74,16 @@ class InputInvalid(Invalid):
     def describe(self, handler: str, problem: str, hint: str) -> str:
         self.handler, self.problem, self.hint = handler, problem, hint
         return f"input of handler {handler!r}: {problem}"
+
+
+class SubmissionInvalid(Invalid):
+    """A task's id, times or retries cannot be."""
+
+    reason = "SubmissionInvalid"
+
+    def describe(self, field: str, problem: str, hint: str) -> str:
+        self.field, self.problem, self.hint = field, problem, hint
+        return f"{field}: {problem}"
 
 
 class EnvelopeInvalid(Invalid):

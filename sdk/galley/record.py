@@ -18,6 +18,9 @@ from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, History
 from galley.lanes import Lane
 
+VERSION: Final = 1
+"""Version of the record written here; readers refuse others."""
+
 RESULT_LIMIT: Final = 512 * 1024
 """Bytes of JSON a result may have."""
 
@@ -79,7 +82,7 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     outcome: Outcome | None = None
     result: Raw = NULL
     failure: Failure | None = None
-    v: int = 1
+    v: int = VERSION
 
     @property
     def done(self) -> bool:
@@ -110,6 +113,9 @@ def decode(body: bytes) -> Record:
         EnvelopeInvalid: if it is no record of a version known here.
     """
     try:
-        return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        record = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(f"a record that cannot be read: {error}") from None
+    if record.v != VERSION:
+        raise EnvelopeInvalid(f"a record of version {record.v}, known here is {VERSION}")
+    return record

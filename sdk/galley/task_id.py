@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Final
 
-from galley.errors import InputInvalid
+from galley.errors import SubmissionInvalid
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -39,11 +39,12 @@ def check_task_id(task_id: str) -> str:
     """Return `task_id` if it may stand in a subject.
 
     Raises:
-        InputInvalid: if it is not 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`.
+        SubmissionInvalid: if it is not 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`.
     """
     if not _VALID.fullmatch(task_id):
-        raise InputInvalid(
-            task_id[:64], "the task id has characters or a length that a subject cannot carry",
+        raise SubmissionInvalid(
+            "task id",
+            f"{task_id[:80]!r} has characters or a length that a subject cannot carry",
             "use 1 to 64 characters of A-Z, a-z, 0-9, _ and -",
-        )  # fmt: skip
+        )
     return task_id

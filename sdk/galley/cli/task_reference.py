@@ -15,7 +15,7 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
     Raises:
         Misuse: if the id stands in several queues.
         TaskNotFound, NoSuchTask, QueueNotFound: if there is none.
-        InputInvalid: if no task can have that id.
+        SubmissionInvalid: if no task can have that id.
     """
     queue, slash, task_id = reference.rpartition("/")
     there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ from galley import (
     QueueFull,
     QueueNotFound,
     ResultTimeout,
+    RetryPolicy,
     SomeRefused,
+    SubmissionInvalid,
     TaskCancelled,
     TaskNotFound,
     When,
@@ -94,7 +97,7 @@ async def test_an_input_that_json_cannot_say_is_refused() -> None:
 
 @pytest.mark.parametrize("task_id", ["", "with.dots", "x" * 65, "späti", "a b"])
 async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: Client, task_id: str) -> None:
-    with pytest.raises(InputInvalid):
+    with pytest.raises(SubmissionInvalid, match="task id"):
         await client.submit(call("images", "resize"), task_id=task_id)
 
 
@@ -227,3 +230,18 @@ async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_
         await client.submit(call("images", "resize"), task_id="once")
 
         assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({"deadline": datetime(2030, 1, 1)}, "deadline"),  # noqa: DTZ001
+        ({"not_before": datetime(2030, 1, 1)}, "not_before"),  # noqa: DTZ001
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": 1e9}, "timeout_seconds"),
+        ({"retry": RetryPolicy(attempts=0)}, "retry"),
+    ],
+)
+async def test_rules_no_task_can_run_under_are_refused(rules: dict[str, Any], field: str) -> None:
+    with pytest.raises(SubmissionInvalid, match=field):
+        When(**rules)

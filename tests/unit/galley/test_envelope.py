@@ -74,14 +74,12 @@ def test_bytes_that_are_no_task_are_refused(body: bytes) -> None:
         envelope.decode(body)
 
 
-@pytest.mark.xfail(reason="decode lets a RecursionError through", raises=RecursionError)
 def test_a_body_nested_too_deep_is_refused() -> None:
     deep = b'"input":' + b"[" * 200_000 + b"]" * 200_000
     with pytest.raises(EnvelopeInvalid):
         envelope.decode(vector("envelope", "least")[:-1] + b"," + deep + b"}")
 
 
-@pytest.mark.xfail(reason="decode takes a time without an offset")
 @pytest.mark.parametrize("field", ["submittedAt", "notBefore", "deadline"])
 def test_a_time_without_an_offset_is_refused(field: str) -> None:
     body = b'{"handler":"resize","submittedAt":"2026-03-01T12:00:00Z","%s":"2026-03-01T12:00:00"}'

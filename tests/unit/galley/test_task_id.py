@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galley.broker.topology import parse_task_subject, task_subject
-from galley.errors import InputInvalid
+from galley.errors import SubmissionInvalid
 from galley.task_id import check_task_id, new_task_id
 from tests.support.builders import an_address
 
@@ -51,7 +51,7 @@ def test_a_new_id_may_stand_in_a_subject() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "a.b", "a b", "a>", "*", "é", "x" * 65, "a\n", "a/b"])
 def test_an_id_a_subject_cannot_carry_is_refused(wrong: str) -> None:
-    with pytest.raises(InputInvalid) as refused:
+    with pytest.raises(SubmissionInvalid) as refused:
         check_task_id(wrong)
     assert "use 1 to 64 characters" in refused.value.hint
 
@@ -60,6 +60,6 @@ def test_an_id_a_subject_cannot_carry_is_refused(wrong: str) -> None:
 def test_an_id_that_passes_survives_the_way_through_a_subject(text: str) -> None:
     try:
         address = an_address(id=check_task_id(text))
-    except InputInvalid:
+    except SubmissionInvalid:
         return
     assert parse_task_subject(task_subject(address)) == address
