@@ -31,7 +31,9 @@ PATIENCE_SECONDS: Final = 90.0
 
 _FENCE: Final = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SAVED: Final = re.compile(r"\b[Ss]ave\b[^`]*`(?P<name>[\w./-]+)`[^`\n]*:\s*\Z")
-_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_OVERWRITTEN: Final = re.compile(r"\r+\n?")
+"""What is drawn over a line counts as a line after it."""
 
 _EQUAL: Final = (
     (re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b"), "ID"),
@@ -99,7 +101,8 @@ def difference(expected: tuple[str, ...], printed: str, *, begins: bool = False)
         begins: further output may follow.
     """
     pattern = "".join(_line_pattern(line) for line in expected)
-    text = "".join(line.rstrip() + "\n" for line in _equalled(_ESCAPES.sub("", printed)).splitlines())
+    plain = _OVERWRITTEN.sub("\n", _ESCAPES.sub("", printed))
+    text = "".join(line.rstrip() + "\n" for line in _equalled(plain).splitlines())
     matched = re.match(pattern, text) if begins else re.fullmatch(pattern, text)
     return None if matched else text
 
