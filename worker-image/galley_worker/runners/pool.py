@@ -2,8 +2,8 @@
 
 A pool of plain functions has a child per running function, made when first needed, the one used last
 being used first. The pool of async functions has one child that runs them all. When a child dies, what
-certainly had not started goes to another; if several had, nobody knows who did it, and each is run again
-alone (quarantine.py).
+certainly had not started goes to another; if several had, nobody knows who did it, and each goes to the
+quarantine.
 """
 
 import asyncio
@@ -13,25 +13,20 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from galley_worker.ending import Crashed, CutOff
-from galley_worker.errors import ModuleImportFailed
-from galley_worker.runners.child.entry import Birth
+from galley_worker.runners.births import Births, Cradle
 from galley_worker.runners.execution import Execution
-from galley_worker.runners.frames import Broken, Ready
+from galley_worker.runners.frames import Ready
 from galley_worker.runners.nursery import Nursery
 from galley_worker.runners.process import HandlerProcess
+from galley_worker.runners.quarantine import Quarantine
 from galley_worker.runners.settings import RunnerSettings
 
-IMPORT_SECONDS: Final = 120.0
-"""How long a child may take to import its modules."""
 SLOW_SECONDS: Final = 0.020
 """How long works may wait behind a running one before they are called back."""
 _RECALL_SECONDS: Final = 1.0
 """How long a child may take to answer a recall: long, because C code may hold the interpreter."""
 _PACKED_SECONDS: Final = 0.001
 """Work that takes no longer than this in all is queued in a busy child rather than waking an idle one."""
-_BIRTHS: Final = 5
-"""Births that may fail in a row before the works that wait are cut off."""
-_BACKOFF_SECONDS: Final = (0.05, 5.0)
 
 
 class Pool:
@@ -42,22 +37,16 @@ class Pool:
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.children: set[HandlerProcess] = set()
-        self._kind = kind
         self._settings = settings
-        self._nursery = nursery
         self._clock = clock
         self._plain = kind == "plain"
         self._most = settings.concurrency if self._plain else 1
         self._waiting: deque[Execution] = deque()
-        self._suspects: deque[Execution] = deque()
-        self._alone: HandlerProcess | None = None
         self._idle: list[HandlerProcess] = []
         self._open: HandlerProcess | None = None
-        self._births: set[asyncio.Task[None]] = set()
-        self._all: set[HandlerProcess] = set()
-        self._failures = 0
-        self._backing_off = False
-        self._isolating: asyncio.Task[None] | None = None
+        self._births = Births(Cradle(kind, settings, nursery, self, clock), self._resume, self._cut_off)
+        self._expected = 0
+        self._quarantine = Quarantine(self._births, self._send)
         self._numbers = itertools.count(1)
         self._tick: asyncio.TimerHandle | None = None
         self._closed = False
@@ -120,7 +109,7 @@ class Pool:
         self._grow()
 
     def _refill(self, process: HandlerProcess) -> None:
-        if process is self._alone:
+        if process is self._quarantine.inmate:
             if not process.running:
                 process.kill()
             return
@@ -169,7 +158,7 @@ class Pool:
 
     def answered(self, process: HandlerProcess) -> None:
         """Give a child more; one that only reports its birth is taken in where it was made."""
-        if process in self.children or process is self._alone:
+        if process in self.children or process is self._quarantine.inmate:
             self._refill(process)
 
     def gave_back(self, process: HandlerProcess, executions: list[Execution]) -> None:
@@ -182,11 +171,9 @@ class Pool:
     def died(self, process: HandlerProcess, detail: str) -> None:
         """Judge what was in a dead child, and replace it."""
         self._forget(process)
-        self._all.discard(process)
+        self._births.alive.discard(process)
         left = list(process.running.values())
         begun = set(process.started() if self._plain else left)
-        if self._alone is process:
-            self._alone = None
         if process.doomed:
             begun.clear()
         process.running.clear()
@@ -194,11 +181,12 @@ class Pool:
         guilty = [execution for execution in left if execution in begun]
         if len(guilty) == 1:
             guilty[0].end(guilty[0].because or Crashed(detail))
-        else:
-            self._suspects.extend(guilty)
-        if not self._closed:
-            self._isolate()
-            self._grow(at_least=1 if left else 0)
+        for execution in guilty:
+            if execution.because is not None:
+                execution.end(execution.because)
+        self._quarantine.left(process)
+        self._quarantine.admit([execution for execution in guilty if not execution.ending.done()])
+        self._grow(at_least=1 if left else 0)
 
     def _requeue(self, executions: list[Execution]) -> None:
         for execution in reversed(executions):
@@ -212,12 +200,14 @@ class Pool:
 
     def stop(self, execution: Execution) -> None:
         """End an execution for the reason it carries."""
-        for queue in (self._waiting, self._suspects):
+        for queue in (self._waiting, self._quarantine.waiting):
             if execution in queue:
                 queue.remove(execution)
                 execution.end(execution.because)  # type: ignore[arg-type]
                 return
-        process = next((one for one in self._all if one.running.get(execution.id) is execution), None)
+        process = next(
+            (one for one in self._births.alive if one.running.get(execution.id) is execution), None
+        )
         if process is None:
             return
         if not self._plain:
@@ -240,7 +230,7 @@ class Pool:
     def sweep(self, now: float) -> list[Execution]:
         """Return the executions that have run longer than they may."""
         late = []
-        for process in self._all:
+        for process in self._births.alive:
             for execution in process.running.values():
                 begun = execution.started_at
                 if begun is not None and now - begun > execution.work.timeout:
@@ -266,59 +256,27 @@ class Pool:
         Raises:
             ModuleImportFailed: if a module does not import.
         """
-        process, hello = await self._bear()
+        process, hello = await self._births.bear()
         self.children.add(process)
         process.idle = True
         self._idle.append(process)
         return hello
 
-    async def _bear(self) -> tuple[HandlerProcess, Ready]:
-        settings = self._settings
-        birth = Birth(settings.queue, settings.modules, settings.import_paths, self._kind)
-        try:
-            born = await self._nursery.bear(birth)
-        except OSError as error:
-            raise self._import_failed(f"its process could not be made ({error})") from error
-        process = HandlerProcess(born, self._nursery, settings, self, self._clock)
-        self._all.add(process)
-        await process.connect()
-        try:
-            hello = await asyncio.wait_for(process.hello, IMPORT_SECONDS)
-        except TimeoutError:
-            process.kill()
-            raise self._import_failed(f"it had not finished after {IMPORT_SECONDS:g} s") from None
-        if isinstance(hello, Ready):
-            return process, hello
-        process.kill()
-        await process.gone
-        if isinstance(hello, Broken):
-            raise ModuleImportFailed(hello.module, hello.place, hello.problem)
-        raise self._import_failed("its process died over it")
-
-    def _import_failed(self, problem: str) -> ModuleImportFailed:
-        return ModuleImportFailed(", ".join(self._settings.modules), "", problem)
-
     def _grow(self, at_least: int = 0) -> None:
-        if self._closed or self._backing_off:
+        if self._closed or self._births.paused:
             return
-        room = self._most - len(self.children) - len(self._births)
-        if self._failures:
-            room = min(room, 1 - len(self._births))
-        wanted = max(len(self._waiting) - len(self._births), at_least - len(self._births))
+        room = self._most - len(self.children) - self._expected
+        if self._births.failures:
+            room = min(room, 1 - self._expected)
+        wanted = max(len(self._waiting), at_least) - self._expected
         for _ in range(min(room, wanted)):
-            birth = self._loop.create_task(self._add(), name=f"birth of a {self._kind} child")
-            self._births.add(birth)
-            birth.add_done_callback(self._births.discard)
+            self._expected += 1
+            self._births.begin(self._take_in)
 
-    async def _add(self) -> None:
-        try:
-            process, _ = await self._bear()
-        except (ModuleImportFailed, OSError) as error:
-            self._births.discard(asyncio.current_task())
-            self._failed(error)
+    def _take_in(self, process: HandlerProcess | None) -> None:
+        self._expected -= 1
+        if process is None:
             return
-        self._births.discard(asyncio.current_task())
-        self._failures = 0
         if self._closed or len(self.children) >= self._most:
             process.kill()
             return
@@ -327,59 +285,26 @@ class Pool:
             self._open = process
         self._refill(process)
 
-    def _failed(self, error: Exception) -> None:
-        if self._backing_off:
-            return
-        self._failures += 1
-        if self._failures >= _BIRTHS:
-            for execution in (*self._waiting, *self._suspects):
-                execution.end(CutOff(f"no child process survives its start: {error}"))
-            self._waiting.clear()
-            self._suspects.clear()
-        self._backing_off = True
-        first, most = _BACKOFF_SECONDS
-        self._loop.call_later(min(most, first * 2 ** min(self._failures, 10)), self._try_again)
-
-    def _try_again(self) -> None:
-        self._backing_off = False
-        self._isolate()
+    def _resume(self) -> None:
+        self._quarantine.proceed()
         self._grow()
 
-    # Suspects: each alone in a fresh child, one at a time.
-
-    def _isolate(self) -> None:
-        if self._closed or self._backing_off or self._isolating or self._alone or not self._suspects:
-            return
-        self._isolating = self._loop.create_task(self._run_alone(), name="birth of a child for a suspect")
-
-    async def _run_alone(self) -> None:
-        try:
-            process, _ = await self._bear()
-        except (ModuleImportFailed, OSError) as error:
-            self._isolating = None
-            self._failed(error)
-            return
-        self._isolating = None
-        self._failures = 0
-        if self._closed or not self._suspects:
-            process.kill()
-            return
-        self._alone = process
-        self._send(process, self._suspects.popleft())
+    def _cut_off(self, why: str) -> None:
+        for execution in self._waiting:
+            execution.end(CutOff(why))
+        self._waiting.clear()
+        self._quarantine.cut_off(why)
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and every child."""
         self._closed = True
         if self._tick is not None:
             self._tick.cancel()
-        births = {*self._births, self._isolating} - {None}
-        if births:
-            await asyncio.wait(births, timeout=10)  # type: ignore[type-var]
-        for execution in (*self._waiting, *self._suspects):
-            execution.end(CutOff(why))
-        for process in list(self._all):
+        await self._births.close()
+        self._cut_off(why)
+        for process in list(self._births.alive):
             for execution in process.running.values():
                 execution.because = execution.because or CutOff(why)
             process.kill()
-        if self._all:
-            await asyncio.wait([process.gone for process in self._all], timeout=10)
+        if self._births.alive:
+            await asyncio.wait([process.gone for process in self._births.alive], timeout=10)

@@ -39,6 +39,8 @@ class RunnerSettings:
     """Handlers running at one time."""
     kill_grace_seconds: float = 5.0
     """How long an `async def` handler or a command may take to obey before it is killed."""
+    import_seconds: float = 120.0
+    """How long the modules may take to be imported; one that hangs must not hang the worker."""
     output_limit: int = 64 * 1024
     """Bytes of output forwarded for one attempt; what comes after them is counted and dropped."""
     recycle_after: int | None = None

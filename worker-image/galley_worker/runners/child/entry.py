@@ -21,6 +21,8 @@ from galley_worker.runners.child.streams import Streams
 
 PRELOAD: Final = "GALLEY_PRELOAD"
 """Environment variable that tells the fork server what to import."""
+GO: Final = b"!"
+"""Said to a child once its supervisor holds it by more than its number, which dies with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
     started = mmap.mmap(page.fileno(), 0)
     page.close()
     wire.setblocking(True)
+    if wire.recv(len(GO)) != GO:
+        os._exit(0)
     sys.path[:0] = [path for path in birth.import_paths if path not in sys.path]
     sys.argv = [sys.argv[0]]
     try:

@@ -1,0 +1,140 @@
+"""How children come to be: modules that hang, births that fail, and nothing left afterwards."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from galley_worker.ending import Crashed, CutOff
+from galley_worker.errors import ModuleImportFailed
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from tests.integration.galley_worker.trials import (
+    alive,
+    ended,
+    open_descriptors,
+    run,
+    settings,
+    start,
+    until,
+    value,
+)  # fmt: skip
+
+HANGS = "import threading\nthreading.Event().wait()\n"
+HANGS_IN_C = "sum(range(10**12))\n"
+ONLY_ONCE = """
+import os, pathlib
+from galley.handler import task
+
+@task(queue="trials")
+def pid() -> int:
+    return os.getpid()
+
+closed = pathlib.Path({closed!r})
+if closed.exists():
+    with closed.open("a") as file:
+        file.write("x")
+    os._exit(2)
+"""
+
+
+def written(folder: Path, name: str, text: str, **others: float) -> RunnerSettings:
+    (folder / f"{name}.py").write_text(text)
+    return RunnerSettings("trials", (name,), (str(folder),), **others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "text"), [("hangs", HANGS), ("hangs_in_c", HANGS_IN_C)])
+async def test_a_module_that_hangs_on_import_fails_in_bounded_time(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    with pytest.raises(ModuleImportFailed, match=rf"module '{name}' does not import: it did not finish"):
+        async with asyncio.timeout(5), Runners(written(tmp_path, name, text, import_seconds=0.5)):
+            pass
+    assert psutil.Process().children(recursive=True) == []
+
+
+async def test_a_worker_can_be_stopped_while_a_module_hangs(tmp_path: Path) -> None:
+    entering = asyncio.create_task(Runners(written(tmp_path, "hangs_too", HANGS)).__aenter__())
+    await until(lambda: psutil.Process().children(recursive=True))
+    entering.cancel()
+    done, _ = await asyncio.wait({entering}, timeout=5)
+    assert entering in done
+    assert entering.cancelled()
+    assert psutil.Process().children(recursive=True) == []
+
+
+async def test_nothing_is_left_of_what_runners_made(tmp_path: Path) -> None:
+    # Whatever the process itself opens once, such as its entropy source, is open after the first round.
+    command = CommandHandler("sleep", ("sleep", "60"))
+    counts = []
+    for number in range(3):
+        async with Runners(settings(command)) as runners:
+            works = [
+                start(runners, "block", mark=str(tmp_path / f"{number}a")),
+                start(runners, "a_wait", mark=str(tmp_path / f"{number}b")),
+                start(runners, "sleep"),
+            ]
+            await until(lambda: len(list(tmp_path.glob(f"{number}?"))) == 2)  # noqa: B023
+            await until(lambda: works[2].started_at)  # noqa: B023
+        assert [await ended(work) for work in works] == [CutOff("the worker stops")] * 3
+        assert psutil.Process().children(recursive=True) == []
+        counts.append(open_descriptors())
+    assert counts[0] == counts[1] == counts[2]
+
+
+async def test_works_that_wait_for_children_that_never_live_are_cut_off_until_some_live(
+    tmp_path: Path,
+) -> None:
+    closed = tmp_path / "closed"
+    told = written(tmp_path, "only_once", ONLY_ONCE.format(closed=str(closed)))
+    async with Runners(told) as runners:
+        child = value(await run(runners, "pid"))
+        closed.touch()
+        os.kill(fork_server_of(child), signal.SIGKILL)
+        await until(lambda: not alive(child))
+        ending = await ended(start(runners, "pid"), 10)
+        assert isinstance(ending, CutOff), ending
+        assert "no child process survives its start" in ending.why
+        assert len(closed.read_text()) >= 5
+        work = start(runners, "pid")
+        closed.unlink()
+        assert value(await ended(work, 10)) != child
+
+
+async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more(tmp_path: Path) -> None:
+    async with Runners(settings()) as runners:
+        mark = tmp_path / "m"
+        work = start(runners, "block", mark=str(mark))
+        await until(lambda: mark.exists() and mark.read_text())
+        child = int(mark.read_text())
+        server = fork_server_of(child)
+        os.kill(server, signal.SIGKILL)
+        assert isinstance(await ended(work, 5), Crashed)
+        assert not alive(child)
+        assert value(await run(runners, "add", a=1)) == 2
+        assert value(await run(runners, "a_add", a=1)) == 2
+        assert fork_server_of(value(await run(runners, "pid"))) != server
+    assert psutil.Process().children(recursive=True) == []
+
+
+async def test_several_runners_live_in_one_process_and_leave_alone(tmp_path: Path) -> None:
+    async with AsyncExitStack() as ends:
+        first = await ends.enter_async_context(Runners(settings()))
+        pid = value(await run(first, "pid"))
+        async with Runners(settings()) as second:
+            assert value(await run(second, "pid")) != pid
+            assert value(await run(second, "a_add", a=1)) == 2
+        told = written(tmp_path, "hangs_third", HANGS, import_seconds=0.5)
+        with pytest.raises(ModuleImportFailed, match="did not finish"):
+            async with Runners(told):
+                pass
+        assert value(await run(first, "pid")) == pid
+    assert psutil.Process().children(recursive=True) == []
+
+
+def fork_server_of(child: int) -> int:
+    return psutil.Process(child).ppid()

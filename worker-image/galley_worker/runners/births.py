@@ -1,0 +1,141 @@
+"""Births: how a pool gets its children, and what happens when one after the other fails."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from galley_worker.errors import ModuleImportFailed
+from galley_worker.runners.child.entry import Birth
+from galley_worker.runners.frames import Broken, Ready
+from galley_worker.runners.nursery import Nursery
+from galley_worker.runners.process import HandlerProcess, Parent
+from galley_worker.runners.settings import RunnerSettings
+
+_FAILURES: Final = 5
+"""Births that may fail in a row before the works that wait are cut off."""
+_PAUSE_SECONDS: Final = (0.05, 5.0)
+"""After the first failure, and at most; each failure in a row doubles it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cradle:
+    """What it takes to make a child of one kind."""
+
+    kind: Literal["plain", "concurrent"]
+    settings: RunnerSettings
+    nursery: Nursery
+    parent: Parent
+    clock: Callable[[], float]
+
+    async def make(self) -> HandlerProcess:
+        """Make a child, which then begins to import.
+
+        Raises:
+            OSError: if the operating system does not allow it.
+        """
+        settings = self.settings
+        birth = Birth(settings.queue, settings.modules, settings.import_paths, self.kind)
+        born = await self.nursery.bear(birth)
+        return HandlerProcess(born, self.nursery, settings, self.parent, self.clock)
+
+
+class Births:
+    """Makes children, and pauses after failures."""
+
+    def __init__(self, cradle: Cradle, resumed: Callable[[], None], hopeless: Callable[[str], None]) -> None:
+        self.alive: set[HandlerProcess] = set()
+        """Every child that was made and is not gone."""
+        self.failures = 0
+        """Births that failed in a row."""
+        self.paused = False
+        self._cradle = cradle
+        self._resumed = resumed
+        self._hopeless = hopeless
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def bear(self) -> tuple[HandlerProcess, Ready]:
+        """Make a child and return it with the handlers it found.
+
+        Raises:
+            ModuleImportFailed: if a module does not import, or not in time.
+        """
+        seconds = self._cradle.settings.import_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._bear()
+        except TimeoutError:
+            raise self._import_failed(f"it did not finish within {seconds:g} s") from None
+        except OSError as error:
+            raise self._import_failed(f"its process could not be made ({error})") from error
+
+    async def _bear(self) -> tuple[HandlerProcess, Ready]:
+        process = await self._cradle.make()
+        self.alive.add(process)
+        try:
+            await process.connect()
+            hello = await process.hello
+        except BaseException:
+            process.kill()
+            raise
+        if isinstance(hello, Ready):
+            return process, hello
+        process.kill()
+        await process.gone
+        if isinstance(hello, Broken):
+            raise ModuleImportFailed(hello.module, hello.place, hello.problem)
+        raise self._import_failed("its process died over it")
+
+    def _import_failed(self, problem: str) -> ModuleImportFailed:
+        return ModuleImportFailed(", ".join(self._cradle.settings.modules), "", problem)
+
+    def begin(self, take: Callable[[HandlerProcess | None], None]) -> bool:
+        """Make a child in the background and hand it to `take`, or None if that fails.
+
+        Returns:
+            Whether it was begun; it is not once these births are closed.
+        """
+        if self._closed:
+            return False
+        task = asyncio.get_running_loop().create_task(self._bring(take), name="birth of a child")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _bring(self, take: Callable[[HandlerProcess | None], None]) -> None:
+        try:
+            process, _ = await self.bear()
+        except ModuleImportFailed as error:
+            take(None)
+            self._failed(error)
+            return
+        self.failures = 0
+        take(process)
+
+    def _failed(self, error: Exception) -> None:
+        if self.paused:
+            return
+        self.failures += 1
+        if self.failures >= _FAILURES:
+            self._hopeless(f"no child process survives its start: {error}")
+        self.paused = True
+        first, most = _PAUSE_SECONDS
+        pause = min(most, first * 2 ** min(self.failures, 10))
+        self._timer = asyncio.get_running_loop().call_later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self.paused = False
+        if not self._closed:
+            self._resumed()
+
+    async def close(self) -> None:
+        """Make no more, and give up those on their way."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
