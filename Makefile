@@ -7,7 +7,7 @@ STAMP := .venv/.made
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check/lint check/format check/types check/layers check/words fix unit integration \
-	bench gen verify lock clean
+	storm bench gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z\/]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: $(STAMP) ## Tests of pure parts, in seconds
 
 integration: $(STAMP) ## Tests against a real nats-server and real worker processes
 	@$(BIN)/python -m pytest -q tests/facts tests/conformance tests/integration
+
+storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
+	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
 
 bench: $(STAMP) ## Measure; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
