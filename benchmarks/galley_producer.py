@@ -37,7 +37,7 @@ class Submits:
         async def submit() -> None:
             await self._client.submit(started.call(sent=time.time_ns()))
 
-        return {"late": await arrive(submit, count, rate, seed)}
+        return {"late_p99": await arrive(submit, count, rate, seed)}
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Publishes:
         """Publish one by one, at random moments."""
         late = await arrive(self._publish_one, count, rate, seed)
         await self._all_in()
-        return {"late": late}
+        return {"late_p99": late}
 
     async def _publish_one(self) -> None:
         self._waiting += 1
