@@ -29,3 +29,11 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         if not found.exists() or (anchor and anchor not in _anchors(found)):
             lost.append(target)
     assert lost == []
+
+
+def test_pages_that_code_refers_to_are_there() -> None:
+    folders = ("sdk", "operator", "worker-image", "local")
+    texts = [path.read_text("utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"\bdocs/[\w/.-]+\.md\b", text)}
+    assert named
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
