@@ -21,7 +21,7 @@ test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; en
 check: check/lint check/format check/types check/layers check/words ## Lint, format, types, layers, words
 
 check/lint: $(STAMP)
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 
 check/format: $(STAMP)
 	@$(BIN)/ruff format --quiet --check .
