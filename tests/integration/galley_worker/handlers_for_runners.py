@@ -67,7 +67,7 @@ def fail(kind: str) -> Any:
     if kind == "interrupt":
         raise KeyboardInterrupt
     if kind == "base":
-        raise BaseException("deep")
+        raise Deep("deep")
     if kind == "hostile":
         raise Hostile
     if kind == "type":
@@ -75,6 +75,10 @@ def fail(kind: str) -> Any:
     if kind == "long":
         raise ValueError("x" * 100_000)
     raise ValueError("no such picture")
+
+
+class Deep(BaseException):
+    """Passes every `except Exception`."""
 
 
 class Hostile(Exception):
@@ -105,18 +109,36 @@ def die_if(mark: str, number: int) -> int:
 
 
 @task(queue=QUEUE)
-def sabotage(how: str) -> str:
+def sabotage(how: str, address: str = "") -> str:
+    """Spoil the process's connection to its supervisor."""
     if how == "closes":
         os.closerange(3, 256)
+    elif how == "reuses":
+        # Every number now names a connection of the handler's own.
+        wire = socket.socket(socket.AF_UNIX)
+        wire.connect(address)
+        for descriptor in _open_descriptors():
+            if descriptor != wire.fileno():
+                os.dup2(wire.fileno(), descriptor)
     elif how == "garbage":
-        for descriptor in range(3, 64):
+        for descriptor in _open_descriptors():
             try:
                 with socket.socket(fileno=os.dup(descriptor)) as wire:
                     wire.send(b"\0\0\0\x05hello")
             except OSError:
                 continue
         _wait_for_ever()
-    elif how == "silent":
+    return how
+
+
+def _open_descriptors() -> list[int]:
+    return [number for number in map(int, os.listdir("/proc/self/fd")) if number > 2]  # noqa: PTH208
+
+
+@task(queue=QUEUE)
+def litter(how: str) -> str:
+    """Leave the process other than it was."""
+    if how == "silent":
         os.close(1)
         os.close(2)
         sys.stdout.close()
@@ -135,8 +157,15 @@ def folder() -> str:
 
 
 @task(queue=QUEUE)
+def chatter(text: str, number: int) -> int:
+    for line in range(number):
+        sys.stdout.write(f"{text} {line}\n")
+    return number
+
+
+@task(queue=QUEUE)
 def say(text: str, stream: str = "stdout") -> None:
-    print(text, file=getattr(sys, stream))
+    getattr(sys, stream).write(f"{text}\n")
 
 
 @task(queue=QUEUE)
@@ -177,18 +206,39 @@ async def a_pid() -> int:
     return os.getpid()
 
 
+def _note(mark: str) -> int:
+    """Leave a mark that this process was here; return how many are there."""
+    with Path(mark).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return len(Path(mark).read_text().splitlines())
+
+
+async def _opened(gate: str) -> None:
+    """Wait for a file, which is the way a test has to speak to a handler in another process."""
+    while not os.path.exists(gate):  # noqa: ASYNC110, ASYNC240, PTH110
+        await asyncio.sleep(0.005)
+
+
 @task(queue=QUEUE)
 async def a_meet(folder: str, name: str, other: str) -> str:
-    Path(folder, name).touch()
-    while not Path(folder, other).exists():
-        await asyncio.sleep(0.005)
-    print(name)
+    _note(f"{folder}/{name}")
+    await _opened(f"{folder}/{other}")
+    sys.stdout.write(f"{name}\n")
     return name
 
 
 @task(queue=QUEUE)
+async def a_say(text: str, folder: str, name: str, other: str) -> None:
+    """Write one part of a line, and the other once another handler has done so too."""
+    sys.stdout.write(f"{text} begins, ")
+    _note(f"{folder}/{name}")
+    await _opened(f"{folder}/{other}")
+    sys.stdout.write(f"{text} ends\n")
+
+
+@task(queue=QUEUE)
 async def a_wait(mark: str, obey: bool = True) -> str:
-    Path(mark).touch()
+    _note(mark)
     while True:
         try:
             await asyncio.Event().wait()
@@ -200,24 +250,21 @@ async def a_wait(mark: str, obey: bool = True) -> str:
 @task(queue=QUEUE)
 async def a_stick(mark: str) -> None:
     """Block the loop, as careless code does."""
-    Path(mark).touch()
+    _note(mark)
     time.sleep(600)  # noqa: ASYNC251, TID251 - blocking is the point
 
 
 @task(queue=QUEUE)
 async def a_once(mark: str, gate: str) -> int:
     """Wait for the gate; return how often this was started."""
-    with Path(mark).open("a") as file:
-        file.write("x")
-    while not Path(gate).exists():
-        await asyncio.sleep(0.005)
-    return len(Path(mark).read_text())
+    times = _note(mark)
+    await _opened(gate)
+    return times
 
 
 @task(queue=QUEUE)
 async def a_die(gate: str) -> None:
-    while not Path(gate).exists():
-        await asyncio.sleep(0.005)
+    await _opened(gate)
     os._exit(7)
 
 

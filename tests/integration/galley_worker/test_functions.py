@@ -1,5 +1,6 @@
 """Plain functions: one child each."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_t
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"), ("base", "BaseException: deep"),
+        ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"), ("base", "Deep: deep"),
         ("hostile", "Hostile: (its message cannot be told)"),
         ("type", "TypeError: object of type 'int' has no len()"),
     ],
@@ -191,13 +192,30 @@ async def test_a_handler_that_spoils_the_connection_crashes_alone(runners: Runne
     assert value(await run(runners, "add", a=1)) == 2
 
 
+async def test_answers_never_reach_a_connection_that_got_the_number_of_ours(
+    runners: Runners, tmp_path: Path
+) -> None:
+    strangers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        strangers.put_nowait(await reader.read())
+        writer.close()
+
+    address = str(tmp_path / "socket")
+    async with await asyncio.start_unix_server(listen, address):
+        ending = await run(runners, "sabotage", how="reuses", address=address)
+        assert isinstance(ending, Crashed)
+        assert await asyncio.wait_for(strangers.get(), 5) == b""
+    assert value(await run(runners, "add", a=1)) == 2
+
+
 @pytest.mark.parametrize("how", ["silent", "moves", "threads", "forks"])
 async def test_what_a_handler_leaves_behind_no_other_task_notices(how: str) -> None:
     lines: list[str] = []
     here = settings(concurrency=1, on_output=lambda _work, _stream, line: lines.append(line))
     async with Runners(here) as runners:
         before = value(await run(runners, "folder"))
-        assert value(await run(runners, "sabotage", how=how)) == how
+        assert value(await run(runners, "litter", how=how)) == how
         assert value(await run(runners, "folder")) == before
         await run(runners, "say", text="still heard")
         await run(runners, "say_raw", text="raw too\n")

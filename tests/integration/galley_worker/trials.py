@@ -15,6 +15,7 @@ from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from galley_worker.work import Work
+from tests.support.eventually import eventually
 
 FOLDER = str(Path(__file__).parent)
 _ids = itertools.count(1)
@@ -53,9 +54,7 @@ def failure(ending: Ending) -> tuple[str, str, bool]:
 
 
 async def until(condition: Callable[[], Any], within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
+    await eventually(condition, within=within)
 
 
 def alive(pid: int) -> bool:

@@ -18,6 +18,7 @@ from galley_worker.ending import Crashed, CutOff, Ending, Raised, Returned
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.output import Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from galley_worker.runners.sweeper import Sweeper
 
 TAIL_LIMIT: Final = 32 * 1024
 """Bytes of each stream kept for the result: as JSON, both together stay below what a record may hold."""
@@ -36,6 +37,8 @@ class Commands:
         self._tasks: set[asyncio.Task[None]] = set()
         # Starting a program takes a millisecond or more, which the event loop has no time for.
         self._threads = ThreadPoolExecutor(2, "galley commands")
+        self._sweeper = Sweeper() if settings.commands else None
+        self._environment = self._sweeper.environment() if self._sweeper else {}
         self._loop = asyncio.get_running_loop()
 
     def submit(self, execution: Execution) -> None:
@@ -79,6 +82,8 @@ class Commands:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2 * _DEATH_SECONDS)
         self._threads.shutdown(wait=False)
+        if self._sweeper is not None:
+            await self._sweeper.close()
 
     async def _run(self, execution: Execution) -> None:
         try:
@@ -96,7 +101,7 @@ class Commands:
         except (TypeError, ValueError) as error:
             return Raised(Failure("InputInvalid", str(error)[:MESSAGE_LIMIT]), retryable=False)
         try:
-            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin)
+            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin, self._environment)
         except (OSError, ValueError) as error:
             return _not_started(command, error)
         running.follow(self._loop, self._settings, execution.account)
@@ -222,7 +227,7 @@ def _not_started(command: CommandHandler, error: Exception) -> Raised:
     return Raised(Failure(reason, problem[:MESSAGE_LIMIT]), retryable=not too_long)
 
 
-def _open(argv: list[str], stdin: bytes) -> Subprocess:
+def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subprocess:
     if not argv:
         raise ValueError("the command is empty")
     # A file instead of a pipe: a program that does not read its input cannot block us.
@@ -237,6 +242,7 @@ def _open(argv: list[str], stdin: bytes) -> Subprocess:
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=environment,
             start_new_session=True,
             bufsize=0,
         )

@@ -2,22 +2,20 @@
 
 import asyncio
 import contextvars
-import os
-import socket
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
-from galley_worker.runners.child.plain import WIRE_LOST
 from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child.wire import Wire
 from galley_worker.runners.frames import Answer, Cancel, Recall, Recalled, Run, Said, Stopped
 
 _order: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("order", default=0)
 
 
-def serve(wire: socket.socket, functions: Mapping[str, Callable[..., Any]], streams: Streams) -> None:
+def serve(wire: Wire, functions: Mapping[str, Callable[..., Any]], streams: Streams) -> None:
     """Run orders until the supervisor closes the socket."""
     streams.owner = _order.get
     asyncio.run(ConcurrentService(wire, functions, streams).serve())
@@ -26,9 +24,7 @@ def serve(wire: socket.socket, functions: Mapping[str, Callable[..., Any]], stre
 class ConcurrentService:
     """Runs orders side by side."""
 
-    def __init__(
-        self, wire: socket.socket, functions: Mapping[str, Callable[..., Any]], streams: Streams
-    ) -> None:
+    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], streams: Streams) -> None:
         self._wire = wire
         self._functions = functions
         self._streams = streams
@@ -44,13 +40,7 @@ class ConcurrentService:
         await self._loop.create_future()
 
     def _read(self) -> None:
-        try:
-            data = self._wire.recv(frames.CHUNK)
-        except OSError:
-            os._exit(WIRE_LOST)
-        if not data:
-            os._exit(0)
-        for body in self._incoming.feed(data):
+        for body in self._incoming.feed(self._wire.receive()):
             match frames.decode_order(body):
                 case Run() as order:
                     task = self._loop.create_task(self._run(order), name=f"order {order.id}")
@@ -106,7 +96,4 @@ class ConcurrentService:
 
     def _flush(self) -> None:
         batch, self._answers = b"".join(self._answers), []
-        try:
-            self._wire.sendall(batch)
-        except OSError:
-            os._exit(WIRE_LOST)
+        self._wire.send(batch)

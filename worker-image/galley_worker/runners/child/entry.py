@@ -18,6 +18,7 @@ from galley_worker.runners import frames
 from galley_worker.runners.child import concurrent, plain
 from galley_worker.runners.child.death import die_with_parent
 from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child.wire import Wire
 
 PRELOAD: Final = "GALLEY_PRELOAD"
 """Environment variable that tells the fork server what to import."""
@@ -80,9 +81,9 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
     )
     functions = {name: handler.function for name, handler in handlers.items()}
     if birth.kind == "plain":
-        plain.PlainService(wire, functions, started, streams).serve()
+        plain.PlainService(Wire(wire), functions, started, streams).serve()
     else:
-        concurrent.serve(wire, functions, streams)
+        concurrent.serve(Wire(wire), functions, streams)
     os._exit(0)
 
 

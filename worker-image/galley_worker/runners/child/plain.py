@@ -6,7 +6,6 @@ noticed, while a handler runs.
 
 import contextlib
 import os
-import socket
 import struct
 import threading
 from collections import deque
@@ -21,13 +20,11 @@ import msgspec
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child.wire import Wire, lost
 from galley_worker.runners.frames import Answer, Run, Said
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
-
-WIRE_LOST: Final = 70
-"""Exit code of a child whose socket a handler closed (EX_SOFTWARE)."""
 
 write_started: Final = struct.Struct("=Q").pack_into
 
@@ -36,7 +33,7 @@ class PlainService:
     """Runs orders one after the other."""
 
     def __init__(
-        self, wire: socket.socket, functions: Mapping[str, Callable[..., Any]], started: mmap,
+        self, wire: Wire, functions: Mapping[str, Callable[..., Any]], started: mmap,
         streams: Streams,
     ) -> None:  # fmt: skip
         self._wire = wire
@@ -95,25 +92,16 @@ class PlainService:
         with self._sending:
             answers = self._answers
             batch = b"".join([answers.popleft() for _ in range(len(answers))])
-            try:
-                self._wire.sendall(batch)
-            except OSError:
-                os._exit(WIRE_LOST)
+            self._wire.send(batch)
         return 0.0
 
     def _read(self) -> None:
         incoming, put = frames.Frames(), self._orders.put
         while True:
             try:
-                data = self._wire.recv(frames.CHUNK)
-            except OSError:
-                os._exit(WIRE_LOST)
-            if not data:
-                os._exit(0)
-            try:
-                orders = [frames.decode_order(body) for body in incoming.feed(data)]
+                orders = [frames.decode_order(body) for body in incoming.feed(self._wire.receive())]
             except (frames.Garbage, msgspec.DecodeError):
-                os._exit(WIRE_LOST)
+                lost()
             for order in orders:
                 if type(order) is Run:
                     put(order)

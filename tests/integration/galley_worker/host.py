@@ -1,0 +1,30 @@
+"""A process that hosts runners and is made to be killed: `python -m ...host FOLDER`.
+
+It runs a handler of each kind, each of which leaves a file in the folder once it runs.
+"""
+
+import asyncio
+import sys
+
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import CommandHandler
+from tests.integration.galley_worker.trials import ended, settings, start
+
+FAMILY = "echo $$ > {0}/command; setsid sh -c 'echo $$ > {0}/stray; sleep 1000' & sleep 1000"
+"""A program with a child in the background that has left its session."""
+
+
+async def main(folder: str) -> None:
+    command = CommandHandler("family", ("sh", "-c", FAMILY.format(folder)))
+    async with Runners(settings(command)) as runners:
+        works = [
+            start(runners, "block", mark=f"{folder}/plain"),
+            start(runners, "block_in_c", mark=f"{folder}/in_c"),
+            start(runners, "a_wait", mark=f"{folder}/async"),
+            start(runners, "family"),
+        ]
+        await asyncio.gather(*(ended(work, 60) for work in works))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,100 @@
+"""Deaths: whoever is killed outright, nobody is left behind, and nobody pays for another."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from galley_worker.ending import Cancelled, Crashed, TimedOut
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import CommandHandler
+from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
+
+ROOT = Path(__file__).parents[3]
+
+
+def a_host(folder: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.galley_worker.host", str(folder)], cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+async def test_a_supervisor_killed_outright_takes_everything_along(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    host = a_host(tmp_path)
+    family: list[int] = []
+    try:
+        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 5, within=20)
+        family = [child.pid for child in psutil.Process(host.pid).children(recursive=True)]
+        family.append(int((tmp_path / "stray").read_text()))
+        assert len(family) >= 9, "server, tracker, sweeper, three children, a command and its two"
+    finally:
+        host.send_signal(number)
+        host.wait()
+    await until(lambda: not any(alive(one) for one in family), within=5)
+
+
+async def test_a_programs_stray_child_ends_with_the_worker(tmp_path: Path) -> None:
+    script = "setsid sh -c 'echo $$ > {0}; exec sleep 1000' & while ! test -s {0}; do sleep 0.01; done"
+    stray = tmp_path / "stray"
+    command = CommandHandler("strays", ("sh", "-c", script.format(stray)))
+    async with Runners(settings(command, modules=())) as runners:
+        assert value(await run(runners, "strays"))["exitCode"] == 0
+        pid = int(stray.read_text())
+        assert alive(pid)
+    await until(lambda: not alive(pid), within=1)
+
+
+async def test_of_async_works_in_a_dead_child_the_innocent_run_again(tmp_path: Path) -> None:
+    gate, killers_gate = tmp_path / "gate", tmp_path / "killer"
+    async with Runners(settings(concurrency=4)) as runners:
+        names = ["a", "b", "c"]
+        innocent = [start(runners, "a_once", mark=str(tmp_path / name), gate=str(gate)) for name in names]
+        guilty = start(runners, "a_die", gate=str(killers_gate))
+        await until(lambda: all((tmp_path / name).exists() for name in names))
+        killers_gate.touch()
+        await until(lambda: any(len((tmp_path / name).read_text().split()) == 2 for name in names))
+        gate.touch()
+        assert await ended(guilty) == Crashed("exit code 7")
+        assert [value(await ended(work)) for work in innocent] == [2, 2, 2]
+        assert value(await run(runners, "a_add", a=1)) == 2
+
+
+@pytest.mark.parametrize("handler", ["a_wait", "a_stick"])
+async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_run_again(
+    tmp_path: Path, handler: str
+) -> None:
+    gate = tmp_path / "gate"
+    async with Runners(settings(kill_grace_seconds=0.2)) as runners:
+        innocent = start(runners, "a_once", mark=str(tmp_path / "once"), gate=str(gate))
+        await until((tmp_path / "once").exists)
+        more: dict[str, Any] = {"obey": False} if handler == "a_wait" else {}
+        deaf = start(runners, handler, mark=str(tmp_path / "deaf"), timeout=0.5, **more)
+        await until((tmp_path / "deaf").exists)
+        if handler == "a_wait":
+            deaf.stop(Cancelled())
+        assert await ended(deaf, 5) == (Cancelled() if handler == "a_wait" else TimedOut(0.5))
+        gate.touch()
+        assert value(await ended(innocent, 5)) == 2
+
+
+async def test_sys_exit_in_an_async_handler_ends_the_attempt_alone(tmp_path: Path) -> None:
+    async with Runners(settings()) as runners:
+        before = value(await run(runners, "a_pid"))
+        await run(runners, "a_exit")
+        assert value(await run(runners, "a_pid")) == before
+    assert not alive(before)
+
+
+async def test_a_child_killed_from_outside_while_idle_costs_nobody_anything() -> None:
+    async with Runners(settings()) as runners:
+        before = value(await run(runners, "pid"))
+        os.kill(before, signal.SIGKILL)
+        assert value(await run(runners, "pid")) != before

@@ -1,0 +1,59 @@
+"""Wire: a child's end of the socket to its supervisor, which handlers in the same process may spoil."""
+
+import os
+import socket
+from typing import Final, NoReturn
+
+from galley_worker.runners import frames
+
+LOST: Final = 70
+"""Exit code of a child whose socket a handler closed, replaced or wrote to (EX_SOFTWARE)."""
+
+
+class Wire:
+    """The socket, as long as its number still names it.
+
+    A handler that closes what it did not open frees our number, and the next socket it opens gets it:
+    what we sent then would reach a stranger. So we look before we send, and after we received.
+    """
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._socket = wire
+        self._number = wire.fileno()
+        self._inode = os.fstat(self._number).st_ino
+
+    def fileno(self) -> int:
+        """Return its number, to wait for."""
+        return self._number
+
+    def receive(self) -> bytes:
+        """Return what has come; with the socket or the supervisor gone, this ends the process."""
+        try:
+            data = self._socket.recv(frames.CHUNK)
+        except OSError:
+            lost()
+        if not data:
+            os._exit(0)
+        self._check()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send it all; with the socket gone, this ends the process."""
+        self._check()
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            lost()
+
+    def _check(self) -> None:
+        try:
+            ours = os.fstat(self._number).st_ino == self._inode
+        except OSError:
+            ours = False
+        if not ours:
+            lost()
+
+
+def lost() -> NoReturn:
+    """End the process, since nobody can be told anything any more."""
+    os._exit(LOST)
