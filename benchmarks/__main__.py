@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,10 @@ RESULTS = Path(__file__).parent / "results.json"
 async def measure(plan: Plan, folder: Path, console: Console) -> Report:
     """Measure all there is; the tasks and the worker's log are in `folder`."""
     report = Report(plan)
+    # Processes that are measured must not outlive a benchmark that is told to end.
+    present = asyncio.current_task()
+    assert present is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, present.cancel)
     async with staged(folder / "nats", plan) as stage, both_sides(stage, plan, folder) as (galley, raw):
         throughput, latency = Throughput(stage, plan), Latency(stage, plan)
         console.print("warming up", style="dim")
@@ -57,6 +62,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
         try:
             report = asyncio.run(measure(QUICK if options.quick else FULL, Path(folder), console))
+        except asyncio.CancelledError:
+            print("error: told to end", file=sys.stderr)
+            return 1
         except (NotDone, StationLost) as error:
             log = Path(folder, "worker.log")
             lines = log.read_text().splitlines()[-5:] if log.exists() else []
