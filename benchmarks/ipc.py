@@ -102,9 +102,8 @@ def main() -> None:
         rate, parent, children = (statistics.median(column) for column in zip(*runs, strict=True))
         spread = f"({min(run.parent for run in runs):.1f}-{max(run.parent for run in runs):.1f} / "
         spread += f"{min(run.children for run in runs):.1f}-{max(run.children for run in runs):.1f})"
-        print(
-            f"{handler:12} {concurrency:5} {in_flight:10} {rate:10.0f} {parent:10.1f} {children:12.1f}  {spread}"
-        )
+        row = f"{handler:12} {concurrency:5} {in_flight:10} {rate:10.0f} {parent:10.1f} {children:12.1f}"
+        print(f"{row}  {spread}")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ def fail(kind: str) -> Any:
         raise Hostile
     if kind == "type":
         return len(3)  # type: ignore[arg-type]
+    if kind == "half":
+        raise ValueError("half a pair: \ud83d")
     if kind == "long":
         raise ValueError("x" * 100_000)
     raise ValueError("no such picture")

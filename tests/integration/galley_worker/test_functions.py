@@ -56,6 +56,7 @@ async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_t
     [
         ("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"), ("base", "Deep: deep"),
         ("hostile", "Hostile: (its message cannot be told)"),
+        ("half", "ValueError: half a pair: \\ud83d"),
         ("type", "TypeError: object of type 'int' has no len()"),
     ],
 )  # fmt: skip

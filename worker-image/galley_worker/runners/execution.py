@@ -10,7 +10,9 @@ from galley_worker.work import Work
 FAST_SECONDS: Final = 0.005
 """Handlers faster than this may have work queued behind them in their child."""
 PREFETCH: Final = 8
-"""Works queued behind the running one at most."""
+"""Works taken on ahead of time for each slot at most."""
+DEPTH: Final = 32
+"""Works queued behind the running one of a child at most, so that one wake-up serves many."""
 _WEIGHT: Final = 0.1
 
 
@@ -35,7 +37,8 @@ class Service:
         self.runs += 1
         self.total += seconds
         # Graded, so that what is queued waits about 5 ms however fast the handler is.
-        self.window = 1 + min(PREFETCH, int(FAST_SECONDS / average)) if average < FAST_SECONDS else 1
+        fitting = int(FAST_SECONDS / average) if average else DEPTH
+        self.window = 1 + min(DEPTH, fitting)
 
 
 class Account:

@@ -1,16 +1,19 @@
-"""What supervisor and child say to each other: msgpack, each frame behind its length in 4 bytes.
+"""What supervisor and child say to each other.
+
+A frame is all that is said at one time: a list in msgpack behind its length in 4 bytes.
 
 Input and result travel as the JSON they are, so that only the handler's process ever decodes them.
 """
 
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 LENGTH: Final = 4
-FRAME_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of a frame beyond which the stream is garbage; inputs and results end far below."""
+FRAME_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes of a frame beyond which the stream is garbage; all inputs a child may hold end far below."""
 CHUNK: Final = 256 * 1024
 """Bytes asked of the socket at a time."""
 
@@ -88,17 +91,17 @@ Order: TypeAlias = Run | Recall | Cancel
 Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken | Said
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_order: Final = msgspec.msgpack.Decoder(Order).decode
-decode_answer: Final = msgspec.msgpack.Decoder(Answer).decode
+decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode
+decode_answers: Final = msgspec.msgpack.Decoder(list[Answer]).decode
 
 
 class Garbage(Exception):
     """The bytes on the socket are not frames."""
 
 
-def encode(frame: Order | Answer) -> bytes:
+def encode(said: Sequence[Order] | Sequence[Answer]) -> bytes:
     """Return a frame as it travels."""
-    body = _encode(frame)
+    body = _encode(said)
     return len(body).to_bytes(LENGTH, "big") + body
 
 
@@ -106,7 +109,8 @@ class Frames:
     """Cuts a stream of bytes into frame bodies."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._missing = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the bodies that are complete now.
@@ -115,16 +119,25 @@ class Frames:
             Garbage: if a length is one no frame has.
         """
         if self._rest:
-            data = self._rest + data
+            # Only looked at when there is enough: a long frame comes in many pieces.
+            self._rest += data
+            if len(data) < self._missing:
+                self._missing -= len(data)
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
         bodies = []
         start, end = 0, len(data)
-        while end - start >= LENGTH:
+        while start < end:
             stop = start + LENGTH + int.from_bytes(data[start : start + LENGTH], "big")
-            if stop - start > FRAME_LIMIT:
+            if end - start < LENGTH:
+                stop = start + LENGTH
+            elif stop - start > FRAME_LIMIT:
                 raise Garbage
             if stop > end:
+                self._rest += data[start:]
+                self._missing = stop - end
                 break
             bodies.append(data[start + LENGTH : stop])
             start = stop
-        self._rest = data[start:]
         return bodies

@@ -12,10 +12,10 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Final
@@ -172,9 +172,10 @@ def _bear(birth: entry.Birth) -> Born:
 
 def _start(process: ForkServerProcess, birth: entry.Birth) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["galley_worker.runners.child.preload"])
-    main = sys.modules["__main__"]
-    name = main.__spec__.name if main.__spec__ else ""
-    told = [birth.modules, birth.import_paths, getattr(main, "__file__", None), name]
+    main = spawn.get_preparation_data(process.name)
+    told = [
+        birth.modules, birth.import_paths, main.get("init_main_from_path"), main.get("init_main_from_name"),
+    ]  # fmt: skip
     os.environ[entry.PRELOAD] = json.dumps(told)
     try:
         # This also makes the fork server, with this environment, where there is none or it was killed.

@@ -8,6 +8,7 @@ quarantine.
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal
@@ -41,6 +42,7 @@ class Pool:
         self._clock = clock
         self._plain = kind == "plain"
         self._most = settings.concurrency if self._plain else 1
+        self._last = math.inf if settings.recycle_after is None else settings.recycle_after
         self._waiting: deque[Execution] = deque()
         self._idle: list[HandlerProcess] = []
         self._open: HandlerProcess | None = None
@@ -67,24 +69,21 @@ class Pool:
 
     def _packs(self, process: HandlerProcess, execution: Execution) -> bool:
         held = len(process.running)
-        if not self._has_room(process, execution):
+        if self._plain and held * execution.service.seconds >= _PACKED_SECONDS:
             return False
-        return not self._plain or held * execution.service.seconds < _PACKED_SECONDS
+        return self._has_room(process, execution)
 
     def _has_room(self, process: HandlerProcess, execution: Execution) -> bool:
-        if process not in self.children or process.doomed or self._retires(process):
+        if process not in self.children or process.doomed or process.sent >= self._last:
             return False
         held = len(process.running)
         if not self._plain:
             return held < self._settings.concurrency
         if not held:
             return True
-        return not process.recalling and held < min(process.window, execution.service.window) and (
-            self._clock() - process.head_since < SLOW_SECONDS
-        )  # fmt: skip
-
-    def _retires(self, process: HandlerProcess) -> bool:
-        return self._settings.recycle_after is not None and process.sent >= self._settings.recycle_after
+        if process.recalling or held >= process.window or held >= execution.service.window:
+            return False
+        return self._clock() - process.head_since < SLOW_SECONDS
 
     def _take_idle(self) -> HandlerProcess:
         process = self._idle.pop()
@@ -125,7 +124,7 @@ class Pool:
             return
         if process.doomed:
             return
-        if self._retires(process):
+        if process.sent >= self._last:
             self._dismiss(process)
         elif not process.idle:
             process.idle = True

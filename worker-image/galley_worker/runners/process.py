@@ -16,7 +16,18 @@ from galley.record import Failure
 from galley_worker.ending import Raised, Returned
 from galley_worker.runners import frames
 from galley_worker.runners.execution import Account, Execution
-from galley_worker.runners.frames import Broken, Cancel, Done, Failed, Ready, Recall, Recalled, Run, Stopped
+from galley_worker.runners.frames import (
+    Broken,
+    Cancel,
+    Done,
+    Failed,
+    Order,
+    Ready,
+    Recall,
+    Recalled,
+    Run,
+    Stopped,
+)  # fmt: skip
 from galley_worker.runners.nursery import Born, Nursery
 from galley_worker.runners.output import Output
 from galley_worker.runners.settings import RunnerSettings
@@ -26,7 +37,6 @@ _DEATH_SECONDS: Final = 5.0
 _LAST_BREATH_SECONDS: Final = 0.1
 """How long a process may take to end after its socket was closed; a dying one closes it first."""
 _read_started: Final = struct.Struct("=Q").unpack_from
-_RECALL = frames.encode(Recall())
 
 
 class Parent(Protocol):
@@ -67,7 +77,7 @@ class HandlerProcess(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._born, self._nursery, self._parent, self._clock = born, nursery, parent, clock
         self._frames = frames.Frames()
-        self._outgoing: list[bytes] = []
+        self._outgoing: list[Order] = []
         self._transport: asyncio.Transport | None = None
         self._why = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -93,17 +103,17 @@ class HandlerProcess(asyncio.Protocol):
             self.window = execution.service.window
         running[number] = execution
         self.sent += 1
-        self._write(frames.encode(Run(number, work.handler, bytes(work.input))))
+        self._say(Run(number, work.handler, bytes(work.input)))
 
     def cancel(self, execution: Execution) -> None:
         """Ask an `async def` handler to stop."""
-        self._write(frames.encode(Cancel(execution.id)))
+        self._say(Cancel(execution.id))
 
     def recall(self) -> None:
         """Ask for all that has not started."""
         if not self.recalling:
             self.recalling = True
-            self._write(_RECALL)
+            self._say(Recall())
 
     def kill(self, why: str = "", *, ours: bool = True) -> None:
         """Kill it; `ours` means what is in it is not to blame."""
@@ -121,15 +131,15 @@ class HandlerProcess(asyncio.Protocol):
         last = _read_started(self._born.started)[0]
         return [execution for number, execution in self.running.items() if number <= last]
 
-    def _write(self, frame: bytes) -> None:
+    def _say(self, order: Order) -> None:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(frame)
+        self._outgoing.append(order)
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+            self._transport.write(frames.encode(outgoing))
 
     def _account(self, number: int) -> Account | None:
         if not number:
@@ -153,17 +163,17 @@ class HandlerProcess(asyncio.Protocol):
             self._parent.answered(self)
 
     def _take(self, data: bytes) -> bool:
-        running, decode = self.running, frames.decode_answer
+        running = self.running
         first = next(iter(running.values()), None)
         try:
             for body in self._frames.feed(data):
-                answer = decode(body)
-                if type(answer) is Done:
-                    execution = running.pop(answer.id)
-                    execution.service.observe(answer.seconds)
-                    execution.end(Returned(Raw(answer.result)))
-                else:
-                    self._take_rare(answer)
+                for answer in frames.decode_answers(body):
+                    if type(answer) is Done:
+                        execution = running.pop(answer.id)
+                        execution.service.observe(answer.seconds)
+                        execution.end(Returned(Raw(answer.result)))
+                    else:
+                        self._take_rare(answer)
         except (frames.Garbage, msgspec.DecodeError, UnicodeDecodeError, KeyError):
             self.kill("it wrote garbage to the worker's socket", ours=False)
             return False

@@ -101,7 +101,9 @@ def _text(error: BaseException) -> str:
         message = str(error)
     except BaseException:  # it may do anything when asked for its text
         message = "(its message cannot be told)"
-    return f"{name}: {message}"[:MESSAGE_LIMIT] if message else name[:MESSAGE_LIMIT]
+    text = f"{name}: {message}" if message else name
+    # Not every str can travel: half a surrogate pair has no bytes.
+    return text[:MESSAGE_LIMIT].encode(errors="backslashreplace").decode()[:MESSAGE_LIMIT]
 
 
 def _traceback(error: BaseException) -> str:

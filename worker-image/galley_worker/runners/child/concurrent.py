@@ -10,7 +10,7 @@ from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.streams import Streams
 from galley_worker.runners.child.wire import Wire
-from galley_worker.runners.frames import Answer, Cancel, Recall, Recalled, Run, Said, Stopped
+from galley_worker.runners.frames import Answer, Cancel, Order, Recall, Recalled, Run, Said, Stopped
 
 _order: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("order", default=0)
 
@@ -31,7 +31,7 @@ class ConcurrentService:
         self._incoming = frames.Frames()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._asked: set[int] = set()
-        self._answers: list[bytes] = []
+        self._answers: list[Answer] = []
 
     async def serve(self) -> None:
         """Read orders as they come; this ends with the process."""
@@ -41,15 +41,19 @@ class ConcurrentService:
 
     def _read(self) -> None:
         for body in self._incoming.feed(self._wire.receive()):
-            match frames.decode_order(body):
-                case Run() as order:
-                    task = self._loop.create_task(self._run(order), name=f"order {order.id}")
-                    self._running[order.id] = task
-                    task.add_done_callback(lambda ended, order=order.id: self._ended(order, ended))  # type: ignore[misc]
-                case Cancel(id):
-                    self._cancel(id)
-                case Recall():
-                    self._answer(Recalled([]))
+            for order in frames.decode_orders(body):
+                self._obey(order)
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Run(id):
+                task = self._loop.create_task(self._run(order), name=f"order {id}")
+                self._running[id] = task
+                task.add_done_callback(lambda _ended: self._ended(id))
+            case Cancel(id):
+                self._cancel(id)
+            case Recall():
+                self._answer(Recalled([]))
 
     def _cancel(self, order: int) -> None:
         task = self._running.get(order)
@@ -75,7 +79,7 @@ class ConcurrentService:
             self._close(order.id)
             self._answer(outcome)
 
-    def _ended(self, order: int, _task: asyncio.Task[None]) -> None:
+    def _ended(self, order: int) -> None:
         # Also reached by a task cancelled before its first step, which runs none of the code above.
         if self._running.pop(order, None) is not None:
             self._close(order)
@@ -92,8 +96,8 @@ class ConcurrentService:
     def _answer(self, answer: Answer) -> None:
         if not self._answers:
             self._loop.call_soon(self._flush)
-        self._answers.append(frames.encode(answer))
+        self._answers.append(answer)
 
     def _flush(self) -> None:
-        batch, self._answers = b"".join(self._answers), []
-        self._wire.send(batch)
+        answers, self._answers = self._answers, []
+        self._wire.send(frames.encode(answers))

@@ -68,17 +68,12 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
     try:
         import_modules(birth.modules)
     except ImportFailed as failed:
-        wire.sendall(frames.encode(frames.Broken(failed.module, failed.place, failed.problem)))
+        wire.sendall(frames.encode([frames.Broken(failed.module, failed.place, failed.problem)]))
         os._exit(1)
     handlers = REGISTRY.of_queue(birth.queue)
-    wire.sendall(
-        frames.encode(
-            frames.Ready(
-                [name for name, handler in handlers.items() if not handler.is_async],
-                [name for name, handler in handlers.items() if handler.is_async],
-            )
-        )
-    )
+    plain_ones = [name for name, handler in handlers.items() if not handler.is_async]
+    async_ones = [name for name, handler in handlers.items() if handler.is_async]
+    wire.sendall(frames.encode([frames.Ready(plain_ones, async_ones)]))
     functions = {name: handler.function for name, handler in handlers.items()}
     if birth.kind == "plain":
         plain.PlainService(Wire(wire), functions, started, streams).serve()

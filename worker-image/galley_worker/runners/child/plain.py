@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from mmap import mmap
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, Final
 
@@ -21,10 +21,12 @@ from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.streams import Streams
 from galley_worker.runners.child.wire import Wire, lost
-from galley_worker.runners.frames import Answer, Run, Said
+from galley_worker.runners.frames import Answer, Recall, Run, Said
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
+HELD: Final = 16
+"""How many answers may wait: works whose answers are lost with the child are suspects of its death."""
 
 write_started: Final = struct.Struct("=Q").pack_into
 
@@ -40,8 +42,9 @@ class PlainService:
         self._functions = functions
         self._started = started
         self._streams = streams
-        self._orders: SimpleQueue[Run] = SimpleQueue()
-        self._answers: deque[bytes] = deque()
+        self._orders: deque[Run] = deque()
+        self._more: SimpleQueue[None] = SimpleQueue()
+        self._answers: deque[Answer] = deque()
         self._sending = threading.Lock()
         self._running = 0
         self._home = os.getcwd()  # noqa: PTH109 - half the price of Path.cwd(), paid per task
@@ -51,34 +54,39 @@ class PlainService:
         threading.Thread(target=self._read, name="galley orders", daemon=True).start()
         streams, page, home = self._streams, self._started, self._home
         streams.owner = lambda: self._running
-        take, empty, answer = self._orders.get, self._orders.empty, self._answers.append
-        encode, run, written = frames.encode, self._run, streams.written
+        orders, answers = self._orders, self._answers
         oldest = 0.0
         while True:
-            order = take()
+            if not orders:
+                if answers:
+                    streams.restore_descriptors()
+                    self._flush()
+                    oldest = 0.0
+                self._more.get()
+            try:
+                order = orders.popleft()
+            except IndexError:  # called back, or taken before its signal
+                continue
             self._running = order.id
             write_started(page, 0, order.id)
-            outcome = run(order)
-            if written:
+            began = perf_counter()
+            outcome = self._run(order, began)
+            if streams.written:
                 streams.end(order.id)
-                answer(encode(Said()))
+                answers.append(Said())
             if not streams.intact:
                 streams.restore()
             self._running = 0
             if _folder() != home:
                 _return_to(home)
-            answer(encode(outcome))
-            now = perf_counter()
+            answers.append(outcome)
             if not oldest:
-                oldest = now
-            if empty():
-                streams.restore_descriptors()
-                oldest = self._flush()
-            elif now - oldest > HELD_SECONDS:
-                oldest = self._flush()
+                oldest = began
+            elif began - oldest > HELD_SECONDS or len(answers) >= HELD:
+                self._flush()
+                oldest = 0.0
 
-    def _run(self, order: Run) -> Answer:
-        began = perf_counter()
+    def _run(self, order: Run, began: float) -> Answer:
         function = self._functions[order.handler]
         named = None
         try:
@@ -88,34 +96,30 @@ class PlainService:
             return call.failed(order.id, perf_counter() - began, function, named, error)
         return call.done(order.id, perf_counter() - began, value)
 
-    def _flush(self) -> float:
+    def _flush(self) -> None:
         with self._sending:
             answers = self._answers
-            batch = b"".join([answers.popleft() for _ in range(len(answers))])
-            self._wire.send(batch)
-        return 0.0
+            self._wire.send(frames.encode([answers.popleft() for _ in range(len(answers))]))
 
     def _read(self) -> None:
-        incoming, put = frames.Frames(), self._orders.put
+        incoming = frames.Frames()
         while True:
             try:
-                orders = [frames.decode_order(body) for body in incoming.feed(self._wire.receive())]
+                said = [frames.decode_orders(body) for body in incoming.feed(self._wire.receive())]
             except (frames.Garbage, msgspec.DecodeError):
                 lost()
-            for order in orders:
-                if type(order) is Run:
-                    put(order)
-                else:
+            for orders in said:
+                self._orders.extend(order for order in orders if type(order) is Run)
+                if any(type(order) is Recall for order in orders):
                     self._give_back()
+            self._more.put(None)
 
     def _give_back(self) -> None:
         back = []
-        try:
+        with contextlib.suppress(IndexError):
             while True:
-                back.append(self._orders.get_nowait().id)
-        except Empty:
-            pass
-        self._answers.append(frames.encode(frames.Recalled(back)))
+                back.append(self._orders.popleft().id)
+        self._answers.append(frames.Recalled(back))
         self._flush()
 
 
