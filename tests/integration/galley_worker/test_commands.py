@@ -1,0 +1,134 @@
+"""Commands: programs a queue declares."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from galley_worker.ending import Cancelled, Crashed, Ending, TimedOut
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from tests.integration.galley_worker.trials import (
+    alive,
+    ended,
+    failure,
+    open_descriptors,
+    run,
+    settings,
+    start,
+    until,
+    value,
+)  # fmt: skip
+
+SHELL = CommandHandler("sh", ("sh", "-c"), "args")
+
+
+def commands(*handlers: CommandHandler, **others: float) -> RunnerSettings:
+    return settings(*handlers, modules=(), **others)
+
+
+async def shell(runners: Runners, script: str, *, within: float = 10.0, may_take: float = 30.0) -> Ending:
+    text = script.replace("\\", "\\\\").replace('"', '\\"')
+    return await ended(start(runners, "sh", raw=f'["{text}"]'.encode(), timeout=may_take), within)
+
+
+async def test_a_command_reads_its_input_and_its_output_is_the_result() -> None:
+    async with Runners(commands(CommandHandler("cat", ("cat",)))) as runners:
+        told = value(await run(runners, "cat", a=1))
+    assert (told["exitCode"], told["stdout"], told["stdoutBytes"]) == (0, '{"a":1}', 7)
+
+
+async def test_an_exit_code_is_a_failure_and_a_signal_is_a_crash() -> None:
+    async with Runners(commands(SHELL)) as runners:
+        three = await shell(runners, "echo no >&2; exit 3")
+        assert failure(three) == ("CommandFailed", "exit code 3: no", True)
+        assert await shell(runners, "kill -9 $$") == Crashed("signal 9 (SIGKILL)")
+
+
+async def test_a_program_that_is_not_there_is_never_tried_again() -> None:
+    async with Runners(commands(CommandHandler("none", ("/no/such",)))) as runners:
+        reason, message, retryable = failure(await run(runners, "none"))
+    assert (reason, retryable) == ("CommandNotFound", False)
+    assert "'/no/such'" in message
+
+
+@pytest.mark.parametrize("raw", [b'{"a":1}', b'"text"', b'["a\\u0000b"]', b"not json"])
+async def test_input_that_cannot_be_arguments_is_never_tried_again(raw: bytes) -> None:
+    async with Runners(commands(SHELL)) as runners:
+        assert failure(await ended(start(runners, "sh", raw=raw)))[::2] == ("InputInvalid", False)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 60 & exit 0",
+        "exec >&- 2>&-; exit 0",
+        "exec >&- 2>&-; sleep 0.2; exit 0",
+        "setsid sleep 60 & exit 0",
+    ],
+    ids=["background child holds the pipes", "closes them", "closes them early", "a stray holds them"],
+)
+async def test_a_command_has_ended_when_its_program_has(script: str) -> None:
+    async with Runners(commands(SHELL)) as runners:
+        assert value(await shell(runners, script, within=3))["exitCode"] == 0
+
+
+async def test_the_last_words_of_a_command_are_in_its_result_though_others_hold_its_pipes() -> None:
+    async with Runners(commands(SHELL)) as runners:
+        told = value(await shell(runners, "sleep 60 & echo first; echo last", within=3))
+    assert told["stdout"] == "first\nlast\n"
+
+
+async def test_of_much_output_a_command_keeps_the_end() -> None:
+    lines: list[str] = []
+    here = settings(SHELL, modules=(), on_output=lambda _work, _stream, line: lines.append(line))
+    async with Runners(here) as runners:
+        told = value(await shell(runners, "yes | head -c 50000000; echo the end", within=15))
+    assert told["stdoutBytes"] == 50_000_000 + len("the end\n")
+    assert told["stdout"].endswith("y\nthe end\n")
+    assert len(told["stdout"]) == 32 * 1024
+    assert sum(map(len, lines)) < 70_000
+    assert "bytes of output dropped" in lines[-1]
+
+
+async def test_a_command_that_obeys_sigterm_is_not_killed(tmp_path: Path) -> None:
+    ready, told = tmp_path / "ready", tmp_path / "told"
+    script = f"trap 'echo tidy > {told}; exit 0' TERM; touch {ready}; while :; do sleep 0.01; done"
+    async with Runners(commands(SHELL)) as runners:
+        work = start(runners, "sh", raw=f'["{script}"]'.encode())
+        await until(ready.exists)
+        work.stop(Cancelled())
+        assert await ended(work, 4) == Cancelled()
+        assert told.read_text() == "tidy\n"
+
+
+async def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_the_grace(
+    tmp_path: Path,
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 60 & echo $$ $! > {pids}; while :; do sleep 1; done"
+    async with Runners(commands(SHELL, kill_grace_seconds=0.2)) as runners:
+        assert await shell(runners, script, may_take=0.4, within=4) == TimedOut(0.4)
+        family = [int(pid) for pid in pids.read_text().split()]
+        await until(lambda: not any(alive(pid) for pid in family), within=1)
+
+
+async def test_a_command_that_does_not_read_a_large_input_blocks_nobody() -> None:
+    async with Runners(commands(CommandHandler("true", ("true",)))) as runners:
+        assert value(await run(runners, "true", text="x" * 1_000_000))["exitCode"] == 0
+
+
+async def test_no_more_commands_run_at_one_time_than_the_concurrency(tmp_path: Path) -> None:
+    script = f"mkdir {tmp_path}/$$; ls {tmp_path} | wc -l; sleep 0.05; rmdir {tmp_path}/$$"
+    async with Runners(commands(SHELL, concurrency=2)) as runners:
+        endings = await asyncio.gather(*(shell(runners, script) for _ in range(8)))
+    seen = [int(value(ending)["stdout"]) for ending in endings]
+    assert max(seen) == 2
+
+
+async def test_a_hundred_commands_leave_no_descriptor_open() -> None:
+    async with Runners(commands(SHELL, concurrency=8)) as runners:
+        await shell(runners, "true")
+        before = open_descriptors()
+        await asyncio.gather(*(shell(runners, "echo x; exit 1") for _ in range(100)))
+        assert open_descriptors() == before

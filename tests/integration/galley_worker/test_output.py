@@ -1,0 +1,102 @@
+"""Output: whose a line is, and how much of it there may be."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import RunnerSettings
+from galley_worker.work import Work
+from tests.integration.galley_worker.trials import ended, run, settings, start, until, value
+
+
+class Lines:
+    """What was forwarded, by task."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str, str]] = []
+
+    def take(self, work: Work | None, stream: str, line: str) -> None:
+        self.all.append((work.task_id if work else "", stream, line))
+
+    def of(self, work: Work, stream: str = "stdout") -> list[str]:
+        return [line for task, its, line in self.all if task == work.task_id and its == stream]
+
+    def settings(self, **others: Any) -> RunnerSettings:
+        return settings(on_output=self.take, **others)
+
+
+async def test_a_line_belongs_to_the_attempt_that_wrote_it_and_to_its_stream() -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        works = [start(runners, "say", text=f"word {number}") for number in range(20)]
+        loud = start(runners, "say", text="woe", stream="stderr")
+        for work in (*works, loud):
+            await ended(work)
+    for number, work in enumerate(works):
+        assert lines.of(work.work) == [f"word {number}"]
+    assert lines.of(loud.work, "stderr") == ["woe"]
+
+
+async def test_all_an_attempt_wrote_is_forwarded_before_its_ending() -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        for number in range(20):
+            work = start(runners, "chatter", text=f"n{number}", number=50)
+            await ended(work)
+            assert lines.of(work.work) == [f"n{number} {line}" for line in range(50)]
+
+
+async def test_lines_of_queued_works_are_told_apart() -> None:
+    lines = Lines()
+    async with Runners(lines.settings(concurrency=1)) as runners:
+        while runners.capacity < 9:
+            await asyncio.gather(*(ended(start(runners, "maybe_slow")) for _ in range(50)))
+        works = [start(runners, "chatter", text=f"n{number}", number=10) for number in range(9)]
+        for work in works:
+            await ended(work)
+    for number, work in enumerate(works):
+        assert lines.of(work.work) == [f"n{number} {line}" for line in range(10)]
+
+
+async def test_async_handlers_that_write_parts_of_lines_do_not_mingle(tmp_path: Path) -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        pair = [
+            start(runners, "a_say", text=one, folder=str(tmp_path), name=one, other=other)
+            for one, other in ("ab", "ba")
+        ]
+        for work in pair:
+            await ended(work)
+    for one, work in zip("ab", pair, strict=True):
+        assert "".join(lines.of(work.work)) == f"{one} begins, {one} ends"
+
+
+async def test_what_bypasses_python_counts_for_the_handler_that_runs() -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        work = start(runners, "say_raw", text="raw\n")
+        await ended(work)
+        await until(lambda: lines.of(work.work) == ["raw"])
+
+
+async def test_two_hundred_megabytes_of_output_hurt_nobody_and_the_loss_is_told() -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        work = start(runners, "flood", megabytes=200)
+        assert value(await run(runners, "add", a=1)) == 2
+        assert value(await ended(work, 30)) == 200
+    assert sum(map(len, lines.of(work.work))) < 70_000
+    await until(lambda: any("dropped" in line for line in lines.of(work.work)))
+    limit, total = 64 * 1024, 200 * 1024 * 1024
+    assert lines.of(work.work)[-1] == f"({total - limit} bytes of output dropped after the first {limit})"
+
+
+async def test_a_line_that_never_ends_comes_in_pieces() -> None:
+    lines = Lines()
+    async with Runners(lines.settings()) as runners:
+        work = start(runners, "flood", megabytes=1, newline=False)
+        assert value(await ended(work)) == 1
+    pieces = lines.of(work.work)
+    assert [len(piece) for piece in pieces[:8]] == [8192] * 8
+    assert "dropped" in pieces[-1]
