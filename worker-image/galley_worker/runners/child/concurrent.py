@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
+import msgspec
+
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.streams import Streams
-from galley_worker.runners.child.wire import Wire
+from galley_worker.runners.child.wire import Wire, lost
 from galley_worker.runners.frames import Answer, Cancel, Order, Recall, Recalled, Run, Said, Stopped
 
 _order: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("order", default=0)
@@ -40,8 +42,12 @@ class ConcurrentService:
         await self._loop.create_future()
 
     def _read(self) -> None:
-        for body in self._incoming.feed(self._wire.receive()):
-            for order in frames.decode_orders(body):
+        try:
+            said = [frames.decode_orders(body) for body in self._incoming.feed(self._wire.receive())]
+        except (frames.Garbage, msgspec.DecodeError):
+            lost()
+        for orders in said:
+            for order in orders:
                 self._obey(order)
 
     def _obey(self, order: Order) -> None:
