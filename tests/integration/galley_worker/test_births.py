@@ -1,6 +1,7 @@
 """How children come to be: modules that hang, births that fail, and nothing left afterwards."""
 
 import asyncio
+import gc
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -84,6 +85,29 @@ async def test_nothing_is_left_of_what_runners_made(tmp_path: Path) -> None:
         assert psutil.Process().children(recursive=True) == []
         counts.append(open_descriptors())
     assert counts[0] == counts[1] == counts[2]
+
+
+async def test_leaving_in_an_error_leaves_nothing_for_the_collector_to_complain_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A complaint's traceback is made with ast.parse. When the collector runs in the middle of another one,
+    # as pytest's while it reports a failure, CPython 3.11.7 ends that one in a SystemError about its depth.
+    async def break_down() -> None:
+        async with Runners(settings(CommandHandler("sleep", ("sleep", "60")))) as runners:
+            start(runners, "block", mark=str(tmp_path / "a"))
+            start(runners, "a_wait", mark=str(tmp_path / "b"))
+            start(runners, "sleep")
+            await until(lambda: len(list(tmp_path.iterdir())) == 2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await break_down()
+    with pytest.raises(ModuleImportFailed):
+        async with Runners(settings(modules=("no_such_module",))):
+            pass
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_works_that_wait_for_children_that_never_live_are_cut_off_until_some_live(

@@ -67,6 +67,22 @@ async def test_of_async_works_in_a_dead_child_the_innocent_run_again(tmp_path: P
         assert value(await run(runners, "a_add", a=1)) == 2
 
 
+async def test_a_suspect_that_is_cancelled_while_it_waits_to_run_alone_never_runs(tmp_path: Path) -> None:
+    gate, killers_gate = tmp_path / "gate", tmp_path / "killer"
+    async with Runners(settings(concurrency=3)) as runners:
+        works = [start(runners, "a_once", mark=str(tmp_path / one), gate=str(gate)) for one in "ab"]
+        guilty = start(runners, "a_die", gate=str(killers_gate))
+        await until(lambda: all((tmp_path / one).exists() for one in "ab"))
+        killers_gate.touch()
+        await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
+        works[1].stop(Cancelled())
+        assert await ended(works[1], 1) == Cancelled()
+        gate.touch()
+        assert value(await ended(works[0])) == 2
+        assert await ended(guilty) == Crashed("exit code 7")
+    assert len((tmp_path / "b").read_text().split()) == 1
+
+
 @pytest.mark.parametrize("handler", ["a_wait", "a_stick"])
 async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_run_again(
     tmp_path: Path, handler: str
