@@ -130,7 +130,9 @@ async def all_revisions(client: Client):  # type: ignore[no-untyped-def] # noqa:
     while True:
         request = {"seq": sequence, "next_by_subj": "galley.result.>", "batch": 500}
         found = 0
-        async for answer in client.broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
+        async for answer in client.broker.request_many(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)
+        ):
             headers = answer.headers or {}
             if "Nats-Subject" not in headers:
                 break
@@ -202,5 +204,3 @@ def events_of(worker: str, line: dict[str, str]) -> list[Event]:
             flagged=bool(line["flagged"]),
         )
     ]
-
-

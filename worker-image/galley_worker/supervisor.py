@@ -27,6 +27,7 @@ from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
+from galley_worker.claimant import Claimant
 from galley_worker.health import HealthPages
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
@@ -125,7 +126,8 @@ class Supervisor:
         spec = self._queue.spec
         ledger = Ledger(broker)
         worker = Who(self._settings.worker, secrets.token_hex(4))
-        settler = Settler(ledger, worker, spec.retention.results_seconds, lambda: datetime.now(UTC))
+        settler = Settler(ledger, worker, spec.retention.results_seconds, _now)
+        claimant = Claimant(ledger, settler, worker, _now)
         rules = Rules(
             self._queue.metadata.namespace,
             self._queue.metadata.name,
@@ -133,7 +135,7 @@ class Supervisor:
             spec.retry.policy(),
             float(spec.timeout_seconds),
         )
-        return Attempts(rules, Parts(runners, ledger, settler, leases, measures))
+        return Attempts(rules, Parts(runners, claimant, settler, leases, measures))
 
     async def _work(self, broker: Broker, attempts: Attempts) -> None:
         async with asyncio.TaskGroup() as under_way:
@@ -168,7 +170,7 @@ class Supervisor:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=_HAND_BACK_SECONDS)
         if self._tasks:
-            log.warning("attempts left unsettled", extra={"tasks": sorted(attempts.under_way)})
+            log.warning("attempts left unsettled", extra={"tasks": len(attempts.under_way)})
         for attempt in self._tasks:
             attempt.cancel()
 
@@ -184,7 +186,7 @@ class Supervisor:
             case Verb.CANCEL:
                 present = self._attempts.cancel(request.task)
             case _:
-                present = self._attempts.under_way.get(request.task)
+                present = self._attempts.find(request.task)
         if present is None:
             return None
         ago = timedelta(seconds=time.monotonic() - present.began)
@@ -244,6 +246,10 @@ class Supervisor:
         async with pages.served(self._settings.health_host, self._settings.health_port) as port:
             log.info("health pages served", extra={"port": port})
             yield
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _log_output(work: Work | None, stream: str, line: str) -> None:
