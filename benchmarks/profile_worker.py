@@ -74,7 +74,7 @@ def _name(frame: FrameType) -> str:
 
 
 def _be_worker(output: Path) -> int:
-    from galley_worker.__main__ import main  # noqa: PLC0415 - only the worker needs it
+    from galley_worker.main import main  # noqa: PLC0415 - only the worker needs it
 
     samples = Samples()
     samples.start()

@@ -11,7 +11,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
 from galley.envelope import FIRST, Envelope
-from galley.errors import GalleyError, SubmissionInvalid, Refused
+from galley.errors import GalleyError, Refused, SubmissionInvalid
 from galley.handle import Handle
 from galley.handler import Call
 from galley.lanes import Lane

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from galley_local.nats_server import NatsServer
+from tests.support.eventually import eventually
 from tests.support.protocol_history import LeaseLost
 from tests.support.workers import WorkerProcess
 
@@ -24,7 +25,6 @@ class Storm:
     seed: int
     done: Counter[str] = field(default_factory=Counter)
     leases_lost: list[LeaseLost] = field(default_factory=list)
-    _names: int = 0
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -53,10 +53,9 @@ class Storm:
 
     async def drain_worker(self) -> None:
         worker = self._any_worker()
+        await eventually(lambda: worker.ready, within=30)
         worker.send(signal.SIGTERM)
-        async with asyncio.timeout(30):
-            while worker.process.poll() is None:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: worker.process.poll() is not None, within=30)
         self._lost(worker.name)
         assert worker.process.returncode == 0, worker.log()[-3:]
         worker.restart()

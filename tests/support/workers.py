@@ -46,6 +46,7 @@ class WorkerProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
+            self._log_before = log.tell()
             return subprocess.Popen(
                 [sys.executable, "-m", "galley_worker"],
                 env=self._environment,
@@ -68,6 +69,13 @@ class WorkerProcess:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of one event."""
         return [line for line in self.log() if line["event"] == event]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes tasks since its last start."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_before)
+            return b'"worker ready"' in log.read()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""

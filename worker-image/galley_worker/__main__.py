@@ -1,45 +1,13 @@
 """Start a worker: `python -m galley_worker`, told by its environment (see `settings`)."""
 
-import asyncio
-import logging
-import os
 import signal
 import sys
-from typing import Final
-
-from galley.errors import GalleyError
-from galley.logs import log_as_json
-from galley_worker.settings import WorkerSettings, read_queue, read_settings
-from galley_worker.supervisor import Supervisor
-
-CANNOT_START: Final = 3
-
-log = logging.getLogger("galley_worker")
-
-
-async def _run(settings: WorkerSettings) -> None:
-    supervisor = Supervisor(settings, read_queue(settings.queue_manifest))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
-
-
-def main() -> int:
-    """Run a worker until it is told to end; returns the exit code."""
-    code = 0
-    log_as_json("INFO")
-    try:
-        settings = read_settings(os.environ)
-        log_as_json(settings.log_level, worker=settings.worker)
-        asyncio.run(_run(settings))
-    except* GalleyError as errors:
-        for error in errors.exceptions:
-            hint = error.hint if isinstance(error, GalleyError) else ""
-            log.error("worker cannot work", extra={"error": str(error), "hint": hint})  # noqa: TRY400
-        code = CANNOT_START
-    return code
-
 
 if __name__ == "__main__":
+    # A container's first process ignores signals it has no handler for: without this one, a pod that is
+    # ended while it still imports would wait for its whole grace.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    from galley_worker.main import main
+
     sys.exit(main())

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tests.integration.galley_worker.trials import (
     value,
 )  # fmt: skip
 
+Children = Callable[[], list[psutil.Process]]
+
 HANGS = "import threading\nthreading.Event().wait()\n"
 HANGS_IN_C = "sum(range(10**12))\n"
 ONLY_ONCE = """
@@ -43,6 +46,14 @@ if closed.exists():
 """
 
 
+@pytest.fixture
+def new_children() -> Children:
+    """What this process runs now and did not when the test began."""
+    here = psutil.Process()
+    before = set(here.children(recursive=True))
+    return lambda: [child for child in here.children(recursive=True) if child not in before]
+
+
 def written(folder: Path, name: str, text: str, **others: float) -> RunnerSettings:
     (folder / f"{name}.py").write_text(text)
     return RunnerSettings("trials", (name,), (str(folder),), **others)  # type: ignore[arg-type]
@@ -50,25 +61,25 @@ def written(folder: Path, name: str, text: str, **others: float) -> RunnerSettin
 
 @pytest.mark.parametrize(("name", "text"), [("hangs", HANGS), ("hangs_in_c", HANGS_IN_C)])
 async def test_a_module_that_hangs_on_import_fails_in_bounded_time(
-    tmp_path: Path, name: str, text: str
+    tmp_path: Path, name: str, text: str, new_children: Children
 ) -> None:
     with pytest.raises(ModuleImportFailed, match=rf"module '{name}' does not import: it did not finish"):
         async with asyncio.timeout(5), Runners(written(tmp_path, name, text, import_seconds=0.5)):
             pass
-    assert psutil.Process().children(recursive=True) == []
+    assert new_children() == []
 
 
-async def test_a_worker_can_be_stopped_while_a_module_hangs(tmp_path: Path) -> None:
+async def test_a_worker_can_be_stopped_while_a_module_hangs(tmp_path: Path, new_children: Children) -> None:
     entering = asyncio.create_task(Runners(written(tmp_path, "hangs_too", HANGS)).__aenter__())
-    await until(lambda: psutil.Process().children(recursive=True))
+    await until(new_children)
     entering.cancel()
     done, _ = await asyncio.wait({entering}, timeout=5)
     assert entering in done
     assert entering.cancelled()
-    assert psutil.Process().children(recursive=True) == []
+    assert new_children() == []
 
 
-async def test_nothing_is_left_of_what_runners_made(tmp_path: Path) -> None:
+async def test_nothing_is_left_of_what_runners_made(tmp_path: Path, new_children: Children) -> None:
     # Whatever the process itself opens once, such as its entropy source, is open after the first round.
     command = CommandHandler("sleep", ("sleep", "60"))
     counts = []
@@ -82,7 +93,7 @@ async def test_nothing_is_left_of_what_runners_made(tmp_path: Path) -> None:
             await until(lambda: len(list(tmp_path.glob(f"{number}?"))) == 2)  # noqa: B023
             await until(lambda: works[2].started_at)  # noqa: B023
         assert [await ended(work) for work in works] == [CutOff("the worker stops")] * 3
-        assert psutil.Process().children(recursive=True) == []
+        assert new_children() == []
         counts.append(open_descriptors())
     assert counts[0] == counts[1] == counts[2]
 
@@ -129,7 +140,9 @@ async def test_works_that_wait_for_children_that_never_live_are_cut_off_until_so
         assert value(await ended(work, 10)) != child
 
 
-async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more(tmp_path: Path) -> None:
+async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more(
+    tmp_path: Path, new_children: Children
+) -> None:
     async with Runners(settings()) as runners:
         mark = tmp_path / "m"
         work = start(runners, "block", mark=str(mark))
@@ -142,10 +155,12 @@ async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more
         assert value(await run(runners, "add", a=1)) == 2
         assert value(await run(runners, "a_add", a=1)) == 2
         assert fork_server_of(value(await run(runners, "pid"))) != server
-    assert psutil.Process().children(recursive=True) == []
+    assert new_children() == []
 
 
-async def test_several_runners_live_in_one_process_and_leave_alone(tmp_path: Path) -> None:
+async def test_several_runners_live_in_one_process_and_leave_alone(
+    tmp_path: Path, new_children: Children
+) -> None:
     async with AsyncExitStack() as ends:
         first = await ends.enter_async_context(Runners(settings()))
         pid = value(await run(first, "pid"))
@@ -157,7 +172,7 @@ async def test_several_runners_live_in_one_process_and_leave_alone(tmp_path: Pat
             async with Runners(told):
                 pass
         assert value(await run(first, "pid")) == pid
-    assert psutil.Process().children(recursive=True) == []
+    assert new_children() == []
 
 
 def fork_server_of(child: int) -> int:

@@ -49,7 +49,7 @@ async def test_waiting_tasks_stay_for_the_next_worker(
 ) -> None:
     (worker,) = await start(drills)
     handles = await client.submit_many([call("drills", "hold", word=f"{n}", seconds=0.2) for n in range(40)])
-    await eventually(lambda: (tmp_path / "drills.log").exists(), within=20)
+    await eventually((tmp_path / "drills.log").exists, within=20)
 
     assert worker.end() == 0
     await start(drills, ("w2",))

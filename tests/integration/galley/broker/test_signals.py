@@ -138,20 +138,28 @@ async def test_the_oldest_wait_is_of_the_first_task_nobody_was_handed(
 
 
 async def test_a_sweep_costs_one_request_and_one_for_each_lane_of_what_changed(
-    broker: Broker, reader: SignalReader, queue: QueueLayout, nats_server: NatsServer
+    own_nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def cost() -> int:
-        before: int = broker.nats.stats["out_msgs"]
-        await known(reader, queue)
-        after: int = broker.nats.stats["out_msgs"]
-        return after - before
+    monkeypatch.setattr(signals, "LISTING_SECONDS", 0.0)
+    queue = a_queue(namespace=namespace)
+    async with (
+        Broker(own_nats_server.url, name="test") as broker,
+        Broker(own_nats_server.url, name="producer") as producer,
+    ):
+        await ensure(broker, queue)
+        reader = SignalReader(broker)
 
-    assert await cost() == 1 + 2 * len(queue.lanes)
-    assert await cost() == 1
-    async with Broker(nats_server.url, name="producer") as producer:
+        async def cost() -> int:
+            before: int = broker.nats.stats["out_msgs"]
+            await known(reader, queue)
+            after: int = broker.nats.stats["out_msgs"]
+            return after - before
+
+        assert await cost() == 1 + 2 * len(queue.lanes)
+        assert await cost() == 1
         await submit(producer, queue)
-    # The work stream changed, the later one did not; one more to see how long the task has waited.
-    assert await cost() == 1 + len(queue.lanes) + 1
+        # The work stream changed, the later one did not; one more to see how long the task has waited.
+        assert await cost() == 1 + len(queue.lanes) + 1
 
 
 async def test_a_queue_without_streams_is_not_known_rather_than_empty(
