@@ -13,7 +13,11 @@ class Reason(NamedTuple):
 REASONS: Final = {
     "HandlerRaised": Reason(
         "The handler raised an exception; its name, message and traceback are kept. Tried again.",
-        "Mend the handler, or have it raise only for what another attempt may cure.",
+        "Mend the handler; for what no attempt can cure, have it raise `galley.NonRetryable`.",
+    ),
+    "NonRetryable": Reason(
+        "The handler raised `galley.NonRetryable` or a kind of it: no attempt can succeed. Not tried again.",
+        "Mend what the message names, usually the input, and submit it under another id.",
     ),
     "CommandFailed": Reason(
         "The command ended with another exit code than 0; the end of its output is kept. Tried again.",

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from galley.handler import task
+from galley import NonRetryable, task
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
@@ -38,8 +38,8 @@ _WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'“”\u2019«»)\]]*(?=\s|$)")
 
 
-class InputUnusable(ValueError):
-    """A task names something this folder cannot work on; trying again will not help."""
+class InputUnusable(NonRetryable):
+    """A task names something this folder cannot work on; trying again would not help."""
 
 
 @dataclass(frozen=True)

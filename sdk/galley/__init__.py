@@ -22,7 +22,7 @@ from galley.errors import (
     TaskNotFound,
 )
 from galley.handle import Handle
-from galley.handler import Call, Handler, call, task
+from galley.handler import Call, Handler, NonRetryable, call, task
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
@@ -42,6 +42,7 @@ __all__ = [
     "Invalid",
     "Lane",
     "LaneNotEnabled",
+    "NonRetryable",
     "Phase",
     "QueueFull",
     "QueueNotFound",

@@ -40,6 +40,13 @@ class HandlerExists(Invalid):
         return f"handler {name!r} of queue {queue!r} is both {first} and {second}"
 
 
+class NonRetryable(Exception):
+    """Raised by a handler, itself or a kind of it: no further attempt can end differently.
+
+    The task is a dead letter at once, with this exception's name, message and traceback.
+    """
+
+
 class Call(Struct, Generic[R_co], frozen=True):
     """A handler with its input: what `Client.submit` takes. `R_co` is what the result will be."""
 

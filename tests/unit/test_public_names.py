@@ -4,8 +4,8 @@ import galley
 
 PUBLIC = {
     "BrokerError", "BrokerRefused", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "Client",
-    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "Phase",
-    "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
+    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable",
+    "Phase", "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
     "SubmissionInvalid", "TaskCancelled",
     "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When", "call", "connect", "task",
 }  # fmt: skip

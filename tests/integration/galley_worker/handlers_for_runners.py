@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from galley.handler import task
+from galley.handler import NonRetryable, task
 
 QUEUE = "trials"
 _count = 0
@@ -76,7 +76,13 @@ def fail(kind: str) -> Any:
         raise ValueError("half a pair: \ud83d")
     if kind == "long":
         raise ValueError("x" * 100_000)
+    if kind == "never":
+        raise Unreadable("a poem")
     raise ValueError("no such picture")
+
+
+class Unreadable(NonRetryable):
+    """No attempt can read it."""
 
 
 class Deep(BaseException):
@@ -201,6 +207,11 @@ def maybe_slow(seconds: float = 0.0) -> float:
 async def a_add(a: int, b: int = 1) -> int:
     await asyncio.sleep(0)
     return a + b
+
+
+@task(queue=QUEUE)
+async def a_fail(kind: str) -> Any:
+    return fail.function(kind)
 
 
 @task(queue=QUEUE)

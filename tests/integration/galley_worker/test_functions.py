@@ -51,6 +51,14 @@ async def test_an_exception_comes_back_with_its_name_and_the_users_part_of_the_t
     assert "runners/child" not in ending.failure.traceback
 
 
+@pytest.mark.parametrize("handler", ["fail", "a_fail"])
+async def test_a_handler_can_say_that_no_attempt_will_do(runners: Runners, handler: str) -> None:
+    ending = await run(runners, handler, kind="never")
+    assert failure(ending) == ("NonRetryable", "Unreadable: a poem", False)
+    assert isinstance(ending, Raised)
+    assert "raise Unreadable" in ending.failure.traceback
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

@@ -75,6 +75,19 @@ async def test_a_task_that_always_fails_is_a_dead_letter_with_its_history(
     assert b"the disk is green" in await eventually(letter, within=10)
 
 
+async def test_a_handler_that_says_never_is_tried_once(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    await start(drills)
+    handle = await client.submit(call("drills", "fail_for_good", message="it is a poem"))
+
+    with pytest.raises(TaskFailed, match="NonRetryable: it is a poem") as failed:
+        await handle.result(within=20)
+
+    assert failed.value.why == "NonRetryable"
+    assert [past.reason for past in (await handle.status()).history.attempts] == ["NonRetryable"]
+
+
 @pytest.mark.parametrize(
     ("handler", "arguments", "why", "message"),
     [

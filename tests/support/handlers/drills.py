@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from galley import task
+from galley import NonRetryable, task
 
 
 def _note(word: str) -> None:
@@ -46,6 +46,12 @@ def hold(word: str, seconds: float) -> str:
 def fail(message: str = "no luck") -> None:
     """Raise."""
     raise ValueError(message)
+
+
+@task(queue="drills")
+def fail_for_good(message: str) -> None:
+    """Raise what no other attempt would cure."""
+    raise NonRetryable(message)
 
 
 @task(queue="drills")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galley.handler import NonRetryable
 from galley.history import MESSAGE_LIMIT
 from galley.record import RESULT_LIMIT
 from galley_worker.runners.frames import Done, Failed
@@ -63,6 +64,8 @@ def failed(
     problem = _misfit(function, named, error)
     if problem:
         return Failed(order, seconds, "InputInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
+    if isinstance(error, NonRetryable):
+        return Failed(order, seconds, "NonRetryable", _text(error), _traceback(error), retryable=False)
     return Failed(order, seconds, "HandlerRaised", _text(error), _traceback(error), retryable=True)
 
 
