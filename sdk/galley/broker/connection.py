@@ -40,6 +40,8 @@ class Broker:
         self.server = server
         self.nats = Nats()
         self.pipeline = PublishPipeline(self.nats, REQUEST_SECONDS)
+        self.connection = 1
+        """Number of the present connection; what was learned on an earlier one may no longer be true."""
         self._name = name
         self._connect_seconds = connect_seconds
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
@@ -103,11 +105,16 @@ class Broker:
             return False
         return True
 
-    async def subscribe(
-        self, subject: str, react: Callable[[Msg], Awaitable[None]], *, most: int = 0
-    ) -> Subscription:
-        """Call `react` with each message on `subject`; at most `most` of them if that is not 0."""
-        return await self.nats.subscribe(subject, cb=react, max_msgs=most)
+    async def subscribe(self, subject: str, react: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `react` with each message on `subject`.
+
+        Raises:
+            BrokerUnreachable: if the connection is closed.
+        """
+        try:
+            return await self.nats.subscribe(subject, cb=react)
+        except NatsError as error:
+            raise BrokerUnreachable(self.server, f"{subject}: {error}") from error
 
     async def request(self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS) -> Msg | None:
         """Return the first answer, or None if nobody listens there.
@@ -197,6 +204,7 @@ class Broker:
         log.warning("broker connection error", extra={"error": self._last_error})
 
     async def _on_disconnect(self) -> None:
+        self.connection += 1
         self.pipeline.abandon()
 
     async def _on_reconnect(self) -> None:

@@ -101,6 +101,7 @@ class Pulls:
         self._listener = listener
         self._work = topology.work_stream(layout.namespace, layout.queue)
         self._old_until: int | None = None
+        self._oriented_on = 0
         self.sources = {
             lane: (
                 Source(topology.later_stream(layout.namespace, layout.queue), lane),
@@ -141,7 +142,7 @@ class Pulls:
         if subscription is not None and self._broker.connected:
             # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
             await subscription.drain()  # type: ignore[no-untyped-call]
-        self._forget_all()
+        self._forget_pulls()
 
     async def orient(self) -> None:
         """Learn which tasks were there before this connection; needed once before each connection's pulls.
@@ -149,10 +150,14 @@ class Pulls:
         Raises:
             BrokerError: the broker does not answer yet, or the queue has no streams.
         """
-        if self._old_until is None:
+        connection = self._broker.connection
+        # Not "since this pulling began": a worker that paused on the same connection has missed nothing.
+        if self._oriented_on != connection:
+            self._old_until = None
             action = f"look at stream {self._work}"
             info = await self._broker.api(action, f"STREAM.INFO.{self._work}")
             self._old_until = int(info["state"]["last_seq"])
+            self._oriented_on = connection
 
     def is_open(self, source: Source) -> bool:
         """Whether a pull waits at that source, so that it is known to be empty."""
@@ -212,6 +217,7 @@ class Pulls:
         if pull is not None:
             pull.left -= 1
             if pull.left == 0:
+                self.heard_at = asyncio.get_running_loop().time()
                 self._close(source)
         self._listener.delivered(
             Delivery(
@@ -260,12 +266,14 @@ class Pulls:
         pull.end()
 
     async def _on_reconnect(self) -> None:
-        self._forget_all()
+        self._old_until = None
+        self._oriented_on = 0
+        self.heard_at = asyncio.get_running_loop().time()
+        self._forget_pulls()
         self._listener.reconnected()
 
-    def _forget_all(self) -> None:
-        """Forget all pulls: the connection they were asked on is gone."""
-        self._old_until = None
+    def _forget_pulls(self) -> None:
+        """Forget all pulls: nobody answers them any more."""
         for source in list(self._open):
             self._close(source)
         self._listener.changed()
