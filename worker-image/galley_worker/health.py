@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,41 @@ _LONGEST_LINE: Final = 4096
 
 Answer = tuple[bool, str]
 """Whether all is well, and the words for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a worker knows of itself at the moment it is asked."""
+
+    connected: bool
+    """Whether it can speak to the broker."""
+    open: bool
+    """Whether it means to take tasks: it has begun to, and neither drains nor stops."""
+    free: int
+    """Attempts that could begin now."""
+    silent_seconds: float
+    """Time since a consumer last answered a pull."""
+
+
+def liveness(worker: Condition, live_seconds: float) -> Answer:
+    """Return whether a worker takes tasks: not "the process is up", but "a consumer answered lately"."""
+    if not worker.connected:
+        return True, "no broker at the moment; a restart would not bring it back"
+    if not worker.open or worker.free <= 0:
+        return True, "takes no tasks just now, on purpose"
+    return (
+        worker.silent_seconds <= live_seconds,
+        f"a consumer answered {worker.silent_seconds:.0f} s ago; {live_seconds:.0f} are allowed",
+    )
+
+
+def readiness(worker: Condition) -> Answer:
+    """Return whether a worker is one to count on for the tasks to come."""
+    if not worker.connected:
+        return False, "no connection to the broker"
+    if not worker.open:
+        return False, "takes no tasks"
+    return True, "takes tasks"
 
 
 class HealthPages:

@@ -7,9 +7,8 @@ A worker that could not renew in time fences itself: it stops the attempt before
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from galley.broker.connection import Broker
 from galley.broker.pull import RENEW
 
 log = logging.getLogger(__name__)
@@ -23,6 +22,20 @@ FENCE_MARGIN_SECONDS: Final = 5.0
 
 _READ_OUT_SECONDS: Final = 0.05
 """After a round trip: for what has been read to reach those it is for."""
+
+
+class Line(Protocol):
+    """What renewals travel on: a connection to the broker."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker can be spoken to at this moment."""
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        """Send without asking for an answer."""
+
+    async def reached(self, within: float) -> bool:
+        """Return whether all that was sent so far has reached the broker, waiting `within` seconds."""
 
 
 class Lease:
@@ -39,8 +52,8 @@ class Lease:
 class LeaseKeeper:
     """Renews the leases of a worker."""
 
-    def __init__(self, broker: Broker, clock: Callable[[], float], lease_seconds: float) -> None:
-        self._broker = broker
+    def __init__(self, line: Line, clock: Callable[[], float], lease_seconds: float) -> None:
+        self._line = line
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._fence_seconds = max(lease_seconds / 2, lease_seconds - FENCE_MARGIN_SECONDS)
@@ -89,11 +102,11 @@ class LeaseKeeper:
         due = [
             lease for lease in self._leases if began - lease.renewed_at >= self._lease_seconds / RENEWALS / 2
         ]
-        if not due or not self._broker.connected:
+        if not due or not self._line.connected:
             return
         for lease in due:
-            await self._broker.publish(lease.reply, RENEW)
-        if await self._broker.reached(within=self._lease_seconds / RENEWALS / 2):
+            await self._line.publish(lease.reply, RENEW)
+        if await self._line.reached(within=self._lease_seconds / RENEWALS / 2):
             for lease in due:
                 lease.renewed_at = began
         else:
@@ -110,7 +123,7 @@ class LeaseKeeper:
             log.warning("worker was asleep", extra={"seconds": round(now - self._looked_at, 1)})
             self._asleep_since = self._looked_at
         self._looked_at = now
-        if self._asleep_since is not None and await self._broker.reached(within=self._lease_seconds):
+        if self._asleep_since is not None and await self._line.reached(within=self._lease_seconds):
             await asyncio.sleep(_READ_OUT_SECONDS)
             self._asleep_since = None
             self._looked_at = self._clock()

@@ -106,9 +106,12 @@ class Puller:
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield each task for which there is a slot, highest lane first, until stopped."""
         while not self._stopped:
+            self._ready.clear()
             while self._held and self._slots.free > 0 and not self._stopped:
                 yield self._next()
-            self._ready.clear()
+            # Here, where it is certain that a task waits: slots go away, too, when handlers turn out slow.
+            if self._held and self._hold is None:
+                self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)
             await self._ready.wait()
 
     def _next(self) -> Delivery:
@@ -186,13 +189,13 @@ class Puller:
         # Counted when it comes, not when it begins, so that the next plan does not ask for it again.
         self._credits.started(delivery.source.lane, self._waiting)
         self._ready.set()
-        if self._slots.free < self._held and self._hold is None:
-            self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)
 
     def _end_hold(self) -> None:
         self._hold = None
-        self._overdue = self._held > 0
-        self._wake.set()
+        if self._held:
+            self._overdue = True
+            self._wake.set()
+            self._ready.set()
 
     async def _give_back(self) -> None:
         """Let other workers have what arrived here without a slot."""

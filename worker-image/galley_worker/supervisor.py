@@ -28,7 +28,7 @@ from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
-from galley_worker.health import HealthPages
+from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
@@ -217,32 +217,25 @@ class Supervisor:
             )
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    def _live(self) -> tuple[bool, str]:
-        """Whether this worker takes tasks: not "the process is up", but "a consumer answered lately"."""
-        if self._broker is None or not self._broker.connected:
-            return True, "no broker at the moment; a restart would not bring it back"
-        if self._puller is None or self.free <= 0 or self._drained_until:
-            return True, "takes no tasks just now, on purpose"
-        silent = asyncio.get_running_loop().time() - self._puller.heard_at
-        within = silent <= self._settings.live_seconds
-        return (
-            within,
-            f"a consumer answered {silent:.0f} s ago; {self._settings.live_seconds:.0f} are allowed",
+    def _condition(self) -> Condition:
+        puller = self._puller
+        return Condition(
+            connected=self._broker is not None and self._broker.connected,
+            open=puller is not None and not self._stopping.is_set() and not self._drained_until,
+            free=self.free,
+            silent_seconds=asyncio.get_running_loop().time() - puller.heard_at if puller is not None else 0.0,
         )
-
-    def _ready(self) -> tuple[bool, str]:
-        if self._broker is None or not self._broker.connected:
-            return False, "no connection to the broker"
-        if self._puller is None or self._stopping.is_set() or self._drained_until:
-            return False, "takes no tasks"
-        return True, "takes tasks"
 
     @asynccontextmanager
     async def _health(self, measures: Measures) -> AsyncIterator[None]:
         if not self._settings.health_port:
             yield
             return
-        pages = HealthPages(self._live, self._ready, measures.text)
+        pages = HealthPages(
+            lambda: liveness(self._condition(), self._settings.live_seconds),
+            lambda: readiness(self._condition()),
+            measures.text,
+        )
         async with pages.served(self._settings.health_host, self._settings.health_port) as port:
             log.info("health pages served", extra={"port": port})
             yield
