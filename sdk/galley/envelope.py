@@ -12,6 +12,7 @@ from msgspec import Meta, Raw, Struct
 
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History
+from galley.json_value import NotFinite, encode_value
 from galley.retry import RetryPolicy
 
 VERSION: Final = 1
@@ -117,10 +118,13 @@ def encode_input(handler: str, value: object) -> Raw:
     """Return `value` as the JSON a task carries.
 
     Raises:
-        InputInvalid: if it cannot be said in JSON, or takes more than `INPUT_LIMIT` bytes.
+        InputInvalid: if it cannot be said in JSON, NaN and infinity included, or takes more than `INPUT_LIMIT`
+            bytes.
     """
     try:
-        raw = _encode(value)
+        raw = encode_value(value)
+    except NotFinite as error:
+        raise InputInvalid(handler, str(error), "pass null or a text in its place") from None
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InputInvalid(handler, str(error), "pass numbers, text, lists and objects only") from None
     if len(raw) > INPUT_LIMIT:

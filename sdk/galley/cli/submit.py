@@ -71,9 +71,11 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
     """
     if options.input is None:
         return NO_INPUT
-    text = terminal.stdin.read() if options.input == "-" else options.input
     try:
+        text = terminal.stdin.read() if options.input == "-" else options.input
         value = json.loads(text)
+    except RecursionError:
+        raise InputInvalid(options.handler, "nested too deeply", "make it flatter") from None
     except ValueError as error:
         raise InputInvalid(
             options.handler, f"not JSON: {error}", """quote it for the shell, such as '{"path": "a.png"}'"""

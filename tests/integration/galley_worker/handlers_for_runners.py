@@ -1,6 +1,7 @@
 """Handlers that behave, and handlers that do not."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -96,7 +97,7 @@ class Hostile(Exception):
 
 @task(queue=QUEUE)
 def give(what: str) -> Any:
-    return {"object": object(), "large": "x" * 600_000, "null": None}[what]
+    return {"object": object(), "large": "x" * 600_000, "null": None, "nan": {"a": [math.nan]}}[what]
 
 
 @task(queue=QUEUE)

@@ -83,7 +83,9 @@ async def test_message_and_traceback_are_bounded(runners: Runners) -> None:
     assert len(ending.failure.traceback.encode()) <= 8192
 
 
-@pytest.mark.parametrize(("what", "reason"), [("object", "ResultInvalid"), ("large", "ResultTooLarge")])
+@pytest.mark.parametrize(
+    ("what", "reason"), [("object", "ResultInvalid"), ("nan", "ResultInvalid"), ("large", "ResultTooLarge")]
+)
 async def test_a_result_that_cannot_be_stored_is_never_tried_again(
     runners: Runners, what: str, reason: str
 ) -> None:

@@ -1,8 +1,11 @@
 """The wire format of a task: its bytes are pinned, and bytes that are not ours are refused."""
 
+import math
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,6 +162,36 @@ def test_an_input_of_just_the_limit_fits_and_one_byte_more_does_not() -> None:
 def test_an_input_json_cannot_say_is_refused(value: Any) -> None:
     with pytest.raises(InputInvalid, match="input of handler 'resize'"):
         envelope.encode_input("resize", value)
+
+
+@dataclass
+class Point:
+    x: float
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"size": math.nan}, "size is NaN, which JSON cannot say"),
+        ({"size": -math.inf}, "size is infinite, which JSON cannot say"),
+        ({"a": None, "points": [{"x": 1.0}, {"x": math.inf}]}, "points[1].x is infinite"),
+        ({"at": Point(math.nan)}, "at.x is NaN"),
+        ({"raw": Raw(b"null"), "sizes": (0.5, math.nan)}, "sizes[1] is NaN"),
+        (math.nan, "it is NaN"),
+    ],
+)
+def test_a_number_that_json_would_lose_is_refused_by_its_place(value: Any, problem: str) -> None:
+    with pytest.raises(InputInvalid) as refused:
+        envelope.encode_input("resize", value)
+    assert str(refused.value).startswith(f"input of handler 'resize': {problem}")
+    assert refused.value.hint == "pass null or a text in its place"
+
+
+@pytest.mark.parametrize(
+    "value", [None, {"a": None, "text": "null, nan"}, [0.0, None, -1e308], {"r": Raw(b"null")}]
+)
+def test_a_null_that_was_meant_travels(value: Any) -> None:
+    assert envelope.encode_input("resize", value) == Raw(msgspec.json.encode(value))
 
 
 def test_an_input_that_contains_itself_is_refused() -> None:

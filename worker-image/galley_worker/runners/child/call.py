@@ -10,6 +10,7 @@ import msgspec
 
 from galley.handler import NonRetryable
 from galley.history import MESSAGE_LIMIT
+from galley.json_value import encode_value
 from galley.record import RESULT_LIMIT
 from galley_worker.runners.frames import Done, Failed
 
@@ -17,7 +18,6 @@ TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
 
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 _OURS: Final = os.path.dirname(__file__)  # noqa: PTH120 - runs in every child before its first task
 
 
@@ -43,7 +43,7 @@ def arguments(data: bytes) -> dict[str, Any]:
 def done(order: int, seconds: float, value: object) -> Done | Failed:
     """Return the answer for a handler that returned `value`."""
     try:
-        result = _encode(value)
+        result = encode_value(value)
     except BaseException as error:  # anything may hide in a value
         problem = f"the result cannot be said in JSON: {_text(error)}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
