@@ -1,0 +1,1 @@
+"""Tests on a real cluster: one file a promise or a disturbance."""
