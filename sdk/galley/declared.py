@@ -36,7 +36,7 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     address = address_of(task)
     # A finished task has left its stream, so only its record can tell. Should it end between this look and
     # the publishing, the worker that is given the copy finds the record and drops it.
-    if await Records(broker).read(address) is not None:
+    if await Records(broker).look_up(address) is not None:
         return Submitted(address, created=False)
     receipt = await Publisher(broker).publish(address, envelope_of(task, datetime.now(UTC)), chosen_id=True)
     return Submitted(address, created=not receipt.duplicate)

@@ -118,8 +118,8 @@ def encode_input(handler: str, value: object) -> Raw:
     """Return `value` as the JSON a task carries.
 
     Raises:
-        InputInvalid: if it cannot be said in JSON, NaN and infinity included, or takes more than `INPUT_LIMIT`
-            bytes.
+        InputInvalid: if it cannot be said in JSON, NaN and infinity included, or has more bytes than
+            `INPUT_LIMIT`.
     """
     try:
         raw = encode_value(value)

@@ -47,6 +47,7 @@ class Handle(Generic[R]):
             TaskFailed: it will not be tried again.
             TaskCancelled: somebody cancelled it.
             ResultTimeout: it had not ended in time; it goes on.
+            QueueNotFound: the namespace never had a queue.
             BrokerUnreachable: the broker does not answer.
         """
         try:
@@ -69,6 +70,7 @@ class Handle(Generic[R]):
 
         Raises:
             TaskNotFound: it neither waits nor has a record.
+            QueueNotFound: there is no such queue either.
             BrokerUnreachable: the broker does not answer.
         """
         return await inspect.status(self._broker, self.address)
@@ -77,7 +79,7 @@ class Handle(Generic[R]):
         """Cancel the task, in whatever state it is; says what that came to.
 
         Raises:
-            TaskNotFound: it neither waits nor has a record.
+            TaskNotFound, QueueNotFound: it neither waits nor has a record.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
         if self._envelope is None:

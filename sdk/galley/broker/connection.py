@@ -99,11 +99,13 @@ class Broker:
 
     async def reached(self, within: float) -> bool:
         """Return whether all that was sent so far has reached the server, waiting `within` seconds."""
+        connection = self.connection
         try:
             await self.nats.flush(max(1, round(within)))
         except (NatsError, OSError, TimeoutError):
             return False
-        return True
+        # While a connection is lost, the library says at once that all is well.
+        return self.connected and self.connection == connection
 
     async def subscribe(self, subject: str, react: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Call `react` with each message on `subject`.

@@ -13,7 +13,7 @@ from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.records import Records
-from galley.errors import EnvelopeInvalid, TaskNotFound
+from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
 from galley.record import State
 from galley.task_status import Phase, TaskStatus, of_record
@@ -77,9 +77,10 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
 
     Raises:
         TaskNotFound: if it neither waits nor has a record.
+        QueueNotFound: if there is no such queue either.
         BrokerUnreachable: if the broker does not answer.
     """
-    stored = await Records(broker).read(address)
+    stored = await Records(broker).look_up(address)
     if stored is not None and (stored.record.state is not State.RUN or stored.record.handed_back):
         return of_record(address, stored.record)
     asked = Request(task=f"{address.kind}.{address.id}")
@@ -89,6 +90,8 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
         # It may have ended between the two looks, which its record would tell by now.
         stored = await Records(broker).read(address)
         if stored is None:
+            if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
+                raise QueueNotFound(address.namespace, address.queue)
             raise TaskNotFound(address.queue, address.id)
         return of_record(address, stored.record)
     if running is not None:

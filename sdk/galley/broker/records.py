@@ -1,5 +1,6 @@
 """Reading and writing records, the compare-and-set truth about each task."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -9,11 +10,14 @@ from galley import record as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.pipeline import Ack
-from galley.errors import BrokerRefused, BrokerUnreachable
+from galley.broker.ensure import stream_info
+from galley.broker.pipeline import NO_RESPONDERS, Ack
+from galley.errors import BrokerRefused, BrokerUnreachable, QueueNotFound
 from galley.record import Record, Stored
 
 _LISTED_AT_ONCE: Final = 256
+_TRIES: Final = 10
+_PAUSE_SECONDS: Final = 0.5
 
 
 class Records:
@@ -32,15 +36,15 @@ class Records:
 
         Raises:
             BrokerUnreachable: if no answer came, or only older ones.
-            BrokerRefused: if the namespace has no records stream.
+            BrokerRefused: if the namespace has no records stream, or it has no leader just now.
         """
         stream = topology.records_stream(address.namespace)
         subject = f"$JS.API.DIRECT.GET.{stream}.{topology.record_subject(address)}"
         stored: Stored | None = None
-        for _ in range(10):
+        for _ in range(_TRIES):
             answer = await self._broker.request(subject, b"")
             if answer is None:
-                raise BrokerRefused(f"read from {stream}", 503, "there is no such stream")
+                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "nobody answers for it")
             headers = answer.headers or {}
             if headers.get("Status") == "404":
                 # The fence may have aged out between the refusal and this look: that is an answer too.
@@ -51,6 +55,26 @@ class Records:
             if stored.sequence >= at_least:
                 return stored
         raise BrokerUnreachable(self._broker.server, f"only stale records of {address} to be had")
+
+    async def look_up(self, address: TaskAddress) -> Stored | None:
+        """Return the record of a task that somebody named, who may be wrong about the queue, too.
+
+        Raises:
+            QueueNotFound: if the namespace never had a queue.
+            BrokerUnreachable: if no answer came.
+        """
+        stream = topology.records_stream(address.namespace)
+        for _ in range(_TRIES):
+            try:
+                return await self.read(address)
+            except BrokerRefused as refusal:
+                if refusal.code != NO_RESPONDERS:
+                    raise
+            # Nobody answers for a stream that is not there, nor for one that has no leader just now.
+            if await stream_info(self._broker, stream) is None:
+                raise QueueNotFound(address.namespace, address.queue)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        raise BrokerUnreachable(self._broker.server, f"stream {stream} is there but does not answer")
 
     async def write(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None

@@ -21,6 +21,7 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
     """Return the final record of a task as soon as there is one; waits without limit.
 
     Raises:
+        QueueNotFound: if the namespace never had a queue.
         BrokerUnreachable: if the broker is connected and yet does not answer.
     """
     records = Records(broker)
@@ -28,7 +29,7 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
         while True:
             # Cleared before the look, so that news during the look are not missed.
             changed.clear()
-            stored = await records.read(address) if broker.connected else None
+            stored = await records.look_up(address) if broker.connected else None
             if stored is not None and stored.record.done:
                 return stored
             try:

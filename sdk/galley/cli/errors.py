@@ -5,6 +5,7 @@ GalleyError
     ├── Misuse
     ├── NoServer
     ├── QueueNotServed
+    ├── NoQueues
     ├── NoSuchTask
     └── CommandBroken
 """
@@ -50,6 +51,19 @@ class QueueNotServed(CliError):
         self.source, self.queue = source, queue
         self.hint = f"run it: galley dev {source}"
         return f"{source} declares queue {queue!r}, which does not exist; `galley apply` submits tasks only"
+
+
+class NoQueues(CliError):
+    """There is no queue yet that could know the task."""
+
+    reason = "NoQueues"
+
+    def describe(self, namespace: str) -> str:
+        self.namespace = namespace
+        self.hint = (
+            "`galley dev FILE...` makes the queues of its manifests; or name another namespace: -n NAME"
+        )
+        return f"there are no queues in namespace {namespace!r}"
 
 
 class NoSuchTask(CliError):

@@ -1,6 +1,7 @@
 """`galley get`: lists of queues and tasks."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -80,7 +81,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
                 raise Misuse("queues have no phase", "galley get tasks --phase ...")
             QUEUES.write(views, options.output, terminal)
         else:
-            TASKS.write(await _tasks(client, views, options.phase), options.output, terminal)
+            listing = TASKS if views else replace(TASKS, empty=QUEUES.empty)
+            listing.write(await _tasks(client, views, options.phase), options.output, terminal)
     return ExitCode.DONE
 
 

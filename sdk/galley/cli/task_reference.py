@@ -3,7 +3,7 @@
 import asyncio
 
 from galley.broker import inspect
-from galley.cli.errors import Misuse, NoSuchTask
+from galley.cli.errors import Misuse, NoQueues, NoSuchTask
 from galley.client import Client
 from galley.errors import QueueNotFound, TaskNotFound
 from galley.task_status import TaskStatus
@@ -14,7 +14,7 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
 
     Raises:
         Misuse: if the id stands in several queues.
-        TaskNotFound, NoSuchTask, QueueNotFound: if there is none.
+        TaskNotFound, NoSuchTask, QueueNotFound, NoQueues: if there is none.
         SubmissionInvalid: if no task can have that id.
     """
     queue, slash, task_id = reference.rpartition("/")
@@ -23,6 +23,8 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
         if queue not in there:
             raise QueueNotFound(client.namespace, queue)
         there = [queue]
+    if not there:
+        raise NoQueues(client.namespace)
     found = [each for each in await asyncio.gather(*(_look(client, name, task_id) for name in there)) if each]
     if not found:
         raise TaskNotFound(queue, task_id) if slash else NoSuchTask(client.namespace, task_id)

@@ -116,6 +116,30 @@ async def test_what_a_queue_refuses_is_code_3(line: str, problem: str, client: C
     assert len(err.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (
+            "galley show some-task",
+            1,
+            "error: there are no queues in namespace 'empty'\nhint: `galley dev FILE...` ",
+        ),
+        ("galley cancel some-task", 1, "error: there are no queues in namespace 'empty'\nhint: "),
+        ("galley show images/some-task", 3, "error: there is no queue 'images' in namespace 'empty'\nhint: "),
+        ("galley submit images noop", 3, "error: there is no queue 'images' in namespace 'empty'\nhint: "),
+        ("galley apply -f examples/folder/tasks.yaml", 3, "error: there is no queue 'images' in namespace"),
+        ("galley get tasks -o name", 0, ""),
+    ],
+)
+async def test_where_there_is_no_queue_yet_each_command_says_so(
+    line: str, code: int, said: str, client: Client
+) -> None:
+    seen = await shell(f"{line} -n empty", client)
+    assert (seen[0], seen[1]) == (code, "")
+    assert seen[2].startswith(said)
+    assert len(seen[2].splitlines()) == (2 if code else 0)
+
+
 async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
     client: Client, tmp_path: Path
 ) -> None:

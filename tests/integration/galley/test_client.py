@@ -152,6 +152,24 @@ async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: 
         await handle.status()
 
 
+async def test_a_task_of_a_queue_that_does_not_exist_is_not_found_for_that_reason(client: Client) -> None:
+    with pytest.raises(QueueNotFound, match="there is no queue 'nowhere'"):
+        await client.handle("nowhere", "never-seen").status()
+
+
+async def test_where_there_never_was_a_queue_that_is_what_is_missing(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with connect(nats_server.url, namespace) as client:
+        handle = client.handle("images", "never-seen")
+        for ask in (handle.status, handle.result, handle.cancel):
+            with pytest.raises(
+                QueueNotFound, match=f"no queue 'images' in namespace '{namespace}'"
+            ) as missing:
+                await ask()
+            assert missing.value.hint.startswith("apply its TaskQueue first")
+
+
 async def test_all_tasks_of_a_queue_are_listed(client: Client, namespace: str) -> None:
     later = When(not_before=datetime.now(UTC) + timedelta(hours=1))
     waiting = await client.submit(call("images", "resize"))

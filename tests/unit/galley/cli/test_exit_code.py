@@ -1,6 +1,6 @@
 import pytest
 
-from galley.cli.errors import Misuse, NoServer, NoSuchTask, QueueNotServed
+from galley.cli.errors import Misuse, NoQueues, NoServer, NoSuchTask, QueueNotServed
 from galley.cli.exit_code import exit_code_of
 from galley.errors import (
     BrokerRefused,
@@ -23,6 +23,7 @@ from galley.errors import (
         (TaskFailed("id", "AttemptsExhausted", "it broke"), 1),
         (TaskCancelled("id"), 1),
         (NoSuchTask("default", "id"), 1),
+        (NoQueues("default"), 1),
         (BrokerRefused("create", 1, "no"), 1),
         (Misuse("problem", "hint"), 2),
         (InputInvalid("handler", "problem", "hint"), 2),
