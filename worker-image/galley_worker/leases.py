@@ -14,7 +14,7 @@ from galley.broker.pull import RENEW
 log = logging.getLogger(__name__)
 
 RENEWALS: Final = 3
-"""Renewals a lease: two may get lost."""
+"""Renewals a lease; one that fails is tried again at once."""
 
 FENCE_MARGIN_SECONDS: Final = 5.0
 """How long before the lease ends a worker that could not renew gives up: time to kill a handler."""
@@ -57,8 +57,11 @@ class LeaseKeeper:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._fence_seconds = max(lease_seconds / 2, lease_seconds - FENCE_MARGIN_SECONDS)
+        self._pause = lease_seconds / RENEWALS
+        self._step = min(1.0, self._pause / 4)
         self._leases: set[Lease] = set()
         self._looked_at = clock()
+        self._sleeps = 0
         self._asleep_since: float | None = None
 
     def hold(self, reply: str, lost: Callable[[], None]) -> Lease | None:
@@ -72,7 +75,7 @@ class LeaseKeeper:
             None if this process was asleep for so long that the lease may have ended before it could read
             the delivery.
         """
-        now = self._clock()
+        now = self._notice_sleep()
         since = now if self._asleep_since is None else self._asleep_since
         if now - since > self._fence_seconds:
             return None
@@ -86,47 +89,70 @@ class LeaseKeeper:
 
     async def run(self) -> None:
         """Renew and fence until cancelled."""
-        pause = self._lease_seconds / RENEWALS
-        next_renewal = self._clock() + pause
-        step = min(1.0, pause / 4)
-        while True:
-            await asyncio.sleep(step)
-            self._fence()
-            await self._notice_sleep(3 * step)
-            if self._clock() >= next_renewal:
-                next_renewal = self._clock() + pause
-                await self._renew()
+        self._looked_at = self._clock()
+        # Apart, since a renewal may wait long for its answer, and just then the fence has to fall in time.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._watch(), name="lease fence")
+            both.create_task(self._keep_renewing(), name="lease renewals")
 
-    async def _renew(self) -> None:
-        began = self._clock()
-        due = [
-            lease for lease in self._leases if began - lease.renewed_at >= self._lease_seconds / RENEWALS / 2
-        ]
-        if not due or not self._line.connected:
-            return
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._step)
+            self._notice_sleep()
+            self._fence()
+
+    async def _keep_renewing(self) -> None:
+        next_renewal = self._clock() + self._pause
+        while True:
+            await asyncio.sleep(self._step)
+            self._notice_sleep()
+            if self._asleep_since is not None:
+                await self._catch_up()
+            began = self._clock()
+            # One that failed is tried again at the next step: the fence does not wait for a whole pause.
+            if began >= next_renewal and await self._renew(began):
+                next_renewal = began + self._pause
+
+    async def _renew(self, began: float) -> bool:
+        self._fence()
+        due = [lease for lease in self._leases if began - lease.renewed_at >= self._pause / 2]
+        if not due:
+            return True
+        if not self._line.connected:
+            return False
         for lease in due:
             await self._line.publish(lease.reply, RENEW)
-        if await self._line.reached(within=self._lease_seconds / RENEWALS / 2):
-            for lease in due:
-                lease.renewed_at = began
-        else:
+        if not await self._line.reached(within=self._pause / 2):
             log.warning("leases not renewed", extra={"leases": len(due)})
+            return False
+        for lease in due:
+            lease.renewed_at = began
+        return True
 
-    async def _notice_sleep(self, normal: float) -> None:
-        """Find out whether this process was stopped for a while.
+    def _notice_sleep(self) -> float:
+        """Find out whether this process was stopped for a while; returns the present time.
 
         What it reads then was delivered at any time since it was last awake, until a round trip has
         shown that all of that has been read.
         """
         now = self._clock()
-        if now - self._looked_at > normal and self._asleep_since is None:
+        if now - self._looked_at > 3 * self._step:
             log.warning("worker was asleep", extra={"seconds": round(now - self._looked_at, 1)})
-            self._asleep_since = self._looked_at
+            self._sleeps += 1
+            if self._asleep_since is None:
+                self._asleep_since = self._looked_at
         self._looked_at = now
-        if self._asleep_since is not None and await self._line.reached(within=self._lease_seconds):
+        return now
+
+    async def _catch_up(self) -> None:
+        """Read all that came while this process was asleep."""
+        sleeps = self._sleeps
+        # What a connection that is lost did not bring, it never will.
+        if not self._line.connected or await self._line.reached(within=self._pause / 2):
             await asyncio.sleep(_READ_OUT_SECONDS)
-            self._asleep_since = None
-            self._looked_at = self._clock()
+            self._notice_sleep()
+            if sleeps == self._sleeps:
+                self._asleep_since = None
 
     def _fence(self) -> None:
         now = self._clock()

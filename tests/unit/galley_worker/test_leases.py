@@ -1,0 +1,309 @@
+"""Leases in virtual time, over a line whose far end keeps the broker's account of each lease."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galley.broker.pull import RENEW
+from galley_worker.leases import FENCE_MARGIN_SECONDS, Lease, LeaseKeeper
+from tests.support.virtual_time import in_virtual_time, virtual_loop
+
+LEASE: Final = 30.0
+LOOK: Final = 1.0
+"""How exactly a moment in the life of a lease is kept."""
+
+
+class FarEnd:
+    """A line to a broker: what is sent while it is cut or stalled never arrives."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.stalled = False
+        self.renewed: dict[str, list[float]] = {}
+
+    async def publish(self, subject: str, body: bytes) -> None:
+        assert body == RENEW
+        if self.connected and not self.stalled:
+            self.renewed.setdefault(subject, []).append(virtual_loop().time())
+
+    async def reached(self, within: float) -> bool:
+        if self.connected and not self.stalled:
+            return True
+        await asyncio.sleep(within)
+        return False
+
+
+class Delivered:
+    """A delivery in a worker's hands, with the moments that count."""
+
+    def __init__(self, line: FarEnd, keeper: LeaseKeeper, reply: str, delivered_at: float) -> None:
+        self._line = line
+        self.reply = reply
+        self.delivered_at = delivered_at
+        self.lost_at: list[float] = []
+        self.lease: Lease | None = keeper.hold(reply, lambda: self.lost_at.append(virtual_loop().time()))
+
+    @property
+    def ends_at(self) -> float:
+        """When the broker gives the task to somebody else, as it looks now."""
+        return max([self.delivered_at, *self._line.renewed.get(self.reply, [])]) + LEASE
+
+    @property
+    def running(self) -> bool:
+        return self.lease is not None and not self.lost_at
+
+
+class Desk:
+    """A keeper at work and the line it renews on."""
+
+    def __init__(self, lease_seconds: float = LEASE) -> None:
+        self.line = FarEnd()
+        self.keeper = LeaseKeeper(self.line, virtual_loop().time, lease_seconds)
+
+    def take(self, reply: str = "ack.1", delivered_ago: float = 0.0) -> Delivered:
+        return Delivered(self.line, self.keeper, reply, virtual_loop().time() - delivered_ago)
+
+
+@asynccontextmanager
+async def a_desk(lease_seconds: float = LEASE) -> AsyncIterator[Desk]:
+    desk = Desk(lease_seconds)
+    run = asyncio.create_task(desk.keeper.run())
+    await asyncio.sleep(0)
+    try:
+        yield desk
+    finally:
+        run.cancel()
+        await asyncio.wait({run})
+        assert run.cancelled()
+
+
+@in_virtual_time
+async def test_an_attempt_of_an_hour_keeps_its_lease_by_three_renewals_a_lease() -> None:
+    async with a_desk() as desk:
+        task = desk.take()
+        await asyncio.sleep(3600)
+        assert task.running
+        moments = [task.delivered_at, *desk.line.renewed["ack.1"]]
+        assert all(later - earlier <= LEASE / 3 + 2 * LOOK for earlier, later in pairwise(moments))
+        assert len(moments) <= 3600 / (LEASE / 3) + 1, "no more often than needed"
+
+
+@in_virtual_time
+async def test_a_short_attempt_costs_no_renewal() -> None:
+    async with a_desk() as desk:
+        for number in range(1000):
+            task = desk.take(f"ack.{number}")
+            await asyncio.sleep(0.1)
+            assert task.lease is not None
+            desk.keeper.release(task.lease)
+        assert desk.line.renewed == {}
+
+
+@in_virtual_time
+async def test_a_released_lease_is_neither_renewed_nor_lost() -> None:
+    async with a_desk() as desk:
+        task = desk.take()
+        assert task.lease is not None
+        desk.keeper.release(task.lease)
+        desk.line.connected = False
+        await asyncio.sleep(10 * LEASE)
+        assert desk.line.renewed == {}
+        assert task.lost_at == []
+
+
+@in_virtual_time
+async def test_renewals_go_where_the_latest_delivery_of_the_message_says() -> None:
+    async with a_desk() as desk:
+        task = desk.take("ack.first")
+        assert task.lease is not None
+        task.lease.reply = "ack.second"
+        await asyncio.sleep(LEASE)
+        assert list(desk.line.renewed) == ["ack.second"]
+
+
+@pytest.mark.parametrize("trouble", ["connected", "stalled"])
+@pytest.mark.parametrize("after", [0.0, 4.9, 9.0, 11.0, 17.5, 100.0])
+@in_virtual_time
+async def test_a_worker_that_cannot_renew_stops_the_attempt_before_another_may_begin_it(
+    trouble: str, after: float
+) -> None:
+    async with a_desk() as desk:
+        task = desk.take()
+        await asyncio.sleep(after)
+        setattr(desk.line, trouble, trouble == "stalled")
+        ends_at = task.ends_at
+        await asyncio.sleep(2 * LEASE)
+        assert len(task.lost_at) == 1, "once"
+        assert task.lost_at[0] <= ends_at - FENCE_MARGIN_SECONDS + LOOK
+        assert task.lost_at[0] >= ends_at - LEASE / 2, "not at the first trouble"
+
+
+@in_virtual_time
+async def test_a_breakdown_of_a_dozen_seconds_costs_no_attempt() -> None:
+    async with a_desk() as desk:
+        for cut_at in range(20):
+            task = desk.take(f"ack.{cut_at}")
+            await asyncio.sleep(cut_at)
+            desk.line.stalled = True
+            await asyncio.sleep(7)
+            desk.line.stalled = False
+            await asyncio.sleep(LEASE)
+            desk.line.connected = False
+            await asyncio.sleep(12)
+            desk.line.connected = True
+            await asyncio.sleep(LEASE)
+            assert task.running, f"cut after {cut_at} s"
+
+
+@in_virtual_time
+async def test_the_lease_of_a_second_is_fenced_halfway() -> None:
+    async with a_desk(lease_seconds=1.0) as desk:
+        task = desk.take()
+        desk.line.stalled = True
+        await asyncio.sleep(3)
+        [lost_at] = task.lost_at
+        assert 0.5 <= lost_at - task.delivered_at <= 0.6
+
+
+@in_virtual_time
+async def test_a_worker_that_slept_through_its_lease_loses_it_before_it_says_anything() -> None:
+    async with a_desk() as desk:
+        task = desk.take()
+        await asyncio.sleep(7)
+        virtual_loop().freeze(60)
+        await asyncio.sleep(LOOK)
+        assert not task.running
+        assert desk.line.renewed == {}
+
+
+@in_virtual_time
+async def test_a_worker_that_slept_for_a_moment_goes_on_and_renews_in_time() -> None:
+    async with a_desk() as desk:
+        task = desk.take()
+        await asyncio.sleep(2)
+        virtual_loop().freeze(20)
+        await asyncio.sleep(LEASE)
+        assert task.running
+        assert task.ends_at > virtual_loop().time() + LEASE / 2
+
+
+@in_virtual_time
+async def test_what_is_read_right_after_a_long_sleep_may_be_as_old_as_the_sleep() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        virtual_loop().freeze(40)
+        assert desk.take(delivered_ago=39).lease is None, "the first thing it does on waking"
+        await asyncio.sleep(0)
+        assert desk.take(delivered_ago=39).lease is None
+
+
+@in_virtual_time
+async def test_what_is_read_after_a_short_sleep_is_held_as_if_it_came_when_that_began() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        virtual_loop().freeze(20)
+        desk.line.stalled = True
+        task = desk.take(delivered_ago=20)
+        ends_at = task.ends_at
+        assert task.lease is not None
+        await asyncio.sleep(LEASE)
+        assert len(task.lost_at) == 1
+        assert task.lost_at[0] <= ends_at - FENCE_MARGIN_SECONDS + LOOK
+
+
+@in_virtual_time
+async def test_once_all_that_waited_has_been_read_deliveries_are_new_again() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        virtual_loop().freeze(40)
+        await asyncio.sleep(LOOK)
+        assert desk.take().running
+
+
+@in_virtual_time
+async def test_what_a_stalled_line_may_still_bring_after_a_sleep_is_not_new() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        desk.line.stalled = True
+        virtual_loop().freeze(40)
+        await asyncio.sleep(20)
+        assert desk.take(delivered_ago=55).lease is None
+        desk.line.stalled = False
+        await asyncio.sleep(LEASE / 3)
+        assert desk.take().running
+
+
+@in_virtual_time
+async def test_what_a_lost_line_did_not_bring_never_comes_so_deliveries_are_new_again() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        desk.line.connected = False
+        virtual_loop().freeze(40)
+        await asyncio.sleep(LOOK)
+        desk.line.connected = True
+        assert desk.take().running
+
+
+@in_virtual_time
+async def test_a_second_sleep_while_the_first_is_made_up_for_counts_as_well() -> None:
+    async with a_desk() as desk:
+        await asyncio.sleep(5)
+        virtual_loop().freeze(40)
+        # The round trip is over and what it brought is being read out when the second one begins.
+        await asyncio.sleep(0.03)
+        virtual_loop().freeze(40)
+        await asyncio.sleep(0)
+        assert desk.take(delivered_ago=39).lease is None
+        await asyncio.sleep(2 * LOOK)
+        assert desk.take().running
+
+
+@in_virtual_time
+async def test_a_sleep_while_a_renewal_waits_for_its_answer_is_noticed() -> None:
+    async with a_desk() as desk:
+        desk.take()
+        desk.line.stalled = True
+        await asyncio.sleep(LEASE / 3 + 2 * LOOK)
+        virtual_loop().freeze(40)
+        assert desk.take("ack.2", delivered_ago=39).lease is None
+
+
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from(["well", "cut", "stalled", "asleep"]), st.integers(1, 40)),
+    min_size=1,
+    max_size=10,
+)
+
+
+async def _live_through(stretches: list[tuple[str, int]]) -> None:
+    async with a_desk() as desk:
+        tasks: list[Delivered] = []
+        for number, (weather, seconds) in enumerate(stretches):
+            desk.line.connected, desk.line.stalled = weather != "cut", weather == "stalled"
+            if weather == "well":
+                tasks.append(desk.take(f"ack.{number}"))
+            if weather == "asleep":
+                virtual_loop().freeze(seconds)
+                # Delivered while it slept, and read before anything else.
+                tasks.append(desk.take(f"ack.{number}", delivered_ago=seconds - 0.5))
+                await asyncio.sleep(0.01)
+            else:
+                for _ in range(2 * seconds):
+                    await asyncio.sleep(0.5)
+                    now = virtual_loop().time()
+                    assert not [task.reply for task in tasks if task.running and task.ends_at < now]
+            now = virtual_loop().time()
+            assert not [task.reply for task in tasks if task.running and task.ends_at < now]
+        assert all(len(task.lost_at) <= 1 for task in tasks)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STRETCHES)
+def test_whatever_happens_no_attempt_goes_on_whose_lease_has_ended(stretches: list[tuple[str, int]]) -> None:
+    in_virtual_time(_live_through)(stretches)
