@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made
+# Most tests wait for processes of their own, so more of them at once than there are cores end sooner.
+BESIDE := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check/lint check/format check/types check/layers check/words fix unit integration \
@@ -16,7 +18,7 @@ demo: $(STAMP) ## Real work on one machine: 38 declared tasks, workers from zero
 	@$(BIN)/galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done --fresh
 
 test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; ends with "N passed, N failed"
-	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- tests
+	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- $(BESIDE) tests
 
 check: check/lint check/format check/types check/layers check/words ## Lint, format, types, layers, words
 
@@ -42,7 +44,7 @@ unit: $(STAMP) ## Tests of pure parts, in seconds
 	@$(BIN)/python -m pytest -q tests/unit tests/typing
 
 integration: $(STAMP) ## Tests against a real nats-server and real worker processes
-	@$(BIN)/python -m pytest -q tests/facts tests/conformance tests/integration
+	@$(BIN)/python -m pytest -q $(BESIDE) tests/facts tests/conformance tests/integration
 
 storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm

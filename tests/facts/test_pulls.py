@@ -6,7 +6,7 @@ from galley.broker import topology
 from galley.broker.topology import QueueLayout
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
-from tests.facts.jetstream import JetStream, delivered
+from tests.facts.jetstream import JetStream, Pull, delivered
 from tests.support.builders import a_queue, an_address
 from tests.support.eventually import eventually
 
@@ -72,10 +72,22 @@ async def test_a_heartbeat_longer_than_half_the_life_of_a_pull_is_refused(
     assert (await pull.ended()).status == "400"
 
 
+async def parked_pull(jetstream: JetStream, stream: str) -> Pull:
+    """Return a pull that has reached its consumer; one still on its way there is forgotten in silence."""
+    pull = await jetstream.pull(stream)
+
+    async def waits() -> bool:
+        info = await jetstream.ok(f"CONSUMER.INFO.{stream}.{Lane.NORMAL}")
+        return bool(info["num_waiting"] == 1)
+
+    await eventually(waits, within=2)
+    return pull
+
+
 async def test_a_parked_pull_ends_with_409_when_its_consumer_is_deleted(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    parked = await jetstream.pull(work)
+    parked = await parked_pull(jetstream, work)
     await jetstream.ok(f"CONSUMER.DELETE.{work}.{Lane.NORMAL}")
     assert await parked.ended() == ([], "409", "Consumer Deleted")
 
@@ -83,7 +95,7 @@ async def test_a_parked_pull_ends_with_409_when_its_consumer_is_deleted(
 async def test_a_parked_pull_ends_with_409_when_its_stream_is_deleted(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    parked = await jetstream.pull(work)
+    parked = await parked_pull(jetstream, work)
     await jetstream.ok(f"STREAM.DELETE.{work}")
     assert await parked.ended() == ([], "409", "Consumer Deleted")
 

@@ -183,7 +183,8 @@ async def test_a_task_for_later_runs_when_it_is_due(
     assert await handle.result(within=20) == 1
     status = await handle.status()
     assert status.started_at is not None
-    assert status.started_at >= at
+    # The broker's timers may fire a fraction of a millisecond early by the clock of others.
+    assert status.started_at >= at - timedelta(milliseconds=1)
 
 
 async def test_the_same_id_submitted_after_its_end_does_not_run_again(
