@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from e2e.cluster import recipe, toolchain
 from e2e.cluster.errors import BuildFailed, ClusterError
@@ -76,15 +76,19 @@ def _build(folder: Path, say: Say) -> Path:
     return folder / "bin"
 
 
-_ALL_BYTES: Final = 90e6
+_ALL_BYTES: Final = 130e6
 """The sources of all packages together, so that a build that goes on can tell how much is left."""
 
 
 def _sizes(say: Say) -> dict[str, int]:
     """Return each package that has to be compiled with the size of its sources; downloads what is missing."""
-    progress = Progress("fetching modules and looking what is compiled already", _MODULES, _DOWNLOAD_SECONDS, say)
+    progress = Progress(
+        "fetching modules and looking what is compiled already", _MODULES, _DOWNLOAD_SECONDS, say
+    )
     packages = [package for each in recipe.recipes() for package in each.packages]
-    wanted = "-json=ImportPath,Dir,GoFiles,Stale"
+    wanted = (
+        "-json=ImportPath,Dir,GoFiles,EmbedFiles,Stale,StaleReason"  # stale is wrong without the embedded
+    )
     text: list[str] = []
     for line in _go(["go", "list", "-deps", wanted, *packages], {"CGO_ENABLED": "0"}):
         if line.startswith("go: downloading"):
@@ -95,11 +99,11 @@ def _sizes(say: Say) -> dict[str, int]:
     return {
         package["ImportPath"]: sum(_size(Path(package["Dir"], name)) for name in package.get("GoFiles", ()))
         for package in _objects("\n".join(text))
-        if package.get("Stale")
+        if package.get("Stale") and "available in build cache" not in package.get("StaleReason", "")
     }
 
 
-def _objects(text: str) -> Iterator[Mapping[str, object]]:
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """Yield the JSON objects that stand in a row in a text."""
     decoder, place = json.JSONDecoder(), 0
     while place < len(text):
@@ -124,7 +128,12 @@ def _go(command: Sequence[str], settings: Mapping[str, str]) -> Iterator[str]:
     Raises:
         BuildFailed: if it fails.
     """
-    environment = {**os.environ, "GOFLAGS": "-trimpath -buildvcs=false -mod=readonly", "GOWORK": "off", **settings}
+    environment = {
+        **os.environ,
+        "GOFLAGS": "-trimpath -buildvcs=false -mod=readonly",
+        "GOWORK": "off",
+        **settings,
+    }
     last: list[str] = []
     with subprocess.Popen(
         dying_with_us("/usr/bin/env", "nice", "-n", "10", *command),
@@ -158,7 +167,9 @@ def _lock(path: Path, say: Say) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            say(f"another build of the same is under way (process {lock.read() or 'unknown'}); waiting for it")
+            say(
+                f"another build of the same is under way (process {lock.read() or 'unknown'}); waiting for it"
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(str(os.getpid()))

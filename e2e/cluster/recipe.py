@@ -45,9 +45,13 @@ def recipes() -> Sequence[Recipe]:
         Recipe("kube", (".",), linker_flags=f"-s -w {_versions()}"),
         Recipe("pause", ("./pause",)),
         Recipe("probe", ("./probe",)),
-        Recipe("containerd-shim-runc-v2", ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",)),
+        Recipe(
+            "containerd-shim-runc-v2", ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",)
+        ),
         Recipe("nats-server", ("github.com/nats-io/nats-server/v2",)),
-        Recipe("cni/", (f"{_PLUGINS}/main/bridge", f"{_PLUGINS}/main/loopback", f"{_PLUGINS}/ipam/host-local")),
+        Recipe(
+            "cni/", (f"{_PLUGINS}/main/bridge", f"{_PLUGINS}/main/loopback", f"{_PLUGINS}/ipam/host-local")
+        ),
         # Pods with `seccompProfile: RuntimeDefault` fail under a runc without seccomp, and ours all have it.
         Recipe(
             "runc",
@@ -97,6 +101,8 @@ def _versions() -> str:
         "gitTreeState": "clean", "gitCommit": "module", "buildDate": "1970-01-01T00:00:00Z",
     }  # fmt: skip
     flags = [f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in values.items()]
-    flags.append(f"-X github.com/containerd/containerd/v2/version.Version={_version('github.com/containerd/containerd/v2')}")
+    flags.append(
+        f"-X github.com/containerd/containerd/v2/version.Version={_version('github.com/containerd/containerd/v2')}"
+    )
     flags.append(f"-X helm.sh/helm/v4/internal/version.version={_version('helm.sh/helm/v4')}")
     return " ".join(flags)

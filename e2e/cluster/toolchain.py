@@ -47,7 +47,9 @@ TO_BUILD: Final = (
     _program("gcc"),
     Need("the C library's headers", "libc6-dev", lambda: Path("/usr/include/stdlib.h").exists()),
     _program("pkg-config"),
-    Need("libseccomp's headers", "libseccomp-dev", lambda: _which("pkg-config") is not None and _has_seccomp()),
+    Need(
+        "libseccomp's headers", "libseccomp-dev", lambda: _which("pkg-config") is not None and _has_seccomp()
+    ),
 )
 TO_RUN_PODS: Final = (
     _program("iptables"),

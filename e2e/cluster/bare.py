@@ -1,0 +1,336 @@
+"""A cluster of one node without a container engine: our own programs, in namespaces they make themselves.
+
+Needs Linux and root; a control plane alone needs no root either.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from e2e.cluster import (
+    archive,
+    boot,
+    build,
+    certificates,
+    cgroups,
+    control,
+    keeper,
+    network,
+    settings,
+    toolchain,
+    wait,
+)
+from e2e.cluster.cluster import CONTROL_PLANE_ONLY, Cluster, Part
+from e2e.cluster.errors import (
+    AlreadyRunning,
+    CannotRunHere,
+    ClusterError,
+    DidNotStart,
+    LeftBehind,
+    NotRunning,
+)
+from e2e.cluster.node import OWN_FOLDERS
+from e2e.cluster.progress import Say, say
+from e2e.cluster.site import NETWORKS, Site, key_of
+
+_ROOT: Final = Path(__file__).parent.parent.parent
+_KEEPER_SECONDS: Final = 30.0
+_FOLDERS: Final = ("etc", "logs")
+
+
+class BareCluster(Cluster):
+    """One cluster, in its state folder; a second object for the same folder speaks to the same cluster."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        control_plane_only: bool = False,
+        images: Sequence[Path] = (),
+        outlives_us: bool = False,
+        audit: bool = False,
+        controller_flags: Sequence[str] = (),
+        say: Say = say,
+    ) -> None:
+        """Describe the cluster; nothing happens yet.
+
+        Args:
+            state: its folder, absent or left by an earlier one; all names on the machine follow from it.
+            control_plane_only: only etcd and the API server, on loopback.
+            images: archives the node has from the start.
+            outlives_us: whether it stays when this process ends; otherwise it goes too, even after `kill -9`.
+            audit: whether requests about `galley.dev` are noted in logs/audit.log.
+            controller_flags: more flags for kube-controller-manager.
+            say: where progress is told.
+        """
+        self.state = state.resolve()
+        self.key = key_of(state)
+        self._alone = control_plane_only
+        self._images = [image.resolve() for image in images]
+        self._outlives_us = outlives_us
+        self._audit = audit
+        self._controller_flags = tuple(controller_flags)
+        self._say = say
+        self._owner: socket.socket | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's access."""
+        return self.state / "pki" / "admin.kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        """The folder with a log of each part."""
+        return self.state / "logs"
+
+    @property
+    def running(self) -> bool:
+        """Whether its supervisor answers."""
+        try:
+            control.ask(self.key, "status")
+        except NotRunning:
+            return False
+        return True
+
+    def up(self) -> None:
+        """Make it; the programs are built first if they are not there yet."""
+        began = time.monotonic()
+        _check_machine(self.state, self._alone, self._say)
+        binaries = build.binaries(self._say)
+        with self._claim() as listening:
+            site, holding = self._site(binaries)
+            try:
+                self._write(site)
+                self._keep(site, listening, holding)
+                starting = boot.Boot(site, self._say)
+                if self._alone:
+                    starting.control_plane()
+                else:
+                    pause = archive.pause(self.state / "pause.tar", binaries)
+                    starting.everything([pause, *(self._reachable(image) for image in self._images)])
+            except BaseException as error:
+                self.down()
+                if isinstance(error, NotRunning):
+                    raise DidNotStart("the cluster ended while it was starting") from error
+                raise
+            finally:
+                if holding is not None:
+                    holding.close()  # the keeper has it too, as long as it lives
+        self._say(f"{time.monotonic() - began:5.1f} s  up: export KUBECONFIG={self.kubeconfig}")
+        if self._outlives_us and self._owner is not None:
+            self._owner.sendall(b"keep")
+            self._owner.close()
+
+    def down(self) -> None:
+        """Take it away, also if it was left by a process that was killed."""
+        if process := keeper.find(self.state):
+            wait.end(process, _KEEPER_SECONDS)
+        if self._keeper is not None:
+            self._keeper.wait()
+        if self._owner is not None:
+            self._owner.close()
+        left: list[Path] = keeper.sweep(self.key)
+        shutil.rmtree(self.state, ignore_errors=True)
+        if left or self.state.exists() or network.exists(self.key):
+            what = ", ".join(map(str, left or [self.state]))
+            raise LeftBehind(
+                f"could not remove {what}", "see which processes are in there, end them, and repeat"
+            )
+
+    def tool(self, name: str) -> Path:
+        """Return our own build of kubectl, helm, ctr or another program."""
+        return build.binaries(self._say) / name
+
+    def load_image(self, archive: Path) -> None:
+        """Give the node the images in an archive."""
+        boot.import_image(
+            self.key, Site.load(self._state_of_running()).binaries, self._reachable(archive.resolve())
+        )
+
+    def kill(self, part: Part) -> None:
+        """End a part with SIGKILL, and return when it is gone; `start` brings it back."""
+        self._signal(part, signal.SIGKILL)
+
+    def freeze(self, part: Part) -> None:
+        """Stop a part in its tracks."""
+        self._signal(part, signal.SIGSTOP)
+
+    def thaw(self, part: Part) -> None:
+        """Let a frozen part go on."""
+        self._signal(part, signal.SIGCONT)
+
+    def start(self, part: Part) -> None:
+        """Start a part that was killed."""
+        self._check_part(part)
+        control.ask(self.key, "start", part=part)
+
+    def status(self) -> dict[str, Any]:
+        """Return each part with its process, as seen from inside, and how earlier ones ended."""
+        return dict(control.ask(self.key, "status")["parts"])
+
+    def run(self, *command: str, within: float = 60.0) -> str:
+        """Run a command on the node and return what it printed.
+
+        Raises:
+            ClusterError: if it fails.
+        """
+        done = control.ask(self.key, "run", within=within, command=command)
+        if done["code"] != 0:
+            raise ClusterError(f"{' '.join(command)} on the node: exit code {done['code']}: {done['output']}")
+        return str(done["output"])
+
+    def _claim(self) -> socket.socket:
+        """Return the socket that makes us this cluster's only starter, with the remains of an earlier one removed.
+
+        Raises:
+            AlreadyRunning: if it runs, or is being started or removed.
+        """
+        held: list[socket.socket] = []
+
+        def claimed() -> bool:
+            try:
+                held.append(control.claim(control.address(self.key)))
+            except AlreadyRunning:
+                return False
+            return True
+
+        # One whose keeper was killed a moment ago may still be dying.
+        if not wait.until(claimed, within=0.0 if keeper.find(self.state) else 5.0):
+            raise AlreadyRunning(
+                f"the cluster of {self.state} is up already", "use it, or take it down first"
+            )
+        for key in {self.key, *cgroups.keys()}:
+            self._sweep(key)
+        if self.state.exists():
+            if any(self.state.iterdir()) and not (self.state / "site.json").exists():
+                held[0].close()
+                raise CannotRunHere(
+                    f"{self.state} is not empty, and not a cluster's", "choose another folder"
+                )
+            shutil.rmtree(self.state)
+        return held[0]
+
+    def _sweep(self, key: str) -> None:
+        """Remove what is left of a cluster that is dead: ours, or one that nobody will take down any more."""
+        if key == self.key:
+            keeper.sweep(key)
+            return
+        try:
+            with control.claim(control.address(key)):
+                keeper.sweep(key)
+        except AlreadyRunning:  # it lives
+            return
+
+    def _site(self, binaries: Path) -> tuple[Site, socket.socket | None]:
+        flags = self._controller_flags
+        if not self._alone:
+            number, holding = network.claim(self.key)
+            return Site(self.state, binaries, number, audit=self._audit, controller_flags=flags), holding
+        api, etcd, peer = _free_ports(3)
+        return Site(self.state, binaries, None, api, etcd, peer, audit=self._audit), None
+
+    def _write(self, site: Site) -> None:
+        self.state.mkdir(parents=True)
+        self.state.chmod(0o711)  # programs that are not root go through it to what they may read
+        site.save()
+        for folder in _FOLDERS:
+            (self.state / folder).mkdir()
+        certificates.write(site)
+        settings.write(site)
+
+    def _keep(self, site: Site, listening: socket.socket, holding: socket.socket | None) -> None:
+        """Start the keeper and wait until the supervisor serves."""
+        self._owner, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "e2e.cluster.keeper", str(self.state)]
+        with theirs, (site.logs / "keeper.log").open("w") as log:
+            self._keeper = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(listening.fileno())],
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us; we decide what becomes of it
+                pass_fds=[each.fileno() for each in (theirs, listening, holding) if each is not None],
+            )
+        self._owner.settimeout(_KEEPER_SECONDS)
+        said = self._owner.recv(65536).decode(errors="replace")
+        if said != "ready\n":
+            raise DidNotStart(f"the node could not be made: {said or 'its keeper ended'}")
+
+    def _signal(self, part: Part, number: signal.Signals) -> None:
+        self._check_part(part)
+        control.ask(self.key, "signal", part=part, signal=int(number))
+
+    def _check_part(self, part: Part) -> None:
+        if Site.load(self._state_of_running()).network is None and part not in CONTROL_PLANE_ONLY:
+            raise NotRunning(f"{part} is not part of a control plane alone", "bring a whole cluster up")
+
+    def _state_of_running(self) -> Path:
+        if not self.running:
+            raise NotRunning(f"the cluster of {self.state} does not run", "python -m e2e.cluster up")
+        return self.state
+
+    def _reachable(self, path: Path) -> Path:
+        """Return where the node finds a file of the machine: some folders it has of its own."""
+        if not _hidden(path):
+            return path
+        return Path(shutil.copy(path, self.state / path.name))
+
+
+def _check_machine(state: Path, alone: bool, say: Say) -> None:
+    """Raise CannotRunHere unless this machine can run it."""
+    if sys.platform != "linux":
+        raise CannotRunHere(
+            f"a bare cluster needs Linux, this is {sys.platform}", "use kind, or a kubeconfig"
+        )
+    if alone:
+        return
+    if os.geteuid() != 0:
+        raise CannotRunHere(
+            "a bare cluster needs root, to make namespaces and control groups",
+            "run it as root, or use kind, or a kubeconfig; --control-plane-only needs no root",
+        )
+    toolchain.ensure(toolchain.TO_RUN_PODS, say)
+    for path in (state.resolve(), build.cache().resolve(), _ROOT, Path(sys.prefix)):
+        if _hidden(path):
+            raise CannotRunHere(
+                f"{path} would be hidden from the node, which has {', '.join(OWN_FOLDERS)} of its own",
+                "move it elsewhere (state folder: --state; programs: GALLEY_CACHE)",
+            )
+
+
+def _hidden(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in OWN_FOLDERS)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports nobody listens on; all are held until the last is found, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def running_clusters() -> list[Path]:
+    """Return the state folders of all clusters that run on this machine."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if words[1:3] == ["-m", "e2e.cluster.keeper"]:
+                found.append(Path(words[3]))
+    return found[:NETWORKS]
