@@ -114,7 +114,6 @@ class LeaseKeeper:
                 next_renewal = began + self._pause
 
     async def _renew(self, began: float) -> bool:
-        self._fence()
         due = [lease for lease in self._leases if began - lease.renewed_at >= self._pause / 2]
         if not due:
             return True
@@ -150,7 +149,6 @@ class LeaseKeeper:
         # What a connection that is lost did not bring, it never will.
         if not self._line.connected or await self._line.reached(within=self._pause / 2):
             await asyncio.sleep(_READ_OUT_SECONDS)
-            self._notice_sleep()
             if sleeps == self._sleeps:
                 self._asleep_since = None
 

@@ -250,8 +250,6 @@ def test_a_task_is_buried_exactly_when_a_budget_is_used_up(
         assert isinstance(verdict, Bury) == (spent and not isinstance(ending, CutOff))
         if isinstance(verdict, Bury):
             break
-    of_each = [sum(past.ended_by is by for past in history.attempts) for by in EndedBy]
-    assert sum(counts(history)) >= sum(of_each)
 
 
 @given(FAILURES, policies, st.integers(0, 5), st.integers(0, 5), st.floats(0, 1, exclude_max=True))
@@ -263,7 +261,7 @@ def test_no_retry_is_due_in_the_past_or_later_than_the_policys_bound(
         assert timedelta() <= verdict.due_at - NOON <= timedelta(seconds=policy.max_backoff_seconds)
 
 
-def test_a_verdict_after_failure_says_the_same_as_the_policy() -> None:
+def test_a_failure_is_judged_by_the_history_it_already_stands_in() -> None:
     past = a_past(errors=2, crashes=2)
-    verdict = after_failure(OOPS, POLICY, past, None, NOON, lambda: HALF)
-    assert verdict == RetryAt(POLICY.next_at(past, NOON, lambda: HALF) or BEGAN, OOPS, past)
+    due_at = NOON + timedelta(seconds=2 * 2**3 * HALF)
+    assert after_failure(OOPS, POLICY, past, None, NOON, lambda: HALF) == RetryAt(due_at, OOPS, past)
