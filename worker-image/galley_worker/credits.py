@@ -29,6 +29,8 @@ class LaneCredits:
         Lanes that come up by their share are asked before the highest one. The plan assumes that each
         waiting lane has enough; what a lane does not have goes to the next in strict order.
         """
+        if len(waiting) == 1:
+            return dict.fromkeys(waiting, starts)  # counting it out would cost a step for each slot
         if starts == 1:
             return {lane: 1 for lane in [self._next(self._credits, waiting)] if lane}
         ahead = dict(self._credits)
