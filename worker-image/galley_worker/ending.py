@@ -1,23 +1,20 @@
 """Ending: how one attempt ended, before anybody judges what follows from it."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from galley.record import Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Struct, frozen=True):
     """The handler returned, and its result can be stored."""
 
     result: Raw
     """JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(Struct, frozen=True):
     """The handler raised, or was never called because its input does not fit."""
 
     failure: Failure
@@ -25,27 +22,23 @@ class Raised:
     """Whether another attempt could end differently."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True):
     """The attempt took longer than it may."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """Somebody cancelled the task."""
 
 
-@dataclass(frozen=True, slots=True)
-class CutOff:
+class CutOff(Struct, frozen=True):
     """We took the worker away; this burns no attempt."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(Struct, frozen=True):
     """The process that ran the attempt died without a word."""
 
     detail: str

@@ -1,11 +1,10 @@
 """What follows from the way an attempt ended. Pure: the time and the dice are handed in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, assert_never
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from galley.history import EndedBy, History, PastAttempt
 from galley.record import Failure
@@ -19,15 +18,13 @@ TIMED_OUT: Final = "TimedOut"
 CRASHED: Final = "Crashed"
 
 
-@dataclass(frozen=True, slots=True)
-class Succeed:
+class Succeed(Struct, frozen=True):
     """Store the result."""
 
     result: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAt:
+class RetryAt(Struct, frozen=True):
     """Try again then."""
 
     due_at: datetime
@@ -35,21 +32,18 @@ class RetryAt:
     history: History
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(Struct, frozen=True):
     """Never try again; keep it among the dead letters."""
 
     failure: Failure
     history: History
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Somebody wanted it stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandBack:
+class HandBack(Struct, frozen=True):
     """We took its worker away; another one runs it at no cost to the task."""
 
     history: History
@@ -58,8 +52,7 @@ class HandBack:
 Verdict = Succeed | RetryAt | Bury | Cancel | HandBack
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(Struct, frozen=True):
     """What a judge has to know beside the ending."""
 
     attempt: int

@@ -1,12 +1,9 @@
 """Work: what a runner needs to know of one attempt."""
 
-from dataclasses import dataclass
-
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """One attempt of one task, ready to be run."""
 
     task_id: str
