@@ -22,7 +22,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
+            "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **self._always,
@@ -44,3 +44,6 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines(always))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What the lines do not show need not be found out (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None  # noqa: SLF001 - as that page says
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
