@@ -1,0 +1,103 @@
+"""A worker's metrics, read as Prometheus reads them."""
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from galley.lanes import Lane
+from galley_worker.measures import Measures
+
+QUEUE = {"namespace": "default", "queue": "images"}
+EACH = {
+    "galley_attempts": "counter",
+    "galley_attempt_seconds": "histogram",
+    "galley_leases_lost": "counter",
+    "galley_slots": "gauge",
+    "galley_slots_busy": "gauge",
+}
+
+
+@pytest.fixture
+def busy() -> list[str]:
+    """The attempts under way."""
+    return []
+
+
+@pytest.fixture
+def measures(busy: list[str]) -> Measures:
+    return Measures("default", "images", lambda: 4, lambda: len(busy))
+
+
+def families(measures: Measures) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(measures.text().decode())}
+
+
+def value(measures: Measures, sample: str, **labels: str) -> float | None:
+    """Return the value of the one sample with exactly these labels, or None if there is none."""
+    found = [
+        given.value
+        for family in families(measures).values()
+        for given in family.samples
+        if given.name == sample and given.labels == {**QUEUE, **labels}
+    ]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_each_metric_is_of_its_type_and_says_what_it_is(measures: Measures) -> None:
+    measures.settled("Succeed", 0.1, Lane.NORMAL)
+    found = families(measures)
+    assert {name: family.type for name, family in found.items() if not name.endswith("_created")} == EACH
+    for family in found.values():
+        assert family.documentation.endswith("."), f"{family.name}: {family.documentation!r} is no sentence"
+
+
+def test_every_sample_names_namespace_and_queue(measures: Measures) -> None:
+    measures.settled("Succeed", 0.1, Lane.NORMAL)
+    measures.lost()
+    for family in families(measures).values():
+        for sample in family.samples:
+            assert {**sample.labels, **QUEUE} == sample.labels
+
+
+def test_attempts_are_counted_by_lane_and_verdict(measures: Measures) -> None:
+    for lane, verdict, times in (
+        (Lane.HIGH, "Succeed", 3), (Lane.HIGH, "RetryAt", 2), (Lane.LOW, "Succeed", 1),
+    ):  # fmt: skip
+        for _ in range(times):
+            measures.settled(verdict, 0.1, lane)
+    assert value(measures, "galley_attempts_total", lane="high", verdict="Succeed") == 3
+    assert value(measures, "galley_attempts_total", lane="high", verdict="RetryAt") == 2
+    assert value(measures, "galley_attempts_total", lane="low", verdict="Succeed") == 1
+    assert value(measures, "galley_attempts_total", lane="low", verdict="RetryAt") is None
+
+
+def test_durations_are_summed_and_sorted_into_buckets_by_lane(measures: Measures) -> None:
+    for seconds in (0.004, 0.02, 40.0):
+        measures.settled("Succeed", seconds, Lane.NORMAL)
+    measures.settled("Succeed", 9000.0, Lane.LOW)
+    name = "galley_attempt_seconds"
+    assert value(measures, f"{name}_count", lane="normal") == 3
+    assert value(measures, f"{name}_sum", lane="normal") == pytest.approx(40.024)
+    for bound, count in (("0.005", 1), ("0.025", 2), ("15.0", 2), ("60.0", 3), ("+Inf", 3)):
+        assert value(measures, f"{name}_bucket", lane="normal", le=bound) == count
+    assert value(measures, f"{name}_bucket", lane="low", le="7200.0") == 0, "longer than two hours"
+    assert value(measures, f"{name}_count", lane="low") == 1
+
+
+def test_slots_are_read_when_somebody_asks(measures: Measures, busy: list[str]) -> None:
+    assert value(measures, "galley_slots") == 4
+    assert value(measures, "galley_slots_busy") == 0
+    busy.append("t1")
+    assert value(measures, "galley_slots_busy") == 1
+
+
+def test_lost_leases_are_counted_from_a_visible_zero(measures: Measures) -> None:
+    assert value(measures, "galley_leases_lost_total") == 0
+    measures.lost()
+    assert value(measures, "galley_leases_lost_total") == 1
+
+
+def test_two_workers_in_one_process_do_not_share_their_counts(measures: Measures) -> None:
+    Measures("default", "images", lambda: 1, lambda: 0).lost()
+    assert value(measures, "galley_leases_lost_total") == 0
