@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from galley.broker.lean_client import LeanClient
 from galley.broker.pipeline import PublishPipeline
 from galley.broker.topology import MIN_SERVER
 from galley.errors import BrokerRefused, BrokerTooOld, BrokerUnreachable
@@ -38,7 +38,7 @@ class Broker:
 
     def __init__(self, server: str = DEFAULT_SERVER, *, name: str, connect_seconds: float = 5.0) -> None:
         self.server = server
-        self.nats = Nats()
+        self.nats = LeanClient()
         self.pipeline = PublishPipeline(self.nats, REQUEST_SECONDS)
         self.connection = 1
         """Number of the present connection; what was learned on an earlier one may no longer be true."""
@@ -92,8 +92,10 @@ class Broker:
 
     async def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
         """Send without asking for an answer. A broken connection swallows it."""
+        if not self.nats.is_connected:
+            return
         try:
-            await self.nats.publish(subject, body, reply)
+            await self.nats.publish_directly(subject, body, reply)
         except NatsError as error:
             log.debug("not sent", extra={"subject": subject, "error": str(error)})
 

@@ -6,13 +6,14 @@ acknowledgements come in on one inbox and are told apart by a counter in its las
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from nats.aio.client import Client as Nats
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
+
+from galley.broker.lean_client import LeanClient
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class PublishPipeline:
     """Sends publishes one behind the other and resolves a future for each."""
 
-    def __init__(self, connection: Nats, answer_seconds: float) -> None:
+    def __init__(self, connection: LeanClient, answer_seconds: float) -> None:
         self._nats = connection
         self._answer_seconds = answer_seconds
         self._prefix = ""
@@ -84,9 +85,7 @@ class PublishPipeline:
         """Subscribe to the inbox of acknowledgements."""
         self._loop = asyncio.get_running_loop()
         self._prefix = self._nats.new_inbox() + "."
-        await self._nats.subscribe(
-            self._prefix + "*", cb=self._on_ack, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        await self._nats.subscribe_directly(self._prefix + "*", self._on_ack)
         self._sweep = self._loop.call_later(1.0, self._expire)
 
     def close(self) -> None:
@@ -104,7 +103,7 @@ class PublishPipeline:
         self._room.set()
 
     async def send(
-        self, subject: str, body: bytes, headers: dict[str, str] | None = None
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> asyncio.Future[Ack]:
         """Publish, waiting only while `WINDOW` others are under way.
 
@@ -123,7 +122,7 @@ class PublishPipeline:
         reply = f"{self._prefix}{self._count}"
         self._waiting[reply] = future, self._loop.time() + self._answer_seconds
         try:
-            await self._nats.publish(subject, body, reply, headers)
+            await self._nats.publish_directly(subject, body, reply, headers)
         except MaxPayloadError:
             self._waiting.pop(reply, None)
             limit = self._nats.max_payload
@@ -134,8 +133,8 @@ class PublishPipeline:
                 future.set_result(Ack(0, UNANSWERED, str(error) or type(error).__name__))
         return future
 
-    async def _on_ack(self, message: Msg) -> None:
-        waited = self._waiting.pop(message.subject, None)
+    def _on_ack(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        waited = self._waiting.pop(subject, None)
         if waited is None:
             return
         if len(self._waiting) == WINDOW - 1:
@@ -143,10 +142,10 @@ class PublishPipeline:
         future = waited[0]
         if future.done():
             return
-        if not message.data:
+        if not data:
             future.set_result(Ack(0, NO_RESPONDERS, "no stream takes this subject"))
             return
-        answer = _decode(message.data)
+        answer = _decode(data)
         if answer.error is None:
             future.set_result(Ack(answer.seq))
         else:

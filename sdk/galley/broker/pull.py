@@ -10,12 +10,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.lean_client import header_in, status_in
 from galley.lanes import Lane
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Pulls:
 
     async def __aenter__(self) -> Self:
         self._prefix = self._broker.nats.new_inbox() + "."
-        self._subscription = await self._broker.subscribe(self._prefix + "*", self._on_message)
+        self._subscription = await self._broker.nats.subscribe_directly(self._prefix + "*", self._on_message)
         self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
         self.heard_at = asyncio.get_running_loop().time()
         return self
@@ -201,18 +201,17 @@ class Pulls:
         )
         return pull
 
-    async def _on_message(self, message: Msg) -> None:
-        if message.subject.startswith(self._prefix):
-            self._on_status(message)
+    def _on_message(self, subject: str, reply: str, body: bytes, headers: bytes) -> None:
+        if subject.startswith(self._prefix):
+            self._on_status(subject, headers)
             return
         # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.consumer-sequence.time.pending[.token]
-        words = message.reply.split(".")
+        words = reply.split(".")
         first = 2 if len(words) == 9 else 4
         source = self._by_name[words[first], words[first + 1]]
-        subject = message.subject.split(".")
-        address = TaskAddress(subject[2], subject[3], _LANES[subject[4]], _KINDS[subject[5]], subject[6])
+        names = subject.split(".")
+        address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], names[6])
         sequence = int(words[first + 3])
-        headers = message.headers
         pull = self._open.get(source)
         if pull is not None:
             pull.left -= 1
@@ -226,20 +225,20 @@ class Pulls:
                 sequence,
                 int(words[first + 2]),
                 self._old_until is None or (source.stream == self._work and sequence <= self._old_until),
-                message.reply,
-                message.data,
-                headers.get(topology.FLAGS_HEADER) if headers else None,
+                reply,
+                body,
+                header_in(headers, topology.FLAGS_HEADER),
             )
         )
 
-    def _on_status(self, message: Msg) -> None:
-        source = self._by_token.get(message.subject)
+    def _on_status(self, subject: str, headers: bytes) -> None:
+        source = self._by_token.get(subject)
         pull = self._open.get(source) if source is not None else None
         now = asyncio.get_running_loop().time()
-        status = (message.headers or {}).get("Status", "503")
+        status, description = status_in(headers)
         if status in ("100", "404", "408"):
             self.heard_at = now
-        if source is None or pull is None or pull.token != message.subject:
+        if source is None or pull is None or pull.token != subject:
             return
         if status == "100":
             pull.heard = now
@@ -248,8 +247,7 @@ class Pulls:
             # 409 and 503: the consumer is gone, its server is leaving, or there is no leader just now.
             self.refusals += 1
             log.info("pull refused", extra={
-                "lane": source.lane, "status": status,
-                "error": (message.headers or {}).get("Description", "")})  # fmt: skip
+                "lane": source.lane, "status": status, "error": description})  # fmt: skip
         parked = pull.ended is None
         self._close(source)
         if parked:

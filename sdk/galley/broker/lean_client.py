@@ -1,0 +1,108 @@
+"""nats-py's client, with a short way through it for what comes and goes by the thousand.
+
+The library gives each message a dataclass, a dictionary of headers, a place in a queue and a turn of a
+task; each publish checks its headers with regular expressions. That is half of what the library costs, and
+a worker needs none of it. The long way stays for all else, connecting and reconnecting included.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from nats.aio.client import PING_PROTO
+from nats.aio.client import Client as Nats
+from nats.aio.subscription import Subscription
+from nats.errors import MaxPayloadError
+
+log = logging.getLogger(__name__)
+
+React: TypeAlias = Callable[[str, str, bytes, bytes], None]
+"""Takes subject, reply subject, body and header block (empty if there is none)."""
+
+_VERSION: Final = "NATS/1.0"
+
+
+class LeanClient(Nats):
+    """A client some of whose subscriptions are served while reading, and which publishes without detours.
+
+    It relies on private parts of the library; `tests/facts/test_library.py` tries each of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._direct: dict[int, React] = {}
+
+    async def subscribe_directly(self, subject: str, react: React) -> Subscription:
+        """Call `react` with each message on `subject`, in the middle of reading; it must be quick."""
+        subscription = await self.subscribe(subject, cb=_never_called)
+        self._direct[subscription._id] = react  # noqa: SLF001 - the number that messages for it carry
+        return subscription
+
+    async def publish_directly(
+        self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Publish on an open connection; subject and headers are trusted to be well formed.
+
+        Raises:
+            MaxPayloadError: the server takes no body of that size.
+        """
+        size = len(body)
+        if size > self._max_payload:
+            raise MaxPayloadError
+        if headers:
+            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            block = f"{_VERSION}\r\n{lines}\r\n".encode()
+            first = f"HPUB {subject} {reply} {len(block)} {len(block) + size}\r\n"
+            command = b"%b%b%b\r\n" % (first.encode(), block, body)
+        else:
+            command = b"%b%b\r\n" % (f"PUB {subject} {reply} {size}\r\n".encode(), body)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += size
+        await self._send_command(command)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        react = self._direct.get(sid)
+        if react is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        try:
+            react(subject.decode(), reply.decode(), data, headers or b"")
+        except Exception:
+            # What is raised here would end the library's read loop for good (nats.py#914).
+            log.exception("message not taken")
+
+    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+        # The library writes a ping at once, ahead of what was published and is not written yet, so that its
+        # answer says nothing about that.
+        self._pongs.append(future if future is not None else asyncio.Future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        self._direct.pop(sid, None)
+
+
+def header_in(block: bytes, name: str) -> str | None:
+    """Return the value of a header, or None if the block has none of that name."""
+    start = block.find(f"\r\n{name}:".encode())
+    if start < 0:
+        return None
+    start += len(name) + 3
+    return block[start : block.find(b"\r\n", start)].decode(errors="replace").strip()
+
+
+def status_in(block: bytes) -> tuple[str, str]:
+    """Return status and description of what the server itself says, such as 404 and No Messages."""
+    first = block.partition(b"\r\n")[0].decode(errors="replace")
+    status, _, description = first.removeprefix(_VERSION).strip().partition(" ")
+    return status, description
+
+
+async def _never_called(_message: object) -> None:
+    """Stand where the library wants a callback."""
