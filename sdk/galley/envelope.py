@@ -31,7 +31,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 """A time that says its offset from UTC, so that it means the same everywhere."""
 
 
-class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True):
+class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One task as it travels: what to run, with what, and under which rules."""
 
     handler: str

@@ -15,6 +15,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 DEFAULT_QUEUE: Final = "default"
+_COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
 
 
@@ -47,7 +48,7 @@ class NonRetryable(Exception):
     """
 
 
-class Call(Struct, Generic[R_co], frozen=True):
+class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """A handler with its input: what `Client.submit` takes. `R_co` is what the result will be."""
 
     queue: str
@@ -75,6 +76,7 @@ class Handler(Generic[P, R]):
         self.name = name
         self.signature = inspect.signature(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        self._by_name, self._required = _arguments(self.signature)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
@@ -97,6 +99,8 @@ class Handler(Generic[P, R]):
         Raises:
             InputInvalid: if the arguments do not fit the function, cannot be said in JSON, or are too large.
         """
+        if not args and self._required <= kwargs.keys() <= self._by_name:
+            return Call(self.queue, self.name, encode_input(self.name, kwargs))
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -110,6 +114,15 @@ class Handler(Generic[P, R]):
                 )
             named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
         return Call(self.queue, self.name, encode_input(self.name, named))
+
+
+def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of arguments that may be given by name, and of those that must be given at all."""
+    named = [one for one in signature.parameters.values() if one.kind not in _COLLECTING]
+    return (
+        frozenset(one.name for one in named if one.kind is not inspect.Parameter.POSITIONAL_ONLY),
+        frozenset(one.name for one in named if one.default is inspect.Parameter.empty),
+    )
 
 
 class Registry:

@@ -33,12 +33,12 @@ class _Problem(msgspec.Struct):
     description: str = ""
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     seq: int = 0
     error: _Problem | None = None
 
 
-class Ack(msgspec.Struct, frozen=True):
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """What the broker said to one publish: stored under a sequence, or why not."""
 
     sequence: int

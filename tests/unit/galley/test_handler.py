@@ -112,3 +112,23 @@ def test_a_module_that_is_imported_again_may_declare_its_own_again(registry: Reg
     registry.add(after)
     assert registry.of_queue("sums")["add"] is after
     assert registry.queues() == ("sums",)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"b": 1}, {"a": 1, "c": 2}, {"a": 1, "b": 2, "more": 3}])
+def test_arguments_by_name_alone_have_to_fit_the_function(arguments: dict[str, Any]) -> None:
+    @task
+    def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    with pytest.raises(InputInvalid, match="argument"):
+        add.call(**arguments)
+
+
+def test_an_argument_by_position_alone_is_refused_by_name_and_may_be_left_out() -> None:
+    @task
+    def power(base: int = 2, /, exponent: int = 1) -> int:
+        return int(base**exponent)
+
+    assert json.loads(bytes(power.call(exponent=3).input)) == {"exponent": 3}
+    with pytest.raises(InputInvalid):
+        power.call(base=2)  # type: ignore[call-arg]
