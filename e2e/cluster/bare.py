@@ -22,9 +22,9 @@ from e2e.cluster import (
     cgroups,
     control,
     keeper,
+    machine,
     network,
     settings,
-    toolchain,
     wait,
 )
 from e2e.cluster.cluster import CONTROL_PLANE_ONLY, Cluster, Part
@@ -36,11 +36,9 @@ from e2e.cluster.errors import (
     LeftBehind,
     NotRunning,
 )
-from e2e.cluster.node import OWN_FOLDERS
 from e2e.cluster.progress import Say, say
-from e2e.cluster.site import NETWORKS, Site, key_of
+from e2e.cluster.site import Site, key_of
 
-_ROOT: Final = Path(__file__).parent.parent.parent
 _KEEPER_SECONDS: Final = 30.0
 _FOLDERS: Final = ("etc", "logs")
 
@@ -103,7 +101,7 @@ class BareCluster(Cluster):
     def up(self) -> None:
         """Make it; the programs are built first if they are not there yet."""
         began = time.monotonic()
-        _check_machine(self.state, self._alone, self._say)
+        machine.check(self.state, self._alone, self._say)
         binaries = build.binaries(self._say)
         with self._claim() as listening:
             site, holding = self._site(binaries)
@@ -188,7 +186,7 @@ class BareCluster(Cluster):
         return str(done["output"])
 
     def _claim(self) -> socket.socket:
-        """Return the socket that makes us this cluster's only starter, with the remains of an earlier one removed.
+        """Return the socket that makes us this cluster's only starter; what an earlier one left is removed.
 
         Raises:
             AlreadyRunning: if it runs, or is being started or removed.
@@ -253,8 +251,8 @@ class BareCluster(Cluster):
         with theirs, (site.logs / "keeper.log").open("w") as log:
             self._keeper = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(listening.fileno())],
-                cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                cwd=machine.ROOT,
+                env={**os.environ, "PYTHONPATH": str(machine.ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -281,35 +279,9 @@ class BareCluster(Cluster):
 
     def _reachable(self, path: Path) -> Path:
         """Return where the node finds a file of the machine: some folders it has of its own."""
-        if not _hidden(path):
+        if not machine.hidden(path):
             return path
         return Path(shutil.copy(path, self.state / path.name))
-
-
-def _check_machine(state: Path, alone: bool, say: Say) -> None:
-    """Raise CannotRunHere unless this machine can run it."""
-    if sys.platform != "linux":
-        raise CannotRunHere(
-            f"a bare cluster needs Linux, this is {sys.platform}", "use kind, or a kubeconfig"
-        )
-    if alone:
-        return
-    if os.geteuid() != 0:
-        raise CannotRunHere(
-            "a bare cluster needs root, to make namespaces and control groups",
-            "run it as root, or use kind, or a kubeconfig; --control-plane-only needs no root",
-        )
-    toolchain.ensure(toolchain.TO_RUN_PODS, say)
-    for path in (state.resolve(), build.cache().resolve(), _ROOT, Path(sys.prefix)):
-        if _hidden(path):
-            raise CannotRunHere(
-                f"{path} would be hidden from the node, which has {', '.join(OWN_FOLDERS)} of its own",
-                "move it elsewhere (state folder: --state; programs: GALLEY_CACHE)",
-            )
-
-
-def _hidden(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in OWN_FOLDERS)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -320,17 +292,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def running_clusters() -> list[Path]:
-    """Return the state folders of all clusters that run on this machine."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if words[1:3] == ["-m", "e2e.cluster.keeper"]:
-                found.append(Path(words[3]))
-    return found[:NETWORKS]

@@ -1,8 +1,8 @@
 """Builds the cluster's programs from Go modules, once for each version, and keeps them.
 
-The result is a folder of `~/.cache/galley/kube` (or of `$GALLEY_CACHE`), named after all that went into it.
-A build that was interrupted goes on where it stopped, since Go keeps each package it compiled; two builders at once
-do it once, the other waits. `python -m e2e.cluster.build` builds without starting anything.
+The result is a folder of `~/.cache/galley/kube` (or of `$GALLEY_CACHE/kube`), named after all that went
+into it. A build that was interrupted goes on where it stopped, since Go keeps each package it compiled;
+of two builders at once one builds and the other waits. `python -m e2e.cluster.build` only builds.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Certificates and kubeconfigs of one cluster: two authorities, who they vouch for, a key for service accounts."""
+"""Certificates and kubeconfigs of one cluster: two authorities, those they vouch for, a key for tokens."""
 
 import base64
 import ipaddress

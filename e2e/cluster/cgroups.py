@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from e2e.cluster import wait
 from e2e.cluster.site import CGROUP_PREFIX
 
-_PATIENCE_SECONDS = 10.0
+_KINDS: Final = ("cgroup", "cgroup2")
+_PATIENCE_SECONDS: Final = 10.0
 
 
 def make(name: str) -> None:
@@ -28,29 +30,20 @@ def make(name: str) -> None:
 
 def remove(name: str) -> list[Path]:
     """Remove the group from each hierarchy, and return what would not go."""
-    return [
-        group
-        for group in groups(name)
-        if not wait.until(lambda group=group: _removed(group), _PATIENCE_SECONDS)
-    ]  # type: ignore[misc]
+    wait.until(lambda: all(_removed(group) for group in groups(name)), _PATIENCE_SECONDS)
+    return groups(name)
 
 
 def groups(name: str) -> list[Path]:
-    """Return where the group exists; in a hybrid set-up runc makes one in the second version's hierarchy too."""
-    return [
-        top / name for kind in ("cgroup", "cgroup2") for top in _hierarchies(kind) if (top / name).is_dir()
-    ]
+    """Return where the group exists; runc makes one in a hierarchy of the second version too."""
+    tops = [top for kind in _KINDS for top in _hierarchies(kind)]
+    return [top / name for top in tops if (top / name).is_dir()]
 
 
 def keys() -> set[str]:
     """Return the keys of all clusters that have groups on this machine."""
-    found = (
-        path
-        for kind in ("cgroup", "cgroup2")
-        for top in _hierarchies(kind)
-        for path in top.glob(f"{CGROUP_PREFIX}*")
-    )
-    return {path.name.removeprefix(CGROUP_PREFIX) for path in found}
+    tops = [top for kind in _KINDS for top in _hierarchies(kind)]
+    return {group.name.removeprefix(CGROUP_PREFIX) for top in tops for group in top.glob(f"{CGROUP_PREFIX}*")}
 
 
 def _hierarchies(kind: str) -> Iterator[Path]:

@@ -6,7 +6,7 @@
 - when its owner is gone before it said "keep", even by `kill -9`: the owner holds the other end of a socket;
 - when the node ended by itself; then the folder stays, for its logs.
 
-If the keeper itself is killed, the kernel takes all processes along, and the next `up` or `down` removes the rest.
+If the keeper itself is killed, the kernel takes all processes along, and the next `up` or `down` the rest.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -26,7 +27,7 @@ from e2e.cluster.site import Site, key_of
 from galley_local.orphan_guard import dying_with_us
 
 _BECOME_REAPER: Final = 36
-"""PR_SET_CHILD_SUBREAPER: descendants whose parent ended become our children, so that we can wait for them."""
+"""PR_SET_CHILD_SUBREAPER: descendants whose parent ended become our children, and we can wait for them."""
 
 _NAMESPACES: Final = ("--net", "--mount", "--pid", "--uts", "--ipc")
 
@@ -141,16 +142,23 @@ def sweep(key: str) -> list[Path]:
 
 def find(state: Path) -> int | None:
     """Return the process that keeps the cluster of a folder, if there is one."""
-    wanted = ["e2e.cluster.keeper", str(state.resolve())]
+    wanted = state.resolve()
+    return next((process for process, kept in keepers() if kept == wanted), None)
+
+
+def keepers() -> Iterator[tuple[int, Path]]:
+    """Yield each keeper on this machine with the folder it keeps.
+
+    They are found by their command lines: a number in a file could be another process by now.
+    """
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            if words[2:4] == wanted:
-                return int(process.name)
-    return None
+            if words[1:3] == ["-m", "e2e.cluster.keeper"]:
+                yield int(process.name), Path(words[3])
 
 
 def _wait_for_all() -> None:

@@ -1,7 +1,7 @@
 """Process 1 of a node: makes its namespaces a machine of their own, then supervises the programs.
 
-`python -m e2e.cluster.node STATE CONTROL`, started by `keeper` through `unshare`. What it mounts, routes or writes
-under /proc/sys/net ends with the namespaces; everything else of the machine it leaves as it is.
+`python -m e2e.cluster.node STATE CONTROL`, started by `keeper` through `unshare`. What it mounts, routes or
+writes under /proc/sys/net ends with the namespaces; everything else of the machine it leaves as it is.
 """
 
 import os

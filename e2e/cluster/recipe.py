@@ -101,8 +101,7 @@ def _versions() -> str:
         "gitTreeState": "clean", "gitCommit": "module", "buildDate": "1970-01-01T00:00:00Z",
     }  # fmt: skip
     flags = [f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in values.items()]
-    flags.append(
-        f"-X github.com/containerd/containerd/v2/version.Version={_version('github.com/containerd/containerd/v2')}"
-    )
-    flags.append(f"-X helm.sh/helm/v4/internal/version.version={_version('helm.sh/helm/v4')}")
+    containerd, helm = "github.com/containerd/containerd/v2", "helm.sh/helm/v4"
+    flags.append(f"-X {containerd}/version.Version={_version(containerd)}")
+    flags.append(f"-X {helm}/internal/version.version={_version(helm)}")
     return " ".join(flags)

@@ -1,7 +1,8 @@
 """Starts a cluster's programs when told to, remembers how they ended, and obeys the control socket.
 
-It decides nothing: what starts when is said by `boot`, from outside. For a control plane alone it is an ordinary
-process (`python -m e2e.cluster.supervisor STATE CONTROL`); on a node it is process 1 and started by `node`.
+It decides nothing: what starts when is said by `boot`, from outside. For a control plane alone it is an
+ordinary process (`python -m e2e.cluster.supervisor STATE CONTROL`); on a node it is process 1, and started by
+`node`.
 """
 
 import os
@@ -51,11 +52,11 @@ class Supervisor:
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
-            ready, _, _ = select.select([self._listening, woken], [], [])
+            ready, _, _ = select.select([self._listening.fileno(), woken], [], [])
             if woken in ready:
                 os.read(woken, 4096)
             self._reap()
-            if self._listening in ready:
+            if self._listening.fileno() in ready:
                 self._serve(self._listening.accept()[0])
 
     def _reap(self) -> None:
@@ -154,7 +155,7 @@ class Supervisor:
             to_output = (os.POSIX_SPAWN_DUP2, output.fileno(), 1)
         return os.posix_spawnp(
             command[0],
-            command,
+            list(command),
             {**os.environ, "PATH": path},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

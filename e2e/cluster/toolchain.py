@@ -116,8 +116,10 @@ def _install(packages: list[str]) -> str:
     """Return why it did not work, or nothing."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    said = ""
     for command in (install, ["apt-get", "update", "--quiet"], install):  # a fresh machine has no lists yet
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if command is install and done.returncode == 0:
             return ""
-    return f" (apt-get said: {done.stderr.strip()[-300:]})"
+        said = done.stderr.strip()[-300:]
+    return f" (apt-get said: {said})"
