@@ -59,7 +59,7 @@ verify: $(STAMP) ## Fail if a generated document differs from what the code says
 	@$(BIN)/python -m docs.generate --verify
 
 lock: $(STAMP) ## Choose the versions in requirements/dev.txt anew (needs uv)
-	uv pip compile pyproject.toml --extra local --extra worker --group dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra local --extra operator --extra worker --group dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate -o requirements/dev.txt
 
 clean: ## Remove what was made here: .venv, caches, data of `galley dev`
 	@rm -rf .venv .galley .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/*/out
