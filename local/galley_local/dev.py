@@ -14,7 +14,7 @@ from galley.broker.signals import SignalReader
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
 from galley.declared import submit_declared
-from galley.errors import GalleyError
+from galley.error_group import ungrouped
 from galley.logs import log_as_json
 from galley.resources import Task
 from galley.task_status import Phase
@@ -76,15 +76,14 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display)
             try:
-                async with asyncio.TaskGroup() as background:
-                    watch = background.create_task(
-                        ServerWatch(server, cramped=lambda: project.cramped, say=display.say).run()
-                    )
-                    await run.until(stop, done=options.until_done)
-                    watch.cancel()
-            except* GalleyError as errors:
-                raise errors.exceptions[0] from None
-            except* asyncio.CancelledError:
+                with ungrouped():
+                    async with asyncio.TaskGroup() as background:
+                        watch = background.create_task(
+                            ServerWatch(server, cramped=lambda: project.cramped, say=display.say).run()
+                        )
+                        await run.until(stop, done=options.until_done)
+                        watch.cancel()
+            except asyncio.CancelledError:
                 if not stop.hurried:
                     raise
     if stop.hurried:

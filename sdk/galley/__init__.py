@@ -4,7 +4,9 @@ from galley.broker.cancel import Cancelled
 from galley.client import Client, SomeRefused, When, connect
 from galley.errors import (
     BrokerError,
+    BrokerFull,
     BrokerRefused,
+    BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
     GalleyError,
@@ -29,7 +31,9 @@ from galley.task_status import Phase, TaskStatus
 
 __all__ = [
     "BrokerError",
+    "BrokerFull",
     "BrokerRefused",
+    "BrokerSilent",
     "BrokerTooOld",
     "BrokerUnreachable",
     "Call",

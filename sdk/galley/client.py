@@ -1,5 +1,6 @@
 """The producer's side: submit tasks, and hold on to them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -97,7 +98,8 @@ class Client:
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull: not accepted.
             SubmissionInvalid: the id or the times cannot be.
-            BrokerUnreachable: no answer; submitting the same id again is safe.
+            BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
+            BrokerFull: the broker has no room; nothing was stored.
         """
         address, envelope = self._task(call, when or When(), task_id)
         receipt = await self._publisher.publish(address, envelope, chosen_id=task_id is not None)
@@ -107,8 +109,8 @@ class Client:
         """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
 
         Raises:
-            SomeRefused: if any was not accepted; it holds the handles of those that were.
-            As `submit`, if the same holds for all.
+            SomeRefused: if any was not accepted; it holds the handles of those that were, and for each of
+                the others what `submit` would have raised.
         """
         rules = when or When()
         under_way = []
@@ -117,10 +119,14 @@ class Client:
             under_way.append((address, envelope, await self._publisher.send(address, envelope)))
         handles: dict[int, Handle[R]] = {}
         refused: dict[int, GalleyError] = {}
+        publisher, now = self._publisher, asyncio.get_running_loop().time
+        # One patience for all, not for each, of a broker that takes none.
+        give_up = now() + publisher.patience
         for place, (address, envelope, answer) in enumerate(under_way):
             try:
-                receipt = await self._publisher.settle(address, envelope, FIRST, answer)
+                receipt = await publisher.settle(address, envelope, FIRST, answer, give_up=give_up)
                 handles[place] = Handle(self.broker, receipt.address, envelope)
+                give_up = now() + publisher.patience
             except GalleyError as error:
                 refused[place] = error
         if refused:

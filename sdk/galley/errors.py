@@ -17,6 +17,8 @@
     ├── ResultTimeout
     └── BrokerError
         ├── BrokerUnreachable
+        ├── BrokerSilent       it is connected, and does not say that anything was stored
+        ├── BrokerFull         it has no room
         ├── BrokerTooOld
         ├── BrokerRefused      an answer of the broker we did not expect
         └── QueueConflict      streams of that name belong to somebody else
@@ -202,6 +204,31 @@ class BrokerUnreachable(BrokerError):
         return f"no answer from NATS at {server}: {problem}"
 
 
+class BrokerSilent(BrokerError):
+    """The broker is connected and does not say that it stored what it was sent."""
+
+    reason = "BrokerSilent"
+
+    def describe(self, server: str, problem: str, seconds: float) -> str:
+        self.server, self.problem, self.seconds = server, problem, seconds
+        self.hint = (
+            "look at the log of nats-server; if its disk was full, make room and restart it. "
+            "Submitting the same id again is safe"
+        )
+        return f"NATS at {server} is connected but stores nothing: {problem}, tried for {seconds:g} s"
+
+
+class BrokerFull(BrokerError):
+    """The broker has no room left for what is to be kept; nothing was stored."""
+
+    reason = "BrokerFull"
+
+    def describe(self, action: str, code: int, description: str) -> str:
+        self.action, self.code, self.description = action, code, description
+        self.hint = "give nats-server more room (its disk, max_file_store, or the account's limits)"
+        return f"NATS has no room to {action}: {description} (error {code})"
+
+
 class BrokerTooOld(BrokerError):
     """The server lacks what Galley's streams need."""
 
@@ -220,7 +247,7 @@ class BrokerRefused(BrokerError):
 
     def describe(self, action: str, code: int, description: str) -> str:
         self.action, self.code, self.description = action, code, description
-        self.hint = "look at the log of nats-server (a full disk and missing rights end up here)"
+        self.hint = "look at the log of nats-server; missing rights end up here, too"
         return f"NATS refused to {action}: {description} (error {code})"
 
 

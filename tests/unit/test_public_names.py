@@ -3,7 +3,8 @@
 import galley
 
 PUBLIC = {
-    "BrokerError", "BrokerRefused", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "Client",
+    "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld", "BrokerUnreachable",
+    "Call", "Cancelled", "Client",
     "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable",
     "Phase", "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
     "SubmissionInvalid", "TaskCancelled",

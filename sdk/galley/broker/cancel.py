@@ -15,6 +15,7 @@ from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.pipeline import WRONG_SEQUENCE
 from galley.broker.records import Records
+from galley.error_group import ungrouped
 from galley.errors import BrokerRefused, BrokerUnreachable
 from galley.record import Outcome, Record, State
 
@@ -78,13 +79,13 @@ async def _purge(broker: Broker, address: TaskAddress) -> None:
     # By exact subject, since only then the server forgets at once that somebody had the task in hand.
     work = topology.work_stream(address.namespace, address.queue)
     later = topology.later_stream(address.namespace, address.queue)
-    async with asyncio.TaskGroup() as purges:
-        for stream, subject in (
-            (work, topology.task_subject(address)),
-            (later, topology.schedule_subject(address)),
-            (later, topology.again_subject(address)),
-            (later, topology.due_subject(address)),
-        ):
-            purges.create_task(
-                broker.api(f"clear {address} from {stream}", f"STREAM.PURGE.{stream}", {"filter": subject})
-            )
+    with ungrouped():
+        async with asyncio.TaskGroup() as purges:
+            for stream, subject in (
+                (work, topology.task_subject(address)),
+                (later, topology.schedule_subject(address)),
+                (later, topology.again_subject(address)),
+                (later, topology.due_subject(address)),
+            ):
+                action = f"clear {address} from {stream}"
+                purges.create_task(broker.api(action, f"STREAM.PURGE.{stream}", {"filter": subject}))

@@ -14,9 +14,9 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker.lean_client import LeanClient
-from galley.broker.pipeline import PublishPipeline
+from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.topology import MIN_SERVER
-from galley.errors import BrokerRefused, BrokerTooOld, BrokerUnreachable
+from galley.errors import BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,7 @@ class Broker:
 
         Raises:
             BrokerRefused: if the answer is an error; its `code` is the server's `err_code`.
+            BrokerFull: if that is for want of room.
             BrokerUnreachable: if no answer came in time.
         """
         body = b"" if request is None else msgspec.json.encode(request)
@@ -177,7 +178,8 @@ class Broker:
             raise BrokerUnreachable(self.server, "JetStream does not answer (not enabled, or no leader)")
         decoded: dict[str, Any] = msgspec.json.decode(answer.data)
         if error := decoded.get("error"):
-            raise BrokerRefused(action, error.get("err_code", 0), error.get("description", "no description"))
+            kind = BrokerFull if error.get("err_code", 0) in NO_ROOM else BrokerRefused
+            raise kind(action, error.get("err_code", 0), error.get("description", "no description"))
         return decoded
 
     async def _connect(self) -> None:

@@ -25,6 +25,8 @@ UNANSWERED: Final = 0
 WRONG_SEQUENCE: Final = 10071
 FULL: Final = 10077
 TOO_LARGE: Final = 10054
+NO_ROOM: Final = frozenset((10023, 10047, 10028, 10002))
+"""The server's room, or the account's, is used up or reserved for others."""
 
 
 class _Problem(msgspec.Struct):

@@ -12,10 +12,13 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.later import Door, send_later
-from galley.broker.pipeline import FULL, NO_RESPONDERS, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.envelope import FIRST, Envelope, Flags
 from galley.errors import (
+    BrokerError,
+    BrokerFull,
     BrokerRefused,
+    BrokerSilent,
     BrokerUnreachable,
     GalleyError,
     LaneNotEnabled,
@@ -42,7 +45,7 @@ class Publisher:
     def __init__(self, broker: Broker, patience_seconds: float = 30.0) -> None:
         """Args: broker: an open connection; patience_seconds: how long to go on trying without an answer."""
         self._broker = broker
-        self._patience = patience_seconds
+        self.patience = patience_seconds
 
     async def publish(self, address: TaskAddress, envelope: Envelope, *, chosen_id: bool = False) -> Receipt:
         """Store the task and return when the broker has it.
@@ -54,8 +57,9 @@ class Publisher:
 
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
-            BrokerUnreachable: no answer for `patience_seconds`; it may have been stored. Publishing the
-                same id again does not run it twice.
+            BrokerUnreachable, BrokerSilent: no answer for `patience_seconds`; it may have been stored.
+                Publishing the same id again does not run it twice.
+            BrokerFull: the broker has no room; nothing was stored.
             BrokerRefused: the broker gave another error; nothing was stored.
         """
         flags = _FLAGGED if chosen_id else FIRST
@@ -81,9 +85,23 @@ class Publisher:
         )
 
     async def settle(
-        self, address: TaskAddress, envelope: Envelope, flags: Flags, answer: Awaitable[Ack]
+        self,
+        address: TaskAddress,
+        envelope: Envelope,
+        flags: Flags,
+        answer: Awaitable[Ack],
+        *,
+        give_up: float | None = None,
     ) -> Receipt:
         """Return the receipt for a publish under way, publishing again while no answer comes.
+
+        Args:
+            address: where it goes.
+            envelope: what it is.
+            flags: with which it was sent.
+            answer: what `send` returned.
+            give_up: time of the event loop after which it is not tried again; None counts the publisher's
+                patience from the first answer.
 
         Raises:
             As `publish`.
@@ -92,12 +110,12 @@ class Publisher:
         if ack.stored:
             return Receipt(address)
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._patience
+        give_up = loop.time() + self.patience if give_up is None else give_up
         while ack.unanswered or ack.code == NO_RESPONDERS:
             if ack.code == NO_RESPONDERS:
                 await self._check_lane(address)
             if loop.time() >= give_up:
-                raise BrokerUnreachable(self._broker.server, f"task {address}: {ack.problem}")
+                raise self._given_up(address, ack)
             await asyncio.sleep(0.2)
             # Whether the first one arrived is not known, so from here on it counts as published before.
             flags = _FLAGGED
@@ -106,7 +124,7 @@ class Publisher:
             return Receipt(address)
         if ack.code == WRONG_SEQUENCE:
             return Receipt(address, duplicate=True)
-        raise await self._refusal(address, ack)
+        raise self._refusal(address, ack)
 
     async def _check_lane(self, address: TaskAddress) -> None:
         """Raise if the queue or its lane is not there; return if the broker was merely not ready."""
@@ -117,7 +135,15 @@ class Publisher:
         if address.lane not in lanes:
             raise LaneNotEnabled(address.queue, address.lane, lanes)
 
-    async def _refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
+    def _given_up(self, address: TaskAddress, ack: Ack) -> BrokerError:
+        problem = f"task {address}: {ack.problem}"
+        if self._broker.connected:
+            return BrokerSilent(self._broker.server, problem, self.patience)
+        return BrokerUnreachable(self._broker.server, problem)
+
+    def _refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
         if ack.code == FULL:
             return QueueFull(address.queue, ack.problem)
+        if ack.code in NO_ROOM:
+            return BrokerFull(f"store task {address}", ack.code, ack.problem)
         return BrokerRefused(f"store task {address}", ack.code, ack.problem)

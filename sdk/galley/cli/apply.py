@@ -13,7 +13,8 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import Client
 from galley.declared import submit_declared
-from galley.errors import BrokerUnreachable, GalleyError, QueueNotFound
+from galley.error_group import ungrouped
+from galley.errors import BrokerError, GalleyError, QueueNotFound
 from galley.resources import Task, TaskQueue, read_manifests
 
 _AT_ONCE: Final = 64
@@ -35,8 +36,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         await _check_queues(client, placed, terminal)
         tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
         room = asyncio.Semaphore(_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(_submit(client, task, room)) for task in tasks]
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(_submit(client, task, room)) for task in tasks]
     code = ExitCode.DONE
     for task, outcome in zip(tasks, (each.result() for each in running), strict=True):
         if isinstance(outcome, GalleyError):
@@ -78,7 +80,7 @@ async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> bool |
     async with room:
         try:
             return (await submit_declared(client.broker, task)).created
-        except BrokerUnreachable:
+        except BrokerError:
             raise
         except GalleyError as error:
             return error

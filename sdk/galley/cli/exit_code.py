@@ -3,7 +3,15 @@
 from enum import IntEnum
 
 from galley.cli.errors import Misuse, NoServer, QueueNotServed
-from galley.errors import BrokerTooOld, BrokerUnreachable, GalleyError, Invalid, Refused, ResultTimeout
+from galley.errors import (
+    BrokerSilent,
+    BrokerTooOld,
+    BrokerUnreachable,
+    GalleyError,
+    Invalid,
+    Refused,
+    ResultTimeout,
+)
 
 
 class ExitCode(IntEnum):
@@ -30,7 +38,7 @@ def exit_code_of(error: GalleyError) -> ExitCode:
             return ExitCode.MISUSE
         case Refused() | QueueNotServed():
             return ExitCode.REFUSED
-        case BrokerUnreachable() | BrokerTooOld() | NoServer():
+        case BrokerUnreachable() | BrokerSilent() | BrokerTooOld() | NoServer():
             return ExitCode.UNREACHABLE
         case ResultTimeout():
             return ExitCode.WAIT_TIMED_OUT

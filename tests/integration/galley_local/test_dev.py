@@ -255,6 +255,18 @@ async def test_files_that_cannot_be_used_end_in_two_lines(
     assert not (tmp_path / ".galley").exists()
 
 
+async def test_more_tasks_than_a_queue_takes_end_in_two_lines(project: Path) -> None:
+    more = "".join(f"---{_FAILING % number}" for number in range(3))
+    small = _QUEUE.replace("spec:\n  worker", "spec:\n  limits: {backlog: 1}\n  worker")
+    (project / "queue.yaml").write_text(small + more)
+    said = await galley(project, "dev", "queue.yaml")
+    assert said.code == 3
+    assert said.err.splitlines() == [
+        "error: queue 'sums' is full (maximum messages exceeded)",
+        "hint: wait and submit again, or raise spec.limits of the TaskQueue",
+    ]
+
+
 async def test_a_port_in_use_is_said(project: Path) -> None:
     async with dev(project, "queue.yaml"):
         content = dev_file.nearest(project)

@@ -3,7 +3,9 @@ import pytest
 from galley.cli.errors import Misuse, NoQueues, NoServer, NoSuchTask, QueueNotServed
 from galley.cli.exit_code import exit_code_of
 from galley.errors import (
+    BrokerFull,
     BrokerRefused,
+    BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
     GalleyError,
@@ -32,6 +34,8 @@ from galley.errors import (
         (QueueFull("images", "10 tasks"), 3),
         (QueueNotServed("a.yaml", "images"), 3),
         (BrokerUnreachable("nats://x", "refused"), 4),
+        (BrokerSilent("nats://x", "store it", 30.0), 4),
+        (BrokerFull("store it", 10023, "insufficient resources"), 1),
         (BrokerTooOld("nats://x", "2.9.0", "2.12.0"), 4),
         (NoServer("no server is named"), 4),
         (ResultTimeout("id", 3.0), 124),
