@@ -1,6 +1,7 @@
 """Waits for what is true a little later: the only place in the tests that paces itself."""
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, overload
@@ -34,9 +35,13 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
         AssertionError: if there was none in time; it tells what was seen last.
     """
     last: object = "nothing: the condition never returned"
-    try:
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + within
+    late = False
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
-            while True:
+            # The library's requests swallow a cancellation that comes together with their answer.
+            while not late:
                 try:
                     answer = condition()
                     value = await answer if inspect.isawaitable(answer) else answer
@@ -46,7 +51,7 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
                     if value:
                         return value
                     last = value
+                late = loop.time() >= ends_at
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-    except TimeoutError:
-        what = why or getattr(condition, "__name__", repr(condition))
-        raise AssertionError(f"{what}: not within {within:g} s; last seen: {last!r}") from None
+    what = why or getattr(condition, "__name__", repr(condition))
+    raise AssertionError(f"{what}: not within {within:g} s; last seen: {last!r}")

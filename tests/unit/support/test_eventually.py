@@ -47,6 +47,18 @@ async def test_a_condition_that_hangs_is_cut_off() -> None:
         await eventually(never, within=0.02)
 
 
+async def test_a_condition_that_swallows_its_cancellation_is_cut_off_as_well() -> None:
+    async def deaf() -> bool:
+        try:
+            await asyncio.sleep(0.03)
+        except asyncio.CancelledError:
+            return False
+        return False
+
+    with pytest.raises(AssertionError, match="deaf: not within"):
+        await eventually(deaf, within=0.02)
+
+
 async def test_other_errors_are_not_waited_out() -> None:
     def broken() -> bool:
         raise KeyError("typo")

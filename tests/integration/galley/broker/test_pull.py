@@ -119,6 +119,20 @@ async def test_a_connection_lost_makes_everything_old_that_was_there_before_the_
     assert worker.heard.old == {"first": True, "second": False}
 
 
+async def test_a_new_connection_takes_everything_for_old_until_it_has_looked(
+    worker: Worker, own_nats_server: NatsServer
+) -> None:
+    async with worker.pulls:
+        await worker.pulls.orient()
+        await worker.submit("first")
+        own_nats_server.kill()
+        await own_nats_server.start()
+        await eventually(lambda: worker.heard.reconnections == 1, within=20)
+        # As a sweep over many lanes does that was under way when the connection broke.
+        assert await worker.sweep(5) == 1
+    assert worker.heard.old == {"first": True}
+
+
 async def test_tasks_that_come_are_a_word_of_their_consumer(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     await worker.submit("t1", "t2", "t3")
