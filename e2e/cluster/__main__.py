@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Provider,
         choices=list(Provider),
         default=choice.wanted(),
-        help=f"bare (root, no container engine), kind (Docker) or existing; default ${choice.VARIABLE}, or auto",
+        help=f"bare (root, no container engine), kind (Docker) or existing; default ${choice.VARIABLE} or auto",
     )
     shared.add_argument(
         "--state",
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=text, description=text, parents=[shared])
 
     up = verb("up", "make it; the programs are built first, once")
-    up.add_argument("--control-plane-only", action="store_true", help="etcd and the API server, on loopback")
+    up.add_argument("--control-plane-only", action="store_true", help="etcd and the API server")
     up.add_argument("--audit", action="store_true", help="note requests about galley.dev in logs/audit.log")
     up.add_argument(
         "--image", type=Path, action="append", default=[], help="an archive to load; may be repeated"

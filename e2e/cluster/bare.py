@@ -85,6 +85,11 @@ class BareCluster(Cluster):
         return self.state / "pki" / "admin.kubeconfig"
 
     @property
+    def api_url(self) -> str:
+        """Where the API is served; known while it runs."""
+        return Site.load(self.state).api_url
+
+    @property
     def logs(self) -> Path:
         """The folder with a log of each part."""
         return self.state / "logs"

@@ -1,0 +1,65 @@
+"""Fixtures of the tests on a real cluster."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import build, choice
+from e2e.cluster.bare import BareCluster
+from e2e.cluster.choice import Provider
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import CannotRunHere
+from e2e.cluster.kubectl import Kubectl
+from tests.support.cannot_run import cannot_run
+
+pytest_plugins = ("tests.support.servers", "tests.support.api_server")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests that put right again what they disturb; keep to your `namespace_of_pods`.
+
+    `$GALLEY_E2E_CLUSTER` says who provides it.
+    """
+    try:
+        chosen = choice.cluster(choice.wanted(), tmp_path_factory.mktemp("cluster") / "state")
+        if isinstance(chosen, BareCluster):
+            _must_be_built()
+        chosen.up()
+    except CannotRunHere as error:
+        cannot_run("tests on a cluster", str(error))
+    yield chosen
+    chosen.down()
+
+
+@pytest.fixture
+def bare_state(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a bare cluster of this test alone, which is taken down after it."""
+    if choice.wanted() not in {Provider.AUTO, Provider.BARE}:
+        cannot_run("tests of the bare cluster", f"{choice.VARIABLE} asks for another")
+    _must_be_built()
+    state = tmp_path / "state"
+    yield state
+    BareCluster(state).down()
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster) -> Kubectl:
+    """Speaks to `cluster` as its administrator."""
+    return Kubectl(cluster)
+
+
+@pytest.fixture
+def namespace_of_pods(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace on `cluster` which no other test uses; its pods end with it."""
+    name = f"t{secrets.token_hex(5)}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _must_be_built() -> None:
+    if build.built() is None:
+        cannot_run("tests on a bare cluster", "its programs are not built; python -m e2e.cluster.build")
