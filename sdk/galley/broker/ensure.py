@@ -65,7 +65,9 @@ async def _ensure_stream(broker: Broker, layout: QueueLayout, definition: dict[s
         await _refuse_removing_used_lanes(broker, layout, name, present)
     # The number of replicas of what exists is an administrator's to change, not a restart's.
     wanted = {**definition, "num_replicas": present["num_replicas"]}
-    if any(not _same(present.get(key), value) for key, value in wanted.items()):
+    # A queue that is made again takes back the streams that were to go with the one before.
+    orphaned = topology.ORPHANED_KEY in present.get("metadata", {})
+    if orphaned or any(not _same(present.get(key), value) for key, value in wanted.items()):
         await broker.api(f"update stream {name}", f"STREAM.UPDATE.{name}", {**present, **wanted})
 
 

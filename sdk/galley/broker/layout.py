@@ -11,12 +11,13 @@ _PREFETCH_ALLOWANCE: Final = 10
 _LEAST_IN_FLIGHT: Final = 1000
 
 
-def layout_of(queue: TaskQueue, install: str) -> QueueLayout:
+def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
     """Return the streams and consumers a queue needs.
 
     Args:
         queue: as people wrote it.
         install: the installation of Galley that owns its streams.
+        uid: of the TaskQueue as a cluster's object.
     """
     spec = queue.spec
     slots = spec.scaling.max_workers * spec.worker.concurrency
@@ -28,4 +29,5 @@ def layout_of(queue: TaskQueue, install: str) -> QueueLayout:
         backlog_bytes=spec.limits.backlog_bytes,
         in_flight=max(_LEAST_IN_FLIGHT, slots * _PREFETCH_ALLOWANCE),
         install=install,
+        uid=uid,
     )

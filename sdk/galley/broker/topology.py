@@ -41,6 +41,9 @@ OWNER_KEY: Final = "galley.dev/install"
 QUEUE_KEY: Final = "galley.dev/queue"
 NAMESPACE_KEY: Final = "galley.dev/namespace"
 LANES_KEY: Final = "galley.dev/lanes"
+UID_KEY: Final = "galley.dev/uid"
+ORPHANED_KEY: Final = "galley.dev/orphaned-at"
+"""Since when the queue is known to be gone; streams of a queue that is there do not have it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class QueueLayout:
     """Which installation of Galley owns the streams."""
     lease_seconds: float = LEASE_SECONDS
     """How long the broker waits for a sign of life; workers have to be told the same."""
+    uid: str = ""
+    """Of the TaskQueue these streams are for; empty where there are no such objects."""
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -296,9 +301,10 @@ def _lane_subjects(verb: str, layout: QueueLayout) -> list[str]:
 
 
 def _metadata(layout: QueueLayout) -> dict[str, str]:
-    return {
+    metadata = {
         OWNER_KEY: layout.install,
         NAMESPACE_KEY: layout.namespace,
         QUEUE_KEY: layout.queue,
         LANES_KEY: ",".join(layout.lanes),
     }
+    return metadata | ({UID_KEY: layout.uid} if layout.uid else {})

@@ -1,0 +1,111 @@
+"""Streams whose queue is gone: kept for a while, so that a queue deleted by mistake loses nothing."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import remove, stream_info
+from galley.errors import BrokerRefused
+
+_STREAM_NOT_FOUND: Final = 10059
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A queue as its work stream names it."""
+
+    namespace: str
+    queue: str
+    uid: str
+    orphaned_at: datetime | None
+    """Since when it is known that its queue is gone; None if nobody has said so."""
+
+
+async def kept_queues(broker: Broker, install: str) -> list[Kept]:
+    """Return the queues of an installation that have streams, whether or not they still exist themselves.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found = []
+    async for config in _configs(broker):
+        metadata = config.get("metadata") or {}
+        namespace, queue = metadata.get(topology.NAMESPACE_KEY, ""), metadata.get(topology.QUEUE_KEY, "")
+        # One stream stands for both, and each that was made by us names its queue.
+        if metadata.get(topology.OWNER_KEY) == install and config["name"] == topology.work_stream(
+            namespace, queue
+        ):
+            found.append(Kept(namespace, queue, metadata.get(topology.UID_KEY, ""), _orphaned_at(metadata)))
+    return found
+
+
+async def mark_orphaned(broker: Broker, namespace: str, queue: str, at: datetime) -> None:
+    """Write into a queue's work stream since when the queue is gone; `ensure` takes it away again.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    name = topology.work_stream(namespace, queue)
+    info = await stream_info(broker, name)
+    if info is None:
+        return
+    config = info["config"]
+    metadata = {**config["metadata"], topology.ORPHANED_KEY: at.isoformat()}
+    await broker.api(f"mark stream {name}", f"STREAM.UPDATE.{name}", {**config, "metadata": metadata})
+
+
+async def collect(broker: Broker, namespace: str, queue: str) -> None:
+    """Delete all there is of a queue: its streams with their tasks, its records, its dead letters.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer; doing it again goes on where it was.
+    """
+    for stream, verb in (
+        (topology.records_stream(namespace), "result"),
+        (topology.dead_stream(namespace), "dead"),
+    ):
+        await _ask_of(broker, stream, "PURGE", {"filter": f"galley.{verb}.{namespace}.{queue}.>"})
+    # Last, since only their metadata tells that there is something left to be done.
+    await remove(broker, namespace, queue)
+
+
+async def collect_namespace(broker: Broker, namespace: str) -> None:
+    """Delete the streams the queues of a namespace shared.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    for stream in (topology.records_stream(namespace), topology.dead_stream(namespace)):
+        await _ask_of(broker, stream, "DELETE", None)
+
+
+async def _ask_of(broker: Broker, stream: str, verb: str, request: object) -> None:
+    try:
+        await broker.api(f"{verb.lower()} stream {stream}", f"STREAM.{verb}.{stream}", request)
+    except BrokerRefused as refusal:
+        if refusal.code != _STREAM_NOT_FOUND:
+            raise
+
+
+async def _configs(broker: Broker) -> AsyncIterator[dict[str, Any]]:
+    offset = 0
+    while True:
+        page = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
+        streams = page.get("streams") or []
+        for stream in streams:
+            yield stream["config"]
+        offset += len(streams)
+        if not streams or offset >= page["total"]:
+            return
+
+
+def _orphaned_at(metadata: dict[str, str]) -> datetime | None:
+    try:
+        return msgspec.convert(metadata[topology.ORPHANED_KEY], datetime, strict=False)
+    except (KeyError, msgspec.ValidationError):
+        return None
