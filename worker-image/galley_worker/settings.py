@@ -35,8 +35,9 @@ class WorkerSettings(BaseModel):
     """Port of /livez, /readyz and /metrics; 0 serves none."""
     health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
     """Address that port is bound to."""
-    live_seconds: float = Field(60.0, gt=0)
-    """Seconds without a word from the broker after which a worker with a free slot counts as dead."""
+    live_seconds: float = Field(60.0, ge=10)
+    """Seconds without a word from the broker after which a worker with a free slot counts as dead; an idle
+    consumer says one every five."""
     lease_seconds: float = Field(LEASE_SECONDS, ge=1, le=300)
     """Seconds the broker waits for a sign of life of an attempt; must be what the queue's consumers have."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -167,6 +167,17 @@ async def test_a_slot_that_goes_away_as_its_task_arrives_does_not_keep_the_task(
     assert seats.begun == []
 
 
+async def test_what_waits_for_a_slot_begins_when_slots_grow_though_no_attempt_has_ended(desk: Desk) -> None:
+    await desk.submit("t1")
+    seats = Seats(0)
+    async with desk.worker(seats) as puller:
+        puller.delivered(await desk.take(Lane.NORMAL))
+        await asyncio.sleep(0)
+        seats.capacity = 1
+        await eventually(partial(seats.have_begun, 1), within=SOON)
+    assert seats.begun[0].delivered == 1, "it was not given back for that"
+
+
 async def test_of_those_that_wait_for_a_slot_the_highest_lane_begins_first(desk: Desk) -> None:
     seats = Seats(1)
     seats.brisk = True
