@@ -3,10 +3,25 @@
 GalleyError
 └── OperatorError
     ├── FleetRefused
-    └── FleetUnknown
+    ├── FleetUnknown
+    └── ClusterError           the Kubernetes API could not do what was asked
+        ├── ClusterConfigInvalid   how to reach it is not known
+        ├── ClusterUnreachable     no answer; whether it was done is not known
+        ├── WatchExpired           it no longer knows what changed since then
+        └── ApiRefused             it answered, and not with what was asked for
+            ├── ObjectNotFound
+            ├── KindNotServed          the CRD is missing
+            ├── ObjectConflict         it exists already, or changed in between
+            ├── ObjectInvalid
+            ├── RightsMissing
+            ├── CredentialsRefused
+            ├── TooManyRequests
+            └── ApiFailing             an error of its own, or of its storage
 """
 
 # ruff: noqa: D102 - the docstring of the class says what `describe` describes
+
+import re
 
 from galley.errors import GalleyError
 
@@ -40,3 +55,156 @@ class FleetUnknown(OperatorError):
         self.queue, self.problem = queue, problem
         self.hint = "the present number of workers is kept until it is known again"
         return f"the workers of queue {queue!r} are not known: {problem}"
+
+
+class ClusterError(OperatorError):
+    """The Kubernetes API could not do what was asked."""
+
+    reason = "ClusterError"
+
+
+class ClusterConfigInvalid(ClusterError):
+    """How to reach the Kubernetes API cannot be found out."""
+
+    reason = "ClusterConfigInvalid"
+
+    def describe(self, source: str, problem: str, hint: str) -> str:
+        self.source, self.problem, self.hint = source, problem, hint
+        return f"{source}: {problem}"
+
+
+class ClusterUnreachable(ClusterError):
+    """No answer from the Kubernetes API in time; whether the request was done is not known."""
+
+    reason = "ClusterUnreachable"
+
+    def describe(self, server: str, request: str, problem: str) -> str:
+        self.server, self.request, self.problem = server, request, problem
+        self.hint = (
+            "it is tried again; if it stays: does the API server run, and does the network let us through?"
+        )
+        return f"no answer from the Kubernetes API at {server} to {request}: {problem}"
+
+
+class WatchExpired(ClusterError):
+    """The API server no longer knows what changed since the version a watch was to begin at."""
+
+    reason = "WatchExpired"
+
+    def describe(self, what: str, problem: str) -> str:
+        self.what, self.problem = what, problem
+        self.hint = "list anew and compare; the reflector does so by itself"
+        return f"the watch of {what} cannot go on from where it was: {problem}"
+
+
+class ApiRefused(ClusterError):
+    """The Kubernetes API answered a request with an error."""
+
+    reason = "ApiRefused"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        self.verb, self.what, self.status, self.problem = verb, what, status, problem
+        self.hint = "look at the log of the API server"
+        return f"cannot {verb} {what}: {problem} (status {status})"
+
+
+class ObjectNotFound(ApiRefused):
+    """There is no such object."""
+
+    reason = "ObjectNotFound"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "it was deleted, or never made; what concerns it can be forgotten"
+        return message
+
+
+class KindNotServed(ApiRefused):
+    """The API server does not know the kind of object at all."""
+
+    reason = "KindNotServed"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "install Galley's CRDs: crds.enabled of the chart, or kubectl apply -f crds/"
+        return message
+
+
+class ObjectConflict(ApiRefused):
+    """The object exists already, belongs to another manager, or changed since it was read."""
+
+    reason = "ObjectConflict"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "read it again and decide anew"
+        return message
+
+
+class ObjectInvalid(ApiRefused):
+    """The API server does not accept the object as it was sent."""
+
+    reason = "ObjectInvalid"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "correct the field; if nobody wrote it, the CRDs and the operator differ in version"
+        return message
+
+
+_FORBIDDEN = re.compile(
+    r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"'
+    r' in API group "(?P<group>[^"]*)" (?P<where>in the namespace "[^"]+"|at the cluster scope)'
+)
+
+
+class RightsMissing(ApiRefused):
+    """The operator's ServiceAccount lacks a right."""
+
+    reason = "RightsMissing"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        if found := _FORBIDDEN.search(problem):
+            user = found["user"].removeprefix("system:serviceaccount:").replace(":", "/")
+            group = f" of {found['group']}" if found["group"] else ""
+            self.hint = (
+                f"give {user} the verb {found['verb']!r} on {found['resource']!r}{group} {found['where']}"
+            )
+        else:
+            self.hint = "give the operator's ServiceAccount the rights the chart gives it"
+        return message
+
+
+class CredentialsRefused(ApiRefused):
+    """The API server does not accept who we say we are."""
+
+    reason = "CredentialsRefused"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "is the token or certificate of the operator expired, or of another cluster?"
+        return message
+
+
+class TooManyRequests(ApiRefused):
+    """The API server has too much to do, and says when to come back."""
+
+    reason = "TooManyRequests"
+
+    def describe(self, verb: str, what: str, status: int, problem: str, retry_after: float = 1.0) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.retry_after = retry_after
+        self.hint = f"try again after {retry_after:g} s, and with less at once"
+        return message
+
+
+class ApiFailing(ApiRefused):
+    """The API server, or the storage behind it, fails."""
+
+    reason = "ApiFailing"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        self.hint = "it is tried again; if it stays, look at the logs of the API server and of etcd"
+        return message
