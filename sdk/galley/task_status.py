@@ -13,6 +13,8 @@ from galley.record import Failure, Outcome, Record, State
 class Phase(StrEnum):
     """Where a task is in its life."""
 
+    PENDING = "Pending"
+    """Declared, and not submitted yet: its condition says what it waits for."""
     SCHEDULED = "Scheduled"
     """Submitted for later; not due yet."""
     QUEUED = "Queued"

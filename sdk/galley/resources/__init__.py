@@ -1,9 +1,24 @@
 """The resources people write, as models; manifests are read into them."""
 
+from galley.resources.condition import Condition, Truth
+from galley.resources.declared_status import DeclaredFailure, DeclaredStatus
 from galley.resources.manifest import parse_manifests, read_manifests
 from galley.resources.meta import API_VERSION, DEFAULT_NAMESPACE, Metadata
+from galley.resources.pod_template import (
+    EnvironmentVariable,
+    PodResources,
+    PodTemplate,
+    PullSecret,
+    SecretKeyRef,
+    TaintEffect,
+    Toleration,
+    TolerationOperator,
+    ValueFrom,
+)
+from galley.resources.queue_status import LaneStatus, TaskQueueStatus, WorkersStatus
 from galley.resources.task import Task, TaskSpec
 from galley.resources.task_queue import (
+    Code,
     Command,
     Handlers,
     InputAs,
@@ -19,19 +34,36 @@ from galley.resources.task_queue import (
 __all__ = [
     "API_VERSION",
     "DEFAULT_NAMESPACE",
+    "Code",
     "Command",
+    "Condition",
+    "DeclaredFailure",
+    "DeclaredStatus",
+    "EnvironmentVariable",
     "Handlers",
     "InputAs",
+    "LaneStatus",
     "Limits",
     "Metadata",
+    "PodResources",
+    "PodTemplate",
+    "PullSecret",
     "Retention",
     "Retry",
     "Scaling",
+    "SecretKeyRef",
+    "TaintEffect",
     "Task",
     "TaskQueue",
     "TaskQueueSpec",
+    "TaskQueueStatus",
     "TaskSpec",
+    "Toleration",
+    "TolerationOperator",
+    "Truth",
+    "ValueFrom",
     "Worker",
+    "WorkersStatus",
     "parse_manifests",
     "read_manifests",
 ]

@@ -19,6 +19,13 @@ KEY_PATTERN: Final = (
     r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+OBJECT_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+ENVIRONMENT_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+IMAGE_PATTERN: Final = (
+    r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[a-z0-9._-]+)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[a-z0-9]+:[0-9a-f]{32,128})?$"
+)
+QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 PATTERNS_IN_WORDS: Final = {
     NAME_PATTERN: (
@@ -40,6 +47,22 @@ PATTERNS_IN_WORDS: Final = {
     LABEL_VALUE_PATTERN: (
         "the value of a label",
         "use up to 63 letters, digits, -, _ and .; longer text belongs into annotations",
+    ),
+    OBJECT_NAME_PATTERN: (
+        "the name of an object",
+        "use a-z, 0-9, - and ., starting and ending with a letter or digit, as its metadata.name does",
+    ),
+    ENVIRONMENT_PATTERN: (
+        "the name of a variable",
+        "use letters, digits, _, - and ., not starting with a digit",
+    ),
+    IMAGE_PATTERN: (
+        "the name of an image",
+        "write it as docker pull takes it: example.com/team/name:tag, without https:// and spaces",
+    ),
+    QUANTITY_PATTERN: (
+        "a quantity",
+        'write a number with or without a unit: "2", 500m, 1.5Gi',
     ),
 }
 """For each pattern above, what text that matches it is, and how to write such text."""
@@ -103,7 +126,16 @@ Whole = Annotated[int, Strict()]
 
 Number = Annotated[float, Strict()]
 
-_Key = Annotated[str, Field(pattern=KEY_PATTERN, max_length=317)]
+ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
+"""The name of an object of Kubernetes that others made, such as a Secret."""
+
+EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_PATTERN, max_length=255)]
+Image = Annotated[str, Field(pattern=IMAGE_PATTERN, max_length=512)]
+
+Key = Annotated[str, Field(pattern=KEY_PATTERN, max_length=317)]
+"""The key of a label, an annotation, or a resource of a node."""
+
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 
 
 class Metadata(Part):
@@ -117,12 +149,10 @@ class Metadata(Part):
     """Namespace of the object. Resources refer to each other within one namespace only, because that
     is as far as their streams can be reached."""
 
-    labels: dict[_Key, Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]] = Field(
-        default_factory=dict, max_length=64
-    )
+    labels: dict[Key, LabelValue] = Field(default_factory=dict, max_length=64)
     """Short words to select objects by, at most 64. Galley does not read them."""
 
-    annotations: dict[_Key, str] = Field(default_factory=dict, max_length=64)
+    annotations: dict[Key, str] = Field(default_factory=dict, max_length=64)
     """Longer notes for people and tools, at most 64 and 256 KiB in all, as Kubernetes bounds them.
     Galley does not read them."""
 

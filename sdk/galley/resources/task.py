@@ -73,6 +73,11 @@ class TaskSpec(Part):
     """Time, in RFC 3339 with an offset, after which the task is worth nothing: it is not started any
     more, and a running attempt is cut."""
 
+    ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=31_536_000)] | None = None
+    """Seconds after its end at which the Task object is deleted; its record goes when the queue's
+    retention says. The operator's default when left out, and never where GitOps put the object there, since
+    it would come back and run again."""
+
     @field_validator("input")
     @classmethod
     def _input_fits(cls, value: JsonValue) -> JsonValue:

@@ -10,19 +10,37 @@ from galley.resources.meta import (
     API_VERSION,
     Argument,
     HandlerName,
+    Image,
     Metadata,
     ModuleName,
     Number,
+    ObjectName,
     Part,
     Whole,
     refusal,
     refuse_repeats,
 )
+from galley.resources.pod_template import PodTemplate
 from galley.retry import RetryPolicy
+
+
+class Code(Part):
+    """Where the modules of a worker come from, if not from its image."""
+
+    config_map_name: ObjectName
+    """ConfigMap, in the queue's namespace, whose entries are the files: `tasks.py` is the module `tasks`.
+    For small things, as it holds 1 MiB at most; larger ones belong into an image."""
 
 
 class Worker(Part):
     """What one worker of the queue is."""
+
+    image: Image | None = None
+    """Image that workers run: one made from Galley's worker image, with the handlers' code and all it
+    needs. The operator's default, which has Python and Galley alone, when left out."""
+
+    code: Code | None = None
+    """Where the modules come from, if not from the image."""
 
     modules: tuple[ModuleName, ...] = Field((), max_length=32)
     """Python modules a worker imports at its start, at most 32; their `@task` functions are the
@@ -35,6 +53,9 @@ class Worker(Part):
     grace_period_seconds: Whole = Field(30, ge=1, le=3600)
     """Seconds a drained worker waits for its running attempts before it hands them back. What is
     handed back starts again elsewhere, which costs the work done so far but no attempt."""
+
+    template: PodTemplate = PodTemplate()
+    """What is added to the workers' pods: resources, environment, where they may run."""
 
     @field_validator("modules")
     @classmethod
@@ -107,6 +128,10 @@ class Scaling(Part):
     """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
     between two bursts does not cost a start of all workers."""
 
+    workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    """Workers there are, whatever waits: it turns the autoscaler off, and 0 stops the queue. `kubectl
+    scale` sets it, and so may a HorizontalPodAutoscaler. Left out, the number follows the work."""
+
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Scaling":
         if self.min_workers > self.max_workers:
@@ -115,7 +140,22 @@ class Scaling(Part):
                 f"minWorkers is {self.min_workers}, above maxWorkers, which is {self.max_workers}",
                 f"lower minWorkers, or set maxWorkers to {self.min_workers} or more", at,
             )  # fmt: skip
+        if self.workers is not None and self.workers > self.max_workers:
+            raise refusal(
+                f"is {self.workers}, above maxWorkers, which is {self.max_workers}",
+                f"lower it, or set maxWorkers to {self.workers} or more", "workers",
+            )  # fmt: skip
         return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers there are when nothing waits."""
+        return self.min_workers if self.workers is None else self.workers
+
+    @property
+    def most(self) -> int:
+        """Workers there are when much waits."""
+        return self.max_workers if self.workers is None else self.workers
 
 
 class Retry(Part):

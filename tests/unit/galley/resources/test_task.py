@@ -22,6 +22,7 @@ FULL: dict[str, Any] = {
         "retry": {"attempts": 1, "backoffSeconds": 0.0, "maxBackoffSeconds": 0.0, "crashes": 1},
         "notBefore": "2026-01-01T00:00:00Z",
         "deadline": "2026-01-01T01:00:00.250000+01:00",
+        "ttlSecondsAfterFinished": 0,
     },
 }
 

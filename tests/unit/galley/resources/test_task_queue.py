@@ -16,9 +16,44 @@ FULL: dict[str, Any] = {
     "metadata": {"name": "images", "namespace": "shop", "labels": {"a/b": "c"}, "annotations": {"d": "e f"}},
     "spec": {
         "lanes": ["critical", "low"],
-        "worker": {"modules": ["shop.images", "shop.mail"], "concurrency": 256, "gracePeriodSeconds": 3600},
+        "worker": {
+            "image": "registry.example.com:5000/shop/images:1.2@sha256:" + "0" * 64,
+            "code": {"configMapName": "images-code"},
+            "modules": ["shop.images", "shop.mail"],
+            "concurrency": 256,
+            "gracePeriodSeconds": 3600,
+            "template": {
+                "labels": {"team": "pictures"},
+                "annotations": {"example.com/note": "two words"},
+                "serviceAccountName": "images",
+                "imagePullSecrets": [{"name": "registry.example.com"}],
+                "env": [
+                    {"name": "BUCKET", "value": "pictures", "valueFrom": None},
+                    {
+                        "name": "API_TOKEN",
+                        "value": None,
+                        "valueFrom": {"secretKeyRef": {"name": "api", "key": "token", "optional": True}},
+                    },
+                ],
+                "resources": {
+                    "requests": {"cpu": "500m", "memory": "1Gi"},
+                    "limits": {"cpu": "1.5", "memory": "1.5Gi", "nvidia.com/gpu": "1"},
+                },
+                "nodeSelector": {"kubernetes.io/arch": "arm64"},
+                "tolerations": [
+                    {
+                        "key": "spot",
+                        "operator": "Equal",
+                        "value": "yes",
+                        "effect": "NoExecute",
+                        "tolerationSeconds": 60,
+                    }
+                ],
+                "priorityClassName": "batch",
+            },
+        },
         "handlers": {"commands": [{"name": "convert", "command": ["convert", ""], "inputAs": "args"}]},
-        "scaling": {"minWorkers": 1000, "maxWorkers": 1000, "idleSeconds": 86_400},
+        "scaling": {"minWorkers": 1000, "maxWorkers": 1000, "idleSeconds": 86_400, "workers": 1000},
         "retry": {"attempts": 100, "backoffSeconds": 0.5, "maxBackoffSeconds": 0.5, "crashes": 20},
         "timeoutSeconds": 86_400,
         "limits": {"backlog": 10_000_000, "backlogBytes": 1024**4},

@@ -1,0 +1,77 @@
+"""The status of a TaskQueue: what the operator found, and when."""
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from galley.lanes import Lane
+from galley.resources.condition import Condition
+from galley.resources.meta import Part, Whole
+
+_MOST = 2**63 - 1
+
+Count = Annotated[Whole, Field(ge=0, le=_MOST)]
+"""How many there are."""
+
+
+class LaneStatus(Part):
+    """The work in one lane."""
+
+    name: Lane
+    """The lane."""
+
+    waiting: Count = 0
+    """Tasks that wait for a free slot."""
+
+    in_flight: Count = 0
+    """Tasks that workers hold, nearly all of them running."""
+
+
+class WorkersStatus(Part):
+    """The workers of a queue."""
+
+    ready: Count = 0
+    """Workers that take tasks."""
+
+    desired: Count = 0
+    """Workers there should be."""
+
+    replicas: Count = 0
+    """Pods of workers there are, whatever their state."""
+
+    selector: str = Field("", max_length=256)
+    """Label selector of those pods, as text."""
+
+
+class TaskQueueStatus(Part):
+    """What was last found of a queue. Numbers follow the work by some seconds."""
+
+    observed_generation: Count | None = None
+    """Generation of the queue that was looked at last."""
+
+    conditions: tuple[Condition, ...] = Field((), max_length=16)
+    """What is true of the queue; `Ready` says whether its tasks can run, and if not, why."""
+
+    waiting: Count | None = None
+    """Tasks that wait for a free slot, in all lanes; left out while it is not known."""
+
+    in_flight: Count | None = None
+    """Tasks that workers hold, in all lanes, nearly all of them running."""
+
+    later: Count | None = None
+    """Tasks for a later time, and those that wait for their next attempt."""
+
+    oldest_waiting_time: AwareDatetime | None = None
+    """Time at which the task that waits longest began to wait."""
+
+    lanes: tuple[LaneStatus, ...] = Field((), max_length=4)
+    """The work in each lane, highest first."""
+
+    workers: WorkersStatus | None = None
+    """The workers: how many there are, and how many there should be."""
+
+    dead_letters: Count | None = None
+    """Tasks that will not be tried again and are kept with their history."""
+
+    scaling_reason: str = Field("", max_length=1024)
+    """Why the queue has the workers it has, as a sentence."""
