@@ -149,6 +149,8 @@ class Attempts:
         if must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
+            # This process may have been stopped while it waited for the answer.
+            self._parts.leases.check(present.lease)
             held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())

@@ -87,6 +87,14 @@ class LeaseKeeper:
         """Stop renewing."""
         self._leases.discard(lease)
 
+    def check(self, lease: Lease) -> None:
+        """Fence a lease now if it is too late to lean on it, where the next regular look may be too late.
+
+        Between that look and the last one the whole process may have been stopped.
+        """
+        if lease in self._leases and self._late(lease, self._clock()):
+            self._lose(lease)
+
     async def run(self) -> None:
         """Renew and fence until cancelled."""
         self._looked_at = self._clock()
@@ -154,7 +162,12 @@ class LeaseKeeper:
 
     def _fence(self) -> None:
         now = self._clock()
-        late = [lease for lease in self._leases if now - lease.renewed_at > self._fence_seconds]
-        for lease in late:
-            self._leases.discard(lease)
-            lease.lost()
+        for lease in [lease for lease in self._leases if self._late(lease, now)]:
+            self._lose(lease)
+
+    def _late(self, lease: Lease, now: float) -> bool:
+        return now - lease.renewed_at > self._fence_seconds
+
+    def _lose(self, lease: Lease) -> None:
+        self._leases.discard(lease)
+        lease.lost()

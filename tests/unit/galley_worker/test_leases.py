@@ -57,6 +57,11 @@ class Delivered:
         return max([self.delivered_at, *self._line.renewed.get(self.reply, [])]) + LEASE
 
     @property
+    def held(self) -> Lease:
+        assert self.lease is not None
+        return self.lease
+
+    @property
     def running(self) -> bool:
         return self.lease is not None and not self.lost_at
 
@@ -193,6 +198,22 @@ async def test_a_worker_that_slept_through_its_lease_loses_it_before_it_says_any
         await asyncio.sleep(LOOK)
         assert not task.running
         assert desk.line.renewed == {}
+
+
+@in_virtual_time
+async def test_a_lease_that_ended_in_its_sleep_is_fenced_before_the_next_look_if_asked_for() -> None:
+    async with a_desk() as desk:
+        slept_through, short = desk.take("ack.1"), desk.take("ack.2")
+        await asyncio.sleep(7)
+        desk.keeper.check(slept_through.held)
+        assert slept_through.running
+        virtual_loop().freeze(60)
+        desk.keeper.check(slept_through.held)
+        assert not slept_through.running
+        assert short.running, "nobody asked for it yet"
+        desk.keeper.check(slept_through.held)
+        await asyncio.sleep(LOOK)
+        assert (len(slept_through.lost_at), len(short.lost_at)) == (1, 1)
 
 
 @in_virtual_time
