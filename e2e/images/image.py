@@ -1,0 +1,100 @@
+"""What images there are, and what each is made of."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent.parent
+"""The repository."""
+
+TAG: Final = "e2e"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, its Dockerfile, and the files that are in reach of it."""
+
+    name: str
+    dockerfile: Path
+    context: Path
+    """The folder a build starts in."""
+
+    sources: tuple[str, ...]
+    """What of that folder it takes: a change elsewhere makes no other image."""
+
+    locks: tuple[Path, ...] = ()
+    """What is installed from the package index."""
+
+    origin: str = "base"
+    """The image it starts from."""
+
+    origin_argument: str = "BASE"
+    """The argument of the Dockerfile that names that one."""
+
+    @property
+    def reference(self) -> str:
+        """Name and tag, under which pods ask for it."""
+        return f"localhost/{self.name}:{TAG}"
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file that goes into it, in a fixed order."""
+        yield self.dockerfile
+        yield from self.locks
+        for source in self.sources:
+            path = self.context / source
+            found = path.rglob("*") if path.is_dir() else iter([path])
+            yield from sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+    def content(self, origin: str) -> str:
+        """Return a word that changes whenever the image would: with its files, or the image it starts from."""
+        digest = hashlib.sha256(origin.encode())
+        for file in self.files():
+            name, data = str(file.relative_to(ROOT)).encode(), file.read_bytes()
+            digest.update(b"%d %s %d " % (len(name), name, len(data)) + data)
+        return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The image all others start from, made of Debian packages."""
+
+    suite: str = "trixie"
+    python: str = "3.13"
+    packages: tuple[str, ...] = ("python3", "python3-venv", "ca-certificates", "tzdata")
+    left_out: tuple[str, ...] = ("man", "locale", "doc", "info")
+    """Folders of /usr/share that nobody reads in a container."""
+
+    reference: str = field(default=f"localhost/galley-base:{TAG}")
+
+    @property
+    def content(self) -> str:
+        """A word that changes whenever the image would."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+
+
+BASE: Final = Base()
+
+_PROJECT: Final = ("pyproject.toml", "README.md", "LICENSE", "sdk/galley")
+_BUILD_LOCK: Final = ROOT / "requirements" / "build.txt"
+
+WORKER: Final = Image(
+    "galley-worker",
+    ROOT / "worker-image" / "Dockerfile",
+    ROOT,
+    (*_PROJECT, "worker-image/galley_worker"),
+    (_BUILD_LOCK, ROOT / "requirements" / "worker.txt"),
+)
+OPERATOR: Final = Image(
+    "galley-operator",
+    ROOT / "operator" / "Dockerfile",
+    ROOT,
+    (*_PROJECT, "operator/galley_operator"),
+    (_BUILD_LOCK, ROOT / "requirements" / "operator.txt"),
+)
+DOCKERFILES: Final[Mapping[str, Image]] = {image.name: image for image in (WORKER, OPERATOR)}
+"""The images that are built from a Dockerfile, by name; each after the one it starts from."""
+
+NATS: Final = "nats"
+NATS_REFERENCE: Final = f"localhost/nats:{TAG}"
