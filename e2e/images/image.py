@@ -48,7 +48,7 @@ class Image:
             yield from sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
     def content(self, origin: str) -> str:
-        """Return a word that changes whenever the image would: with its files, or the image it starts from."""
+        """Return a word that changes whenever the image would, so with its files or its origin."""
         digest = hashlib.sha256(origin.encode())
         for file in self.files():
             name, data = str(file.relative_to(ROOT)).encode(), file.read_bytes()

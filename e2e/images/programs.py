@@ -106,4 +106,3 @@ def pip(*words: str) -> None:
         ImageNotBuilt: if it fails.
     """
     run(sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--quiet", *words)
-
