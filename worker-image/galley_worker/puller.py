@@ -96,6 +96,7 @@ class Puller:
         """Take tasks again."""
         self._paused = False
         self._wake.set()
+        self._ready.set()
 
     def slot_freed(self) -> None:
         """Say that an attempt ended."""
@@ -107,7 +108,7 @@ class Puller:
         """Yield each task for which there is a slot, highest lane first, until stopped."""
         while not self._stopped:
             self._ready.clear()
-            while self._held and self._slots.free > 0 and not self._stopped:
+            while self._held and self._slots.free > 0 and not self._paused and not self._stopped:
                 yield self._next()
             # Here, where it is certain that a task waits: slots go away, too, when handlers turn out slow.
             if self._held and self._hold is None:

@@ -211,6 +211,23 @@ async def test_a_paused_worker_takes_nothing_and_leaves_no_pull_behind(desk: Des
     assert [(delivery.delivered, delivery.old) for delivery in seats.begun] == [(1, False)] * 2
 
 
+async def test_what_still_arrives_while_pulls_are_taken_back_goes_to_another_worker(desk: Desk) -> None:
+    await desk.submit("t1")
+    delivery = await desk.take(Lane.NORMAL)
+    seats, others = Seats(3), Seats(1)
+    async with desk.worker(seats) as puller:
+        await eventually(lambda: desk.pulls_wait(ALL_PULLS), within=SOON)
+        puller.pause()
+        puller.delivered(delivery)
+        await eventually(lambda: desk.pulls_wait(0), within=SOON)
+        async with desk.worker(others):
+            await eventually(partial(others.have_begun, 1), within=SOON)
+        puller.resume()
+        await eventually(lambda: desk.pulls_wait(ALL_PULLS), within=SOON)
+    assert (seats.ids, others.ids) == ([], ["t1"])
+    assert others.begun[0].delivered == 2
+
+
 async def test_a_drain_gives_back_what_has_not_begun_once_and_keeps_what_has(desk: Desk) -> None:
     seats, others = Seats(1), Seats(0)
     async with desk.worker(others) as other:
