@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Provider,
         choices=list(Provider),
         default=choice.wanted(),
-        help=f"bare (root, no container engine), kind (Docker) or existing; default ${choice.VARIABLE} or auto",
+        help="bare (root, no container engine), kind (Docker) or existing; default: auto",
     )
     shared.add_argument(
         "--state",

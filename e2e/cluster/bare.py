@@ -76,8 +76,7 @@ class BareCluster(Cluster):
         self._audit = audit
         self._controller_flags = tuple(controller_flags)
         self._say = say
-        self._owner: socket.socket | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._held: int | None = None
 
     @property
     def kubeconfig(self) -> Path:
@@ -128,18 +127,15 @@ class BareCluster(Cluster):
                 if holding is not None:
                     holding.close()  # the keeper has it too, as long as it lives
         self._say(f"{time.monotonic() - began:5.1f} s  up: export KUBECONFIG={self.kubeconfig}")
-        if self._outlives_us and self._owner is not None:
-            self._owner.sendall(b"keep")
-            self._owner.close()
+        if self._outlives_us and self._held is not None:
+            os.write(self._held, b"keep")
+            self._let_go()
 
     def down(self) -> None:
         """Take it away, also if it was left by a process that was killed."""
         if process := keeper.find(self.state):
             wait.end(process, _KEEPER_SECONDS)
-        if self._keeper is not None:
-            self._keeper.wait()
-        if self._owner is not None:
-            self._owner.close()
+        self._let_go()
         left: list[Path] = keeper.sweep(self.key)
         shutil.rmtree(self.state, ignore_errors=True)
         if left or self.state.exists() or network.exists(self.key):
@@ -251,23 +247,36 @@ class BareCluster(Cluster):
 
     def _keep(self, site: Site, listening: socket.socket, holding: socket.socket | None) -> None:
         """Start the keeper and wait until the supervisor serves."""
-        self._owner, theirs = socket.socketpair()
+        owner, theirs = socket.socketpair()
+        self._held = owner.fileno()
         command = [sys.executable, "-m", "e2e.cluster.keeper", str(self.state)]
         with theirs, (site.logs / "keeper.log").open("w") as log:
-            self._keeper = subprocess.Popen(
+            subprocess.run(
                 [*command, str(theirs.fileno()), str(listening.fileno())],
                 cwd=machine.ROOT,
                 env={**os.environ, "PYTHONPATH": str(machine.ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us; we decide what becomes of it
                 pass_fds=[each.fileno() for each in (theirs, listening, holding) if each is not None],
+                check=False,  # what keeps it from starting stands in its log, and it says nothing then
             )
-        self._owner.settimeout(_KEEPER_SECONDS)
-        said = self._owner.recv(65536).decode(errors="replace")
+        owner.settimeout(_KEEPER_SECONDS)
+        try:
+            said = owner.recv(65536).decode(errors="replace") or (site.logs / "keeper.log").read_text()
+        except TimeoutError:
+            said = f"nothing heard within {_KEEPER_SECONDS:g} s"
+        finally:
+            owner.setblocking(True)
+            owner.detach()  # from here it is open as long as this process lives, whoever forgets this object
         if said != "ready\n":
-            raise DidNotStart(f"the node could not be made: {said or 'its keeper ended'}")
+            raise DidNotStart(f"the node could not be made: {said.strip() or 'its keeper ended'}")
+
+    def _let_go(self) -> None:
+        """Close our end of the socket to the keeper; unless it was told to keep, it ends the cluster."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def _signal(self, part: Part, number: signal.Signals) -> None:
         self._check_part(part)

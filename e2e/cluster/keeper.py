@@ -171,7 +171,10 @@ def _wait_for_all() -> None:
 
 
 def main(state: Path, owner: int, control: int) -> None:
-    """Keep the cluster of a folder."""
+    """Keep the cluster of a folder, as nobody's child: whoever started us need not be there when we end."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()  # Ctrl-C is for our starter, who decides what becomes of us
     site = Site.load(state)
     assert site.key == key_of(state)
     Keeper(site, socket.socket(fileno=owner), control).run()
