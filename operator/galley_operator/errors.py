@@ -4,6 +4,11 @@ GalleyError
 └── OperatorError
     ├── FleetRefused
     ├── FleetUnknown
+    ├── OperatorSettingsInvalid
+    ├── LeadershipLost
+    ├── QueueInvalid           a TaskQueue this version does not understand
+    ├── AccountNotAllowed      workers may not run as that ServiceAccount
+    ├── CodeNotFound           the ConfigMap with a queue's code is missing
     └── ClusterError           the Kubernetes API could not do what was asked
         ├── ClusterConfigInvalid   how to reach it is not known
         ├── ClusterUnreachable     no answer; whether it was done is not known
@@ -55,6 +60,66 @@ class FleetUnknown(OperatorError):
         self.queue, self.problem = queue, problem
         self.hint = "the present number of workers is kept until it is known again"
         return f"the workers of queue {queue!r} are not known: {problem}"
+
+
+class OperatorSettingsInvalid(OperatorError):
+    """What the operator is told at its start cannot be."""
+
+    reason = "OperatorSettingsInvalid"
+    hint = "correct the operator's environment (GALLEY_OPERATOR_...), or the chart's values"
+
+    def describe(self, problem: str) -> str:
+        self.problem = problem
+        return f"the operator's settings are wrong: {problem}"
+
+
+class LeadershipLost(OperatorError):
+    """This replica leads no more, so it ends; another one goes on."""
+
+    reason = "LeadershipLost"
+    hint = "nothing, if it is rare; if not, see whether the API server answers and this process gets CPU"
+
+    def describe(self, lease: str, problem: str) -> str:
+        self.lease, self.problem = lease, problem
+        return f"lease {lease} could not be renewed in time: {problem}"
+
+
+class QueueInvalid(OperatorError):
+    """A TaskQueue has something in it that this version does not understand."""
+
+    reason = "QueueInvalid"
+
+    def describe(self, queue: str, problem: str) -> str:
+        self.queue, self.problem = queue, problem
+        self.hint = "correct the named field; CRDs and operator must be of one version"
+        return f"TaskQueue {queue!r} cannot be read: {problem}"
+
+
+class AccountNotAllowed(OperatorError):
+    """The ServiceAccount a queue names was not set free for workers."""
+
+    reason = "AccountNotAllowed"
+
+    def describe(self, account: str, problem: str) -> str:
+        self.account, self.problem = account, problem
+        self.hint = (
+            f"whoever owns it runs kubectl label serviceaccount {account} galley.dev/workers=allowed; "
+            "or leave spec.worker.template.serviceAccountName out"
+        )
+        return f"workers may not run as ServiceAccount {account!r}: {problem}"
+
+
+class CodeNotFound(OperatorError):
+    """The ConfigMap that a queue's modules come from does not exist."""
+
+    reason = "CodeNotFound"
+
+    def describe(self, config_map: str, namespace: str) -> str:
+        self.config_map, self.namespace = config_map, namespace
+        self.hint = (
+            f"kubectl create configmap {config_map} --from-file=FOLDER; workers start once it is there"
+        )
+        return f"there is no ConfigMap {config_map!r} in namespace {namespace!r}, where the code should be"
 
 
 class ClusterError(OperatorError):

@@ -1,0 +1,107 @@
+"""The objects a TaskQueue is made of, each as it ought to be: from the queue alone, without looking."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from galley.resources import API_VERSION, TaskQueue
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
+from galley_operator.queues.manifest import digest, manifest_for_workers
+from galley_operator.queues.names import child_name, labels_of, selected_by
+from galley_operator.queues.pod import HAND_BACK_SECONDS, pod_template
+
+CHILDREN: Final = (CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS)
+"""The kinds of a queue's objects, in the order they are made: what a pod needs is there before it."""
+
+_ROLLOUT_SECONDS: Final = 600
+"""How long a new template may take to come up before the rollout counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a queue's objects are made from."""
+
+    queue: TaskQueue
+    uid: str
+    """Of the TaskQueue, which owns them."""
+    server: str
+    """Address of NATS as workers reach it."""
+    image: str
+    """Of workers whose queue names none."""
+    code_digest: str = ""
+    """Of the ConfigMap with the queue's code; empty if there is none."""
+
+
+def children_of(making: Making) -> list[tuple[Resource, dict[str, Any]]]:
+    """Return all objects of a queue with their kinds, in the order in which they are to be made."""
+    manifest = manifest_for_workers(making.queue)
+    own_account = making.queue.spec.worker.template.service_account_name is None
+    children = [(CONFIGMAPS, config_map(making, manifest))]
+    if own_account:
+        children.append((SERVICEACCOUNTS, service_account(making)))
+    children.append((PDBS, disruption_budget(making)))
+    children.append((DEPLOYMENTS, deployment(making, digest(manifest))))
+    return children
+
+
+def config_map(making: Making, manifest: str) -> dict[str, Any]:
+    """Return the ConfigMap workers read their queue from."""
+    return {"metadata": _metadata(making), "data": {"queue.json": manifest}}
+
+
+def service_account(making: Making) -> dict[str, Any]:
+    """Return the account workers run as: one without rights, and without a token to have any with."""
+    return {"metadata": _metadata(making), "automountServiceAccountToken": False}
+
+
+def disruption_budget(making: Making) -> dict[str, Any]:
+    """Return how many workers a drain of nodes may take at a time; those not ready do not count."""
+    return {
+        "metadata": _metadata(making),
+        "spec": {
+            "maxUnavailable": "25%",
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selected_by(making.queue.metadata.name)},
+        },
+    }
+
+
+def deployment(making: Making, manifest_digest: str) -> dict[str, Any]:
+    """Return the Deployment, without the number of its replicas: that is the autoscaler's."""
+    queue = making.queue
+    grace = queue.spec.worker.grace_period_seconds
+    return {
+        "metadata": _metadata(making),
+        "spec": {
+            "selector": {"matchLabels": selected_by(queue.metadata.name)},
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": _ROLLOUT_SECONDS + grace + HAND_BACK_SECONDS,
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0},
+            },
+            "template": pod_template(
+                queue,
+                server=making.server,
+                image=making.image,
+                manifest_digest=manifest_digest,
+                code_digest=making.code_digest,
+            ),
+        },
+    }
+
+
+def _metadata(making: Making) -> dict[str, Any]:
+    name = making.queue.metadata.name
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": "TaskQueue",
+        "name": name,
+        "uid": making.uid,
+        "controller": True,
+    }
+    return {
+        "name": child_name(name),
+        "namespace": making.queue.metadata.namespace,
+        "labels": labels_of(name),
+        "ownerReferences": [owner],
+    }

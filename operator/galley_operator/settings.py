@@ -1,0 +1,102 @@
+"""What the operator is told at its start, all through its environment."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from galley.broker.connection import DEFAULT_SERVER
+from galley.resources.meta import IMAGE_PATTERN, NAME_PATTERN
+from galley_operator.errors import OperatorSettingsInvalid
+
+PREFIX: Final = "GALLEY_OPERATOR_"
+
+
+class OperatorSettings(BaseModel):
+    """The settings of one operator process, each the variable `GALLEY_OPERATOR_<NAME>`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    server: str = DEFAULT_SERVER
+    """Address of NATS, for the operator itself."""
+    worker_server: str = ""
+    """Address of NATS as workers reach it; the operator's own when left out."""
+    namespaces: str = ""
+    """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
+    out, which needs rights everywhere."""
+    install: str = Field("default", pattern=NAME_PATTERN, max_length=63)
+    """Name of this installation. Two on one NATS must differ, and then refuse each other's streams."""
+    worker_image: str = Field("galley-worker:latest", pattern=IMAGE_PATTERN)
+    """Image of workers whose queue names none."""
+    kubeconfig: Path | None = None
+    """File that says how to reach the cluster; the pod's own ServiceAccount when left out."""
+    identity: str = Field(default_factory=socket.gethostname, min_length=1)
+    """Name of this replica, which no other has; the host's (so the pod's) by default."""
+    lease_name: str = Field("galley-operator", pattern=NAME_PATTERN, max_length=63)
+    """Name of the Lease by which one of the replicas leads."""
+    lease_namespace: str = ""
+    """Namespace of that Lease; the operator's own when left out."""
+    lease_seconds: float = Field(15.0, ge=3, le=120)
+    """Seconds after which another replica leads if the leader is gone without a word."""
+    renew_seconds: float = Field(10.0, ge=2, le=100)
+    """Seconds for which the leader tries to renew before it ends; less than the others wait."""
+    retry_seconds: float = Field(2.0, ge=0.2, le=20)
+    """Seconds between two tries to get or to renew the Lease."""
+    orphan_seconds: int = Field(86_400, ge=60, le=2_592_000)
+    """Seconds for which the streams of a deleted queue are kept, so that one made again under its name
+    takes back its tasks."""
+    sweep_seconds: float = Field(60.0, ge=1, le=600)
+    """Seconds between two looks at all queues and their objects; what was edited or deleted behind our
+    back, and no watch told of, is put right then at the latest."""
+    stream_replicas: int = Field(1, ge=1, le=5)
+    """Copies NATS keeps of each stream that is made new: 3 on a NATS of three servers."""
+    health_port: int = Field(8080, ge=0, le=65535)
+    """Port of /livez, /readyz and /metrics; 0 serves none."""
+    health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
+    """Address that port is bound to."""
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least level that is logged."""
+
+    @model_validator(mode="after")
+    def _gives_up_before_others_begin(self) -> "OperatorSettings":
+        if not self.retry_seconds < self.renew_seconds < self.lease_seconds:
+            raise ValueError(
+                "retry_seconds, renew_seconds and lease_seconds must grow in this order: "
+                f"they are {self.retry_seconds:g}, {self.renew_seconds:g} and {self.lease_seconds:g}"
+            )
+        return self
+
+    @property
+    def served_namespaces(self) -> tuple[str, ...]:
+        """The namespaces of `namespaces`; empty for all."""
+        return tuple(dict.fromkeys(name.strip() for name in self.namespaces.split(",") if name.strip()))
+
+    @property
+    def scopes(self) -> tuple[str | None, ...]:
+        """What to list and watch: each namespace, or None for all of them at once."""
+        return self.served_namespaces or (None,)
+
+
+def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
+    """Return the settings in an environment.
+
+    Raises:
+        OperatorSettingsInvalid: naming each variable that is wrong.
+    """
+    given = {
+        name: environment[PREFIX + name.upper()]
+        for name in OperatorSettings.model_fields
+        if environment.get(PREFIX + name.upper())
+    }
+    try:
+        return OperatorSettings.model_validate(given)
+    except ValidationError as error:
+        raise OperatorSettingsInvalid("; ".join(_words(problem) for problem in error.errors())) from None
+
+
+def _words(problem: object) -> str:
+    assert isinstance(problem, dict)
+    place = "_".join(map(str, problem["loc"])).upper()
+    return f"{PREFIX}{place}: {problem['msg']}" if place else str(problem["msg"])
