@@ -31,7 +31,7 @@ _VALUES: Final[dict[str, Any]] = {
 
 def error_classes() -> list[type[GalleyError]]:
     """Return all error classes of all packages, each parent before its children."""
-    for name in {package.split(".")[0] for package in PACKAGES}:
+    for name in dict.fromkeys(package.split(".")[0] for package in PACKAGES):
         root = importlib.import_module(name)
         for module in pkgutil.walk_packages(root.__path__, name + "."):
             if not module.name.endswith("__main__"):

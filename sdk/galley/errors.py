@@ -5,7 +5,8 @@
     │   ├── ManifestInvalid    a file, with its line and field
     │   ├── InputInvalid       not JSON, or too large
     │   ├── SubmissionInvalid  its id, times or retries
-    │   └── EnvelopeInvalid    bytes on our subjects that are not ours
+    │   ├── EnvelopeInvalid    bytes on our subjects that are not ours
+    │   └── ServerInvalid      no address of a broker
     ├── Refused            the queue said no; nothing was accepted
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
@@ -97,6 +98,17 @@ class EnvelopeInvalid(Invalid):
     def describe(self, problem: str) -> str:
         self.problem = problem
         return f"not a task: {problem}"
+
+
+class ServerInvalid(Invalid):
+    """What should be the address of NATS is none."""
+
+    reason = "ServerInvalid"
+
+    def describe(self, server: str, problem: str) -> str:
+        self.server, self.problem = server, problem
+        self.hint = "write it as nats://HOST:4222 (--server, GALLEY_SERVER)"
+        return f"{server!r} is not the address of a NATS server: {problem}"
 
 
 class Refused(GalleyError):
@@ -236,7 +248,7 @@ class BrokerTooOld(BrokerError):
 
     def describe(self, server: str, found: str, needed: str) -> str:
         self.server, self.found, self.needed = server, found, needed
-        self.hint = f"run nats-server {needed} or newer with JetStream enabled"
+        self.hint = f"run nats-server {needed} or newer with JetStream enabled (-js)"
         return f"NATS at {server} is {found}; Galley needs {needed} or newer"
 
 
@@ -248,7 +260,7 @@ class BrokerRefused(BrokerError):
     def describe(self, action: str, code: int, description: str) -> str:
         self.action, self.code, self.description = action, code, description
         self.hint = "look at the log of nats-server; missing rights end up here, too"
-        return f"NATS refused to {action}: {description} (error {code})"
+        return f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}"
 
 
 class QueueConflict(BrokerError):

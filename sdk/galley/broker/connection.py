@@ -1,6 +1,7 @@
 """The connection to NATS: opened once per process, checked, and kept for good."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -15,6 +16,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker.lean_client import LeanClient
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
+from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
 from galley.errors import BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
 
@@ -24,6 +26,8 @@ DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
+
+_CLOSE_SECONDS: Final = 1.0
 
 _PING_SECONDS: Final = 5
 """A silent peer is noticed after two or three of these; the library's default takes minutes."""
@@ -37,7 +41,9 @@ class Broker:
     """
 
     def __init__(self, server: str = DEFAULT_SERVER, *, name: str, connect_seconds: float = 5.0) -> None:
-        self.server = server
+        self.server = shown_server(server)
+        """Its address, for people: without the password."""
+        self._address = server
         self.nats = LeanClient()
         self.pipeline = PublishPipeline(self.nats, REQUEST_SECONDS)
         self.connection = 1
@@ -51,19 +57,24 @@ class Broker:
         """Connect, and check that the server can do what Galley needs.
 
         Raises:
+            ServerInvalid: if that is no address.
             BrokerUnreachable: if nothing answers within `connect_seconds`.
+            BrokerRefused: if it does not let us in.
             BrokerTooOld: if the server has no message schedules or no JetStream.
         """
+        check_server(self._address)
         try:
             async with asyncio.timeout(self._connect_seconds):
                 await self._connect()
                 await self._check()
         except (TimeoutError, OSError, NatsError) as error:
-            await self.nats.close()
-            problem = str(error) or self._last_error or f"gave up after {self._connect_seconds:g} s"
+            await self._abandon()
+            problem = str(error) or self._last_error or f"no word of it in {self._connect_seconds:g} s"
+            if "authorization" in problem.lower():
+                raise BrokerRefused(f"let us in at {self.server}", 0, problem) from error
             raise BrokerUnreachable(self.server, problem) from error
         except BaseException:
-            await self.nats.close()
+            await self._abandon()
             raise
         await self.pipeline.open()
         return self
@@ -184,7 +195,7 @@ class Broker:
 
     async def _connect(self) -> None:
         await self.nats.connect(
-            self.server,
+            self._address,
             name=self._name,
             ping_interval=_PING_SECONDS,
             max_reconnect_attempts=-1,
@@ -196,17 +207,29 @@ class Broker:
             reconnected_cb=self._on_reconnect,
         )
 
+    async def _abandon(self) -> None:
+        # Closing waits for a peer that never says anything, longer than anybody waits for us.
+        with contextlib.suppress(TimeoutError, NatsError, OSError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.nats.close()
+
     async def _check(self) -> None:
         version = self.nats.connected_server_version
-        if (version.major, version.minor, version.patch) < MIN_SERVER:
-            raise BrokerTooOld(self.server, f"nats-server {version}", ".".join(map(str, MIN_SERVER)))
-        answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
+        found = version.major, version.minor, version.patch
+        if found < MIN_SERVER:
+            raise BrokerTooOld(self.server, f"nats-server {_dotted(found)}", _dotted(MIN_SERVER))
+        try:
+            answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
+        except NoRespondersError:
+            without = f"nats-server {_dotted(found)} without JetStream"
+            raise BrokerTooOld(self.server, without, _dotted(MIN_SERVER)) from None
         if error := msgspec.json.decode(answer.data).get("error"):
             raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
-        self._last_error = str(error) or type(error).__name__
+        # A timeout says nothing; then it is told how long we waited in all.
+        self._last_error = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
         log.warning("broker connection error", extra={"error": self._last_error})
 
     async def _on_disconnect(self) -> None:
@@ -220,3 +243,7 @@ class Broker:
                 await react()
             except Exception:
                 log.exception("a part did not recover from a reconnection")
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(map(str, version))

@@ -15,8 +15,9 @@ LEASE_SECONDS: Final = 30.0
 """How long the broker waits for a sign of life before another worker may take the task: three
 renewals, so that two lost ones do not double a run."""
 
-MIN_SERVER: Final = (2, 12, 0)
-"""First nats-server with message schedules; 2.15.1 is what the tests run."""
+MIN_SERVER: Final = (2, 12, 2)
+"""First nats-server with message schedules on which all facts hold that we rely on: 2.12.0 and 2.12.1 hand
+out nothing for a while after a purge, so a cancelled task holds up others. 2.15.1 is what the tests run."""
 
 SHORTEST_DELAY_SECONDS: Final = 0.25
 """A schedule nearer than this fires after this: the server's timer has that grain."""
