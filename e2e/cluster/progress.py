@@ -38,7 +38,7 @@ class Progress:
         """
         self._what, self._total, self._guess, self._say = what, total, guess_seconds, say
         self._done = 0.0
-        self._began = self._said = time.monotonic()
+        self.began = self._said = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._say(f"{what}: about {in_words(guess_seconds)}")
 
@@ -57,11 +57,11 @@ class Progress:
         """Say how long it took."""
         if self._terminal:
             sys.stderr.write("\r\033[K")
-        self._say(f"{self._what}: done in {in_words(time.monotonic() - self._began)}")
+        self._say(f"{self._what}: done in {in_words(time.monotonic() - self.began)}")
 
     def line(self, now: float) -> str:
         """Return what is to be shown at a time of the monotonic clock."""
         part = min(1.0, self._done / self._total) if self._total else 1.0
-        elapsed = now - self._began
+        elapsed = now - self.began
         total = self._guess if part < _EARLY else elapsed / part
         return f"{self._what}: {part:4.0%}, {in_words(max(1.0, total - elapsed))} to go"
