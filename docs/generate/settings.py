@@ -10,10 +10,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from galley.broker.connection import DEFAULT_SERVER
 from galley.resources import Task, TaskQueue
+from galley.target import DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley_worker.settings import PREFIX, WorkerSettings
 
 _BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+_PRODUCER: Final = (
+    (SERVER_VARIABLE, "none",
+     f"Address of NATS. Without it and a `galley dev`, a command says so; `connect()` tries `{DEFAULT_SERVER}`."),
+    (NAMESPACE_VARIABLE, f"`{DEFAULT_NAMESPACE}`", "Namespace of the queues."),
+)  # fmt: skip
 
 
 def document() -> str:
@@ -26,6 +34,11 @@ def document() -> str:
         "\n## A task\n",
         _first_line(Task), "",
         *_table(_rows(Task)),
+        "\n## A producer\n",
+        "The command `galley`, and `galley.connect()` in a program. What is said there (`--server`, `-n`,",
+        "the arguments of `connect`) comes first, then these; what is still open is answered by the",
+        "`galley dev` that runs in the present folder or one above it.\n",
+        *_table(iter(_PRODUCER)),
         "\n## A worker\n",
         "`python -m galley_worker` reads these from its environment; `galley dev` sets them for its own.\n",
         *_table(_worker_rows()), "",

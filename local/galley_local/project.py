@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from galley.cli import dev_file
-from galley.cli.dev_file import DevFile
+from galley import dev_file
 from galley.cli.moment import rfc_3339
+from galley.dev_file import DevFile
 from galley_local.errors import DevRunsAlready, DiskFull
 
 ROOM_NEEDED: Final = 64 * 1024**2

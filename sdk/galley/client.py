@@ -1,13 +1,16 @@
 """The producer's side: submit tasks, and hold on to them."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
+from galley import dev_file
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
@@ -17,11 +20,10 @@ from galley.handle import Handle
 from galley.handler import Call
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
+from galley.target import DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, Target, find_target
 from galley.task_id import check_task_id, new_task_id
 
 R = TypeVar("R")
-
-DEFAULT_NAMESPACE: Final = "default"
 
 LONGEST_TIMEOUT_SECONDS: Final = 86_400.0
 """Of one attempt: a day, as in a TaskQueue."""
@@ -160,15 +162,26 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(server: str = DEFAULT_SERVER, namespace: str = DEFAULT_NAMESPACE) -> AsyncIterator[Client]:
+async def connect(server: str | None = None, namespace: str | None = None) -> AsyncIterator[Client]:
     """Open a client: `async with galley.connect() as client: ...`.
 
     Args:
-        server: address of NATS.
-        namespace: the one whose queues it speaks to.
+        server: address of NATS; else `GALLEY_SERVER`, else the `galley dev` that runs in this folder or one
+            above it, else `nats://127.0.0.1:4222`.
+        namespace: the one whose queues it speaks to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
+            it speaks to, else `default`.
 
     Raises:
-        BrokerUnreachable, BrokerTooOld: there is no broker to work with.
+        BrokerUnreachable, BrokerRefused, BrokerTooOld, ServerInvalid: there is no broker to work with.
     """
-    async with Broker(server, name="galley client") as broker:
-        yield Client(broker, namespace)
+    target = _nearest_target(server, namespace)
+    async with Broker(target.server, name="galley client") as broker:
+        yield Client(broker, target.namespace)
+
+
+def _nearest_target(server: str | None, namespace: str | None) -> Target:
+    nearest = dev_file.nearest(Path.cwd())
+    found = find_target(server, namespace, os.environ, nearest[1] if nearest else None)
+    return found or Target(
+        DEFAULT_SERVER, namespace or os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE
+    )

@@ -3,19 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
 
-from galley.cli import dev_file
+from galley import dev_file
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
-from galley.client import DEFAULT_NAMESPACE, Client, connect
-
-
-class Target(NamedTuple):
-    """Whom a command talks to, and about which namespace."""
-
-    server: str
-    namespace: str
+from galley.client import Client, connect
+from galley.target import Target
+from galley.target import find_target as target_of
 
 
 def server_arguments(parser: ArgumentParser) -> None:
@@ -41,21 +35,15 @@ def find_target(options: Namespace, terminal: Terminal) -> Target:
     Raises:
         NoServer: if nothing says so, or the `galley dev` that did has ended.
     """
-    environ = terminal.environ
-    server = options.server or environ.get("GALLEY_SERVER")
-    namespace = options.namespace or environ.get("GALLEY_NAMESPACE")
-    found = dev_file.nearest(terminal.folder)
-    if server is None:
-        if found is None:
-            raise NoServer("no server is named, and no `galley dev` runs in this folder or one above it")
-        path, dev = found
-        if not dev.alive:
-            raise NoServer(f"the `galley dev` of {path.parent.parent} (process {dev.pid}) is not running")
-        server = dev.server
-    if namespace is None:
-        ours = found is not None and found[1].server == server
-        namespace = found[1].namespace if ours and found is not None else DEFAULT_NAMESPACE
-    return Target(server, namespace)
+    nearest = dev_file.nearest(terminal.folder)
+    dev = nearest[1] if nearest else None
+    target = target_of(options.server, options.namespace, terminal.environ, dev)
+    if target is not None:
+        return target
+    if nearest is None:
+        raise NoServer("no server is named, and no `galley dev` runs in this folder or one above it")
+    path, ended = nearest
+    raise NoServer(f"the `galley dev` of {path.parent.parent} (process {ended.pid}) is not running")
 
 
 @asynccontextmanager

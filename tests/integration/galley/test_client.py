@@ -1,7 +1,9 @@
 """The producer's side against a real broker, with no worker about."""
 
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from galley import (
     When,
     call,
     connect,
+    dev_file,
 )
 from galley.broker import inspect
 from galley.broker.connection import Broker
@@ -224,6 +227,31 @@ async def test_a_removed_queue_takes_no_tasks(client: Client, namespace: str) ->
 
     with pytest.raises(QueueNotFound):
         await client.submit(call("images", "resize"))
+
+
+async def test_a_program_finds_its_server_and_namespace_in_the_environment(
+    client: Client, nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALLEY_SERVER", nats_server.url)
+    monkeypatch.setenv("GALLEY_NAMESPACE", namespace)
+    async with connect() as found:
+        assert (found.broker.server, found.namespace) == (nats_server.url, namespace)
+    async with connect(namespace="other") as found:
+        assert found.namespace == "other"
+
+
+async def test_a_program_finds_the_galley_dev_of_its_folder(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GALLEY_SERVER", raising=False)
+    monkeypatch.delenv("GALLEY_NAMESPACE", raising=False)
+    (tmp_path / dev_file.FOLDER).mkdir()
+    dev_file.write(tmp_path, dev_file.DevFile(nats_server.url, "ships", os.getpid(), "2026-03-01T12:00:00Z"))
+    below = tmp_path / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    async with connect() as found:
+        assert (found.broker.server, found.namespace) == (nats_server.url, "ships")
 
 
 async def test_no_server_is_said_so_within_the_time_given() -> None:

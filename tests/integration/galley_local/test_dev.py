@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from galley.cli import dev_file
+from galley import dev_file
 from galley_local.command import command
 from tests.integration.galley_local.dev_process import Dev, dev, galley
 from tests.support.eventually import eventually

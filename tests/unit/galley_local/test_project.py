@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.cli import dev_file
+from galley import dev_file
 from galley_local.errors import DevRunsAlready, DiskFull
 from galley_local.project import Project
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from galley.cli import dev_file
-from galley.cli.dev_file import DevFile
+from galley import dev_file
 from galley.cli.errors import NoServer
-from galley.cli.server import Target, find_target
+from galley.cli.server import find_target
+from galley.dev_file import DevFile
+from galley.target import Target
 from tests.unit.galley.cli.a_terminal import a_terminal
 
 _NOBODY = 2**22 + 1
