@@ -1,19 +1,20 @@
 """Sweep and park: keeps a worker's slots filled, highest lane first, without polling.
 
 On a free slot each lane that may have something is asked at once ("sweep"); where nothing is, one pull
-is left waiting ("park"), and a lane with a waiting pull is known to be empty. Nothing is pulled that has
-no slot: a prefetched low task would sit at a busy worker while an idle one looks for work.
+is left waiting ("park"), for one task, or while handlers are quick for as many as came lately; a lane with
+a waiting pull is known to be empty. Nothing is pulled that has no slot: a prefetched low task would sit at
+a busy worker while an idle one looks for work.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from galley.broker.connection import Broker
-from galley.broker.pull import NAK, Delivery, Pulls
+from galley.broker.pull import NAK, Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
 from galley.errors import BrokerError
 from galley.lanes import Lane
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 HOLD_SECONDS: Final = 0.1
 """How long a task that arrived without a free slot waits for one before another worker may have it."""
+
+PARKED_MOST: Final = 16
+"""Tasks a pull is left waiting for at most, while handlers are quick: that spares a sweep after each."""
 
 REFUSED_SECONDS: Final = 0.25
 """Pause after the broker refused a pull: its consumer is gone, or has no leader just now."""
@@ -53,6 +57,8 @@ class Puller:
         self._credits = LaneCredits(layout.lanes)
         self._waiting: frozenset[Lane] = frozenset(layout.lanes)
         self._arrived: dict[Lane, deque[Delivery]] = {lane: deque() for lane in self._credits.lanes}
+        self._came: Counter[Source] = Counter()
+        """Tasks that came from each source since a pull was last left waiting there."""
         self._held = 0
         self._overdue = False
         self._hold: asyncio.TimerHandle | None = None
@@ -181,12 +187,14 @@ class Puller:
             return
         for source in self._pulls.sources[lane]:
             if not self._pulls.is_open(source):
-                await self._pulls.park(source)
+                came = self._came.pop(source, 0) if self._slots.brisk else 0
+                await self._pulls.park(source, max(1, min(came, PARKED_MOST)))
 
     def delivered(self, delivery: Delivery) -> None:
         """Take a task in until there is a slot for it."""
         self._arrived[delivery.source.lane].append(delivery)
         self._held += 1
+        self._came[delivery.source] += 1
         # Counted when it comes, not when it begins, so that the next plan does not ask for it again.
         self._credits.started(delivery.source.lane, self._waiting)
         self._ready.set()

@@ -175,11 +175,11 @@ class Pulls:
             timer.cancel()
         return batch - pull.left
 
-    async def park(self, source: Source) -> None:
-        """Leave a pull for the next task that arrives at a source that is empty now."""
-        nanoseconds = int(PARK_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
-        body = '{"batch":1,"expires":%d,"idle_heartbeat":%d}' % nanoseconds  # noqa: UP031 - braces
-        await self._ask(source, 1, body, None)
+    async def park(self, source: Source, batch: int = 1) -> None:
+        """Leave a pull for the next tasks that arrive at a source that is empty now."""
+        numbers = batch, int(PARK_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
+        body = '{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % numbers  # noqa: UP031 - braces
+        await self._ask(source, batch, body, None)
 
     def drop_silent(self) -> None:
         """Forget parked pulls whose heartbeats stopped: their server died with them."""
