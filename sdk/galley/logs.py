@@ -3,7 +3,7 @@
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 import msgspec
 
@@ -11,26 +11,43 @@ _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "ascti
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class JsonLines(logging.Formatter):
-    """Formats a record as one line: `time`, `level`, `event`, the keys of `extra`, and a traceback."""
+class JsonLines(logging.Handler):
+    """Writes a record as one line: `time`, `level`, `event`, the keys of `extra`, and a traceback."""
 
-    def __init__(self, always: dict[str, Any]) -> None:
-        """Args: always: keys every line carries."""
+    def __init__(self, output: BinaryIO, always: dict[str, Any]) -> None:
+        """Args: output: where lines go; always: keys every line carries."""
         super().__init__()
+        self._output = output
         self._always = always
+        self._traceback = logging.Formatter().formatException
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **self._always,
-        }
-        line |= {key: value for key, value in record.__dict__.items() if key not in _OWN}
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record."""
+        keys = {key: value for key, value in record.__dict__.items() if key not in _OWN}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return _encode(line).decode()
+            keys["traceback"] = self._traceback(record.exc_info)
+        self.write(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
+
+    def write(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
+        """Write a line; if that fails, the work it tells of goes on."""
+        head = {"time": time, "level": logging.getLevelName(level).lower(), "event": event}
+        try:
+            self._output.write(_encode({**head, **self._always, **keys}) + b"\n")
+            self._output.flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": event}))
+
+
+def log_often(log: logging.Logger, level: int, event: str, keys: dict[str, Any]) -> None:
+    """Log what comes by the thousand, as `log.log(level, event, extra=keys)` does.
+
+    Where JSON lines are all there is, no record is made on the way, which is most of what a line costs.
+    """
+    only = logging.root.handlers[0] if len(logging.root.handlers) == 1 else None
+    if not isinstance(only, JsonLines):
+        log.log(level, event, extra=keys)
+    elif log.isEnabledFor(level):
+        only.write(datetime.now(UTC), level, event, keys)
 
 
 def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
@@ -41,9 +58,5 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
         stream: where to.
         always: keys every line carries.
     """
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines(always))
+    handler = JsonLines(stream.buffer, always)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # What the lines do not show need not be found out (Python's logging HOWTO, "Optimization").
-    logging._srcfile = None  # noqa: SLF001 - as that page says
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

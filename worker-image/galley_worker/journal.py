@@ -3,6 +3,7 @@
 import logging
 
 from galley.broker.pull import Delivery
+from galley.logs import log_often
 from galley_worker.ending import Ending
 from galley_worker.held import Held
 from galley_worker.verdict import Bury, RetryAt, Verdict
@@ -55,7 +56,7 @@ def settled(held: Held, verdict: Verdict, seconds: float, *, by_us: bool) -> Non
     }
     if isinstance(verdict, Bury | RetryAt):
         extra |= {"reason": verdict.failure.reason, "error": verdict.failure.message}
-    log.log(level, "attempt settled" if by_us else "attempt overtaken", extra=extra)
+    log_often(log, level, "attempt settled" if by_us else "attempt overtaken", extra)
 
 
 def _about(held: Held) -> dict[str, object]:

@@ -1,0 +1,77 @@
+"""Log lines: what they say, whichever way they are written."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from galley.logs import log_as_json, log_often
+
+log = logging.getLogger("galley.tests")
+KEYS = {"task": "a1", "attempt": 2, "lane": "normal"}
+
+
+@pytest.fixture
+def output() -> Iterator[io.TextIOWrapper]:
+    """Where all logs of this test go, one JSON object a line."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.TextIOWrapper(io.BytesIO())
+    log_as_json("INFO", stream, worker="w1")
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(output: io.TextIOWrapper) -> list[dict[str, Any]]:
+    assert isinstance(output.buffer, io.BytesIO)
+    return [json.loads(line) for line in output.buffer.getvalue().splitlines()]
+
+
+def test_a_line_says_when_how_bad_what_and_about_what(output: io.TextIOWrapper) -> None:
+    log.warning("task %s", "lost", extra=KEYS)
+    [line] = lines(output)
+    assert line.pop("time").endswith("Z")
+    assert line == {"level": "warning", "event": "task lost", "worker": "w1", **KEYS}
+
+
+def test_a_line_logged_often_is_the_line_of_a_record(output: io.TextIOWrapper) -> None:
+    log.info("attempt settled", extra=KEYS)
+    log_often(log, logging.INFO, "attempt settled", KEYS)
+    record, short = lines(output)
+    assert list(short) == list(record)
+    assert short | {"time": ""} == record | {"time": ""}
+
+
+def test_a_line_below_the_level_is_not_written(output: io.TextIOWrapper) -> None:
+    log_often(log, logging.DEBUG, "attempt started", KEYS)
+    assert lines(output) == []
+
+
+def test_where_others_listen_a_line_logged_often_reaches_them_all(
+    output: io.TextIOWrapper, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger().addHandler(caplog.handler)
+    log_often(log, logging.INFO, "attempt settled", KEYS)
+    assert caplog.messages == ["attempt settled"]
+    assert [line["event"] for line in lines(output)] == ["attempt settled"]
+
+
+def test_a_traceback_stands_in_the_line_of_its_error(output: io.TextIOWrapper) -> None:
+    try:
+        int("a picture")
+    except ValueError:
+        log.exception("handler failed")
+    [line] = lines(output)
+    assert line["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'a picture'")
+
+
+def test_a_line_that_cannot_be_written_does_not_end_what_it_tells_of(
+    output: io.TextIOWrapper, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.buffer.close()
+    log_often(log, logging.INFO, "attempt settled", KEYS)
+    assert "Message: 'attempt settled'" in capsys.readouterr().err
