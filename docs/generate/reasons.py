@@ -23,6 +23,10 @@ REASONS: Final = {
         "The command ended with another exit code than 0; the end of its output is kept. Tried again.",
         "Run the command by hand with the task's input.",
     ),
+    "CommandNotStarted": Reason(
+        "The system could not start the command just then. Tried again.",
+        "See the message: memory, processes or open files of the worker's machine are used up.",
+    ),
     "TimedOut": Reason(
         "The attempt took longer than its timeout, and its process was killed. Tried again.",
         "Make the handler faster, or raise `timeoutSeconds` of the task or the queue.",

@@ -19,7 +19,7 @@ _BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}",
 
 _PRODUCER: Final = (
     (SERVER_VARIABLE, "none",
-     f"Address of NATS. Without it and a `galley dev`, a command says so; `connect()` tries `{DEFAULT_SERVER}`."),
+     f"Address of NATS. With neither it nor a `galley dev`, `connect()` tries `{DEFAULT_SERVER}`."),
     (NAMESPACE_VARIABLE, f"`{DEFAULT_NAMESPACE}`", "Namespace of the queues."),
 )  # fmt: skip
 

@@ -52,7 +52,24 @@ async def test_a_program_that_is_not_there_is_never_tried_again() -> None:
     assert "'/no/such'" in message
 
 
-@pytest.mark.parametrize("raw", [b'{"a":1}', b'"text"', b'["a\\u0000b"]', b"not json"])
+TOO_LONG_FOR_AN_ARGUMENT = b'["%s"]' % (b"x" * 200_000)
+
+
+async def test_a_program_that_cannot_be_started_is_named_and_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "garbage"
+    program.write_bytes(b"\x7fELF and no more")
+    program.chmod(0o755)
+    async with Runners(commands(CommandHandler("odd", (str(program),)))) as runners:
+        reason, message, retryable = failure(await run(runners, "odd"))
+    assert (reason, retryable) == ("CommandNotStarted", True)
+    assert "command 'odd' could not be started: " in message
+    assert "Exec format error" in message
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a":1}', b'"text"', b'["a\\u0000b"]', b"not json", TOO_LONG_FOR_AN_ARGUMENT],
+    ids=lambda raw: raw[:12].decode(),
+)  # fmt: skip
 async def test_input_that_cannot_be_arguments_is_never_tried_again(raw: bytes) -> None:
     async with Runners(commands(SHELL)) as runners:
         assert failure(await ended(start(runners, "sh", raw=raw)))[::2] == ("InputInvalid", False)

@@ -1,6 +1,7 @@
 """Commands: programs a queue declares as handlers, each run as a subprocess in a session of its own."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -221,10 +222,10 @@ def _not_started(command: CommandHandler, error: Exception) -> Raised:
     if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) or not program:
         problem = f"program {program!r} of command {command.name!r} cannot be run: {error}"
         return Raised(Failure("CommandNotFound", problem), retryable=False)
-    too_long = isinstance(error, OSError) and error.errno == 7
-    reason = "InputInvalid" if too_long else "CommandNotStarted"
-    problem = f"command {command.name!r} could not be started: {error}"
-    return Raised(Failure(reason, problem[:MESSAGE_LIMIT]), retryable=not too_long)
+    problem = f"command {command.name!r} could not be started: {error}"[:MESSAGE_LIMIT]
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        return Raised(Failure("InputInvalid", problem), retryable=False)
+    return Raised(Failure("CommandNotStarted", problem), retryable=True)
 
 
 def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subprocess:
