@@ -1,0 +1,28 @@
+{{/* What the operator may do where queues are. */}}
+{{- define "galley.operatorRules" -}}
+- apiGroups: [galley.dev]
+  resources: [taskqueues]
+  verbs: [get, list, watch, patch]
+- apiGroups: [galley.dev]
+  resources: [tasks]
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [galley.dev]
+  resources: [taskqueues/status, tasks/status]
+  verbs: [get, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# Which workers are ready, and which of them may go first.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

@@ -1,0 +1,273 @@
+"""The chart: what it refuses, what it makes of a set of values, and that an API server takes all of it."""
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from docs.generate.chart import CHART, values
+from e2e.cluster import build
+from tests.support.api_server import ApiServer
+from tests.support.cannot_run import cannot_run
+
+pytestmark = pytest.mark.timeout(300)
+
+Object = dict[str, Any]
+
+SETS: dict[str, Sequence[str]] = {
+    "defaults": (),
+    "several of all": ("operator.replicas=2", "nats.replicas=3", "nats.storage.storageClassName=fast"),
+    "namespaced": ("operator.namespaces={one,two}",),
+    "a NATS that is there": ("nats.enabled=false", "nats.url=nats://elsewhere:4222", "nats.urlReplicas=3"),
+    "for a try": (
+        "nats.storage.emptyDir=true",
+        "networkPolicy.enabled=false",
+        "operator.taskTtlSeconds=null",
+        "crds.keep=false",
+    ),
+    "everything said": (
+        "commonLabels.team=data",
+        "imagePullSecrets[0].name=registry",
+        "operator.extraEnv[0].name=TZ",
+        "operator.extraEnv[0].value=UTC",
+        "operator.nodeSelector.disk=ssd",
+        "operator.tolerations[0].operator=Exists",
+        "operator.priorityClassName=high",
+        f"operator.image.digest=sha256:{'0' * 64}",
+        "nats.podAnnotations.a=b",
+        "networkPolicy.clients[0].namespaceSelector.matchLabels.team=data",
+        "networkPolicy.metrics[0].namespaceSelector.matchLabels.team=watch",
+        "rbac.aggregateQueuesToEdit=true",
+        "metrics.serviceMonitor=true",
+        "metrics.podMonitor=true",
+    ),
+    "renamed, without roles and CRDs": (
+        "fullnameOverride=tasks",
+        "rbac.create=false",
+        "crds.enabled=false",
+        "nats.syncInterval=always",
+    ),
+}
+
+
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    binaries = build.built()
+    if binaries is None:
+        cannot_run("tests of the chart", "helm is not built; python -m e2e.cluster.build")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
+    return subprocess.run(
+        [str(binaries / "helm"), *words], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def set_to(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def rendered(*settings: str, namespace: str = "galley-system") -> list[Object]:
+    done = helm("template", "galley", str(CHART), "--namespace", namespace, *set_to(settings))
+    assert done.returncode == 0, done.stderr
+    return [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+
+
+def of_kind(things: Sequence[Object], kind: str) -> dict[str, Object]:
+    return {thing["metadata"]["name"]: thing for thing in things if thing["kind"] == kind}
+
+
+def nats_config(*settings: str) -> str:
+    return str(of_kind(rendered(*settings), "ConfigMap")["galley-nats"]["data"]["nats.conf"])
+
+
+def pods(things: Sequence[Object]) -> Iterator[tuple[str, Object]]:
+    for thing in things:
+        if thing["kind"] in {"Deployment", "StatefulSet"}:
+            yield thing["metadata"]["name"], thing["spec"]["template"]["spec"]
+        elif thing["kind"] == "Pod":
+            yield thing["metadata"]["name"], thing["spec"]
+
+
+@pytest.mark.parametrize("settings", SETS.values(), ids=SETS.keys())
+def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
+    done = helm("lint", "--strict", str(CHART), *set_to(settings))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("nats.replicas=2", r"/nats/replicas.*must be one of 1, 3"),
+        ("operator.replica=2", r"/operator.*additional properties 'replica' not allowed"),
+        ("oprator.replicas=2", r"additional properties 'oprator' not allowed"),
+        ("nats.storage.size=10GB", r"/nats/storage/size.*does not match pattern"),
+        ("nats.syncInterval=sometimes", r"/nats/syncInterval.*does not match pattern"),
+        (
+            "operator.logLevel=debug",
+            r"/operator/logLevel.*must be one of 'DEBUG', 'INFO'",
+        ),
+        ("operator.namespaces={Team_A}", r"/operator/namespaces/0.*does not match pattern"),
+        ("crds.keep=yes", r"/crds/keep.*got string, want boolean"),
+        ("operator.image.digest=abc", r"/operator/image/digest.*does not match pattern"),
+        ("operator.resources.limits.memory=lots", r"/operator/resources/limits/memory"),
+        ("networkPolicy.clients[0].pods=all", r"/networkPolicy/clients/0.*'pods' not allowed"),
+        ("nats.enabled=false", r"there is no NATS: set nats.url to the address of yours"),
+        ("nats.url=nats://mine:4222", r"nats.enabled is true: set nats.enabled to false to use that NATS"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(setting: str, says: str) -> None:
+    done = helm("template", "galley", str(CHART), "--set", setting)
+    assert done.returncode != 0
+    assert re.search(says, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("settings", SETS.values(), ids=SETS.keys())
+def test_every_pod_is_restricted(settings: Sequence[str]) -> None:
+    for name, pod in pods(rendered(*settings)):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] == 65532, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(pod), name
+        assert pod["automountServiceAccountToken"] is ("nats" not in name)
+        assert not [each for each in pod["volumes"] if "hostPath" in each], name
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"], name
+
+
+def test_rights_are_for_its_namespaces_alone_when_there_are_some() -> None:
+    everywhere, somewhere = rendered(), rendered("operator.namespaces={one,two}")
+    name = "galley-system-galley-operator"
+    rules = of_kind(everywhere, "ClusterRole")[name]["rules"]
+    assert name in of_kind(everywhere, "ClusterRoleBinding")
+    assert of_kind(somewhere, "ClusterRoleBinding") == {}
+    assert {thing["metadata"]["namespace"] for thing in somewhere if thing["kind"] == "RoleBinding"} == {
+        "galley-system", "one", "two",
+    }  # fmt: skip
+    own = [
+        thing for thing in somewhere if thing["kind"] == "Role" and thing["metadata"]["namespace"] == "one"
+    ]
+    assert [role["rules"] for role in own if role["metadata"]["name"] == "galley-operator"] == [rules]
+
+
+def test_the_operator_gets_no_right_it_could_widen_its_own_with() -> None:
+    for role in [*of_kind(rendered(), "ClusterRole").values(), *of_kind(rendered(), "Role").values()]:
+        for rule in role["rules"]:
+            assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert {"impersonate", "escalate", "bind"}.isdisjoint(rule["verbs"])
+            assert {"pods/exec", "nodes", "roles", "rolebindings", "clusterroles"}.isdisjoint(
+                rule["resources"]
+            )
+
+
+def test_making_queues_is_not_given_to_editors_silently() -> None:
+    label = "rbac.authorization.k8s.io/aggregate-to-edit"
+    for settings, aggregated in (((), False), (("rbac.aggregateQueuesToEdit=true",), True)):
+        roles = of_kind(rendered(*settings), "ClusterRole")
+        assert (label in roles["galley-queue-editor"]["metadata"]["labels"]) is aggregated
+        assert label in roles["galley-task-editor"]["metadata"]["labels"]
+        assert {"taskqueues"}.isdisjoint(roles["galley-task-editor"]["rules"][0]["resources"])
+
+
+def test_several_servers_hand_over_and_a_single_one_ends_at_once() -> None:
+    for replicas, hands_over in ((1, False), (3, True)):
+        server = of_kind(rendered(f"nats.replicas={replicas}"), "StatefulSet")["galley-nats"]
+        pod = server["spec"]["template"]["spec"]
+        assert ("lifecycle" in pod["containers"][0]) is hands_over
+        config = of_kind(rendered(f"nats.replicas={replicas}"), "ConfigMap")["galley-nats"]["data"][
+            "nats.conf"
+        ]
+        assert ("lame_duck_duration" in config) is hands_over
+        grace = pod["terminationGracePeriodSeconds"]
+        if found := re.search(r"lame_duck_duration: (\d+)s", config):
+            assert grace > int(found[1]) + 30
+
+
+def test_a_change_of_the_configuration_starts_servers_anew() -> None:
+    def annotations(*settings: str) -> Object:
+        template = of_kind(rendered(*settings), "StatefulSet")["galley-nats"]["spec"]["template"]
+        return dict(template["metadata"]["annotations"])
+
+    assert annotations() == annotations("operator.logLevel=DEBUG")
+    assert annotations() != annotations("nats.syncInterval=always")
+
+
+def test_nine_tenths_of_a_volume_are_for_jetstream() -> None:
+    for size, mebibytes in (("10Gi", 9216), ("500Mi", 450), ("2Ti", 1887436)):
+        config = of_kind(rendered(f"nats.storage.size={size}"), "ConfigMap")["galley-nats"]["data"][
+            "nats.conf"
+        ]
+        assert f"max_file_store: {mebibytes}Mi\n" in config
+
+
+def test_every_value_is_used_and_described_in_the_schema() -> None:
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for value in values((CHART / "values.yaml").read_text()):
+        *_, last = value.path.split(".")
+        assert re.search(rf"\.{last}\b", templates), f"{value.path} is used nowhere"
+        part: Object = schema
+        for step in value.path.split("."):
+            assert step in part["properties"], f"{value.path} is not in the schema"
+            part = part["properties"][step]
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    with (CHART.parent.parent / "pyproject.toml").open("rb") as project:
+        assert chart["version"] == chart["appVersion"] == tomllib.load(project)["project"]["version"]
+
+
+@pytest.mark.parametrize("settings", SETS.values(), ids=SETS.keys())
+def test_an_api_server_takes_every_object(
+    settings: Sequence[str], api_server: ApiServer, api_namespace: str
+) -> None:
+    things = rendered(*settings, namespace=api_namespace)
+    known = [thing for thing in things if not thing["apiVersion"].startswith("monitoring.coreos.com/")]
+    assert len(known) > 10
+    for thing in known:
+        if thing["metadata"].get("namespace") in {"one", "two"}:
+            thing["metadata"]["namespace"] = api_namespace
+    said = api_server.kubectl(
+        *("create", "--dry-run=server", "--validate=strict", "--output=name", "--filename=-"),
+        given=json.dumps({"apiVersion": "v1", "kind": "List", "items": known}),
+    )
+    assert len(said.splitlines()) == len(known)
+
+
+def test_an_api_server_that_enforces_pod_security_takes_every_pod(
+    api_server: ApiServer, api_namespace: str
+) -> None:
+    api_server.kubectl("label", "namespace", api_namespace, "pod-security.kubernetes.io/enforce=restricted")
+    every = rendered("nats.replicas=3", "operator.replicas=2", namespace=api_namespace)
+    for name, pod in pods(every):
+        thing = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}
+        if "nats" in name:  # its volume is made by the StatefulSet
+            pod["volumes"].append({"name": "data", "emptyDir": {}})
+        api_server.kubectl(
+            *("create", "--dry-run=server", "--namespace", api_namespace, "--filename=-"),
+            given=json.dumps(thing),
+        )
+
+
+def test_notes_name_the_next_three_commands() -> None:
+    done = helm("install", "mine", str(CHART), "--namespace", "here", "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    for command in (
+        "helm test mine --namespace here",
+        "kubectl apply --namespace here",
+        "kubectl get taskqueues,tasks",
+    ):
+        assert command in notes
+    assert "--clusterrole mine-galley-queue-editor" in notes
