@@ -1,6 +1,7 @@
 """A small client of the Kubernetes API: few verbs, bounded, and with errors that say what to do."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -9,7 +10,7 @@ import msgspec
 
 from galley_operator.cluster.answer import Event, events_in, page_in
 from galley_operator.cluster.config import ClusterConfig
-from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, TRIES, Connection
+from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, Connection
 from galley_operator.cluster.resource import Resource
 
 MANAGER: Final = "galley-operator"
@@ -145,7 +146,6 @@ class Cluster:
         *,
         subresource: str = "",
         manager: str = MANAGER,
-        patient: bool = True,
     ) -> dict[str, Any]:
         """Set the fields in `body`; None removes one, and lists are replaced as a whole.
 
@@ -156,11 +156,9 @@ class Cluster:
             body: what to set.
             subresource: such as `status`.
             manager: who owns the fields from then on.
-            patient: whether to wait and repeat while the server has no room.
 
         Raises:
             ObjectNotFound: if there is none.
-            TooManyRequests: if the server has no room, at once if not `patient`.
         """
         answer = await self.connection.send(
             "PATCH",
@@ -169,9 +167,28 @@ class Cluster:
             {"fieldManager": manager},
             body=body,
             content=MERGE,
-            tries=TRIES if patient else 1,
         )
         return _decode(answer)
+
+    async def patch_status(
+        self, resource: Resource, namespace: str | None, name: str, body: dict[str, Any]
+    ) -> bytes:
+        """Set fields of a status and return the answer unread, for those who write very many.
+
+        Raises:
+            TooManyRequests: at once, so that the writer slows down.
+            ObjectConflict: if `body` names a `metadata.resourceVersion` that is no longer the present one.
+            ObjectNotFound: if there is none.
+        """
+        return await self.connection.send(
+            "PATCH",
+            resource.path(namespace, name, "status"),
+            ("patch", resource.named(namespace, name, "status")),
+            {"fieldManager": MANAGER},
+            body=body,
+            content=MERGE,
+            tries=1,
+        )
 
     async def delete(
         self, resource: Resource, namespace: str | None, name: str, *, uid: str | None = None
@@ -226,7 +243,7 @@ class Cluster:
         resource_version: str = "",
         listing: bool = False,
         seconds: float = WATCH_SECONDS,
-    ) -> AsyncIterator[Event[Shape]]:
+    ) -> AsyncGenerator[Event[Shape], None]:
         """Yield changes, of whose objects only what `shape` names is read.
 
         Args:
@@ -253,10 +270,13 @@ class Cluster:
             query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         what = resource.named(namespace, "")
         rest = b""
-        async for chunk in self.connection.stream(resource.path(namespace), ("watch", what), query):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for event in events_in(lines, shape, what):
-                yield event
+        async with aclosing(
+            self.connection.stream(resource.path(namespace), ("watch", what), query)
+        ) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for event in events_in(lines, shape, what):
+                    yield event
 
 
 def _selected(labels: str, fields: str) -> dict[str, str]:

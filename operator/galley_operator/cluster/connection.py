@@ -1,7 +1,7 @@
 """Requests to the API server: how many at once, how long each may take, and when one is sent again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ from galley_operator.errors import ClusterUnreachable, CredentialsRefused, TooMa
 REQUEST_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 
-SILENCE_SECONDS: Final = 70.0
-"""A watch without a word for so long is broken: the server sends a bookmark every minute."""
+SILENCE_SECONDS: Final = 150.0
+"""A watch without a word for so long is broken: the server sends the first bookmark after two minutes, and
+then one a minute. A peer that is gone without a word is noticed sooner, by TCP."""
 
 MOST_AT_ONCE: Final = 32
 """Requests under way at once; four writers saturate an API server, more only fill its queues."""
@@ -108,7 +109,9 @@ class Connection:
             await asyncio.sleep(retry_after_of(error))
         raise AssertionError("unreachable")
 
-    async def stream(self, path: str, about: tuple[str, str], query: dict[str, str]) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, about: tuple[str, str], query: dict[str, str]
+    ) -> AsyncGenerator[bytes, None]:
         """Yield what the server sends as it comes.
 
         Raises:

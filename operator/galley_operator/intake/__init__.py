@@ -1,0 +1,1 @@
+"""From Task objects to tasks in the broker: what is let in, when, and what becomes of what was deleted."""

@@ -1,0 +1,1 @@
+"""From records in the broker to the status of Task objects, and their removal when it is time."""

@@ -1,0 +1,154 @@
+"""What stands in the status of a Task, made from what is known of it. Pure.
+
+A status is what `galley.resources.DeclaredStatus` describes, as JSON values in a merge patch: a field that
+may stand there from before and no longer holds is None. The phase is made from the rest.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from galley.record import NULL, Failure, Outcome, Record, State
+from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
+from galley.task_status import Phase
+from galley_operator.intake.active_task import ActiveTask, shown_by
+from galley_operator.intake.admission import Refusal, Until
+
+MESSAGE_LIMIT: Final = 1024
+"""Characters of an error's message kept in the object; `galley show` tells all of it."""
+
+_TRUTH: Final = {Outcome.SUCCEEDED: "True", Outcome.FAILED: "False", Outcome.CANCELLED: "False"}
+_PHASES: Final = {
+    Outcome.SUCCEEDED: Phase.SUCCEEDED,
+    Outcome.FAILED: Phase.FAILED,
+    Outcome.CANCELLED: Phase.CANCELLED,
+}
+
+
+class WrittenStatus(Struct, frozen=True):
+    """A status that is to be written."""
+
+    body: dict[str, Any]
+    shown: int
+    """Stands for what matters in it (see `shown_by`)."""
+    final: bool = False
+    """Whether nothing comes after it."""
+
+
+def refused(task: ActiveTask, no: Refusal, now: datetime) -> WrittenStatus:
+    """Return the status of a task that was not let in: it waits, or has failed for good."""
+    if no.until is Until.NEVER:
+        failure = Failure(no.reason, no.message)
+        fields = {"completionTime": _time(now), "error": _error(failure)}
+        return _status(task, Phase.FAILED, "False", no.reason, no.message, fields, since=now)
+    return _status(task, Phase.PENDING, "Unknown", no.reason, no.message, {})
+
+
+def queued(task: ActiveTask, at: datetime, due_at: datetime | None) -> WrittenStatus:
+    """Return the status of a task that the broker has.
+
+    Args:
+        task: which one.
+        at: when the broker had it.
+        due_at: when it may start, if that is not now.
+    """
+    fields = {"queuedTime": _time(at)}
+    if due_at is not None and due_at > at:
+        message = f"is to start at {_time(due_at)}"
+        return _status(task, Phase.SCHEDULED, "Unknown", Phase.SCHEDULED, message, fields)
+    return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, "waits for a free worker", fields)
+
+
+def recorded(task: ActiveTask, record: Record) -> WrittenStatus:
+    """Return the status that a task's record tells."""
+    fields: dict[str, Any] = {"attempts": record.attempt}
+    if task.queued_at is None:
+        fields["queuedTime"] = _time(record.submitted_at or task.created)
+    if record.worker:
+        fields["worker"] = record.worker
+    if record.started_at is not None:
+        fields["startTime"] = _time(record.started_at)
+    if record.outcome is not None:
+        return _ended(task, record, record.outcome, fields)
+    fields["error"] = None if record.failure is None else _error(record.failure)
+    if record.state is State.RETRY:
+        # The record speaks of the attempt to come; that one has not begun.
+        fields["attempts"] = record.attempt - 1
+        due = f"; tried again at {_time(record.due_at)}" if record.due_at else ""
+        reason = record.failure.reason if record.failure else Phase.RETRYING.value
+        message = (_short(record.failure.message) if record.failure else "an attempt failed") + due
+        return _status(task, Phase.RETRYING, "Unknown", reason, message, fields)
+    if record.handed_back:
+        message = "its worker went away and gave it back; waits for a free worker"
+        return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, message, fields)
+    return _status(task, Phase.RUNNING, "Unknown", Phase.RUNNING, f"attempt {record.attempt} runs", fields)
+
+
+def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str, Any]) -> WrittenStatus:
+    ended_at = record.ended_at or task.created
+    fields["completionTime"] = _time(ended_at)
+    phase, truth = _PHASES[outcome], _TRUTH[outcome]
+    if outcome is Outcome.SUCCEEDED:
+        fields["error"] = None
+        size = memoryview(record.result).nbytes
+        if size > INLINE_RESULT_LIMIT:
+            fields["resultBytes"] = size
+        elif record.result != NULL:
+            fields["result"] = record.result
+        return _status(task, phase, truth, phase, "", fields, since=ended_at)
+    if outcome is Outcome.CANCELLED:
+        return _status(task, phase, truth, phase, "somebody cancelled it", fields, since=ended_at)
+    failure = record.failure or Failure("Failed", "no reason was recorded")
+    fields["error"] = _error(failure)
+    return _status(task, phase, truth, failure.reason, _short(failure.message), fields, since=ended_at)
+
+
+def _status(  # noqa: PLR0917 - a status has so many parts
+    task: ActiveTask,
+    phase: Phase,
+    truth: str,
+    reason: str,
+    message: str,
+    fields: dict[str, Any],
+    *,
+    since: datetime | None = None,
+) -> WrittenStatus:
+    """Return the whole status; the condition is Unknown from the task's making to its end."""
+    condition = {
+        "type": SUCCEEDED,
+        "status": truth,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": _time(since or task.created),
+        "observedGeneration": task.generation,
+    }
+    body = {
+        "observedGeneration": task.generation,
+        "phase": phase.value,
+        "conditions": [condition],
+        **fields,
+    }
+    shown = shown_by(phase.value, str(reason), fields.get("attempts", 0), fields.get("worker", ""))
+    return WrittenStatus(body, shown, phase.ended)
+
+
+def _error(failure: Failure) -> dict[str, str]:
+    return {"reason": failure.reason[:64], "message": _short(failure.message)}
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MESSAGE_LIMIT else f"{message[: MESSAGE_LIMIT - 1]}…"
+
+
+def _time(moment: datetime | None) -> str | None:
+    """Return a time as the API conventions write it: UTC, whole seconds."""
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def without_result(status: WrittenStatus) -> WrittenStatus:
+    """Return a status that names the size of its result in place of it."""
+    body = dict(status.body)
+    if "result" in body:
+        body["resultBytes"] = memoryview(body.pop("result")).nbytes
+    return WrittenStatus(body, status.shown, status.final)
