@@ -76,6 +76,7 @@ async def test_it_keeps_what_it_had_over_a_crash(
     api_server.cluster.kill(part)
     api_server.cluster.start(part)
     await eventually(lambda: _has(api_server, api_namespace), within=60)
+    await eventually(lambda: _ready(api_server), within=60)
 
 
 def _apply(api_server: ApiServer, namespace: str, name: str, size: int) -> str:
@@ -95,6 +96,13 @@ def _apply(api_server: ApiServer, namespace: str, name: str, size: int) -> str:
 def _has(api_server: ApiServer, namespace: str) -> bool:
     try:
         return bool(api_server.kubectl("get", "configmap", "kept", "-n", namespace, "-o", "name", within=10))
+    except KubectlFailed:
+        return False
+
+
+def _ready(api_server: ApiServer) -> bool:
+    try:
+        return api_server.kubectl("get", "--raw", "/readyz", within=10) == "ok"
     except KubectlFailed:
         return False
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,9 @@ def _obey(options: argparse.Namespace) -> None:
             _say(str(_of_running(cluster).kubeconfig))
         case "env":
             folder = _of_running(cluster).tool("kubectl").parent
-            _say(f"export KUBECONFIG={cluster.kubeconfig}\nexport PATH={folder}:$PATH")
+            for name, value in cluster.environment.items():
+                _say(f"export {name}={shlex.quote(value)}")
+            _say(f"export PATH={shlex.quote(str(folder))}:$PATH")
         case "load-image":
             cluster.load_image(options.archive)
         case "kill" | "freeze" | "thaw" | "start":

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,6 +82,15 @@ class BareCluster(Cluster):
     def kubeconfig(self) -> Path:
         """The administrator's access."""
         return self.state / "pki" / "admin.kubeconfig"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """KUBECONFIG, and where no proxy must be asked: none would find our addresses."""
+        ranges = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "", "127.0.0.1"]
+        if (self.state / "site.json").exists():
+            ranges.append(Site.load(self.state).range)
+        without_proxy = ",".join(filter(None, ranges))
+        return {"KUBECONFIG": str(self.kubeconfig), "NO_PROXY": without_proxy, "no_proxy": without_proxy}
 
     @property
     def api_url(self) -> str:

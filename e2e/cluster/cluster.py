@@ -1,5 +1,6 @@
 """The seam: what tests may ask of a cluster, whoever provides it."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -22,11 +23,15 @@ CONTROL_PLANE_ONLY = (Part.ETCD, Part.API_SERVER)
 
 
 class Cluster(Protocol):
-    """A cluster that can be made, disturbed and taken away; all calls return when it is done."""
+    """A cluster that can be made, disturbed and taken away; all calls return when that is done."""
 
     @property
     def kubeconfig(self) -> Path:
         """The file that gives its administrator's access."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What kubectl, helm and clients need in their environment, beside what is there, to reach it."""
 
     def up(self) -> None:
         """Make it and return when it is usable: pods get Ready, names resolve.
@@ -69,4 +74,7 @@ class Cluster(Protocol):
         """Let a frozen part go on."""
 
     def start(self, part: Part) -> None:
-        """Start a part that was killed; one that came back by itself is left alone."""
+        """Start a part that was killed; one that came back by itself is left alone.
+
+        It runs then, and may take a while to serve: wait for what you need of it.
+        """

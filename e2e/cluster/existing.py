@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from e2e.cluster import build
@@ -22,6 +23,11 @@ class ExistingCluster(Cluster):
         """The file we were given."""
         return self._kubeconfig
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """KUBECONFIG."""
+        return {"KUBECONFIG": str(self.kubeconfig)}
+
     def up(self) -> None:
         """Check that it answers.
 
@@ -37,7 +43,14 @@ class ExistingCluster(Cluster):
             "/readyz",
         ]
         try:
-            asked = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            asked = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,  # it would ask for a password
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             problem = f"no answer within {_SECONDS} s"
         else:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,11 @@ class KindCluster(Cluster):
     def kubeconfig(self) -> Path:
         """The administrator's access."""
         return self.state / "kubeconfig"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """KUBECONFIG."""
+        return {"KUBECONFIG": str(self.kubeconfig)}
 
     def up(self) -> None:
         """Make it, which downloads the node's image the first time."""

@@ -21,7 +21,7 @@ class Kubectl:
 
     def __init__(self, cluster: Cluster) -> None:
         self._program = cluster.tool("kubectl")
-        self._kubeconfig = cluster.kubeconfig
+        self._environment = cluster.environment
         # In $HOME it would remember the kinds of a cluster that had the same address before.
         self._cache = Path(cluster.kubeconfig).parent / "kubectl"
 
@@ -37,7 +37,7 @@ class Kubectl:
             KubectlFailed: if it fails, or takes longer.
         """
         command = [str(self._program), "--cache-dir", str(self._cache), *words]
-        environment = {**os.environ, "KUBECONFIG": str(self._kubeconfig)}
+        environment = {**os.environ, **self._environment}
         try:
             done = subprocess.run(
                 command,

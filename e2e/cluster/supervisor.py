@@ -156,7 +156,7 @@ class Supervisor:
         return os.posix_spawnp(
             command[0],
             list(command),
-            {**os.environ, "PATH": path},
+            {**_without_proxies(), "PATH": path},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 to_output,
@@ -165,6 +165,11 @@ class Supervisor:
             setsid=True,
             setsigdef=[signal.SIGPIPE],
         )
+
+
+def _without_proxies() -> dict[str, str]:
+    """Return our environment without a proxy of the machine's, which cannot reach anything in the cluster."""
+    return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 
 def _listens(family: socket.AddressFamily, where: tuple[str, int] | str) -> bool:
