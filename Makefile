@@ -9,10 +9,10 @@ BESIDE := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check/lint check/format check/types check/layers check/words fix unit integration \
-	storm bench gen verify lock clean
+	storm e2e e2e/build bench gen verify lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z\/]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Real work on one machine: 38 declared tasks, workers from zero and back to zero
 	@$(BIN)/galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done --fresh
@@ -48,6 +48,13 @@ integration: $(STAMP) ## Tests against a real nats-server and real worker proces
 
 storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
+
+e2e: e2e/build ## What needs an API server or pods, on a cluster made for it; ends with "N passed, N failed"
+	@$(BIN)/python -m tests.suite -- e2e
+
+e2e/build: $(STAMP) ## Build what test clusters are made of; minutes, once a version, kept in ~/.cache/galley
+	@$(BIN)/python -m e2e.cluster.build
+	@$(BIN)/python -m e2e.images
 
 bench: $(STAMP) ## Measure; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
