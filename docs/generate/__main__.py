@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs.generate import cli, errors, settings
+from docs.generate import cli, crds, errors, settings
 
-DOCS: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent
 
 DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
-    "errors.md": errors.document,
-    "settings.md": settings.document,
-    "cli.md": cli.document,
+    "docs/errors.md": errors.document,
+    "docs/settings.md": settings.document,
+    "docs/cli.md": cli.document,
+    **crds.FILES,
 }
 
-_NOTE: Final = "<!-- Made from the code by `make gen`; changes here are lost. -->\n\n"
+_SAYS: Final = "Made from the code by `make gen`; changes here are lost."
+_NOTES: Final = {".md": f"<!-- {_SAYS} -->\n\n", ".yaml": f"# {_SAYS}\n"}
 
 
 def drift(path: Path, fresh: str) -> list[str]:
@@ -24,7 +26,12 @@ def drift(path: Path, fresh: str) -> list[str]:
     present = path.read_text("utf-8") if path.exists() else ""
     return list(
         difflib.unified_diff(
-            present.splitlines(), fresh.splitlines(), f"docs/{path.name}", "the code", lineterm="", n=1
+            present.splitlines(),
+            fresh.splitlines(),
+            str(path.relative_to(ROOT)),
+            "the code",
+            lineterm="",
+            n=1,
         )
     )
 
@@ -33,13 +40,14 @@ def main(words: Sequence[str]) -> int:
     """Write or compare all documents; returns the exit code."""
     drifted = 0
     for name, make in DOCUMENTS.items():
-        fresh = _NOTE + make()
-        path = DOCS / name
+        path = ROOT / name
+        fresh = _NOTES[path.suffix] + make()
         if "--verify" not in words:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(fresh, "utf-8")
         elif difference := drift(path, fresh):
             drifted += 1
-            sys.stderr.write("\n".join(difference) + f"\ndocs/{name} differs from the code: run make gen\n")
+            sys.stderr.write("\n".join(difference) + f"\n{name} differs from the code: run make gen\n")
     return 1 if drifted else 0
 
 

@@ -18,7 +18,6 @@ from galley.resources.pod_template import (
 from galley.resources.queue_status import LaneStatus, TaskQueueStatus, WorkersStatus
 from galley.resources.task import Task, TaskSpec
 from galley.resources.task_queue import (
-    Code,
     Command,
     Handlers,
     InputAs,
@@ -28,8 +27,8 @@ from galley.resources.task_queue import (
     Scaling,
     TaskQueue,
     TaskQueueSpec,
-    Worker,
 )
+from galley.resources.worker import Code, Worker
 
 __all__ = [
     "API_VERSION",

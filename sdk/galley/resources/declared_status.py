@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, Field, JsonValue
 
 from galley.resources.condition import Condition
 from galley.resources.meta import Part, Whole
+from galley.resources.rule import keyed_by
 from galley.task_status import Phase
 
 INLINE_RESULT_LIMIT: Final = 16 * 1024
@@ -39,7 +40,7 @@ class DeclaredStatus(Part):
     phase: Phase | None = None
     """Where the task is in its life, in one word; made from the rest, for columns and selectors."""
 
-    conditions: tuple[Condition, ...] = Field((), max_length=8)
+    conditions: tuple[Condition, ...] = Field((), max_length=8, json_schema_extra=keyed_by("type"))
     """`Succeeded` is Unknown until the task has ended, then True or False for good."""
 
     attempts: Whole | None = Field(None, ge=0, le=_MOST)

@@ -7,6 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from galley.resources.rule import Rule, checked
+
 API_VERSION: Final = "galley.dev/v1alpha1"
 """The version of all resources written and read here."""
 
@@ -118,7 +120,15 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 
 HandlerName = Annotated[str, Field(pattern=HANDLER_PATTERN, max_length=63)]
 ModuleName = Annotated[str, Field(pattern=MODULE_PATTERN, max_length=255)]
-Argument = Annotated[str, Field(max_length=4096), AfterValidator(_without_null_bytes)]
+_WITHOUT_NULL_BYTES: Final = Rule(
+    r"!self.contains('\x00')", r"contains a zero character, which no program can be given; remove the \0"
+)
+
+Argument = Annotated[
+    str,
+    Field(max_length=4096, json_schema_extra=checked(_WITHOUT_NULL_BYTES)),
+    AfterValidator(_without_null_bytes),
+]
 """One argument of a program."""
 
 Whole = Annotated[int, Strict()]

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from galley.resources.meta import (
     QUANTITY_PATTERN,
@@ -21,6 +21,7 @@ from galley.resources.meta import (
     refuse_repeats,
 )
 from galley.resources.problem import shown
+from galley.resources.rule import INT_OR_STRING, Rule, checked, quoted, without_repeats
 
 OWN_ENVIRONMENT: Final = "GALLEY_"
 """How the variables begin that a worker is told its own things by."""
@@ -43,7 +44,12 @@ def _written(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32), BeforeValidator(_written)]
+Quantity = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=32),
+    BeforeValidator(_written),
+    WithJsonSchema({INT_OR_STRING: True, "pattern": QUANTITY_PATTERN}),
+]
 """An amount as Kubernetes writes it: `2`, `500m`, `1.5Gi`."""
 
 
@@ -53,8 +59,27 @@ def amount(quantity: str) -> Decimal:
     return Decimal(digits) * _FACTORS[quantity[len(digits) :]]
 
 
+_ABOVE_ITS_LIMIT: Final = (
+    "name in self.requests && name in self.limits "
+    "&& isQuantity(string(self.requests[name])) && isQuantity(string(self.limits[name])) "
+    "&& quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name])))"
+)
+
+# The cost of a rule over whatever names there are is too high: the API server knows no bound of a quantity.
+_LIMITED: Final = "['cpu', 'memory', 'ephemeral-storage']"
+
+_LIMITS_ABOVE_REQUESTS: Final = Rule(
+    f"!has(self.requests) || !has(self.limits) || !{_LIMITED}.exists(name, {_ABOVE_ITS_LIMIT})",
+    f"requests of {{{{{_LIMITED}.filter(name, {_ABOVE_ITS_LIMIT})[0]}}}} are above its limit; "
+    "lower the request, or raise the limit",
+    ".limits",
+)
+
+
 class PodResources(Part):
     """What one worker takes of its node."""
+
+    model_config = ConfigDict(json_schema_extra=checked(_LIMITS_ABOVE_REQUESTS))
 
     requests: dict[Key, Quantity] = Field(default_factory=dict, max_length=16)
     """What a node must have free for a worker, by name of the resource (`cpu`, `memory`), at most 16."""
@@ -69,7 +94,7 @@ class PodResources(Part):
             limit = self.limits.get(name)
             if limit is not None and amount(requested) > amount(limit):
                 raise refusal(
-                    f"requests of {name} are {requested}, above its limit, which is {limit}",
+                    f"requests of {name} are above its limit: {requested}, and {limit}",
                     "lower the request, or raise the limit", "limits", name,
                 )  # fmt: skip
         return self
@@ -92,6 +117,26 @@ class TaintEffect(StrEnum):
 
 class Toleration(Part):
     """A taint of nodes that does not keep workers away."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                "has no meaning with the operator Exists; remove it, or write operator: Equal",
+                ".value",
+            ),
+            Rule(
+                "self.operator != 'Equal' || has(self.key)",
+                "is Equal, and there is no key; add key, or write operator: Exists",
+                ".operator",
+            ),
+            Rule(
+                "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+                "has a meaning with the effect NoExecute only; remove it, or write effect: NoExecute",
+                ".tolerationSeconds",
+            ),
+        )
+    )
 
     key: Key | None = None
     """Key of the taint; left out, with the operator Exists, it is any taint."""
@@ -149,6 +194,24 @@ class ValueFrom(Part):
 class EnvironmentVariable(Part):
     """A variable in the environment of each worker, for its handlers."""
 
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                f"!self.name.startsWith({quoted(OWN_ENVIRONMENT)})",
+                f"'{{{{self.name}}}}' is set by Galley itself; choose a name without {OWN_ENVIRONMENT}",
+                ".name",
+            ),
+            Rule(
+                "has(self.value) || has(self.valueFrom)",
+                'has neither value nor valueFrom; add one of the two; value: "" is empty',
+            ),
+            Rule(
+                "!has(self.value) || !has(self.valueFrom)",
+                "has both value and valueFrom; remove one of the two",
+            ),
+        )
+    )
+
     name: EnvironmentName
     """Name of the variable. Names that begin with GALLEY_ are Galley's own."""
 
@@ -181,14 +244,24 @@ class PullSecret(Part):
     """Name of the Secret, in the queue's namespace."""
 
 
+_OWN_KEY: Final = f"key.startsWith({quoted(OWN_DOMAIN)}) || key in [{', '.join(map(quoted, OWN_LABELS))}]"
+
+_NOT_OUR_OWN: Final = Rule(
+    f"!self.exists(key, {_OWN_KEY})",
+    f"'{{{{self.filter(key, {_OWN_KEY})[0]}}}}' is set by Galley itself; choose another key",
+)
+
+
 class PodTemplate(Part):
     """What may be added to the pods of a queue's workers."""
 
-    labels: dict[Key, LabelValue] = Field(default_factory=dict, max_length=32)
+    labels: dict[Key, LabelValue] = Field(
+        default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN)
+    )
     """Labels of the pods, at most 32, beside those Galley finds them by."""
 
     annotations: dict[Key, Annotated[str, Field(max_length=16_384)]] = Field(
-        default_factory=dict, max_length=32
+        default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN)
     )
     """Annotations of the pods, at most 32 of at most 16384 characters each."""
 
@@ -196,10 +269,14 @@ class PodTemplate(Part):
     """ServiceAccount whose rights the handlers have, with its token mounted. A queue that names none gets
     one of its own, without rights and without a token."""
 
-    image_pull_secrets: tuple[PullSecret, ...] = Field((), max_length=16)
+    image_pull_secrets: tuple[PullSecret, ...] = Field(
+        (), max_length=16, json_schema_extra=checked(without_repeats("Secret", "name"))
+    )
     """Secrets the worker's image is pulled with, at most 16."""
 
-    env: tuple[EnvironmentVariable, ...] = Field((), max_length=64)
+    env: tuple[EnvironmentVariable, ...] = Field(
+        (), max_length=64, json_schema_extra=checked(without_repeats("variable", "name"))
+    )
     """Variables in the environment of each worker, at most 64."""
 
     resources: PodResources = PodResources()

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field
 from galley.lanes import Lane
 from galley.resources.condition import Condition
 from galley.resources.meta import Part, Whole
+from galley.resources.rule import keyed_by
 
 _MOST = 2**63 - 1
 
@@ -49,7 +50,7 @@ class TaskQueueStatus(Part):
     observed_generation: Count | None = None
     """Generation of the queue that was looked at last."""
 
-    conditions: tuple[Condition, ...] = Field((), max_length=16)
+    conditions: tuple[Condition, ...] = Field((), max_length=16, json_schema_extra=keyed_by("type"))
     """What is true of the queue; `Ready` says whether its tasks can run, and if not, why."""
 
     waiting: Count | None = None
@@ -64,7 +65,7 @@ class TaskQueueStatus(Part):
     oldest_waiting_time: AwareDatetime | None = None
     """Time at which the task that waits longest began to wait."""
 
-    lanes: tuple[LaneStatus, ...] = Field((), max_length=4)
+    lanes: tuple[LaneStatus, ...] = Field((), max_length=4, json_schema_extra=keyed_by("name"))
     """The work in each lane, highest first."""
 
     workers: WorkersStatus | None = None

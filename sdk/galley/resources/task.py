@@ -4,13 +4,22 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.lanes import Lane
 from galley.resources.meta import API_VERSION, HandlerName, Metadata, Name, Part, Whole, refusal
 from galley.resources.problem import shown
+from galley.resources.rule import Rule, checked
 from galley.resources.task_queue import Retry
 
 _RFC_3339: Final = re.compile(
@@ -44,6 +53,23 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 
 class TaskSpec(Part):
     """What is to be run, with what, and under which rules."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "self == oldSelf",
+                "a task stays as it was declared, since workers have it already; delete it, which cancels it "
+                "if it has not ended, and declare another",
+                reason="FieldValueForbidden",
+            ),
+            Rule(
+                "!has(self.deadline) || !has(self.notBefore) || self.deadline > self.notBefore",
+                "is {{self.deadline}}, not after notBefore: {{self.notBefore}}; "
+                "set a later deadline, or an earlier notBefore",
+                ".deadline",
+            ),
+        )
+    )
 
     queue_name: Name
     """Name of the TaskQueue, in the task's namespace, whose workers run this."""

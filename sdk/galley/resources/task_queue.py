@@ -1,73 +1,25 @@
 """TaskQueue: one queue, its handlers, its workers and its limits."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
     Argument,
     HandlerName,
-    Image,
     Metadata,
-    ModuleName,
     Number,
-    ObjectName,
     Part,
     Whole,
     refusal,
     refuse_repeats,
 )
-from galley.resources.pod_template import PodTemplate
+from galley.resources.rule import Rule, checked, without_repeats
+from galley.resources.worker import Worker
 from galley.retry import RetryPolicy
-
-
-class Code(Part):
-    """Where the modules of a worker come from, if not from its image."""
-
-    config_map_name: ObjectName
-    """ConfigMap, in the queue's namespace, whose entries are the files: `tasks.py` is the module `tasks`.
-    For small things, as it holds 1 MiB at most; larger ones belong into an image."""
-
-
-class Worker(Part):
-    """What one worker of the queue is."""
-
-    image: Image | None = None
-    """Image that workers run: one made from Galley's worker image, with the handlers' code and all it
-    needs. The operator's default, which has Python and Galley alone, when left out."""
-
-    code: Code | None = None
-    """Where the modules come from, if not from the image."""
-
-    modules: tuple[ModuleName, ...] = Field((), max_length=32)
-    """Python modules a worker imports at its start, at most 32; their `@task` functions are the
-    queue's handlers. Each is named as an import statement would: `package.module`."""
-
-    concurrency: Whole = Field(4, ge=1, le=256)
-    """Slots of one worker: the attempts it runs at the same time. More for handlers that wait for
-    others, about one per core for handlers that compute."""
-
-    grace_period_seconds: Whole = Field(30, ge=1, le=3600)
-    """Seconds a drained worker waits for its running attempts before it hands them back. What is
-    handed back starts again elsewhere, which costs the work done so far but no attempt."""
-
-    template: PodTemplate = PodTemplate()
-    """What is added to the workers' pods: resources, environment, where they may run."""
-
-    @field_validator("modules")
-    @classmethod
-    def _modules_differ(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
-        for index, module in enumerate(modules):
-            if module.endswith(".py"):
-                raise refusal(
-                    f"{module!r} is the name of a file", f"write the module: {module.removesuffix('.py')}",
-                    index,
-                )  # fmt: skip
-        refuse_repeats(modules, "module")
-        return modules
 
 
 class InputAs(StrEnum):
@@ -79,13 +31,21 @@ class InputAs(StrEnum):
     """As further arguments, one for each entry of the input."""
 
 
+_PROGRAM_IS_NAMED: Final = Rule(
+    "size(self) == 0 || self[0].trim() != ''",
+    "is empty, where the program's name should be; name the program to run",
+)
+
+
 class Command(Part):
     """A handler that is a program."""
 
     name: HandlerName
     """What tasks call this handler by: 1 to 63 letters, digits, `_`, `-` and `.`."""
 
-    command: tuple[Argument, ...] = Field(min_length=1, max_length=64)
+    command: tuple[Argument, ...] = Field(
+        min_length=1, max_length=64, json_schema_extra=checked(_PROGRAM_IS_NAMED)
+    )
     """The program and its first arguments, 1 to 64 of at most 4096 characters each. No shell reads
     them, so that a task's input cannot become code."""
 
@@ -104,7 +64,9 @@ class Command(Part):
 class Handlers(Part):
     """Handlers the queue declares beside the Python functions of its modules."""
 
-    commands: tuple[Command, ...] = Field((), max_length=64)
+    commands: tuple[Command, ...] = Field(
+        (), max_length=64, json_schema_extra=checked(without_repeats("handler", "name"))
+    )
     """Programs that tasks of this queue may name as their handler, at most 64."""
 
     @field_validator("commands")
@@ -116,6 +78,23 @@ class Handlers(Part):
 
 class Scaling(Part):
     """Between which bounds, and how patiently, the number of workers follows the work."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "self.minWorkers <= self.maxWorkers",
+                "minWorkers is {{self.minWorkers}}, above maxWorkers, which is {{self.maxWorkers}}; "
+                "lower minWorkers, or set maxWorkers to {{self.minWorkers}} or more",
+                ".minWorkers",
+            ),
+            Rule(
+                "!has(self.workers) || self.workers <= self.maxWorkers",
+                "is {{self.workers}}, above maxWorkers, which is {{self.maxWorkers}}; "
+                "lower it, or set maxWorkers to {{self.workers}} or more",
+                ".workers",
+            ),
+        )
+    )
 
     min_workers: Whole = Field(0, ge=0, le=1000)
     """Workers kept while there is nothing to do. 0 costs nothing when idle; 1 saves the first task
@@ -160,6 +139,18 @@ class Scaling(Part):
 
 class Retry(Part):
     """How often, and how soon, a task that did not succeed is tried again."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "self.backoffSeconds <= self.maxBackoffSeconds",
+                "backoffSeconds is {{self.backoffSeconds}}, above maxBackoffSeconds, which is "
+                "{{self.maxBackoffSeconds}}; lower backoffSeconds, or set maxBackoffSeconds to "
+                "{{self.backoffSeconds}} or more",
+                ".backoffSeconds",
+            )
+        )
+    )
 
     attempts: Whole = Field(3, ge=1, le=100)
     """Attempts that may end in an error or a timeout before the task is a dead letter; 1 means no
@@ -219,7 +210,9 @@ class Retention(Part):
 class TaskQueueSpec(Part):
     """What is wanted of a queue."""
 
-    lanes: tuple[Lane, ...] = Field(DEFAULT_LANES, min_length=1, max_length=4)
+    lanes: tuple[Lane, ...] = Field(
+        DEFAULT_LANES, min_length=1, max_length=4, json_schema_extra=checked(without_repeats("lane"))
+    )
     """Priority levels the queue has, of `critical`, `high`, `normal` and `low`. Tasks of a higher lane
     start first; `normal` and `low` keep a guaranteed share. Kept highest first, however written."""
 

@@ -1,0 +1,206 @@
+"""`crds/` and the chart's resource definitions: what an API server is told about our kinds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import yaml
+from pydantic import BaseModel
+
+from docs.generate.structural import Schema, matching, one_line, structural
+from galley.resources import API_VERSION, DeclaredStatus, Task, TaskQueue, TaskQueueStatus
+from galley.resources.meta import NAME_PATTERN
+from galley.resources.rule import VALIDATIONS
+
+GROUP, VERSION = API_VERSION.split("/")
+
+CATEGORY: Final = "galley"
+
+
+class Column(NamedTuple):
+    """A column of `kubectl get`."""
+
+    name: str
+    path: str
+    type: str = "string"
+    says: str = ""
+    wide: bool = False
+    """Whether it is shown with `-o wide` alone."""
+
+
+class Scale(NamedTuple):
+    """Where `kubectl scale`, and what else scales, finds its numbers."""
+
+    wanted: str
+    present: str
+    selector: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of our kinds: its models, and how people see it."""
+
+    model: type[BaseModel]
+    status: type[BaseModel]
+    plural: str
+    short: str
+    columns: tuple[Column, ...]
+    selectable: tuple[str, ...] = ()
+    scale: Scale | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{GROUP}_{self.plural}.yaml"
+
+
+_AGE: Final = Column("Age", ".metadata.creationTimestamp", "date", "Time since it was made.")
+
+TASK_QUEUES: Final = Kind(
+    TaskQueue,
+    TaskQueueStatus,
+    plural="taskqueues",
+    short="tq",
+    columns=(
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', says="Whether its tasks can run."),
+        Column("Waiting", ".status.waiting", "integer", "Tasks that wait for a free slot."),
+        Column("Running", ".status.inFlight", "integer", "Tasks that workers hold."),
+        Column("Workers", ".status.workers.ready", "integer", "Workers that take tasks."),
+        Column("Max", ".spec.scaling.maxWorkers", "integer", "Workers there may be at most."),
+        _AGE,
+        Column(
+            "Later", ".status.later", "integer", "Tasks for a later time, or their next attempt.", wide=True
+        ),
+        Column("Dead", ".status.deadLetters", "integer", "Tasks that will not be tried again.", wide=True),
+        Column("Oldest", ".status.oldestWaitingTime", "date", "How long a task waits at most.", wide=True),
+        Column("Why", ".status.scalingReason", says="Why it has the workers it has.", wide=True),
+    ),
+    scale=Scale(".spec.scaling.workers", ".status.workers.replicas", ".status.workers.selector"),
+)
+
+TASKS: Final = Kind(
+    Task,
+    DeclaredStatus,
+    plural="tasks",
+    short="tk",
+    columns=(
+        Column("Queue", ".spec.queueName", says="The queue whose workers run it."),
+        Column("Handler", ".spec.handler", says="What runs."),
+        Column("Phase", ".status.phase", says="Where it is in its life."),
+        Column("Attempts", ".status.attempts", "integer", "Number of the last attempt."),
+        _AGE,
+        Column("Lane", ".spec.priority", says="The lane it waits in.", wide=True),
+        Column("Worker", ".status.worker", says="Pod of the last attempt.", wide=True),
+        Column("Error", ".status.error.reason", says="Why it, or its last attempt, failed.", wide=True),
+        Column("Message", ".status.error.message", says="What happened.", wide=True),
+    ),
+    selectable=(".spec.queueName", ".status.phase"),
+)
+
+KINDS: Final = (TASK_QUEUES, TASKS)
+
+
+def definition(kind: Kind) -> dict[str, Any]:
+    """Return the CustomResourceDefinition of a kind."""
+    name = kind.model.__name__
+    selectable = (
+        {"selectableFields": [{"jsonPath": path} for path in kind.selectable]} if kind.selectable else {}
+    )
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": kind.plural,
+                "singular": name.lower(),
+                "shortNames": [kind.short],
+                "categories": [CATEGORY],
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": [_column(column) for column in kind.columns],
+                    **selectable,
+                    "subresources": {"status": {}, **_scale(kind)},
+                    "schema": {"openAPIV3Schema": _root(kind)},
+                }
+            ],
+        },
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    wide = {"priority": 1} if column.wide else {}
+    return {
+        "name": column.name,
+        "type": column.type,
+        "jsonPath": column.path,
+        "description": column.says,
+        **wide,
+    }
+
+
+def _scale(kind: Kind) -> dict[str, Any]:
+    if kind.scale is None:
+        return {}
+    return {
+        "scale": {
+            "specReplicasPath": kind.scale.wanted,
+            "statusReplicasPath": kind.scale.present,
+            "labelSelectorPath": kind.scale.selector,
+        }
+    }
+
+
+def _root(kind: Kind) -> Schema:
+    """Return a kind's schema; of its metadata, Kubernetes lets nobody check more than the name."""
+    field = kind.model.model_fields["spec"]
+    assert isinstance(field.annotation, type)
+    spec = structural(field.annotation, defaults=True) | {"description": one_line(field.description or "")}
+    return {
+        "description": one_line(kind.model.__doc__ or ""),
+        "type": "object",
+        **({"required": ["spec"]} if field.is_required() else {}),
+        "properties": {
+            "spec": spec | ({} if field.is_required() else {"default": {}}),
+            "status": structural(kind.status, defaults=False),
+        },
+        VALIDATIONS: [matching("self.metadata.name", NAME_PATTERN).schema()],
+    }
+
+
+def manifest(kind: Kind) -> str:
+    """Return a kind's definition as a file of its own."""
+    return yaml.safe_dump(definition(kind), sort_keys=False, width=110, allow_unicode=True)
+
+
+_KEEP: Final = """\
+  {{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
+"""
+
+
+def template(kind: Kind) -> str:
+    """Return a kind's definition as a template of the chart, which may leave it out, or leave it behind."""
+    text = manifest(kind)
+    assert "{{" not in text, "Helm would read it as its own"
+    head, rest = text.split("spec:\n", maxsplit=1)
+    return f"{{{{- if .Values.crds.enabled }}}}\n{head}{_KEEP}spec:\n{rest}{{{{- end }}}}\n"
+
+
+FILES: Final[dict[str, Callable[[], str]]] = {
+    f"{folder}/{kind.file}": partial(make, kind)
+    for kind in KINDS
+    for folder, make in (("crds", manifest), ("charts/galley/templates/crds", template))
+}
+"""Each file that is made here, by its path in the project."""
