@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import inspect
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -150,6 +151,9 @@ class NatsServer:
     def freeze(self) -> None:
         """Stop the process in its tracks: its sockets stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
+        if (pid := self.pid) is not None:
+            # Its threads go on for a moment; the kernel reports the stop when the last one stands still.
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""
