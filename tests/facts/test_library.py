@@ -131,6 +131,21 @@ async def test_a_drained_direct_subscription_hears_what_was_under_way_and_nothin
     assert not client._direct
 
 
+async def test_a_flush_given_up_does_not_end_the_reading_when_its_answer_comes(
+    own_nats_server: NatsServer,
+) -> None:
+    client = LeanClient()
+    await client.connect(own_nats_server.url)
+    own_nats_server.freeze()
+    with pytest.raises(TimeoutError):
+        await client.flush(timeout=1)
+    own_nats_server.thaw()
+    await client.flush(timeout=5)
+    assert client._reading_task is not None
+    assert not client._reading_task.done()
+    await client.close()
+
+
 async def test_a_direct_subscription_goes_on_after_a_reconnection(own_nats_server: NatsServer) -> None:
     heard = Heard()
     client = LeanClient()

@@ -78,8 +78,10 @@ class LeanClient(Nats):
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         # The library writes a ping at once, ahead of what was published and is not written yet, so that its
-        # answer says nothing about that.
-        self._pongs.append(future if future is not None else asyncio.Future())
+        # answer says nothing about that. And an answer to somebody who waits no more ends its read loop.
+        pong: asyncio.Future[bool] = asyncio.Future()
+        pong.add_done_callback(lambda _pong: _answer(future))
+        self._pongs.append(pong)
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
@@ -102,6 +104,11 @@ def status_in(block: bytes) -> tuple[str, str]:
     first = block.partition(b"\r\n")[0].decode(errors="replace")
     status, _, description = first.removeprefix(_VERSION).strip().partition(" ")
     return status, description
+
+
+def _answer(waiting: "asyncio.Future[bool] | None") -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(True)
 
 
 async def _never_called(_message: object) -> None:
