@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,7 +32,7 @@ class OperatorSettings(BaseModel):
     """Image of workers whose queue names none."""
     kubeconfig: Path | None = None
     """File that says how to reach the cluster; the pod's own ServiceAccount when left out."""
-    identity: str = Field(default_factory=socket.gethostname, min_length=1)
+    pod_name: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this replica, which no other has; the host's (so the pod's) by default."""
     lease_name: str = Field("galley-operator", pattern=NAME_PATTERN, max_length=63)
     """Name of the Lease by which one of the replicas leads."""
@@ -47,6 +47,8 @@ class OperatorSettings(BaseModel):
     orphan_seconds: int = Field(86_400, ge=60, le=2_592_000)
     """Seconds for which the streams of a deleted queue are kept, so that one made again under its name
     takes back its tasks."""
+    task_ttl_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds after which a Task that has ended is deleted, unless it says when; left out, it never is."""
     sweep_seconds: float = Field(60.0, ge=1, le=600)
     """Seconds between two looks at all queues and their objects; what was edited or deleted behind our
     back, and no watch told of, is put right then at the latest."""

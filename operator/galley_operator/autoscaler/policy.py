@@ -22,8 +22,8 @@ class ScalingPolicy:
         """Return the policy a TaskQueue asks for."""
         scaling = queue.spec.scaling
         return cls(
-            min_workers=scaling.min_workers,
-            max_workers=scaling.max_workers,
+            min_workers=scaling.fewest,
+            max_workers=scaling.most,
             slots=queue.spec.worker.concurrency,
             idle_seconds=scaling.idle_seconds,
         )

@@ -1,0 +1,13 @@
+"""Start the operator: `python -m galley_operator`, told by its environment (see `settings`)."""
+
+import signal
+import sys
+
+if __name__ == "__main__":
+    # A container's first process ignores signals it has no handler for: without this one, a pod that is
+    # ended while it still imports would wait for its whole grace.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    from galley_operator.main import main
+
+    sys.exit(main())

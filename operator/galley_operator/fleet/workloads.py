@@ -1,0 +1,167 @@
+"""The Deployments and pods of all queues, as the API server last told of them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.reflector import Key, Reflector, Source
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
+from galley_operator.errors import FleetUnknown
+from galley_operator.fleet.deployment import Deployment
+from galley_operator.fleet.pods import Metadata, Pod
+from galley_operator.queues.names import OURS, QUEUE_LABEL, child_name
+
+log = logging.getLogger(__name__)
+
+STALE_SECONDS: Final = 240.0
+"""A watch without a word for so long is not believed any more: bookmarks come sooner."""
+
+Thing = TypeVar("Thing", "Deployment", "Owned")
+
+Queue: TypeAlias = tuple[str, str]
+"""Namespace and name."""
+
+
+class Owned(Struct, frozen=True):
+    """An object of a queue whose content is nobody's business but its writer's."""
+
+    metadata: Metadata
+
+    @property
+    def uid(self) -> str:
+        """Its identity."""
+        return self.metadata.uid
+
+
+class Workloads:
+    """A copy of what the queues are made of. `run` keeps it true.
+
+    Args:
+        touched: called with a queue one of whose objects, pods apart, was changed or deleted.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: Sequence[str | None],
+        touched: Callable[[Queue], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._pods_of: dict[Queue, dict[Key, Pod]] = {}
+        where = tuple(namespaces)
+        self._pods = Reflector(
+            cluster, Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS), _PodIndex(self._pods_of)
+        )
+        self._deployments = Reflector(
+            cluster,
+            Source(DEPLOYMENTS, Deployment, lambda deployment, _: deployment, where, labels=OURS),
+            _Touch[Deployment](touched),
+        )
+        self._config_maps = Reflector(
+            cluster,
+            Source(CONFIGMAPS, Owned, lambda owned, _: owned, where, labels=OURS),
+            _Touch[Owned](touched),
+        )
+
+    @property
+    def synced(self) -> bool:
+        """Whether all there is has been taken in once."""
+        return all(each.synced.is_set() for each in (self._pods, self._deployments, self._config_maps))
+
+    async def run(self) -> None:
+        """Keep it true until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pods.run(), name="reflect pods")
+            group.create_task(self._deployments.run(), name="reflect deployments")
+            group.create_task(self._config_maps.run(), name="reflect config maps")
+
+    def sight_of(self, queue: Queue) -> "SightOfQueue":
+        """Return what a fleet sees of one queue."""
+        return SightOfQueue(self, queue)
+
+    def deployment_of(self, queue: Queue) -> Deployment | None:
+        """Return a queue's Deployment; None if there is none.
+
+        Raises:
+            FleetUnknown: if that is not known.
+        """
+        self._check(self._deployments, DEPLOYMENTS, queue)
+        return self._deployments.things.get((queue[0], child_name(queue[1])))
+
+    def pods_of(self, queue: Queue) -> Sequence[Pod]:
+        """Return a queue's pods.
+
+        Raises:
+            FleetUnknown: if they are not known.
+        """
+        self._check(self._pods, PODS, queue)
+        return tuple(self._pods_of.get(queue, {}).values())
+
+    def _check(self, reflector: Reflector[Any, Any], resource: Resource, queue: Queue) -> None:
+        if not reflector.synced.is_set():
+            raise FleetUnknown(queue[1], f"the {resource.plural} have not been listed yet")
+        silent = self._clock() - reflector.heard_at
+        if silent > STALE_SECONDS:
+            raise FleetUnknown(queue[1], f"nothing was heard of {resource.plural} for {silent:.0f} s")
+
+
+class SightOfQueue:
+    """What a fleet sees of one queue."""
+
+    def __init__(self, workloads: Workloads, queue: Queue) -> None:
+        self._workloads, self._queue = workloads, queue
+
+    def deployment(self) -> Deployment | None:
+        """Return the Deployment; None if there is none."""
+        return self._workloads.deployment_of(self._queue)
+
+    def pods(self) -> Sequence[Pod]:
+        """Return all pods of the queue."""
+        return self._workloads.pods_of(self._queue)
+
+
+def _queue_of(metadata: Metadata) -> Queue:
+    return metadata.namespace, metadata.labels.get(QUEUE_LABEL, "")
+
+
+class _PodIndex:
+    """Pods by queue."""
+
+    def __init__(self, pods_of: dict[Queue, dict[Key, Pod]]) -> None:
+        self._pods_of = pods_of
+
+    def changed(self, key: Key, now: Pod, *, listed: bool) -> None:  # noqa: ARG002
+        self._pods_of.setdefault(_queue_of(now.metadata), {})[key] = now
+
+    def gone(self, key: Key, last: Pod) -> None:
+        pods = self._pods_of.get(_queue_of(last.metadata), {})
+        pods.pop(key, None)
+        if not pods:
+            self._pods_of.pop(_queue_of(last.metadata), None)
+
+
+class _Touch(Generic[Thing]):
+    """Says which queue's objects were touched. What was there at the first listing is no touch."""
+
+    def __init__(self, touched: Callable[[Queue], None]) -> None:
+        self._touched = touched
+        self._generations: dict[Key, tuple[str, int, str]] = {}
+
+    def changed(self, key: Key, now: Thing, *, listed: bool) -> None:
+        metadata = now.metadata
+        # A Deployment's status changes often and its generation with its spec; a ConfigMap has none.
+        state = (metadata.uid, metadata.generation, "" if metadata.generation else metadata.resource_version)
+        known = self._generations.get(key)
+        self._generations[key] = state
+        if known != state and not (listed and known is None):
+            self._touched(_queue_of(metadata))
+
+    def gone(self, key: Key, last: Thing) -> None:
+        self._generations.pop(key, None)
+        self._touched(_queue_of(last.metadata))

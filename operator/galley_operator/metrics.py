@@ -1,0 +1,80 @@
+"""Figures of the operator for Prometheus."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class OperatorMetrics:
+    """What one operator process counts."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.queues = Gauge("galley_operator_queues", "TaskQueues served", registry=registry)
+        self.queues_ready = Gauge(
+            "galley_operator_queues_ready", "TaskQueues whose condition Ready is True", registry=registry
+        )
+        self.workers = Gauge(
+            "galley_operator_workers",
+            "Workers of a queue: those there are to be, there are, and that take tasks",
+            ["namespace", "queue", "state"],
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "galley_operator_waiting_tasks",
+            "Tasks of a queue that wait for a free slot",
+            ["namespace", "queue"],
+            registry=registry,
+        )
+        self.scalings = Counter(
+            "galley_operator_scalings_total",
+            "Changes of the number of workers",
+            ["namespace", "queue", "direction"],
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "galley_operator_reconcile_seconds",
+            "Time to make a queue's streams and objects what they ought to be",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.reconcile_errors = Counter(
+            "galley_operator_reconcile_errors_total",
+            "Looks at a queue that ended in an error",
+            ["reason"],
+            registry=registry,
+        )
+        self.queue_status_writes = Counter(
+            "galley_operator_queue_status_writes_total", "Writes of a TaskQueue's status", registry=registry
+        )
+        self.loop_lag = Gauge(
+            "galley_operator_loop_lag_seconds",
+            "Lateness of the event loop",
+            registry=registry,
+        )
+        self.leading = Gauge("galley_operator_leading", "1 if this replica leads", registry=registry)
+
+    def figure(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Show what another part counts, as `galley_operator_<name>`."""
+        Gauge(f"galley_operator_{name}", meaning, registry=self._registry).set_function(read)
+
+    def forget(self, namespace: str, queue: str) -> None:
+        """Show a queue no more."""
+        for state in ("desired", "present", "ready"):
+            self._remove(self.workers, namespace, queue, state)
+        self._remove(self.waiting, namespace, queue)
+
+    def page(self) -> bytes:
+        """Return the figures as Prometheus reads them."""
+        return generate_latest(self._registry)
+
+    @staticmethod
+    def _remove(gauge: Gauge, *labels: str) -> None:
+        try:
+            gauge.remove(*labels)
+        except KeyError:
+            return

@@ -1,0 +1,88 @@
+"""Collecting the streams of queues that are gone, once they have been gone for long enough."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Final
+
+from galley.broker.connection import Broker
+from galley.broker.orphans import Kept, collect, collect_namespace, kept_queues, mark_orphaned
+from galley.errors import GalleyError
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.errors import ObjectNotFound
+from galley_operator.settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 300.0
+"""Time between two looks; streams are kept for longer by as much at most."""
+
+
+class StreamCollector:
+    """Marks streams whose queue is gone, and deletes those marked for long enough. `run` goes on doing so."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        settings: OperatorSettings,
+        listed: Callable[[], Collection[tuple[str, str]] | None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Args: listed: returns the queues there are, None as long as that is not known."""
+        self._cluster, self._broker, self._settings = cluster, broker, settings
+        self._listed, self._clock = listed, clock
+
+    async def run(self) -> None:
+        """Look again and again until cancelled; errors are logged."""
+        while True:
+            pause = min(LOOK_SECONDS, self._settings.orphan_seconds / 4)
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+            try:
+                await self.sweep()
+            except GalleyError as error:
+                log.warning("streams not collected", extra={"error": str(error), "hint": error.hint})
+
+    async def sweep(self) -> None:
+        """Look once.
+
+        Raises:
+            BrokerError, ClusterError: if that cannot be done; the next look goes on where it was.
+        """
+        listed = self._listed()
+        if listed is None:
+            return
+        for kept in await kept_queues(self._broker, self._settings.install):
+            if self._is_ours(kept.namespace) and (kept.namespace, kept.queue) not in listed:
+                await self._look_at(kept, in_use={namespace for namespace, _ in listed})
+
+    async def _look_at(self, kept: Kept, in_use: Collection[str]) -> None:
+        now = self._clock()
+        labels = {"namespace": kept.namespace, "queue": kept.queue}
+        if await self._exists(kept):
+            return
+        if kept.orphaned_at is None:
+            await mark_orphaned(self._broker, kept.namespace, kept.queue, now)
+            log.info("queue is gone, its streams are kept", extra=labels)
+        elif (now - kept.orphaned_at).total_seconds() >= self._settings.orphan_seconds:
+            await collect(self._broker, kept.namespace, kept.queue)
+            log.info("streams collected", extra=labels | {"gone_since": kept.orphaned_at})
+            left = {each.namespace for each in await kept_queues(self._broker, self._settings.install)}
+            if kept.namespace not in {*left, *in_use}:
+                await collect_namespace(self._broker, kept.namespace)
+
+    async def _exists(self, kept: Kept) -> bool:
+        """Ask for this one queue: a listing may be as old as a sweep, and what is deleted is deleted."""
+        try:
+            await self._cluster.get(TASKQUEUES, kept.namespace, kept.queue)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def _is_ours(self, namespace: str) -> bool:
+        """Whether we would know of a queue there."""
+        served = self._settings.served_namespaces
+        return not served or namespace in served

@@ -1,0 +1,107 @@
+"""What is true of a queue, as conditions: reasons for programs, sentences with what to do for people."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from galley.backlog import Unknown
+from galley.errors import GalleyError
+from galley.resources.condition import Condition, Truth, with_condition
+from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.pods import Trouble
+
+READY: Final = "Ready"
+STREAMS_READY: Final = "StreamsReady"
+WORKERS_AVAILABLE: Final = "WorkersAvailable"
+
+_LONGEST: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of a queue."""
+
+    generation: int
+    streams: GalleyError | None = None
+    """Why its streams are not as they ought to be."""
+    children: GalleyError | None = None
+    """Why its objects are not."""
+    workforce: Workforce | Unknown | None = None
+    """Its workers; None if nobody has looked yet."""
+    trouble: Trouble | None = None
+    """Why workers do not come up."""
+    desired: int = 0
+
+
+Finding = tuple[Truth, str, str]
+"""Whether it holds, the reason, and the sentence."""
+
+
+def conditions_of(
+    situation: Situation, before: tuple[Condition, ...], now: datetime
+) -> tuple[Condition, ...]:
+    """Return the conditions of a queue; those before give the times at which they last changed."""
+    found = {
+        READY: _ready(situation),
+        STREAMS_READY: _streams(situation),
+        WORKERS_AVAILABLE: _workers(situation),
+    }
+    conditions = tuple(each for each in before if each.type in found)
+    for kind, (status, reason, message) in found.items():
+        fresh = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=_clipped(message),
+            last_transition_time=now.replace(microsecond=0),
+            observed_generation=situation.generation,
+        )
+        conditions = with_condition(conditions, fresh)
+    return conditions
+
+
+def _ready(situation: Situation) -> Finding:
+    for error in (situation.streams, situation.children):
+        if error is not None:
+            return Truth.FALSE, error.reason, _sentence(error)
+    truth, reason, message = _workers(situation)
+    if truth is not Truth.TRUE:
+        return truth, reason, message
+    return Truth.TRUE, "Serving", "tasks are accepted and run"
+
+
+def _streams(situation: Situation) -> Finding:
+    if situation.streams is not None:
+        return Truth.FALSE, situation.streams.reason, _sentence(situation.streams)
+    return Truth.TRUE, "Present", "streams and consumers are as they ought to be"
+
+
+def _workers(situation: Situation) -> Finding:
+    if situation.children is not None:
+        return Truth.FALSE, situation.children.reason, _sentence(situation.children)
+    if situation.streams is not None and situation.workforce is None:
+        return Truth.UNKNOWN, "NoStreams", "workers are started once there are streams"
+    if not isinstance(situation.workforce, Workforce):
+        why = situation.workforce.why if situation.workforce else "the workers have not been looked at yet"
+        return Truth.UNKNOWN, "NotObserved", why
+    return _of_workforce(situation, situation.workforce)
+
+
+def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
+    present = workforce.present
+    ready = sum(worker.phase in (Phase.READY, Phase.DRAINING) for worker in present)
+    if situation.trouble is not None:
+        return Truth.FALSE, situation.trouble.reason, situation.trouble.message
+    if not present and not situation.desired:
+        return Truth.TRUE, "ScaledToZero", "no workers, since there is nothing to do"
+    if not ready:
+        return Truth.TRUE, "Starting", f"the first of {len(present) or situation.desired} workers starts"
+    return Truth.TRUE, "WorkersReady", f"{ready} of {len(present)} workers take tasks"
+
+
+def _sentence(error: GalleyError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

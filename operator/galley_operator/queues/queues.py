@@ -1,0 +1,238 @@
+"""All TaskQueues: each is looked at when something happened to it, and at every sweep whether or not.
+
+Level-triggered: what happened does not matter, only what is there. A queue is read, its streams and objects
+are made what it asks for, and its workers are scaled for as long as it exists.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from galley.broker.connection import Broker
+from galley.broker.signals import SignalReader
+from galley.errors import GalleyError
+from galley.resources import TaskQueueStatus
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import TASKQUEUES, key_of
+from galley_operator.errors import ClusterError, ObjectNotFound
+from galley_operator.fleet.workloads import Queue, Workloads
+from galley_operator.intake.key_queue import Backoff, KeyQueue
+from galley_operator.metrics import OperatorMetrics
+from galley_operator.queues.events import Events, Occurrence
+from galley_operator.queues.queue_object import QueueObject, read_queue
+from galley_operator.queues.reconcile import Outcome, Reconciler
+from galley_operator.queues.runtime import QueueRuntime
+from galley_operator.settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 4
+"""Queues looked at side by side."""
+
+_UNWRITTEN_EVENTS: Final = 100
+
+
+@dataclass(slots=True)
+class ServedQueue:
+    """One queue, what was last found of it, and who scales it."""
+
+    found: QueueObject
+    outcome: Outcome | None = None
+    """None before the first look has ended."""
+    runtime: QueueRuntime | None = None
+    scaling: asyncio.Task[None] | None = None
+    written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
+    """The status on the cluster, as far as we know."""
+    written_at: float = float("-inf")
+
+
+class Queues:
+    """The queues this operator serves. `run` serves them until it is cancelled; the workers stay."""
+
+    def __init__(  # noqa: PLR0917 - what it is made of
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        settings: OperatorSettings,
+        workloads: Workloads,
+        metrics: OperatorMetrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.served: dict[Queue, ServedQueue] = {}
+        self.listed: frozenset[Queue] | None = None
+        """The queues there were at the last complete sweep; None before the first."""
+        self.swept_at = float("-inf")
+        """When the last sweep ended, well or not, by the loop's clock."""
+        self.problem = ""
+        """Why the queues cannot be listed; empty if they can."""
+        self._cluster, self._broker, self._settings = cluster, broker, settings
+        self._workloads, self._metrics, self._clock = workloads, metrics, clock
+        self._reconciler = Reconciler(cluster, broker, settings)
+        self._reader = SignalReader(broker)
+        self._events = Events(cluster, settings.pod_name)
+        self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
+        self._turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
+        self._backoff: Backoff[Queue] = Backoff(random.random)
+        self._running = asyncio.TaskGroup()
+
+    def heard(self, queue: Queue) -> None:
+        """Take in that something happened to a queue or to one of its objects."""
+        self._turns.add(queue)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with self._running:
+            self._running.create_task(self._sweep_for_ever(), name="sweep queues")
+            self._running.create_task(self._write_events(), name="write events")
+            room = asyncio.Semaphore(AT_ONCE)
+            while True:
+                await room.acquire()
+                key = await self._turns.get()
+                turn = self._running.create_task(self._turn(key), name=f"reconcile {'/'.join(key)}")
+                turn.add_done_callback(lambda _: room.release())
+
+    async def sweep(self) -> None:
+        """List all queues, and have each one looked at, those that are gone as well.
+
+        Raises:
+            ClusterError: if they cannot be listed.
+        """
+        listed: set[Queue] = set()
+        for namespace in self._settings.scopes:
+            async for page in self._cluster.pages(TASKQUEUES, namespace):
+                listed.update(key_of(each) for each in page)
+        for key in listed | set(self.served):
+            self._turns.add(key, patient=True)
+        self.listed = frozenset(listed)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+                self.problem = ""
+            except ClusterError as error:
+                self.problem = f"{error}; {error.hint}"
+                log.warning("queues not listed", extra={"error": str(error), "hint": error.hint})
+            self.swept_at = asyncio.get_running_loop().time()
+            # Soon again as long as it does not work: CRDs and rights may come after us.
+            pause = min(5.0, self._settings.sweep_seconds) if self.problem else self._settings.sweep_seconds
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+
+    async def _turn(self, key: Queue) -> None:
+        labels = {"namespace": key[0], "queue": key[1]}
+        try:
+            with self._metrics.reconcile_seconds.time():
+                well = await self._look_at(key)
+        except ClusterError as error:
+            well = False
+            self._metrics.reconcile_errors.labels(error.reason).inc()
+            log.warning("queue not readable", extra=labels | {"error": str(error), "hint": error.hint})
+        except Exception as error:
+            # Whatever it is, other queues must not suffer from it.
+            well = False
+            self._metrics.reconcile_errors.labels(type(error).__name__).inc()
+            log.exception("queue not reconciled", extra=labels)
+        finally:
+            self._turns.done(key)
+        if well:
+            self._backoff.forget(key)
+        else:
+            self._turns.add_later(key, self._backoff.after_failure(key))
+
+    async def _look_at(self, key: Queue) -> bool:
+        """Make one queue what it ought to be; returns whether there is nothing left to be done."""
+        try:
+            found = read_queue(await self._cluster.get(TASKQUEUES, *key))
+        except ObjectNotFound:
+            await self._forget(key)
+            return True
+        served = self.served.get(key)
+        if served is None or served.found.uid != found.uid:
+            await self._forget(key)
+            served = self.served[key] = ServedQueue(found, written=found.status)
+        outcome = await self._reconciler.reconcile(found)
+        self._tell(found, served.outcome, outcome)
+        served.found, served.outcome = found, outcome
+        if found.queue is not None and outcome.complete:
+            self._scale(key, served)
+        self._metrics.queues.set(len(self.served))
+        return outcome.complete or found.queue is None
+
+    def _scale(self, key: Queue, served: ServedQueue) -> None:
+        """Have the queue scaled by what it says now."""
+        assert served.found.queue is not None
+        if served.runtime is not None and served.scaling is not None and not served.scaling.done():
+            served.runtime.update(served.found.queue)
+            return
+        runtime = QueueRuntime(
+            self._broker,
+            self._cluster,
+            self._workloads,
+            self._reader,
+            served.found.queue,
+            lambda before, after, reason: self._scaled(key, before, after, reason),
+        )
+        served.runtime = runtime
+        served.scaling = self._running.create_task(_run(runtime, key), name=f"scale {'/'.join(key)}")
+
+    async def _forget(self, key: Queue) -> None:
+        """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
+        served = self.served.pop(key, None)
+        self._metrics.queues.set(len(self.served))
+        self._metrics.forget(*key)
+        if served is None:
+            return
+        log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})
+        if served.scaling is not None:
+            served.scaling.cancel()
+            await asyncio.wait([served.scaling])
+
+    def _scaled(self, key: Queue, before: int, after: int, reason: str) -> None:
+        direction = "out" if after > before else "in"
+        self._metrics.scalings.labels(*key, direction).inc()
+        if (served := self.served.get(key)) is not None:
+            note = f"from {before} to {after} workers. {reason}"
+            self._occur(Occurrence(served.found, "Scaled", f"to {after}", note))
+
+    def _tell(self, found: QueueObject, before: Outcome | None, now: Outcome) -> None:
+        """Log what goes wrong with a queue when it begins to, and count it each time."""
+        error: GalleyError | None = now.streams or now.children
+        if error is None:
+            return
+        self._metrics.reconcile_errors.labels(error.reason).inc()
+        earlier = before and (before.streams or before.children)
+        if earlier is None or str(earlier) != str(error):
+            log.warning(
+                "queue not as it ought to be",
+                extra={
+                    "namespace": found.namespace,
+                    "queue": found.name,
+                    "error": str(error),
+                    "hint": error.hint,
+                },
+            )
+
+    def _occur(self, occurrence: Occurrence) -> None:
+        try:
+            self._occurrences.put_nowait(occurrence)
+        except asyncio.QueueFull:
+            log.warning("event dropped, too many wait", extra={"reason": occurrence.reason})
+
+    async def _write_events(self) -> None:
+        while True:
+            await self._events.write(await self._occurrences.get())
+
+
+async def _run(runtime: QueueRuntime, key: Queue) -> None:
+    """Scale a queue; an error ends its scaling until it is looked at again, and nobody else's."""
+    try:
+        await runtime.run()
+    except GalleyError as error:
+        log.warning(
+            "scaling ended",
+            extra={"namespace": key[0], "queue": key[1], "error": str(error), "hint": error.hint},
+        )

@@ -1,0 +1,136 @@
+"""Making a queue's streams and objects what they ought to be; safe to repeat at any time."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from galley.errors import GalleyError
+from galley.resources import TaskQueue
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, SERVICEACCOUNTS
+from galley_operator.errors import AccountNotAllowed, CodeNotFound, ObjectNotFound
+from galley_operator.fleet.deployment_fleet import AUTOSCALER
+from galley_operator.queues.children import Making, children_of
+from galley_operator.queues.manifest import digest
+from galley_operator.queues.names import OPERATOR, USABLE_LABEL, child_name
+from galley_operator.queues.queue_object import QueueObject
+from galley_operator.settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How far a queue is what it ought to be."""
+
+    streams: GalleyError | None = None
+    children: GalleyError | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.streams is None and self.children is None
+
+
+class Reconciler:
+    """Reads a queue, and writes what it asks for: first its streams, then what runs its workers."""
+
+    def __init__(self, cluster: Cluster, broker: Broker, settings: OperatorSettings) -> None:
+        self._cluster, self._broker, self._settings = cluster, broker, settings
+
+    async def reconcile(self, found: QueueObject) -> Outcome:
+        """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
+
+        Workers follow the streams: a queue whose streams are somebody else's must have none, and one that
+        gives up a lane keeps those that serve it until the lane is empty.
+        """
+        if found.queue is None:
+            return Outcome(children=found.problem)
+        try:
+            layout = layout_of(found.queue, self._settings.install, found.uid)
+            await ensure(self._broker, layout, self._settings.stream_replicas)
+        except GalleyError as error:
+            return Outcome(streams=error)
+        try:
+            await self._make(found.queue, found.uid)
+        except GalleyError as error:
+            return Outcome(children=error)
+        return Outcome()
+
+    async def _make(self, queue: TaskQueue, uid: str) -> None:
+        await self._check_account(queue)
+        making = Making(
+            queue,
+            uid,
+            self._settings.worker_server or self._settings.server,
+            self._settings.worker_image,
+            await self._code_digest(queue),
+        )
+        for resource, body in children_of(making):
+            if resource is DEPLOYMENTS:
+                await self._make_deployment(queue, body)
+            else:
+                await self._cluster.apply(resource, body, manager=OPERATOR)
+
+    async def _make_deployment(self, queue: TaskQueue, body: dict[str, Any]) -> None:
+        """Apply the Deployment without ever owning, or changing, the number of its replicas.
+
+        A field nobody owns is set back to its default: 1. So the autoscaler owns it from the beginning, by
+        an apply of its own before ours leaves it out.
+        """
+        namespace, name = queue.metadata.namespace, child_name(queue.metadata.name)
+        try:
+            present = await self._cluster.get(DEPLOYMENTS, namespace, name)
+        except ObjectNotFound:
+            first = {**body, "spec": {**body["spec"], "replicas": queue.spec.scaling.fewest}}
+            present = await self._cluster.apply(DEPLOYMENTS, first, manager=OPERATOR)
+        if owners_of_replicas(present) <= {OPERATOR}:
+            await self._cluster.apply(
+                DEPLOYMENTS,
+                {
+                    "metadata": {"namespace": namespace, "name": name},
+                    "spec": {"replicas": present["spec"].get("replicas", 1)},
+                },
+                manager=AUTOSCALER,
+            )
+        await self._cluster.apply(DEPLOYMENTS, body, manager=OPERATOR)
+
+    async def _check_account(self, queue: TaskQueue) -> None:
+        """Refuse an account its owner has not set free: whoever makes a queue would have its rights."""
+        account = queue.spec.worker.template.service_account_name
+        if account is None:
+            return
+        try:
+            found = await self._cluster.get(SERVICEACCOUNTS, queue.metadata.namespace, account)
+        except ObjectNotFound:
+            raise AccountNotAllowed(account, "there is none of that name") from None
+        if (found["metadata"].get("labels") or {}).get(USABLE_LABEL) != "allowed":
+            raise AccountNotAllowed(account, f"it has no label {USABLE_LABEL}=allowed")
+
+    async def _code_digest(self, queue: TaskQueue) -> str:
+        """Return a name for the present state of a queue's code, so that a change of it replaces workers."""
+        code = queue.spec.worker.code
+        if code is None:
+            return ""
+        try:
+            found = await self._cluster.get(CONFIGMAPS, queue.metadata.namespace, code.config_map_name)
+        except ObjectNotFound:
+            raise CodeNotFound(code.config_map_name, queue.metadata.namespace) from None
+        content = [found.get(part) or {} for part in ("data", "binaryData")]
+        return digest(json.dumps(content, sort_keys=True))
+
+
+_REPLICAS: Final = "f:replicas"
+
+
+def owners_of_replicas(deployment: dict[str, Any]) -> set[str]:
+    """Return who owns the number of replicas of a Deployment."""
+    return {
+        entry.get("manager", "")
+        for entry in deployment["metadata"].get("managedFields") or ()
+        if _REPLICAS in (entry.get("fieldsV1") or {}).get("f:spec", {})
+    }

@@ -1,0 +1,102 @@
+"""One queue at work on a cluster: its workers, and the scaler that decides on them."""
+
+import logging
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+
+from galley.backlog import Unknown
+from galley.broker.connection import Broker
+from galley.broker.doorbell import Doorbell
+from galley.broker.signals import SignalReader
+from galley.errors import GalleyError
+from galley.resources import TaskQueue
+from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.cluster.client import Cluster
+from galley_operator.errors import FleetUnknown
+from galley_operator.fleet.deployment_fleet import DeploymentFleet
+from galley_operator.fleet.fleet import Workforce
+from galley_operator.fleet.pods import Trouble
+from galley_operator.fleet.workloads import Workloads
+from galley_operator.queues.names import child_name
+
+log = logging.getLogger(__name__)
+
+Scaled = Callable[[int, int, str], None]
+"""Is told the numbers of workers before and after, and why."""
+
+
+class QueueRuntime:
+    """`run` scales until it is cancelled; the workers stay."""
+
+    def __init__(  # noqa: PLR0917 - what it is made of
+        self,
+        broker: Broker,
+        cluster: Cluster,
+        workloads: Workloads,
+        reader: SignalReader,
+        queue: TaskQueue,
+        scaled: Scaled,
+    ) -> None:
+        name = queue.metadata.namespace, queue.metadata.name
+        self._bell = Doorbell(broker, *name)
+        self._fleet = DeploymentFleet(
+            broker,
+            cluster,
+            workloads.sight_of(name),
+            name,
+            deployment=child_name(name[1]),
+            slots=queue.spec.worker.concurrency,
+        )
+        self.scaler = Scaler(reader, self._bell, _Telling(self, scaled), ScalingPolicy.of(queue), queue=name)
+
+    @property
+    def fleet(self) -> DeploymentFleet:
+        """Its workers."""
+        return self._fleet
+
+    def update(self, queue: TaskQueue) -> None:
+        """Decide by what the queue says now, from the next sweep on."""
+        self.scaler.policy = ScalingPolicy.of(queue)
+        self._fleet.slots = queue.spec.worker.concurrency
+
+    async def run(self) -> None:
+        """Keep the workers at the number the work asks for."""
+        async with self._bell, self._fleet:
+            await self.scaler.run()
+
+    async def workforce(self) -> Workforce | Unknown:
+        """Return the workers as they are now, or why they are not known."""
+        try:
+            return await self._fleet.observe()
+        except GalleyError as error:
+            return Unknown(str(error), datetime.now(UTC))
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why workers do not come up, if that is known."""
+        try:
+            return self._fleet.trouble
+        except FleetUnknown:
+            return None
+
+
+class _Telling:
+    """The runtime's fleet, which also tells what it was told."""
+
+    def __init__(self, runtime: QueueRuntime, scaled: Scaled) -> None:
+        self._runtime, self._scaled = runtime, scaled
+
+    async def observe(self) -> Workforce:
+        return await self._runtime.fleet.observe()
+
+    async def scale(self, workers: int) -> None:
+        fleet = self._runtime.fleet
+        before = len((await fleet.observe()).present)
+        await fleet.scale(workers)
+        decision = self._runtime.scaler.last
+        if before != workers:
+            self._scaled(before, workers, decision.reason if decision is not None else "")
+
+    async def drain(self, names: Collection[str], seconds: float) -> None:
+        await self._runtime.fleet.drain(names, seconds)

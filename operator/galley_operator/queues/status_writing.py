@@ -1,0 +1,135 @@
+"""Writing what is found of queues into their status: at once what changed, figures now and then."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from galley.resources import TaskQueueStatus
+from galley.resources.condition import Truth, condition
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.errors import ClusterError, ObjectNotFound
+from galley_operator.metrics import OperatorMetrics
+from galley_operator.queues.conditions import READY, Situation
+from galley_operator.queues.found_status import status_of, urgent
+from galley_operator.queues.names import OPERATOR
+from galley_operator.queues.queues import Queues, ServedQueue
+from galley_operator.queues.reconcile import Outcome
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""Time between two looks, and between two writes of one queue at least."""
+
+FIGURES_SECONDS: Final = 5.0
+"""Time between two writes of one queue if only figures changed."""
+
+AT_ONCE: Final = 4
+"""Writes under way at once."""
+
+
+class QueueStatusWriter:
+    """Writes for as long as `run` runs; `write_all` once."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        queues: Queues,
+        metrics: OperatorMetrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster, self._queues, self._metrics, self._clock = cluster, queues, metrics, clock
+
+    async def run(self) -> None:
+        """Write what changed, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            next_look = loop.time() + LOOK_SECONDS
+            await self.write_all()
+            await asyncio.sleep(max(0.0, next_look - loop.time()))
+
+    async def write_all(self) -> None:
+        """Write what changed of each queue since it was last written."""
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def write(served: ServedQueue) -> None:
+            async with room:
+                await self._write(served)
+
+        async with asyncio.TaskGroup() as group:
+            for served in list(self._queues.served.values()):
+                group.create_task(write(served))
+        ready = sum(_is_ready(served.written) for served in self._queues.served.values())
+        self._metrics.queues_ready.set(ready)
+
+    async def _write(self, served: ServedQueue) -> None:
+        if not _looked_at(served):
+            return
+        status = await self._found(served)
+        self._show(served, status)
+        if status == served.written:
+            return
+        now = asyncio.get_running_loop().time()
+        if now - served.written_at < FIGURES_SECONDS and not urgent(status, served.written):
+            return
+        labels = {"namespace": served.found.namespace, "queue": served.found.name}
+        try:
+            await self._cluster.apply(
+                TASKQUEUES, _body(served, status), manager=OPERATOR, subresource="status"
+            )
+        except ObjectNotFound:
+            return
+        except ClusterError as error:
+            log.warning("queue status not written", extra=labels | {"error": str(error), "hint": error.hint})
+            # Tried again with the figures, since an API server in trouble needs no hammering.
+            served.written_at = now
+            return
+        self._metrics.queue_status_writes.inc()
+        served.written, served.written_at = status, now
+
+    async def _found(self, served: ServedQueue) -> TaskQueueStatus:
+        runtime, outcome = served.runtime, served.outcome or Outcome()
+        decision = runtime.scaler.last if runtime is not None else None
+        signals = runtime.scaler.signals if runtime is not None else None
+        situation = Situation(
+            served.found.generation,
+            outcome.streams,
+            outcome.children,
+            await runtime.workforce() if runtime is not None else None,
+            runtime.trouble if runtime is not None else None,
+            decision.desired if decision is not None else 0,
+        )
+        backlog = signals.backlog if signals is not None else None
+        return status_of(served.found.name, situation, backlog, decision, served.written, self._clock())
+
+    def _show(self, served: ServedQueue, status: TaskQueueStatus) -> None:
+        name = served.found.namespace, served.found.name
+        if status.waiting is not None:
+            self._metrics.waiting.labels(*name).set(status.waiting)
+        if (workers := status.workers) is not None:
+            self._metrics.workers.labels(*name, "desired").set(workers.desired)
+            self._metrics.workers.labels(*name, "present").set(workers.replicas)
+            self._metrics.workers.labels(*name, "ready").set(workers.ready)
+
+
+def _body(served: ServedQueue, status: TaskQueueStatus) -> dict[str, Any]:
+    metadata = {
+        "namespace": served.found.namespace,
+        "name": served.found.name,
+        # Not of another queue that took its name meanwhile.
+        "uid": served.found.uid,
+    }
+    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"metadata": metadata, "status": written}
+
+
+def _looked_at(served: ServedQueue) -> bool:
+    """Whether there is something to be said that will still be true in a second."""
+    return served.outcome is not None and (served.runtime is None or served.runtime.scaler.last is not None)
+
+
+def _is_ready(status: TaskQueueStatus) -> bool:
+    ready = condition(status.conditions, READY)
+    return ready is not None and ready.status is Truth.TRUE
