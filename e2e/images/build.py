@@ -34,18 +34,11 @@ def archives(names: Iterable[str] = NAMES, say: Say = say) -> dict[str, Path]:
 
 
 def _archive(image: Image, say: Say) -> Path:
-    content = _content(image)
+    content = image.content
     if ready := cache.found(image.name, content):
         return ready
     with cache.lock(say):
-        if ready := cache.found(image.name, content):
-            return ready
-        return _build(image, content, say)
-
-
-def _content(image: Image) -> str:
-    origin = BASE.content if image.origin == "base" else _content(DOCKERFILES[image.origin])
-    return image.content(origin)
+        return cache.found(image.name, content) or _build(image, content, say)
 
 
 def _build(image: Image, content: str, say: Say) -> Path:
@@ -54,13 +47,8 @@ def _build(image: Image, content: str, say: Say) -> Path:
     _keep_layers_bounded()
     cold = not (cache.folder() / "layers").exists()
     say(f"building {image.name}, {'about two minutes' if cold else 'half a minute'}")
-    reference = _origin(image)
-    programs.buildah(
-        *("build", "--quiet", "--isolation", "chroot", "--layers", "--timestamp", "1700000000"),
-        *("--pull-never", "--build-arg", f"{image.origin_argument}={reference}"),
-        *_wheels(image),
-        *("--file", str(image.dockerfile), "--tag", image.reference, str(image.context)),
-    )
+    base.put()
+    _put(image)
     target = cache.archive(image.name, content)
     part = target.with_suffix(".part")
     part.unlink(missing_ok=True)
@@ -71,14 +59,17 @@ def _build(image: Image, content: str, say: Say) -> Path:
     return target
 
 
-def _origin(image: Image) -> str:
-    """Make the image it starts from, and return its name."""
-    if image.origin == "base":
-        base.put()
-        return BASE.reference
-    before = DOCKERFILES[image.origin]
-    _build(before, _content(before), say)
-    return before.reference
+def _put(image: Image) -> None:
+    """Have buildah make an image, and before it the one it starts from."""
+    arguments = ["--build-arg", f"BASE={BASE.reference}"]
+    if image.origin is not None:
+        _put(image.origin)
+        arguments += ["--build-arg", f"WORKER={image.origin.reference}"]
+    programs.buildah(
+        *("build", "--quiet", "--isolation", "chroot", "--layers", "--timestamp", "1700000000"),
+        *("--pull-never", *arguments, *_wheels(image)),
+        *("--file", str(image.dockerfile), "--tag", image.reference, str(image.context)),
+    )
 
 
 def _wheels(image: Image) -> Sequence[str]:
