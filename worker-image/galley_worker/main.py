@@ -30,7 +30,10 @@ async def _run(settings: WorkerSettings) -> None:
 
 
 def _look_for_garbage_seldom() -> None:
-    """Leave what is imported out of it: it stays for good, and attempts leave no cycles behind."""
+    """Leave what is imported out of it: it stays for good, and attempts leave no cycles behind.
+
+    Looking through all of it stops a worker for 15 to 30 ms, which was the tail of its latencies.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_AFTER)
