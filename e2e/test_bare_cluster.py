@@ -130,6 +130,7 @@ def test_a_folder_with_other_things_is_not_touched(bare_state: Path) -> None:
     precious.write_text("mine")
     with pytest.raises(CannotRunHere, match="is not empty"):
         BareCluster(bare_state, control_plane_only=True).up()
+    BareCluster(bare_state).down()
     assert precious.read_text() == "mine"
 
 

@@ -37,9 +37,10 @@ from e2e.cluster.errors import (
     NotRunning,
 )
 from e2e.cluster.progress import Say, say
-from e2e.cluster.site import Site, key_of
+from e2e.cluster.site import SITE_FILE, Site, key_of
 
 _KEEPER_SECONDS: Final = 30.0
+_DYING_SECONDS: Final = 10.0
 _FOLDERS: Final = ("etc", "logs")
 
 
@@ -87,7 +88,7 @@ class BareCluster(Cluster):
     def environment(self) -> Mapping[str, str]:
         """KUBECONFIG, and where no proxy must be asked: none would find our addresses."""
         ranges = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "", "127.0.0.1"]
-        if (self.state / "site.json").exists():
+        if (self.state / SITE_FILE).exists():
             ranges.append(Site.load(self.state).range)
         without_proxy = ",".join(filter(None, ranges))
         return {"KUBECONFIG": str(self.kubeconfig), "NO_PROXY": without_proxy, "no_proxy": without_proxy}
@@ -117,6 +118,13 @@ class BareCluster(Cluster):
         machine.check(self.state, self._alone, self._say)
         binaries = build.binaries(self._say)
         with self._claim() as listening:
+            for key in cgroups.keys() - {self.key}:
+                _sweep_if_dead(key)
+            self._clear()
+            if self.state.exists():
+                raise CannotRunHere(
+                    f"{self.state} is not empty, and not a cluster's", "choose another folder"
+                )
             site, holding = self._site(binaries)
             try:
                 self._write(site)
@@ -128,7 +136,8 @@ class BareCluster(Cluster):
                     pause = archive.pause(self.state / "pause.tar", binaries)
                     starting.everything([pause, *(self._reachable(image) for image in self._images)])
             except BaseException as error:
-                self.down()
+                self._end()
+                self._clear()
                 if isinstance(error, NotRunning):
                     raise DidNotStart("the cluster ended while it was starting") from error
                 raise
@@ -141,17 +150,13 @@ class BareCluster(Cluster):
             self._let_go()
 
     def down(self) -> None:
-        """Take it away, also if it was left by a process that was killed."""
-        if process := keeper.find(self.state):
-            wait.end(process, _KEEPER_SECONDS)
-        self._let_go()
-        left: list[Path] = keeper.sweep(self.key)
-        shutil.rmtree(self.state, ignore_errors=True)
-        if left or self.state.exists() or network.exists(self.key):
-            what = ", ".join(map(str, left or [self.state]))
-            raise LeftBehind(
-                f"could not remove {what}", "see which processes are in there, end them, and repeat"
-            )
+        """Take it away, also if it was left by a process that was killed; a folder not a cluster's stays."""
+        self._end()
+        with self._claim():
+            left = self._clear()
+        if left:
+            what = ", ".join(map(str, left))
+            raise LeftBehind(f"could not remove {what}", "see which processes use it, end them, and repeat")
 
     def tool(self, name: str) -> Path:
         """Return our own build of kubectl, helm, ctr or another program."""
@@ -196,46 +201,42 @@ class BareCluster(Cluster):
         return str(done["output"])
 
     def _claim(self) -> socket.socket:
-        """Return the socket that makes us this cluster's only starter; what an earlier one left is removed.
+        """Return the socket that makes us the only one who brings this cluster up or takes it away.
 
         Raises:
-            AlreadyRunning: if it runs, or is being started or removed.
+            AlreadyRunning: if it runs, or somebody is about that.
         """
-        held: list[socket.socket] = []
+        claimed: list[socket.socket] = []
 
-        def claimed() -> bool:
+        def claim() -> bool:
             try:
-                held.append(control.claim(control.address(self.key)))
+                claimed.append(control.claim(control.address(self.key)))
             except AlreadyRunning:
                 return False
             return True
 
         # One whose keeper was killed a moment ago may still be dying.
-        if not wait.until(claimed, within=0.0 if keeper.find(self.state) else 5.0):
+        if not wait.until(claim, within=0.0 if keeper.find(self.state) else _DYING_SECONDS):
             raise AlreadyRunning(
-                f"the cluster of {self.state} is up already", "use it, or take it down first"
+                f"the cluster of {self.state} is up already, or about to be", "use it, or take it down first"
             )
-        for key in {self.key, *cgroups.keys()}:
-            self._sweep(key)
-        if self.state.exists():
-            if any(self.state.iterdir()) and not (self.state / "site.json").exists():
-                held[0].close()
-                raise CannotRunHere(
-                    f"{self.state} is not empty, and not a cluster's", "choose another folder"
-                )
-            shutil.rmtree(self.state)
-        return held[0]
+        return claimed[0]
 
-    def _sweep(self, key: str) -> None:
-        """Remove what is left of a cluster that is dead: ours, or one that nobody will take down any more."""
-        if key == self.key:
-            keeper.sweep(key)
-            return
-        try:
-            with control.claim(control.address(key)):
-                keeper.sweep(key)
-        except AlreadyRunning:  # it lives
-            return
+    def _end(self) -> None:
+        """End all its processes."""
+        if process := keeper.find(self.state):
+            wait.end(process, _KEEPER_SECONDS)
+        self._let_go()
+
+    def _clear(self) -> list[Path]:
+        """Remove what its processes left, and return what would not go."""
+        left = keeper.sweep(self.key)
+        if (self.state / SITE_FILE).exists():
+            keeper.remove_folder(self.state)
+            left += [self.state] if self.state.exists() else []
+        elif self.state.is_dir() and not any(self.state.iterdir()):
+            self.state.rmdir()
+        return left
 
     def _site(self, binaries: Path) -> tuple[Site, socket.socket | None]:
         flags = self._controller_flags
@@ -305,6 +306,15 @@ class BareCluster(Cluster):
         if not machine.hidden(path):
             return path
         return Path(shutil.copy(path, self.state / path.name))
+
+
+def _sweep_if_dead(key: str) -> None:
+    """Remove what is left of a cluster that died without its keeper: nobody may ever take it down."""
+    try:
+        with control.claim(control.address(key)):
+            keeper.sweep(key)
+    except AlreadyRunning:  # it lives
+        return
 
 
 def _free_ports(count: int) -> list[int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from e2e.cluster import cgroups, network
-from e2e.cluster.site import Site, key_of
+from e2e.cluster.site import CGROUP_PREFIX, SITE_FILE, Site, key_of, link_of
 from galley_local.orphan_guard import dying_with_us
 
 _BECOME_REAPER: Final = 36
@@ -122,7 +122,7 @@ class Keeper:
         _wait_for_all()
         left = sweep(self._site.key)
         if not keep_logs and not left:
-            shutil.rmtree(self._site.state, ignore_errors=True)
+            remove_folder(self._site.state)
         for group in left:
             self._tell(f"left behind: {group}\n")
 
@@ -137,7 +137,18 @@ class Keeper:
 def sweep(key: str) -> list[Path]:
     """Remove what a cluster whose processes are gone has left on the machine; return what would not go."""
     network.remove(key)
-    return cgroups.remove(f"galley-{key}")
+    link = [Path("/sys/class/net", link_of(key))] if network.exists(key) else []
+    return cgroups.remove(CGROUP_PREFIX + key) + link
+
+
+def remove_folder(state: Path) -> None:
+    """Remove a state folder; what shows that it is one goes last, so that one half removed is still known."""
+    for entry in state.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != SITE_FILE:
+            entry.unlink(missing_ok=True)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def find(state: Path) -> int | None:

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 NODE: Final = "node1"
 CGROUP_PREFIX: Final = "galley-"
+SITE_FILE: Final = "site.json"
 _FIRST_NETWORK: Final = 160
 NETWORKS: Final = 64
 """How many clusters can run at once: 10.160.0.0/16 and those after it, one each."""
@@ -41,7 +42,7 @@ class Site:
     @classmethod
     def load(cls, state: Path) -> Self:
         """Return what `save` wrote into a state folder."""
-        kept = json.loads((state / "site.json").read_text())
+        kept = json.loads((state / SITE_FILE).read_text())
         kept.update(
             state=Path(kept["state"]),
             binaries=Path(kept["binaries"]),
@@ -51,7 +52,7 @@ class Site:
 
     def save(self) -> None:
         """Write it where the cluster's processes look for it."""
-        (self.state / "site.json").write_text(json.dumps(asdict(self), default=str, indent=1) + "\n")
+        (self.state / SITE_FILE).write_text(json.dumps(asdict(self), default=str, indent=1) + "\n")
 
     @property
     def key(self) -> str:
