@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -69,6 +70,22 @@ def fail_until(path: str, times: int) -> str:
 def vanish(code: int = 3) -> None:
     """End the process without a word."""
     os._exit(code)
+
+
+@task(queue="drills")
+def deaf(seconds: float) -> None:
+    """Ignore every request to end, and keep the slot for a while."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(seconds)  # noqa: TID251 - a handler that blocks is the point
+
+
+@task(queue="drills")
+def close_pipes() -> str:
+    """Close standard input, output and error for good."""
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+    return "closed"
 
 
 @task(queue="drills")
