@@ -1,0 +1,175 @@
+"""Pods of a Deployment are a fleet like any other: the conformance suite, on real pods."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.msg import Msg
+
+from e2e.cluster.cluster import Cluster as RealCluster
+from e2e.cluster.kubectl import Kubectl
+from e2e.images.build import archives
+from e2e.images.image import WORKER
+from e2e.nats_pod import NatsPod, nats_pod
+from galley.broker.connection import Broker
+from galley.client import Client
+from galley.handle import Handle
+from galley.handler import call
+from galley.task_status import Phase
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.config import load_config
+from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.fleet.deployment_fleet import DeploymentFleet
+from galley_operator.fleet.workloads import Workloads
+from galley_operator.queues.names import child_name
+from galley_operator.queues.queue_object import read_queue
+from galley_operator.queues.reconcile import Reconciler
+from galley_operator.settings import OperatorSettings
+from tests.conformance import fleet
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+CRDS = Path(__file__).parent.parent / "crds"
+
+HANDLERS = """
+import asyncio
+import nats
+from galley import task
+
+@task(queue="held")
+async def hold(server: str, gate: str) -> None:
+    broker = await nats.connect(server)
+    while (await broker.request(gate, b"", timeout=5)).data != b"open":
+        await asyncio.sleep(0.05)
+    await broker.close()
+"""
+
+SLOTS = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _worker_image(cluster: RealCluster) -> None:
+    cluster.load_image(archives([WORKER.name])[WORKER.name])
+    kubectl = Kubectl(cluster)
+    kubectl("apply", "--server-side", "-f", str(CRDS))
+    kubectl("wait", "--for=condition=Established", "--timeout=20s", "-f", str(CRDS))
+
+
+@pytest.fixture(scope="module")
+def nats(cluster: RealCluster) -> Iterator[NatsPod]:
+    kubectl = Kubectl(cluster)
+    kubectl("create", "namespace", "fleet-nats")
+    with nats_pod(cluster, kubectl, "fleet-nats") as running:
+        yield running
+    kubectl("delete", "namespace", "fleet-nats", "--wait=false")
+
+
+@dataclass
+class DeploymentTrial:
+    fleet: DeploymentFleet
+    client: Client
+    kubectl: Kubectl
+    namespace: str
+    server: str
+    released: asyncio.Event
+    slots: int = SLOTS
+    patience: float = 60.0
+    tasks: list[Handle[Any]] = field(default_factory=list)
+
+    async def hold(self) -> None:
+        handed = call("held", "hold", server=self.server, gate=f"gate.{self.namespace}")
+        self.tasks.append(await self.client.submit(handed))
+
+    async def release(self) -> None:
+        self.released.set()
+
+    async def ended(self) -> int:
+        return sum([(await task.status()).phase is Phase.SUCCEEDED for task in self.tasks])
+
+    async def kill(self, name: str) -> None:
+        await asyncio.to_thread(
+            self.kubectl, "delete", "pod", "-n", self.namespace, name, "--force", "--grace-period=0"
+        )
+
+
+@pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
+async def test_deployment_fleet(
+    rule: fleet.Rule, cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod
+) -> None:
+    @asynccontextmanager
+    async def make_trial(*, broken: bool = False) -> AsyncIterator[DeploymentTrial]:
+        code = "import nothing_of_that_name" if broken else HANDLERS
+        kubectl.apply(_code(code), _queue(), namespace=namespace_of_pods)
+        settings = OperatorSettings(
+            server=nats.outside, worker_server=nats.inside, worker_image=WORKER.reference, install="tests"
+        )
+        released = asyncio.Event()
+        name = (namespace_of_pods, "held")
+        async with (
+            Broker(nats.outside, name="test") as broker,
+            Cluster(load_config(cluster.kubeconfig)) as api,
+            _gate(broker, f"gate.{namespace_of_pods}", released),
+        ):
+            found = read_queue(await api.get(TASKQUEUES, *name))
+            outcome = await Reconciler(api, broker, settings).reconcile(found)
+            assert outcome.complete, outcome
+            workloads = Workloads(api, [namespace_of_pods], lambda _: None)
+            watching = asyncio.create_task(workloads.run())
+            async with DeploymentFleet(
+                broker, api, workloads.sight_of(name), name, deployment=child_name("held"), slots=SLOTS
+            ) as workers:
+                await eventually(lambda: workloads.synced and workers.observe(), within=10)
+                yield DeploymentTrial(
+                    workers,
+                    Client(broker, namespace_of_pods),
+                    kubectl,
+                    namespace_of_pods,
+                    nats.inside,
+                    released,
+                )
+                released.set()
+            watching.cancel()
+
+    await fleet.exercise(rule, make_trial)
+
+
+@asynccontextmanager
+async def _gate(broker: Broker, subject: str, released: asyncio.Event) -> AsyncIterator[None]:
+    """Tell handlers that ask whether they may end."""
+
+    async def answer(message: Msg) -> None:
+        await broker.publish(message.reply, b"open" if released.is_set() else b"closed")
+
+    subscription = await broker.subscribe(subject, answer)
+    yield
+    await subscription.unsubscribe()
+
+
+def _code(text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "code"},
+        "data": {"held.py": text},
+    }
+
+
+def _queue() -> dict[str, Any]:
+    return {
+        "apiVersion": "galley.dev/v1alpha1",
+        "kind": "TaskQueue",
+        "metadata": {"name": "held"},
+        "spec": {
+            "worker": {
+                "modules": ["held"],
+                "code": {"configMapName": "code"},
+                "concurrency": SLOTS,
+                "gracePeriodSeconds": 1,
+            }
+        },
+    }
