@@ -5,6 +5,8 @@ import gc
 import logging
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from galley.errors import GalleyError
@@ -13,6 +15,9 @@ from galley_worker.settings import WorkerSettings, read_queue, read_settings
 from galley_worker.supervisor import Supervisor
 
 CANNOT_START: Final = 3
+
+_MOST_WORDS: Final = 1000
+"""Characters of what is left behind: the kubelet takes 4 KiB."""
 
 _GARBAGE_AFTER: Final = 20_000
 """Objects made and not freed, after which Python looks for cycles among the youngest."""
@@ -51,5 +56,14 @@ def main() -> int:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""
             log.error("worker cannot work", extra={"error": str(error), "hint": hint})  # noqa: TRY400
+            _leave_words(f"{error}; {hint}" if hint else str(error))
         code = CANNOT_START
     return code
+
+
+def _leave_words(words: str) -> None:
+    """Write why this worker cannot work where the kubelet reads it, so that the queue's condition says it."""
+    # Asked for directly, since it may be the settings that are wrong.
+    if path := os.environ.get("GALLEY_TERMINATION_LOG"):
+        with suppress(OSError):
+            Path(path).write_text(words[:_MOST_WORDS] + "\n", "utf-8")

@@ -42,6 +42,9 @@ class WorkerSettings(BaseModel):
     """Seconds the broker waits for a sign of life of an attempt; must be what the queue's consumers have."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least level that is logged."""
+    termination_log: Path | None = None
+    """File in which a worker that cannot work leaves the reason: in a pod /dev/termination-log, from where
+    it gets into the queue's conditions."""
 
     @property
     def paths(self) -> tuple[str, ...]:

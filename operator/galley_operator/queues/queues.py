@@ -48,6 +48,8 @@ class ServedQueue:
     written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
     """The status on the cluster, as far as we know."""
     written_at: float = float("-inf")
+    write_again_at: float = float("-inf")
+    """Before this, none is tried."""
 
 
 class Queues:

@@ -26,6 +26,9 @@ LOOK_SECONDS: Final = 1.0
 FIGURES_SECONDS: Final = 5.0
 """Time between two writes of one queue if only figures changed."""
 
+REFUSED_SECONDS: Final = 10.0
+"""Pause after a write that failed: an API server in trouble needs no hammering."""
+
 AT_ONCE: Final = 4
 """Writes under way at once."""
 
@@ -72,7 +75,8 @@ class QueueStatusWriter:
         if status == served.written:
             return
         now = asyncio.get_running_loop().time()
-        if now - served.written_at < FIGURES_SECONDS and not urgent(status, served.written):
+        pause = 0.0 if urgent(status, served.written) else FIGURES_SECONDS
+        if now < served.write_again_at or now - served.written_at < pause:
             return
         labels = {"namespace": served.found.namespace, "queue": served.found.name}
         try:
@@ -83,8 +87,7 @@ class QueueStatusWriter:
             return
         except ClusterError as error:
             log.warning("queue status not written", extra=labels | {"error": str(error), "hint": error.hint})
-            # Tried again with the figures, since an API server in trouble needs no hammering.
-            served.written_at = now
+            served.write_again_at = now + REFUSED_SECONDS
             return
         self._metrics.queue_status_writes.inc()
         served.written, served.written_at = status, now
