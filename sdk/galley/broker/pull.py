@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
-from galley.broker.connection import Broker
+from galley.broker.connection import REQUEST_SECONDS, Broker
 from galley.broker.lean_client import header_in, status_in
 from galley.lanes import Lane
 
@@ -140,8 +141,13 @@ class Pulls:
         self._forget_reconnect()
         self._forget_reconnect = lambda: None
         if subscription is not None and self._broker.connected:
-            # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
-            await subscription.drain()  # type: ignore[no-untyped-call]
+            try:
+                # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+            except (TimeoutError, NatsError, OSError) as error:
+                # What it still brings comes back when its lease ends.
+                log.warning("pulls taken back without an answer", extra={"error": str(error)})
         self._forget_pulls()
 
     async def orient(self) -> None:
