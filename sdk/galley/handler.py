@@ -80,7 +80,7 @@ class Handler(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
         return self.function(*args, **kwargs)
 
@@ -89,11 +89,11 @@ class Handler(Generic[P, R]):
 
     @overload
     def call(
-        self: "Handler[P, Coroutine[Any, Any, R_co]]", *args: P.args, **kwargs: P.kwargs
+        self: "Handler[P, Coroutine[Any, Any, R_co]]", /, *args: P.args, **kwargs: P.kwargs
     ) -> Call[R_co]: ...
     @overload
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
         """Return this handler with its input: the arguments as a JSON object, by name.
 
         Raises:

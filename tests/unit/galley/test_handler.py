@@ -132,3 +132,12 @@ def test_an_argument_by_position_alone_is_refused_by_name_and_may_be_left_out() 
     assert json.loads(bytes(power.call(exponent=3).input)) == {"exponent": 3}
     with pytest.raises(InputInvalid):
         power.call(base=2)  # type: ignore[call-arg]
+
+
+def test_a_handler_may_have_an_argument_named_self() -> None:
+    def compare(self: int, other: int) -> bool:
+        return self == other
+
+    handler = Handler(compare, "q", "compare")
+    assert json.loads(bytes(handler.call(self=1, other=2).input)) == {"self": 1, "other": 2}
+    assert handler(self=1, other=1)
