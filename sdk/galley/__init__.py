@@ -3,16 +3,20 @@
 from galley.broker.cancel import Cancelled
 from galley.client import Client, SomeRefused, When, connect
 from galley.errors import (
+    AccessRefused,
     BrokerError,
     BrokerFull,
     BrokerRefused,
     BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
+    CredentialsExpired,
+    CredentialsInvalid,
     GalleyError,
     InputInvalid,
     Invalid,
     LaneNotEnabled,
+    NotAllowed,
     QueueFull,
     QueueNotFound,
     Refused,
@@ -30,6 +34,7 @@ from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
 
 __all__ = [
+    "AccessRefused",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",
@@ -39,6 +44,8 @@ __all__ = [
     "Call",
     "Cancelled",
     "Client",
+    "CredentialsExpired",
+    "CredentialsInvalid",
     "GalleyError",
     "Handle",
     "Handler",
@@ -47,6 +54,7 @@ __all__ = [
     "Lane",
     "LaneNotEnabled",
     "NonRetryable",
+    "NotAllowed",
     "Phase",
     "QueueFull",
     "QueueNotFound",

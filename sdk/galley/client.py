@@ -20,7 +20,13 @@ from galley.handle import Handle
 from galley.handler import Call
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
-from galley.target import DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, Target, find_target
+from galley.target import (
+    CREDENTIALS_VARIABLE,
+    DEFAULT_NAMESPACE,
+    NAMESPACE_VARIABLE,
+    Target,
+    find_target,
+)
 from galley.task_id import check_task_id, new_task_id
 
 R = TypeVar("R")
@@ -102,6 +108,7 @@ class Client:
             SubmissionInvalid: the id or the times cannot be.
             BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
             BrokerFull: the broker has no room; nothing was stored.
+            NotAllowed: our credentials are of another queue or role.
         """
         address, envelope = self._task(call, when or When(), task_id)
         receipt = await self._publisher.publish(address, envelope, chosen_id=task_id is not None)
@@ -162,7 +169,9 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(server: str | None = None, namespace: str | None = None) -> AsyncIterator[Client]:
+async def connect(
+    server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+) -> AsyncIterator[Client]:
     """Open a client: `async with galley.connect() as client: ...`.
 
     Args:
@@ -170,12 +179,17 @@ async def connect(server: str | None = None, namespace: str | None = None) -> As
             above it, else `nats://127.0.0.1:4222`.
         namespace: the one whose queues it speaks to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
             it speaks to, else `default`.
+        credentials: file that says who we are; else `GALLEY_CREDENTIALS`, else none is shown. It is read
+            again whenever the connection is made anew, so it may be renewed meanwhile.
 
     Raises:
-        BrokerUnreachable, BrokerRefused, BrokerTooOld, ServerInvalid: there is no broker to work with.
+        BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no broker to work with.
+        CredentialsInvalid, CredentialsExpired, AccessRefused: it does not let us in.
     """
     target = _nearest_target(server, namespace)
-    async with Broker(target.server, name="galley client") as broker:
+    if credentials is None and (named := os.environ.get(CREDENTIALS_VARIABLE)):
+        credentials = Path(named)
+    async with Broker(target.server, name="galley client", credentials=credentials) as broker:
         yield Client(broker, target.namespace)
 
 

@@ -6,7 +6,8 @@
     │   ├── InputInvalid       not JSON, or too large
     │   ├── SubmissionInvalid  its id, times or retries
     │   ├── EnvelopeInvalid    bytes on our subjects that are not ours
-    │   └── ServerInvalid      no address of a broker
+    │   ├── ServerInvalid      no address of a broker
+    │   └── CredentialsInvalid no file that says who we are
     ├── Refused            the queue said no; nothing was accepted
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
@@ -22,6 +23,9 @@
         ├── BrokerFull         it has no room
         ├── BrokerTooOld
         ├── BrokerRefused      an answer of the broker we did not expect
+        ├── AccessRefused      it does not let us in
+        ├── CredentialsExpired
+        ├── NotAllowed         it lets us in, but not do that
         └── QueueConflict      streams of that name belong to somebody else
 
 Each error carries `reason`, a constant for metrics and conditions; `hint`, what to do about it;
@@ -109,6 +113,20 @@ class ServerInvalid(Invalid):
         self.server, self.problem = server, problem
         self.hint = "write it as nats://HOST:4222 (--server, GALLEY_SERVER)"
         return f"{server!r} is not the address of a NATS server: {problem}"
+
+
+class CredentialsInvalid(Invalid):
+    """The file that says who we are to NATS cannot be read, or is none."""
+
+    reason = "CredentialsInvalid"
+
+    def describe(self, source: str, problem: str) -> str:
+        self.source, self.problem = source, problem
+        self.hint = (
+            "on a cluster it is the key nats.creds of the Secret galley-QUEUE-producer "
+            "(or -worker, -manager); name the file with GALLEY_CREDENTIALS"
+        )
+        return f"no credentials in {source}: {problem}"
 
 
 class Refused(GalleyError):
@@ -261,6 +279,50 @@ class BrokerRefused(BrokerError):
         self.action, self.code, self.description = action, code, description
         self.hint = "look at the log of nats-server; missing rights end up here, too"
         return f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}"
+
+
+class AccessRefused(BrokerError):
+    """The broker does not let us in: with no credentials, or not with these."""
+
+    reason = "AccessRefused"
+
+    def describe(self, server: str, credentials: str, problem: str) -> str:
+        self.server, self.credentials, self.problem = server, credentials, problem
+        self.hint = (
+            f"are {credentials} of this NATS? They end when its keys are made anew: fetch them again, and "
+            "restart NATS if the Secret with its keys changed"
+            if credentials
+            else "it wants to know who we are: name a file with credentials (GALLEY_CREDENTIALS)"
+        )
+        return f"NATS refused to let us in at {server}: {problem}"
+
+
+class CredentialsExpired(BrokerError):
+    """The broker does not let us in because our credentials have ended."""
+
+    reason = "CredentialsExpired"
+
+    def describe(self, server: str, credentials: str, problem: str) -> str:
+        self.server, self.credentials, self.problem = server, credentials, problem
+        self.hint = (
+            "fetch them again: the operator renews the Secret of a queue long before. If it did not, "
+            "look at the operator's log, and at the clocks of both machines"
+        )
+        return f"NATS refused to let us in at {server}: {credentials} have ended ({problem})"
+
+
+class NotAllowed(BrokerError):
+    """The broker let us in, but our credentials do not allow this."""
+
+    reason = "NotAllowed"
+
+    def describe(self, subject: str) -> str:
+        self.subject = subject
+        self.hint = (
+            "use credentials of that queue, and of a role that may: producers submit and look, managers "
+            "cancel as well, workers settle; only the operator may list what several queues share"
+        )
+        return f"these credentials do not allow to publish to {subject}"
 
 
 class QueueConflict(BrokerError):

@@ -3,9 +3,11 @@
 import galley
 
 PUBLIC = {
+    "AccessRefused",
     "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld", "BrokerUnreachable",
     "Call", "Cancelled", "Client",
-    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable",
+    "CredentialsExpired", "CredentialsInvalid",
+    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable", "NotAllowed",
     "Phase", "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
     "SubmissionInvalid", "TaskCancelled",
     "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When", "call", "connect", "task",

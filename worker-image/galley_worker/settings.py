@@ -25,6 +25,9 @@ class WorkerSettings(BaseModel):
 
     server: str = DEFAULT_SERVER
     """Address of NATS."""
+    credentials: Path | None = None
+    """File that says who this worker is to NATS, read again whenever the connection is made anew; none is
+    shown when left out, which a NATS that asks nobody lets in."""
     queue_manifest: Path
     """File with the TaskQueue this worker serves, as JSON or YAML."""
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")

@@ -91,7 +91,10 @@ class Supervisor:
         async with AsyncExitStack() as parts:
             self._broker = broker = await parts.enter_async_context(
                 Broker(
-                    self._settings.server, name=f"galley worker {self._settings.worker}", connect_seconds=30
+                    self._settings.server,
+                    name=f"galley worker {self._settings.worker}",
+                    connect_seconds=30,
+                    credentials=self._settings.credentials,
                 )
             )
             self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))

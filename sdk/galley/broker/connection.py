@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -14,11 +15,20 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
+from galley.broker.permissions import INBOX
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
-from galley.errors import BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
+from galley.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerTooOld,
+    BrokerUnreachable,
+    NotAllowed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +50,22 @@ class Broker:
     learns so at once and decides for itself whether to try again.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, name: str, connect_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        name: str,
+        connect_seconds: float = 5.0,
+        credentials: Source | None = None,
+    ) -> None:
+        """Describe the connection; it is made by `async with`.
+
+        Args:
+            server: address of NATS.
+            name: what it is called there.
+            connect_seconds: how long to try at first.
+            credentials: file (or function) with what says who we are; read anew for each connection.
+        """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
         self._address = server
@@ -52,6 +77,11 @@ class Broker:
         self._connect_seconds = connect_seconds
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
         self._last_error = ""
+        self._identity = None if credentials is None else Identity(credentials)
+        self._renewal: asyncio.Task[None] | None = None
+        self._asked: dict[str, set[asyncio.Timeout]] = {}
+        self._denied: set[asyncio.Timeout] = set()
+        self.nats.denied = self._on_denied
 
     async def __aenter__(self) -> Self:
         """Connect, and check that the server can do what Galley needs.
@@ -59,7 +89,8 @@ class Broker:
         Raises:
             ServerInvalid: if that is no address.
             BrokerUnreachable: if nothing answers within `connect_seconds`.
-            BrokerRefused: if it does not let us in.
+            CredentialsInvalid: if there is no file that says who we are, where one is named.
+            AccessRefused, CredentialsExpired: if it does not let us in.
             BrokerTooOld: if the server has no message schedules or no JetStream.
         """
         check_server(self._address)
@@ -70,19 +101,22 @@ class Broker:
         except (TimeoutError, OSError, NatsError) as error:
             await self._abandon()
             problem = str(error) or self._last_error or f"no word of it in {self._connect_seconds:g} s"
-            if "authorization" in problem.lower():
-                raise BrokerRefused(f"let us in at {self.server}", 0, problem) from error
-            raise BrokerUnreachable(self.server, problem) from error
+            raise self._unreachable(problem) from error
         except BaseException:
             await self._abandon()
             raise
         await self.pipeline.open()
+        if self._identity is not None:
+            self._renewal = asyncio.create_task(self._renew(self._identity), name="newer credentials")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.pipeline.close()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 if self.nats.is_connected:
@@ -135,18 +169,19 @@ class Broker:
         """Return the first answer, or None if nobody listens there.
 
         Raises:
-            BrokerUnreachable: if no answer came in time.
+            NotAllowed: if our credentials are not good for that.
+            BrokerUnreachable, AccessRefused, CredentialsExpired: if no answer came in time.
         """
         try:
-            return await self.nats.request(subject, body, timeout=seconds)
+            with self._unless_denied(subject) as allowed:
+                async with allowed:
+                    return await self.nats.request(subject, body, timeout=seconds)
         except NoRespondersError:
             return None
         except (NatsTimeoutError, TimeoutError) as error:
-            raise BrokerUnreachable(self.server, f"no answer on {subject} in {seconds:g} s") from error
+            raise self._unreachable(f"no answer on {subject} in {seconds:g} s") from error
         except (NatsError, OSError) as error:
-            raise BrokerUnreachable(
-                self.server, f"{subject}: {str(error) or type(error).__name__}"
-            ) from error
+            raise self._unreachable(f"{subject}: {str(error) or type(error).__name__}") from error
 
     async def request_many(
         self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS
@@ -154,18 +189,23 @@ class Broker:
         """Yield one answer after the other until the caller has heard enough.
 
         Raises:
-            BrokerUnreachable: if nothing came for `seconds`.
+            NotAllowed: if our credentials are not good for that.
+            BrokerUnreachable, AccessRefused, CredentialsExpired: if nothing came for `seconds`.
         """
         inbox = self.nats.new_inbox()
         subscription = await self.nats.subscribe(inbox)
         try:
-            await self.nats.publish(subject, body, inbox)
+            with self._unless_denied(subject) as allowed:
+                async with allowed:
+                    await self.nats.publish(subject, body, inbox)
+                    first = await subscription.next_msg(seconds)
+            yield first
             while True:
                 yield await subscription.next_msg(seconds)
         except (NatsTimeoutError, TimeoutError) as error:
-            raise BrokerUnreachable(self.server, f"no answer on {subject} in {seconds:g} s") from error
+            raise self._unreachable(f"no answer on {subject} in {seconds:g} s") from error
         except NatsError as error:
-            raise BrokerUnreachable(self.server, f"{subject}: {error}") from error
+            raise self._unreachable(f"{subject}: {error}") from error
         finally:
             if not self.nats.is_closed:
                 await subscription.unsubscribe()
@@ -193,9 +233,53 @@ class Broker:
             raise kind(action, error.get("err_code", 0), error.get("description", "no description"))
         return decoded
 
+    @contextlib.contextmanager
+    def _unless_denied(self, subject: str) -> Iterator[asyncio.Timeout]:
+        """Lend a limit that ends at once when the server says that we may not publish to `subject`."""
+        limit = asyncio.timeout(None)
+        # The server answers a denied publish by naming its subject, and the library makes that lower case.
+        asked = self._asked.setdefault(subject.lower(), set())
+        asked.add(limit)
+        try:
+            yield limit
+        except TimeoutError as error:
+            if limit not in self._denied:
+                raise
+            raise NotAllowed(subject) from error
+        finally:
+            self._denied.discard(limit)
+            asked.discard(limit)
+            if not asked:
+                self._asked.pop(subject.lower(), None)
+
+    def _on_denied(self, subject: str) -> None:
+        self.pipeline.deny(subject)
+        for limit in self._asked.get(subject, set()) - self._denied:
+            self._denied.add(limit)
+            limit.reschedule(0)
+
+    def _unreachable(self, problem: str) -> BrokerError:
+        """Return the error for not having been answered: often it is known why there is no connection."""
+        said = "" if self.connected else f"{problem}; {self._last_error}"
+        return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
+
+    async def _renew(self, identity: Identity) -> None:
+        """Make the connection anew whenever there are newer credentials, long before the present ones end."""
+        while True:
+            await asyncio.sleep(identity.pause(time.time()))
+            if self.connected and identity.renewed(time.time()):
+                log.info("connection is made anew with newer credentials", extra={"server": self.server})
+                # So that no acknowledgement is left in our own buffer.
+                await self.reached(REQUEST_SECONDS)
+                await self.nats.drop()
+
     async def _connect(self) -> None:
+        identity = self._identity
         await self.nats.connect(
             self._address,
+            inbox_prefix=INBOX if identity is None else identity.read().inbox,
+            signature_cb=identity.sign if identity else None,
+            user_jwt_cb=identity.token if identity else None,
             name=self._name,
             ping_interval=_PING_SECONDS,
             max_reconnect_attempts=-1,

@@ -7,12 +7,14 @@ a worker needs none of it. The long way stays for all else, connecting and recon
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from nats.aio.client import PING_PROTO
 from nats.aio.client import Client as Nats
 from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ React: TypeAlias = Callable[[str, str, bytes, bytes], None]
 """Takes subject, reply subject, body and header block (empty if there is none)."""
 
 _VERSION: Final = "NATS/1.0"
+_NO_PERMISSION: Final = "permissions violation"
+_DENIED: Final = re.compile(rf"{_NO_PERMISSION} for publish[^\"]*\"([^\"]+)\"")
 
 
 class LeanClient(Nats):
@@ -32,6 +36,8 @@ class LeanClient(Nats):
     def __init__(self) -> None:
         super().__init__()
         self._direct: dict[int, React] = {}
+        self.denied: Callable[[str], None] = lambda _subject: None
+        """Called with a subject, in lower case, that we may not publish to and did."""
 
     async def subscribe_directly(self, subject: str, react: React) -> Subscription:
         """Call `react` with each message on `subject`, in the middle of reading; it must be quick."""
@@ -62,6 +68,22 @@ class LeanClient(Nats):
         await self._send_command(command)
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    async def drop(self) -> None:
+        """Break the connection, so that it is made anew."""
+        await self._process_op_err(NatsError("nats: dropped by ourselves"))
+
+    async def _process_err(self, err_msg: str) -> None:
+        # The library closes for good on whatever it does not know, credentials that have ended included. A
+        # connection that shall last is made anew; the server says again then what it does not like.
+        if denied := _DENIED.search(err_msg):
+            self.denied(denied[1])
+        elif _NO_PERMISSION not in err_msg:
+            error = NatsError(f"nats: {err_msg.strip(chr(39))}")
+            await self._error_cb(error)
+            await self._process_op_err(error)
+            return
+        await super()._process_err(err_msg)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         react = self._direct.get(sid)

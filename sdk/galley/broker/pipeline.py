@@ -22,6 +22,7 @@ WINDOW: Final = 1024
 
 NO_RESPONDERS: Final = 503
 UNANSWERED: Final = 0
+DENIED: Final = 403
 WRONG_SEQUENCE: Final = 10071
 FULL: Final = 10077
 TOO_LARGE: Final = 10054
@@ -46,8 +47,8 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
     sequence: int
     """Where it was stored; 0 if it was not."""
     code: int = 0
-    """The server's `err_code`; `NO_RESPONDERS` if no stream takes the subject, `UNANSWERED` if it is not
-    known whether it was stored."""
+    """The server's `err_code`; `NO_RESPONDERS` if no stream takes the subject, `DENIED` if we may not publish
+    there, `UNANSWERED` if it is not known whether it was stored."""
     problem: str = ""
 
     @property
@@ -78,7 +79,7 @@ class PublishPipeline:
         self._answer_seconds = answer_seconds
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[str, tuple[asyncio.Future[Ack], float]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[Ack], float, str]] = {}
         self._room: asyncio.Event = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,9 +100,18 @@ class PublishPipeline:
     def abandon(self) -> None:
         """End all waits as unanswered: the connection broke and no acknowledgement will come."""
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
+        for future, _, _ in waiting.values():
             if not future.done():
                 future.set_result(Ack(0, UNANSWERED, "the connection broke"))
+        self._room.set()
+
+    def deny(self, subject: str) -> None:
+        """End the waits for a subject, given in lower case, that we may not publish to."""
+        for reply, (future, _, waiting_for) in list(self._waiting.items()):
+            if waiting_for.lower() == subject:
+                del self._waiting[reply]
+                if not future.done():
+                    future.set_result(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
         self._room.set()
 
     async def send(
@@ -122,7 +132,7 @@ class PublishPipeline:
             return future
         self._count += 1
         reply = f"{self._prefix}{self._count}"
-        self._waiting[reply] = future, self._loop.time() + self._answer_seconds
+        self._waiting[reply] = future, self._loop.time() + self._answer_seconds, subject
         try:
             await self._nats.publish_directly(subject, body, reply, headers)
         except MaxPayloadError:
@@ -159,12 +169,12 @@ class PublishPipeline:
         now = self._loop.time()
         # Insertion order is the order of deadlines, so the first that is not due ends the search.
         late = []
-        for reply, (_, deadline) in self._waiting.items():
+        for reply, (_, deadline, _) in self._waiting.items():
             if deadline > now:
                 break
             late.append(reply)
         for reply in late:
-            future, _ = self._waiting.pop(reply)
+            future, _, _ = self._waiting.pop(reply)
             if not future.done():
                 future.set_result(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
         if late:

@@ -12,7 +12,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.later import Door, send_later
-from galley.broker.pipeline import FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.envelope import FIRST, Envelope, Flags
 from galley.errors import (
     BrokerError,
@@ -22,6 +22,7 @@ from galley.errors import (
     BrokerUnreachable,
     GalleyError,
     LaneNotEnabled,
+    NotAllowed,
     QueueFull,
     QueueNotFound,
 )
@@ -60,6 +61,7 @@ class Publisher:
             BrokerUnreachable, BrokerSilent: no answer for `patience_seconds`; it may have been stored.
                 Publishing the same id again does not run it twice.
             BrokerFull: the broker has no room; nothing was stored.
+            NotAllowed: our credentials are not good for that.
             BrokerRefused: the broker gave another error; nothing was stored.
         """
         flags = _FLAGGED if chosen_id else FIRST
@@ -144,6 +146,8 @@ class Publisher:
     def _refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
         if ack.code == FULL:
             return QueueFull(address.queue, ack.problem)
+        if ack.code == DENIED:
+            return NotAllowed(topology.task_subject(address))
         if ack.code in NO_ROOM:
             return BrokerFull(f"store task {address}", ack.code, ack.problem)
         return BrokerRefused(f"store task {address}", ack.code, ack.problem)

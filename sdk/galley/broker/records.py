@@ -60,10 +60,9 @@ class Records:
         """Return the record of a task that somebody named, who may be wrong about the queue, too.
 
         Raises:
-            QueueNotFound: if the namespace never had a queue.
+            QueueNotFound: if there is no such queue, nor records to find it in.
             BrokerUnreachable: if no answer came.
         """
-        stream = topology.records_stream(address.namespace)
         for _ in range(_TRIES):
             try:
                 return await self.read(address)
@@ -71,10 +70,14 @@ class Records:
                 if refusal.code != NO_RESPONDERS:
                     raise
             # Nobody answers for a stream that is not there, nor for one that has no leader just now.
-            if await stream_info(self._broker, stream) is None:
+            # The records are of several queues and only the operator may look at them all, so the queue's own
+            # stream tells.
+            work = topology.work_stream(address.namespace, address.queue)
+            if await stream_info(self._broker, work) is None:
                 raise QueueNotFound(address.namespace, address.queue)
             await asyncio.sleep(_PAUSE_SECONDS)
-        raise BrokerUnreachable(self._broker.server, f"stream {stream} is there but does not answer")
+        stream = topology.records_stream(address.namespace)
+        raise BrokerUnreachable(self._broker.server, f"stream {stream} does not answer")
 
     async def write(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
