@@ -35,7 +35,7 @@ class Condition(Part):
     last_transition_time: AwareDatetime
     """Time at which `status` last changed."""
 
-    observed_generation: Whole | None = Field(None, ge=0, le=2**63 - 1)
+    observed_generation: Whole | None = Field(None, ge=0, le=2**53 - 1)
     """Generation of the object this was found for; an older one than the object's means that its last
     change has not been looked at yet."""
 

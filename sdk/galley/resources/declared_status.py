@@ -15,7 +15,7 @@ INLINE_RESULT_LIMIT: Final = 16 * 1024
 SUCCEEDED: Final = "Succeeded"
 """The type of a Task's one condition: Unknown until it has ended, then True or False for good."""
 
-_MOST = 2**63 - 1
+_MOST = 2**53 - 1
 
 
 class DeclaredFailure(Part):

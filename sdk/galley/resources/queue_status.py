@@ -9,7 +9,7 @@ from galley.resources.condition import Condition
 from galley.resources.meta import Part, Whole
 from galley.resources.rule import keyed_by
 
-_MOST = 2**63 - 1
+_MOST = 2**53 - 1
 
 Count = Annotated[Whole, Field(ge=0, le=_MOST)]
 """How many there are."""
