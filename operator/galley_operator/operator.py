@@ -8,7 +8,7 @@ the Lease, so that it can begin at once. Who loses the Lease ends, and begins an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,7 @@ from galley.broker.connection import Broker
 from galley.errors import BrokerUnreachable
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
+from galley_operator.data_path import DataPath, DataPathSettings
 from galley_operator.fleet.workloads import Workloads
 from galley_operator.handlers import QueueWatch
 from galley_operator.health import LATE_SECONDS, Answer, LoopWatch, Pages, served
@@ -46,6 +47,7 @@ class _Parts:
     broker: Broker
     workloads: Workloads
     leadership: Leadership
+    tasks: DataPath
 
 
 class Operator:
@@ -57,6 +59,7 @@ class Operator:
         self._lag = LoopWatch(self._metrics.loop_lag.set)
         self._broker: Broker | None = None
         self._workloads: Workloads | None = None
+        self._tasks: DataPath | None = None
         self._leadership: Leadership | None = None
         self._queues: Queues | None = None
         self._stopping = asyncio.Event()
@@ -81,7 +84,6 @@ class Operator:
             _beside(self._lag.run(), "loop watch"),
             Cluster(config) as cluster,
         ):
-            self._show_requests(cluster)
             broker = await self._until_stop(self._connect())
             if broker is None:
                 return
@@ -105,18 +107,22 @@ class Operator:
     async def _serve(self, config: ClusterConfig, cluster: Cluster, broker: Broker) -> None:
         settings = self._settings
         workloads = self._workloads = Workloads(cluster, settings.scopes, self._touched)
+        tasks = self._tasks = DataPath(
+            cluster, broker, DataPathSettings(settings.scopes, settings.task_ttl_seconds)
+        )
+        self._show(cluster, tasks)
         leadership = self._leadership = Leadership(
             cluster,
             (settings.lease_namespace or config.namespace, settings.lease_name),
             settings.pod_name,
             LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
         )
-        async with _beside(workloads.run(), "workloads"):
+        async with _beside(workloads.run(), "workloads"), _beside(tasks.watch(), "tasks seen"):
             log.info("operator waits to lead", extra={"lease": settings.lease_name})
             await self._until_stop(leadership.acquire())
             try:
                 if leadership.leading and not self._stopping.is_set():
-                    await self._lead(_Parts(config, cluster, broker, workloads, leadership))
+                    await self._lead(_Parts(config, cluster, broker, workloads, leadership, tasks))
             finally:
                 await leadership.release()
 
@@ -142,6 +148,7 @@ class Operator:
                 _beside(queues.run(), "queues"),
                 _beside(statuses.run(), "queue status"),
                 _beside(collector.run(), "stream collector"),
+                _beside(parts.tasks.lead(), "tasks"),
                 _beside(watch.run(), "kopf"),
             ):
                 await self._stopping.wait()
@@ -164,14 +171,19 @@ class Operator:
         if self._queues is not None:
             self._queues.heard(queue)
 
-    def _show_requests(self, cluster: Cluster) -> None:
-        figure = self._metrics.figure
-        figure("api_requests", "Requests the API server answered", lambda: cluster.connection.answered)
+    def _show(self, cluster: Cluster, tasks: DataPath) -> None:
+        """Have figures that others count among ours."""
+        figure, connection = self._metrics.figure, cluster.connection
+        figure("api_requests", "Requests the API server answered", lambda: connection.answered)
         figure(
             "api_requests_without_room",
             "Requests the API server had no room for",
-            lambda: cluster.connection.without_room,
+            lambda: connection.without_room,
         )
+        figure("active_tasks", "Tasks that have not ended", lambda: len(tasks.tasks))
+        figure("tasks_let_in", "Tasks given to the broker by this process", lambda: tasks.intake.let_in)
+        figure("task_status_writes", "Writes of a Task's status", lambda: tasks.writer.written)
+        figure("task_status_waiting", "Statuses of Tasks that wait to be written", lambda: len(tasks.writer))
 
     def _live(self) -> Answer:
         if self._lag.late > LATE_SECONDS:
@@ -185,18 +197,26 @@ class Operator:
         return True, f"the event loop is {self._lag.late:.2f} s late at most"
 
     def _ready(self) -> Answer:
-        if self._stopping.is_set():
-            return False, "stopping"
-        if self._broker is None or not self._broker.connected:
-            return False, f"no connection to NATS at {self._settings.server}"
-        if self._workloads is None or not self._workloads.synced:
-            return False, "pods and Deployments have not been listed yet"
-        if self._queues is not None and self._queues.problem:
-            return False, self._queues.problem
-        if self._queues is not None and self._queues.listed is None:
-            return False, "queues have not been listed yet"
+        problem = next(self._not_ready(), None)
+        if problem is not None:
+            return False, problem
         leader = self._leadership.leader if self._leadership is not None else ""
         return True, "leads" if self._queues is not None else f"waits to lead; {leader or 'nobody'} does"
+
+    def _not_ready(self) -> Iterator[str]:
+        """Yield what is missing, what to look at first at first."""
+        if self._stopping.is_set():
+            yield "stopping"
+        if self._broker is None or not self._broker.connected:
+            yield f"no connection to NATS at {self._settings.server}"
+        if self._tasks is None or not self._tasks.synced:
+            yield "TaskQueues and Tasks have not been listed yet; are the CRDs installed?"
+        if self._workloads is None or not self._workloads.synced:
+            yield "pods and Deployments have not been listed yet"
+        if self._queues is not None and self._queues.problem:
+            yield self._queues.problem
+        if self._queues is not None and self._queues.listed is None:
+            yield "queues have not been looked at yet"
 
 
 @asynccontextmanager

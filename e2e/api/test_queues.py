@@ -1,0 +1,252 @@
+"""The operator as a process: what becomes of a TaskQueue, whatever is done to it and its objects."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.api.operator_process import OperatorProcess, operator
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure, stream_info
+from galley.broker.layout import layout_of
+from galley.broker.orphans import kept_queues
+from galley.client import Client
+from galley.handler import call
+from galley_local.nats_server import NatsServer
+from tests.support.api_server import ApiServer
+from tests.support.eventually import eventually
+from tests.support.workers import a_task_queue
+
+KINDS = ("configmap", "serviceaccount", "poddisruptionbudget", "deployment")
+CHILD = "galley-drills"
+
+
+class Stage:
+    """One namespace on the API server, with the operator that serves it."""
+
+    def __init__(self, api: ApiServer, broker: Broker, namespace: str) -> None:
+        self.api, self.broker, self.namespace = api, broker, namespace
+
+    def apply(self, name: str = "drills", **spec: Any) -> None:
+        queue = {"kind": "TaskQueue", "metadata": {"name": name}, "spec": spec}
+        self.api.kubectl.apply({"apiVersion": "galley.dev/v1alpha1", **queue}, namespace=self.namespace)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return self.api.kubectl.get(kind, name, "-n", self.namespace)
+
+    def there(self, kind: str, name: str = CHILD) -> bool:
+        return bool(self.api.kubectl("get", kind, name, "-n", self.namespace, "--ignore-not-found"))
+
+    def change(self, kind: str, name: str, patch: dict[str, Any]) -> None:
+        self.api.kubectl("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", json.dumps(patch))
+
+    def delete(self, kind: str, name: str) -> None:
+        self.api.kubectl("delete", kind, name, "-n", self.namespace, "--wait=false")
+
+    def status(self, name: str = "drills") -> dict[str, Any]:
+        return dict(self.get("taskqueue", name).get("status", {}))
+
+    async def condition(self, kind: str, *, name: str = "drills", **wanted: Any) -> dict[str, Any]:
+        """Return a condition once these of its fields are so."""
+
+        def has() -> dict[str, Any] | None:
+            conditions = {each["type"]: each for each in self.status(name).get("conditions", [])}
+            found: dict[str, Any] = conditions.get(kind, {})
+            assert {key: found.get(key) for key in wanted} == wanted, conditions
+            return found
+
+        found = await eventually(has, within=30, why=f"condition {kind}")
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def stage(galley_api: ApiServer, nats_server: NatsServer, api_namespace: str) -> AsyncIterator[Stage]:
+    async with Broker(nats_server.url, name="test") as broker:
+        yield Stage(galley_api, broker, api_namespace)
+
+
+@pytest.fixture
+def running(stage: Stage, nats_server: NatsServer, tmp_path: Path) -> Iterator[OperatorProcess]:
+    with operator(
+        stage.api.kubeconfig, nats_server.url, tmp_path, **settings_for(stage.namespace)
+    ) as process:
+        yield process
+
+
+def settings_for(namespace: str, **more: Any) -> dict[str, Any]:
+    return {
+        "namespaces": namespace,
+        "install": namespace,
+        "lease_namespace": namespace,
+        "sweep_seconds": 2,
+        **more,
+    }
+
+
+async def test_a_queue_gets_streams_objects_and_conditions(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply(worker={"modules": ["drills"]})
+    ready = await stage.condition("Ready", status="True", reason="Serving")
+    assert ready["observedGeneration"] == 1
+    assert (await stage.condition("StreamsReady", status="True"))["reason"] == "Present"
+    assert (await stage.condition("WorkersAvailable", status="True"))["reason"] == "ScaledToZero"
+    uid = stage.get("taskqueue", "drills")["metadata"]["uid"]
+    for kind in KINDS:
+        [owner] = stage.get(kind, CHILD)["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (uid, True)
+    [kept] = await kept_queues(stage.broker, stage.namespace)
+    assert (kept.queue, kept.uid) == ("drills", uid)
+    assert "finalizers" not in stage.get("taskqueue", "drills")["metadata"]
+    status = stage.status()
+    assert status["workers"]["selector"] == "app.kubernetes.io/name=galley-worker,galley.dev/queue=drills"
+    assert (status["waiting"], status["inFlight"], status["observedGeneration"]) == (0, 0, 1)
+
+
+async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply(worker={"modules": ["drills"], "concurrency": 2}, scaling={"maxWorkers": 3})
+    await stage.condition("Ready", status="True")
+    client = Client(stage.broker, stage.namespace)
+    for _ in range(3):
+        await client.submit(call("drills", "nothing"))
+
+    def scaled() -> bool:
+        return bool(stage.get("deployment", CHILD)["spec"]["replicas"] == 2)
+
+    await eventually(scaled, within=15)
+
+    def told() -> bool:
+        described = stage.api.kubectl("describe", "taskqueue", "-n", stage.namespace, "drills")
+        assert "2 workers: 3 waiting + 0 running tasks over 2 slots each; at most 3" in described
+        return "Scaled" in described and "from 0 to 2 workers" in described
+
+    await eventually(told, within=15)
+    await eventually(lambda: stage.status()["waiting"] == 3, within=10)
+    await stage.condition("WorkersAvailable", status="True", reason="Starting")
+
+
+async def test_an_edited_or_deleted_object_is_put_right(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    template = {"spec": {"containers": [{"name": "worker", "image": "localhost/stranger:1"}]}}
+    stage.change("deployment", CHILD, {"spec": {"template": template}})
+
+    def right() -> bool:
+        [container] = stage.get("deployment", CHILD)["spec"]["template"]["spec"]["containers"]
+        return bool(container["image"] == "localhost/worker:1")
+
+    await eventually(right, within=10)
+    stage.change("configmap", CHILD, {"data": {"queue.json": "{}"}})
+    await eventually(lambda: "drills" in stage.get("configmap", CHILD)["data"]["queue.json"], within=10)
+    for kind in KINDS:
+        stage.delete(kind, CHILD)
+    await eventually(lambda: all(stage.there(kind) for kind in KINDS), within=15)
+
+
+async def test_a_deleted_stream_is_made_again(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    stream = f"GW_{stage.namespace}_drills"
+    await stage.broker.api("delete", f"STREAM.DELETE.{stream}")
+
+    async def again() -> bool:
+        return await stream_info(stage.broker, stream) is not None
+
+    await eventually(again, within=15)
+
+
+async def test_replicas_are_left_alone_when_a_queue_changes(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply(scaling={"minWorkers": 2})
+    await stage.condition("Ready", status="True")
+    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["replicas"] == 2, within=10)
+    stage.apply(scaling={"minWorkers": 2}, timeoutSeconds=60)
+    await stage.condition("Ready", status="True", observedGeneration=2)
+    found = stage.get("deployment", CHILD)
+    assert found["spec"]["replicas"] == 2
+    owners = json.loads(
+        stage.api.kubectl(
+            "get", "deployment", CHILD, "-n", stage.namespace, "-o", "json", "--show-managed-fields"
+        )
+    )["metadata"]["managedFields"]
+    assert [each["manager"] for each in owners if "f:replicas" in each["fieldsV1"].get("f:spec", {})] == [
+        "galley-autoscaler"
+    ]
+
+
+async def test_a_change_of_scaling_or_limits_replaces_no_worker(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    stage.apply(scaling={"maxWorkers": 2})
+    await stage.condition("Ready", status="True")
+    before = stage.get("deployment", CHILD)["spec"]["template"]
+    stage.apply(scaling={"maxWorkers": 9}, limits={"backlog": 5})
+    await stage.condition("Ready", status="True", observedGeneration=2)
+    assert stage.get("deployment", CHILD)["spec"]["template"] == before
+    stage.apply(timeoutSeconds=7)
+    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["template"] != before, within=10)
+
+
+async def test_streams_of_another_installation_are_left_alone_and_it_is_said(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    await ensure(stage.broker, layout_of(a_task_queue(stage.namespace), "somebody-else"))
+    stage.apply()
+    found = await stage.condition("Ready", status="False", reason="QueueConflict")
+    assert "installation 'somebody-else'" in found["message"]
+    assert "use another namespace" in found["message"]
+    await stage.condition("StreamsReady", status="False", reason="QueueConflict")
+    assert not stage.there("deployment")
+
+
+async def test_code_that_is_missing_is_said_and_waited_for(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply(worker={"modules": ["handlers"], "code": {"configMapName": "code"}})
+    found = await stage.condition("Ready", status="False", reason="CodeNotFound")
+    assert "kubectl create configmap code" in found["message"]
+    stage.api.kubectl("create", "configmap", "code", "-n", stage.namespace, "--from-literal=handlers.py=1")
+    await stage.condition("Ready", status="True")
+    before = stage.get("deployment", CHILD)["spec"]["template"]["metadata"]["annotations"]
+    stage.change("configmap", "code", {"data": {"handlers.py": "2"}})
+
+    def newer() -> bool:
+        now = stage.get("deployment", CHILD)["spec"]["template"]["metadata"]["annotations"]
+        return bool(now != before)
+
+    await eventually(newer, within=15)
+
+
+async def test_workers_run_as_an_account_only_if_it_was_set_free(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    stage.api.kubectl("create", "serviceaccount", "admin", "-n", stage.namespace)
+    stage.apply(worker={"template": {"serviceAccountName": "admin"}})
+    found = await stage.condition("Ready", status="False", reason="AccountNotAllowed")
+    assert "kubectl label serviceaccount admin galley.dev/workers=allowed" in found["message"]
+    assert not stage.there("deployment")
+    stage.api.kubectl("label", "serviceaccount", "admin", "-n", stage.namespace, "galley.dev/workers=allowed")
+    await stage.condition("Ready", status="True")
+    pod = stage.get("deployment", CHILD)["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("admin", True)
+
+
+async def test_a_deleted_queue_is_served_no_more_and_keeps_its_streams(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    stage.delete("taskqueue", "drills")
+    await eventually(lambda: running.logged("queue is gone"), within=10)
+    assert await stream_info(stage.broker, f"GW_{stage.namespace}_drills") is not None
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    [kept] = await kept_queues(stage.broker, stage.namespace)
+    assert kept.uid == stage.get("taskqueue", "drills")["metadata"]["uid"]
+
+
+async def test_it_starts_ready_and_ends_in_good_order(stage: Stage, running: OperatorProcess) -> None:
+    await eventually(lambda: running.leads, within=15)
+    assert running.page("livez")[0] == 200
+    assert "galley_operator_leading 1.0" in running.page("metrics")[1]
+    assert running.stop() == 0
+    lease = stage.get("lease", "galley-operator")
+    assert lease["spec"]["holderIdentity"] == ""
