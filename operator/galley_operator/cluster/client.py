@@ -10,7 +10,7 @@ import msgspec
 
 from galley_operator.cluster.answer import Event, events_in, page_in
 from galley_operator.cluster.config import ClusterConfig
-from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, Connection
+from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, STEPS, Connection
 from galley_operator.cluster.resource import Resource
 
 MANAGER: Final = "galley-operator"
@@ -170,14 +170,18 @@ class Cluster:
         )
         return _decode(answer)
 
-    async def patch_status(
-        self, resource: Resource, namespace: str | None, name: str, body: dict[str, Any]
+    async def replace_status(
+        self, resource: Resource, namespace: str | None, name: str, version: str, status: dict[str, Any]
     ) -> bytes:
-        """Set fields of a status and return the answer unread, for those who write very many.
+        """Replace a status as a whole and return the answer unread, for those who write very many.
+
+        Only against the version in hand: in such patches the API server ignores a uid, and so would write the
+        outcome of a deleted object into the one that has its name now. And not as a merge patch, since there
+        a null within a result would mean that the field is to be removed.
 
         Raises:
             TooManyRequests: at once, so that the writer slows down.
-            ObjectConflict: if `body` names a `metadata.resourceVersion` that is no longer the present one.
+            ObjectConflict: if `version` is no longer the present one.
             ObjectNotFound: if there is none.
         """
         return await self.connection.send(
@@ -185,8 +189,11 @@ class Cluster:
             resource.path(namespace, name, "status"),
             ("patch", resource.named(namespace, name, "status")),
             {"fieldManager": MANAGER},
-            body=body,
-            content=MERGE,
+            body=[
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "add", "path": "/status", "value": status},
+            ],
+            content=STEPS,
             tries=1,
         )
 

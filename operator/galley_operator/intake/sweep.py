@@ -1,4 +1,4 @@
-"""Comparing Tasks and broker now and then: work without a Task, and a Task without work, which no event told."""
+"""Comparing Tasks and broker now and then, for what no event told: work without a Task, and the reverse."""
 
 import asyncio
 import logging

@@ -187,10 +187,9 @@ class StatusWriter:
             self._ended.set()
 
     async def _patch(self, task: ActiveTask, status: WrittenStatus) -> None:
-        # Only against the version in hand: the API server ignores a uid in a patch of a status, and so would
-        # write the outcome of a deleted task into the one that has its name now.
-        body = {"metadata": {"resourceVersion": task.version}, "status": status.body}
-        answer = await self._cluster.patch_status(TASKS, task.namespace, task.name, body)
+        answer = await self._cluster.replace_status(
+            TASKS, task.namespace, task.name, task.version, status.body
+        )
         task.version = _answer(answer).metadata.resource_version
         task.shown = status.shown
         self.written += 1

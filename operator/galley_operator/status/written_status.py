@@ -1,7 +1,7 @@
 """What stands in the status of a Task, made from what is known of it. Pure.
 
-A status is what `galley.resources.DeclaredStatus` describes, as JSON values in a merge patch: a field that
-may stand there from before and no longer holds is None. The phase is made from the rest.
+A status is what `galley.resources.DeclaredStatus` describes, as JSON values. It is made as a whole each time
+and replaces what stood there, so that nothing of before is left over. The phase is made from the rest.
 """
 
 from datetime import UTC, datetime
@@ -63,15 +63,15 @@ def queued(task: ActiveTask, at: datetime, due_at: datetime | None) -> WrittenSt
 def recorded(task: ActiveTask, record: Record) -> WrittenStatus:
     """Return the status that a task's record tells."""
     fields: dict[str, Any] = {"attempts": record.attempt}
-    if task.queued_at is None:
-        fields["queuedTime"] = _time(record.submitted_at or task.created)
+    fields["queuedTime"] = _time(task.queued_at or record.submitted_at or task.created)
     if record.worker:
         fields["worker"] = record.worker
     if record.started_at is not None:
         fields["startTime"] = _time(record.started_at)
     if record.outcome is not None:
         return _ended(task, record, record.outcome, fields)
-    fields["error"] = None if record.failure is None else _error(record.failure)
+    if record.failure is not None:
+        fields["error"] = _error(record.failure)
     if record.state is State.RETRY:
         # The record speaks of the attempt to come; that one has not begun.
         fields["attempts"] = record.attempt - 1
@@ -90,7 +90,6 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
     fields["completionTime"] = _time(ended_at)
     phase, truth = _PHASES[outcome], _TRUTH[outcome]
     if outcome is Outcome.SUCCEEDED:
-        fields["error"] = None
         size = memoryview(record.result).nbytes
         if size > INLINE_RESULT_LIMIT:
             fields["resultBytes"] = size
