@@ -9,6 +9,8 @@ GalleyError
     ├── QueueInvalid           a TaskQueue this version does not understand
     ├── AccountNotAllowed      workers may not run as that ServiceAccount
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
+    ├── KeysInvalid            what is to sign credentials for NATS is no such key
+    ├── KeysNotFound           the Secret with it is missing
     └── ClusterError           the Kubernetes API could not do what was asked
         ├── ClusterConfigInvalid   how to reach it is not known
         ├── ClusterUnreachable     no answer; whether it was done is not known
@@ -120,6 +122,34 @@ class CodeNotFound(OperatorError):
             f"kubectl create configmap {config_map} --from-file=FOLDER; workers start once it is there"
         )
         return f"there is no ConfigMap {config_map!r} in namespace {namespace!r}, where the code should be"
+
+
+class KeysInvalid(OperatorError):
+    """What is to sign credentials for NATS is no key for that."""
+
+    reason = "KeysInvalid"
+
+    def describe(self, source: str, problem: str) -> str:
+        self.source, self.problem = source, problem
+        self.hint = (
+            "it needs `account.seed`, the seed of an account or of one of its signing keys (SA...), and for "
+            "a signing key `account`, the account's public key (A...)"
+        )
+        return f"{source} cannot sign credentials for NATS: {problem}"
+
+
+class KeysNotFound(OperatorError):
+    """The Secret with the keys for NATS is missing, and they are not ours to make."""
+
+    reason = "KeysNotFound"
+
+    def describe(self, namespace: str, name: str) -> str:
+        self.namespace, self.name = namespace, name
+        self.hint = (
+            f"make it: kubectl -n {namespace} create secret generic {name} --from-literal=account=A... "
+            "--from-file=account.seed, with a signing key of the account on your NATS"
+        )
+        return f"there is no Secret {namespace}/{name} with the keys that sign credentials for NATS"
 
 
 class ClusterError(OperatorError):

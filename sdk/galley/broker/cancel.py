@@ -13,10 +13,10 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
-from galley.broker.pipeline import WRONG_SEQUENCE
+from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.records import Records
 from galley.error_group import ungrouped
-from galley.errors import BrokerRefused, BrokerUnreachable
+from galley.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.record import Outcome, Record, State
 
 
@@ -39,6 +39,7 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
 
     Raises:
         BrokerUnreachable: if the broker does not answer; the task may or may not be cancelled.
+        NotAllowed: if our credentials are not a manager's.
         BrokerRefused: if it refuses the record.
     """
     records = Records(broker)
@@ -66,6 +67,8 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
             break
         if ack.unanswered:
             raise BrokerUnreachable(broker.server, f"cancelling {address}: {ack.problem}")
+        if ack.code == DENIED:
+            raise NotAllowed(topology.record_subject(address))
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence

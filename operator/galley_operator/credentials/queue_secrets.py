@@ -1,0 +1,78 @@
+"""The Secrets with the credentials of a queue: who may read one may do what its role may."""
+
+import base64
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from galley.broker.permissions import Role
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import SECRETS
+from galley_operator.credentials.account import VALID_SECONDS, Account
+from galley_operator.credentials.key_secret import entries_of
+from galley_operator.credentials.queue_roles import Holder, credentials_of, due
+from galley_operator.errors import KeysInvalid, ObjectNotFound
+
+log = logging.getLogger(__name__)
+
+FILE_KEY: Final = "nats.creds"
+"""Key of the Secret, and so name of the file where it is mounted."""
+
+MANAGER: Final = "galley-operator"
+
+
+def secret_name(role: Role, queue: str) -> str:
+    """Return what the Secret of a role of a queue is called."""
+    return f"galley-{queue}-{role}"
+
+
+class QueueSecrets:
+    """Keeps the Secrets of queues good; asks for each of them, and writes only those it must."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        account: Account,
+        clock: Callable[[], float] = time.time,
+        valid_seconds: float = VALID_SECONDS,
+    ) -> None:
+        self._cluster, self._account, self._clock = cluster, account, clock
+        self._valid_seconds = valid_seconds
+
+    async def ensure(self, namespace: str, queue: str, metadata: dict[str, Any]) -> None:
+        """Have good credentials for each role of a queue.
+
+        Args:
+            namespace: of the queue.
+            queue: its name.
+            metadata: labels and owners of the queue's objects.
+
+        Raises:
+            ClusterError: if a Secret could not be read or written.
+        """
+        for role in Role:
+            holder = Holder(role, namespace, queue)
+            if why := due(await self._present(holder), self._account, holder, self._clock()):
+                await self._cluster.apply(SECRETS, self._secret(holder, metadata), manager=MANAGER)
+                log.info("credentials renewed", extra={
+                    "namespace": namespace, "queue": queue, "role": role, "reason": why})  # fmt: skip
+
+    async def _present(self, holder: Holder) -> str | None:
+        name = secret_name(holder.role, holder.queue)
+        try:
+            return entries_of(await self._cluster.get(SECRETS, holder.namespace, name)).get(FILE_KEY)
+        except (ObjectNotFound, KeysInvalid):
+            return None
+
+    def _secret(self, holder: Holder, metadata: dict[str, Any]) -> dict[str, Any]:
+        text = credentials_of(self._account, holder, self._clock(), self._valid_seconds)
+        return {
+            "metadata": {
+                **metadata,
+                "namespace": holder.namespace,
+                "name": secret_name(holder.role, holder.queue),
+            },
+            "type": "Opaque",
+            "data": {FILE_KEY: base64.b64encode(text.encode()).decode()},
+        }
