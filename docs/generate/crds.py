@@ -173,7 +173,7 @@ def _root(kind: Kind) -> Schema:
             "spec": spec | ({} if field.is_required() else {"default": {}}),
             "status": structural(kind.status, defaults=False),
         },
-        VALIDATIONS: [matching("self.metadata.name", NAME_PATTERN).schema()],
+        VALIDATIONS: [matching("self.metadata.name", NAME_PATTERN, "metadata.name: ").schema()],
     }
 
 

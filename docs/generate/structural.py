@@ -198,10 +198,10 @@ def _pattern_rules(schema: Schema, written: Schema) -> Iterator[dict[str, str]]:
         ).schema()
 
 
-def matching(text: str, pattern: str, at: str = "") -> Rule:
+def matching(text: str, pattern: str, place: str = "") -> Rule:
     """Return the rule that a text, an expression of CEL, is what a pattern stands for."""
     what, hint = PATTERNS_IN_WORDS[pattern]
-    return Rule(f"{text}.matches({quoted(pattern)})", f"'{{{{{text}}}}}' is not {what}; {hint}", at)
+    return Rule(f"{text}.matches({quoted(pattern)})", f"{place}'{{{{{text}}}}}' is not {what}; {hint}")
 
 
 def one_line(text: str) -> str:

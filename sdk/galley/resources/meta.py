@@ -27,6 +27,10 @@ IMAGE_PATTERN: Final = (
     r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[a-z0-9._-]+)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[a-z0-9]+:[0-9a-f]{32,128})?$"
 )
+MOMENT_PATTERN: Final = (
+    r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 PATTERNS_IN_WORDS: Final = {
@@ -56,11 +60,15 @@ PATTERNS_IN_WORDS: Final = {
     ),
     ENVIRONMENT_PATTERN: (
         "the name of a variable",
-        "use letters, digits, _, - and ., not starting with a digit",
+        "start with a letter or _, and go on with letters, digits, _, - and .",
     ),
     IMAGE_PATTERN: (
         "the name of an image",
         "write it as docker pull takes it: example.com/team/name:tag, without https:// and spaces",
+    ),
+    MOMENT_PATTERN: (
+        "a time as RFC 3339 writes it",
+        "write date, time and offset from UTC, such as 2026-03-01T08:30:00Z or ...T08:30:00+02:00",
     ),
     QUANTITY_PATTERN: (
         "a quantity",
@@ -135,6 +143,9 @@ Whole = Annotated[int, Strict()]
 """A whole number: text and truth values are refused, as Kubernetes does."""
 
 Number = Annotated[float, Strict()]
+
+Choice = Annotated[bool, Strict()]
+"""Yes or no: numbers and words are refused, as Kubernetes does."""
 
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 """The name of an object of Kubernetes that others made, such as a Secret."""

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_v
 
 from galley.resources.meta import (
     QUANTITY_PATTERN,
+    Choice,
     EnvironmentName,
     Key,
     LabelValue,
@@ -39,7 +40,7 @@ _FACTORS: Final = {"": Decimal(1), "m": Decimal("0.001")} | {
 
 def _written(value: Any) -> Any:
     """Return a quantity as text: a whole number needs no quotes, as in a pod."""
-    if isinstance(value, float):
+    if isinstance(value, float) or (isinstance(value, int) and value >= 2**63):
         raise refusal(f"must be a whole number or text, not {value!r}", f'put it in quotes: "{value!r}"')
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -179,7 +180,7 @@ class SecretKeyRef(Part):
     key: Annotated[str, Field(min_length=1, max_length=253)]
     """Key of the entry."""
 
-    optional: bool = False
+    optional: Choice = False
     """Whether workers start without the variable where there is no such entry; else they wait for it."""
 
 

@@ -239,6 +239,7 @@ _WORDS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
     "extra_forbidden": _unknown_field,
     "enum": _not_one_of,
     "literal_error": _not_one_of,
+    "bool_type": _not_a("true or false"),
     "int_type": _not_a(_WHOLE),
     "int_parsing_size": _not_a(_WHOLE),
     "float_type": _not_a(_NUMBER),

@@ -1,7 +1,7 @@
 """Task: one unit of work, declared."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -17,17 +18,23 @@ from pydantic import (
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.lanes import Lane
-from galley.resources.meta import API_VERSION, HandlerName, Metadata, Name, Part, Whole, refusal
+from galley.resources.meta import (
+    API_VERSION,
+    MOMENT_PATTERN,
+    PATTERNS_IN_WORDS,
+    HandlerName,
+    Metadata,
+    Name,
+    Part,
+    Whole,
+    refusal,
+)
 from galley.resources.problem import shown
-from galley.resources.rule import Rule, checked
+from galley.resources.rule import Rule, checked, quoted
 from galley.resources.task_queue import Retry
 
-_RFC_3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(?P<offset>Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE
-)
-_MOMENT_HINT: Final = (
-    "write date, time and offset from UTC, such as 2026-03-01T08:30:00Z or ...T08:30:00+02:00"
-)
+_RFC_3339: Final = re.compile(r"[1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+_MOMENT_IN_WORDS, _MOMENT_HINT = PATTERNS_IN_WORDS[MOMENT_PATTERN]
 
 
 def _moment(value: Any) -> datetime:
@@ -35,10 +42,12 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, str):
         match = _RFC_3339.fullmatch(value)
         if match is None:
-            raise refusal(f"{value[:60]!r} is not a time as RFC 3339 writes it", _MOMENT_HINT)
+            raise refusal(f"{value[:60]!r} is not {_MOMENT_IN_WORDS}", _MOMENT_HINT)
         try:
-            value = datetime.fromisoformat(value.upper())
-        except ValueError as error:
+            value = datetime.fromisoformat(value)
+            if value.utcoffset() is not None:
+                value.astimezone(UTC)  # the last hours of 9999 may not be there in UTC
+        except (ValueError, OverflowError) as error:
             raise refusal(f"{value!r} does not exist: {error}", _MOMENT_HINT) from None
     if not isinstance(value, datetime):
         raise refusal(f"must be a time, not {shown(value)}", _MOMENT_HINT)
@@ -47,7 +56,20 @@ def _moment(value: Any) -> datetime:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+_EXISTS: Final = Rule(
+    f"!self.matches({quoted(MOMENT_PATTERN)}) || timestamp(self).getFullYear() > 0",  # it fails, or is true
+    "does not exist; correct the day",
+)
+
+# A format would be refused before any rule, and without a word on the offset.
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({
+        "type": "string", "maxLength": 40, "pattern": MOMENT_PATTERN,
+        **checked(_EXISTS),
+    }),
+]  # fmt: skip
 """A point in time with its offset from UTC."""
 
 
@@ -63,7 +85,8 @@ class TaskSpec(Part):
                 reason="FieldValueForbidden",
             ),
             Rule(
-                "!has(self.deadline) || !has(self.notBefore) || self.deadline > self.notBefore",
+                "!has(self.deadline) || !has(self.notBefore) "
+                "|| timestamp(self.deadline) > timestamp(self.notBefore)",
                 "is {{self.deadline}}, not after notBefore: {{self.notBefore}}; "
                 "set a later deadline, or an earlier notBefore",
                 ".deadline",

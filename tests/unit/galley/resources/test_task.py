@@ -48,7 +48,6 @@ def test_a_task_survives_being_written_and_read() -> None:
     ("text", "moment"),
     [
         ("2026-01-01T00:00:00Z", datetime(2026, 1, 1, tzinfo=UTC)),
-        ("2026-01-01t00:00:00z", datetime(2026, 1, 1, tzinfo=UTC)),
         ("2026-01-01T01:30:00+01:30", datetime(2026, 1, 1, tzinfo=UTC)),
         ("2026-01-01T00:00:00.123456789Z", datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
     ],

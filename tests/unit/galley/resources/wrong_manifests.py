@@ -26,6 +26,8 @@ spec:
 
 LIST = "apiVersion: v1\nkind: List\nitems:\n"
 COMMANDS = QUEUE + "  handlers:\n    commands:\n"
+TEMPLATE = QUEUE + "  worker:\n    template:\n"
+"""Seven lines; what follows begins on line 8, indented by six."""
 
 BOMB = "a: &a [xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
@@ -279,6 +281,196 @@ WRONG = {
         "spec.handlers.commands[0].name",
         "not a handler name",
     ),
+    "fixed above the maximum": Wrong(
+        QUEUE + "  scaling:\n    workers: 5\n",
+        7,
+        "spec.scaling.workers",
+        "is 5, above maxWorkers, which is 4",
+        "lower it, or set maxWorkers to 5 or more",
+    ),
+    "image an address": Wrong(
+        QUEUE + "  worker: {image: 'https://example.com/shop'}\n",
+        6,
+        "spec.worker.image",
+        "'https://example.com/shop' is not the name of an image",
+        "without https:// and spaces",
+    ),
+    "image with a space": Wrong(
+        QUEUE + "  worker: {image: 'shop 1.2'}\n",
+        6,
+        "spec.worker.image",
+        "'shop 1.2' is not the name of an image",
+    ),
+    "code of nowhere": Wrong(
+        QUEUE + "  worker: {code: {}}\n", 6, "spec.worker.code.configMapName", "is missing", "ConfigMap"
+    ),
+    "code by another name": Wrong(
+        QUEUE + "  worker: {code: {configMapName: My_Code}}\n",
+        6,
+        "spec.worker.code.configMapName",
+        "'My_Code' is not the name of an object",
+        "as its metadata.name does",
+    ),
+    "part of a pod that is not allowed": Wrong(
+        TEMPLATE + "      hostNetwork: true\n",
+        8,
+        "spec.worker.template.hostNetwork",
+        "no such field",
+        "known here",
+    ),
+    "variable of ours": Wrong(
+        TEMPLATE + "      env:\n      - {name: GALLEY_SERVER, value: a}\n",
+        9,
+        "spec.worker.template.env[0].name",
+        "'GALLEY_SERVER' is set by Galley itself",
+        "choose a name without GALLEY_",
+    ),
+    "variable with a dash first": Wrong(
+        TEMPLATE + "      env:\n      - {name: -x, value: a}\n",
+        9,
+        "spec.worker.template.env[0].name",
+        "'-x' is not the name of a variable",
+        "start with a letter or _",
+    ),
+    "variable without a value": Wrong(
+        TEMPLATE + "      env:\n      - name: A\n",
+        9,
+        "spec.worker.template.env[0]",
+        "has neither value nor valueFrom",
+        "add one of the two",
+    ),
+    "variable with two values": Wrong(
+        TEMPLATE + "      env:\n      - {name: A, value: b, valueFrom: {secretKeyRef: {name: c, key: d}}}\n",
+        9,
+        "spec.worker.template.env[0]",
+        "has both value and valueFrom",
+        "remove one",
+    ),
+    "variable a number": Wrong(
+        TEMPLATE + "      env:\n      - {name: A, value: 1}\n",
+        9,
+        "spec.worker.template.env[0].value",
+        "must be text, not 1",
+        '"1"',
+    ),
+    "variable twice": Wrong(
+        TEMPLATE + "      env:\n      - {name: A, value: b}\n      - {name: A, value: c}\n",
+        10,
+        "spec.worker.template.env[1].name",
+        "variable 'A' stands in the list twice",
+        "remove or rename one of the two",
+    ),
+    "secret without a key": Wrong(
+        TEMPLATE + "      env:\n      - {name: A, valueFrom: {secretKeyRef: {name: b}}}\n",
+        9,
+        "spec.worker.template.env[0].valueFrom.secretKeyRef.key",
+        "is missing",
+    ),
+    "secret that is there perhaps": Wrong(
+        TEMPLATE
+        + "      env:\n      - {name: A, valueFrom: {secretKeyRef: {name: b, key: c, optional: 'no'}}}\n",
+        9,
+        "spec.worker.template.env[0].valueFrom.secretKeyRef.optional",
+        "must be true or false, not 'no'",
+        "without quotes",
+    ),
+    "request above the limit": Wrong(
+        TEMPLATE
+        + "      resources:\n        requests: {memory: 1G}\n        limits: {memory: 953Mi, cpu: 2}\n",
+        10,
+        "spec.worker.template.resources.limits.memory",
+        "requests of memory are above its limit",
+        "lower the request, or raise the limit",
+    ),
+    "quantity in words": Wrong(
+        TEMPLATE + "      resources: {limits: {memory: 1 GB}}\n",
+        8,
+        "spec.worker.template.resources.limits.memory",
+        "'1 GB' is not a quantity",
+        "1.5Gi",
+    ),
+    "quantity with a fraction": Wrong(
+        TEMPLATE + "      resources: {limits: {cpu: 1.5}}\n",
+        8,
+        "spec.worker.template.resources.limits.cpu",
+        "whole number or text, not 1.5",
+        '"1.5"',
+    ),
+    "quantity below zero": Wrong(
+        TEMPLATE + "      resources: {limits: {cpu: -1}}\n",
+        8,
+        "spec.worker.template.resources.limits.cpu",
+        "not a quantity",
+    ),
+    "label of ours": Wrong(
+        TEMPLATE + "      labels: {galley.dev/queue: b}\n",
+        8,
+        "spec.worker.template.labels['galley.dev/queue']",
+        "'galley.dev/queue' is set by Galley itself",
+        "choose another key",
+    ),
+    "label our pods are found by": Wrong(
+        TEMPLATE + "      labels: {app.kubernetes.io/name: b}\n",
+        8,
+        "spec.worker.template.labels['app.kubernetes.io/name']",
+        "'app.kubernetes.io/name' is set by Galley itself",
+        "choose another key",
+    ),
+    "label of the pods with a space": Wrong(
+        TEMPLATE + "      labels: {team: b c}\n",
+        8,
+        "spec.worker.template.labels.team",
+        "'b c' is not the value of a label",
+        "use up to 63 letters",
+    ),
+    "annotation with a space in its key": Wrong(
+        TEMPLATE + "      annotations:\n        a b: c\n",
+        9,
+        "spec.worker.template.annotations['a b']",
+        "'a b' is not the key of a label or annotation",
+        "example.com/team",
+    ),
+    "node of no kind": Wrong(
+        TEMPLATE + "      nodeSelector: {kubernetes.io/arch/x: arm64}\n",
+        8,
+        "spec.worker.template.nodeSelector['kubernetes.io/arch/x']",
+        "'kubernetes.io/arch/x' is not the key",
+    ),
+    "pull secret twice": Wrong(
+        TEMPLATE + "      imagePullSecrets:\n      - name: a\n      - name: a\n",
+        10,
+        "spec.worker.template.imagePullSecrets[1].name",
+        "Secret 'a' stands in the list twice",
+        "remove",
+    ),
+    "toleration of a value that exists": Wrong(
+        TEMPLATE + "      tolerations:\n      - {key: a, operator: Exists, value: b}\n",
+        9,
+        "spec.worker.template.tolerations[0].value",
+        "has no meaning with the operator Exists",
+        "remove it, or write operator: Equal",
+    ),
+    "toleration of nothing": Wrong(
+        TEMPLATE + "      tolerations:\n      - {value: b}\n",
+        9,
+        "spec.worker.template.tolerations[0].operator",
+        "is Equal, and there is no key",
+        "add key, or write operator: Exists",
+    ),
+    "toleration for a time": Wrong(
+        TEMPLATE + "      tolerations:\n      - {key: a, value: b, tolerationSeconds: 5}\n",
+        9,
+        "spec.worker.template.tolerations[0].tolerationSeconds",
+        "has a meaning with the effect NoExecute only",
+        "remove it, or write effect: NoExecute",
+    ),
+    "effect misspelt": Wrong(
+        TEMPLATE + "      tolerations:\n      - {key: a, value: b, effect: NoSchedul}\n",
+        9,
+        "spec.worker.template.tolerations[0].effect",
+        "'NoSchedul' is not allowed",
+        "did you mean NoSchedule?",
+    ),
     # Task
     "no handler": Wrong(
         TASK.replace("  handler: resize\n", ""), 5, "spec.handler", "is missing", "add handler"
@@ -295,6 +487,9 @@ WRONG = {
     ),
     "retry too often": Wrong(
         TASK + "  retry:\n    attempts: 101\n", 9, "spec.retry.attempts", "is 101", "1 to 100"
+    ),
+    "kept for less than nothing": Wrong(
+        TASK + "  ttlSecondsAfterFinished: -1\n", 8, "spec.ttlSecondsAfterFinished", "at least 0"
     ),
     "no offset": Wrong(TASK + "  notBefore: 2026-01-01T00:00:00\n", 8, "spec.notBefore", "no offset", "Z"),
     "no time of day": Wrong(TASK + "  notBefore: 2026-01-01\n", 8, "spec.notBefore", "not a time", "offset"),
