@@ -1,0 +1,211 @@
+"""The main job on a cluster: `make demo-cluster`, or `python -m e2e.demo`.
+
+From nothing to results in `kubectl get tasks`: a cluster, images, the chart, two queues, 19 tasks, workers
+from zero and back to zero. With KEEP=1 the cluster stays, and it says how to go on by hand.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from e2e.cluster import choice, wait
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.kubectl import Kubectl
+from e2e.images.build import archives
+from e2e.images.image import ROOT
+from e2e.release import NAME, NAMESPACE, Release
+
+PLACE: Final = "demo"
+EXAMPLES: Final = (
+    ("-k", "examples/words"),
+    ("-f", "examples/thumbnails/queue.yaml", "-f", "examples/thumbnails/tasks.yaml"),
+)
+_ENDED: Final = {"Succeeded", "Failed", "Cancelled"}
+_ALL_DONE_SECONDS: Final = 180.0
+_ALL_GONE_SECONDS: Final = 120.0
+
+
+class DidNotHappen(ClusterError):
+    """Something the demo waits for did not come; the message says how far it was."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there at one moment."""
+
+    phases: Counter[str] = field(default_factory=Counter)
+    """How many tasks are in each phase."""
+
+    workers: dict[str, list[bool]] = field(default_factory=dict)
+    """The pods of each queue, and whether each is ready."""
+
+    def ended(self) -> bool:
+        """Whether all tasks have."""
+        return bool(self.phases) and set(self.phases) <= _ENDED
+
+    def gone(self) -> bool:
+        """Whether there are no workers."""
+        return not any(self.workers.values())
+
+    @property
+    def words(self) -> str:
+        """All of it in a line."""
+        phases = ", ".join(f"{count} {phase}" for phase, count in sorted(self.phases.items()))
+        workers = ", ".join(
+            f"{queue} {len(ready)} ({sum(ready)} ready)" if ready else f"{queue} 0"
+            for queue, ready in sorted(self.workers.items())
+        )
+        return f"workers: {workers:<44} tasks: {phases}"
+
+
+def observed(kubectl: Kubectl) -> State:
+    """Look once."""
+    state = State()
+    for thing in kubectl.get("taskqueues,tasks,pods", "--namespace", PLACE)["items"]:
+        match thing["kind"]:
+            case "TaskQueue":
+                state.workers.setdefault(thing["metadata"]["name"], [])
+            case "Task":
+                state.phases[thing.get("status", {}).get("phase", "New")] += 1
+            case "Pod" if queue := thing["metadata"]["labels"].get("galley.dev/queue"):
+                state.workers.setdefault(queue, []).append(_ready(thing))
+    return state
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+class Demo:
+    """One run, told line by line, each with its time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._began = time.monotonic()
+        self._shown = ""
+
+    def run(self) -> None:
+        """Do all of it but the end of the cluster.
+
+        Raises:
+            ClusterError: if a step fails.
+        """
+        images = self._step("images", archives)
+        self._step("cluster up", self._cluster.up)
+        kubectl = Kubectl(self._cluster)
+        for name, archive in images.items():
+            self._step(f"image {name} to the node", partial(self._cluster.load_image, archive))
+        self._step(
+            f"helm install {NAME} charts/galley --namespace {NAMESPACE}", Release(self._cluster).install
+        )
+        kubectl("create", "namespace", PLACE)
+        for words in EXAMPLES:
+            command = ("apply", "--namespace", PLACE, *words)
+            self._step(f"kubectl {' '.join(command)}", partial(self._apply, kubectl, command))
+        self._watch(kubectl)
+        self._print(kubectl("get", "taskqueues,tasks", "--namespace", PLACE))
+        one = kubectl.get("task", "goethe", "--namespace", PLACE)
+        self._print(
+            f"$ kubectl get task goethe -o jsonpath={{.status.result}}\n{one['status'].get('result')}\n"
+        )
+        poem = kubectl.get("task", "thumbnail-of-a-poem", "--namespace", PLACE)
+        self._print(f"thumbnail-of-a-poem: {poem['status'].get('error')}\n")
+
+    def _apply(self, kubectl: Kubectl, command: tuple[str, ...]) -> str:
+        """Apply files of the repository."""
+        return kubectl(*(str(ROOT / word) if word.startswith("examples/") else word for word in command))
+
+    def _watch(self, kubectl: Kubectl) -> None:
+        """Tell what changes until all tasks have ended, and until all workers are gone."""
+        for what, done, seconds in (
+            ("not all tasks ended", State.ended, _ALL_DONE_SECONDS),
+            ("workers were not gone", State.gone, _ALL_GONE_SECONDS),
+        ):
+            state = State()
+
+            def look(done: Callable[[State], bool] = done) -> bool:
+                nonlocal state
+                state = observed(kubectl)
+                self._tell(state.words)
+                return done(state)
+
+            if not wait.until(look, seconds):
+                raise DidNotHappen(f"{what} within {seconds:.0f} s: {state.words}", _HINT)
+
+    def _tell(self, words: str) -> None:
+        if words != self._shown:
+            self._shown = words
+            self._print(f"{self._time()}  {words}")
+
+    def _step(self, what: str, do: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        answer = do()
+        self._print(f"{self._time()}  {what}  ({time.monotonic() - began:.1f} s)")
+        return answer
+
+    def _time(self) -> str:
+        return f"{time.monotonic() - self._began:6.1f} s"
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+_HINT: Final = (
+    "run it with KEEP=1 and look: kubectl describe taskqueues --namespace demo, "
+    "kubectl logs --namespace galley-system deployment/galley-operator"
+)
+
+
+def main() -> int:
+    """Run the demo, end the cluster or say how to go on, and return the exit code."""
+    keep = os.environ.get("KEEP", "") not in {"", "0"}
+    state = choice.state_folder("demo")
+    code, began = 1, time.monotonic()
+    try:
+        cluster = choice.cluster(choice.wanted(), state, outlives_us=keep)
+        try:
+            Demo(cluster).run()
+            code = 0
+        finally:
+            if not keep:
+                cluster.down()
+    except ClusterError as error:
+        sys.stderr.write(f"error: {error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the cluster was taken down\n")
+        return 130
+    if keep:
+        sys.stdout.write(_HOW_TO_GO_ON.format(state=_relative(state)))
+    else:
+        sys.stdout.write(f"{time.monotonic() - began:6.1f} s  cluster down\n")
+    return code
+
+
+_HOW_TO_GO_ON: Final = """\
+The cluster stays. Go on by hand:
+
+  eval "$(python -m e2e.cluster env --state {state})"
+  kubectl get taskqueues,tasks,pods --namespace demo
+  kubectl describe taskqueue thumbnails --namespace demo
+  kubectl delete task goethe --namespace demo && kubectl apply --namespace demo -k examples/words
+  helm test galley --namespace galley-system
+  python -m e2e.cluster down --state {state}
+"""
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    os.umask(0o022)  # containers read some of what is written
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Galley on a cluster: its images on the node, its chart installed."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import ClusterError
+from e2e.images.image import NATS_REFERENCE, ROOT
+
+CHART: Final = ROOT / "charts" / "galley"
+NAMESPACE: Final = "galley-system"
+NAME: Final = "galley"
+
+WITHOUT_A_REGISTRY: Final[Mapping[str, str]] = {
+    "nats.image.repository": NATS_REFERENCE.rpartition(":")[0],
+    "nats.image.tag": NATS_REFERENCE.rpartition(":")[2],
+    "nats.storage.emptyDir": "true",
+}
+"""Values for a cluster that has our images and nothing else: neither a registry nor volumes."""
+
+_SECONDS: Final = 120
+
+
+class HelmFailed(ClusterError):
+    """helm ended with an error; the message is what it said."""
+
+
+class Release:
+    """One release of the chart on a cluster."""
+
+    def __init__(self, cluster: Cluster, name: str = NAME, namespace: str = NAMESPACE) -> None:
+        self.namespace, self.name = namespace, name
+        self._helm = cluster.tool("helm")
+        # Helm keeps what it learned of a cluster by its address, which another cluster may have next.
+        folder = Path(cluster.kubeconfig).parent / "helm"
+        self._environment = {
+            **os.environ,
+            **cluster.environment,
+            "HELM_CACHE_HOME": str(folder / "cache"),
+            "HELM_CONFIG_HOME": str(folder / "config"),
+            "HELM_DATA_HOME": str(folder / "data"),
+        }
+
+    def install(self, settings: Mapping[str, str] = WITHOUT_A_REGISTRY, chart: Path = CHART) -> str:
+        """Install the chart, or upgrade to it; return what helm printed when all pods are ready.
+
+        Raises:
+            HelmFailed: if it is refused, or pods do not get ready.
+        """
+        return self.helm(
+            *("upgrade", "--install", self.name, str(chart), "--create-namespace"),
+            *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
+            *("--wait", f"--timeout={_SECONDS}s"),
+        )
+
+    def test(self) -> str:
+        """Run `helm test` and return what it printed, with the logs of its pod.
+
+        Raises:
+            HelmFailed: if the test fails.
+        """
+        return self.helm("test", self.name, "--logs", f"--timeout={_SECONDS}s")
+
+    def uninstall(self) -> str:
+        """Take it away; CRDs stay.
+
+        Raises:
+            HelmFailed: if helm fails.
+        """
+        return self.helm("uninstall", self.name, "--wait", f"--timeout={_SECONDS}s")
+
+    def helm(self, *words: str) -> str:
+        """Run helm in the release's namespace and return what it printed.
+
+        Raises:
+            HelmFailed: if it fails.
+        """
+        command = [str(self._helm), "--namespace", self.namespace, *words]
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=2 * _SECONDS, check=False
+        )
+        if done.returncode:
+            raise HelmFailed(f"{_shown(words)}: {done.stderr.strip()}\n{done.stdout.strip()}".rstrip())
+        return done.stdout
+
+
+def _shown(words: Sequence[str]) -> str:
+    return "helm " + " ".join(word.removeprefix(f"{ROOT}/") for word in words)
