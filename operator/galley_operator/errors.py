@@ -263,9 +263,8 @@ class RightsMissing(ApiRefused):
         if found := _FORBIDDEN.search(problem):
             user = found["user"].removeprefix("system:serviceaccount:").replace(":", "/")
             group = f" of {found['group']}" if found["group"] else ""
-            self.hint = (
-                f"give {user} the verb {found['verb']!r} on {found['resource']!r}{group} {found['where']}"
-            )
+            right = f"{found['verb']!r} on {found['resource']!r}{group}"
+            self.hint = f"give the ServiceAccount {user} the right to {right} {found['where']}"
         else:
             self.hint = "give the operator's ServiceAccount the rights the chart gives it"
         return message

@@ -171,7 +171,5 @@ def _refusal(status: _Status, code: int, headers: Mapping[str, str], verb: str, 
 
 
 def _seconds(text: str) -> float:
-    try:
-        return min(max(float(text), 0.1), 60.0)
-    except ValueError:
-        return 1.0
+    """Return the seconds in a Retry-After, which servers of Kubernetes give as a whole number."""
+    return min(max(float(text), 0.1), 60.0) if text.isdecimal() else 1.0

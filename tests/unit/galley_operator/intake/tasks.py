@@ -1,0 +1,36 @@
+"""Builders of what the operator remembers."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from galley.lanes import DEFAULT_LANES, Lane
+from galley_operator.intake.active_task import ActiveTask
+from galley_operator.intake.admission import Situation
+from galley_operator.intake.declared_spec import read_spec
+from galley_operator.intake.known_queues import KnownQueue
+
+CREATED = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
+
+
+def an_active_task(**changes: Any) -> ActiveTask:
+    """Return a Task that is not in the broker yet."""
+    values: dict[str, Any] = {
+        "namespace": "images", "name": "one", "uid": "u1", "version": "7", "generation": 1,
+        "created": CREATED, "queue": "thumbs", "lane": Lane.NORMAL, "spec": b"{}", "shown": 0,
+    }  # fmt: skip
+    return ActiveTask(**{**values, **changes})
+
+
+def a_known_queue(**changes: Any) -> KnownQueue:
+    """Return a queue with the default lanes, whose handlers only its workers know."""
+    values = {"namespace": "images", "name": "thumbs", "uid": "q1", "lanes": DEFAULT_LANES, "handlers": None}
+    return KnownQueue(**{**values, **changes})
+
+
+def a_situation(queue: KnownQueue | None = None, *, no_queue: bool = False, **spec: Any) -> Situation:
+    """Return what is known of a task with this spec, which can be let in unless something is changed."""
+    body = json.dumps({"queueName": "thumbs", "handler": "resize", **spec}).encode()
+    present = None if no_queue else queue or a_known_queue()
+    return Situation(read_spec("one", body), "images", present, NOW)
