@@ -1,0 +1,204 @@
+"""What matters of the objects of a queue, one claim at a time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galley.resources import TaskQueue, parse_manifests
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
+from galley_operator.queues.children import Making, children_of
+from galley_operator.queues.manifest import manifest_for_workers
+
+
+def a_queue(**spec: Any) -> TaskQueue:
+    return TaskQueue.model_validate(
+        {"metadata": {"name": "images", "namespace": "shop"}, "spec": spec}, by_alias=True
+    )
+
+
+def made(queue: TaskQueue, resource: Resource = DEPLOYMENTS, **more: Any) -> dict[str, Any]:
+    making = Making(queue, "uid-1", "nats://nats:4222", "worker:1", **more)
+    return dict(children_of(making))[resource]
+
+
+def pod(queue: TaskQueue, **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = made(queue, **more)["spec"]["template"]
+    return found
+
+
+def container(queue: TaskQueue) -> dict[str, Any]:
+    [found] = pod(queue)["spec"]["containers"]
+    return dict(found)
+
+
+def environment(queue: TaskQueue) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(queue)["env"]}
+
+
+def test_what_a_pod_needs_is_made_before_it() -> None:
+    kinds = [resource for resource, _ in children_of(Making(a_queue(), "uid-1", "nats://x", "worker:1"))]
+    assert kinds == [CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS]
+
+
+@pytest.mark.parametrize("resource", [CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS])
+def test_each_object_is_named_labelled_and_owned(resource: Resource) -> None:
+    metadata = made(a_queue(), resource)["metadata"]
+    assert (metadata["namespace"], metadata["name"]) == ("shop", "galley-images")
+    assert metadata["labels"] == {
+        "app.kubernetes.io/name": "galley-worker",
+        "app.kubernetes.io/managed-by": "galley",
+        "galley.dev/queue": "images",
+    }
+    [owner] = metadata["ownerReferences"]
+    assert owner == {
+        "apiVersion": "galley.dev/v1alpha1",
+        "kind": "TaskQueue",
+        "name": "images",
+        "uid": "uid-1",
+        "controller": True,
+    }
+
+
+def test_the_number_of_replicas_is_left_to_the_autoscaler() -> None:
+    assert "replicas" not in made(a_queue(scaling={"minWorkers": 3}))["spec"]
+
+
+def test_a_rollout_takes_no_worker_before_another_is_ready() -> None:
+    assert made(a_queue())["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
+
+
+def test_pods_are_selected_by_labels_nobody_can_take_away() -> None:
+    queue = a_queue(worker={"template": {"labels": {"team": "data"}}})
+    selector = made(queue)["spec"]["selector"]["matchLabels"]
+    assert selector == {"app.kubernetes.io/name": "galley-worker", "galley.dev/queue": "images"}
+    assert pod(queue)["metadata"]["labels"] == {"team": "data", **selector}
+    assert made(queue, PDBS)["spec"]["selector"]["matchLabels"] == selector
+
+
+def test_a_pod_gets_longer_to_end_than_its_worker_needs() -> None:
+    assert pod(a_queue(worker={"gracePeriodSeconds": 600}))["spec"]["terminationGracePeriodSeconds"] == 630
+
+
+def test_pods_are_restricted_whatever_the_queue_says() -> None:
+    spec = pod(a_queue())["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(a_queue())["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert all("hostPath" not in volume for volume in spec["volumes"])
+
+
+def test_workers_have_an_account_without_rights_and_without_a_token() -> None:
+    assert made(a_queue(), SERVICEACCOUNTS)["automountServiceAccountToken"] is False
+    spec = pod(a_queue())["spec"]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("galley-images", False)
+
+
+def test_an_account_the_queue_names_is_not_made_and_has_its_token() -> None:
+    queue = a_queue(worker={"template": {"serviceAccountName": "reader"}})
+    kinds = [resource for resource, _ in children_of(Making(queue, "uid-1", "nats://x", "worker:1"))]
+    assert SERVICEACCOUNTS not in kinds
+    spec = pod(queue)["spec"]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("reader", True)
+
+
+def test_the_queues_image_comes_before_the_default() -> None:
+    assert container(a_queue())["image"] == "worker:1"
+    assert container(a_queue(worker={"image": "shop/images:7"}))["image"] == "shop/images:7"
+
+
+def test_a_worker_is_told_where_it_is_and_for_whom() -> None:
+    told = environment(a_queue())
+    assert told["GALLEY_SERVER"] == "nats://nats:4222"
+    assert told["GALLEY_QUEUE_MANIFEST"] == "/etc/galley/queue/queue.json"
+    assert told["GALLEY_TERMINATION_LOG"] == "/dev/termination-log"
+    assert told["GALLEY_WORKER"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert "GALLEY_IMPORT_PATHS" not in told
+    mounts = {each["mountPath"]: each["name"] for each in container(a_queue())["volumeMounts"]}
+    assert mounts["/etc/galley/queue"] == "queue"
+
+
+def test_code_from_a_config_map_is_mounted_and_imported() -> None:
+    queue = a_queue(worker={"code": {"configMapName": "thumbs"}, "modules": ["thumbs"]})
+    assert environment(queue)["GALLEY_IMPORT_PATHS"] == "/etc/galley/code"
+    assert {"name": "code", "configMap": {"name": "thumbs"}} in pod(queue)["spec"]["volumes"]
+    assert pod(queue, code_digest="abc")["metadata"]["annotations"]["galley.dev/code"] == "abc"
+
+
+def test_what_the_allow_list_holds_gets_into_the_pod() -> None:
+    queue = a_queue(
+        worker={
+            "template": {
+                "annotations": {"note": "x"},
+                "imagePullSecrets": [{"name": "registry"}],
+                "env": [
+                    {"name": "REGION", "value": "eu"},
+                    {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                ],
+                "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+                "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                "priorityClassName": "batch",
+            }
+        }
+    )
+    spec = pod(queue)["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["nodeSelector"] == {"disk": "ssd"}
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert spec["priorityClassName"] == "batch"
+    assert container(queue)["resources"] == {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}}
+    assert environment(queue)["REGION"] == "eu"
+    assert environment(queue)["KEY"] == {"secretKeyRef": {"name": "s", "key": "k"}}
+    assert pod(queue)["metadata"]["annotations"]["note"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("spec", "replaces"),
+    [
+        ({"scaling": {"maxWorkers": 9}}, False),
+        ({"limits": {"backlog": 5}}, False),
+        ({"lanes": ["normal", "low"]}, True),
+        ({"timeoutSeconds": 7}, True),
+        ({"retry": {"attempts": 9}}, True),
+        ({"worker": {"concurrency": 9}}, True),
+        ({"handlers": {"commands": [{"name": "date", "command": ["date"]}]}}, True),
+    ],
+)
+def test_only_what_concerns_workers_replaces_them(spec: dict[str, Any], replaces: bool) -> None:
+    assert (pod(a_queue(**spec)) != pod(a_queue())) is replaces
+
+
+def test_labels_and_annotations_of_a_queue_replace_no_worker() -> None:
+    noted = TaskQueue.model_validate(
+        {"metadata": {"name": "images", "namespace": "shop", "annotations": {"a": "b"}, "labels": {"c": "d"}}}
+    )
+    assert pod(noted) == pod(a_queue())
+
+
+def test_workers_read_the_queue_they_were_given(tmp_path: Path) -> None:
+    queue = a_queue(
+        lanes=["high", "normal"],
+        worker={"modules": ["thumbs"], "image": "x:1", "template": {"nodeSelector": {"a": "b"}}},
+        retry={"attempts": 7},
+        scaling={"maxWorkers": 9},
+        timeoutSeconds=5,
+    )
+    text = manifest_for_workers(queue)
+    [read] = parse_manifests(text, "queue.json")
+    assert isinstance(read, TaskQueue)
+    assert read.metadata.name == "images"
+    assert read.spec.retry == queue.spec.retry
+    assert read.spec.lanes == queue.spec.lanes
+    assert read.spec.worker.modules == ("thumbs",)
+    assert json.loads(text)["spec"].keys() == {"lanes", "worker", "retry", "timeoutSeconds"}
+
+
+def test_an_older_worker_is_not_told_what_has_its_default() -> None:
+    assert json.loads(manifest_for_workers(a_queue()))["spec"] == {}
