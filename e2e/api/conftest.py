@@ -1,0 +1,25 @@
+"""Fixtures of the tests on an API server alone."""
+
+from pathlib import Path
+
+import pytest
+
+from e2e.api.scene import Scene
+from galley_local.nats_server import NatsServer
+from tests.support.api_server import ApiServer
+
+CRDS = Path(__file__).parent.parent.parent / "crds"
+
+
+@pytest.fixture(scope="session")
+def galley_api(api_server: ApiServer) -> ApiServer:
+    """The API server with our kinds."""
+    api_server.kubectl("apply", "--server-side", "-f", str(CRDS))
+    api_server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "-f", str(CRDS))
+    return api_server
+
+
+@pytest.fixture
+def scene(galley_api: ApiServer, nats_server: NatsServer, api_namespace: str, tmp_path: Path) -> Scene:
+    """A namespace for the Tasks of one test."""
+    return Scene(galley_api, nats_server.url, api_namespace, tmp_path)

@@ -1,0 +1,121 @@
+"""The operator's data path as a process of its own, which tests stop, kill and start again.
+
+It reads what it needs from the environment. The streams of queues are the test's to make.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from galley.broker.connection import Broker
+from galley.logs import log_as_json
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.config import load_config
+from galley_operator.data_path import DataPath, DataPathSettings
+
+log = logging.getLogger(__name__)
+
+
+class DataPathProcess:
+    """One process; its log tells when it is ready."""
+
+    def __init__(self, kubeconfig: Path, server: str, folder: Path, **settings: Any) -> None:
+        self.log_file = folder / "data-path.log"
+        self._environment = {
+            **os.environ,
+            "DATA_PATH_KUBECONFIG": str(kubeconfig),
+            "DATA_PATH_SERVER": server,
+            "DATA_PATH_SETTINGS": json.dumps(settings),
+        }
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            self._log_before = log.tell()
+            return subprocess.Popen(
+                [sys.executable, "-m", "e2e.api.data_path"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return what it has logged since its last start."""
+        text = self.log_file.read_bytes()[self._log_before :].decode(errors="replace")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of one event since its last start."""
+        return [line for line in self.log() if line["event"] == event]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has seen all there was when it started."""
+        return bool(self.logged("data path ready"))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.send(signal.SIGKILL)
+        self.process.wait(10)
+
+    def restart(self) -> None:
+        """Start it again after its end."""
+        self.process.wait(10)
+        self.process = self._start()
+
+    def cost(self) -> tuple[float, int]:
+        """Return the seconds of processor time it took so far, and the bytes it holds."""
+        it = psutil.Process(self.process.pid)
+        times = it.cpu_times()
+        return times.user + times.system, it.memory_info().rss
+
+
+@contextmanager
+def data_path(kubeconfig: Path, server: str, folder: Path, **settings: Any) -> Iterator[DataPathProcess]:
+    """Run the data path for as long as the block, with `settings` as in `DataPathSettings`."""
+    running = DataPathProcess(kubeconfig, server, folder, **settings)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+async def _run() -> None:
+    settings = json.loads(os.environ["DATA_PATH_SETTINGS"])
+    settings["namespaces"] = tuple(settings.get("namespaces") or (None,))
+    config = load_config(Path(os.environ["DATA_PATH_KUBECONFIG"]))
+    # Written before anything can go wrong, so that a process that cannot start says so in its log.
+    log_as_json("INFO")
+    async with (
+        Cluster(config) as cluster,
+        Broker(os.environ["DATA_PATH_SERVER"], name="data path") as broker,
+        asyncio.TaskGroup() as group,
+    ):
+        path = DataPath(cluster, broker, DataPathSettings(**settings))
+        running = group.create_task(path.run())
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, running.cancel)
+        await path.task_reflector.synced.wait()
+        await path.queue_reflector.synced.wait()
+        log.info("data path ready", extra={"tasks": len(path.tasks)})
+
+
+if __name__ == "__main__":
+    asyncio.run(_run())

@@ -1,0 +1,91 @@
+"""300 tasks end once each, whatever is killed while they run."""
+
+import asyncio
+import signal
+
+import pytest
+
+from e2e.api.scene import Scene, a_task
+from e2e.cluster.cluster import Part
+from e2e.cluster.kubectl import KubectlFailed
+from galley_local.nats_server import NatsServer
+from tests.support.api_server import ApiServer
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+COUNT = 300
+
+
+def _tasks() -> list[dict[str, object]]:
+    lanes = ("high", "normal", "low")
+    return [
+        a_task(f"t{number:03}", "note", input={"word": f"w{number}"}, priority=lanes[number % 3])
+        for number in range(COUNT)
+    ]
+
+
+async def _done(scene: Scene, least: int) -> None:
+    await eventually(lambda: sum(scene.runs().values()) >= least, within=60, why=f"{least} runs")
+
+
+async def _once_each(scene: Scene) -> None:
+    await scene.all_in("Succeeded", COUNT, within=120)
+    assert scene.runs() == {f"w{number}": 1 for number in range(COUNT)}
+
+
+async def test_no_task_is_lost_or_doubled_when_the_operator_is_killed_again_and_again(scene: Scene) -> None:
+    queue = await scene.queue()
+    with scene.data_path() as path, scene.workers(queue):
+        applying = asyncio.create_task(asyncio.to_thread(scene.apply, *_tasks()))
+        for least in (20, 80, 160, 240):
+            await _done(scene, least)
+            path.kill()
+            path.restart()
+        await applying
+        await _once_each(scene)
+
+
+async def test_no_task_is_lost_or_doubled_when_the_operator_is_away_for_most_of_it(scene: Scene) -> None:
+    queue = await scene.queue()
+    with scene.data_path() as path, scene.workers(queue):
+        await asyncio.to_thread(scene.apply, *_tasks())
+        await scene.until(lambda: scene.phases()["none"] == 0, within=60, why="all let in")
+        path.send(signal.SIGTERM)
+        await _done(scene, COUNT)
+        path.restart()
+        await _once_each(scene)
+
+
+async def test_no_task_is_lost_or_doubled_when_the_api_server_is_killed(scene: Scene) -> None:
+    queue = await scene.queue()
+    cluster = scene.api.cluster
+    with scene.data_path(), scene.workers(queue):
+        await asyncio.to_thread(scene.apply, *_tasks())
+        await _done(scene, 50)
+        cluster.kill(Part.API_SERVER)
+        cluster.start(Part.API_SERVER)
+        await eventually(lambda: _answers(scene), within=60)
+        await _once_each(scene)
+
+
+async def test_no_task_is_lost_or_doubled_when_the_broker_is_killed(
+    galley_api: ApiServer, own_nats_server: NatsServer, scene: Scene
+) -> None:
+    scene = Scene(galley_api, own_nats_server.url, scene.namespace, scene.folder)
+    queue = await scene.queue()
+    with scene.data_path(), scene.workers(queue):
+        applying = asyncio.create_task(asyncio.to_thread(scene.apply, *_tasks()))
+        for least in (30, 150):
+            await _done(scene, least)
+            own_nats_server.kill()
+            await own_nats_server.start()
+        await applying
+        await _once_each(scene)
+
+
+def _answers(scene: Scene) -> bool:
+    try:
+        return scene.api.kubectl("get", "--raw", "/readyz", within=5) == "ok"
+    except KubectlFailed:
+        return False
