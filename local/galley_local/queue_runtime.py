@@ -129,7 +129,7 @@ async def gone(runtimes: Collection[QueueRuntime]) -> None:
     while True:
         forces = [(runtime, await runtime.fleet.observe()) for runtime in runtimes]
         if all(
-            len(force.workers) <= runtime.queue.resource.spec.scaling.min_workers for runtime, force in forces
+            len(force.workers) <= runtime.queue.resource.spec.scaling.fewest for runtime, force in forces
         ):
             return
         await asyncio.sleep(0.1)
