@@ -1,3 +1,3 @@
 """Loads the fixtures all tests share."""
 
-pytest_plugins = ("tests.support.servers",)
+pytest_plugins = ("tests.support.servers", "tests.support.guarded_nats")
