@@ -6,6 +6,7 @@ A worker that could not renew in time fences itself: it stops the attempt before
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -22,6 +23,17 @@ FENCE_MARGIN_SECONDS: Final = 5.0
 
 _READ_OUT_SECONDS: Final = 0.05
 """After a round trip: for what has been read to reach those it is for."""
+
+
+def uninterrupted() -> float:
+    """Return seconds that also pass while the whole machine is suspended, as they do for the broker.
+
+    Linux leaves those out of its monotonic clock and counts them in the time since boot.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _TELLS_BOOT_TIME else time.monotonic()
+
+
+_TELLS_BOOT_TIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 
 
 class Line(Protocol):

@@ -29,7 +29,7 @@ from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
 from galley_worker.health import Condition, HealthPages, liveness, readiness
-from galley_worker.leases import LeaseKeeper
+from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
 from galley_worker.puller import Puller
@@ -98,7 +98,7 @@ class Supervisor:
                 )
             )
             self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))
-            leases = LeaseKeeper(broker, time.monotonic, self._settings.lease_seconds)
+            leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
             measures = Measures(namespace, name, lambda: runners.capacity, lambda: len(self._tasks))
             self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
             await parts.enter_async_context(self._health(measures))
