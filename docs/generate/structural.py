@@ -106,9 +106,9 @@ class _Reading:
                 raise NotStructural(place, f"has no type, and {', '.join(sorted(unknown))}")
             return {ANYTHING: True} | self._default(written, {})
         if kind not in _KEPT:
-            raise NotStructural(place, f"is a {kind}")
+            raise NotStructural(place, f"is of type {kind}")
         if unknown := set(written) - _TREATED - set(_KEPT[kind]):
-            raise NotStructural(place, f"a {kind} with {', '.join(sorted(unknown))}")
+            raise NotStructural(place, f"is of type {kind} with {', '.join(sorted(unknown))}")
         schema = {"type": kind} | {key: written[key] for key in _KEPT[kind] if key in written}
         schema |= _PARTS.get(kind, _nothing)(self, written, place)
         _check_bound(schema, place)
@@ -183,7 +183,7 @@ def _check_bound(schema: Schema, place: str) -> None:
     bound = _BOUNDED.get(schema["type"])
     closed = {"properties", "enum"} & set(schema) or schema.get("format") == "date-time"
     if bound is not None and bound not in schema and not closed:
-        raise NotStructural(place, f"is a {schema['type']} without {bound}")
+        raise NotStructural(place, f"is of type {schema['type']} without {bound}")
 
 
 def _pattern_rules(schema: Schema, written: Schema) -> Iterator[dict[str, str]]:
