@@ -75,6 +75,8 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         stop = parts.enter_context(_stopping())
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display)
+            if idle := plan.idle_fields:
+                display.say(f"without effect here, as they are for a cluster: {', '.join(idle)}")
             try:
                 with ungrouped():
                     async with asyncio.TaskGroup() as background:

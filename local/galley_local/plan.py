@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from galley.resources import DEFAULT_NAMESPACE, Task, TaskQueue, read_manifests
+from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, read_manifests
 from galley_local.errors import FilesUnusable
 
 MANIFESTS: Final = (".yaml", ".yml", ".json")
@@ -50,6 +50,20 @@ class Plan:
     def namespace(self) -> str:
         """The namespace commands in other terminals mean when they name none."""
         return next((namespace for namespace, _ in self.queues), DEFAULT_NAMESPACE)
+
+    @property
+    def idle_fields(self) -> list[str]:
+        """The fields in use that mean something to a cluster alone."""
+        workers = [queue.resource.spec.worker for queue in self.queues.values()]
+        in_use = {
+            "worker.image": any(worker.image is not None for worker in workers),
+            "worker.code": any(worker.code is not None for worker in workers),
+            "worker.template": any(worker.template != PodTemplate() for worker in workers),
+            "ttlSecondsAfterFinished": any(
+                task.spec.ttl_seconds_after_finished is not None for task in self.tasks
+            ),
+        }
+        return [name for name, used in in_use.items() if used]
 
 
 async def read_plan(files: Sequence[Path], project: Path) -> Plan:

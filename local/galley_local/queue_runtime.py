@@ -128,8 +128,6 @@ async def gone(runtimes: Collection[QueueRuntime]) -> None:
     """Return when no queue has more workers than it keeps while there is nothing to do."""
     while True:
         forces = [(runtime, await runtime.fleet.observe()) for runtime in runtimes]
-        if all(
-            len(force.workers) <= runtime.queue.resource.spec.scaling.fewest for runtime, force in forces
-        ):
+        if all(len(force.workers) <= runtime.queue.resource.spec.scaling.fewest for runtime, force in forces):
             return
         await asyncio.sleep(0.1)

@@ -25,7 +25,8 @@ class ScalingPolicy:
             min_workers=scaling.fewest,
             max_workers=scaling.most,
             slots=queue.spec.worker.concurrency,
-            idle_seconds=scaling.idle_seconds,
+            # Who says a number means it now; patience is for a number that follows the work.
+            idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
         )
 
     def workers_for(self, tasks: int) -> int:

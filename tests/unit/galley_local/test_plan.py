@@ -91,3 +91,16 @@ async def test_a_wrong_manifest_keeps_its_own_error(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(_QUEUE.replace("modules", "module"))
     with pytest.raises(ManifestInvalid, match=r"bad\.yaml:5"):
         await plan_of(tmp_path, "bad.yaml")
+
+
+async def test_fields_for_a_cluster_alone_are_told(tmp_path: Path) -> None:
+    worker = "image: shop, code: {configMapName: code}, template: {env: [{name: A, value: b}]}"
+    (tmp_path / "queue.yaml").write_text(_QUEUE.replace("worker: {", f"worker: {{{worker}, "))
+    (tmp_path / "task.yaml").write_text(_TASK.replace("spec: {", "spec: {ttlSecondsAfterFinished: 0, "))
+    plan = await plan_of(tmp_path, "queue.yaml", "task.yaml")
+    assert plan.idle_fields == ["worker.image", "worker.code", "worker.template", "ttlSecondsAfterFinished"]
+
+
+async def test_nothing_is_told_of_fields_nobody_uses(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(_QUEUE.replace("worker: {", "worker: {template: {}, ") + "---" + _TASK)
+    assert (await plan_of(tmp_path, "all.yaml")).idle_fields == []
