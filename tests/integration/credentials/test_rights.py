@@ -1,0 +1,162 @@
+"""Each role may publish to and hear what this table says, and nothing else; the server is the judge."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from galley.broker.connection import Broker
+from galley.broker.permissions import Role
+from tests.support.guarded_nats import GuardedNats
+
+NAMESPACE = "ns"
+P, W, M = Role.PRODUCER, Role.WORKER, Role.MANAGER
+
+PUBLISH: dict[str, set[Role]] = {
+    # tasks
+    "galley.task.ns.mine.high.sdk.id": {P, M},
+    "galley.task.ns.mine.high.k8s.id": set(),
+    "galley.schedule.ns.mine.low.sdk.id": {P, M},
+    "galley.schedule.ns.mine.low.k8s.id": set(),
+    "galley.again.ns.mine.low.sdk.id": {W},
+    "galley.again.ns.mine.low.k8s.id": {W},
+    "galley.due.ns.mine.low.sdk.id": set(),
+    "galley.task.ns.theirs.high.sdk.id": set(),
+    "galley.task.other.mine.high.sdk.id": set(),
+    # records and dead letters
+    "galley.result.ns.mine.sdk.id": {W, M},
+    "galley.result.ns.mine.k8s.id": {W, M},
+    "galley.result.ns.theirs.sdk.id": set(),
+    "galley.dead.ns.mine.sdk.id": {W},
+    "galley.dead.ns.theirs.sdk.id": set(),
+    "$JS.API.DIRECT.GET.GR_ns.galley.result.ns.mine.sdk.id": {P, W, M},
+    "$JS.API.DIRECT.GET.GR_ns.galley.result.ns.theirs.sdk.id": set(),
+    "$JS.API.DIRECT.GET.GR_ns": set(),
+    "$JS.API.STREAM.MSG.GET.GR_ns": set(),
+    "$JS.API.STREAM.INFO.GR_ns": set(),
+    "$JS.API.DIRECT.GET.GD_ns.galley.dead.ns.mine.sdk.id": {M},
+    "$JS.API.DIRECT.GET.GD_ns.galley.dead.ns.theirs.sdk.id": set(),
+    "$JS.API.STREAM.MSG.GET.GD_ns": set(),
+    "$JS.API.STREAM.PURGE.GR_ns": set(),
+    "$JS.API.STREAM.PURGE.GD_ns": set(),
+    # the queue's own streams
+    "$JS.API.CONSUMER.MSG.NEXT.GW_ns_mine.high": {W},
+    "$JS.API.CONSUMER.MSG.NEXT.GS_ns_mine.high": {W},
+    "$JS.API.CONSUMER.MSG.NEXT.GW_ns_theirs.high": set(),
+    "$JS.ACK.GW_ns_mine.high.1.1.1.1.0": {W},
+    "$JS.ACK.GS_ns_mine.high.1.1.1.1.0": {W},
+    "$JS.ACK.GW_ns_theirs.high.1.1.1.1.0": set(),
+    "$JS.API.STREAM.INFO.GW_ns_mine": {P, W, M},
+    "$JS.API.STREAM.INFO.GS_ns_mine": {P, M},
+    "$JS.API.STREAM.INFO.GW_ns_theirs": set(),
+    "$JS.API.CONSUMER.INFO.GW_ns_mine.high": {P, M},
+    "$JS.API.DIRECT.GET.GW_ns_mine": {P, M},
+    "$JS.API.DIRECT.GET.GW_ns_theirs": set(),
+    "$JS.API.STREAM.MSG.GET.GW_ns_mine": set(),
+    "$JS.API.STREAM.PURGE.GW_ns_mine": {M},
+    "$JS.API.STREAM.PURGE.GS_ns_mine": {M},
+    "$JS.API.STREAM.PURGE.GW_ns_theirs": set(),
+    "$JS.API.STREAM.UPDATE.GW_ns_mine": set(),
+    "$JS.API.STREAM.DELETE.GW_ns_mine": set(),
+    "$JS.API.STREAM.MSG.DELETE.GW_ns_mine": set(),
+    "$JS.API.STREAM.CREATE.evil": set(),
+    "$JS.API.STREAM.SNAPSHOT.GW_ns_mine": set(),
+    "$JS.API.CONSUMER.CREATE.GW_ns_mine": set(),
+    "$JS.API.CONSUMER.CREATE.GW_ns_mine.evil.galley.task.ns.mine.high.>": set(),
+    "$JS.API.CONSUMER.DELETE.GW_ns_mine.high": set(),
+    "$JS.API.CONSUMER.PAUSE.GW_ns_mine.high": set(),
+    "$JS.API.STREAM.LIST": set(),
+    "$JS.API.STREAM.NAMES": set(),
+    "$JS.API.ACCOUNT.PURGE.A": set(),
+    "$JS.API.INFO": {P, W, M},
+    # talk
+    "galley.ctl.ns.mine.ping": {P, M},
+    "galley.ctl.ns.mine.cancel": {M},
+    "galley.ctl.ns.mine.drain": set(),
+    "galley.ctl.ns.theirs.ping": set(),
+    "galley.hb.ns.mine.w1": {W},
+    "galley.hb.ns.theirs.w1": set(),
+    "galley.bell.ns.mine.high.sdk.id": set(),
+    "galley.done.ns.mine.sdk.id": set(),
+    "_INBOX.producer.ns.mine.abc": set(),
+    "_INBOX.operators": set(),
+    "$SYS.REQ.SERVER.PING": set(),
+    "anything": set(),
+}
+
+SUBSCRIBE: dict[str, set[Role]] = {
+    "galley.done.ns.mine.sdk.id": {P, M},
+    "galley.done.ns.mine.>": {P, M},
+    "galley.done.ns.theirs.>": set(),
+    "galley.done.ns.>": set(),
+    "galley.result.ns.mine.>": set(),
+    "galley.task.ns.mine.>": set(),
+    "galley.bell.ns.mine.>": set(),
+    "galley.hb.ns.mine.*": set(),
+    "galley.ctl.ns.mine.*": {W},
+    "galley.ctl.ns.theirs.*": set(),
+    "_INBOX.producer.ns.mine.>": {P},
+    "_INBOX.worker.ns.mine.>": {W},
+    "_INBOX.manager.ns.mine.>": {M},
+    "_INBOX.worker.ns.theirs.>": set(),
+    "_INBOX.>": set(),
+    "$JS.EVENT.ADVISORY.>": set(),
+    "$SYS.>": set(),
+    ">": set(),
+}
+
+
+class Judged:
+    """A connection whose refusals are written down."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._said: list[str] = []
+        broker.nats._error_cb = self._take
+
+    async def _take(self, error: Exception) -> None:
+        self._said.append(str(error))
+
+    async def publishes(self, subject: str) -> bool:
+        """Whether the server lets a publish pass."""
+        self._said.clear()
+        await self._broker.nats.publish_directly(subject, b"")
+        return await self._passed()
+
+    async def subscribes(self, subject: str) -> bool:
+        """Whether the server takes a subscription."""
+        self._said.clear()
+        subscription = await self._broker.nats.subscribe(subject)
+        passed = await self._passed()
+        await subscription.unsubscribe()
+        return passed
+
+    async def _passed(self) -> bool:
+        # Answered after whatever was said to what came before it.
+        await self._broker.api("look", "INFO")
+        return not any("permissions violation" in said for said in self._said)
+
+
+@asynccontextmanager
+async def judged(server: GuardedNats, role: Role) -> AsyncIterator[Judged]:
+    path = server.write_creds(role, NAMESPACE, "mine")
+    async with Broker(server.url, name=f"test {role}", connect_seconds=10, credentials=path) as broker:
+        yield Judged(broker)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_publishes_what_the_table_says_and_nothing_else(
+    guarded_nats: GuardedNats, role: Role
+) -> None:
+    async with judged(guarded_nats, role) as connection:
+        found = {subject: await connection.publishes(subject) for subject in PUBLISH}
+    assert found == {subject: role in allowed for subject, allowed in PUBLISH.items()}
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_hears_what_the_table_says_and_nothing_else(
+    guarded_nats: GuardedNats, role: Role
+) -> None:
+    async with judged(guarded_nats, role) as connection:
+        found = {subject: await connection.subscribes(subject) for subject in SUBSCRIBE}
+    assert found == {subject: role in allowed for subject, allowed in SUBSCRIBE.items()}

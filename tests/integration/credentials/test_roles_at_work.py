@@ -1,0 +1,173 @@
+"""Everybody does all of his work with the credentials of his role, and the server refuses nothing of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from galley import Cancelled, NotAllowed, Phase, TaskCancelled, TaskFailed, TaskNotFound, When, call, connect
+from galley.address import Kind
+from galley.backlog import QueueBacklog
+from galley.broker.connection import Broker
+from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
+from galley.broker.doorbell import Doorbell
+from galley.broker.ensure import ensure
+from galley.broker.follow import Follower
+from galley.broker.layout import layout_of
+from galley.broker.orphans import collect, collect_namespace, kept_queues
+from galley.broker.peek import peek
+from galley.broker.permissions import Role
+from galley.broker.records import Records
+from galley.broker.signals import SignalReader
+from galley.client import Client
+from galley.lanes import Lane
+from galley.resources import TaskQueue
+from galley.retry import RetryPolicy
+from tests.support.eventually import eventually
+from tests.support.guarded_nats import GuardedNats
+from tests.support.workers import WorkerProcess, a_task_queue, workers
+
+NAMESPACE = "shop"
+QUEUE = "drills"
+
+
+@pytest.fixture
+async def operator(own_guarded_nats: GuardedNats) -> AsyncIterator[Broker]:
+    async with own_guarded_nats.operator() as connected:
+        yield connected
+
+
+@pytest.fixture
+async def queue(operator: Broker) -> TaskQueue:
+    for name in (QUEUE, "theirs"):
+        await ensure(operator, layout_of(a_task_queue(NAMESPACE, name), "tests"))
+    return a_task_queue(NAMESPACE, QUEUE, worker={"concurrency": 4})
+
+
+@pytest.fixture
+async def worker(
+    own_guarded_nats: GuardedNats, queue: TaskQueue, tmp_path: Path
+) -> AsyncIterator[WorkerProcess]:
+    creds = own_guarded_nats.write_creds(Role.WORKER, NAMESPACE, QUEUE)
+    with workers(own_guarded_nats.url, queue, tmp_path, GALLEY_CREDENTIALS=str(creds)) as (process,):
+        await eventually(lambda: process.ready, within=30)
+        yield process
+
+
+@asynccontextmanager
+async def client_of(server: GuardedNats, role: Role) -> AsyncIterator[Client]:
+    path = server.write_creds(role, NAMESPACE, QUEUE)
+    async with connect(server.url, NAMESPACE, credentials=path) as client:
+        yield client
+
+
+@pytest.fixture
+async def producer(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[Client]:
+    async with client_of(own_guarded_nats, Role.PRODUCER) as client:
+        yield client
+
+
+@pytest.fixture
+async def manager(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[Client]:
+    async with client_of(own_guarded_nats, Role.MANAGER) as client:
+        yield client
+
+
+def denied(server: GuardedNats) -> list[str]:
+    """Return what the server refused, by its own log."""
+    return [line for line in server.log.splitlines() if "Violation" in line]
+
+
+async def test_a_worker_and_a_producer_bring_tasks_to_every_ending(
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, producer: Client, tmp_path: Path
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    quick_retry = When(retry=RetryPolicy(attempts=3, backoff_seconds=0.3))
+    many = await producer.submit_many([call(QUEUE, "echo", value=number) for number in range(50)])
+    later = await producer.submit(call(QUEUE, "aecho", value="later"), When(not_before=soon))
+    again = await producer.submit(
+        call(QUEUE, "fail_until", path=str(tmp_path / "tries"), times=1), quick_retry
+    )
+    never = await producer.submit(call(QUEUE, "fail_for_good", message="no"))
+    chosen = await producer.submit(call(QUEUE, "echo", value=1), task_id="mine-1")
+    assert sorted([await handle.result(20) for handle in many]) == list(range(50))
+    assert [await later.result(20), await again.result(20), await chosen.result(20)] == ["later", "try 2", 1]
+    with pytest.raises(TaskFailed):
+        await never.result(20)
+    assert (await later.status()).phase is Phase.SUCCEEDED
+    with pytest.raises(TaskNotFound):
+        await producer.handle(QUEUE, "unknown").status()
+    assert worker.end() == 0
+    assert denied(own_guarded_nats) == []
+
+
+async def test_a_manager_cancels_what_waits_and_what_runs(
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, manager: Client
+) -> None:
+    runs = await manager.submit(call(QUEUE, "aecho", seconds=60))
+
+    async def running() -> bool:
+        return (await runs.status()).phase is Phase.RUNNING
+
+    await eventually(running, within=10)
+    waits = await manager.submit(call(QUEUE, "echo"), When(not_before=datetime.now(UTC) + timedelta(hours=1)))
+    assert await runs.cancel() is Cancelled.RUNNING
+    assert await waits.cancel() is Cancelled.BEFORE_START
+    for handle in (runs, waits):
+        with pytest.raises(TaskCancelled):
+            await handle.result(10)
+    assert denied(own_guarded_nats) == []
+    assert worker.process.poll() is None
+
+
+async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
+    own_guarded_nats: GuardedNats, queue: TaskQueue, producer: Client
+) -> None:
+    handle = await producer.submit(call(QUEUE, "echo"))
+    async with client_of(own_guarded_nats, Role.WORKER) as worker, asyncio.timeout(3):
+        with pytest.raises(NotAllowed, match=r"publish to galley\.task\.shop\.drills\."):
+            await worker.submit(call(QUEUE, "echo"))
+        with pytest.raises(NotAllowed, match=r"publish to galley\.task\.shop\.theirs\."):
+            await producer.submit(call("theirs", "echo"))
+        with pytest.raises(NotAllowed, match=r"galley\.result\.shop\.theirs\."):
+            await producer.handle("theirs", "id").status()
+        with pytest.raises(NotAllowed, match=r"galley\.result\.shop\.drills\."):
+            await handle.cancel()
+        with pytest.raises(NotAllowed, match=r"DIRECT\.GET\.GR_shop$"):
+            [record async for record in Records(producer.broker).all_of(NAMESPACE)]
+        with pytest.raises(NotAllowed, match=r"STREAM\.INFO\.GW_shop_new"):
+            await ensure(worker.broker, layout_of(a_task_queue(NAMESPACE, "new"), "tests"))
+    assert len(await peek(producer.broker, NAMESPACE, QUEUE, Lane.NORMAL, 10)) == 1
+
+
+async def test_the_operator_makes_reads_hears_drains_and_collects(
+    own_guarded_nats: GuardedNats, operator: Broker, worker: WorkerProcess, producer: Client
+) -> None:
+    beats: list[Heartbeat] = []
+    followed: list[str] = []
+    follower = Follower(operator, NAMESPACE, Kind.DIRECT, lambda address, _: followed.append(address.id))
+    async with (
+        asyncio.TaskGroup() as parts,
+        hearing(operator, NAMESPACE, QUEUE, beats.append),
+        Doorbell(operator, NAMESPACE, QUEUE) as bell,
+    ):
+        following = parts.create_task(follower.run())
+        await follower.started.wait()
+        await bell.arm()
+        handle = await producer.submit(call(QUEUE, "echo", value=1))
+        assert await bell.wait(5)
+        assert await handle.result(10) == 1
+        await eventually(lambda: beats and handle.id in followed, within=10)
+        await ask_workers(operator, NAMESPACE, QUEUE, Verb.DRAIN, Request(workers=("w1",), seconds=5))
+        await eventually(lambda: beats[-1].draining, within=10)
+        assert isinstance(await SignalReader(operator).read(NAMESPACE, QUEUE), QueueBacklog)
+        following.cancel()
+    assert worker.end() == 0
+    assert {kept.queue for kept in await kept_queues(operator, "tests")} == {QUEUE, "theirs"}
+    for name in (QUEUE, "theirs"):
+        await collect(operator, NAMESPACE, name)
+    await collect_namespace(operator, NAMESPACE)
+    assert denied(own_guarded_nats) == []
