@@ -18,6 +18,7 @@ def status_of(  # noqa: PLR0917 - what a status is made of
     situation: Situation,
     backlog: QueueBacklog | Unknown | None,
     decision: Decision | None,
+    dead_letters: int | None,
     before: TaskQueueStatus,
     now: datetime,
 ) -> TaskQueueStatus:
@@ -28,6 +29,7 @@ def status_of(  # noqa: PLR0917 - what a status is made of
         situation: what its conditions are found from.
         backlog: its work; what is not known is left out.
         decision: the last one of its autoscaler.
+        dead_letters: how many there are.
         before: the status written last.
         now: the time.
     """
@@ -45,7 +47,7 @@ def status_of(  # noqa: PLR0917 - what a status is made of
         if known
         else (),
         workers=_workers(name, situation, decision),
-        dead_letters=before.dead_letters,
+        dead_letters=dead_letters,
         scaling_reason=decision.reason[:_LONGEST_REASON] if decision is not None else "",
     )
 

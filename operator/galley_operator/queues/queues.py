@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from galley.broker.connection import Broker
+from galley.broker.dead_letters import count_dead
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
@@ -43,6 +44,8 @@ class ServedQueue:
     found: QueueObject
     outcome: Outcome | None = None
     """None before the first look has ended."""
+    dead_letters: int | None = None
+    """How many there were at the last look; None if that is not known."""
     runtime: QueueRuntime | None = None
     scaling: asyncio.Task[None] | None = None
     written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
@@ -129,10 +132,12 @@ class Queues:
         try:
             with self._metrics.reconcile_seconds.time():
                 well = await self._look_at(key)
-        except ClusterError as error:
+        except GalleyError as error:
             well = False
             self._metrics.reconcile_errors.labels(error.reason).inc()
-            log.warning("queue not readable", extra=labels | {"error": str(error), "hint": error.hint})
+            log.warning(
+                "queue not looked at in full", extra=labels | {"error": str(error), "hint": error.hint}
+            )
         except Exception as error:
             # Whatever it is, other queues must not suffer from it.
             well = False
@@ -161,6 +166,8 @@ class Queues:
         served.found, served.outcome = found, outcome
         if found.queue is not None and outcome.complete:
             self._scale(key, served)
+        if outcome.streams is None and found.queue is not None:
+            served.dead_letters = await count_dead(self._broker, *key)
         self._metrics.queues.set(len(self.served))
         return outcome.complete or found.queue is None
 

@@ -105,7 +105,15 @@ class QueueStatusWriter:
             decision.desired if decision is not None else 0,
         )
         backlog = signals.backlog if signals is not None else None
-        return status_of(served.found.name, situation, backlog, decision, served.written, self._clock())
+        return status_of(
+            served.found.name,
+            situation,
+            backlog,
+            decision,
+            served.dead_letters,
+            served.written,
+            self._clock(),
+        )
 
     def _show(self, served: ServedQueue, status: TaskQueueStatus) -> None:
         name = served.found.namespace, served.found.name

@@ -1,5 +1,6 @@
 """Dead letters: tasks that will not be tried again, kept whole with the reason."""
 
+import secrets
 from datetime import datetime
 
 import msgspec
@@ -31,6 +32,34 @@ class DeadLetter(Struct, frozen=True, rename="camel", omit_defaults=True):
     header: str | None = None
     """Beside `body`: the Galley header it came with."""
     v: int = 1
+
+
+async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
+    """Return how many dead letters of a queue are kept, at a cost that does not grow with them.
+
+    Raises:
+        BrokerRefused: if there is no such stream yet.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    stream, name = topology.dead_stream(namespace), f"count-{secrets.token_hex(8)}"
+    filter_subject = topology.dead_of_queue(namespace, queue)
+    config = {
+        "name": name,
+        "filter_subject": filter_subject,
+        "deliver_policy": "all",
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": 5_000_000_000,  # should we be gone before it is deleted
+    }
+    # A consumer that is just made says how much it would deliver; nothing is read.
+    made = await broker.api(
+        f"count dead letters of {queue}",
+        f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}",
+        {"stream_name": stream, "config": config, "action": "create"},
+    )
+    await broker.api(f"forget the count of {queue}", f"CONSUMER.DELETE.{stream}.{name}")
+    return int(made["num_pending"])
 
 
 async def bury(broker: Broker, address: TaskAddress, letter: DeadLetter) -> Ack:

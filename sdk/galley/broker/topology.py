@@ -151,6 +151,11 @@ def dead_subject(address: TaskAddress) -> str:
     return f"galley.dead.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
 
 
+def dead_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all dead letters of a queue."""
+    return f"galley.dead.{namespace}.{queue}.>"
+
+
 def control_subject(namespace: str, queue: str, verb: str) -> str:
     """Return where all workers of a queue hear a request: `cancel`, `drain` or `ping`."""
     return f"galley.ctl.{namespace}.{queue}.{verb}"
