@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs.generate import cli, crds, errors, settings
+from docs.generate import cli, crds, errors, resources, settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
 DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/errors.md": errors.document,
     "docs/settings.md": settings.document,
+    "docs/resources.md": resources.document,
     "docs/cli.md": cli.document,
     **crds.FILES,
 }
