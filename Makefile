@@ -8,14 +8,17 @@ STAMP := .venv/.made
 BESIDE := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check/lint check/format check/types check/layers check/words fix unit integration \
-	storm e2e e2e/build bench gen verify lock clean
+.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration \
+	storm e2e e2e/build cluster/up cluster/down bench bench-cluster gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Real work on one machine: 38 declared tasks, workers from zero and back to zero
 	@$(BIN)/galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done --fresh
+
+demo-cluster: e2e/build ## The same on Kubernetes, on a cluster made for it; KEEP=1 leaves it running
+	@$(BIN)/python -m e2e.demo
 
 test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; ends with "N passed, N failed"
 	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- $(BESIDE) tests
@@ -56,8 +59,17 @@ e2e/build: $(STAMP) ## Build what test clusters are made of; minutes, once a ver
 	@$(BIN)/python -m e2e.cluster.build
 	@$(BIN)/python -m e2e.images
 
+cluster/up: e2e/build ## A Kubernetes of one node to try things on, without Docker; stays until cluster/down
+	@$(BIN)/python -m e2e.cluster up
+
+cluster/down: $(STAMP) ## Take it away again
+	@$(BIN)/python -m e2e.cluster down
+
 bench: $(STAMP) ## Measure; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
+
+bench-cluster: e2e/build ## Measure the operator against a real API server; writes benchmarks/cluster.json
+	@$(BIN)/python -m benchmarks.cluster
 
 gen: $(STAMP) ## Write the generated documents anew
 	@$(BIN)/python -m docs.generate
@@ -69,6 +81,7 @@ lock: $(STAMP) ## Choose the versions in requirements/dev.txt anew (needs uv)
 	uv pip compile pyproject.toml --extra local --extra operator --extra worker --group dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate -o requirements/dev.txt
 
 clean: ## Remove what was made here: .venv, caches, data of `galley dev`
+	@test ! -x $(BIN)/python || $(BIN)/python -m e2e.cluster down
 	@rm -rf .venv .galley .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/*/out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
