@@ -21,6 +21,7 @@ _ABSENT: Final[tuple[Any, ...]] = (None, "", [], {})
 """Defaults that say no more than that nothing is there."""
 
 _INT32: Final = 2**31
+_EXACT: Final = 2**53
 
 _KEPT: Final = {
     "object": ("maxProperties",),
@@ -139,8 +140,10 @@ class _Reading:
             LIST_TYPE: written.get(LIST_TYPE, "atomic"),
         }
 
-    def integer(self, written: Schema, _place: str) -> Schema:
+    def integer(self, written: Schema, place: str) -> Schema:
         """Return how wide a number is."""
+        if max(abs(written.get(bound, 0)) for bound in ("minimum", "maximum")) > _EXACT:
+            raise NotStructural(place, "has a bound beyond 2^53, which an API server reads as a float")
         return {"format": "int32" if written.get("maximum", _INT32) < _INT32 else "int64"}
 
     def string(self, written: Schema, _place: str) -> Schema:

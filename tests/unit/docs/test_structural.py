@@ -90,6 +90,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a set": (Annotated[set[bool], Field(max_length=3)], "Made.it: is of type array with uniqueItems"),
     "more than nothing": (Annotated[int, Field(gt=0)], "Made.it: is of type integer with exclusiveMinimum"),
     "what is wrong below": (Annotated[tuple[str, ...], Field(max_length=3)], r"Made.it\[\]: is of type str"),
+    "a bound that is no float": (Annotated[int, Field(ge=0, le=2**63 - 1)], "Made.it: has a bound beyond"),
     "itself": (Cyclic, "Made.it.inner: Cyclic contains itself"),
 }  # fmt: skip
 
