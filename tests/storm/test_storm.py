@@ -54,7 +54,9 @@ class Revision(NamedTuple):
 
 
 # nats-py forgets the writer of an attempt to connect in whose midst the broker is killed.
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.timeout(1800)
 async def test_every_task_has_one_outcome_after_a_storm(
     own_nats_server: NatsServer, namespace: str, tmp_path: Path
