@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,6 +19,7 @@ from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
 from galley.broker.permissions import INBOX
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
+from galley.broker.questions import Questions
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
 from galley.errors import (
@@ -27,7 +28,6 @@ from galley.errors import (
     BrokerRefused,
     BrokerTooOld,
     BrokerUnreachable,
-    NotAllowed,
 )
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,10 @@ REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
 
 _CLOSE_SECONDS: Final = 1.0
+_CALM_SECONDS: Final = 2.0
+"""How long a connection that is to be made anew waits for what is under way; mostly that is milliseconds."""
+
+_LOOK_AGAIN_SECONDS: Final = 0.005
 
 _PING_SECONDS: Final = 5
 """A silent peer is noticed after two or three of these; the library's default takes minutes."""
@@ -79,8 +83,7 @@ class Broker:
         self._last_error = ""
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
-        self._asked: dict[str, set[asyncio.Timeout]] = {}
-        self._denied: set[asyncio.Timeout] = set()
+        self._questions = Questions()
         self.nats.denied = self._on_denied
 
     async def __aenter__(self) -> Self:
@@ -94,9 +97,10 @@ class Broker:
             BrokerTooOld: if the server has no message schedules or no JetStream.
         """
         check_server(self._address)
+        inbox = INBOX if self._identity is None else self._identity.read().inbox
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._connect()
+                await self._connect(inbox)
                 await self._check()
         except (TimeoutError, OSError, NatsError) as error:
             await self._abandon()
@@ -172,8 +176,9 @@ class Broker:
             NotAllowed: if our credentials are not good for that.
             BrokerUnreachable, AccessRefused, CredentialsExpired: if no answer came in time.
         """
+        await self._questions.turn()
         try:
-            with self._unless_denied(subject) as allowed:
+            with self._questions.asking(subject) as allowed:
                 async with allowed:
                     return await self.nats.request(subject, body, timeout=seconds)
         except NoRespondersError:
@@ -192,16 +197,17 @@ class Broker:
             NotAllowed: if our credentials are not good for that.
             BrokerUnreachable, AccessRefused, CredentialsExpired: if nothing came for `seconds`.
         """
+        await self._questions.turn()
         inbox = self.nats.new_inbox()
         subscription = await self.nats.subscribe(inbox)
         try:
-            with self._unless_denied(subject) as allowed:
+            with self._questions.asking(subject) as allowed:
                 async with allowed:
                     await self.nats.publish(subject, body, inbox)
                     first = await subscription.next_msg(seconds)
-            yield first
-            while True:
-                yield await subscription.next_msg(seconds)
+                yield first
+                while True:
+                    yield await subscription.next_msg(seconds)
         except (NatsTimeoutError, TimeoutError) as error:
             raise self._unreachable(f"no answer on {subject} in {seconds:g} s") from error
         except NatsError as error:
@@ -233,30 +239,9 @@ class Broker:
             raise kind(action, error.get("err_code", 0), error.get("description", "no description"))
         return decoded
 
-    @contextlib.contextmanager
-    def _unless_denied(self, subject: str) -> Iterator[asyncio.Timeout]:
-        """Lend a limit that ends at once when the server says that we may not publish to `subject`."""
-        limit = asyncio.timeout(None)
-        # The server answers a denied publish by naming its subject, and the library makes that lower case.
-        asked = self._asked.setdefault(subject.lower(), set())
-        asked.add(limit)
-        try:
-            yield limit
-        except TimeoutError as error:
-            if limit not in self._denied:
-                raise
-            raise NotAllowed(subject) from error
-        finally:
-            self._denied.discard(limit)
-            asked.discard(limit)
-            if not asked:
-                self._asked.pop(subject.lower(), None)
-
     def _on_denied(self, subject: str) -> None:
         self.pipeline.deny(subject)
-        for limit in self._asked.get(subject, set()) - self._denied:
-            self._denied.add(limit)
-            limit.reschedule(0)
+        self._questions.deny(subject)
 
     def _unreachable(self, problem: str) -> BrokerError:
         """Return the error for not having been answered: often it is known why there is no connection."""
@@ -269,15 +254,27 @@ class Broker:
             await asyncio.sleep(identity.pause(time.time()))
             if self.connected and identity.renewed(time.time()):
                 log.info("connection is made anew with newer credentials", extra={"server": self.server})
-                # So that no acknowledgement is left in our own buffer.
-                await self.reached(REQUEST_SECONDS)
-                await self.nats.drop()
+                await self._make_anew()
 
-    async def _connect(self) -> None:
+    async def _make_anew(self) -> None:
+        """Drop the connection when nothing is under way, and hold back what comes till there is a new one."""
+        self._questions.hold()
+        self.pipeline.hold()
+        try:
+            await _within(_CALM_SECONDS, lambda: not self._questions.busy and not self.pipeline.busy)
+            # So that no acknowledgement is left in our own buffer.
+            await self.reached(_CALM_SECONDS)
+            await self.nats.drop()
+            await _within(_CALM_SECONDS, lambda: self.connected)
+        finally:
+            self._questions.release()
+            self.pipeline.release()
+
+    async def _connect(self, inbox: str) -> None:
         identity = self._identity
         await self.nats.connect(
             self._address,
-            inbox_prefix=INBOX if identity is None else identity.read().inbox,
+            inbox_prefix=inbox,
             signature_cb=identity.sign if identity else None,
             user_jwt_cb=identity.token if identity else None,
             name=self._name,
@@ -295,7 +292,7 @@ class Broker:
         # Closing waits for a peer that never says anything, longer than anybody waits for us.
         with contextlib.suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.nats.close()
+                await self.nats.give_up()
 
     async def _check(self) -> None:
         version = self.nats.connected_server_version
@@ -327,6 +324,13 @@ class Broker:
                 await react()
             except Exception:
                 log.exception("a part did not recover from a reconnection")
+
+
+async def _within(seconds: float, condition: Callable[[], bool]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - answers and states are many things' to change
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _dotted(version: tuple[int, int, int]) -> str:

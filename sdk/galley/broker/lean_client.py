@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from nats.aio.client import PING_PROTO
+from nats.aio.client import PING_PROTO, Srv
 from nats.aio.client import Client as Nats
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -72,6 +72,22 @@ class LeanClient(Nats):
     async def drop(self) -> None:
         """Break the connection, so that it is made anew."""
         await self._process_op_err(NatsError("nats: dropped by ourselves"))
+
+    async def give_up(self) -> None:
+        """Close, in whatever state of connecting it is."""
+        await self.close()
+        # Between two tries it counts as closed already, and may yet have a socket.
+        self._close_socket()
+        await asyncio.sleep(0)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # The library forgets the socket of a try that the server refused.
+        self._close_socket()
+        await super()._connect_to_server(s)
+
+    def _close_socket(self) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
 
     async def _process_err(self, err_msg: str) -> None:
         # The library closes for good on whatever it does not know, credentials that have ended included. A

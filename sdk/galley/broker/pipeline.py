@@ -80,6 +80,7 @@ class PublishPipeline:
         self._prefix = ""
         self._count = 0
         self._waiting: dict[str, tuple[asyncio.Future[Ack], float, str]] = {}
+        self._held = False
         self._room: asyncio.Event = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,6 +106,20 @@ class PublishPipeline:
                 future.set_result(Ack(0, UNANSWERED, "the connection broke"))
         self._room.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether some publish has not been answered yet."""
+        return bool(self._waiting)
+
+    def hold(self) -> None:
+        """Let further publishes wait until `release`: the connection is about to be made anew."""
+        self._held = True
+
+    def release(self) -> None:
+        """Let publishes go on."""
+        self._held = False
+        self._room.set()
+
     def deny(self, subject: str) -> None:
         """End the waits for a subject, given in lower case, that we may not publish to."""
         for reply, (future, _, waiting_for) in list(self._waiting.items()):
@@ -123,7 +138,7 @@ class PublishPipeline:
         is down is not kept for later, so that what is unanswered is decided by the caller.
         """
         assert self._loop is not None, "the broker connection is not open"
-        while len(self._waiting) >= WINDOW:
+        while self._held or len(self._waiting) >= WINDOW:
             self._room.clear()
             await self._room.wait()
         future: asyncio.Future[Ack] = self._loop.create_future()

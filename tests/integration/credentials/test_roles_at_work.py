@@ -158,10 +158,10 @@ async def test_the_operator_makes_reads_hears_drains_and_collects(
         await follower.started.wait()
         await bell.arm()
         handle = await producer.submit(call(QUEUE, "echo", value=1))
-        assert await bell.wait(5)
-        assert await handle.result(10) == 1
-        await eventually(lambda: beats and handle.id in followed, within=10)
-        await ask_workers(operator, NAMESPACE, QUEUE, Verb.DRAIN, Request(workers=("w1",), seconds=5))
+        assert await bell.wait(20)
+        assert await handle.result(20) == 1
+        await eventually(lambda: beats and handle.id in followed, within=20)
+        await ask_workers(operator, NAMESPACE, QUEUE, Verb.DRAIN, Request(workers=("w1",), seconds=30))
         await eventually(lambda: beats[-1].draining, within=10)
         assert isinstance(await SignalReader(operator).read(NAMESPACE, QUEUE), QueueBacklog)
         following.cancel()
