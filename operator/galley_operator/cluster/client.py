@@ -10,7 +10,7 @@ import msgspec
 
 from galley_operator.cluster.answer import Event, events_in, page_in
 from galley_operator.cluster.config import ClusterConfig
-from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, STEPS, Connection
+from galley_operator.cluster.connection import APPLY, MERGE, MOST_AT_ONCE, Connection
 from galley_operator.cluster.resource import Resource
 
 MANAGER: Final = "galley-operator"
@@ -184,17 +184,13 @@ class Cluster:
             ObjectConflict: if `version` is no longer the present one.
             ObjectNotFound: if there is none.
         """
-        return await self.connection.send(
-            "PATCH",
-            resource.path(namespace, name, "status"),
+        return await self.connection.write(
+            f"{resource.path(namespace, name, 'status')}?fieldManager={MANAGER}",
             ("patch", resource.named(namespace, name, "status")),
-            {"fieldManager": MANAGER},
-            body=[
+            [
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
                 {"op": "add", "path": "/status", "value": status},
             ],
-            content=STEPS,
-            tries=1,
         )
 
     async def delete(

@@ -10,6 +10,7 @@ import msgspec
 
 from galley_operator.cluster.answer import error_of, retry_after_of
 from galley_operator.cluster.config import ClusterConfig
+from galley_operator.cluster.write_pool import WritePool
 from galley_operator.errors import ClusterUnreachable, CredentialsRefused, TooManyRequests
 
 REQUEST_SECONDS: Final = 30.0
@@ -45,6 +46,7 @@ class Connection:
         self._config = config
         self._user_agent = user_agent
         self._room = asyncio.Semaphore(most_at_once)
+        self._pool = WritePool(config.server, config.tls, user_agent, REQUEST_SECONDS)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -58,8 +60,33 @@ class Connection:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._pool.close()
         if self._session is not None:
             await self._session.close()
+
+    async def write(self, path: str, about: tuple[str, str], body: object) -> bytes:
+        """Send a JSON patch the short way, once, and return the body of the answer.
+
+        Raises:
+            ClusterUnreachable: if no answer came in time.
+            ApiRefused: if the answer is an error, `TooManyRequests` included.
+        """
+        token = self._config.token
+        data = msgspec.json.encode(body)
+        try:
+            async with self._room:
+                reply = await self._pool.send("PATCH", path, STEPS, data, token.text() if token else "")
+        except OSError as error:
+            problem = str(error) or type(error).__name__
+            raise ClusterUnreachable(self._config.server, " ".join(about), problem) from error
+        self.answered += 1
+        if reply.status < 400:
+            return reply.body
+        refusal = error_of(reply.status, reply.headers, reply.body, *about)
+        if isinstance(refusal, CredentialsRefused) and token is not None:
+            token.refused()
+        self.without_room += isinstance(refusal, TooManyRequests)
+        raise refusal
 
     async def send(
         self,
