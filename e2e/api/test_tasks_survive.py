@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from e2e.api.scene import Scene, a_task
+from e2e.api.scene import Scene, a_task, in_seconds
 from e2e.cluster.cluster import Part
 from e2e.cluster.kubectl import KubectlFailed
 from galley_local.nats_server import NatsServer
@@ -55,6 +55,21 @@ async def test_no_task_is_lost_or_doubled_when_the_operator_is_away_for_most_of_
         await _done(scene, COUNT)
         path.restart()
         await _once_each(scene)
+
+
+async def test_what_waits_says_the_same_after_the_operator_was_killed(scene: Scene) -> None:
+    await scene.queue()
+    with scene.data_path() as path:
+        scene.apply(a_task("now"), a_task("later", notBefore=in_seconds(3600)))
+        await scene.status("now", phase="Queued")
+        await scene.status("later", phase="Scheduled")
+        before = scene.task("now"), scene.task("later")
+        path.kill()
+        path.restart()
+        await eventually(lambda: path.ready, within=20)
+        scene.apply(a_task("new"))
+        await scene.status("new", phase="Queued")
+        assert (scene.task("now"), scene.task("later")) == before
 
 
 async def test_no_task_is_lost_or_doubled_when_the_api_server_is_killed(scene: Scene) -> None:

@@ -20,6 +20,7 @@ class Until(Enum):
 
     QUEUE_CHANGES = "its TaskQueue is made or changed"
     ROOM = "its queue takes tasks again"
+    LATER = "a few seconds have passed"
     NEVER = "nothing can help; the task has failed"
 
 

@@ -8,6 +8,7 @@ no second message while there is one, and the worker that is given one after the
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -49,7 +50,9 @@ GATE_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 2.0
 """How long a publish is tried before the task waits its turn again."""
 
-_LINGER: Final = {Until.NEVER: 0.0, Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0}
+_LATER_SECONDS: Final = 5.0
+
+_LINGER: Final = {Until.NEVER: 0.0, Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0, Until.LATER: 1.0}
 """Seconds before a task says that it was not let in: queue and tasks are often applied together, and
 room is often there a moment later."""
 
@@ -72,6 +75,8 @@ class Intake:
         self._backoff: Backoff[str] = Backoff(random.random)
         self._unsure: set[str] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._back = asyncio.Event()
+        broker.on_reconnect(self._reconnected)
 
     async def run(self) -> None:
         """Let in what is there and what comes, until cancelled."""
@@ -82,6 +87,7 @@ class Intake:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._open_gates(), name="open gates")
             while True:
+                await self._connected()
                 await self._room.acquire()
                 uid = await self._turns.get()
                 group.create_task(self._turn(uid), name=f"let in {uid}")
@@ -107,6 +113,17 @@ class Intake:
     def _on_queue(self, queue: Key) -> None:
         for uid in self.gates.open(queue):
             self._turns.add(uid)
+
+    async def _connected(self) -> None:
+        """Return once the broker can be spoken to: without it, each task would only find out by itself."""
+        while not self._broker.connected:
+            self._back.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LATER_SECONDS):
+                    await self._back.wait()
+
+    async def _reconnected(self) -> None:
+        self._back.set()
 
     async def _open_gates(self) -> None:
         while True:
@@ -164,7 +181,10 @@ class Intake:
             return True
         if message:
             self._unsure.discard(task.uid)
-            self._taken_in(task, None)
+            if not task.in_broker:
+                # Put there by somebody who could not say so any more.
+                spec = await self._spec(task)
+                self._taken_in(task, None if spec is None else spec.not_before)
         return message
 
     async def _spec(self, task: ActiveTask) -> DeclaredSpec | None:
@@ -193,7 +213,7 @@ class Intake:
             reason = "QueueNotReady" if isinstance(error, QueueNotFound) else error.reason
             return Refusal(reason, f"{error}; it is tried again until the queue takes it", Until.ROOM)
         except LaneNotEnabled as error:
-            return Refusal(error.reason, f"{error}; {error.hint}", Until.ROOM)
+            return Refusal(error.reason, f"{error}; {error.hint}", Until.LATER)
         except InputInvalid as error:
             return Refusal(error.reason, f"{error}; {error.hint}", Until.NEVER)
         self.let_in += 1
@@ -219,6 +239,8 @@ class Intake:
         if no.until is Until.NEVER:
             self._tasks.keeper.drop_spec(task)
             task.ended = True
+        elif no.until is Until.LATER:
+            self._turns.add_later(task.uid, _LATER_SECONDS)
         else:
             self.gates.park(task, no.until)
         self._keeper.write(task, refused(task, no, now), linger=_LINGER[no.until])
