@@ -243,6 +243,25 @@ async def test_a_deleted_queue_is_served_no_more_and_keeps_its_streams(
     assert kept.uid == stage.get("taskqueue", "drills")["metadata"]["uid"]
 
 
+async def test_a_queue_that_waits_for_its_objects_to_go_gets_none_again(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    stage.api.kubectl(
+        "delete", "taskqueue", "drills", "-n", stage.namespace, "--cascade=foreground", "--wait=false"
+    )
+    await eventually(lambda: running.logged("queue is gone"), within=10)
+    # What the garbage collector of a whole cluster does now; its finalizer goes with the last of them.
+    for kind in KINDS:
+        stage.delete(kind, CHILD)
+    swept = len(running.logged("queue is gone"))
+    stage.apply("another")
+    await stage.condition("Ready", name="another", status="True")
+    assert swept == 1
+    assert not any(stage.there(kind) for kind in KINDS)
+
+
 async def test_it_starts_ready_and_ends_in_good_order(stage: Stage, running: OperatorProcess) -> None:
     await eventually(lambda: running.leads, within=15)
     assert running.page("livez")[0] == 200

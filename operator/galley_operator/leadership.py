@@ -55,6 +55,8 @@ class Leadership:
         """Who holds the Lease, as far as is known."""
         self.leading = False
         """Whether that is us."""
+        self.heard_at = float("-inf")
+        """When the API server last told of the Lease, by the clock."""
         self._cluster, self._identity, self._times, self._clock = cluster, identity, times, clock
         self._namespace, self._name = lease
         self._seen: dict[str, Any] = {}
@@ -152,6 +154,7 @@ class Leadership:
 
     def _take_in(self, lease: dict[str, Any], began: float) -> bool:
         self._observe(lease)
+        self.heard_at = self._clock()
         leader = lease.get("spec", {}).get("holderIdentity") or ""
         leading = leader == self._identity
         if leader != self.leader:

@@ -8,7 +8,8 @@ the Lease, so that it can begin at once. Who loses the Lease ends, and begins an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,6 +49,12 @@ class _Parts:
     workloads: Workloads
     leadership: Leadership
     tasks: DataPath
+
+
+_DEAF_SECONDS: Final = 400.0
+"""A watch that heard nothing for so long is broken: it is begun anew, and told so, every five minutes."""
+
+_ANSWERED_SECONDS: Final = 30.0
 
 
 class Operator:
@@ -149,7 +156,7 @@ class Operator:
                 _beside(statuses.run(), "queue status"),
                 _beside(collector.run(), "stream collector"),
                 _beside(parts.tasks.lead(), "tasks"),
-                _beside(watch.run(), "kopf"),
+                _beside(_after(queues.first_listed, watch.run), "kopf"),
             ):
                 await self._stopping.wait()
             hold.cancel()
@@ -186,15 +193,27 @@ class Operator:
         figure("task_status_waiting", "Statuses of Tasks that wait to be written", lambda: len(tasks.writer))
 
     def _live(self) -> Answer:
+        problem = next(self._not_alive(), None)
+        return problem is None, problem or f"the event loop is {self._lag.late:.2f} s late at most"
+
+    def _not_alive(self) -> Iterator[str]:
+        """Yield what only a new process can mend."""
         if self._lag.late > LATE_SECONDS:
-            return False, f"the event loop was {self._lag.late:.1f} s late"
-        queues = self._queues
-        if queues is not None and not self._stopping.is_set():
-            silent = asyncio.get_running_loop().time() - queues.swept_at
+            yield f"the event loop was {self._lag.late:.1f} s late"
+        if self._stopping.is_set():
+            return
+        if self._queues is not None:
+            silent = asyncio.get_running_loop().time() - self._queues.swept_at
             allowed = _SILENT_SWEEPS * self._settings.sweep_seconds + 60
             if allowed < silent < float("inf"):
-                return False, f"the last look at the queues was {silent:.0f} s ago; {allowed:.0f} are allowed"
-        return True, f"the event loop is {self._lag.late:.2f} s late at most"
+                yield f"the last look at the queues was {silent:.0f} s ago; {allowed:.0f} are allowed"
+        if self._leadership is None or self._workloads is None or self._tasks is None:
+            return
+        now = time.monotonic()
+        silent = now - min(self._workloads.heard_at, self._tasks.heard_at)
+        # With an API server that does not answer anybody, a new process would hear no more.
+        if silent > _DEAF_SECONDS and now - self._leadership.heard_at < _ANSWERED_SECONDS:
+            yield f"the API server answers, and no watch heard of it for {silent:.0f} s"
 
     def _ready(self) -> Answer:
         problem = next(self._not_ready(), None)
@@ -217,6 +236,11 @@ class Operator:
             yield self._queues.problem
         if self._queues is not None and self._queues.listed is None:
             yield "queues have not been looked at yet"
+
+
+async def _after(event: asyncio.Event, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    await event.wait()
+    await work()
 
 
 @asynccontextmanager

@@ -74,6 +74,11 @@ class Workloads:
         """Whether all there is has been taken in once."""
         return all(each.synced.is_set() for each in (self._pods, self._deployments, self._config_maps))
 
+    @property
+    def heard_at(self) -> float:
+        """When the API server was last heard of, by a monotonic clock."""
+        return min(each.heard_at for each in (self._pods, self._deployments, self._config_maps))
+
     async def run(self) -> None:
         """Keep it true until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -29,6 +29,8 @@ class Making:
     """Of workers whose queue names none."""
     code_digest: str = ""
     """Of the ConfigMap with the queue's code; empty if there is none."""
+    credentials: bool = False
+    """Whether workers have to say who they are to NATS."""
 
 
 def children_of(making: Making) -> list[tuple[Resource, dict[str, Any]]]:
@@ -45,18 +47,18 @@ def children_of(making: Making) -> list[tuple[Resource, dict[str, Any]]]:
 
 def config_map(making: Making, manifest: str) -> dict[str, Any]:
     """Return the ConfigMap workers read their queue from."""
-    return {"metadata": _metadata(making), "data": {"queue.json": manifest}}
+    return {"metadata": metadata_of(making), "data": {"queue.json": manifest}}
 
 
 def service_account(making: Making) -> dict[str, Any]:
     """Return the account workers run as: one without rights, and without a token to have any with."""
-    return {"metadata": _metadata(making), "automountServiceAccountToken": False}
+    return {"metadata": metadata_of(making), "automountServiceAccountToken": False}
 
 
 def disruption_budget(making: Making) -> dict[str, Any]:
     """Return how many workers a drain of nodes may take at a time; those not ready do not count."""
     return {
-        "metadata": _metadata(making),
+        "metadata": metadata_of(making),
         "spec": {
             "maxUnavailable": "25%",
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
@@ -70,7 +72,7 @@ def deployment(making: Making, manifest_digest: str) -> dict[str, Any]:
     queue = making.queue
     grace = queue.spec.worker.grace_period_seconds
     return {
-        "metadata": _metadata(making),
+        "metadata": metadata_of(making),
         "spec": {
             "selector": {"matchLabels": selected_by(queue.metadata.name)},
             "revisionHistoryLimit": 3,
@@ -85,12 +87,14 @@ def deployment(making: Making, manifest_digest: str) -> dict[str, Any]:
                 image=making.image,
                 manifest_digest=manifest_digest,
                 code_digest=making.code_digest,
+                credentials=making.credentials,
             ),
         },
     }
 
 
-def _metadata(making: Making) -> dict[str, Any]:
+def metadata_of(making: Making) -> dict[str, Any]:
+    """Return the metadata of each of a queue's objects."""
     name = making.queue.metadata.name
     owner = {
         "apiVersion": API_VERSION,

@@ -2,8 +2,10 @@
 
 from typing import Any, Final
 
+from galley.broker.permissions import Role
 from galley.resources import TaskQueue
 from galley.resources.pod_template import PodTemplate
+from galley_operator.credentials.queue_secrets import FILE_KEY, secret_name
 from galley_operator.fleet.pods import CONTAINER
 from galley_operator.queues.names import CODE_ANNOTATION, MANIFEST_ANNOTATION, child_name, selected_by
 
@@ -15,12 +17,19 @@ NOBODY: Final = 65532
 
 _MANIFEST_FOLDER: Final = "/etc/galley/queue"
 _CODE_FOLDER: Final = "/etc/galley/code"
+_CREDENTIALS_FOLDER: Final = "/etc/galley/credentials"
 _START_SECONDS: Final = 300
 """How long imports and a first connection may take before a worker is started anew."""
 
 
 def pod_template(
-    queue: TaskQueue, *, server: str, image: str, manifest_digest: str, code_digest: str
+    queue: TaskQueue,
+    *,
+    server: str,
+    image: str,
+    manifest_digest: str,
+    code_digest: str,
+    credentials: bool,
 ) -> dict[str, Any]:
     """Return the template of a queue's pods.
 
@@ -30,6 +39,7 @@ def pod_template(
         image: of workers whose queue names none.
         manifest_digest: of what the pods are told of the queue.
         code_digest: of the ConfigMap with the code; empty if there is none.
+        credentials: whether workers have to say who they are to NATS.
     """
     worker, name = queue.spec.worker, queue.metadata.name
     template = worker.template
@@ -49,8 +59,8 @@ def pod_template(
             "fsGroup": NOBODY,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(queue, server, worker.image or image)],
-        "volumes": _volumes(queue),
+        "containers": [_container(queue, server, worker.image or image, credentials)],
+        "volumes": _volumes(queue, credentials),
     }
     return {
         "metadata": {"labels": {**template.labels, **selected_by(name)}, "annotations": annotations},
@@ -58,12 +68,15 @@ def pod_template(
     }
 
 
-def _container(queue: TaskQueue, server: str, image: str) -> dict[str, Any]:
+def _container(queue: TaskQueue, server: str, image: str, credentials: bool) -> dict[str, Any]:
     template = queue.spec.worker.template
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "env": [*_own_environment(queue, server), *(_dumped(variable) for variable in template.env)],
+        "env": [
+            *_own_environment(queue, server, credentials),
+            *(_dumped(variable) for variable in template.env),
+        ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
         "startupProbe": _probe("/livez", period=1, failures=_START_SECONDS),
         "livenessProbe": _probe("/livez", period=10, failures=3),
@@ -75,14 +88,14 @@ def _container(queue: TaskQueue, server: str, image: str) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(queue),
+        "volumeMounts": _mounts(queue, credentials),
     }
     if resources := _dumped(template.resources):
         container["resources"] = resources
     return container
 
 
-def _own_environment(queue: TaskQueue, server: str) -> list[dict[str, Any]]:
+def _own_environment(queue: TaskQueue, server: str, credentials: bool) -> list[dict[str, Any]]:
     told = {
         "GALLEY_SERVER": server,
         "GALLEY_QUEUE_MANIFEST": f"{_MANIFEST_FOLDER}/queue.json",
@@ -91,27 +104,35 @@ def _own_environment(queue: TaskQueue, server: str) -> list[dict[str, Any]]:
     }
     if queue.spec.worker.code is not None:
         told["GALLEY_IMPORT_PATHS"] = _CODE_FOLDER
+    if credentials:
+        told["GALLEY_CREDENTIALS"] = f"{_CREDENTIALS_FOLDER}/{FILE_KEY}"
     name = {"name": "GALLEY_WORKER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in told.items())]
 
 
-def _mounts(queue: TaskQueue) -> list[dict[str, Any]]:
+def _mounts(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"name": "queue", "mountPath": _MANIFEST_FOLDER, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a folder of this container alone
     ]
     if queue.spec.worker.code is not None:
         mounts.append({"name": "code", "mountPath": _CODE_FOLDER, "readOnly": True})
+    if credentials:
+        mounts.append({"name": "credentials", "mountPath": _CREDENTIALS_FOLDER, "readOnly": True})
     return mounts
 
 
-def _volumes(queue: TaskQueue) -> list[dict[str, Any]]:
+def _volumes(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
         {"name": "queue", "configMap": {"name": child_name(queue.metadata.name)}},
         {"name": "tmp", "emptyDir": {}},
     ]
     if (code := queue.spec.worker.code) is not None:
         volumes.append({"name": "code", "configMap": {"name": code.config_map_name}})
+    if credentials:
+        # The kubelet puts newer ones in their place while the worker runs, which reads them again in time.
+        secret = {"secretName": secret_name(Role.WORKER, queue.metadata.name), "defaultMode": 0o440}
+        volumes.append({"name": "credentials", "secret": secret})
     return volumes
 
 

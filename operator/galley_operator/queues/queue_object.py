@@ -26,6 +26,8 @@ class QueueObject:
     problem: QueueInvalid | None = None
     """Why not."""
     status: TaskQueueStatus = field(default_factory=TaskQueueStatus)
+    going: bool = False
+    """Whether it was deleted, and only waits for what it owns to go before it."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -56,6 +58,7 @@ def read_queue(found: dict[str, Any]) -> QueueObject:
         queue,
         problem,
         _status(found.get("status") or {}),
+        going="deletionTimestamp" in metadata,
     )
 
 

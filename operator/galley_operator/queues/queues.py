@@ -72,6 +72,8 @@ class Queues:
         """The queues there were at the last complete sweep; None before the first."""
         self.swept_at = float("-inf")
         """When the last sweep ended, well or not, by the loop's clock."""
+        self.first_listed = asyncio.Event()
+        """Set once queues could be listed, so that their kind is known to be served."""
         self.problem = ""
         """Why the queues cannot be listed; empty if they can."""
         self._cluster, self._broker, self._settings = cluster, broker, settings
@@ -90,6 +92,14 @@ class Queues:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        # What a broker forgot is made anew as soon as it is back.
+        forget = self._broker.on_reconnect(self._look_at_all)
+        try:
+            await self._run()
+        finally:
+            forget()
+
+    async def _run(self) -> None:
         async with self._running:
             self._running.create_task(self._sweep_for_ever(), name="sweep queues")
             self._running.create_task(self._write_events(), name="write events")
@@ -113,6 +123,7 @@ class Queues:
         for key in listed | set(self.served):
             self._turns.add(key, patient=True)
         self.listed = frozenset(listed)
+        self.first_listed.set()
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -126,6 +137,10 @@ class Queues:
             # Soon again as long as it does not work: CRDs and rights may come after us.
             pause = min(5.0, self._settings.sweep_seconds) if self.problem else self._settings.sweep_seconds
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
+
+    async def _look_at_all(self) -> None:
+        for key in self.served:
+            self._turns.add(key, patient=True)
 
     async def _turn(self, key: Queue) -> None:
         labels = {"namespace": key[0], "queue": key[1]}
@@ -155,6 +170,10 @@ class Queues:
         try:
             found = read_queue(await self._cluster.get(TASKQUEUES, *key))
         except ObjectNotFound:
+            await self._forget(key)
+            return True
+        if found.going:
+            # Made again now, its objects would keep it from ever being gone.
             await self._forget(key)
             return True
         served = self.served.get(key)

@@ -12,9 +12,10 @@ from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, SERVICEACCOUNTS
+from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import AccountNotAllowed, CodeNotFound, ObjectNotFound
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
-from galley_operator.queues.children import Making, children_of
+from galley_operator.queues.children import Making, children_of, metadata_of
 from galley_operator.queues.manifest import digest
 from galley_operator.queues.names import OPERATOR, USABLE_LABEL, child_name
 from galley_operator.queues.queue_object import QueueObject
@@ -39,8 +40,16 @@ class Outcome:
 class Reconciler:
     """Reads a queue, and writes what it asks for: first its streams, then what runs its workers."""
 
-    def __init__(self, cluster: Cluster, broker: Broker, settings: OperatorSettings) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        settings: OperatorSettings,
+        secrets: QueueSecrets | None = None,
+    ) -> None:
+        """Args: secrets: where queues get their credentials from; None if NATS asks nobody for any."""
         self._cluster, self._broker, self._settings = cluster, broker, settings
+        self._secrets = secrets
 
     async def reconcile(self, found: QueueObject) -> Outcome:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
@@ -69,7 +78,11 @@ class Reconciler:
             self._settings.worker_server or self._settings.server,
             self._settings.worker_image,
             await self._code_digest(queue),
+            self._secrets is not None,
         )
+        if self._secrets is not None:
+            # Before the workers, whose pods wait for it; and in time, however long these take.
+            await self._secrets.ensure(queue.metadata.namespace, queue.metadata.name, metadata_of(making))
         for resource, body in children_of(making):
             if resource is DEPLOYMENTS:
                 await self._make_deployment(queue, body)
