@@ -285,3 +285,16 @@ async def test_each_example_of_the_help_works(example: str, tmp_path: Path) -> N
     said = await galley(tmp_path, *shlex.split(example)[1:])
     assert said.code == 0, said.out + said.err
     assert "37 Succeeded, 1 Failed (expected)" in said.out
+
+
+async def test_a_queue_for_a_cluster_runs_here_and_is_told_what_has_no_effect(project: Path) -> None:
+    for_a_cluster = (
+        "worker: {image: 'registry.example.com/sums:1', template: {resources: {limits: {cpu: 1}}}, "
+    )
+    fixed = _QUEUE.replace("worker: {", for_a_cluster).replace("scaling: {", "scaling: {workers: 1, ")
+    (project / "queue.yaml").write_text(fixed)
+    said = await galley(project, "dev", "queue.yaml", "--until-done")
+    assert said.code == 0, said.err
+    told = [line for line in (said.out + said.err).splitlines() if "without effect here" in line]
+    assert len(told) == 1
+    assert told[0].endswith("as they are for a cluster: worker.image, worker.template")
