@@ -23,6 +23,11 @@ class OperatorSettings(BaseModel):
     """Address of NATS, for the operator itself."""
     worker_server: str = ""
     """Address of NATS as workers reach it; the operator's own when left out."""
+    auth_secret: str = ""
+    """Name of the Secret, in the operator's namespace, with the key that signs credentials for NATS. When
+    left out, NATS is expected to ask nobody who he is."""
+    make_keys: bool = False
+    """Whether to make that Secret if it is missing: with the keys of a NATS of our own, which reads them."""
     namespaces: str = ""
     """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
     out, which needs rights everywhere."""

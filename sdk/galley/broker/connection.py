@@ -310,8 +310,11 @@ class Broker:
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
         # A timeout says nothing; then it is told how long we waited in all.
-        self._last_error = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
-        log.warning("broker connection error", extra={"error": self._last_error})
+        said = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
+        # A server that refuses us hangs up, and now and then that is all we hear of it.
+        if not (self._last_error and isinstance(error, ConnectionResetError | BrokenPipeError)):
+            self._last_error = said
+        log.warning("broker connection error", extra={"error": said})
 
     async def _on_disconnect(self) -> None:
         self.connection += 1

@@ -202,3 +202,21 @@ def test_workers_read_the_queue_they_were_given(tmp_path: Path) -> None:
 
 def test_an_older_worker_is_not_told_what_has_its_default() -> None:
     assert json.loads(manifest_for_workers(a_queue()))["spec"] == {}
+
+
+def test_a_worker_that_has_to_say_who_it_is_reads_it_from_the_secret_of_its_role() -> None:
+    found = pod(a_queue(), credentials=True)["spec"]
+    assert {
+        "name": "credentials",
+        "secret": {"secretName": "galley-images-worker", "defaultMode": 0o440},
+    } in found["volumes"]
+    [worker] = found["containers"]
+    assert {"name": "credentials", "mountPath": "/etc/galley/credentials", "readOnly": True} in worker[
+        "volumeMounts"
+    ]
+    assert {"name": "GALLEY_CREDENTIALS", "value": "/etc/galley/credentials/nats.creds"} in worker["env"]
+
+
+def test_where_nats_asks_nobody_a_worker_has_no_secret() -> None:
+    found = pod(a_queue())["spec"]
+    assert not any("secret" in volume for volume in found["volumes"])
