@@ -1,4 +1,4 @@
-"""`docs/settings.md`: what a worker, a queue and a task can be told."""
+"""`docs/settings.md`: what a queue, a task, a producer, a worker and the operator can be told."""
 
 import inspect
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from pydantic_core import PydanticUndefined
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources import Task, TaskQueue
 from galley.target import DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
+from galley_operator.settings import PREFIX as OPERATOR_PREFIX
+from galley_operator.settings import OperatorSettings
 from galley_worker.settings import PREFIX, WorkerSettings
 
 _BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
@@ -41,7 +43,10 @@ def document() -> str:
         *_table(iter(_PRODUCER)),
         "\n## A worker\n",
         "`python -m galley_worker` reads these from its environment; `galley dev` sets them for its own.\n",
-        *_table(_worker_rows()), "",
+        *_table(_environment_rows(WorkerSettings, PREFIX)),
+        "\n## The operator\n",
+        "`python -m galley_operator` reads these from its environment; the chart sets them.\n",
+        *_table(_environment_rows(OperatorSettings, OPERATOR_PREFIX)), "",
     ])  # fmt: skip
 
 
@@ -58,9 +63,9 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, 
             yield from _rows(part, path + ("[]." if is_list else "."))
 
 
-def _worker_rows() -> Iterator[tuple[str, str, str]]:
-    for name, field in WorkerSettings.model_fields.items():
-        yield PREFIX + name.upper(), _default(field, None), _described(field, None)
+def _environment_rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name.upper(), _default(field, None), _described(field, None)
 
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> list[str]:
