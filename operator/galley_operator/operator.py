@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from galley.broker.connection import Broker
-from galley.errors import BrokerUnreachable
+from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
+from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.data_path import DataPath, DataPathSettings
 from galley_operator.fleet.workloads import Workloads
 from galley_operator.handlers import QueueWatch
@@ -31,7 +32,6 @@ from galley_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
 
-_CONNECT_AGAIN_SECONDS: Final = 2.0
 _FLUSH_SECONDS: Final = 5.0
 """How long the last writes of status may take before the process ends."""
 
@@ -65,6 +65,7 @@ class Operator:
         self._metrics = OperatorMetrics()
         self._lag = LoopWatch(self._metrics.loop_lag.set)
         self._broker: Broker | None = None
+        self._secrets: QueueSecrets | None = None
         self._workloads: Workloads | None = None
         self._tasks: DataPath | None = None
         self._leadership: Leadership | None = None
@@ -91,25 +92,15 @@ class Operator:
             _beside(self._lag.run(), "loop watch"),
             Cluster(config) as cluster,
         ):
-            broker = await self._until_stop(self._connect())
+            access = BrokerAccess(cluster, self._settings, self._settings.lease_namespace or config.namespace)
+            broker = await self._until_stop(access.connect())
             if broker is None:
                 return
+            self._broker, self._secrets = broker, access.secrets
             try:
                 await self._serve(config, cluster, broker)
             finally:
                 await broker.__aexit__(None, None, None)
-
-    async def _connect(self) -> Broker:
-        """Return a connection to NATS; it may come up after us."""
-        while True:
-            broker = Broker(self._settings.server, name=f"galley operator {self._settings.pod_name}")
-            try:
-                self._broker = await broker.__aenter__()
-            except BrokerUnreachable as error:
-                log.warning("broker unreachable", extra={"error": str(error), "hint": error.hint})
-                await asyncio.sleep(_CONNECT_AGAIN_SECONDS)
-            else:
-                return broker
 
     async def _serve(self, config: ClusterConfig, cluster: Cluster, broker: Broker) -> None:
         settings = self._settings
@@ -141,7 +132,7 @@ class Operator:
         """
         settings, metrics = self._settings, self._metrics
         cluster, broker = parts.cluster, parts.broker
-        queues = self._queues = Queues(cluster, broker, settings, parts.workloads, metrics)
+        queues = self._queues = Queues(cluster, broker, settings, parts.workloads, metrics, self._secrets)
         statuses = QueueStatusWriter(cluster, queues, metrics)
         collector = StreamCollector(cluster, broker, settings, lambda: queues.listed)
         watch = QueueWatch(parts.config, settings.served_namespaces, queues.heard)

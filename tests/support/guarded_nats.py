@@ -21,11 +21,18 @@ from tests.support.documents import free_port
 class GuardedNats:
     """One server, and whoever is let in there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: dict[str, str] | None = None, port: int | None = None) -> None:
+        """Start it.
+
+        Args:
+            folder: for its configuration, data and log.
+            keys: as in the operator's Secret; new ones by default.
+            port: a free one by default.
+        """
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        keys = made_keys(time.time())
+        keys = keys or made_keys(time.time())
         self.account = Account.read(keys, "the test's keys")
         (folder / "auth.conf").write_text(keys[CONFIG_KEY])
         (folder / "nats.conf").write_text(

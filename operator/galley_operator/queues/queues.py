@@ -19,6 +19,7 @@ from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKQUEUES, key_of
+from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.intake.key_queue import Backoff, KeyQueue
@@ -65,6 +66,7 @@ class Queues:
         settings: OperatorSettings,
         workloads: Workloads,
         metrics: OperatorMetrics,
+        secrets: QueueSecrets | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.served: dict[Queue, ServedQueue] = {}
@@ -78,7 +80,7 @@ class Queues:
         """Why the queues cannot be listed; empty if they can."""
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._workloads, self._metrics, self._clock = workloads, metrics, clock
-        self._reconciler = Reconciler(cluster, broker, settings)
+        self._reconciler = Reconciler(cluster, broker, settings, secrets)
         self._reader = SignalReader(broker)
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
