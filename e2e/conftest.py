@@ -10,8 +10,10 @@ from e2e.cluster import build, choice
 from e2e.cluster.bare import BareCluster
 from e2e.cluster.choice import Provider
 from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import CannotRunHere
+from e2e.cluster.errors import CannotRunHere, NotPossible
 from e2e.cluster.kubectl import Kubectl
+from e2e.images.build import archives
+from e2e.release import Release
 from tests.support.cannot_run import cannot_run
 
 pytest_plugins = ("tests.support.servers", "tests.support.api_server")
@@ -49,6 +51,23 @@ def bare_state(tmp_path: Path) -> Iterator[Path]:
 def kubectl(cluster: Cluster) -> Kubectl:
     """Speaks to `cluster` as its administrator."""
     return Kubectl(cluster)
+
+
+@pytest.fixture(scope="session")
+def galley(cluster: Cluster) -> Release:
+    """Galley, installed on `cluster` from its chart with images of this working tree.
+
+    Images that are not there yet are built first, which takes minutes where nothing is cached;
+    `python -m e2e.images` does so beforehand.
+    """
+    try:
+        for archive in archives().values():
+            cluster.load_image(archive)
+    except (CannotRunHere, NotPossible) as error:
+        cannot_run("tests of Galley on a cluster", str(error))
+    release = Release(cluster)
+    release.install()
+    return release
 
 
 @pytest.fixture

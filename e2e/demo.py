@@ -4,6 +4,7 @@ From nothing to results in `kubectl get tasks`: a cluster, images, the chart, tw
 from zero and back to zero. With KEEP=1 the cluster stays, and it says how to go on by hand.
 """
 
+import json
 import os
 import sys
 import time
@@ -79,6 +80,13 @@ def observed(kubectl: Kubectl) -> State:
     return state
 
 
+def _scaled(kubectl: Kubectl) -> list[str]:
+    """Return what the operator told people of its decisions, oldest first."""
+    events = kubectl.get("events", "--namespace", PLACE, "--field-selector", "reason=Scaled")["items"]
+    events.sort(key=lambda event: event.get("eventTime") or event["metadata"]["creationTimestamp"])
+    return [f"{event['involvedObject']['name']:<11} {event['message']}" for event in events]
+
+
 def _ready(pod: dict[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", ())
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
@@ -112,12 +120,14 @@ class Demo:
             self._step(f"kubectl {' '.join(command)}", partial(self._apply, kubectl, command))
         self._watch(kubectl)
         self._print(kubectl("get", "taskqueues,tasks", "--namespace", PLACE))
-        one = kubectl.get("task", "goethe", "--namespace", PLACE)
-        self._print(
-            f"$ kubectl get task goethe -o jsonpath={{.status.result}}\n{one['status'].get('result')}\n"
-        )
-        poem = kubectl.get("task", "thumbnail-of-a-poem", "--namespace", PLACE)
-        self._print(f"thumbnail-of-a-poem: {poem['status'].get('error')}\n")
+        self._tell_of(kubectl, "goethe", "result")
+        self._tell_of(kubectl, "thumbnail-of-a-poem", "error")
+        self._print("\nwhy there were so many workers:")
+        self._print("".join(f"  {line}\n" for line in _scaled(kubectl)))
+
+    def _tell_of(self, kubectl: Kubectl, task: str, part: str) -> None:
+        status = kubectl.get("task", task, "--namespace", PLACE)["status"]
+        self._print(f"{task}, its {part}: {json.dumps(status.get(part), ensure_ascii=False)}")
 
     def _apply(self, kubectl: Kubectl, command: tuple[str, ...]) -> str:
         """Apply files of the repository."""

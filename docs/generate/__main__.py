@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs.generate import cli, crds, errors, resources, settings
+from docs.generate import chart, cli, crds, errors, resources, settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -15,6 +15,7 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/settings.md": settings.document,
     "docs/resources.md": resources.document,
     "docs/cli.md": cli.document,
+    "charts/galley/README.md": chart.document,
     **crds.FILES,
 }
 

@@ -56,11 +56,6 @@ class Value(NamedTuple):
     words: str
 
 
-def files() -> Iterator[tuple[str, str]]:
-    """Yield each file that is made here: its path below the project's folder, and its text."""
-    yield "charts/galley/README.md", document()
-
-
 def document() -> str:
     """Return the page."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
