@@ -8,6 +8,8 @@ import pytest
 from e2e.api.scene import Scene, a_task, in_seconds
 from e2e.cluster.cluster import Part
 from e2e.cluster.kubectl import KubectlFailed
+from galley.broker.connection import Broker
+from galley.broker.topology import work_stream
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
@@ -104,3 +106,16 @@ def _answers(scene: Scene) -> bool:
         return scene.api.kubectl("get", "--raw", "/readyz", within=5) == "ok"
     except KubectlFailed:
         return False
+
+
+async def test_work_the_broker_lost_is_put_there_again(scene: Scene) -> None:
+    queue = await scene.queue()
+    with scene.data_path(sweep_seconds=1.0):
+        scene.apply(a_task("one", "note", input={"word": "one"}))
+        await scene.status("one", phase="Queued")
+        async with Broker(scene.server, name="test") as broker:
+            stream = work_stream(scene.namespace, queue.metadata.name)
+            await broker.api("lose all tasks", f"STREAM.PURGE.{stream}")
+        with scene.workers(queue):
+            await scene.status("one", phase="Succeeded")
+        assert scene.runs() == {"one": 1}
