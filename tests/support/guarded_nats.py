@@ -32,9 +32,7 @@ class GuardedNats:
         self.folder = folder
         self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        keys = keys or made_keys(time.time())
-        self.account = Account.read(keys, "the test's keys")
-        (folder / "auth.conf").write_text(keys[CONFIG_KEY])
+        self._trust(keys or made_keys(time.time()))
         (folder / "nats.conf").write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
             f'jetstream {{ store_dir: "{folder / "data"}", max_file_store: 100TB }}\n'
@@ -52,9 +50,14 @@ class GuardedNats:
                 start_new_session=True,
             )
 
-    def restart(self) -> None:
-        """Kill it and start it again."""
+    def _trust(self, keys: dict[str, str]) -> None:
+        self.account = Account.read(keys, "the test's keys")
+        (self.folder / "auth.conf").write_text(keys[CONFIG_KEY])
+
+    def restart_with_other_keys(self) -> None:
+        """Kill it and start it again, as if the Secret with its keys had been lost and made anew."""
         self.kill()
+        self._trust(made_keys(time.time()))
         self._process = self._start()
 
     def kill(self) -> None:

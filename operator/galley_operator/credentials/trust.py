@@ -1,11 +1,16 @@
 """The keys of a NATS of our own: made once, and told to its servers as a piece of configuration.
 
-An operator's key signs the accounts, a signing key of the account signs the users. The account's own private
-key is thrown away: it is only a name then, and the signing key can be replaced.
+An operator's key signs the accounts, a signing key of the account signs the users. The account itself has a
+name and no private key at all. Its name is what JetStream files streams under, so it is always the same: if
+the Secret with the keys is lost, new ones open the same streams.
 """
 
+import base64
+import hashlib
 import json
 from typing import Any, Final
+
+import nkeys  # type: ignore[import-untyped]
 
 from galley_operator.credentials.account import ACCOUNT_KEY, SEED_KEY
 from galley_operator.credentials.key_pair import KeyPair, Owner
@@ -19,59 +24,56 @@ _NAME: Final = "galley"
 _SYSTEM_NAME: Final = "galley-system"
 
 
+def _public_key_named(name: str) -> str:
+    """Return what looks like an account's public key, and to which nobody has the private one."""
+    key = bytes([Owner.ACCOUNT]) + hashlib.sha256(name.encode()).digest()
+    return base64.b32encode(key + nkeys.crc16_checksum(key)).decode().rstrip("=")
+
+
+ACCOUNT: Final = _public_key_named("galley.dev/account")
+SYSTEM_ACCOUNT: Final = _public_key_named("galley.dev/system-account")
+
+
 def made_keys(now: float) -> dict[str, str]:
     """Return new keys as the entries of a Secret.
 
     `auth.conf` is for the servers and holds nothing secret; the others are for whoever signs.
     """
-    operator, account, signer = (
-        KeyPair.made(Owner.OPERATOR),
-        KeyPair.made(Owner.ACCOUNT),
-        KeyPair.made(Owner.ACCOUNT),
-    )
-    system = KeyPair.made(Owner.ACCOUNT)
+    operator = KeyPair.made(Owner.OPERATOR)
+    signer, system_signer = KeyPair.made(Owner.ACCOUNT), KeyPair.made(Owner.ACCOUNT)
     tokens = {
-        account.public: _account_token(operator, account.public, _NAME, now, signers=[signer.public]),
-        system.public: _account_token(operator, system.public, _SYSTEM_NAME, now, system=True),
+        ACCOUNT: _account_token(operator, ACCOUNT, _NAME, now, signer),
+        SYSTEM_ACCOUNT: _account_token(operator, SYSTEM_ACCOUNT, _SYSTEM_NAME, now, system_signer),
     }
     return {
-        CONFIG_KEY: server_config(_operator_token(operator, system.public, now), system.public, tokens),
-        ACCOUNT_KEY: account.public,
+        CONFIG_KEY: server_config(_operator_token(operator, now), tokens),
+        ACCOUNT_KEY: ACCOUNT,
         SEED_KEY: signer.seed,
         OPERATOR_SEED_KEY: operator.seed,
-        SYSTEM_SEED_KEY: system.seed,
+        SYSTEM_SEED_KEY: system_signer.seed,
     }
 
 
-def server_config(operator_token: str, system_account: str, account_tokens: dict[str, str]) -> str:
+def server_config(operator_token: str, account_tokens: dict[str, str]) -> str:
     """Return the part of a server's configuration that says whom to believe, to be included there."""
     preload = "\n".join(f"  {name}: {json.dumps(token)}" for name, token in account_tokens.items())
     return (
         f"operator: {json.dumps(operator_token)}\n"
-        f"system_account: {system_account}\n"
+        f"system_account: {SYSTEM_ACCOUNT}\n"
         "resolver: MEMORY\n"
         f"resolver_preload: {{\n{preload}\n}}\n"
     )
 
 
-def _operator_token(operator: KeyPair, system_account: str, now: float) -> str:
-    rights = {"type": "operator", "version": 2, "system_account": system_account}
+def _operator_token(operator: KeyPair, now: float) -> str:
+    rights = {"type": "operator", "version": 2, "system_account": SYSTEM_ACCOUNT}
     return sign({"name": _NAME, "sub": operator.public, "iat": int(now), "nats": rights}, operator)
 
 
-def _account_token(  # noqa: PLR0917 - what the token says
-    operator: KeyPair,
-    public: str,
-    name: str,
-    now: float,
-    signers: list[str] | None = None,
-    system: bool = False,
-) -> str:
-    limits: dict[str, Any] = dict.fromkeys(
-        ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1
-    )
-    limits["wildcards"] = True
-    if not system:  # JetStream must be off for the account in which the servers speak among themselves
+def _account_token(operator: KeyPair, public: str, name: str, now: float, signer: KeyPair) -> str:
+    unlimited = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    limits: dict[str, Any] = {**dict.fromkeys(unlimited, -1), "wildcards": True}
+    if public != SYSTEM_ACCOUNT:  # in which servers speak among themselves, and JetStream must be off
         limits |= dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
-    rights = {"limits": limits, "signing_keys": signers or [], "type": "account", "version": 2}
+    rights = {"limits": limits, "signing_keys": [signer.public], "type": "account", "version": 2}
     return sign({"name": name, "sub": public, "iat": int(now), "nats": rights}, operator)

@@ -112,10 +112,13 @@ def refusal(identity: Identity | None, server: str, problem: str) -> BrokerError
 
 def _signature(seed: str, nonce: str) -> bytes:
     # Where NATS asks nobody who he is, nothing of this has to be installed.
-    import nkeys  # type: ignore[import-untyped]  # noqa: PLC0415
-
     try:
-        signature: bytes = nkeys.from_seed(bytearray(seed.encode())).sign(nonce.encode())
-    except (nkeys.NkeysError, ValueError) as error:
+        from nacl.signing import SigningKey  # noqa: PLC0415
+
+        # Two bytes say whose key it is, two are a checksum.
+        key = base64.b32decode(seed + "=" * (-len(seed) % 8))[2:-2]
+        return SigningKey(key).sign(nonce.encode()).signature
+    except ImportError as error:
+        raise CredentialsInvalid("our credentials", f"they need PyNaCl installed ({error})") from None
+    except ValueError as error:
         raise CredentialsInvalid("our credentials", f"their key is none: {error}") from None
-    return signature

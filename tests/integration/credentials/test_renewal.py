@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from galley import AccessRefused, CredentialsExpired, CredentialsInvalid, TaskNotFound, call, connect
+from galley import (
+    AccessRefused,
+    BrokerUnreachable,
+    CredentialsExpired,
+    CredentialsInvalid,
+    TaskNotFound,
+    call,
+    connect,
+)
 from galley.broker.connection import Broker
 from galley.broker.creds_file import read_creds
 from galley.broker.ensure import ensure
@@ -133,3 +141,30 @@ async def test_credentials_of_another_nats_are_refused(guarded_nats: GuardedNats
         async with Broker(guarded_nats.url, name="test", connect_seconds=3, credentials=path):
             pass
     assert str(path) in error.value.hint
+
+
+async def test_lost_keys_lose_no_task_and_everybody_comes_back_with_new_credentials(
+    own_guarded_nats: GuardedNats, queue: TaskQueue, tmp_path: Path
+) -> None:
+    server = own_guarded_nats
+    creds = {role: renew(server, role, 3600) for role in Role}
+    async with connect(server.url, NAMESPACE, credentials=creds[Role.PRODUCER]) as client:
+        handle = await client.submit(call(QUEUE, "note", word="before"))
+        server.restart_with_other_keys()
+
+        async def refused() -> bool:
+            try:
+                await handle.status()
+            except AccessRefused:
+                return True
+            except BrokerUnreachable:
+                return False
+            raise AssertionError("credentials of lost keys were taken")
+
+        await eventually(refused, within=30)
+        for role in Role:
+            renew(server, role, 3600)
+        await eventually(lambda: client.broker.connected, within=20)
+        settings = {"GALLEY_CREDENTIALS": str(creds[Role.WORKER])}
+        with workers(server.url, queue, tmp_path, **settings):
+            assert await handle.result(30) == "before"
