@@ -157,6 +157,7 @@ async def test_the_operator_makes_reads_hears_drains_and_collects(
         following = parts.create_task(follower.run())
         await follower.started.wait()
         await bell.arm()
+        assert await operator.reached(5)
         handle = await producer.submit(call(QUEUE, "echo", value=1))
         assert await bell.wait(20)
         assert await handle.result(20) == 1
