@@ -1,6 +1,7 @@
 """The operator as a process: what becomes of a TaskQueue, whatever is done to it and its objects."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,26 @@ async def test_it_starts_ready_and_ends_in_good_order(stage: Stage, running: Ope
     assert running.stop() == 0
     lease = stage.get("lease", "galley-operator")
     assert lease["spec"]["holderIdentity"] == ""
+
+
+async def test_streams_that_nats_lost_are_made_again_as_soon_as_it_is_back(
+    stage: Stage, own_nats_server: NatsServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "operator"
+    folder.mkdir()
+    # No sweep would come in time.
+    settings = settings_for(stage.namespace, sweep_seconds=600)
+    with operator(stage.api.kubeconfig, own_nats_server.url, folder, **settings) as running:
+        stage.apply()
+        await stage.condition("Ready", status="True")
+        own_nats_server.kill()
+        shutil.rmtree(tmp_path / "nats" / "jetstream")
+        await own_nats_server.start()
+
+        async def again() -> bool:
+            async with Broker(own_nats_server.url, name="test") as broker:
+                return await stream_info(broker, f"GW_{stage.namespace}_drills") is not None
+
+        await eventually(again, within=30)
+        await stage.condition("Ready", status="True")
+        assert running.stop() == 0
