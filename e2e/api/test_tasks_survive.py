@@ -1,6 +1,7 @@
 """300 tasks end once each, whatever is killed while they run."""
 
 import asyncio
+import random
 import signal
 
 import pytest
@@ -106,6 +107,39 @@ def _answers(scene: Scene) -> bool:
         return scene.api.kubectl("get", "--raw", "/readyz", within=5) == "ok"
     except KubectlFailed:
         return False
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_every_task_has_one_outcome_whatever_is_killed(
+    galley_api: ApiServer, own_nats_server: NatsServer, scene: Scene, seed: int
+) -> None:
+    chance = random.Random(seed)
+    scene = Scene(galley_api, own_nats_server.url, scene.namespace, scene.folder)
+    queue = await scene.queue(worker={"concurrency": 4}, retry={"crashes": 20})
+    with scene.data_path() as path, scene.workers(queue, "w1", "w2") as workers:
+        applying = asyncio.create_task(asyncio.to_thread(scene.apply, *_tasks()))
+        kills = 0
+        for least in sorted(chance.sample(range(10, COUNT - 30), 6)):
+            await _done(scene, least)
+            victim = chance.choice(["operator", "worker", "broker"])
+            if victim == "operator":
+                path.kill()
+                path.restart()
+            elif victim == "broker":
+                own_nats_server.kill()
+                await own_nats_server.start()
+            else:
+                kills += 1
+                worker = chance.choice(workers)
+                worker.kill()
+                worker.restart()
+        await applying
+        await scene.all_in("Succeeded", COUNT, within=150)
+    runs = scene.runs()
+    assert set(runs) == {f"w{number}" for number in range(COUNT)}
+    # What a killed worker was at has to be run again: nobody knows how far it came. Nothing else is.
+    held_at_most = 4 * 10
+    assert sum(runs.values()) - COUNT <= kills * held_at_most
 
 
 async def test_work_the_broker_lost_is_put_there_again(scene: Scene) -> None:
