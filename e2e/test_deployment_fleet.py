@@ -1,8 +1,9 @@
 """Pods of a Deployment are a fleet like any other: the conformance suite, on real pods."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from galley.broker.connection import Broker
 from galley.client import Client
 from galley.handle import Handle
 from galley.handler import call
-from galley.task_status import Phase
+from galley.task_status import Phase as TaskPhase
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.errors import FleetRefused
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
+from galley_operator.fleet.fleet import removable
 from galley_operator.fleet.workloads import Workloads
 from galley_operator.queues.names import child_name
 from galley_operator.queues.queue_object import read_queue
@@ -89,7 +92,7 @@ class DeploymentTrial:
         self.released.set()
 
     async def ended(self) -> int:
-        return sum([(await task.status()).phase is Phase.SUCCEEDED for task in self.tasks])
+        return sum([(await task.status()).phase is TaskPhase.SUCCEEDED for task in self.tasks])
 
     async def kill(self, name: str) -> None:
         await asyncio.to_thread(
@@ -97,10 +100,10 @@ class DeploymentTrial:
         )
 
 
-@pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
-async def test_deployment_fleet(
-    rule: fleet.Rule, cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod
-) -> None:
+@pytest.fixture
+def make_trial(
+    cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod
+) -> fleet.MakeTrial:
     @asynccontextmanager
     async def make_trial(*, broken: bool = False) -> AsyncIterator[DeploymentTrial]:
         code = "import nothing_of_that_name" if broken else HANDLERS
@@ -119,10 +122,12 @@ async def test_deployment_fleet(
             outcome = await Reconciler(api, broker, settings).reconcile(found)
             assert outcome.complete, outcome
             workloads = Workloads(api, [namespace_of_pods], lambda _: None)
-            watching = asyncio.create_task(workloads.run())
-            async with DeploymentFleet(
-                broker, api, workloads.sight_of(name), name, deployment=child_name("held"), slots=SLOTS
-            ) as workers:
+            async with (
+                _running(workloads.run()),
+                DeploymentFleet(
+                    broker, api, workloads.sight_of(name), name, deployment=child_name("held"), slots=SLOTS
+                ) as workers,
+            ):
                 await eventually(lambda: workloads.synced and workers.observe(), within=10)
                 yield DeploymentTrial(
                     workers,
@@ -133,9 +138,69 @@ async def test_deployment_fleet(
                     released,
                 )
                 released.set()
-            watching.cancel()
 
+    return make_trial
+
+
+@pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
+async def test_deployment_fleet(rule: fleet.Rule, make_trial: fleet.MakeTrial) -> None:
     await fleet.exercise(rule, make_trial)
+
+
+async def test_nobody_is_removed_while_workers_are_replaced(
+    make_trial: fleet.MakeTrial, kubectl: Kubectl, namespace_of_pods: str
+) -> None:
+    async with make_trial() as trial:
+        await trial.fleet.scale(2)
+        drained, _ = await fleet.ready(trial, 2)
+        await trial.fleet.drain([drained.name], 60)
+        await fleet.named(trial, drained.name, removable)
+        # An image nobody can pull, so that the rollout stays where it is.
+        container = {"name": "worker", "image": "localhost:1/nobody/nothing:1"}
+        patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        words = ["-n", namespace_of_pods, child_name("held"), "-p", json.dumps(patch)]
+        kubectl("patch", "deployment", *words)
+
+        async def under_way() -> bool:
+            return len((await trial.fleet.observe()).present) == 3
+
+        await eventually(under_way, within=trial.patience)
+        with pytest.raises(FleetRefused):
+            await trial.fleet.scale(2)
+        assert drained.name in fleet.names_of((await trial.fleet.observe()).present)
+        kubectl("rollout", "undo", "-n", namespace_of_pods, f"deployment/{child_name('held')}")
+
+
+async def test_of_one_that_starts_and_one_that_is_drained_the_drained_goes(
+    make_trial: fleet.MakeTrial, kubectl: Kubectl, namespace_of_pods: str
+) -> None:
+    async with make_trial() as trial:
+        await trial.fleet.scale(2)
+        drained, other = await fleet.ready(trial, 2)
+        await trial.fleet.drain([drained.name], 60)
+        await fleet.named(trial, drained.name, removable)
+        # Its successor takes a while to come up, and as long as it is pending, it would be the one to go.
+        kubectl.apply(_code("import time\ntime.sleep(5)\n" + HANDLERS), namespace=namespace_of_pods)
+        await trial.kill(other.name)
+
+        async def drained_is_gone() -> bool:
+            with suppress(FleetRefused):
+                await trial.fleet.scale(1)
+            workers = (await trial.fleet.observe()).workers
+            return len(workers) == 1 and workers[0].name not in {drained.name, other.name}
+
+        await eventually(drained_is_gone, within=trial.patience)
+        [left] = (await trial.fleet.observe()).workers
+        assert (await fleet.ready(trial, 1))[0].name == left.name
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @asynccontextmanager
