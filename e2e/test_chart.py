@@ -25,6 +25,13 @@ SETS: dict[str, Sequence[str]] = {
     "several of all": ("operator.replicas=2", "nats.replicas=3", "nats.storage.storageClassName=fast"),
     "namespaced": ("operator.namespaces={one,two}",),
     "a NATS that is there": ("nats.enabled=false", "nats.url=nats://elsewhere:4222", "nats.urlReplicas=3"),
+    "credentials": ("nats.auth.enabled=true", "operator.namespaces={one}"),
+    "credentials of a NATS that is there": (
+        "nats.enabled=false",
+        "nats.url=nats://elsewhere:4222",
+        "nats.auth.enabled=true",
+        "nats.auth.existingSecret=keys",
+    ),
     "for a try": (
         "nats.storage.emptyDir=true",
         "networkPolicy.enabled=false",
@@ -116,6 +123,11 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         ("operator.resources.limits.memory=lots", r"/operator/resources/limits/memory"),
         ("networkPolicy.clients[0].pods=all", r"/networkPolicy/clients/0.*'pods' not allowed"),
         ("nats.enabled=false", r"there is no NATS: set nats.url to the address of yours"),
+        ("nats.auth.existingSecret=keys", r"nats.auth.enabled is false: set it to true"),
+        (
+            "nats.enabled=false,nats.url=nats://mine:4222,nats.auth.enabled=true",
+            r"make a Secret with account and account.seed, and name it in nats.auth.existingSecret",
+        ),
         ("nats.url=nats://mine:4222", r"nats.enabled is true: set nats.enabled to false to use that NATS"),
     ],
 )
@@ -168,6 +180,46 @@ def test_the_operator_gets_no_right_it_could_widen_its_own_with() -> None:
             assert {"pods/exec", "nodes", "roles", "rolebindings", "clusterroles"}.isdisjoint(
                 rule["resources"]
             )
+
+
+def secrets_rules(things: Sequence[Object], role: str, kind: str = "Role") -> list[Object]:
+    return [rule for rule in of_kind(things, kind)[role]["rules"] if rule["resources"] == ["secrets"]]
+
+
+def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None:
+    things = rendered("nats.auth.enabled=true")
+    pod = of_kind(things, "StatefulSet")["galley-nats"]["spec"]["template"]["spec"]
+    [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert secret == {"secretName": "galley-nats-auth", "items": [{"key": "auth.conf", "path": "auth.conf"}]}
+    config = of_kind(things, "ConfigMap")["galley-nats"]["data"]["nats.conf"]
+    assert config.rstrip().endswith("include ../nats-auth/auth.conf")
+    assert secrets_rules(things, "galley-system-galley-operator", "ClusterRole") == [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]}
+    ]
+    assert secrets_rules(things, "galley-operator-leader") == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["galley-nats-auth"],
+            "verbs": ["get"],
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+    ]
+
+
+def test_keys_that_are_there_already_are_only_read() -> None:
+    things = rendered(*SETS["credentials of a NATS that is there"])
+    assert [rule["verbs"] for rule in secrets_rules(things, "galley-operator-leader")] == [["get"]]
+    [container] = of_kind(things, "Deployment")["galley-operator"]["spec"]["template"]["spec"]["containers"]
+    told = {each["name"]: each.get("value") for each in container["env"]}
+    assert told["GALLEY_OPERATOR_AUTH_SECRET"] == "keys"
+    assert told["GALLEY_OPERATOR_MAKE_KEYS"] == "false"
+
+
+def test_without_credentials_the_operator_touches_no_secret() -> None:
+    things = rendered("nats.auth.enabled=false")
+    assert secrets_rules(things, "galley-system-galley-operator", "ClusterRole") == []
+    assert secrets_rules(things, "galley-operator-leader") == []
 
 
 def test_making_queues_is_not_given_to_editors_silently() -> None:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources import Task, TaskQueue
-from galley.target import DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
+from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley_operator.settings import PREFIX as OPERATOR_PREFIX
 from galley_operator.settings import OperatorSettings
 from galley_worker.settings import PREFIX, WorkerSettings
@@ -23,6 +23,10 @@ _PRODUCER: Final = (
     (SERVER_VARIABLE, "none",
      f"Address of NATS. With neither it nor a `galley dev`, `connect()` tries `{DEFAULT_SERVER}`."),
     (NAMESPACE_VARIABLE, f"`{DEFAULT_NAMESPACE}`", "Namespace of the queues."),
+    (CREDENTIALS_VARIABLE, "none",
+     ("File that says who the producer is to NATS: the key `nats.creds` of the Secret "
+      "`galley-QUEUE-producer` (or `-manager`). Read again whenever the connection is made anew. "
+      "`galley dev` asks nobody, and listens on 127.0.0.1 alone.")),
 )  # fmt: skip
 
 

@@ -1,19 +1,72 @@
 {{/*
-The one place for who may do what on NATS. Each of these is included where it belongs and is empty as long as
-NATS trusts everybody who reaches it (see networkPolicy).
+The one place for who may do what on NATS. Each of these is included where it belongs and is empty if NATS
+trusts everybody who reaches it (nats.auth.enabled: false; see networkPolicy).
+
+The Secret with the keys is made by the operator and not by the chart: Helm cannot sign, and a value or a hook would
+come out differently under GitOps, `helm template` and an upgrade. NATS is not started before it is there.
 */}}
 
-{{/* Part of nats.conf: operator, resolver, accounts. */}}
+{{- define "galley.credentials.secret" -}}
+{{ .Values.nats.auth.existingSecret | default (printf "%s-auth" (include "galley.nats" .)) }}
+{{- end -}}
+
+{{/* Part of nats.conf: operator, resolver, accounts. A path there counts from the file it stands in. */}}
 {{- define "galley.credentials.server" -}}
+{{- if .Values.nats.auth.enabled -}}
+include ../nats-auth/auth.conf
+{{- end -}}
 {{- end -}}
 
-{{/* Environment of the operator. */}}
+{{/* Mounts and volumes of NATS: of the Secret, only what is not secret. */}}
+{{- define "galley.credentials.natsMounts" -}}
+{{- if .Values.nats.auth.enabled -}}
+- name: auth
+  mountPath: /etc/nats-auth
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "galley.credentials.natsVolumes" -}}
+{{- if .Values.nats.auth.enabled -}}
+- name: auth
+  secret:
+    secretName: {{ include "galley.credentials.secret" . }}
+    items:
+      - key: auth.conf
+        path: auth.conf
+{{- end -}}
+{{- end -}}
+
+{{/* Environment of the operator. It makes keys only for a NATS that reads them. */}}
 {{- define "galley.credentials.operatorEnv" -}}
+{{- if .Values.nats.auth.enabled -}}
+- name: GALLEY_OPERATOR_AUTH_SECRET
+  value: {{ include "galley.credentials.secret" . }}
+- name: GALLEY_OPERATOR_MAKE_KEYS
+  value: {{ and .Values.nats.enabled (not .Values.nats.auth.existingSecret) | ternary "true" "false" | quote }}
+{{- end -}}
 {{- end -}}
 
-{{/* Mounts and volumes of the operator. */}}
-{{- define "galley.credentials.operatorMounts" -}}
+{{/* What the operator may do with the Secret of the keys, in the release's namespace. */}}
+{{- define "galley.credentials.keyRules" -}}
+{{- if .Values.nats.auth.enabled -}}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "galley.credentials.secret" . }}]
+  verbs: [get]
+{{- if and .Values.nats.enabled (not .Values.nats.auth.existingSecret) }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+{{- end }}
+{{- end -}}
 {{- end -}}
 
-{{- define "galley.credentials.operatorVolumes" -}}
+{{/* What it may do where queues are: their Secrets have names that nobody knows beforehand. It never lists any. */}}
+{{- define "galley.credentials.queueRules" -}}
+{{- if .Values.nats.auth.enabled -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch]
+{{- end -}}
 {{- end -}}

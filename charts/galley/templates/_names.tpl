@@ -102,4 +102,10 @@ priorityClassName: {{ . }}
 {{- if and .Values.nats.enabled .Values.nats.url -}}
 {{- fail (printf "nats.url is %s, but nats.enabled is true: set nats.enabled to false to use that NATS, or remove nats.url" .Values.nats.url) -}}
 {{- end -}}
+{{- if and .Values.nats.auth.enabled (not .Values.nats.enabled) (not .Values.nats.auth.existingSecret) -}}
+{{- fail "nats.auth.enabled needs the keys of the account on your NATS: make a Secret with account and account.seed, and name it in nats.auth.existingSecret; or set nats.auth.enabled to false" -}}
+{{- end -}}
+{{- if and .Values.nats.auth.existingSecret (not .Values.nats.auth.enabled) -}}
+{{- fail (printf "nats.auth.existingSecret is %s, but nats.auth.enabled is false: set it to true, or remove the Secret's name" .Values.nats.auth.existingSecret) -}}
+{{- end -}}
 {{- end -}}

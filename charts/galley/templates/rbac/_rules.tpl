@@ -29,4 +29,5 @@
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{ include "galley.credentials.queueRules" . }}
 {{- end -}}
