@@ -100,6 +100,7 @@ async def test_a_queue_gets_streams_objects_and_conditions(stage: Stage, running
     [kept] = await kept_queues(stage.broker, stage.namespace)
     assert (kept.queue, kept.uid) == ("drills", uid)
     assert "finalizers" not in stage.get("taskqueue", "drills")["metadata"]
+    assert stage.get("deployment", CHILD)["spec"]["replicas"] == 0
     status = stage.status()
     assert status["workers"]["selector"] == "app.kubernetes.io/name=galley-worker,galley.dev/queue=drills"
     assert (status["waiting"], status["inFlight"], status["observedGeneration"]) == (0, 0, 1)
