@@ -1,6 +1,6 @@
 """The Secret with the keys for NATS: read at the start, and made if it is missing and NATS is our own.
 
-No hook and no Job of the chart makes it, so it does not matter how its objects are applied. NATS mounts the
+Nothing of the chart makes it, so it does not matter how its objects are applied. NATS mounts the
 public part and is not started by the kubelet before it is there. Of several replicas the first one to create
 it wins, and the others read what it made.
 """
