@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e import volume
 from e2e.cluster import build, choice
 from e2e.cluster.bare import BareCluster
 from e2e.cluster.choice import Provider
@@ -13,7 +14,9 @@ from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import CannotRunHere, NotPossible
 from e2e.cluster.kubectl import Kubectl
 from e2e.images.build import archives
-from e2e.release import Release
+from e2e.marks import Marks
+from e2e.place import Place
+from e2e.release import NAMESPACE, WITHOUT_A_REGISTRY, Release
 from tests.support.cannot_run import cannot_run
 
 pytest_plugins = ("tests.support.servers", "tests.support.api_server")
@@ -65,7 +68,8 @@ def galley(cluster: Cluster) -> Release:
             cluster.load_image(archive)
     except (CannotRunHere, NotPossible) as error:
         cannot_run("tests of Galley on a cluster", str(error))
-    release = Release(cluster)
+    volume.make(Kubectl(cluster), NAMESPACE)
+    release = Release(cluster, settings={**WITHOUT_A_REGISTRY, **volume.SETTINGS})
     release.install()
     return release
 
@@ -77,6 +81,20 @@ def namespace_of_pods(kubectl: Kubectl) -> Iterator[str]:
     kubectl("create", "namespace", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def place(galley: Release, kubectl: Kubectl, namespace_of_pods: str) -> Iterator[Place]:
+    """A namespace for queues and tasks, which lets in restricted pods alone."""
+    kubectl("label", "namespace", namespace_of_pods, "pod-security.kubernetes.io/enforce=restricted")
+    yield Place(kubectl, namespace_of_pods, galley.namespace)
+    kubectl("delete", "taskqueues,tasks", "--all", "-n", namespace_of_pods, "--wait=false")
+
+
+@pytest.fixture
+def marks(place: Place) -> Marks:
+    """Notes what handlers in `place` really do."""
+    return Marks(place)
 
 
 def _must_be_built() -> None:

@@ -18,6 +18,8 @@ WITHOUT_A_REGISTRY: Final[Mapping[str, str]] = {
     "nats.image.repository": NATS_REFERENCE.rpartition(":")[0],
     "nats.image.tag": NATS_REFERENCE.rpartition(":")[2],
     "nats.storage.emptyDir": "true",
+    # JetStream sets room aside for each queue, so many queues need much, though they use nothing of it.
+    "nats.storage.size": "1Ti",
 }
 """Values for a cluster that has our images and nothing else: neither a registry nor volumes."""
 
@@ -31,8 +33,16 @@ class HelmFailed(ClusterError):
 class Release:
     """One release of the chart on a cluster."""
 
-    def __init__(self, cluster: Cluster, name: str = NAME, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str = NAME,
+        namespace: str = NAMESPACE,
+        settings: Mapping[str, str] = WITHOUT_A_REGISTRY,
+    ) -> None:
+        """Describe it; `settings` are its values, beside the chart's own."""
         self.namespace, self.name = namespace, name
+        self._settings = settings
         self._helm = cluster.tool("helm")
         # Helm keeps what it learned of a cluster by its address, which another cluster may have next.
         folder = Path(cluster.kubeconfig).parent / "helm"
@@ -44,12 +54,17 @@ class Release:
             "HELM_DATA_HOME": str(folder / "data"),
         }
 
-    def install(self, settings: Mapping[str, str] = WITHOUT_A_REGISTRY, chart: Path = CHART) -> str:
+    def install(self, chart: Path = CHART, **changed: str) -> str:
         """Install the chart, or upgrade to it; return what helm printed when all pods are ready.
+
+        Args:
+            chart: its folder.
+            changed: values for this time; `a__b` is the value `a.b`.
 
         Raises:
             HelmFailed: if it is refused, or pods do not get ready.
         """
+        settings = {**self._settings, **{key.replace("__", "."): value for key, value in changed.items()}}
         return self.helm(
             *("upgrade", "--install", self.name, str(chart), "--create-namespace"),
             *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
