@@ -24,8 +24,13 @@ SETS: dict[str, Sequence[str]] = {
     "defaults": (),
     "several of all": ("operator.replicas=2", "nats.replicas=3", "nats.storage.storageClassName=fast"),
     "namespaced": ("operator.namespaces={one,two}",),
-    "a NATS that is there": ("nats.enabled=false", "nats.url=nats://elsewhere:4222", "nats.urlReplicas=3"),
-    "credentials": ("nats.auth.enabled=true", "operator.namespaces={one}"),
+    "a NATS that is there": (
+        "nats.enabled=false",
+        "nats.url=nats://elsewhere:4222",
+        "nats.urlReplicas=3",
+        "nats.auth.enabled=false",
+    ),
+    "a NATS that asks nobody": ("nats.auth.enabled=false", "operator.namespaces={one}"),
     "credentials of a NATS that is there": (
         "nats.enabled=false",
         "nats.url=nats://elsewhere:4222",
@@ -123,7 +128,10 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         ("operator.resources.limits.memory=lots", r"/operator/resources/limits/memory"),
         ("networkPolicy.clients[0].pods=all", r"/networkPolicy/clients/0.*'pods' not allowed"),
         ("nats.enabled=false", r"there is no NATS: set nats.url to the address of yours"),
-        ("nats.auth.existingSecret=keys", r"nats.auth.enabled is false: set it to true"),
+        (
+            "nats.auth.enabled=false,nats.auth.existingSecret=keys",
+            r"nats.auth.enabled is false: set it to true",
+        ),
         (
             "nats.enabled=false,nats.url=nats://mine:4222,nats.auth.enabled=true",
             r"make a Secret with account and account.seed, and name it in nats.auth.existingSecret",
