@@ -1,7 +1,8 @@
 """Showing what goes on: a live table for people, event lines for everything else."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import ceil
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -18,6 +19,10 @@ from galley_local.snapshot import QueueSnapshot, Snapshot
 from galley_operator.fleet.fleet import Phase as WorkerPhase
 
 _LEAST_TASKS: Final = 4
+_GAP: Final = 3
+_TASK_TITLES: Final = ("QUEUE", "TASK", "HANDLER", "LANE", "PHASE", ">ATTEMPT", "WORKER", ">WHEN")
+_LEAST_MISSED: Final = ("WORKER", "HANDLER", "LANE")
+"""Columns that a narrow terminal goes without, in this order, rather than cut all of them."""
 
 
 class Display(Protocol):
@@ -68,23 +73,22 @@ class LiveTable:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the moment."""
-        room = self._console.size.height - 2 * len(snapshot.queues) - len(_lane_rows(snapshot)) - 6
-        self._live.update(drawn(snapshot, max(_LEAST_TASKS, room)), refresh=True)
+        width, height = self._console.size
+        reasons = sum(ceil(len(_reason(queue)) / width) for queue in snapshot.queues)
+        room = height - len(snapshot.queues) - reasons - len(_lane_rows(snapshot)) - 6
+        self._live.update(drawn(snapshot, max(_LEAST_TASKS, room), width), refresh=True)
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
         self._console.print(text, style="dim", soft_wrap=True)
 
 
-def drawn(snapshot: Snapshot, most_tasks: int) -> RenderableType:
+def drawn(snapshot: Snapshot, most_tasks: int, width: int) -> RenderableType:
     """Return the moment as tables: queues with their lanes, why so many workers, the latest tasks."""
-    tasks = _table("QUEUE", "TASK", "HANDLER", "LANE", "PHASE", ">TRY", "WORKER", ">WHEN")
     shown = snapshot.tasks[:most_tasks]
-    for status in shown:
-        tasks.add_row(*_task_cells(status, snapshot))
     hidden = len(snapshot.tasks) - len(shown)
     parts: list[RenderableType] = [_queues(snapshot), Text()]
-    parts += [tasks] if shown else [Text("no tasks yet", style="dim")]
+    parts += [_tasks(shown, snapshot, width)] if shown else [Text("no tasks yet", style="dim")]
     if hidden:
         parts.append(Text(f"and {hidden} more: galley get tasks", style="dim"))
     return Group(*parts, Text(f"{snapshot.server}   {snapshot.note}", style="dim"))
@@ -106,10 +110,14 @@ def _queues(snapshot: Snapshot) -> RenderableType:
                 workers_in_words(queue) if first else "",
             )
     reasons = [
-        Text(f"{queue.name}: {queue.reason}", style="yellow" if queue.problem else "dim", no_wrap=False)
+        Text(_reason(queue), style="yellow" if queue.problem else "dim", no_wrap=False)
         for queue in snapshot.queues
     ]
     return Group(table, Text(), *reasons)
+
+
+def _reason(queue: QueueSnapshot) -> str:
+    return f"{queue.name}: {queue.reason}"
 
 
 def _lane_rows(snapshot: Snapshot) -> list[object]:
@@ -123,7 +131,7 @@ def workers_in_words(queue: QueueSnapshot) -> str:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for title in titles:
         table.add_column(
             title.removeprefix(">"), no_wrap=True, justify="right" if title.startswith(">") else "left"
@@ -131,7 +139,20 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[RenderableType]:
+def _tasks(shown: Sequence[TaskStatus], snapshot: Snapshot, width: int) -> RenderableType:
+    """Return the tasks as a table, without the columns it has no room for."""
+    rows = [dict(zip(_TASK_TITLES, _task_cells(status, snapshot), strict=True)) for status in shown]
+    widest = {title: max(len(title.strip(">")), *(len(row[title]) for row in rows)) for title in _TASK_TITLES}
+    for title in _LEAST_MISSED:
+        if sum(widest.values()) + _GAP * (len(widest) - 1) > width:
+            del widest[title]
+    table = _table(*widest)
+    for row in rows:
+        table.add_row(*(row[title] for title in widest))
+    return table
+
+
+def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[Text]:
     moment = (
         status.ended_at
         or (status.due_at if not status.phase.ended else None)
@@ -139,14 +160,14 @@ def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[RenderableType]:
         or status.submitted_at
     )
     return [
-        status.address.queue,
-        status.address.id,
-        status.handler,
-        status.address.lane.value,
+        Text(status.address.queue),
+        Text(status.address.id),
+        Text(status.handler),
+        Text(status.address.lane.value),
         styled(status.phase.value),
-        str(status.attempt or ""),
-        status.worker,
-        in_words(moment, snapshot.now) if moment is not None else "",
+        Text(str(status.attempt or "")),
+        Text(status.worker),
+        Text(in_words(moment, snapshot.now) if moment is not None else ""),
     ]
 
 

@@ -20,7 +20,7 @@ from galley_local.queue_runtime import QueueRuntime
 
 _PIPE_WIDTH: Final = 140
 _LEAST_RESULT: Final = 20
-_TITLES: Final = ("QUEUE", "TASK", "LANE", "PHASE", "TRIES", "TIME", "RESULT")
+_TITLES: Final = ("QUEUE", "TASK", "LANE", "PHASE", "ATTEMPTS", "TIME", "RESULT")
 
 
 def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, began: datetime) -> int:
@@ -50,7 +50,7 @@ def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows in columns; only the last one is cut where there is no room."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in _TITLES:
-        table.add_column(title, no_wrap=True, justify="right" if title in ("TRIES", "TIME") else "left")
+        table.add_column(title, no_wrap=True, justify="right" if title in ("ATTEMPTS", "TIME") else "left")
     taken = sum(
         2 + max(len(title), *(len(row[index]) for row in rows)) for index, title in enumerate(_TITLES[:-1])
     )

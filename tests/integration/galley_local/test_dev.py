@@ -78,7 +78,7 @@ async def has_phase(project: Path, task: str, phase: str) -> None:
 async def test_until_done_goes_from_no_worker_to_results_and_back_to_none(project: Path) -> None:
     said = await galley(project, "dev", "queue.yaml", "--until-done")
     assert said.code == 0, said.out + said.err
-    assert "sums   first  normal  Succeeded      1" in said.out
+    assert "sums   first  normal  Succeeded         1" in said.out
     assert "workers of sums:\n  0 -> 1  at" in said.out
     assert "1 -> 0  at" in said.out
     assert not dev_file.path_in(project).exists()

@@ -44,10 +44,10 @@ def a_status(phase: Phase = Phase.RUNNING, **changes: Any) -> TaskStatus:
     )
 
 
-def text_of(snapshot: Snapshot, most_tasks: int = 10) -> str:
-    console = Console(file=io.StringIO(), width=120)
+def text_of(snapshot: Snapshot, most_tasks: int = 10, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
     with console.capture() as captured:
-        console.print(drawn(snapshot, most_tasks))
+        console.print(drawn(snapshot, most_tasks, width))
     return captured.get()
 
 
@@ -66,7 +66,17 @@ def test_tasks_that_do_not_fit_are_counted() -> None:
 
 def test_a_task_is_shown_with_its_worker_and_age() -> None:
     text = text_of(a_snapshot(a_status(started_at=NOON - timedelta(seconds=9))))
-    assert "life   thumbnail   normal   Running     1   images-1   9s ago" in text
+    assert "life   thumbnail   normal   Running         1   images-1   9s ago" in text
+
+
+def test_a_narrow_table_lacks_columns_rather_than_letters() -> None:
+    task = a_status(
+        Phase.SUCCEEDED, address=an_address(id="01M7YFGD8YAR2W4T2FJ29RFEV3"), started_at=NOON, ended_at=NOON
+    )
+    text = text_of(a_snapshot(task), width=80)
+    assert "images   01M7YFGD8YAR2W4T2FJ29RFEV3   normal   Succeeded         1   0s ago" in text
+    assert "…" not in text
+    assert "01M7YFGD8YAR2W4T2FJ29RFEV3   Succeeded         1   0s ago" in text_of(a_snapshot(task), width=72)
 
 
 def lines_of(*snapshots: Snapshot) -> list[str]:
