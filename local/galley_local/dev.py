@@ -94,9 +94,11 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
     if not options.until_done:
         return ExitCode.DONE
     if board.open_tasks():
-        terminal.say(
-            f"{len(board.open_tasks())} tasks have not ended; the next `galley dev` goes on with them"
-        )
+        left = len(board.open_tasks())
+        said = "1 task has not ended; the next `galley dev` goes on with it"
+        if left > 1:
+            said = f"{left} tasks have not ended; the next `galley dev` goes on with them"
+        terminal.say(said)
         return ExitCode.INTERRUPTED
     surprises = print_results(terminal, plan.tasks, board, began)
     print_moves(terminal, run.runtimes, began)

@@ -23,7 +23,8 @@ def of_decision(
     parts = [f"{_workers(desired)}: {_work(backlog, policy)}", _bounds(backlog, policy)]
     if memory.most_needed > desired:
         seconds = policy.idle_seconds - (now - memory.needs[0][0]).total_seconds()
-        parts.append(f"up to {memory.most_needed} stay for {max(0, seconds):.0f} s more")
+        stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
+        parts.append(f"{stay} for {max(0, seconds):.0f} s more")
     if leaving:
         parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
     starting = sum(worker.phase is Phase.STARTING for worker in workforce.workers)

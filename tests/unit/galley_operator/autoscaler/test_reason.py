@@ -48,6 +48,10 @@ FIXED = replace(POLICY, min_workers=2, max_workers=2, slots=1)
             "1 worker: 0 waiting + 1 running task over 4 slots each; at most 4; up to 2 stay for 12 s more",
         ),
         (
+            a_backlog(), workers("ready"), POLICY, needed(1, -18),
+            "0 workers: nothing waits or runs; at most 4; 1 stays for 12 s more",
+        ),
+        (
             a_backlog(0, 2), workers("ready:1", "drain:1"), POLICY, asked(needed(0, -99), w2=-1),
             "1 worker: 0 waiting + 2 running tasks over 4 slots each; at most 4; 1 more drains",
         ),
