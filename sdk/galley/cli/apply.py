@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from galley.broker import inspect
+from galley.broker.records import Records
 from galley.cli.command import Command
 from galley.cli.errors import QueueNotServed
 from galley.cli.exit_code import ExitCode, exit_code_of
@@ -15,9 +16,17 @@ from galley.client import Client
 from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import BrokerError, GalleyError, QueueNotFound
+from galley.record import Outcome
 from galley.resources import Task, TaskQueue, read_manifests
 
 _AT_ONCE: Final = 64
+_UNCHANGED: Final[dict[Outcome | None, str]] = {
+    None: "unchanged",
+    Outcome.SUCCEEDED: "unchanged",
+    Outcome.FAILED: "unchanged: it had failed",
+    Outcome.CANCELLED: "unchanged: it had been cancelled",
+}
+_IN_VAIN: Final = (_UNCHANGED[Outcome.FAILED], _UNCHANGED[Outcome.CANCELLED])
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -40,12 +49,15 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(_submit(client, task, room)) for task in tasks]
     code = ExitCode.DONE
-    for task, outcome in zip(tasks, (each.result() for each in running), strict=True):
+    outcomes = [each.result() for each in running]
+    for task, outcome in zip(tasks, outcomes, strict=True):
         if isinstance(outcome, GalleyError):
             terminal.complain(outcome)
             code = exit_code_of(outcome)
         else:
-            terminal.result(f"task/{task.metadata.name} {'created' if outcome else 'unchanged'}")
+            terminal.result(f"task/{task.metadata.name} {outcome}")
+    if any(outcome in _IN_VAIN for outcome in outcomes):
+        terminal.say("what has ended is not run again under its name; give the task another one")
     return code
 
 
@@ -75,11 +87,17 @@ async def _check_queues(client: Client, read: dict[Path, list[TaskQueue | Task]]
                 raise QueueNotFound(namespace, each.spec.queue_name)
 
 
-async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> bool | GalleyError:
-    """Return whether the task is new, or why it was not taken."""
+async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> str | GalleyError:
+    """Return what came of it in words, or why the task was not taken."""
     async with room:
         try:
-            return (await submit_declared(client.broker, task)).created
+            submitted = await submit_declared(client.broker, task)
+            if submitted.created:
+                return "created"
+            # Who corrects a task that failed and applies it again must hear that it did not run.
+            stored = await Records(client.broker).look_up(submitted.address)
+            outcome = stored.record.outcome if stored else None
+            return _UNCHANGED[outcome]
         except BrokerError:
             raise
         except GalleyError as error:

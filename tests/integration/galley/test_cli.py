@@ -160,6 +160,19 @@ async def test_applying_twice_is_applying_once(client: Client, tmp_path: Path) -
     assert await shell(f"galley apply -f {manifest}", client) == (0, "task/one unchanged\n", "")
 
 
+async def test_applying_a_cancelled_task_again_says_why_nothing_runs(client: Client, tmp_path: Path) -> None:
+    manifest = tmp_path / "task.yaml"
+    manifest.write_text(
+        "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: gone}\n"
+        "spec: {queueName: images, handler: noop}\n"
+    )
+    await shell(f"galley apply -f {manifest}", client)
+    await shell("galley cancel gone", client)
+    code, out, err = await shell(f"galley apply -f {manifest}", client)
+    assert (code, out) == (0, "task/gone unchanged: it had been cancelled\n")
+    assert "give the task another" in err
+
+
 async def test_a_server_that_does_not_answer_is_code_4() -> None:
     terminal = a_terminal()
     assert await asyncio.to_thread(main, ["get", "queues", "--server", "nats://127.0.0.1:1"], terminal) == 4
