@@ -142,7 +142,7 @@ class QueueNotFound(Refused):
 
     def describe(self, namespace: str, queue: str) -> str:
         self.namespace, self.queue = namespace, queue
-        self.hint = "apply its TaskQueue first, or check the name and the namespace"
+        self.hint = "check the name and the namespace, or declare a TaskQueue (`galley dev`, `kubectl apply`)"
         return f"there is no queue {queue!r} in namespace {namespace!r}"
 
 
@@ -213,7 +213,7 @@ class ResultTimeout(GalleyError):
 
     def describe(self, task_id: str, seconds: float) -> str:
         self.task_id, self.seconds = task_id, seconds
-        self.hint = "wait longer, or ask for its status"
+        self.hint = f"wait longer, or see how far it is: galley show {task_id}"
         return f"task {task_id} had not ended after {seconds:g} s"
 
 

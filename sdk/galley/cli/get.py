@@ -53,6 +53,8 @@ TASKS: Final = Listing[TaskStatus](
 )
 
 _NOUNS: Final = {"queues": "queues", "queue": "queues", "tasks": "tasks", "task": "tasks"}
+# A task that is only declared is not with the broker yet, where this command looks.
+_PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.PENDING)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -61,9 +63,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("queue", metavar="QUEUE", nargs="?", help="only this queue, or its tasks")
     parser.add_argument(
         "--phase",
-        type=one_of("a phase", tuple(Phase)),
+        type=one_of("a phase", _PHASES),
         metavar="PHASE",
-        help=f"only tasks in this phase: {', '.join(Phase)}",
+        help=f"only tasks in this phase: {', '.join(_PHASES)}",
     )
     format_argument(parser, *Format)
     server_arguments(parser)

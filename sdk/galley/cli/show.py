@@ -95,8 +95,13 @@ def _past(status: TaskStatus) -> Iterator[str]:
     history = status.history
     if not history.attempts:
         return
-    counts = f"{history.errors} errors, {history.crashes} crashes, {history.preemptions} preemptions"
-    yield f"Attempts before ({counts}):"
+    kinds = (
+        (history.errors, "error", "errors"),
+        (history.crashes, "crash", "crashes"),
+        (history.preemptions, "preemption", "preemptions"),
+    )
+    counts = ", ".join(f"{number} {one if number == 1 else more}" for number, one, more in kinds if number)
+    yield f"Attempts without a result ({counts}):"
     for attempt in history.attempts:
         yield (
             f"  {attempt.number}  {attempt.ended_by.value:<11}"

@@ -14,7 +14,7 @@ from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.cli.words import one_of
-from galley.client import When
+from galley.client import LONGEST_TIMEOUT_SECONDS, When
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
 from galley.handle import Handle
@@ -43,7 +43,7 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--deadline", type=_seconds, metavar="SECONDS", help="worth nothing after this from now"
     )
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="time one attempt may take")
+    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="time one attempt may take")
     parser.add_argument(
         "--wait", type=_seconds, nargs="?", const=_FOREVER, metavar="SECONDS",
         help="wait for the result and print that instead of the id; at most so long, if given",
@@ -60,6 +60,13 @@ def _seconds(text: str) -> float:
         ) from None
     if not 0 <= value <= 10 * 365 * 86_400:
         raise Misuse(f"{text} seconds cannot be", "give 0 or more, and less than ten years")
+    return value
+
+
+def _timeout(text: str) -> float:
+    value = _seconds(text)
+    if not 0 < value <= LONGEST_TIMEOUT_SECONDS:
+        raise Misuse(f"an attempt cannot have {text} s", "give --timeout more than 0 and at most a day")
     return value
 
 

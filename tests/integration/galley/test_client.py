@@ -170,7 +170,7 @@ async def test_where_there_never_was_a_queue_that_is_what_is_missing(
                 QueueNotFound, match=f"no queue 'images' in namespace '{namespace}'"
             ) as missing:
                 await ask()
-            assert missing.value.hint.startswith("apply its TaskQueue first")
+            assert missing.value.hint.startswith("check the name and the namespace")
 
 
 async def test_all_tasks_of_a_queue_are_listed(client: Client, namespace: str) -> None:
