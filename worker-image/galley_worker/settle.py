@@ -7,8 +7,10 @@ from typing import assert_never
 from msgspec import Raw
 from msgspec.structs import replace
 
+from galley.address import Kind, TaskAddress
 from galley.broker.dead_letters import DeadLetter
 from galley.broker.pull import Delivery
+from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.envelope import Envelope, Flags
 from galley.history import History
 from galley.record import Failure, Outcome, Record, State
@@ -45,6 +47,10 @@ class Settler:
             case _:
                 assert_never(verdict)
 
+    def _kept(self, address: TaskAddress) -> int:
+        least = DECLARED_KEPT_SECONDS if address.kind is Kind.DECLARED else 0
+        return max(self._keep_seconds, least)
+
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
         """Keep what is no task as a dead letter, with its bytes, and end the task of that id as failed."""
         final = Record(
@@ -57,7 +63,7 @@ class Settler:
             failure=failure,
         )
         # Where a record exists, a readable message of the same id made it, and its word stands.
-        await self._ledger.write(delivery.address, final, 0, self._keep_seconds)
+        await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
         await self._ledger.bury(delivery.address, letter)
         await self._ledger.acknowledge(delivery.reply)
@@ -87,7 +93,7 @@ class Settler:
 
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
-        written = await self._ledger.write(address, final, held.fence, self._keep_seconds)
+        written = await self._ledger.write(address, final, held.fence, self._kept(address))
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
         await self.finish(held.delivery, final)

@@ -10,6 +10,7 @@ from galley.address import TaskAddress
 from galley.broker.cancel import cancel
 from galley.broker.connection import Broker
 from galley.broker.pipeline import NO_RESPONDERS
+from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.errors import BrokerRefused, GalleyError
 from galley.record import Record, State
 from galley_operator.cluster.client import Cluster
@@ -17,7 +18,7 @@ from galley_operator.cluster.resource import TASKS
 from galley_operator.errors import ObjectNotFound
 from galley_operator.intake.active_task import ActiveTask
 from galley_operator.intake.key_queue import Backoff, KeyQueue
-from galley_operator.intake.known_queues import LEAST_KEPT_SECONDS, KnownQueues
+from galley_operator.intake.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Cancellations:
     async def _cancel(self, gone: _Gone) -> None:
         address = gone.address
         queue = self._queues.queues.get((address.namespace, address.queue))
-        keep_seconds = LEAST_KEPT_SECONDS if queue is None else queue.keep_seconds
+        keep_seconds = DECLARED_KEPT_SECONDS if queue is None else queue.keep_seconds
         about = Record(State.RUN, 0, lane=address.lane, submitted_at=gone.created)
         try:
             what = await cancel(self._broker, address, about, keep_seconds)

@@ -1,15 +1,12 @@
 """The TaskQueues there are, as far as letting tasks in depends on them."""
 
 from collections.abc import Callable
-from typing import Final
 
 from msgspec import Struct, field
 
+from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.lanes import DEFAULT_LANES, Lane
 from galley_operator.cluster.reflector import Key
-
-LEAST_KEPT_SECONDS: Final = 24 * 3600
-"""Records of declared tasks are kept for so long at least: an operator that was away reads them."""
 
 
 class QueueMetadata(Struct, frozen=True):
@@ -34,7 +31,7 @@ class _Handlers(Struct, frozen=True):
 
 
 class _Retention(Struct, frozen=True, rename="camel"):
-    results_seconds: int = LEAST_KEPT_SECONDS
+    results_seconds: int = DECLARED_KEPT_SECONDS
 
 
 class _QueueSpec(Struct, frozen=True):
@@ -60,7 +57,7 @@ class KnownQueue(Struct, frozen=True):
     lanes: tuple[Lane, ...]
     handlers: frozenset[str] | None
     """The names of all its handlers; None if only its workers know, who import its modules."""
-    keep_seconds: int = LEAST_KEPT_SECONDS
+    keep_seconds: int = DECLARED_KEPT_SECONDS
     """How long the record of a cancelled task is kept."""
 
 
@@ -74,7 +71,7 @@ def keep_queue(seen: QueueObject, _before: KnownQueue | None) -> KnownQueue:
         seen.metadata.uid,
         spec.lanes,
         None if spec.worker.modules else commands,
-        max(LEAST_KEPT_SECONDS, spec.retention.results_seconds),
+        max(DECLARED_KEPT_SECONDS, spec.retention.results_seconds),
     )
 
 

@@ -15,6 +15,10 @@ LEASE_SECONDS: Final = 30.0
 """How long the broker waits for a sign of life before another worker may take the task: three
 renewals, so that two lost ones do not double a run."""
 
+DECLARED_KEPT_SECONDS: Final = 24 * 3600
+"""The end of a declared task is kept for so long at least: an operator that was away still learns of it,
+instead of submitting the task anew."""
+
 MIN_SERVER: Final = (2, 12, 2)
 """First nats-server with message schedules on which all facts hold that we rely on: 2.12.0 and 2.12.1 hand
 out nothing for a while after a purge, so a cancelled task holds up others. 2.15.1 is what the tests run."""

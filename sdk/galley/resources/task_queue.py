@@ -204,7 +204,8 @@ class Retention(Part):
 
     results_seconds: Whole = Field(86_400, ge=3600, le=2_592_000)
     """Seconds a finished task's record and result are kept. At least an hour, because a late worker's
-    stale result is only fenced off while the record exists; at most 30 days."""
+    stale result is only fenced off while the record exists; at most 30 days. Those of declared tasks on
+    a cluster are kept for a day at least, for the operator to read."""
 
 
 class TaskQueueSpec(Part):
