@@ -6,6 +6,8 @@ BIN := .venv/bin
 STAMP := .venv/.made
 # Most tests wait for processes of their own, so more of them at once than there are cores end sooner.
 BESIDE := --numprocesses 3 --dist loadfile
+LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration \
@@ -77,8 +79,12 @@ gen: $(STAMP) ## Write the generated documents anew
 verify: $(STAMP) ## Fail if a generated document differs from what the code says
 	@$(BIN)/python -m docs.generate --verify
 
-lock: $(STAMP) ## Choose the versions in requirements/dev.txt anew (needs uv)
-	uv pip compile pyproject.toml --extra local --extra operator --extra worker --group dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header --no-annotate -o requirements/dev.txt
+lock: $(STAMP) ## Choose all versions in requirements/ anew (needs uv)
+	@$(LOCK) --extra local --extra operator --extra worker --group dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK) -c requirements/dev.txt --extra worker pyproject.toml -o requirements/worker.txt
+	@$(LOCK) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
+	@$(LOCK) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	@echo pillow | $(LOCK) -c requirements/dev.txt - -o examples/thumbnails/requirements.txt
 
 clean: ## Remove what was made here: .venv, caches, data of `galley dev`
 	@test ! -x $(BIN)/python || $(BIN)/python -m e2e.cluster down
