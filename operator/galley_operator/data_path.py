@@ -21,7 +21,7 @@ from galley_operator.intake.intake import Intake
 from galley_operator.intake.known_queues import KnownQueue, KnownQueues, QueueObject, keep_queue
 from galley_operator.intake.sweep import SWEEP_SECONDS, Sweep
 from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry
-from galley_operator.status.keeper import StatusKeeper
+from galley_operator.status.keeper import EndOfWorker, StatusKeeper, nobody_knows
 from galley_operator.status.writer import StatusWriter
 
 _FLUSH_SECONDS: Final = 5.0
@@ -44,7 +44,14 @@ class DataPathSettings:
 class DataPath:
     """`watch` runs in every replica and keeps its view warm; `lead` runs in the leader, beside it."""
 
-    def __init__(self, cluster: Cluster, broker: Broker, settings: DataPathSettings) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        settings: DataPathSettings,
+        end_of_worker: EndOfWorker = nobody_knows,
+    ) -> None:
+        """Args: end_of_worker: tells how a worker ended that was lost, where anybody knows."""
         self._settings = settings
         self._keeper = Keeper()
         self.tasks = ActiveTasks(self._keeper)
@@ -58,7 +65,7 @@ class DataPath:
             cluster, Source(TASKQUEUES, QueueObject, keep_queue, settings.namespaces), self.queues
         )
         self.writer = StatusWriter(cluster)
-        self.status = StatusKeeper(broker, self.tasks, self.writer)
+        self.status = StatusKeeper(broker, self.tasks, self.writer, end_of_worker)
         self.intake = Intake(cluster, broker, self.tasks, self.queues, self.status)
         self.cancellations = Cancellations(cluster, broker, self.queues)
         self.expiry = Expiry(cluster, settings.namespaces, settings.task_ttl_seconds)

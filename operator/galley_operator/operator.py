@@ -106,7 +106,10 @@ class Operator:
         settings = self._settings
         workloads = self._workloads = Workloads(cluster, settings.scopes, self._touched)
         tasks = self._tasks = DataPath(
-            cluster, broker, DataPathSettings(settings.scopes, settings.task_ttl_seconds)
+            cluster,
+            broker,
+            DataPathSettings(settings.scopes, settings.task_ttl_seconds),
+            workloads.end_of,
         )
         self._show(cluster, tasks)
         leadership = self._leadership = Leadership(

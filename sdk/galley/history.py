@@ -25,6 +25,10 @@ class EndedBy(StrEnum):
     """We took the worker away; costs the task nothing."""
 
 
+WORKER_LOST: Final = "WorkerLost"
+"""Reason of an attempt whose worker vanished while it ran."""
+
+
 class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One execution that did not settle the task."""
 

@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from msgspec import Raw, Struct
 
-from galley.history import EndedBy, History, PastAttempt
+from galley.history import WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, Raised, Returned, TimedOut
@@ -128,7 +128,7 @@ def taken_over(
     history: History, policy: RetryPolicy, lost_worker: str, attempt: int, now: datetime
 ) -> tuple[History, Bury | None]:
     """Return the history of a task whose worker vanished, and whether that was once too often."""
-    failure = Failure("WorkerLost", f"worker {lost_worker} stopped renewing its lease")
+    failure = Failure(WORKER_LOST, f"worker {lost_worker} stopped renewing its lease")
     past = PastAttempt(attempt, EndedBy.CRASH, failure.reason, failure.message, lost_worker, now)
     longer = history.with_attempt(past)
     if longer.crashes < policy.crashes:

@@ -184,9 +184,8 @@ def trouble_of(pod: Pod) -> Trouble | None:
             f"worker {pod.name} cannot be started: {_clipped(waiting.message or waiting.reason)}; "
             "check what spec.worker.template and spec.worker.code refer to",
         )
-    ended = container.state.terminated or container.last_state.terminated
-    if ended is not None and (container.restart_count or container.state.running is None):
-        return _of_end(pod.name, ended)
+    if (end := end_of(pod)) is not None:
+        return end
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
             return Trouble(
@@ -194,6 +193,15 @@ def trouble_of(pod: Pod) -> Trouble | None:
                 f"worker {pod.name} finds no node: {_clipped(condition.message)}; add nodes, or lower "
                 "spec.worker.template.resources.requests",
             )
+    return None
+
+
+def end_of(pod: Pod) -> Trouble | None:
+    """Return how a pod's worker ended the last time; None if it never did, as far as is known."""
+    container = pod.container
+    ended = container.state.terminated or container.last_state.terminated
+    if ended is not None and (container.restart_count or container.state.running is None):
+        return _of_end(pod.name, ended)
     return None
 
 

@@ -13,7 +13,7 @@ from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment import Deployment
-from galley_operator.fleet.pods import Metadata, Pod
+from galley_operator.fleet.pods import Metadata, Pod, end_of
 from galley_operator.queues.names import OURS, QUEUE_LABEL, child_name
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,12 @@ class Workloads:
         """
         self._check(self._pods, PODS, queue)
         return tuple(self._pods_of.get(queue, {}).values())
+
+    def end_of(self, namespace: str, worker: str) -> str:
+        """Return, as a sentence, how a worker ended; empty if that is not known."""
+        pod = self._pods.things.get((namespace, worker))
+        end = end_of(pod) if pod is not None else None
+        return end.message if end is not None else ""
 
     def _check(self, reflector: Reflector[Any, Any], resource: Resource, queue: Queue) -> None:
         if not reflector.synced.is_set():

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
@@ -13,7 +14,7 @@ from galley.task_status import Phase
 from galley_operator.intake.active_task import ActiveTask
 from galley_operator.intake.active_tasks import ActiveTasks
 from galley_operator.status.writer import LINGER_SECONDS, StatusWriter
-from galley_operator.status.written_status import WrittenStatus, recorded
+from galley_operator.status.written_status import WrittenStatus, lost_worker, recorded
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,29 @@ BRIEF_SECONDS: Final = 5.0
 """A state that is over sooner is not written: most tasks are done by then."""
 
 
+EndOfWorker: TypeAlias = Callable[[str, str], str]
+"""Takes a namespace and a worker; returns how it ended, as a sentence, or nothing if that is not known."""
+
+
+def nobody_knows(_namespace: str, _worker: str) -> str:
+    """Return that nothing is known of the end of a worker."""
+    return ""
+
+
 class StatusKeeper:
     """Listens to the records of declared tasks, for as long as `run` runs; only the leader runs it."""
 
-    def __init__(self, broker: Broker, tasks: ActiveTasks, writer: StatusWriter) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: ActiveTasks,
+        writer: StatusWriter,
+        end_of_worker: EndOfWorker = nobody_knows,
+    ) -> None:
         self.heard_of = 0
         """Records of unfinished Tasks heard so far."""
         self._broker, self._tasks, self._writer = broker, tasks, writer
+        self._end_of_worker = end_of_worker
         self._followers: dict[str, Follower] = {}
         self._wanted: asyncio.Queue[Follower] = asyncio.Queue()
 
@@ -57,7 +74,8 @@ class StatusKeeper:
         task.recorded = task.in_broker = True
         self._tasks.keeper.drop_spec(task)
         record = stored.record
-        status = recorded(task, record)
+        lost = lost_worker(record)
+        status = recorded(task, record, self._end_of_worker(address.namespace, lost) if lost else "")
         linger = BRIEF_SECONDS
         if status.final:
             task.ended, linger = True, LINGER_SECONDS

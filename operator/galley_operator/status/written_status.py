@@ -7,8 +7,10 @@ and replaces what stood there, so that nothing of before is left over. The phase
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
+from galley.history import WORKER_LOST
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
 from galley.task_status import Phase
@@ -60,8 +62,22 @@ def queued(task: ActiveTask, at: datetime, due_at: datetime | None) -> WrittenSt
     return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, "waits for a free worker", fields)
 
 
-def recorded(task: ActiveTask, record: Record) -> WrittenStatus:
-    """Return the status that a task's record tells."""
+def lost_worker(record: Record) -> str:
+    """Return whose loss ended a task for good; empty if it ended otherwise, or goes on."""
+    if record.outcome is not Outcome.FAILED or not record.history.attempts:
+        return ""
+    last = record.history.attempts[-1]
+    return last.worker if last.reason == WORKER_LOST else ""
+
+
+def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> WrittenStatus:
+    """Return the status that a task's record tells.
+
+    Args:
+        task: which one.
+        record: the newest of it.
+        end_of_worker: how its lost worker ended, as a sentence, where that is known.
+    """
     fields: dict[str, Any] = {"attempts": record.attempt}
     fields["queuedTime"] = _time(task.queued_at or record.submitted_at or task.created)
     if record.worker:
@@ -69,7 +85,7 @@ def recorded(task: ActiveTask, record: Record) -> WrittenStatus:
     if record.started_at is not None:
         fields["startTime"] = _time(record.started_at)
     if record.outcome is not None:
-        return _ended(task, record, record.outcome, fields)
+        return _ended(task, _explained(record, end_of_worker), record.outcome, fields)
     if record.failure is not None:
         fields["error"] = _error(record.failure)
     if record.state is State.RETRY:
@@ -83,6 +99,14 @@ def recorded(task: ActiveTask, record: Record) -> WrittenStatus:
         message = "its worker went away and gave it back; waits for a free worker"
         return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, message, fields)
     return _status(task, Phase.RUNNING, "Unknown", Phase.RUNNING, f"attempt {record.attempt} runs", fields)
+
+
+def _explained(record: Record, end_of_worker: str) -> Record:
+    """Return the record of a task whose worker was lost, with what others than the workers know of that."""
+    if not end_of_worker or record.failure is None:
+        return record
+    failure = msgspec.structs.replace(record.failure, message=f"{record.failure.message}; {end_of_worker}")
+    return msgspec.structs.replace(record, failure=failure)
 
 
 def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str, Any]) -> WrittenStatus:

@@ -16,6 +16,7 @@ from msgspec import Raw
 from galley.history import MESSAGE_LIMIT
 from galley.record import Failure
 from galley_worker.ending import Crashed, CutOff, Ending, Raised, Returned
+from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.output import Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
@@ -187,18 +188,11 @@ class Subprocess:
             }
             return Returned(Raw(msgspec.json.encode(told)))
         if code < 0:
-            return Crashed(f"signal {-code} ({_signal_name(-code)})")
+            return Crashed(in_words(code))
         text = stderr.tail.decode(errors="replace").strip()
         last = text.rpartition("\n")[2]
         message = f"exit code {code}: {last}" if last else f"exit code {code}"
         return Raised(Failure("CommandFailed", message[:MESSAGE_LIMIT], text[-8192:]), retryable=True)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
 
 
 def _arguments(command: CommandHandler, data: Raw) -> tuple[list[str], bytes]:

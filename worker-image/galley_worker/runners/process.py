@@ -15,6 +15,7 @@ from msgspec import Raw
 from galley.record import Failure
 from galley_worker.ending import Raised, Returned
 from galley_worker.runners import frames
+from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.frames import (
     Broken,
@@ -227,7 +228,8 @@ class HandlerProcess(asyncio.Protocol):
         os.close(self._born.pidfd)
         if not self.hello.done():
             self.hello.set_result(None)
-        self._parent.died(self, f"{self._why} ({_say(code)})" if self._why else _say(code))
+        words = in_words(code, ours=self.doomed or bool(self._why))
+        self._parent.died(self, f"{self._why} ({words})" if self._why else words)
         self._born.started.close()
         self.gone.set_result(None)
 
@@ -236,12 +238,3 @@ class HandlerProcess(asyncio.Protocol):
             while data := wire.recv(frames.CHUNK, socket.MSG_DONTWAIT):
                 if not self._take(data):
                     return
-
-
-def _say(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"

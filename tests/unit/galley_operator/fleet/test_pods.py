@@ -9,6 +9,7 @@ from galley_operator.fleet.fleet import Phase
 from galley_operator.fleet.pods import (
     LEAVING_COST,
     Pod,
+    end_of,
     phase_of,
     removal_order,
     trouble_of,
@@ -214,3 +215,11 @@ def test_of_two_sights_of_a_deployment_the_later_counts() -> None:
     assert newer(a_deployment(1, uid="made again"), new).uid == "made again"  # type: ignore[union-attr]
     assert newer(None, new) is None
     assert newer(old, None) is old
+
+
+def test_how_a_worker_ended_is_known_after_it_was_started_again() -> None:
+    starved = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    end = end_of(a_pod(restarts=1, last=starved))
+    assert end is not None
+    assert (end.reason, "OOMKilled" in end.message) == ("OutOfMemory", True)
+    assert end_of(a_pod()) is None

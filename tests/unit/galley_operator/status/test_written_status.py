@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from galley.history import NO_HISTORY, WORKER_LOST, EndedBy, PastAttempt
 from galley.record import Failure, Outcome, Record, State
 from galley.resources import DeclaredStatus
 from galley.resources.declared_status import INLINE_RESULT_LIMIT
@@ -14,6 +15,7 @@ from galley_operator.intake.admission import Refusal, Until
 from galley_operator.status.written_status import (
     MESSAGE_LIMIT,
     WrittenStatus,
+    lost_worker,
     queued,
     recorded,
     refused,
@@ -146,6 +148,19 @@ def test_a_task_that_waits_for_its_next_attempt_tells_of_the_last_one() -> None:
     assert body["attempts"] == 2
     assert body["error"] == {"reason": "TimedOut", "message": "5 s"}
     assert body["conditions"][0]["message"] == "5 s; tried again at 2026-03-01T08:30:03Z"
+
+
+def test_the_end_of_a_lost_worker_explains_the_end_of_its_task() -> None:
+    past = PastAttempt(1, EndedBy.CRASH, WORKER_LOST, "no lease", "w1", ENDED)
+    lost = msgspec.structs.replace(FAILED, history=NO_HISTORY.with_attempt(past))
+    assert (lost_worker(lost), lost_worker(FAILED), lost_worker(a_record(history=lost.history))) == (
+        "w1",
+        "",
+        "",
+    )
+    body = read(recorded(an_active_task(), lost, "w1 was killed (OOMKilled)"))
+    assert body["conditions"][0]["message"] == "ValueError: no; w1 was killed (OOMKilled)"
+    assert body["error"]["message"] == body["conditions"][0]["message"]
 
 
 def test_a_success_after_failures_keeps_no_error() -> None:
