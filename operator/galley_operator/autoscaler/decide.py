@@ -4,8 +4,8 @@
 
 More are started at once. Fewer take three steps, so that nobody's task is cut off: for `idle_seconds`
 fewer must have sufficed; then the least busy are asked to drain, for a minute at a time; and when they
-say that they are draining with nothing running, they go. Work that comes back meanwhile ends the drain.
-What is not known changes nothing.
+say that they are draining with nothing running, they go. Work that comes back meanwhile ends the drain,
+and so does a replacement of the workers by newer ones. What is not known changes nothing.
 """
 
 from collections.abc import Sequence
@@ -109,14 +109,16 @@ def _moves(
         # Nothing is known of the time before the first look, so all there are count as needed in it.
         memory = memory.needing(len(staying), now, policy.idle_seconds)
     memory = memory.needing(desired, now, policy.idle_seconds)
-    back = sorted(leaving, key=_worth)[: max(0, memory.most_needed - len(staying))]
+    wanted = len(leaving) if workforce.replacing else max(0, memory.most_needed - len(staying))
+    back = sorted(leaving, key=_worth)[:wanted]
     staying += back
     leaving = [worker for worker in leaving if worker not in back]
     if desired > len(staying):
         # All that were leaving came back and still it is too few.
         return _Moves(back, (), (), desired), memory
     # Whoever starts may be the one the fleet would take, and whoever comes back still looks drained.
-    quiet = not back and not any(_is_coming_up(worker, now) for worker in present)
+    restless = workforce.replacing or any(_is_coming_up(worker, now) for worker in present)
+    quiet = not back and not restless
     surplus = max(0, len(staying) - memory.most_needed) if quiet else 0
     leaving += sorted(staying, key=_worth, reverse=True)[:surplus]
     gone = [worker for worker in leaving if quiet and _may_go(worker, memory)]

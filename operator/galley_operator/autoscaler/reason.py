@@ -30,6 +30,8 @@ def of_decision(
     starting = sum(worker.phase is Phase.STARTING for worker in workforce.workers)
     if starting:
         parts.append(f"{starting} starting")
+    if workforce.replacing:
+        parts.append("newer ones take the places of those there are")
     if workforce.problem:
         parts.append(f"workers do not come up: {workforce.problem}")
     return "; ".join(parts)

@@ -100,7 +100,7 @@ class _Look:
     @property
     def workforce(self) -> Workforce:
         problem = self.trouble.message if self.trouble is not None else ""
-        return Workforce((*self.views, *self.stopping), problem)
+        return Workforce((*self.views, *self.stopping), problem, self.deployment.rolling)
 
 
 class DeploymentFleet:

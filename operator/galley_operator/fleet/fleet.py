@@ -44,6 +44,9 @@ class Workforce:
     problem: str = ""
     """Why workers do not come up, as a sentence for people, such as
     "module thumbs does not import: No module named 'PIL'"; empty if they do."""
+    replacing: bool = False
+    """Whether newer ones come up beside those there are, and take their places one by one. Nobody is to be
+    drained meanwhile: it is for a newer one to be ready that the others wait."""
 
     @property
     def present(self) -> tuple[WorkerView, ...]:

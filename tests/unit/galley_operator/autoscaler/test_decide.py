@@ -24,6 +24,10 @@ from tests.unit.galley_operator.autoscaler.queues import (
 NONE = workers()
 
 
+def replaced(*states: str) -> Workforce:
+    return replace(workers(*states), replacing=True)
+
+
 @dataclass(frozen=True)
 class Case:
     """A situation, and what is to be done about it; what is not named must not be done."""
@@ -137,7 +141,20 @@ RETURNS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [*STARTS, *DRAINS, *REMOVALS, *RETURNS], ids=lambda case: case.claim)
+REPLACEMENTS = [
+    Case("the one too many that comes first is not drained", a_backlog(), replaced(*["ready"] * 4), 3,
+         LONG_AGO, policy=ALWAYS_3),
+    Case("nobody is drained while others come in their places", a_backlog(), replaced("ready", "ready"), 0,
+         LONG_AGO),
+    Case("nobody is removed meanwhile, and drains end", a_backlog(), replaced("drain", "drain:1"), 0,
+         asked(LONG_AGO, w1=-5, w2=-5), undrain=("w2", "w1")),
+    Case("work starts more all the same", a_backlog(16), replaced("ready:4", "ready:4"), 4, scale_to=4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case", [*STARTS, *DRAINS, *REMOVALS, *RETURNS, *REPLACEMENTS], ids=lambda case: case.claim
+)
 def test_decision(case: Case) -> None:
     decision = decide(seen(case.backlog, case.workforce), case.policy, case.memory, NOON)
     assert (decision.desired, decision.scale_to, decision.remove, decision.drain, decision.undrain) == (

@@ -36,6 +36,10 @@ FIXED = replace(POLICY, min_workers=2, max_workers=2, slots=1)
         ),
         (a_backlog(), workers(), POLICY, needed(0, -99), "0 workers: nothing waits or runs; at most 4"),
         (
+            a_backlog(), replace(workers("ready", "ready"), replacing=True), POLICY, needed(0, -99),
+            "0 workers: nothing waits or runs; at most 4; newer ones take the places of those there are",
+        ),
+        (
             a_backlog(), workers("start"), replace(POLICY, min_workers=1), needed(0, -99),
             "1 worker: nothing waits or runs; at least 1; 1 starting",
         ),
