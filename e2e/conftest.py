@@ -79,6 +79,8 @@ def namespace_of_pods(kubectl: Kubectl) -> Iterator[str]:
     """A namespace on `cluster` which no other test uses; its pods end with it."""
     name = f"t{secrets.token_hex(5)}"
     kubectl("create", "namespace", name)
+    # Pods are refused before it is there, which takes a moment after the API server was away.
+    kubectl("wait", "-n", name, "--for=create", "--timeout=60s", "serviceaccount/default", within=70)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

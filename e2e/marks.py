@@ -92,6 +92,17 @@ class Marks:
                 runs.setdefault(word, []).append(run)
         return runs
 
+    def once_each(self, count: int) -> None:
+        """Wait until all tasks have succeeded, and see that each ran once, in its first attempt.
+
+        Raises:
+            NotInTime: if they do not all succeed.
+            AssertionError: if one ran twice, or an attempt was counted that was none.
+        """
+        tasks = self._place.all_in("Succeeded", count)
+        assert self.began() == {task["metadata"]["name"]: 1 for task in tasks}
+        assert {task["status"]["attempts"] for task in tasks} == {1}
+
     def until_began(self, count: int) -> None:
         """Wait until handlers of so many words began.
 
