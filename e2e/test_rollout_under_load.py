@@ -1,0 +1,42 @@
+"""A queue changes while its tasks run: all workers are replaced, and no task notices."""
+
+from typing import Any
+
+import pytest
+
+from e2e import waits
+from e2e.images.image import THUMBNAILS
+from e2e.marks import Marks, drills, notes
+from e2e.place import Object, Place
+
+pytestmark = pytest.mark.timeout(600)
+
+COUNT = 40
+WORKERS = 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"image": THUMBNAILS.reference}, {"concurrency": 3}],
+    ids=["another image", "another manifest"],
+)
+def test_workers_are_replaced_under_load(changed: dict[str, Any], place: Place, marks: Marks) -> None:
+    scaling = {"minWorkers": WORKERS}
+    place.apply(*drills(scaling=scaling))
+    before = {pod["metadata"]["uid"] for pod in place.ready_workers(WORKERS)}
+    place.apply(*notes(COUNT, seconds=1))
+    marks.until_began(4)
+    place.apply(*drills(worker=changed, scaling=scaling))
+    ready: list[int] = []
+
+    def replaced() -> list[Object]:
+        pods = place.workers()
+        ready.append(place.get("deployment", "galley-drills")["status"].get("readyReplicas", 0))
+        assert before.isdisjoint(pod["metadata"]["uid"] for pod in pods)
+        return pods if len(place.workers(ready=True)) == WORKERS else []
+
+    pods = place.until("other workers", replaced, within=waits.ROLLED_OUT)
+    marks.once_each(COUNT)
+    assert min(ready) >= WORKERS, f"workers that were ready, look by look: {ready}"
+    if image := changed.get("image"):
+        assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {image}
