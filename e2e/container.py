@@ -1,5 +1,7 @@
-"""Ends what runs in a container as a machine without memory would: at once, with SIGKILL."""
+"""Disturbs what runs in a container without asking the kubelet: with SIGKILL, or by stopping its time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -14,11 +16,35 @@ _SOCKET: Final = "/run/containerd/containerd.sock"
 
 def kill(cluster: Cluster, kubectl: Kubectl, namespace: str, pod: str) -> None:
     """Kill the first container of a pod; the kubelet starts it again, in the same pod."""
+    node = _node(cluster)
+    _ctr(node, "kill", "--signal", "SIGKILL", _running(kubectl, namespace, pod))
+
+
+@contextmanager
+def frozen(cluster: Cluster, kubectl: Kubectl, namespace: str, pod: str) -> Iterator[None]:
+    """Stop all that runs in the first container of a pod, for as long as the block; it does not notice."""
+    node = _node(cluster)
+    identity = _running(kubectl, namespace, pod)
+    _ctr(node, "pause", identity)
+    try:
+        yield
+    finally:
+        _ctr(node, "resume", identity)
+
+
+def _node(cluster: Cluster) -> BareCluster:
     if not isinstance(cluster, BareCluster):
         cannot_run("tests that kill a container", "only the bare cluster lets us reach its containers")
+    return cluster
+
+
+def _running(kubectl: Kubectl, namespace: str, pod: str) -> str:
+    """Return the identity of the first container of a pod, which must run."""
     found = kubectl.get("pod", pod, "-n", namespace)["status"].get("containerStatuses", ())
     if not found or "running" not in found[0]["state"]:
-        pytest.fail(f"nothing runs in pod {pod} that could be killed: {found}")
-    _, _, identity = str(found[0]["containerID"]).partition("://")
-    words = ("--address", _SOCKET, "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", identity)
-    cluster.run(str(cluster.tool("ctr")), *words)
+        pytest.fail(f"nothing runs in pod {pod} that could be disturbed: {found}")
+    return str(found[0]["containerID"]).partition("://")[2]
+
+
+def _ctr(node: BareCluster, *words: str) -> None:
+    node.run(str(node.tool("ctr")), "--address", _SOCKET, "--namespace", "k8s.io", "tasks", *words)

@@ -1,0 +1,32 @@
+"""Nobody is there to operate: what was let in runs on, programs submit, and new Tasks wait their turn."""
+
+import pytest
+
+from e2e.cluster.kubectl import Kubectl
+from e2e.marks import Marks, drills, notes
+from e2e.operators import Operators
+from e2e.place import Place
+from e2e.producer import submit_directly
+from e2e.release import Release
+
+pytestmark = pytest.mark.timeout(600)
+
+COUNT = 6
+
+
+def test_work_goes_on_without_an_operator_and_is_told_of_when_it_is_back(
+    galley: Release, kubectl: Kubectl, place: Place, marks: Marks
+) -> None:
+    place.apply(*drills(scaling={"minWorkers": 1, "maxWorkers": 1}), *notes(COUNT, seconds=3))
+    place.until("all let in", lambda: not place.phases()["New"] + place.phases()["Pending"], within=60)
+    marks.until_began(1)
+    with Operators(kubectl, galley).absent():
+        assert len(marks.ended()) < COUNT, "the tasks were over before the operator was gone"
+        place.apply(*notes(2, prefix="new"))
+        result = submit_directly(place, "producer", "drills", "note", word="direct")
+        assert result["word"] == "direct"
+        place.until("what was let in to end", lambda: len(marks.ended()) == COUNT + 1, within=60)
+        assert place.status("new000") == place.status("new001") == {}
+    tasks = place.all_in("Succeeded", COUNT + 2)
+    assert {task["status"]["attempts"] for task in tasks} == {1}
+    assert set(marks.began().values()) == {1}
