@@ -1,0 +1,78 @@
+"""Of two operators the one that leads is lost: the other leads within the Lease, and each task runs once."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from e2e import container, waits
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.kubectl import Kubectl
+from e2e.marks import Marks, drills, notes
+from e2e.operators import Operators
+from e2e.place import Place
+from e2e.release import Release
+
+pytestmark = pytest.mark.timeout(600)
+
+BEFORE, AFTER = 12, 6
+LEASE_SECONDS = 15
+SLACK_SECONDS = 15
+"""For the candidate's next try, and for a machine under load."""
+
+
+@pytest.fixture
+def two(galley: Release, kubectl: Kubectl) -> Iterator[Operators]:
+    """Two operators; after the test there is one again."""
+    operators = Operators(kubectl, galley)
+    galley.install(operator__replicas="2")
+    operators.ready(2)
+    yield operators
+    galley.install()
+    operators.ready(1)
+
+
+def test_the_other_one_leads_when_the_leader_is_killed(
+    two: Operators, cluster: Cluster, kubectl: Kubectl, place: Place, marks: Marks
+) -> None:
+    leader = two.leader()
+    [other] = [pod["metadata"]["name"] for pod in two.ready(2) if pod["metadata"]["name"] != leader]
+    place.apply(*drills(), *notes(BEFORE, seconds=1))
+    marks.until_began(2)
+    container.kill(cluster, kubectl, two.namespace, leader)
+    # Its pod goes with it: started again under its name it would find the Lease its own.
+    kubectl("delete", "pod", leader, "-n", two.namespace, "--force", "--grace-period=0")
+    leads(two, other)
+    place.apply(*notes(AFTER, prefix="after"))
+    marks.once_each(BEFORE + AFTER)
+
+
+def test_a_leader_that_was_frozen_finds_another_in_its_place_and_ends(
+    two: Operators, cluster: Cluster, kubectl: Kubectl, place: Place, marks: Marks
+) -> None:
+    leader = two.leader()
+    [other] = [pod["metadata"]["name"] for pod in two.ready(2) if pod["metadata"]["name"] != leader]
+    place.apply(*drills(), *notes(BEFORE, seconds=1))
+    marks.until_began(2)
+    with container.frozen(cluster, kubectl, two.namespace, leader):
+        leads(two, other)
+        place.apply(*notes(AFTER, prefix="after"))
+    marks.once_each(BEFORE + AFTER)
+    waits.until(
+        "the former leader to begin anew",
+        lambda: two.restarts()[leader] > 0,
+        within=waits.POD_READY,
+        told=two.told,
+    )
+    two.ready(2)
+    assert two.holder() == other
+
+
+def leads(operators: Operators, pod: str) -> None:
+    """Wait until a pod leads; it may take as long as the Lease of the lost one, and little more."""
+    began = time.monotonic()
+    waits.until(
+        f"{pod} to lead", lambda: operators.holder() == pod, within=waits.OPERATOR_LEADS, told=operators.told
+    )
+    took = time.monotonic() - began
+    assert took < LEASE_SECONDS + SLACK_SECONDS, f"it took {took:.1f} s"
