@@ -90,7 +90,12 @@ class Desk:
         tray = Tray()
         async with Pulls(self.broker, self.queue, tray) as pulls:
             (_, work) = pulls.sources[lane]
-            assert await pulls.sweep(work, 1) == 1
+
+            async def swept() -> bool:
+                # A task that was stored this moment may not be the consumer's yet.
+                return await pulls.sweep(work, 1) == 1
+
+            await eventually(swept, within=SOON)
         return tray.deliveries[0]
 
     async def _sum(self, of: str) -> int:
@@ -191,6 +196,7 @@ async def test_of_those_that_wait_for_a_slot_the_highest_lane_begins_first(desk:
             desk.submit("high", lane=Lane.HIGH),
             desk.submit("critical", lane=Lane.CRITICAL),
         )
+        await eventually(lambda: desk.in_hand_are(4), within=SOON)
         seats.ended += 1
         seats.capacity = 3
         puller.slot_freed()
