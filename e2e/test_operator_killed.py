@@ -7,7 +7,7 @@ from e2e.cluster.cluster import Cluster
 from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.operators import Operators
-from e2e.place import Place
+from e2e.place import Object, Place
 from e2e.release import Release
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,4 +25,9 @@ def test_each_task_runs_once_though_the_operator_was_killed(
     container.kill(cluster, kubectl, galley.namespace, pod["metadata"]["name"])
     place.apply(*notes(6, prefix="after"))  # while nobody watches
     marks.once_each(COUNT + 6)
-    operators.ready()
+    [after] = operators.ready()
+    assert restarts_of(after) == restarts_of(pod) + 1
+
+
+def restarts_of(pod: Object) -> int:
+    return int(pod["status"]["containerStatuses"][0]["restartCount"])

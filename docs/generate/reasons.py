@@ -32,12 +32,14 @@ REASONS: Final = {
         "Make the handler faster, or raise `timeoutSeconds` of the task or the queue.",
     ),
     "Crashed": Reason(
-        "The process that ran it died without a word; signal or exit code are named. Tried again.",
-        "Look for what kills it: memory, a C extension, `os._exit`.",
+        "The process that ran it died without a word; signal or exit code are named, and `OOMKilled` if the "
+        "kernel killed it for want of memory. Tried again.",
+        "Give it more memory, or run fewer at once; else look for what kills it: a C extension, `os._exit`.",
     ),
     "WorkerLost": Reason(
         "The whole worker stopped renewing its lease: it was killed, or cut off. Tried again.",
-        "See why the worker went; if this task takes it down, it is buried after `retry.crashes` times.",
+        "See why the worker went (`kubectl describe pod`: `OOMKilled`?); if this task takes it down, it is "
+        "buried after `retry.crashes` times, and then says on a cluster how the worker ended.",
     ),
     "CutOff": Reason(
         "The worker was drained and gave the task back. Costs no attempt.",

@@ -21,6 +21,7 @@ GalleyError
             ├── ObjectConflict         it exists already, or changed in between
             ├── ObjectInvalid
             ├── RightsMissing
+            ├── NotAdmitted            a rule of the cluster is against it
             ├── CredentialsRefused
             ├── TooManyRequests
             └── ApiFailing             an error of its own, or of its storage
@@ -267,6 +268,20 @@ class RightsMissing(ApiRefused):
             self.hint = f"give the ServiceAccount {user} the right to {right} {found['where']}"
         else:
             self.hint = "give the operator's ServiceAccount the rights the chart gives it"
+        return message
+
+
+class NotAdmitted(ApiRefused):
+    """Who asks has the right, and a rule of the cluster is against what was asked for."""
+
+    reason = "NotAdmitted"
+
+    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+        message = super().describe(verb, what, status, problem)
+        if "is being terminated" in problem:
+            self.hint = "nothing: the namespace is being deleted, and all that is in it goes with it"
+        else:
+            self.hint = "see whose rule the message names: a quota's, a policy's; it is tried again by itself"
         return message
 
 

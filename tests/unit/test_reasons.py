@@ -6,6 +6,7 @@ from pathlib import Path
 
 from docs.generate.reasons import REASONS
 from galley.errors import EnvelopeInvalid
+from galley.history import WORKER_LOST
 
 WORKER = Path(__file__).parent.parent.parent / "worker-image" / "galley_worker"
 
@@ -28,4 +29,4 @@ def _written(node: ast.AST) -> list[str]:
 def test_the_reasons_explained_are_those_the_worker_writes() -> None:
     nodes = (node for path in WORKER.rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     written = {reason for node in nodes for reason in _written(node)}
-    assert written | {EnvelopeInvalid.reason} == set(REASONS)
+    assert written | {EnvelopeInvalid.reason, WORKER_LOST} == set(REASONS)

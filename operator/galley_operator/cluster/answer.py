@@ -15,6 +15,7 @@ from galley_operator.errors import (
     ClusterError,
     CredentialsRefused,
     KindNotServed,
+    NotAdmitted,
     ObjectConflict,
     ObjectInvalid,
     ObjectNotFound,
@@ -166,6 +167,9 @@ def _refusal(status: _Status, code: int, headers: Mapping[str, str], verb: str, 
     # A missing object, or namespace, is named in the details; for a missing kind there is nothing to name.
     if code == 404 and not (status.details or {}).get("name"):
         return KindNotServed(verb, what, code, problem)
+    # Admission answers with the same status as authorization, which always names the user.
+    if code == 403 and "is forbidden: " in problem and " User " not in f" {problem}":
+        return NotAdmitted(verb, what, code, problem)
     kind = _KINDS.get(code) or (ApiFailing if code >= 500 else ApiRefused)
     return kind(verb, what, code, problem)
 

@@ -11,6 +11,7 @@ from galley_operator.errors import (
     ClusterError,
     CredentialsRefused,
     KindNotServed,
+    NotAdmitted,
     ObjectConflict,
     ObjectInvalid,
     ObjectNotFound,
@@ -82,6 +83,19 @@ def test_a_missing_right_is_named_with_who_lacks_it() -> None:
         "give the ServiceAccount galley-system/operator the right to 'patch' on 'tasks/status' of galley.dev "
         'in the namespace "images"'
     )
+
+
+@pytest.mark.parametrize(
+    ("problem", "hint"),
+    [
+        ("exceeded quota: small, requested: count/deployments.apps=1", "a quota's"),
+        ("unable to create new content in namespace images because it is being terminated", "nothing: "),
+    ],
+)
+def test_what_a_rule_of_the_cluster_refuses_is_no_missing_right(problem: str, hint: str) -> None:
+    refusal = error(403, a_status(403, "Forbidden", f'deployments.apps "galley-a" is forbidden: {problem}'))
+    assert type(refusal) is NotAdmitted
+    assert hint in refusal.hint
 
 
 def test_the_time_the_server_names_is_waited_and_not_much_longer() -> None:
