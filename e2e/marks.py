@@ -5,6 +5,7 @@ A status tells one outcome even of a task that ran twice; these marks tell each 
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, Final
 
 from e2e import probe, waits
@@ -14,6 +15,7 @@ from e2e.place import Place, is_ready
 _NAME: Final = "marks"
 
 HANDLERS: Final = '''
+import socket
 import time
 import urllib.request
 import uuid
@@ -22,7 +24,8 @@ from galley import task
 
 
 def mark(what, word, run):
-    with urllib.request.urlopen(f"http://marks/{what}/{word}/{run}", data=b"", timeout=30) as answer:
+    note = f"http://marks/{what}/{word}/{run}/{socket.gethostname()}"
+    with urllib.request.urlopen(note, data=b"", timeout=30) as answer:
         answer.read()
 
 
@@ -39,6 +42,7 @@ def note(word: str, seconds: float = 0.0) -> dict[str, str]:
 _SERVER: Final = """
 import http.server
 import json
+import time
 
 noted = []
 
@@ -47,7 +51,8 @@ class Marks(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        noted.append(self.path.strip("/").split("/"))
+        moment = time.strftime("%H:%M:%S", time.gmtime())
+        noted.append([*self.path.strip("/").split("/"), moment])
         self.answer(b"")
 
     def do_GET(self):
@@ -63,7 +68,11 @@ class Marks(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("", 8080), Marks).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # handlers come in crowds
+
+
+Server(("", 8080), Marks).serve_forever()
 """
 
 
@@ -82,26 +91,37 @@ class Marks:
 
     def began(self) -> Counter[str]:
         """Return how many runs of each word began."""
-        return Counter(word for what, word, _ in self._noted() if what == "began")
+        return Counter(word for what, word, *_ in self._noted() if what == "began")
 
     def ended(self) -> dict[str, list[str]]:
         """Return the runs of each word that came to their end."""
         runs: dict[str, list[str]] = {}
-        for what, word, run in self._noted():
+        for what, word, run, *_ in self._noted():
             if what == "ended":
                 runs.setdefault(word, []).append(run)
         return runs
 
-    def once_each(self, count: int) -> None:
+    def once_each(self, count: int, *, again: int = 0) -> None:
         """Wait until all tasks have succeeded, and see that each ran once, in its first attempt.
+
+        Args:
+            count: how many tasks there are.
+            again: how many may have run twice, since somebody was killed who knew that they run.
 
         Raises:
             NotInTime: if they do not all succeed.
             AssertionError: if one ran twice, or an attempt was counted that was none.
         """
         tasks = self._place.all_in("Succeeded", count)
-        assert self.began() == {task["metadata"]["name"]: 1 for task in tasks}
+        began = self.began()
+        assert set(began) == {task["metadata"]["name"] for task in tasks}
+        twice = {word for word, runs in began.items() if runs > 1}
+        assert began.total() - count <= again, f"ran more than once:\n{self.told(twice)}"
         assert {task["status"]["attempts"] for task in tasks} == {1}
+
+    def told(self, words: Collection[str]) -> str:
+        """Return what is noted of some words, a line each: what, in which run, in which pod, when."""
+        return "\n".join("  " + " ".join(note) for note in self._noted() if note[1] in words)
 
     def until_began(self, count: int) -> None:
         """Wait until handlers of so many words began.

@@ -34,7 +34,7 @@ def test_tasks_run_while_it_is_away_and_their_results_are_told_afterwards(
     try:
         waits.until(
             "12 tasks ended without it",
-            lambda: len({word for what, word, _ in noted(cluster, address) if what == "ended"}) >= 12,
+            lambda: len({word for what, word, *_ in noted(cluster, address) if what == "ended"}) >= 12,
             within=waits.TASKS_ENDED,
             told=lambda: str(noted(cluster, address)),
         )
