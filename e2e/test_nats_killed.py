@@ -22,7 +22,7 @@ def test_tasks_go_on_after_nats_was_killed(
     place.apply(*drills(), *notes(COUNT, seconds=1))
     marks.until_began(4)
     container.kill(cluster, kubectl, galley.namespace, "galley-nats-0")
-    # It may have forgotten to whom it gave the last few: another worker runs those, and the first word counts.
+    # It may have forgotten whom it gave the last few: another worker runs those, and the first word counts.
     marks.once_each(COUNT, again=SLOTS)
 
 

@@ -138,7 +138,7 @@ def runs_are_accounted_for(storm: Storm, tasks: list[Object], marks: Marks) -> N
     runs = marks.ended()
     results = {task["metadata"]["name"]: task["status"]["result"]["run"] for task in tasks}
     assert {word: run for word, run in results.items() if run not in runs[word]} == {}
-    # Beside those a worker runs there may be as many that have run and are about to say so. NATS, too, forgets
+    # Beside those a worker runs there may be as many that have run and are about to say so. And NATS forgets
     # when it is killed whom it gave the last tasks: another worker may run them, and the first word counts.
     held_at_most = 2 * SLOTS * storm.killed.count("worker") + WORKERS * SLOTS * storm.killed.count("nats")
     began = marks.began()
