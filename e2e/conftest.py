@@ -21,6 +21,18 @@ from tests.support.cannot_run import cannot_run
 
 pytest_plugins = ("tests.support.servers", "tests.support.api_server")
 
+_CLOSED_LATE = (
+    r"ignore:Exception ignored in. <(function _SelectorTransport|socket\.socket):"
+    "pytest.PytestUnraisableExceptionWarning"
+)
+"""A TLS connection whose far end is killed is closed after the event loop that had it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Forgive what connections to servers that tests kill leave behind; other warnings are errors."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings(_CLOSED_LATE))
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -109,6 +109,6 @@ def _ready(api_server: ApiServer) -> bool:
 
 def test_it_notes_who_asked_for_what_of_our_kinds(api_server: ApiServer, api_namespace: str) -> None:
     with pytest.raises(KubectlFailed, match="the server could not find"):
-        api_server.kubectl("get", "--raw", f"/apis/galley.dev/v1alpha1/namespaces/{api_namespace}/tasks")
+        api_server.kubectl("get", "--raw", f"/apis/galley.dev/v1alpha1/namespaces/{api_namespace}/nothings")
     notes = [json.loads(line) for line in (api_server.cluster.logs / "audit.log").read_text().splitlines()]
     assert [note["verb"] for note in notes if note["objectRef"].get("namespace") == api_namespace] == ["list"]
