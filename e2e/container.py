@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import pytest
-
+from e2e import waits
 from e2e.cluster.bare import BareCluster
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.kubectl import Kubectl
@@ -17,7 +16,13 @@ _SOCKET: Final = "/run/containerd/containerd.sock"
 def kill(cluster: Cluster, kubectl: Kubectl, namespace: str, pod: str) -> None:
     """Kill the first container of a pod; the kubelet starts it again, in the same pod."""
     node = _node(cluster)
-    _ctr(node, "kill", "--signal", "SIGKILL", _running(kubectl, namespace, pod))
+
+    def struck() -> bool:
+        # The API server tells of a container's end, and of the next one, a moment late.
+        _ctr(node, "kill", "--signal", "SIGKILL", _running(kubectl, namespace, pod))
+        return True
+
+    waits.until(f"a container of {pod} to kill", struck, within=waits.POD_READY)
 
 
 @contextmanager
@@ -41,9 +46,9 @@ def _node(cluster: Cluster) -> BareCluster:
 def _running(kubectl: Kubectl, namespace: str, pod: str) -> str:
     """Return the identity of the first container of a pod, which must run."""
     found = kubectl.get("pod", pod, "-n", namespace)["status"].get("containerStatuses", ())
-    if not found or "running" not in found[0]["state"]:
-        pytest.fail(f"nothing runs in pod {pod} that could be disturbed: {found}")
-    return str(found[0]["containerID"]).partition("://")[2]
+    identities = [each["containerID"] for each in found[:1] if "running" in each["state"]]
+    assert identities, f"nothing runs in pod {pod}: {found}"
+    return str(identities[0]).partition("://")[2]
 
 
 def _ctr(node: BareCluster, *words: str) -> None:

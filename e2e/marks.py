@@ -25,8 +25,14 @@ from galley import task
 
 def mark(what, word, run):
     note = f"http://marks/{what}/{word}/{run}/{socket.gethostname()}"
-    with urllib.request.urlopen(note, data=b"", timeout=30) as answer:
-        answer.read()
+    for tries_left in range(10, -1, -1):
+        try:
+            with urllib.request.urlopen(note, data=b"", timeout=10) as answer:
+                return answer.read()
+        except OSError:  # on a busy node its name is not always found at once
+            if not tries_left:
+                raise
+            time.sleep(0.2)
 
 
 @task(queue="drills")
@@ -91,14 +97,13 @@ class Marks:
 
     def began(self) -> Counter[str]:
         """Return how many runs of each word began."""
-        return Counter(word for what, word, *_ in self._noted() if what == "began")
+        return Counter(word for word, _ in self._runs("began"))
 
     def ended(self) -> dict[str, list[str]]:
         """Return the runs of each word that came to their end."""
         runs: dict[str, list[str]] = {}
-        for what, word, run, *_ in self._noted():
-            if what == "ended":
-                runs.setdefault(word, []).append(run)
+        for word, run in self._runs("ended"):
+            runs.setdefault(word, []).append(run)
         return runs
 
     def once_each(self, count: int, *, again: int = 0) -> None:
@@ -136,6 +141,9 @@ class Marks:
             return True
 
         self._place.until(f"{count} tasks began", look, within=waits.TASKS_ENDED)
+
+    def _runs(self, what: str) -> set[tuple[str, str]]:
+        return {(word, run) for noted, word, run, *_ in self._noted() if noted == what}
 
     def _noted(self) -> list[list[str]]:
         return list(json.loads(probe.ask(self._place.kubectl, self._place.namespace, _NAME)))
