@@ -29,7 +29,7 @@
         └── QueueConflict      streams of that name belong to somebody else
 
 Each error carries `reason`, a constant for metrics and conditions; `hint`, what to do about it;
-and the values it speaks of as attributes. All survive pickling.
+and the values it speaks of as attributes. All survive pickling. A traceback shows the hint, too.
 """
 
 from typing import Any, ClassVar
@@ -47,6 +47,8 @@ class GalleyError(Exception):
     def __init__(self, *values: Any) -> None:
         self.values = values
         super().__init__(self.describe(*values))
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")
 
     def describe(self, *values: Any, **_named: Any) -> str:
         """Return the message for the values the error was raised with."""
@@ -124,7 +126,7 @@ class CredentialsInvalid(Invalid):
         self.source, self.problem = source, problem
         self.hint = (
             "on a cluster it is the key nats.creds of the Secret galley-QUEUE-producer "
-            "(or -worker, -manager); name the file with GALLEY_CREDENTIALS"
+            "(or -worker, -manager); name the file with --credentials or GALLEY_CREDENTIALS"
         )
         return f"no credentials in {source}: {problem}"
 
@@ -292,7 +294,7 @@ class AccessRefused(BrokerError):
             f"are {credentials} of this NATS? They end when its keys are made anew: fetch them again, and "
             "restart NATS if the Secret with its keys changed"
             if credentials
-            else "it wants to know who we are: name a file with credentials (GALLEY_CREDENTIALS)"
+            else "it wants to know who we are: name a file that says so (--credentials, GALLEY_CREDENTIALS)"
         )
         return f"NATS refused to let us in at {server}: {problem}"
 
@@ -320,7 +322,8 @@ class NotAllowed(BrokerError):
         self.subject = subject
         self.hint = (
             "use credentials of that queue, and of a role that may: producers submit and look, managers "
-            "cancel as well, workers settle; only the operator may list what several queues share"
+            "cancel as well, workers settle. Only the operator may list what several queues share: name the "
+            "queue (galley show QUEUE/ID)"
         )
         return f"these credentials do not allow to publish to {subject}"
 

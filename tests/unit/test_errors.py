@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import traceback
 
 import pytest
 
@@ -35,6 +36,7 @@ def test_an_error_that_is_raised_says_what_to_do(kind: type[GalleyError]) -> Non
     error = sample(kind)
     assert str(error)
     assert error.hint or kind.__name__ in NOTHING_TO_DO
+    assert not error.hint or f"hint: {error.hint}" in traceback.format_exception(error)[-1]
 
 
 NOTHING_TO_DO = {"TaskCancelled"}

@@ -54,22 +54,36 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
     for name, stream in sorted(found.items()):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY, "")
-        if metadata.get(topology.NAMESPACE_KEY) != namespace or name != topology.work_stream(
+        if metadata.get(topology.NAMESPACE_KEY) == namespace and name == topology.work_stream(
             namespace, queue
         ):
-            continue
-        later = found.get(topology.later_stream(namespace, queue))
-        views.append(
-            QueueView(
-                namespace,
-                queue,
-                tuple(Lane(word) for word in metadata[topology.LANES_KEY].split(",")),
-                stream["state"]["messages"],
-                later["state"]["messages"] if later else 0,
-                stream["config"]["max_msgs"],
-            )
-        )
+            later = found.get(topology.later_stream(namespace, queue))
+            views.append(_view(namespace, queue, stream, later))
     return views
+
+
+async def queue(broker: Broker, namespace: str, name: str) -> QueueView:
+    """Return one queue; unlike a list of them, whoever may use a queue may see it.
+
+    Raises:
+        QueueNotFound: if there is none of that name.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    work = await stream_info(broker, topology.work_stream(namespace, name))
+    if work is None:
+        raise QueueNotFound(namespace, name)
+    return _view(namespace, name, work, await stream_info(broker, topology.later_stream(namespace, name)))
+
+
+def _view(namespace: str, queue: str, work: dict[str, Any], later: dict[str, Any] | None) -> QueueView:
+    return QueueView(
+        namespace,
+        queue,
+        tuple(Lane(word) for word in work["config"]["metadata"][topology.LANES_KEY].split(",")),
+        work["state"]["messages"],
+        later["state"]["messages"] if later else 0,
+        work["config"]["max_msgs"],
+    )
 
 
 async def status(broker: Broker, address: TaskAddress) -> TaskStatus:

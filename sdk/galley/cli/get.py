@@ -16,7 +16,6 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.cli.words import one_of
 from galley.client import Client
-from galley.errors import QueueNotFound
 from galley.task_status import Phase, TaskStatus
 
 QUEUES: Final = Listing[QueueView](
@@ -73,11 +72,10 @@ def _arguments(parser: ArgumentParser) -> None:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
-        views = await inspect.queues(client.broker, client.namespace)
-        if options.queue is not None:
-            views = [view for view in views if view.queue == options.queue]
-            if not views:
-                raise QueueNotFound(client.namespace, options.queue)
+        if options.queue is None:
+            views = await inspect.queues(client.broker, client.namespace)
+        else:
+            views = [await inspect.queue(client.broker, client.namespace, options.queue)]
         if _NOUNS[options.what] == "queues":
             if options.phase is not None:
                 raise Misuse("queues have no phase", "galley get tasks --phase ...")

@@ -6,7 +6,8 @@ import os
 import sys
 from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from typing import Final, NoReturn
 
 from galley.cli import apply, cancel, get, show, submit, version
@@ -37,7 +38,11 @@ def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = Non
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        options = parser(_commands(words, place)).parse_args(words)
+        whole = parser(_commands(words, place))
+        if not words:
+            place.result(whole.format_help().rstrip())
+            return ExitCode.DONE
+        options = whole.parse_args(words)
         command: Command = options.command
         return asyncio.run(_run(command, options, place))
     except GalleyError as error:
@@ -63,6 +68,7 @@ def parser(commands: Sequence[Command]) -> ArgumentParser:
         description="Submit tasks to Galley's queues, look at them, and run queues on this machine.",
         epilog=f"exit codes: {EXIT_CODES_IN_WORDS}",
     )
+    whole.add_argument("--version", action="version", version=f"galley {metadata.version('galley-tasks')}")
     words = whole.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for command in commands:
         examples = "\n".join(f"  {line}" for line in command.examples)
@@ -89,7 +95,7 @@ def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
     """
     first = next((word for word in arguments if not word.startswith("-")), None)
     commands = list(OWN_COMMANDS)
-    for entry in sorted(entry_points(group=PLUG_INS)):
+    for entry in sorted(metadata.entry_points(group=PLUG_INS)):
         try:
             if first in (None, entry.name) or first not in {command.name for command in OWN_COMMANDS}:
                 commands.append(_load(entry))

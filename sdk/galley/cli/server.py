@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from galley import dev_file
 from galley.cli.errors import NoServer
@@ -17,6 +18,11 @@ def server_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--server", metavar="URL",
         help="NATS server; else GALLEY_SERVER, else the `galley dev` of this folder or one above",
+    )  # fmt: skip
+    parser.add_argument(
+        "--credentials", metavar="FILE", type=Path,
+        help="file that says who you are to NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
+        "nats.creds of the Secret galley-QUEUE-producer, or -manager",
     )  # fmt: skip
     namespace_argument(parser)
 
@@ -53,7 +59,8 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Cli
     Raises:
         NoServer: if there is none to talk to.
         BrokerUnreachable, BrokerTooOld: if it cannot be talked to.
+        CredentialsInvalid, CredentialsExpired, AccessRefused: if it does not let us in.
     """
     target = find_target(options, terminal)
-    async with connect(target.server, target.namespace) as client:
+    async with connect(target.server, target.namespace, credentials=options.credentials) as client:
         yield client

@@ -5,7 +5,7 @@ import asyncio
 from galley.broker import inspect
 from galley.cli.errors import Misuse, NoQueues, NoSuchTask
 from galley.client import Client
-from galley.errors import QueueNotFound, TaskNotFound
+from galley.errors import TaskNotFound
 from galley.task_status import TaskStatus
 
 
@@ -15,19 +15,19 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
     Raises:
         Misuse: if the id stands in several queues.
         TaskNotFound, NoSuchTask, QueueNotFound, NoQueues: if there is none.
+        NotAllowed: if no queue is said, and these credentials are of one queue alone.
         SubmissionInvalid: if no task can have that id.
     """
     queue, slash, task_id = reference.rpartition("/")
-    there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]
     if slash:
-        if queue not in there:
-            raise QueueNotFound(client.namespace, queue)
-        there = [queue]
+        await inspect.queue(client.broker, client.namespace, queue)
+        return await client.handle(queue, task_id).status()
+    there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]
     if not there:
         raise NoQueues(client.namespace)
     found = [each for each in await asyncio.gather(*(_look(client, name, task_id) for name in there)) if each]
     if not found:
-        raise TaskNotFound(queue, task_id) if slash else NoSuchTask(client.namespace, task_id)
+        raise NoSuchTask(client.namespace, task_id)
     if len(found) > 1:
         queues = " and ".join(status.address.queue for status in found)
         raise Misuse(

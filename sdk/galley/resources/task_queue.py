@@ -195,7 +195,7 @@ class Limits(Part):
     """Tasks, waiting and running, the queue holds before it refuses more. A full queue pushes back
     on its own producers and on nobody else's."""
 
-    backlog_bytes: Whole = Field(1024**3, ge=1024**2, le=1024**4)
+    backlog_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
     """Bytes on disk those tasks may take, 1 MiB to 1 TiB: the bound of what large inputs cost."""
 
 

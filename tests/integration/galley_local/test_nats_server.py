@@ -157,7 +157,7 @@ async def test_a_restart_waits_while_its_port_is_taken_for_a_moment(own_nats_ser
 
 
 async def test_a_folder_in_use_is_told_with_the_process_that_uses_it(own_nats_server: NatsServer) -> None:
-    with pytest.raises(ServerFolderInUse, match=f"process {own_nats_server.pid}$"):
+    with pytest.raises(ServerFolderInUse, match=f"process {own_nats_server.pid}\n"):
         await NatsServer(own_nats_server.folder).start()
 
 

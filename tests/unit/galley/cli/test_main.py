@@ -7,7 +7,7 @@ from tests.unit.galley.cli.a_terminal import a_terminal, err, out
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ([], "COMMAND"),
+        (["--no-such"], "COMMAND"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["submit"], "QUEUE, HANDLER"),
         (["submit", "q", "h", "--lane", "fast"], "'fast' is not a lane"),
@@ -35,10 +35,21 @@ def test_misuse_ends_in_two_lines_and_code_2(arguments: list[str], problem: str)
     assert out(terminal) == ""
 
 
-def test_version_is_told_without_a_server() -> None:
+def test_version_is_told_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = a_terminal()
     assert main(["version"], terminal) == 0
-    assert out(terminal).startswith("galley ")
+    first = out(terminal).splitlines()[0]
+    assert first.startswith("galley ")
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"], terminal)
+    assert (ended.value.code, capsys.readouterr().out.strip()) == (0, first)
+
+
+def test_the_bare_word_tells_all_commands() -> None:
+    terminal = a_terminal()
+    assert main([], terminal) == 0
+    for command in OWN_COMMANDS:
+        assert command.name in out(terminal)
 
 
 @pytest.mark.parametrize("command", OWN_COMMANDS, ids=lambda command: command.name)

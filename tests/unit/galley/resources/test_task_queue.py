@@ -70,7 +70,7 @@ def test_a_queue_needs_no_more_than_a_name() -> None:
     assert spec.handlers.commands == ()
     assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, 30)
     assert spec.timeout_seconds == 300
-    assert (spec.limits.backlog, spec.limits.backlog_bytes) == (100_000, 1024**3)
+    assert (spec.limits.backlog, spec.limits.backlog_bytes) == (100_000, 256 * 1024**2)
     assert spec.retention.results_seconds == 86_400
 
 
