@@ -3,6 +3,8 @@
 import pytest
 
 from e2e.api.scene import Scene, a_task, in_seconds
+from galley.broker.connection import Broker
+from galley.broker.orphans import collect
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -16,6 +18,38 @@ async def test_a_task_without_a_queue_says_so_and_runs_once_there_is_one(scene: 
         assert "no TaskQueue 'drills'" in status["condition"]["message"]
         with scene.workers(await scene.queue()):
             await scene.status("early", phase="Succeeded")
+
+
+async def test_tasks_of_a_queue_that_was_deleted_say_so_and_go_on_once_it_is_back(scene: Scene) -> None:
+    queue = await scene.queue()
+    with scene.data_path() as path:
+        scene.apply(a_task("one"), a_task("later", notBefore=in_seconds(3600)))
+        await scene.status("one", phase="Queued", reason="Queued")
+        await scene.status("later", phase="Scheduled", reason="Scheduled")
+        scene.api.kubectl("delete", "taskqueue", "drills", "-n", scene.namespace)
+        for name, phase in (("one", "Queued"), ("later", "Scheduled")):
+            status = await scene.status(name, phase=phase, reason="QueueNotFound")
+            assert "apply it again within a day" in status["condition"]["message"]
+        path.kill()
+        path.restart()  # who leads next finds them as they are
+        await scene.queue()
+        await scene.status("one", phase="Queued", reason="Queued")
+        await scene.status("later", phase="Scheduled", reason="Scheduled")
+        with scene.workers(queue):
+            await scene.status("one", phase="Succeeded")
+
+
+async def test_tasks_of_a_queue_whose_streams_were_collected_are_put_into_the_next(scene: Scene) -> None:
+    await scene.queue()
+    with scene.data_path():
+        scene.apply(a_task("one"))
+        await scene.status("one", phase="Queued", reason="Queued")
+        async with Broker(scene.server, name="test") as broker:
+            await collect(broker, scene.namespace, "drills")
+        scene.api.kubectl("delete", "taskqueue", "drills", "-n", scene.namespace)
+        await scene.status("one", phase="Pending", reason="QueueNotFound")
+        with scene.workers(await scene.queue()):
+            await scene.status("one", phase="Succeeded")
 
 
 async def test_a_task_whose_queue_has_no_streams_yet_waits_for_them(scene: Scene) -> None:

@@ -65,7 +65,7 @@ class DataPath:
             cluster, Source(TASKQUEUES, QueueObject, keep_queue, settings.namespaces), self.queues
         )
         self.writer = StatusWriter(cluster)
-        self.status = StatusKeeper(broker, self.tasks, self.writer, end_of_worker)
+        self.status = StatusKeeper(broker, self.tasks, self.queues, self.writer, end_of_worker)
         self.intake = Intake(cluster, broker, self.tasks, self.queues, self.status)
         self.cancellations = Cancellations(cluster, broker, self.queues)
         self.expiry = Expiry(cluster, settings.namespaces, settings.task_ttl_seconds)

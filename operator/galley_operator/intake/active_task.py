@@ -55,6 +55,7 @@ class TaskObject(Struct, frozen=True):
 class _Route(Struct, frozen=True, rename="camel", gc=False):
     queue_name: str = ""
     priority: str = Lane.NORMAL.value
+    not_before: str = ""
 
 
 _route = msgspec.json.Decoder(_Route).decode
@@ -81,6 +82,8 @@ class ActiveTask(Struct, gc=False, eq=False):
     """Its spec as JSON while it is not in the broker, unless there are too many of them."""
     shown: int
     """Stands for the status the object shows."""
+    not_before: datetime | None = None
+    """Its earliest start."""
     queued_at: datetime | None = None
     in_broker: bool = False
     """Whether it was put into the broker, as far as its status or we know."""
@@ -137,6 +140,7 @@ class Keeper:
             _LANES.get(route.priority, Lane.NORMAL),
             None if in_broker else self._spec(seen.spec),
             shown,
+            _moment(route.not_before),
             status.queued_time,
             in_broker,
         )
@@ -154,3 +158,11 @@ class Keeper:
             return None
         self.specs_bytes += size
         return bytes(spec)
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a time of a spec; one that cannot be is told when the whole spec is read."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None

@@ -74,6 +74,7 @@ class Intake:
         self._turns: KeyQueue[str] = KeyQueue(loop.time)
         self._backoff: Backoff[str] = Backoff(random.random)
         self._unsure: set[str] = set()
+        self._missing: set[Key] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
         self._back = asyncio.Event()
         broker.on_reconnect(self._reconnected)
@@ -82,6 +83,7 @@ class Intake:
         """Let in what is there and what comes, until cancelled."""
         self._tasks.on_new = self._on_new
         self._queues.on_change = self._on_queue
+        self._missing = self._tasks.by_queue.keys() - self._queues.queues.keys()
         for task in list(self._tasks.by_uid.values()):
             self._on_new(task, True)
         async with asyncio.TaskGroup() as group:
@@ -113,6 +115,13 @@ class Intake:
     def _on_queue(self, queue: Key) -> None:
         for uid in self.gates.open(queue):
             self._turns.add(uid)
+        if (queue in self._queues.queues) == (queue in self._missing):
+            # It was deleted, or is back: what waits in the broker has to say so.
+            self._missing ^= {queue}
+            self._traces.forget(queue)
+            for task in self._tasks.of_queue(queue):
+                if task.in_broker:
+                    self.look_again(task)
 
     async def _connected(self) -> None:
         """Return once the broker can be spoken to: without it, each task would only find out by itself."""
@@ -156,6 +165,7 @@ class Intake:
             if await self._known_to_broker(task):
                 return
             self._unsure.discard(task.uid)
+            task.in_broker = False
         if self.gates.wait_at(task):
             return
         spec = await self._spec(task)
@@ -181,10 +191,7 @@ class Intake:
             return True
         if message:
             self._unsure.discard(task.uid)
-            if not task.in_broker:
-                # Put there by somebody who could not say so any more.
-                spec = await self._spec(task)
-                self._taken_in(task, None if spec is None else spec.not_before)
+            self._taken_in(task)
         return message
 
     async def _spec(self, task: ActiveTask) -> DeclaredSpec | None:
@@ -217,10 +224,10 @@ class Intake:
         except InputInvalid as error:
             return Refusal(error.reason, f"{error}; {error.hint}", Until.NEVER)
         self.let_in += 1
-        self._taken_in(task, envelope.not_before)
+        self._taken_in(task)
         return None
 
-    def _taken_in(self, task: ActiveTask, due_at: datetime | None) -> None:
+    def _taken_in(self, task: ActiveTask) -> None:
         """Note that the broker has a task, and say so unless more is known of it already."""
         task.in_broker = True
         self._tasks.keeper.drop_spec(task)
@@ -231,7 +238,7 @@ class Intake:
             return
         if not task.recorded:
             task.queued_at = task.queued_at or datetime.now(UTC)
-            self._keeper.write(task, queued(task, task.queued_at, due_at))
+            self._keeper.write(task, queued(task, task.queued_at))
 
     def _refuse(self, task: ActiveTask, no: Refusal, now: datetime) -> None:
         if task.uid not in self._tasks:

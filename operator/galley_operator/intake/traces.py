@@ -35,7 +35,7 @@ class Traces:
             return None
 
     async def message(self, address: TaskAddress) -> bool:
-        """Return whether a task had a message in its queue a few seconds ago, or has one now.
+        """Return whether a task had a message in its queue a few seconds ago.
 
         Raises:
             BrokerError: if that is not known.
@@ -51,6 +51,10 @@ class Traces:
         except Exception:
             self._lists.pop(queue, None)
             raise
+
+    def forget(self, queue: QueueKey) -> None:
+        """List a queue's messages anew for whoever asks next: some may have been put there since."""
+        self._lists.pop(queue, None)
 
     async def _list(self, queue: QueueKey) -> dict[str, TaskAddress]:
         return await held(self._broker, *queue, Kind.DECLARED) or {}

@@ -13,8 +13,9 @@ from galley.record import Stored
 from galley.task_status import Phase
 from galley_operator.intake.active_task import ActiveTask
 from galley_operator.intake.active_tasks import ActiveTasks
+from galley_operator.intake.known_queues import KnownQueues
 from galley_operator.status.writer import LINGER_SECONDS, StatusWriter
-from galley_operator.status.written_status import WrittenStatus, lost_worker, recorded
+from galley_operator.status.written_status import WrittenStatus, lost_worker, recorded, without_queue
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,13 @@ class StatusKeeper:
         self,
         broker: Broker,
         tasks: ActiveTasks,
+        queues: KnownQueues,
         writer: StatusWriter,
         end_of_worker: EndOfWorker = nobody_knows,
     ) -> None:
         self.heard_of = 0
         """Records of unfinished Tasks heard so far."""
-        self._broker, self._tasks, self._writer = broker, tasks, writer
+        self._broker, self._tasks, self._queues, self._writer = broker, tasks, queues, writer
         self._end_of_worker = end_of_worker
         self._followers: dict[str, Follower] = {}
         self._wanted: asyncio.Queue[Follower] = asyncio.Queue()
@@ -82,8 +84,10 @@ class StatusKeeper:
         elif status.body["phase"] == Phase.RUNNING and record.started_at is not None:
             ran = (datetime.now(UTC) - record.started_at).total_seconds()
             linger = min(BRIEF_SECONDS, max(LINGER_SECONDS, BRIEF_SECONDS - ran))
-        self._writer.offer(task, status, linger)
+        self.write(task, status, linger)
 
     def write(self, task: ActiveTask, status: WrittenStatus, linger: float = LINGER_SECONDS) -> None:
-        """Write what the intake found out about a task."""
+        """Write what was found out about a task."""
+        if (task.namespace, task.queue) not in self._queues.queues:
+            status = without_queue(task, status)
         self._writer.offer(task, status, linger)

@@ -20,6 +20,7 @@ from galley_operator.intake.admission import Refusal, Until
 MESSAGE_LIMIT: Final = 1024
 """Characters of an error's message kept in the object; `galley show` tells all of it."""
 
+_WAITING: Final = frozenset({Phase.SCHEDULED.value, Phase.QUEUED.value, Phase.RETRYING.value})
 _TRUTH: Final = {Outcome.SUCCEEDED: "True", Outcome.FAILED: "False", Outcome.CANCELLED: "False"}
 _PHASES: Final = {
     Outcome.SUCCEEDED: Phase.SUCCEEDED,
@@ -47,19 +48,33 @@ def refused(task: ActiveTask, no: Refusal, now: datetime) -> WrittenStatus:
     return _status(task, Phase.PENDING, "Unknown", no.reason, no.message, {})
 
 
-def queued(task: ActiveTask, at: datetime, due_at: datetime | None) -> WrittenStatus:
+def queued(task: ActiveTask, at: datetime) -> WrittenStatus:
     """Return the status of a task that the broker has.
 
     Args:
         task: which one.
         at: when the broker had it.
-        due_at: when it may start, if that is not now.
     """
     fields = {"queuedTime": _time(at)}
-    if due_at is not None and due_at > at:
-        message = f"is to start at {_time(due_at)}"
+    if task.not_before is not None and task.not_before > at:
+        message = f"is to start at {_time(task.not_before)}"
         return _status(task, Phase.SCHEDULED, "Unknown", Phase.SCHEDULED, message, fields)
     return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, "waits for a free worker", fields)
+
+
+def without_queue(task: ActiveTask, status: WrittenStatus) -> WrittenStatus:
+    """Return the status of a task whose TaskQueue is gone: nobody takes it, if it waits."""
+    if status.body["phase"] not in _WAITING:
+        return status
+    message = (
+        f"its TaskQueue {task.queue!r} was deleted; apply it again within a day, and the task goes on, "
+        "or delete the task"
+    )
+    reason = "QueueNotFound"
+    (condition,) = status.body["conditions"]
+    body = {**status.body, "conditions": [{**condition, "reason": reason, "message": message}]}
+    shown = shown_by(body["phase"], reason, body.get("attempts", 0), body.get("worker", ""))
+    return WrittenStatus(body, shown)
 
 
 def lost_worker(record: Record) -> str:

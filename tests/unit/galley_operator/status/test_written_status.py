@@ -19,6 +19,7 @@ from galley_operator.status.written_status import (
     queued,
     recorded,
     refused,
+    without_queue,
     without_result,
 )
 from tests.unit.galley_operator.intake.tasks import CREATED, NOW, an_active_task
@@ -50,8 +51,8 @@ FAILED = a_record(
 ALL = {
     "refused": refused(an_active_task(), Refusal("QueueNotFound", "none", Until.QUEUE_CHANGES), NOW),
     "refused for good": refused(an_active_task(), Refusal("InputInvalid", "large", Until.NEVER), NOW),
-    "queued": queued(an_active_task(), NOW, None),
-    "scheduled": queued(an_active_task(), NOW, NOW + timedelta(hours=1)),
+    "queued": queued(an_active_task(), NOW),
+    "scheduled": queued(an_active_task(not_before=NOW + timedelta(hours=1)), NOW),
     "running": recorded(an_active_task(), RUNNING),
     "handed back": recorded(an_active_task(), msgspec.structs.replace(RUNNING, handed_back=True)),
     "retrying": recorded(an_active_task(), RETRYING),
@@ -67,7 +68,21 @@ def read(status: WrittenStatus) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize("status", ALL.values(), ids=ALL)
+WITHOUT_QUEUE = {name: without_queue(an_active_task(), status) for name, status in ALL.items()}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_waits_for_a_queue_that_was_deleted_says_so_and_nothing_else_does(name: str) -> None:
+    before, now = ALL[name], WITHOUT_QUEUE[name]
+    if name in {"queued", "scheduled", "handed back", "retrying"}:
+        assert read(now)["phase"] == read(before)["phase"]
+        assert read(now)["conditions"][0]["reason"] == "QueueNotFound"
+        assert now.shown != before.shown
+    else:
+        assert now == before
+
+
+@pytest.mark.parametrize("status", [*ALL.values(), *WITHOUT_QUEUE.values()])
 def test_every_status_is_what_the_resource_allows(status: WrittenStatus) -> None:
     model = DeclaredStatus.model_validate(read(status))
     assert model.phase is not None
