@@ -1,4 +1,4 @@
-"""Measure Galley: `python -m benchmarks` (about four minutes; `--quick` only shows that it runs)."""
+"""Measure Galley: `python -m benchmarks` (about five minutes; `--quick` only shows that it runs)."""
 
 import argparse
 import asyncio
@@ -42,7 +42,11 @@ async def measure(plan: Plan, folder: Path, console: Console) -> Report:
         half, late = await latency.at_rate(galley, raw, plan.calm_rate, plan.calm_tasks)
         report.add("calm_p50", half, Aim("galley", 2.0))
         report.add("calm_p99", late, Aim("galley", 5.0))
-        rate = median(run.value for run in drains["noop"].galley) / 2
+        full = median(run.value for run in drains["noop"].galley)
+        console.print(f"submitting {full:.0f}/s, or as many as are taken", style="dim")
+        flow = await throughput.flow(galley, raw, full)
+        report.add("flow", flow)
+        rate = median(run.value for run in flow.galley) / 2
         console.print(f"submitting {rate:.0f}/s", style="dim")
         half, late = await latency.at_rate(galley, raw, rate, int(rate * plan.half_load_seconds))
         report.add("half_load_p50", half)

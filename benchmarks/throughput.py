@@ -1,4 +1,6 @@
-"""Tasks a second: submitting many, and draining a backlog, with the CPU time of each process."""
+"""Tasks a second: submitting many, draining a backlog, and both at once, with each process's CPU time."""
+
+import time
 
 from benchmarks.comparison import Comparison, Run
 from benchmarks.plan import Plan
@@ -39,6 +41,27 @@ class Throughput:
             plain.raw.append(between)
             concurrent.raw.append(between)
         return {"noop": plain, "anoop": concurrent}
+
+    async def flow(self, galley: GalleySide, raw: RawSide, rate: float) -> Comparison:
+        """Compare how many tasks that come one by one, faster than anybody keeps up with, are done."""
+        comparison = Comparison("submitted one by one, and run", "tasks/s")
+        count = int(rate * self._plan.half_load_seconds)
+        for seed in range(self._plan.runs):
+            comparison.galley.append(await self._flow(galley, rate, count, seed))
+            comparison.raw.append(await self._flow(raw, rate, count, seed))
+        return comparison
+
+    async def _flow(self, side: Side, rate: float, count: int, seed: int) -> Run:
+        await self._stage.clear()
+        await side.expect(count)
+        roles: Roles = {"producer": (side.producer.pid,), **side.worker_roles(), **self._server()}
+        before = by_role(roles)
+        began = time.time()
+        await side.producer.ask("arrive", count=count, rate=rate, seed=seed)
+        ended = await self._stage.wait_until_done(side.queue, count)
+        await side.settle()
+        after = by_role({"producer": (side.producer.pid,), **side.worker_roles(), **self._server()})
+        return Run(count / (ended - began), _each(before, after, count))
 
     async def _submit(self, side: Side) -> Run:
         await self._stage.clear()
