@@ -12,6 +12,13 @@ from e2e import probe, waits
 from e2e.images.image import WORKER
 from e2e.place import Place, is_ready
 
+SLOTS: Final = 2 * 2
+"""Of all workers of `drills`."""
+
+FORGOTTEN: Final = SLOTS
+"""How many tasks may run again after NATS ended, even where it was told to: on a busy node it was seen to
+forget whom it gave the last ones. Another worker runs those, and the first word counts."""
+
 _NAME: Final = "marks"
 
 HANDLERS: Final = '''

@@ -3,7 +3,7 @@
 import pytest
 
 from e2e.cluster.kubectl import Kubectl
-from e2e.marks import Marks, drills, notes
+from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Place, is_ready
 from e2e.release import Release
 
@@ -35,4 +35,4 @@ def test_an_upgrade_and_a_step_back_with_work_in_flight_lose_nothing(
     finally:
         galley.install()
     assert second.keys().isdisjoint(pods(galley, kubectl))
-    marks.once_each(COUNT)
+    marks.once_each(COUNT, again=FORGOTTEN)

@@ -5,15 +5,13 @@ import pytest
 from e2e import container, waits
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.kubectl import Kubectl
-from e2e.marks import Marks, drills, notes
+from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Place, is_ready
 from e2e.release import Release
 
 pytestmark = pytest.mark.timeout(600)
 
 COUNT = 24
-SLOTS = 2 * 2
-"""Of all workers of `drills`."""
 
 
 def test_tasks_go_on_after_nats_was_killed(
@@ -22,8 +20,7 @@ def test_tasks_go_on_after_nats_was_killed(
     place.apply(*drills(), *notes(COUNT, seconds=1))
     marks.until_began(4)
     container.kill(cluster, kubectl, galley.namespace, "galley-nats-0")
-    # It may have forgotten whom it gave the last few: another worker runs those, and the first word counts.
-    marks.once_each(COUNT, again=SLOTS)
+    marks.once_each(COUNT, again=FORGOTTEN)
 
 
 def test_tasks_go_on_after_the_pod_of_nats_was_deleted_with_its_data_on_a_volume(
@@ -39,4 +36,4 @@ def test_tasks_go_on_after_the_pod_of_nats_was_deleted_with_its_data_on_a_volume
         return now["metadata"]["uid"] != before["metadata"]["uid"] and is_ready(now)
 
     place.until("a new pod of NATS", another_is_ready, within=waits.POD_READY)
-    marks.once_each(COUNT)  # workers keep what they have begun
+    marks.once_each(COUNT, again=FORGOTTEN)

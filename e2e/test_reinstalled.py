@@ -4,7 +4,7 @@ import pytest
 
 from e2e import waits
 from e2e.cluster.kubectl import Kubectl
-from e2e.marks import Marks, drills, notes
+from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Place
 from e2e.release import Release
 
@@ -31,4 +31,4 @@ def test_queues_and_tasks_outlive_the_release(
         assert len(place.tasks()) == BEFORE + MEANWHILE
     finally:
         galley.install()
-    marks.once_each(BEFORE + MEANWHILE)
+    marks.once_each(BEFORE + MEANWHILE, again=FORGOTTEN)
