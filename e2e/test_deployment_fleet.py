@@ -24,7 +24,7 @@ from galley.task_status import Phase as TaskPhase
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKQUEUES
-from galley_operator.errors import FleetRefused
+from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
 from galley_operator.fleet.fleet import removable
 from galley_operator.fleet.workloads import Workloads
@@ -70,6 +70,22 @@ def nats(cluster: RealCluster) -> Iterator[NatsPod]:
     with nats_pod(cluster, kubectl, "fleet-nats") as running:
         yield running
     kubectl("delete", "namespace", "fleet-nats", "--wait=false")
+
+
+class PatientFleet(DeploymentFleet):
+    """Tries again what is not known yet, as the scaler does a second later."""
+
+    async def scale(self, workers: int) -> None:
+        """Have so many workers."""
+
+        async def scaled() -> bool:
+            try:
+                await super(PatientFleet, self).scale(workers)
+            except FleetUnknown as error:
+                raise AssertionError(str(error)) from error
+            return True
+
+        await eventually(scaled, within=30)
 
 
 @dataclass
@@ -124,7 +140,7 @@ def make_trial(
             workloads = Workloads(api, [namespace_of_pods], lambda _: None)
             async with (
                 _running(workloads.run()),
-                DeploymentFleet(
+                PatientFleet(
                     broker, api, workloads.sight_of(name), name, deployment=child_name("held"), slots=SLOTS
                 ) as workers,
             ):

@@ -32,7 +32,7 @@ ROLLED_OUT: Final = 180.0
 """From a changed queue to workers that are all of the new kind."""
 
 # Each look is a kubectl, which costs a tenth of a second of processor time that what we wait for needs too.
-_LOOK_AGAIN_SECONDS: Final = 0.25
+_LOOK_AGAIN_SECONDS: Final = 0.5
 
 
 class NotInTime(AssertionError):
