@@ -147,7 +147,7 @@ def test_nothing_of_a_queue_stays_when_it_is_deleted(kubectl: Kubectl, place: st
     kubectl("delete", "taskqueue", "echo", "-n", place)
     kinds = "deployments,configmaps,poddisruptionbudgets,serviceaccounts,pods"
     kubectl(
-        *("wait", "-n", place, "--for=delete", "--timeout=90s", "-l", "galley.dev/queue=echo", kinds),
+        *("wait", "-n", place, "--for=delete", "--timeout=30s", "-l", "galley.dev/queue=echo", kinds),
         within=100,
     )
     assert (

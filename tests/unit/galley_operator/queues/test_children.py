@@ -78,7 +78,7 @@ def test_pods_are_selected_by_labels_nobody_can_take_away() -> None:
 
 
 def test_a_pod_gets_longer_to_end_than_its_worker_needs() -> None:
-    assert pod(a_queue(worker={"gracePeriodSeconds": 600}))["spec"]["terminationGracePeriodSeconds"] == 630
+    assert pod(a_queue(worker={"gracePeriodSeconds": 600}))["spec"]["terminationGracePeriodSeconds"] == 631
 
 
 def test_pods_are_restricted_whatever_the_queue_says() -> None:
