@@ -56,9 +56,7 @@ def service(name: str) -> dict[str, Any]:
 def ask(kubectl: Kubectl, namespace: str, service: str, path: str = "", /, **query: str) -> str:
     """Return what a pod behind a Service answers, by way of the API server."""
     words = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
-    return kubectl(
-        "get", "--raw", f"/api/v1/namespaces/{namespace}/services/{service}:80/proxy/{path}?{words}"
-    )
+    return kubectl.raw(f"/api/v1/namespaces/{namespace}/services/{service}:80/proxy/{path}?{words}")
 
 
 def ready_pods(kubectl: Kubectl, namespace: str, name: str) -> Sequence[str]:

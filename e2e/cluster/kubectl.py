@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.reader import Reader, ReadFailed, wanted
 
 _SECONDS: Final = 60.0
 
@@ -22,6 +23,7 @@ class Kubectl:
     def __init__(self, cluster: Cluster) -> None:
         self._program = cluster.tool("kubectl")
         self._environment = cluster.environment
+        self._reader = Reader(cluster.kubeconfig)
         # In $HOME it would remember the kinds of a cluster that had the same address before.
         self._cache = Path(cluster.kubeconfig).parent / "kubectl"
 
@@ -60,5 +62,25 @@ class Kubectl:
         return self("apply", "-n", namespace, "-f", "-", given=json.dumps(listed))
 
     def get(self, *words: str) -> dict[str, Any]:
-        """Return an object, or a list with `items`."""
-        return dict(json.loads(self("get", "-o", "json", *words)))
+        """Return an object, or a list with `items`.
+
+        Raises:
+            KubectlFailed: if there is none, or the cluster does not answer.
+        """
+        what = wanted(words)
+        try:
+            found = self._reader.read(what) if what else None
+        except ReadFailed as error:
+            raise KubectlFailed(f"get {' '.join(words)}: {error}") from error
+        return found or dict(json.loads(self("get", "-o", "json", *words)))
+
+    def raw(self, path: str) -> str:
+        """Return what stands at a path of the API server.
+
+        Raises:
+            KubectlFailed: if nothing does, or the cluster does not answer.
+        """
+        try:
+            return self._reader.raw(path).decode()
+        except ReadFailed as error:
+            raise KubectlFailed(str(error)) from error
