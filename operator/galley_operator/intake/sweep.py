@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Final
 
 from galley.address import Kind, TaskAddress
@@ -17,6 +18,9 @@ from galley_operator.intake.known_queues import KnownQueues
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 600.0
+
+_FIRST_SECONDS: Final = 20.0
+"""Before each of the first two: whoever led before may have died between a deletion and its cancel."""
 
 
 class Sweep:
@@ -46,8 +50,9 @@ class Sweep:
 
     async def run(self, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep until cancelled."""
-        while True:
-            await asyncio.sleep(seconds)
+        first = min(seconds, _FIRST_SECONDS)
+        for pause in chain((first, first), repeat(seconds)):
+            await asyncio.sleep(pause)
             try:
                 await self.once()
             except GalleyError as error:
