@@ -6,10 +6,9 @@ a worker needs none of it. The long way stays for all else, connecting and recon
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 from nats.aio.client import PING_PROTO, Srv
 from nats.aio.client import Client as Nats
@@ -17,10 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
-log = logging.getLogger(__name__)
-
-React: TypeAlias = Callable[[str, str, bytes, bytes], None]
-"""Takes subject, reply subject, body and header block (empty if there is none)."""
+from galley.broker.lean_parser import LeanParser, React
 
 _VERSION: Final = "NATS/1.0"
 _NO_PERMISSION: Final = "permissions violation"
@@ -35,14 +31,15 @@ class LeanClient(Nats):
 
     def __init__(self) -> None:
         super().__init__()
-        self._direct: dict[int, React] = {}
+        self._direct: dict[bytes, React] = {}
+        self._ps = LeanParser(self, self._direct)
         self.denied: Callable[[str], None] = lambda _subject: None
         """Called with a subject, in lower case, that we may not publish to and did."""
 
     async def subscribe_directly(self, subject: str, react: React) -> Subscription:
         """Call `react` with each message on `subject`, in the middle of reading; it must be quick."""
         subscription = await self.subscribe(subject, cb=_never_called)
-        self._direct[subscription._id] = react  # noqa: SLF001 - the number that messages for it carry
+        self._direct[b"%d" % subscription._id] = react  # noqa: SLF001 - what messages for it carry
         return subscription
 
     async def publish_directly(
@@ -101,19 +98,6 @@ class LeanClient(Nats):
             return
         await super()._process_err(err_msg)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        react = self._direct.get(sid)
-        if react is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        self.stats["in_msgs"] += 1
-        self.stats["in_bytes"] += len(data)
-        try:
-            react(subject.decode(), reply.decode(), data, headers or b"")
-        except Exception:
-            # What is raised here would end the library's read loop for good (nats.py#914).
-            log.exception("message not taken")
-
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         # The library writes a ping at once, ahead of what was published and is not written yet, so that its
         # answer says nothing about that. And an answer to somebody who waits no more ends its read loop.
@@ -125,7 +109,7 @@ class LeanClient(Nats):
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)
-        self._direct.pop(sid, None)
+        self._direct.pop(b"%d" % sid, None)
 
 
 def header_in(block: bytes, name: str) -> str | None:
