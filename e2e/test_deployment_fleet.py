@@ -224,7 +224,7 @@ async def _gate(broker: Broker, subject: str, released: asyncio.Event) -> AsyncI
     """Tell handlers that ask whether they may end."""
 
     async def answer(message: Msg) -> None:
-        await broker.publish(message.reply, b"open" if released.is_set() else b"closed")
+        broker.publish(message.reply, b"open" if released.is_set() else b"closed")
 
     subscription = await broker.subscribe(subject, answer)
     yield

@@ -66,7 +66,7 @@ class Claimant:
                 return step
             case DropIt(why):
                 journal.dropped(held.delivery, why)
-                await self._settler.drop(held.delivery)
+                self._settler.drop(held.delivery)
             case Ended(final):
                 journal.dropped(held.delivery, "the task has ended")
                 await self._settler.finish(held.delivery, final)

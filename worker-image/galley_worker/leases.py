@@ -43,7 +43,7 @@ class Line(Protocol):
     def connected(self) -> bool:
         """Whether the broker can be spoken to at this moment."""
 
-    async def publish(self, subject: str, body: bytes) -> None:
+    def publish(self, subject: str, body: bytes) -> None:
         """Send without asking for an answer."""
 
     async def reached(self, within: float) -> bool:
@@ -140,7 +140,7 @@ class LeaseKeeper:
         if not self._line.connected:
             return False
         for lease in due:
-            await self._line.publish(lease.reply, RENEW)
+            self._line.publish(lease.reply, RENEW)
         if not await self._line.reached(within=self._pause / 2):
             log.warning("leases not renewed", extra={"leases": len(due)})
             return False

@@ -79,13 +79,13 @@ class Ledger:
         """Keep a dead letter."""
         await self._insist(f"bury {address}", lambda: bury(self._broker, address, letter))
 
-    async def acknowledge(self, reply: str) -> None:
+    def acknowledge(self, reply: str) -> None:
         """Take the message off its stream. If that gets lost, its next reader finds the record."""
-        await self._broker.publish(reply)
+        self._broker.publish(reply)
 
-    async def give_back(self, reply: str) -> None:
+    def give_back(self, reply: str) -> None:
         """Let another worker have the message now. If that gets lost, the end of the lease does it."""
-        await self._broker.publish(reply, NAK)
+        self._broker.publish(reply, NAK)
 
     async def _insist_on_record(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None, ack: Ack

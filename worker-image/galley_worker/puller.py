@@ -134,13 +134,13 @@ class Puller:
                 continue
             async with self._pulls:
                 await self._pull_until_told()
-            await self._give_back()
+            self._give_back()
 
     async def _pull_until_told(self) -> None:
         while not (self._stopped or self._paused):
             self._wake.clear()
             if self._overdue:
-                await self._give_back()
+                self._give_back()
             try:
                 while self._broker.connected and self._wants_more():
                     await self._pulls.orient()
@@ -206,13 +206,13 @@ class Puller:
             self._wake.set()
             self._ready.set()
 
-    async def _give_back(self) -> None:
+    def _give_back(self) -> None:
         """Let other workers have what arrived here without a slot."""
         self._overdue = False
         for tasks in self._arrived.values():
             while tasks and (self._stopped or self._paused or self._held > max(0, self._slots.free)):
                 self._held -= 1
-                await self._broker.publish(tasks.pop().reply, NAK)
+                self._broker.publish(tasks.pop().reply, NAK)
 
     def changed(self) -> None:
         """Look at the lanes again."""

@@ -66,7 +66,7 @@ class Settler:
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
         await self._ledger.bury(delivery.address, letter)
-        await self._ledger.acknowledge(delivery.reply)
+        self._ledger.acknowledge(delivery.reply)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
         """Do what is left to do for a task that has ended, by whomever, and take its message away.
@@ -76,20 +76,20 @@ class Settler:
         """
         if final.outcome is Outcome.FAILED:
             await self._ledger.bury(delivery.address, _letter(final, delivery))
-        await self._ledger.acknowledge(delivery.reply)
+        self._ledger.acknowledge(delivery.reply)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Finish what a worker began that died between its record and its schedule."""
         await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
-        await self.drop(held.delivery)
+        self.drop(held.delivery)
 
-    async def drop(self, delivery: Delivery) -> None:
+    def drop(self, delivery: Delivery) -> None:
         """Take a message off its stream that has nothing more to say."""
-        await self._ledger.acknowledge(delivery.reply)
+        self._ledger.acknowledge(delivery.reply)
 
-    async def give_back(self, delivery: Delivery) -> None:
+    def give_back(self, delivery: Delivery) -> None:
         """Let another worker have a message whose attempt has not begun."""
-        await self._ledger.give_back(delivery.reply)
+        self._ledger.give_back(delivery.reply)
 
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
@@ -110,7 +110,7 @@ class Settler:
             return await self._yield_to(held, sequence)
         again = replace(held.envelope, history=history)
         await self._ledger.schedule(address, again, Flags(attempt, sequence), due_at)
-        await self._ledger.acknowledge(held.delivery.reply)
+        self._ledger.acknowledge(held.delivery.reply)
         return True
 
     async def _hand_back(self, held: Held, history: History) -> bool:
@@ -130,7 +130,7 @@ class Settler:
             written = await self._ledger.write(held.delivery.address, record, held.fence)
             if isinstance(written, Beaten):
                 return await self._yield_to(held, written)
-        await self.give_back(held.delivery)
+        self.give_back(held.delivery)
         return True
 
     async def _yield_to(self, held: Held, beaten: Beaten) -> bool:

@@ -215,7 +215,7 @@ class Supervisor:
                 self._drain_for(0.0)
             draining = bool(self._drained_until) or self._stopping.is_set()
             ready = self._puller is not None and not draining
-            await send_heartbeat(
+            send_heartbeat(
                 broker, namespace, queue, Heartbeat(name, slots, len(self._tasks), draining, ready)
             )
             await asyncio.sleep(HEARTBEAT_SECONDS)

@@ -12,7 +12,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
+from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker.identity import Identity, Source, refusal
@@ -139,14 +139,14 @@ class Broker:
         self._reconnected.append(react)
         return lambda: self._reconnected.remove(react)
 
-    async def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
+    def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
         """Send without asking for an answer. A broken connection swallows it."""
         if not self.nats.is_connected:
             return
         try:
-            await self.nats.publish_directly(subject, body, reply)
-        except NatsError as error:
-            log.debug("not sent", extra={"subject": subject, "error": str(error)})
+            self.nats.publish_directly(subject, body, reply)
+        except MaxPayloadError:
+            log.warning("not sent, too large", extra={"subject": subject, "bytes": len(body)})
 
     async def reached(self, within: float) -> bool:
         """Return whether all that was sent so far has reached the server, waiting `within` seconds."""

@@ -87,7 +87,7 @@ async def ask_workers(
     inbox = broker.nats.new_inbox()
     subscription = await broker.subscribe(inbox, hear)
     try:
-        await broker.publish(subject, _encode(request), inbox)
+        broker.publish(subject, _encode(request), inbox)
         async with asyncio.timeout(ANSWER_SECONDS):
             return await heard
     except (TimeoutError, asyncio.CancelledError):
@@ -113,7 +113,7 @@ async def answering(
             log.warning("request not understood", extra={"subject": message.subject, "error": str(error)})
             return
         if answer is not None and message.reply:
-            await broker.publish(message.reply, _encode(answer))
+            broker.publish(message.reply, _encode(answer))
 
     subscription = await broker.subscribe(topology.control_subject(namespace, queue, "*"), hear)
     try:
@@ -123,9 +123,9 @@ async def answering(
             await subscription.unsubscribe()
 
 
-async def send_heartbeat(broker: Broker, namespace: str, queue: str, beat: Heartbeat) -> None:
+def send_heartbeat(broker: Broker, namespace: str, queue: str, beat: Heartbeat) -> None:
     """Say how a worker is to whoever listens."""
-    await broker.publish(topology.heartbeat_subject(namespace, queue, beat.worker), _encode(beat))
+    broker.publish(topology.heartbeat_subject(namespace, queue, beat.worker), _encode(beat))
 
 
 @asynccontextmanager

@@ -117,7 +117,7 @@ class Follower:
         nanoseconds = _BATCH, int(_PULL_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
         body = '{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % nanoseconds  # noqa: UP031 - braces
         connection = self._broker.connection
-        await self._broker.publish(
+        self._broker.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", body.encode(), self._inbox
         )
         while not self._over.is_set():

@@ -8,6 +8,7 @@ from galley import envelope as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.lean_client import header_block
 from galley.broker.pipeline import Ack
 from galley.envelope import Envelope, Flags
 
@@ -37,4 +38,4 @@ async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
         headers[topology.EXPECTED_SEQUENCE] = "0"
         if flags.republished:
             headers[topology.EXPECTED_SUBJECT] = topology.later_in_any_lane(address)
-    return await broker.pipeline.send(subject, wire.encode(envelope), headers)
+    return await broker.pipeline.send(subject, wire.encode(envelope), header_block(headers))

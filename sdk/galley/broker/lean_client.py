@@ -42,10 +42,10 @@ class LeanClient(Nats):
         self._direct[b"%d" % subscription._id] = react  # noqa: SLF001 - what messages for it carry
         return subscription
 
-    async def publish_directly(
-        self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Publish on an open connection; subject and headers are trusted to be well formed.
+    def publish_directly(self, subject: str, body: bytes, reply: str = "", headers: bytes = b"") -> None:
+        """Publish on an open connection what is written when the event loop comes to it.
+
+        Subject and headers, of which `header_block` makes a block, are trusted to be well formed.
 
         Raises:
             MaxPayloadError: the server takes no body of that size.
@@ -54,17 +54,24 @@ class LeanClient(Nats):
         if size > self._max_payload:
             raise MaxPayloadError
         if headers:
-            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-            block = f"{_VERSION}\r\n{lines}\r\n".encode()
-            first = f"HPUB {subject} {reply} {len(block)} {len(block) + size}\r\n"
-            command = b"%b%b%b\r\n" % (first.encode(), block, body)
+            first = f"HPUB {subject} {reply} {len(headers)} {len(headers) + size}\r\n".encode()
         else:
-            command = b"%b%b\r\n" % (f"PUB {subject} {reply} {size}\r\n".encode(), body)
+            first = f"PUB {subject} {reply} {size}\r\n".encode()
+        self._pending += first, headers, body, b"\r\n"
+        self._pending_data_size += len(first) + len(headers) + size + 2
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += size
-        await self._send_command(command)
         if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
+            self._flush_queue.put_nowait(asyncio.Future())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more waits to be written than should be kept."""
+        return self._pending_data_size > self._max_pending_size
+
+    async def written(self) -> None:
+        """Wait until what was published is written, or for so long that it may never be."""
+        await self._flush_pending(force_flush=True)
 
     async def drop(self) -> None:
         """Break the connection, so that it is made anew."""
@@ -110,6 +117,12 @@ class LeanClient(Nats):
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)
         self._direct.pop(b"%d" % sid, None)
+
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """Return headers as they travel."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"{_VERSION}\r\n{lines}\r\n".encode()
 
 
 def header_in(block: bytes, name: str) -> str | None:

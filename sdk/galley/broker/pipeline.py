@@ -6,11 +6,9 @@ acknowledgements come in on one inbox and are told apart by a counter in its las
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 from galley.broker.lean_client import LeanClient
@@ -129,10 +127,8 @@ class PublishPipeline:
                     future.set_result(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
         self._room.set()
 
-    async def send(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> asyncio.Future[Ack]:
-        """Publish, waiting only while `WINDOW` others are under way.
+    async def send(self, subject: str, body: bytes, headers: bytes = b"") -> asyncio.Future[Ack]:
+        """Publish, waiting only while `WINDOW` others are under way, or too much is unwritten.
 
         The future never raises: what went wrong is in the `Ack`. A message sent while the connection
         is down is not kept for later, so that what is unanswered is decided by the caller.
@@ -141,6 +137,8 @@ class PublishPipeline:
         while self._held or len(self._waiting) >= WINDOW:
             self._room.clear()
             await self._room.wait()
+        if self._nats.crowded:
+            await self._nats.written()
         future: asyncio.Future[Ack] = self._loop.create_future()
         if not self._nats.is_connected:
             future.set_result(Ack(0, UNANSWERED, "there is no connection"))
@@ -149,15 +147,11 @@ class PublishPipeline:
         reply = f"{self._prefix}{self._count}"
         self._waiting[reply] = future, self._loop.time() + self._answer_seconds, subject
         try:
-            await self._nats.publish_directly(subject, body, reply, headers)
+            self._nats.publish_directly(subject, body, reply, headers)
         except MaxPayloadError:
             self._waiting.pop(reply, None)
             limit = self._nats.max_payload
             future.set_result(Ack(0, TOO_LARGE, f"{len(body)} bytes, the server takes {limit}"))
-        except NatsError as error:
-            self._waiting.pop(reply, None)
-            if not future.done():
-                future.set_result(Ack(0, UNANSWERED, str(error) or type(error).__name__))
         return future
 
     def _on_ack(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:

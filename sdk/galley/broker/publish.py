@@ -12,6 +12,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.later import Door, send_later
+from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.envelope import FIRST, Envelope, Flags
 from galley.errors import (
@@ -29,7 +30,7 @@ from galley.errors import (
 from galley.lanes import Lane
 
 _FLAGGED: Final = Flags(republished=True)
-_FIRST_HEADERS: Final = {topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()}
+_FIRST_HEADERS: Final = header_block({topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()})
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -77,11 +78,13 @@ class Publisher:
             )
         headers = _FIRST_HEADERS
         if flags.republished:
-            headers = {
-                topology.EXPECTED_SEQUENCE: "0",
-                topology.EXPECTED_SUBJECT: topology.task_in_any_lane(address),
-                topology.FLAGS_HEADER: flags.encode(),
-            }
+            headers = header_block(
+                {
+                    topology.EXPECTED_SEQUENCE: "0",
+                    topology.EXPECTED_SUBJECT: topology.task_in_any_lane(address),
+                    topology.FLAGS_HEADER: flags.encode(),
+                }
+            )
         return await self._broker.pipeline.send(
             topology.task_subject(address), wire.encode(envelope), headers
         )

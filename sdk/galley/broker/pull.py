@@ -202,9 +202,7 @@ class Pulls:
         now = asyncio.get_running_loop().time()
         pull = self._open[source] = _Open(token, batch, now, ended)
         self._by_token[token] = source
-        await self._broker.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.lane}", body.encode(), token
-        )
+        self._broker.publish(f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.lane}", body.encode(), token)
         return pull
 
     def _on_message(self, subject: str, reply: str, body: bytes, headers: bytes) -> None:

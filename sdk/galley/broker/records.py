@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -11,6 +12,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.lean_client import header_block
 from galley.broker.pipeline import NO_RESPONDERS, Ack
 from galley.errors import BrokerRefused, BrokerUnreachable, QueueNotFound
 from galley.record import Record, Stored
@@ -93,11 +95,8 @@ class Records:
         Returns:
             The broker's word: stored, `WRONG_SEQUENCE`, or unanswered.
         """
-        headers = {topology.EXPECTED_SEQUENCE: str(fence)}
-        if keep_seconds is not None:
-            headers[topology.TTL] = str(keep_seconds)
         answer = await self._broker.pipeline.send(
-            topology.record_subject(address), wire.encode(record), headers
+            topology.record_subject(address), wire.encode(record), _conditions(fence, keep_seconds)
         )
         return await answer
 
@@ -129,3 +128,11 @@ class Records:
                 )
             if found < _LISTED_AT_ONCE:
                 return
+
+
+@lru_cache
+def _conditions(fence: int, keep_seconds: int | None) -> bytes:
+    headers = {topology.EXPECTED_SEQUENCE: str(fence)}
+    if keep_seconds is not None:
+        headers[topology.TTL] = str(keep_seconds)
+    return header_block(headers)

@@ -120,7 +120,7 @@ class Judged:
     async def publishes(self, subject: str) -> bool:
         """Whether the server lets a publish pass."""
         self._said.clear()
-        await self._broker.nats.publish_directly(subject, b"")
+        self._broker.nats.publish_directly(subject, b"")
         return await self._passed()
 
     async def subscribes(self, subject: str) -> bool:

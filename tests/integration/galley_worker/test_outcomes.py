@@ -16,6 +16,7 @@ from galley import (
 from galley import envelope as wire
 from galley.address import TaskAddress
 from galley.broker import topology
+from galley.broker.lean_client import header_block
 from galley.history import EndedBy
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
@@ -227,7 +228,7 @@ async def test_a_foreign_message_is_buried_whole_and_nobody_notices(
 
     handle = client.handle("drills", "foreign")
     address: TaskAddress = handle.address
-    headers = {topology.FLAGS_HEADER: header} if header else None
+    headers = header_block({topology.FLAGS_HEADER: header}) if header else b""
     payload = body if body is not None else wire.encode(an_envelope("echo"))
     ack = await (await client.broker.pipeline.send(topology.task_subject(address), payload, headers))
     assert ack.stored

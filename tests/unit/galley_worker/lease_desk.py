@@ -21,7 +21,7 @@ class FarEnd:
         self.round_trip = 0.0
         self.renewed: dict[str, list[float]] = {}
 
-    async def publish(self, subject: str, body: bytes) -> None:
+    def publish(self, subject: str, body: bytes) -> None:
         assert body == RENEW
         if self.connected and not self.stalled:
             self.renewed.setdefault(subject, []).append(virtual_loop().time())

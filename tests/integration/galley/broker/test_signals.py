@@ -94,7 +94,7 @@ async def test_an_acknowledged_task_is_gone_from_the_backlog(
     await submit(broker, queue)
     reply = await take(broker, queue)
     assert (await known(reader, queue)).in_flight == 1
-    await broker.publish(reply, b"+ACK")
+    broker.publish(reply, b"+ACK")
 
     async def nothing_left() -> bool:
         backlog = await known(reader, queue)
