@@ -24,6 +24,7 @@ from galley.broker.control import (
     send_heartbeat,
 )
 from galley.broker.layout import layout_of
+from galley.broker.pull import Delivery
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -57,7 +58,9 @@ class Supervisor:
         self._runners: Runners | None = None
         self._attempts: Attempts | None = None
         self._puller: Puller | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._hands: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[Delivery | None]] = []
+        self._busy = 0
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drained_until = 0.0
@@ -73,7 +76,7 @@ class Supervisor:
     @property
     def free(self) -> int:
         """Attempts that could begin now."""
-        return self._runners.capacity - len(self._tasks) if self._runners is not None else 0
+        return self._runners.capacity - self._busy if self._runners is not None else 0
 
     @property
     def brisk(self) -> bool:
@@ -99,7 +102,7 @@ class Supervisor:
             )
             self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))
             leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
-            measures = Measures(namespace, name, lambda: runners.capacity, lambda: len(self._tasks))
+            measures = Measures(namespace, name, lambda: runners.capacity, lambda: self._busy)
             self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
             await parts.enter_async_context(self._health(measures))
             await parts.enter_async_context(_beside(leases.run(), "leases"))
@@ -147,35 +150,51 @@ class Supervisor:
                 if self._stopping.is_set():
                     puller.stop()
                 async for delivery in puller.deliveries():
-                    if not attempts.known(delivery):
-                        attempt = under_way.create_task(attempts.run(delivery))
-                        attempt.add_done_callback(self._slot_freed)
-                        self._tasks.add(attempt)
-            if self._tasks:
-                log.info("worker draining", extra={"running": len(self._tasks)})
+                    if attempts.known(delivery):
+                        continue
+                    self._busy += 1
+                    if self._idle:
+                        self._idle.pop().set_result(delivery)
+                    else:
+                        hand = under_way.create_task(self._attempt(attempts, puller, delivery))
+                        hand.add_done_callback(self._hands.discard)
+                        self._hands.add(hand)
+            for idle in self._idle:
+                idle.set_result(None)
+            if self._busy:
+                log.info("worker draining", extra={"running": self._busy})
                 under_way.create_task(self._cut_after_grace(attempts), name="grace")
 
-    def _slot_freed(self, attempt: asyncio.Task[None]) -> None:
-        self._tasks.discard(attempt)
-        if self._puller is not None:
-            self._puller.slot_freed()
+    async def _attempt(self, attempts: Attempts, puller: Puller, delivery: Delivery | None) -> None:
+        """Carry deliveries to their end, one after the other: making a task for each costs more than this."""
+        while delivery is not None:
+            try:
+                await attempts.run(delivery)
+            finally:
+                self._busy -= 1
+                puller.slot_freed()
+            if self._stopping.is_set():
+                return
+            idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+            delivery = await idle
 
     async def _cut_after_grace(self, attempts: Attempts) -> None:
         """Wait for what runs, hand back what is late, and do not wait for a broker that is gone."""
         hurry = asyncio.create_task(self._hurry.wait())
-        running = set(self._tasks)
+        running = set(self._hands)
         ended = asyncio.ensure_future(asyncio.wait(running)) if running else None
         if ended is not None:
             await asyncio.wait({hurry, ended}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
             ended.cancel()
         hurry.cancel()
         attempts.cut("the worker is shutting down")
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=_HAND_BACK_SECONDS)
-        if self._tasks:
+        if self._hands:
+            await asyncio.wait(set(self._hands), timeout=_HAND_BACK_SECONDS)
+        if self._hands:
             log.warning("attempts left unsettled", extra={"tasks": len(attempts.under_way)})
-        for attempt in self._tasks:
-            attempt.cancel()
+        for hand in self._hands:
+            hand.cancel()
 
     async def _answer(self, verb: Verb, request: Request) -> Answer | None:
         name = self._settings.worker
@@ -216,7 +235,7 @@ class Supervisor:
             draining = bool(self._drained_until) or self._stopping.is_set()
             ready = self._puller is not None and not draining
             send_heartbeat(
-                broker, namespace, queue, Heartbeat(name, slots, len(self._tasks), draining, ready)
+                broker, namespace, queue, Heartbeat(name, slots, self._busy, draining, ready)
             )
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
