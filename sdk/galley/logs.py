@@ -1,5 +1,6 @@
 """Logs as JSON lines: a constant event, and what it is about as keys."""
 
+import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
@@ -20,34 +21,67 @@ class JsonLines(logging.Handler):
         self._output = output
         self._always = always
         self._traceback = logging.Formatter().formatException
+        self._lines: list[bytes] = []
+        self._flushed_by: asyncio.AbstractEventLoop | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record."""
         keys = {key: value for key, value in record.__dict__.items() if key not in _OWN}
         if record.exc_info:
             keys["traceback"] = self._traceback(record.exc_info)
-        self.write(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
+        self._put(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
+        self._flush()
 
-    def write(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
-        """Write a line; if that fails, the work it tells of goes on."""
+    def write_soon(self, level: int, event: str, keys: dict[str, Any]) -> None:
+        """Write a line together with the others of the same turn of the event loop."""
+        self.acquire()
+        try:
+            self._put(datetime.now(UTC), level, event, keys)
+        finally:
+            self.release()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()
+            return
+        if self._flushed_by is not loop:
+            self._flushed_by = loop
+            loop.call_soon(self._flush)
+
+    def _put(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
+        # If it fails, the work it tells of goes on.
         head = {"time": time, "level": logging.getLevelName(level).lower(), "event": event}
         try:
-            self._output.write(_encode({**head, **self._always, **keys}) + b"\n")
-            self._output.flush()
+            self._lines.append(_encode({**head, **self._always, **keys}) + b"\n")
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": event}))
+
+    def _flush(self) -> None:
+        self.acquire()
+        try:
+            self._flushed_by = None
+            rest, self._lines = b"".join(self._lines), []
+            # A pipe may take a part if a signal comes; what takes nothing would be asked for ever.
+            while rest and (taken := self._output.write(rest)):
+                rest = rest[taken:]
+            self._output.flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "lines not written"}))
+        finally:
+            self.release()
 
 
 def log_often(log: logging.Logger, level: int, event: str, keys: dict[str, Any]) -> None:
     """Log what comes by the thousand, as `log.log(level, event, extra=keys)` does.
 
-    Where JSON lines are all there is, no record is made on the way, which is most of what a line costs.
+    Where JSON lines are all there is, no record is made on the way, which is most of what a line costs, and
+    lines are written together.
     """
     only = logging.root.handlers[0] if len(logging.root.handlers) == 1 else None
     if not isinstance(only, JsonLines):
         log.log(level, event, extra=keys)
     elif log.isEnabledFor(level):
-        only.write(datetime.now(UTC), level, event, keys)
+        only.write_soon(level, event, keys)
 
 
 def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:

@@ -14,7 +14,7 @@ log = logging.getLogger("galley_worker.attempts")
 def dropped(delivery: Delivery, why: str) -> None:
     """A delivery was left for another worker, or taken off as outdated, before it began."""
     address = delivery.address
-    extra = {"task": address.id, "queue": address.queue, "lane": address.lane.value, "why": why}
+    extra = {"task": address.id, "queue": address.queue, "lane": address.lane, "why": why}
     log.info("delivery dropped", extra=extra)
 
 
@@ -64,7 +64,7 @@ def _about(held: Held) -> dict[str, object]:
     return {
         "task": address.id,
         "queue": address.queue,
-        "lane": address.lane.value,
+        "lane": address.lane,
         "attempt": held.flags.attempt,
         "handler": held.envelope.handler,
     }

@@ -1,9 +1,11 @@
 """Log lines: what they say, whichever way they are written."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,24 @@ def test_a_line_logged_often_is_the_line_of_a_record(output: io.TextIOWrapper) -
     assert short | {"time": ""} == record | {"time": ""}
 
 
+async def test_lines_logged_often_are_written_together_once_the_event_loop_has_its_turn(
+    tmp_path: Path, output: io.TextIOWrapper
+) -> None:
+    file = tmp_path / "log"
+    with io.TextIOWrapper(file.open("wb", buffering=0)) as stream:
+        log_as_json("INFO", stream)
+        for _ in range(2):
+            log_often(log, logging.INFO, "attempt settled", KEYS)
+        assert not file.read_bytes()
+        await asyncio.sleep(0)
+        assert file.read_bytes().count(b"attempt settled") == 2
+        log_often(log, logging.INFO, "attempt settled", KEYS)
+        log.info("worker drained")
+        told = [json.loads(line)["event"] for line in file.read_bytes().splitlines()]
+    assert told == ["attempt settled"] * 3 + ["worker drained"]
+    assert lines(output) == []
+
+
 def test_a_line_below_the_level_is_not_written(output: io.TextIOWrapper) -> None:
     log_often(log, logging.DEBUG, "attempt started", KEYS)
     assert lines(output) == []
@@ -74,4 +94,4 @@ def test_a_line_that_cannot_be_written_does_not_end_what_it_tells_of(
 ) -> None:
     output.buffer.close()
     log_often(log, logging.INFO, "attempt settled", KEYS)
-    assert "Message: 'attempt settled'" in capsys.readouterr().err
+    assert "Message: 'lines not written'" in capsys.readouterr().err
