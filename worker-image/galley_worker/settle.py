@@ -13,7 +13,7 @@ from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.envelope import Envelope, Flags
 from galley.history import History
-from galley.record import Failure, Outcome, Record, State
+from galley.record import NULL, Failure, Outcome, Record, State
 from galley_worker.claim import Who, claiming_record
 from galley_worker.held import Held
 from galley_worker.ledger import Beaten, Ledger
@@ -102,8 +102,17 @@ class Settler:
     async def _retry(self, held: Held, due_at: datetime, failure: Failure, history: History) -> bool:
         address = held.delivery.address
         attempt = held.flags.attempt + 1
-        record = replace(
-            self._about(held, State.RETRY), attempt=attempt, due_at=due_at, failure=failure, history=history
+        record = Record(
+            State.RETRY,
+            attempt,
+            worker=self._worker.name,
+            handler=held.envelope.handler,
+            lane=address.lane,
+            submitted_at=held.envelope.submitted_at,
+            started_at=held.started_at,
+            due_at=due_at,
+            failure=failure,
+            history=history,
         )
         sequence = await self._ledger.write(address, record, held.fence)
         if isinstance(sequence, Beaten):
@@ -148,28 +157,23 @@ class Settler:
         held: Held,
         outcome: Outcome,
         *,
-        result: Raw | None = None,
+        result: Raw = NULL,
         failure: Failure | None = None,
         history: History | None = None,
     ) -> Record:
-        return replace(
-            self._about(held, State.DONE),
-            ended_at=self._now(),
-            outcome=outcome,
-            failure=failure,
-            history=held.history if history is None else history,
-            **({"result": result} if result is not None else {}),
-        )
-
-    def _about(self, held: Held, state: State) -> Record:
         return Record(
-            state,
+            State.DONE,
             held.flags.attempt,
             worker=self._worker.name,
             handler=held.envelope.handler,
             lane=held.delivery.address.lane,
             submitted_at=held.envelope.submitted_at,
             started_at=held.started_at,
+            ended_at=self._now(),
+            outcome=outcome,
+            result=result,
+            failure=failure,
+            history=held.history if history is None else history,
         )
 
 

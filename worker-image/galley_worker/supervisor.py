@@ -234,9 +234,7 @@ class Supervisor:
                 self._drain_for(0.0)
             draining = bool(self._drained_until) or self._stopping.is_set()
             ready = self._puller is not None and not draining
-            send_heartbeat(
-                broker, namespace, queue, Heartbeat(name, slots, self._busy, draining, ready)
-            )
+            send_heartbeat(broker, namespace, queue, Heartbeat(name, slots, self._busy, draining, ready))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def _condition(self) -> Condition:
