@@ -1,61 +1,93 @@
 """What a worker counts, for Prometheus."""
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+_EDGES: Final = (*map(str, _SECONDS), "+Inf")
 
 
-class Measures:
-    """The worker's metrics: attempts by verdict and lane, their duration, slots and lost leases."""
+class _Durations:
+    """How long the attempts of one lane took: in all, and how many ended between which edges."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_EDGES)
+        self.seconds = 0.0
+
+
+class Measures(Collector):
+    """The worker's metrics: attempts by verdict and lane, their duration, slots and lost leases.
+
+    Counted in plain numbers, and put into the library's words when somebody asks: its own counters take a
+    lock for each.
+    """
 
     def __init__(self, namespace: str, queue: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+        self._queue = namespace, queue
+        self._slots = slots
+        self._busy = busy
+        self._attempts: Counter[tuple[str, str]] = Counter()
+        self._durations: dict[str, _Durations] = {}
+        self._lost = 0
         self._registry = CollectorRegistry()
-        names = {"namespace": namespace, "queue": queue}
-        labels = tuple(names)
-        attempts = Counter(
-            "galley_attempts", "Attempts ended here, by what followed.", (*labels, "lane", "verdict"),
-            registry=self._registry,
-        )  # fmt: skip
-        duration = Histogram(
-            "galley_attempt_seconds", "Time from delivery to verdict.", (*labels, "lane"),
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
-        lost = Counter(
-            "galley_leases_lost", "Attempts dropped because their lease could not be renewed.", labels,
-            registry=self._registry,
-        )  # fmt: skip
-        for name, text, read in (
-            ("galley_slots", "Attempts this worker can run at once.", slots),
-            ("galley_slots_busy", "Attempts under way.", busy),
-        ):
-            Gauge(name, text, labels, registry=self._registry).labels(**names).set_function(read)
-        self._names = names
-        self._attempts = attempts
-        self._duration = duration
-        self._lost = lost.labels(**names)
-        # Looking a labelled metric up costs more than counting with it.
-        self._counters: dict[tuple[str, str], Counter] = {}
-        self._durations: dict[str, Histogram] = {}
+        self._registry.register(self)
 
     def settled(self, verdict: str, seconds: float, lane: str) -> None:
         """Count an attempt that came to its verdict."""
-        counter = self._counters.get((lane, verdict))
-        if counter is None:
-            counter = self._attempts.labels(**self._names, lane=lane, verdict=verdict)
-            self._counters[lane, verdict] = counter
-        counter.inc()
-        duration = self._durations.get(lane)
-        if duration is None:
-            duration = self._durations[lane] = self._duration.labels(**self._names, lane=lane)
-        duration.observe(seconds)
+        self._attempts[lane, verdict] += 1
+        durations = self._durations.get(lane)
+        if durations is None:
+            durations = self._durations[lane] = _Durations()
+        durations.counts[bisect_left(_SECONDS, seconds)] += 1
+        durations.seconds += seconds
 
     def lost(self) -> None:
         """Count an attempt dropped with its lease."""
-        self._lost.inc()
+        self._lost += 1
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all of it for the library."""
+        labels = "namespace", "queue"
+        attempts = CounterMetricFamily(
+            "galley_attempts", "Attempts ended here, by what followed.", labels=(*labels, "lane", "verdict")
+        )
+        for (lane, verdict), count in self._attempts.items():
+            attempts.add_metric((*self._queue, lane, verdict), count)
+        yield attempts
+        seconds = HistogramMetricFamily(
+            "galley_attempt_seconds", "Time from delivery to verdict.", labels=(*labels, "lane")
+        )
+        for lane, durations in self._durations.items():
+            buckets = list(zip(_EDGES, accumulate(durations.counts), strict=True))
+            seconds.add_metric((*self._queue, lane), buckets, durations.seconds)
+        yield seconds
+        lost = CounterMetricFamily(
+            "galley_leases_lost", "Attempts dropped because their lease could not be renewed.", labels=labels
+        )
+        lost.add_metric(self._queue, self._lost)
+        yield lost
+        for name, text, read in (
+            ("galley_slots", "Attempts this worker can run at once.", self._slots),
+            ("galley_slots_busy", "Attempts under way.", self._busy),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            gauge.add_metric(self._queue, read())
+            yield gauge
