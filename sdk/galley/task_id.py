@@ -15,6 +15,8 @@ _PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 _lock = threading.Lock()
 _last_milliseconds = 0
 _last_random = 0
+_last_high = -1
+_last_head = ""
 
 
 def new_task_id() -> str:
@@ -23,7 +25,7 @@ def new_task_id() -> str:
     Ids made by one process sort in the order they were made, also within one millisecond
     (https://github.com/ulid/spec, "Monotonicity").
     """
-    global _last_milliseconds, _last_random  # noqa: PLW0603 - one sequence per process is the point
+    global _last_milliseconds, _last_random, _last_high, _last_head  # noqa: PLW0603 - one sequence a process
     with _lock:
         milliseconds = time.time_ns() // 1_000_000
         if milliseconds > _last_milliseconds:
@@ -32,7 +34,12 @@ def new_task_id() -> str:
         else:
             _last_random += 1
         value = (_last_milliseconds << 80) | _last_random
-    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+        high = value >> 20
+        if high != _last_high:
+            # The same for all of a millisecond, but for one in a million.
+            _last_high = high
+            _last_head = "".join([_PAIRS[(high >> shift) & 1023] for shift in range(100, -1, -10)])
+        return _last_head + _PAIRS[(value >> 10) & 1023] + _PAIRS[value & 1023]
 
 
 def check_task_id(task_id: str) -> str:

@@ -32,6 +32,15 @@ def test_ids_sort_in_the_order_they_were_made_also_within_a_millisecond() -> Non
     assert len(set(made)) == len(made)
 
 
+def test_ids_sort_across_a_carry_out_of_their_last_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = time.time_ns() // 1_000_000 + 60_000
+    monkeypatch.setattr("galley.task_id._last_milliseconds", ahead)
+    monkeypatch.setattr("galley.task_id._last_random", 2**20 - 3)
+    made = [new_task_id() for _ in range(4)]
+    assert [each[-4:] for each in made] == ["ZZZY", "ZZZZ", "0000", "0001"]
+    assert made == sorted(made)
+
+
 def test_threads_never_make_the_same_id() -> None:
     made: list[list[str]] = [[] for _ in range(4)]
     threads = [
