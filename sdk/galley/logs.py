@@ -30,7 +30,7 @@ class JsonLines(logging.Handler):
         if record.exc_info:
             keys["traceback"] = self._traceback(record.exc_info)
         self._put(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
-        self._flush()
+        self.flush()
 
     def write_soon(self, level: int, event: str, keys: dict[str, Any]) -> None:
         """Write a line together with the others of the same turn of the event loop."""
@@ -42,11 +42,11 @@ class JsonLines(logging.Handler):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._flush()
+            self.flush()
             return
         if self._flushed_by is not loop:
             self._flushed_by = loop
-            loop.call_soon(self._flush)
+            loop.call_soon(self.flush)
 
     def _put(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
         # If it fails, the work it tells of goes on.
@@ -56,7 +56,8 @@ class JsonLines(logging.Handler):
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": event}))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the lines that wait for it; at its exit, Python asks for that, too."""
         self.acquire()
         try:
             self._flushed_by = None
@@ -64,7 +65,7 @@ class JsonLines(logging.Handler):
             # A pipe may take a part if a signal comes; what takes nothing would be asked for ever.
             while rest and (taken := self._output.write(rest)):
                 rest = rest[taken:]
-            self._output.flush()
+                self._output.flush()
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": "lines not written"}))
         finally:

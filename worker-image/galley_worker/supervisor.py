@@ -177,6 +177,7 @@ class Supervisor:
                 return
             idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
+            delivery = None  # whose body would be kept till there is another
             delivery = await idle
 
     async def _cut_after_grace(self, attempts: Attempts) -> None:
