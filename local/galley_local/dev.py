@@ -194,15 +194,11 @@ class Run:
         if self._submitted.is_set() and not self._board.open_tasks():
             self._all_ended.set()
         queues = [await of_queue(runtime) for runtime in self.runtimes]
-        self._display.show(
-            Snapshot(
-                datetime.now(UTC),
-                self._broker.server,
-                tuple(queues),
-                tuple(self._board.tasks()),
-                self._note,
-            )
+        moment = Snapshot(
+            datetime.now(UTC), self._broker.server, tuple(queues), tuple(self._board.tasks()), self._note
         )
+        # A terminal may stand still (Ctrl-S); the queues must not stand still with it.
+        await asyncio.to_thread(self._display.show, moment)
 
 
 class Stop:

@@ -21,6 +21,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 PATIENCE_SECONDS: Final = 90.0
+_LONGEST_SECONDS: Final = 3600.0
 
 _FENCE: Final = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SAVED: Final = re.compile(r"\b[Ss]ave\b[^`]*`(?P<name>[\w./-]+)`[^`\n]*:\s*\Z")
@@ -183,6 +185,7 @@ class Reader:
             self._ready, cwd=self._here, env=self._environment, capture_output=True, check=False, timeout=30
         ).stdout:
             assert time.monotonic() < deadline, _report(step, "nothing that can be worked with")
+        terminal.keep_reading()
 
     def _bash(self, step: Step) -> list[str]:
         command = step.command.replace("4222", self._port)
@@ -201,6 +204,7 @@ class _Terminal:
         )  # fmt: skip
         os.close(side)
         self._printed = b""
+        self._beside: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -221,19 +225,31 @@ class _Terminal:
         while (seen := difference(step.expected, self._text, begins=True)) is not None:
             assert self._read(deadline), _report(step, seen)
 
+    def keep_reading(self) -> None:
+        """Read from now on while others are looked at: who prints onto a full screen is made to wait."""
+        self._beside = threading.Thread(target=self._read_all, args=(_LONGEST_SECONDS,), daemon=True)
+        self._beside.start()
+
     def interrupt(self) -> None:
         """Press Ctrl-C, and see to it that nothing is left."""
         try:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGINT)
-                deadline = time.monotonic() + PATIENCE_SECONDS
-                while self._read(deadline):
-                    pass
+                if self._beside is None:
+                    self._read_all(PATIENCE_SECONDS)
             self._process.wait(PATIENCE_SECONDS)
         finally:
-            os.close(self._screen)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(PATIENCE_SECONDS)
+            if self._beside is not None:
+                self._beside.join(PATIENCE_SECONDS)
+            os.close(self._screen)
+
+    def _read_all(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
+            pass
 
     @property
     def _text(self) -> str:

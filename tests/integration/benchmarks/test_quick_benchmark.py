@@ -13,6 +13,10 @@ THROUGHPUTS = {
     "submit": ({"producer", "nats-server"}, {"producer", "nats-server"}),
     "noop": ({"supervisor", "children", "forkserver", "nats-server"}, {"worker", "nats-server"}),
     "anoop": ({"supervisor", "children", "forkserver", "nats-server"}, {"worker", "nats-server"}),
+    "flow": (
+        {"producer", "supervisor", "children", "forkserver", "nats-server"},
+        {"producer", "worker", "nats-server"},
+    ),
 }
 LATENCIES = {"calm_p50", "calm_p99", "half_load_p50", "half_load_p99"}
 
