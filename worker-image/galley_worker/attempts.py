@@ -133,7 +133,9 @@ class Attempts:
         try:
             await self._run(present)
         finally:
-            del self.under_way[message]
+            # One that lost its lease may have come again by now, and be under way a second time.
+            if self.under_way.get(message) is present:
+                del self.under_way[message]
             self._parts.leases.release(lease)
 
     async def _run(self, present: UnderWay) -> None:
