@@ -115,3 +115,23 @@ async def test_work_goes_on_after_the_broker_was_away(
 
         assert await after.result(within=30) == "after"
         assert await during.result(within=45) == "during"
+
+
+async def test_a_task_that_comes_again_while_its_lost_attempt_still_ends_harms_no_other(
+    own_nats_server: NatsServer, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 2})
+    layout = layout_of(queue, "tests")
+    tries = tmp_path / "tries"
+    async with connect(own_nats_server.url, namespace) as client:
+        await ensure(client.broker, type(layout)(**{**layout.__dict__, "lease_seconds": LEASE}))
+        (worker,) = await start(queue, server=own_nats_server.url, GALLEY_LEASE_SECONDS=str(LEASE))
+        handle = await client.submit(call("drills", "stubborn", path=str(tries), seconds=3 * LEASE / 2))
+        await eventually(tries.exists, within=20)
+        own_nats_server.freeze()
+        await eventually(lambda: tries.read_text() == "told to stop", within=20)
+        own_nats_server.thaw()
+
+        assert await handle.result(within=30) == "the second time"
+        assert await (await client.submit(call("drills", "echo", value="after"))).result(within=20) == "after"
+        assert worker.process.poll() is None

@@ -14,6 +14,14 @@ def _note(word: str) -> None:
         log.write(f"{time.time_ns()} {word}\n")
 
 
+def _there(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).write_text(text)
+
+
 @task(queue="drills")
 def echo(value: object = None) -> object:
     """Return the value."""
@@ -25,6 +33,21 @@ async def aecho(value: object = None, seconds: float = 0.0) -> object:
     """Return the value after a while."""
     await asyncio.sleep(seconds)
     return value
+
+
+@task(queue="drills")
+async def stubborn(path: str, seconds: float) -> str:
+    """Work for ever, and when told to stop go on for `seconds`; the second time, return after twice those."""
+    if _there(path):
+        await asyncio.sleep(2 * seconds)
+        return "the second time"
+    _write(path, "begun")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        _write(path, "told to stop")
+        await asyncio.sleep(seconds)
+    raise AssertionError("nobody stopped it")
 
 
 @task(queue="drills")
