@@ -33,6 +33,7 @@ from galley_operator.queues.queue_object import read_queue
 from galley_operator.queues.reconcile import Reconciler
 from galley_operator.settings import OperatorSettings
 from tests.conformance import fleet
+from tests.conformance.trial import MakeTrial, named, names_of, ready
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -117,9 +118,7 @@ class DeploymentTrial:
 
 
 @pytest.fixture
-def make_trial(
-    cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod
-) -> fleet.MakeTrial:
+def make_trial(cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod) -> MakeTrial:
     @asynccontextmanager
     async def make_trial(*, broken: bool = False) -> AsyncIterator[DeploymentTrial]:
         code = "import nothing_of_that_name" if broken else HANDLERS
@@ -159,18 +158,18 @@ def make_trial(
 
 
 @pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
-async def test_deployment_fleet(rule: fleet.Rule, make_trial: fleet.MakeTrial) -> None:
+async def test_deployment_fleet(rule: fleet.Rule, make_trial: MakeTrial) -> None:
     await fleet.exercise(rule, make_trial)
 
 
 async def test_nobody_is_removed_while_workers_are_replaced(
-    make_trial: fleet.MakeTrial, kubectl: Kubectl, namespace_of_pods: str
+    make_trial: MakeTrial, kubectl: Kubectl, namespace_of_pods: str
 ) -> None:
     async with make_trial() as trial:
         await trial.fleet.scale(2)
-        drained, _ = await fleet.ready(trial, 2)
+        drained, _ = await ready(trial, 2)
         await trial.fleet.drain([drained.name], 60)
-        await fleet.named(trial, drained.name, removable)
+        await named(trial, drained.name, removable)
         # An image nobody can pull, so that the rollout stays where it is.
         container = {"name": "worker", "image": "localhost:1/nobody/nothing:1"}
         patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
@@ -183,18 +182,18 @@ async def test_nobody_is_removed_while_workers_are_replaced(
         await eventually(under_way, within=trial.patience)
         with pytest.raises(FleetRefused):
             await trial.fleet.scale(2)
-        assert drained.name in fleet.names_of((await trial.fleet.observe()).present)
+        assert drained.name in names_of((await trial.fleet.observe()).present)
         kubectl("rollout", "undo", "-n", namespace_of_pods, f"deployment/{child_name('held')}")
 
 
 async def test_of_one_that_starts_and_one_that_is_drained_the_drained_goes(
-    make_trial: fleet.MakeTrial, kubectl: Kubectl, namespace_of_pods: str
+    make_trial: MakeTrial, kubectl: Kubectl, namespace_of_pods: str
 ) -> None:
     async with make_trial() as trial:
         await trial.fleet.scale(2)
-        drained, other = await fleet.ready(trial, 2)
+        drained, other = await ready(trial, 2)
         await trial.fleet.drain([drained.name], 60)
-        await fleet.named(trial, drained.name, removable)
+        await named(trial, drained.name, removable)
         # Its successor takes a while to come up, and as long as it is pending, it would be the one to go.
         kubectl.apply(_code("import time\ntime.sleep(5)\n" + HANDLERS), namespace=namespace_of_pods)
         await trial.kill(other.name)
@@ -207,7 +206,7 @@ async def test_of_one_that_starts_and_one_that_is_drained_the_drained_goes(
 
         await eventually(drained_is_gone, within=trial.patience)
         [left] = (await trial.fleet.observe()).workers
-        assert (await fleet.ready(trial, 1))[0].name == left.name
+        assert (await ready(trial, 1))[0].name == left.name
 
 
 @asynccontextmanager
