@@ -35,8 +35,7 @@ def two(galley: Release, kubectl: Kubectl) -> Iterator[Operators]:
 def test_the_other_one_leads_when_the_leader_is_killed(
     two: Operators, cluster: Cluster, kubectl: Kubectl, place: Place, marks: Marks
 ) -> None:
-    leader = two.leader()
-    [other] = [pod["metadata"]["name"] for pod in two.ready(2) if pod["metadata"]["name"] != leader]
+    leader, other = leading_and_other(two)
     place.apply(*drills(), *notes(BEFORE, seconds=1))
     marks.until_began(2)
     container.kill(cluster, kubectl, two.namespace, leader)
@@ -50,8 +49,7 @@ def test_the_other_one_leads_when_the_leader_is_killed(
 def test_a_leader_that_was_frozen_finds_another_in_its_place_and_ends(
     two: Operators, cluster: Cluster, kubectl: Kubectl, place: Place, marks: Marks
 ) -> None:
-    leader = two.leader()
-    [other] = [pod["metadata"]["name"] for pod in two.ready(2) if pod["metadata"]["name"] != leader]
+    leader, other = leading_and_other(two)
     place.apply(*drills(), *notes(BEFORE, seconds=1))
     marks.until_began(2)
     with container.frozen(cluster, kubectl, two.namespace, leader):
@@ -66,6 +64,13 @@ def test_a_leader_that_was_frozen_finds_another_in_its_place_and_ends(
     )
     two.ready(2)
     assert two.holder() == other
+
+
+def leading_and_other(two: Operators) -> tuple[str, str]:
+    """Return the names of the pod that leads and of the one that does not."""
+    leader = two.leader()
+    [other] = [pod["metadata"]["name"] for pod in two.ready(2) if pod["metadata"]["name"] != leader]
+    return leader, other
 
 
 def leads(operators: Operators, pod: str) -> None:
