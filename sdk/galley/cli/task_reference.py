@@ -20,7 +20,6 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
     """
     queue, slash, task_id = reference.rpartition("/")
     if slash:
-        await inspect.queue(client.broker, client.namespace, queue)
         return await client.handle(queue, task_id).status()
     there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]
     if not there:
