@@ -29,7 +29,7 @@ async def test_tasks_of_a_queue_that_was_deleted_say_so_and_go_on_once_it_is_bac
         scene.api.kubectl("delete", "taskqueue", "drills", "-n", scene.namespace)
         for name, phase in (("one", "Queued"), ("later", "Scheduled")):
             status = await scene.status(name, phase=phase, reason="QueueNotFound")
-            assert "apply it again within a day" in status["condition"]["message"]
+            assert "apply it again, and the task goes on" in status["condition"]["message"]
         path.kill()
         path.restart()  # who leads next finds them as they are
         await scene.queue()

@@ -18,7 +18,7 @@ NOBODY: Final = 65532
 _MANIFEST_FOLDER: Final = "/etc/galley/queue"
 _CODE_FOLDER: Final = "/etc/galley/code"
 _CREDENTIALS_FOLDER: Final = "/etc/galley/credentials"
-_FIRST_SECONDS: Final = 1
+_DEAF_SECONDS: Final = 1
 """How long a worker is left alone before it is told to end. A container's first process does not hear it
 before it listens, which Python begins some 50 ms after its start: it would then be waited for in vain."""
 
@@ -55,7 +55,7 @@ def pod_template(
         "serviceAccountName": account or child_name(name),
         "automountServiceAccountToken": account is not None,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _FIRST_SECONDS + worker.grace_period_seconds + HAND_BACK_SECONDS,
+        "terminationGracePeriodSeconds": _DEAF_SECONDS + worker.grace_period_seconds + HAND_BACK_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": NOBODY,
@@ -82,7 +82,7 @@ def _container(queue: TaskQueue, server: str, image: str, credentials: bool) -> 
             *(_dumped(variable) for variable in template.env),
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
-        "lifecycle": {"preStop": {"sleep": {"seconds": _FIRST_SECONDS}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": _DEAF_SECONDS}}},
         "startupProbe": _probe("/livez", period=1, failures=_START_SECONDS),
         "livenessProbe": _probe("/livez", period=10, failures=3),
         # Soon, since a worker that drains and still looks ready is not the one a ReplicaSet takes first.

@@ -67,8 +67,7 @@ def without_queue(task: ActiveTask, status: WrittenStatus) -> WrittenStatus:
     if status.body["phase"] not in _WAITING:
         return status
     message = (
-        f"its TaskQueue {task.queue!r} was deleted; apply it again within a day, and the task goes on, "
-        "or delete the task"
+        f"its TaskQueue {task.queue!r} was deleted; apply it again, and the task goes on, or delete the task"
     )
     reason = "QueueNotFound"
     (condition,) = status.body["conditions"]
