@@ -5,6 +5,7 @@ Tests that wait look again and again, and on two cores kubectl took more of them
 
 import http.client
 import json
+import select
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from e2e.cluster.errors import ClusterError
 from galley_operator.cluster.config import ClusterConfig, load_config
 
 _SECONDS: Final = 20.0
+_TRIES: Final = 10
+_PAUSE_SECONDS: Final = 1.0
+"""As long as the server itself asks kubectl to wait, while it fills its caches after a start."""
+
 _SELECTORS: Final = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 
 
@@ -93,22 +98,30 @@ class Reader:
         return found
 
     def raw(self, path: str) -> bytes:
-        """Return what stands at a path.
+        """Return what stands at a path, asking again as long as the server says that it is not ready yet.
 
         Raises:
             ReadFailed: if nothing does, or there is no answer.
         """
+        tries = _TRIES
+        while True:
+            tries -= 1
+            status, body = self._answer(path)
+            if status == http.client.OK:
+                return body
+            if status != http.client.TOO_MANY_REQUESTS or not tries:
+                raise ReadFailed(f"{path}: {status}: {_message(body)}")
+            select.select([], [], [], _PAUSE_SECONDS)
+
+    def _answer(self, path: str) -> tuple[int, bytes]:
         # One connection for each, since nobody would close what is kept for the next.
         with closing(self._connection()) as connection:
             try:
                 connection.request("GET", path, headers=self._headers())
                 answer = connection.getresponse()
-                status, body = answer.status, answer.read()
+                return answer.status, answer.read()
             except (OSError, http.client.HTTPException) as error:
                 raise ReadFailed(f"{path}: {type(error).__name__}: {error}") from error
-        if status != http.client.OK:
-            raise ReadFailed(f"{path}: {status}: {_message(body)}")
-        return body
 
     def _connection(self) -> http.client.HTTPConnection:
         config = self._config()
