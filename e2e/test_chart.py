@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,10 +84,11 @@ def set_to(settings: Sequence[str]) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def rendered(*settings: str, namespace: str = "galley-system") -> list[Object]:
-    done = helm("template", "galley", str(CHART), "--namespace", namespace, *set_to(settings))
+def rendered(*settings: str, namespace: str = "galley-system", chart: Path = CHART) -> list[Object]:
+    done = helm("template", "galley", str(chart), "--namespace", namespace, *set_to(settings))
     assert done.returncode == 0, done.stderr
-    return [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+    # The definitions are thousands of lines, which the parser in Python reads for seconds.
+    return [thing for thing in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if thing]
 
 
 def of_kind(things: Sequence[Object], kind: str) -> dict[str, Object]:
@@ -260,6 +263,21 @@ def test_a_change_of_the_configuration_starts_servers_anew() -> None:
 
     assert annotations() == annotations("operator.logLevel=DEBUG")
     assert annotations() != annotations("nats.syncInterval=always")
+
+
+def test_an_upgrade_of_the_chart_alone_leaves_nats_running(tmp_path: Path) -> None:
+    later = tmp_path / "galley"
+    shutil.copytree(CHART, later)
+    about = later / "Chart.yaml"
+    about.write_text(re.sub(r"(?m)^((?:appV|v)ersion: ).*", r"\g<1>9.9.9", about.read_text()))
+
+    def template(kind: str, name: str, chart: Path) -> Object:
+        return dict(of_kind(rendered(chart=chart), kind)[name]["spec"]["template"])
+
+    assert template("Deployment", "galley-operator", CHART) != template(
+        "Deployment", "galley-operator", later
+    )
+    assert template("StatefulSet", "galley-nats", CHART) == template("StatefulSet", "galley-nats", later)
 
 
 def test_nine_tenths_of_a_volume_are_for_jetstream() -> None:

@@ -1,38 +1,69 @@
-"""The release is upgraded while tasks run: operator and NATS are replaced, and no task notices."""
+"""The release before is upgraded to this one while tasks run, and rolled back: no task notices."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from e2e import waits
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import CannotRunHere
 from e2e.cluster.kubectl import Kubectl
+from e2e.images import image, previous
 from e2e.marks import FORGOTTEN, Marks, drills, notes
-from e2e.place import Place, is_ready
+from e2e.place import Object, Place, is_ready
 from e2e.release import Release
 
 pytestmark = pytest.mark.timeout(600)
 
-COUNT = 30
+COUNT = 12
+"""Tasks under way at each change."""
 
 
-def pods(galley: Release, kubectl: Kubectl) -> dict[str, str]:
-    """Return what is to be in the release's namespace, by the ids of the pods that are it."""
-    pods = kubectl.get("pods", "-n", galley.namespace)["items"]
-    return {
-        pod["metadata"]["uid"]: pod["metadata"]["labels"]["app.kubernetes.io/name"]
-        for pod in pods
-        if is_ready(pod)
-    }
+@pytest.fixture
+def before(galley: Release, cluster: Cluster) -> Iterator[Path]:
+    """Have the release before installed, and return its chart; after the test there is this one again."""
+    try:
+        archives = previous.archives()
+    except CannotRunHere as error:
+        pytest.skip(f"an upgrade CANNOT BE TESTED HERE: {error}")
+    for archive in archives:
+        cluster.load_image(archive)
+    chart = previous.tree() / "charts" / "galley"
+    galley.install(chart)
+    yield chart
+    galley.install()
 
 
 def test_an_upgrade_and_a_step_back_with_work_in_flight_lose_nothing(
-    galley: Release, kubectl: Kubectl, place: Place, marks: Marks
+    before: Path, galley: Release, kubectl: Kubectl, place: Place, marks: Marks
 ) -> None:
     place.apply(*drills(), *notes(COUNT, seconds=1.5))
     marks.until_began(4)
-    first = pods(galley, kubectl)
-    try:
-        galley.install(operator__logLevel="DEBUG", nats__maxPayload="2MB")
-        second = pods(galley, kubectl)
-        assert first.keys().isdisjoint(second), (first, second)
-    finally:
-        galley.install()
-    assert second.keys().isdisjoint(pods(galley, kubectl))
-    marks.once_each(COUNT, again=FORGOTTEN)
+    assert operators(galley, kubectl) == {previous.VERSION}
+    galley.install()
+    assert operators(galley, kubectl) == {image.OPERATOR.tag}
+    place.apply(*notes(COUNT, seconds=1.5, prefix="upgraded"))
+    place.until("workers of this release", lambda: only(place, image.WORKER.tag), within=waits.ROLLED_OUT)
+    galley.helm("rollback", galley.name, "--wait", "--timeout=120s")
+    assert operators(galley, kubectl) == {previous.VERSION}
+    place.apply(*notes(COUNT, seconds=1.5, prefix="back"))
+    # NATS was told to end by both: 0.1.0 named its version in the labels of all pods.
+    marks.once_each(3 * COUNT, again=2 * FORGOTTEN)
+
+
+def operators(galley: Release, kubectl: Kubectl) -> set[str]:
+    """Return the versions of the operators that are ready."""
+    pods = kubectl.get("pods", "-n", galley.namespace, "-l", "app.kubernetes.io/name=galley-operator")[
+        "items"
+    ]
+    return {version(pod) for pod in pods if is_ready(pod)}
+
+
+def only(place: Place, wanted: str) -> bool:
+    """Return whether there are ready workers, all of them of one version."""
+    return {version(pod) for pod in place.workers(ready=True)} == {wanted}
+
+
+def version(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["image"]).rpartition(":")[2]

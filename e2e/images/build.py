@@ -30,10 +30,16 @@ def archives(names: Iterable[str] = NAMES, say: Say = say) -> dict[str, Path]:
         CannotRunHere: if something needed to build is missing; the hint says what.
         ImageNotBuilt: if a build fails.
     """
-    return {name: _nats() if name == NATS else _archive(DOCKERFILES[name], say) for name in names}
+    return {name: _nats() if name == NATS else archive(DOCKERFILES[name], say) for name in names}
 
 
-def _archive(image: Image, say: Say) -> Path:
+def archive(image: Image, say: Say = say) -> Path:
+    """Return the archive of one image, built first if its content is not there yet.
+
+    Raises:
+        CannotRunHere: if something needed to build is missing; the hint says what.
+        ImageNotBuilt: if a build fails.
+    """
     content = image.content
     if ready := cache.found(image.name, content):
         return ready

@@ -9,8 +9,8 @@ from typing import Final
 
 from e2e.cluster.progress import Say
 
-_KEPT: Final = 3
-"""Archives of one image: the present one, and those of the branches one goes back and forth between."""
+_KEPT: Final = 4
+"""Archives of one image: that of the release before, the present one, and those of branches."""
 
 
 def folder() -> Path:

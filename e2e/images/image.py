@@ -11,13 +11,9 @@ ROOT: Final = Path(__file__).parent.parent.parent
 """The repository."""
 
 
-def _version() -> str:
-    with (ROOT / "pyproject.toml").open("rb") as file:
+def _version(tree: Path) -> str:
+    with (tree / "pyproject.toml").open("rb") as file:
         return str(tomllib.load(file)["project"]["version"])
-
-
-TAG: Final = _version()
-"""What the chart asks for, so that it finds these images as it stands."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,11 @@ class Image:
     sources: tuple[str, ...]
     """What of that folder it takes: a change elsewhere makes no other image."""
 
-    locks: tuple[Path, ...] = ()
+    locks: tuple[Path, ...]
     """What is installed from the package index."""
+
+    tag: str
+    """What the chart asks for, so that it finds these images as it stands."""
 
     origin: "Image | None" = None
     """The image of ours that it starts from; the base image if None."""
@@ -62,7 +61,7 @@ class Image:
     @property
     def reference(self) -> str:
         """Name and tag in full; pods may ask for `NAME:TAG` alone, as docker would call it."""
-        return f"docker.io/library/{self.name}:{TAG}"
+        return f"docker.io/library/{self.name}:{self.tag}"
 
     def files(self) -> Iterator[Path]:
         """Yield every file that goes into it, in a fixed order."""
@@ -76,36 +75,49 @@ class Image:
     @property
     def content(self) -> str:
         """A word that changes whenever the image would, so with its files or its origin."""
-        digest = hashlib.sha256(f"{BASE.content} {self.origin.content if self.origin else ''} {TAG}".encode())
+        digest = hashlib.sha256(
+            f"{BASE.content} {self.origin.content if self.origin else ''} {self.tag}".encode()
+        )
         for file in self.files():
-            name, data = str(file.relative_to(ROOT)).encode(), file.read_bytes()
+            name, data = str(file.relative_to(self.context)).encode(), file.read_bytes()
             digest.update(b"%d %s %d " % (len(name), name, len(data)) + data)
         return digest.hexdigest()[:12]
 
 
 _PROJECT: Final = ("pyproject.toml", "README.md", "LICENSE", "sdk/galley")
-_BUILD_LOCK: Final = ROOT / "requirements" / "build.txt"
 
-WORKER: Final = Image(
-    "galley-worker",
-    ROOT / "worker-image" / "Dockerfile",
-    ROOT,
-    (*_PROJECT, "worker-image/galley_worker"),
-    (_BUILD_LOCK, ROOT / "requirements" / "worker.txt"),
-)
-OPERATOR: Final = Image(
-    "galley-operator",
-    ROOT / "operator" / "Dockerfile",
-    ROOT,
-    (*_PROJECT, "operator/galley_operator"),
-    (_BUILD_LOCK, ROOT / "requirements" / "operator.txt"),
-)
+
+def worker(tree: Path) -> Image:
+    """Return the image of workers, made from a tree of this repository."""
+    return _of_the_project("galley-worker", tree, "worker-image", "worker")
+
+
+def operator(tree: Path) -> Image:
+    """Return the image of the operator, made from a tree of this repository."""
+    return _of_the_project("galley-operator", tree, "operator", "operator")
+
+
+def _of_the_project(name: str, tree: Path, room: str, lock: str) -> Image:
+    locks = tree / "requirements"
+    return Image(
+        name,
+        dockerfile=tree / room / "Dockerfile",
+        context=tree,
+        sources=(*_PROJECT, f"{room}/galley_{lock}"),
+        locks=(locks / "build.txt", locks / f"{lock}.txt"),
+        tag=_version(tree),
+    )
+
+
+WORKER: Final = worker(ROOT)
+OPERATOR: Final = operator(ROOT)
 THUMBNAILS: Final = Image(
     "galley-thumbnails",
-    ROOT / "examples" / "thumbnails" / "Dockerfile",
-    ROOT / "examples",
-    ("thumbnails/thumbnails.py", "folder/input"),
-    (ROOT / "examples" / "thumbnails" / "requirements.txt",),
+    dockerfile=ROOT / "examples" / "thumbnails" / "Dockerfile",
+    context=ROOT / "examples",
+    sources=("thumbnails/thumbnails.py", "folder/input"),
+    locks=(ROOT / "examples" / "thumbnails" / "requirements.txt",),
+    tag=WORKER.tag,
     origin=WORKER,
 )
 DOCKERFILES: Final[Mapping[str, Image]] = {image.name: image for image in (WORKER, OPERATOR, THUMBNAILS)}

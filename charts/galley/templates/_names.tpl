@@ -25,11 +25,17 @@ app.kubernetes.io/instance: {{ $.Release.Name }}
 
 {{- define "galley.labels" -}}
 {{- $ := index . 0 -}}
-{{ include "galley.selector" . }}
+{{ include "galley.podLabels" . }}
 app.kubernetes.io/version: {{ $.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Without a version, or every release of the chart would start all pods anew, NATS among them. */}}
+{{- define "galley.podLabels" -}}
+{{- $ := index . 0 -}}
+{{ include "galley.selector" . }}
 app.kubernetes.io/managed-by: {{ $.Release.Service }}
 app.kubernetes.io/part-of: galley
-helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" }}
 {{- with $.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
