@@ -37,10 +37,10 @@ Before that, build the two images and put them where the cluster finds them:
   `rbac.aggregateQueuesToEdit` says so.
 - **CRDs** are templates, so that an upgrade of the chart upgrades them; they stay when the release goes
   (`crds.keep`).
-- **Upgrades** (`helm upgrade`, and `helm rollback`) lose no task: the new operator stands by before the old
-  one goes, and workers of queues that name no image of their own are replaced as in any rollout, none of
-  them while it is busy. NATS goes on running unless its own values or its image change; while a single server
-  starts anew, producers and workers wait for it.
+- **Upgrades** (`helm upgrade`, and `helm rollback`) lose no task. The new operator stands by before the old
+  one goes. Workers of queues that name no image of their own are replaced: who is busy finishes what it runs,
+  or hands it back after its `gracePeriodSeconds`. NATS goes on running unless its own values or its image
+  change; while a single server starts anew, producers and workers wait for it.
 - **NATS** is a StatefulSet of 1 or 3 servers, or yours (`nats.enabled: false`, `nats.url`). Its volumes
   outlive the release. Who reaches it may use it: the NetworkPolicy lets in operator, workers, and pods with
   the label `galley.dev/client: "true"`; a cluster whose network plugin enforces no policies lets in
