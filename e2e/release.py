@@ -67,7 +67,8 @@ class Release:
         settings = {**self._settings, **{key.replace("__", "."): value for key, value in changed.items()}}
         return self.helm(
             # A cluster that tests share may have the CRDs from a test that needed nothing else.
-            *("upgrade", "--install", self.name, str(chart), "--create-namespace", "--take-ownership"),
+            *("upgrade", "--install", self.name, str(chart), "--create-namespace"),
+            *("--take-ownership", "--force-conflicts"),
             *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
             *("--wait", f"--timeout={_SECONDS}s"),
         )

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -122,6 +123,9 @@ def _nats() -> Path:
 
 def _keep_layers_bounded() -> None:
     layers = cache.folder() / "layers"
-    size = sum(file.lstat().st_size for file in layers.rglob("*") if not file.is_dir())
-    if size > _LAYERS_GIBIBYTES * 2**30:
+    if not layers.exists():
+        return
+    # A hundred thousand files and more, which Python looks at for half a minute.
+    counted = subprocess.run(["du", "--summarize", "--block-size=1", layers], capture_output=True, check=True)
+    if int(counted.stdout.split()[0]) > _LAYERS_GIBIBYTES * 2**30:
         shutil.rmtree(layers)

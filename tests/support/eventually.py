@@ -8,7 +8,10 @@ from typing import Any, Final, TypeVar, overload
 
 Value = TypeVar("Value")
 
-_LOOK_AGAIN_SECONDS: Final = 0.01
+_PAUSE_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.3
+_PAUSE_A_LOOK: Final = 9
+"""The pause as a multiple of what a look takes: the processor is for what is waited for, not for looking."""
 
 
 @overload
@@ -42,6 +45,7 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
         async with asyncio.timeout(within):
             # The library's requests swallow a cancellation that comes together with their answer.
             while not late:
+                began = loop.time()
                 try:
                     answer = condition()
                     value = await answer if inspect.isawaitable(answer) else answer
@@ -51,7 +55,8 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
                     if value:
                         return value
                     last = value
+                took = loop.time() - began
                 late = loop.time() >= ends_at
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(min(max(_PAUSE_SECONDS, _PAUSE_A_LOOK * took), _LONGEST_PAUSE_SECONDS))
     what = why or getattr(condition, "__name__", repr(condition))
     raise AssertionError(f"{what}: not within {within:g} s; last seen: {last!r}")
