@@ -317,7 +317,9 @@ def test_an_api_server_takes_every_object(
         if thing["metadata"].get("namespace") in {"one", "two"}:
             thing["metadata"]["namespace"] = api_namespace
     said = api_server.kubectl(
-        *("create", "--dry-run=server", "--validate=strict", "--output=name", "--filename=-"),
+        # Another test may have left the definitions here.
+        *("apply", "--server-side", "--force-conflicts"),
+        *("--dry-run=server", "--validate=strict", "--output=name", "--filename=-"),
         given=json.dumps({"apiVersion": "v1", "kind": "List", "items": known}),
     )
     assert len(said.splitlines()) == len(known)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_LOOK_AGAIN_SECONDS: Final = 0.02
+_LOOK_AGAIN_SECONDS: Final = 0.05
 
 
 def until(condition: Callable[[], bool], within: float) -> bool:
