@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made
 # Most tests wait for processes of their own, so more of them at once than there are cores end sooner.
-BESIDE := --numprocesses 3 --dist loadfile
+# Tests wait more than they work; on a cluster they work more.
+BESIDE := --dist loadfile --numprocesses
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 
@@ -23,7 +24,7 @@ demo-cluster: e2e/build ## The same on Kubernetes, on a cluster made for it; KEE
 	@$(BIN)/python -m e2e.demo
 
 test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; ends with "N passed, N failed"
-	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- $(BESIDE) tests
+	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- $(BESIDE) 4 tests
 
 check: check/lint check/format check/types check/layers check/words ## Lint, format, types, layers, words
 
@@ -49,13 +50,13 @@ unit: $(STAMP) ## Tests of pure parts, in seconds
 	@$(BIN)/python -m pytest -q tests/unit tests/typing
 
 integration: $(STAMP) ## Tests against a real nats-server and real worker processes
-	@$(BIN)/python -m pytest -q $(BESIDE) tests/facts tests/conformance tests/integration
+	@$(BIN)/python -m pytest -q $(BESIDE) 4 tests/facts tests/conformance tests/integration
 
 storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
 
 e2e: e2e/build ## What needs an API server or pods, on a cluster made for it; ends with "N passed, N failed"
-	@$(BIN)/python -m tests.suite -- $(BESIDE) e2e
+	@$(BIN)/python -m tests.suite -- $(BESIDE) 3 e2e
 
 e2e/build: $(STAMP) ## Build what test clusters are made of; minutes, once a version, kept in ~/.cache/galley
 	@$(BIN)/python -m e2e.cluster.build

@@ -21,10 +21,10 @@ SLACK_SECONDS = 15
 """For the candidate's next try, and for a machine under load."""
 
 
-@pytest.fixture
-def two(galley: Release, kubectl: Kubectl) -> Iterator[Operators]:
-    """Two operators; after the test there is one again."""
-    operators = Operators(kubectl, galley)
+@pytest.fixture(scope="module")
+def two(galley: Release, cluster: Cluster) -> Iterator[Operators]:
+    """Two operators; after these tests there is one again."""
+    operators = Operators(Kubectl(cluster), galley)
     galley.install(operator__replicas="2")
     operators.ready(2)
     yield operators

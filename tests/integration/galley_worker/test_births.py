@@ -131,13 +131,13 @@ async def test_works_that_wait_for_children_that_never_live_are_cut_off_until_so
         closed.touch()
         os.kill(fork_server_of(child), signal.SIGKILL)
         await until(lambda: not alive(child))
-        ending = await ended(start(runners, "pid"), 10)
+        ending = await ended(start(runners, "pid"), 30)
         assert isinstance(ending, CutOff), ending
         assert "no child process survives its start" in ending.why
         assert len(closed.read_text()) >= 5
         work = start(runners, "pid")
         closed.unlink()
-        assert value(await ended(work, 10)) != child
+        assert value(await ended(work, 30)) != child
 
 
 async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more(
