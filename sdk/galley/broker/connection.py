@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from galley.broker.clock_watch import ClockWatch
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
 from galley.broker.permissions import INBOX
@@ -61,6 +62,7 @@ class Broker:
         name: str,
         connect_seconds: float = 5.0,
         credentials: Source | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Describe the connection; it is made by `async with`.
 
@@ -69,6 +71,7 @@ class Broker:
             name: what it is called there.
             connect_seconds: how long to try at first.
             credentials: file (or function) with what says who we are; read anew for each connection.
+            clock: seconds since 1970, compared with what the server says.
         """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
@@ -84,6 +87,8 @@ class Broker:
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
         self._questions = Questions()
+        self._clock = clock
+        self._clock_watch = ClockWatch(self.server)
         self.nats.denied = self._on_denied
 
     async def __aenter__(self) -> Self:
@@ -230,6 +235,7 @@ class Broker:
             BrokerUnreachable: if no answer came in time.
         """
         body = b"" if request is None else msgspec.json.encode(request)
+        asked_at = self._clock()
         answer = await self.request(f"$JS.API.{subject}", body)
         if answer is None:
             raise BrokerUnreachable(self.server, "JetStream does not answer (not enabled, or no leader)")
@@ -237,6 +243,8 @@ class Broker:
         if error := decoded.get("error"):
             kind = BrokerFull if error.get("err_code", 0) in NO_ROOM else BrokerRefused
             raise kind(action, error.get("err_code", 0), error.get("description", "no description"))
+        if told := decoded.get("ts"):
+            self._clock_watch.compare(told, asked_at, self._clock())
         return decoded
 
     def _on_denied(self, subject: str) -> None:
@@ -251,8 +259,8 @@ class Broker:
     async def _renew(self, identity: Identity) -> None:
         """Make the connection anew whenever there are newer credentials, long before the present ones end."""
         while True:
-            await asyncio.sleep(identity.pause(time.time()))
-            if self.connected and identity.renewed(time.time()):
+            await asyncio.sleep(identity.pause(self._clock()))
+            if self.connected and identity.renewed(self._clock()):
                 log.info("connection is made anew with newer credentials", extra={"server": self.server})
                 await self._make_anew()
 
