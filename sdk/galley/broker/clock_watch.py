@@ -33,7 +33,7 @@ class ClockWatch:
         ahead = _ahead(datetime.fromisoformat(told).timestamp(), asked_at, heard_at)
         if abs(ahead) <= TOLERATED_SECONDS:
             ahead = 0.0
-        if abs(ahead - self._told) <= TOLERATED_SECONDS and bool(ahead) == bool(self._told):
+        if abs(ahead - self._told) <= TOLERATED_SECONDS:
             return
         self._told = ahead
         if ahead:

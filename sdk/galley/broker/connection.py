@@ -71,7 +71,7 @@ class Broker:
             name: what it is called there.
             connect_seconds: how long to try at first.
             credentials: file (or function) with what says who we are; read anew for each connection.
-            clock: seconds since 1970, compared with what the server says.
+            clock: seconds since 1970; the age of credentials and the server's clock are held against it.
         """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
