@@ -19,8 +19,6 @@ import pytest
 
 from galley import Call, Client, Handle, Lane, Phase, When, call, connect
 from galley.broker import topology
-from galley.broker.ensure import ensure
-from galley.broker.layout import layout_of
 from galley.record import Outcome, Record, decode
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
@@ -35,7 +33,7 @@ from tests.support.protocol_history import (
     Started,
     history_allowed,
 )
-from tests.support.workers import WorkerProcess, a_task_queue, workers
+from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases, workers
 
 TASKS = int(os.environ.get("GALLEY_STORM_TASKS", "2000"))
 FAULTS = int(os.environ.get("GALLEY_STORM_FAULTS", "12"))
@@ -90,8 +88,7 @@ async def test_every_task_has_one_outcome_after_a_storm(
 
 async def prepare(client: Client, queue: TaskQueue) -> None:
     """Have the queue made, with short leases, and every revision of a record kept to be looked at."""
-    layout = layout_of(queue, "tests")
-    await ensure(client.broker, type(layout)(**{**layout.__dict__, "lease_seconds": LEASE}))
+    await ensure_with_leases(client.broker, queue, LEASE)
     definition = topology.records_definition(client.namespace, "tests", 1)
     definition["max_msgs_per_subject"] = REVISIONS_KEPT
     await client.broker.api("keep revisions", f"STREAM.UPDATE.{definition['name']}", definition)

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
 from galley.resources import Metadata, TaskQueue, TaskQueueSpec, Worker
 
 HANDLERS: Final = Path(__file__).parent / "handlers"
@@ -23,6 +27,11 @@ def a_task_queue(namespace: str, name: str = "drills", **spec: Any) -> TaskQueue
         metadata=Metadata(name=name, namespace=namespace),
         spec=TaskQueueSpec.model_validate({"worker": Worker.model_validate(worker), **spec}),
     )
+
+
+async def ensure_with_leases(broker: Broker, queue: TaskQueue, seconds: float) -> None:
+    """Make a queue's streams with leases so short that a lost worker is noticed within a test."""
+    await ensure(broker, replace(layout_of(queue, "tests"), lease_seconds=seconds))
 
 
 class WorkerProcess:

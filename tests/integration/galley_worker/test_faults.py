@@ -13,7 +13,7 @@ from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
-from tests.support.workers import a_task_queue
+from tests.support.workers import a_task_queue, ensure_with_leases
 
 LEASE = 2.0
 
@@ -22,8 +22,7 @@ LEASE = 2.0
 async def hasty(client: Client, namespace: str) -> TaskQueue:
     """A queue whose leases are short, so that a lost worker is noticed within the test."""
     queue = a_task_queue(namespace, retry={"attempts": 3, "backoffSeconds": 0.1, "crashes": 2})
-    layout = layout_of(queue, "tests")
-    await ensure(client.broker, type(layout)(**{**layout.__dict__, "lease_seconds": LEASE}))
+    await ensure_with_leases(client.broker, queue, LEASE)
     return queue
 
 
@@ -121,10 +120,9 @@ async def test_a_task_that_comes_again_while_its_lost_attempt_still_ends_harms_n
     own_nats_server: NatsServer, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:
     queue = a_task_queue(namespace, worker={"concurrency": 2})
-    layout = layout_of(queue, "tests")
     tries = tmp_path / "tries"
     async with connect(own_nats_server.url, namespace) as client:
-        await ensure(client.broker, type(layout)(**{**layout.__dict__, "lease_seconds": LEASE}))
+        await ensure_with_leases(client.broker, queue, LEASE)
         (worker,) = await start(queue, server=own_nats_server.url, GALLEY_LEASE_SECONDS=str(LEASE))
         handle = await client.submit(call("drills", "stubborn", path=str(tries), seconds=3 * LEASE / 2))
         await eventually(tries.exists, within=20)
