@@ -1,26 +1,20 @@
 """The chart: what it refuses, what it makes of a set of values, and that an API server takes all of it."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from docs.generate.chart import CHART, values
-from e2e.cluster import build
+from e2e.rendered_chart import Object, helm, nats_config, of_kind, pods, rendered, set_to
 from tests.support.api_server import ApiServer
-from tests.support.cannot_run import cannot_run
 
 pytestmark = pytest.mark.timeout(300)
-
-Object = dict[str, Any]
 
 SETS: dict[str, Sequence[str]] = {
     "defaults": (),
@@ -68,43 +62,6 @@ SETS: dict[str, Sequence[str]] = {
         "nats.syncInterval=always",
     ),
 }
-
-
-def helm(*words: str) -> subprocess.CompletedProcess[str]:
-    binaries = build.built()
-    if binaries is None:
-        cannot_run("tests of the chart", "helm is not built; python -m e2e.cluster.build")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
-    return subprocess.run(
-        [str(binaries / "helm"), *words], capture_output=True, text=True, check=False, env=environment
-    )
-
-
-def set_to(settings: Sequence[str]) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
-
-
-def rendered(*settings: str, namespace: str = "galley-system", chart: Path = CHART) -> list[Object]:
-    done = helm("template", "galley", str(chart), "--namespace", namespace, *set_to(settings))
-    assert done.returncode == 0, done.stderr
-    # The definitions are thousands of lines, which the parser in Python reads for seconds.
-    return [thing for thing in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if thing]
-
-
-def of_kind(things: Sequence[Object], kind: str) -> dict[str, Object]:
-    return {thing["metadata"]["name"]: thing for thing in things if thing["kind"] == kind}
-
-
-def nats_config(*settings: str) -> str:
-    return str(of_kind(rendered(*settings), "ConfigMap")["galley-nats"]["data"]["nats.conf"])
-
-
-def pods(things: Sequence[Object]) -> Iterator[tuple[str, Object]]:
-    for thing in things:
-        if thing["kind"] in {"Deployment", "StatefulSet"}:
-            yield thing["metadata"]["name"], thing["spec"]["template"]["spec"]
-        elif thing["kind"] == "Pod":
-            yield thing["metadata"]["name"], thing["spec"]
 
 
 @pytest.mark.parametrize("settings", SETS.values(), ids=SETS.keys())
@@ -202,8 +159,7 @@ def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None
     pod = of_kind(things, "StatefulSet")["galley-nats"]["spec"]["template"]["spec"]
     [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert secret == {"secretName": "galley-nats-auth", "items": [{"key": "auth.conf", "path": "auth.conf"}]}
-    config = of_kind(things, "ConfigMap")["galley-nats"]["data"]["nats.conf"]
-    assert config.rstrip().endswith("include ../nats-auth/auth.conf")
+    assert nats_config("nats.auth.enabled=true").rstrip().endswith("include ../nats-auth/auth.conf")
     assert secrets_rules(things, "galley-system-galley-operator", "ClusterRole") == [
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]}
     ]
@@ -247,9 +203,7 @@ def test_several_servers_hand_over_and_a_single_one_ends_at_once() -> None:
         server = of_kind(rendered(f"nats.replicas={replicas}"), "StatefulSet")["galley-nats"]
         pod = server["spec"]["template"]["spec"]
         assert ("lifecycle" in pod["containers"][0]) is hands_over
-        config = of_kind(rendered(f"nats.replicas={replicas}"), "ConfigMap")["galley-nats"]["data"][
-            "nats.conf"
-        ]
+        config = nats_config(f"nats.replicas={replicas}")
         assert ("lame_duck_duration" in config) is hands_over
         grace = pod["terminationGracePeriodSeconds"]
         if found := re.search(r"lame_duck_duration: (\d+)s", config):
@@ -271,21 +225,17 @@ def test_an_upgrade_of_the_chart_alone_leaves_nats_running(tmp_path: Path) -> No
     about = later / "Chart.yaml"
     about.write_text(re.sub(r"(?m)^((?:appV|v)ersion: ).*", r"\g<1>9.9.9", about.read_text()))
 
-    def template(kind: str, name: str, chart: Path) -> Object:
+    def template(chart: Path, kind: str, name: str) -> Object:
         return dict(of_kind(rendered(chart=chart), kind)[name]["spec"]["template"])
 
-    assert template("Deployment", "galley-operator", CHART) != template(
-        "Deployment", "galley-operator", later
-    )
-    assert template("StatefulSet", "galley-nats", CHART) == template("StatefulSet", "galley-nats", later)
+    operator, nats = ("Deployment", "galley-operator"), ("StatefulSet", "galley-nats")
+    assert template(CHART, *operator) != template(later, *operator)
+    assert template(CHART, *nats) == template(later, *nats)
 
 
 def test_nine_tenths_of_a_volume_are_for_jetstream() -> None:
     for size, mebibytes in (("10Gi", 9216), ("500Mi", 450), ("2Ti", 1887436)):
-        config = of_kind(rendered(f"nats.storage.size={size}"), "ConfigMap")["galley-nats"]["data"][
-            "nats.conf"
-        ]
-        assert f"max_file_store: {mebibytes}Mi\n" in config
+        assert f"max_file_store: {mebibytes}Mi\n" in nats_config(f"nats.storage.size={size}")
 
 
 def test_every_value_is_used_and_described_in_the_schema() -> None:
