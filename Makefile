@@ -4,8 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made
-# Most tests wait for processes of their own, so more of them at once than there are cores end sooner.
-# Tests wait more than they work; on a cluster they work more.
+# Most tests wait for processes of their own, so more of them at once than there are cores end sooner; those
+# on a cluster work more.
 BESIDE := --dist loadfile --numprocesses
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate

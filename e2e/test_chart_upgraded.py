@@ -1,7 +1,6 @@
 """The release before is upgraded to this one while tasks run, and rolled back: no task notices."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from e2e.images import image, previous
 from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Object, Place, is_ready
 from e2e.release import Release
+from tests.support.cannot_run import cannot_run
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,22 +21,24 @@ COUNT = 12
 
 
 @pytest.fixture
-def before(galley: Release, cluster: Cluster) -> Iterator[Path]:
-    """Have the release before installed, and return its chart; after the test there is this one again."""
+def _before(galley: Release, cluster: Cluster) -> Iterator[None]:
+    """Have the release before installed; after the test there is this one again."""
     try:
         archives = previous.archives()
     except CannotRunHere as error:
-        pytest.skip(f"an upgrade CANNOT BE TESTED HERE: {error}")
+        cannot_run("an upgrade", str(error))
     for archive in archives:
         cluster.load_image(archive)
-    chart = previous.tree() / "charts" / "galley"
-    galley.install(chart)
-    yield chart
-    galley.install()
+    try:
+        galley.install(previous.tree() / "charts" / "galley")
+        yield
+    finally:
+        galley.install()
 
 
+@pytest.mark.usefixtures("_before")
 def test_an_upgrade_and_a_step_back_with_work_in_flight_lose_nothing(
-    before: Path, galley: Release, kubectl: Kubectl, place: Place, marks: Marks
+    galley: Release, kubectl: Kubectl, place: Place, marks: Marks
 ) -> None:
     place.apply(*drills(), *notes(COUNT, seconds=1.5))
     marks.until_began(4)
@@ -54,9 +56,8 @@ def test_an_upgrade_and_a_step_back_with_work_in_flight_lose_nothing(
 
 def operators(galley: Release, kubectl: Kubectl) -> set[str]:
     """Return the versions of the operators that are ready."""
-    pods = kubectl.get("pods", "-n", galley.namespace, "-l", "app.kubernetes.io/name=galley-operator")[
-        "items"
-    ]
+    ours = ("-n", galley.namespace, "-l", "app.kubernetes.io/name=galley-operator")
+    pods = kubectl.get("pods", *ours)["items"]
     return {version(pod) for pod in pods if is_ready(pod)}
 
 

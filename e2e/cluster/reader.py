@@ -5,7 +5,6 @@ Tests that wait look again and again, and on two cores kubectl took more of them
 
 import http.client
 import json
-import select
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from e2e.cluster import wait
 from e2e.cluster.errors import ClusterError
 from galley_operator.cluster.config import ClusterConfig, load_config
 
@@ -111,7 +111,7 @@ class Reader:
                 return body
             if status != http.client.TOO_MANY_REQUESTS or not tries:
                 raise ReadFailed(f"{path}: {status}: {_message(body)}")
-            select.select([], [], [], _PAUSE_SECONDS)
+            wait.pause(_PAUSE_SECONDS)
 
     def _answer(self, path: str) -> tuple[int, bytes]:
         # One connection for each, since nobody would close what is kept for the next.

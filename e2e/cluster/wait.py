@@ -25,6 +25,11 @@ def until(condition: Callable[[], bool], within: float) -> bool:
         select.select([], [], [], _LOOK_AGAIN_SECONDS)
 
 
+def pause(seconds: float) -> None:
+    """Leave alone for so long whoever has asked for that."""
+    select.select([], [], [], seconds)
+
+
 def until_gone(pid: int, within: float) -> bool:
     """Return whether a process, not necessarily our child, ended in time."""
     try:

@@ -75,9 +75,8 @@ class Image:
     @property
     def content(self) -> str:
         """A word that changes whenever the image would, so with its files or its origin."""
-        digest = hashlib.sha256(
-            f"{BASE.content} {self.origin.content if self.origin else ''} {self.tag}".encode()
-        )
+        origin = self.origin.content if self.origin else ""
+        digest = hashlib.sha256(f"{BASE.content} {origin} {self.tag}".encode())
         for file in self.files():
             name, data = str(file.relative_to(self.context)).encode(), file.read_bytes()
             digest.update(b"%d %s %d " % (len(name), name, len(data)) + data)

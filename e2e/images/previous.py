@@ -25,9 +25,10 @@ def tree(say: Say = say) -> Path:
         CannotRunHere: if this is a copy without that commit.
     """
     folder = cache.folder() / "previous" / COMMIT[:12]
-    with cache.lock(say):
-        if not folder.exists():
-            _extract(folder)
+    if not folder.exists():
+        with cache.lock(say):
+            if not folder.exists():
+                _extract(folder)
     return folder
 
 
@@ -43,9 +44,8 @@ def archives(say: Say = say) -> Sequence[Path]:
 
 
 def _extract(folder: Path) -> None:
-    done = subprocess.run(
-        ["git", "-C", ROOT, "archive", COMMIT], capture_output=True, check=False, timeout=60
-    )
+    command = ["git", "-C", str(ROOT), "archive", COMMIT]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     if done.returncode:
         raise CannotRunHere(
             f"{ROOT} has no commit {COMMIT[:12]}, which was release {VERSION}",
