@@ -27,8 +27,8 @@ from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
 from galley_operator.fleet.fleet import removable
+from galley_operator.fleet.names import child_name
 from galley_operator.fleet.workloads import Workloads
-from galley_operator.queues.names import child_name
 from galley_operator.queues.queue_object import read_queue
 from galley_operator.queues.reconcile import Reconciler
 from galley_operator.settings import OperatorSettings

@@ -14,15 +14,15 @@ from galley.broker.connection import Broker
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.reflector import Reflector, Source
 from galley_operator.cluster.resource import TASKQUEUES, TASKS
-from galley_operator.intake.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject
-from galley_operator.intake.active_tasks import ActiveTasks
 from galley_operator.intake.cancellations import Cancellations
 from galley_operator.intake.intake import Intake
-from galley_operator.intake.known_queues import KnownQueue, KnownQueues, QueueObject, keep_queue
 from galley_operator.intake.sweep import SWEEP_SECONDS, Sweep
 from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry
 from galley_operator.status.keeper import EndOfWorker, StatusKeeper, nobody_knows
 from galley_operator.status.writer import StatusWriter
+from galley_operator.tasks.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject
+from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.known_queues import KnownQueue, KnownQueues, QueueObject, keep_queue
 
 _FLUSH_SECONDS: Final = 5.0
 

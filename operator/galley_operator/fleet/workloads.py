@@ -13,8 +13,8 @@ from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment import Deployment
+from galley_operator.fleet.names import OURS, QUEUE_LABEL, child_name
 from galley_operator.fleet.pods import Metadata, Pod, end_of
-from galley_operator.queues.names import OURS, QUEUE_LABEL, child_name
 
 log = logging.getLogger(__name__)
 

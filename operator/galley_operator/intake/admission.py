@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from galley.envelope import INPUT_LIMIT
 from galley_operator.intake.declared_spec import DeclaredSpec
-from galley_operator.intake.known_queues import KnownQueue
+from galley_operator.tasks.known_queues import KnownQueue
 
 
 class Until(Enum):

@@ -7,9 +7,9 @@ more each time, until one is refused. So a thousand waiting tasks cost as much a
 from typing import Final
 
 from galley.lanes import HIGHEST_FIRST, Lane
-from galley_operator.intake.active_task import ActiveTask
-from galley_operator.intake.active_tasks import QueueKey
 from galley_operator.intake.admission import Until
+from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import QueueKey
 
 _MOST_LET_THROUGH: Final = 1024
 

@@ -28,16 +28,16 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import TASKS
 from galley_operator.errors import ObjectNotFound
-from galley_operator.intake.active_task import ActiveTask
-from galley_operator.intake.active_tasks import ActiveTasks
 from galley_operator.intake.admission import Refusal, Situation, Until, refusal
 from galley_operator.intake.declared_spec import DeclaredSpec, envelope_of, read_spec
 from galley_operator.intake.gates import Gates
-from galley_operator.intake.key_queue import Backoff, KeyQueue
-from galley_operator.intake.known_queues import KnownQueues
 from galley_operator.intake.traces import Traces
+from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.status.keeper import StatusKeeper
 from galley_operator.status.written_status import queued, refused
+from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from galley.broker.held import held
 from galley.broker.records import Records
 from galley.errors import QueueNotFound
 from galley.record import Stored
-from galley_operator.intake.active_tasks import QueueKey
+from galley_operator.tasks.active_tasks import QueueKey
 
 _FRESH_SECONDS: Final = 5.0
 """A list of a queue's messages serves all who ask within this time."""

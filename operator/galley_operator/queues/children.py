@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from galley.resources import API_VERSION, TaskQueue
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
+from galley_operator.fleet.names import child_name, labels_of, selected_by
 from galley_operator.queues.manifest import digest, manifest_for_workers
-from galley_operator.queues.names import child_name, labels_of, selected_by
 from galley_operator.queues.pod import HAND_BACK_SECONDS, pod_template
 
 CHILDREN: Final = (CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS)

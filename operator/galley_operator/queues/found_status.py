@@ -7,8 +7,8 @@ from galley.backlog import QueueBacklog, Unknown
 from galley.resources import LaneStatus, TaskQueueStatus, WorkersStatus
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.names import selector_of
 from galley_operator.queues.conditions import Situation, conditions_of
-from galley_operator.queues.names import selector_of
 
 _LONGEST_REASON: Final = 1000
 

@@ -6,8 +6,8 @@ from galley.broker.permissions import Role
 from galley.resources import TaskQueue
 from galley.resources.pod_template import PodTemplate
 from galley_operator.credentials.queue_secrets import FILE_KEY, secret_name
+from galley_operator.fleet.names import CODE_ANNOTATION, MANIFEST_ANNOTATION, child_name, selected_by
 from galley_operator.fleet.pods import CONTAINER
-from galley_operator.queues.names import CODE_ANNOTATION, MANIFEST_ANNOTATION, child_name, selected_by
 
 HAND_BACK_SECONDS: Final = 30
 """What a worker gets beyond its grace: to hand back what still runs, and to say goodbye."""

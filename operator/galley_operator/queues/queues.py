@@ -22,7 +22,7 @@ from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.fleet.workloads import Queue, Workloads
-from galley_operator.intake.key_queue import Backoff, KeyQueue
+from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Occurrence
 from galley_operator.queues.queue_object import QueueObject, read_queue

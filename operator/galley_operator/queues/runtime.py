@@ -16,9 +16,9 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
 from galley_operator.fleet.fleet import Workforce
+from galley_operator.fleet.names import child_name
 from galley_operator.fleet.pods import Trouble
 from galley_operator.fleet.workloads import Workloads
-from galley_operator.queues.names import child_name
 
 log = logging.getLogger(__name__)
 

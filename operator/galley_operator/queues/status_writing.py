@@ -11,10 +11,10 @@ from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.errors import ClusterError, ObjectNotFound
+from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.conditions import READY, Situation
 from galley_operator.queues.found_status import status_of, urgent
-from galley_operator.queues.names import OPERATOR
 from galley_operator.queues.queues import Queues, ServedQueue
 from galley_operator.queues.reconcile import Outcome
 

@@ -23,10 +23,10 @@ from galley_operator.errors import (
     ObjectNotFound,
     TooManyRequests,
 )
-from galley_operator.intake.active_task import ActiveTask
-from galley_operator.intake.key_queue import Backoff
+from galley_operator.key_queue import Backoff
 from galley_operator.status.pace import Pace
 from galley_operator.status.written_status import WrittenStatus, without_result
+from galley_operator.tasks.active_task import ActiveTask
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from galley.lanes import DEFAULT_LANES, Lane
-from galley_operator.intake.active_task import ActiveTask
 from galley_operator.intake.admission import Situation
 from galley_operator.intake.declared_spec import read_spec
-from galley_operator.intake.known_queues import KnownQueue
+from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.known_queues import KnownQueue
 
 CREATED = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)

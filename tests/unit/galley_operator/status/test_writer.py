@@ -8,9 +8,9 @@ from typing import Any
 
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig
-from galley_operator.intake.active_task import ActiveTask
 from galley_operator.status.writer import StatusWriter
 from galley_operator.status.written_status import WrittenStatus
+from galley_operator.tasks.active_task import ActiveTask
 from tests.support.eventually import eventually
 from tests.unit.galley_operator.intake.tasks import an_active_task
 

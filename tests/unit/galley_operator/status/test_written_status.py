@@ -10,7 +10,6 @@ from galley.history import NO_HISTORY, WORKER_LOST, EndedBy, PastAttempt
 from galley.record import Failure, Outcome, Record, State
 from galley.resources import DeclaredStatus
 from galley.resources.declared_status import INLINE_RESULT_LIMIT
-from galley_operator.intake.active_task import shown_by
 from galley_operator.intake.admission import Refusal, Until
 from galley_operator.status.written_status import (
     MESSAGE_LIMIT,
@@ -22,6 +21,7 @@ from galley_operator.status.written_status import (
     without_queue,
     without_result,
 )
+from galley_operator.tasks.active_task import shown_by
 from tests.unit.galley_operator.intake.tasks import CREATED, NOW, an_active_task
 
 STARTED = NOW + timedelta(seconds=1)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from galley_operator.intake.key_queue import Backoff, KeyQueue
+from galley_operator.key_queue import Backoff, KeyQueue
 
 
 class Clock:

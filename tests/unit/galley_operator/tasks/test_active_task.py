@@ -6,8 +6,8 @@ import pytest
 
 from galley.lanes import Lane
 from galley.task_status import Phase
-from galley_operator.intake.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject, shown_by
-from galley_operator.intake.active_tasks import ActiveTasks
+from galley_operator.tasks.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject, shown_by
+from galley_operator.tasks.active_tasks import ActiveTasks
 from tests.unit.galley_operator.intake.tasks import an_active_task
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from galley_operator.cluster.reflector import Key
-from galley_operator.intake.active_task import ActiveTask, Keeper
+from galley_operator.tasks.active_task import ActiveTask, Keeper
 
 QueueKey = tuple[str, str]
 """Namespace and name of a queue."""
