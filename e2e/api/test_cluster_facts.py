@@ -13,7 +13,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKS
 from galley_operator.errors import ObjectConflict, ObjectNotFound
-from galley_operator.tasks.active_task import UNFINISHED, TaskObject
+from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
 from tests.support.api_server import ApiServer
 
 pytestmark = pytest.mark.timeout(60)

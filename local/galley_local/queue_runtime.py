@@ -18,8 +18,8 @@ from galley_local.plan import LocalQueue
 from galley_local.process_fleet import ProcessFleet
 from galley_local.project import Project
 from galley_local.worker_process import WorkerPlace
-from galley_operator.autoscaler.policy import ScalingPolicy
 from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.fleet.fleet import Workforce
 
 INSTALL: Final = "local"

@@ -20,8 +20,7 @@ from galley_operator.intake.sweep import SWEEP_SECONDS, Sweep
 from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry
 from galley_operator.status.keeper import EndOfWorker, StatusKeeper, nobody_knows
 from galley_operator.status.writer import StatusWriter
-from galley_operator.tasks.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject
-from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, Keeper, TaskObject
 from galley_operator.tasks.known_queues import KnownQueue, KnownQueues, QueueObject, keep_queue
 
 _FLUSH_SECONDS: Final = 5.0

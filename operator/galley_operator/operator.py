@@ -27,7 +27,7 @@ from galley_operator.leadership import Leadership, LeaseTimes
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.collection import StreamCollector
 from galley_operator.queues.queues import Queues
-from galley_operator.queues.status_writing import QueueStatusWriter
+from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,7 @@ from typing import Final
 
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler import reason
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
 
 DRAIN_SECONDS: Final = 60.0

@@ -3,9 +3,7 @@
 from datetime import datetime
 
 from galley.backlog import QueueBacklog
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Phase, Workforce
 
 

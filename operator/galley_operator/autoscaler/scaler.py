@@ -11,8 +11,7 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Fleet
 

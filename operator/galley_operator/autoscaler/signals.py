@@ -1,8 +1,13 @@
-"""What is known of a queue at the moment of a decision."""
+"""What a decision about workers is made from: work and workers, the owner's policy, and earlier decisions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Self
 
 from galley.backlog import QueueBacklog, Unknown
+from galley.resources.task_queue import TaskQueue
 from galley_operator.fleet.fleet import Workforce
 
 
@@ -24,3 +29,59 @@ class Signals:
         if isinstance(self.workforce, Unknown):
             return "the state of the workers", self.workforce
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """Bounds and patience of one queue's scaling."""
+
+    min_workers: int
+    max_workers: int
+    slots: int
+    """Attempts one worker runs at the same time."""
+    idle_seconds: float
+    """For how long fewer workers must have sufficed before any is let go."""
+
+    @classmethod
+    def of(cls, queue: TaskQueue) -> Self:
+        """Return the policy a TaskQueue asks for."""
+        scaling = queue.spec.scaling
+        return cls(
+            min_workers=scaling.fewest,
+            max_workers=scaling.most,
+            slots=queue.spec.worker.concurrency,
+            # Who says a number means it now; patience is for a number that follows the work.
+            idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
+        )
+
+    def workers_for(self, tasks: int) -> int:
+        """Return how many workers have a slot for each of so many tasks, whatever the bounds."""
+        return -(-tasks // self.slots)
+
+    def within(self, workers: int) -> int:
+        """Return the nearest number of workers that the bounds allow."""
+        return max(self.min_workers, min(workers, self.max_workers))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one sweep leaves to the next. Empty after a start, which errs towards keeping workers."""
+
+    needs: tuple[tuple[datetime, int], ...] = ()
+    """Times and numbers of workers needed then, latest last: only those no later need has reached, so
+    it is never longer than there are different numbers."""
+    asked: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
+    """Workers asked to drain, and when last."""
+
+    def needing(self, workers: int, now: datetime, window_seconds: float) -> Self:
+        """Return the memory with one more need, and without those older than the window."""
+        horizon = now - timedelta(seconds=window_seconds)
+        # A clock that was set back must not keep a need for as long as it was wrong.
+        earlier = ((min(at, now), need) for at, need in self.needs)
+        kept = tuple((at, need) for at, need in earlier if need > workers and at > horizon)
+        return replace(self, needs=(*kept, (now, workers)))
+
+    @property
+    def most_needed(self) -> int:
+        """Return the most workers that were needed within the window."""
+        return self.needs[0][1] if self.needs else 0

@@ -17,7 +17,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKS
 from galley_operator.errors import ObjectNotFound
 from galley_operator.key_queue import Backoff, KeyQueue
-from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,7 @@ from typing import Final
 
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley_operator.intake.admission import Until
-from galley_operator.tasks.active_task import ActiveTask
-from galley_operator.tasks.active_tasks import QueueKey
+from galley_operator.tasks.active_tasks import ActiveTask, QueueKey
 
 _MOST_LET_THROUGH: Final = 1024
 

@@ -35,8 +35,7 @@ from galley_operator.intake.traces import Traces
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.status.keeper import StatusKeeper
 from galley_operator.status.written_status import queued, refused
-from galley_operator.tasks.active_task import ActiveTask
-from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.held import held
 from galley.errors import GalleyError
-from galley_operator.tasks.active_task import ActiveTask
-from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks, QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,13 @@
 """The objects a TaskQueue is made of, each as it ought to be: from the queue alone, without looking."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from galley.resources import API_VERSION, TaskQueue
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
 from galley_operator.fleet.names import child_name, labels_of, selected_by
-from galley_operator.queues.manifest import digest, manifest_for_workers
 from galley_operator.queues.pod import HAND_BACK_SECONDS, pod_template
 
 CHILDREN: Final = (CONFIGMAPS, SERVICEACCOUNTS, PDBS, DEPLOYMENTS)
@@ -109,3 +110,28 @@ def metadata_of(making: Making) -> dict[str, Any]:
         "labels": labels_of(name),
         "ownerReferences": [owner],
     }
+
+
+_NOT_FOR_WORKERS = ("scaling", "limits")
+_IN_THE_POD = ("image", "code", "template")
+
+
+def manifest_for_workers(queue: TaskQueue) -> str:
+    """Return what workers have to know of a queue, as JSON.
+
+    Scaling and limits are left out, so that a change of them replaces no worker; and so is all that has its
+    default, which an older worker may not know yet.
+    """
+    spec: dict[str, Any] = queue.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for part in _NOT_FOR_WORKERS:
+        spec.pop(part, None)
+    worker = {key: value for key, value in spec.pop("worker", {}).items() if key not in _IN_THE_POD}
+    metadata = {"name": queue.metadata.name, "namespace": queue.metadata.namespace}
+    spec |= {"worker": worker} if worker else {}
+    document = {"apiVersion": API_VERSION, "kind": queue.kind, "metadata": metadata, "spec": spec}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def digest(text: str) -> str:
+    """Return a short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

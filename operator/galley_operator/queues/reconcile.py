@@ -16,8 +16,7 @@ from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import AccountNotAllowed, CodeNotFound, ObjectNotFound
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, USABLE_LABEL, child_name
-from galley_operator.queues.children import Making, children_of, metadata_of
-from galley_operator.queues.manifest import digest
+from galley_operator.queues.children import Making, children_of, digest, metadata_of
 from galley_operator.queues.queue_object import QueueObject
 from galley_operator.settings import OperatorSettings
 

@@ -10,8 +10,8 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
-from galley_operator.autoscaler.policy import ScalingPolicy
 from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.cluster.client import Cluster
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet

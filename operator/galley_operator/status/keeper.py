@@ -13,8 +13,7 @@ from galley.record import Stored
 from galley.task_status import Phase
 from galley_operator.status.writer import LINGER_SECONDS, StatusWriter
 from galley_operator.status.written_status import WrittenStatus, lost_worker, recorded, without_queue
-from galley_operator.tasks.active_task import ActiveTask
-from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
 from galley.task_status import Phase
 from galley_operator.intake.admission import Refusal, Until
-from galley_operator.tasks.active_task import ActiveTask, shown_by
+from galley_operator.tasks.active_tasks import ActiveTask, shown_by
 
 MESSAGE_LIMIT: Final = 1024
 """Characters of an error's message kept in the object; `galley show` tells all of it."""

@@ -12,8 +12,8 @@ from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import QueueLayout, work_stream
 from galley_local.nats_server import NatsServer
-from galley_operator.autoscaler.policy import ScalingPolicy
 from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.fleet import Phase, Workforce
 from tests.conformance.fleet_in_memory import FleetInMemory

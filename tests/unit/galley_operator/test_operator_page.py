@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PAGE = (ROOT / "docs" / "operator.md").read_text("utf-8")
-SOURCES = ("fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py", "queues/conditions.py")
+SOURCES = ("fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py", "queues/status.py")
 
 
 def reasons() -> set[str]:

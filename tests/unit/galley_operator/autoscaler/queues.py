@@ -6,9 +6,7 @@ from types import MappingProxyType
 
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.lanes import Lane
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -4,8 +4,7 @@ import pytest
 
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler.decide import Decision, decide
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.fleet.fleet import Phase, Workforce
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,

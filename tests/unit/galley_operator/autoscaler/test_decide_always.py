@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from galley.backlog import QueueBacklog, Unknown
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,

@@ -1,7 +1,7 @@
 import pytest
 
 from galley.resources import TaskQueue
-from galley_operator.autoscaler.policy import ScalingPolicy
+from galley_operator.autoscaler.signals import ScalingPolicy
 from tests.unit.galley_operator.autoscaler.queues import POLICY
 
 

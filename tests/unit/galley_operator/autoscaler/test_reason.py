@@ -4,9 +4,7 @@ import pytest
 
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler.decide import decide
-from galley_operator.autoscaler.memory import Memory
-from galley_operator.autoscaler.policy import ScalingPolicy
-from galley_operator.autoscaler.signals import Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Workforce
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,

@@ -7,7 +7,7 @@ from typing import Any
 from galley.lanes import DEFAULT_LANES, Lane
 from galley_operator.intake.admission import Situation
 from galley_operator.intake.declared_spec import read_spec
-from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueue
 
 CREATED = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)

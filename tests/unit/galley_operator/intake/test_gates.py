@@ -1,7 +1,7 @@
 from galley.lanes import Lane
 from galley_operator.intake.admission import Until
 from galley_operator.intake.gates import Gates
-from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTask
 from tests.unit.galley_operator.intake.tasks import an_active_task
 
 QUEUE = ("images", "thumbs")

@@ -8,8 +8,7 @@ import pytest
 
 from galley.resources import TaskQueue, parse_manifests
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
-from galley_operator.queues.children import Making, children_of
-from galley_operator.queues.manifest import manifest_for_workers
+from galley_operator.queues.children import Making, children_of, manifest_for_workers
 
 
 def a_queue(**spec: Any) -> TaskQueue:

@@ -1,4 +1,4 @@
-from galley_operator.status.pace import Pace
+from galley_operator.status.writer import Pace
 
 
 class Clock:

@@ -10,7 +10,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig
 from galley_operator.status.writer import StatusWriter
 from galley_operator.status.written_status import WrittenStatus
-from galley_operator.tasks.active_task import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTask
 from tests.support.eventually import eventually
 from tests.unit.galley_operator.intake.tasks import an_active_task
 

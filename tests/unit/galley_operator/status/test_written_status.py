@@ -21,7 +21,7 @@ from galley_operator.status.written_status import (
     without_queue,
     without_result,
 )
-from galley_operator.tasks.active_task import shown_by
+from galley_operator.tasks.active_tasks import shown_by
 from tests.unit.galley_operator.intake.tasks import CREATED, NOW, an_active_task
 
 STARTED = NOW + timedelta(seconds=1)

@@ -6,8 +6,14 @@ import pytest
 
 from galley.lanes import Lane
 from galley.task_status import Phase
-from galley_operator.tasks.active_task import UNFINISHED, ActiveTask, Keeper, TaskObject, shown_by
-from galley_operator.tasks.active_tasks import ActiveTasks
+from galley_operator.tasks.active_tasks import (
+    UNFINISHED,
+    ActiveTask,
+    ActiveTasks,
+    Keeper,
+    TaskObject,
+    shown_by,
+)
 from tests.unit.galley_operator.intake.tasks import an_active_task
 
 

@@ -9,7 +9,7 @@ from galley.resources.condition import Condition, Truth
 from galley_operator.errors import RightsMissing
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
 from galley_operator.fleet.pods import Trouble
-from galley_operator.queues.conditions import Situation, conditions_of
+from galley_operator.queues.status import Situation, conditions_of
 
 NOW = datetime(2026, 3, 1, 8, 30, 0, 123456, tzinfo=UTC)
 CONFLICT = QueueConflict("GW_a_b", "installation 'other'", "it is not ours")

@@ -13,10 +13,9 @@ from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.conditions import READY, Situation
-from galley_operator.queues.found_status import status_of, urgent
 from galley_operator.queues.queues import Queues, ServedQueue
 from galley_operator.queues.reconcile import Outcome
+from galley_operator.queues.status import READY, Situation, status_of, urgent
 
 log = logging.getLogger(__name__)
 
