@@ -34,7 +34,7 @@ from galley_operator.intake.gates import Gates
 from galley_operator.intake.traces import Traces
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.status.keeper import StatusKeeper
-from galley_operator.status.written_status import queued, refused
+from galley_operator.status.written_status import pending, queued, rejected
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
 
@@ -245,11 +245,14 @@ class Intake:
         if no.until is Until.NEVER:
             self._tasks.keeper.drop_spec(task)
             task.ended = True
-        elif no.until is Until.LATER:
-            self._turns.add_later(task.uid, _LATER_SECONDS)
+            status = rejected(task, no.reason, no.message, now)
         else:
+            status = pending(task, no.reason, no.message)
+        if no.until is Until.LATER:
+            self._turns.add_later(task.uid, _LATER_SECONDS)
+        elif no.until is not Until.NEVER:
             self.gates.park(task, no.until)
-        self._keeper.write(task, refused(task, no, now), linger=_LINGER[no.until])
+        self._keeper.write(task, status, linger=_LINGER[no.until])
 
 
 def _about(uid: str, task: ActiveTask | None) -> dict[str, str]:

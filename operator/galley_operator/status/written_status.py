@@ -14,7 +14,6 @@ from galley.history import WORKER_LOST
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
 from galley.task_status import Phase
-from galley_operator.intake.admission import Refusal, Until
 from galley_operator.tasks.active_tasks import ActiveTask, shown_by
 
 MESSAGE_LIMIT: Final = 1024
@@ -39,13 +38,15 @@ class WrittenStatus(Struct, frozen=True):
     """Whether nothing comes after it."""
 
 
-def refused(task: ActiveTask, no: Refusal, now: datetime) -> WrittenStatus:
-    """Return the status of a task that was not let in: it waits, or has failed for good."""
-    if no.until is Until.NEVER:
-        failure = Failure(no.reason, no.message)
-        fields = {"completionTime": _time(now), "error": _error(failure)}
-        return _status(task, Phase.FAILED, "False", no.reason, no.message, fields, since=now)
-    return _status(task, Phase.PENDING, "Unknown", no.reason, no.message, {})
+def pending(task: ActiveTask, reason: str, message: str) -> WrittenStatus:
+    """Return the status of a task that is not admitted yet, and why."""
+    return _status(task, Phase.PENDING, "Unknown", reason, message, {})
+
+
+def rejected(task: ActiveTask, reason: str, message: str, now: datetime) -> WrittenStatus:
+    """Return the status of a task that is never admitted: it has failed."""
+    fields = {"completionTime": _time(now), "error": _error(Failure(reason, message))}
+    return _status(task, Phase.FAILED, "False", reason, message, fields, since=now)
 
 
 def queued(task: ActiveTask, at: datetime) -> WrittenStatus:

@@ -10,14 +10,14 @@ from galley.history import NO_HISTORY, WORKER_LOST, EndedBy, PastAttempt
 from galley.record import Failure, Outcome, Record, State
 from galley.resources import DeclaredStatus
 from galley.resources.declared_status import INLINE_RESULT_LIMIT
-from galley_operator.intake.admission import Refusal, Until
 from galley_operator.status.written_status import (
     MESSAGE_LIMIT,
     WrittenStatus,
     lost_worker,
+    pending,
     queued,
     recorded,
-    refused,
+    rejected,
     without_queue,
     without_result,
 )
@@ -49,8 +49,8 @@ FAILED = a_record(
     outcome=Outcome.FAILED, result=Raw(b"null"), failure=Failure("HandlerRaised", "ValueError: no")
 )
 ALL = {
-    "refused": refused(an_active_task(), Refusal("QueueNotFound", "none", Until.QUEUE_CHANGES), NOW),
-    "refused for good": refused(an_active_task(), Refusal("InputInvalid", "large", Until.NEVER), NOW),
+    "pending": pending(an_active_task(), "QueueNotFound", "none"),
+    "rejected": rejected(an_active_task(), "InputInvalid", "large", NOW),
     "queued": queued(an_active_task(), NOW),
     "scheduled": queued(an_active_task(not_before=NOW + timedelta(hours=1)), NOW),
     "running": recorded(an_active_task(), RUNNING),
@@ -93,8 +93,8 @@ def test_every_status_is_what_the_resource_allows(status: WrittenStatus) -> None
 @pytest.mark.parametrize(
     ("name", "phase", "truth", "reason"),
     [
-        ("refused", "Pending", "Unknown", "QueueNotFound"),
-        ("refused for good", "Failed", "False", "InputInvalid"),
+        ("pending", "Pending", "Unknown", "QueueNotFound"),
+        ("rejected", "Failed", "False", "InputInvalid"),
         ("queued", "Queued", "Unknown", "Queued"),
         ("scheduled", "Scheduled", "Unknown", "Scheduled"),
         ("running", "Running", "Unknown", "Running"),
@@ -115,7 +115,7 @@ def test_the_condition_is_unknown_until_the_end_and_says_why(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["refused", "queued", "scheduled", "running", "handed back", "retrying"])
+@pytest.mark.parametrize("name", ["pending", "queued", "scheduled", "running", "handed back", "retrying"])
 def test_the_condition_changed_last_when_the_task_was_made_as_long_as_it_is_unknown(name: str) -> None:
     assert read(ALL[name])["conditions"][0]["lastTransitionTime"] == "2026-03-01T08:00:00Z"
 
