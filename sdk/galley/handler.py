@@ -55,6 +55,10 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     handler: str
     input: Raw
 
+    def on(self, queue: str) -> "Call[R_co]":
+        """Return the same call for another queue, for a handler that names none."""
+        return Call(queue, self.handler, self.input)
+
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
     """Return a call of a handler that is known by name alone, such as a command of the queue.
@@ -68,11 +72,13 @@ def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
 class Handler(Generic[P, R]):
     """A registered function. Calling it runs it here; `call` makes the input for a worker to run it."""
 
-    def __init__(self, function: Callable[P, R], queue: str, name: str) -> None:
+    def __init__(self, function: Callable[P, R], queue: str | None, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise HandlerNameInvalid(name)
         self.function = function
-        self.queue = queue
+        self.queue = DEFAULT_QUEUE if queue is None else queue
+        self.any_queue = queue is None
+        """Whether it names no queue: then each queue whose workers import its module runs it."""
         self.name = name
         self.signature = inspect.signature(function)
         self.is_async = inspect.iscoroutinefunction(function)
@@ -144,8 +150,13 @@ class Registry:
         self._handlers[handler.queue, handler.name] = handler
 
     def of_queue(self, queue: str) -> dict[str, Handler[Any, Any]]:
-        """Return the queue's handlers by name."""
-        return {name: handler for (of, name), handler in self._handlers.items() if of == queue}
+        """Return the handlers a worker of the queue runs, by name.
+
+        Those are the handlers of the queue and those that name no queue; of two with the same name, the one
+        that names this queue.
+        """
+        found = {handler.name: handler for handler in self._handlers.values() if handler.any_queue}
+        return found | {name: handler for (of, name), handler in self._handlers.items() if of == queue}
 
     def queues(self) -> tuple[str, ...]:
         """Return the names of the queues some handler was declared for, sorted."""
@@ -164,16 +175,18 @@ REGISTRY: Final = Registry()
 def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 @overload
 def task(
-    *, queue: str = DEFAULT_QUEUE, name: str | None = None
+    *, queue: str | None = None, name: str | None = None
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
 def task(
-    function: Callable[P, R] | None = None, /, *, queue: str = DEFAULT_QUEUE, name: str | None = None
+    function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
     Args:
         function: the function, when used without brackets.
-        queue: the queue whose workers run it.
+        queue: the queue whose workers run it. Left out, it belongs to each queue whose
+            `spec.worker.modules` imports it, and its calls go to the queue `default` unless
+            `Call.on` names another.
         name: what tasks call it; the function's own name by default.
 
     Raises:

@@ -11,13 +11,14 @@ from typing import Final
 
 from galley.errors import GalleyError
 from galley.logs import log_as_json
+from galley_worker.errors import ModuleImportFailed
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
 from galley_worker.supervisor import Supervisor
 
 CANNOT_START: Final = 3
 
-_MOST_WORDS: Final = 1000
-"""Characters of what is left behind: the kubelet takes 4 KiB."""
+_MOST_BYTES: Final = 4000
+"""Of the termination message: the kubelet reads 4 KiB."""
 
 _GARBAGE_AFTER: Final = 20_000
 """Objects made and not freed, after which Python looks for cycles among the youngest."""
@@ -55,15 +56,19 @@ def main() -> int:
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""
-            log.error("worker cannot work", extra={"error": str(error), "hint": hint})  # noqa: TRY400
-            _leave_words(f"{error}; {hint}" if hint else str(error))
+            trace = error.trace if isinstance(error, ModuleImportFailed) else ""
+            log.error(  # noqa: TRY400 - what matters of the traceback is that of the module
+                "worker cannot work", extra={"error": str(error), "hint": hint, "traceback": trace}
+            )
+            _leave_words(f"{error}; {hint}" if hint else str(error), trace)
         code = CANNOT_START
     return code
 
 
-def _leave_words(words: str) -> None:
+def _leave_words(words: str, trace: str) -> None:
     """Write why this worker cannot work where the kubelet reads it, so that the queue's condition says it."""
+    said = "\n".join(part for part in (words, trace) if part).encode(errors="backslashreplace")
     # Asked for directly, since it may be the settings that are wrong.
     if path := os.environ.get("GALLEY_TERMINATION_LOG"):
         with suppress(OSError):
-            Path(path).write_text(words[:_MOST_WORDS] + "\n", "utf-8")
+            Path(path).write_bytes(said[:_MOST_BYTES] + b"\n")

@@ -30,6 +30,7 @@ _CANNOT_START: Final = 3
 """Exit code of a worker that knows why it cannot work, and has said so."""
 
 _LONGEST: Final = 600
+_LONGEST_EXPLANATION: Final = 3000
 
 
 class Metadata(Struct, frozen=True, rename="camel"):
@@ -212,15 +213,26 @@ def _of_end(name: str, ended: Terminated) -> Trouble:
             f"worker {name} was killed for want of memory (OOMKilled); raise "
             "spec.worker.template.resources.limits.memory, or lower spec.worker.concurrency",
         )
-    said = _last_words(ended.message)
-    if ended.exit_code == _CANNOT_START and said:
+    if ended.exit_code == _CANNOT_START and (said := _explanation(ended.message)):
         return Trouble("WorkerCannotStart", f"worker {name} cannot start: {said}")
+    said = _last_words(ended.message)
     words = f"; its last words: {said}" if said else ""
     return Trouble(
         "WorkerCrashed",
         f"worker {name} ended with exit code {ended.exit_code}{words}; "
         f"kubectl logs {name} --previous tells more",
     )
+
+
+def _explanation(message: str) -> str:
+    """Return what a worker wrote of why it cannot start: a sentence, and perhaps the end of a traceback.
+
+    Where it could not write that, Kubernetes took the end of its log instead.
+    """
+    if message.rstrip().endswith("}"):
+        return _last_words(message)
+    text = message.strip()
+    return text if len(text) <= _LONGEST_EXPLANATION else f"{text[: _LONGEST_EXPLANATION - 1]}…"
 
 
 def _last_words(message: str) -> str:

@@ -37,8 +37,9 @@ class Worker(Part):
     modules: tuple[ModuleName, ...] = Field(
         (), max_length=32, json_schema_extra=checked(_MODULES_NOT_FILES, without_repeats("module"))
     )
-    """Python modules a worker imports at its start, at most 32; their `@task` functions are the
-    queue's handlers. Each is named as an import statement would: `package.module`."""
+    """Python modules that workers import when they start, at most 32. Their `@task` functions are the
+    queue's handlers, except those that name another queue. Written as in an import statement:
+    `package.module`."""
 
     concurrency: Whole = Field(4, ge=1, le=256)
     """Slots of one worker: the attempts it runs at the same time. More for handlers that wait for

@@ -9,6 +9,7 @@ import pytest
 from galley_worker.ending import Cancelled, Crashed, CutOff, Raised, Returned, TimedOut
 from galley_worker.errors import ModuleImportFailed
 from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import RunnerSettings
 from tests.integration.galley_worker.trials import ended, failure, run, settings, start, until, value
 
 
@@ -22,6 +23,15 @@ async def test_a_function_gets_its_input_by_name_and_its_result_comes_back(runne
     assert {"add", "a_add"} <= runners.handlers
     assert value(await run(runners, "add", a=2, b=3)) == 5
     assert value(await run(runners, "add", a=2)) == 3
+
+
+async def test_a_function_that_names_no_queue_is_a_handler_of_whichever_imports_it(tmp_path: Path) -> None:
+    (tmp_path / "hello_plain.py").write_text(
+        "from galley import task\n\n\n@task\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+    )
+    async with Runners(RunnerSettings("jobs", ("hello_plain",), (str(tmp_path),))) as runners:
+        assert runners.handlers == {"add"}
+        assert value(await run(runners, "add", a=2, b=3)) == 5
 
 
 async def test_a_handler_nobody_registered_is_refused_with_the_ones_known(runners: Runners) -> None:

@@ -102,6 +102,35 @@ def test_two_functions_of_one_queue_cannot_have_the_same_name() -> None:
     assert "second" in str(refused.value)
 
 
+def test_a_handler_that_names_no_queue_belongs_to_each_queue_that_imports_it(registry: Registry) -> None:
+    @task
+    def add() -> None:
+        """Do nothing."""
+
+    @task(queue="sums", name="add")
+    def add_of_sums() -> None:
+        """Do nothing else."""
+
+    @task(queue="other")
+    def hidden() -> None:
+        """Do nothing."""
+
+    assert registry.of_queue("jobs") == {"add": add}
+    assert registry.of_queue("default") == {"add": add}
+    assert registry.of_queue("sums") == {"add": add_of_sums}
+    assert add.call().queue == "default"
+    assert add.call().on("jobs") == Call("jobs", "add", add.call().input)
+
+
+def test_a_handler_that_names_the_default_queue_belongs_to_that_one_alone(registry: Registry) -> None:
+    @task(queue="default")
+    def add() -> None:
+        """Do nothing."""
+
+    assert registry.of_queue("jobs") == {}
+    assert registry.of_queue("default") == {"add": add}
+
+
 def test_a_module_that_is_imported_again_may_declare_its_own_again(registry: Registry) -> None:
     def add() -> None:
         """Do nothing."""

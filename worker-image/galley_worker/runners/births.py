@@ -85,7 +85,7 @@ class Births:
         process.kill()
         await process.gone
         if isinstance(hello, Broken):
-            raise ModuleImportFailed(hello.module, hello.place, hello.problem)
+            raise ModuleImportFailed(hello.module, hello.place, hello.problem, hello.trace)
         raise self._import_failed("its process died over it")
 
     def _import_failed(self, problem: str) -> ModuleImportFailed:

@@ -81,6 +81,8 @@ class Broken(Struct, array_like=True, tag=15):
     module: str
     place: str
     problem: str
+    trace: str = ""
+    """The last lines of its traceback."""
 
 
 class Said(Struct, array_like=True, tag=16):

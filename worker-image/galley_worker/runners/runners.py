@@ -10,6 +10,7 @@ from typing import Final, Protocol, Self
 from galley.handler import HandlerExists
 from galley.record import Failure
 from galley_worker.ending import Raised, TimedOut
+from galley_worker.errors import HandlersMissing
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
 from galley_worker.runners.nursery import Nursery
@@ -61,6 +62,7 @@ class Runners:
 
         Raises:
             ModuleImportFailed: if one does not import.
+            HandlersMissing: if there is no command, and the modules have no handler of the queue.
             HandlerExists: if a command and a function have the same name.
         """
         self._loop = asyncio.get_running_loop()
@@ -95,6 +97,8 @@ class Runners:
                         raise HandlerExists(settings.queue, name, "a command", "a Python function")
                     self._by_name[name] = pool, Service()
         self.handlers = frozenset(self._by_name)
+        if not self.handlers:
+            raise HandlersMissing(settings.queue, ", ".join(settings.modules))
 
     async def _close(self) -> None:
         if self._timer is not None:

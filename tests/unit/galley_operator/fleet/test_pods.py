@@ -124,6 +124,19 @@ def test_who_does_not_come_up_for_long_counts_as_failed() -> None:
             "worker w-1 cannot start: module 'thumbs' does not import",
         ),
         (
+            a_pod(
+                restarts=1,
+                last=terminated(3, message="module 'a' does not import\n  File 'a.py'\nKeyError: 'x'\n"),
+            ),
+            "WorkerCannotStart",
+            "cannot start: module 'a' does not import\n  File 'a.py'\nKeyError: 'x'",
+        ),
+        (
+            a_pod(restarts=1, last=terminated(3, message='x\n{"event":"y","error":"no settings"}\n')),
+            "WorkerCannotStart",
+            "worker w-1 cannot start: no settings",
+        ),
+        (
             a_pod(restarts=1, last=terminated(1, message='x\n{"event":"boom","error":"disk on fire"}')),
             "WorkerCrashed",
             "exit code 1; its last words: disk on fire; kubectl logs w-1 --previous",

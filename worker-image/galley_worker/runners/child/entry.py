@@ -22,6 +22,8 @@ from galley_worker.runners.child.wire import Wire
 
 PRELOAD: Final = "GALLEY_PRELOAD"
 """Environment variable that tells the fork server what to import."""
+_TRACE_LINES: Final = 12
+_TRACE_WIDTH: Final = 160
 GO: Final = b"!"
 """Said to a child once its supervisor holds it by more than its number, which dies with it."""
 
@@ -39,9 +41,9 @@ class Birth:
 class ImportFailed(Exception):
     """A module does not import."""
 
-    def __init__(self, module: str, place: str, problem: str) -> None:
-        self.module, self.place, self.problem = module, place, problem
-        super().__init__(module, place, problem)
+    def __init__(self, module: str, place: str, problem: str, trace: str) -> None:
+        self.module, self.place, self.problem, self.trace = module, place, problem, trace
+        super().__init__(module, place, problem, trace)
 
 
 def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Connection, birth: Birth) -> None:
@@ -68,7 +70,7 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
     try:
         import_modules(birth.modules)
     except ImportFailed as failed:
-        wire.sendall(frames.encode([frames.Broken(failed.module, failed.place, failed.problem)]))
+        wire.sendall(frames.encode([frames.Broken(*failed.args)]))
         os._exit(1)
     handlers = REGISTRY.of_queue(birth.queue)
     plain_ones = [name for name, handler in handlers.items() if not handler.is_async]
@@ -103,18 +105,31 @@ def import_modules(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(module)
         except BaseException as error:
-            raise ImportFailed(module, _place(error), _problem(error)) from None
+            raise ImportFailed(module, _place(error), _problem(error), _trace(error)) from None
 
 
 def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames_of_user = [
+    seen = _frames_of_user(error)
+    return f"{seen[-1].filename}:{seen[-1].lineno}" if seen else ""
+
+
+def _trace(error: BaseException) -> str:
+    """Return the last lines of a traceback, without the frames of the import system."""
+    text = "".join((
+        *traceback.format_list(_frames_of_user(error)), *traceback.format_exception_only(error),
+    ))  # fmt: skip
+    lines = [line[:_TRACE_WIDTH] for line in text.encode(errors="backslashreplace").decode().splitlines()]
+    return "\n".join(lines[-_TRACE_LINES:])
+
+
+def _frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
+    return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen importlib") and not _is_ours(frame.filename)
     ]
-    return f"{frames_of_user[-1].filename}:{frames_of_user[-1].lineno}" if frames_of_user else ""
 
 
 def _is_ours(filename: str) -> bool:
