@@ -4,41 +4,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from galley_operator.cluster.write_pool import WritePool, parse
+from galley_operator.cluster.write_pool import WritePool
 
 YES = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nbody"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\n\r\nde\n\r\n0\r\n\r\n"
 NO = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\nContent-Length: 0\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@pytest.mark.parametrize(
-    ("answer", "body"), [(YES, b"body"), (CHUNKED, b"abc\r\nde\n")], ids=["plain", "chunked"]
-)
-def test_an_answer_is_whole_with_its_last_byte_and_not_before(answer: bytes, body: bytes) -> None:
-    assert all(parse(answer[:length]) is None for length in range(len(answer)))
-    reply = parse(answer)
-    assert reply is not None
-    assert (reply.status, reply.body, reply.last) == (200, body, False)
-
-
-def test_a_refusal_brings_its_headers_however_they_are_written() -> None:
-    reply = parse(NO)
-    assert reply is not None
-    assert (reply.status, reply.headers["Retry-After"], reply.body) == (429, "3", b"")
-
-
-def test_a_server_that_closes_the_connection_says_so() -> None:
-    reply = parse(YES.replace(b"Content-Type: application/json", b"Connection: close"))
-    assert reply is not None
-    assert reply.last
-
-
-@pytest.mark.parametrize("answer", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\nDate: now\r\n\r\n"])
-def test_what_is_no_answer_of_a_known_length_is_refused(answer: bytes) -> None:
-    with pytest.raises(ValueError, match=r"SSH|how long"):
-        parse(answer)
 
 
 @asynccontextmanager
@@ -62,6 +34,50 @@ async def request_in(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     return head + await reader.readexactly(length)
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"), [(YES, b"body"), (CHUNKED, b"abc\r\nde\n")], ids=["plain", "chunked"]
+)
+async def test_an_answer_is_read_however_it_is_cut(answer: bytes, body: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await request_in(reader)
+            for place in range(len(answer)):
+                writer.write(answer[place : place + 1])
+                await writer.drain()
+
+    async with serving(serve) as pool:
+        for _ in range(2):
+            reply = await pool.send("PATCH", "/", "application/json", b"{}", "")
+            assert (reply.status, reply.headers, reply.body) == (200, {}, body)
+
+
+async def test_a_refusal_brings_its_headers_however_they_are_written() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (NO, YES):
+            await request_in(reader)
+            writer.write(answer)
+
+    async with serving(serve) as pool:
+        reply = await pool.send("PATCH", "/", "application/json", b"{}", "")
+        assert (reply.status, reply.headers["Retry-After"], reply.body) == (429, "3", b"")
+        reply = await pool.send("PATCH", "/", "application/json", b"{}", "")
+        assert (reply.status, reply.headers, reply.body) == (200, {}, b"body")
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [(b"SSH-2.0\r\n\r\n", "not HTTP"), (b"HTTP/1.1 200 OK\r\nDate: now\r\n\r\n", "closed the connection")],
+)
+async def test_an_answer_that_is_not_http_or_has_no_end_is_an_error(answer: bytes, problem: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_in(reader)
+        writer.write(answer)
+
+    async with serving(serve) as pool:
+        with pytest.raises(ConnectionError, match=problem):
+            await pool.send("PATCH", "/", "application/json", b"{}", "")
 
 
 async def test_requests_one_after_the_other_share_a_connection() -> None:
