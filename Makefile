@@ -7,6 +7,7 @@ STAMP := .venv/.made
 # Most tests wait for processes of their own, so more of them at once than there are cores end sooner; those
 # on a cluster work more.
 BESIDE := --dist loadfile --numprocesses
+COUNT := -p tests.support.count
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 
@@ -24,7 +25,7 @@ demo-cluster: e2e/build ## The same on Kubernetes, on a cluster made for it; KEE
 	@$(BIN)/python -m e2e.demo
 
 test: $(STAMP) ## Everything that needs no cluster: check, verify, all tests; ends with "N passed, N failed"
-	@$(BIN)/python -m tests.suite check/lint check/format check/types check/layers verify -- $(BESIDE) 4 tests
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 tests
 
 check: check/lint check/format check/types check/layers check/words ## Lint, format, types, layers, words
 
@@ -56,17 +57,17 @@ storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are kille
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
 
 e2e: e2e/build ## What needs an API server or pods, on a cluster made for it; ends with "N passed, N failed"
-	@$(BIN)/python -m tests.suite -- $(BESIDE) 3 e2e
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster
 
 e2e/build: $(STAMP) ## Build what test clusters are made of; minutes, once a version, kept in ~/.cache/galley
-	@$(BIN)/python -m e2e.cluster.build
-	@$(BIN)/python -m e2e.images
+	@$(BIN)/testcluster build
+	@$(BIN)/testcluster images
 
 cluster/up: e2e/build ## A Kubernetes of one node to try things on, without Docker; stays until cluster/down
-	@$(BIN)/python -m e2e.cluster up
+	@$(BIN)/testcluster up
 
 cluster/down: $(STAMP) ## Take it away again
-	@$(BIN)/python -m e2e.cluster down
+	@$(BIN)/testcluster down
 
 bench: $(STAMP) ## Measure; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
@@ -88,14 +89,14 @@ lock: $(STAMP) ## Choose all versions in requirements/ anew (needs uv)
 	@echo pillow | $(LOCK) -c requirements/dev.txt - -o examples/thumbnails/requirements.txt
 
 clean: ## Remove what was made here: .venv, caches, data of `galley dev`
-	@test ! -x $(BIN)/python || $(BIN)/python -m e2e.cluster down
+	@test ! -x $(BIN)/testcluster || $(BIN)/testcluster down
 	@rm -rf .venv .galley .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/*/out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): requirements/dev.txt pyproject.toml
+$(STAMP): requirements/dev.txt pyproject.toml tools/cluster/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Galley needs Python 3.11 or newer; make PYTHON=/path/to/it")'
 	@echo "making .venv (once, and again when requirements change)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable tools/cluster
 	@touch $@

@@ -2,7 +2,7 @@
 
 Declared tasks, from their making to Queued, beside the same client making the same objects and writing one
 bare status each; then their way through a worker; then 20,000 of them at once. Needs the programs that
-`python -m e2e.cluster.build` makes.
+`make e2e/build` makes.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from e2e.api.scene import Scene, a_task
-from e2e.cluster.bare import BareCluster
-from e2e.cluster.kubectl import Kubectl
 from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKS
+from testcluster.bare import BareCluster
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
+from tests.support.kubectl import Kubectl
 
 RESULTS = Path(__file__).parent / "cluster.json"
 CRDS = Path(__file__).parent.parent / "crds"

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from e2e import waits
-from e2e.cluster.bare import BareCluster
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
+from testcluster.bare import BareCluster
+from testcluster.cluster import Cluster
 from tests.support.cannot_run import cannot_run
+from tests.support.kubectl import Kubectl
 
 _SOCKET: Final = "/run/containerd/containerd.sock"
 

@@ -1,11 +1,12 @@
 """The main job on a cluster: `make demo-cluster`, or `python -m e2e.demo`.
 
-From nothing to results in `kubectl get tasks`: a cluster, images, the chart, two queues, 19 tasks, workers
-from zero and back to zero. With KEEP=1 the cluster stays, and it says how to go on by hand.
+Creates a cluster, loads the images, installs the chart, applies two queues and 19 tasks, and waits until the
+tasks have ended and the workers are gone. With KEEP=1 the cluster stays, and the demo prints commands to try.
 """
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -15,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.cluster import choice, wait
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import ClusterError
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.build import archives
-from e2e.images.image import ROOT
 from e2e.release import NAME, NAMESPACE, Release
+from testcluster import choice, wait
+from testcluster.cluster import Cluster
+from testcluster.errors import ClusterError
+from testcluster.images.build import archives
+from testcluster.images.image import ROOT
+from tests.support.kubectl import Kubectl
 
 PLACE: Final = "demo"
 EXAMPLES: Final = (
@@ -175,10 +176,9 @@ _HINT: Final = (
 )
 
 
-def main() -> int:
-    """Run the demo, end the cluster or say how to go on, and return the exit code."""
+def main(state: Path) -> int:
+    """Run the demo, remove the cluster or print what to try on it, and return the exit code."""
     keep = os.environ.get("KEEP", "") not in {"", "0"}
-    state = choice.state_folder("demo")
     code, began = 1, time.monotonic()
     try:
         cluster = choice.cluster(choice.wanted(), state, outlives_us=keep)
@@ -188,34 +188,34 @@ def main() -> int:
         finally:
             if not keep:
                 cluster.down()
+            elif cluster.kubeconfig.exists():
+                sys.stdout.write(_next_steps(cluster, state))
     except ClusterError as error:
         sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the cluster was taken down\n")
+        sys.stderr.write("interrupted; the cluster was removed\n")
         return 130
-    if keep:
-        sys.stdout.write(_HOW_TO_GO_ON.format(state=_relative(state)))
-    else:
+    if not keep:
         sys.stdout.write(f"{time.monotonic() - began:6.1f} s  cluster down\n")
     return code
 
 
-_HOW_TO_GO_ON: Final = """\
-The cluster stays. Go on by hand:
+def _next_steps(cluster: Cluster, state: Path) -> str:
+    """Return commands to try, which need nothing but this shell in this folder."""
+    variables = {**cluster.environment, "PATH": f"{cluster.tool('kubectl').parent}:"}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    return f"""\
+The cluster is still running. To use it from this shell:
 
-  eval "$(python -m e2e.cluster env --state {state})"
+  export {exports}$PATH
   kubectl get taskqueues,tasks,pods --namespace demo
   kubectl describe taskqueue thumbnails --namespace demo
   kubectl delete task goethe --namespace demo && kubectl apply --namespace demo -k examples/words
   helm test galley --namespace galley-system
-  python -m e2e.cluster down --state {state}
+  {shlex.quote(str(Path(sys.prefix) / "bin" / "testcluster"))} down --state {shlex.quote(str(state))}
 """
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":
     os.umask(0o022)  # containers read some of what is written
-    sys.exit(main())
+    sys.exit(main(choice.state_folder("demo")))

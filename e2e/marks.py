@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any, Final
 
-from e2e import probe, waits
-from e2e.images.image import WORKER
+from e2e import waits
 from e2e.place import Place, is_ready
+from testcluster.images.image import WORKER
+from tests.support import probe
 
 SLOTS: Final = 2 * 2
 """Of all workers of `drills`."""

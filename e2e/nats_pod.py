@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.build import archives
-from e2e.images.image import NATS, NATS_REFERENCE
+from testcluster.cluster import Cluster
+from testcluster.images.build import archives
+from testcluster.images.image import NATS, NATS_REFERENCE
+from tests.support.kubectl import Kubectl
 
 _NAME: Final = "nats"
 _READY: Final = "60s"

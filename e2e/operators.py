@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from e2e import waits
-from e2e.cluster.kubectl import Kubectl
 from e2e.place import Object, is_ready
 from e2e.release import Release
+from tests.support.kubectl import Kubectl
 
 DEPLOYMENT = "galley-operator"
 _LABEL = "app.kubernetes.io/name=galley-operator"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from e2e import waits
-from e2e.cluster.errors import ClusterError
-from e2e.cluster.kubectl import Kubectl
+from testcluster.errors import ClusterError
+from tests.support.kubectl import Kubectl
 
 Object = dict[str, Any]
 

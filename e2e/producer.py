@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from e2e import waits
-from e2e.images.image import WORKER
 from e2e.place import Object, Place
+from testcluster.images.image import WORKER
 
 _CREDENTIALS = "/etc/galley/credentials"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import ClusterError
-from e2e.images.image import NATS_REFERENCE, ROOT
+from testcluster.cluster import Cluster
+from testcluster.errors import ClusterError
+from testcluster.images.image import NATS_REFERENCE, ROOT
 
 CHART: Final = ROOT / "charts" / "galley"
 NAMESPACE: Final = "galley-system"

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from docs.generate.chart import CHART
-from e2e.cluster import build
+from testcluster import build
 from tests.support.cannot_run import cannot_run
 
 Object = dict[str, Any]
@@ -19,7 +19,7 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
     """Run helm without a cluster in reach, whether or not it succeeds."""
     binaries = build.built()
     if binaries is None:
-        cannot_run("tests of the chart", "helm is not built; python -m e2e.cluster.build")
+        cannot_run("tests of the chart", "helm is not built; make e2e/build")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
     return subprocess.run(
         [str(binaries / "helm"), *words], capture_output=True, text=True, check=False, env=environment

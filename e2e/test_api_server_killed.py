@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from e2e import waits
-from e2e.cluster.bare import BareCluster
-from e2e.cluster.cluster import Cluster, Part
 from e2e.marks import Marks, drills, notes
 from e2e.place import Place, is_ready
 from e2e.release import Release
+from testcluster.bare import BareCluster
+from testcluster.cluster import Cluster, Part
 from tests.support.cannot_run import cannot_run
 
 pytestmark = pytest.mark.timeout(600)

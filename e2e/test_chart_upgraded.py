@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from e2e import waits
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import CannotRunHere
-from e2e.cluster.kubectl import Kubectl
-from e2e.images import image, previous
 from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Object, Place, is_ready
 from e2e.release import Release
+from testcluster.cluster import Cluster
+from testcluster.errors import CannotRunHere
+from testcluster.images import image, previous
 from tests.support.cannot_run import cannot_run
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

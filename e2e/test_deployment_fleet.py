@@ -11,10 +11,6 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from e2e.cluster.cluster import Cluster as RealCluster
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.build import archives
-from e2e.images.image import WORKER
 from e2e.nats_pod import NatsPod, nats_pod
 from galley.broker.connection import Broker
 from galley.client import Client
@@ -32,9 +28,13 @@ from galley_operator.fleet.workloads import Workloads
 from galley_operator.queues.queue_object import read_queue
 from galley_operator.queues.reconcile import Reconciler
 from galley_operator.settings import OperatorSettings
+from testcluster.cluster import Cluster as RealCluster
+from testcluster.images.build import archives
+from testcluster.images.image import WORKER
 from tests.conformance import fleet
 from tests.conformance.trial import MakeTrial, named, names_of, ready
 from tests.support.eventually import eventually
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(300)
 

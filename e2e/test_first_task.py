@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.image import ROOT
 from e2e.release import Release
+from testcluster.images.image import ROOT
 from tests.support.eventually import eventually
+from tests.support.kubectl import Kubectl
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("galley")]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.errors import CannotRunHere
-from e2e.footprint import of_machine
-from e2e.images import cache
-from e2e.images.build import archives
-from e2e.images.image import DOCKERFILES, OPERATOR, WORKER
+from testcluster.errors import CannotRunHere
+from testcluster.images import cache
+from testcluster.images.build import archives
+from testcluster.images.image import DOCKERFILES, OPERATOR, WORKER
+from testcluster.tests.footprint import of_machine
 from tests.support.cannot_run import cannot_run
 
 pytestmark = pytest.mark.timeout(600)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from e2e import waits
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.operators import Operators
 from e2e.place import Place
 from e2e.release import Release
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -3,11 +3,11 @@
 import pytest
 
 from e2e import container, waits
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Place, is_ready
 from e2e.release import Release
+from testcluster.cluster import Cluster
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

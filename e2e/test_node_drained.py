@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from e2e import waits
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.place import Object, Place
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

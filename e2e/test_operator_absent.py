@@ -2,12 +2,12 @@
 
 import pytest
 
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.operators import Operators
 from e2e.place import Place
 from e2e.producer import submit_directly
 from e2e.release import Release
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

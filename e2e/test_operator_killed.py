@@ -3,12 +3,12 @@
 import pytest
 
 from e2e import container, waits
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.operators import Operators
 from e2e.place import Place
 from e2e.release import Release
+from testcluster.cluster import Cluster
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from e2e.api.operator_process import OperatorProcess, operator
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.build import archives
-from e2e.images.image import WORKER
 from e2e.nats_pod import NatsPod, nats_pod
 from galley.broker.connection import Broker
 from galley.client import Client
 from galley.handler import call
+from testcluster.cluster import Cluster
+from testcluster.images.build import archives
+from testcluster.images.image import WORKER
 from tests.support.eventually import eventually
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -3,10 +3,10 @@
 import pytest
 
 from e2e import waits
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import FORGOTTEN, Marks, drills, notes
 from e2e.place import Place
 from e2e.release import Release
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from e2e import waits
-from e2e.images.image import THUMBNAILS
 from e2e.marks import Marks, drills, notes
 from e2e.place import Object, Place
+from testcluster.images.image import THUMBNAILS
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -18,10 +18,10 @@ from typing import Final
 import pytest
 
 from e2e import container, waits
-from e2e.cluster.cluster import Cluster
 from e2e.marks import Marks, drills, notes
 from e2e.place import Object, Place, is_ready
 from e2e.release import Release
+from testcluster.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(900)
 

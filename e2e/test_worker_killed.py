@@ -3,10 +3,10 @@
 import pytest
 
 from e2e import container
-from e2e.cluster.cluster import Cluster
-from e2e.cluster.kubectl import Kubectl
 from e2e.marks import Marks, drills, notes
 from e2e.place import Place
+from testcluster.cluster import Cluster
+from tests.support.kubectl import Kubectl
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from e2e import waits
-from e2e.images.image import WORKER
 from e2e.place import Object, Place
+from testcluster.images.image import WORKER
 
 pytestmark = pytest.mark.timeout(600)
 

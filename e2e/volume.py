@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from e2e.cluster.kubectl import Kubectl
-from e2e.images.image import WORKER
+from testcluster.images.image import WORKER
+from tests.support.kubectl import Kubectl
 
 _CLASS: Final = "galley-e2e"
 _PATH: Final = "/var/lib/galley-e2e"

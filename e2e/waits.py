@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from e2e.cluster.errors import ClusterError
+from testcluster.errors import ClusterError
 
 Value = TypeVar("Value")
 

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from docs.generate.crds import KINDS, manifest
 from docs.generate.structural import one_line
-from e2e.cluster.kubectl import KubectlFailed
 from galley.resources import (
     Condition,
     DeclaredFailure,
@@ -23,6 +22,7 @@ from galley.resources import (
 )
 from galley.task_status import Phase
 from tests.support.api_server import ApiServer
+from tests.support.kubectl import KubectlFailed
 from tests.unit.galley.resources.test_task import FULL as FULL_TASK
 from tests.unit.galley.resources.test_task_queue import FULL as FULL_QUEUE
 

@@ -8,12 +8,12 @@ import pytest
 
 from e2e.api.conftest import CRDS
 from e2e.api.operator_process import operator
-from e2e.cluster import build
-from e2e.cluster.bare import BareCluster
-from e2e.cluster.kubectl import Kubectl
 from galley_local.nats_server import NatsServer
+from testcluster import build
+from testcluster.bare import BareCluster
 from tests.support.cannot_run import cannot_run
 from tests.support.eventually import eventually
+from tests.support.kubectl import Kubectl
 
 QUEUE = {
     "apiVersion": "galley.dev/v1alpha1",
@@ -27,7 +27,7 @@ QUEUE = {
 def empty(tmp_path: Path) -> Iterator[BareCluster]:
     """An API server that has never heard of us."""
     if build.built() is None:
-        cannot_run("tests against an API server", "its programs are not built; python -m e2e.cluster.build")
+        cannot_run("tests against an API server", "its programs are not built; make e2e/build")
     cluster = BareCluster(tmp_path / "kube", control_plane_only=True)
     cluster.up()
     yield cluster

@@ -10,12 +10,12 @@ import pytest
 from msgspec import Struct, field
 
 from e2e.api.line import Line
-from e2e.cluster.cluster import Part
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS
 from galley_operator.errors import ObjectInvalid
+from testcluster.cluster import Part
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
 

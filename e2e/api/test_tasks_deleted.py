@@ -7,10 +7,10 @@ import pytest
 
 from e2e.api.data_path import DataPathProcess
 from e2e.api.scene import Scene, a_task, paused
-from e2e.cluster.cluster import Part
 from galley.address import Kind
 from galley.broker.connection import Broker
 from galley.broker.held import held
+from testcluster.cluster import Part
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(120)

@@ -7,13 +7,13 @@ import signal
 import pytest
 
 from e2e.api.scene import Scene, a_task, in_seconds
-from e2e.cluster.cluster import Part
-from e2e.cluster.kubectl import KubectlFailed
 from galley.broker.connection import Broker
 from galley.broker.topology import work_stream
 from galley_local.nats_server import NatsServer
+from testcluster.cluster import Part
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
+from tests.support.kubectl import KubectlFailed
 
 pytestmark = pytest.mark.timeout(300)
 

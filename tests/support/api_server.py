@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import build
-from e2e.cluster.bare import BareCluster
-from e2e.cluster.errors import CannotRunHere
-from e2e.cluster.kubectl import Kubectl
-from e2e.cluster.progress import say
+from testcluster import build
+from testcluster.bare import BareCluster
+from testcluster.errors import CannotRunHere
+from testcluster.progress import say
 from tests.support.cannot_run import cannot_run
+from tests.support.kubectl import Kubectl
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     It ends with us, however we end. It is not built here: that takes minutes, and a test has seconds.
     """
     if build.built() is None:
-        cannot_run("tests against an API server", "its programs are not built; python -m e2e.cluster.build")
+        cannot_run("tests against an API server", "its programs are not built; make e2e/build")
     cluster = BareCluster(
         tmp_path_factory.mktemp("kube") / "state", control_plane_only=True, audit=True, say=say
     )

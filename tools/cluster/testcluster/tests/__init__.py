@@ -1,0 +1,1 @@
+"""Tests of the clusters themselves; `make e2e` runs them with those of Galley."""
