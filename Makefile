@@ -57,7 +57,7 @@ storm: $(STAMP) ## 20,000 tasks while workers, handlers and the broker are kille
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
 
 e2e: e2e/build ## What needs an API server or pods, on a cluster made for it; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster/testcluster/tests
 
 e2e/build: $(STAMP) ## Build what test clusters are made of; minutes, once a version, kept in ~/.cache/galley
 	@$(BIN)/testcluster build
