@@ -28,7 +28,9 @@ a value than its type and its bounds; several mistakes are told at once. Where i
   a null inside it stays.
 - It cannot see how large an `input` is. Beyond 512 KiB the operator refuses it, and a condition
   says so.
-- Whole numbers beyond 64 bits lose digits in an `input`: write them as text.
+- YAML without quotes is read alike: `y`, `on` and `no` are booleans, `012` is 10, `0778` is 778, a date is
+  its text, and whole numbers beyond 64 bits lose digits. `galley` refuses what `kubectl` guesses or drops: a
+  key that occurs twice, a key that is not text (`y: 1`, `1: a`), merge keys (`<<`), tags such as `!!binary`.
 - Requests above limits it finds for `cpu`, `memory` and `ephemeral-storage`; of others the queue's condition
   tells.
 - Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not asked then: it may come

@@ -1,13 +1,16 @@
 """YAML documents as JSON values that remember their lines.
 
-A manifest says the same here as to `kubectl`: an unquoted date is its text, `1e3` a number. What
-JSON cannot say, and what would be dropped in silence (a key that stands twice), is a problem.
+Unquoted scalars are resolved as kubectl resolves them (go-yaml v2, which is YAML 1.1 with exceptions):
+`y` and `off` are booleans, `0778` is 778, a date is its text. Refused, although kubectl reads them: a
+key that occurs twice, a key that is not text, merge keys (`<<`), and tags other than the JSON types.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, ClassVar, Final
 
 import yaml
 from pydantic import JsonValue
@@ -23,8 +26,10 @@ EXPANDED_LIMIT: Final = 8 * 1024 * 1024
 no file without aliases reaches, so that a few lines of aliases cannot fill the memory."""
 
 _TAG: Final = "tag:yaml.org,2002:"
+_PLAIN: Final = "galley:plain"
+"""Tag given to scalars that are neither quoted nor tagged: their text decides what they are."""
+
 _UNPRINTABLE: Final = yaml.reader.Reader.NON_PRINTABLE
-_TRUTH: Final = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
 _UNTAGGED: Final = "write it without the tag (the word that begins with !)"
 
@@ -32,10 +37,11 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster w
 
 
 class _Loader(_Base):  # type: ignore[misc] # either of the two
-    """The safe loader, which is only asked for nodes, with JSON's grammar of numbers."""
+    """The safe loader, asked only for nodes; it marks plain scalars instead of resolving them."""
 
-
-_Loader.add_implicit_resolver(f"{_TAG}float", re.compile(r"-?[0-9]+[eE][-+]?[0-9]+$"), list("-0123456789"))
+    yaml_implicit_resolvers: ClassVar[dict[None, list[tuple[str, re.Pattern[str]]]]] = {
+        None: [(_PLAIN, re.compile(""))]
+    }
 
 
 class NotYaml(Exception):
@@ -100,10 +106,11 @@ def read_documents(text: str) -> Iterator[Document]:
         _check_depth(text)
         budget = _Budget()
         for root in yaml.compose_all(text, Loader=_Loader):
-            if not (isinstance(root, ScalarNode) and root.tag == f"{_TAG}null"):
-                reading = _Reading(budget)
-                value = reading.value(root, ())
-                yield Document(root, value, reading.problems)
+            if isinstance(root, ScalarNode) and root.tag == _PLAIN and plain_value(root.value) is None:
+                continue
+            reading = _Reading(budget)
+            value = reading.value(root, ())
+            yield Document(root, value, reading.problems)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(text, error) from None
 
@@ -209,8 +216,8 @@ class _Reading:
         return read
 
     def key(self, node: Node, place: Place) -> str | None:
-        if node.tag == f"{_TAG}merge":
-            self.refuse(node, place, "merges with <<, which is not read here", "write the fields out")
+        if isinstance(node, ScalarNode) and node.tag in (_PLAIN, f"{_TAG}merge") and node.value == "<<":
+            self.refuse(node, place, "merges with <<, which is not supported", "write the fields out")
             return None
         try:
             key = _scalar(node) if isinstance(node, ScalarNode) else None
@@ -218,8 +225,12 @@ class _Reading:
             key = None
         if isinstance(key, str):
             return key
-        written = shown(node.value) if isinstance(node, ScalarNode) else "a list or mapping"
-        self.refuse(node, place, f"has the key {written}, which is not text", "put the key in quotes")
+        if not isinstance(node, ScalarNode):
+            self.refuse(node, place, "has a key that is a list or mapping, not text", "use a text as the key")
+        else:
+            meaning = f", which without quotes means {shown(key)}" if node.tag == _PLAIN else ""
+            hint = f"put the key in quotes: {json.dumps(node.value, ensure_ascii=False)}"
+            self.refuse(node, place, f"has the key {shown(node.value)}{meaning}, not text", hint)
         return None
 
     def refuse(self, node: Node, place: Place, problem: str, hint: str) -> None:
@@ -227,35 +238,85 @@ class _Reading:
 
 
 def _scalar(node: ScalarNode) -> JsonValue:
-    text = node.value
-    match node.tag.removeprefix(_TAG):
-        case "str" | "timestamp" | "value" | "merge":
-            return str(text)
-        case "null":
-            return None
-        case "bool" if text.lower() in _TRUTH:
-            return _TRUTH[text.lower()]
-        case "int" | "float" if ":" in text:  # YAML 1.1 reads 1:30 as ninety, which nobody expects
-            return str(text)
-        case "int" | "float" as kind:
-            return _number(text, kind)
-        case tag:
-            raise _NotJson(f"{shown(text)} cannot be read as {shown(tag)}", _UNTAGGED)
-
-
-def _number(text: str, kind: str) -> int | float:
-    digits = text.replace("_", "").lower()
-    unsigned = digits.lstrip("+-")
-    try:
-        if kind == "int":
-            octal = unsigned.startswith("0") and unsigned.isdigit()
-            return int(digits, 8 if octal else 0)
-        number = float(digits.replace(".inf", "inf").replace(".nan", "nan"))
-    except ValueError:
-        raise _NotJson(f"{shown(text)} is no number that can be read") from None
-    if not math.isfinite(number):
+    text, tag = str(node.value), node.tag.removeprefix(_TAG)
+    if tag == "str":
+        return text
+    value = plain_value(text)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        _PLAIN: True,
+        "null": value is None,
+        "bool": isinstance(value, bool),
+        "int": number and _whole(text.replace("_", "")) is not None,
+        "float": number,
+    }
+    if not fits.get(tag, False):
+        raise _NotJson(f"{shown(text)} cannot be read as {shown(tag)}", _UNTAGGED)
+    if isinstance(value, float) and not math.isfinite(value):
         raise _NotJson(f"{text} is a number that JSON cannot carry")
-    return number
+    return value
+
+
+_WORDS: Final[dict[str, bool | float | None]] = {
+    written: value
+    for word, value in (
+        ("y", True), ("yes", True), ("true", True), ("on", True),
+        ("n", False), ("no", False), ("false", False), ("off", False),
+        ("~", None), ("", None), ("null", None),
+    )
+    for written in (word, word.capitalize(), word.upper())
+} | {
+    sign + written: float(f"{sign}{word}")
+    for word, forms in (("inf", (".inf", ".Inf", ".INF")), ("nan", (".nan", ".NaN", ".NAN")))
+    for sign in (("", "+", "-") if word == "inf" else ("",))
+    for written in forms
+}  # fmt: skip
+"""What go-yaml v2 makes of these words; no other spelling of them, such as `yEs`, is one."""
+
+_WHOLE: Final = re.compile(
+    r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[oO]?(?P<octal>[0-7]+)|0[bB](?P<binary>[01]+)"
+    r"|(?P<decimal>0|[1-9][0-9]*))"
+)
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FRACTION: Final = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
+_BASES: Final = {"hex": 16, "octal": 8, "binary": 2, "decimal": 10}
+_DIGITS_64_BITS: Final = 64
+"""Longest significant part of a number of 64 bits, in the base that needs the most digits."""
+
+
+def plain_value(text: str) -> bool | float | str | None:
+    """Return what kubectl makes of a scalar without quotes and tag; infinities and NaN included.
+
+    Numbers are those JSON would carry: whole ones of 64 bits are `int`, however written (`1e3` is 1000).
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    digits = text.replace("_", "")
+    number: float | None = _whole(digits)
+    if number is None and (_FRACTION.fullmatch(text) if text[0] == "." else _FLOAT.fullmatch(digits)):
+        number = float(digits)
+    if number is None or math.isinf(number):
+        return text
+    # JSON carries a float by its shortest digits, so 1e3 arrives as 1000.
+    whole = int(Decimal(repr(number))) if number == number // 1 else None
+    return whole if whole is not None and -(2**63) <= whole < 2**63 else float(number)
+
+
+def _whole(digits: str) -> int | None:
+    """Return a whole number as Go's `ParseInt(digits, 0, 64)` and `ParseUint` read it."""
+    if (found := _WHOLE.fullmatch(digits)) is None:
+        # go-yaml hands what follows `0b` to ParseInt, which takes a sign there, too.
+        found = re.fullmatch(r"0b(?P<sign>[-+])(?P<binary>[01]+)", digits)
+    if found is None:
+        return None
+    base, written = next((name, part) for name, part in found.groupdict().items() if part and name in _BASES)
+    if len(significant := written.lstrip("0")) > _DIGITS_64_BITS:
+        return None
+    value = int(f"{found['sign']}{significant or '0'}", _BASES[base])
+    highest = 2**63 if found["sign"] else 2**64
+    return value if -(2**63) <= value < highest else None
 
 
 def _line(node: Node) -> int:

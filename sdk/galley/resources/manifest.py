@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 from galley.errors import ManifestInvalid
 from galley.resources.document import Document, NotYaml, read_documents
 from galley.resources.meta import API_VERSION
-from galley.resources.problem import Place, Problem, explain, field_path, nearest, shown
+from galley.resources.problem import Place, Problem, explain, field_path, nearest, place_of, shown
 from galley.resources.task import Task
 from galley.resources.task_queue import TaskQueue
 
@@ -71,7 +71,7 @@ def parse_manifests(text: str, source: str) -> list[TaskQueue | Task]:
         hint = f"write a TaskQueue or a Task with apiVersion: {API_VERSION}"
         reading.problems.append(Problem(1, "", "has no manifest in it", hint))
     if reading.problems:
-        raise _first_of(reading.problems, source)
+        raise _first_of(reading.problems, reading.more, source)
     return reading.resources
 
 
@@ -82,12 +82,12 @@ def _check_size(source: str, size: int) -> None:
         raise ManifestInvalid(source, 0, "", problem, hint)
 
 
-def _first_of(problems: list[Problem], source: str) -> ManifestInvalid:
-    """Return the error about the problem on the first line; that line read first is fixed first."""
+def _first_of(problems: list[Problem], more: int, source: str) -> ManifestInvalid:
+    """Return the error about the problem on the first line, counting `more` others."""
     first = min(problems, key=lambda problem: problem.line)
-    others = len(problems) - 1
-    more = f" (and {others} more problem{'s' if others > 1 else ''} in this file)" if others else ""
-    return ManifestInvalid(source, first.line, first.field, first.problem, f"{first.hint}{more}")
+    others = len(problems) - 1 + more
+    also = f" (and {others} more problem{'s' if others > 1 else ''} in this file)" if others else ""
+    return ManifestInvalid(source, first.line, first.field, first.problem, f"{first.hint}{also}")
 
 
 class _Candidate(NamedTuple):
@@ -104,6 +104,8 @@ class _Reading:
     def __init__(self) -> None:
         self.resources: list[TaskQueue | Task] = []
         self.problems: list[Problem] = []
+        self.more = 0
+        """Problems that are only counted."""
         self.seen = 0
         self._lines: dict[tuple[str, str, str], int] = {}
 
@@ -173,11 +175,20 @@ class _Reading:
             # Only the written form: a snake_case field would pass here and be refused by a cluster.
             resource = model.model_validate(candidate.value, by_alias=True, by_name=False)
         except ValidationError as invalid:
-            for error in invalid.errors(include_url=False):
-                self._refuse(candidate, *explain(model, error))
+            self._refuse_all(candidate, model, invalid)
             return
         self._refuse_twins(candidate, resource)
         self.resources.append(resource)
+
+    def _refuse_all(
+        self, candidate: _Candidate, model: type[TaskQueue] | type[Task], invalid: ValidationError
+    ) -> None:
+        """Explain the error that stands first and count the others: there may be very many."""
+        errors = invalid.errors(include_url=False)
+        line_of = candidate.document.line_of
+        first = min(errors, key=lambda error: line_of((*candidate.place, *place_of(error))))
+        self._refuse(candidate, *explain(model, first))
+        self.more += len(errors) - 1
 
     def _refuse_twins(self, candidate: _Candidate, resource: TaskQueue | Task) -> None:
         metadata = resource.metadata

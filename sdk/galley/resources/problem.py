@@ -83,11 +83,16 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> Explanation:
     """Return one of pydantic's errors in our words."""
-    place = tuple(step for step in error["loc"] if step != "[key]")
-    at = error.get("ctx", {}).get("at", ())
     say = _WORDS.get(error["type"], _something_else)
+    place = tuple(step for step in error["loc"] if step != "[key]")
     problem, hint = say(_Wrong(model, place, error))
-    return Explanation((*place, *at), problem, hint)
+    return Explanation(place_of(error), problem, hint)
+
+
+def place_of(error: ErrorDetails) -> Place:
+    """Return the field one of pydantic's errors is about."""
+    at = error.get("ctx", {}).get("at", ())
+    return (*(step for step in error["loc"] if step != "[key]"), *at)
 
 
 class _Wrong(NamedTuple):

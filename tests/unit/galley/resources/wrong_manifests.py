@@ -90,7 +90,10 @@ WRONG = {
     "key a truth value": Wrong(TASK + "  input:\n    on: a\n", 9, "spec.input", "key 'on'", "quotes"),
     "key a list": Wrong(TASK + "  input:\n    ? [a]\n    : b\n", 9, "spec.input", "not text"),
     "infinite": Wrong(TASK + "  input:\n  - .inf\n", 9, "spec.input[0]", "JSON cannot carry", "quotes"),
-    "overflowing": Wrong(TASK + "  input: 1e999\n", 8, "spec.input", "JSON cannot carry"),
+    "overflowing": Wrong(TASK + "  timeoutSeconds: 1e999\n", 8, "spec.timeoutSeconds", "a whole number"),
+    "endless hexadecimal": Wrong(
+        TASK + f"  timeoutSeconds: 0x{'f' * 20_000}\n", 8, "spec.timeoutSeconds", "a whole number"
+    ),
     "binary": Wrong(
         TASK + "  input: !!binary aGk=\n", 8, "spec.input", "read as 'binary'", "without the tag"
     ),
