@@ -13,7 +13,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration \
-	storm e2e e2e/build cluster/up cluster/down bench bench-cluster gen verify lock clean
+	storm e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,10 @@ bench: $(STAMP) ## Measure; writes benchmarks/results.json
 bench-cluster: e2e/build ## Measure the operator against a real API server; writes benchmarks/cluster.json
 	@$(BIN)/python -m benchmarks.cluster
 
-gen: $(STAMP) ## Write the generated documents anew
+docs: $(STAMP) ## Build the documentation site into docs/_build/html; a broken link is an error
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+gen: $(STAMP) ## Write the generated documents
 	@$(BIN)/python -m docs.generate
 
 verify: $(STAMP) ## Fail if a generated document differs from what the code says

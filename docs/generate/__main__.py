@@ -11,10 +11,10 @@ from docs.generate import chart, cli, crds, errors, resources, settings
 ROOT: Final = Path(__file__).parent.parent.parent
 
 DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
-    "docs/errors.md": errors.document,
-    "docs/settings.md": settings.document,
-    "docs/resources.md": resources.document,
-    "docs/cli.md": cli.document,
+    "docs/reference/errors.md": errors.document,
+    "docs/reference/settings.md": settings.document,
+    "docs/reference/resources.md": resources.document,
+    "docs/reference/cli.md": cli.document,
     "charts/galley/README.md": chart.document,
     **crds.FILES,
 }

@@ -1,4 +1,4 @@
-"""`docs/cli.md`: the commands, their arguments and examples."""
+"""`docs/reference/cli.md`: the commands, their arguments and examples."""
 
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Sequence

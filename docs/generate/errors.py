@@ -1,4 +1,4 @@
-"""`docs/errors.md`: each error, what it means and what to do."""
+"""`docs/reference/errors.md`: each error, what it means and what to do."""
 
 import importlib
 import inspect

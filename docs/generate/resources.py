@@ -1,4 +1,4 @@
-"""`docs/resources.md`: our kinds on a cluster, as people see them there."""
+"""`docs/reference/resources.md`: our kinds on a cluster, as people see them there."""
 
 from collections.abc import Iterator
 from typing import Final

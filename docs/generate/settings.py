@@ -1,4 +1,4 @@
-"""`docs/settings.md`: what a queue, a task, a producer, a worker and the operator can be told."""
+"""`docs/reference/settings.md`: what a queue, a task, a producer, a worker and the operator can be told."""
 
 import inspect
 from collections.abc import Iterator

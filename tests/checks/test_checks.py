@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("target", ["check/lint", "check/format", "check/types", "check/layers", "verify"])
+@pytest.mark.parametrize(
+    "target", ["check/lint", "check/format", "check/types", "check/layers", "verify", "docs"]
+)
 def test_make(target: str) -> None:
     command = ["make", "--silent", "--no-print-directory", target]
     ended = subprocess.run(

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def _documents() -> list[Path]:
-    found = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+    found = [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("examples/*/README.md")),
+        *sorted(ROOT.glob("docs/**/*.md")),
+    ]
     return [path for path in found if "```console" in path.read_text("utf-8")]
 
 

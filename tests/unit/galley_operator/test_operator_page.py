@@ -1,4 +1,4 @@
-"""Every reason of a condition stands in docs/operator.md."""
+"""Every reason of a condition stands in docs/operations/operator.md."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent.parent
-PAGE = (ROOT / "docs" / "operator.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "operations" / "operator.md").read_text("utf-8")
 SOURCES = ("fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py", "queues/status.py")
 
 
