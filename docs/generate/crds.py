@@ -55,6 +55,8 @@ class Kind:
         return f"{GROUP}_{self.plural}.yaml"
 
 
+_SUCCEEDED: Final = '.status.conditions[?(@.type=="Succeeded")].{}'
+
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "date", "Time since it was made.")
 
 TASK_QUEUES: Final = Kind(
@@ -67,7 +69,10 @@ TASK_QUEUES: Final = Kind(
         Column("Waiting", ".status.waiting", "integer", "Tasks that wait for a free slot."),
         Column("Running", ".status.inFlight", "integer", "Tasks that workers hold."),
         Column("Workers", ".status.workers.ready", "integer", "Workers that take tasks."),
-        Column("Max", ".spec.scaling.maxWorkers", "integer", "Workers there may be at most."),
+        Column("Max", ".spec.scaling.maxWorkers", "integer", "Upper bound of the number of workers."),
+        Column(
+            "Scaling", ".status.scalingMode", says="`Automatic`, `Fixed` or `Paused` (see `scalingMode`)."
+        ),
         _AGE,
         Column(
             "Later", ".status.later", "integer", "Tasks for a later time, or their next attempt.", wide=True
@@ -92,8 +97,8 @@ TASKS: Final = Kind(
         _AGE,
         Column("Lane", ".spec.priority", says="The lane it waits in.", wide=True),
         Column("Worker", ".status.worker", says="Pod of the last attempt.", wide=True),
-        Column("Error", ".status.error.reason", says="Why it, or its last attempt, failed.", wide=True),
-        Column("Message", ".status.error.message", says="What happened.", wide=True),
+        Column("Reason", _SUCCEEDED.format("reason"), says="Why it is in its phase.", wide=True),
+        Column("Message", _SUCCEEDED.format("message"), says="The same as a sentence.", wide=True),
     ),
     selectable=(".spec.queueName", ".status.phase"),
 )

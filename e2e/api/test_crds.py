@@ -13,6 +13,7 @@ from galley.resources import (
     DeclaredFailure,
     DeclaredStatus,
     LaneStatus,
+    ScalingMode,
     Task,
     TaskQueue,
     TaskQueueStatus,
@@ -42,7 +43,7 @@ QUEUE_STATUS = TaskQueueStatus(
     waiting=12, in_flight=8, later=3, oldest_waiting_time=NOON, dead_letters=5,
     lanes=(LaneStatus(name="high", waiting=12, in_flight=8), LaneStatus(name="low")),
     workers=WorkersStatus(ready=2, desired=3, replicas=3, selector="galley.dev/queue=images"),
-    scaling_reason="3 workers: 20 tasks over 8 slots each",
+    scaling_mode=ScalingMode.AUTOMATIC, scaling_reason="3 workers: 20 tasks over 8 slots each",
 )  # fmt: skip
 
 TASK_STATUS = DeclaredStatus(
@@ -240,13 +241,13 @@ def test_kubectl_get_shows_how_queues_and_tasks_stand(shelf: Shelf) -> None:
     shelf.set_status("tq", "images", QUEUE_STATUS)
     shelf.set_status("tk", "cat", TASK_STATUS)
     head, queue, _, task_head, task = (line.split() for line in shelf("get", "tq,tk").splitlines())
-    assert head == ["NAME", "READY", "WAITING", "RUNNING", "WORKERS", "MAX", "AGE"]
-    assert queue[:-1] == ["taskqueue.galley.dev/images", "True", "12", "8", "2", "4"]
+    assert head == ["NAME", "READY", "WAITING", "RUNNING", "WORKERS", "MAX", "SCALING", "AGE"]
+    assert queue[:-1] == ["taskqueue.galley.dev/images", "True", "12", "8", "2", "4", "Automatic"]
     assert task_head == ["NAME", "QUEUE", "HANDLER", "PHASE", "ATTEMPTS", "AGE"]
     assert task[:-1] == ["task.galley.dev/cat", "images", "resize", "Failed", "3"]
     wide = shelf("get", "galley", "-o", "wide")
     assert "3 workers: 20 tasks over 8 slots each" in wide
-    assert "TimedOut   took longer than 9 s" in wide
+    assert "AllWell    all is well" in wide
 
 
 def test_tasks_are_selected_by_phase_and_queue(shelf: Shelf) -> None:

@@ -19,7 +19,7 @@ QUEUE = {
     "apiVersion": "galley.dev/v1alpha1",
     "kind": "TaskQueue",
     "metadata": {"name": "drills"},
-    "spec": {},
+    "spec": {"worker": {"modules": ["drills"]}},
 }
 
 

@@ -1,6 +1,7 @@
 """The operator as a process: what becomes of a TaskQueue, whatever is done to it and its objects."""
 
 import json
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.orphans import kept_queues
 from galley.client import Client
+from galley.errors import TaskFailed
 from galley.handler import call
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
-from tests.support.workers import a_task_queue
+from tests.support.workers import a_task_queue, workers
 
 KINDS = ("configmap", "serviceaccount", "poddisruptionbudget", "deployment")
 CHILD = "galley-drills"
@@ -31,6 +33,7 @@ class Stage:
         self.api, self.broker, self.namespace = api, broker, namespace
 
     def apply(self, name: str = "drills", **spec: Any) -> None:
+        spec = {**spec, "worker": {"modules": ["drills"], **spec.get("worker", {})}}
         queue = {"kind": "TaskQueue", "metadata": {"name": name}, "spec": spec}
         self.api.kubectl.apply({"apiVersion": "galley.dev/v1alpha1", **queue}, namespace=self.namespace)
 
@@ -127,6 +130,72 @@ async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, runnin
     await eventually(told, within=15)
     await eventually(lambda: stage.status()["waiting"] == 3, within=10)
     await stage.condition("WorkersAvailable", status="True", reason="Starting")
+
+
+def events(stage: Stage, kind: str) -> list[tuple[str, str]]:
+    """Return reason and text of the events of a type."""
+    found = stage.get("events", f"--field-selector=type={kind}")["items"]
+    return [(each["reason"], each["message"]) for each in found]
+
+
+async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    assert stage.status()["scalingMode"] == "Automatic"
+    stage.api.kubectl("scale", "tq/drills", "-n", stage.namespace, "--replicas=0")
+    await stage.condition("Ready", status="False", reason="Paused")
+    for _ in range(3):
+        await Client(stage.broker, stage.namespace).submit(call("drills", "nothing"))
+    await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=15)
+    await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=10)
+    # To apply the manifest again does not undo it: it does not have the field.
+    stage.apply()
+    command = shlex.split(condition_of(stage, "Ready")["message"].partition("to resume: ")[2])
+    assert command[:3] == ["kubectl", "patch", "taskqueue"]
+    stage.api.kubectl(*command[1:])
+    await stage.condition("Ready", status="True")
+    assert "workers" not in stage.get("taskqueue", "drills")["spec"]["scaling"]
+    await eventually(lambda: stage.status()["scalingMode"] == "Automatic", within=10)
+    await eventually(lambda: "Ready" in [reason for reason, _ in events(stage, "Normal")], within=10)
+
+
+def condition_of(stage: Stage, kind: str) -> dict[str, Any]:
+    [found] = [each for each in stage.status()["conditions"] if each["type"] == kind]
+    return dict(found)
+
+
+async def test_a_queue_without_handlers_is_not_ready(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply(worker={"modules": []})
+    found = await stage.condition("Ready", status="False", reason="HandlersMissing")
+    assert "spec.worker.modules" in found["message"]
+    await eventually(
+        lambda: "HandlersMissing" in [reason for reason, _ in events(stage, "Warning")], within=10
+    )
+    stage.apply(handlers={"commands": [{"name": "echo", "command": ["echo"]}]}, worker={"modules": []})
+    await stage.condition("Ready", status="True")
+
+
+async def test_failed_tasks_are_told_in_one_warning(
+    stage: Stage, running: OperatorProcess, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    queue = a_task_queue(stage.namespace)
+    client = Client(stage.broker, stage.namespace)
+    with workers(nats_server.url, queue, tmp_path):
+        handles = [await client.submit(call("drills", "no_such_handler")) for _ in range(5)]
+        for handle in handles:
+            with pytest.raises(TaskFailed):
+                await handle.result(30)
+
+    def told() -> bool:
+        notes = [note for reason, note in events(stage, "Warning") if reason == "TasksFailed"]
+        return sum(int(note.split()[0]) for note in notes) == 5
+
+    # Two events at most, a minute apart.
+    await eventually(told, within=80)
 
 
 async def test_an_edited_or_deleted_object_is_put_right(stage: Stage, running: OperatorProcess) -> None:

@@ -41,6 +41,23 @@ class HandlerExists(Invalid):
         return f"handler {name!r} of queue {queue!r} is both {first} and {second}"
 
 
+class HandlersMissing(Invalid):
+    """A queue has no handlers, so none of its tasks can run."""
+
+    reason = "HandlersMissing"
+
+    def describe(self, queue: str, modules: str = "") -> str:  # noqa: D102
+        self.queue, self.modules = queue, modules
+        if not modules:
+            self.hint = "name modules in spec.worker.modules, or add spec.handlers.commands"
+            return f"queue {queue!r} has no handlers"
+        self.hint = (
+            f"put @task, or @task(queue={queue!r}), on a function of a module in spec.worker.modules; "
+            "a function that names another queue is a handler of that one alone"
+        )
+        return f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue"
+
+
 class NonRetryable(Exception):
     """Raised by a handler, itself or a kind of it: no further attempt can end differently.
 

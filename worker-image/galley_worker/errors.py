@@ -2,7 +2,6 @@
 
     GalleyError
     └── WorkerError
-        ├── HandlersMissing       its queue has no handlers
         ├── ModuleImportFailed    a module of handlers cannot be imported
         └── SettingsInvalid       its environment or its TaskQueue cannot be
 
@@ -32,23 +31,6 @@ class ModuleImportFailed(WorkerError):
         return f"module {module!r} does not import: {place}: {problem}" if place else (
             f"module {module!r} does not import: {problem}"
         )  # fmt: skip
-
-
-class HandlersMissing(WorkerError):
-    """A queue has no handlers, so none of its tasks can run."""
-
-    reason = "HandlersMissing"
-
-    def describe(self, queue: str, modules: str = "") -> str:  # noqa: D102
-        self.queue, self.modules = queue, modules
-        if not modules:
-            self.hint = "name modules in spec.worker.modules, or add spec.handlers.commands"
-            return f"queue {queue!r} has no handlers"
-        self.hint = (
-            f"put @task, or @task(queue={queue!r}), on a function of a module in spec.worker.modules; "
-            "a function that names another queue is a handler of that one alone"
-        )
-        return f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue"
 
 
 class SettingsInvalid(WorkerError):

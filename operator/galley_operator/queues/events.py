@@ -1,4 +1,8 @@
-"""Events for people: what `kubectl describe taskqueue` tells of the last hour."""
+"""Events of TaskQueues, as `kubectl describe taskqueue` shows them for an hour.
+
+Bounded as Kubernetes' own components bound them: equal events become one with a count, and each queue has a
+budget of events, so that a queue that changes all the time cannot fill the API server.
+"""
 
 import logging
 import time
@@ -16,7 +20,16 @@ from galley_operator.queues.queue_object import QueueObject
 log = logging.getLogger(__name__)
 
 SERIES_SECONDS: Final = 600.0
-"""What happens again within this time is counted, and no event of its own."""
+"""An occurrence with the same text within this time raises the count of the event that is there."""
+
+BURST: Final = 25
+"""Events a queue may cause at once."""
+
+REFILL_SECONDS: Final = 60.0
+"""Time after which a queue may cause one more."""
+
+FAILURES_SECONDS: Final = 60.0
+"""Least time between two events about failed tasks of a queue."""
 
 _LONGEST: Final = 1000
 _REMEMBERED: Final = 10_000
@@ -25,16 +38,33 @@ _CONTROLLER: Final = "galley.dev/operator"
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """Something people want to know of."""
+    """Something that becomes an event."""
 
     queue: QueueObject
     reason: str
     """In CamelCase, such as `Scaled`."""
-    sort: str
-    """Occurrences of one reason and one sort are one series."""
     note: str
     """What happened, and why, as a sentence."""
     warning: bool = False
+
+
+class Failures:
+    """How many dead letters of a queue are new since the last event about them."""
+
+    def __init__(self, total: int | None) -> None:
+        """Args: total: dead letters there were when the queue was last looked at; None if not known."""
+        self._total = total
+        self._at = float("-inf")
+
+    def take(self, total: int, now: float) -> int:
+        """Return how many dead letters came since the last event; 0 while that event is too recent."""
+        if self._total is None or total < self._total:
+            self._total = total  # the first look, or old ones have expired
+        new = total - self._total
+        if not new or now - self._at < FAILURES_SECONDS:
+            return 0
+        self._total, self._at = total, now
+        return new
 
 
 @dataclass(slots=True)
@@ -44,18 +74,33 @@ class _Series:
     at: float
 
 
+@dataclass(slots=True)
+class _Budget:
+    left: float
+    at: float
+
+    def spend(self, now: float) -> bool:
+        self.left = min(BURST, self.left + (now - self.at) / REFILL_SECONDS)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
 class Events:
-    """Writes occurrences down. What cannot be written is logged, and holds nothing up."""
+    """Writes occurrences as events. What cannot be written is logged and not retried."""
 
     def __init__(self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster, self._identity, self._clock = cluster, identity, clock
         self._series: dict[tuple[str, str, str], _Series] = {}
+        self._budgets: dict[str, _Budget] = {}
         self._number = 0
 
     async def write(self, occurrence: Occurrence) -> None:
-        """Write an event, or count it in the one that is there."""
+        """Create an event, or raise the count of the one with the same text."""
         now = self._clock()
-        key = (occurrence.queue.uid, occurrence.reason, occurrence.sort)
+        key = (occurrence.queue.uid, occurrence.reason, occurrence.note)
         series = self._series.get(key)
         try:
             if (
@@ -64,6 +109,9 @@ class Events:
                 and await self._count(occurrence, series)
             ):
                 series.at = now
+                return
+            if not self._budgets.setdefault(occurrence.queue.uid, _Budget(BURST, now)).spend(now):
+                log.info("event not written, its queue has many", extra={"queue": occurrence.queue.name})
                 return
             self._forget(now)
             self._series[key] = _Series(await self._create(occurrence), 1, now)
@@ -107,8 +155,10 @@ class Events:
 
     def _forget(self, now: float) -> None:
         if len(self._series) >= _REMEMBERED:
-            young = {key: each for key, each in self._series.items() if now - each.at < SERIES_SECONDS}
-            self._series = young
+            self._series = {key: each for key, each in self._series.items() if now - each.at < SERIES_SECONDS}
+        if len(self._budgets) >= _REMEMBERED:
+            full = BURST * REFILL_SECONDS
+            self._budgets = {uid: each for uid, each in self._budgets.items() if now - each.at < full}
 
 
 def _now() -> str:

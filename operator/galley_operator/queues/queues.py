@@ -24,7 +24,7 @@ from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.events import Events, Occurrence
+from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.queue_object import QueueObject, read_queue
 from galley_operator.queues.reconcile import Outcome, Reconciler
 from galley_operator.queues.runtime import QueueRuntime
@@ -54,6 +54,7 @@ class ServedQueue:
     written_at: float = float("-inf")
     write_again_at: float = float("-inf")
     """Before this, none is tried."""
+    failures: Failures = field(default_factory=lambda: Failures(None))
 
 
 class Queues:
@@ -181,14 +182,18 @@ class Queues:
         served = self.served.get(key)
         if served is None or served.found.uid != found.uid:
             await self._forget(key)
-            served = self.served[key] = ServedQueue(found, written=found.status)
+            served = self.served[key] = ServedQueue(
+                found, written=found.status, failures=Failures(found.status.dead_letters)
+            )
         outcome = await self._reconciler.reconcile(found)
         self._tell(found, served.outcome, outcome)
         served.found, served.outcome = found, outcome
         if found.queue is not None and outcome.complete:
             self._scale(key, served)
         if outcome.streams is None and found.queue is not None:
-            served.dead_letters = await count_dead(self._broker, *key)
+            served.dead_letters = total = await count_dead(self._broker, *key)
+            if new := served.failures.take(total, asyncio.get_running_loop().time()):
+                self.occur(Occurrence(found, "TasksFailed", _failed(new, total, key), warning=True))
         self._metrics.queues.set(len(self.served))
         return outcome.complete or found.queue is None
 
@@ -226,7 +231,7 @@ class Queues:
         self._metrics.scalings.labels(*key, direction).inc()
         if (served := self.served.get(key)) is not None:
             note = f"from {before} to {after} workers. {reason}"
-            self._occur(Occurrence(served.found, "Scaled", f"to {after}", note))
+            self.occur(Occurrence(served.found, "Scaled", note))
 
     def _tell(self, found: QueueObject, before: Outcome | None, now: Outcome) -> None:
         """Log what goes wrong with a queue when it begins to, and count it each time."""
@@ -246,7 +251,8 @@ class Queues:
                 },
             )
 
-    def _occur(self, occurrence: Occurrence) -> None:
+    def occur(self, occurrence: Occurrence) -> None:
+        """Have an event written."""
         try:
             self._occurrences.put_nowait(occurrence)
         except asyncio.QueueFull:
@@ -255,6 +261,15 @@ class Queues:
     async def _write_events(self) -> None:
         while True:
             await self._events.write(await self._occurrences.get())
+
+
+def _failed(new: int, total: int, key: Queue) -> str:
+    namespace, name = key
+    which = "1 task has failed" if new == 1 else f"{new} tasks have failed"
+    return (
+        f"{which} and will not be tried again ({total} kept as dead letters); kubectl get tasks --namespace "
+        f"{namespace} --field-selector spec.queueName={name},status.phase=Failed -o wide tells why"
+    )
 
 
 async def _run(runtime: QueueRuntime, key: Queue) -> None:

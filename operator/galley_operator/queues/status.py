@@ -9,12 +9,15 @@ from typing import Final
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.errors import GalleyError
-from galley.resources import LaneStatus, TaskQueueStatus, WorkersStatus
-from galley.resources.condition import Condition, Truth, with_condition
+from galley.handler import HandlersMissing
+from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus, WorkersStatus
+from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.fleet.fleet import Phase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.fleet.pods import Trouble
+from galley_operator.queues.events import Occurrence
+from galley_operator.queues.queue_object import QueueObject
 
 READY: Final = "Ready"
 STREAMS_READY: Final = "StreamsReady"
@@ -29,14 +32,19 @@ class Situation:
 
     generation: int
     streams: GalleyError | None = None
-    """Why its streams are not as they ought to be."""
+    """Why its streams could not be created or updated."""
     children: GalleyError | None = None
-    """Why its objects are not."""
+    """Why its objects could not be applied."""
     workforce: Workforce | Unknown | None = None
-    """Its workers; None if nobody has looked yet."""
+    """Its workers; None if they have not been observed yet."""
     trouble: Trouble | None = None
     """Why workers do not come up."""
     desired: int = 0
+    """Workers the autoscaler wants."""
+    queue: TaskQueue | None = None
+    """The queue; None if its spec is invalid."""
+    waiting: int = 0
+    """Tasks that wait for a slot, as far as known."""
 
 
 Finding = tuple[Truth, str, str]
@@ -70,25 +78,35 @@ def _ready(situation: Situation) -> Finding:
     for error in (situation.streams, situation.children):
         if error is not None:
             return Truth.FALSE, error.reason, _sentence(error)
+    if situation.queue is not None and without_handlers(situation.queue):
+        error = HandlersMissing(situation.queue.metadata.name)
+        return Truth.FALSE, error.reason, _sentence(error)
     truth, reason, message = _workers(situation)
     if truth is not Truth.TRUE:
         return truth, reason, message
-    return Truth.TRUE, "Serving", "tasks are accepted and run"
+    if reason == "WorkersReady":
+        return Truth.TRUE, "Serving", "tasks are accepted and run"
+    return Truth.TRUE, "Serving", f"tasks are accepted; {message}"
+
+
+def without_handlers(queue: TaskQueue) -> bool:
+    """Return whether a queue has no handlers for certain; of modules, only their workers know."""
+    return not queue.spec.worker.modules and not queue.spec.handlers.commands
 
 
 def _streams(situation: Situation) -> Finding:
     if situation.streams is not None:
         return Truth.FALSE, situation.streams.reason, _sentence(situation.streams)
-    return Truth.TRUE, "Present", "streams and consumers are as they ought to be"
+    return Truth.TRUE, "Present", "streams and consumers exist and are up to date"
 
 
 def _workers(situation: Situation) -> Finding:
     if situation.children is not None:
         return Truth.FALSE, situation.children.reason, _sentence(situation.children)
     if situation.streams is not None and situation.workforce is None:
-        return Truth.UNKNOWN, "NoStreams", "workers are started once there are streams"
+        return Truth.UNKNOWN, "NoStreams", "workers start once the queue has its streams"
     if not isinstance(situation.workforce, Workforce):
-        why = situation.workforce.why if situation.workforce else "the workers have not been looked at yet"
+        why = situation.workforce.why if situation.workforce else "the workers have not been observed yet"
         return Truth.UNKNOWN, "NotObserved", why
     return _of_workforce(situation, situation.workforce)
 
@@ -96,13 +114,40 @@ def _workers(situation: Situation) -> Finding:
 def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     present = workforce.present
     ready = sum(worker.phase in (Phase.READY, Phase.DRAINING) for worker in present)
+    if situation.queue is not None and situation.queue.spec.scaling.mode is ScalingMode.PAUSED:
+        return Truth.FALSE, "Paused", _paused(situation.queue, situation.waiting, len(present))
     if situation.trouble is not None:
         return Truth.FALSE, situation.trouble.reason, situation.trouble.message
     if not present and not situation.desired:
-        return Truth.TRUE, "ScaledToZero", "no workers, since there is nothing to do"
+        if situation.waiting:
+            return Truth.TRUE, "Starting", f"{_tasks(situation.waiting)}, the first worker is about to start"
+        return Truth.TRUE, "ScaledToZero", "no workers, since no task waits or runs; the next task starts one"
     if not ready:
-        return Truth.TRUE, "Starting", f"the first of {len(present) or situation.desired} workers starts"
+        return Truth.TRUE, "Starting", _starting(len(present) or situation.desired)
     return Truth.TRUE, "WorkersReady", f"{ready} of {len(present)} workers take tasks"
+
+
+def _starting(workers: int) -> str:
+    return "the worker is starting" if workers == 1 else f"the first of {workers} workers is starting"
+
+
+def _paused(queue: TaskQueue, waiting: int, present: int) -> str:
+    """Return what pauses a queue, and the command that ends that: to apply its manifest again does not."""
+    metadata = queue.metadata
+    parts = ["spec.scaling.workers is 0, so no task is started"]
+    if waiting:
+        parts.append(_tasks(waiting))
+    if present:
+        parts.append(f"{present} {'worker finishes' if present == 1 else 'workers finish'} what runs")
+    parts.append(
+        f"to resume: kubectl patch taskqueue {metadata.name} --namespace {metadata.namespace} --type=merge "
+        """--patch '{"spec":{"scaling":{"workers":null}}}'"""
+    )
+    return "; ".join(parts)
+
+
+def _tasks(waiting: int) -> str:
+    return "1 task waits" if waiting == 1 else f"{waiting} tasks wait"
 
 
 def _sentence(error: GalleyError) -> str:
@@ -151,6 +196,7 @@ def status_of(  # noqa: PLR0917 - what a status is made of
         else (),
         workers=_numbers(name, situation, decision),
         dead_letters=dead_letters,
+        scaling_mode=situation.queue.spec.scaling.mode if situation.queue is not None else None,
         scaling_reason=decision.reason[:_LONGEST_REASON] if decision is not None else "",
     )
 
@@ -163,6 +209,18 @@ def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
         != [(each.type, each.status, each.reason) for each in before.conditions]
         or fresh.workers != before.workers
     )
+
+
+def occurrences(queue: QueueObject, fresh: TaskQueueStatus, before: TaskQueueStatus) -> list[Occurrence]:
+    """Return the events a change of a queue's condition `Ready` is worth."""
+    now, then = condition(fresh.conditions, READY), condition(before.conditions, READY)
+    if now is None or (then is not None and (now.status, now.reason) == (then.status, then.reason)):
+        return []
+    if now.status is Truth.FALSE:
+        return [Occurrence(queue, now.reason, now.message, warning=True)]
+    if now.status is Truth.TRUE and then is not None and then.status is Truth.FALSE:
+        return [Occurrence(queue, READY, now.message)]
+    return []
 
 
 def _numbers(name: str, situation: Situation, decision: Decision | None) -> WorkersStatus | None:

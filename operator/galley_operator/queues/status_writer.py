@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from galley.backlog import QueueBacklog
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
@@ -15,7 +16,7 @@ from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import Queues, ServedQueue
 from galley_operator.queues.reconcile import Outcome
-from galley_operator.queues.status import READY, Situation, status_of, urgent
+from galley_operator.queues.status import READY, Situation, occurrences, status_of, urgent
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,15 @@ class QueueStatusWriter:
             served.write_again_at = now + REFUSED_SECONDS
             return
         self._metrics.queue_status_writes.inc()
+        for each in occurrences(served.found, status, served.written):
+            self._queues.occur(each)
         served.written, served.written_at = status, now
 
     async def _found(self, served: ServedQueue) -> TaskQueueStatus:
         runtime, outcome = served.runtime, served.outcome or Outcome()
         decision = runtime.scaler.last if runtime is not None else None
         signals = runtime.scaler.signals if runtime is not None else None
+        backlog = signals.backlog if signals is not None else None
         situation = Situation(
             served.found.generation,
             outcome.streams,
@@ -102,8 +106,9 @@ class QueueStatusWriter:
             await runtime.workforce() if runtime is not None else None,
             runtime.trouble if runtime is not None else None,
             decision.desired if decision is not None else 0,
+            served.found.queue,
+            backlog.waiting if isinstance(backlog, QueueBacklog) else 0,
         )
-        backlog = signals.backlog if signals is not None else None
         return status_of(
             served.found.name,
             situation,

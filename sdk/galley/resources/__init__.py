@@ -15,7 +15,7 @@ from galley.resources.pod_template import (
     TolerationOperator,
     ValueFrom,
 )
-from galley.resources.queue_status import LaneStatus, TaskQueueStatus, WorkersStatus
+from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStatus, WorkersStatus
 from galley.resources.task import Task, TaskSpec
 from galley.resources.task_queue import (
     Command,
@@ -50,6 +50,7 @@ __all__ = [
     "Retention",
     "Retry",
     "Scaling",
+    "ScalingMode",
     "SecretKeyRef",
     "TaintEffect",
     "Task",

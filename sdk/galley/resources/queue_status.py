@@ -1,5 +1,6 @@
 """The status of a TaskQueue: what the operator found, and when."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field
@@ -28,6 +29,17 @@ class LaneStatus(Part):
     """Tasks that workers hold, nearly all of them running."""
 
 
+class ScalingMode(StrEnum):
+    """What decides on the number of workers."""
+
+    AUTOMATIC = "Automatic"
+    """The work that waits and runs."""
+    FIXED = "Fixed"
+    """`spec.scaling.workers`."""
+    PAUSED = "Paused"
+    """`spec.scaling.workers`, which is 0."""
+
+
 class WorkersStatus(Part):
     """The workers of a queue."""
 
@@ -45,10 +57,10 @@ class WorkersStatus(Part):
 
 
 class TaskQueueStatus(Part):
-    """What was last found of a queue. Numbers follow the work by some seconds."""
+    """State of a queue as last observed. Figures are up to a few seconds old."""
 
     observed_generation: Count | None = None
-    """Generation of the queue that was looked at last."""
+    """Generation of the queue that was observed last."""
 
     conditions: tuple[Condition, ...] = Field((), max_length=16, json_schema_extra=keyed_by("type"))
     """What is true of the queue; `Ready` says whether its tasks can run, and if not, why."""
@@ -73,6 +85,10 @@ class TaskQueueStatus(Part):
 
     dead_letters: Count | None = None
     """Tasks that will not be tried again and are kept with their history."""
+
+    scaling_mode: ScalingMode | None = None
+    """What decides on the number of workers: `Automatic`, the work; `Fixed`, `spec.scaling.workers`;
+    `Paused`, `spec.scaling.workers` is 0."""
 
     scaling_reason: str = Field("", max_length=1024)
     """Why the queue has the workers it has, as a sentence."""

@@ -17,6 +17,7 @@ from galley.resources.meta import (
     refusal,
     refuse_repeats,
 )
+from galley.resources.queue_status import ScalingMode
 from galley.resources.rule import Rule, checked, without_repeats
 from galley.resources.worker import Worker
 from galley.retry import RetryPolicy
@@ -108,8 +109,9 @@ class Scaling(Part):
     between two bursts does not cost a start of all workers."""
 
     workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
-    """Workers there are, whatever waits: it turns the autoscaler off, and 0 stops the queue. `kubectl
-    scale` sets it, and so may a HorizontalPodAutoscaler. Left out, the number follows the work."""
+    """Fixed number of workers; turns the autoscaler off, and 0 pauses the queue. `kubectl scale` and a
+    HorizontalPodAutoscaler set it. Left out, the number follows the work. A manifest without it does not
+    undo `kubectl scale`; set it to null with `kubectl patch`, as the queue's condition shows."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Scaling":
@@ -125,6 +127,13 @@ class Scaling(Part):
                 f"lower it, or set maxWorkers to {self.workers} or more", "workers",
             )  # fmt: skip
         return self
+
+    @property
+    def mode(self) -> ScalingMode:
+        """What decides on the number of workers."""
+        if self.workers is None:
+            return ScalingMode.AUTOMATIC
+        return ScalingMode.FIXED if self.workers else ScalingMode.PAUSED
 
     @property
     def fewest(self) -> int:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from galley.handler import HandlersMissing
+
 ROOT = Path(__file__).parent.parent.parent.parent
 PAGE = (ROOT / "docs" / "operations" / "operator.md").read_text("utf-8")
 SOURCES = ("fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py", "queues/status.py")
@@ -17,6 +19,7 @@ def reasons() -> set[str]:
         found.update(re.findall(r'Trouble\(\s*"([A-Z]\w+)"', text))
         found.update(re.findall(r'"(QuotaExceeded|PodsRefused)"', text))
         found.update(re.findall(r'Truth\.\w+, "([A-Z]\w+)"', text))
+        found.update(error.reason for error in (HandlersMissing,) if f"{error.__name__}(" in text)
     return found
 
 

@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from galley.handler import HandlerExists
+from galley.handler import HandlerExists, HandlersMissing
 from galley.record import Failure
 from galley_worker.ending import Raised, TimedOut
-from galley_worker.errors import HandlersMissing
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
 from galley_worker.runners.nursery import Nursery
