@@ -1,0 +1,134 @@
+"""One stream in memory: what it accepts, what it keeps, and for how long."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from galley.broker import topology
+
+Headers = Mapping[str, str]
+
+WRONG_SEQUENCE = 10071
+FULL = 10077
+TTL_INVALID = 10165
+SCHEDULE_TARGET_INVALID = 10190
+ROLLUP_DENIED = 10111
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Return whether a subject is one of a pattern's."""
+    if pattern == subject:
+        return True
+    expected, words = pattern.split("."), subject.split(".")
+    for place, word in enumerate(expected):
+        if word == ">":
+            return len(words) > place
+        if place >= len(words) or word not in ("*", words[place]):
+            return False
+    return len(words) == len(expected)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One stored message."""
+
+    sequence: int
+    subject: str
+    headers: Headers
+    body: bytes
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Refusal(Exception):
+    """Why a message is not stored."""
+
+    code: int
+    description: str
+
+
+@dataclass
+class Stream:
+    """A stream by its definition."""
+
+    definition: dict[str, Any]
+    messages: dict[int, Message] = field(default_factory=dict)
+    last_sequence: int = 0
+    _by_subject: dict[str, int] = field(default_factory=dict)
+    """Sequence of the last message of each subject."""
+
+    @property
+    def name(self) -> str:
+        return str(self.definition["name"])
+
+    def takes(self, subject: str) -> bool:
+        return any(matches(pattern, subject) for pattern in self.definition["subjects"])
+
+    def last(self, subject: str) -> Message | None:
+        """Return the last message of a subject or of a pattern's subjects."""
+        if "*" not in subject and ">" not in subject:
+            sequence = self._by_subject.get(subject)
+            return None if sequence is None else self.messages[sequence]
+        found = (sequence for each, sequence in self._by_subject.items() if matches(subject, each))
+        sequence = max(found, default=None)
+        return None if sequence is None else self.messages[sequence]
+
+    def next_of(self, pattern: str, at_least: int) -> Message | None:
+        """Return the first message of a pattern from a sequence on."""
+        for sequence, message in self.messages.items():
+            if sequence >= at_least and matches(pattern, message.subject):
+                return message
+        return None
+
+    def store(self, subject: str, headers: Headers, body: bytes, at: datetime) -> Message:
+        """Keep a message.
+
+        Raises:
+            Refusal: if an expectation does not hold, or there is no room.
+        """
+        self._check(subject, headers)
+        self.last_sequence += 1
+        message = Message(self.last_sequence, subject, headers, body, at)
+        before = self._by_subject.get(subject)
+        single = self.definition.get("max_msgs_per_subject") == 1 or topology.SCHEDULE in headers
+        if before is not None and single:
+            self.remove(before)
+        self.messages[message.sequence] = message
+        self._by_subject[subject] = message.sequence
+        return message
+
+    def remove(self, sequence: int) -> None:
+        message = self.messages.pop(sequence, None)
+        if message is None or self._by_subject.get(message.subject) != sequence:
+            return
+        del self._by_subject[message.subject]
+        left = [each.sequence for each in self.messages.values() if each.subject == message.subject]
+        if left:
+            self._by_subject[message.subject] = left[-1]
+
+    def subjects(self, pattern: str) -> dict[str, int]:
+        """Return the number of messages of each subject of a pattern."""
+        counts: dict[str, int] = {}
+        for message in self.messages.values():
+            if matches(pattern, message.subject):
+                counts[message.subject] = counts.get(message.subject, 0) + 1
+        return counts
+
+    def _check(self, subject: str, headers: Headers) -> None:
+        if "Nats-Rollup" in headers:
+            raise Refusal(ROLLUP_DENIED, "rollup not permitted")
+        if topology.TTL in headers and float(headers[topology.TTL]) < 1:
+            raise Refusal(TTL_INVALID, "invalid per-message TTL")
+        target = headers.get(topology.SCHEDULE_TARGET)
+        if target is not None and not self.takes(target):
+            raise Refusal(SCHEDULE_TARGET_INVALID, "message schedule target is invalid")
+        expected = headers.get(topology.EXPECTED_SEQUENCE)
+        if expected is not None:
+            last = self.last(headers.get(topology.EXPECTED_SUBJECT, subject))
+            present = 0 if last is None else last.sequence
+            if present != int(expected):
+                raise Refusal(WRONG_SEQUENCE, f"wrong last sequence: {present}")
+        most = self.definition.get("max_msgs", -1)
+        if self.definition.get("discard") == "new" and 0 < most <= len(self.messages):
+            raise Refusal(FULL, "maximum messages exceeded")
