@@ -102,6 +102,9 @@ class _Reading:
     """Sequence of the last message handed out: those waiting come after it."""
     fingerprint: tuple[int, int, int] | None
     """State of the stream before the reading; None if that was not known, so that it is read again."""
+    settled: bool
+    """Whether the figures include all that the stream held: the server counts a message a moment after it
+    has confirmed it."""
     read_at: datetime
     oldest_at: datetime | None = None
     oldest_read: float = float("-inf")
@@ -110,6 +113,10 @@ class _Reading:
     @property
     def empty(self) -> bool:
         return self.waiting == 0 and self.in_flight == 0 and not self.stale
+
+    def still_empty(self, fingerprint: tuple[int, int, int] | None) -> bool:
+        """Whether there is nothing to ask for, given the present state of the stream."""
+        return self.empty and self.settled and fingerprint is not None and fingerprint == self.fingerprint
 
 
 class SignalReader:
@@ -217,7 +224,7 @@ class SignalReader:
         stream = self._streams.get(source.stream)
         fingerprint = stream.state.fingerprint if stream is not None and not rung else None
         before = self._readings.get(source)
-        if before is not None and before.empty and fingerprint and fingerprint == before.fingerprint:
+        if before is not None and before.still_empty(fingerprint):
             return
         try:
             figures = await self._ask(f"CONSUMER.INFO.{source.stream}.{source.lane}", None, _decode_figures)
@@ -230,6 +237,9 @@ class SignalReader:
             figures.num_ack_pending,
             figures.delivered.stream_seq,
             fingerprint,
+            # Where there are messages, the second look at the same state is the first to be trusted.
+            fingerprint is not None
+            and (fingerprint[0] == 0 or (before is not None and before.fingerprint == fingerprint)),
             self._clock(),
             before.oldest_at if before and figures.num_pending else None,
             before.oldest_read if before and figures.num_pending else float("-inf"),

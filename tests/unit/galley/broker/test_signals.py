@@ -1,0 +1,27 @@
+"""Backlogs of a server that counts a task a moment after it has confirmed it."""
+
+from galley.backlog import QueueBacklog
+from galley.broker import signals
+from galley.broker.signals import SignalReader
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_worker.bench import a_bench
+
+
+@in_virtual_time
+async def test_a_task_that_was_not_counted_when_its_stream_changed_is_counted_at_the_next_sweep() -> None:
+    async with a_bench() as bench:
+        reader = SignalReader(bench.producer)
+        assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 0
+        await bench.submit()
+        bench.server.uncounted = 1
+        await bench.pass_time(signals.LISTING_SECONDS)
+        assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 0
+        bench.server.uncounted = 0
+        await bench.pass_time(signals.LISTING_SECONDS)
+        assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 1
+
+
+async def waiting(namespace: str, queue: str, reader: SignalReader) -> int:
+    backlog = await reader.read(namespace, queue)
+    assert isinstance(backlog, QueueBacklog), backlog
+    return backlog.waiting
