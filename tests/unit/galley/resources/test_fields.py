@@ -28,11 +28,11 @@ def test_every_part_of_a_resource_is_a_public_name() -> None:
 def test_the_public_names_are_these() -> None:
     assert set(galley.resources.__all__) == {
         "API_VERSION", "DEFAULT_NAMESPACE", "Code", "Command", "Condition", "DeclaredFailure",
-        "DeclaredStatus",
-        "EnvironmentVariable", "Handlers", "InputAs", "LaneStatus", "Limits", "Metadata", "PodResources",
-        "PodTemplate", "PullSecret", "Retention", "Retry", "Scaling", "ScalingMode", "SecretKeyRef", "TaintEffect", "Task",
-        "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSpec", "Toleration", "TolerationOperator",
-        "Truth", "ValueFrom", "Worker", "WorkersStatus", "parse_manifests", "read_manifests",
+        "DeclaredStatus", "EnvironmentVariable", "Handlers", "InputAs", "LaneStatus", "Limits", "Metadata",
+        "PodResources", "PodTemplate", "PullSecret", "Retention", "Retry", "Scaling", "ScalingMode",
+        "SecretKeyRef", "TaintEffect", "Task", "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSpec",
+        "Toleration", "TolerationOperator", "Truth", "ValueFrom", "Worker", "WorkersStatus",
+        "parse_manifests", "read_manifests",
     }  # fmt: skip
 
 
