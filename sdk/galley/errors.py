@@ -1,14 +1,14 @@
 """Everything that can go wrong for a producer, as one tree.
 
     GalleyError
-    ├── Invalid            what was handed in can never work
-    │   ├── ManifestInvalid    a file, with its line and field
+    ├── Invalid            what was passed in can never work
+    │   ├── ManifestInvalid    a manifest, with its line and field
     │   ├── InputInvalid       not JSON, or too large
-    │   ├── SubmissionInvalid  its id, times or retries
-    │   ├── EnvelopeInvalid    bytes on our subjects that are not ours
-    │   ├── ServerInvalid      no address of a broker
-    │   └── CredentialsInvalid no file that says who we are
-    ├── Refused            the queue said no; nothing was accepted
+    │   ├── SubmissionInvalid  a task's id, times or retries
+    │   ├── EnvelopeInvalid    bytes from the broker that Galley cannot read
+    │   ├── ServerInvalid      not the address of a broker
+    │   └── CredentialsInvalid the credentials file cannot be used
+    ├── Refused            the queue did not accept the task; nothing was stored
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
     │   └── QueueFull
@@ -19,17 +19,18 @@
     ├── ResultTimeout
     └── BrokerError
         ├── BrokerUnreachable
-        ├── BrokerSilent       it is connected, and does not say that anything was stored
-        ├── BrokerFull         it has no room
+        ├── BrokerSilent       connected, but writes are not acknowledged
+        ├── BrokerFull
         ├── BrokerTooOld
-        ├── BrokerRefused      an answer of the broker we did not expect
-        ├── AccessRefused      it does not let us in
+        ├── BrokerRefused      an error Galley does not expect
+        ├── AccessRefused      authentication failed
         ├── CredentialsExpired
-        ├── NotAllowed         it lets us in, but not do that
-        └── QueueConflict      streams of that name belong to somebody else
+        ├── NotAllowed         authenticated, but not permitted
+        └── QueueConflict      the streams belong to another installation
 
-Each error carries `reason`, a constant for metrics and conditions; `hint`, what to do about it;
-and the values it speaks of as attributes. All survive pickling. A traceback shows the hint, too.
+Each error carries `reason`, a constant for metrics and conditions; `hint`, what to do about it; and the
+values it is about as typed attributes, which its constructor takes. All errors can be pickled. A traceback
+shows the hint as a note.
 """
 
 from typing import Any, ClassVar
@@ -44,55 +45,60 @@ class GalleyError(Exception):
     reason: ClassVar[str] = "GalleyError"
     hint: str = ""
 
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-        super().__init__(self.describe(*values))
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        """Set the message, and the hint unless the class has one."""
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
         if self.hint:
             self.add_note(f"hint: {self.hint}")
 
-    def describe(self, *values: Any, **_named: Any) -> str:
-        """Return the message for the values the error was raised with."""
-        return " ".join(str(value) for value in values)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Constructors differ and may compute what they store, so the attributes travel instead.
+        return _restored, (type(self), self.args, self.__dict__)
 
-    def __reduce__(self) -> tuple[type["GalleyError"], tuple[Any, ...]]:
-        return type(self), self.values
+
+def _restored(kind: type[GalleyError], args: tuple[Any, ...], attributes: dict[str, Any]) -> GalleyError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class Invalid(GalleyError):
-    """What was handed in can never work, however often it is tried."""
+    """What was passed in can never work, however often it is tried."""
 
     reason = "Invalid"
 
 
 class ManifestInvalid(Invalid):
-    """A manifest is not what its kind allows."""
+    """A manifest does not follow the schema of its kind."""
 
     reason = "ManifestInvalid"
 
-    def describe(self, source: str, line: int, field: str, problem: str, hint: str = "") -> str:
-        self.source, self.line, self.field, self.problem, self.hint = source, line, field, problem, hint
+    def __init__(self, source: str, line: int, field: str, problem: str, hint: str = "") -> None:
+        self.source, self.line, self.field, self.problem = source, line, field, problem
         place = f"{source}:{line}" if line else source
-        return f"{place}: {field}: {problem}" if field else f"{place}: {problem}"
+        super().__init__(f"{place}: {field}: {problem}" if field else f"{place}: {problem}", hint)
 
 
 class InputInvalid(Invalid):
-    """A task's input is not JSON, or larger than a task may carry."""
+    """A task's input cannot be encoded as JSON, or exceeds the size limit."""
 
     reason = "InputInvalid"
 
-    def describe(self, handler: str, problem: str, hint: str) -> str:
-        self.handler, self.problem, self.hint = handler, problem, hint
-        return f"input of handler {handler!r}: {problem}"
+    def __init__(self, handler: str, problem: str, hint: str) -> None:
+        self.handler, self.problem = handler, problem
+        super().__init__(f"input of handler {handler!r}: {problem}", hint)
 
 
 class SubmissionInvalid(Invalid):
-    """A task's id, times or retries cannot be."""
+    """A task's id, queue, times or retry policy is not valid."""
 
     reason = "SubmissionInvalid"
 
-    def describe(self, field: str, problem: str, hint: str) -> str:
-        self.field, self.problem, self.hint = field, problem, hint
-        return f"{field}: {problem}"
+    def __init__(self, field: str, problem: str, hint: str) -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}", hint)
 
 
 class EnvelopeInvalid(Invalid):
@@ -101,34 +107,34 @@ class EnvelopeInvalid(Invalid):
     reason = "EnvelopeInvalid"
     hint = "see the dead letter for the raw bytes; publish tasks through a Galley client"
 
-    def describe(self, problem: str) -> str:
+    def __init__(self, problem: str) -> None:
         self.problem = problem
-        return f"not a task: {problem}"
+        super().__init__(f"not a task: {problem}")
 
 
 class ServerInvalid(Invalid):
-    """What should be the address of NATS is none."""
+    """The server's address is not a NATS URL."""
 
     reason = "ServerInvalid"
+    hint = "write it as nats://HOST:4222 (--server, GALLEY_SERVER)"
 
-    def describe(self, server: str, problem: str) -> str:
+    def __init__(self, server: str, problem: str) -> None:
         self.server, self.problem = server, problem
-        self.hint = "write it as nats://HOST:4222 (--server, GALLEY_SERVER)"
-        return f"{server!r} is not the address of a NATS server: {problem}"
+        super().__init__(f"{server!r} is not the address of a NATS server: {problem}")
 
 
 class CredentialsInvalid(Invalid):
-    """The file that says who we are to NATS cannot be read, or is none."""
+    """The credentials file for NATS cannot be read or is malformed."""
 
     reason = "CredentialsInvalid"
+    hint = (
+        "on a cluster it is the key nats.creds of the Secret galley-QUEUE-producer "
+        "(or -worker, -manager); name the file with --credentials or GALLEY_CREDENTIALS"
+    )
 
-    def describe(self, source: str, problem: str) -> str:
+    def __init__(self, source: str, problem: str) -> None:
         self.source, self.problem = source, problem
-        self.hint = (
-            "on a cluster it is the key nats.creds of the Secret galley-QUEUE-producer "
-            "(or -worker, -manager); name the file with --credentials or GALLEY_CREDENTIALS"
-        )
-        return f"no credentials in {source}: {problem}"
+        super().__init__(f"no credentials in {source}: {problem}")
 
 
 class Refused(GalleyError):
@@ -138,14 +144,14 @@ class Refused(GalleyError):
 
 
 class QueueNotFound(Refused):
-    """No queue of that name takes tasks here."""
+    """There is no queue of that name in the namespace."""
 
     reason = "QueueNotFound"
+    hint = "check the name and the namespace, or declare a TaskQueue (`galley dev`, `kubectl apply`)"
 
-    def describe(self, namespace: str, queue: str) -> str:
+    def __init__(self, namespace: str, queue: str) -> None:
         self.namespace, self.queue = namespace, queue
-        self.hint = "check the name and the namespace, or declare a TaskQueue (`galley dev`, `kubectl apply`)"
-        return f"there is no queue {queue!r} in namespace {namespace!r}"
+        super().__init__(f"there is no queue {queue!r} in namespace {namespace!r}")
 
 
 class LaneNotEnabled(Refused):
@@ -153,21 +159,23 @@ class LaneNotEnabled(Refused):
 
     reason = "LaneNotEnabled"
 
-    def describe(self, queue: str, lane: str, enabled: tuple[str, ...]) -> str:
+    def __init__(self, queue: str, lane: str, enabled: tuple[str, ...]) -> None:
         self.queue, self.lane, self.enabled = queue, lane, enabled
-        self.hint = f"use one of {', '.join(enabled)}, or add {lane} to spec.lanes of the TaskQueue"
-        return f"queue {queue!r} has no lane {str(lane)!r}"
+        super().__init__(
+            f"queue {queue!r} has no lane {str(lane)!r}",
+            f"use one of {', '.join(enabled)}, or add {lane} to spec.lanes of the TaskQueue",
+        )
 
 
 class QueueFull(Refused):
     """The queue holds as many tasks as its limits allow."""
 
     reason = "QueueFull"
+    hint = "wait and submit again, or raise spec.limits of the TaskQueue"
 
-    def describe(self, queue: str, problem: str) -> str:
+    def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
-        self.hint = "wait and submit again, or raise spec.limits of the TaskQueue"
-        return f"queue {queue!r} is full ({problem})"
+        super().__init__(f"queue {queue!r} is full ({problem})")
 
 
 class TaskEnded(GalleyError):
@@ -177,46 +185,49 @@ class TaskEnded(GalleyError):
 
 
 class TaskFailed(TaskEnded):
-    """The task will not be tried again; it stands among the dead letters."""
+    """The task failed and will not be retried; it is kept as a dead letter."""
 
     reason = "TaskFailed"
 
-    def describe(self, task_id: str, why: str, message: str) -> str:
+    def __init__(self, task_id: str, why: str, message: str) -> None:
         self.task_id, self.why, self.message = task_id, why, message
-        self.hint = f"galley show {task_id} tells each attempt"
-        return f"task {task_id} failed ({why}): {message}"
+        super().__init__(
+            f"task {task_id} failed ({why}): {message}", f"galley show {task_id} shows each attempt"
+        )
 
 
 class TaskCancelled(TaskEnded):
-    """Somebody cancelled the task."""
+    """The task was cancelled."""
 
     reason = "TaskCancelled"
 
-    def describe(self, task_id: str) -> str:
+    def __init__(self, task_id: str) -> None:
         self.task_id = task_id
-        return f"task {task_id} was cancelled"
+        super().__init__(f"task {task_id} was cancelled")
 
 
 class TaskNotFound(GalleyError):
     """Neither a waiting task nor a record has that id."""
 
     reason = "TaskNotFound"
+    hint = "check the id and the queue; records expire after spec.retention.resultsSeconds"
 
-    def describe(self, queue: str, task_id: str) -> str:
+    def __init__(self, queue: str, task_id: str) -> None:
         self.queue, self.task_id = queue, task_id
-        self.hint = "check the id and the queue; records go after spec.retention.resultsSeconds"
-        return f"queue {queue!r} knows no task {task_id!r}"
+        super().__init__(f"there is no task {task_id!r} in queue {queue!r}")
 
 
 class ResultTimeout(GalleyError):
-    """The task had not ended when the caller stopped waiting; it goes on."""
+    """The task had not ended when the caller stopped waiting; the task continues."""
 
     reason = "ResultTimeout"
 
-    def describe(self, task_id: str, seconds: float) -> str:
+    def __init__(self, task_id: str, seconds: float) -> None:
         self.task_id, self.seconds = task_id, seconds
-        self.hint = f"wait longer, or see how far it is: galley show {task_id}"
-        return f"task {task_id} had not ended after {seconds:g} s"
+        super().__init__(
+            f"task {task_id} had not ended after {seconds:g} s",
+            f"wait longer, or check its progress: galley show {task_id}",
+        )
 
 
 class BrokerError(GalleyError):
@@ -226,114 +237,119 @@ class BrokerError(GalleyError):
 
 
 class BrokerUnreachable(BrokerError):
-    """No answer from the broker within the time allowed."""
+    """The broker did not answer in time."""
 
     reason = "BrokerUnreachable"
+    hint = "is nats-server running there, and is the address (--server, GALLEY_SERVER) right?"
 
-    def describe(self, server: str, problem: str) -> str:
+    def __init__(self, server: str, problem: str) -> None:
         self.server, self.problem = server, problem
-        self.hint = "is nats-server running there, and is the address (--server, GALLEY_SERVER) right?"
-        return f"no answer from NATS at {server}: {problem}"
+        super().__init__(f"no answer from NATS at {server}: {problem}")
 
 
 class BrokerSilent(BrokerError):
-    """The broker is connected and does not say that it stored what it was sent."""
+    """Connected, but the broker is not acknowledging writes."""
 
     reason = "BrokerSilent"
+    hint = (
+        "look at the log of nats-server; if its disk was full, free space and restart it. "
+        "Submitting the same id again is safe"
+    )
 
-    def describe(self, server: str, problem: str, seconds: float) -> str:
+    def __init__(self, server: str, problem: str, seconds: float) -> None:
         self.server, self.problem, self.seconds = server, problem, seconds
-        self.hint = (
-            "look at the log of nats-server; if its disk was full, make room and restart it. "
-            "Submitting the same id again is safe"
+        super().__init__(
+            f"NATS at {server} is connected but does not acknowledge writes: "
+            f"{problem}, tried for {seconds:g} s"
         )
-        return f"NATS at {server} is connected but stores nothing: {problem}, tried for {seconds:g} s"
 
 
 class BrokerFull(BrokerError):
-    """The broker has no room left for what is to be kept; nothing was stored."""
+    """The broker has no storage left; nothing was stored."""
 
     reason = "BrokerFull"
+    hint = "give nats-server more storage (its disk, max_file_store, or the account's limits)"
 
-    def describe(self, action: str, code: int, description: str) -> str:
+    def __init__(self, action: str, code: int, description: str) -> None:
         self.action, self.code, self.description = action, code, description
-        self.hint = "give nats-server more room (its disk, max_file_store, or the account's limits)"
-        return f"NATS has no room to {action}: {description} (error {code})"
+        super().__init__(f"NATS has no room to {action}: {description} (error {code})")
 
 
 class BrokerTooOld(BrokerError):
-    """The server lacks what Galley's streams need."""
+    """The server lacks features that Galley needs."""
 
     reason = "BrokerTooOld"
 
-    def describe(self, server: str, found: str, needed: str) -> str:
+    def __init__(self, server: str, found: str, needed: str) -> None:
         self.server, self.found, self.needed = server, found, needed
-        self.hint = f"run nats-server {needed} or newer with JetStream enabled (-js)"
-        return f"NATS at {server} is {found}; Galley needs {needed} or newer"
+        super().__init__(
+            f"NATS at {server} is {found}; Galley needs {needed} or newer",
+            f"run nats-server {needed} or newer with JetStream enabled (-js)",
+        )
 
 
 class BrokerRefused(BrokerError):
-    """The broker answered with an error nobody here expected."""
+    """The broker answered with an error that Galley does not expect."""
 
     reason = "BrokerRefused"
+    hint = "look at the log of nats-server; missing permissions can also cause this"
 
-    def describe(self, action: str, code: int, description: str) -> str:
+    def __init__(self, action: str, code: int, description: str) -> None:
         self.action, self.code, self.description = action, code, description
-        self.hint = "look at the log of nats-server; missing rights end up here, too"
-        return f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}"
+        super().__init__(f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}")
 
 
 class AccessRefused(BrokerError):
-    """The broker does not let us in: with no credentials, or not with these."""
+    """Authentication failed: credentials are missing or not accepted."""
 
     reason = "AccessRefused"
 
-    def describe(self, server: str, credentials: str, problem: str) -> str:
+    def __init__(self, server: str, credentials: str, problem: str) -> None:
         self.server, self.credentials, self.problem = server, credentials, problem
-        self.hint = (
-            f"are {credentials} of this NATS? They end when its keys are made anew: fetch them again, and "
-            "restart NATS if the Secret with its keys changed"
+        super().__init__(
+            f"NATS at {server} refused the connection: {problem}",
+            f"do {credentials} belong to this NATS? Credentials become invalid when its keys are replaced: "
+            "fetch them again, and restart NATS if the Secret with its keys changed"
             if credentials
-            else "it wants to know who we are: name a file that says so (--credentials, GALLEY_CREDENTIALS)"
+            else "the server requires credentials; pass --credentials or set GALLEY_CREDENTIALS",
         )
-        return f"NATS refused to let us in at {server}: {problem}"
 
 
 class CredentialsExpired(BrokerError):
-    """The broker does not let us in because our credentials have ended."""
+    """Authentication failed: the credentials have expired."""
 
     reason = "CredentialsExpired"
+    hint = (
+        "fetch them again: the operator renews a queue's Secret long before it expires. If it did not, "
+        "check the operator's log and the clocks of both machines"
+    )
 
-    def describe(self, server: str, credentials: str, problem: str) -> str:
+    def __init__(self, server: str, credentials: str, problem: str) -> None:
         self.server, self.credentials, self.problem = server, credentials, problem
-        self.hint = (
-            "fetch them again: the operator renews the Secret of a queue long before. If it did not, "
-            "look at the operator's log, and at the clocks of both machines"
-        )
-        return f"NATS refused to let us in at {server}: {credentials} have ended ({problem})"
+        super().__init__(f"NATS at {server} refused the connection: {credentials} expired ({problem})")
 
 
 class NotAllowed(BrokerError):
-    """The broker let us in, but our credentials do not allow this."""
+    """The credentials do not permit this operation."""
 
     reason = "NotAllowed"
+    hint = (
+        "use credentials of that queue and of a role that may: producers submit and read, managers also "
+        "cancel, workers settle. Only the operator may list what several queues share: name the queue "
+        "(galley show QUEUE/ID)"
+    )
 
-    def describe(self, subject: str) -> str:
+    def __init__(self, subject: str) -> None:
         self.subject = subject
-        self.hint = (
-            "use credentials of that queue, and of a role that may: producers submit and look, managers "
-            "cancel as well, workers settle. Only the operator may list what several queues share: name the "
-            "queue (galley show QUEUE/ID)"
-        )
-        return f"these credentials do not allow to publish to {subject}"
+        super().__init__(f"these credentials do not allow publishing to {subject}")
 
 
 class QueueConflict(BrokerError):
-    """Streams with the queue's names exist and are not this installation's."""
+    """Streams with the queue's names exist and belong to another installation."""
 
     reason = "QueueConflict"
+    hint = "use another namespace or another NATS account, or remove the streams that are in the way"
 
-    def describe(self, stream: str, owner: str, problem: str) -> str:
+    def __init__(self, stream: str, owner: str, problem: str) -> None:
         self.stream, self.owner, self.problem = stream, owner, problem
-        self.hint = "use another namespace or another NATS account, or finish what is in the way"
-        return f"stream {stream} (of {owner}): {problem}"
+        super().__init__(f"stream {stream} (of {owner}): {problem}")

@@ -25,9 +25,9 @@ class HandlerNameInvalid(Invalid):
     reason = "HandlerNameInvalid"
     hint = "use letters, digits, '_', '-' and '.', at most 63 characters"
 
-    def describe(self, name: str) -> str:  # noqa: D102
+    def __init__(self, name: str) -> None:
         self.name = name
-        return f"handler name {name!r} is not allowed"
+        super().__init__(f"handler name {name!r} is not allowed")
 
 
 class HandlerExists(Invalid):
@@ -36,9 +36,9 @@ class HandlerExists(Invalid):
     reason = "HandlerExists"
     hint = "give one of them another name: @task(name=...)"
 
-    def describe(self, queue: str, name: str, first: str, second: str) -> str:  # noqa: D102
+    def __init__(self, queue: str, name: str, first: str, second: str) -> None:
         self.queue, self.name, self.first, self.second = queue, name, first, second
-        return f"handler {name!r} of queue {queue!r} is both {first} and {second}"
+        super().__init__(f"handler {name!r} of queue {queue!r} is both {first} and {second}")
 
 
 class HandlersMissing(Invalid):

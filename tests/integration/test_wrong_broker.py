@@ -97,7 +97,7 @@ async def test_a_server_that_wants_a_password_is_not_called_unreachable(tmp_path
     async with plain_server(tmp_path, "--user", "ada", "--pass", "right") as place:
         said = await galley(tmp_path, "get", "queues", "--server", f"nats://ada:wrong@{place}")
     assert said.code == 1
-    assert two_lines(said)[0].startswith(f"NATS refused to let us in at nats://{place}: ")
+    assert two_lines(said)[0].startswith(f"NATS at nats://{place} refused the connection: ")
 
 
 @pytest.fixture

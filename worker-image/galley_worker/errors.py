@@ -1,18 +1,18 @@
-"""Everything that keeps a worker from working.
+"""Errors that keep a worker from starting.
 
     GalleyError
     └── WorkerError
         ├── ModuleImportFailed    a module of handlers cannot be imported
-        └── SettingsInvalid       its environment or its TaskQueue cannot be
+        └── SettingsInvalid       its environment or its TaskQueue is not valid
 
-What goes wrong inside an attempt is no error here: it is an Ending.
+What goes wrong inside an attempt is not an error here: it is an Ending.
 """
 
 from galley.errors import GalleyError
 
 
 class WorkerError(GalleyError):
-    """The worker cannot do its work."""
+    """The worker cannot run."""
 
     reason = "WorkerError"
 
@@ -22,23 +22,23 @@ class ModuleImportFailed(WorkerError):
 
     reason = "ModuleImportFailed"
 
-    def describe(self, module: str, place: str, problem: str, trace: str = "") -> str:  # noqa: D102
+    def __init__(self, module: str, place: str, problem: str, trace: str = "") -> None:
         self.module, self.place, self.problem, self.trace = module, place, problem, trace
-        self.hint = (
+        super().__init__(
+            f"module {module!r} does not import: {place}: {problem}"
+            if place
+            else f"module {module!r} does not import: {problem}",
             f"try `python -c 'import {module}'` in the worker's image; "
-            "spec.worker.modules and the import path must name it as Python does"
+            "spec.worker.modules and the import path must name it as Python does",
         )
-        return f"module {module!r} does not import: {place}: {problem}" if place else (
-            f"module {module!r} does not import: {problem}"
-        )  # fmt: skip
 
 
 class SettingsInvalid(WorkerError):
-    """What the worker is told at its start cannot be."""
+    """The worker's settings are not valid."""
 
     reason = "SettingsInvalid"
     hint = "correct the worker's environment (GALLEY_...) or the TaskQueue it names"
 
-    def describe(self, problem: str) -> str:  # noqa: D102
+    def __init__(self, problem: str) -> None:
         self.problem = problem
-        return f"the worker's settings are wrong: {problem}"
+        super().__init__(f"the worker's settings are wrong: {problem}")

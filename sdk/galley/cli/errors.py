@@ -10,8 +10,6 @@ GalleyError
     └── CommandBroken
 """
 
-# ruff: noqa: D102 - the docstring of the class says what `describe` describes
-
 from galley.errors import GalleyError
 
 
@@ -22,67 +20,68 @@ class CliError(GalleyError):
 
 
 class Misuse(CliError):
-    """The words of the command make no sense together."""
+    """The arguments of the command do not fit together."""
 
     reason = "Misuse"
 
-    def describe(self, problem: str, hint: str) -> str:
-        self.problem, self.hint = problem, hint
-        return problem
+    def __init__(self, problem: str, hint: str) -> None:
+        self.problem = problem
+        super().__init__(problem, hint)
 
 
 class NoServer(CliError):
-    """Nothing says which NATS server to talk to, or what says it is out of date."""
+    """No NATS server is configured, or the file that names one is out of date."""
 
     reason = "NoServer"
+    hint = "run `galley dev FILE...` in this folder, or name a server: --server nats://HOST:4222"
 
-    def describe(self, problem: str) -> str:
+    def __init__(self, problem: str) -> None:
         self.problem = problem
-        self.hint = "run `galley dev FILE...` in this folder, or name a server: --server nats://HOST:4222"
-        return problem
+        super().__init__(problem)
 
 
 class QueueNotServed(CliError):
-    """A file declares a queue, and nobody here can make queues."""
+    """A file declares a queue, and this command cannot create queues."""
 
     reason = "QueueNotServed"
 
-    def describe(self, source: str, queue: str) -> str:
+    def __init__(self, source: str, queue: str) -> None:
         self.source, self.queue = source, queue
-        self.hint = f"run it: galley dev {source}"
-        return f"{source} declares queue {queue!r}, which does not exist; `galley apply` submits tasks only"
+        super().__init__(
+            f"{source} declares queue {queue!r}, which does not exist; `galley apply` submits tasks only",
+            f"run it: galley dev {source}",
+        )
 
 
 class NoQueues(CliError):
-    """There is no queue yet that could know the task."""
+    """The namespace has no queues, so none can know the task."""
 
     reason = "NoQueues"
+    hint = "`galley dev FILE...` creates the queues of its manifests; or name another namespace: -n NAME"
 
-    def describe(self, namespace: str) -> str:
+    def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self.hint = (
-            "`galley dev FILE...` makes the queues of its manifests; or name another namespace: -n NAME"
-        )
-        return f"there are no queues in namespace {namespace!r}"
+        super().__init__(f"there are no queues in namespace {namespace!r}")
 
 
 class NoSuchTask(CliError):
-    """No queue that was asked knows the task."""
+    """None of the queues that were asked knows the task."""
 
     reason = "TaskNotFound"
+    hint = "see `galley get tasks`; records expire after spec.retention.resultsSeconds of their queue"
 
-    def describe(self, namespace: str, task_id: str) -> str:
+    def __init__(self, namespace: str, task_id: str) -> None:
         self.namespace, self.task_id = namespace, task_id
-        self.hint = "see `galley get tasks`; records go after spec.retention.resultsSeconds of their queue"
-        return f"no queue in namespace {namespace!r} knows a task {task_id!r}"
+        super().__init__(f"no queue in namespace {namespace!r} has a task {task_id!r}")
 
 
 class CommandBroken(CliError):
-    """An installed package offers a command that cannot be loaded."""
+    """An installed package provides a command that cannot be loaded."""
 
     reason = "CommandBroken"
 
-    def describe(self, name: str, package: str, problem: str) -> str:
+    def __init__(self, name: str, package: str, problem: str) -> None:
         self.name, self.package, self.problem = name, package, problem
-        self.hint = f"pip install galley-tasks[{package}]"
-        return f"the command {name!r} cannot be loaded: {problem}"
+        super().__init__(
+            f"the command {name!r} cannot be loaded: {problem}", f"pip install galley-tasks[{package}]"
+        )

@@ -71,8 +71,8 @@ async def test_on_a_full_disk_a_producer_is_told_within_its_patience_and_nothing
     accepted, error = await submit_until_refused(client)
 
     assert isinstance(error, BrokerSilent)
-    assert str(error).startswith(f"NATS at {own_nats_server.url} is connected but stores nothing: task ")
-    assert "make room and restart it" in error.hint
+    assert str(error).startswith(f"NATS at {own_nats_server.url} is connected but does not acknowledge")
+    assert "free space and restart it" in error.hint
     assert "critical write error" in own_nats_server.log_file.read_text()
     full.unlink()
     await own_nats_server.stop()

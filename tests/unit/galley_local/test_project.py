@@ -42,7 +42,7 @@ def test_a_second_one_is_refused_with_the_process_of_the_first(tmp_path: Path) -
 
 def test_without_room_it_does_not_begin(tmp_path: Path) -> None:
     more_than_any_disk = 2**60
-    with pytest.raises(DiskFull, match="wants 1099511627776 MiB"), Project(tmp_path, room=more_than_any_disk):
+    with pytest.raises(DiskFull, match="needs 1099511627776 MiB"), Project(tmp_path, room=more_than_any_disk):
         pass
     with Project(tmp_path):  # and holds nothing
         pass

@@ -88,7 +88,7 @@ def test_a_missing_right_is_named_with_who_lacks_it() -> None:
 @pytest.mark.parametrize(
     ("problem", "hint"),
     [
-        ("exceeded quota: small, requested: count/deployments.apps=1", "a quota's"),
+        ("exceeded quota: small, requested: count/deployments.apps=1", "which quota"),
         ("unable to create new content in namespace images because it is being terminated", "nothing: "),
     ],
 )
