@@ -1,4 +1,4 @@
-"""Where a task lives: the five words that name it everywhere."""
+"""Where a task lives: namespace, queue and id name it, whichever command submitted it."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,16 +7,16 @@ from galley.lanes import Lane
 
 
 class Kind(StrEnum):
-    """How a task came to be, which decides who reads its outcome."""
+    """A word of every subject of a task, which has one value today."""
 
     DECLARED = "k8s"
-    """A custom resource; the operator writes the outcome into its status."""
+    """Of Task objects that an operator before 0.3 admitted: their id is the object's uid."""
     DIRECT = "sdk"
-    """Submitted straight to the broker; only its producer asks for the outcome."""
+    """Of all other tasks."""
 
 
 class TaskAddress(NamedTuple):
-    """Names one task: no other has the same namespace, queue, kind and id. The lane is its road."""
+    """Names one task: no other has the same namespace, queue and id. The lane is where it waits."""
 
     namespace: str
     queue: str

@@ -1,14 +1,114 @@
-"""Submitting Task manifests: the name of a task is its id, so applying it twice is once."""
+"""A Task manifest as the task that runs: the same one, whichever command applied it.
+
+The operator reads the spec as the API server has it, `galley apply` reads a model. Both become a
+`DeclaredSpec`, and that an envelope. The id is the name of the Task, so namespace, queue and name lead to it.
+"""
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
-from galley.envelope import Envelope, encode_input
+from galley.envelope import INPUT_LIMIT, NO_INPUT, Envelope, digest_of, encode_input
+from galley.errors import InputInvalid, ManifestInvalid
+from galley.history import Moment
+from galley.lanes import Lane
 from galley.resources.task import Task
+from galley.retry import RetryPolicy
+
+
+class DeclaredSpec(Struct, frozen=True, rename="camel"):
+    """What a Task asks for; fields mean what they mean in `galley.resources.TaskSpec`."""
+
+    queue_name: str
+    handler: str
+    input: Raw = NO_INPUT
+    priority: Lane = Lane.NORMAL
+    timeout_seconds: float | None = None
+    retry: RetryPolicy | None = None
+    not_before: Moment | None = None
+    deadline: Moment | None = None
+    ttl_seconds_after_finished: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Stands for the work and its rules; the time after which the object is deleted is none."""
+        return digest_of(
+            self.handler, self.input, self.priority, self.timeout_seconds, self.retry,
+            *(None if at is None else at.astimezone(UTC) for at in (self.not_before, self.deadline)),
+        )  # fmt: skip
+
+
+_decode: Final = msgspec.json.Decoder(DeclaredSpec).decode
+
+
+def read_spec(name: str, body: bytes) -> DeclaredSpec:
+    """Return the spec in its JSON.
+
+    Raises:
+        ManifestInvalid: if a field is missing or of another type, which the CRD should have refused.
+    """
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        hint = "are CRDs and operator of the same version? Correct the Task and apply it under another name"
+        raise ManifestInvalid(f"Task {name}", 0, "spec", str(error), hint) from None
+
+
+def spec_of(task: Task) -> DeclaredSpec:
+    """Return the spec of a manifest.
+
+    Raises:
+        InputInvalid: if the input is too large.
+    """
+    spec = task.spec
+    return DeclaredSpec(
+        spec.queue_name,
+        spec.handler,
+        encode_input(spec.handler, spec.input),
+        spec.priority,
+        None if spec.timeout_seconds is None else float(spec.timeout_seconds),
+        spec.retry.policy() if spec.retry else None,
+        spec.not_before,
+        spec.deadline,
+        spec.ttl_seconds_after_finished,
+    )
+
+
+def envelope_of(spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: str = "") -> Envelope:
+    """Return the task as it travels.
+
+    Args:
+        spec: what the Task asks for.
+        submitted_at: when it was declared.
+        now: the time; a start before it is no reason to wait.
+        uid: of the Task object; empty if there is none.
+
+    Raises:
+        InputInvalid: if the input is too large.
+    """
+    size = memoryview(spec.input).nbytes
+    if size > INPUT_LIMIT:
+        raise InputInvalid(
+            spec.handler, f"{size} bytes of JSON, the limit is {INPUT_LIMIT}",
+            "store the data where workers can read it, and pass its place",
+        )  # fmt: skip
+    return Envelope(
+        spec.handler,
+        submitted_at,
+        input=spec.input,
+        not_before=spec.not_before if spec.not_before is not None and spec.not_before > now else None,
+        deadline=spec.deadline,
+        timeout_seconds=spec.timeout_seconds,
+        retry=spec.retry,
+        uid=uid,
+        digest=spec.digest,
+    )
 
 
 class Submitted(NamedTuple):
@@ -38,23 +138,6 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     # the publishing, the worker that is given the copy finds the record and drops it.
     if await Records(broker).look_up(address) is not None:
         return Submitted(address, created=False)
-    receipt = await Publisher(broker).publish(address, envelope_of(task, datetime.now(UTC)), chosen_id=True)
+    now = datetime.now(UTC)
+    receipt = await Publisher(broker).publish(address, envelope_of(spec_of(task), now, now), chosen_id=True)
     return Submitted(address, created=not receipt.duplicate)
-
-
-def envelope_of(task: Task, now: datetime) -> Envelope:
-    """Return the task as it travels.
-
-    Raises:
-        InputInvalid: if the input is too large.
-    """
-    spec = task.spec
-    return Envelope(
-        spec.handler,
-        now,
-        input=encode_input(spec.handler, spec.input),
-        not_before=spec.not_before if spec.not_before and spec.not_before > now else None,
-        deadline=spec.deadline,
-        timeout_seconds=spec.timeout_seconds,
-        retry=spec.retry.policy() if spec.retry else None,
-    )

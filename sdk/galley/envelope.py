@@ -4,14 +4,15 @@ The body is JSON: people read it with any NATS client, and other languages write
 (namespace, queue, lane, kind, id) is the subject it travels on and stands nowhere else.
 """
 
-from datetime import datetime
-from typing import Annotated, Final
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from galley.errors import EnvelopeInvalid, InputInvalid
-from galley.history import NO_HISTORY, History
+from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
 from galley.retry import RetryPolicy
 
@@ -25,10 +26,6 @@ history and error fit beside it in a dead letter."""
 NO_INPUT: Final = Raw(b"{}")
 
 _HEADER_PREFIX: Final = f"v={VERSION};a="
-
-
-Moment = Annotated[datetime, Meta(tz=True)]
-"""A time that says its offset from UTC, so that it means the same everywhere."""
 
 
 class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
@@ -47,6 +44,10 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     retry: RetryPolicy | None = None
     """None means the queue's policy."""
     history: History = NO_HISTORY
+    uid: str = ""
+    """Of the Task object this was submitted for; empty if there is none."""
+    digest: str = ""
+    """Stands for the work (see `digest_of`), where the id was chosen by a person and may be used again."""
 
 
 class Flags(Struct, frozen=True):
@@ -93,6 +94,61 @@ _FIRST_TEXT: Final = FIRST.encode()
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Envelope).decode
 
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_EXACT: Final = 2**63
+_LARGEST: Final = 10**308
+
+
+def check_moments(history: History, *moments: datetime | None) -> None:
+    """Check that times can be compared, and written in UTC.
+
+    Raises:
+        EnvelopeInvalid: if one is before 1970 or after 9998.
+    """
+    past = (at for attempt in history.attempts for at in (attempt.started_at, attempt.ended_at))
+    for moment in (*moments, *past):
+        if moment is not None and not _EARLIEST <= moment < _LATEST:
+            raise EnvelopeInvalid(f"the time {moment.isoformat()} is not between the years 1970 and 9998")
+
+
+def digest_of(handler: str, value: Raw, *rules: object) -> str:
+    """Return a short text that is equal for equal work, whichever tool wrote its JSON.
+
+    Args:
+        handler: what runs.
+        value: its input.
+        rules: under which it runs; without any the digest stands for handler and input alone.
+    """
+    work = _short_hash(handler, _canonical(msgspec.json.decode(value)))
+    return f"{work}.{_short_hash(*rules)}" if rules else work
+
+
+def conflicts(one: str, other: str) -> bool:
+    """Return whether two digests stand for different work. An unknown digest conflicts with none."""
+    return bool(one and other) and any(
+        mine != theirs for mine, theirs in zip(one.split("."), other.split("."), strict=False)
+    )
+
+
+def _short_hash(*parts: object) -> str:
+    text = msgspec.json.encode(parts, order="deterministic")
+    return sha256(text).hexdigest()[:16]
+
+
+def _canonical(value: object) -> object:
+    """Return a JSON value in which equal numbers are equal: an API server writes 1.0 as 1."""
+    if isinstance(value, list):
+        return [_canonical(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _canonical(each) for name, each in value.items()}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if abs(value) < _EXACT:
+        return int(value) if value == int(value) else repr(value)
+    # Beyond that an API server has numbers as floats, and so has them less exactly.
+    return repr(float(value)) if abs(value) < _LARGEST else str(value)
+
 
 def encode(envelope: Envelope) -> bytes:
     """Return the body that travels."""
@@ -111,6 +167,7 @@ def decode(body: bytes) -> Envelope:
         raise EnvelopeInvalid(str(error)) from None
     if envelope.v != VERSION:
         raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")
+    check_moments(envelope.history, envelope.submitted_at, envelope.not_before, envelope.deadline)
     return envelope
 
 

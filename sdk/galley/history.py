@@ -2,9 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 KEPT_ATTEMPTS: Final = 10
@@ -25,6 +25,9 @@ class EndedBy(StrEnum):
     """We took the worker away; costs the task nothing."""
 
 
+Moment = Annotated[datetime, Meta(tz=True)]
+"""A time that says its offset from UTC, so that it means the same everywhere."""
+
 WORKER_LOST: Final = "WorkerLost"
 """Reason of an attempt whose worker vanished while it ran."""
 
@@ -37,8 +40,8 @@ class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     reason: str
     message: str
     worker: str
-    ended_at: datetime
-    started_at: datetime | None = None
+    ended_at: Moment
+    started_at: Moment | None = None
 
 
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -7,15 +7,15 @@
 Only ever written by compare-and-set on the sequence of the one before it.
 """
 
-from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
+from galley.envelope import check_moments
 from galley.errors import EnvelopeInvalid
-from galley.history import NO_HISTORY, History
+from galley.history import NO_HISTORY, History, Moment
 from galley.lanes import Lane
 
 VERSION: Final = 1
@@ -65,14 +65,14 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One state of one task."""
 
     state: State
-    attempt: int
+    attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     worker: str = ""
     handler: str = ""
     lane: Lane = Lane.NORMAL
-    submitted_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    due_at: datetime | None = None
+    submitted_at: Moment | None = None
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    due_at: Moment | None = None
     """When state is `retry`: the time of the next attempt."""
     claim: Claim | None = None
     """When state is `run`: who may run it."""
@@ -82,6 +82,12 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     outcome: Outcome | None = None
     result: Raw = NULL
     failure: Failure | None = None
+    uid: str = ""
+    """Of the Task object whose outcome this is; empty if there is none, or its worker did not know."""
+    digest: str = ""
+    """Of the work (see `galley.envelope.digest_of`); empty if the id was not chosen by a person."""
+    remembered: bool = False
+    """Whether the Task object was deleted because its time was over: the same work does not run again."""
     v: int = VERSION
 
     @property
@@ -118,4 +124,5 @@ def decode(body: bytes) -> Record:
         raise EnvelopeInvalid(f"a record that cannot be read: {error}") from None
     if record.v != VERSION:
         raise EnvelopeInvalid(f"a record of version {record.v}, known here is {VERSION}")
+    check_moments(record.history, record.submitted_at, record.started_at, record.ended_at, record.due_at)
     return record

@@ -136,4 +136,6 @@ def claiming_record(
         started_at=now,
         claim=claim_of(delivery, worker.holder),
         history=history,
+        uid=envelope.uid,
+        digest=envelope.digest,
     )

@@ -47,8 +47,8 @@ class Settler:
             case _:
                 assert_never(verdict)
 
-    def _kept(self, address: TaskAddress) -> int:
-        least = DECLARED_KEPT_SECONDS if address.kind is Kind.DECLARED else 0
+    def _kept(self, address: TaskAddress, uid: str = "") -> int:
+        least = DECLARED_KEPT_SECONDS if uid or address.kind is Kind.DECLARED else 0
         return max(self._keep_seconds, least)
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
@@ -93,7 +93,7 @@ class Settler:
 
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
-        written = await self._ledger.write(address, final, held.fence, self._kept(address))
+        written = await self._ledger.write(address, final, held.fence, self._kept(address, final.uid))
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
         await self.finish(held.delivery, final)
@@ -113,6 +113,8 @@ class Settler:
             due_at=due_at,
             failure=failure,
             history=history,
+            uid=held.envelope.uid,
+            digest=held.envelope.digest,
         )
         sequence = await self._ledger.write(address, record, held.fence)
         if isinstance(sequence, Beaten):
@@ -174,6 +176,8 @@ class Settler:
             result=result,
             failure=failure,
             history=held.history if history is None else history,
+            uid=held.envelope.uid,
+            digest=held.envelope.digest,
         )
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from galley.declared import DeclaredSpec
 from galley.envelope import INPUT_LIMIT
-from galley_operator.intake.declared_spec import DeclaredSpec
 from galley_operator.tasks.known_queues import KnownQueue
 
 

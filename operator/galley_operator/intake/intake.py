@@ -16,6 +16,7 @@ import msgspec
 
 from galley.broker.connection import Broker
 from galley.broker.publish import Publisher
+from galley.declared import DeclaredSpec, envelope_of, read_spec
 from galley.errors import (
     GalleyError,
     InputInvalid,
@@ -29,7 +30,6 @@ from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import TASKS
 from galley_operator.errors import ObjectNotFound
 from galley_operator.intake.admission import Refusal, Situation, Until, refusal
-from galley_operator.intake.declared_spec import DeclaredSpec, envelope_of, read_spec
 from galley_operator.intake.gates import Gates
 from galley_operator.intake.traces import Traces
 from galley_operator.key_queue import Backoff, KeyQueue

@@ -17,15 +17,19 @@ from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [(Kind.DIRECT, 3600), (Kind.DECLARED, 86_400)])
+@pytest.mark.parametrize(
+    ("origin", "seconds"),
+    [((Kind.DIRECT, ""), 3600), ((Kind.DIRECT, "u1"), 86_400), ((Kind.DECLARED, ""), 86_400)],
+)
 async def test_an_end_is_kept_as_the_queue_says_and_that_of_a_declared_task_for_a_day(
-    client: Client, namespace: str, start: StartWorkers, kind: Kind, seconds: int
+    client: Client, namespace: str, start: StartWorkers, origin: tuple[Kind, str], seconds: int
 ) -> None:
+    kind, uid = origin
     queue = a_task_queue(namespace, retention={"resultsSeconds": 3600})
     await ensure(client.broker, layout_of(queue, "tests"))
     await start(queue)
     address = TaskAddress(namespace, "drills", Lane.NORMAL, kind, "kept")
-    work = Envelope("echo", datetime.now(UTC), input=encode_input("echo", {"value": 1}))
+    work = Envelope("echo", datetime.now(UTC), input=encode_input("echo", {"value": 1}), uid=uid)
     await Publisher(client.broker).publish(address, work)
 
     async def kept() -> str | None:

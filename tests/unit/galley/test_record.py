@@ -88,3 +88,32 @@ def _comparable(value: Record) -> tuple[Any, ...]:
     # Raw compares by identity; the rest by value.
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return tuple(bytes(each) if isinstance(each, Raw) else each for each in fields.values())
+
+
+PAST_ATTEMPT = (
+    b'{"number":1,"endedBy":"error","reason":"R","message":"m","worker":"w","endedAt":"9999-12-31T23:59:59Z"}'
+)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        b'"startedAt":"2026-03-01T12:00:00"',
+        b'"endedAt":"0001-01-01T00:00:00+14:00"',
+        b'"dueAt":"9999-12-31T23:59:59-12:00"',
+        b'"submittedAt":"soon"',
+        b'"attempt":-1',
+        b'"attempt":4294967296',
+        b'"history":{"attempts":[' + PAST_ATTEMPT + b"]}",
+    ],
+)
+def test_a_time_or_a_count_that_cannot_be_used_is_refused(times: bytes) -> None:
+    body = b'{"state":"run","attempt":1,' + times + b',"v":1}'
+    with pytest.raises(EnvelopeInvalid):
+        record.decode(body.replace(b'"attempt":1,"attempt"', b'"attempt"'))
+
+
+def test_the_task_object_and_the_digest_survive() -> None:
+    one = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED, uid="u1", digest="a.b", remembered=True)
+    again = record.decode(record.encode(one))
+    assert (again.uid, again.digest, again.remembered) == ("u1", "a.b", True)

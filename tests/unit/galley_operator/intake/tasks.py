@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from galley.declared import read_spec
 from galley.lanes import DEFAULT_LANES, Lane
 from galley_operator.intake.admission import Situation
-from galley_operator.intake.declared_spec import read_spec
 from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueue
 
