@@ -46,16 +46,19 @@ class HandlersMissing(Invalid):
 
     reason = "HandlersMissing"
 
-    def describe(self, queue: str, modules: str = "") -> str:  # noqa: D102
+    def __init__(self, queue: str, modules: str = "") -> None:
         self.queue, self.modules = queue, modules
         if not modules:
-            self.hint = "name modules in spec.worker.modules, or add spec.handlers.commands"
-            return f"queue {queue!r} has no handlers"
-        self.hint = (
+            super().__init__(
+                f"queue {queue!r} has no handlers",
+                "name modules in spec.worker.modules, or add spec.handlers.commands",
+            )
+            return
+        super().__init__(
+            f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue",
             f"put @task, or @task(queue={queue!r}), on a function of a module in spec.worker.modules; "
-            "a function that names another queue is a handler of that one alone"
+            "a function that names another queue is a handler of that one alone",
         )
-        return f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue"
 
 
 class NonRetryable(Exception):

@@ -1,8 +1,10 @@
 """What holds for every error class of every package."""
 
+import inspect
 import pickle
 import re
 import traceback
+from typing import Any
 
 import pytest
 
@@ -49,3 +51,13 @@ def test_reasons_are_told_apart() -> None:
 
 SAME_REASON = {"NoSuchTask"}
 """`galley show` asks several queues; what it finds missing is a TaskNotFound all the same."""
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_constructor_names_and_types_what_the_error_is_about(kind: type[GalleyError]) -> None:
+    parameters = inspect.signature(kind).parameters.values()
+    assert all(each.annotation not in {inspect.Parameter.empty, Any, object} for each in parameters)
+    assert all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+    error = sample(kind)
+    stored = {*vars(error), "message", "hint"}
+    assert {each.name for each in parameters} <= stored
