@@ -11,9 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from galley.cli.moment import in_words
-from galley.cli.output import styled
-from galley.cli.terminal import Terminal
+from galley.cli.output import cell, in_words, styled
+from galley.cli.terminal import Terminal, safe
 from galley.task_status import Phase, TaskStatus
 from galley_local.snapshot import QueueSnapshot, Snapshot
 from galley_operator.fleet.fleet import Phase as WorkerPhase
@@ -80,7 +79,7 @@ class LiveTable:
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
-        self._console.print(text, style="dim", soft_wrap=True)
+        self._console.print(safe(text), style="dim", soft_wrap=True)
 
 
 def drawn(snapshot: Snapshot, most_tasks: int, width: int) -> RenderableType:
@@ -109,10 +108,7 @@ def _queues(snapshot: Snapshot) -> RenderableType:
                 str(queue.most) if first else "",
                 workers_in_words(queue) if first else "",
             )
-    reasons = [
-        Text(_reason(queue), style="yellow" if queue.problem else "dim", no_wrap=False)
-        for queue in snapshot.queues
-    ]
+    reasons = [cell(_reason(queue), "yellow" if queue.problem else "dim") for queue in snapshot.queues]
     return Group(table, Text(), *reasons)
 
 
@@ -160,13 +156,13 @@ def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[Text]:
         or status.submitted_at
     )
     return [
-        Text(status.address.queue),
-        Text(status.address.id),
-        Text(status.handler),
+        cell(status.address.queue),
+        cell(status.address.id),
+        cell(status.handler),
         Text(status.address.lane.value),
         styled(status.phase.value),
         Text(str(status.attempt or "")),
-        Text(status.worker),
+        cell(status.worker),
         Text(in_words(moment, snapshot.now) if moment is not None else ""),
     ]
 

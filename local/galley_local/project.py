@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from galley import dev_file
-from galley.cli.moment import rfc_3339
+from galley.cli.output import rfc_3339
 from galley.dev_file import DevFile
 from galley_local.errors import DevRunsAlready, DiskFull
 

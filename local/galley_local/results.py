@@ -8,7 +8,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from galley.cli.output import PHASE_STYLES, styled
+from galley.cli.output import cell, styled
 from galley.cli.terminal import Terminal
 from galley.declared import address_of
 from galley.record import Record
@@ -52,13 +52,13 @@ def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
     for title in _TITLES:
         table.add_column(title, no_wrap=True, justify="right" if title in ("ATTEMPTS", "TIME") else "left")
     taken = sum(
-        2 + max(len(title), *(len(row[index]) for row in rows)) for index, title in enumerate(_TITLES[:-1])
+        2 + max(len(title), *(len(row[index]) for row in rows), 0) for index, title in enumerate(_TITLES[:-1])
     )
     width = terminal.console().width if terminal.interactive else _PIPE_WIDTH
     room = max(_LEAST_RESULT, width - taken)
     for *cells, result in rows:
-        styled_cells = [styled(cell) if cell in PHASE_STYLES else Text(cell) for cell in cells]
-        table.add_row(*styled_cells, Text(result if len(result) <= room else result[: room - 1] + "…"))
+        shown = cell(result).plain
+        table.add_row(*map(styled, cells), Text(shown if len(shown) <= room else shown[: room - 1] + "…"))
     terminal.console(taken + room).print(table)
 
 

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from galley.cli.command import Command
+from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
@@ -12,7 +12,7 @@ from galley.errors import BrokerError, GalleyError
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("tasks", metavar="ID|QUEUE/ID", nargs="+")
+    parser.add_argument("tasks", metavar="ID|QUEUE/ID", type=text, nargs="+")
     server_arguments(parser)
 
 

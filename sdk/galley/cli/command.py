@@ -1,10 +1,16 @@
-"""What a command is, for `main` and for packages that add one."""
+"""What a command is, for `main` and for packages that add one; and how its arguments are read."""
 
+import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
+from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True)
@@ -20,3 +26,32 @@ class Command:
     """Does it; returns the exit code, or raises a GalleyError."""
     examples: tuple[str, str]
     """Two lines that work as they stand."""
+
+
+def text(argument: str) -> str:
+    """Return an argument as text, whatever the locale; for everything that is not a path.
+
+    Raises:
+        Misuse: if it is not UTF-8.
+    """
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise Misuse(f"the argument {argument[:40]!r} is not UTF-8 text", "write it in UTF-8") from None
+
+
+def one_of(what: str, words: Sequence[Word]) -> Callable[[str], Word]:
+    """Return what reads one of the words, in upper or lower case.
+
+    Args:
+        what: what such a word is, with its article, such as "a lane".
+        words: those allowed.
+    """
+    by_text = {word.casefold(): word for word in words}
+
+    def read(argument: str) -> Word:
+        if (word := by_text.get(argument.casefold())) is None:
+            raise Misuse(f"{argument[:40]!r} is not {what}", f"use one of {', '.join(words)}")
+        return word
+
+    return read

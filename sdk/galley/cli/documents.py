@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from galley.broker.inspect import QueueView
-from galley.cli.moment import rfc_3339
+from galley.cli.output import rfc_3339
 from galley.history import PastAttempt
 from galley.task_status import TaskStatus
 

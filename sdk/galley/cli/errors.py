@@ -7,6 +7,8 @@ GalleyError
     ├── QueueNotServed
     ├── NoQueues
     ├── NoSuchTask
+    ├── OutputFailed
+    │   └── OutputClosed
     └── CommandBroken
 """
 
@@ -73,6 +75,23 @@ class NoSuchTask(CliError):
     def __init__(self, namespace: str, task_id: str) -> None:
         self.namespace, self.task_id = namespace, task_id
         super().__init__(f"no queue in namespace {namespace!r} has a task {task_id!r}")
+
+
+class OutputFailed(CliError):
+    """The output of the command cannot be written."""
+
+    reason = "OutputFailed"
+
+    def describe(self, stream: str, problem: str) -> str:
+        self.stream, self.problem = stream, problem
+        self.hint = "the command itself may have succeeded; give it an output that can be written"
+        return f"{stream} cannot be written: {problem}"
+
+
+class OutputClosed(OutputFailed):
+    """The reader of the output has gone, as in `galley get tasks | head -1`."""
+
+    reason = "OutputClosed"
 
 
 class CommandBroken(CliError):

@@ -7,14 +7,13 @@ from typing import Final
 
 from galley.broker import inspect
 from galley.broker.inspect import QueueView
-from galley.cli.command import Command
+from galley.cli.command import Command, one_of, text
 from galley.cli.documents import queue_document, task_document
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
-from galley.cli.words import one_of
 from galley.client import Client
 from galley.task_status import Phase, TaskStatus
 
@@ -59,7 +58,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", metavar="queues|tasks", choices=_NOUNS)
-    parser.add_argument("queue", metavar="QUEUE", nargs="?", help="only this queue, or its tasks")
+    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its tasks")
     parser.add_argument(
         "--phase",
         type=one_of("a phase", _PHASES),

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
 import sys
-from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -12,7 +11,7 @@ from typing import Final, NoReturn
 
 from galley.cli import apply, cancel, get, show, submit, version
 from galley.cli.command import Command
-from galley.cli.errors import CommandBroken, Misuse
+from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
 from galley.cli.terminal import Terminal, own_terminal
 from galley.errors import GalleyError
@@ -24,11 +23,18 @@ OWN_COMMANDS: Final = (
 PLUG_INS: Final = "galley.commands"
 
 
+class _Help(Exception):
+    """The help or the version was asked for."""
+
+
 class _Parser(ArgumentParser):
-    """A parser whose complaints look like all others."""
+    """A parser that leaves printing to us, so that errors and closed outputs are treated alike everywhere."""
 
     def error(self, message: str) -> NoReturn:
         raise Misuse(message, f"{self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        raise _Help(message)
 
 
 def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = None) -> int:
@@ -37,28 +43,30 @@ def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = Non
     # The library's log is for programs; here an error is told once, in two lines.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        words = sys.argv[1:] if arguments is None else arguments
-        whole = parser(_commands(words, place))
-        if not words:
-            place.result(whole.format_help().rstrip())
-            return ExitCode.DONE
-        options = whole.parse_args(words)
-        command: Command = options.command
-        return asyncio.run(_run(command, options, place))
+        return _run(sys.argv[1:] if arguments is None else arguments, place)
+    except OutputClosed:
+        return ExitCode.DONE
     except GalleyError as error:
         place.complain(error)
         return exit_code_of(error)
     except KeyboardInterrupt:
         place.say("interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our results has seen enough (`| head`); the interpreter must not flush into it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: Sequence[str], place: Terminal) -> int:
+    whole = parser(_commands(words, place))
+    try:
+        options = whole.parse_args(words or ["--help"])
+    except _Help as message:
+        place.result(str(message).rstrip())
         return ExitCode.DONE
 
+    async def run() -> int:
+        command: Command = options.command
+        return await command.run(options, place)
 
-async def _run(command: Command, options: Namespace, place: Terminal) -> int:
-    return await command.run(options, place)
+    return asyncio.run(run())
 
 
 def parser(commands: Sequence[Command]) -> ArgumentParser:

@@ -1,10 +1,9 @@
-"""Lists of things, in the format asked for: a table for people, tabs for pipes, JSON, YAML or names."""
+"""Results in the requested format: a table for people, tabs for pipes, JSON, YAML or names."""
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
@@ -12,9 +11,8 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from galley.cli.moment import in_words, rfc_3339
-from galley.cli.terminal import Terminal
-from galley.cli.words import one_of
+from galley.cli.command import one_of
+from galley.cli.terminal import Terminal, safe
 
 Item = TypeVar("Item")
 Cell = str | int | datetime | None
@@ -107,31 +105,58 @@ def format_argument(parser: ArgumentParser, *formats: Format) -> None:
 def write_document(value: object, form: Format, terminal: Terminal) -> None:
     """Write plain data as JSON or YAML."""
     if form is Format.JSON:
-        terminal.result(json.dumps(value, indent=2, ensure_ascii=False))
-    else:
-        terminal.result(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n"))
+        terminal.json(value, indent=2)
+        return
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if not terminal.can_show(text) or safe(text) != text:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
+    terminal.result(text.rstrip("\n"))
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return a text for a cell of a table: on one line, only displayed by a terminal."""
+    return Text(safe(" ".join(text.split())), style=style)
 
 
 def styled(text: str) -> Text:
-    """Return a word in its colour, if it is one that has one; the word itself says all."""
-    return Text(text, style=PHASE_STYLES.get(text, ""))
+    """Return a text for a cell, in colour if it is the name of a phase."""
+    return cell(text, PHASE_STYLES.get(text, ""))
 
 
-def _for_people(cell: Cell, now: datetime) -> Text:
-    match cell:
+def _for_people(value: Cell, now: datetime) -> Text:
+    match value:
         case None | "":
             return Text("-")
         case datetime():
-            return Text(in_words(cell, now))
+            return Text(in_words(value, now))
         case _:
-            return styled(" ".join(str(cell).split()))
+            return styled(str(value))
 
 
-def _for_programs(cell: Cell) -> str:
-    match cell:
+def _for_programs(value: Cell) -> str:
+    match value:
         case None:
             return ""
         case datetime():
-            return rfc_3339(cell)
+            return rfc_3339(value)
         case _:
-            return " ".join(str(cell).split())
+            return " ".join(str(value).split())
+
+
+def in_words(moment: datetime, now: datetime) -> str:
+    """Return a time by its distance, such as "2m ago" or "in 30s"."""
+    seconds = (now - moment).total_seconds()
+    return f"in {duration(-seconds)}" if seconds <= -1 else f"{duration(max(0.0, seconds))} ago"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its largest fitting unit, as kubectl does."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def rfc_3339(moment: datetime) -> str:
+    """Return a time for programs: UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from galley import dev_file
+from galley.cli.command import text
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
 from galley.client import Client, connect
@@ -16,7 +17,7 @@ from galley.target import find_target as target_of
 def server_arguments(parser: ArgumentParser) -> None:
     """Declare the options every command has that talks to a server."""
     parser.add_argument(
-        "--server", metavar="URL",
+        "--server", metavar="URL", type=text,
         help="NATS server; else GALLEY_SERVER, else the `galley dev` of this folder or one above",
     )  # fmt: skip
     parser.add_argument(
@@ -30,7 +31,7 @@ def server_arguments(parser: ArgumentParser) -> None:
 def namespace_argument(parser: ArgumentParser) -> None:
     """Declare `-n`."""
     parser.add_argument(
-        "-n", "--namespace", metavar="NAME",
+        "-n", "--namespace", metavar="NAME", type=text,
         help="namespace of the queue; else GALLEY_NAMESPACE, else that of `galley dev`, else `default`",
     )  # fmt: skip
 

@@ -8,20 +8,26 @@ from typing import Final
 import msgspec
 
 from galley.broker.records import Records
-from galley.cli.command import Command
+from galley.cli.command import Command, text
 from galley.cli.documents import task_document
 from galley.cli.exit_code import ExitCode
-from galley.cli.moment import duration, in_words, rfc_3339
-from galley.cli.output import Format, format_argument, write_document
+from galley.cli.output import (
+    Format,
+    duration,
+    format_argument,
+    in_words,
+    rfc_3339,
+    write_document,
+)
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
-from galley.cli.terminal import Terminal
+from galley.cli.terminal import Terminal, safe_json
 from galley.record import Outcome, Record
 from galley.task_status import TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("task", metavar="ID|QUEUE/ID")
+    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text)
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser)
 
@@ -84,7 +90,7 @@ def _took(status: TaskStatus) -> str:
 def _outcome(status: TaskStatus, record: Record | None) -> Iterator[str]:
     if record is not None and record.outcome is Outcome.SUCCEEDED:
         yield "Result:"
-        yield from _indented(msgspec.json.format(bytes(record.result), indent=2).decode())
+        yield from _indented(safe_json(msgspec.json.format(bytes(record.result), indent=2).decode()))
     if status.failure is not None:
         yield f"Failure:   {status.failure.reason}"
         yield from _indented(status.failure.message)

@@ -5,15 +5,13 @@ from argparse import ArgumentParser, Namespace
 from datetime import timedelta
 from typing import Final
 
-import msgspec
 from msgspec import Raw
 
-from galley.cli.command import Command
+from galley.cli.command import Command, one_of, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
-from galley.cli.words import one_of
 from galley.client import LONGEST_TIMEOUT_SECONDS, When
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
@@ -25,10 +23,10 @@ _FOREVER: Final = float("inf")
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("queue", metavar="QUEUE")
-    parser.add_argument("handler", metavar="HANDLER")
+    parser.add_argument("queue", metavar="QUEUE", type=text)
+    parser.add_argument("handler", metavar="HANDLER", type=text)
     parser.add_argument(
-        "input", metavar="JSON", nargs="?",
+        "input", metavar="JSON", type=text, nargs="?",
         help="the handler's input; for a Python function an object with its arguments by name; `-` reads it "
         "from standard input",
     )  # fmt: skip
@@ -36,7 +34,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--lane", type=one_of("a lane", HIGHEST_FIRST), default=Lane.NORMAL, metavar="LANE",
         help=f"{', '.join(HIGHEST_FIRST)}; normal by default",
     )  # fmt: skip
-    parser.add_argument("--id", help="an id of your own: submitted twice, it is one task")
+    parser.add_argument("--id", type=text, help="an id of your own: submitted twice, it is one task")
     parser.add_argument(
         "--delay", type=_seconds, metavar="SECONDS", help="start no earlier than this from now"
     )
@@ -79,7 +77,7 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
     if options.input is None:
         return NO_INPUT
     try:
-        text = terminal.stdin.read() if options.input == "-" else options.input
+        text = terminal.read_input() if options.input == "-" else options.input
         value = json.loads(text)
     except RecursionError:
         raise InputInvalid(options.handler, "nested too deeply", "make it flatter") from None
@@ -113,7 +111,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> None:
     terminal.say(f"task {handle.address.queue}/{handle.id} submitted, waiting for its result")
     result = await handle.result(within=None if seconds == _FOREVER else seconds)
-    terminal.result(msgspec.json.encode(result).decode())
+    terminal.json(result)
 
 
 command: Final = Command(

@@ -1,16 +1,41 @@
-"""Everything a command touches of the world it was started in, so that a test can hand it another."""
+"""The streams, environment and clock of a command, so that a test can replace them."""
 
+import io
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Final, TextIO, cast
 
 from rich.console import Console
 
+from galley.cli.errors import Misuse, OutputClosed, OutputFailed
 from galley.errors import GalleyError
+
+_UNSAFE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""Control characters, of which terminals make commands, and those that reorder or hide text."""
+
+
+def safe(text: str) -> str:
+    """Return a text that a terminal only displays: control characters as escapes such as `\\x1b`."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def safe_json(text: str) -> str:
+    """Return JSON with the same meaning that a terminal only displays."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _now() -> datetime:
@@ -19,13 +44,14 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Terminal:
-    """The streams, the surroundings and the clock of one command."""
+    """The streams, the environment and the clock of one command."""
 
-    stdin: TextIO
+    stdin: TextIO | None
+    """None if it is closed."""
     stdout: TextIO
     """Results, and nothing else."""
     stderr: TextIO
-    """Talk: progress, warnings, errors."""
+    """Progress, warnings, errors."""
     environ: Mapping[str, str]
     folder: Path
     """The folder the command was started in."""
@@ -38,11 +64,11 @@ class Terminal:
 
     @property
     def coloured(self) -> bool:
-        """Whether colour may help (https://no-color.org)."""
+        """Whether to use colour (https://no-color.org)."""
         return self.interactive and not self.environ.get("NO_COLOR") and self.environ.get("TERM") != "dumb"
 
     def console(self, width: int | None = None) -> Console:
-        """Return what draws tables on standard output; as wide as that is, if no width is given."""
+        """Return what draws tables on standard output; by default as wide as that is."""
         return Console(
             file=self.stdout,
             width=width,
@@ -53,21 +79,126 @@ class Terminal:
             markup=False,
         )
 
+    def can_show(self, text: str) -> bool:
+        """Return whether the encoding of standard output has all characters of a text."""
+        try:
+            text.encode(getattr(self.stdout, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+
     def result(self, text: str) -> None:
-        """Print a line that was asked for."""
-        print(text, file=self.stdout, flush=True)
+        """Print a line of the result.
+
+        Raises:
+            OutputFailed, OutputClosed: if it cannot be written.
+        """
+        print(safe(text), file=self.stdout, flush=True)
+
+    def json(self, value: object, indent: int | None = None) -> None:
+        """Print a value as JSON, on one line or indented.
+
+        Raises:
+            OutputFailed, OutputClosed: if it cannot be written.
+        """
+        layout: dict[str, Any] = {"indent": indent} if indent else {"separators": (",", ":")}
+        text = json.dumps(value, ensure_ascii=False, **layout)
+        self.result(safe_json(text) if self.can_show(text) else json.dumps(value, **layout))
 
     def say(self, text: str) -> None:
-        """Tell the person at the keyboard something on the side."""
-        print(text, file=self.stderr, flush=True)
+        """Print a line on standard error; a stream that cannot be written loses it."""
+        with suppress(OutputFailed):
+            print(safe(text), file=self.stderr, flush=True)
 
     def complain(self, error: GalleyError) -> None:
-        """Print an error: two lines, what happened and what to do."""
+        """Print an error in two lines: what happened and what to do."""
         what = " ".join(str(error).split())
         hint = " ".join(error.hint.split()) or "galley --help"
         self.say(f"error: {what}\nhint: {hint}")
 
+    def read_input(self) -> str:
+        """Return all of standard input, as UTF-8 with or without a byte order mark.
+
+        Raises:
+            Misuse: if it is closed, or not UTF-8.
+        """
+        if self.stdin is None:
+            raise Misuse("standard input is closed", "pass the input as an argument, or through a pipe")
+        raw = getattr(self.stdin, "buffer", None)
+        try:
+            return raw.read().decode("utf-8-sig") if raw is not None else self.stdin.read()
+        except UnicodeDecodeError as error:
+            raise Misuse(
+                f"standard input is not UTF-8 text: byte 0x{error.object[error.start]:02x} at position "
+                f"{error.start}",
+                "convert it to UTF-8 first",
+            ) from None
+        except OSError as error:
+            raise Misuse(
+                f"standard input cannot be read: {error.strerror}", "pass the input as an argument"
+            ) from None
+
+
+class Output(io.TextIOBase):
+    """An output stream whose failures are our errors; after the first one, further output is discarded."""
+
+    def __init__(self, name: str, stream: TextIO | None) -> None:
+        self._name, self._stream = name, stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream."""
+        return self._stream.encoding if self._stream is not None else "utf-8"
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor, which rich asks for the size of a terminal."""
+        if self._stream is None:
+            raise OSError(f"{self._name} is closed")
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        if self._stream is None:
+            raise OutputFailed(self._name, "it is closed")
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        if self._stream is None:
+            return
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> OutputFailed:
+        # Python flushes the stream again when it ends, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        if isinstance(error, BrokenPipeError):
+            return OutputClosed(self._name, "its reader has gone")
+        return OutputFailed(self._name, error.strerror or str(error))
+
 
 def own_terminal() -> Terminal:
     """Return the terminal of this process."""
-    return Terminal(sys.stdin, sys.stdout, sys.stderr, os.environ, Path.cwd())
+    for descriptor in (0, 1, 2):
+        # A closed one would be given to the next socket or file, and our output written into that.
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    try:
+        folder = Path.cwd()
+    except OSError:  # it was removed
+        folder = Path(os.environ.get("PWD", "/nonexistent"))
+    stdout, stderr = Output("standard output", sys.stdout), Output("standard error", sys.stderr)
+    return Terminal(sys.stdin, cast("TextIO", stdout), cast("TextIO", stderr), os.environ, folder)

@@ -9,11 +9,12 @@ from galley.backlog import LaneBacklog
 from galley.lanes import Lane
 from galley.record import Failure
 from galley.task_status import Phase, TaskStatus
-from galley_local.display import EventLines, drawn
+from galley_local.display import EventLines, LiveTable, drawn
 from galley_local.snapshot import QueueSnapshot, Snapshot
 from galley_operator.fleet.fleet import Phase as WorkerPhase
 from galley_operator.fleet.fleet import WorkerView
 from tests.support.builders import an_address
+from tests.unit.galley.cli.a_terminal import a_terminal, out
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -114,3 +115,19 @@ def test_a_failure_is_told_with_its_message_and_attempt() -> None:
 def test_a_problem_is_told_even_if_the_last_reason_did_not_know_it() -> None:
     [line] = lines_of(a_snapshot(workers=(WorkerPhase.FAILED,), problem="module x does not import"))
     assert line.endswith("; module x does not import")
+
+
+def test_text_of_tasks_and_workers_is_only_displayed_by_the_terminal() -> None:
+    evil = "\x1b[2J\x9b31m\r\x07\u202e"
+    status = a_status(Phase.FAILED, handler=evil, worker=evil, failure=Failure("HandlerRaised", evil))
+    snapshot = a_snapshot(status, problem=evil, reason=evil)
+    screen = io.StringIO()
+    live = LiveTable(Console(file=screen, width=200, force_terminal=True, color_system=None), passing=False)
+    with live:
+        live.say(evil)
+        live.show(snapshot)
+    terminal = a_terminal()
+    EventLines(terminal.result).show(snapshot)
+    for shown in (screen.getvalue(), out(terminal)):
+        assert r"\x1b[2J\x9b31m" in shown
+        assert not [part for part in ("\x1b[2J", "\x9b", "\x07", "\u202e") if part in shown]

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from galley.cli.moment import duration, in_words, rfc_3339
+from galley.cli.output import duration, in_words, rfc_3339
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
