@@ -38,6 +38,12 @@ class CutOff(Struct, frozen=True):
     why: str
 
 
+class NotBegun(Struct, frozen=True):
+    """The handler never began, and does not begin here soon: another worker may run it at no cost."""
+
+    why: str
+
+
 class Crashed(Struct, frozen=True):
     """The process that ran the attempt died without a word."""
 
@@ -45,5 +51,5 @@ class Crashed(Struct, frozen=True):
     """Such as `exit code 3` or `signal 9 (SIGKILL)`."""
 
 
-Ending: TypeAlias = Returned | Raised | TimedOut | Cancelled | CutOff | Crashed
+Ending: TypeAlias = Returned | Raised | TimedOut | Cancelled | CutOff | NotBegun | Crashed
 """How an attempt ended."""

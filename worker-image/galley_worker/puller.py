@@ -2,8 +2,16 @@
 
 On a free slot each lane that may have something is asked at once ("sweep"); where nothing is, one pull
 is left waiting ("park"), for one task, or while handlers are quick for as many as came lately; a lane with
-a waiting pull is known to be empty. Nothing is pulled that has no slot: a prefetched low task would sit at
-a busy worker while an idle one looks for work.
+a waiting pull is known to be empty. A task that arrives without a slot goes back to the broker, at once or,
+while handlers are quick, after `HOLD_SECONDS`: it must not sit at a busy worker while another one is idle.
+
+Two loops wait here. What wakes them:
+
+- `_keep_filled` (pulls) waits on `_wake`: set when slots become free (`slots_changed`), when a parked pull
+  ends with or without a task (`changed`; a reconnection ends them all), and by `pause`, `resume` and `stop`.
+  A pull whose server died ends without an answer; a timer looks for those.
+- `deliveries` (hands out) waits on `_ready`: set when a task arrives (`delivered`), when slots become free
+  while one is held, when the hold ends, and by `resume` and `stop`.
 """
 
 import asyncio
@@ -22,8 +30,9 @@ from galley_worker.credits import LaneCredits
 
 log = logging.getLogger(__name__)
 
-HOLD_SECONDS: Final = 0.1
-"""How long a task that arrived without a free slot waits for one before another worker may have it."""
+HOLD_SECONDS: Final = 0.02
+"""How long a task that arrived without a free slot waits for one before another worker may have it, while
+handlers are quick. Otherwise it does not wait at all."""
 
 PARKED_MOST: Final = 16
 """Tasks a pull is left waiting for at most, while handlers are quick: that spares a sweep after each."""
@@ -60,7 +69,6 @@ class Puller:
         self._came: Counter[Source] = Counter()
         """Tasks that came from each source since a pull was last left waiting there."""
         self._held = 0
-        self._overdue = False
         self._hold: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
@@ -104,8 +112,8 @@ class Puller:
         self._wake.set()
         self._ready.set()
 
-    def slot_freed(self) -> None:
-        """Say that an attempt ended."""
+    def slots_changed(self) -> None:
+        """Pull again: an attempt ended, or the worker can run more at a time than it could."""
         if self._held:
             self._ready.set()
         self._wake.set()
@@ -117,7 +125,9 @@ class Puller:
             while self._held and self._slots.free > 0 and not self._paused and not self._stopped:
                 yield self._next()
             # Here, where it is certain that a task waits: slots go away, too, when handlers turn out slow.
-            if self._held and self._hold is None:
+            if self._held and not self._slots.brisk:
+                self._give_back()
+            elif self._held and self._hold is None:
                 self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)
             await self._ready.wait()
 
@@ -139,8 +149,6 @@ class Puller:
     async def _pull_until_told(self) -> None:
         while not (self._stopped or self._paused):
             self._wake.clear()
-            if self._overdue:
-                self._give_back()
             try:
                 while self._broker.connected and self._wants_more():
                     await self._pulls.orient()
@@ -201,25 +209,27 @@ class Puller:
 
     def _end_hold(self) -> None:
         self._hold = None
+        self._give_back()
         if self._held:
-            self._overdue = True
-            self._wake.set()
             self._ready.set()
 
     def _give_back(self) -> None:
-        """Let other workers have what arrived here without a slot."""
-        self._overdue = False
-        for tasks in self._arrived.values():
+        """Return to the broker what arrived here without a slot."""
+        for lane in reversed(self._credits.lanes):
+            tasks = self._arrived[lane]
             while tasks and (self._stopped or self._paused or self._held > max(0, self._slots.free)):
                 self._held -= 1
                 self._broker.publish(tasks.pop().reply, NAK)
 
     def changed(self) -> None:
-        """Look at the lanes again."""
+        """Pull again: a parked pull ended."""
         self._wake.set()
 
     def reconnected(self) -> None:
-        """Forget what has not begun: the broker delivers it again."""
+        """Return what has not begun: the broker may have forgotten that it is here, and delivers it again."""
         for tasks in self._arrived.values():
+            for delivery in tasks:
+                # Otherwise a broker that remembers it would wait for the end of its lease.
+                self._broker.publish(delivery.reply, NAK)
             tasks.clear()
         self._held = 0

@@ -83,6 +83,10 @@ class Supervisor:
         """Whether slots come free within milliseconds."""
         return self._runners is not None and self._runners.capacity > self._queue.spec.worker.concurrency
 
+    def _slots_changed(self) -> None:
+        if self._puller is not None:
+            self._puller.slots_changed()
+
     async def run(self) -> None:
         """Work until `stop` is called.
 
@@ -100,7 +104,9 @@ class Supervisor:
                     credentials=self._settings.credentials,
                 )
             )
-            self._runners = runners = await parts.enter_async_context(Runners(self._runner_settings()))
+            self._runners = runners = await parts.enter_async_context(
+                Runners(self._runner_settings(), grown=self._slots_changed)
+            )
             leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
             measures = Measures(namespace, name, lambda: runners.capacity, lambda: self._busy)
             self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
@@ -172,7 +178,7 @@ class Supervisor:
                 await attempts.run(delivery)
             finally:
                 self._busy -= 1
-                puller.slot_freed()
+                puller.slots_changed()
             if self._stopping.is_set():
                 return
             idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()

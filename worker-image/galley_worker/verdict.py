@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from galley.history import WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, Raised, Returned, TimedOut
+from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
 
 KILLS_ITS_WORKER: Final = "KillsItsWorker"
 ATTEMPTS_EXHAUSTED: Final = "AttemptsExhausted"
@@ -44,7 +44,7 @@ class Cancel(Struct, frozen=True):
 
 
 class HandBack(Struct, frozen=True):
-    """We took its worker away; another one runs it at no cost to the task."""
+    """Its worker stops, or has no slot for it: another one runs it at no cost to the task."""
 
     history: History
 
@@ -81,6 +81,8 @@ def judge(
             return Cancel()
         case CutOff(why):
             return HandBack(_lengthened(given, EndedBy.PREEMPTION, Failure("CutOff", why), now))
+        case NotBegun():
+            return HandBack(given.history)
         case Raised(failure, retryable):
             history = _lengthened(given, EndedBy.ERROR, failure, now)
             if not retryable:

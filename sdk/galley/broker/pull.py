@@ -83,7 +83,7 @@ class Listener(Protocol):
         """Take a task."""
 
     def changed(self) -> None:
-        """Look again: a parked pull ended without a task."""
+        """Pull again: a parked pull ended, with its last task or without one."""
 
     def reconnected(self) -> None:
         """Forget what was delivered and has not begun: it will come again, on the new connection."""
@@ -217,9 +217,11 @@ class Pulls:
         address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], names[6])
         sequence = int(words[first + 3])
         pull = self._open.get(source)
+        filled = False
         if pull is not None:
             pull.left -= 1
             if pull.left == 0:
+                filled = pull.ended is None
                 self.heard_at = asyncio.get_running_loop().time()
                 self._close(source)
         self._listener.delivered(
@@ -234,6 +236,9 @@ class Pulls:
                 header_in(headers, topology.FLAGS_HEADER),
             )
         )
+        if filled:
+            # More may wait behind it, and slots may be free for them: no pull is left at this source.
+            self._listener.changed()
 
     def _on_status(self, subject: str, headers: bytes) -> None:
         source = self._by_token.get(subject)

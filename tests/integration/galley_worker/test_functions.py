@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galley_worker.ending import Cancelled, Crashed, CutOff, Raised, Returned, TimedOut
+from galley_worker.ending import Cancelled, Crashed, CutOff, NotBegun, Raised, Returned, TimedOut
 from galley_worker.errors import ModuleImportFailed
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import RunnerSettings
@@ -187,12 +187,21 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
         assert await ended(slow, 2) == Cancelled()
 
 
-async def test_the_timeout_of_a_queued_work_counts_from_its_own_start() -> None:
+async def test_a_work_that_waits_behind_a_slow_one_is_released_and_not_timed_out() -> None:
     async with Runners(settings(concurrency=1)) as runners:
-        first = start(runners, "maybe_slow", seconds=0.5, timeout=5.0)
-        second = start(runners, "maybe_slow", seconds=0.1, timeout=0.4)
-        assert value(await ended(first)) == 0.5
-        assert value(await ended(second)) == 0.1
+        first = start(runners, "maybe_slow", seconds=1.0, timeout=5.0)
+        second = start(runners, "maybe_slow", seconds=0.1, timeout=0.0)
+        assert isinstance(await ended(second), NotBegun)
+        assert not first.ending.done(), "released while the slow one runs"
+        assert value(await ended(first)) == 1.0
+
+
+async def test_async_works_that_wait_behind_slow_ones_are_released(tmp_path: Path) -> None:
+    async with Runners(settings(concurrency=2)) as runners:
+        slow = [start(runners, "a_wait", mark=str(tmp_path / name)) for name in ("one", "two")]
+        await until(lambda: all((tmp_path / name).exists() for name in ("one", "two")))
+        assert isinstance(await ended(start(runners, "a_add", a=1)), NotBegun)
+        assert not any(work.ending.done() for work in slow)
 
 
 async def test_of_many_works_in_a_dead_child_only_the_one_that_dies_alone_crashed(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ async def test_a_worker_takes_as_many_tasks_as_it_has_slots(desk: Desk) -> None:
         assert await desk.in_hand() == 2
         for count in range(3, 11):
             seats.ended += 1
-            puller.slot_freed()
+            puller.slots_changed()
             await eventually(partial(seats.have_begun, count), within=SOON)
             assert await desk.in_hand() == count, "nothing is fetched ahead"
     assert seats.ids == [f"t{number}" for number in range(10)]
@@ -151,7 +151,7 @@ async def test_what_waiting_pulls_bring_beyond_its_slots_goes_to_another_worker_
         await eventually(lambda: len(seats.begun) == 1, within=SOON)
         await eventually(lambda: desk.in_hand_are(4), within=SOON)
         others.capacity = 10
-        other.slot_freed()
+        other.slots_changed()
         await eventually(lambda: len(others.begun) == 3, within=SOON)
     assert sorted(seats.ids + others.ids) == sorted(f"in-{lane}" for lane in HIGHEST_FIRST)
     assert [delivery.delivered for delivery in others.begun] == [2, 2, 2], "each was given back once"
@@ -175,10 +175,12 @@ async def test_a_slot_that_goes_away_as_its_task_arrives_does_not_keep_the_task(
 async def test_what_waits_for_a_slot_begins_when_slots_grow_though_no_attempt_has_ended(desk: Desk) -> None:
     await desk.submit("t1")
     seats = Seats(0)
+    seats.brisk = True
     async with desk.worker(seats) as puller:
         puller.delivered(await desk.take(Lane.NORMAL))
         await asyncio.sleep(0)
         seats.capacity = 1
+        puller.slots_changed()
         await eventually(partial(seats.have_begun, 1), within=SOON)
     assert seats.begun[0].delivered == 1, "it was not given back for that"
 
@@ -199,9 +201,48 @@ async def test_of_those_that_wait_for_a_slot_the_highest_lane_begins_first(desk:
         await eventually(lambda: desk.in_hand_are(4), within=SOON)
         seats.ended += 1
         seats.capacity = 3
-        puller.slot_freed()
+        puller.slots_changed()
         await eventually(lambda: len(seats.begun) == 4, within=SOON)
     assert seats.ids[1:] == ["critical", "high", "low"]
+
+
+async def test_a_task_that_a_waiting_pull_brings_is_followed_by_a_pull_for_the_next(desk: Desk) -> None:
+    seats = Seats(4)
+    async with desk.worker(seats):
+        await eventually(lambda: desk.pulls_wait(ALL_PULLS), within=SOON)
+        await desk.submit("t1", "t2", "t3", "t4")
+        # Well before pulls are looked at by the clock, and though no attempt ends.
+        await eventually(partial(seats.have_begun, 4), within=2)
+
+
+async def test_slots_that_grow_are_filled_though_no_attempt_ends(desk: Desk) -> None:
+    await desk.submit("t1", "t2", "t3")
+    seats = Seats(1)
+    async with desk.worker(seats) as puller:
+        await eventually(partial(seats.have_begun, 1), within=SOON)
+        seats.capacity = 3
+        puller.slots_changed()
+        await eventually(partial(seats.have_begun, 3), within=2)
+
+
+async def test_without_a_slot_the_lowest_lanes_are_returned_first(desk: Desk) -> None:
+    await desk.submit("low", lane=Lane.LOW)
+    await desk.submit("high", lane=Lane.HIGH)
+    taken = [await desk.take(Lane.LOW), await desk.take(Lane.HIGH)]
+    seats, others = Seats(0), Seats(0)
+    seats.brisk = True
+    async with desk.worker(seats) as puller:
+        for delivery in taken:
+            puller.delivered(delivery)
+        seats.capacity = 1
+        seats.brisk = False
+        puller.slots_changed()
+        await eventually(partial(seats.have_begun, 1), within=SOON)
+        async with desk.worker(others) as other:
+            others.capacity = 1
+            other.slots_changed()
+            await eventually(partial(others.have_begun, 1), within=SOON)
+    assert (seats.ids, others.ids) == (["high"], ["low"])
 
 
 async def test_a_paused_worker_takes_nothing_and_leaves_no_pull_behind(desk: Desk) -> None:
@@ -250,7 +291,7 @@ async def test_a_drain_gives_back_what_has_not_begun_once_and_keeps_what_has(des
                 puller.resume()
             puller.pause()
         others.capacity = 10
-        other.slot_freed()
+        other.slots_changed()
         await eventually(lambda: len(others.begun) == len(HIGHEST_FIRST), within=SOON)
     assert seats.ids == ["begun"]
     assert sorted(others.ids) == sorted(f"in-{lane}" for lane in HIGHEST_FIRST)

@@ -11,7 +11,7 @@ from msgspec import Raw
 from galley.history import EndedBy, History
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, Raised, Returned, TimedOut
+from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
 from galley_worker.verdict import (
     ATTEMPTS_EXHAUSTED,
     CRASHED,
@@ -103,6 +103,11 @@ def test_a_failure_with_budget_left_is_tried_again_and_says_what_failed(ending: 
     [past] = verdict.history.attempts
     assert (verdict.failure.reason, verdict.failure.message) == (past.reason, past.message)
     assert verdict.failure.traceback == (OOPS.traceback if ending is ERROR else "")
+
+
+def test_what_never_began_is_handed_back_and_leaves_no_trace() -> None:
+    past = a_past(errors=1, crashes=2, preemptions=3)
+    assert verdict_on(NotBegun("no slot"), past, deadline=BEGAN) == HandBack(past)
 
 
 def test_being_cut_off_is_free_even_when_all_budgets_are_spent_and_the_deadline_is_past() -> None:

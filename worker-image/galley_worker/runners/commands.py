@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from galley.history import MESSAGE_LIMIT
 from galley.record import Failure
-from galley_worker.ending import Crashed, CutOff, Ending, Raised, Returned
+from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
 from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.output import Output
@@ -71,6 +71,11 @@ class Commands:
     def slow(self, _now: float) -> int:
         """Return how many slots are taken: starting a program is never quick."""
         return len(self._running)
+
+    def release(self, _now: float) -> None:
+        """End as `NotBegun` what waits: no program ends soon."""
+        while self._waiting:
+            self._waiting.pop().end(NotBegun("every slot is held by a program"))
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and kill every program."""

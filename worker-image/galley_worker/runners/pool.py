@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal
 
-from galley_worker.ending import Crashed, CutOff
+from galley_worker.ending import Crashed, CutOff, NotBegun
 from galley_worker.runners.births import Births, Cradle
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.frames import Ready
@@ -246,6 +246,24 @@ class Pool:
             1 for one in self.children for execution in one.running.values()
             if execution.started_at is not None and now - execution.started_at > SLOW_SECONDS
         )  # fmt: skip
+
+    def release(self, now: float) -> None:
+        """End as `NotBegun` what waits while every child is held by a slow work."""
+        if not self._waiting or self._closed or self._births.paused or self._births.failures:
+            return
+        if not self.children:
+            return  # one is being replaced, and takes them soon
+        if self._plain:
+            if any(not one.running or now - one.head_since <= SLOW_SECONDS for one in self.children):
+                return
+            soon = self._expected
+        else:
+            held = [execution for one in self.children for execution in one.running.values()]
+            if any(now - (execution.started_at or now) <= SLOW_SECONDS for execution in held):
+                return
+            soon = self._expected * self._settings.concurrency
+        while len(self._waiting) > soon:
+            self._waiting.pop().end(NotBegun("every slot is held by a slow handler"))
 
     # Births.
 

@@ -20,6 +20,9 @@ from galley_worker.work import Work
 SWEEP_SECONDS: Final = 0.1
 """How often timeouts are looked at: one look at all, rather than a timer for each."""
 
+_CLOSE_SECONDS: Final = 0.02
+"""How often handlers are looked at while works wait behind quick ones, which may turn out slow."""
+
 
 class Runner(Protocol):
     """Runs the works of one kind of handler."""
@@ -36,6 +39,9 @@ class Runner(Protocol):
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
 
+    def release(self, now: float) -> None:
+        """End as `NotBegun` what waits while every slot is held by a slow work."""
+
     async def close(self, why: str) -> None:
         """End what is left as cut off, and every process."""
 
@@ -43,7 +49,19 @@ class Runner(Protocol):
 class Runners:
     """Starts works. When it is left, every process it made is gone."""
 
-    def __init__(self, settings: RunnerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        clock: Callable[[], float] = time.monotonic,
+        grown: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Describe the runners; they start when entered.
+
+        Args:
+            settings: which handlers there are.
+            clock: monotonic seconds.
+            grown: called when `capacity` has become larger though no work ended.
+        """
         self.handlers: frozenset[str] = frozenset()
         """Names of the handlers; known once entered."""
         self._settings = settings
@@ -53,6 +71,9 @@ class Runners:
         self._slow = 0
         self._mean = FAST_SECONDS
         self._ahead = 0
+        self._grown = grown
+        self._close_look = False
+        self._looked_ahead_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._exits = ExitStack()
 
@@ -113,6 +134,8 @@ class Runners:
         runner, service = known
         execution = Execution(work, self._loop.create_future(), service, runner.stop)
         runner.submit(execution)
+        if self._ahead and not self._close_look:
+            self._look_closely()
         return execution
 
     def _not_found(self, work: Work) -> Execution:
@@ -132,16 +155,34 @@ class Runners:
         concurrency = self._settings.concurrency
         return concurrency + self._ahead * max(0, concurrency - self._slow)
 
+    def _look_closely(self) -> None:
+        self._close_look = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_CLOSE_SECONDS, self._sweep)
+
     def _sweep(self) -> None:
         now = self._clock()
+        before = self.capacity
         slow = 0
         for runner in self._runners:
             for execution in runner.sweep(now):
                 execution.stop(TimedOut(execution.work.timeout))
             slow += runner.slow(now)
         self._slow = slow
-        self._look_ahead()
-        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        if now - self._looked_ahead_at >= SWEEP_SECONDS:
+            self._looked_ahead_at = now
+            self._look_ahead()
+        # After the capacity is known to be smaller, so that what is given back does not come again at once.
+        for runner in self._runners:
+            runner.release(now)
+        if self.capacity > before:
+            self._grown()
+        # Closely for as long as something slow runs; otherwise the next start looks closely again.
+        self._close_look = bool(self._ahead and slow)
+        self._timer = self._loop.call_later(
+            _CLOSE_SECONDS if self._close_look else SWEEP_SECONDS, self._sweep
+        )
 
     def _look_ahead(self) -> None:
         services = [service for _, service in self._by_name.values() if service.runs]
