@@ -256,4 +256,4 @@ class Intake:
 
 
 def _about(uid: str, task: ActiveTask | None) -> dict[str, str]:
-    return {"task": uid} if task is None else {"task": uid, "name": f"{task.namespace}/{task.name}"}
+    return {"uid": uid} if task is None else {"uid": uid, "task": f"{task.namespace}/{task.name}"}
