@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+NO_ROOM = 10047
 
 
 class Seen(NamedTuple):
@@ -52,6 +53,10 @@ class MemoryServer:
         self.frozen = False
         self.uncounted = 0
         """Messages that consumers do not count yet: the real server does that a moment after it confirmed."""
+        self.full: tuple[str, ...] = ()
+        """Beginnings of the subjects there is no room for."""
+        self.stale: dict[str, tuple[Message, int]] = {}
+        """Older messages that a lagging replica answers reads of a subject with, and how often."""
         self._kept: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self._began = (began or datetime.now(UTC)) - timedelta(seconds=self._loop.time())
@@ -145,6 +150,8 @@ class MemoryServer:
             client.deliver_answer(reply, json.dumps(answer).encode())
 
     def _store(self, stream: Stream, subject: str, headers: Headers, body: bytes) -> Message:
+        if subject.startswith(self.full):
+            raise Refusal(NO_ROOM, "insufficient storage resources available")
         before = stream.last(subject)
         message = stream.store(subject, headers, body, self.now())
         self._note("stored", subject, message.sequence, body=body, headers=headers, stream=stream.name)
@@ -343,9 +350,16 @@ class MemoryServer:
         if stream is None:
             client.deliver_status(reply, "503", "")
         elif subject:
-            self._answer_message(client, reply, stream.last(subject), stream)
+            self._answer_message(client, reply, self._read(stream, subject), stream)
         else:
             self._direct_many(client, stream, reply, json.loads(body))
+
+    def _read(self, stream: Stream, subject: str) -> Message | None:
+        old, times = self.stale.get(subject, (None, 0))
+        if old is None or times == 0:
+            return stream.last(subject)
+        self.stale[subject] = old, times - 1
+        return old
 
     def _direct_many(
         self, client: "MemoryClient", stream: Stream, reply: str, request: dict[str, Any]

@@ -91,9 +91,13 @@ class Bench:
             if source.stream == name and source.lane == "normal"
         )
         await worker.pulls.orient()
-        if not worker.pulls.is_open(source):
-            await worker.pulls.park(source)
-        await eventually(lambda: worker.hands.came, within=120)
+
+        async def came() -> bool:
+            if not worker.hands.came and not worker.pulls.is_open(source):
+                await worker.pulls.park(source)
+            return bool(worker.hands.came)
+
+        await eventually(came, within=120)
         return worker.hands.came.pop(0)
 
     def held(self, delivery: Delivery, **changes: Any) -> Held:
