@@ -81,11 +81,11 @@ class OutputFailed(CliError):
     """The output of the command cannot be written."""
 
     reason = "OutputFailed"
+    hint = "the command itself may have succeeded; give it an output that can be written"
 
-    def describe(self, stream: str, problem: str) -> str:
+    def __init__(self, stream: str, problem: str) -> None:
         self.stream, self.problem = stream, problem
-        self.hint = "the command itself may have succeeded; give it an output that can be written"
-        return f"{stream} cannot be written: {problem}"
+        super().__init__(f"{stream} cannot be written: {problem}")
 
 
 class OutputClosed(OutputFailed):

@@ -33,7 +33,7 @@ class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Misuse(message, f"{self.prog} --help")
 
-    def _print_message(self, message: str, file: object = None) -> None:
+    def _print_message(self, message: str, _file: object = None) -> None:
         raise _Help(message)
 
 

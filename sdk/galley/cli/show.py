@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from galley.broker.records import Records
-from galley.cli.command import Command, text
+from galley.cli.command import Command
+from galley.cli.command import text as text_argument
 from galley.cli.documents import task_document
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import (
@@ -27,7 +28,7 @@ from galley.task_status import TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text)
+    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument)
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser)
 

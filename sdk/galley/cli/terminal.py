@@ -24,7 +24,7 @@ _UNSAFE: Final = re.compile(
 
 
 def safe(text: str) -> str:
-    """Return a text that a terminal only displays: control characters as escapes such as `\\x1b`."""
+    r"""Return a text that a terminal only displays: control characters as escapes such as `\x1b`."""
     return _UNSAFE.sub(_escape, text)
 
 
