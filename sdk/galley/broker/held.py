@@ -1,9 +1,16 @@
-"""Which tasks of a queue have a message in its streams: waiting, in a worker's hands, or for later."""
+"""The messages of tasks in a queue's streams: waiting, held by a worker, or for later."""
 
+from typing import NamedTuple
+
+import msgspec
+
+from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.envelope import Envelope
+from galley.errors import EnvelopeInvalid
 
 _AT_ONCE = 100_000
 
@@ -30,3 +37,38 @@ async def held(broker: Broker, namespace: str, queue: str, kind: Kind) -> dict[s
             if len(subjects) < _AT_ONCE:
                 break
     return found
+
+
+class Message(NamedTuple):
+    """A task's message, as it lies in a stream."""
+
+    address: TaskAddress
+    envelope: Envelope | None
+    """None if it cannot be read."""
+    scheduled: bool
+    """Whether it waits for its time."""
+
+
+async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
+    """Return the message of a task, whatever its lane, or None if none of its queue's streams has one.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    for stream, pattern in (
+        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
+        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
+    ):
+        answer = await broker.request(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"seq": 1, "next_by_subj": pattern})
+        )
+        headers = (answer.headers or {}) if answer is not None else {}
+        if answer is None or "Nats-Subject" not in headers:
+            continue
+        try:
+            envelope = wire.decode(answer.data)
+        except EnvelopeInvalid:
+            envelope = None
+        there = topology.parse_task_subject(headers["Nats-Subject"])
+        return Message(there, envelope, topology.SCHEDULE in headers)
+    return None

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from galley import envelope as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
+from galley.broker.held import message_of
 from galley.broker.records import Records
-from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
+from galley.errors import QueueNotFound, TaskNotFound
 from galley.lanes import Lane
 from galley.record import State
 from galley.task_status import Phase, TaskStatus, of_record
@@ -151,28 +151,17 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
 
 async def _waiting(broker: Broker, address: TaskAddress) -> TaskStatus | None:
     """Return the status of a task whose message still is in one of its queue's streams."""
-    for stream, pattern in (
-        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
-        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
-    ):
-        answer = await broker.request(
-            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"seq": 1, "next_by_subj": pattern})
-        )
-        headers = (answer.headers or {}) if answer is not None else {}
-        if answer is None or "Nats-Subject" not in headers:
-            continue
-        found = topology.parse_task_subject(headers["Nats-Subject"])
-        scheduled = topology.SCHEDULE in headers
-        try:
-            envelope = wire.decode(answer.data)
-        except EnvelopeInvalid:
-            return TaskStatus(found, Phase.QUEUED)
-        return TaskStatus(
-            found,
-            Phase.SCHEDULED if scheduled else Phase.QUEUED,
-            handler=envelope.handler,
-            submitted_at=envelope.submitted_at,
-            due_at=envelope.not_before if scheduled else None,
-            history=envelope.history,
-        )
-    return None
+    message = await message_of(broker, address)
+    if message is None:
+        return None
+    envelope, phase = message.envelope, Phase.SCHEDULED if message.scheduled else Phase.QUEUED
+    if envelope is None:
+        return TaskStatus(message.address, phase)
+    return TaskStatus(
+        message.address,
+        phase,
+        handler=envelope.handler,
+        submitted_at=envelope.submitted_at,
+        due_at=envelope.not_before if message.scheduled else None,
+        history=envelope.history,
+    )

@@ -100,6 +100,19 @@ class Records:
         )
         return await answer
 
+    async def forget(self, address: TaskAddress) -> None:
+        """Remove the record and the dead letter of a task that has ended, so that its id can be used again.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer; then it may be done or not.
+            BrokerRefused: if there are no such streams.
+        """
+        for stream, subject in (
+            (topology.dead_stream(address.namespace), topology.dead_subject(address)),
+            (topology.records_stream(address.namespace), topology.record_subject(address)),
+        ):
+            await self._broker.api(f"forget {address}", f"STREAM.PURGE.{stream}", {"filter": subject})
+
     async def all_of(self, namespace: str, queue: str = "*") -> AsyncIterator[tuple[TaskAddress, Stored]]:
         """Yield every record of a queue (all queues: `*`), oldest change first.
 
