@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 _ROOT = Path(__file__).parent.parent
 with (_ROOT / "pyproject.toml").open("rb") as _file:
     release = str(tomllib.load(_file)["project"]["version"])
@@ -32,8 +34,24 @@ copybutton_line_continuation_character = "\\"
 default_role = "code"  # docstrings put names in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "describe"}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "exclude-members": "describe, __init__, __new__",
+}
 autoclass_content = "class"
-autodoc_class_signature = "separated"
+autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+
+
+def setup(app: Sphinx) -> None:
+    """Keep napoleon from reading `text: more` of an attribute as its type and its description."""
+    app.connect("autodoc-process-docstring", _plain_attribute, priority=400)
+
+
+def _plain_attribute(
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    if what in {"attribute", "property"} and lines:
+        lines[0] = lines[0].replace(": ", " – ", 1)  # noqa: RUF001
