@@ -7,7 +7,7 @@ from tests.unit.protocol.rules import PROTOCOL, Rule
 from tests.unit.protocol.state import FREE, Scenario, State, Worker, canonical
 from tests.unit.protocol.surroundings import broker, canceller, producer
 from tests.unit.protocol.worker import MOVES, RECORD_WRITES, WRITES, intended
-from tests.unit.protocol.world import Steps, World, dropped, held, left, moved
+from tests.unit.protocol.world import Steps, World, died, held, left, moved
 
 
 class Step(NamedTuple):
@@ -47,6 +47,10 @@ class Model:
         for index, worker in enumerate(state.workers):
             if worker.at == "idle":
                 continue
+            if worker.away:
+                yield f"worker {index} reconnects", moved(state, index, worker._replace(away=False)), False
+                yield from self._disturbed(state, index, worker)
+                continue
             for move, after in MOVES[worker.at](self.world, state, index, worker):
                 if worker.stale:
                     # The write arrives, but the worker that sent it has fenced itself and goes no further.
@@ -65,7 +69,7 @@ class Model:
     def _disturbed(self, state: State, index: int, worker: Worker) -> Steps:
         budget = state.left
         if budget.crashes:
-            crashed = dropped(state._replace(left=budget.less("crashes")), index)
+            crashed = died(state._replace(left=budget.less("crashes")), index)
             yield f"worker {index} dies at {worker.at}", crashed, True
         if budget.lapses and any(m.key == worker.key and m.holder == index for m in state.messages):
             lapsed = held(state._replace(left=budget.less("lapses")), worker.key, FREE)
@@ -76,7 +80,7 @@ class Model:
             drained = worker._replace(at="hand back" if marks else "nak")
             after = moved(state._replace(left=budget.less("drains")), index, drained)
             yield f"worker {index} is drained at {worker.at}", after, True
-        if budget.unseen and worker.at in RECORD_WRITES:
+        if budget.unseen and not worker.away and worker.at in RECORD_WRITES:
             written = self.world.put(state, intended(self.world, index, worker), worker.fence)
             if written is not None:
                 unseen = written._replace(left=budget.less("unseen"))

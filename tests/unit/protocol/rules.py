@@ -30,6 +30,10 @@ class Rule(StrEnum):
     ANY_LATER_RETRY = "publish the schedule again for every later attempt, not only the next"
     SLOW_BELOW_WATERMARK = "slow path for what was in the stream before this connection"
     OWN_CLAIM_IS_NO_CRASH = "a run record this very delivery wrote is no crash"
+    ASK_HOLDER = "ask the process that wrote the run record whether it runs the attempt"
+    CRASH_IF_GONE = "count a crash only if that process is gone"
+    AWAIT_RECONNECT = "after a reconnection, give that process the time to reconnect, too"
+    DEFER_RECORD_FIRST = "the record of a deferral before its schedule"
 
 
 WHY: Final[dict[Rule, str]] = {
@@ -56,11 +60,16 @@ WHY: Final[dict[Rule, str]] = {
     Rule.ANY_LATER_RETRY: "A late schedule can replace that of a later attempt, and is then all there is.",
     Rule.SLOW_BELOW_WATERMARK: "A broker that was killed forgets deliveries, and counts from one again.",
     Rule.OWN_CLAIM_IS_NO_CRASH: "When the answer to a claim is lost, its repetition finds its own record.",
+    Rule.ASK_HOLDER: "A broker that was killed delivers again what a live worker still runs.",
+    Rule.CRASH_IF_GONE: "A worker that lost its lease dropped the attempt, which nothing made crash.",
+    Rule.AWAIT_RECONNECT: "A broker that was killed has lost every worker, and gets them back one by one.",
+    Rule.DEFER_RECORD_FIRST: "A due message must find the record that announced it, or a claim of its own.",
 }
 
-AMENDMENTS: Final = frozenset(
-    {Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH}
-)
+AMENDMENTS: Final = frozenset({
+    Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH,
+    Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
+})  # fmt: skip
 """What exploring the protocol as it was first written added."""
 
 AS_FIRST_WRITTEN: Final = frozenset(Rule) - AMENDMENTS

@@ -23,11 +23,20 @@ UNSEEN: Final = Scenario("the answer to a write is lost", Budget(unseen=1, crash
 EXPIRY: Final = Scenario("the record expires", Budget(expiries=1, lapses=1, republishes=1))
 THREE_ATTEMPTS: Final = Scenario("three attempts, and a lease ends", Budget(lapses=1), attempts=3)
 FOUR_ATTEMPTS: Final = Scenario("four attempts, and a lease ends", Budget(lapses=1), attempts=4)
+UNKNOWN: Final = Scenario("workers that do not know the handler, and a crash", Budget(unknown=2, crashes=1))
+UNKNOWN_REPUBLISH: Final = Scenario(
+    "a worker that does not know the handler, and re-publish", Budget(unknown=1, republishes=1)
+)
+UNKNOWN_LAPSE: Final = Scenario(
+    "a worker that does not know the handler, and a lease ends", Budget(unknown=1, lapses=1)
+)
 ALL: Final = (
     CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, TWO_LAPSES, DRAIN,
     CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
+    UNKNOWN, UNKNOWN_REPUBLISH, UNKNOWN_LAPSE,
 )  # fmt: skip
 
+KILLS_ALONE: Final = Scenario("the broker is killed twice, and nothing else", Budget(kills=2))
 KILLED_BROKER: Final = Scenario("the broker is killed", Budget(kills=1, crashes=1))
 """It forgets a lease, so a run goes on beside the next one, as no queue can avoid; the rest must hold."""
 COUNTLESS_REFIRE: Final = Scenario(

@@ -15,6 +15,11 @@ FREE: Final = -1
 UNATTENDED: Final = 9
 """Holder of a message whose worker is gone: the lease will end by itself."""
 
+DROPPED: Final = -1
+"""Writer of a record that lives, and no longer has that delivery."""
+GONE: Final = -2
+"""Writer of a record that died."""
+
 
 class Record(NamedTuple):
     """What the broker knows about the task."""
@@ -25,9 +30,11 @@ class Record(NamedTuple):
     claim: Key = NO_KEY
     handed_back: bool = False
     crashes: int = 0
-    by: int = -1
-    """The worker that wrote it, while it still has the same delivery."""
+    by: int = DROPPED
+    """The worker that wrote it, while it still has the same delivery, or `DROPPED` or `GONE`."""
     outcome: str = ""
+    deferred: bool = False
+    """Whether a `retry` is of the same attempt, for a worker that knows the handler."""
 
 
 NOTHING: Final = Record()
@@ -62,6 +69,8 @@ class Worker(NamedTuple):
     """Whether its own run has failed, and not a retry record it found."""
     stale: bool = False
     """It has fenced itself, but one write is on its way already."""
+    away: bool = False
+    """The broker was killed, and it has not reconnected yet."""
     seen: Record = NOTHING
     """The record that refused it."""
 
@@ -89,6 +98,8 @@ class Budget(NamedTuple):
     expiries: int = 0
     kills: int = 0
     """Of the broker, without time to write down what it had delivered."""
+    unknown: int = 0
+    """Deliveries to a worker that does not know the task's handler."""
 
     def less(self, name: str) -> "Budget":
         """Return the budget with one of that disturbance spent."""

@@ -68,7 +68,8 @@ def _forgotten(world: World, state: State, message: Message) -> State:
         state = left(state, holder)
     forgotten = message._replace(delivered=0, holder=FREE, old=True)
     messages = tuple([forgotten if m.key == message.key else m for m in state.messages])
-    return state._replace(messages=messages, left=state.left.less("kills"))
+    first, second = [w if w.at == "idle" else w._replace(away=True) for w in state.workers]
+    return state._replace(messages=messages, workers=(first, second), left=state.left.less("kills"))
 
 
 def _may_expire(world: World, state: State) -> bool:

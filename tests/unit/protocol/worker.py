@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tests.unit.protocol.rules import Flaw, Rule
-from tests.unit.protocol.state import FREE, Record, State, Worker
-from tests.unit.protocol.world import World, dropped, held, left, moved
+from tests.unit.protocol.state import DROPPED, FREE, Record, State, Worker
+from tests.unit.protocol.world import World, died, dropped, held, left, moved
 
 RAN: Final = frozenset({"ok", "dead"})
 """Outcomes a run gave. A cancel decides beside the run, which may begin until the canceller has answered."""
 
 WRITES: Final = frozenset(
-    {"claim", "store", "retry", "schedule", "letter", "dead", "hand back", "nak", "ack"}
+    {"claim", "store", "retry", "defer", "schedule", "letter", "dead", "hand back", "nak", "ack"}
 )
 """Where a worker's next step is a message to the broker, which may be on its way when the lease ends."""
 
-RECORD_WRITES: Final = frozenset({"claim", "store", "retry", "dead"})
+RECORD_WRITES: Final = frozenset({"claim", "store", "retry", "defer", "dead"})
 
 Moves = Iterator[tuple[str, State]]
 
@@ -23,14 +23,15 @@ Moves = Iterator[tuple[str, State]]
 def intended(world: World, index: int, worker: Worker) -> Record:
     """Return the record a worker is about to write."""
     attempt = worker.attempt
-    by = index if world.scenario.budget.unseen else -1
     match worker.at:
         case "claim":
-            return Record(0, "run", attempt, worker.key, crashes=worker.crashes, by=by)
+            return Record(0, "run", attempt, worker.key, crashes=worker.crashes, by=index)
         case "hand back":
-            return Record(0, "run", attempt, worker.key, handed_back=True, crashes=worker.crashes, by=by)
+            return Record(0, "run", attempt, worker.key, handed_back=True, crashes=worker.crashes, by=index)
         case "retry":
             return Record(0, "retry", attempt + 1)
+        case "defer":
+            return Record(0, "retry", attempt, crashes=worker.crashes, deferred=True)
         case "store":
             return Record(0, "done", attempt, outcome="ok")
         case _:
@@ -53,6 +54,8 @@ def received(world: World, state: State, index: int, worker: Worker) -> Moves:
     if state.cancel.at == "answered" and Rule.REMEMBER_CANCELLED in world.rules:
         yield "knows it is cancelled", moved(state, index, worker._replace(at="ack"))
     else:
+        if state.left.unknown:
+            yield "does not know the handler, claims", moved(state, index, worker._replace(at="claim"))
         yield f"runs attempt {worker.attempt} on the fast path", start(state, index, worker)
 
 
@@ -61,10 +64,21 @@ def claim(world: World, state: State, index: int, worker: Worker) -> Moves:
     if after is None:
         yield "is refused its claim", moved(state, index, worker._replace(at="read", seen=state.record))
     else:
-        yield (
-            f"claims and runs attempt {worker.attempt}",
-            start(after, index, worker._replace(fence=after.top)),
-        )
+        mine = worker._replace(fence=after.top)
+        yield f"claims and runs attempt {worker.attempt}", start(after, index, mine)
+        if state.left.unknown:
+            at = "defer" if Rule.DEFER_RECORD_FIRST in world.rules else "schedule"
+            spent = after._replace(left=after.left.less("unknown"))
+            deferring = mine._replace(at=at, plan=worker.attempt)
+            yield f"claims attempt {worker.attempt}, not knowing its handler", moved(spent, index, deferring)
+
+
+def defer(world: World, state: State, index: int, worker: Worker) -> Moves:
+    after = world.put(state, intended(world, index, worker), worker.fence)
+    if after is None:
+        yield "is refused its deferral", moved(state, index, worker._replace(at="lost", seen=state.record))
+    else:
+        yield "defers", moved(after, index, worker._replace(at="schedule", fence=after.top))
 
 
 def read(world: World, state: State, index: int, worker: Worker) -> Moves:
@@ -155,7 +169,8 @@ def nak(world: World, state: State, index: int, worker: Worker) -> Moves:
     mine = [
         m for m in state.messages if m.key == worker.key and (m.holder == index or world.scenario.stale_nak)
     ]
-    yield "naks", left(held(state, worker.key, FREE) if mine else state, index)
+    # A worker that drains ends afterwards, and who asks for its process then finds it gone.
+    yield "naks, and ends", died(held(state, worker.key, FREE) if mine else state, index)
 
 
 def ack(world: World, state: State, index: int, worker: Worker) -> Moves:
@@ -176,6 +191,7 @@ MOVES: Final[dict[str, Move]] = {
     "run": run,
     "store": store,
     "retry": retry,
+    "defer": defer,
     "schedule": schedule,
     "letter": letter,
     "dead": dead,
@@ -230,10 +246,19 @@ def _decided(world: World, state: State, index: int, worker: Worker, record: Rec
 
 
 def _taken_over(world: World, state: State, index: int, worker: Worker, record: Record) -> State:
-    limit = world.scenario.crash_limit
+    rules, limit = world.rules, world.scenario.crash_limit
+    holder = state.workers[1 - index]
+    runs = holder.key == worker.key and holder.at != "idle" and not holder.stale
+    if runs and holder.away and Rule.AWAIT_RECONNECT in rules:
+        return left(held(state, worker.key, FREE), index)
+    if runs and not holder.away and Rule.ASK_HOLDER in rules:
+        # Its renewals name the message, so they hold it whoever it was delivered to.
+        return left(held(state, worker.key, 1 - index), index)
     if not limit:
         return moved(state, index, worker._replace(at="claim"))
-    own = record.by == index and Rule.OWN_CLAIM_IS_NO_CRASH in world.rules
-    crashes = record.crashes + (0 if record.handed_back or own else 1)
+    by = state.record.by if state.record.sequence == record.sequence else record.by
+    own = by == index and Rule.OWN_CLAIM_IS_NO_CRASH in rules
+    lives = (by == DROPPED or (by == 1 - index and not runs)) and Rule.CRASH_IF_GONE in rules
+    crashes = record.crashes + (0 if record.handed_back or own or lives else 1)
     at = _burial(world) if crashes >= limit else "claim"
     return moved(state, index, worker._replace(at=at, crashes=crashes))

@@ -4,7 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.unit.protocol.rules import PROTOCOL, Flaw, Rule
-from tests.unit.protocol.state import IDLE, NO_KEY, NOTHING, UNATTENDED, Key, Record, Scenario, State, Worker
+from tests.unit.protocol.state import (
+    DROPPED,
+    GONE,
+    IDLE,
+    NO_KEY,
+    NOTHING,
+    UNATTENDED,
+    Key,
+    Record,
+    Scenario,
+    State,
+    Worker,
+)
 
 Steps = Iterator[tuple[str, State, bool]]
 """What can happen next: a label, the state after it, and whether it is a disturbance no task may need."""
@@ -30,7 +42,8 @@ class World:
                 flaw = Flaw.GHOST_LETTER
             ended = ended or record.outcome
         elif record.state == "retry":
-            if record.attempt <= retried:
+            # A deferral schedules the same attempt once more.
+            if record.attempt <= retried and not record.deferred:
                 flaw = Flaw.FORKED
             retried = max(retried, record.attempt)
         if self.burned(state, record.crashes):
@@ -45,9 +58,8 @@ class World:
         )
 
     def burned(self, state: State, crashes: int) -> bool:
-        """Whether more crashes are counted than workers, leases and brokers were lost."""
-        had, left = self.scenario.budget, state.left
-        return crashes > had.crashes + had.lapses + had.kills - left.crashes - left.lapses - left.kills
+        """Whether more crashes are counted than workers died."""
+        return crashes > self.scenario.budget.crashes - state.left.crashes
 
 
 def moved(state: State, index: int, worker: Worker) -> State:
@@ -65,7 +77,7 @@ def held(state: State, key: Key, holder: int) -> State:
 
 def left(state: State, index: int) -> State:
     """Return the state with a worker idle that has no message any more."""
-    record = state.record._replace(by=-1) if state.record.by == index else state.record
+    record = state.record._replace(by=DROPPED) if state.record.by == index else state.record
     return moved(state._replace(record=record), index, IDLE)
 
 
@@ -75,3 +87,9 @@ def dropped(state: State, index: int) -> State:
     if key != NO_KEY and any(m.key == key and m.holder == index for m in state.messages):
         state = held(state, key, UNATTENDED)
     return left(state, index)
+
+
+def died(state: State, index: int) -> State:
+    """Return the state with a worker dead: one that is new takes its place."""
+    after = dropped(state, index)
+    return after._replace(record=after.record._replace(by=GONE)) if state.record.by == index else after
