@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from galley.errors import GalleyError
-from galley.handler import REGISTRY
+from galley.registry import REGISTRY
 
 
 def discover(path: Path) -> dict[str, Any]:

@@ -5,6 +5,11 @@
     │   ├── ManifestInvalid    a manifest, with its line and field
     │   ├── InputInvalid       not JSON, or too large
     │   ├── SubmissionInvalid  a task's id, times or retries
+    │   ├── HandlerUnusable    `@task` on something a worker cannot run
+    │   ├── HandlerNameInvalid
+    │   ├── HandlerExists      two functions with one handler name
+    │   ├── HandlersMissing    a queue without handlers
+    │   ├── QueueNameInvalid
     │   ├── EnvelopeInvalid    bytes from the broker that Galley cannot read
     │   ├── ServerInvalid      not the address of a broker
     │   └── CredentialsInvalid the credentials file cannot be used
@@ -99,6 +104,74 @@ class SubmissionInvalid(Invalid):
     def __init__(self, field: str, problem: str, hint: str) -> None:
         self.field, self.problem = field, problem
         super().__init__(f"{field}: {problem}", hint)
+
+
+class HandlerUnusable(Invalid):
+    """`@task` was used on something that a worker cannot run as a handler."""
+
+    reason = "HandlerUnusable"
+
+    def __init__(self, what: str, problem: str, hint: str) -> None:
+        self.what, self.problem = what, problem
+        super().__init__(f"{what} cannot be a handler: {problem}", hint)
+
+
+class HandlerNameInvalid(Invalid):
+    """A handler's name has characters or a length that a task may not carry."""
+
+    reason = "HandlerNameInvalid"
+    hint = (
+        "use 1 to 63 ASCII letters, digits, '_', '-' and '.', starting and ending with a letter or digit; "
+        "@task(name=...) sets the name"
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"handler name {name[:80]!r} is not allowed")
+
+
+class HandlerExists(Invalid):
+    """Two functions of one queue have the same handler name."""
+
+    reason = "HandlerExists"
+
+    def __init__(self, queue: str, name: str, first: str, second: str, hint: str = "") -> None:
+        self.queue, self.name, self.first, self.second = queue, name, first, second
+        super().__init__(
+            f"handler {name!r} of queue {queue!r} is both {first} and {second}",
+            hint or "give one of them another name: @task(name=...)",
+        )
+
+
+class HandlersMissing(Invalid):
+    """A queue has no handlers, so none of its tasks can run."""
+
+    reason = "HandlersMissing"
+
+    def __init__(self, queue: str, modules: str = "") -> None:
+        self.queue, self.modules = queue, modules
+        if not modules:
+            super().__init__(
+                f"queue {queue!r} has no handlers",
+                "name modules in spec.worker.modules, or add spec.handlers.commands",
+            )
+            return
+        super().__init__(
+            f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue",
+            f"put @task, or @task(queue={queue!r}), on a function of a module in spec.worker.modules; "
+            "a function that names another queue is a handler of that one alone",
+        )
+
+
+class QueueNameInvalid(Invalid):
+    """A queue's name cannot be the name of a TaskQueue."""
+
+    reason = "QueueNameInvalid"
+    hint = "use 1 to 63 of a-z, 0-9 and -, starting and ending with a letter or digit, as in the TaskQueue"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"queue name {name[:80]!r} is not allowed")
 
 
 class EnvelopeInvalid(Invalid):

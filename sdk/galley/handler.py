@@ -1,14 +1,18 @@
 """Handlers: the Python functions a queue's workers run."""
 
+import functools
 import inspect
-import re
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from msgspec import Raw, Struct
 
+from galley.bounds import is_handler_name, is_queue_name
 from galley.envelope import encode_input
-from galley.errors import InputInvalid, Invalid
+from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid
+from galley.registry import REGISTRY, declared_at
+from galley.usable import is_async, usable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -16,49 +20,6 @@ R_co = TypeVar("R_co", covariant=True)
 
 DEFAULT_QUEUE: Final = "default"
 _COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
-
-
-class HandlerNameInvalid(Invalid):
-    """A handler's name cannot be told from text a task may carry."""
-
-    reason = "HandlerNameInvalid"
-    hint = "use letters, digits, '_', '-' and '.', at most 63 characters"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"handler name {name!r} is not allowed")
-
-
-class HandlerExists(Invalid):
-    """Two functions of one queue claim the same handler name."""
-
-    reason = "HandlerExists"
-    hint = "give one of them another name: @task(name=...)"
-
-    def __init__(self, queue: str, name: str, first: str, second: str) -> None:
-        self.queue, self.name, self.first, self.second = queue, name, first, second
-        super().__init__(f"handler {name!r} of queue {queue!r} is both {first} and {second}")
-
-
-class HandlersMissing(Invalid):
-    """A queue has no handlers, so none of its tasks can run."""
-
-    reason = "HandlersMissing"
-
-    def __init__(self, queue: str, modules: str = "") -> None:
-        self.queue, self.modules = queue, modules
-        if not modules:
-            super().__init__(
-                f"queue {queue!r} has no handlers",
-                "name modules in spec.worker.modules, or add spec.handlers.commands",
-            )
-            return
-        super().__init__(
-            f"queue {queue!r} has no handlers: {modules} imported, without a @task for this queue",
-            f"put @task, or @task(queue={queue!r}), on a function of a module in spec.worker.modules; "
-            "a function that names another queue is a handler of that one alone",
-        )
 
 
 class NonRetryable(Exception):
@@ -76,35 +37,81 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     input: Raw
 
     def on(self, queue: str) -> "Call[R_co]":
-        """Return the same call for another queue, for a handler that names none."""
-        return Call(queue, self.handler, self.input)
+        """Return the same call for another queue, for a handler that names none.
+
+        Raises:
+            QueueNameInvalid: if there can be no such queue.
+        """
+        return Call(check_queue_name(queue), self.handler, self.input)
 
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
     """Return a call of a handler that is known by name alone, such as a command of the queue.
 
     Raises:
+        QueueNameInvalid, HandlerNameInvalid: if there can be no such queue or handler.
         InputInvalid: if the arguments cannot be said in JSON or are too large.
     """
-    return Call(queue, handler, encode_input(handler, arguments))
+    check_handler_name(handler)
+    return Call(check_queue_name(queue), handler, encode_input(handler, arguments))
+
+
+@functools.lru_cache
+def check_queue_name(name: str) -> str:
+    """Return `name` if a TaskQueue can have it; it becomes a part of subjects.
+
+    Raises:
+        QueueNameInvalid: if not.
+    """
+    if not is_queue_name(name):
+        raise QueueNameInvalid(str(name))
+    return name
+
+
+@functools.lru_cache
+def check_handler_name(name: str) -> str:
+    """Return `name` if a task may carry it.
+
+    Raises:
+        HandlerNameInvalid: if not.
+    """
+    if not is_handler_name(name):
+        raise HandlerNameInvalid(str(name))
+    return name
 
 
 class Handler(Generic[P, R]):
-    """A registered function. Calling it runs it here; `call` makes the input for a worker to run it."""
+    """A registered function. Calling it runs it here; `call` makes the input for a worker to run it.
 
-    def __init__(self, function: Callable[P, R], queue: str | None, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise HandlerNameInvalid(name)
-        self.function = function
-        self.queue = DEFAULT_QUEUE if queue is None else queue
+    It passes for the function: name, docstring, signature, annotations and other attributes are those of the
+    function, `inspect.iscoroutinefunction` answers the same, and it is copied and pickled by reference.
+    """
+
+    def __init__(self, function: Callable[P, R], queue: str | None, name: str | None = None) -> None:
+        """Make a handler of a function.
+
+        Args:
+            function: what runs.
+            queue: the queue whose workers run it; None for each that imports its module.
+            name: what tasks call it; the function's own name by default.
+
+        Raises:
+            HandlerUnusable, HandlerNameInvalid, QueueNameInvalid: as `task`.
+        """
+        if isinstance(function, Handler):  # for a second queue, or by a second name
+            function = function.function
+        self.function: Callable[P, R] = usable(function, name)
+        self.site = declared_at()
+        self.signature = inspect.signature(self.function)
+        functools.update_wrapper(self, self.function, updated=())
+        if not hasattr(self.function, "__module__"):
+            self.__module__ = Path(self.site.file).stem
+        self.queue = DEFAULT_QUEUE if queue is None else check_queue_name(queue)
         self.any_queue = queue is None
         """Whether it names no queue: then each queue whose workers import its module runs it."""
-        self.name = name
-        self.signature = inspect.signature(function)
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.name = check_handler_name(getattr(self.function, "__name__", "") if name is None else name)
+        self.is_async = is_async(self.function)
         self._by_name, self._required = _arguments(self.signature)
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -112,6 +119,17 @@ class Handler(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<handler {self.queue}/{self.name}>"
+
+    def __reduce__(self) -> str:
+        # As functions are: by the place where the module has it.
+        return getattr(self, "__qualname__", self.name)
+
+    if not TYPE_CHECKING:  # to a type checker it has the attributes written here
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "function":
+                raise AttributeError(name)
+            return getattr(self.function, name)
 
     @overload
     def call(
@@ -151,46 +169,6 @@ def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[
     )
 
 
-class Registry:
-    """The handlers that imported modules have declared, by queue and name."""
-
-    def __init__(self) -> None:
-        self._handlers: dict[tuple[str, str], Handler[Any, Any]] = {}
-
-    def add(self, handler: Handler[Any, Any]) -> None:
-        """Take in a handler; a reloaded module may declare its own again.
-
-        Raises:
-            HandlerExists: if another function has the name already.
-        """
-        known = self._handlers.setdefault((handler.queue, handler.name), handler)
-        first, second = _place(known), _place(handler)
-        if first != second:
-            raise HandlerExists(handler.queue, handler.name, first, second)
-        self._handlers[handler.queue, handler.name] = handler
-
-    def of_queue(self, queue: str) -> dict[str, Handler[Any, Any]]:
-        """Return the handlers a worker of the queue runs, by name.
-
-        Those are the handlers of the queue and those that name no queue; of two with the same name, the one
-        that names this queue.
-        """
-        found = {handler.name: handler for handler in self._handlers.values() if handler.any_queue}
-        return found | {name: handler for (of, name), handler in self._handlers.items() if of == queue}
-
-    def queues(self) -> tuple[str, ...]:
-        """Return the names of the queues some handler was declared for, sorted."""
-        return tuple(sorted({queue for queue, _ in self._handlers}))
-
-
-def _place(handler: Handler[Any, Any]) -> str:
-    return f"{handler.function.__module__}.{handler.function.__qualname__}"
-
-
-REGISTRY: Final = Registry()
-"""Where `@task` puts handlers: one per process, as modules are."""
-
-
 @overload
 def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 @overload
@@ -209,13 +187,19 @@ def task(
             `Call.on` names another.
         name: what tasks call it; the function's own name by default.
 
+    The function may be decorated, a static method, a bound method, a `functools.partial`, a callable object,
+    a nested function or a lambda; the last four often need `name`.
+
     Raises:
-        HandlerNameInvalid: if the name has characters a task may not carry.
-        HandlerExists: if the queue has another handler of that name.
+        HandlerUnusable: if a worker could not run it: a class, a method without its object, a generator, or
+            something that is not a function.
+        HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
+        HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
+            define a function again.
     """
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
-        handler = Handler(function, queue, name or function.__name__)
+        handler = Handler(function, queue, name)
         REGISTRY.add(handler)
         return handler
 

@@ -3,15 +3,13 @@
 import galley
 
 PUBLIC = {
-    "AccessRefused",
-    "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld", "BrokerUnreachable",
-    "Call", "Cancelled", "Client",
-    "CredentialsExpired", "CredentialsInvalid",
-    "GalleyError", "Handle", "Handler", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled",
-    "NonRetryable", "NotAllowed",
-    "Phase", "QueueFull", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
-    "SubmissionInvalid", "TaskCancelled",
-    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When", "call", "connect", "task",
+    "AccessRefused", "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld",
+    "BrokerUnreachable", "Call", "Cancelled", "Client", "CredentialsExpired", "CredentialsInvalid",
+    "GalleyError", "Handle", "Handler", "HandlerExists", "HandlerNameInvalid", "HandlerUnusable",
+    "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable", "NotAllowed", "Phase", "QueueFull",
+    "QueueNameInvalid", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
+    "SubmissionInvalid", "TaskCancelled", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When",
+    "call", "connect", "task",
 }  # fmt: skip
 
 

@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from galley.backlog import QueueBacklog, Unknown
-from galley.errors import GalleyError
-from galley.handler import HandlersMissing
+from galley.errors import GalleyError, HandlersMissing
 from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley_operator.autoscaler.decide import Decision

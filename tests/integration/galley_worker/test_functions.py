@@ -34,6 +34,59 @@ async def test_a_function_that_names_no_queue_is_a_handler_of_whichever_imports_
         assert value(await run(runners, "add", a=2, b=3)) == 5
 
 
+DECORATED = """
+import functools
+from galley import task
+
+def hiding(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+class Adding:
+    async def __call__(self, a: int) -> int:
+        return a + 1
+
+class Service:
+    def __init__(self, step: int) -> None:
+        self.step = step
+    def add(self, a: int) -> int:
+        return a + self.step
+    @task
+    @staticmethod
+    def static(a: int) -> int:
+        return a + 1
+
+@task
+@hiding
+async def hidden(a: int) -> int:
+    return a + 1
+
+@task(name="hidden-lambda")
+@lambda function: lambda **named: function(**named)
+async def twice_hidden(a: int) -> int:
+    return a + 1
+
+@task
+@functools.lru_cache
+def cached(a: int) -> int:
+    return a + 1
+
+task(name="object")(Adding())
+task(name="method")(Service(1).add)
+task(name="partial")(functools.partial(lambda a, b: a + b, b=1))
+"""
+
+
+async def test_whatever_task_accepts_runs(tmp_path: Path) -> None:
+    (tmp_path / "decorated.py").write_text(DECORATED)
+    async with Runners(RunnerSettings("jobs", ("decorated",), (str(tmp_path),))) as runners:
+        names = {"hidden", "hidden-lambda", "cached", "object", "method", "static", "partial"}
+        assert runners.handlers == names
+        assert {name: value(await run(runners, name, a=1)) for name in names} == dict.fromkeys(names, 2)
+
+
 async def test_a_handler_nobody_registered_is_refused_with_the_ones_known(runners: Runners) -> None:
     reason, message, retryable = failure(await run(runners, "resize"))
     assert (reason, retryable) == ("HandlerNotFound", False)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from examples.folder import folder, make_input
-from galley.handler import REGISTRY
+from galley.registry import REGISTRY
 from galley.resources.manifest import read_manifests
 from galley.resources.task import Task
 from galley.resources.task_queue import InputAs, TaskQueue

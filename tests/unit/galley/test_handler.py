@@ -1,15 +1,22 @@
 """Handlers: what `@task` makes of a function, and what a call of it carries."""
 
+import asyncio
+import contextlib
+import copy
+import functools
 import inspect
 import json
-from collections.abc import Callable
+import pickle
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 import galley.handler
 from galley import Call, Handler, InputInvalid, call, task
-from galley.handler import HandlerExists, HandlerNameInvalid, Registry
+from galley.errors import HandlerExists, HandlerNameInvalid, HandlerUnusable, QueueNameInvalid
+from galley.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +91,7 @@ def test_arguments_without_a_name_cannot_travel() -> None:
 def test_a_name_a_task_may_not_carry_is_refused(name: str) -> None:
     with pytest.raises(HandlerNameInvalid) as refused:
         task(name=name)(lambda: None)
-    assert "at most 63" in refused.value.hint
+    assert "1 to 63" in refused.value.hint
 
 
 def test_two_functions_of_one_queue_cannot_have_the_same_name() -> None:
@@ -98,8 +105,9 @@ def test_two_functions_of_one_queue_cannot_have_the_same_name() -> None:
     task(queue="other", name="add")(second)
     with pytest.raises(HandlerExists, match="handler 'add' of queue 'sums' is both") as refused:
         task(queue="sums", name="add")(second)
-    assert "first" in str(refused.value)
-    assert "second" in str(refused.value)
+    for name, line in ((refused.value.first, first), (refused.value.second, second)):
+        assert line.__qualname__ in name
+        assert __file__ in name
 
 
 def test_a_handler_that_names_no_queue_belongs_to_each_queue_that_imports_it(registry: Registry) -> None:
@@ -131,18 +139,6 @@ def test_a_handler_that_names_the_default_queue_belongs_to_that_one_alone(regist
     assert registry.of_queue("default") == {"add": add}
 
 
-def test_a_module_that_is_imported_again_may_declare_its_own_again(registry: Registry) -> None:
-    def add() -> None:
-        """Do nothing."""
-
-    before = Handler(add, "sums", "add")
-    after = Handler(add, "sums", "add")
-    registry.add(before)
-    registry.add(after)
-    assert registry.of_queue("sums")["add"] is after
-    assert registry.queues() == ("sums",)
-
-
 @pytest.mark.parametrize("arguments", [{}, {"b": 1}, {"a": 1, "c": 2}, {"a": 1, "b": 2, "more": 3}])
 def test_arguments_by_name_alone_have_to_fit_the_function(arguments: dict[str, Any]) -> None:
     @task
@@ -170,3 +166,206 @@ def test_a_handler_may_have_an_argument_named_self() -> None:
     handler = Handler(compare, "q", "compare")
     assert json.loads(bytes(handler.call(self=1, other=2).input)) == {"self": 1, "other": 2}
     assert handler(self=1, other=1)
+
+
+class Service:
+    """Methods of all kinds, and where `@task` may stand."""
+
+    def __init__(self, step: int = 1) -> None:
+        self.step = step
+
+    def add(self, n: int) -> int:
+        """Add the step."""
+        return n + self.step
+
+    async def wait(self, n: int) -> int:
+        """Add nothing."""
+        return n
+
+    @staticmethod
+    def fixed(n: int) -> int:
+        """Return it."""
+        return n
+
+    @classmethod
+    def made(cls, n: int) -> int:
+        """Return it."""
+        return n
+
+
+class Calling:
+    def __call__(self, n: int) -> int:
+        return n
+
+
+class CallingAsync:
+    async def __call__(self, n: int) -> int:
+        return n
+
+
+def plain(n: int) -> int:
+    return n
+
+
+async def waiting(n: int) -> int:
+    return n
+
+
+@functools.wraps(waiting)
+def around(*args: Any, **kwargs: Any) -> Any:
+    return waiting(*args, **kwargs)
+
+
+USABLE: dict[str, tuple[Any, bool]] = {
+    "function": (plain, False),
+    "async function": (waiting, True),
+    "bound method": (Service(0).add, False),
+    "bound async method": (Service(0).wait, True),
+    "static method": (Service.__dict__["fixed"], False),
+    "partial": (functools.partial(plain), False),
+    "partial of async": (functools.partial(waiting), True),
+    "callable": (Calling(), False),
+    "async callable": (CallingAsync(), True),
+    "lambda": (lambda n: n, False),
+    "cached": (functools.lru_cache(plain), False),
+    "plain around async": (around, False),
+    "another handler": (task(queue="kinds", name="inner")(plain), False),
+}
+
+
+@pytest.mark.parametrize("kind", USABLE)
+def test_what_can_run_is_a_handler(kind: str) -> None:
+    function, waits = USABLE[kind]
+    made = task(name="kind")(function)
+    assert made.is_async is waits
+    assert json.loads(bytes(made.call(n=3).input)) == {"n": 3}
+    result = made(n=3)
+    assert (asyncio.run(result) if inspect.iscoroutine(result) else result) == 3
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@contextlib.contextmanager
+def context() -> Iterator[None]:
+    yield
+
+
+def before_the_slash(n: int, /) -> int:
+    return n
+
+
+class GeneratingCall:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "text": ("emails", "it is a text"),
+    "class": (Service, "it is a class"),
+    "method": (Service.add, "it is a method of Service"),
+    "class method": (Service.__dict__["made"], "it needs its class or object"),
+    "property": (property(plain), "it needs its class or object"),
+    "generator": (generator, "it is a generator"),
+    "async generator": (async_generator, "it is a generator"),
+    "partial of a generator": (functools.partial(generator), "it is a generator"),
+    "callable that yields": (GeneratingCall(), "it is a generator"),
+    "context manager": (context, "it is a context manager"),
+    "nothing to call": (5, "it cannot be called"),
+    "positional only": (before_the_slash, "argument 'n' has no name to travel by"),
+    "built in with a position": (len, "argument 'obj' has no name to travel by"),
+    "built in without a signature": (max, "its signature is not known"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_run_is_refused_at_once(kind: str) -> None:
+    function, problem = REFUSED[kind]
+    with pytest.raises(HandlerUnusable) as refused:
+        task(name="kind")(function)
+    assert problem in refused.value.problem
+    assert refused.value.hint
+
+
+def test_a_coroutine_is_refused() -> None:
+    coroutine = waiting(1)
+    with pytest.raises(HandlerUnusable, match="the result of a call"):
+        task(coroutine)  # type: ignore[call-overload]
+    coroutine.close()
+
+
+@pytest.mark.parametrize("function", [functools.partial(plain), Calling()])
+def test_what_has_no_name_needs_one(function: Any) -> None:
+    with pytest.raises(HandlerUnusable, match="it has no name of its own"):
+        task(function)
+
+
+@pytest.mark.parametrize("name", ["", "_private", "größe", 5])
+def test_a_name_is_never_passed_over(name: Any) -> None:
+    with pytest.raises(HandlerNameInvalid):
+        task(name=name)(plain)
+
+
+@pytest.mark.parametrize("queue", ["", "Emails", "e mails", "a.b", "*", "a" * 64, 5])
+def test_a_queue_that_cannot_be_is_refused_wherever_it_is_named(queue: Any) -> None:
+    with pytest.raises(QueueNameInvalid):
+        task(queue=queue)(plain)
+    with pytest.raises(QueueNameInvalid):
+        call(queue, "plain")
+    with pytest.raises(QueueNameInvalid):
+        task(plain).call(1).on(queue)
+
+
+def test_a_call_by_name_has_a_name_that_can_be() -> None:
+    with pytest.raises(HandlerNameInvalid):
+        call("texts", "no such name")
+
+
+@task(queue="kinds")
+def documented(n: int, *, factor: int = 2) -> int:
+    """Multiply."""
+    return n * factor
+
+
+@task(queue="kinds")
+async def documented_async(n: int) -> int:
+    """Wait."""
+    return n
+
+
+def test_a_handler_passes_for_its_function() -> None:
+    assert documented.__name__ == documented.__qualname__ == "documented"  # type: ignore[attr-defined]
+    assert documented.__module__ == __name__
+    assert documented.__doc__ == "Multiply."
+    assert inspect.getdoc(documented) == "Multiply."
+    assert str(inspect.signature(documented)) == "(n: int, *, factor: int = 2) -> int"
+    assert typing.get_type_hints(documented) == {"n": int, "factor": int, "return": int}
+    assert inspect.getsourcelines(inspect.unwrap(documented))[0][0].startswith("@task")
+    assert not inspect.iscoroutinefunction(documented)
+    assert inspect.iscoroutinefunction(documented_async)
+    assert task(queue="kinds")(functools.lru_cache(plain)).cache_info().hits == 0  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        documented.delay(1)  # type: ignore[attr-defined]
+
+
+def test_a_handler_is_copied_and_pickled_by_reference() -> None:
+    assert pickle.loads(pickle.dumps(documented)) is documented
+    assert copy.copy(documented) is documented
+    assert copy.deepcopy({"a": documented})["a"] is documented
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(task(name="local")(lambda: None))
+
+
+def test_an_attribute_of_the_function_does_not_replace_one_of_the_handler() -> None:
+    def marked() -> None:
+        """Do nothing."""
+
+    marked.queue = marked.call = marked.name = "mine"  # type: ignore[attr-defined]
+    made = task(queue="kinds")(marked)
+    assert (made.queue, made.name) == ("kinds", "marked")
+    assert made.call() == Call("kinds", "marked", made.call().input)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.handler import HandlersMissing
+from galley.errors import HandlersMissing
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PAGE = (ROOT / "docs" / "operations" / "operator.md").read_text("utf-8")

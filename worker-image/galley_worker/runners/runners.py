@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from galley.handler import HandlerExists, HandlersMissing
+from galley.errors import HandlerExists, HandlersMissing
 from galley.record import Failure
 from galley_worker.ending import Raised, TimedOut
 from galley_worker.runners.commands import Commands

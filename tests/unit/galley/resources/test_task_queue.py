@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from galley.handler import Handler, HandlerNameInvalid
+from galley.errors import HandlerNameInvalid
+from galley.handler import Handler
 from galley.lanes import Lane
 from galley.resources import Command, InputAs, Metadata, Retry, TaskQueue, TaskQueueSpec, parse_manifests
 from galley.retry import RetryPolicy

@@ -4,6 +4,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,18 @@ def arguments(data: bytes) -> dict[str, Any]:
     if type(named) is not dict:
         raise InputInvalid(f"the input is a JSON {_kind(named)}, it must be an object of arguments by name")
     return named
+
+
+def awaited(value: object) -> object:
+    """Return a handler's value; of a coroutine what it returns, run in an event loop of its own.
+
+    Only a handler whose decorator hides that it is `async` gets here with a coroutine.
+    """
+    if type(value) is not CoroutineType:
+        return value
+    import asyncio  # noqa: PLC0415 - children of plain functions seldom need it
+
+    return asyncio.run(value)
 
 
 def done(order: int, seconds: float, value: object) -> Done | Failed:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Final, Literal
 
 from galley.errors import GalleyError
-from galley.handler import REGISTRY
+from galley.registry import REGISTRY
 from galley_worker.runners import frames
 from galley_worker.runners.child import concurrent, plain
 from galley_worker.runners.child.death import die_with_parent

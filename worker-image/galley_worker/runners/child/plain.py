@@ -91,7 +91,7 @@ class PlainService:
         named = None
         try:
             named = call.arguments(order.input)
-            value = function(**named)
+            value = call.awaited(function(**named))
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             return call.failed(order.id, perf_counter() - began, function, named, error)
         return call.done(order.id, perf_counter() - began, value)

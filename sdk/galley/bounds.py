@@ -1,0 +1,53 @@
+"""Names and ranges that hold for tasks on the wire, in the client and in manifests: one place for all."""
+
+import math
+import re
+from typing import Final, NamedTuple
+
+NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""A DNS-1123 label: queues, namespaces and declared tasks. It becomes one token of a subject."""
+
+HANDLER_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+HANDLER_LENGTH: Final = 63
+
+_NAME: Final = re.compile(NAME_PATTERN.strip("^$"))
+_HANDLER: Final = re.compile(HANDLER_PATTERN.strip("^$"))
+
+
+class Range(NamedTuple):
+    """The smallest and the largest value that is allowed."""
+
+    least: int
+    most: int
+
+    def holds(self, value: object) -> bool:
+        """Return whether `value` is a finite number in the range; a bool is not a number."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return math.isfinite(value) and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"{self.least} to {self.most}"
+
+
+ATTEMPTS: Final = Range(1, 100)
+CRASHES: Final = Range(1, 20)
+BACKOFF_SECONDS: Final = Range(0, 86_400)
+TIMEOUT_SECONDS: Final = Range(1, 86_400)
+"""Of one attempt, in a manifest; a client may also give a fraction of a second."""
+
+COUNT: Final = Range(0, 2**31 - 1)
+"""Of attempts, errors, crashes and preemptions in messages and records."""
+
+SEQUENCE: Final = Range(0, 2**63 - 1)
+"""A sequence number of a stream."""
+
+
+def is_queue_name(name: object) -> bool:
+    """Return whether a TaskQueue can have that name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def is_handler_name(name: object) -> bool:
+    """Return whether a task may carry that handler name."""
+    return isinstance(name, str) and _HANDLER.fullmatch(name) is not None
