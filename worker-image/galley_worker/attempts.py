@@ -12,6 +12,7 @@ from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.envelope import Flags
 from galley.errors import EnvelopeInvalid
+from galley.failpoint import failpoint
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker import journal
@@ -177,6 +178,7 @@ class Attempts:
         if timeout <= 0:
             return TimedOut(0.0)
         address = held.delivery.address
+        failpoint("run.before_start")
         present.execution = self._parts.runners.start(
             Work(
                 task_id=address.id,
@@ -190,6 +192,7 @@ class Attempts:
         )
         journal.started(held)
         ending = await present.execution.ending
+        failpoint("run.after_end")
         journal.ended(held, ending)
         return ending
 

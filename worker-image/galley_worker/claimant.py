@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from galley.failpoint import failpoint
 from galley.retry import RetryPolicy
 from galley_worker import journal
 from galley_worker.claim import (
@@ -48,8 +49,10 @@ class Claimant:
                 held.delivery, held.envelope, held.flags,
                 history=step.history, worker=self._who, now=held.started_at,
             )  # fmt: skip
+            failpoint("claim.before_record")
             written = await self._ledger.write(held.delivery.address, record, step.fence)
             if not isinstance(written, Beaten):
+                failpoint("claim.after_record")
                 held.fence, held.claimed, held.history = written, True, step.history
                 return True
             found = await self._look(held, written)
@@ -59,6 +62,7 @@ class Claimant:
 
     async def _look(self, held: Held, beaten: Beaten) -> ClaimAt | None:
         """Return the claim to try instead of the one that was refused, or do what there is to do."""
+        failpoint("claim.before_look")
         stored = await self._ledger.read(held.delivery.address, beaten.by)
         mine = claim_of(held.delivery, self._who.holder)
         match what_next(mine, held.flags, held.envelope, stored):

@@ -12,6 +12,7 @@ from galley.broker.dead_letters import DeadLetter
 from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.envelope import Envelope, Flags
+from galley.failpoint import failpoint
 from galley.history import History
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley_worker.claim import Who, claiming_record
@@ -65,8 +66,9 @@ class Settler:
         # Where a record exists, a readable message of the same id made it, and its word stands.
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
+        failpoint("unreadable.before_letter")
         await self._ledger.bury(delivery.address, letter)
-        self._ledger.acknowledge(delivery.reply)
+        self._acknowledge(delivery)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
         """Do what is left to do for a task that has ended, by whomever, and take its message away.
@@ -75,8 +77,9 @@ class Settler:
         cancelled; whoever finds the record makes up for a worker that died in between.
         """
         if final.outcome is Outcome.FAILED:
+            failpoint("settle.before_letter")
             await self._ledger.bury(delivery.address, _letter(final, delivery))
-        self._ledger.acknowledge(delivery.reply)
+        self._acknowledge(delivery)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Finish what a worker began that died between its record and its schedule."""
@@ -85,14 +88,21 @@ class Settler:
 
     def drop(self, delivery: Delivery) -> None:
         """Take a message off its stream that has nothing more to say."""
-        self._ledger.acknowledge(delivery.reply)
+        self._acknowledge(delivery)
 
     def give_back(self, delivery: Delivery) -> None:
         """Let another worker have a message whose attempt has not begun."""
+        failpoint("hand_back.before_nak")
         self._ledger.give_back(delivery.reply)
+
+    def _acknowledge(self, delivery: Delivery) -> None:
+        failpoint("settle.before_ack")
+        self._ledger.acknowledge(delivery.reply)
+        failpoint("settle.after_ack")
 
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
+        failpoint("settle.before_record")
         written = await self._ledger.write(address, final, held.fence, self._kept(address, final.uid))
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
@@ -116,12 +126,14 @@ class Settler:
             uid=held.envelope.uid,
             digest=held.envelope.digest,
         )
+        failpoint("retry.before_record")
         sequence = await self._ledger.write(address, record, held.fence)
         if isinstance(sequence, Beaten):
             return await self._yield_to(held, sequence)
         again = replace(held.envelope, history=history)
+        failpoint("retry.before_schedule")
         await self._ledger.schedule(address, again, Flags(attempt, sequence), due_at)
-        self._ledger.acknowledge(held.delivery.reply)
+        self._acknowledge(held.delivery)
         return True
 
     async def _hand_back(self, held: Held, history: History) -> bool:
@@ -138,6 +150,7 @@ class Settler:
                 ),
                 handed_back=True,
             )
+            failpoint("hand_back.before_record")
             written = await self._ledger.write(held.delivery.address, record, held.fence)
             if isinstance(written, Beaten):
                 return await self._yield_to(held, written)

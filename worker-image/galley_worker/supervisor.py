@@ -25,6 +25,7 @@ from galley.broker.control import (
 )
 from galley.broker.layout import layout_of
 from galley.broker.pull import Delivery
+from galley.failpoint import failpoint
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -168,6 +169,7 @@ class Supervisor:
             for idle in self._idle:
                 idle.set_result(None)
             if self._busy:
+                failpoint("drain.begun")
                 log.info("worker draining", extra={"running": self._busy})
                 under_way.create_task(self._cut_after_grace(attempts), name="grace")
 
@@ -195,6 +197,7 @@ class Supervisor:
             await asyncio.wait({hurry, ended}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
             ended.cancel()
         hurry.cancel()
+        failpoint("drain.before_cut")
         attempts.cut("the worker is shutting down")
         if self._hands:
             await asyncio.wait(set(self._hands), timeout=_HAND_BACK_SECONDS)

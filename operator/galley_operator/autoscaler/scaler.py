@@ -10,6 +10,7 @@ from galley.backlog import Unknown
 from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
+from galley.failpoint import failpoint
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
 from galley_operator.autoscaler.signals import ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
@@ -118,10 +119,13 @@ class Scaler:
     async def _write(self, decision: Decision) -> None:
         fleet = self._fleet
         if decision.undrain:
+            failpoint("scale.before_undrain")
             await self._attempt("end drains", WRITE_SECONDS, lambda: fleet.drain(decision.undrain, 0))
         if (number := decision.scale_to) is not None:
+            failpoint("scale.before_scale")
             await self._attempt("scale", WRITE_SECONDS, lambda: fleet.scale(number))
         if decision.drain:
+            failpoint("scale.before_drain")
             await self._attempt("drain", WRITE_SECONDS, lambda: fleet.drain(decision.drain, DRAIN_SECONDS))
 
     async def _attempt(

@@ -20,6 +20,7 @@ import msgspec
 
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
+from galley.failpoint import failpoint
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import DEPLOYMENTS, PODS
 from galley_operator.errors import FleetRefused, FleetUnknown, ObjectConflict, ObjectInvalid, ObjectNotFound
@@ -196,6 +197,7 @@ class DeploymentFleet:
         going = _going(look, surplus)
         if not look.deployment.settled or len(going) < surplus:
             raise FleetRefused(self._queue, len(look.views), workers, len(going))
+        failpoint("scale_in.before_cost")
         await self._lower_cost(look, going)
         await asyncio.sleep(SETTLE_SECONDS)
         look = self._look()
@@ -206,6 +208,7 @@ class DeploymentFleet:
         complete = all(name in pods or name in missing for name in going)
         if not complete or not look.deployment.settled or not would_go_first(chosen, staying, self._leaving):
             raise FleetRefused(self._queue, len(look.views), workers, 0)
+        failpoint("scale_in.before_replicas")
         await self._set_replicas(look.deployment, workers, precondition=True)
 
     async def _lower_cost(self, look: _Look, going: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.records import Records
 from galley.error_group import ungrouped
 from galley.errors import BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.failpoint import failpoint
 from galley.record import Outcome, Record, State
 
 
@@ -49,6 +50,7 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if stored is not None and stored.record.done:
             return Cancelled.TOO_LATE
         present = stored.record if stored is not None else about
+        failpoint("cancel.before_record")
         ack = await records.write(
             address,
             replace(
@@ -72,7 +74,9 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence
+    failpoint("cancel.before_purge")
     await _purge(broker, address._replace(lane=present.lane))
+    failpoint("cancel.before_request")
     asked = Request(task=f"{address.kind}.{address.id}")
     answer = await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked)
     return Cancelled.RUNNING if answer is not None else Cancelled.BEFORE_START

@@ -27,6 +27,7 @@ from galley.errors import (
     QueueFull,
     QueueNotFound,
 )
+from galley.failpoint import failpoint
 from galley.lanes import Lane
 
 _FLAGGED: Final = Flags(republished=True)
@@ -72,6 +73,7 @@ class Publisher:
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
     ) -> asyncio.Future[Ack]:
         """Publish without waiting for the answer; hand the future to `settle`."""
+        failpoint("publish.before_send")
         if envelope.not_before is not None:
             return await send_later(
                 self._broker, address, envelope, flags, envelope.not_before, Door.PRODUCER
@@ -111,6 +113,7 @@ class Publisher:
         Raises:
             As `publish`.
         """
+        failpoint("publish.sent")
         ack = await answer
         if ack.stored:
             return Receipt(address)
