@@ -8,47 +8,23 @@ import asyncio
 import json
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import pytest
 
 from galley import Call, Client, Handle, Lane, Phase, When, call, connect
-from galley.broker import topology
-from galley.record import Outcome, Record, decode
-from galley.resources import TaskQueue
+from galley.record import Outcome
 from galley_local.nats_server import NatsServer
 from tests.storm.faults import Storm
-from tests.support.protocol_history import (
-    LATER,
-    WORK,
-    Ended,
-    Event,
-    LeaseLost,
-    RecordWritten,
-    Started,
-    history_allowed,
-)
+from tests.support.observed import Revision, all_revisions, events_by_task, keep_revisions
+from tests.support.protocol_history import LeaseLost, history_allowed
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases, workers
 
 TASKS = int(os.environ.get("GALLEY_STORM_TASKS", "2000"))
 FAULTS = int(os.environ.get("GALLEY_STORM_FAULTS", "12"))
 SEED = int(os.environ.get("GALLEY_STORM_SEED", "20261121"))
 LEASE = 3.0
-REVISIONS_KEPT = 64
-
-
-class Revision(NamedTuple):
-    """One of the records a task has had."""
-
-    task: str
-    at: float
-    sequence: int
-    record: Record
 
 
 # nats-py forgets the writer of an attempt to connect in whose midst the broker is killed.
@@ -67,7 +43,8 @@ async def test_every_task_has_one_outcome_after_a_storm(
     names = ("w1", "w2", "w3")
     environment = {"GALLEY_LEASE_SECONDS": str(LEASE), "GALLEY_LOG_LEVEL": "DEBUG"}
     async with connect(own_nats_server.url, namespace) as client:
-        await prepare(client, queue)
+        await ensure_with_leases(client.broker, queue, LEASE)
+        await keep_revisions(client)
         with workers(own_nats_server.url, queue, tmp_path, names, **environment) as fleet:
             storm = Storm(own_nats_server, fleet, LEASE, SEED)
             handles = await submit_through(storm, client, tmp_path)
@@ -84,14 +61,6 @@ async def test_every_task_has_one_outcome_after_a_storm(
     one_final_record_each(handles, revisions)
     failures_are_counted_once(revisions)
     what_the_protocol_allows(handles, revisions, fleet, storm.leases_lost)
-
-
-async def prepare(client: Client, queue: TaskQueue) -> None:
-    """Have the queue made, with short leases, and every revision of a record kept to be looked at."""
-    await ensure_with_leases(client.broker, queue, LEASE)
-    definition = topology.records_definition(client.namespace, "tests", 1)
-    definition["max_msgs_per_subject"] = REVISIONS_KEPT
-    await client.broker.api("keep revisions", f"STREAM.UPDATE.{definition['name']}", definition)
 
 
 async def submit_through(storm: Storm, client: Client, folder: Path) -> dict[str, Handle[object]]:
@@ -138,32 +107,6 @@ async def all_outcomes(handles: dict[str, Handle[object]]) -> Counter[Phase]:
     return outcomes
 
 
-async def all_revisions(client: Client) -> AsyncIterator[Revision]:
-    """Yield every revision of every record, in order."""
-    stream = topology.records_stream(client.namespace)
-    sequence = 1
-    while True:
-        request = {"seq": sequence, "next_by_subj": "galley.result.>", "batch": 500}
-        found = 0
-        async for answer in client.broker.request_many(
-            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)
-        ):
-            headers = answer.headers or {}
-            if "Nats-Subject" not in headers:
-                break
-            found += 1
-            sequence = int(headers["Nats-Sequence"]) + 1
-            task = headers["Nats-Subject"].rpartition(".")[2]
-            yield Revision(task, time_of(headers["Nats-Time-Stamp"]), sequence - 1, decode(answer.data))
-        if found < 500:
-            return
-
-
-def time_of(stamp: str) -> float:
-    """Return the time of a message in seconds; its nanoseconds are more than `fromisoformat` reads."""
-    return datetime.fromisoformat(f"{stamp[:26].rstrip('Z')}Z").timestamp()
-
-
 def one_final_record_each(handles: dict[str, Handle[object]], revisions: list[Revision]) -> None:
     finals = Counter(revision.task for revision in revisions if revision.record.done)
     assert set(finals) == set(handles)
@@ -183,49 +126,10 @@ def what_the_protocol_allows(
     fleet: list[WorkerProcess],
     lost: list[LeaseLost],
 ) -> None:
-    events: dict[str, list[Event]] = defaultdict(list)
-    for task, at, sequence, record in revisions:
-        events[task].append(
-            RecordWritten(
-                at=at,
-                sequence=sequence,
-                state=record.state.value,
-                attempt=record.attempt,
-                claim=(stream_of(record.claim.stream), record.claim.sequence) if record.claim else None,
-                outcome=record.outcome.value if record.outcome else None,
-            )
-        )
-    for worker in fleet:
-        for line in worker.log():
-            for event in events_of(worker.name, line):
-                events[line["task"]].append(event)
+    events = events_by_task(revisions, fleet)
     wrong = {
         task: why
         for task in handles
         if (why := history_allowed([*events[task], *lost], complete=True, skew=0.25)) is not None
     }
     assert not wrong, json.dumps(dict(list(wrong.items())[:5]), indent=1)
-
-
-def stream_of(name: str) -> str:
-    return LATER if name.startswith("GS_") else WORK
-
-
-def events_of(worker: str, line: dict[str, str]) -> list[Event]:
-    if line["event"] not in ("attempt started", "attempt ended"):
-        return []
-    at = datetime.fromisoformat(line["time"]).timestamp()
-    attempt = int(line["attempt"])
-    if line["event"] == "attempt ended":
-        return [Ended(at=at, worker=worker, attempt=attempt, ending=line["ending"])]
-    return [
-        Started(
-            at=at,
-            worker=worker,
-            stream=stream_of(line["stream"]),
-            sequence=int(line["sequence"]),
-            delivered=int(line["delivered"]),
-            attempt=attempt,
-            flagged=bool(line["flagged"]),
-        )
-    ]

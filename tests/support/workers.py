@@ -37,6 +37,9 @@ async def ensure_with_leases(broker: Broker, queue: TaskQueue, seconds: float) -
 class WorkerProcess:
     """One `python -m galley_worker`, with its log."""
 
+    program: tuple[str, ...] = ("galley_worker",)
+    """Module that is run, and its arguments."""
+
     def __init__(self, server: str, queue: TaskQueue, folder: Path, name: str, **environment: str) -> None:
         self.name = name
         self.log_file = folder / f"{name}.log"
@@ -57,7 +60,7 @@ class WorkerProcess:
         with self.log_file.open("ab") as log:
             self._log_before = log.tell()
             return subprocess.Popen(
-                [sys.executable, "-m", "galley_worker"],
+                [sys.executable, "-m", *self.program],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -48,6 +48,9 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
     while True:
         stored = await records.read(address, at_least)
         if stored is not None and stored.record.done:
+            if stored.record.outcome is Outcome.CANCELLED:
+                # Whoever wrote that may have died before the rest, or never had an answer.
+                await _end(broker, address._replace(lane=stored.record.lane))
             return Cancelled.TOO_LATE
         present = stored.record if stored is not None else about
         failpoint("cancel.before_record")
@@ -74,12 +77,17 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence
+    running = await _end(broker, address._replace(lane=present.lane))
+    return Cancelled.RUNNING if running else Cancelled.BEFORE_START
+
+
+async def _end(broker: Broker, address: TaskAddress) -> bool:
+    """Take the messages of a cancelled task away and tell the workers; returns whether one ran it."""
     failpoint("cancel.before_purge")
-    await _purge(broker, address._replace(lane=present.lane))
+    await _purge(broker, address)
     failpoint("cancel.before_request")
     asked = Request(task=f"{address.kind}.{address.id}")
-    answer = await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked)
-    return Cancelled.RUNNING if answer is not None else Cancelled.BEFORE_START
+    return await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked) is not None
 
 
 async def _purge(broker: Broker, address: TaskAddress) -> None:

@@ -142,6 +142,17 @@ def fail_once(path: str) -> str:
 
 
 @task(queue="drills")
+async def slow_once(path: str, seconds: float) -> str:
+    """Take `seconds` the first time, which a file remembers, and none after."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return "second time"
+    await asyncio.sleep(seconds)
+    return "first time"
+
+
+@task(queue="drills")
 def work(milliseconds: float) -> float:
     """Keep a processor busy for a while."""
     until = time.perf_counter() + milliseconds / 1000

@@ -77,6 +77,19 @@ async def test_a_cancel_without_an_answer_is_not_reported_as_done_and_takes_noth
         again = await cancel(bench.producer, address, ABOUT, KEEP)
         assert again is (Cancelled.BEFORE_START if lost == "write" else Cancelled.TOO_LATE)
         assert bench.final(address).outcome is Outcome.CANCELLED
+        assert bench.in_work == 0, "or a worker would begin it"
+
+
+@in_virtual_time
+async def test_a_cancel_whose_canceller_died_after_the_record_is_completed_by_the_next_one() -> None:
+    async with a_bench() as bench:
+        address = await bench.submit()
+        bench.put(address, Record(State.DONE, 1, outcome=Outcome.CANCELLED))
+        heard: list[Verb] = []
+        async with a_worker_that_runs_it(bench, heard):
+            assert await cancel(bench.producer, address, ABOUT, KEEP) is Cancelled.TOO_LATE
+        assert heard == [Verb.CANCEL]
+        assert bench.in_work == 0
 
 
 @in_virtual_time

@@ -1,0 +1,1 @@
+"""Processes that fail at each named place, against a real nats-server."""

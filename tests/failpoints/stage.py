@@ -1,0 +1,265 @@
+"""A queue with a worker that can be made to fail, a second one in reserve, and the checks of how it ended."""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from galley import Client, Handle, Phase, call, connect
+from galley.address import Kind, TaskAddress
+from galley.broker import topology
+from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.records import Records
+from galley.lanes import Lane
+from galley.record import Record, State
+from galley.resources import TaskQueue
+from tests.support.eventually import eventually
+from tests.support.observed import all_revisions, events_by_task, keep_revisions
+from tests.support.protocol_history import DeadLettered, Event, LeaseLost, history_allowed
+from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases
+
+LEASE: Final = 1.0
+ARMED: Final = "tests.failpoints.armed"
+"""Run, never imported: it changes how answers come in."""
+
+ROOT: Final = Path(__file__).parent.parent.parent
+
+
+class ArmedWorker(WorkerProcess):
+    """A worker that fails where it is told."""
+
+    program = (ARMED, "worker")
+
+
+@dataclass
+class Stage:
+    """What a test of one place and one fault needs; made for a whole module."""
+
+    url: str
+    namespace: str
+    folder: Path
+    queue: TaskQueue
+    worker: ArmedWorker
+    reserve: WorkerProcess | None = None
+    lost: list[LeaseLost] = field(default_factory=list)
+
+    @property
+    def fleet(self) -> list[WorkerProcess]:
+        return [self.worker, *([self.reserve] if self.reserve else [])]
+
+    @property
+    def order(self) -> Path:
+        return self.folder / "failpoint"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment_of(self.folder)
+
+    def arm(self, place: str, fault: str) -> None:
+        """Have the next process that comes to a place fail there, once."""
+        self.order.with_suffix(".passed").unlink(missing_ok=True)
+        self.order.with_suffix(".new").write_text(f"{place} {fault}")
+        self.order.with_suffix(".new").rename(self.order)
+
+    async def passed(self) -> None:
+        await eventually(self.order.with_suffix(".passed").exists, within=30, why="the place was passed")
+
+    async def ready(self) -> None:
+        """Have the worker take tasks, whatever the test before did to it."""
+        self.order.unlink(missing_ok=True)
+        if self.worker.process.poll() is not None:
+            self.worker.restart()
+        await eventually(lambda: all(worker.ready for worker in self.fleet), within=30)
+        self.lost.clear()
+
+    async def idle(self, client: Client, *, resting: bool) -> None:
+        """Have the worker in reserve rest, or take tasks."""
+        assert self.reserve is not None
+        request = Request(workers=(self.reserve.name,), seconds=3600 if resting else 0)
+
+        async def confirmed() -> bool:
+            answer = await ask_workers(client.broker, self.namespace, "drills", Verb.DRAIN, request)
+            return answer is not None
+
+        await eventually(confirmed, within=20)
+
+    async def suffer(self, client: Client, fault: str) -> None:
+        """Wait for the fault, and have things go on as they would: restarted, or taken over by another."""
+        await self.passed()
+        process = self.worker.process
+        if fault == "crash":
+            await eventually(lambda: process.poll() is not None, within=20)
+            assert process.returncode == -signal.SIGKILL
+            self._lose()
+            self.worker.restart()
+        elif fault == "freeze":
+            stopped = psutil.Process(process.pid)
+            await eventually(lambda: stopped.status() == psutil.STATUS_STOPPED, within=20)
+            self._lose()
+            await self.idle(client, resting=False)
+            began = time.monotonic()
+            await eventually(lambda: time.monotonic() - began > 1.3 * LEASE, within=10)
+            self._lose()
+            self.worker.send(signal.SIGCONT)
+
+    def _lose(self) -> None:
+        self.lost.append(LeaseLost(at=time.time(), worker=self.worker.name))
+
+    def run(self, role: str, task_id: str) -> "subprocess.Popen[str]":
+        """Start a producer or a canceller that fails where it is told."""
+        return subprocess.Popen(
+            [sys.executable, "-m", ARMED, role, self.url, self.namespace, task_id],
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    async def end(self, client: Client, handle: Handle[object]) -> Record:
+        """Return the last record of a task once nothing of it is left, having checked how it came about."""
+        records = Records(client.broker)
+
+        async def ended() -> Record | None:
+            stored = await records.read(handle.address)
+            return stored.record if stored is not None and stored.record.done else None
+
+        final = await eventually(ended, within=30, why="the task ended")
+        assert final is not None
+        await eventually(partial(self._empty, client), within=20, why="no message of it is left")
+        revisions = [each async for each in all_revisions(client) if each.task == handle.id]
+        events: list[Event] = [*events_by_task(revisions, self.fleet)[handle.id], *self.lost]
+        if await self._letter(client, handle.address):
+            events.append(DeadLettered(at=time.time()))
+        wrong = history_allowed(events, complete=True, skew=0.25)
+        assert wrong is None, (wrong, sorted(events, key=lambda event: event.at))
+        assert sum(each.record.done for each in revisions) == 1
+        return final
+
+    async def _empty(self, client: Client) -> bool:
+        for stream in (topology.work_stream, topology.later_stream):
+            info = await client.broker.api("look", f"STREAM.INFO.{stream(self.namespace, 'drills')}")
+            if info["state"]["messages"]:
+                return False
+        return True
+
+    async def _letter(self, client: Client, address: TaskAddress) -> bool:
+        stream = topology.dead_stream(self.namespace)
+        subject = f"$JS.API.DIRECT.GET.{stream}.{topology.dead_subject(address)}"
+        answer = await client.broker.request(subject, b"")
+        return answer is not None and "Status" not in (answer.headers or {})
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    return {
+        "FAILPOINT_FILE": str(folder / "failpoint"),
+        "PYTHONPATH": str(ROOT),
+        "GALLEY_LEASE_SECONDS": str(LEASE),
+        "GALLEY_LOG_LEVEL": "DEBUG",
+    }
+
+
+@asynccontextmanager
+async def visiting(stage: Stage) -> AsyncIterator[Client]:
+    """Connect to a stage that is ready for the next test."""
+    async with connect(stage.url, stage.namespace) as client:
+        await stage.ready()
+        if stage.reserve is not None:
+            await stage.idle(client, resting=True)
+        yield client
+
+
+async def prepare(url: str, namespace: str) -> TaskQueue:
+    """Make the queue."""
+    queue = a_task_queue(
+        namespace,
+        worker={"concurrency": 2, "gracePeriodSeconds": 1},
+        retry={"attempts": 3, "backoffSeconds": 0.1, "maxBackoffSeconds": 0.2},
+    )
+    async with connect(url, namespace) as client:
+        await ensure_with_leases(client.broker, queue, LEASE)
+        await keep_revisions(client)
+    return queue
+
+
+# -- what leads to the places of a worker
+
+
+async def plain(_stage: Stage, client: Client) -> Handle[object]:
+    return await client.submit(call("drills", "aecho", value=1))
+
+
+async def claimed(_stage: Stage, client: Client) -> Handle[object]:
+    return await client.submit(call("drills", "aecho", value=1), task_id=secrets.token_hex(6))
+
+
+async def refused(stage: Stage, client: Client) -> Handle[object]:
+    """Submit a task whose first claim is refused: a record of its own stands there already."""
+    task_id = secrets.token_hex(6)
+    address = TaskAddress(stage.namespace, "drills", Lane.NORMAL, Kind.DIRECT, task_id)
+    ack = await Records(client.broker).write(address, Record(State.RETRY, 1), 0)
+    assert ack.stored
+    return await client.submit(call("drills", "aecho", value=1), task_id=task_id)
+
+
+async def failed(_stage: Stage, client: Client) -> Handle[object]:
+    return await client.submit(call("drills", "fail_for_good", message="no"))
+
+
+async def unreadable(stage: Stage, client: Client) -> Handle[object]:
+    address = TaskAddress(stage.namespace, "drills", Lane.NORMAL, Kind.DIRECT, secrets.token_hex(6))
+    ack = await (await client.broker.pipeline.send(topology.task_subject(address), b"not JSON"))
+    assert ack.stored
+    return client.handle("drills", address.id)
+
+
+async def retried(stage: Stage, client: Client) -> Handle[object]:
+    path = stage.folder / secrets.token_hex(6)
+    return await client.submit(call("drills", "fail_once", path=str(path)))
+
+
+async def drained(stage: Stage, client: Client) -> Handle[object]:
+    """Submit a claimed task that outlasts the grace of its worker, and have the worker drain."""
+    work = call("drills", "slow_once", path=str(stage.folder / secrets.token_hex(6)), seconds=30)
+    handle = await client.submit(work, task_id=secrets.token_hex(6))
+
+    async def runs() -> bool:
+        return (await handle.status()).phase is Phase.RUNNING
+
+    await eventually(runs, within=20)
+    stage.worker.send(signal.SIGTERM)
+    return handle
+
+
+SCENARIOS: Final = {
+    each.__name__: each for each in (plain, claimed, refused, failed, unreadable, retried, drained)
+}
+
+
+async def run_place(stage: Stage, place: str, scenario: str, fault: str) -> None:
+    """Have a worker fail at a place, and check how the task of it ends."""
+    async with visiting(stage) as client:
+        stage.arm(place, fault)
+        handle = await SCENARIOS[scenario](stage, client)
+        await stage.suffer(client, fault)
+        if scenario == "drained" and fault in ("delay", "lose"):
+            await asyncio.to_thread(stage.worker.process.wait, 20)
+            stage.worker.restart()
+        final = await stage.end(client, handle)
+        expected = {"failed": "failed", "unreadable": "failed"}.get(scenario, "succeeded")
+        assert final.outcome == expected, final
+        deserved = 1 if fault in ("crash", "freeze") else 0
+        assert final.history.crashes <= deserved, final.history
+        # Whoever dies before it has told of an error leaves none behind.
+        told = {"retried": 1, "failed": 1}.get(scenario, 0)
+        assert final.history.errors in ({0, told} if deserved else {told}), final.history

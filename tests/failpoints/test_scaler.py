@@ -1,0 +1,93 @@
+"""An autoscaler that fails at each named place: the next one ends what it began, and nobody stays drained."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from galley.broker.connection import Broker
+from galley.broker.doorbell import Doorbell
+from galley.broker.ensure import ensure
+from galley.broker.publish import Publisher
+from galley.broker.signals import SignalReader
+from galley.broker.topology import QueueLayout, work_stream
+from galley.failpoint import hook
+from galley_local.nats_server import NatsServer
+from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.signals import ScalingPolicy
+from tests.conformance.fleet_in_memory import FleetInMemory
+from tests.failpoints.places import SCALER
+from tests.support.builders import a_queue, an_address, an_envelope
+from tests.support.eventually import eventually
+
+POLICY = ScalingPolicy(min_workers=0, max_workers=2, slots=1, idle_seconds=1)
+
+
+class Died(BaseException):
+    """The end of a process, as far as one that goes on can play it."""
+
+
+def failing(place: str, fault: str, passed: list[str]) -> Callable[[str], None]:
+    def react(name: str) -> None:
+        if name != place or passed:
+            return
+        passed.append(name)
+        if fault == "crash":
+            raise Died
+        time.sleep(1.5 if fault == "freeze" else 0.2)  # noqa: TID251 - the process stands still
+
+    return react
+
+
+async def scale_for_ever(broker: Broker, queue: QueueLayout, fleet: FleetInMemory) -> None:
+    """Run one autoscaler after the other, each of which knows nothing of the one before."""
+    while True:
+        async with Doorbell(broker, queue.namespace, queue.queue) as bell:
+            scaler = Scaler(SignalReader(broker), bell, fleet, POLICY, queue=(queue.namespace, queue.queue))
+            try:
+                await scaler.run()
+            except Died:
+                continue
+
+
+@pytest.mark.parametrize("fault", ["crash", "freeze", "delay"])
+@pytest.mark.parametrize("place", SCALER)
+async def test_an_autoscaler_that_fails_leaves_the_workers_to_the_next_one(
+    nats_server: NatsServer, namespace: str, place: str, fault: str
+) -> None:
+    queue, fleet = a_queue(namespace=namespace), FleetInMemory(slots=POLICY.slots)
+    passed: list[str] = []
+    async with Broker(nats_server.url, name="test") as broker:
+        await ensure(broker, queue)
+
+        async def work(tasks: int) -> None:
+            for _ in range(tasks):
+                await Publisher(broker).publish(an_address(of=queue), an_envelope())
+
+        async def end_of_work() -> None:
+            await broker.api("purge", f"STREAM.PURGE.{work_stream(queue.namespace, queue.queue)}")
+
+        hook(failing(place, fault, passed))
+        scaling = asyncio.create_task(scale_for_ever(broker, queue, fleet))
+        try:
+            await work(2)
+            await eventually(lambda: len(fleet.members) == 2, within=10)
+            await end_of_work()
+            await eventually(
+                lambda: not fleet.members or any(each.drained_until for each in fleet.members.values()),
+                within=15,
+            )
+            await work(2)
+            await eventually(lambda: len(fleet.members) == 2, within=10)
+            now = asyncio.get_running_loop().time
+            await eventually(
+                lambda: all(each.drained_until <= now() for each in fleet.members.values()), within=10
+            )
+            await end_of_work()
+            await eventually(lambda: not fleet.members, within=20)
+            assert passed == [place]
+        finally:
+            hook(None)
+            scaling.cancel()
+            await asyncio.wait([scaling], timeout=5)

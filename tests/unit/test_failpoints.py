@@ -1,0 +1,32 @@
+"""Every named place in the code is one that a test makes a process fail at, and costs nothing otherwise."""
+
+import ast
+from pathlib import Path
+
+from galley import failpoint
+from tests.failpoints.places import CLIENT, FLEET, SCALER, WORKER
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGES = ("sdk/galley", "operator/galley_operator", "worker-image/galley_worker", "local/galley_local")
+
+
+def named() -> list[str]:
+    """Return the names of all places in the code."""
+    names = []
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
+                    (argument,) = node.args
+                    assert isinstance(argument, ast.Constant), f"{path}: {ast.unparse(node)}"
+                    names.append(str(argument.value))
+    return names
+
+
+def test_every_place_is_driven_by_a_test() -> None:
+    assert sorted(set(named())) == sorted({*WORKER, *CLIENT, *SCALER, *FLEET})
+
+
+def test_nothing_is_hooked_in_unless_a_test_does_it() -> None:
+    assert failpoint._hook is None
+    failpoint.failpoint("settle.before_ack")
