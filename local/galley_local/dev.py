@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.logs import log_as_json
 from galley.resources import Task
+from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
 from galley_local.board import TaskBoard
 from galley_local.display import Display, display_for
@@ -75,6 +76,8 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         stop = parts.enter_context(_stopping())
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display)
+            for remark in (*plan.remarks, *_misleading(terminal.environ)):
+                display.say(remark)
             if idle := plan.idle_fields:
                 display.say(f"without effect here, as they are for a cluster: {', '.join(idle)}")
             try:
@@ -103,6 +106,16 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
     surprises = print_results(terminal, plan.tasks, board, began)
     print_moves(terminal, run.runtimes, began)
     return ExitCode.FAILED if surprises else ExitCode.DONE
+
+
+def _misleading(environ: Mapping[str, str]) -> Iterator[str]:
+    """Say which variables send commands of the same shell elsewhere."""
+    found = [name for name in (SERVER_VARIABLE, NAMESPACE_VARIABLE) if environ.get(name)]
+    if found:
+        yield (
+            f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} set: commands in this shell follow "
+            "that, not this `galley dev`; unset it there to reach the queues here"
+        )
 
 
 class Run:

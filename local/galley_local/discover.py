@@ -1,4 +1,4 @@
-"""Tells what handlers a Python file declares: `python -m galley_local.discover FILE`.
+"""Imports a module and tells what it declares: `python -m galley_local.discover MODULE FILE FOLDER...`.
 
 In a process of its own, so that what the file does at its import does not happen to `galley dev`.
 """
@@ -15,26 +15,46 @@ from galley.errors import GalleyError
 from galley.registry import REGISTRY
 
 
-def discover(path: Path) -> dict[str, Any]:
-    """Import the file; returns `queues` (queue -> handler names), or `error` and `hint`."""
-    sys.path.insert(0, str(path.parent))
+def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
+    """Import the module.
+
+    Returns:
+        `queues` (queue -> names of its handlers) and `loaded` (module -> file, of those in the folders);
+        or `error`, `hint`, and whether it is about a `relative` import.
+    """
+    sys.path[:0] = folders
     try:
         # What it prints must not be taken for our answer.
         with contextlib.redirect_stdout(sys.stderr):
-            importlib.import_module(path.stem)
+            importlib.import_module(module)
     except BaseException as error:
-        return {"error": _place(path, error), "hint": getattr(error, "hint", "")}
-    return {"queues": {queue: sorted(REGISTRY.of_queue(queue)) for queue in REGISTRY.queues()}}
+        return {
+            "error": _place(file, error), "hint": getattr(error, "hint", ""),
+            "relative": isinstance(error, ImportError) and "relative import" in str(error),
+        }  # fmt: skip
+    queues = {queue: sorted(REGISTRY.of_queue(queue)) for queue in REGISTRY.queues()}
+    return {"queues": queues, "loaded": _loaded(folders)}
 
 
-def _place(path: Path, error: BaseException) -> str:
+def _loaded(folders: list[str]) -> dict[str, str]:
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and any(Path(file).is_relative_to(folder) for folder in folders):
+            found[name] = file
+    return found
+
+
+def _place(file: Path, error: BaseException) -> str:
     """Return what happened, with the innermost line of the file itself that was running."""
     what = str(error) if isinstance(error, GalleyError) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {type(error).__name__}: {error.msg}"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = "" if error.filename == str(file) else f"{error.filename}, "
+        return f"{where}line {error.lineno}: {type(error).__name__}: {error.msg}"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f"line {own[-1].lineno}: {what}" if own else what
 
 
 if __name__ == "__main__":
-    print(json.dumps(discover(Path(sys.argv[1]).resolve())))
+    answer = discover(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    print(json.dumps(answer))

@@ -9,6 +9,7 @@ GalleyError
     ├── ServerKeepsEnding
     ├── DevRunsAlready
     ├── DiskFull
+    ├── FolderUnusable
     └── FilesUnusable      (an Invalid, too)
 """
 
@@ -100,6 +101,19 @@ class DiskFull(LocalError):
         super().__init__(
             f"the disk of {folder} has {free // 1024**2} MiB left, `galley dev` needs {needed // 1024**2} MiB"
         )
+
+
+class FolderUnusable(LocalError):
+    """The folder in which `galley dev` keeps its data cannot be made or written."""
+
+    reason = "FolderUnusable"
+    hint = (
+        "start it in a folder you may write to, and give the files with their path: galley dev /path/to/FILE"
+    )
+
+    def __init__(self, folder: str, problem: str) -> None:
+        self.folder, self.problem = folder, problem
+        super().__init__(f"`galley dev` cannot keep its data in {folder}: {problem}")
 
 
 class FilesUnusable(LocalError, Invalid):

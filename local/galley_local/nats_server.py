@@ -197,7 +197,9 @@ class NatsServer:
             self._log_start = log.tell()
             # SIGKILL is safe for it: what it had acknowledged is in the page cache and survives.
             process = subprocess.Popen(
-                dying_with_us(str(binary), "--config", str(config_file)),
+                dying_with_us(str(binary), "--config", config_file.name),
+                # All paths are relative to it: nats-server cannot read every path in its configuration.
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -226,14 +228,14 @@ class NatsServer:
 
     def _config(self) -> dict[str, Any]:
         """Return the server's configuration, whose syntax includes JSON."""
-        jetstream: dict[str, Any] = {"store_dir": str(self.folder.absolute())}
+        jetstream: dict[str, Any] = {"store_dir": "."}
         if self._max_store_bytes is not None:
             jetstream["max_file_store"] = self._max_store_bytes
         config: dict[str, Any] = {
             "listen": f"127.0.0.1:{-1 if self._port is None else self._port}",
             "server_name": "galley-local",
             "max_payload": self._max_payload,
-            "ports_file_dir": str(self._ports_folder.absolute()),
+            "ports_file_dir": self._ports_folder.name,
             "jetstream": jetstream,
         }
         if self._monitoring:

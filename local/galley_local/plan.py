@@ -1,25 +1,23 @@
 """What the files given to `galley dev` ask for, checked as a whole before anything starts."""
 
-import asyncio
-import contextlib
-import json
-import sys
+import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
 from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, read_manifests
 from galley_local.errors import FilesUnusable
+from galley_local.module import Module, check_not_hidden, file_of, read_module
 
 MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 EXPECT: Final = "galley.dev/expect"
 """Annotation of a task that is meant to end in another phase than Succeeded, such as `Failed`."""
-
-_IMPORT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,8 @@ class LocalQueue:
     import_paths: tuple[Path, ...]
     source: str
     """The file that asks for it."""
+    given: tuple[Module, ...] = ()
+    """Python files given for it."""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -45,6 +45,8 @@ class Plan:
 
     queues: dict[tuple[str, str], LocalQueue] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    """What a person should know before it starts."""
 
     @property
     def namespace(self) -> str:
@@ -85,7 +87,8 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
             _take_manifests(plan, path, project, sources)
     for path in paths:
         if path.suffix == ".py":
-            _take_module(plan, path, await _discover(path))
+            _take_module(plan, await read_module(path))
+    _check_modules(plan)
     if not plan.queues:
         raise FilesUnusable(
             f"no queue is declared in {', '.join(map(str, files))}",
@@ -101,9 +104,7 @@ def _expanded(files: Iterable[Path]) -> Iterable[Path]:
         if path.is_dir():
             found = sorted(each for each in path.iterdir() if each.suffix in MANIFESTS and each.is_file())
             if not found:
-                raise FilesUnusable(
-                    f"the folder {path} has no manifests (*.yaml)", "name its files: galley dev FILE..."
-                )
+                raise FilesUnusable(f"the folder {path} has no manifests (*.yaml)", _files_in(path))
             yield from found
         elif path.suffix not in (*MANIFESTS, ".py"):
             raise FilesUnusable(
@@ -113,6 +114,15 @@ def _expanded(files: Iterable[Path]) -> Iterable[Path]:
             raise FilesUnusable(f"there is no file {path}", "check the path")
         else:
             yield path
+
+
+def _files_in(folder: Path) -> str:
+    """Return advice for a folder without manifests."""
+    for file in sorted(folder.glob("*.py")):
+        with suppress(OSError):
+            if b"@task" in file.read_bytes():
+                return f"name its files with handlers: galley dev {shlex.quote(str(file))}"
+    return "name the files with handlers or manifests: galley dev FILE..."
 
 
 def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[str, str, str], Path]) -> None:
@@ -134,20 +144,65 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
             plan.queues[queue.name] = queue
 
 
-def _take_module(plan: Plan, path: Path, handlers: dict[str, list[str]]) -> None:
-    if not handlers:
-        raise FilesUnusable(
-            f"{path} declares no handlers", "put @task on a function: from galley import task"
-        )
-    folder = path.resolve().parent
-    for name in handlers:
+def _take_module(plan: Plan, module: Module) -> None:
+    for name in module.handlers:
         known = plan.queues.get((plan.namespace, name))
-        queue = known or LocalQueue(_default_queue(plan.namespace, name, path), folder, (), str(path))
+        if known is None:
+            plan.remarks += _undeclared(plan, module, name)
+        folder = module.path.parent.resolve()
+        queue = known or LocalQueue(
+            _default_queue(plan.namespace, name, module.path), folder, (), str(module.path)
+        )
+        _check_twins(queue, module)
         plan.queues[queue.name] = replace(
             queue,
-            resource=_with_module(queue.resource, path.stem),
-            import_paths=tuple(dict.fromkeys((*queue.import_paths, folder))),
+            resource=_with_module(queue.resource, module.name),
+            import_paths=tuple(dict.fromkeys((*queue.import_paths, *module.import_paths))),
+            given=(*queue.given, module),
         )
+
+
+def _undeclared(plan: Plan, module: Module, name: str) -> list[str]:
+    """Say that a queue is declared by `@task(queue=...)` alone, where that may be a typing error."""
+    known = {queue.name[1]: Path(queue.source).suffix in MANIFESTS for queue in plan.queues.values()}
+    meant = get_close_matches(name, known, n=1, cutoff=0.75)
+    if not meant and not any(known.values()):
+        return []
+    handlers = ", ".join(module.handlers[name])
+    question = f"did you mean {meant[0]!r}?" if meant else f"declared are {', '.join(known)}."
+    remark = (
+        f"{module.path} has {handlers} in queue {name!r}, which is not declared anywhere else: {question} "
+        f"{name!r} runs with the defaults of a TaskQueue"
+    )
+    return [remark]
+
+
+def _check_twins(queue: LocalQueue, module: Module) -> None:
+    """Refuse two files that one worker would import by the same name: it imports only one of them."""
+    for other in queue.given:
+        for name in other.loaded.keys() & module.loaded.keys():
+            first, second = other.loaded[name], module.loaded[name]
+            if first != second:
+                raise FilesUnusable(
+                    f"queue {queue.name[1]!r}: {other.path} and {module.path} need different modules named "
+                    f"{name!r}: {first} and {second}",
+                    "rename one of them, or put the handlers of the two files into different queues: "
+                    "@task(queue=...)",
+                )
+
+
+def _check_modules(plan: Plan) -> None:
+    for queue in plan.queues.values():
+        for name in queue.resource.spec.worker.modules:
+            check_not_hidden(queue.source, name, queue.import_paths)
+        for module in queue.given:
+            found = file_of(module.name, queue.import_paths)
+            if found is not None and module.path.exists() and not found.samefile(module.path):
+                raise FilesUnusable(
+                    f"workers of queue {queue.name[1]!r} would import {found} instead of {module.path}: "
+                    f"both are the module {module.name!r}",
+                    "rename one of the two",
+                )
 
 
 def _default_queue(namespace: str, name: str, path: Path) -> TaskQueue:
@@ -184,44 +239,3 @@ def _check_queue(plan: Plan, task: Task, sources: dict[tuple[str, str, str], Pat
             f"which queue {spec.queue_name!r} has not enabled",
             f"use one of {', '.join(queue.resource.spec.lanes)}, or add it to spec.lanes in {queue.source}",
         )
-
-
-async def _discover(path: Path) -> dict[str, list[str]]:
-    """Return the handlers a file declares, by queue.
-
-    Raises:
-        FilesUnusable: if the file does not import, or takes too long to.
-    """
-    if not path.stem.isidentifier():
-        raise FilesUnusable(
-            f"{path} cannot be imported: {path.stem!r} is no name of a module",
-            "rename the file to letters, digits and _",
-        )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "galley_local.discover", str(path),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(_IMPORT_SECONDS):
-            answer, _ = await process.communicate()
-    except TimeoutError:
-        problem = f"{path} does not import within {_IMPORT_SECONDS:g} s"
-        raise FilesUnusable(problem, "do such work in a handler, not where a module is imported") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    return _handlers(path, answer, process.returncode)
-
-
-def _handlers(path: Path, answer: bytes, code: int | None) -> dict[str, list[str]]:
-    try:
-        found: dict[str, Any] = json.loads(answer)
-    except ValueError:
-        raise FilesUnusable(
-            f"{path} ended the process that imported it (exit code {code})", "see `python FILE`"
-        ) from None
-    if "error" in found:
-        hint = found["hint"] or f"try it: python {path}"
-        raise FilesUnusable(f"{path} does not import: {found['error']}", hint)
-    handlers: dict[str, list[str]] = found["queues"]
-    return handlers

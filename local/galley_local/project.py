@@ -13,7 +13,7 @@ from typing import Final, Self
 from galley import dev_file
 from galley.cli.output import rfc_3339
 from galley.dev_file import DevFile
-from galley_local.errors import DevRunsAlready, DiskFull
+from galley_local.errors import DevRunsAlready, DiskFull, FolderUnusable
 
 ROOM_NEEDED: Final = 64 * 1024**2
 """Bytes that must be free at the start. Less would end in refused tasks within seconds."""
@@ -41,13 +41,13 @@ class Project:
         try:
             self.own.mkdir(exist_ok=True)
             self.logs.mkdir(exist_ok=True)
-            # Nobody wants to commit this, and nobody should have to think of it.
+            # So that the folder is not committed by accident.
             (self.own / ".gitignore").write_text("*\n")
+            self._lock = (self.own / "lock").open("a+")
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise DiskFull(str(self.own), 0, self._room) from error
-            raise
-        self._lock = (self.own / "lock").open("a+")
+            raise FolderUnusable(str(self.own), error.strerror or str(error)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

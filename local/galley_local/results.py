@@ -40,8 +40,9 @@ def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, b
         notes[note] += 1
         cells = (task.spec.queue_name, task.metadata.name, record.lane.value, note, str(record.attempt))
         rows.append((*cells, _time(record), " ".join(summary_of(record).split())))
-    _print_table(terminal, rows)
-    counts = ", ".join(f"{number} {note}" for note, number in notes.items())
+    if rows:
+        _print_table(terminal, rows)
+    counts = ", ".join(f"{number} {note}" for note, number in notes.items()) or "the files have no tasks"
     terminal.result(f"\n{counts}; {(terminal.now() - began).total_seconds():.1f} s from start to end")
     return surprises
 
@@ -52,7 +53,7 @@ def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
     for title in _TITLES:
         table.add_column(title, no_wrap=True, justify="right" if title in ("ATTEMPTS", "TIME") else "left")
     taken = sum(
-        2 + max(len(title), *(len(row[index]) for row in rows), 0) for index, title in enumerate(_TITLES[:-1])
+        2 + max(len(title), *(len(row[index]) for row in rows)) for index, title in enumerate(_TITLES[:-1])
     )
     width = terminal.console().width if terminal.interactive else _PIPE_WIDTH
     room = max(_LEAST_RESULT, width - taken)

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Final
 
 from galley_local.orphan_guard import dying_with_us
 from galley_local.worker_log import WorkerLog
+from galley_worker.settings import PREFIX, WorkerSettings
 
 CANNOT_START: Final = 3
 """Exit code of a worker that said why it cannot work."""
 
 _LAST_WORDS_SECONDS: Final = 0.5
-"""How long output is awaited after the exit: a stray grandchild may hold the pipe open for ever."""
+"""How long output is awaited after the exit: a stray grandchild may hold the pipe open forever."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,21 @@ class WorkerPlace:
     namespace: str
 
     def environment(self, worker: str) -> dict[str, str]:
-        """Return what tells a worker who it is."""
-        return {
+        """Return the environment of a worker: ours, but of Galley's settings only those of this worker.
+
+        What a shell has for commands on a cluster (credentials, a log level) does not reach local workers.
+        """
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if name.removeprefix(PREFIX).lower() not in WorkerSettings.model_fields
+        }
+        return ours | {
             "GALLEY_SERVER": self.server,
             "GALLEY_NAMESPACE": self.namespace,
             "GALLEY_WORKER": worker,
             "GALLEY_QUEUE_MANIFEST": str(self.manifest),
-            "GALLEY_IMPORT_PATHS": os.pathsep.join(map(str, self.import_paths)),
+            "GALLEY_IMPORT_PATHS": json.dumps([str(path) for path in self.import_paths]),
             "GALLEY_HEALTH_PORT": "0",
         }
 
@@ -82,7 +92,6 @@ async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncItera
     Raises:
         OSError: if no process can be started.
     """
-    environment: Mapping[str, str] = {**os.environ, **place.environment(worker)}
     reading, writing = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -92,7 +101,7 @@ async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncItera
             stdout=writing,
             stderr=writing,
             cwd=place.folder,
-            env=environment,
+            env=place.environment(worker),
             start_new_session=True,
         )
     except BaseException:

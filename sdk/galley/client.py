@@ -188,7 +188,7 @@ async def connect(
         CredentialsInvalid, CredentialsExpired, AccessRefused: it does not let us in.
     """
     target = _nearest_target(server, namespace)
-    if credentials is None and (named := os.environ.get(CREDENTIALS_VARIABLE)):
+    if credentials is None and not target.local and (named := os.environ.get(CREDENTIALS_VARIABLE)):
         credentials = Path(named)
     async with Broker(target.server, name="galley client", credentials=credentials) as broker:
         yield Client(broker, target.namespace)

@@ -17,6 +17,8 @@ class Target(NamedTuple):
 
     server: str
     namespace: str
+    local: bool = False
+    """Whether it is that of a `galley dev`, which takes no credentials."""
 
 
 def find_target(
@@ -40,4 +42,4 @@ def find_target(
         server = dev.server
     ours = dev is not None and dev.server == server
     namespace = namespace or environ.get(NAMESPACE_VARIABLE) or (dev.namespace if dev and ours else None)
-    return Target(server, namespace or DEFAULT_NAMESPACE)
+    return Target(server, namespace or DEFAULT_NAMESPACE, local=ours)

@@ -1,12 +1,13 @@
 """What a worker is told at its start, all through its environment."""
 
+import json
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from galley.broker.connection import DEFAULT_SERVER
 from galley.broker.topology import LEASE_SECONDS
@@ -33,7 +34,7 @@ class WorkerSettings(BaseModel):
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
     """Name of this worker, which no other of the queue has; the host's (so the pod's) by default."""
     import_paths: str = ""
-    """Folders, separated as in PATH, where the queue's modules are looked for first."""
+    """Folders that are searched first for the queue's modules: separated as in PATH, or a list as JSON."""
     health_port: int = Field(0, ge=0, le=65535)
     """Port of /livez, /readyz and /metrics; 0 serves none."""
     health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
@@ -52,7 +53,16 @@ class WorkerSettings(BaseModel):
     @property
     def paths(self) -> tuple[str, ...]:
         """The folders of `import_paths`."""
+        if self.import_paths.startswith("["):
+            return tuple(map(str, json.loads(self.import_paths)))
         return tuple(path for path in self.import_paths.split(os.pathsep) if path)
+
+    @field_validator("import_paths")
+    @classmethod
+    def _a_list(cls, value: str) -> str:
+        if value.startswith("[") and not all(isinstance(path, str) for path in json.loads(value)):
+            raise ValueError("must be a list of texts")
+        return value
 
 
 def read_settings(environment: Mapping[str, str]) -> WorkerSettings:

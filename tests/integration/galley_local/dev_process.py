@@ -22,10 +22,10 @@ class Said:
     err: str
 
 
-async def galley(folder: Path, *arguments: str, stdin: str = "") -> Said:
+async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Said:
     """Run one command to its end."""
     process = await asyncio.create_subprocess_exec(
-        GALLEY, *arguments, cwd=folder, env=environment(),
+        GALLEY, *arguments, cwd=folder, env=environment() | variables,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -74,10 +74,11 @@ class Dev:
 
 
 @asynccontextmanager
-async def dev(folder: Path, *arguments: str) -> AsyncIterator[Dev]:
+async def dev(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Dev]:
     """Start `galley dev` and wait until other commands find it; kill it if it is still there afterwards."""
     process = await asyncio.create_subprocess_exec(
-        GALLEY, "dev", *arguments, cwd=folder, env=environment(), stdin=asyncio.subprocess.DEVNULL,
+        GALLEY, "dev", *arguments, cwd=folder, env=environment() | variables,
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     running = Dev(folder, process)

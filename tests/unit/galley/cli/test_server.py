@@ -29,7 +29,7 @@ def project(tmp_path: Path) -> Path:
 def test_the_galley_dev_of_a_folder_above_is_found(project: Path) -> None:
     below = project / "a" / "b"
     below.mkdir(parents=True)
-    assert find_target(options(), a_terminal(folder=below)) == Target("nats://dev:1", "ships")
+    assert find_target(options(), a_terminal(folder=below)) == Target("nats://dev:1", "ships", local=True)
 
 
 def test_the_environment_comes_before_galley_dev_and_options_before_both(project: Path) -> None:
