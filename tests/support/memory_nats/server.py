@@ -85,7 +85,7 @@ class MemoryServer:
                 if forgets(sequence):
                     consumer.forget(sequence)
             consumer.restarted()
-        for client in self.clients:
+        for client in list(self.clients):
             client.cut(lose_sent=True)
 
     def start(self) -> None:

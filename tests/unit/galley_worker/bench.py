@@ -186,6 +186,7 @@ class Bench:
             settler = Settler(ledger, who, KEEP_SECONDS, self.server.now)
             claimant = Claimant(ledger, settler, who, self.server.now)
             async with Pulls(broker, self.layout, hands) as pulls:
+                await pulls.orient()  # what is submitted from here on comes by the fast path
                 yield Worker(broker, pulls, hands, ledger, settler, claimant, who)
 
 
