@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,10 +17,12 @@ from galley.broker.connection import Broker
 from galley.broker.news import hearing_changes
 from galley.broker.peek import peek
 from galley.broker.records import Records
-from galley.errors import BrokerError, TaskNotFound
+from galley.errors import BrokerError, EnvelopeInvalid, TaskNotFound
 from galley.lanes import Lane
-from galley.record import Record
+from galley.record import Record, Stored
 from galley.task_status import Phase, TaskStatus, of_record
+
+log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 200
 """Records read a look; of a flood of ended tasks the latest are worth showing."""
@@ -115,13 +118,20 @@ class TaskBoard:
         for key, _ in batch:
             del self._changed[key]
         try:
-            found = await asyncio.gather(*(self._records.read(address) for _, address in batch))
+            found = await asyncio.gather(*(self._read(address) for _, address in batch))
         except BrokerError:
             self._changed = OrderedDict([*batch, *self._changed.items()])
             raise
         for (key, address), stored in zip(batch, found, strict=True):
             if stored is not None:
                 self._take(key, of_record(address, stored.record), stored.record)
+
+    async def _read(self, address: TaskAddress) -> Stored | None:
+        try:
+            return await self._records.read(address)
+        except EnvelopeInvalid as error:
+            log.warning("record not readable", extra={"task": str(address), "error": str(error)})
+            return None
 
     def _take(self, key: Key, status: TaskStatus, record: Record) -> None:
         self._latest[key] = status
@@ -166,7 +176,7 @@ class TaskBoard:
     async def _ask(self, address: TaskAddress) -> TaskStatus | None:
         try:
             return await inspect.status(self._broker, address)
-        except (TaskNotFound, BrokerError):
+        except (TaskNotFound, EnvelopeInvalid, BrokerError):
             return None
 
 

@@ -29,6 +29,7 @@ class ProcessFleet:
         self._numbers = count(1)
         self._running = asyncio.TaskGroup()
         self._open = AsyncExitStack()
+        self._problem = ""
 
     async def __aenter__(self) -> Self:
         self._place.manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,11 @@ class ProcessFleet:
         return Workforce(
             tuple(seat.view() for seat in self._seats.values()), next((each for each in problems if each), "")
         )
+
+    @property
+    def problem(self) -> str:
+        """Why the last worker that was started did not become ready; empty once one has."""
+        return self._problem
 
     async def scale(self, workers: int) -> None:
         """Have so many workers.
@@ -97,7 +103,9 @@ class ProcessFleet:
     def _add(self) -> None:
         spec = self._queue.spec.worker
         name = f"{self._queue.metadata.name}-{next(self._numbers)}"
-        seat = Seat(name, self._place, slots=spec.concurrency, grace_seconds=spec.grace_period_seconds)
+        seat = Seat(
+            name, self._place, self._note, slots=spec.concurrency, grace_seconds=spec.grace_period_seconds
+        )
         self._seats[name] = seat
         self._running.create_task(self._occupy(seat), name=f"worker {name}")
 
@@ -107,6 +115,11 @@ class ProcessFleet:
         finally:
             del self._seats[seat.name]
 
+    def _note(self, problem: str) -> None:
+        self._problem = problem
+
     def _hear(self, beat: Heartbeat) -> None:
+        if beat.ready:
+            self._problem = ""
         if (seat := self._seats.get(beat.worker)) is not None:
             seat.hear(beat)

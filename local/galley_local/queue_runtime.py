@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.broker.connection import Broker
+from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
@@ -25,6 +26,7 @@ from galley_operator.fleet.fleet import Workforce
 INSTALL: Final = "local"
 
 _KEPT_MOVES: Final = 1000
+_MOST_WORDS: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class QueueRuntime:
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._bell)
             await opening.enter_async_context(self.fleet)
+            await opening.enter_async_context(answering(self._broker, *self.queue.name, self._answer))
             self._open = opening.pop_all()
         return self
 
@@ -78,6 +81,12 @@ class QueueRuntime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._open.__aexit__(None, None, None)
+
+    async def _answer(self, verb: Verb, request: Request) -> Answer | None:
+        """Tell clients that wait why no worker can start."""
+        if verb is Verb.PING and not request.task and self.fleet.problem:
+            return Answer("", problem=self.fleet.problem[:_MOST_WORDS])
+        return None
 
     async def run(self) -> None:
         """Keep the workers at the number the work asks for."""

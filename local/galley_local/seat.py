@@ -38,6 +38,7 @@ class Seat:
         self,
         name: str,
         place: WorkerPlace,
+        note: Callable[[str], None],
         *,
         slots: int,
         grace_seconds: float,
@@ -46,6 +47,7 @@ class Seat:
         self.name = name
         self.problem = ""
         """Why the worker does not stay up; empty while it does."""
+        self._note = note
         self._place, self._slots, self._grace, self._clock = place, slots, grace_seconds, clock
         self._since = clock()
         self._removed = asyncio.Event()
@@ -110,6 +112,8 @@ class Seat:
         self._deaths = 1 if steady else self._deaths + 1
         self._beat, self._heard_at, self._ready_at = None, float("-inf"), None
         self.problem = problem
+        if not self.removed:
+            self._note(problem)
 
     async def _watch(self, process: WorkerProcess) -> int:
         """Return the exit code; once the worker is removed its end is asked for, then enforced."""

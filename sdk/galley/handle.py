@@ -1,6 +1,7 @@
 """A hold on one submitted task."""
 
 import asyncio
+from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -11,7 +12,7 @@ from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
-from galley.errors import ResultTimeout, TaskCancelled, TaskFailed
+from galley.errors import BrokerError, ResultTimeout, TaskCancelled, TaskFailed
 from galley.record import NULL, Outcome, Record, State
 from galley.task_status import TaskStatus
 
@@ -54,7 +55,10 @@ class Handle(Generic[R]):
             async with asyncio.timeout(within):
                 stored = await wait_until_done(self._broker, self.address)
         except TimeoutError:
-            raise ResultTimeout(self.id, within or 0.0) from None
+            waited = within or 0.0
+            # Asking takes a moment, which one who waits for less should not pay for.
+            problem = await self.worker_problem() if waited >= 1 else ""
+            raise ResultTimeout(self.id, waited, problem) from None
         record = stored.record
         if record.outcome is Outcome.SUCCEEDED:
             return cast("R", msgspec.json.decode(record.result or NULL))
@@ -74,6 +78,15 @@ class Handle(Generic[R]):
             BrokerUnreachable: the broker does not answer.
         """
         return await inspect.status(self._broker, self.address)
+
+    async def worker_problem(self) -> str:
+        """Return why no worker of the task's queue can start; empty if one can, or nothing is known.
+
+        Only what starts the workers knows, which `galley dev` tells.
+        """
+        with suppress(BrokerError):
+            return await inspect.worker_problem(self._broker, self.address.namespace, self.address.queue)
+        return ""
 
     async def cancel(self) -> Cancelled:
         """Cancel the task, in whatever state it is; says what that came to.

@@ -2,12 +2,15 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from galley.address import TaskAddress
 from galley.history import NO_HISTORY, History
 from galley.record import Failure, Outcome, Record, State
+
+NOT_KNOWN: Final = Raw()
 
 
 class Phase(StrEnum):
@@ -53,8 +56,12 @@ class TaskStatus(Struct, frozen=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     due_at: datetime | None = None
+    """Time of the first attempt of a scheduled task, or of the next one of a retrying task."""
+    deadline: datetime | None = None
     failure: Failure | None = None
     history: History = NO_HISTORY
+    input: Raw = NOT_KNOWN
+    """What the handler is given; `NOT_KNOWN` of a task that has ended, whose input is not kept."""
 
 
 def of_record(address: TaskAddress, record: Record) -> TaskStatus:

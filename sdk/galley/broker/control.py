@@ -32,7 +32,7 @@ class Verb(StrEnum):
     DRAIN = "drain"
     """If you are named: take no new tasks for so many seconds."""
     PING = "ping"
-    """Say whether you run the task with this id."""
+    """Say whether you run the task with this id; without an id, whether workers fail to start."""
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
@@ -51,6 +51,8 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     worker: str
     started_at: datetime | None = None
     """Since when it has been running the task."""
+    problem: str = ""
+    """Why no worker of the queue can start. Said by what starts them, whose `worker` is empty."""
 
 
 class Heartbeat(Struct, frozen=True):

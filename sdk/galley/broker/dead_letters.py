@@ -34,6 +34,9 @@ class DeadLetter(Struct, frozen=True, rename="camel", omit_defaults=True):
     v: int = 1
 
 
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+
 async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
     """Return how many dead letters of a queue are kept, at a cost that does not grow with them.
 
@@ -60,6 +63,23 @@ async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
     )
     await broker.api(f"forget the count of {queue}", f"CONSUMER.DELETE.{stream}.{name}")
     return int(made["num_pending"])
+
+
+async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
+    """Return the dead letter of a task, or None if it has none that can be read.
+
+    Raises:
+        NotAllowed: if the credentials are not those of a manager.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    subject = f"$JS.API.DIRECT.GET.{topology.dead_stream(address.namespace)}.{topology.dead_subject(address)}"
+    answer = await broker.request(subject, b"")
+    if answer is None or "Nats-Subject" not in (answer.headers or {}):
+        return None
+    try:
+        return _decode(answer.data)
+    except msgspec.MsgspecError:
+        return None
 
 
 async def bury(broker: Broker, address: TaskAddress, letter: DeadLetter) -> Ack:

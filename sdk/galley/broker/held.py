@@ -47,6 +47,9 @@ class Message(NamedTuple):
     """None if it cannot be read."""
     scheduled: bool
     """Whether it waits for its time."""
+    stream: str
+    sequence: int
+    """Its place in the stream."""
 
 
 async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
@@ -70,5 +73,6 @@ async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
         except EnvelopeInvalid:
             envelope = None
         there = topology.parse_task_subject(headers["Nats-Subject"])
-        return Message(there, envelope, topology.SCHEDULE in headers)
+        scheduled = topology.SCHEDULE in headers
+        return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]))
     return None

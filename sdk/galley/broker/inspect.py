@@ -1,24 +1,27 @@
 """Looking at tasks and queues from outside, without touching them."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from galley.address import TaskAddress
+from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
-from galley.broker.held import message_of
+from galley.broker.held import Message, message_of
+from galley.broker.peek import handed_out
 from galley.broker.records import Records
 from galley.errors import QueueNotFound, TaskNotFound
 from galley.lanes import Lane
-from galley.record import State
 from galley.task_status import Phase, TaskStatus, of_record
 
 _SUBJECTS_AT_ONCE = 100_000
+_READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -92,76 +95,118 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     Raises:
         TaskNotFound: if it neither waits nor has a record.
         QueueNotFound: if there is no such queue either.
+        EnvelopeInvalid: if its record cannot be read.
         BrokerUnreachable: if the broker does not answer.
     """
     stored = await Records(broker).look_up(address)
-    if stored is not None and (stored.record.state is not State.RUN or stored.record.handed_back):
+    recorded = of_record(address, stored.record) if stored is not None else None
+    if recorded is not None and recorded.phase.ended:
+        return recorded
+    message = await message_of(broker, address)
+    if message is not None:
+        known = _known(message, recorded)
+        return known if message.scheduled else await _with_worker(broker, known)
+    # It may have ended between the two looks, which its record would tell by now.
+    stored = await Records(broker).read(address)
+    if stored is not None:
         return of_record(address, stored.record)
-    asked = Request(task=f"{address.kind}.{address.id}")
-    running = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
-    waiting = await _waiting(broker, address)
-    if waiting is None:
-        # It may have ended between the two looks, which its record would tell by now.
-        stored = await Records(broker).read(address)
-        if stored is None:
-            if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
-                raise QueueNotFound(address.namespace, address.queue)
-            raise TaskNotFound(address.queue, address.id)
-        return of_record(address, stored.record)
-    if running is not None:
-        known = of_record(address, stored.record) if stored is not None else waiting
-        return msgspec.structs.replace(
-            known,
-            phase=Phase.RUNNING,
-            worker=running.worker,
-            started_at=running.started_at,
-            attempt=max(1, known.attempt),
-        )
-    if stored is not None and stored.record.state is State.RUN:
-        return of_record(address, stored.record)
-    return waiting
+    if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
+        raise QueueNotFound(address.namespace, address.queue)
+    raise TaskNotFound(address.queue, address.id)
 
 
 async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[TaskStatus]:
-    """Yield the status of each task of a queue, in no order. What runs shows as queued or running.
+    """Yield the status of each task of a queue, in no order.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    recorded: set[str] = set()
+    unfinished: dict[tuple[Kind, str], TaskStatus] = {}
+    ended: set[tuple[Kind, str]] = set()
     async for address, stored in Records(broker).all_of(namespace, queue):
-        recorded.add(address.id)
-        yield of_record(address, stored.record)
+        recorded = of_record(address, stored.record)
+        if recorded.phase.ended:
+            ended.add((address.kind, address.id))
+            yield recorded
+        else:
+            unfinished[address.kind, address.id] = recorded
     for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
-        offset = 0
-        while True:
-            info = await stream_info(broker, stream, {"subjects_filter": ">", "offset": offset})
-            subjects = (info or {}).get("state", {}).get("subjects") or {}
-            for subject in subjects:
-                address = topology.parse_task_subject(subject)
-                if address.id not in recorded:
-                    recorded.add(address.id)
-                    found = await _waiting(broker, address)
-                    if found is not None:
-                        yield found
-            offset += len(subjects)
-            if len(subjects) < _SUBJECTS_AT_ONCE:
-                break
+        given = {lane: await handed_out(broker, stream, lane) or 0 for lane in Lane}
+        async for some in _addresses(broker, stream):
+            waiting = [each for each in some if (each.kind, each.id) not in ended]
+            for message in await asyncio.gather(*(message_of(broker, each) for each in waiting)):
+                if message is None:
+                    continue
+                known = _known(message, unfinished.pop((message.address.kind, message.address.id), None))
+                if message.sequence <= given[message.address.lane] and not message.scheduled:
+                    known = await _with_worker(broker, known)
+                ended.add((message.address.kind, message.address.id))
+                yield known
+    for recorded in unfinished.values():
+        yield recorded
 
 
-async def _waiting(broker: Broker, address: TaskAddress) -> TaskStatus | None:
-    """Return the status of a task whose message still is in one of its queue's streams."""
-    message = await message_of(broker, address)
-    if message is None:
-        return None
-    envelope, phase = message.envelope, Phase.SCHEDULED if message.scheduled else Phase.QUEUED
+async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:
+    """Return why no worker of a queue can start, as what starts them says; empty if nothing is said.
+
+    Raises:
+        NotAllowed: if the credentials are of another queue.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    answer = await ask_workers(broker, namespace, queue, Verb.PING, Request())
+    return answer.problem if answer is not None else ""
+
+
+async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddress]]:
+    """Yield the tasks of a stream, some at a time."""
+    offset = 0
+    while True:
+        info = await stream_info(broker, stream, {"subjects_filter": ">", "offset": offset})
+        subjects = list((info or {}).get("state", {}).get("subjects") or {})
+        for first in range(0, len(subjects), _READ_AT_ONCE):
+            some = []
+            for subject in subjects[first : first + _READ_AT_ONCE]:
+                with suppress(ValueError):  # not the subject of a task
+                    some.append(topology.parse_task_subject(subject))
+            yield some
+        offset += len(subjects)
+        if len(subjects) < _SUBJECTS_AT_ONCE:
+            break
+
+
+async def _with_worker(broker: Broker, known: TaskStatus) -> TaskStatus:
+    """Return the status with the worker that says it runs the task, if one does."""
+    address = known.address
+    asked = Request(task=f"{address.kind}.{address.id}")
+    running = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
+    if running is None:
+        return known
+    return msgspec.structs.replace(
+        known,
+        phase=Phase.RUNNING,
+        worker=running.worker,
+        started_at=running.started_at,
+        attempt=max(1, known.attempt),
+        due_at=None,
+        failure=None,
+    )
+
+
+def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
+    """Return what a task's message says, with what its record adds to that."""
+    phase = Phase.SCHEDULED if message.scheduled else Phase.QUEUED
+    envelope = message.envelope
     if envelope is None:
-        return TaskStatus(message.address, phase)
+        return recorded or TaskStatus(message.address, phase)
+    if recorded is not None:
+        return msgspec.structs.replace(recorded, input=envelope.input, deadline=envelope.deadline)
     return TaskStatus(
         message.address,
         phase,
         handler=envelope.handler,
         submitted_at=envelope.submitted_at,
         due_at=envelope.not_before if message.scheduled else None,
+        deadline=envelope.deadline,
         history=envelope.history,
+        input=envelope.input,
     )

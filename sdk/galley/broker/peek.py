@@ -1,5 +1,6 @@
 """The next tasks of a queue: a bounded look that costs the same however many wait."""
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,27 +28,39 @@ async def peek(broker: Broker, namespace: str, queue: str, lane: Lane, most: int
         (topology.later_stream(namespace, queue), topology.later_of_lane(namespace, queue, lane)),
         (topology.work_stream(namespace, queue), topology.ready_of_lane(namespace, queue, lane)),
     ):
-        try:
-            figures = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{stream}.{lane}")
-        except BrokerRefused:
+        last = await handed_out(broker, stream, lane)
+        if last is None:
             continue
-        handed_out = figures["delivered"]["stream_seq"]
         request = {"seq": 1, "next_by_subj": subjects, "batch": most}
         async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
             headers = answer.headers or {}
             if "Nats-Subject" not in headers:
                 break
-            found.append(_status(answer, headers, handed_out))
+            with suppress(ValueError):  # not the subject of a task
+                found.append(_status(answer, headers, last))
     found.sort(key=lambda status: status.phase is not Phase.RUNNING)
     return found[:most]
 
 
-def _status(message: Msg, headers: dict[str, Any], handed_out: int) -> TaskStatus:
+async def handed_out(broker: Broker, stream: str, lane: Lane) -> int | None:
+    """Return the sequence up to which the tasks of a lane were given to workers, None if it has none.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    try:
+        figures = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{stream}.{lane}")
+    except BrokerRefused:
+        return None
+    return int(figures["delivered"]["stream_seq"])
+
+
+def _status(message: Msg, headers: dict[str, Any], last: int) -> TaskStatus:
     address = topology.parse_task_subject(headers["Nats-Subject"])
     if topology.SCHEDULE in headers:
         phase = Phase.SCHEDULED
     else:
-        phase = Phase.RUNNING if int(headers["Nats-Sequence"]) <= handed_out else Phase.QUEUED
+        phase = Phase.RUNNING if int(headers["Nats-Sequence"]) <= last else Phase.QUEUED
     try:
         envelope = wire.decode(message.data)
     except EnvelopeInvalid:

@@ -1,6 +1,7 @@
 """Reading and writing records, the compare-and-set truth about each task."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Final
@@ -14,8 +15,10 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import NO_RESPONDERS, Ack
-from galley.errors import BrokerRefused, BrokerUnreachable, QueueNotFound
+from galley.errors import BrokerRefused, BrokerUnreachable, EnvelopeInvalid, QueueNotFound
 from galley.record import Record, Stored
+
+log = logging.getLogger(__name__)
 
 _LISTED_AT_ONCE: Final = 256
 _TRIES: Final = 10
@@ -116,6 +119,8 @@ class Records:
     async def all_of(self, namespace: str, queue: str = "*") -> AsyncIterator[tuple[TaskAddress, Stored]]:
         """Yield every record of a queue (all queues: `*`), oldest change first.
 
+        One that cannot be read is logged and left out.
+
         Raises:
             BrokerUnreachable: if the broker does not answer.
         """
@@ -133,14 +138,21 @@ class Records:
                     break
                 found += 1
                 sequence = int(headers["Nats-Sequence"]) + 1
-                words = headers["Nats-Subject"].split(".")
-                record = wire.decode(answer.data)
-                yield (
-                    TaskAddress(words[2], words[3], record.lane, Kind(words[4]), words[5]),
-                    Stored(record, sequence - 1),
-                )
+                subject = headers["Nats-Subject"]
+                try:
+                    record = wire.decode(answer.data)
+                    address = _address_of(subject, record)
+                except (EnvelopeInvalid, ValueError) as error:
+                    log.warning("record not readable", extra={"subject": subject, "error": str(error)})
+                    continue
+                yield address, Stored(record, sequence - 1)
             if found < _LISTED_AT_ONCE:
                 return
+
+
+def _address_of(subject: str, record: Record) -> TaskAddress:
+    _, _, namespace, queue, kind, task_id = subject.split(".")
+    return TaskAddress(namespace, queue, record.lane, Kind(kind), task_id)
 
 
 @lru_cache

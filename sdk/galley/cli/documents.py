@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from galley.broker.inspect import QueueView
 from galley.cli.output import rfc_3339
 from galley.history import PastAttempt
@@ -25,6 +27,8 @@ def task_document(status: TaskStatus) -> dict[str, Any]:
             "startedAt": _time(status.started_at),
             "endedAt": _time(status.ended_at),
             "dueAt": _time(status.due_at),
+            "deadline": _time(status.deadline),
+            "input": msgspec.json.decode(status.input) if status.input else None,
             "failure": status.failure
             and {"reason": status.failure.reason, "message": status.failure.message},
             "errors": status.history.errors,

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from msgspec import Raw
+
 from galley.broker import inspect
 from galley.broker.inspect import QueueView
 from galley.cli.command import Command, one_of, text
@@ -31,6 +33,16 @@ QUEUES: Final = Listing[QueueView](
     empty="no queues here; `galley dev FILE...` makes those of its manifests",
 )
 
+_INPUT_SHOWN: Final = 100
+"""Characters of an input in a table; `-o json` has all of it."""
+
+
+def _short(value: Raw) -> str | None:
+    """Return the beginning of an input."""
+    text = bytes(value)[: _INPUT_SHOWN * 4].decode(errors="replace") if value else ""
+    return text if len(text) <= _INPUT_SHOWN else f"{text[: _INPUT_SHOWN - 1]}…"
+
+
 TASKS: Final = Listing[TaskStatus](
     (
         Column("queue", lambda status: status.address.queue),
@@ -40,10 +52,12 @@ TASKS: Final = Listing[TaskStatus](
         Column("phase", lambda status: status.phase.value),
         Column("attempt", lambda status: status.attempt),
         Column("submitted", lambda status: status.submitted_at),
+        Column("due", lambda status: status.due_at, wide=True),
         Column("started", lambda status: status.started_at, wide=True),
         Column("ended", lambda status: status.ended_at, wide=True),
         Column("worker", lambda status: status.worker, wide=True),
         Column("failure", lambda status: status.failure.message if status.failure else None, wide=True),
+        Column("input", lambda status: _short(status.input), wide=True),
     ),
     name=lambda status: f"{status.address.queue}/{status.address.id}",
     document=task_document,

@@ -2,11 +2,15 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
+from galley.broker import dead_letters
+from galley.broker.connection import Broker
 from galley.broker.records import Records
 from galley.cli.command import Command
 from galley.cli.command import text as text_argument
@@ -23,8 +27,11 @@ from galley.cli.output import (
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal, safe_json
+from galley.envelope import decode
+from galley.errors import BrokerError, EnvelopeInvalid
+from galley.handle import Handle
 from galley.record import Outcome, Record
-from galley.task_status import TaskStatus
+from galley.task_status import Phase, TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -37,19 +44,38 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
         status = await find_task(client, options.task)
         stored = await Records(client.broker).read(status.address)
+        if status.phase is Phase.FAILED:
+            status = await _with_input(client.broker, status)
+        problem = ""
+        if status.phase in (Phase.QUEUED, Phase.RETRYING):
+            problem = await Handle(client.broker, status.address, None).worker_problem()
     record = stored.record if stored else None
     if options.output is None:
-        for line in _lines(status, record, terminal):
+        for line in _lines(status, record, problem, terminal):
             terminal.result(line)
     else:
         document = task_document(status)
+        if problem:
+            document["workerProblem"] = problem
         if record is not None and record.outcome is Outcome.SUCCEEDED:
             document["result"] = msgspec.json.decode(record.result)
         write_document(document, options.output, terminal)
     return ExitCode.DONE
 
 
-def _lines(status: TaskStatus, record: Record | None, terminal: Terminal) -> Iterator[str]:
+async def _with_input(broker: Broker, status: TaskStatus) -> TaskStatus:
+    """Return the status of a failed task with its input, which only its dead letter has."""
+    letter = None
+    with suppress(BrokerError):  # only a manager may read dead letters
+        letter = await dead_letters.read(broker, status.address)
+    if letter is None or letter.envelope is None:
+        return status
+    with suppress(EnvelopeInvalid):
+        return replace(status, input=decode(bytes(letter.envelope)).input)
+    return status
+
+
+def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Terminal) -> Iterator[str]:
     def at(moment: datetime | None) -> str:
         if moment is None:
             return ""
@@ -69,14 +95,19 @@ def _lines(status: TaskStatus, record: Record | None, terminal: Terminal) -> Ite
         "Attempt": str(status.attempt or ""),
         "Worker": status.worker,
         "Submitted": at(status.submitted_at),
-        "Due": at(status.due_at),
+        "Retry at" if status.phase is Phase.RETRYING else "Due": at(status.due_at),
         "Started": at(status.started_at),
         "Ended": at(status.ended_at),
         "Took": _took(status),
+        "Deadline": at(status.deadline),
+        "Waiting": f"workers do not start: {problem}" if problem else "",
     }
     for name, text in fields.items():
         if text:
             yield f"{name + ':':<11}{text}"
+    if bytes(status.input) not in (b"", b"{}"):
+        yield "Input:"
+        yield from _indented(safe_json(msgspec.json.format(bytes(status.input), indent=2).decode()))
     yield from _outcome(status, record)
     yield from _past(status)
 

@@ -1,5 +1,6 @@
 """`galley submit`: one task, from the shell."""
 
+import asyncio
 import json
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
@@ -14,12 +15,15 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import LONGEST_TIMEOUT_SECONDS, When
 from galley.envelope import NO_INPUT, encode_input
+from galley.error_group import ungrouped
 from galley.errors import InputInvalid
 from galley.handle import Handle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
 
 _FOREVER: Final = float("inf")
+_LOOK_SECONDS: Final = 1.0
+"""Time between two questions whether workers fail to start."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -110,8 +114,25 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> None:
     terminal.say(f"task {handle.address.queue}/{handle.id} submitted, waiting for its result")
-    result = await handle.result(within=None if seconds == _FOREVER else seconds)
+    with ungrouped():
+        async with asyncio.TaskGroup() as beside:
+            telling = beside.create_task(_tell_problems(handle, terminal))
+            result = await handle.result(within=None if seconds == _FOREVER else seconds)
+            telling.cancel()
     terminal.json(result)
+
+
+async def _tell_problems(handle: Handle[object], terminal: Terminal) -> None:
+    """Say while it lasts that no worker can start, and why."""
+    told = ""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        problem = await handle.worker_problem()
+        if problem and problem != told:
+            terminal.say(f"still waiting: workers of queue {handle.address.queue!r} do not start: {problem}")
+        elif told and not problem:
+            terminal.say("workers start again")
+        told = problem
 
 
 command: Final = Command(

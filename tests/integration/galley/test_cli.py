@@ -89,7 +89,7 @@ async def test_cancel_goes_on_after_a_task_nobody_knows(client: Client) -> None:
     code, out, err = await shell("galley cancel one nobody two", client)
     assert code == 1
     assert out == "task/one: cancelled before it ran\ntask/two: cancelled before it ran\n"
-    assert "knows a task 'nobody'" in err
+    assert "has a task 'nobody'" in err
     assert (await client.handle("images", "two").status()).phase == "Cancelled"
 
 
@@ -171,6 +171,56 @@ async def test_applying_a_cancelled_task_again_says_why_nothing_runs(client: Cli
     code, out, err = await shell(f"galley apply -f {manifest}", client)
     assert (code, out) == (0, "task/gone unchanged: it had been cancelled\n")
     assert "give the task another" in err
+
+
+async def publish_record(client: Client, task: str, body: bytes) -> None:
+    """Store bytes as the record of a task, as a program with a fault might."""
+    subject = f"galley.result.{client.namespace}.images.{task}"
+    stored = await client.broker.nats.request(subject, body, timeout=5)
+    assert b"seq" in stored.data
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"state":"run"}',
+        b'{"state":"done","attempt":1,"startedAt":"2026-01-01T00:00:00"}',
+    ],
+)
+async def test_a_record_that_cannot_be_read_does_not_hide_the_other_tasks(
+    body: bytes, client: Client
+) -> None:
+    await submit(client, "images", "one")
+    await publish_record(client, "sdk.broken", body)
+    await publish_record(client, "nonsense.odd", body)
+    code, out, err = await shell("galley get tasks images -o name", client)
+    assert (code, out, err) == (0, "images/one\n", "")
+    code, out, err = await shell("galley show images/broken", client)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: not a task: a record that cannot be read")
+    assert len(err.splitlines()) == 2
+
+
+async def test_a_waiting_task_is_shown_with_input_due_time_and_deadline(client: Client) -> None:
+    given = """'{"path": "a.png", "evil": "\\u001b[2J"}'"""
+    line = f"galley submit images noop {given} --id soon --delay 60 --deadline 90"
+    assert (await shell(line, client))[0] == 0
+    _, out, _ = await shell("galley get tasks images -o json", client)
+    (document,) = json.loads(out)
+    assert document["phase"] == "Scheduled"
+    assert document["input"] == {"path": "a.png", "evil": "\x1b[2J"}
+    assert document["submittedAt"] < document["dueAt"] < document["deadline"]
+    _, out, _ = await shell("galley show soon -o json", client)
+    assert json.loads(out) == document
+    _, out, _ = await shell("galley get tasks -o wide", client)
+    assert [document["dueAt"], "a.png"] == [out.split("\t")[7], json.loads(out.split("\t")[-1])["path"]]
+    _, out, _ = await shell("galley show soon", client)
+    assert f"Due:       {document['dueAt']}" in out
+    assert f"Deadline:  {document['deadline']}" in out
+    assert 'Input:\n  {\n    "path": "a.png",' in out
 
 
 async def test_a_server_that_does_not_answer_is_code_4() -> None:

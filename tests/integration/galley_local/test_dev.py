@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from galley import dev_file
+from galley.broker.connection import Broker
 from galley_local.command import command
 from tests.integration.galley_local.dev_process import Dev, dev, galley
 from tests.support.eventually import eventually
@@ -120,6 +121,15 @@ async def test_another_terminal_submits_lists_shows_and_cancels(project: Path) -
         await has_phase(project, "held", "Running")
         listed = await galley(project, "get", "tasks", "sums", "--phase", "running", "-o", "name")
         assert listed.out == "sums/held\n"
+        [held_now] = json.loads(
+            (await galley(project, "get", "tasks", "--phase", "running", "-o", "json")).out
+        )
+        assert (held_now["phase"], held_now["worker"], held_now["attempt"]) == ("Running", "sums-1", 1)
+        assert held_now["submittedAt"] <= held_now["startedAt"]
+        assert held_now["input"] == {"path": str(gate)}
+        shown = await galley(project, "show", "held")
+        assert "Phase:     Running\n" in shown.out
+        assert "Started:   2" in shown.out
         later = await galley(
             project, "submit", "sums", "add", "-", "--id", "later", "--delay", "600", stdin="{}"
         )
@@ -212,6 +222,40 @@ async def test_a_module_that_does_not_import_is_named_and_its_tasks_wait(project
     async with dev(project, "queue.yaml") as running:
         await running.says("nothing_of_that_name")
         assert await phase_of(project, "first") == "Queued"
+
+
+async def test_a_waiting_client_is_told_why_no_worker_starts_until_one_does(project: Path) -> None:
+    good = (project / "sums.py").read_text()
+    (project / "sums.py").write_text("import nothing_of_that_name")
+    async with dev(project, "queue.yaml"):
+        waited = await galley(project, "submit", "sums", "add", "{}", "--id", "one", "--wait", "10")
+        assert waited.code == 124
+        told = "workers of queue 'sums' do not start: module 'sums' does not import: "
+        assert f"still waiting: {told}" in waited.err
+        assert "had not ended after 10 s; workers do not start: module 'sums'" in waited.err
+        assert waited.err.count("still waiting") == 1
+        shown = await galley(project, "show", "one", "-o", "json")
+        assert "nothing_of_that_name" in json.loads(shown.out)["workerProblem"]
+        (project / "sums.py").write_text(good)
+        assert (
+            await galley(project, "submit", "sums", "add", '{"a": 1, "b": 1}', "--wait", "50")
+        ).out == "2\n"
+        assert "workerProblem" not in (await galley(project, "show", "one", "-o", "json")).out
+
+
+async def test_a_record_that_cannot_be_read_does_not_end_it(project: Path) -> None:
+    async with dev(project, "queue.yaml") as running:
+        found = dev_file.nearest(project)
+        assert found is not None
+        async with Broker(found[1].server, name="test") as broker:
+            for subject in ("galley.result.default.sums.sdk.first", "galley.result.default.sums.odd.x"):
+                await broker.nats.request(subject, b'{"state": "done"', timeout=5)
+                await broker.nats.publish(subject.replace("result", "done"), b"")
+        said = await galley(project, "submit", "sums", "add", '{"a": 4, "b": 4}', "--wait", "60")
+        assert said.out == "8\n"
+        assert (await galley(project, "get", "tasks")).code == 0
+        running.interrupt()
+        assert await running.ends() == 0
 
 
 @pytest.mark.parametrize(
