@@ -41,12 +41,13 @@ def write(site: Site) -> None:
     _write(folder, "front-ca", front.cert_pem, front.private_key_pem)
     _write_leaf(folder, "front", _user(front, "front-proxy-client", None))
     # Tokens of ServiceAccounts are signed with a bare key and verified with the certificate of it.
-    _write_leaf(folder, "sa", cluster.issue_cert(common_name="service-accounts"))
+    _write_leaf(folder, "sa", cluster.issue_cert("tokens.invalid"))
 
 
 def _user(authority: CA, name: str, group: str | None) -> LeafCert:
     """Return a client certificate; Kubernetes reads the user from its CN and the group from its O."""
-    return authority.issue_cert(common_name=name, organization_name=group)
+    # Go rejects a certificate without any name in its critical list of names; clients need none.
+    return authority.issue_cert("client.invalid", common_name=name, organization_name=group)
 
 
 def _write_kubeconfig(site: Site, user: str, cluster: CA, client: LeafCert) -> None:
