@@ -1,7 +1,7 @@
 """`charts/galley/README.md`: the values of the chart, from the comments in its values.yaml.
 
-A comment that begins with `-- ` belongs to the value below it. A value without one has its neighbours'
-meaning or Kubernetes' own (`nodeSelector`), and stands in the table without words.
+A comment that begins with `-- ` describes the value below it. A value without one means the same as its
+neighbours, or as in Kubernetes (`nodeSelector`), and is in the table without a description.
 """
 
 import json
@@ -22,33 +22,32 @@ _HEAD: Final = """\
 
     helm install galley charts/galley --namespace galley-system --create-namespace
 
-`helm test galley --namespace galley-system` makes a queue, has a task run on it and takes both away.
-Before that, build the two images and put them where the cluster finds them:
+Before that, build the two images and push them to a registry that the cluster pulls from:
 
     docker build -f operator/Dockerfile -t REGISTRY/galley-operator:{version} .
     docker build -f worker-image/Dockerfile -t REGISTRY/galley-worker:{version} .
     helm install ... --set operator.image.repository=REGISTRY/galley-operator \\
       --set worker.image.repository=REGISTRY/galley-worker
 
-- **Pods.** All of them fit the *restricted* profile of pod security: no root, no writable root file
-  system, no capabilities.
-- **Rights.** The operator gets what it uses, everywhere or in the namespaces of `operator.namespaces`
-  alone. To create a TaskQueue is to create pods, so the role `edit` does not include it unless
-  `rbac.aggregateQueuesToEdit` says so.
-- **CRDs** are templates, so that an upgrade of the chart upgrades them; they stay when the release goes
-  (`crds.keep`).
-- **Upgrades** (`helm upgrade`, and `helm rollback`) lose no task. The new operator stands by before the old
-  one goes. Workers of queues that name no image of their own are replaced: who is busy finishes what it runs,
-  or hands it back after its `gracePeriodSeconds`. NATS goes on running unless its own values or its image
-  change; while a single server starts anew, producers and workers wait for it.
-- **NATS** is a StatefulSet of 1 or 3 servers, or yours (`nats.enabled: false`, `nats.url`). Its volumes
-  outlive the release. Who reaches it may use it: the NetworkPolicy lets in operator, workers, and pods with
-  the label `galley.dev/client: "true"`; a cluster whose network plugin enforces no policies lets in
-  everybody.
+`helm test galley --namespace galley-system` creates a queue, runs a task on it and removes both.
+
+- **Pods** satisfy the *restricted* Pod Security Standard: no root, a read-only root file system, no
+  capabilities.
+- **Rights.** The operator gets the rights it uses, in all namespaces or only in those of
+  `operator.namespaces`. Creating a TaskQueue is as powerful as creating pods, so the role `edit` does not
+  include it unless `rbac.aggregateQueuesToEdit` is set.
+- **CRDs** are templates, so upgrading the chart upgrades them. Uninstalling keeps them (`crds.keep`).
+- **Upgrades** (`helm upgrade` and `helm rollback`) lose no task. The new operator is ready before the old
+  one stops. Workers of queues that name no image of their own are replaced: a busy worker finishes its
+  tasks, or hands them back after `gracePeriodSeconds`. NATS restarts only if its own values or its image
+  change; while a single server restarts, producers and workers wait for it.
+- **NATS** is a StatefulSet of 1 or 3 servers, or one of yours (`nats.enabled: false`, `nats.url`). Its
+  volumes outlive the release. The NetworkPolicy admits the operator, workers, and pods with the label
+  `galley.dev/client: "true"`; a network plugin that enforces no policies admits every pod.
 
 ## Values
 
-A value that does not exist, or has a wrong type, is refused (`values.schema.json`).
+A value that does not exist or has a wrong type is rejected (`values.schema.json`).
 """
 
 

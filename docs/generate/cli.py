@@ -15,8 +15,8 @@ def document() -> str:
     commands: Sequence[Command] = [*plugged_in, *OWN_COMMANDS]
     return "\n".join([
         "# Commands\n",
-        "Results go to standard output, talk goes to standard error; into a pipe tables go as tabs without",
-        "headings. An error is two lines, what happened and what to do.\n",
+        "Results go to standard output, everything else to standard error. In a pipe, tables are",
+        "tab-separated, without headings. An error has two lines: what happened, and what to do.\n",
         f"Exit codes: {EXIT_CODES_IN_WORDS}.\n",
         *(_section(command) for command in commands),
     ])  # fmt: skip

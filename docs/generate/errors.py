@@ -69,10 +69,10 @@ def document() -> str:
     """Return the page."""
     parts = [
         "# Errors\n",
-        "Every error has a **reason** (the headings below), a message that says what happened and to what,",
+        "Every error has a **reason** (the headings below), a message that says what happened to what,",
         "and a **hint** that says what to do. On the command line these are the lines `error:` and `hint:`;",
-        "in Python they are `str(error)` and `error.hint`. Each can be caught by its class or one above it.",
-        "Words in capitals stand for the values of the case.\n",
+        "in Python they are `str(error)` and `error.hint`. Catch an error by its class or a parent class.",
+        "Words in capitals stand for actual values.\n",
     ]
     classes = [each for each in error_classes() if not each.__subclasses__()]
     for package, title in PACKAGES.items():
@@ -88,13 +88,13 @@ def _section(kind: type[GalleyError]) -> str:
     above = ", ".join(f"`{each.__name__}`" for each in kind.__mro__[1:] if issubclass(each, GalleyError))
     meaning = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
     hint = error.hint
-    what_to_do = {"": "Nothing: it is what somebody asked for.", "HINT": "The error itself says."}.get(
+    what_to_do = {"": "Nothing: it was requested.", "HINT": "See the message."}.get(
         hint, f"{hint[:1].upper()}{hint[1:]}{'' if hint.endswith('?') else '.'}"
     )
     return (
         f"### {kind.reason}\n\n{meaning}\n\n"
         f"    {' '.join(str(error).split())}\n\n"
         f"- **What to do:** {what_to_do}\n"
-        f"- **In Python:** `{kind.__module__}.{kind.__name__}`, a kind of {above}\n"
+        f"- **In Python:** `{kind.__module__}.{kind.__name__}`, a subclass of {above}\n"
         f"- **Exit code of `galley`:** {int(exit_code_of(error))}\n"
     )

@@ -1,4 +1,4 @@
-"""The reasons that stand in a task's failure and in its dead letter, in words."""
+"""The reasons of failed tasks and dead letters, explained."""
 
 from typing import Final, NamedTuple
 
@@ -13,52 +13,53 @@ class Reason(NamedTuple):
 REASONS: Final = {
     "HandlerRaised": Reason(
         "The handler raised an exception; its name, message and traceback are kept. Tried again.",
-        "Mend the handler; for what no attempt can cure, have it raise `galley.NonRetryable`.",
+        "Fix the handler; if no attempt can succeed, raise `galley.NonRetryable`.",
     ),
     "NonRetryable": Reason(
-        "The handler raised `galley.NonRetryable` or a kind of it: no attempt can succeed. Not tried again.",
-        "Mend what the message names, usually the input, and submit it under another id.",
+        "The handler raised `galley.NonRetryable` or a subclass: no attempt can succeed. Not tried again.",
+        "Fix what the message names, usually the input, and submit the task under another id.",
     ),
     "CommandFailed": Reason(
-        "The command ended with another exit code than 0; the end of its output is kept. Tried again.",
+        "The command exited with a code other than 0; the end of its output is kept. Tried again.",
         "Run the command by hand with the task's input.",
     ),
     "CommandNotStarted": Reason(
-        "The system could not start the command just then. Tried again.",
-        "See the message: memory, processes or open files of the worker's machine are used up.",
+        "The operating system could not start the command. Tried again.",
+        "See the message: the worker's machine has no memory, processes or file descriptors left.",
     ),
     "TimedOut": Reason(
         "The attempt took longer than its timeout, and its process was killed. Tried again.",
         "Make the handler faster, or raise `timeoutSeconds` of the task or the queue.",
     ),
     "Crashed": Reason(
-        "The process that ran it died without a word; signal or exit code are named, and `OOMKilled` if the "
-        "kernel killed it for want of memory. Tried again.",
-        "Give it more memory, or run fewer at once; else look for what kills it: a C extension, `os._exit`.",
+        "The process that ran the handler ended unexpectedly; the message has the signal or exit code, and "
+        "`OOMKilled` if the kernel killed it because memory was low. Tried again.",
+        "Give it more memory or lower `concurrency`; otherwise look for the cause, such as a C "
+        "extension or `os._exit`.",
     ),
     "WorkerLost": Reason(
-        "The whole worker stopped renewing its lease: it was killed, or cut off. Tried again.",
-        "See why the worker went (`kubectl describe pod`: `OOMKilled`?); if this task takes it down, it is "
-        "buried after `retry.crashes` times, and then says on a cluster how the worker ended.",
+        "The worker stopped renewing its lease: it was killed or lost its connection. Tried again.",
+        "Find out why the worker ended (`kubectl describe pod`: `OOMKilled`?). A task that takes its worker "
+        "down `retry.crashes` times becomes a dead letter, which on a cluster says how the worker ended.",
     ),
     "CutOff": Reason(
-        "The worker was drained and gave the task back. Costs no attempt.",
+        "The worker was drained and handed the task back. Costs no attempt.",
         "Nothing. If it happens to every attempt, raise `worker.gracePeriodSeconds`.",
     ),
     "AttemptsExhausted": Reason(
         "As many attempts failed as `retry.attempts` allows; the last failure is quoted.",
-        "See the history (`galley show`), mend the cause, and submit it again.",
+        "See the history (`galley show`), fix the cause, and submit the task again.",
     ),
     "KillsItsWorker": Reason(
-        "It took down the process that ran it as often as `retry.crashes` allows.",
-        "Do not raise the number before the cause is known: each crash costs other tasks a worker.",
+        "The task took down its process or worker as often as `retry.crashes` allows.",
+        "Find the cause before you raise the number: each crash can cost other tasks their worker.",
     ),
     "DeadlineExceeded": Reason(
-        "Its deadline came before it had succeeded.",
+        "The deadline passed before the task had succeeded.",
         "Submit earlier, set a later deadline, or give the queue more workers.",
     ),
     "HandlerNotFound": Reason(
-        "The queue has no handler of that name; those it has are named. Not tried again.",
+        "The queue has no handler of that name; the message lists those it has. Not tried again.",
         "Correct the name, or add the module or command to the TaskQueue.",
     ),
     "CommandNotFound": Reason(
@@ -67,15 +68,15 @@ REASONS: Final = {
     ),
     "InputInvalid": Reason(
         "The input does not fit the handler's parameters. Not tried again.",
-        "Submit it again with what the message names.",
+        "Submit it again with the input that the message asks for.",
     ),
     "ResultInvalid": Reason(
-        "What the handler returned cannot be said in JSON. Not tried again: it would run for nothing.",
-        "Return numbers, text, lists and objects; store other things and return their place.",
+        "The result of the handler cannot be encoded as JSON. Not tried again.",
+        "Return numbers, text, lists and objects; store anything else and return its location.",
     ),
     "ResultTooLarge": Reason(
-        "What the handler returned takes more than 512 KiB as JSON. Not tried again.",
-        "Store it where its readers can find it, and return its place.",
+        "The result of the handler is larger than 512 KiB as JSON. Not tried again.",
+        "Store the result elsewhere and return its location.",
     ),
     "EnvelopeInvalid": Reason(
         "Bytes on the task's subject are not a task of a version known here. Nothing was run.",
@@ -91,7 +92,7 @@ def section() -> str:
     )
     return "\n".join([
         "## Why a task failed\n",
-        "These stand in `galley show`, in a task's history and in dead letters.\n",
+        "These reasons appear in `galley show`, in a task's history and in dead letters.\n",
         "| reason | what it means | what to do |",
         "|---|---|---|",
         *rows, "",

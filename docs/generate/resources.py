@@ -1,4 +1,4 @@
-"""`docs/reference/resources.md`: our kinds on a cluster, as people see them there."""
+"""`docs/reference/resources.md`: both kinds as they appear on a cluster."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,30 +11,31 @@ _ANCHORS: Final = {"TaskQueue": "a-queue", "Task": "a-task"}
 _OPENING: Final = f"""\
 # Resources on a cluster
 
-`kubectl get {CATEGORY}` lists all of ours, and `kubectl explain` knows each field; [settings](settings.md)
-has those that people write on one page, with defaults and bounds.
+`kubectl get {CATEGORY}` lists all TaskQueues and Tasks, and `kubectl explain` describes each field.
+[Settings](settings.md) lists the fields of `spec` with defaults and bounds.
 """
 
 _CLOSING: Final = """\
 ## What is checked where
 
-An API server refuses what `galley dev` and `galley apply` refuse, and says the same wherever more is asked of
-a value than its type and its bounds; several mistakes are told at once. Where it differs:
+The API server rejects what `galley dev` and `galley apply` reject, with the same messages for everything
+beyond types and bounds; several mistakes are reported at once. The differences:
 
-- Types, bounds and choices it words itself: `should be less than or equal to 256`.
-- A field that does not exist is refused by `kubectl`; other clients have it dropped unless they ask for
+- Types, bounds and choices have messages of the API server: `should be less than or equal to 256`.
+- An unknown field is rejected by `kubectl`; for other clients the API server drops it unless they request
   `fieldValidation=Strict`.
-- `null` is a field left out, so that it gets its default, and an `input` of null is `{}`;
-  a null inside it stays.
-- It cannot see how large an `input` is. Beyond 512 KiB the operator refuses it, and a condition
-  says so.
+- `null` means that the field is omitted and gets its default, and an `input` of null is `{}`; a null inside
+  the input is kept.
+- The API server does not check the size of an `input`. Beyond 512 KiB the operator rejects it, and a
+  condition says so.
 - YAML without quotes is read alike: `y`, `on` and `no` are booleans, `012` is 10, `0778` is 778, a date is
-  its text, and whole numbers beyond 64 bits lose digits. `galley` refuses what `kubectl` guesses or drops: a
-  key that occurs twice, a key that is not text (`y: 1`, `1: a`), merge keys (`<<`), tags such as `!!binary`.
-- Requests above limits it finds for `cpu`, `memory` and `ephemeral-storage`; of others the queue's condition
-  tells.
-- Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not asked then: it may come
-  later. A condition says what is waited for.
+  its text, and whole numbers beyond 64 bits lose digits. `galley` refuses what `kubectl` guesses or drops:
+  a key that occurs twice, a key that is not text (`y: 1`, `1: a`), merge keys (`<<`), tags such as
+  `!!binary`.
+- Requests above limits are rejected for `cpu`, `memory` and `ephemeral-storage`; for other resources a
+  condition of the queue reports them.
+- Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not checked then, since it may be
+  created later. A condition says what is missing.
 - The `spec` of a Task never changes. Deleting a Task that has not ended cancels it.
 """
 
@@ -73,8 +74,8 @@ def _selectors(kind: Kind) -> Iterator[str]:
 def _scaling(kind: Kind) -> Iterator[str]:
     if kind.scale is not None:
         yield (
-            f"`kubectl scale {kind.short}/NAME --replicas=N`, and whatever else scales, sets "
-            f"`{kind.scale.wanted.strip('.')}`; without it the number follows the work.\n"
+            f"`kubectl scale {kind.short}/NAME --replicas=N` sets `{kind.scale.wanted.strip('.')}`, "
+            "as does any other client of the scale subresource. Without it the number follows the backlog.\n"
         )
 
 

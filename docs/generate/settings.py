@@ -1,4 +1,4 @@
-"""`docs/reference/settings.md`: what a queue, a task, a producer, a worker and the operator can be told."""
+"""`docs/reference/settings.md`: settings of queues, tasks, producers, workers and the operator."""
 
 import inspect
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ _PRODUCER: Final = (
      f"Address of NATS. With neither it nor a `galley dev`, `connect()` tries `{DEFAULT_SERVER}`."),
     (NAMESPACE_VARIABLE, f"`{DEFAULT_NAMESPACE}`", "Namespace of the queues."),
     (CREDENTIALS_VARIABLE, "none",
-     ("File that says who the producer is to NATS: the key `nats.creds` of the Secret "
-      "`galley-QUEUE-producer` (or `-manager`). Read again whenever the connection is made anew. "
-      "`galley dev` asks nobody, and listens on 127.0.0.1 alone.")),
+     ("File with credentials for NATS: the key `nats.creds` of the Secret `galley-QUEUE-producer` (or "
+      "`-manager`). It is read again at each reconnect. `galley dev` requires none and listens on "
+      "127.0.0.1 only.")),
 )  # fmt: skip
 
 
@@ -41,9 +41,9 @@ def document() -> str:
         _first_line(Task), "",
         *_table(_rows(Task)),
         "\n## A producer\n",
-        "The command `galley`, and `galley.connect()` in a program. What is said there (`--server`, `-n`,",
-        "the arguments of `connect`) comes first, then these; what is still open is answered by the",
-        "`galley dev` that runs in the present folder or one above it.\n",
+        "For the command `galley`, and for `galley.connect()` in a program. Arguments (`--server`, `-n`,",
+        "those of `connect`) take precedence over these variables, and these over the `galley dev` that runs in the",
+        "current folder or one above it.\n",
         *_table(iter(_PRODUCER)),
         "\n## A worker\n",
         "`python -m galley_worker` reads these from its environment; `galley dev` sets them for its own.\n",
