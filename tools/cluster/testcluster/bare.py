@@ -204,7 +204,7 @@ class BareCluster(Cluster):
         """Return the socket that makes us the only one who brings this cluster up or takes it away.
 
         Raises:
-            AlreadyRunning: if it runs, or somebody is about that.
+            AlreadyRunning: if it runs, or another process is starting it.
         """
         claimed: list[socket.socket] = []
 
@@ -218,7 +218,7 @@ class BareCluster(Cluster):
         # One whose keeper was killed a moment ago may still be dying.
         if not wait.until(claim, within=0.0 if keeper.find(self.state) else _DYING_SECONDS):
             raise AlreadyRunning(
-                f"the cluster of {self.state} is up already, or about to be", "use it, or take it down first"
+                f"the cluster of {self.state} is already running, or starting", "use it, or remove it first"
             )
         return claimed[0]
 
@@ -278,7 +278,7 @@ class BareCluster(Cluster):
             said = f"nothing heard within {_KEEPER_SECONDS:g} s"
         finally:
             owner.setblocking(True)
-            owner.detach()  # from here it is open as long as this process lives, whoever forgets this object
+            owner.detach()  # it stays open as long as this process lives, even if this object is dropped
         if said != "ready\n":
             raise DidNotStart(f"the node could not be made: {said.strip() or 'its keeper ended'}")
 
@@ -309,7 +309,7 @@ class BareCluster(Cluster):
 
 
 def _sweep_if_dead(key: str) -> None:
-    """Remove what is left of a cluster that died without its keeper: nobody may ever take it down."""
+    """Remove what is left of a cluster that died with its keeper; nothing else would."""
     try:
         with control.claim(control.address(key)):
             keeper.sweep(key)
@@ -318,7 +318,7 @@ def _sweep_if_dead(key: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on; all are held until the last is found, so that they differ."""
+    """Return free ports; all are held until the last is found, so that they differ."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [int(each.getsockname()[1]) for each in sockets]

@@ -122,7 +122,7 @@ def _size(path: Path) -> int:
 def _go(command: Sequence[str], settings: Mapping[str, str]) -> Iterator[str]:
     """Run go in the module and yield its lines as they come; it ends when we do.
 
-    It is nice to others: a build takes all cores for minutes, and nobody looks at it.
+    It runs with low priority: a build uses all cores for minutes, usually in the background.
 
     Raises:
         BuildFailed: if it fails.

@@ -1,4 +1,4 @@
-"""The seam: what tests may ask of a cluster, whoever provides it."""
+"""The interface of all clusters, whatever provides them."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -23,18 +23,18 @@ CONTROL_PLANE_ONLY = (Part.ETCD, Part.API_SERVER)
 
 
 class Cluster(Protocol):
-    """A cluster that can be made, disturbed and taken away; all calls return when that is done."""
+    """A cluster that can be created, disturbed and removed; every call returns when that is done."""
 
     @property
     def kubeconfig(self) -> Path:
-        """The file that gives its administrator's access."""
+        """The kubeconfig of its administrator."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What kubectl, helm and clients need in their environment, beside what is there, to reach it."""
+        """Environment variables that kubectl, helm and clients need to reach it."""
 
     def up(self) -> None:
-        """Make it and return when it is usable: pods get Ready, names resolve.
+        """Create it and return when it is usable: pods become Ready, names resolve.
 
         Raises:
             CannotRunHere: if this machine lacks something; the hint says what.
@@ -43,7 +43,7 @@ class Cluster(Protocol):
         """
 
     def down(self) -> None:
-        """Take it away with all that was made for it; nothing happens if there is none.
+        """Remove it with everything made for it; does nothing if there is none.
 
         Raises:
             LeftBehind: if something could not be removed.
@@ -68,10 +68,10 @@ class Cluster(Protocol):
         """
 
     def freeze(self, part: Part) -> None:
-        """Stop a part in its tracks: its sockets stay open and nothing answers."""
+        """Stop a part with SIGSTOP: its sockets stay open and nothing answers."""
 
     def thaw(self, part: Part) -> None:
-        """Let a frozen part go on."""
+        """Continue a frozen part."""
 
     def start(self, part: Part) -> None:
         """Start a part that was killed; one that came back by itself is left alone.

@@ -19,10 +19,10 @@ _CREDENTIALS: Final = struct.Struct("iII")
 
 
 def claim(name: str) -> socket.socket:
-    """Return a listening socket nobody else can have at the same time.
+    """Return a listening socket that only one process can have at a time.
 
     Raises:
-        AlreadyRunning: if somebody has it.
+        AlreadyRunning: if another process has it.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

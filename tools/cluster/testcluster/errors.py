@@ -1,8 +1,8 @@
-"""What can go wrong with a cluster for tests; each says what happened, to what, and what to do."""
+"""Errors of clusters for tests; each says what happened to what, and what to do."""
 
 
 class ClusterError(Exception):
-    """Something about a cluster for tests failed; `hint` says what to do."""
+    """Base of all errors here; `hint` says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -14,7 +14,7 @@ class ClusterError(Exception):
 
 
 class CannotRunHere(ClusterError):
-    """This machine lacks something; nothing was begun."""
+    """This machine lacks a requirement; nothing was started."""
 
 
 class BuildFailed(ClusterError):
@@ -22,23 +22,23 @@ class BuildFailed(ClusterError):
 
 
 class DidNotStart(ClusterError):
-    """A cluster did not become ready; it was taken down again."""
+    """A cluster did not become ready; it was removed."""
 
 
 class NotRunning(ClusterError):
-    """There is no such cluster, or a part of it does not run."""
+    """There is no such cluster, or a part of it is not running."""
 
 
 class AlreadyRunning(ClusterError):
-    """The cluster, or the part, runs already."""
+    """The cluster or the part is already running."""
 
 
 class NotPossible(ClusterError):
-    """This provider cannot do that at all."""
+    """This provider does not support the operation."""
 
 
 class LeftBehind(ClusterError):
-    """Something of a cluster is still on the machine after it was taken down."""
+    """Something of a cluster is still on the machine after its removal."""
 
 
 class ImageNotBuilt(ClusterError):

@@ -1,4 +1,4 @@
-"""A cluster that is there already, reached by a kubeconfig: used, never made, disturbed or removed."""
+"""A cluster that exists already, reached by a kubeconfig: never created, disturbed or removed."""
 
 import shutil
 import subprocess
@@ -63,7 +63,7 @@ class ExistingCluster(Cluster):
         )
 
     def down(self) -> None:
-        """Leave it as it is: it is not ours."""
+        """Do nothing: the cluster is not ours."""
 
     def tool(self, name: str) -> Path:
         """Return the kubectl or helm on PATH, which its owner chose, or else our own build."""
@@ -73,12 +73,12 @@ class ExistingCluster(Cluster):
     def load_image(self, archive: Path) -> None:
         """Refuse: there is no way to its nodes' image stores."""
         raise NotPossible(
-            f"{archive.name} cannot be given to a cluster that is only known by its kubeconfig",
+            f"{archive.name} cannot be loaded into a cluster that is only known by its kubeconfig",
             "push the image to a registry the cluster pulls from, and name it in the values of the chart",
         )
 
     def kill(self, part: Part) -> None:
-        """Refuse: its parts are not ours to disturb; so for `freeze`, `thaw` and `start`."""
+        """Refuse: parts of an existing cluster are not disturbed; so for `freeze`, `thaw` and `start`."""
         raise _not_ours(part)
 
     def freeze(self, part: Part) -> None:
@@ -96,6 +96,6 @@ class ExistingCluster(Cluster):
 
 def _not_ours(part: Part) -> NotPossible:
     return NotPossible(
-        f"{part} of an existing cluster is not ours to disturb",
-        "run what disturbs a cluster on one of its own: --provider bare, or kind",
+        f"{part} of an existing cluster cannot be disturbed",
+        "run tests that disturb a cluster with --provider bare or kind",
     )

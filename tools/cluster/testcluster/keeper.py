@@ -173,7 +173,7 @@ def keepers() -> Iterator[tuple[int, Path]]:
 
 
 def _wait_for_all() -> None:
-    """Reap until nobody is left; all were killed, or are as soon as their parent is gone."""
+    """Reap until no process is left; all were killed, or will be once their parent is gone."""
     while True:
         try:
             os.wait()
@@ -182,7 +182,7 @@ def _wait_for_all() -> None:
 
 
 def main(state: Path, owner: int, control: int) -> None:
-    """Keep the cluster of a folder, as nobody's child: whoever started us need not be there when we end."""
+    """Keep the cluster of a folder, detached from the process that started us, which may end first."""
     if os.fork():
         os._exit(0)
     os.setsid()  # Ctrl-C is for our starter, who decides what becomes of us

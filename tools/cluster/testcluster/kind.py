@@ -53,16 +53,16 @@ class KindCluster(Cluster):
         return {"KUBECONFIG": str(self.kubeconfig)}
 
     def up(self) -> None:
-        """Make it, which downloads the node's image the first time."""
+        """Create it; the first time, this downloads the image of the node."""
         check()
         if self.name in self._names():
             raise AlreadyRunning(
-                f"the kind cluster {self.name} is up already", "use it, or take it down first"
+                f"the kind cluster {self.name} is already running", "use it, or remove it first"
             )
         self.state.mkdir(parents=True, exist_ok=True)
         image = ["--image", self._node_image] if self._node_image else []
         wait = ["--wait", f"{_UP_SECONDS // 2}s"]
-        self._say(f"kind makes the cluster {self.name}")
+        self._say(f"creating the kind cluster {self.name}")
         try:
             self._kind(
                 "create", "cluster", "--kubeconfig", str(self.kubeconfig), *wait, *image, within=_UP_SECONDS
@@ -76,7 +76,7 @@ class KindCluster(Cluster):
         self._say(f"up: export KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
-        """Take it away with its container."""
+        """Remove it with its container."""
         check()
         self._kind("delete", "cluster")
         shutil.rmtree(self.state, ignore_errors=True)
@@ -133,16 +133,14 @@ class KindCluster(Cluster):
 def check() -> None:
     """Raise CannotRunHere unless there are kind and a Docker that answers."""
     if shutil.which("kind") is None:
-        raise CannotRunHere("there is no kind", "see https://kind.sigs.k8s.io, or use --provider bare")
+        raise CannotRunHere("kind is not installed", "see https://kind.sigs.k8s.io, or use --provider bare")
     asked = (
         subprocess.run(["docker", "info"], capture_output=True, check=False)
         if shutil.which("docker")
         else None
     )
     if asked is None or asked.returncode:
-        raise CannotRunHere(
-            "there is no Docker that answers", "start it (docker info), or use --provider bare"
-        )
+        raise CannotRunHere("Docker does not answer", "start it (docker info), or use --provider bare")
 
 
 def _call(*command: str, within: float = _CALL_SECONDS + 10) -> str:

@@ -1,4 +1,4 @@
-"""Writes `kube/go.mod` anew when a version changes: `testcluster.module`, then look at what it did.
+"""Rewrites `kube/go.mod` after a version changed: run `python -m testcluster.module` and review the result.
 
 k8s.io/kubernetes is published as a module, but its own go.mod takes its parts (k8s.io/api, ...) from folders
 beside it, and such lines count only in the main module. So they are repeated here, pointing at the parts as

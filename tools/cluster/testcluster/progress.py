@@ -1,4 +1,4 @@
-"""Talks to whoever waits: what happens now, how far it is, how long it will take."""
+"""Reports progress: the current step, how far it is, and how long it will take."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ _EARLY: Final = 0.04
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, where talk belongs."""
+    """Write a line to standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

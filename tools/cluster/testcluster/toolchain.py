@@ -1,4 +1,4 @@
-"""What must be installed to build and to run: looked for, installed where that is possible, or named."""
+"""Finds the packages needed to build and to run, installs missing ones if possible, or names them."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def _program(name: str, package: str = "") -> Need:
 
 
 def _which(name: str) -> str | None:
-    # iptables and ip live in sbin, which is not on everybody's PATH.
+    # iptables and ip are in sbin, which is not always on PATH.
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 

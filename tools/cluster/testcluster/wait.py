@@ -1,4 +1,4 @@
-"""The only place that paces itself: waits for what tells nobody when it changes."""
+"""Waits for conditions that can only be polled."""
 
 import http.client
 import os
@@ -26,7 +26,7 @@ def until(condition: Callable[[], bool], within: float) -> bool:
 
 
 def pause(seconds: float) -> None:
-    """Leave alone for so long whoever has asked for that."""
+    """Wait, because a server asked for that."""
     select.select([], [], [], seconds)
 
 

@@ -18,7 +18,7 @@ NAMES: Final = (*DOCKERFILES, NATS)
 """All images there are."""
 
 _LAYERS_GIBIBYTES: Final = 6
-"""Layers of earlier builds are what makes the next one fast, and nobody else deletes them."""
+"""Layers of earlier builds make the next one fast; above this size they are all deleted."""
 
 _WHEELS_INSIDE: Final = "/wheels"
 

@@ -24,13 +24,13 @@ class Base:
     python: str = "3.13"
     packages: tuple[str, ...] = ("python3", "python3-venv", "ca-certificates", "tzdata")
     left_out: tuple[str, ...] = ("man", "locale", "doc", "info")
-    """Folders of /usr/share that nobody reads in a container."""
+    """Folders of /usr/share that are of no use in a container."""
 
     reference: str = "localhost/galley-base:e2e"
 
     @property
     def content(self) -> str:
-        """A word that changes whenever the image would."""
+        """A digest that changes whenever the image would."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
@@ -74,7 +74,7 @@ class Image:
 
     @property
     def content(self) -> str:
-        """A word that changes whenever the image would, so with its files or its origin."""
+        """A digest that changes whenever the image would: with its files or its origin."""
         origin = self.origin.content if self.origin else ""
         digest = hashlib.sha256(f"{BASE.content} {origin} {self.tag}".encode())
         for file in self.files():

@@ -112,7 +112,7 @@ async def test_clusters_live_side_by_side_and_down_takes_its_own(bare_state: Pat
 def test_a_cluster_is_brought_up_once(bare_state: Path) -> None:
     cluster = BareCluster(bare_state, control_plane_only=True)
     cluster.up()
-    with pytest.raises(AlreadyRunning, match="is up already"):
+    with pytest.raises(AlreadyRunning, match="is already running"):
         BareCluster(bare_state, control_plane_only=True).up()
     assert cluster.running
 

@@ -24,7 +24,7 @@ def test_it_is_used_by_its_kubeconfig_and_still_there_after_down(api_server: Api
 def test_what_only_its_owner_may_do_is_refused(api_server: ApiServer, tmp_path: Path) -> None:
     cluster = ExistingCluster(api_server.kubeconfig)
     for disturb in (cluster.kill, cluster.freeze, cluster.thaw, cluster.start):
-        with pytest.raises(NotPossible, match="not ours to disturb"):
+        with pytest.raises(NotPossible, match="cannot be disturbed"):
             disturb(Part.ETCD)
     with pytest.raises(NotPossible, match="push the image to a registry"):
         cluster.load_image(tmp_path / "app.tar")
