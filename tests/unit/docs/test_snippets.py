@@ -1,0 +1,88 @@
+"""Code blocks in documents are valid: Python parses and uses public names, manifests and commands are accepted."""
+
+import argparse
+import ast
+import re
+import shlex
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+import galley
+from galley.cli.command import Command
+from galley.cli.main import OWN_COMMANDS, PLUG_INS
+from galley.resources.manifest import read_manifests
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/README.md"))]
+FENCE = re.compile(r"^```(?P<language>\w+)[^\n`]*\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    where: str
+    body: str
+
+
+def _blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for fence in FENCE.finditer(text):
+            if fence["language"] in languages:
+                line = text[: fence.start()].count("\n") + 1
+                found.append(Block(f"{page.relative_to(ROOT)}:{line}", fence["body"]))
+    assert len(found) > 5
+    return found
+
+
+@pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.where)
+def test_python_parses_and_uses_public_names(block: Block) -> None:
+    tree = compile(block.body, block.where, "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "galley"
+    }
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "galley"
+        for alias in node.names
+    }
+    assert used | imported <= set(galley.__all__)
+
+
+@pytest.mark.parametrize("block", _blocks("yaml"), ids=lambda block: block.where)
+def test_manifests_are_accepted(block: Block, tmp_path: Path) -> None:
+    documents = [each for each in yaml.safe_load_all(block.body) if each]
+    if all("kind" not in each and set(each) == {"spec"} for each in documents):
+        documents = [_a_queue(each["spec"]) for each in documents]
+    ours = [each for each in documents if each.get("apiVersion") == "galley.dev/v1alpha1"]
+    if ours:
+        file = tmp_path / "manifest.yaml"
+        file.write_text(yaml.safe_dump_all(ours))
+        assert len(read_manifests(file)) == len(ours)
+
+
+def _a_queue(spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "galley.dev/v1alpha1", "kind": "TaskQueue", "metadata": {"name": "queue"}, "spec": spec,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", _blocks("sh", "console"), ids=lambda block: block.where)
+def test_commands_of_galley_have_valid_arguments(block: Block) -> None:
+    commands: list[Command] = [*(entry.load() for entry in entry_points(group=PLUG_INS)), *OWN_COMMANDS]
+    parsers = {}
+    for command in commands:
+        parsers[command.name] = argparse.ArgumentParser(exit_on_error=False)
+        command.arguments(parsers[command.name])
+    for line in re.findall(r"^(?:\$ )?(galley .*)$", block.body, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        assert words[1] in parsers, line
+        parsers[words[1]].parse_args(words[2:])
