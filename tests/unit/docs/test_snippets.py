@@ -1,4 +1,4 @@
-"""Code blocks in documents are valid: Python parses and uses public names, manifests and commands are accepted."""
+"""Code blocks in documents are valid: Python parses, manifests are accepted, commands exist."""
 
 import argparse
 import ast
