@@ -4,9 +4,11 @@ import asyncio
 import functools
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 P = ParamSpec("P")
+
+_LONGEST_SECONDS: Final = 24 * 3600
 
 
 class _Leap(selectors.SelectSelector):
@@ -45,11 +47,15 @@ def virtual_loop() -> VirtualLoop:
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test in virtual time: its waits take none, and waiting for ever fails it."""
+    """Run an async test in virtual time: its waits take none, and one of a day fails it."""
+
+    async def bounded(*arguments: P.args, **named: P.kwargs) -> None:
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            await test(*arguments, **named)
 
     @functools.wraps(test)
     def run(*arguments: P.args, **named: P.kwargs) -> None:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(test(*arguments, **named))
+            runner.run(bounded(*arguments, **named))
 
     return run

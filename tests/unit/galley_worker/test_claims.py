@@ -321,6 +321,21 @@ async def test_a_record_older_than_the_one_that_refused_a_claim_is_not_believed(
 
 
 @in_virtual_time
+async def test_an_old_record_of_another_message_does_not_take_the_only_copy_away() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        await bench.submit(chosen_id=True)
+        delivery = (await bench.take(worker))._replace(delivered=2)
+        bench.put(delivery.address, a_run(delivery, claim=Claim(delivery.source.stream, 99, "h0")))
+        subject = topology.record_subject(delivery.address)
+        old = bench.server.streams[topology.records_stream("default")].last(subject)
+        assert old is not None
+        bench.put(delivery.address, a_run(delivery, handed_back=True))
+        bench.server.stale[subject] = old, 5
+        assert await worker.claimant.claim(bench.held(delivery), POLICY)
+        assert bench.in_work == 1
+
+
+@in_virtual_time
 async def test_a_cancel_that_wins_over_a_claim_keeps_the_attempt_from_beginning() -> None:
     async with a_bench() as bench, bench.worker() as worker:
         held, delivery = await crashed(bench, worker)

@@ -11,10 +11,12 @@ from typing import Final
 import pytest
 from msgspec import Raw
 
+from galley.address import Kind
 from galley.broker import topology
 from galley.envelope import Flags
 from galley.record import Claim, Failure, Outcome, Record, State
 from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verdict
+from tests.support.builders import an_address
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import KEEP_SECONDS, Bench, Worker, a_bench
 from tests.unit.galley_worker.deliveries import a_past
@@ -256,3 +258,32 @@ async def test_final_records_are_kept_for_their_time_and_others_until_they_are_r
         claim, final = bench.seen("stored", "result")
         assert topology.TTL not in claim.headers
         assert final.headers[topology.TTL] == str(KEEP_SECONDS)
+
+
+@pytest.mark.parametrize("declared", ["kind", "uid"])
+@in_virtual_time
+async def test_the_end_of_a_declared_task_is_kept_for_a_day_at_least(declared: str) -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        kind = Kind.DECLARED if declared == "kind" else Kind.DIRECT
+        address = an_address(of=bench.layout, kind=kind)
+        await bench.submit(address, uid="u1" if declared == "uid" else "")
+        await worker.settler.settle(bench.held(await bench.take(worker)), Succeed(Raw(b"1")))
+        (final,) = bench.seen("stored", "result")
+        assert final.headers[topology.TTL] == str(topology.DECLARED_KEPT_SECONDS)
+
+
+@in_virtual_time
+async def test_one_s_own_write_is_recognized_although_the_record_cannot_be_read_for_a_while() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        address = await bench.submit()
+        held = bench.held(await bench.take(worker))
+        lose(worker, "result", "answer")
+        settling = bench.start(worker.settler.settle(held, Succeed(Raw(b"1"))))
+        await bench.pass_time(1)
+        worker.broker.line.lose(to_server=lambda subject: subject.startswith("$JS.API.DIRECT.GET."))
+        await bench.pass_time(30)
+        assert not settling.done()
+        worker.broker.line.lose()
+        assert await settling
+        await worker.broker.nats.flush()
+        assert (bench.final(address).outcome, bench.in_work) == (Outcome.SUCCEEDED, 0)
