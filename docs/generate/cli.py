@@ -4,9 +4,9 @@ from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-from galley.cli.command import Command
+from galley.cli.command import PLUG_INS, Command
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS
-from galley.cli.main import OWN_COMMANDS, PLUG_INS
+from galley.cli.main import OWN_COMMANDS
 
 
 def document() -> str:

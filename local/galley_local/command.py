@@ -8,6 +8,7 @@ from galley.cli.command import Command
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
 from galley_local.dev import DevOptions, dev
+from galley_local.kept import kept
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -47,4 +48,5 @@ command: Final = Command(
         "galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done",
         "galley dev examples/folder --fresh --until-done",
     ),
+    kept,
 )

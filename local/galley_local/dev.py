@@ -21,7 +21,7 @@ from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
 from galley_local.board import TaskBoard
 from galley_local.display import Display, display_for
-from galley_local.nats_server import NatsServer
+from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
 from galley_local.queue_runtime import QueueRuntime, gone
@@ -33,9 +33,6 @@ SHOW_SECONDS: Final = 0.25
 
 _SUBMITTED_AT_ONCE: Final = 64
 _NAMED_TASKS: Final = 3
-
-_STORE_BYTES: Final = 1024**5
-"""Streams reserve room they may never use; what the disk really has is looked at instead."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,10 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
     began = terminal.now()
     async with AsyncExitStack() as parts:
         server = await parts.enter_async_context(
-            NatsServer(project.nats, port=options.port, max_store_bytes=_STORE_BYTES)
+            NatsServer(project.nats, port=options.port, max_store_bytes=STORE_BYTES)
         )
         broker = await parts.enter_async_context(Broker(server.url, name="galley dev"))
+        project.declare(queue.declared for queue in plan.queues.values())
         project.announce(server.url, plan.namespace)
         board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
         await parts.enter_async_context(board.listening())

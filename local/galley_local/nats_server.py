@@ -22,6 +22,9 @@ from galley_local.jetstream_probe import jetstream_answers
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
 
+STORE_BYTES: Final = 1024**5
+"""Room for the streams of `galley dev`, which reserve more than they use; the disk is watched instead."""
+
 _MAX_PAYLOAD: Final = 1024 * 1024
 _STOP_SECONDS: Final = 15.0
 """A graceful stop takes about 10 ms a consumer, so this is enough for a thousand."""

@@ -30,6 +30,8 @@ class LocalQueue:
     import_paths: tuple[Path, ...]
     source: str
     """The file that asks for it."""
+    declared: TaskQueue
+    """The queue without the modules of Python files that were given for it."""
     given: tuple[Module, ...] = ()
     """Python files given for it."""
 
@@ -140,7 +142,7 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
             plan.tasks.append(resource)
         else:
             folder = path.resolve().parent
-            queue = LocalQueue(resource, folder, tuple(dict.fromkeys((folder, project))), str(path))
+            queue = LocalQueue(resource, folder, tuple(dict.fromkeys((folder, project))), str(path), resource)
             plan.queues[queue.name] = queue
 
 
@@ -150,9 +152,10 @@ def _take_module(plan: Plan, module: Module) -> None:
         if known is None:
             plan.remarks += _undeclared(plan, module, name)
         folder = module.path.parent.resolve()
-        queue = known or LocalQueue(
-            _default_queue(plan.namespace, name, module.path), folder, (), str(module.path)
-        )
+        queue = known
+        if queue is None:
+            resource = _default_queue(plan.namespace, name, module.path)
+            queue = LocalQueue(resource, folder, (), str(module.path), resource)
         _check_twins(queue, module)
         plan.queues[queue.name] = replace(
             queue,

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Final, Self
 from galley import dev_file
 from galley.cli.output import rfc_3339
 from galley.dev_file import DevFile
+from galley.resources import TaskQueue
 from galley_local.errors import DevRunsAlready, DiskFull, FolderUnusable
 
 ROOM_NEEDED: Final = 64 * 1024**2
@@ -30,6 +32,7 @@ class Project:
         self.nats = self.own / "nats"
         self.logs = self.own / "logs"
         self.manifests = self.own / "queues"
+        self.served = self.own / "served"
 
     def __enter__(self) -> Self:
         """Take the folder.
@@ -83,8 +86,16 @@ class Project:
             shutil.rmtree(folder, ignore_errors=True)
         self.logs.mkdir(exist_ok=True)
 
+    def declare(self, queues: Iterable[TaskQueue]) -> None:
+        """Keep the manifests of the queues that are served, which `galley apply` compares with."""
+        shutil.rmtree(self.served, ignore_errors=True)
+        for queue in queues:
+            file = dev_file.queue_file(self.folder, queue.metadata.namespace, queue.metadata.name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(queue.model_dump_json(by_alias=True) + "\n")
+
     def announce(self, server: str, namespace: str) -> None:
-        """Tell commands in other terminals where to go."""
+        """Write the file by which commands in other terminals find this server."""
         started = rfc_3339(datetime.now(UTC))
         with contextlib.suppress(OSError):  # a full disk: they can still be told by --server
             dev_file.write(self.folder, DevFile(server, namespace, os.getpid(), started))

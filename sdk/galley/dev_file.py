@@ -37,6 +37,11 @@ def path_in(project: Path) -> Path:
     return project / FOLDER / _NAME
 
 
+def queue_file(project: Path, namespace: str, queue: str) -> Path:
+    """Return where a running `galley dev` keeps the manifest of a queue it serves."""
+    return project / FOLDER / "served" / f"{namespace}.{queue}.json"
+
+
 def write(project: Path, content: DevFile) -> None:
     """Write the file whole: a reader never sees half of it."""
     path = path_in(project)

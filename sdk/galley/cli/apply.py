@@ -2,13 +2,16 @@
 
 import asyncio
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from galley import dev_file
 from galley.broker import inspect
+from galley.broker.inspect import QueueView
 from galley.broker.records import Records
 from galley.cli.command import Command
-from galley.cli.errors import QueueNotServed
+from galley.cli.errors import QueueChanged, QueueNotServed
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
@@ -38,11 +41,11 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
-    # All files are read before the first task goes: a typo in the last one should not leave half behind.
+    # All files are read before the first task is submitted: an error in the last one stops all.
     read = {path: read_manifests(path) for path in options.files}
     async with connected(options, terminal) as client:
         placed = {path: [_placed(each, client) for each in resources] for path, resources in read.items()}
-        await _check_queues(client, placed, terminal)
+        await _check_queues(client, placed, _project_of(client, terminal), terminal)
         tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
         room = asyncio.Semaphore(_AT_ONCE)
         with ungrouped():
@@ -57,8 +60,16 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         else:
             terminal.result(f"task/{task.metadata.name} {outcome}")
     if any(outcome in _IN_VAIN for outcome in outcomes):
-        terminal.say("what has ended is not run again under its name; give the task another one")
+        terminal.say("a task that has ended is not run again under its name; give it another name")
     return code
+
+
+def _project_of(client: Client, terminal: Terminal) -> Path | None:
+    """Return the folder of the `galley dev` the client talks to, if it is one nearby."""
+    nearest = dev_file.nearest(terminal.folder)
+    if nearest is None or nearest[1].server != client.broker.server:
+        return None
+    return nearest[0].parent.parent
 
 
 def _placed(resource: TaskQueue | Task, client: Client) -> TaskQueue | Task:
@@ -70,21 +81,72 @@ def _placed(resource: TaskQueue | Task, client: Client) -> TaskQueue | Task:
     return resource.model_copy(update={"metadata": own})
 
 
-async def _check_queues(client: Client, read: dict[Path, list[TaskQueue | Task]], terminal: Terminal) -> None:
-    """Refuse all if a queue is missing: making one is the part of whoever runs its workers."""
-    there: dict[str, set[str]] = {}
+async def _check_queues(
+    client: Client, read: dict[Path, list[TaskQueue | Task]], project: Path | None, terminal: Terminal
+) -> None:
+    """Refuse all if a queue is missing or differs: only what runs its workers can create or change one.
+
+    Raises:
+        QueueNotServed, QueueNotFound, QueueChanged: about the first queue like that.
+    """
+    there: dict[str, dict[str, QueueView]] = {}
     for path, resources in read.items():
         for each in resources:
             namespace = each.metadata.namespace
             if namespace not in there:
                 views = await inspect.queues(client.broker, namespace)
-                there[namespace] = {view.queue for view in views}
+                there[namespace] = {view.queue: view for view in views}
             if isinstance(each, TaskQueue):
-                if each.metadata.name not in there[namespace]:
+                view = there[namespace].get(each.metadata.name)
+                if view is None:
                     raise QueueNotServed(str(path), each.metadata.name)
-                terminal.say(f"taskqueue/{each.metadata.name} exists already and stays as it is")
+                terminal.result(_compare(str(path), each, view, project))
             elif each.spec.queue_name not in there[namespace]:
                 raise QueueNotFound(namespace, each.spec.queue_name)
+
+
+def _compare(source: str, queue: TaskQueue, view: QueueView, project: Path | None) -> str:
+    """Return what to say of a queue that is served as its file says, as far as that can be seen.
+
+    Args:
+        source: the file.
+        queue: as the file declares it.
+        view: its streams.
+        project: folder of the `galley dev` that serves it; None if it runs on a cluster.
+
+    Raises:
+        QueueNotServed, QueueChanged: if it is not.
+    """
+    name = queue.metadata.name
+    if project is None:
+        seen = {"spec.lanes": view.lanes == queue.spec.lanes}
+        seen["spec.limits.backlog"] = view.backlog_limit == queue.spec.limits.backlog
+        if fields := tuple(field for field, same in seen.items() if not same):
+            raise QueueChanged(source, name, fields, f"change it on the cluster: kubectl apply -f {source}")
+        return f"taskqueue/{name} not applied: on a cluster that is for kubectl apply"
+    served = dev_file.queue_file(project, queue.metadata.namespace, name)
+    if not served.exists():
+        raise QueueNotServed(source, name)
+    (present,) = read_manifests(served)
+    fields = tuple(_differing(_plain(present), _plain(queue), "spec"))
+    if fields:
+        raise QueueChanged(
+            source, name, fields, "stop `galley dev` with Ctrl-C, and start it again with the file"
+        )
+    return f"taskqueue/{name} unchanged"
+
+
+def _plain(resource: TaskQueue | Task) -> dict[str, Any]:
+    return resource.spec.model_dump(mode="json", by_alias=True)
+
+
+def _differing(present: Any, wanted: Any, place: str) -> Iterator[str]:
+    """Yield the fields in which two specs differ."""
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        for name in sorted(present.keys() | wanted.keys()):
+            yield from _differing(present.get(name), wanted.get(name), f"{place}.{name}")
+    elif present != wanted:
+        yield place
 
 
 async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> str | GalleyError:
@@ -94,7 +156,7 @@ async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> str | 
             submitted = await submit_declared(client.broker, task)
             if submitted.created:
                 return "created"
-            # Who corrects a task that failed and applies it again must hear that it did not run.
+            # A task that failed is not run again by applying it, which must be said.
             stored = await Records(client.broker).look_up(submitted.address)
             outcome = stored.record.outcome if stored else None
             return _UNCHANGED[outcome]
@@ -106,7 +168,7 @@ async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> str | 
 
 command: Final = Command(
     "apply",
-    "Submit the tasks of manifest files; a task that is there already stays as it is",
+    "Submit the tasks of manifest files; a task that exists already is left as it is",
     _arguments,
     _run,
     (

@@ -2,20 +2,29 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
+from galley.target import Target
+
+Serving = AbstractAsyncContextManager[Target]
+"""Serves tasks while it is open."""
+
+PLUG_INS: Final = "galley.commands"
+"""Group of the entry points by which packages add commands."""
 
 Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One word after `galley`. Packages offer theirs as entry points of the group `galley.commands`."""
+    """One word after `galley`. Packages add theirs as entry points of the group `PLUG_INS`."""
 
     name: str
     summary: str
@@ -26,6 +35,9 @@ class Command:
     """Does it; returns the exit code, or raises a GalleyError."""
     examples: tuple[str, str]
     """Two lines that work as they stand."""
+    kept: "Callable[[Path, str | None, Mapping[str, str]], Serving | None] | None" = None
+    """Returns what serves the tasks that the command kept for a folder when it ended, for commands that read:
+    given the folder, a namespace and the environment. It returns None if nothing is kept."""
 
 
 def text(argument: str) -> str:

@@ -5,6 +5,7 @@ GalleyError
     ├── Misuse
     ├── NoServer
     ├── QueueNotServed
+    ├── QueueChanged
     ├── NoQueues
     ├── NoSuchTask
     ├── OutputFailed
@@ -50,8 +51,22 @@ class QueueNotServed(CliError):
     def __init__(self, source: str, queue: str) -> None:
         self.source, self.queue = source, queue
         super().__init__(
-            f"{source} declares queue {queue!r}, which does not exist; `galley apply` submits tasks only",
+            f"{source} declares queue {queue!r}, which is not served here; `galley apply` submits tasks only",
             f"run it: galley dev {source}",
+        )
+
+
+class QueueChanged(CliError):
+    """A file declares a queue otherwise than it is served, and this command cannot change queues."""
+
+    reason = "QueueChanged"
+
+    def __init__(self, source: str, queue: str, fields: tuple[str, ...], hint: str) -> None:
+        self.source, self.queue, self.fields = source, queue, fields
+        super().__init__(
+            f"{source} declares queue {queue!r} otherwise than it is served: {', '.join(fields)}; "
+            "nothing was submitted",
+            hint,
         )
 
 

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from galley.cli.errors import Misuse, NoServer, QueueNotServed
+from galley.cli.errors import Misuse, NoServer, QueueChanged, QueueNotServed
 from galley.errors import (
     BrokerSilent,
     BrokerTooOld,
@@ -36,7 +36,7 @@ def exit_code_of(error: GalleyError) -> ExitCode:
     match error:
         case Misuse() | Invalid():
             return ExitCode.MISUSE
-        case Refused() | QueueNotServed():
+        case Refused() | QueueNotServed() | QueueChanged():
             return ExitCode.REFUSED
         case BrokerUnreachable() | BrokerSilent() | BrokerTooOld() | NoServer():
             return ExitCode.UNREACHABLE

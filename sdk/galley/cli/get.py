@@ -80,7 +80,7 @@ def _arguments(parser: ArgumentParser) -> None:
         help=f"only tasks in this phase: {', '.join(_PHASES)}",
     )
     format_argument(parser, *Format)
-    server_arguments(parser)
+    server_arguments(parser, reads=True)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from typing import Final, NoReturn
 
 from galley.cli import apply, cancel, get, show, submit, version
-from galley.cli.command import Command
+from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
 from galley.cli.terminal import Terminal, own_terminal
@@ -19,8 +19,6 @@ from galley.errors import GalleyError
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, cancel.command, version.command,
 )  # fmt: skip
-
-PLUG_INS: Final = "galley.commands"
 
 
 class _Help(Exception):

@@ -2,11 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 
 from galley import dev_file
-from galley.cli.command import text
+from galley.cli.command import PLUG_INS, Command, Serving, text
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
 from galley.client import Client, connect
@@ -14,8 +15,14 @@ from galley.target import Target
 from galley.target import find_target as target_of
 
 
-def server_arguments(parser: ArgumentParser) -> None:
-    """Declare the options every command has that talks to a server."""
+def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
+    """Declare the options every command has that talks to a server.
+
+    Args:
+        parser: of the command.
+        reads: whether the command only reads, and so can read what an ended `galley dev` kept.
+    """
+    parser.set_defaults(reads=reads)
     parser.add_argument(
         "--server", metavar="URL", type=text,
         help="NATS server; else GALLEY_SERVER, else the `galley dev` of this folder or one above",
@@ -62,6 +69,27 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Cli
         BrokerUnreachable, BrokerTooOld: if it cannot be talked to.
         CredentialsInvalid, CredentialsExpired, AccessRefused: if it does not let us in.
     """
-    target = find_target(options, terminal)
-    async with connect(target.server, target.namespace, credentials=options.credentials) as client:
-        yield client
+    async with AsyncExitStack() as serving:
+        try:
+            target = find_target(options, terminal)
+        except NoServer as nothing:
+            kept = _kept(options, terminal) if options.reads else None
+            if kept is None:
+                raise
+            terminal.say(f"{nothing}; reading what the last one kept")
+            target = await serving.enter_async_context(kept)
+        async with connect(target.server, target.namespace, credentials=options.credentials) as client:
+            yield client
+
+
+def _kept(options: Namespace, terminal: Terminal) -> Serving | None:
+    """Return what serves the tasks that were kept in this folder or one above it, if there are any."""
+    for entry in metadata.entry_points(group=PLUG_INS):
+        with suppress(ImportError):  # a package without its extra; `main` tells when its command is used
+            command: Command = entry.load()
+            serving = (
+                command.kept(terminal.folder, options.namespace, terminal.environ) if command.kept else None
+            )
+            if serving is not None:
+                return serving
+    return None

@@ -37,7 +37,7 @@ from galley.task_status import Phase, TaskStatus
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument)
     format_argument(parser, Format.JSON, Format.YAML)
-    server_arguments(parser)
+    server_arguments(parser, reads=True)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import shlex
@@ -256,6 +257,43 @@ async def test_a_record_that_cannot_be_read_does_not_end_it(project: Path) -> No
         assert (await galley(project, "get", "tasks")).code == 0
         running.interrupt()
         assert await running.ends() == 0
+
+
+async def test_results_can_be_read_after_it_ended(project: Path) -> None:
+    nothing = await galley(project, "get", "tasks")
+    assert (nothing.code, nothing.out) == (4, "")
+    await galley(project, "dev", "queue.yaml", "--until-done")
+    below = project / "some" / "folder"
+    below.mkdir(parents=True)
+    shown = await galley(below, "show", "first", "-o", "json")
+    assert (shown.code, json.loads(shown.out)["result"]) == (0, 3)
+    assert "reading what the last one kept" in shown.err
+    both = await asyncio.gather(
+        galley(project, "get", "tasks", "-o", "name"), galley(project, "get", "queues", "-o", "name")
+    )
+    assert [each.out for each in both] == ["sums/first\n", "sums\n"]
+    submitted = await galley(project, "submit", "sums", "add", "{}")
+    assert (submitted.code, submitted.out) == (4, "")
+    again = await galley(project, "dev", "queue.yaml", "--until-done")
+    assert "1 unchanged" in again.out
+
+
+async def test_apply_says_unchanged_of_nothing_that_differs(project: Path) -> None:
+    async with dev(project, "queue.yaml"):
+        same = await galley(project, "apply", "-f", "queue.yaml")
+        assert (same.code, same.err) == (0, "")
+        assert same.out == "taskqueue/sums unchanged\ntask/first unchanged\n"
+        changed = _QUEUE.replace("concurrency: 2", "concurrency: 3").replace(
+            "idleSeconds: 0", "idleSeconds: 9"
+        )
+        (project / "changed.yaml").write_text(changed)
+        queue = await galley(project, "apply", "-f", "changed.yaml")
+        assert (queue.code, queue.out) == (3, "")
+        fields = "spec.scaling.idleSeconds, spec.worker.concurrency"
+        assert f"changed.yaml declares queue 'sums' otherwise than it is served: {fields}" in queue.err
+        assert "stop `galley dev` with Ctrl-C, and start it again with the file" in queue.err
+    twice = await galley(project, "dev", "changed.yaml", "--until-done")
+    assert twice.code == 0
 
 
 @pytest.mark.parametrize(
