@@ -23,6 +23,7 @@ _VALUES: Final[dict[str, Any]] = {
     "line": 7, "code": 503, "seconds": 30, "port": 4222, "pid": 4711,
     "present": 3, "wanted": 1, "removable": 0, "free": 100 * 1024**2, "needed": 200 * 1024**2,
     "enabled": ("high", "normal", "low"),
+    "fields": ("spec.lanes", "spec.worker.concurrency"),
     "handles": {},
     "refused": {0: GalleyError("PROBLEM")},
 }  # fmt: skip

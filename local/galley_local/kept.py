@@ -1,7 +1,6 @@
 """Serves what an ended `galley dev` kept, for the time of one command that only reads."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,5 +57,5 @@ def _store(project: Path) -> Path:
 
 def _last_namespace(project: Path) -> str:
     served = dev_file.queue_file(project, "", "").parent
-    names = sorted(os.listdir(served)) if served.is_dir() else []
+    names = sorted(file.name for file in served.iterdir()) if served.is_dir() else []
     return names[0].partition(".")[0] if names else DEFAULT_NAMESPACE

@@ -14,7 +14,6 @@ from galley.broker.ensure import ensure
 from galley.cli.main import OWN_COMMANDS, main
 from galley.client import Client
 from galley.handler import call
-from galley.lanes import DEFAULT_LANES
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.unit.galley.cli.a_terminal import a_terminal, err
@@ -31,7 +30,7 @@ EXAMPLES = [
 async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
     async with Broker(nats_server.url, name="test") as broker:
         for queue in ("images", "texts"):
-            await ensure(broker, a_queue(queue, namespace=namespace, lanes=DEFAULT_LANES))
+            await ensure(broker, a_queue(queue, namespace=namespace, backlog=100_000))
         yield Client(broker, namespace)
 
 
@@ -150,6 +149,21 @@ async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
     assert f"hint: run it: galley dev {manifest}" in err
 
 
+async def test_apply_refuses_a_queue_whose_streams_differ_from_its_file(
+    client: Client, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "queue.yaml"
+    text = "apiVersion: galley.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: images}\nspec: {%s}\n"
+    manifest.write_text(text % "")
+    same = "taskqueue/images not applied: on a cluster that is for kubectl apply\n"
+    assert await shell(f"galley apply -f {manifest}", client) == (0, same, "")
+    manifest.write_text(text % "lanes: [low], limits: {backlog: 5}")
+    code, out, err = await shell(f"galley apply -f {manifest}", client)
+    assert (code, out) == (3, "")
+    assert "otherwise than it is served: spec.lanes, spec.limits.backlog; nothing was submitted" in err
+    assert f"hint: change it on the cluster: kubectl apply -f {manifest}" in err
+
+
 async def test_applying_twice_is_applying_once(client: Client, tmp_path: Path) -> None:
     manifest = tmp_path / "task.yaml"
     manifest.write_text(
@@ -170,7 +184,7 @@ async def test_applying_a_cancelled_task_again_says_why_nothing_runs(client: Cli
     await shell("galley cancel gone", client)
     code, out, err = await shell(f"galley apply -f {manifest}", client)
     assert (code, out) == (0, "task/gone unchanged: it had been cancelled\n")
-    assert "give the task another" in err
+    assert "give it another name" in err
 
 
 async def publish_record(client: Client, task: str, body: bytes) -> None:

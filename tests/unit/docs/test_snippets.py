@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import galley
-from galley.cli.command import Command
-from galley.cli.main import OWN_COMMANDS, PLUG_INS
+from galley.cli.command import PLUG_INS, Command
+from galley.cli.main import OWN_COMMANDS
 from galley.resources.manifest import read_manifests
 
 ROOT = Path(__file__).parents[3]
