@@ -21,13 +21,14 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.errors import FleetRefused, FleetUnknown
+from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
 from galley_operator.fleet.fleet import removable
 from galley_operator.fleet.names import child_name
 from galley_operator.fleet.workloads import Workloads
-from galley_operator.queues.queue_object import read_queue
 from galley_operator.queues.reconcile import Reconciler
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import read_queue
 from testcluster.cluster import Cluster as RealCluster
 from testcluster.images.build import archives
 from testcluster.images.image import WORKER
@@ -136,7 +137,7 @@ def make_trial(cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, n
             found = read_queue(await api.get(TASKQUEUES, *name))
             outcome = await Reconciler(api, broker, settings).reconcile(found)
             assert outcome.complete, outcome
-            workloads = Workloads(api, [namespace_of_pods], lambda _: None)
+            workloads = Workloads(api, [namespace_of_pods], lambda _: None, Faults())
             async with (
                 _running(workloads.run()),
                 PatientFleet(

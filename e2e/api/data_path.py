@@ -21,7 +21,11 @@ from galley.broker.connection import Broker
 from galley.logs import log_as_json
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
-from galley_operator.data_path import DataPath, DataPathSettings
+from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.data_path import DataPath, DataPathSettings, TaskView
+from galley_operator.faults import Faults
+from galley_operator.handlers import QueueWatch
+from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 
@@ -103,18 +107,32 @@ async def _run() -> None:
     config = load_config(Path(os.environ["DATA_PATH_KUBECONFIG"]))
     # Written before anything can go wrong, so that a process that cannot start says so in its log.
     log_as_json("INFO")
+    faults, known = Faults(), KnownQueues()
     async with (
         Cluster(config) as cluster,
         Broker(os.environ["DATA_PATH_SERVER"], name="data path") as broker,
         asyncio.TaskGroup() as group,
     ):
-        path = DataPath(cluster, broker, DataPathSettings(**settings))
+        view = TaskView(cluster, settings["namespaces"], faults)
+        path = DataPath(cluster, broker, view, known, DataPathSettings(**settings), faults)
         running = group.create_task(path.run())
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, running.cancel)
-        await path.task_reflector.synced.wait()
-        await path.queue_reflector.synced.wait()
-        log.info("data path ready", extra={"tasks": len(path.tasks)})
+        seeing = group.create_task(view.run())
+
+        def stop() -> None:
+            running.cancel()
+            seeing.cancel()
+            watching.cancel()
+
+        def catch_signals() -> None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+
+        served = [namespace for namespace in settings["namespaces"] if namespace]
+        watching = group.create_task(QueueWatch(config, served, known, faults, catch_signals).run())
+        catch_signals()
+        for namespace in settings["namespaces"]:
+            known.listed([body async for page in cluster.pages(TASKQUEUES, namespace) for body in page])
+        await view.synced.wait()
+        log.info("data path ready", extra={"tasks": len(view.tasks)})
 
 
 if __name__ == "__main__":

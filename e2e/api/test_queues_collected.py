@@ -16,9 +16,9 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.queues.collection import StreamCollector
-from galley_operator.queues.queue_object import read_queue
 from galley_operator.queues.reconcile import Reconciler
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import read_queue
 from tests.support.api_server import ApiServer
 from tests.support.workers import a_task_queue
 

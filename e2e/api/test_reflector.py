@@ -15,6 +15,7 @@ from galley_operator.cluster.config import load_config
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS
 from galley_operator.errors import ObjectInvalid
+from galley_operator.faults import Faults
 from testcluster.cluster import Part
 from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
@@ -102,7 +103,7 @@ async def reflecting(
 ) -> AsyncIterator[tuple[Reflector[Seen, Thing], Heard]]:
     heard = Heard()
     source = Source(CONFIGMAPS, Seen, keep, (namespace,), labels="mine=yes")
-    reflector = Reflector(cluster, source, heard, **options)
+    reflector = Reflector(cluster, source, heard, Faults(), **options)
     running = asyncio.create_task(reflector.run())
     await asyncio.wait_for(reflector.synced.wait(), 20)
     try:

@@ -21,7 +21,7 @@ async def _nothing_held(scene: Scene, within: float) -> None:
     async with Broker(scene.server, name="test") as broker:
 
         async def empty() -> bool:
-            there = await held(broker, scene.namespace, "drills", Kind.DECLARED)
+            there = await held(broker, scene.namespace, "drills", Kind.DIRECT)
             assert there == {}, there
             return True
 
@@ -89,11 +89,10 @@ async def test_tasks_deleted_while_there_is_no_operator_are_found_by_the_first_s
         path.restart()
         await _ready(path)
         async with Broker(scene.server, name="test") as broker:
-            uid = scene.task("stays")["metadata"]["uid"]
 
             async def only_the_other() -> bool:
-                there = await held(broker, scene.namespace, "drills", Kind.DECLARED)
-                return there is not None and set(there) == {uid}
+                there = await held(broker, scene.namespace, "drills", Kind.DIRECT)
+                return there is not None and set(there) == {"stays"}
 
             await eventually(only_the_other, within=70)
 

@@ -144,7 +144,7 @@ async def test_every_task_has_one_outcome_whatever_is_killed(
 
 async def test_work_the_broker_lost_is_put_there_again(scene: Scene) -> None:
     queue = await scene.queue()
-    with scene.data_path(sweep_seconds=1.0):
+    with scene.data_path(resync_seconds=1.0):
         scene.apply(a_task("one", "note", input={"word": "one"}))
         await scene.status("one", phase="Queued")
         async with Broker(scene.server, name="test") as broker:

@@ -8,6 +8,7 @@ GalleyError
     ├── LeadershipLost
     ├── QueueInvalid           a TaskQueue this version does not understand
     ├── AccountNotAllowed      the ServiceAccount is not labelled for worker use
+    ├── OperatorFault          an exception in the operator that it does not expect
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
@@ -94,6 +95,17 @@ class QueueInvalid(OperatorError):
     def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
         super().__init__(f"TaskQueue {queue!r} cannot be read: {problem}")
+
+
+class OperatorFault(OperatorError):
+    """The operator raised an exception that it does not expect; it concerns one Task or TaskQueue."""
+
+    reason = "OperatorFault"
+    hint = "it is retried; please report it with the traceback in the operator's log"
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(f"unexpected {type(cause).__name__} in the operator: {str(cause)[:500]}")
 
 
 class AccountNotAllowed(OperatorError):

@@ -1,11 +1,10 @@
-"""Three pages for whoever watches the operator: `/livez`, `/readyz` and `/metrics`."""
+"""Three pages about the operator: `/livez`, `/readyz` and `/metrics`."""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from aiohttp import web
@@ -18,17 +17,46 @@ TICK_SECONDS: Final = 0.5
 LATE_SECONDS: Final = 10.0
 """A loop that was so late a moment ago is hardly alive; it renews no Lease either."""
 
-Answer = tuple[bool, str]
-"""Whether all is well, and the words for it."""
+Check = Callable[[], str]
+"""Returns what is wrong, as words for people; empty if nothing is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
-    """What the pages say, asked for each time."""
+class Health:
+    """What the pages say. Parts of the process add their checks as they come up."""
 
-    live: Callable[[], Answer]
-    ready: Callable[[], Answer]
-    metrics: Callable[[], bytes]
+    def __init__(self, metrics: Callable[[], bytes]) -> None:
+        """Args: metrics: returns the page for Prometheus."""
+        self.metrics = metrics
+        self.state: Callable[[], str] = lambda: "starts"
+        """Returns what the process does, while nothing is wrong."""
+        self._live: list[Check] = []
+        self._ready: list[Check] = []
+
+    def live(self, check: Check) -> None:
+        """Add something that only a new process can repair."""
+        self._live.append(check)
+
+    def ready(self, check: Check) -> None:
+        """Add something without which the process cannot work; what comes first is told first."""
+        self._ready.append(check)
+
+    @contextmanager
+    def waiting(self, problem: str) -> Iterator[None]:
+        """Report a problem for as long as the block."""
+
+        def check() -> str:
+            return problem
+
+        self._ready.append(check)
+        try:
+            yield
+        finally:
+            self._ready.remove(check)
+
+    def problem(self, page: str) -> str:
+        """Return what is wrong, for the page `live` or `ready`."""
+        checks = self._live if page == "live" else self._ready
+        return next((problem for check in checks if (problem := check())), "")
 
 
 class LoopWatch:
@@ -56,7 +84,7 @@ class LoopWatch:
 
 
 @asynccontextmanager
-async def served(pages: Pages, host: str, port: int) -> AsyncIterator[None]:
+async def served(health: Health, host: str, port: int) -> AsyncIterator[None]:
     """Serve the pages for as long as the block; port 0 serves none.
 
     Raises:
@@ -67,13 +95,13 @@ async def served(pages: Pages, host: str, port: int) -> AsyncIterator[None]:
         return
 
     async def livez(_: web.Request) -> web.Response:
-        return _page(pages.live())
+        return _page(health.problem("live"), "alive")
 
     async def readyz(_: web.Request) -> web.Response:
-        return _page(pages.ready())
+        return _page(health.problem("ready"), health.state())
 
     async def figures(_: web.Request) -> web.Response:
-        return web.Response(body=pages.metrics(), content_type="text/plain", charset="utf-8")
+        return web.Response(body=health.metrics(), content_type="text/plain", charset="utf-8")
 
     application = web.Application()
     application.add_routes(
@@ -88,6 +116,5 @@ async def served(pages: Pages, host: str, port: int) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def _page(answer: Answer) -> web.Response:
-    well, words = answer
-    return web.Response(status=200 if well else 503, text=f"{words}\n")
+def _page(problem: str, state: str) -> web.Response:
+    return web.Response(status=503 if problem else 200, text=f"{problem or state}\n")

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 from typing import Final
 
 from galley.error_group import ungrouped
@@ -21,9 +20,7 @@ log = logging.getLogger("galley_operator")
 
 async def _run(settings: OperatorSettings) -> None:
     operator = Operator(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, operator.stop)
+    operator.catch_signals()
     with ungrouped():
         await operator.run()
 

@@ -20,7 +20,7 @@ class OperatorMetrics:
         )
         self.workers = Gauge(
             "galley_operator_workers",
-            "Workers of a queue: those there are to be, there are, and that take tasks",
+            "Workers of a queue: desired, present and ready",
             ["namespace", "queue", "state"],
             registry=registry,
         )
@@ -38,18 +38,24 @@ class OperatorMetrics:
         )
         self.reconcile_seconds = Histogram(
             "galley_operator_reconcile_seconds",
-            "Time to make a queue's streams and objects what they ought to be",
+            "Time to reconcile a queue's streams and objects",
             buckets=_SECONDS,
             registry=registry,
         )
         self.reconcile_errors = Counter(
             "galley_operator_reconcile_errors_total",
-            "Looks at a queue that ended in an error",
+            "Reconciles of a queue that ended in an error",
             ["reason"],
             registry=registry,
         )
         self.queue_status_writes = Counter(
             "galley_operator_queue_status_writes_total", "Writes of a TaskQueue's status", registry=registry
+        )
+        self.faults = Counter(
+            "galley_operator_unexpected_errors_total",
+            "Exceptions the operator does not expect, and loops it started again",
+            ["where"],
+            registry=registry,
         )
         self.loop_lag = Gauge(
             "galley_operator_loop_lag_seconds",

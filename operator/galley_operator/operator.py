@@ -1,16 +1,18 @@
-"""The operator: waits to lead, serves queues and tasks while it does, and leaves in good order.
+"""The operator: one process from its settings to its end.
 
-    health pages > cluster, broker > copies of pods and Deployments > Lease > queues, status, tasks > kopf
+    health pages > cluster, broker > copies of Tasks, pods, Deployments > Lease > queues, status, tasks > kopf
 
-What stands further left is opened first and stops last. A replica that does not lead has everything up to
-the Lease, so that it can begin at once. Who loses the Lease ends, and begins anew as a process.
+What stands further left is opened first and closed last: `run` is the one place where the parts are made and
+nested. A replica that does not lead has everything up to the Lease, so that it can begin at once. A leader
+that loses the Lease exits.
 """
 
 import asyncio
 import logging
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,16 +21,19 @@ from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.data_path import DataPath, DataPathSettings
-from galley_operator.fleet.workloads import Workloads
+from galley_operator.data_path import DataPath, DataPathSettings, TaskView
+from galley_operator.faults import Faults
+from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.handlers import QueueWatch
-from galley_operator.health import LATE_SECONDS, Answer, LoopWatch, Pages, served
+from galley_operator.health import LATE_SECONDS, Health, LoopWatch, served
+from galley_operator.key_queue import KeyQueue
 from galley_operator.leadership import Leadership, LeaseTimes
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.collection import StreamCollector
 from galley_operator.queues.queues import Queues
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,11 @@ _FLUSH_SECONDS: Final = 5.0
 _SILENT_SWEEPS: Final = 3
 """Sweeps that may be missing before a leader counts as dead; one takes half a minute at most."""
 
+_DEAF_SECONDS: Final = 400.0
+"""A watch that received nothing for so long is broken: the server sends a bookmark every few minutes."""
+
+_ANSWERED_SECONDS: Final = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
@@ -46,15 +56,14 @@ class _Parts:
     config: ClusterConfig
     cluster: Cluster
     broker: Broker
+    secrets: QueueSecrets | None
+    health: Health
+    faults: Faults
     workloads: Workloads
+    view: TaskView
     leadership: Leadership
-    tasks: DataPath
-
-
-_DEAF_SECONDS: Final = 400.0
-"""A watch that heard nothing for so long is broken: it is begun anew, and told so, every five minutes."""
-
-_ANSWERED_SECONDS: Final = 30.0
+    turns: KeyQueue[Queue]
+    """Queues one of whose objects changed."""
 
 
 class Operator:
@@ -63,19 +72,18 @@ class Operator:
     def __init__(self, settings: OperatorSettings) -> None:
         self._settings = settings
         self._metrics = OperatorMetrics()
-        self._lag = LoopWatch(self._metrics.loop_lag.set)
-        self._broker: Broker | None = None
-        self._secrets: QueueSecrets | None = None
-        self._workloads: Workloads | None = None
-        self._tasks: DataPath | None = None
-        self._leadership: Leadership | None = None
-        self._queues: Queues | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Stop leading, or waiting to, and end."""
         log.info("operator stops")
         self._stopping.set()
+
+    def catch_signals(self) -> None:
+        """Have SIGTERM and SIGINT stop this operator; replaces the handlers others installed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
 
     async def run(self) -> None:
         """Work until `stop` is called.
@@ -85,47 +93,45 @@ class Operator:
             BrokerTooOld: NATS lacks what is needed.
             LeadershipLost: another replica may lead by now.
         """
-        config = load_config(self._settings.kubeconfig)
-        pages = Pages(self._live, self._ready, self._metrics.page)
-        async with (
-            served(pages, self._settings.health_host, self._settings.health_port),
-            _beside(self._lag.run(), "loop watch"),
-            Cluster(config) as cluster,
-        ):
-            access = BrokerAccess(cluster, self._settings, self._settings.lease_namespace or config.namespace)
-            broker = await self._until_stop(access.connect())
+        settings, metrics = self._settings, self._metrics
+        config = load_config(settings.kubeconfig)
+        namespace = settings.lease_namespace or config.namespace
+        faults = Faults(lambda where: metrics.faults.labels(where).inc())
+        health = Health(metrics.page)
+        lag = LoopWatch(metrics.loop_lag.set)
+        health.live(lambda: f"the event loop was {lag.late:.1f} s late" if lag.late > LATE_SECONDS else "")
+        health.ready(lambda: "stopping" if self._stopping.is_set() else "")
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            await enter(served(health, settings.health_host, settings.health_port))
+            await enter(_beside(lag.run(), "loop watch"))
+            cluster = await enter(Cluster(config))
+            access = BrokerAccess(cluster, settings, namespace)
+            with health.waiting(f"no connection to NATS at {settings.server}"):
+                broker = await self._until_stop(access.connect())
             if broker is None:
                 return
-            self._broker, self._secrets = broker, access.secrets
-            try:
-                await self._serve(config, cluster, broker)
-            finally:
-                await broker.__aexit__(None, None, None)
-
-    async def _serve(self, config: ClusterConfig, cluster: Cluster, broker: Broker) -> None:
-        settings = self._settings
-        workloads = self._workloads = Workloads(cluster, settings.scopes, self._touched)
-        tasks = self._tasks = DataPath(
-            cluster,
-            broker,
-            DataPathSettings(settings.scopes, settings.task_ttl_seconds),
-            workloads.end_of,
-        )
-        self._show(cluster, tasks)
-        leadership = self._leadership = Leadership(
-            cluster,
-            (settings.lease_namespace or config.namespace, settings.lease_name),
-            settings.pod_name,
-            LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
-        )
-        async with _beside(workloads.run(), "workloads"), _beside(tasks.watch(), "tasks seen"):
+            stack.push_async_exit(broker)
+            turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
+            workloads = Workloads(cluster, settings.scopes, turns.add, faults)
+            view = TaskView(cluster, settings.scopes, faults)
+            leadership = Leadership(
+                cluster,
+                (namespace, settings.lease_name),
+                settings.pod_name,
+                LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
+            )
+            parts = _Parts(
+                config, cluster, broker, access.secrets, health, faults, workloads, view, leadership, turns
+            )
+            self._watch_over(parts)
+            await enter(_beside(workloads.run(), "workloads"))
+            await enter(_beside(view.run(), "tasks seen"))
             log.info("operator waits to lead", extra={"lease": settings.lease_name})
             await self._until_stop(leadership.acquire())
-            try:
-                if leadership.leading and not self._stopping.is_set():
-                    await self._lead(_Parts(config, cluster, broker, workloads, leadership, tasks))
-            finally:
-                await leadership.release()
+            stack.push_async_callback(leadership.release)
+            if leadership.leading and not self._stopping.is_set():
+                await self._lead(parts)
 
     async def _lead(self, parts: _Parts) -> None:
         """Do what only one replica may do, until asked to stop.
@@ -133,28 +139,37 @@ class Operator:
         Raises:
             LeadershipLost: another one may do it by now.
         """
-        settings, metrics = self._settings, self._metrics
-        cluster, broker = parts.cluster, parts.broker
-        queues = self._queues = Queues(cluster, broker, settings, parts.workloads, metrics, self._secrets)
-        statuses = QueueStatusWriter(cluster, queues, metrics)
+        settings, metrics, cluster, broker = self._settings, self._metrics, parts.cluster, parts.broker
+        known, faults = KnownQueues(), parts.faults
+        queues = Queues(
+            cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults, parts.secrets
+        )
+        statuses = QueueStatusWriter(cluster, queues, metrics, faults)
         collector = StreamCollector(cluster, broker, settings, lambda: queues.listed)
-        watch = QueueWatch(parts.config, settings.served_namespaces, queues.heard)
+        path = DataPath(
+            cluster, broker, parts.view, known,
+            DataPathSettings(settings.scopes, settings.task_ttl_seconds), faults, parts.workloads.end_of,
+        )  # fmt: skip
+        watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
+        self._watch_over_leader(parts.health, queues, path)
         scope = settings.namespaces or "all"
         log.info("operator leads", extra={"namespaces": scope, "install": settings.install})
-        metrics.leading.set(1)
-        async with asyncio.TaskGroup() as holding:
-            hold = holding.create_task(parts.leadership.hold(), name="hold the lease")
-            async with (
-                _flushed(statuses),
-                _beside(queues.run(), "queues"),
-                _beside(statuses.run(), "queue status"),
-                _beside(collector.run(), "stream collector"),
-                _beside(parts.tasks.lead(), "tasks"),
-                _beside(_after(queues.first_listed, watch.run), "kopf"),
-            ):
-                await self._stopping.wait()
-            hold.cancel()
-        metrics.leading.set(0)
+        async with AsyncExitStack() as stack:
+            holding = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(holding.create_task(parts.leadership.hold(), name="hold the lease").cancel)
+            metrics.leading.set(1)
+            stack.callback(metrics.leading.set, 0)
+            await stack.enter_async_context(_flushed(statuses))
+            loops: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
+                ("queues", queues.run),
+                ("queue status", statuses.run),
+                ("stream collector", collector.run),
+                ("tasks", lambda: _after(queues.first_listed, path.run)),
+                ("kopf", lambda: _after(queues.first_listed, watch.run)),
+            )
+            for name, work in loops:
+                await stack.enter_async_context(_beside(faults.keep_running(name, work), name))
+            await self._stopping.wait()
 
     async def _until_stop(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Return what the work returns, or None if asked to stop before."""
@@ -168,71 +183,67 @@ class Operator:
             working.cancel()
             await asyncio.wait([working])
 
-    def _touched(self, queue: tuple[str, str]) -> None:
-        if self._queues is not None:
-            self._queues.heard(queue)
+    # What the pages say.
 
-    def _show(self, cluster: Cluster, tasks: DataPath) -> None:
-        """Have figures that others count among ours."""
-        figure, connection = self._metrics.figure, cluster.connection
+    def _watch_over(self, parts: _Parts) -> None:
+        view, workloads, leadership, figure = (
+            parts.view, parts.workloads, parts.leadership, self._metrics.figure,
+        )  # fmt: skip
+        connection = parts.cluster.connection
         figure("api_requests", "Requests the API server answered", lambda: connection.answered)
         figure(
             "api_requests_without_room",
             "Requests the API server had no room for",
             lambda: connection.without_room,
         )
-        figure("active_tasks", "Tasks that have not ended", lambda: len(tasks.tasks))
-        figure("tasks_let_in", "Tasks given to the broker by this process", lambda: tasks.intake.let_in)
-        figure("task_status_writes", "Writes of a Task's status", lambda: tasks.writer.written)
-        figure("task_status_waiting", "Statuses of Tasks that wait to be written", lambda: len(tasks.writer))
+        figure("active_tasks", "Tasks that have not ended", lambda: len(view.tasks))
 
-    def _live(self) -> Answer:
-        problem = next(self._not_alive(), None)
-        return problem is None, problem or f"the event loop is {self._lag.late:.2f} s late at most"
+        def deaf() -> str:
+            now = time.monotonic()
+            silent = now - min(workloads.heard_at, view.heard_at)
+            # With an API server that answers nobody, a new process would hear no more.
+            if silent <= _DEAF_SECONDS or now - leadership.heard_at >= _ANSWERED_SECONDS:
+                return ""
+            return f"the API server answers, and no watch received anything for {silent:.0f} s"
 
-    def _not_alive(self) -> Iterator[str]:
-        """Yield what only a new process can mend."""
-        if self._lag.late > LATE_SECONDS:
-            yield f"the event loop was {self._lag.late:.1f} s late"
-        if self._stopping.is_set():
-            return
-        if self._queues is not None:
-            silent = asyncio.get_running_loop().time() - self._queues.swept_at
+        def unlisted() -> str:
+            if not view.synced.is_set():
+                return "Tasks have not been listed yet; are the CRDs installed?"
+            return "" if workloads.synced else "pods and Deployments have not been listed yet"
+
+        def connected() -> str:
+            return "" if parts.broker.connected else f"no connection to NATS at {self._settings.server}"
+
+        parts.health.live(lambda: "" if self._stopping.is_set() else deaf())
+        parts.health.ready(connected)
+        parts.health.ready(unlisted)
+        parts.health.state = lambda: f"waits to lead; the leader is {leadership.leader or 'not known'}"
+
+    def _watch_over_leader(self, health: Health, queues: Queues, path: DataPath) -> None:
+        figure, publishing = self._metrics.figure, path.publishing
+        began = asyncio.get_running_loop().time()
+        figure("tasks_admitted", "Tasks given to the broker by this process", lambda: publishing.admitted)
+        figure("task_status_writes", "Writes of a Task's status", lambda: path.writer.written)
+        figure("task_status_waiting", "Statuses of Tasks that wait to be written", lambda: len(path.writer))
+
+        def silent() -> str:
+            since = asyncio.get_running_loop().time() - max(began, queues.swept_at)
             allowed = _SILENT_SWEEPS * self._settings.sweep_seconds + 60
-            if allowed < silent < float("inf"):
-                yield f"the last look at the queues was {silent:.0f} s ago; {allowed:.0f} are allowed"
-        if self._leadership is None or self._workloads is None or self._tasks is None:
-            return
-        now = time.monotonic()
-        silent = now - min(self._workloads.heard_at, self._tasks.heard_at)
-        # With an API server that does not answer anybody, a new process would hear no more.
-        if silent > _DEAF_SECONDS and now - self._leadership.heard_at < _ANSWERED_SECONDS:
-            yield f"the API server answers, and no watch heard of it for {silent:.0f} s"
+            if since <= allowed or self._stopping.is_set():
+                return ""
+            return f"the last look at the queues was {since:.0f} s ago; {allowed:.0f} are allowed"
 
-    def _ready(self) -> Answer:
-        problem = next(self._not_ready(), None)
-        if problem is not None:
-            return False, problem
-        leader = self._leadership.leader if self._leadership is not None else ""
-        return True, "leads" if self._queues is not None else f"waits to lead; {leader or 'nobody'} does"
+        def unlisted() -> str:
+            return queues.problem or (
+                "" if queues.listed is not None else "queues have not been looked at yet"
+            )
 
-    def _not_ready(self) -> Iterator[str]:
-        """Yield what is missing, what to look at first at first."""
-        if self._stopping.is_set():
-            yield "stopping"
-        if self._broker is None or not self._broker.connected:
-            yield f"no connection to NATS at {self._settings.server}"
-        if self._tasks is None or not self._tasks.synced:
-            yield "TaskQueues and Tasks have not been listed yet; are the CRDs installed?"
-        if self._workloads is None or not self._workloads.synced:
-            yield "pods and Deployments have not been listed yet"
-        if self._queues is not None and self._queues.problem:
-            yield self._queues.problem
-        if self._queues is not None and self._queues.listed is None:
-            yield "queues have not been looked at yet"
+        health.live(silent)
+        health.ready(unlisted)
+        health.state = lambda: "leads"
 
 
-async def _after(event: asyncio.Event, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _after(event: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
     await event.wait()
     await work()
 
@@ -250,7 +261,7 @@ async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[N
 
 @asynccontextmanager
 async def _flushed(statuses: QueueStatusWriter) -> AsyncIterator[None]:
-    """Write, at the end of the block, what nobody has been told yet."""
+    """Write, at the end of the block, what is not written yet."""
     yield
     try:
         async with asyncio.timeout(_FLUSH_SECONDS):

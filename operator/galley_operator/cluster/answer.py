@@ -1,5 +1,6 @@
 """What the API server answers: pages, events of a watch, and refusals made into errors."""
 
+import logging
 import random
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -23,6 +24,8 @@ from galley_operator.errors import (
     TooManyRequests,
     WatchExpired,
 )
+
+log = logging.getLogger(__name__)
 
 Shape = TypeVar("Shape")
 
@@ -92,6 +95,7 @@ class _Status(Struct):
 _line = msgspec.json.Decoder(_Line).decode
 _bookmark = msgspec.json.Decoder(_Bookmark).decode
 _status = msgspec.json.Decoder(_Status).decode
+_raw_page = msgspec.json.Decoder(Page[Raw]).decode
 
 
 @lru_cache(maxsize=32)
@@ -105,9 +109,27 @@ def _decoder(shape: Any) -> "msgspec.json.Decoder[Any]":
 
 
 def page_in(body: bytes, shape: type[Shape]) -> Page[Shape]:
-    """Return the page in an answer to a list."""
-    page: Page[Shape] = _page_decoder(cast("Hashable", shape)).decode(body)
+    """Return the page in an answer to a list, without objects that are not as their definition says."""
+    try:
+        page: Page[Shape] = _page_decoder(cast("Hashable", shape)).decode(body)
+    except msgspec.ValidationError:
+        raw = _raw_page(body)
+        items = [read for each in raw.items if (read := _object_in(each, shape)) is not None]
+        return Page(items, raw.metadata)
     return page
+
+
+def _object_in(body: Raw, shape: type[Shape]) -> Shape | None:
+    """Return what is read of an object, or None if it is not as its definition says."""
+    try:
+        read: Shape = _decoder(cast("Hashable", shape)).decode(body)
+    except msgspec.ValidationError as error:
+        log.warning(
+            "object not understood",
+            extra={"error": str(error), "body": bytes(body[:200]).decode(errors="replace")},
+        )
+        return None
+    return read
 
 
 def events_in(lines: Iterable[bytes], shape: type[Shape], what: str) -> Iterator[Event[Shape]]:
@@ -117,7 +139,6 @@ def events_in(lines: Iterable[bytes], shape: type[Shape], what: str) -> Iterator
         WatchExpired: if a line says that the watch cannot go on from where it was.
         ApiRefused: if it says another error.
     """
-    decode = _decoder(cast("Hashable", shape)).decode
     for text in lines:
         if not text:
             continue
@@ -128,8 +149,8 @@ def events_in(lines: Iterable[bytes], shape: type[Shape], what: str) -> Iterator
             yield Event(Change.BOOKMARK, None, metadata.resource_version, listed)
         elif line.type == "ERROR":
             raise _refusal(_status(line.object), 0, {}, "watch", what)
-        else:
-            yield Event(Change(line.type), decode(line.object))
+        elif (read := _object_in(line.object, shape)) is not None:
+            yield Event(Change(line.type), read)
 
 
 def error_of(code: int, headers: Mapping[str, str], body: bytes, verb: str, what: str) -> ClusterError:

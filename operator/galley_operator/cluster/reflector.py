@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from galley_operator.cluster.answer import Change, Event
 from galley_operator.cluster.client import WATCH_SECONDS, Cluster
 from galley_operator.cluster.resource import Resource
 from galley_operator.errors import ClusterError, KindNotServed, ObjectInvalid, WatchExpired
+from galley_operator.faults import Faults
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Reflector(Generic[Shape, Thing]):
         cluster: Cluster,
         source: Source[Shape, Thing],
         listener: Listener[Thing],
+        faults: Faults,
         *,
         relist_seconds: float = RELIST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -117,15 +120,17 @@ class Reflector(Generic[Shape, Thing]):
         self.relists = 0
         """Listings so far beyond the first."""
         self._cluster, self._source, self._listener, self._clock = cluster, source, listener, clock
+        self._faults = faults
         self._relist_seconds = relist_seconds
         self._unlisted = set(source.namespaces)
 
     async def run(self) -> None:
-        """Reflect until cancelled. Errors are logged and tried again; only ours end it."""
+        """Reflect until cancelled. Errors are logged, and what failed is tried again."""
         async with asyncio.TaskGroup() as group:
             for namespace in self._source.namespaces:
                 name = f"reflect {self._source.resource.named(namespace, '')}"
-                group.create_task(self._reflect(namespace), name=name)
+                reflect = partial(self._reflect, namespace)
+                group.create_task(self._faults.keep_running(name, reflect), name=name)
 
     async def _reflect(self, namespace: str | None) -> None:
         """List, and watch on; errors make the pauses longer, and only an expired version a new listing."""
@@ -236,6 +241,13 @@ class Reflector(Generic[Shape, Thing]):
         return event.object.metadata.resource_version
 
     def _take(self, key: Key, shaped: Shape, *, listed: bool) -> None:
+        """Take in an object; an exception costs this one alone."""
+        try:
+            self._keep(key, shaped, listed=listed)
+        except Exception as error:
+            self._faults.caught(f"{self._source.resource.plural} reflected", error, "/".join(key))
+
+    def _keep(self, key: Key, shaped: Shape, *, listed: bool) -> None:
         before = self.things.get(key)
         now = self._source.keep(shaped, before)
         if before is not None and before.uid != now.uid:
@@ -247,8 +259,12 @@ class Reflector(Generic[Shape, Thing]):
 
     def _remove(self, key: Key) -> None:
         last = self.things.pop(key, None)
-        if last is not None:
+        if last is None:
+            return
+        try:
             self._listener.gone(key, last)
+        except Exception as error:
+            self._faults.caught(f"{self._source.resource.plural} reflected", error, "/".join(key))
 
     def _warn(self, event: str, namespace: str | None, error: BaseException) -> None:
         hint = error.hint if isinstance(error, ClusterError) else ""

@@ -12,6 +12,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.errors import FleetUnknown
+from galley_operator.faults import Faults
 from galley_operator.fleet.deployment import Deployment
 from galley_operator.fleet.names import OURS, QUEUE_LABEL, child_name
 from galley_operator.fleet.pods import Metadata, Pod, end_of
@@ -50,23 +51,29 @@ class Workloads:
         cluster: Cluster,
         namespaces: Sequence[str | None],
         touched: Callable[[Queue], None],
+        faults: Faults,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._pods_of: dict[Queue, dict[Key, Pod]] = {}
         where = tuple(namespaces)
         self._pods = Reflector(
-            cluster, Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS), _PodIndex(self._pods_of)
+            cluster,
+            Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS),
+            _PodIndex(self._pods_of),
+            faults,
         )
         self._deployments = Reflector(
             cluster,
             Source(DEPLOYMENTS, Deployment, lambda deployment, _: deployment, where, labels=OURS),
             _Touch[Deployment](touched),
+            faults,
         )
         self._config_maps = Reflector(
             cluster,
             Source(CONFIGMAPS, Owned, lambda owned, _: owned, where, labels=OURS),
             _Touch[Owned](touched),
+            faults,
         )
 
     @property

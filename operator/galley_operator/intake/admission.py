@@ -1,4 +1,4 @@
-"""Whether a declared task is let in: rules in order, each of which may say no, and why.
+"""Whether a declared task is admitted: whose its name is in the broker, then rules in order.
 
 Pure: what is known is gathered beforehand, and the present time is handed in.
 """
@@ -6,93 +6,170 @@ Pure: what is known is gathered beforehand, and the present time is handed in.
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from galley.declared import DeclaredSpec
-from galley.envelope import INPUT_LIMIT
+from galley.declared import DeclaredSpec, envelope_of
+from galley.envelope import INPUT_LIMIT, Envelope, conflicts
+from galley.errors import ManifestInvalid
+from galley_operator.intake.broker_tasks import Trace
+from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueue
+from galley_operator.tasks.report import (
+    Admitted,
+    AlreadyRan,
+    Gone,
+    Pending,
+    Recorded,
+    Rejected,
+    Report,
+    Until,
+)
 
 
-class Until(Enum):
-    """What has to happen before a task that was not let in is looked at again."""
+class Facts(Struct, frozen=True):
+    """All that is known when it is decided about a Task."""
 
-    QUEUE_CHANGES = "its TaskQueue is made or changed"
-    ROOM = "its queue takes tasks again"
-    LATER = "a few seconds have passed"
-    NEVER = "nothing can help; the task has failed"
-
-
-class Refusal(Struct, frozen=True):
-    """Why a task is not let in now."""
-
-    reason: str
-    """A constant in CamelCase: the reason of the task's condition."""
-    message: str
-    until: Until
-
-
-class Situation(Struct, frozen=True):
-    """All that is known when it is decided about a task."""
-
-    spec: DeclaredSpec
-    namespace: str
+    task: ActiveTask
+    trace: Trace
+    """What the broker has under its name."""
+    spec: DeclaredSpec | ManifestInvalid | None
+    """What it asks for; None if that is not needed, or the object is gone."""
     queue: KnownQueue | None
     """None if there is no TaskQueue of that name."""
     now: datetime
 
 
-Rule = Callable[[Situation], Refusal | None]
+class Publish(Struct, frozen=True):
+    """Put the task into the broker."""
+
+    envelope: Envelope
+    earlier: Trace | None = None
+    """The work of an earlier Task of this name, which has to go first."""
 
 
-def deadline_ahead(situation: Situation) -> Refusal | None:
-    """A task whose deadline has come is worth nothing any more."""
-    deadline = situation.spec.deadline
-    if deadline is None or deadline > situation.now:
+Step: TypeAlias = Publish | Report
+
+
+class Claim(Enum):
+    """Whose the task is that the broker has under a Task's name."""
+
+    FREE = "there is none"
+    OURS = "it is this Task's"
+    EARLIER = "it was another Task's, which was deleted; this one runs after it"
+    REMEMBERED = "it ran before this Task was made, and nobody asked for it to run again"
+    TAKEN = "it is other work, submitted without a Task object"
+
+
+def decide(facts: Facts) -> Step:
+    """Return what is to be done about a Task."""
+    stored = facts.trace.stored
+    claim = claim_on(facts.task, facts.trace, _digest(facts))
+    if claim is Claim.OURS or (stored is not None and claim is Claim.REMEMBERED):
+        if stored is None:
+            return Admitted()
+        return Recorded(stored) if claim is Claim.OURS else AlreadyRan(stored)
+    if claim is Claim.TAKEN:
+        message = (
+            f"queue {facts.task.queue!r} has other work under the id {facts.task.name!r}, submitted without "
+            "a Task; apply this one under another name"
+        )
+        return Rejected("NameTaken", message)
+    if not isinstance(facts.spec, DeclaredSpec):
+        error = facts.spec
+        return Gone() if error is None else Rejected(error.reason, f"{error}; {error.hint}")
+    no = refusal(facts.spec, facts)
+    if no is not None:
+        return no
+    envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid)
+    return Publish(envelope, facts.trace if claim is Claim.EARLIER else None)
+
+
+def claim_on(task: ActiveTask, trace: Trace, digest: str) -> Claim:
+    """Return whose task it is that the broker has under a Task's name (docs/adr/0015-one-identity.md).
+
+    Args:
+        task: the Task.
+        trace: what the broker knows.
+        digest: of the Task's spec; empty if that is not known, and then it conflicts with none.
+    """
+    if trace.empty:
+        return Claim.FREE
+    if trace.uid == task.uid or task.by_uid:
+        return Claim.OURS
+    record = trace.stored.record if trace.stored is not None else None
+    other_work = conflicts(trace.digest, digest)
+    if trace.uid:
+        # Its expiry marks the record; a deletion by a person does not.
+        kept = record is not None and record.done and record.remembered
+        return Claim.REMEMBERED if kept and not other_work else Claim.EARLIER
+    if other_work:
+        return Claim.TAKEN
+    ended_at = record.ended_at if record is not None and record.done else None
+    return Claim.REMEMBERED if ended_at is not None and ended_at < task.created else Claim.OURS
+
+
+def _digest(facts: Facts) -> str:
+    return facts.spec.digest if isinstance(facts.spec, DeclaredSpec) and not facts.trace.empty else ""
+
+
+Rule = Callable[[DeclaredSpec, Facts], Report | None]
+
+
+def deadline_ahead(spec: DeclaredSpec, facts: Facts) -> Report | None:
+    """A task is not started after its deadline."""
+    if spec.deadline is None or spec.deadline > facts.now:
         return None
-    message = f"its deadline {deadline.isoformat()} came before it was submitted; set a later one"
-    return Refusal("DeadlineExceeded", message, Until.NEVER)
+    message = f"its deadline {spec.deadline.isoformat()} came before it was submitted; set a later one"
+    return Rejected("DeadlineExceeded", message)
 
 
-def input_fits(situation: Situation) -> Refusal | None:
+def input_fits(spec: DeclaredSpec, _facts: Facts) -> Report | None:
     """A task's input has to fit into the broker."""
-    size = memoryview(situation.spec.input).nbytes
+    size = memoryview(spec.input).nbytes
     if size <= INPUT_LIMIT:
         return None
     message = (
         f"its input has {size} bytes of JSON, the limit is {INPUT_LIMIT}; "
         "store the data where workers can read it, and pass its place"
     )
-    return Refusal("InputInvalid", message, Until.NEVER)
+    return Rejected("InputInvalid", message)
 
 
-def queue_exists(situation: Situation) -> Refusal | None:
+def queue_exists(spec: DeclaredSpec, facts: Facts) -> Report | None:
     """A task waits for its TaskQueue, however they were applied."""
-    if situation.queue is not None:
+    if facts.queue is not None:
         return None
     message = (
-        f"there is no TaskQueue {situation.spec.queue_name!r} in namespace {situation.namespace!r}; "
+        f"there is no TaskQueue {spec.queue_name!r} in namespace {facts.task.namespace!r}; "
         "apply it, and the task runs, or check the name"
     )
-    return Refusal("QueueNotFound", message, Until.QUEUE_CHANGES)
+    return Pending("QueueNotFound", message, Until.QUEUE_CHANGES)
 
 
-def lane_enabled(situation: Situation) -> Refusal | None:
+def queue_readable(_spec: DeclaredSpec, facts: Facts) -> Report | None:
+    """A task waits for a TaskQueue that this version does not understand to be corrected."""
+    if facts.queue is None or not facts.queue.problem:
+        return None
+    return Pending("QueueInvalid", f"{facts.queue.problem}; correct the TaskQueue", Until.QUEUE_CHANGES)
+
+
+def lane_enabled(spec: DeclaredSpec, facts: Facts) -> Report | None:
     """A task's priority has to be a lane of its queue."""
-    queue, lane = situation.queue, situation.spec.priority
+    queue, lane = facts.queue, spec.priority
     if queue is None or lane in queue.lanes:
         return None
     message = (
         f"TaskQueue {queue.name!r} has no lane {str(lane)!r}, but {', '.join(queue.lanes)}; "
         "add it to spec.lanes of the TaskQueue, or apply the task with another priority"
     )
-    return Refusal("LaneNotEnabled", message, Until.QUEUE_CHANGES)
+    return Pending("LaneNotEnabled", message, Until.QUEUE_CHANGES)
 
 
-def handler_known(situation: Situation) -> Refusal | None:
+def handler_known(spec: DeclaredSpec, facts: Facts) -> Report | None:
     """Where all handlers of a queue are commands, one of them has to be meant."""
-    queue, handler = situation.queue, situation.spec.handler
+    queue, handler = facts.queue, spec.handler
     if queue is None or queue.handlers is None or handler in queue.handlers:
         return None
     there_are = f"but {', '.join(sorted(queue.handlers))}" if queue.handlers else "and no others"
@@ -100,13 +177,15 @@ def handler_known(situation: Situation) -> Refusal | None:
         f"TaskQueue {queue.name!r} has no handler {handler!r}, {there_are}; "
         "add it to spec.handlers or spec.worker.modules of the TaskQueue, or correct the name"
     )
-    return Refusal("HandlerNotFound", message, Until.QUEUE_CHANGES)
+    return Pending("HandlerNotFound", message, Until.QUEUE_CHANGES)
 
 
-ADMISSION: Final[tuple[Rule, ...]] = (deadline_ahead, input_fits, queue_exists, lane_enabled, handler_known)
+ADMISSION: Final[tuple[Rule, ...]] = (
+    deadline_ahead, input_fits, queue_exists, queue_readable, lane_enabled, handler_known,
+)  # fmt: skip
 """What a task has to pass, in this order: what can never work is told first."""
 
 
-def refusal(situation: Situation) -> Refusal | None:
-    """Return why a task is not let in, or None if it is."""
-    return next((no for rule in ADMISSION if (no := rule(situation)) is not None), None)
+def refusal(spec: DeclaredSpec, facts: Facts) -> Report | None:
+    """Return why a task is not admitted, or None if it is."""
+    return next((no for rule in ADMISSION if (no := rule(spec, facts)) is not None), None)

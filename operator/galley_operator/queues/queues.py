@@ -1,4 +1,4 @@
-"""All TaskQueues: each is looked at when something happened to it, and at every sweep whether or not.
+"""All TaskQueues: reconciles each on change and on a periodic resync.
 
 Level-triggered: what happened does not matter, only what is there. A queue is read, its streams and objects
 are made what it asks for, and its workers are scaled for as long as it exists.
@@ -7,10 +7,9 @@ are made what it asks for, and its workers are scaled for as long as it exists.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import count_dead
@@ -20,15 +19,16 @@ from galley.resources import TaskQueueStatus
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import ClusterError, ObjectNotFound
+from galley_operator.errors import ClusterError
+from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
-from galley_operator.queues.queue_object import QueueObject, read_queue
 from galley_operator.queues.reconcile import Outcome, Reconciler
 from galley_operator.queues.runtime import QueueRuntime
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,12 @@ class Queues:
         settings: OperatorSettings,
         workloads: Workloads,
         metrics: OperatorMetrics,
+        known: KnownQueues,
+        turns: KeyQueue[Queue],
+        faults: Faults,
         secrets: QueueSecrets | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """Args: known: what kopf's watch saw; turns: where others put queues whose objects changed."""
         self.served: dict[Queue, ServedQueue] = {}
         self.listed: frozenset[Queue] | None = None
         """The queues there were at the last complete sweep; None before the first."""
@@ -80,32 +83,32 @@ class Queues:
         self.problem = ""
         """Why the queues cannot be listed; empty if they can."""
         self._cluster, self._broker, self._settings = cluster, broker, settings
-        self._workloads, self._metrics, self._clock = workloads, metrics, clock
+        self._workloads, self._metrics = workloads, metrics
+        self._known, self._turns, self._faults = known, turns, faults
         self._reconciler = Reconciler(cluster, broker, settings, secrets)
         self._reader = SignalReader(broker)
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
-        self._turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
         self._backoff: Backoff[Queue] = Backoff(random.random)
         self._running = asyncio.TaskGroup()
 
-    def heard(self, queue: Queue) -> None:
-        """Take in that something happened to a queue or to one of its objects."""
-        self._turns.add(queue)
-
     async def run(self) -> None:
         """Serve until cancelled."""
-        # What a broker forgot is made anew as soon as it is back.
-        forget = self._broker.on_reconnect(self._look_at_all)
-        try:
+        with ExitStack() as stack:
+            # What a broker forgot is made again as soon as it is back.
+            stack.callback(self._broker.on_reconnect(self._look_at_all))
+            stack.enter_context(self._known.told_to(self._changed))
             await self._run()
-        finally:
-            forget()
+
+    def _changed(self, queue: Queue, *, appeared: bool) -> None:
+        del appeared
+        self._turns.add(queue)
 
     async def _run(self) -> None:
+        keep_running = self._faults.keep_running
         async with self._running:
-            self._running.create_task(self._sweep_for_ever(), name="sweep queues")
-            self._running.create_task(self._write_events(), name="write events")
+            self._running.create_task(keep_running("queues listed", self._resync), name="resync queues")
+            self._running.create_task(keep_running("events", self._write_events), name="write events")
             room = asyncio.Semaphore(AT_ONCE)
             while True:
                 await room.acquire()
@@ -114,21 +117,22 @@ class Queues:
                 turn.add_done_callback(lambda _: room.release())
 
     async def sweep(self) -> None:
-        """List all queues, and have each one looked at, those that are gone as well.
+        """List all queues, for what the watch has missed, and look at each, those that are gone as well.
 
         Raises:
             ClusterError: if they cannot be listed.
         """
-        listed: set[Queue] = set()
+        bodies: list[dict[str, Any]] = []
         for namespace in self._settings.scopes:
             async for page in self._cluster.pages(TASKQUEUES, namespace):
-                listed.update(key_of(each) for each in page)
-        for key in listed | set(self.served):
+                bodies += page
+        self._known.listed(bodies)
+        self.listed = frozenset(key_of(each) for each in bodies)
+        for key in self.listed | set(self.served):
             self._turns.add(key, patient=True)
-        self.listed = frozenset(listed)
         self.first_listed.set()
 
-    async def _sweep_for_ever(self) -> None:
+    async def _resync(self) -> None:
         while True:
             try:
                 await self.sweep()
@@ -157,10 +161,10 @@ class Queues:
                 "queue not looked at in full", extra=labels | {"error": str(error), "hint": error.hint}
             )
         except Exception as error:
-            # Whatever it is, other queues must not suffer from it.
-            well = False
-            self._metrics.reconcile_errors.labels(type(error).__name__).inc()
-            log.exception("queue not reconciled", extra=labels)
+            well, fault = False, self._faults.caught("reconcile", error, "/".join(key))
+            self._metrics.reconcile_errors.labels(fault.reason).inc()
+            if (served := self.served.get(key)) is not None:
+                served.outcome = Outcome(children=fault)
         finally:
             self._turns.done(key)
         if well:
@@ -170,13 +174,9 @@ class Queues:
 
     async def _look_at(self, key: Queue) -> bool:
         """Make one queue what it ought to be; returns whether there is nothing left to be done."""
-        try:
-            found = read_queue(await self._cluster.get(TASKQUEUES, *key))
-        except ObjectNotFound:
-            await self._forget(key)
-            return True
-        if found.going:
-            # Made again now, its objects would keep it from ever being gone.
+        found = self._known.found(key)
+        if found is None or found.going:
+            # Of one that is going, objects made again now would keep it from ever being gone.
             await self._forget(key)
             return True
         served = self.served.get(key)
@@ -212,7 +212,9 @@ class Queues:
             lambda before, after, reason: self._scaled(key, before, after, reason),
         )
         served.runtime = runtime
-        served.scaling = self._running.create_task(_run(runtime, key), name=f"scale {'/'.join(key)}")
+        served.scaling = self._running.create_task(
+            self._faults.keep_running("scaling", runtime.run), name=f"scale {'/'.join(key)}"
+        )
 
     async def _forget(self, key: Queue) -> None:
         """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
@@ -270,14 +272,3 @@ def _failed(new: int, total: int, key: Queue) -> str:
         f"{which} and will not be tried again ({total} kept as dead letters); kubectl get tasks --namespace "
         f"{namespace} --field-selector spec.queueName={name},status.phase=Failed -o wide tells why"
     )
-
-
-async def _run(runtime: QueueRuntime, key: Queue) -> None:
-    """Scale a queue; an error ends its scaling until it is looked at again, and nobody else's."""
-    try:
-        await runtime.run()
-    except GalleyError as error:
-        log.warning(
-            "scaling ended",
-            extra={"namespace": key[0], "queue": key[1], "error": str(error), "hint": error.hint},
-        )

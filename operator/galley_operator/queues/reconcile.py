@@ -17,8 +17,8 @@ from galley_operator.errors import AccountNotAllowed, CodeNotFound, ObjectNotFou
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, USABLE_LABEL, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
-from galley_operator.queues.queue_object import QueueObject
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import QueueObject
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from galley_operator.fleet.fleet import Phase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import Occurrence
-from galley_operator.queues.queue_object import QueueObject
+from galley_operator.tasks.known_queues import QueueObject
 
 READY: Final = "Ready"
 STREAMS_READY: Final = "StreamsReady"

@@ -12,6 +12,7 @@ from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.errors import ClusterError, ObjectNotFound
+from galley_operator.faults import Faults
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import Queues, ServedQueue
@@ -41,9 +42,11 @@ class QueueStatusWriter:
         cluster: Cluster,
         queues: Queues,
         metrics: OperatorMetrics,
+        faults: Faults,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._cluster, self._queues, self._metrics, self._clock = cluster, queues, metrics, clock
+        self._cluster, self._queues, self._metrics = cluster, queues, metrics
+        self._faults, self._clock = faults, clock
 
     async def run(self) -> None:
         """Write what changed, until cancelled."""
@@ -59,7 +62,11 @@ class QueueStatusWriter:
 
         async def write(served: ServedQueue) -> None:
             async with room:
-                await self._write(served)
+                try:
+                    await self._write(served)
+                except Exception as error:
+                    self._faults.caught("queue status", error, "/".join(served.found.key))
+                    served.write_again_at = asyncio.get_running_loop().time() + REFUSED_SECONDS
 
         async with asyncio.TaskGroup() as group:
             for served in list(self._queues.served.values()):

@@ -1,17 +1,20 @@
-"""Deleting Tasks that ended long enough ago."""
+"""Deleting Tasks that ended long enough ago; their records remember them, so a re-apply runs none again."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from galley.address import Kind, TaskAddress
+from galley.errors import GalleyError
+from galley.lanes import Lane
 from galley.task_status import Phase
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ClusterError, ObjectConflict, ObjectNotFound
+from galley_operator.errors import ObjectConflict, ObjectNotFound
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,10 @@ _GITOPS_LABELS: Final = (
 _GITOPS_ANNOTATIONS: Final = ("argocd.argoproj.io/tracking-id", "meta.helm.sh/release-name")
 
 
+Remember: TypeAlias = Callable[[TaskAddress, str], Awaitable[None]]
+"""Has the record of a task say that its Task object, of that uid, was deleted since its time was over."""
+
+
 class _Metadata(Struct, frozen=True):
     name: str
     uid: str
@@ -38,6 +45,7 @@ class _Metadata(Struct, frozen=True):
 
 
 class _Spec(Struct, frozen=True, rename="camel"):
+    queue_name: str = ""
     ttl_seconds_after_finished: int | None = None
 
 
@@ -82,16 +90,21 @@ class Expiry:
         cluster: Cluster,
         namespaces: tuple[str | None, ...],
         default_seconds: int | None,
+        remember: Remember,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Args: default_seconds: for Tasks that say nothing; None keeps those."""
+        """Describe what to delete.
+
+        Args:
+            cluster: the API server.
+            namespaces: where; None means everywhere.
+            default_seconds: for Tasks that say nothing; None keeps those.
+            remember: is called before a Task is deleted, with its address and its uid.
+            clock: the present time.
+        """
         self.deleted = 0
-        self._cluster, self._namespaces, self._default, self._clock = (
-            cluster,
-            namespaces,
-            default_seconds,
-            clock,
-        )
+        self._cluster, self._namespaces, self._default = cluster, namespaces, default_seconds
+        self._remember, self._clock = remember, clock
 
     async def run(self, seconds: float = EXPIRY_SECONDS) -> None:
         """Look until cancelled."""
@@ -99,7 +112,7 @@ class Expiry:
             await asyncio.sleep(seconds)
             try:
                 await self.once()
-            except ClusterError as error:
+            except GalleyError as error:
                 log.warning("expiry incomplete", extra={"error": str(error), "hint": error.hint})
 
     async def once(self) -> None:
@@ -119,6 +132,10 @@ class Expiry:
             if at is None or at > self._clock():
                 continue
             metadata = task.metadata
+            address = TaskAddress(
+                metadata.namespace, task.spec.queue_name, Lane.NORMAL, Kind.DIRECT, metadata.name
+            )
+            await self._remember(address, metadata.uid)
             try:
                 await self._cluster.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
             except (ObjectNotFound, ObjectConflict):

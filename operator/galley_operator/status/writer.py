@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKS
@@ -24,9 +25,10 @@ from galley_operator.errors import (
     ObjectNotFound,
     TooManyRequests,
 )
+from galley_operator.faults import Faults
 from galley_operator.key_queue import Backoff
-from galley_operator.status.written_status import WrittenStatus, without_result
-from galley_operator.tasks.active_tasks import ActiveTask
+from galley_operator.status.written_status import WrittenStatus, bare, without_result
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +70,12 @@ class Pace:
 
 
 class _Entry:
-    __slots__ = ("due", "status", "task")
+    __slots__ = ("due", "refused", "status", "task")
 
     def __init__(self, task: ActiveTask, status: WrittenStatus, due: float) -> None:
         self.task, self.status, self.due = task, status, due
+        self.refused = 0
+        """How often the API server did not accept it."""
 
 
 class _Metadata(Struct):
@@ -89,13 +93,13 @@ _answer = msgspec.json.Decoder(_Answer).decode
 class StatusWriter:
     """Writes what it is offered for as long as `run` runs."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, tasks: ActiveTasks, faults: Faults) -> None:
         self.written = 0
         self.skipped = 0
         """Statuses that stood there already."""
         loop = asyncio.get_running_loop()
         self._now = loop.time
-        self._cluster = cluster
+        self._cluster, self._tasks, self._faults = cluster, tasks, faults
         self._pace = Pace(self._now)
         self._backoff: Backoff[str] = Backoff(random.random, first=0.5, longest=30.0)
         self._waiting: dict[str, _Entry] = {}
@@ -186,7 +190,8 @@ class StatusWriter:
         return None, None
 
     async def _write(self, entry: _Entry) -> None:
-        task = entry.task
+        known = self._tasks.get(entry.task.key)
+        task = known if known is not None and known.uid == entry.task.uid else entry.task
         try:
             if entry.status.shown == task.shown:
                 self.skipped += 1
@@ -200,14 +205,19 @@ class StatusWriter:
             self._pace.refused(refusal.retry_after)
             self._again(entry, 0.0)
         except ObjectConflict:
-            self._again(entry, self._backoff.after_failure(task.uid) if await self._reread(task) else None)
+            pause = self._backoff.after_failure(task.uid)
+            self._again(entry, pause if await self._reread(entry) else None)
         except ObjectInvalid as error:
             # Better a task that is known to have ended without its result than one that seems to go on.
             log.warning("status refused", extra=_about(task, error))
-            entry.status = without_result(entry.status)
+            entry.refused += 1
+            entry.status = without_result(entry.status) if entry.refused == 1 else bare(entry.status)
             self._again(entry, self._backoff.after_failure(task.uid))
         except ClusterError as error:
             log.info("status not written", extra=_about(task, error))
+            self._again(entry, self._backoff.after_failure(task.uid))
+        except Exception as error:
+            self._faults.caught("status written", error, "/".join(task.key))
             self._again(entry, self._backoff.after_failure(task.uid))
         finally:
             self._in_hand.discard(task.uid)
@@ -223,12 +233,12 @@ class StatusWriter:
         answer = await self._cluster.replace_status(
             TASKS, task.namespace, task.name, task.version, status.body
         )
-        task.version = _answer(answer).metadata.resource_version
-        task.shown = status.shown
+        self._tasks.written(task, _answer(answer).metadata.resource_version, status.shown)
         self.written += 1
 
-    async def _reread(self, task: ActiveTask) -> bool:
+    async def _reread(self, entry: _Entry) -> bool:
         """Learn the present version of a task; returns whether it is still the same one."""
+        task = entry.task
         try:
             present = await self._cluster.get(TASKS, task.namespace, task.name)
         except ObjectNotFound:
@@ -237,13 +247,15 @@ class StatusWriter:
             log.info("task not read", extra=_about(task, error))
             return True
         metadata: dict[str, Any] = present["metadata"]
-        task.version = metadata["resourceVersion"]
+        entry.task = replace(task, version=metadata["resourceVersion"])
+        self._tasks.written(task, metadata["resourceVersion"])
         return bool(metadata["uid"] == task.uid)
 
     def _again(self, entry: _Entry, seconds: float | None) -> None:
         """Have a status written later, unless a newer one waits; None means never."""
         if seconds is not None and entry.task.uid not in self._waiting:
             self.offer(entry.task, entry.status, seconds)
+            self._waiting[entry.task.uid].refused = entry.refused
 
 
 def _about(task: ActiveTask, error: ClusterError) -> dict[str, str]:

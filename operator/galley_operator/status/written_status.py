@@ -16,8 +16,15 @@ from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
 from galley.task_status import Phase
 from galley_operator.tasks.active_tasks import ActiveTask, shown_by
 
+ALREADY_RAN: Final = "AlreadyRan"
+"""Reason of the condition of a Task whose work ran before the Task was made."""
+
 MESSAGE_LIMIT: Final = 1024
 """Characters of an error's message kept in the object; `galley show` tells all of it."""
+
+_LONGEST_REASON: Final = 64
+_LONGEST_WORKER: Final = 253
+"""What the definition of Task allows."""
 
 _WAITING: Final = frozenset({Phase.SCHEDULED.value, Phase.QUEUED.value, Phase.RETRYING.value})
 _TRUTH: Final = {Outcome.SUCCEEDED: "True", Outcome.FAILED: "False", Outcome.CANCELLED: "False"}
@@ -63,18 +70,26 @@ def queued(task: ActiveTask, at: datetime) -> WrittenStatus:
     return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, "waits for a free worker", fields)
 
 
+def already_ran(task: ActiveTask, record: Record) -> WrittenStatus:
+    """Return the status of a Task whose work ran before the Task was made: the outcome of then, and why."""
+    status = recorded(task, record)
+    ended = f" and ended at {_time(record.ended_at)}" if record.ended_at is not None else ""
+    message = (
+        f"a task of this name and spec ran before{ended}, so this one does not run; "
+        "to run it again delete this Task and apply it again, or apply it under another name"
+    )
+    return _because(status, ALREADY_RAN, message)
+
+
 def without_queue(task: ActiveTask, status: WrittenStatus) -> WrittenStatus:
-    """Return the status of a task whose TaskQueue is gone: nobody takes it, if it waits."""
+    """Return the status of a task whose TaskQueue is gone: no worker takes it, if it waits."""
     if status.body["phase"] not in _WAITING:
         return status
     message = (
         f"its TaskQueue {task.queue!r} was deleted; apply it again, and the task goes on, or delete the task"
     )
     reason = "QueueNotFound"
-    (condition,) = status.body["conditions"]
-    body = {**status.body, "conditions": [{**condition, "reason": reason, "message": message}]}
-    shown = shown_by(body["phase"], reason, body.get("attempts", 0), body.get("worker", ""))
-    return WrittenStatus(body, shown)
+    return _because(status, reason, message)
 
 
 def lost_worker(record: Record) -> str:
@@ -96,7 +111,7 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
     fields: dict[str, Any] = {"attempts": record.attempt}
     fields["queuedTime"] = _time(task.queued_at or record.submitted_at or task.created)
     if record.worker:
-        fields["worker"] = record.worker
+        fields["worker"] = record.worker[:_LONGEST_WORKER]
     if record.started_at is not None:
         fields["startTime"] = _time(record.started_at)
     if record.outcome is not None:
@@ -111,7 +126,7 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
         message = (_short(record.failure.message) if record.failure else "an attempt failed") + due
         return _status(task, Phase.RETRYING, "Unknown", reason, message, fields)
     if record.handed_back:
-        message = "its worker went away and gave it back; waits for a free worker"
+        message = "its worker stopped and gave it back; waits for a free worker"
         return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, message, fields)
     return _status(task, Phase.RUNNING, "Unknown", Phase.RUNNING, f"attempt {record.attempt} runs", fields)
 
@@ -136,7 +151,7 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
             fields["result"] = record.result
         return _status(task, phase, truth, phase, "", fields, since=ended_at)
     if outcome is Outcome.CANCELLED:
-        return _status(task, phase, truth, phase, "somebody cancelled it", fields, since=ended_at)
+        return _status(task, phase, truth, phase, "it was cancelled", fields, since=ended_at)
     failure = record.failure or Failure("Failed", "no reason was recorded")
     fields["error"] = _error(failure)
     return _status(task, phase, truth, failure.reason, _short(failure.message), fields, since=ended_at)
@@ -156,7 +171,7 @@ def _status(  # noqa: PLR0917 - a status has so many parts
     condition = {
         "type": SUCCEEDED,
         "status": truth,
-        "reason": reason,
+        "reason": str(reason)[:_LONGEST_REASON] or "Unknown",
         "message": message,
         "lastTransitionTime": _time(since or task.created),
         "observedGeneration": task.generation,
@@ -172,7 +187,7 @@ def _status(  # noqa: PLR0917 - a status has so many parts
 
 
 def _error(failure: Failure) -> dict[str, str]:
-    return {"reason": failure.reason[:64], "message": _short(failure.message)}
+    return {"reason": failure.reason[:_LONGEST_REASON] or "Unknown", "message": _short(failure.message)}
 
 
 def _short(message: str) -> str:
@@ -190,3 +205,23 @@ def without_result(status: WrittenStatus) -> WrittenStatus:
     if "result" in body:
         body["resultBytes"] = memoryview(body.pop("result")).nbytes
     return WrittenStatus(body, status.shown, status.final)
+
+
+def bare(status: WrittenStatus) -> WrittenStatus:
+    """Return a status with its phase and conditions alone, where the API server does not accept more."""
+    kept = ("observedGeneration", "phase", "conditions", "completionTime")
+    body = {key: status.body[key] for key in kept if key in status.body}
+    plain = WrittenStatus(body, status.shown, status.final)
+    message = "the API server did not accept the whole status; galley show tells the rest"
+    return WrittenStatus(_because(plain, body["phase"], message).body, status.shown, status.final)
+
+
+def _because(status: WrittenStatus, reason: str, message: str) -> WrittenStatus:
+    """Return a status with another reason and message in its condition."""
+    conditions = [
+        {**each, "reason": reason, "message": message} if each["type"] == SUCCEEDED else each
+        for each in status.body["conditions"]
+    ]
+    body = {**status.body, "conditions": conditions}
+    shown = shown_by(body["phase"], reason, body.get("attempts", 0), body.get("worker", ""))
+    return WrittenStatus(body, shown, status.final)

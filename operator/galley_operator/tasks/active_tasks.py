@@ -1,32 +1,32 @@
-"""The Tasks that have not ended, found by uid and by queue.
+"""The Tasks that have not ended, found by name, by queue, and by their address in the broker.
 
-Little is remembered of each, since there may be 20,000 of them.
+Little is remembered of each, since there may be 20,000 of them. What is known of a Task is a frozen value,
+and `ActiveTasks` alone replaces it: others read it, and report what they did or heard.
 """
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from sys import intern
-from typing import Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Raw, Struct, field
+from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
 from galley.task_status import Phase
 from galley_operator.cluster.reflector import Key
 
-QueueKey = tuple[str, str]
-"""Namespace and name of a queue."""
-
-_IGNORE: Final[Callable[..., None]] = lambda *_: None  # noqa: E731
-
-
 UNFINISHED: Final = ",".join(f"status.phase!={phase}" for phase in Phase if phase.ended)
 """Field selector of the Tasks that have not ended, those without a phase included."""
 
 SPECS_LIMIT: Final = 32 * 1024 * 1024
 """Bytes of specs kept of Tasks that are not in the broker yet; further ones are read again when needed."""
+
+QueueKey = tuple[str, str]
+"""Namespace and name of a queue."""
 
 
 class TaskMetadata(Struct, frozen=True, gc=False):
@@ -77,8 +77,8 @@ _IN_BROKER: Final = frozenset(
 )
 
 
-class ActiveTask(Struct, gc=False, eq=False):
-    """One Task that has not ended."""
+class ActiveTask(Struct, frozen=True, gc=False, eq=False):
+    """What is known of one Task that has not ended, or whose last status is being written."""
 
     namespace: str
     name: str
@@ -102,16 +102,22 @@ class ActiveTask(Struct, gc=False, eq=False):
     """Whether a record of it was seen, which tells more than that it is in the broker."""
     ended: bool = False
     """Whether its end is known, and its last status written or about to be."""
+    unsure: bool = False
+    """Whether it has to be looked for in the broker: it may be there, or no longer be."""
+    by_uid: bool = False
+    """Whether an operator before 0.3 put it into the broker, under its uid."""
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name
 
     @property
     def address(self) -> TaskAddress:
-        """Where it lives in the broker: under its uid, so that one made again by its name is another task."""
-        return TaskAddress(self.namespace, self.queue, self.lane, Kind.DECLARED, self.uid)
+        """Where it lives in the broker: under its name, so `galley show` and a second apply find it."""
+        if self.by_uid:
+            return TaskAddress(self.namespace, self.queue, self.lane, Kind.DECLARED, self.uid)
+        return TaskAddress(self.namespace, self.queue, self.lane, Kind.DIRECT, self.name)
 
 
 def shown_by(phase: str, reason: str, attempts: int, worker: str) -> int:
@@ -119,108 +125,180 @@ def shown_by(phase: str, reason: str, attempts: int, worker: str) -> int:
     return hash((phase, reason, attempts, worker))
 
 
-class Keeper:
-    """Makes what is remembered from what is read, and bounds what the specs may take."""
+class TaskListener(Protocol):
+    """Hears of Tasks, while the API server's answer is being read; so it must be quick."""
+
+    def new(self, task: ActiveTask, *, listed: bool) -> None:
+        """Take in a Task that was not known; `listed` if it was there before we watched."""
+
+    def gone(self, task: ActiveTask) -> None:
+        """Take in that a Task was deleted, or is no longer unfinished; which of the two is not known."""
+
+
+class ActiveTasks:
+    """Listens to the reflector of Tasks in every replica; only the leader has a listener to tell."""
 
     def __init__(self, specs_limit: int = SPECS_LIMIT) -> None:
         self.specs_bytes = 0
-        self._limit = specs_limit
+        """Size of all specs kept."""
+        self._specs_limit = specs_limit
+        self._tasks: dict[Key, ActiveTask] = {}
+        self._by_queue: dict[QueueKey, dict[Key, None]] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._listener: TaskListener | None = None
 
-    def keep(self, seen: TaskObject, before: ActiveTask | None) -> ActiveTask:
-        """Return what is remembered of a Task, which stays the same thing as long as its uid does."""
-        status = seen.status or _NO_STATUS
+    @contextmanager
+    def told_to(self, listener: TaskListener) -> Iterator[None]:
+        """Tell a listener of all Tasks there are, and of each change for as long as the block."""
+        self._listener = listener
+        try:
+            for task in list(self._tasks.values()):
+                listener.new(task, listed=True)
+            yield
+        finally:
+            self._listener = None
+
+    def get(self, key: Key) -> ActiveTask | None:
+        """Return what is known of a Task."""
+        return self._tasks.get(key)
+
+    def find(self, address: TaskAddress) -> ActiveTask | None:
+        """Return the Task of a task in the broker."""
+        key = address.namespace, address.id
+        task = self._tasks.get(self._by_uid.get(address.id, key))
+        return task if task is not None and task.address[:2] == address[:2] else None
+
+    def knows(self, namespace: str, task_id: str) -> bool:
+        """Return whether a task of that id may be a Task's."""
+        return (namespace, task_id) in self._tasks or task_id in self._by_uid
+
+    def of_queue(self, queue: QueueKey) -> list[ActiveTask]:
+        """Return the Tasks of a queue, oldest first as far as known."""
+        return [self._tasks[key] for key in self._by_queue.get(queue, ())]
+
+    def queues(self) -> set[QueueKey]:
+        """Return the queues that Tasks name, whether or not these exist."""
+        return set(self._by_queue)
+
+    def __iter__(self) -> Iterator[ActiveTask]:
+        return iter(list(self._tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    # What the reflector tells.
+
+    def keep(self, seen: TaskObject, _before: ActiveTask | None) -> ActiveTask:
+        """Return what is known of a Task now that it was seen like this (see `Source.keep`)."""
+        metadata, status = seen.metadata, seen.status or _NO_STATUS
         reason = next((each.reason for each in status.conditions if each.type == "Succeeded"), "")
         shown = shown_by(status.phase, reason, status.attempts, status.worker)
-        if before is not None and before.uid == seen.metadata.uid:
-            before.version, before.shown = seen.metadata.resource_version, shown
-            before.generation = seen.metadata.generation
-            before.queued_at = status.queued_time or before.queued_at
-            return before
+        known = self._tasks.get((metadata.namespace, metadata.name))
+        if known is not None and known.uid == metadata.uid:
+            return replace(
+                known,
+                version=metadata.resource_version,
+                shown=shown,
+                generation=metadata.generation,
+                queued_at=status.queued_time or known.queued_at,
+            )
         route = _route(seen.spec)
         in_broker = status.phase in _IN_BROKER
-        metadata = seen.metadata
-        assert metadata.created is not None, "the API server dates every object"
         return ActiveTask(
             intern(metadata.namespace),
             metadata.name,
             metadata.uid,
             metadata.resource_version,
             metadata.generation,
-            metadata.created,
+            metadata.created or datetime.now(UTC),
             intern(route.queue_name),
             _LANES.get(route.priority, Lane.NORMAL),
-            None if in_broker else self._spec(seen.spec),
+            # A copy: the raw one would keep alive all that was read with it.
+            None if in_broker else bytes(seen.spec),
             shown,
             _moment(route.not_before),
             status.queued_time,
             in_broker,
         )
 
-    def drop_spec(self, task: ActiveTask) -> None:
-        """Forget a spec that is no longer needed."""
+    def changed(self, key: Key, now: ActiveTask, *, listed: bool) -> None:
+        """Take in a Task (see `Listener`)."""
+        known = self._tasks.get(key)
+        if known is not None and known.uid == now.uid:
+            self._tasks[key] = now
+            return
+        size = len(now.spec or b"")
+        if self.specs_bytes + size > self._specs_limit:
+            now, size = replace(now, spec=None), 0
+        self.specs_bytes += size
+        self._tasks[key] = now
+        self._by_queue.setdefault((now.namespace, now.queue), {})[key] = None
+        if self._listener is not None:
+            self._listener.new(now, listed=listed)
+
+    def gone(self, key: Key, last: ActiveTask) -> None:
+        """Take in that a Task is gone or has ended (see `Listener`)."""
+        task = self._tasks.get(key)
+        if task is None or task.uid != last.uid:
+            return
+        self._forget_spec(task)
+        del self._tasks[key]
+        self._by_uid.pop(task.uid, None)
+        queue = task.namespace, task.queue
+        del self._by_queue[queue][key]
+        if not self._by_queue[queue]:
+            del self._by_queue[queue]
+        if self._listener is not None:
+            self._listener.gone(task)
+
+    # What others did or heard. Each returns what is known now, or None if the Task is gone or another.
+
+    def admitted(self, task: ActiveTask, at: datetime) -> ActiveTask | None:
+        """Take in that the broker has a Task, as was known at `at`."""
+        known = self._tasks.get(task.key)
+        since = known.queued_at if known is not None else None
+        return self._replace(task, in_broker=True, unsure=False, spec=None, queued_at=since or at)
+
+    def doubted(self, task: ActiveTask) -> ActiveTask | None:
+        """Take in that it is not known whether the broker has a Task."""
+        return self._replace(task, unsure=True)
+
+    def heard(self, task: ActiveTask, *, ended: bool) -> ActiveTask | None:
+        """Take in that a Task has a record, and whether that is its last."""
+        return self._replace(task, in_broker=True, unsure=False, recorded=True, spec=None, ended=ended)
+
+    def rejected(self, task: ActiveTask) -> ActiveTask | None:
+        """Take in that a Task is never admitted."""
+        return self._replace(task, unsure=False, spec=None, ended=True)
+
+    def lost(self, task: ActiveTask) -> ActiveTask | None:
+        """Take in that the broker does not have a Task."""
+        return self._replace(task, in_broker=False, unsure=False, recorded=False, by_uid=False)
+
+    def written(self, task: ActiveTask, version: str, shown: int | None = None) -> ActiveTask | None:
+        """Take in the version a Task has now, and what its status shows if that was written."""
+        return self._replace(task, version=version, **({} if shown is None else {"shown": shown}))
+
+    def _replace(self, task: ActiveTask, **changes: Any) -> ActiveTask | None:
+        known = self._tasks.get(task.key)
+        if known is None or known.uid != task.uid:
+            return None
+        if task.by_uid:
+            self._by_uid[task.uid] = task.key
+        if changes.get("spec", known.spec) is None:
+            self._forget_spec(known)
+        now = self._tasks[task.key] = replace(known, **{"by_uid": task.by_uid, **changes})
+        return now
+
+    def _forget_spec(self, task: ActiveTask) -> None:
         if task.spec is not None:
             self.specs_bytes -= len(task.spec)
-            task.spec = None
-
-    def _spec(self, spec: Raw) -> bytes | None:
-        # A copy: the raw one would keep alive all that was read with it.
-        size = memoryview(spec).nbytes
-        if self.specs_bytes + size > self._limit:
-            return None
-        self.specs_bytes += size
-        return bytes(spec)
 
 
 def _moment(text: str) -> datetime | None:
     """Return a time of a spec; one that cannot be is told when the whole spec is read."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        moment = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
-
-
-class ActiveTasks:
-    """Listens to the reflector of Tasks, and tells whoever leads; a standby only keeps it warm."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
-        self.by_uid: dict[str, ActiveTask] = {}
-        self.by_queue: dict[QueueKey, dict[str, ActiveTask]] = {}
-        self.on_new: Callable[[ActiveTask, bool], None] = _IGNORE
-        """Called with each Task that was not known before, and whether it stood in a listing."""
-        self.on_gone: Callable[[ActiveTask], None] = _IGNORE
-        """Called with each Task that is no more, or no longer unfinished."""
-
-    def changed(self, _key: Key, now: ActiveTask, *, listed: bool) -> None:
-        """Take in a Task (see `Listener`)."""
-        if now.uid in self.by_uid:
-            return
-        self.by_uid[now.uid] = now
-        self.by_queue.setdefault((now.namespace, now.queue), {})[now.uid] = now
-        self.on_new(now, listed)
-
-    def gone(self, _key: Key, last: ActiveTask) -> None:
-        """Take in that a Task is gone or has ended (see `Listener`)."""
-        self.keeper.drop_spec(last)
-        if self.by_uid.pop(last.uid, None) is None:
-            return
-        queue = last.namespace, last.queue
-        siblings = self.by_queue[queue]
-        del siblings[last.uid]
-        if not siblings:
-            del self.by_queue[queue]
-        self.on_gone(last)
-
-    def of_queue(self, queue: QueueKey) -> Iterator[ActiveTask]:
-        """Yield the Tasks of a queue, oldest first as far as known, safe against changes meanwhile."""
-        yield from list(self.by_queue.get(queue, {}).values())
-
-    def namespaces(self) -> set[str]:
-        """Return the namespaces that have Tasks."""
-        return {namespace for namespace, _ in self.by_queue}
-
-    def __contains__(self, uid: str) -> bool:
-        return uid in self.by_uid
-
-    def __len__(self) -> int:
-        return len(self.by_uid)
+    return moment if moment is None or moment.tzinfo is not None else None

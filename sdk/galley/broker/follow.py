@@ -1,4 +1,4 @@
-"""Following the records of a namespace: each change, in order, with nothing left out.
+"""Following the records of a queue: each change, in order, with nothing left out.
 
 Unlike news, which travel at most once, what is missed here is asked for again: from the last sequence seen,
 after a broken connection, a restarted server, or a gap in what came. The stream keeps the last record of each
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from galley import record as wire
-from galley.address import Kind, TaskAddress
+from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
@@ -33,14 +33,21 @@ React = Callable[[TaskAddress, Stored], None]
 """Takes a task, whose lane is the record's, and its record; called while reading, so it must be quick."""
 
 
-class Follower:
-    """Follows the records of all tasks of one kind in one namespace."""
+Known = Callable[[str, str], bool]
+"""Takes a namespace and an id; returns whether anything is to be done about that task."""
 
-    def __init__(self, broker: Broker, namespace: str, kind: Kind, react: React) -> None:
+
+class Follower:
+    """Follows the records of one queue's tasks."""
+
+    def __init__(
+        self, broker: Broker, queue: tuple[str, str], react: React, known: Known = lambda *_: True
+    ) -> None:
+        """Args: queue: its namespace and name; known: records of other tasks are passed over unread."""
         self.started = asyncio.Event()
         """Set once it is settled from where on every change is heard, sooner or later."""
-        self._broker, self._namespace, self._kind, self._react = broker, namespace, kind, react
-        self._stream = topology.records_stream(namespace)
+        self._broker, self._queue, self._react, self._known = broker, queue, react, known
+        self._stream = topology.records_stream(queue[0])
         self._inbox = ""
         self._consumer = ""
         self._position: int | None = None
@@ -87,7 +94,7 @@ class Follower:
 
     async def _make_consumer(self, start: int) -> None:
         self._consumer = f"follow-{secrets.token_hex(4)}"
-        pattern = f"galley.result.{self._namespace}.*.{self._kind}.*"
+        pattern = topology.records_of_queue(*self._queue)
         self._expected, self._broken = 1, ""
         await self._broker.api(
             f"follow {self._stream}",
@@ -161,7 +168,10 @@ class Follower:
 
     def _tell(self, subject: str, body: bytes) -> None:
         try:
-            address, record = topology.parse_task_subject(subject), wire.decode(body)
+            address = topology.parse_task_subject(subject)
+            if not self._known(address.namespace, address.id):
+                return
+            record = wire.decode(body)
         except (ValueError, EnvelopeInvalid) as error:
             log.warning("record not understood", extra={"subject": subject, "error": str(error)})
             return

@@ -125,7 +125,7 @@ class Records:
             BrokerUnreachable: if the broker does not answer.
         """
         stream = topology.records_stream(namespace)
-        pattern = f"galley.result.{namespace}.{queue}.*.*"
+        pattern = topology.records_of_queue(namespace, queue)
         sequence = 1
         while True:
             request = {"seq": sequence, "next_by_subj": pattern, "batch": _LISTED_AT_ONCE}

@@ -130,6 +130,11 @@ def record_subject(address: TaskAddress) -> str:
     return f"galley.result.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
 
 
+def records_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all records of a queue."""
+    return f"galley.result.{namespace}.{queue}.*.*"
+
+
 def done_subject(address: TaskAddress) -> str:
     """Return where waiters hear that the record of a task changed."""
     return f"galley.done.{address.namespace}.{address.queue}.{address.kind}.{address.id}"

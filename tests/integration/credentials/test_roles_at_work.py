@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from galley import Cancelled, NotAllowed, Phase, TaskCancelled, TaskFailed, TaskNotFound, When, call, connect
-from galley.address import Kind
 from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
@@ -154,9 +153,9 @@ async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
 ) -> None:
     handle = await producer.submit(call(QUEUE, "echo"))
     async with client_of(own_guarded_nats, Role.WORKER) as worker, asyncio.timeout(3):
-        with pytest.raises(NotAllowed, match=r"publish to galley\.task\.shop\.drills\."):
+        with pytest.raises(NotAllowed, match=r"publishing to galley\.task\.shop\.drills\."):
             await worker.submit(call(QUEUE, "echo"))
-        with pytest.raises(NotAllowed, match=r"publish to galley\.task\.shop\.theirs\."):
+        with pytest.raises(NotAllowed, match=r"publishing to galley\.task\.shop\.theirs\."):
             await producer.submit(call("theirs", "echo"))
         with pytest.raises(NotAllowed, match=r"galley\.result\.shop\.theirs\."):
             await producer.handle("theirs", "id").status()
@@ -174,7 +173,7 @@ async def test_the_operator_makes_reads_hears_drains_and_collects(
 ) -> None:
     beats: list[Heartbeat] = []
     followed: list[str] = []
-    follower = Follower(operator, NAMESPACE, Kind.DIRECT, lambda address, _: followed.append(address.id))
+    follower = Follower(operator, (NAMESPACE, QUEUE), lambda address, _: followed.append(address.id))
     async with (
         asyncio.TaskGroup() as parts,
         hearing(operator, NAMESPACE, QUEUE, beats.append),

@@ -3,7 +3,7 @@ import time
 
 import aiohttp
 
-from galley_operator.health import LoopWatch, Pages, served
+from galley_operator.health import Health, LoopWatch, served
 from tests.support.eventually import eventually
 
 
@@ -19,25 +19,32 @@ async def test_a_loop_that_is_held_up_is_late() -> None:
     measuring.cancel()
 
 
-async def test_pages_say_what_is_asked_of_them_each_time(unused_tcp_port: int) -> None:
-    alive = True
-    pages = Pages(lambda: (alive, "well" if alive else "ill"), lambda: (False, "not yet"), lambda: b"one 1\n")
+async def test_the_pages_report_what_is_wrong_at_the_time(unused_tcp_port: int) -> None:
+    problems = {"live": "", "ready": ""}
+    health = Health(lambda: b"one 1\n")
+    health.live(lambda: problems["live"])
+    health.ready(lambda: problems["ready"])
     url = f"http://127.0.0.1:{unused_tcp_port}"
-    async with served(pages, "127.0.0.1", unused_tcp_port), aiohttp.ClientSession() as session:
+    async with served(health, "127.0.0.1", unused_tcp_port), aiohttp.ClientSession() as session:
 
         async def page(name: str) -> tuple[int, str]:
             async with session.get(f"{url}/{name}") as answer:
                 return answer.status, await answer.text()
 
-        assert await page("livez") == (200, "well\n")
-        alive = False
+        assert await page("livez") == (200, "alive\n")
+        problems["live"] = "ill"
         assert await page("livez") == (503, "ill\n")
-        assert await page("readyz") == (503, "not yet\n")
+        assert await page("readyz") == (200, "starts\n")
+        with health.waiting("no broker"):
+            assert await page("readyz") == (503, "no broker\n")
+            problems["ready"] = "stopping"
+            assert await page("readyz") == (503, "stopping\n"), "what was added first is told first"
+        problems["ready"], health.state = "", lambda: "leads"
+        assert await page("readyz") == (200, "leads\n")
         assert await page("metrics") == (200, "one 1\n")
         assert (await page("else"))[0] == 404
 
 
 async def test_without_a_port_there_are_no_pages() -> None:
-    pages = Pages(lambda: (True, ""), lambda: (True, ""), lambda: b"")
-    async with served(pages, "127.0.0.1", 0):
+    async with served(Health(lambda: b""), "127.0.0.1", 0):
         pass

@@ -6,7 +6,8 @@ from typing import Any
 
 from galley.declared import read_spec
 from galley.lanes import DEFAULT_LANES, Lane
-from galley_operator.intake.admission import Situation
+from galley_operator.intake.admission import Facts
+from galley_operator.intake.broker_tasks import Trace
 from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueue
 
@@ -25,12 +26,12 @@ def an_active_task(**changes: Any) -> ActiveTask:
 
 def a_known_queue(**changes: Any) -> KnownQueue:
     """Return a queue with the default lanes, whose handlers only its workers know."""
-    values = {"namespace": "images", "name": "thumbs", "uid": "q1", "lanes": DEFAULT_LANES, "handlers": None}
+    values = {"name": "thumbs", "lanes": DEFAULT_LANES, "handlers": None}
     return KnownQueue(**{**values, **changes})
 
 
-def a_situation(queue: KnownQueue | None = None, *, no_queue: bool = False, **spec: Any) -> Situation:
-    """Return what is known of a task with this spec, which can be let in unless something is changed."""
+def some_facts(queue: KnownQueue | None = None, *, no_queue: bool = False, **spec: Any) -> Facts:
+    """Return what is known of a task with this spec, which is admitted unless something is changed."""
     body = json.dumps({"queueName": "thumbs", "handler": "resize", **spec}).encode()
     present = None if no_queue else queue or a_known_queue()
-    return Situation(read_spec("one", body), "images", present, NOW)
+    return Facts(an_active_task(), Trace(), read_spec("one", body), present, NOW)

@@ -12,8 +12,8 @@ from galley_operator.errors import RightsMissing
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import FAILURES_SECONDS, Failures
-from galley_operator.queues.queue_object import QueueObject
 from galley_operator.queues.status import Situation, conditions_of, occurrences, status_of
+from galley_operator.tasks.known_queues import QueueObject
 
 NOW = datetime(2026, 3, 1, 8, 30, 0, 123456, tzinfo=UTC)
 CONFLICT = QueueConflict("GW_a_b", "installation 'other'", "it is not ours")

@@ -8,9 +8,10 @@ from typing import Any
 
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig
+from galley_operator.faults import Faults
 from galley_operator.status.writer import StatusWriter
 from galley_operator.status.written_status import WrittenStatus
-from galley_operator.tasks.active_tasks import ActiveTask
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from tests.support.eventually import eventually
 from tests.unit.galley_operator.intake.tasks import an_active_task
 
@@ -63,12 +64,24 @@ def _reply(code: int, body: object, more: str = "") -> bytes:
     return f"HTTP/1.1 {code} X\r\n{more}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
+TASKS = ActiveTasks()
+
+
+def a_known_task(**changes: Any) -> ActiveTask:
+    """Return a Task that was just seen, and no other of its name."""
+    task = an_active_task(**changes)
+    if (known := TASKS.get(task.key)) is not None:
+        TASKS.gone(task.key, known)
+    TASKS.changed(task.key, task, listed=False)
+    return task
+
+
 @asynccontextmanager
 async def writing(server: Server) -> AsyncIterator[StatusWriter]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with listening, Cluster(ClusterConfig(url, None)) as cluster:
-        writer = StatusWriter(cluster)
+        writer = StatusWriter(cluster, TASKS, Faults())
         running = asyncio.create_task(writer.run())
         try:
             yield writer
@@ -84,7 +97,7 @@ def a_status(phase: str, **more: Any) -> WrittenStatus:
 
 
 def some_tasks(count: int) -> list[ActiveTask]:
-    return [an_active_task(name=f"t{number}", uid=f"u{number}") for number in range(count)]
+    return [a_known_task(name=f"t{number}", uid=f"u{number}") for number in range(count)]
 
 
 async def all_written(writer: StatusWriter) -> None:
@@ -92,17 +105,19 @@ async def all_written(writer: StatusWriter) -> None:
 
 
 async def test_of_what_comes_in_a_short_time_only_the_last_is_written() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         for phase in ("Queued", "Running", "Succeeded"):
             writer.offer(task, a_status(phase), 0.05)
         await all_written(writer)
     assert server.written == [("one", "7", "Succeeded")]
-    assert task.version == "101"
+    known = TASKS.get(task.key)
+    assert known is not None
+    assert known.version == "101"
 
 
 async def test_a_later_status_is_written_at_the_time_of_the_one_it_replaces() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Queued"), 0.05)
         writer.offer(task, a_status("Running"), 1000)
@@ -111,7 +126,7 @@ async def test_a_later_status_is_written_at_the_time_of_the_one_it_replaces() ->
 
 
 async def test_an_end_does_not_wait_for_the_time_of_what_it_replaces() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Running"), 1000)
         writer.offer(task, a_status("Succeeded"), 0.0)
@@ -120,7 +135,7 @@ async def test_an_end_does_not_wait_for_the_time_of_what_it_replaces() -> None:
 
 
 async def test_nothing_replaces_an_end() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Succeeded"), 0.05)
         writer.offer(task, a_status("Queued"), 0.0)
@@ -129,7 +144,7 @@ async def test_nothing_replaces_an_end() -> None:
 
 
 async def test_what_stands_there_is_not_written_again() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         for _ in range(2):
             writer.offer(task, a_status("Queued"), 0.0)
@@ -139,7 +154,7 @@ async def test_what_stands_there_is_not_written_again() -> None:
 
 
 async def test_the_next_status_is_written_against_the_version_of_the_last() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         for phase in ("Queued", "Succeeded"):
             writer.offer(task, a_status(phase), 0.0)
@@ -148,7 +163,7 @@ async def test_the_next_status_is_written_against_the_version_of_the_last() -> N
 
 
 async def test_a_server_without_room_is_asked_again_when_it_said() -> None:
-    server, task = Server((429, "Retry-After: 1\r\n")), an_active_task()
+    server, task = Server((429, "Retry-After: 1\r\n")), a_known_task()
     async with writing(server) as writer:
         began = asyncio.get_running_loop().time()
         writer.offer(task, a_status("Queued"), 0.0)
@@ -168,15 +183,15 @@ async def test_no_more_are_under_way_at_once_than_the_window_has_room_for() -> N
 
 
 async def test_a_task_that_is_gone_is_left_alone() -> None:
-    server, task = Server((404, "")), an_active_task()
+    server, task = Server((404, "")), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Queued"), 0.0)
         await all_written(writer)
     assert len(server.written) == 1
 
 
-async def test_a_task_that_changed_is_read_and_written_anew() -> None:
-    server, task = Server((409, "")), an_active_task()
+async def test_a_task_that_changed_is_read_and_written_again() -> None:
+    server, task = Server((409, "")), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Queued"), 0.0)
         await all_written(writer)
@@ -184,7 +199,7 @@ async def test_a_task_that_changed_is_read_and_written_anew() -> None:
 
 
 async def test_nothing_is_written_into_another_task_of_that_name() -> None:
-    server, task = Server((409, ""), uid="another"), an_active_task()
+    server, task = Server((409, ""), uid="another"), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Succeeded"), 0.0)
         await all_written(writer)
@@ -192,7 +207,7 @@ async def test_nothing_is_written_into_another_task_of_that_name() -> None:
 
 
 async def test_a_status_the_server_does_not_take_is_written_without_its_result() -> None:
-    server, task = Server((422, "")), an_active_task()
+    server, task = Server((422, "")), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Succeeded", result=b"[1]"), 0.0)
         await all_written(writer)
@@ -201,7 +216,7 @@ async def test_a_status_the_server_does_not_take_is_written_without_its_result()
 
 
 async def test_a_server_that_fails_is_tried_again() -> None:
-    server, task = Server((500, ""), (503, "")), an_active_task()
+    server, task = Server((500, ""), (503, "")), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Queued"), 0.0)
         await all_written(writer)
@@ -218,11 +233,38 @@ async def test_what_waits_is_written_at_once_before_the_end() -> None:
 
 
 async def test_a_task_that_was_deleted_is_written_no_more() -> None:
-    server, task = Server(), an_active_task()
+    server, task = Server(), a_known_task()
     async with writing(server) as writer:
         writer.offer(task, a_status("Running"), 0.02)
         writer.forget(task.uid)
-        other = an_active_task(name="two", uid="u2")
+        other = a_known_task(name="two", uid="u2")
         writer.offer(other, a_status("Queued"), 0.05)
         await all_written(writer)
     assert server.written == [("two", "7", "Queued")]
+
+
+async def test_a_status_the_server_never_takes_as_a_whole_is_written_with_its_phase_alone() -> None:
+    server, task = Server((422, ""), (422, "")), a_known_task()
+    async with writing(server) as writer:
+        condition = {"type": "Succeeded", "status": "False", "reason": "?", "message": "m"}
+        writer.offer(task, a_status("Failed", conditions=[condition], error={"reason": "?"}), 0.0)
+        await all_written(writer)
+    assert "error" in server.bodies[1]
+    assert "error" not in server.bodies[2]
+    assert server.bodies[2]["phase"] == server.bodies[2]["conditions"][0]["reason"] == "Failed"
+
+
+async def test_an_unexpected_error_costs_one_status_and_is_counted_and_tried_again() -> None:
+    server, one, two = Server(), a_known_task(), a_known_task(name="two", uid="u2")
+    seen: list[str] = []
+    async with writing(server) as writer:
+        writer._faults = Faults(seen.append)
+        broken = a_status("Queued")
+        broken.body["phase"] = object()  # cannot be written as JSON
+        writer.offer(one, broken, 0.0)
+        writer.offer(two, a_status("Queued"), 0.0)
+        await eventually(lambda: server.written == [("two", "7", "Queued")], within=5)
+        await eventually(lambda: len(seen) >= 2, within=5)
+        writer.forget(one.uid)
+        await all_written(writer)
+    assert set(seen) == {"status written"}

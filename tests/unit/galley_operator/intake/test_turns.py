@@ -1,14 +1,14 @@
 from galley.lanes import Lane
-from galley_operator.intake.admission import Until
-from galley_operator.intake.gates import Gates
+from galley_operator.intake.turns import Gates
 from galley_operator.tasks.active_tasks import ActiveTask
+from galley_operator.tasks.report import Until
 from tests.unit.galley_operator.intake.tasks import an_active_task
 
 QUEUE = ("images", "thumbs")
 
 
 def some_tasks(count: int, lane: Lane = Lane.NORMAL) -> list[ActiveTask]:
-    return [an_active_task(uid=f"{lane}-{number}", lane=lane) for number in range(count)]
+    return [an_active_task(name=f"{lane}-{number}", lane=lane) for number in range(count)]
 
 
 def test_nothing_waits_where_nothing_was_refused() -> None:
@@ -33,10 +33,10 @@ def test_few_are_let_through_at_first_and_more_while_none_is_refused() -> None:
     for task in tasks[1:]:
         gates.wait_at(task)
     counts = []
-    while uids := gates.let_through():
-        counts.append(len(uids))
+    while keys := gates.let_through():
+        counts.append(len(keys))
         for task in tasks:
-            if task.uid in uids:
+            if task.key in keys:
                 assert not gates.wait_at(task)
                 gates.leave(task)
     assert counts == [1, 4, 16, 64, 15]
@@ -50,9 +50,9 @@ def test_a_refusal_begins_anew_with_one() -> None:
     for task in tasks[1:]:
         gates.wait_at(task)
     (first,) = gates.let_through()
-    gates.leave(next(task for task in tasks if task.uid == first))
-    for uid in gates.let_through():
-        gates.park(next(task for task in tasks if task.uid == uid), Until.ROOM)
+    gates.leave(next(task for task in tasks if task.key == first))
+    for key in gates.let_through():
+        gates.park(next(task for task in tasks if task.key == key), Until.ROOM)
     assert len(gates.let_through()) == 1
 
 
@@ -70,7 +70,7 @@ def test_higher_lanes_are_let_through_first() -> None:
     low, high = some_tasks(1, Lane.LOW), some_tasks(1, Lane.HIGH)
     gates.park(low[0], Until.ROOM)
     gates.wait_at(high[0])
-    assert gates.let_through() == [high[0].uid]
+    assert gates.let_through() == [high[0].key]
 
 
 def test_a_queue_that_changed_is_tried_by_all_who_wait_for_it() -> None:
@@ -80,7 +80,7 @@ def test_a_queue_that_changed_is_tried_by_all_who_wait_for_it() -> None:
     gates.park(tasks[1], Until.QUEUE_CHANGES)
     assert not gates.wait_at(tasks[2]), "its own case may be another"
     assert gates.let_through() == [], "time alone changes nothing"
-    assert gates.open(QUEUE) == [tasks[0].uid, tasks[1].uid]
+    assert gates.open(QUEUE) == [tasks[0].key, tasks[1].key]
     assert gates.open(QUEUE) == []
 
 
@@ -90,4 +90,4 @@ def test_a_task_that_is_gone_waits_no_longer() -> None:
     gates.park(first, Until.ROOM)
     gates.wait_at(second)
     gates.leave(first)
-    assert gates.let_through() == [second.uid]
+    assert gates.let_through() == [second.key]

@@ -1,0 +1,74 @@
+"""Work in the broker whose Task object was deleted while no operator watched."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from itertools import chain, repeat
+from typing import Final
+
+from galley.address import Kind, TaskAddress
+from galley_operator.intake.broker_tasks import BrokerTasks
+from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
+from galley_operator.tasks.known_queues import KnownQueues
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 3600.0
+"""Time between two sweeps. A deletion while this operator leads is seen by the watch."""
+
+_FIRST_SECONDS: Final = 20.0
+"""Before each of the first two: whoever led before may have died between a deletion and its cancel."""
+
+_NAME: Final = re.compile(r"[a-z0-9-]+")
+"""What the name of a Task looks like; ids made by clients have capitals."""
+
+Held = Callable[[QueueKey, Kind], Awaitable[dict[str, TaskAddress]]]
+"""Returns the tasks of a queue that have a message, by id."""
+
+
+class Orphans:
+    """Looks for them for as long as `run` runs; only the leader runs it, with a listing that is complete."""
+
+    def __init__(
+        self,
+        broker: BrokerTasks,
+        held: Held,
+        tasks: ActiveTasks,
+        queues: KnownQueues,
+        withdraw: Callable[[TaskAddress, str], None],
+    ) -> None:
+        """Args: withdraw: is called with work whose Task was missing in two sweeps, and the Task's uid."""
+        self._broker, self._held, self._tasks, self._queues = broker, held, tasks, queues
+        self._withdraw = withdraw
+        self._suspects: set[TaskAddress] = set()
+
+    async def run(self, seconds: float = SWEEP_SECONDS) -> None:
+        """Sweep until cancelled."""
+        first = min(seconds, _FIRST_SECONDS)
+        for pause in chain((first, first), repeat(seconds)):
+            await asyncio.sleep(pause)
+            await self.once()
+
+    async def once(self) -> None:
+        """Look through all queues; what is found for the second time is withdrawn.
+
+        Raises:
+            BrokerError: if not all could be looked at.
+        """
+        before, self._suspects = self._suspects, set()
+        for queue in self._queues:
+            for kind in Kind:
+                for address in (await self._held(queue, kind)).values():
+                    if _NAME.fullmatch(address.id) and self._tasks.find(address) is None:
+                        await self._suspect(address, before)
+
+    async def _suspect(self, address: TaskAddress, before: set[TaskAddress]) -> None:
+        if address not in before:
+            self._suspects.add(address)
+            return
+        trace = await self._broker.trace(address)
+        uid = address.id if address.kind is Kind.DECLARED else trace.uid
+        if uid:  # else it was submitted without a Task
+            log.warning("work of a deleted Task", extra={"task": address.id, "queue": "/".join(address[:2])})
+            self._withdraw(address, uid)

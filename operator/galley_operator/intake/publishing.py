@@ -1,0 +1,46 @@
+"""Doing what was decided about a Task: making room for it in the broker, and putting it there."""
+
+from collections.abc import Callable
+
+from galley.address import TaskAddress
+from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound
+from galley_operator.intake.admission import Publish, Step
+from galley_operator.intake.broker_tasks import BrokerTasks
+from galley_operator.tasks.active_tasks import ActiveTask
+from galley_operator.tasks.report import Admitted, Pending, Report, Unclear, Until
+
+
+class Publishing:
+    """Carries out steps."""
+
+    def __init__(self, broker: BrokerTasks, kept_seconds: Callable[[TaskAddress], int]) -> None:
+        """Args: kept_seconds: returns how long the record of a cancelled task is kept."""
+        self.admitted = 0
+        """Tasks put into the broker so far."""
+        self._broker, self._kept_seconds = broker, kept_seconds
+
+    async def carry_out(self, task: ActiveTask, step: Step) -> Report:
+        """Do what is to be done about a Task, and return what it came to.
+
+        Raises:
+            BrokerError: if it is not known what it came to; doing it again is safe.
+        """
+        if not isinstance(step, Publish):
+            return step
+        address = task.address
+        if step.earlier is not None:
+            if step.earlier.unfinished:
+                await self._broker.cancel(address, step.earlier, self._kept_seconds(address))
+            await self._broker.forget(address)
+        try:
+            added = await self._broker.publish(address, step.envelope)
+        except (QueueFull, QueueNotFound) as error:
+            # Its TaskQueue is there, or it would not have come so far: streams follow in a moment.
+            reason = "QueueNotReady" if isinstance(error, QueueNotFound) else error.reason
+            return Pending(reason, f"{error}; it is tried again until the queue takes it", Until.ROOM)
+        except LaneNotEnabled as error:
+            return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
+        if not added:
+            return Unclear()  # ours, from before a crash or a lost answer, or work of another door
+        self.admitted += 1
+        return Admitted()

@@ -1,0 +1,63 @@
+"""The records of Tasks as they change, from the broker to what is given to react."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from galley.address import TaskAddress
+from galley.broker.follow import React
+from galley.record import Stored
+from galley_operator.faults import Faults
+from galley_operator.tasks.active_tasks import QueueKey
+
+
+class RecordStream(Protocol):
+    """The records of one queue as they change."""
+
+    started: asyncio.Event
+    """Set once no later change can be missed."""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+
+
+Follow: TypeAlias = Callable[[QueueKey, React], RecordStream]
+"""Returns the records of a queue as a stream, which passes each to what it is given."""
+
+
+class RecordStreams:
+    """Follows the records of each queue that has Tasks, for as long as `run` runs."""
+
+    def __init__(self, follow: Follow, react: React, faults: Faults) -> None:
+        self._follow, self._passed_on, self._faults = follow, react, faults
+        self._streams: dict[QueueKey, RecordStream] = {}
+        self._wanted: asyncio.Queue[QueueKey] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        for queue in self._streams:
+            self._wanted.put_nowait(queue)
+        running: set[QueueKey] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                queue = await self._wanted.get()
+                if queue not in running:
+                    running.add(queue)
+                    follow = self._faults.keep_running("records followed", self._streams[queue].run)
+                    group.create_task(follow, name=f"follow records of {'/'.join(queue)}")
+
+    async def followed(self, queue: QueueKey) -> None:
+        """Return once no record of a queue can be missed any more."""
+        stream = self._streams.get(queue)
+        if stream is None:
+            stream = self._streams[queue] = self._follow(queue, self._react)
+            self._wanted.put_nowait(queue)
+        if not stream.started.is_set():
+            await stream.started.wait()
+
+    def _react(self, address: TaskAddress, stored: Stored) -> None:
+        """Pass a record on while the broker's messages are read: an exception costs this record alone."""
+        try:
+            self._passed_on(address, stored)
+        except Exception as error:
+            self._faults.caught("record heard", error, str(address))

@@ -1,0 +1,146 @@
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from galley.address import Kind, TaskAddress
+from galley.lanes import Lane
+from galley.task_status import Phase
+from galley_operator.tasks.active_tasks import (
+    UNFINISHED,
+    ActiveTask,
+    ActiveTasks,
+    TaskObject,
+    shown_by,
+)
+from tests.unit.galley_operator.intake.tasks import NOW
+
+
+def a_task_object(
+    uid: str = "u1", version: str = "7", phase: str = "", name: str = "one", **spec: Any
+) -> TaskObject:
+    body = {
+        "metadata": {
+            "name": name, "namespace": "images", "uid": uid, "resourceVersion": version, "generation": 1,
+            "creationTimestamp": "2026-03-01T08:00:00Z", "managedFields": [{"manager": "kubectl"}],
+        },
+        "spec": {"queueName": "thumbs", "handler": "resize", **spec},
+        "status": {"phase": phase, "conditions": [{"type": "Succeeded", "reason": phase}]} if phase else {},
+    }  # fmt: skip
+    return msgspec.json.decode(json.dumps(body), type=TaskObject)
+
+
+def test_the_selector_names_each_phase_that_is_an_end() -> None:
+    assert UNFINISHED == "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled"
+
+
+def take(tasks: ActiveTasks, seen: TaskObject, *, listed: bool = False) -> ActiveTask:
+    """Return what is known once the reflector has passed an object on."""
+    key = seen.metadata.namespace, seen.metadata.name
+    now = tasks.keep(seen, None)
+    before = tasks.get(key)
+    if before is not None and before.uid != now.uid:
+        tasks.gone(key, before)
+    tasks.changed(key, now, listed=listed)
+    known = tasks.get(key)
+    assert known is not None
+    return known
+
+
+def test_a_new_task_is_kept_with_its_spec_and_where_it_goes() -> None:
+    task = take(ActiveTasks(), a_task_object(priority="high", input={"a": 1}))
+    assert (task.queue, task.lane, task.in_broker) == ("thumbs", Lane.HIGH, False)
+    assert task.spec is not None
+    assert json.loads(task.spec)["input"] == {"a": 1}
+    assert task.address == TaskAddress("images", "thumbs", Lane.HIGH, Kind.DIRECT, "one")
+
+
+@pytest.mark.parametrize("phase", ["Scheduled", "Queued", "Running", "Retrying"])
+def test_a_task_that_is_in_the_broker_is_kept_without_its_spec(phase: str) -> None:
+    task = take(ActiveTasks(), a_task_object(phase=phase))
+    assert task.in_broker
+    assert task.spec is None
+
+
+def test_a_task_that_was_refused_once_is_kept_with_its_spec() -> None:
+    assert not take(ActiveTasks(), a_task_object(phase=Phase.PENDING)).in_broker
+
+
+def test_a_change_keeps_what_is_known_and_takes_the_new_version() -> None:
+    tasks = ActiveTasks()
+    task = take(tasks, a_task_object())
+    assert tasks.heard(task, ended=False) is not None
+    again = take(tasks, a_task_object(version="8", phase="Queued"))
+    assert (again.version, again.recorded, again.spec) == ("8", True, None)
+    assert again.shown == shown_by("Queued", "Queued", 0, "")
+
+
+def test_what_is_done_about_a_task_that_is_gone_or_another_changes_nothing() -> None:
+    tasks = ActiveTasks()
+    first = take(tasks, a_task_object())
+    second = take(tasks, a_task_object(uid="u2"))
+    assert tasks.rejected(first) is None
+    assert tasks.written(first, "99", 0) is None
+    assert tasks.get(second.key) is second
+    tasks.gone(second.key, second)
+    assert tasks.admitted(second, NOW) is None
+    assert tasks.specs_bytes == 0
+
+
+def test_specs_beyond_the_limit_are_left_to_be_read_again() -> None:
+    tasks = ActiveTasks(specs_limit=3000)
+    kept = [
+        take(tasks, a_task_object(uid=f"u{number}", name=f"t{number}", input="x" * 1000))
+        for number in range(4)
+    ]
+    assert [task.spec is not None for task in kept] == [True, True, False, False]
+    for task in kept:
+        tasks.admitted(task, NOW)
+    assert tasks.specs_bytes == 0
+
+
+class Heard:
+    """Notes what a listener is told."""
+
+    def __init__(self) -> None:
+        self.new_ones: list[tuple[str, bool]] = []
+        self.gone_ones: list[str] = []
+
+    def new(self, task: ActiveTask, *, listed: bool) -> None:
+        self.new_ones.append((task.uid, listed))
+
+    def gone(self, task: ActiveTask) -> None:
+        self.gone_ones.append(task.uid)
+
+
+def test_a_listener_is_told_of_all_tasks_and_of_changes_for_as_long_as_it_listens() -> None:
+    tasks, heard = ActiveTasks(), Heard()
+    one = take(tasks, a_task_object())
+    with tasks.told_to(heard):
+        two = take(tasks, a_task_object(name="two", uid="u2"))
+        take(tasks, a_task_object(name="two", uid="u2", version="9"))
+        tasks.gone(one.key, one)
+        tasks.gone(one.key, one)
+    tasks.gone(two.key, two)
+    assert heard.new_ones == [("u1", True), ("u2", False)]
+    assert heard.gone_ones == ["u1"]
+    assert len(tasks) == 0
+    assert tasks.queues() == set()
+
+
+def test_a_task_is_found_by_its_address_and_by_its_uid_once_that_is_known() -> None:
+    tasks = ActiveTasks()
+    task = take(tasks, a_task_object())
+    old = TaskAddress("images", "thumbs", Lane.NORMAL, Kind.DECLARED, "u1")
+    assert tasks.find(task.address) is task
+    assert tasks.find(task.address._replace(queue="other")) is None
+    assert tasks.find(old) is None
+    assert not tasks.knows("images", "u1")
+    now = tasks.admitted(replace(task, by_uid=True), NOW)
+    assert now is not None
+    assert now.address == old
+    assert tasks.find(old) is now
+    assert tasks.knows("images", "u1")
+    assert [each.uid for each in tasks.of_queue(("images", "thumbs"))] == ["u1"]
