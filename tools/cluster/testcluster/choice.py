@@ -11,6 +11,7 @@ from testcluster.cluster import Cluster
 from testcluster.errors import CannotRunHere
 from testcluster.existing import ExistingCluster
 from testcluster.images.image import ROOT
+from testcluster.progress import Say, say
 
 VARIABLE: Final = "GALLEY_E2E_CLUSTER"
 
@@ -51,7 +52,7 @@ def cluster(
         CannotRunHere: if `existing` is asked for without a kubeconfig.
     """
     if provider is Provider.AUTO:
-        provider = Provider.KIND if _kind_works() else Provider.BARE
+        provider = _automatic(say)
     match provider:
         case Provider.KIND:
             return kind.KindCluster(state)
@@ -67,9 +68,12 @@ def _given(kubeconfig: Path | None) -> Path:
     return chosen
 
 
-def _kind_works() -> bool:
+def _automatic(say: Say) -> Provider:
+    """Return kind where it can run, else bare; say so if only kind itself is missing."""
     try:
         kind.check()
-    except CannotRunHere:
-        return False
-    return True
+    except CannotRunHere as error:
+        if kind.docker_answers():
+            say(f"Docker is running, but {error}; using the bare provider")
+        return Provider.BARE
+    return Provider.KIND

@@ -131,16 +131,18 @@ class KindCluster(Cluster):
 
 
 def check() -> None:
-    """Raise CannotRunHere unless there are kind and a Docker that answers."""
+    """Raise CannotRunHere unless there are a Docker that answers, and kind."""
+    if not docker_answers():
+        raise CannotRunHere("Docker does not answer", "start it (docker info), or use --provider bare")
     if shutil.which("kind") is None:
         raise CannotRunHere("kind is not installed", "see https://kind.sigs.k8s.io, or use --provider bare")
-    asked = (
-        subprocess.run(["docker", "info"], capture_output=True, check=False)
-        if shutil.which("docker")
-        else None
-    )
-    if asked is None or asked.returncode:
-        raise CannotRunHere("Docker does not answer", "start it (docker info), or use --provider bare")
+
+
+def docker_answers() -> bool:
+    """Return whether a Docker daemon can be reached."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
 def _call(*command: str, within: float = _CALL_SECONDS + 10) -> str:
