@@ -24,7 +24,7 @@ _VALUES: Final[dict[str, Any]] = {
     "present": 3, "wanted": 1, "removable": 0, "free": 100 * 1024**2, "needed": 200 * 1024**2,
     "enabled": ("high", "normal", "low"),
     "fields": ("spec.lanes", "spec.worker.concurrency"),
-    "handles": {},
+    "submitted": {}, "unknown": {}, "not_sent_from": 700,
     "refused": {0: GalleyError("PROBLEM")},
 }  # fmt: skip
 """What stands for a parameter of a constructor that is not text; a text is its name in capitals."""

@@ -1,7 +1,8 @@
 """Galley: a task queue that lives in Kubernetes. This is what producers and handlers import."""
 
+from galley.batch import SomeRefused, SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
-from galley.client import Client, SomeRefused, When, connect
+from galley.client import Client, When, connect
 from galley.errors import (
     AccessRefused,
     BrokerError,
@@ -10,6 +11,9 @@ from galley.errors import (
     BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
+    ClientClosed,
+    ClientElsewhere,
+    ClientUnusable,
     CredentialsExpired,
     CredentialsInvalid,
     GalleyError,
@@ -19,6 +23,7 @@ from galley.errors import (
     InputInvalid,
     Invalid,
     LaneNotEnabled,
+    NonRetryable,
     NotAllowed,
     QueueFull,
     QueueNameInvalid,
@@ -27,12 +32,14 @@ from galley.errors import (
     ResultTimeout,
     SubmissionInvalid,
     TaskCancelled,
+    TaskConflict,
     TaskEnded,
     TaskFailed,
     TaskNotFound,
+    WaitsForOwnQueue,
 )
 from galley.handle import Handle
-from galley.handler import Call, Handler, NonRetryable, call, task
+from galley.handler import Call, Handler, call, task
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
@@ -48,6 +55,9 @@ __all__ = [
     "Call",
     "Cancelled",
     "Client",
+    "ClientClosed",
+    "ClientElsewhere",
+    "ClientUnusable",
     "CredentialsExpired",
     "CredentialsInvalid",
     "GalleyError",
@@ -71,11 +81,15 @@ __all__ = [
     "RetryPolicy",
     "SomeRefused",
     "SubmissionInvalid",
+    "SubmitIncomplete",
+    "SubmitInterrupted",
     "TaskCancelled",
+    "TaskConflict",
     "TaskEnded",
     "TaskFailed",
     "TaskNotFound",
     "TaskStatus",
+    "WaitsForOwnQueue",
     "When",
     "call",
     "connect",

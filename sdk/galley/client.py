@@ -12,12 +12,14 @@ from msgspec import Struct
 
 from galley import dev_file
 from galley.address import Kind, TaskAddress
+from galley.batch import Batch, SubmitInterrupted
+from galley.bounds import is_queue_name
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
-from galley.envelope import FIRST, Envelope
-from galley.errors import GalleyError, Refused, SubmissionInvalid
+from galley.envelope import Envelope, digest_of
+from galley.errors import SubmissionInvalid
 from galley.handle import Handle
-from galley.handler import Call
+from galley.handler import Call, check_handler_name, check_queue_name
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
 from galley.target import (
@@ -68,27 +70,27 @@ class When(Struct, frozen=True):
             raise SubmissionInvalid("retry", "attempts and crashes count from 1", "1 attempt means no retry")
 
 
-class SomeRefused(Refused):
-    """Of many tasks submitted at once, some were not accepted; the others were."""
-
-    reason = "SomeRefused"
-    hint = "`handles` holds the accepted ones, `refused` the others by their place in what was submitted"
-
-    def __init__(self, handles: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> None:
-        self.handles, self.refused = handles, refused
-        first = next(iter(refused.values()))
-        super().__init__(
-            f"{len(refused)} of {len(handles) + len(refused)} tasks were refused; the first: {first}"
-        )
-
-
 class Client:
     """Submits tasks to the queues of one namespace and finds them again."""
 
     def __init__(
         self, broker: Broker, namespace: str = DEFAULT_NAMESPACE, patience_seconds: float = 30.0
     ) -> None:
-        """Args: patience_seconds: how long a submit goes on trying while the broker gives no answer."""
+        """Make a client of an open connection.
+
+        Args:
+            broker: the connection.
+            namespace: the one whose queues it submits to.
+            patience_seconds: how long a submit is tried again while the broker gives no answer.
+
+        Raises:
+            SubmissionInvalid: if there can be no such namespace.
+        """
+        if not is_queue_name(namespace):
+            raise SubmissionInvalid(
+                "namespace", f"{namespace[:80]!r} is not the name of a namespace",
+                "use 1 to 63 of a-z, 0-9 and -, starting and ending with a letter or digit",
+            )  # fmt: skip
         self.broker = broker
         self.namespace = namespace
         self._publisher = Publisher(broker, patience_seconds)
@@ -101,19 +103,32 @@ class Client:
         Args:
             call: the handler and its input, from `handler.call(...)` or `galley.call(...)`.
             when: lane, times and retries; the queue's own by default.
-            task_id: an id of your own. Submitting it again is the same task: it does not run twice, and the
-                handle leads to the outcome of the first.
+            task_id: an id of your own, 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`. The same handler and
+                input under the same id is the same task, waiting, running or ended: it is not stored again,
+                `handle.existed` is true, the handle leads to its outcome, and lane, times and retries stay
+                those of the first submission. An id is remembered until the record of its task expires
+                (`spec.retention.resultsSeconds` after its end); then it can be used again.
 
         Raises:
+            TaskConflict: the id is in use for another handler or another input; nothing was stored. If two
+                such submissions meet at the same moment, or the record of a task that ended does not have
+                its input, it is raised by `handle.result()` or not at all.
             QueueNotFound, LaneNotEnabled, QueueFull: not accepted.
-            SubmissionInvalid: the id or the times cannot be.
+            SubmissionInvalid: the id or the times are not valid.
             BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
             BrokerFull: the broker has no room; nothing was stored.
-            NotAllowed: our credentials are of another queue or role.
+            NotAllowed: the credentials are of another queue or role.
+            ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         address, envelope = self._task(call, when or When(), task_id)
-        receipt = await self._publisher.publish(address, envelope, chosen_id=task_id is not None)
-        return Handle(self.broker, receipt.address, envelope)
+        publish = self._publisher.publish if task_id is None else self._publisher.publish_once
+        try:
+            receipt = await publish(address, envelope)
+        except asyncio.CancelledError as cancelled:
+            unknown: dict[int, Handle[Any]] = {0: Handle(self.broker, address, envelope)}
+            cancelled.__cause__ = SubmitInterrupted({}, {}, unknown, 1, "it was cancelled")
+            raise
+        return Handle(self.broker, receipt.address, envelope, existed=receipt.duplicate)
 
     async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[Handle[R]]:
         """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
@@ -121,38 +136,35 @@ class Client:
         Raises:
             SomeRefused: if any was not accepted; it holds the handles of those that were, and for each of
                 the others what `submit` would have raised.
+            SubmitInterrupted: if it ended early, because `calls` raised or the broker went away; it holds
+                the handles of all that were sent. If it is cancelled or times out, `CancelledError` or
+                `TimeoutError` is raised as usual, and `SubmitInterrupted.of(error)` returns this one.
+            ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
+        self.broker.check_usable()
+        return await self._batch(when).submit(calls)
+
+    def _batch(self, when: When | None) -> Batch[Any]:
         rules = when or When()
-        under_way = []
-        for call in calls:
-            address, envelope = self._task(call, rules, None)
-            under_way.append((address, envelope, await self._publisher.send(address, envelope)))
-        handles: dict[int, Handle[R]] = {}
-        refused: dict[int, GalleyError] = {}
-        publisher, now = self._publisher, asyncio.get_running_loop().time
-        # One patience for all, not for each, of a broker that takes none.
-        give_up = now() + publisher.patience
-        for place, (address, envelope, answer) in enumerate(under_way):
-            try:
-                receipt = await publisher.settle(address, envelope, FIRST, answer, give_up=give_up)
-                handles[place] = Handle(self.broker, receipt.address, envelope)
-                give_up = now() + publisher.patience
-            except GalleyError as error:
-                refused[place] = error
-        if refused:
-            raise SomeRefused(handles, refused)
-        return list(handles.values())
+
+        def handle(address: TaskAddress, envelope: Envelope) -> Handle[Any]:
+            return Handle(self.broker, address, envelope)
+
+        return Batch(self._publisher, lambda call: self._task(call, rules, None), handle)
 
     def handle(self, queue: str, task_id: str) -> Handle[Any]:
-        """Return a handle on a task submitted earlier, by anybody.
+        """Return a handle on a task submitted earlier, by this or another program.
 
         Raises:
-            SubmissionInvalid: if no task can have that id.
+            SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
         """
+        check_queue_name(queue)
         address = TaskAddress(self.namespace, queue, Lane.NORMAL, Kind.DIRECT, check_task_id(task_id))
         return Handle(self.broker, address, None)
 
     def _task(self, call: Call[R], when: When, task_id: str | None) -> tuple[TaskAddress, Envelope]:
+        check_queue_name(call.queue)
+        check_handler_name(call.handler)
         now = datetime.now(UTC)
         chosen = new_task_id() if task_id is None else check_task_id(task_id)
         return (
@@ -165,6 +177,7 @@ class Client:
                 deadline=when.deadline,
                 timeout_seconds=when.timeout_seconds,
                 retry=when.retry,
+                digest="" if task_id is None else digest_of(call.handler, call.input),
             ),
         )
 

@@ -13,7 +13,6 @@ from msgspec import Raw, Struct
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.publish import Publisher
-from galley.broker.records import Records
 from galley.envelope import INPUT_LIMIT, NO_INPUT, Envelope, digest_of, encode_input
 from galley.errors import InputInvalid, ManifestInvalid
 from galley.history import Moment
@@ -130,14 +129,11 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     """Submit the task of a manifest, unless its queue knows it already.
 
     Raises:
+        TaskConflict: its queue has another task of that name; nothing was stored.
         QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
         BrokerUnreachable: no answer; doing it again is safe.
     """
     address = address_of(task)
-    # A finished task has left its stream, so only its record can tell. Should it end between this look and
-    # the publishing, the worker that is given the copy finds the record and drops it.
-    if await Records(broker).look_up(address) is not None:
-        return Submitted(address, created=False)
     now = datetime.now(UTC)
-    receipt = await Publisher(broker).publish(address, envelope_of(spec_of(task), now, now), chosen_id=True)
-    return Submitted(address, created=not receipt.duplicate)
+    receipt = await Publisher(broker).publish_once(address, envelope_of(spec_of(task), now, now))
+    return Submitted(receipt.address, created=not receipt.duplicate)

@@ -16,7 +16,15 @@
     ├── Refused            the queue did not accept the task; nothing was stored
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
-    │   └── QueueFull
+    │   ├── QueueFull
+    │   └── TaskConflict       the id is in use for another handler or input
+    ├── SubmitIncomplete   (in galley.batch) `submit_many` did not store every task
+    │   ├── SomeRefused        (a Refused, too)
+    │   └── SubmitInterrupted
+    ├── ClientUnusable     the client cannot be used here
+    │   ├── ClientClosed
+    │   └── ClientElsewhere    it belongs to another event loop, thread or process
+    ├── WaitsForOwnQueue   a handler waits for a task of its own queue
     ├── TaskEnded          what `result()` raises when there is no result
     │   ├── TaskFailed
     │   └── TaskCancelled
@@ -249,6 +257,72 @@ class QueueFull(Refused):
     def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
         super().__init__(f"queue {queue!r} is full ({problem})")
+
+
+class TaskConflict(Refused):
+    """The id belongs to another task: one with another handler or another input."""
+
+    reason = "TaskConflict"
+    hint = "use another id for other work; the same handler and input under the same id is the same task"
+
+    def __init__(self, queue: str, task_id: str, differs: str) -> None:
+        self.queue, self.task_id, self.differs = queue, task_id, differs
+        super().__init__(f"queue {queue!r} has a task {task_id!r} already, with another {differs}")
+
+
+class ClientUnusable(GalleyError):
+    """A client or a handle was used where it cannot work."""
+
+    reason = "ClientUnusable"
+
+
+class ClientClosed(ClientUnusable):
+    """A client, or a handle it returned, was used outside the `async with` block of the client."""
+
+    reason = "ClientClosed"
+    hint = "use it inside `async with galley.connect() as client:`; open another client afterwards"
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        super().__init__(f"the client for NATS at {server} is closed")
+
+
+class ClientElsewhere(ClientUnusable):
+    """A client, or a handle it returned, was used in another event loop, thread or process."""
+
+    reason = "ClientElsewhere"
+    hint = (
+        "open a client where it is used: `async with galley.connect() as client:`; or run the call in the "
+        "first event loop: asyncio.run_coroutine_threadsafe(client.submit(...), loop)"
+    )
+
+    def __init__(self, server: str, place: str) -> None:
+        self.server, self.place = server, place
+        super().__init__(f"the client for NATS at {server} was opened in {place}")
+
+
+class NonRetryable(Exception):
+    """Raised by a handler, itself or a subclass: another attempt cannot end differently.
+
+    The task becomes a dead letter at once, with this exception's name, message and traceback.
+    """
+
+
+class WaitsForOwnQueue(GalleyError, NonRetryable):
+    """A handler waits for a task of its own queue, and holds a slot that task may need."""
+
+    reason = "WaitsForOwnQueue"
+    hint = (
+        "let the last subtask submit the next step, or give the subtasks a queue of their own. If the queue "
+        "always has more slots than tasks that wait, use result(hold_slot=True)"
+    )
+
+    def __init__(self, queue: str, task_id: str) -> None:
+        self.queue, self.task_id = queue, task_id
+        super().__init__(
+            f"a handler of queue {queue!r} waits for task {task_id} of the same queue: when all slots wait "
+            "like this, none of these tasks can start"
+        )
 
 
 class TaskEnded(GalleyError):

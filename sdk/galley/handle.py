@@ -10,9 +10,12 @@ from galley.address import TaskAddress
 from galley.broker import inspect
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
+from galley.broker.known import Known, check_same_work, known_task
+from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
-from galley.errors import BrokerError, ResultTimeout, TaskCancelled, TaskFailed
+from galley.errors import BrokerError, ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
+from galley.inside import in_worker_of
 from galley.record import NULL, Outcome, Record, State
 from galley.task_status import TaskStatus
 
@@ -23,12 +26,19 @@ CANCELLED_KEPT_SECONDS = 24 * 3600
 
 
 class Handle(Generic[R]):
-    """A submitted task: ask how it is, wait for its result, cancel it."""
+    """A submitted task: ask for its status, wait for its result, cancel it.
 
-    def __init__(self, broker: Broker, address: TaskAddress, envelope: Envelope | None) -> None:
+    It belongs to the client it came from, and can be used as long as that one is open.
+    """
+
+    def __init__(
+        self, broker: Broker, address: TaskAddress, envelope: Envelope | None, *, existed: bool = False
+    ) -> None:
         self._broker = broker
         self._envelope = envelope
         self.address = address
+        self.existed = existed
+        """Whether the task was there before this submission, which then added nothing."""
 
     @property
     def id(self) -> str:
@@ -38,19 +48,28 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"<task {self.address}>"
 
-    async def result(self, within: float | None = None) -> R:
+    async def result(self, within: float | None = None, *, hold_slot: bool = False) -> R:
         """Wait until the task has ended and return what its handler returned.
 
         Args:
             within: seconds to wait at most; None waits as long as it takes.
+            hold_slot: in a handler, wait even for a task of the handler's own queue. The handler holds its
+                slot while it waits, so if all slots of the queue wait like this, nothing goes on.
 
         Raises:
-            TaskFailed: it will not be tried again.
-            TaskCancelled: somebody cancelled it.
-            ResultTimeout: it had not ended in time; it goes on.
+            TaskFailed: it failed and will not be retried.
+            TaskCancelled: it was cancelled.
+            ResultTimeout: it had not ended in time; it continues.
+            TaskConflict: another task with the same id was stored first; this one does not run.
+            WaitsForOwnQueue: this is a handler of the same queue, which submitted the task or found that it
+                has not ended. The handler's task is not retried.
             QueueNotFound: the namespace never had a queue.
             BrokerUnreachable: the broker does not answer.
+            ClientClosed, ClientElsewhere: its client is closed, or belongs to another event loop.
         """
+        self._broker.check_usable()
+        if not hold_slot and in_worker_of(self.address):
+            await self._refuse_to_wait()
         try:
             async with asyncio.timeout(within):
                 stored = await wait_until_done(self._broker, self.address)
@@ -60,6 +79,8 @@ class Handle(Generic[R]):
             problem = await self.worker_problem() if waited >= 1 else ""
             raise ResultTimeout(self.id, waited, problem) from None
         record = stored.record
+        if self._envelope is not None:
+            check_same_work(self.address, record.handler, record.digest, self._envelope)
         if record.outcome is Outcome.SUCCEEDED:
             return cast("R", msgspec.json.decode(record.result or NULL))
         if record.outcome is Outcome.CANCELLED:
@@ -68,6 +89,13 @@ class Handle(Generic[R]):
         raise TaskFailed(
             self.id, failure.reason if failure else "Unknown", failure.message if failure else ""
         )
+
+    async def _refuse_to_wait(self) -> None:
+        # What was just submitted may have ended by now, or not: that it fails must not depend on it.
+        just_submitted = self._envelope is not None and not self.existed
+        stored = None if just_submitted else await Records(self._broker).look_up(self.address)
+        if stored is None or not stored.record.done:
+            raise WaitsForOwnQueue(self.address.queue, self.id)
 
     async def status(self) -> TaskStatus:
         """Return where the task is now.
@@ -95,12 +123,19 @@ class Handle(Generic[R]):
             TaskNotFound, QueueNotFound: it neither waits nor has a record.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
-        if self._envelope is None:
-            # Asked first, so that cancelling a task nobody submitted leaves no record behind.
-            known = await self.status()
-            handler, submitted_at, lane = known.handler, known.submitted_at, known.address.lane
+        if self._envelope is not None:
+            envelope = self._envelope
+            known = Known(self.address, envelope.handler, envelope.digest, envelope.submitted_at)
         else:
-            handler, submitted_at = self._envelope.handler, self._envelope.submitted_at
-            lane = self.address.lane
-        about = Record(State.RUN, 0, handler=handler, lane=lane, submitted_at=submitted_at)
+            # Looked for first, so that cancelling a task that never was leaves no record behind.
+            known = await known_task(self._broker, self.address) or await self._by_status()
+        about = Record(
+            State.RUN, 0,
+            handler=known.handler, lane=known.address.lane, submitted_at=known.submitted_at,
+            digest=known.digest,
+        )  # fmt: skip
         return await cancel(self._broker, self.address, about, CANCELLED_KEPT_SECONDS)
+
+    async def _by_status(self) -> Known:
+        status = await self.status()
+        return Known(status.address, status.handler, "", status.submitted_at)

@@ -22,13 +22,6 @@ DEFAULT_QUEUE: Final = "default"
 _COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-class NonRetryable(Exception):
-    """Raised by a handler, itself or a kind of it: no further attempt can end differently.
-
-    The task is a dead letter at once, with this exception's name, message and traceback.
-    """
-
-
 class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """A handler with its input: what `Client.submit` takes. `R_co` is what the result will be."""
 

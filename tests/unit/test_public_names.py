@@ -4,12 +4,13 @@ import galley
 
 PUBLIC = {
     "AccessRefused", "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld",
-    "BrokerUnreachable", "Call", "Cancelled", "Client", "CredentialsExpired", "CredentialsInvalid",
-    "GalleyError", "Handle", "Handler", "HandlerExists", "HandlerNameInvalid", "HandlerUnusable",
-    "InputInvalid", "Invalid", "Lane", "LaneNotEnabled", "NonRetryable", "NotAllowed", "Phase", "QueueFull",
-    "QueueNameInvalid", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
-    "SubmissionInvalid", "TaskCancelled", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "When",
-    "call", "connect", "task",
+    "BrokerUnreachable", "Call", "Cancelled", "Client", "ClientClosed", "ClientElsewhere", "ClientUnusable",
+    "CredentialsExpired", "CredentialsInvalid", "GalleyError", "Handle", "Handler", "HandlerExists",
+    "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled",
+    "NonRetryable", "NotAllowed", "Phase", "QueueFull", "QueueNameInvalid", "QueueNotFound", "Refused",
+    "ResultTimeout", "RetryPolicy", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete",
+    "SubmitInterrupted", "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound",
+    "TaskStatus", "WaitsForOwnQueue", "When", "call", "connect", "task",
 }  # fmt: skip
 
 

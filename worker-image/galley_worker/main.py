@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from galley.errors import GalleyError
+from galley.inside import mark_worker
 from galley.logs import log_as_json
 from galley_worker.errors import ModuleImportFailed
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
@@ -28,7 +29,9 @@ log = logging.getLogger("galley_worker")
 
 async def _run(settings: WorkerSettings) -> None:
     _look_for_garbage_seldom()
-    supervisor = Supervisor(settings, read_queue(settings.queue_manifest))
+    queue = read_queue(settings.queue_manifest)
+    mark_worker(queue.metadata.namespace, queue.metadata.name)
+    supervisor = Supervisor(settings, queue)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

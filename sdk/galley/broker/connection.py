@@ -16,6 +16,7 @@ from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker.clock_watch import ClockWatch
+from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
 from galley.broker.permissions import INBOX
@@ -29,6 +30,7 @@ from galley.errors import (
     BrokerRefused,
     BrokerTooOld,
     BrokerUnreachable,
+    ClientClosed,
 )
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,9 @@ class Broker:
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
         self._questions = Questions()
+        self._home: Home | None = None
+        self._closed = False
+        self._on_close: list[Callable[[], None]] = []
         self._clock = clock
         self._clock_watch = ClockWatch(self.server)
         self.nats.denied = self._on_denied
@@ -102,6 +107,7 @@ class Broker:
             BrokerTooOld: if the server has no message schedules or no JetStream.
         """
         check_server(self._address)
+        self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox
         try:
             async with asyncio.timeout(self._connect_seconds):
@@ -122,6 +128,9 @@ class Broker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
+        for react in tuple(self._on_close):
+            react()
         self.pipeline.close()
         if self._renewal is not None:
             self._renewal.cancel()
@@ -143,6 +152,22 @@ class Broker:
         """Call `react` after each reconnection; returns what to call to end that."""
         self._reconnected.append(react)
         return lambda: self._reconnected.remove(react)
+
+    def on_close(self, react: Callable[[], None]) -> Callable[[], None]:
+        """Call `react` when the connection is closed for good; returns what to call to end that."""
+        self._on_close.append(react)
+        return lambda: self._on_close.remove(react)
+
+    def check_usable(self) -> None:
+        """Check that the connection is open, and was opened where this is called.
+
+        Raises:
+            ClientClosed: if it is closed, or not opened yet.
+            ClientElsewhere: if it was opened in another process, thread or event loop.
+        """
+        if self._home is None:
+            raise ClientClosed(self.server)
+        self._home.check(self.server, closed=self._closed)
 
     def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
         """Send without asking for an answer. A broken connection swallows it."""
@@ -167,8 +192,10 @@ class Broker:
         """Call `react` with each message on `subject`.
 
         Raises:
-            BrokerUnreachable: if the connection is closed.
+            ClientClosed, ClientElsewhere: if the connection cannot be used here.
+            BrokerUnreachable: if the connection is closing.
         """
+        self.check_usable()
         try:
             return await self.nats.subscribe(subject, cb=react)
         except NatsError as error:
@@ -181,6 +208,7 @@ class Broker:
             NotAllowed: if our credentials are not good for that.
             BrokerUnreachable, AccessRefused, CredentialsExpired: if no answer came in time.
         """
+        self.check_usable()
         await self._questions.turn()
         try:
             with self._questions.asking(subject) as allowed:
@@ -202,6 +230,7 @@ class Broker:
             NotAllowed: if our credentials are not good for that.
             BrokerUnreachable, AccessRefused, CredentialsExpired: if nothing came for `seconds`.
         """
+        self.check_usable()
         await self._questions.turn()
         inbox = self.nats.new_inbox()
         subscription = await self.nats.subscribe(inbox)

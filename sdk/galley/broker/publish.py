@@ -11,6 +11,7 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.known import check_same_work, known_task
 from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
@@ -29,6 +30,9 @@ from galley.errors import (
 )
 from galley.failpoint import failpoint
 from galley.lanes import Lane
+
+_LOOKS: Final = 3
+"""Times a task is looked for: it may come between a look and the publishing, and expire before the next."""
 
 _FLAGGED: Final = Flags(republished=True)
 _FIRST_HEADERS: Final = header_block({topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()})
@@ -69,10 +73,37 @@ class Publisher:
         flags = _FLAGGED if chosen_id else FIRST
         return await self.settle(address, envelope, flags, await self.send(address, envelope, flags))
 
+    async def publish_once(self, address: TaskAddress, envelope: Envelope) -> Receipt:
+        """Store a task with an id that may be in use; a task that is known already is not stored again.
+
+        Args:
+            address: where it goes.
+            envelope: what it is, with the digest of its work.
+
+        Raises:
+            TaskConflict: the id is in use for other work; nothing was stored.
+            As `publish` besides.
+        """
+        receipt = Receipt(address, duplicate=True)
+        for _ in range(_LOOKS):
+            if known := await known_task(self._broker, address):
+                check_same_work(address, known.handler, known.digest, envelope)
+                # It may be what we published ourselves, and whose answer was lost.
+                return Receipt(known.address, duplicate=known.submitted_at != envelope.submitted_at)
+            receipt = await self.publish(address, envelope, chosen_id=True)
+            if not receipt.duplicate:
+                return receipt
+        return receipt
+
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
     ) -> asyncio.Future[Ack]:
-        """Publish without waiting for the answer; hand the future to `settle`."""
+        """Publish without waiting for the answer; hand the future to `settle`.
+
+        Raises:
+            ClientClosed, ClientElsewhere: if the connection cannot be used here.
+        """
+        self._broker.check_usable()
         failpoint("publish.before_send")
         if envelope.not_before is not None:
             return await send_later(
@@ -120,6 +151,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self.patience if give_up is None else give_up
         while ack.unanswered or ack.code == NO_RESPONDERS:
+            self._broker.check_usable()
             if ack.code == NO_RESPONDERS:
                 await self._check_lane(address)
             if loop.time() >= give_up:
@@ -132,7 +164,7 @@ class Publisher:
             return Receipt(address)
         if ack.code == WRONG_SEQUENCE:
             return Receipt(address, duplicate=True)
-        raise self._refusal(address, ack)
+        raise self.refusal(address, ack)
 
     async def _check_lane(self, address: TaskAddress) -> None:
         """Raise if the queue or its lane is not there; return if the broker was merely not ready."""
@@ -149,7 +181,8 @@ class Publisher:
             return BrokerSilent(self._broker.server, problem, self.patience)
         return BrokerUnreachable(self._broker.server, problem)
 
-    def _refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
+    def refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
+        """Return the error for an answer that says that the task was not stored."""
         if ack.code == FULL:
             return QueueFull(address.queue, ack.problem)
         if ack.code == DENIED:

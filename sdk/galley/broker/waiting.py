@@ -22,6 +22,7 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
 
     Raises:
         QueueNotFound: if the namespace never had a queue.
+        ClientClosed, ClientElsewhere: if the connection cannot be used here, or is closed meanwhile.
         BrokerUnreachable: if the broker is connected and yet does not answer.
     """
     records = Records(broker)
@@ -29,6 +30,7 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
         while True:
             # Cleared before the look, so that news during the look are not missed.
             changed.clear()
+            broker.check_usable()
             stored = await records.look_up(address) if broker.connected else None
             if stored is not None and stored.record.done:
                 return stored
@@ -49,11 +51,14 @@ async def _changes(broker: Broker, address: TaskAddress) -> AsyncIterator[asynci
     async def reconnected() -> None:
         changed.set()
 
+    broker.check_usable()
     forget = broker.on_reconnect(reconnected)
+    forget_close = broker.on_close(changed.set)
     subscription = await broker.subscribe(topology.done_subject(address), hear)
     try:
         yield changed
     finally:
         forget()
+        forget_close()
         if broker.connected:
             await subscription.unsubscribe()

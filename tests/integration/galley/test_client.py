@@ -105,10 +105,12 @@ async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: Client, t
 
 
 async def test_the_same_id_twice_is_one_task(client: Client, namespace: str) -> None:
-    first = await client.submit(call("images", "resize", n=1), task_id="holiday-1")
-    second = await client.submit(call("images", "resize", n=2), When(lane=Lane.HIGH), task_id="holiday-1")
+    first = await client.submit(call("images", "resize", n=1, m=2), task_id="holiday-1")
+    again = call("images", "resize", m=2.0, n=1)
+    second = await client.submit(again, When(lane=Lane.HIGH), task_id="holiday-1")
 
-    assert second.id == first.id
+    assert (first.existed, second.existed) == (False, True)
+    assert second.address == first.address
     assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
 
 

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from galley.handler import NonRetryable, task
+from galley.errors import NonRetryable
+from galley.handler import task
 
 QUEUE = "trials"
 _count = 0

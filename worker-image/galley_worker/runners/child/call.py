@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from galley.handler import NonRetryable
+from galley.errors import NonRetryable
 from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
 from galley.record import RESULT_LIMIT

@@ -1,0 +1,189 @@
+"""Many tasks submitted one behind the other, without losing sight of any."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from galley.address import TaskAddress
+from galley.broker.pipeline import Ack
+from galley.broker.publish import Publisher
+from galley.envelope import FIRST, Envelope
+from galley.errors import (
+    BrokerSilent,
+    BrokerUnreachable,
+    ClientUnusable,
+    GalleyError,
+    Refused,
+)
+from galley.handle import Handle
+from galley.handler import Call
+
+R = TypeVar("R")
+
+
+class SubmitIncomplete(GalleyError):
+    """`submit_many` did not store every task. What is known of each stands here, by its place in the calls.
+
+    `submitted` holds handles of the tasks that are stored; `unknown` those of tasks that were sent and may
+    be stored (`handle.status()` tells); `refused` what `submit` would have raised for tasks that are not.
+    """
+
+    reason = "SubmitIncomplete"
+
+    def __init__(
+        self, message: str, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError],
+        unknown: dict[int, Handle[Any]], hint: str,
+    ) -> None:  # fmt: skip
+        self.submitted, self.refused, self.unknown = submitted, refused, unknown
+        super().__init__(message, hint)
+
+    @property
+    def handles(self) -> dict[int, Handle[Any]]:
+        """The same as `submitted`."""
+        return self.submitted
+
+
+class SomeRefused(SubmitIncomplete, Refused):
+    """Of the tasks submitted at once, some were not accepted; the others were stored."""
+
+    reason = "SomeRefused"
+
+    def __init__(self, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> None:
+        first = next(iter(refused.values()))
+        super().__init__(
+            f"{len(refused)} of {len(submitted) + len(refused)} tasks were refused; the first: {first}",
+            submitted,
+            refused,
+            {},
+            "`submitted` holds the handles of the accepted ones, `refused` the errors of the others, "
+            "by their place in the calls",
+        )
+
+
+class SubmitInterrupted(SubmitIncomplete):
+    """`submit_many` ended early: a call could not be made, the broker went away, or it was cancelled."""
+
+    reason = "SubmitInterrupted"
+
+    def __init__(
+        self, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError],
+        unknown: dict[int, Handle[Any]], not_sent_from: int, problem: str,
+    ) -> None:  # fmt: skip
+        self.not_sent_from, self.problem = not_sent_from, problem
+        super().__init__(
+            f"submitting ended after {not_sent_from} tasks: {problem} "
+            f"({len(submitted)} stored, {len(refused)} refused, {len(unknown)} unknown)",
+            submitted,
+            refused,
+            unknown,
+            "`submitted` and `unknown` hold handles by place in the calls; calls from place `not_sent_from` "
+            "on were not sent. To make sure of an unknown one, submit it again with `task_id=handle.id`",
+        )
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> "SubmitInterrupted | None":
+        """Return what is known after a cancel or a timeout: it is the cause of that error.
+
+        Cancelling raises `CancelledError`, and `asyncio.timeout` makes a `TimeoutError` of it, so neither
+        can be replaced by this one.
+        """
+        while error is not None and not isinstance(error, cls):
+            error = error.__cause__ or error.__context__
+        return error
+
+
+class _Sent(NamedTuple):
+    """A publish under way."""
+
+    address: TaskAddress
+    envelope: Envelope
+    answer: asyncio.Future[Ack]
+
+
+class Batch(Generic[R]):
+    """One call of `submit_many`."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        describe: Callable[[Call[R]], tuple[TaskAddress, Envelope]],
+        handle: Callable[[TaskAddress, Envelope], Handle[R]],
+    ) -> None:
+        """Args: describe: what a call is as a task; handle: the handle on a task."""
+        self._publisher = publisher
+        self._describe = describe
+        self._handle = handle
+        self._sent: list[_Sent] = []
+        self._submitted: dict[int, Handle[R]] = {}
+        self._refused: dict[int, GalleyError] = {}
+        self._unknown: dict[int, Handle[R]] = {}
+
+    async def submit(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+        """Submit all and return when the broker has them.
+
+        Raises:
+            SomeRefused, SubmitInterrupted: as `Client.submit_many`.
+        """
+        waiting = iter(calls)
+        try:
+            problem = await self._send(waiting)
+            unanswered = await self._settle()
+        except asyncio.CancelledError as cancelled:
+            self._look()
+            # It stays a cancel, since `asyncio.timeout` and task groups know no other.
+            cancelled.__cause__ = self._interrupted("it was cancelled")
+            raise
+        if problem is not None:
+            raise self._interrupted(f"{type(problem).__name__}: {problem}") from problem
+        if unanswered is not None:
+            raise self._interrupted(str(unanswered)) from unanswered
+        if self._refused:
+            raise SomeRefused(dict(self._submitted), self._refused)
+        return list(self._submitted.values())
+
+    async def _send(self, calls: Iterable[Call[R]]) -> Exception | None:
+        """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
+        try:
+            for call in calls:
+                address, envelope = self._describe(call)
+                answer = await self._publisher.send(address, envelope)
+                self._sent.append(_Sent(address, envelope, answer))
+        except Exception as error:
+            return error
+        return None
+
+    async def _settle(self) -> GalleyError | None:
+        """Wait for all answers; returns why some did not come, if so."""
+        publisher, now = self._publisher, asyncio.get_running_loop().time
+        # One patience for all, not for each, of a broker that takes none.
+        give_up = now() + publisher.patience
+        unanswered: GalleyError | None = None
+        for place, (address, envelope, answer) in enumerate(self._sent):
+            try:
+                receipt = await publisher.settle(address, envelope, FIRST, answer, give_up=give_up)
+                self._submitted[place] = self._handle(receipt.address, envelope)
+                give_up = now() + publisher.patience
+            except (BrokerUnreachable, BrokerSilent, ClientUnusable) as error:
+                self._unknown[place] = self._handle(address, envelope)
+                unanswered = unanswered or error
+            except GalleyError as error:
+                self._refused[place] = error
+        return unanswered
+
+    def _look(self) -> None:
+        """Sort what has not been looked at by the answers that are there."""
+        for place, (address, envelope, answer) in enumerate(self._sent):
+            if place in self._submitted or place in self._refused or place in self._unknown:
+                continue
+            ack = answer.result() if answer.done() and not answer.cancelled() else None
+            if ack is not None and ack.stored:
+                self._submitted[place] = self._handle(address, envelope)
+            elif ack is None or ack.unanswered:
+                self._unknown[place] = self._handle(address, envelope)
+            else:
+                self._refused[place] = self._publisher.refusal(address, ack)
+
+    def _interrupted(self, problem: str) -> SubmitInterrupted:
+        return SubmitInterrupted(
+            dict(self._submitted), self._refused, dict(self._unknown), len(self._sent), problem
+        )

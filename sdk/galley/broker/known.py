@@ -1,0 +1,55 @@
+"""What is known of a task by its id, wherever it is, and whether other work may have that id."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from galley.address import TaskAddress
+from galley.broker.connection import Broker
+from galley.broker.held import message_of
+from galley.broker.records import Records
+from galley.envelope import Envelope, conflicts, digest_of
+from galley.errors import TaskConflict
+
+
+class Known(NamedTuple):
+    """What a task is, as far as its message or its record tells."""
+
+    address: TaskAddress
+    handler: str
+    digest: str
+    """Empty if its record does not have it."""
+    submitted_at: datetime | None
+
+
+async def known_task(broker: Broker, address: TaskAddress) -> Known | None:
+    """Return what is known of a task that waits, is scheduled, runs or has ended. Its lane need not be right.
+
+    Raises:
+        QueueNotFound: if there is no such queue, nor records of its namespace.
+        BrokerUnreachable: if the broker does not answer.
+        EnvelopeInvalid: if its record cannot be read.
+    """
+    # In this order: a task leaves its stream after its record is stored.
+    message = await message_of(broker, address)
+    if message is not None and message.envelope is not None:
+        envelope = message.envelope
+        digest = envelope.digest or digest_of(envelope.handler, envelope.input)
+        return Known(message.address, envelope.handler, digest, envelope.submitted_at)
+    stored = await Records(broker).look_up(address)
+    if stored is None:
+        return None if message is None else Known(message.address, "", "", None)
+    record = stored.record
+    return Known(address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at)
+
+
+def check_same_work(address: TaskAddress, handler: str, digest: str, envelope: Envelope) -> None:
+    """Check that a task known by handler and digest, either of which may be empty, is that of an envelope.
+
+    Raises:
+        TaskConflict: if it is other work.
+    """
+    if handler and handler != envelope.handler:
+        raise TaskConflict(address.queue, address.id, f"handler ({handler!r})")
+    if conflicts(digest, envelope.digest):
+        same_work = digest.split(".", maxsplit=1)[0] == envelope.digest.split(".")[0]
+        raise TaskConflict(address.queue, address.id, "spec" if same_work else "input")

@@ -1,0 +1,185 @@
+"""A client used where it cannot work says so at once, and what to do."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from galley import Client, ClientClosed, ClientElsewhere, GalleyError, Handle, call, connect
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.home import Home
+from galley_local.nats_server import NatsServer
+from tests.support.builders import a_queue
+
+Use = Callable[[Client, Handle[Any]], Awaitable[Any]]
+RESIZE = call("images", "resize")
+
+USES: dict[str, Use] = {
+    "submit": lambda client, _: client.submit(RESIZE),
+    "submit with an id": lambda client, _: client.submit(RESIZE, task_id="k1"),
+    "submit_many": lambda client, _: client.submit_many([RESIZE]),
+    "submit_many of none": lambda client, _: client.submit_many([]),
+    "result": lambda _, handle: handle.result(within=20),
+    "status": lambda _, handle: handle.status(),
+    "cancel": lambda _, handle: handle.cancel(),
+}
+
+
+async def opened(nats_server: NatsServer, namespace: str) -> tuple[Any, Client, Handle[Any]]:
+    manager = connect(nats_server.url, namespace)
+    client = await manager.__aenter__()
+    await ensure(client.broker, a_queue("images", namespace=namespace))
+    return manager, client, await client.submit(RESIZE)
+
+
+def refused(use: Use, client: Client, handle: Handle[Any]) -> GalleyError:
+    """Return the error, which has to come at once."""
+    began = time.monotonic()
+
+    async def run() -> GalleyError:
+        with pytest.raises(GalleyError) as error:
+            await use(client, handle)
+        return error.value
+
+    error = asyncio.run(run())
+    assert time.monotonic() - began < 5
+    assert "galley.connect()" in error.hint
+    return error
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_after_its_end(nats_server: NatsServer, namespace: str, use: str) -> None:
+    manager, client, handle = await opened(nats_server, namespace)
+    await manager.__aexit__(None, None, None)
+    with pytest.raises(ClientClosed, match="is closed"):
+        await USES[use](client, handle)
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_in_another_thread(nats_server: NatsServer, namespace: str, use: str) -> None:
+    manager, client, handle = await opened(nats_server, namespace)
+    error = await asyncio.to_thread(refused, USES[use], client, handle)
+    assert isinstance(error, ClientElsewhere)
+    assert error.place == "another thread"
+    assert (await handle.status()).handler == "resize", "the client goes on in its own loop"
+    await manager.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_in_the_next_event_loop(nats_server: NatsServer, namespace: str, use: str) -> None:
+    with asyncio.Runner() as first:
+        manager, client, handle = first.run(opened(nats_server, namespace))
+        error = refused(USES[use], client, handle)
+        assert isinstance(error, ClientElsewhere)
+        assert error.place == "another event loop"
+        first.run(manager.__aexit__(None, None, None))
+
+
+def test_an_event_loop_that_has_ended_is_told() -> None:
+    async def here() -> Home:
+        return Home.here()
+
+    async def check(home: Home) -> None:
+        home.check("nats://there", closed=False)
+
+    home = asyncio.run(here())
+    with pytest.raises(ClientElsewhere, match="opened in another event loop, which has ended"):
+        asyncio.run(check(home))
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_in_another_loop_of_the_same_thread(nats_server: NatsServer, namespace: str, use: str) -> None:
+    manager, client, handle = await opened(nats_server, namespace)
+    found: list[BaseException] = []
+
+    def run() -> None:
+        # What nested loops do: the outer one is set aside while the inner one runs.
+        outer = asyncio.events._get_running_loop()
+        asyncio.events._set_running_loop(None)
+        try:
+            found.append(refused(USES[use], client, handle))
+        finally:
+            asyncio.events._set_running_loop(outer)
+
+    run()
+    assert isinstance(found[0], ClientElsewhere)
+    assert found[0].place == "another event loop"
+    await manager.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_after_a_fork(nats_server: NatsServer, namespace: str, use: str) -> None:
+    manager, client, handle = await opened(nats_server, namespace)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = "nothing"
+        try:
+            coroutine = USES[use](client, handle)
+            coroutine.send(None)  # type: ignore[attr-defined]
+        except BaseException as error:
+            told = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writing, told.encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = await asyncio.to_thread(pipe.read)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    assert told.startswith("ClientElsewhere: the client for NATS at nats://")
+    assert "another process" in told
+    assert (await handle.status()).handler == "resize"
+    await manager.__aexit__(None, None, None)
+
+
+async def test_who_waits_for_a_result_when_the_client_ends_is_told(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, _, handle = await opened(nats_server, namespace)
+    waiting = asyncio.create_task(handle.result())
+    await asyncio.sleep(0.1)
+    await manager.__aexit__(None, None, None)
+    async with asyncio.timeout(2):
+        with pytest.raises(ClientClosed):
+            await waiting
+
+
+async def test_who_submits_to_a_silent_broker_when_the_client_ends_is_told(
+    own_nats_server: NatsServer, namespace: str
+) -> None:
+    manager, client, _ = await opened(own_nats_server, namespace)
+    own_nats_server.kill()
+    submitting = asyncio.create_task(client.submit(RESIZE))
+    await asyncio.sleep(0.3)
+    await manager.__aexit__(None, None, None)
+    async with asyncio.timeout(2):
+        with pytest.raises(ClientClosed):
+            await submitting
+
+
+async def test_a_client_whose_connection_was_never_opened_says_so() -> None:
+    client = Client(Broker(name="test"))
+    with pytest.raises(ClientClosed):
+        await client.submit(RESIZE)
+
+
+async def test_threads_may_hand_their_calls_to_the_clients_loop(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, client, _ = await opened(nats_server, namespace)
+    loop = asyncio.get_running_loop()
+    ids: list[str] = []
+
+    def elsewhere() -> None:
+        ids.append(asyncio.run_coroutine_threadsafe(client.submit(RESIZE), loop).result(10).id)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    assert (await client.handle("images", ids[0]).status()).handler == "resize"
+    await manager.__aexit__(None, None, None)

@@ -1,0 +1,109 @@
+"""A handler that waits for a task of its own queue is told so at once, before all slots wait."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from galley import Client, ResultTimeout, RetryPolicy, TaskFailed, WaitsForOwnQueue, When, call, inside
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.workers import a_task_queue
+
+HANDLERS = """
+import asyncio
+import galley
+from galley import task
+
+@task
+def child(n: int) -> int:
+    return n
+
+async def wait(queue: str, namespace: str, hold: bool) -> int:
+    async with galley.connect(namespace=namespace) as client:
+        handle = await client.submit(child.call(n=3).on(queue))
+        return await handle.result(within=20, hold_slot=hold)
+
+@task
+async def waits(queue: str, namespace: str, hold: bool = False) -> int:
+    return await wait(queue, namespace, hold)
+
+@task
+def waits_plainly(queue: str, namespace: str, hold: bool = False) -> int:
+    return asyncio.run(wait(queue, namespace, hold))
+
+@task
+async def asks_for(task_id: str, namespace: str) -> int:
+    async with galley.connect(namespace=namespace) as client:
+        return await client.handle("drills", task_id).result(within=20)
+"""
+PROGRAM = """
+import asyncio, json, sys
+sys.path.insert(0, sys.argv[1])
+from parents import wait
+asyncio.run(wait(**json.load(sys.stdin)))
+"""
+
+
+@pytest.fixture
+async def queues(client: Client, namespace: str, start: StartWorkers, tmp_path: Path) -> None:
+    (tmp_path / "parents.py").write_text(HANDLERS)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    for name in ("drills", "other"):
+        queue = a_task_queue(
+            namespace,
+            name,
+            worker={"modules": ["parents"], "concurrency": 2},
+            handlers={"commands": [{"name": "program", "command": command}]},
+        )
+        await ensure(client.broker, layout_of(queue, "tests"))
+        await start(queue, (name,), GALLEY_IMPORT_PATHS=str(tmp_path))
+
+
+@pytest.mark.parametrize("handler", ["waits", "waits_plainly"])
+async def test_it_fails_at_once_and_is_not_retried(client: Client, queues: None, handler: str) -> None:
+    given = {"queue": "drills", "namespace": client.namespace, "hold": False}
+    handle = await client.submit(call("drills", handler, **given))
+    with pytest.raises(TaskFailed, match="WaitsForOwnQueue: a handler of queue 'drills' waits for") as failed:
+        await handle.result(within=60)
+    assert failed.value.why == "NonRetryable"
+
+
+async def test_a_command_is_told_as_well(client: Client, queues: None) -> None:
+    given = {"queue": "drills", "namespace": client.namespace, "hold": False}
+    handle = await client.submit(call("drills", "program", **given), When(retry=RetryPolicy(attempts=1)))
+    with pytest.raises(TaskFailed, match=r"CommandFailed: .*let the last subtask submit the next step"):
+        await handle.result(within=60)
+
+
+@pytest.mark.parametrize("handler", ["waits", "waits_plainly"])
+@pytest.mark.parametrize(("where", "hold"), [("drills", True), ("other", False)])
+async def test_it_waits_where_it_was_told_to_or_for_another_queue(
+    client: Client, queues: None, handler: str, where: str, hold: bool
+) -> None:
+    given = {"queue": where, "namespace": client.namespace, "hold": hold}
+    handle = await client.submit(call("drills", handler, **given))
+    assert await handle.result(within=60) == 3
+
+
+async def test_a_result_that_is_there_needs_no_wait(client: Client, queues: None) -> None:
+    child = await client.submit(call("drills", "child", n=5))
+    assert await child.result(within=60) == 5
+    handle = await client.submit(call("drills", "asks_for", task_id=child.id, namespace=client.namespace))
+    assert await handle.result(within=60) == 5
+
+
+async def test_by_name_or_not_it_is_the_queue_that_counts(
+    client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure(client.broker, layout_of(a_task_queue(namespace), "tests"))
+    handle = await client.submit(call("drills", "child"))
+    monkeypatch.setenv(inside.WORKER_VARIABLE, "")
+    inside.mark_worker(namespace, "drills")
+    with pytest.raises(WaitsForOwnQueue):
+        await client.handle("drills", handle.id).result(within=0.1)
+    inside.mark_worker("another", "drills")
+    with pytest.raises(ResultTimeout):
+        await handle.result(within=0.1)
