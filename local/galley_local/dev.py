@@ -20,6 +20,7 @@ from galley.resources import Task
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
 from galley_local.board import TaskBoard
+from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import Plan, read_plan
@@ -140,17 +141,27 @@ class Run:
                 await self._submit()
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
+                watching = background.create_task(self._code_watch().run(), name="code watch")
                 scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
                 if done:
                     await stop.or_after(self._all_over())
                 else:
                     await stop.asked.wait()
-                for task in scaling:
+                for task in (watching, *scaling):
                     task.cancel()
                 await self._begin_drain()
             showing.cancel()
         self._note = "ended"
         await self._show()
+
+    def _code_watch(self) -> CodeWatch:
+        runtimes = {runtime.queue.name: runtime for runtime in self.runtimes}
+        return CodeWatch(
+            self._plan.queues.values(),
+            self._plan.manifests,
+            replace=lambda queue: runtimes[queue.name].fleet.replace(),
+            say=self._display.say,
+        )
 
     async def _submit(self) -> None:
         """Submit the tasks of the plan; those of an earlier run go on where they were.

@@ -47,13 +47,29 @@ async def read_module(path: Path) -> Module:
             "rename it: use the letters a to z, digits and _, and begin with a letter",
         )
     check_not_hidden(str(path), name, import_paths)
-    found = await _discover(path, file, name, import_paths)
-    if "error" in found:
-        raise FilesUnusable(f"{path} does not import: {found['error']}", _hint(path, name, found))
-    if not found["queues"]:
+    module = await import_file(path, file, name, import_paths)
+    if not module.handlers:
         raise FilesUnusable(
             f"{path} declares no handlers", "put @task on a function: from galley import task"
         )
+    return module
+
+
+async def import_file(path: Path, file: Path, name: str, import_paths: tuple[Path, ...]) -> Module:
+    """Import a file in another process and return what it declares, which may be nothing.
+
+    Args:
+        path: what errors call it.
+        file: the same, absolute.
+        name: the name to import it by.
+        import_paths: folders to search.
+
+    Raises:
+        FilesUnusable: if it does not import, or takes too long to.
+    """
+    found = await _discover(path, file, name, import_paths)
+    if "error" in found:
+        raise FilesUnusable(f"{path} does not import: {found['error']}", _hint(path, name, found))
     loaded = {module: where for module, where in found["loaded"].items() if "site-packages" not in where}
     return Module(path, name, import_paths, found["queues"], loaded)
 

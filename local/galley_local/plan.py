@@ -1,7 +1,7 @@
 """What the files given to `galley dev` ask for, checked as a whole before anything starts."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -47,6 +47,8 @@ class Plan:
 
     queues: dict[tuple[str, str], LocalQueue] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
+    manifests: list[Path] = field(default_factory=list)
+    """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
     """What a person should know before it starts."""
 
@@ -87,6 +89,7 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
     for path in paths:
         if path.suffix in MANIFESTS:
             _take_manifests(plan, path, project, sources)
+            plan.manifests.append(path)
     for path in paths:
         if path.suffix == ".py":
             _take_module(plan, await read_module(path))
@@ -150,7 +153,9 @@ def _take_module(plan: Plan, module: Module) -> None:
     for name in module.handlers:
         known = plan.queues.get((plan.namespace, name))
         if known is None:
-            plan.remarks += _undeclared(plan, module, name)
+            others = {other.name[1]: _in_manifest(other) for other in plan.queues.values()}
+            if remark := undeclared(module, name, others):
+                plan.remarks.append(f"{remark} {name!r} runs with the defaults of a TaskQueue")
         folder = module.path.parent.resolve()
         queue = known
         if queue is None:
@@ -165,19 +170,27 @@ def _take_module(plan: Plan, module: Module) -> None:
         )
 
 
-def _undeclared(plan: Plan, module: Module, name: str) -> list[str]:
-    """Say that a queue is declared by `@task(queue=...)` alone, where that may be a typing error."""
-    known = {queue.name[1]: Path(queue.source).suffix in MANIFESTS for queue in plan.queues.values()}
-    meant = get_close_matches(name, known, n=1, cutoff=0.75)
+def _in_manifest(queue: LocalQueue) -> bool:
+    return Path(queue.source).suffix in MANIFESTS
+
+
+def undeclared(module: Module, queue: str, known: Mapping[str, bool]) -> str:
+    """Return a remark on a queue that is declared by `@task(queue=...)` alone, which may be a typing error.
+
+    Args:
+        module: whose handlers it has.
+        queue: its name.
+        known: the other queues, and whether a manifest declares them.
+
+    Returns:
+        An empty text if there is nothing to remark on.
+    """
+    meant = get_close_matches(queue, known, n=1, cutoff=0.75)
     if not meant and not any(known.values()):
-        return []
-    handlers = ", ".join(module.handlers[name])
+        return ""
+    handlers = ", ".join(module.handlers[queue])
     question = f"did you mean {meant[0]!r}?" if meant else f"declared are {', '.join(known)}."
-    remark = (
-        f"{module.path} has {handlers} in queue {name!r}, which is not declared anywhere else: {question} "
-        f"{name!r} runs with the defaults of a TaskQueue"
-    )
-    return [remark]
+    return f"{module.path} has {handlers} in queue {queue!r}, which is not declared anywhere else: {question}"
 
 
 def _check_twins(queue: LocalQueue, module: Module) -> None:

@@ -49,6 +49,11 @@ class ProcessFleet:
         self.dismiss()
         await self._open.__aexit__(None, None, None)
 
+    def replace(self) -> None:
+        """Have all workers end by their drain; `scale` starts others."""
+        self._problem = ""
+        self.dismiss()
+
     def dismiss(self) -> None:
         """Tell all workers to end; does not wait for it."""
         for seat in self._seats.values():
