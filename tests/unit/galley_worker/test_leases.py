@@ -78,6 +78,18 @@ async def test_a_worker_that_cannot_renew_stops_the_attempt_before_another_may_b
 
 
 @in_virtual_time
+async def test_a_renewal_counts_from_when_it_was_sent_however_late_its_answer_came() -> None:
+    async with a_desk() as desk:
+        desk.line.round_trip = LEASE / 3 / 2 - 0.5
+        task = desk.take()
+        await asyncio.sleep(LEASE)
+        ends_at = task.ends_at
+        desk.line.stalled = True
+        await asyncio.sleep(2 * LEASE)
+        assert task.lost_at[0] <= ends_at - FENCE_MARGIN_SECONDS + LOOK
+
+
+@in_virtual_time
 async def test_a_breakdown_of_a_dozen_seconds_costs_no_attempt() -> None:
     async with a_desk() as desk:
         for cut_at in range(20):

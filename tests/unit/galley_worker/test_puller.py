@@ -10,6 +10,7 @@ import pytest
 from galley.broker.pull import Delivery
 from galley.envelope import Flags
 from galley.lanes import Lane
+from galley_worker import puller
 from galley_worker.claim import must_claim
 from galley_worker.puller import Puller
 from tests.support.builders import an_address
@@ -51,18 +52,18 @@ class Seat:
 async def a_seat(bench: Bench, slots: int = 1, *, brisk: bool = False) -> AsyncIterator[Seat]:
     async with MemoryBroker(bench.server, "w1") as broker:
         free = Slots(slots, brisk)
-        async with Puller(broker, bench.layout, free) as puller:
-            seat = Seat(bench, broker, free, puller)
+        async with Puller(broker, bench.layout, free) as pulling:
+            seat = Seat(bench, broker, free, pulling)
 
             async def take() -> None:
-                async for delivery in puller.deliveries():
+                async for delivery in pulling.deliveries():
                     free.free -= 1
                     seat.came.append(delivery)
 
             taking = asyncio.create_task(take())
             await bench.pass_time(0.1)
             yield seat
-            puller.stop()
+            pulling.stop()
             await asyncio.wait([taking], timeout=10)
 
 
@@ -125,7 +126,10 @@ def addresses(bench: Bench) -> set[object]:
 
 
 @in_virtual_time
-async def test_a_delivery_of_a_lost_connection_is_not_begun_after_the_reconnection() -> None:
+async def test_a_delivery_of_a_lost_connection_is_not_begun_after_the_reconnection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(puller, "HOLD_SECONDS", 3600.0)
     async with a_bench() as bench, a_seat(bench, 1, brisk=True) as seat:
         await bench.pass_time(1)
         for lane in (Lane.HIGH, Lane.NORMAL):
@@ -133,11 +137,12 @@ async def test_a_delivery_of_a_lost_connection_is_not_begun_after_the_reconnecti
         await seat.deliveries(1)
         await bench.pass_time(0.001)
         assert seat.puller._held == 1, "the other waits for a slot"
+        seat.broker.line.reconnect_seconds = 5
         seat.broker.line.cut()
-        await bench.pass_time(3)
+        await bench.pass_time(6)
         seat.end()
         came = await seat.deliveries(2, within=60)
-        await bench.pass_time(40)
+        await bench.pass_time(5)
         assert len(seat.came) == 2
         assert came[1].delivered == 2, "it came again, and only that is begun"
 
