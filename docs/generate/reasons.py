@@ -38,9 +38,14 @@ REASONS: Final = {
         "extension or `os._exit`.",
     ),
     "WorkerLost": Reason(
-        "The worker stopped renewing its lease: it was killed or lost its connection. Tried again.",
+        "The worker process is gone: it was killed, or its machine failed. Tried again.",
         "Find out why the worker ended (`kubectl describe pod`: `OOMKilled`?). A task that takes its worker "
         "down `retry.crashes` times becomes a dead letter, which on a cluster says how the worker ended.",
+    ),
+    "LeaseLost": Reason(
+        "Its worker could not renew its lease, and dropped the attempt: it was frozen, or cut off from the "
+        "broker. Costs no attempt.",
+        "Nothing. If it happens often, give workers more CPU and look at the network to the broker.",
     ),
     "CutOff": Reason(
         "The worker was drained and handed the task back. Costs no attempt.",
@@ -59,7 +64,8 @@ REASONS: Final = {
         "Submit earlier, set a later deadline, or give the queue more workers.",
     ),
     "HandlerNotFound": Reason(
-        "The queue has no handler of that name; the message lists those it has. Not tried again.",
+        "The queue has no handler of that name; those it has are named. During a rollout a newer worker may "
+        "know it, so the task is tried again for two minutes (`GALLEY_UNKNOWN_HANDLER_SECONDS`), at no cost.",
         "Correct the name, or add the module or command to the TaskQueue.",
     ),
     "CommandNotFound": Reason(
@@ -77,6 +83,15 @@ REASONS: Final = {
     "ResultTooLarge": Reason(
         "The result of the handler is larger than 512 KiB as JSON. Not tried again.",
         "Store the result elsewhere and return its location.",
+    ),
+    "TooLarge": Reason(
+        "The task with its result or its history takes more than a NATS message may have (`max_payload`). "
+        "Not tried again.",
+        "Store large data elsewhere and pass its place; or raise `max_payload` of NATS.",
+    ),
+    "InternalError": Reason(
+        "Galley failed outside the handler; the worker's log has the traceback. Tried again.",
+        "Report it with the traceback.",
     ),
     "EnvelopeInvalid": Reason(
         "Bytes on the task's subject are not a task of a version known here. Nothing was run.",

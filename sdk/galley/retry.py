@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Final
 
 from msgspec import Struct
 
 from galley.history import History
+
+LONGEST_BACKOFF_SECONDS: Final = 86_400.0
+"""Longest wait between two attempts, as in manifests; a policy that asks for more gets this."""
 
 
 class RetryPolicy(Struct, frozen=True, rename="camel"):
@@ -37,5 +41,6 @@ class RetryPolicy(Struct, frozen=True, rename="camel"):
         if history.errors >= self.attempts or history.crashes >= self.crashes:
             return None
         failures = max(1, history.errors + history.crashes)
-        bound = min(self.max_backoff_seconds, self.backoff_seconds * 2.0 ** min(failures - 1, 60))
+        doubled = self.backoff_seconds * 2.0 ** min(failures - 1, 60)
+        bound = max(0.0, min(self.max_backoff_seconds, doubled, LONGEST_BACKOFF_SECONDS))
         return now + timedelta(seconds=bound * jitter())

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from galley import envelope as wire
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
-from galley.envelope import Flags
+from galley.envelope import Envelope, Flags
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.record import Failure
@@ -18,15 +18,29 @@ from galley.retry import RetryPolicy
 from galley_worker import journal
 from galley_worker.claim import Who, must_claim
 from galley_worker.claimant import Claimant
-from galley_worker.ending import Cancelled, CutOff, Ending, TimedOut
+from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, TimedOut
 from galley_worker.held import Held
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
-from galley_worker.verdict import DEADLINE_EXCEEDED, Bury, Circumstances, Verdict, judge
+from galley_worker.verdict import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    Bury,
+    Circumstances,
+    Verdict,
+    judge,
+    without_handler,
+)
 from galley_worker.work import Work
+
+UNDECIDED_SECONDS: Final = 30.0
+"""After this a message comes again whose attempt failed outside its handler and could not be settled."""
+
+UNDECIDED_TIMES: Final = 10
+"""Deliveries of such a message after which it becomes a dead letter."""
 
 REMEMBERED_CANCELS: Final = 10_000
 """Ids of cancelled tasks kept, for messages that were on their way when the cancel came."""
@@ -47,6 +61,8 @@ class UnderWay:
     stopped: Cancelled | CutOff | None = None
     """Why it must not go on, if somebody said so, perhaps before the handler began."""
     lease_lost: bool = False
+    held: Held | None = None
+    """What settling it needs; None until it is read."""
 
     def stop(self, because: Cancelled | CutOff) -> None:
         """End it, whether or not its handler has begun."""
@@ -64,6 +80,8 @@ class Rules:
     worker: Who
     policy: RetryPolicy
     timeout_seconds: float
+    unknown_handler_seconds: float
+    """How long a task may wait for a worker that knows its handler."""
 
 
 @dataclass
@@ -91,17 +109,22 @@ class Attempts:
         self.under_way: dict[Message, UnderWay] = {}
 
     def known(self, delivery: Delivery) -> bool:
-        """Return whether this very message is under way here, and if so lean on its new delivery.
+        """Return whether this very message is under way here, and if so use its new delivery from now on.
 
-        The broker sends a message again after a restart, or after a lease it saw lapse; the attempt
-        that is running need not begin anew for that.
+        The broker delivers a message again after a restart, or when it received no renewal for too long; the
+        attempt that is running goes on.
         """
-        present = self.under_way.get(_message(delivery))
-        if present is None or present.lease_lost:
+        present = self.holds(_message(delivery))
+        if present is None:
             return False
         present.delivery = present.delivery._replace(reply=delivery.reply)
         present.lease.reply = delivery.reply
         return True
+
+    def holds(self, message: Message) -> UnderWay | None:
+        """Return the attempt of a message, if it is under way here and its lease is not lost."""
+        present = self.under_way.get(message)
+        return None if present is None or present.lease_lost else present
 
     def find(self, task: str) -> UnderWay | None:
         """Return the attempt of a task, named `<kind>.<id>`, if one is under way here."""
@@ -133,6 +156,8 @@ class Attempts:
         self.under_way[message] = present
         try:
             await self._run(present)
+        except Exception as error:  # whatever it is costs this attempt, not the worker
+            await self._recover(present, error)
         finally:
             # One that lost its lease may have come again by now, and be under way a second time.
             if self.under_way.get(message) is present:
@@ -142,14 +167,15 @@ class Attempts:
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
         try:
-            flags = Flags.decode(delivery.header)
-            envelope = wire.decode(delivery.body)
+            flags, envelope = _read(delivery)
         except EnvelopeInvalid as error:
             journal.dropped(delivery, str(error))
             await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
             return
         held = Held(delivery, envelope, flags, 0, False, envelope.history, self._parts.now())
-        if must_claim(delivery, flags, self._later):
+        present.held = held
+        known = envelope.handler in self._parts.runners.handlers
+        if not known or must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
             # This process may have been stopped while it waited for the answer.
@@ -157,18 +183,64 @@ class Attempts:
             held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
+        if not known and present.stopped is None:
+            await self._settle(present, held, self._without_handler(held))
+            return
         ending = await self._end(present, held)
-        if present.lease_lost and isinstance(ending, CutOff):
+        if present.lease_lost and isinstance(ending, CutOff | NotBegun):
             # Another worker may hold the task by now: nothing of ours may touch it.
             journal.lost(held, "its lease was lost")
             self._parts.measures.lost()
             return
-        verdict = self._judge(held, ending)
+        await self._settle(present, held, self._judge(held, ending))
+
+    async def _settle(self, present: UnderWay, held: Held, verdict: Verdict) -> None:
         held.delivery = present.delivery
         by_us = await self._parts.settler.settle(held, verdict)
         seconds = self._parts.clock() - present.began
         self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
         journal.settled(held, verdict, seconds, by_us=by_us)
+
+    async def _recover(self, present: UnderWay, error: Exception) -> None:
+        """Settle an attempt that failed outside its handler: as an error, or have it come again."""
+        delivery, held = present.delivery, present.held
+        journal.failed(delivery, error)
+        self._parts.measures.failed()
+        failure = Failure(INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        try:
+            if present.execution is not None:
+                present.stop(CutOff("its attempt failed outside its handler"))
+                await present.execution.ending
+            if held is None or delivery.delivered >= UNDECIDED_TIMES:
+                await self._parts.settler.bury_unreadable(delivery, failure)
+                return
+            ending = Raised(failure, retryable=True)
+            given = self._circumstances(held)
+            # With a policy of our own: the task's may be what cannot be applied.
+            verdict = judge(ending, RetryPolicy(), given, self._parts.now(), self._parts.jitter)
+            await self._settle(present, held, verdict)
+        except Exception as again:
+            journal.failed(delivery, again)
+            self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
+
+    def _without_handler(self, held: Held) -> Verdict:
+        known = ", ".join(sorted(self._parts.runners.handlers)) or "none"
+        message = (
+            f"no handler {held.envelope.handler!r} in queue {self._rules.queue!r};"
+            f" known to worker {self._rules.worker.name}: {known}"
+        )
+        return without_handler(
+            message, self._circumstances(held), self._parts.now(), self._rules.unknown_handler_seconds
+        )
+
+    def _circumstances(self, held: Held) -> Circumstances:
+        return Circumstances(
+            held.flags.attempt,
+            self._rules.worker.name,
+            held.started_at,
+            held.envelope.deadline,
+            held.history,
+        )
 
     async def _end(self, present: UnderWay, held: Held) -> Ending:
         """Run the handler and return how that ended."""
@@ -199,9 +271,7 @@ class Attempts:
     def _judge(self, held: Held, ending: Ending) -> Verdict:
         now = self._parts.now()
         deadline = held.envelope.deadline
-        given = Circumstances(
-            held.flags.attempt, self._rules.worker.name, held.started_at, deadline, held.history
-        )
+        given = self._circumstances(held)
         if isinstance(ending, TimedOut) and deadline is not None and now >= deadline:
             failure = Failure(DEADLINE_EXCEEDED, f"it had not ended by its deadline, {deadline.isoformat()}")
             return Bury(failure, held.history)
@@ -222,6 +292,12 @@ class Attempts:
         if present is not None:
             present.lease_lost = True
             present.stop(CutOff("its lease could not be renewed"))
+
+
+def _read(delivery: Delivery) -> tuple[Flags, Envelope]:
+    if delivery.problem:
+        raise EnvelopeInvalid(delivery.problem)
+    return Flags.decode(delivery.header), wire.decode(delivery.body)
 
 
 def _message(delivery: Delivery) -> Message:

@@ -7,7 +7,8 @@ the record; if another record stands there, that one tells what has happened mea
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from enum import StrEnum
+from typing import NamedTuple, assert_never
 
 from msgspec.structs import replace
 
@@ -33,7 +34,43 @@ class ClaimAt:
     fence: int
     history: History
     lost_worker: str = ""
-    """Who ran it before and vanished; empty if nobody did, or if it was handed back."""
+    """Worker that ran it before and did not end it; empty if there is none, or if it was handed back."""
+    crashed: bool = False
+    """Whether the process of `lost_worker` is gone, which counts as a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskHolder:
+    """Another process claimed this very message and has not said that it is done: ask it."""
+
+    fence: int
+    history: History
+    worker: str
+    claim: Claim
+
+
+class Holder(StrEnum):
+    """What is known of the process that claimed a message."""
+
+    RUNNING = "it runs the attempt"
+    IDLE = "it lives, and does not run the attempt"
+    SILENT = "it is connected and does not answer"
+    GONE = "it has no connection to the broker"
+    AWAITED = "it does not answer, and may still be reconnecting"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldElsewhere:
+    """The process that claimed it runs the attempt and renews its lease: leave the message to it."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """It is not known yet whether the attempt still runs: give the message back for a moment."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +103,7 @@ class ScheduleAgain:
     due_at: datetime
 
 
-Next = ClaimAt | DropIt | Ended | LeaveIt | ScheduleAgain
+Next = ClaimAt | AskHolder | DropIt | Ended | LeaveIt | ScheduleAgain
 
 
 def claim_of(delivery: Delivery, holder: str) -> Claim:
@@ -109,13 +146,31 @@ def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | No
         case State.RETRY if record.attempt == flags.attempt:
             return ClaimAt(stored.sequence, envelope.history)
         case State.RUN if record.attempt == flags.attempt and _same_message(record.claim, mine):
-            ours = record.claim is not None and record.claim.holder == mine.holder
-            lost_worker = "" if record.handed_back or ours else record.worker
-            return ClaimAt(stored.sequence, record.history, lost_worker)
+            assert record.claim is not None
+            if record.handed_back or record.claim.holder == mine.holder:
+                return ClaimAt(stored.sequence, record.history)
+            return AskHolder(stored.sequence, record.history, record.worker, record.claim)
         case State.RUN if record.attempt >= flags.attempt:
             return DropIt(f"another message runs attempt {record.attempt}")
         case _:
             return LeaveIt(f"its record is of attempt {record.attempt}, before its own")
+
+
+def take_over(step: AskHolder, holder: Holder) -> ClaimAt | HeldElsewhere | LookAgain:
+    """Return what follows from what is known of the process that claimed a message.
+
+    A crash is counted only of a process that is gone. One that lives dropped the attempt, for want of its
+    lease; one that does not answer is frozen, or cut off from the broker, and drops it when it finds out.
+    """
+    match holder:
+        case Holder.RUNNING:
+            return HeldElsewhere(f"worker {step.worker} runs it")
+        case Holder.AWAITED:
+            return LookAgain(f"worker {step.worker} may still be reconnecting")
+        case Holder.IDLE | Holder.SILENT | Holder.GONE:
+            return ClaimAt(step.fence, step.history, step.worker, crashed=holder is Holder.GONE)
+        case _:
+            assert_never(holder)
 
 
 def _same_message(one: Claim | None, other: Claim) -> bool:

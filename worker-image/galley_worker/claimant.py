@@ -1,21 +1,37 @@
-"""The slow path: writing `run` into the record before an attempt begins, until it is clear who may run it."""
+"""The slow path: writing `run` into the record before an attempt begins, until it is clear who may run it.
 
-from collections.abc import Callable
+If another process claimed the same message, it is asked whether it still runs the attempt: a broker that was
+killed delivers again what it had delivered shortly before (docs/adr/0016-who-counts-a-crash.md).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Final
 
+from galley.address import TaskAddress
+from galley.broker.connection import Broker
+from galley.broker.control import Question, ask_holder
+from galley.errors import BrokerError
 from galley.failpoint import failpoint
+from galley.record import Claim
 from galley.retry import RetryPolicy
 from galley_worker import journal
 from galley_worker.claim import (
+    AskHolder,
     ClaimAt,
     DropIt,
     Ended,
+    HeldElsewhere,
+    Holder,
     LeaveIt,
+    LookAgain,
     ScheduleAgain,
     Who,
     claim_of,
     claiming_record,
     first_claim,
+    take_over,
     what_next,
 )
 from galley_worker.held import Held
@@ -23,11 +39,68 @@ from galley_worker.ledger import Beaten, Ledger
 from galley_worker.settle import Settler
 from galley_worker.verdict import taken_over
 
+RECONNECT_SECONDS: Final = 5.0
+"""How long others may take to reconnect to a broker that was restarted; a lease, if that is longer."""
+
+_ASK_AGAIN_SECONDS: Final = 0.5
+_ASK_TIMES: Final = 4
+LOOK_AGAIN_SECONDS: Final = 2.0
+"""After this a message comes again whose holder may still be reconnecting; meanwhile its slot is free."""
+
+Ask = Callable[[TaskAddress, Claim], Awaitable[Holder]]
+"""Finds out about the process that made a claim."""
+
+
+class Holders:
+    """Asks other worker processes about the attempts they claimed."""
+
+    def __init__(self, broker: Broker, clock: Callable[[], float], lease_seconds: float) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._away_seconds = max(lease_seconds, RECONNECT_SECONDS)
+        self._connection = broker.connection
+        self._connected_at = clock()
+        broker.on_reconnect(self._on_reconnect)
+
+    async def _on_reconnect(self) -> None:
+        self._notice_connection()
+
+    def _notice_connection(self) -> None:
+        if self._connection != self._broker.connection:
+            self._connection, self._connected_at = self._broker.connection, self._clock()
+
+    async def ask(self, address: TaskAddress, claim: Claim) -> Holder:
+        """Return what is known of the process that made a claim.
+
+        On a connection younger than the longest time others may be away, no answer proves nothing.
+        """
+        question = Question(claim.stream, claim.sequence)
+        for _ in range(_ASK_TIMES):
+            try:
+                answer = await ask_holder(
+                    self._broker, address.namespace, address.queue, claim.holder, question
+                )
+                found = Holder.GONE if answer is None else Holder.IDLE
+                if answer is not None and answer.started_at is not None:
+                    return Holder.RUNNING
+            except BrokerError:
+                found = Holder.SILENT
+            if found is Holder.IDLE:
+                return found
+            self._notice_connection()
+            if self._broker.connected and self._clock() - self._connected_at >= self._away_seconds:
+                return found
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return Holder.AWAITED
+
 
 class Claimant:
     """Claims tasks for one worker."""
 
-    def __init__(self, ledger: Ledger, settler: Settler, who: Who, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, settler: Settler, who: Who, now: Callable[[], datetime], ask: Ask
+    ) -> None:
+        self._ask = ask
         self._ledger = ledger
         self._settler = settler
         self._who = who
@@ -41,7 +114,7 @@ class Claimant:
         step = first_claim(held.envelope, held.flags)
         while True:
             if step.lost_worker:
-                counted = await self._count_crash(held, policy, step)
+                counted = await self._take_over(held, policy, step)
                 if counted is None:
                     return False
                 step = counted
@@ -65,8 +138,11 @@ class Claimant:
         failpoint("claim.before_look")
         stored = await self._ledger.read(held.delivery.address, beaten.by)
         mine = claim_of(held.delivery, self._who.holder)
-        match what_next(mine, held.flags, held.envelope, stored):
-            case ClaimAt() as step:
+        step = what_next(mine, held.flags, held.envelope, stored)
+        if isinstance(step, AskHolder):
+            return await self._ask_holder(held, step)
+        match step:
+            case ClaimAt():
                 return step
             case DropIt(why):
                 journal.dropped(held.delivery, why)
@@ -80,9 +156,23 @@ class Claimant:
                 journal.left_alone(held, why)
         return None
 
-    async def _count_crash(self, held: Held, policy: RetryPolicy, step: ClaimAt) -> ClaimAt | None:
-        """Return the claim with one more crash in its history; None if that was once too often."""
-        history, last = taken_over(step.history, policy, step.lost_worker, held.flags.attempt, self._now())
+    async def _ask_holder(self, held: Held, step: AskHolder) -> ClaimAt | None:
+        match take_over(step, await self._ask(held.delivery.address, step.claim)):
+            case ClaimAt() as claim:
+                return claim
+            case HeldElsewhere(why):
+                # Its renewals name the message, so they hold it though it was delivered here.
+                journal.dropped(held.delivery, why)
+            case LookAgain(why):
+                journal.dropped(held.delivery, why)
+                self._settler.look_again(held.delivery, LOOK_AGAIN_SECONDS)
+        return None
+
+    async def _take_over(self, held: Held, policy: RetryPolicy, step: ClaimAt) -> ClaimAt | None:
+        """Return the claim with the attempt of another worker in its history; None if that ends the task."""
+        history, last = taken_over(
+            step.history, policy, step.lost_worker, held.flags.attempt, self._now(), crashed=step.crashed
+        )
         if last is None:
             return ClaimAt(step.fence, history)
         held.fence, held.history = step.fence, history

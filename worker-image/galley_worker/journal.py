@@ -23,6 +23,18 @@ def lost(held: Held, why: str) -> None:
     log.warning("attempt dropped", extra={**_about(held), "why": why})
 
 
+def shortened(delivery: Delivery, why: str) -> None:
+    """A dead letter is larger than the broker stores, and is kept without its task."""
+    log.warning("dead letter shortened", extra={"task": delivery.address.id, "why": why})
+
+
+def failed(delivery: Delivery, error: Exception) -> None:
+    """Galley itself failed in an attempt; the worker goes on."""
+    address = delivery.address
+    extra = {"task": address.id, "queue": address.queue, "lane": address.lane}
+    log.error("attempt failed outside its handler", exc_info=error, extra=extra)
+
+
 def left_alone(held: Held, why: str) -> None:
     """Something was seen that the protocol rules out."""
     log.error("message left alone", extra={**_about(held), "why": why})

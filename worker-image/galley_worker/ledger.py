@@ -2,10 +2,14 @@
 
 Each is repeated until the broker has answered, because an unanswered write may or may not have
 happened. Compare-and-set makes repeating safe; what we read back tells whether the first one was it.
+What the broker never stores, because it is too large, is not repeated: the caller writes less.
 """
 
 import asyncio
 import logging
+import math
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +20,8 @@ from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import DeadLetter, bury
 from galley.broker.later import Door, send_later
-from galley.broker.pipeline import WRONG_SEQUENCE, Ack
-from galley.broker.pull import NAK
+from galley.broker.pipeline import TOO_LARGE, WRONG_SEQUENCE, Ack
+from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
 from galley.envelope import Envelope, Flags
 from galley.errors import BrokerError
@@ -27,6 +31,11 @@ log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.25
 """Between two tries while the broker does not answer, or cannot (its disk is full, it elects a leader)."""
+
+_REPLIES_KEPT: Final = 10_000
+_LOST_WITHIN_SECONDS: Final = 10.0
+"""What was said longer before a reconnection than this is taken to have arrived."""
+_NEVER_SENT: Final = math.inf
 
 _COMPLAIN_EVERY: Final = 40
 """Tries between two log lines: about ten seconds."""
@@ -40,17 +49,60 @@ class Beaten:
     """Sequence of the record that stands there."""
 
 
+class TooLarge(Exception):
+    """What was to be written is larger than the broker stores."""
+
+
+class Replies:
+    """What a worker says about its deliveries: done with, or to be given to another worker.
+
+    The broker does not answer, so what was said shortly before a connection broke, or while there was none,
+    is said again on the next one: a delivery that nobody has would wait for the end of its lease.
+    """
+
+    def __init__(self, broker: Broker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._said: deque[tuple[str, bytes, float]] = deque(maxlen=_REPLIES_KEPT)
+        broker.on_reconnect(self._say_again)
+
+    def acknowledge(self, reply: str) -> None:
+        """Take the message off its stream."""
+        self._say(reply, b"")
+
+    def give_back(self, reply: str, seconds: float = 0.0) -> None:
+        """Have the message delivered again, to whichever worker, after so many seconds."""
+        self._say(reply, nak_after(seconds) if seconds else NAK)
+
+    def _say(self, reply: str, body: bytes) -> None:
+        said_at = self._clock() if self._broker.connected else _NEVER_SENT
+        self._said.append((reply, body, said_at))
+        self._broker.publish(reply, body)
+
+    async def _say_again(self) -> None:
+        said, self._said = self._said, deque(maxlen=_REPLIES_KEPT)
+        recent = self._clock() - _LOST_WITHIN_SECONDS
+        for reply, body, said_at in said:
+            if said_at >= recent:
+                self._say(reply, body)
+
+
 class Ledger:
     """The lasting truth about tasks, as one worker writes it."""
 
     def __init__(self, broker: Broker) -> None:
+        self.replies = Replies(broker)
         self._broker = broker
         self._records = Records(broker)
 
     async def write(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
     ) -> int | Beaten:
-        """Write a record in place of the one with sequence `fence`; returns its sequence."""
+        """Write a record in place of the one with sequence `fence`; returns its sequence.
+
+        Raises:
+            TooLarge: the broker does not store records of that size.
+        """
         ack = await self._records.write(address, record, fence, keep_seconds)
         if ack.stored:
             return ack.sequence
@@ -68,7 +120,11 @@ class Ledger:
     async def schedule(
         self, address: TaskAddress, envelope: Envelope, flags: Flags, due_at: datetime
     ) -> None:
-        """Have the task come back at `due_at`; doing it twice is doing it once."""
+        """Have the task come back at `due_at`; doing it twice is doing it once.
+
+        Raises:
+            TooLarge: the broker does not store tasks of that size.
+        """
 
         async def send() -> Ack:
             return await (await send_later(self._broker, address, envelope, flags, due_at, Door.WORKER))
@@ -76,16 +132,20 @@ class Ledger:
         await self._insist(f"schedule {address}", send)
 
     async def bury(self, address: TaskAddress, letter: DeadLetter) -> None:
-        """Keep a dead letter."""
+        """Keep a dead letter.
+
+        Raises:
+            TooLarge: the broker does not store letters of that size.
+        """
         await self._insist(f"bury {address}", lambda: bury(self._broker, address, letter))
 
     def acknowledge(self, reply: str) -> None:
         """Take the message off its stream. If that gets lost, its next reader finds the record."""
-        self._broker.publish(reply)
+        self.replies.acknowledge(reply)
 
-    def give_back(self, reply: str) -> None:
-        """Let another worker have the message now. If that gets lost, the end of the lease does it."""
-        self._broker.publish(reply, NAK)
+    def give_back(self, reply: str, seconds: float = 0.0) -> None:
+        """Have the message delivered again after so many seconds; if that gets lost, its lease ends."""
+        self.replies.give_back(reply, seconds)
 
     async def _insist_on_record(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None, ack: Ack
@@ -101,6 +161,7 @@ class Ledger:
                     return await self._mine_after_all(address, record, beaten) if in_doubt else beaten
             else:
                 in_doubt = in_doubt or ack.unanswered
+                _check_size(ack)
                 tries = await _pause(tries, f"write the record of {address}", ack.problem)
             ack = await self._records.write(address, record, fence, keep_seconds)
         return ack.sequence
@@ -114,11 +175,18 @@ class Ledger:
     async def _insist(self, action: str, send: Callable[[], Awaitable[Ack]]) -> None:
         tries = 0
         while not (ack := await send()).stored:
+            _check_size(ack)
             tries = await _pause(tries, action, ack.problem)
+
+
+def _check_size(ack: Ack) -> None:
+    if ack.code == TOO_LARGE:
+        raise TooLarge(ack.problem)
 
 
 async def _pause(tries: int, action: str, problem: str) -> int:
     if tries % _COMPLAIN_EVERY == 0:
-        log.warning("broker does not take it yet", extra={"action": action, "error": problem, "tries": tries})
+        extra = {"action": action, "error": problem, "tries": tries}
+        log.warning("broker does not store it yet", extra=extra)
     await asyncio.sleep(_PAUSE_SECONDS)
     return tries + 1

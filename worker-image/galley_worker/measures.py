@@ -43,6 +43,7 @@ class Measures(Collector):
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._durations: dict[str, _Durations] = {}
         self._lost = 0
+        self._failed = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -58,6 +59,10 @@ class Measures(Collector):
     def lost(self) -> None:
         """Count an attempt dropped with its lease."""
         self._lost += 1
+
+    def failed(self) -> None:
+        """Count an attempt that failed outside its handler."""
+        self._failed += 1
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
@@ -84,6 +89,11 @@ class Measures(Collector):
         )
         lost.add_metric(self._queue, self._lost)
         yield lost
+        failed = CounterMetricFamily(
+            "galley_attempts_failed_internally", "Attempts that failed outside their handler.", labels=labels
+        )
+        failed.add_metric(self._queue, self._failed)
+        yield failed
         for name, text, read in (
             ("galley_slots", "Attempts this worker can run at once.", self._slots),
             ("galley_slots_busy", "Attempts under way.", self._busy),

@@ -17,12 +17,12 @@ Two loops wait here. What wakes them:
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from galley.broker.connection import Broker
-from galley.broker.pull import NAK, Delivery, Pulls, Source
+from galley.broker.pull import Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
 from galley.errors import BrokerError
 from galley.lanes import Lane
@@ -59,8 +59,19 @@ class Slots(Protocol):
 class Puller:
     """Delivers tasks to one worker. Use it as `async with`, and iterate `deliveries()`."""
 
-    def __init__(self, broker: Broker, layout: QueueLayout, slots: Slots) -> None:
+    def __init__(
+        self, broker: Broker, layout: QueueLayout, slots: Slots, give_back: Callable[[str], None]
+    ) -> None:
+        """Describe the puller; it pulls once it is entered.
+
+        Args:
+            broker: an open connection.
+            layout: the queue's streams and lanes.
+            slots: the worker's.
+            give_back: has the delivery with this reply subject delivered again, to whichever worker.
+        """
         self._broker = broker
+        self._give_back_reply = give_back
         self._slots = slots
         self._pulls = Pulls(broker, layout, self)
         self._credits = LaneCredits(layout.lanes)
@@ -219,7 +230,7 @@ class Puller:
             tasks = self._arrived[lane]
             while tasks and (self._stopped or self._paused or self._held > max(0, self._slots.free)):
                 self._held -= 1
-                self._broker.publish(tasks.pop().reply, NAK)
+                self._give_back_reply(tasks.pop().reply)
 
     def changed(self) -> None:
         """Pull again: a parked pull ended."""
@@ -230,6 +241,6 @@ class Puller:
         for tasks in self._arrived.values():
             for delivery in tasks:
                 # Otherwise a broker that remembers it would wait for the end of its lease.
-                self._broker.publish(delivery.reply, NAK)
+                self._give_back_reply(delivery.reply)
             tasks.clear()
         self._held = 0

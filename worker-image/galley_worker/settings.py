@@ -44,6 +44,9 @@ class WorkerSettings(BaseModel):
     consumer says one every five."""
     lease_seconds: float = Field(LEASE_SECONDS, ge=1, le=300)
     """Seconds the broker waits for a sign of life of an attempt; must be what the queue's consumers have."""
+    unknown_handler_seconds: float = Field(120.0, ge=0, le=3600)
+    """Seconds a task waits for a worker that knows its handler, counted from the first worker that did not:
+    during a rollout newer ones join. After that it fails with HandlerNotFound; 0 fails it at once."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least level that is logged."""
     termination_log: Path | None = None

@@ -15,10 +15,11 @@ from galley.envelope import Envelope, Flags
 from galley.failpoint import failpoint
 from galley.history import History
 from galley.record import NULL, Failure, Outcome, Record, State
+from galley_worker import journal
 from galley_worker.claim import Who, claiming_record
 from galley_worker.held import Held
-from galley_worker.ledger import Beaten, Ledger
-from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verdict
+from galley_worker.ledger import Beaten, Ledger, TooLarge
+from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
 
 
 class Settler:
@@ -42,7 +43,9 @@ class Settler:
                     held, self._final(held, Outcome.FAILED, failure=failure, history=history)
                 )
             case RetryAt(due_at, failure, history):
-                return await self._retry(held, due_at, failure, history)
+                return await self._schedule(held, held.flags.attempt + 1, due_at, failure, history)
+            case Defer(due_at, failure, history):
+                return await self._schedule(held, held.flags.attempt, due_at, failure, history)
             case HandBack(history):
                 return await self._hand_back(held, history)
             case _:
@@ -67,7 +70,7 @@ class Settler:
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
         failpoint("unreadable.before_letter")
-        await self._ledger.bury(delivery.address, letter)
+        await self._bury(delivery, letter)
         self._acknowledge(delivery)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
@@ -78,12 +81,17 @@ class Settler:
         """
         if final.outcome is Outcome.FAILED:
             failpoint("settle.before_letter")
-            await self._ledger.bury(delivery.address, _letter(final, delivery))
+            await self._bury(delivery, _letter(final, delivery))
         self._acknowledge(delivery)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Finish what a worker began that died between its record and its schedule."""
-        await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
+        try:
+            await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
+        except TooLarge as error:
+            held.fence, held.history = flags.fence, envelope.history
+            await self._end(held, self._too_large(held, error))
+            return
         self.drop(held.delivery)
 
     def drop(self, delivery: Delivery) -> None:
@@ -100,18 +108,43 @@ class Settler:
         self._ledger.acknowledge(delivery.reply)
         failpoint("settle.after_ack")
 
+    def look_again(self, delivery: Delivery, seconds: float) -> None:
+        """Have a message delivered again after a while, about which nothing can be decided now."""
+        self._ledger.give_back(delivery.reply, seconds)
+
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
+        keep = self._kept(address, final.uid)
         failpoint("settle.before_record")
-        written = await self._ledger.write(address, final, held.fence, self._kept(address, final.uid))
+        try:
+            written = await self._ledger.write(address, final, held.fence, keep)
+        except TooLarge as error:
+            if final.outcome is Outcome.SUCCEEDED:
+                final = self._too_large(held, error)
+            final = _shortened(final)
+            written = await self._ledger.write(address, final, held.fence, keep)
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
         await self.finish(held.delivery, final)
         return True
 
-    async def _retry(self, held: Held, due_at: datetime, failure: Failure, history: History) -> bool:
+    async def _bury(self, delivery: Delivery, letter: DeadLetter) -> None:
+        """Keep a dead letter; one that is larger than the broker stores loses the task, then its history."""
+        try:
+            await self._ledger.bury(delivery.address, letter)
+        except TooLarge as error:
+            journal.shortened(delivery, str(error))
+            size = f"; the task of {len(delivery.body)} bytes is not kept: {error}"
+            failure = replace(letter.failure, message=letter.failure.message + size, traceback="")
+            history = _counts(letter.history)
+            letter = replace(letter, failure=failure, envelope=None, body=None, history=history)
+            await self._ledger.bury(delivery.address, letter)
+
+    async def _schedule(
+        self, held: Held, attempt: int, due_at: datetime, failure: Failure, history: History
+    ) -> bool:
+        """Write that the task waits for `attempt`, and have the broker deliver it at that time."""
         address = held.delivery.address
-        attempt = held.flags.attempt + 1
         record = Record(
             State.RETRY,
             attempt,
@@ -127,14 +160,20 @@ class Settler:
             digest=held.envelope.digest,
         )
         failpoint("retry.before_record")
-        sequence = await self._ledger.write(address, record, held.fence)
+        try:
+            sequence = await self._ledger.write(address, record, held.fence)
+        except TooLarge:
+            sequence = await self._ledger.write(address, _shortened(record), held.fence)
         if isinstance(sequence, Beaten):
             return await self._yield_to(held, sequence)
         again = replace(held.envelope, history=history)
         failpoint("retry.before_schedule")
-        await self._ledger.schedule(address, again, Flags(attempt, sequence), due_at)
-        self._acknowledge(held.delivery)
+        await self.schedule_again(held, again, Flags(attempt, sequence), due_at)
         return True
+
+    def _too_large(self, held: Held, error: TooLarge) -> Record:
+        failure = Failure(TOO_LARGE, f"larger than the broker stores: {error}")
+        return self._final(held, Outcome.FAILED, failure=failure)
 
     async def _hand_back(self, held: Held, history: History) -> bool:
         # On the fast path there is no record to say it in, and no record means no crash is counted.
@@ -192,6 +231,16 @@ class Settler:
             uid=held.envelope.uid,
             digest=held.envelope.digest,
         )
+
+
+def _shortened(record: Record) -> Record:
+    """Return a record without what may be long."""
+    failure = record.failure and replace(record.failure, traceback="", message=record.failure.message[:200])
+    return replace(record, failure=failure, history=_counts(record.history))
+
+
+def _counts(history: History) -> History:
+    return replace(history, attempts=())
 
 
 def _letter(final: Record, delivery: Delivery) -> DeadLetter:

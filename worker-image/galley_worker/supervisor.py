@@ -18,21 +18,24 @@ from galley.broker.control import (
     HEARTBEAT_SECONDS,
     Answer,
     Heartbeat,
+    Question,
     Request,
     Verb,
     answering,
+    answering_as,
     send_heartbeat,
 )
 from galley.broker.layout import layout_of
 from galley.broker.pull import Delivery
+from galley.errors import BrokerUnreachable
 from galley.failpoint import failpoint
 from galley.resources import TaskQueue
-from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts, Rules, UnderWay
 from galley_worker.claim import Who
-from galley_worker.claimant import Claimant
+from galley_worker.claimant import Claimant, Holders
 from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
-from galley_worker.ledger import Ledger
+from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
 from galley_worker.puller import Puller
 from galley_worker.runners.runners import Runners
@@ -42,6 +45,10 @@ from galley_worker.settle import Settler
 from galley_worker.work import Work
 
 log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS: Final = 10.0
+"""How long one try to connect takes; then the reason is logged, and the next begins."""
+_CONNECT_PAUSE_SECONDS: Final = 1.0
 
 _HAND_BACK_SECONDS: Final = 10.0
 """Time for handing back what was cut at the end of a drain."""
@@ -54,6 +61,7 @@ class Supervisor:
         self._settings = settings
         self._queue = queue
         self._layout = layout_of(queue, "")
+        self._who = Who(settings.worker, secrets.token_hex(4))
         self._grace_seconds = float(queue.spec.worker.grace_period_seconds)
         self._broker: Broker | None = None
         self._runners: Runners | None = None
@@ -65,12 +73,15 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._drained_until = 0.0
+        self._connecting: asyncio.Timeout | None = None
 
     def stop(self) -> None:
         """Take no more tasks and end when those under way have; asked twice, cut them at once."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+        if self._connecting is not None:
+            self._connecting.reschedule(asyncio.get_running_loop().time())
         if self._puller is not None:
             self._puller.stop()
 
@@ -92,32 +103,58 @@ class Supervisor:
         """Work until `stop` is called.
 
         Raises:
-            BrokerUnreachable, BrokerTooOld: there is no broker to work with.
+            BrokerTooOld: the broker lacks what Galley needs.
+            AccessRefused, CredentialsInvalid, CredentialsExpired: the broker does not accept this worker.
             ModuleImportFailed: a module of the queue does not import.
         """
         namespace, name = self._queue.metadata.namespace, self._queue.metadata.name
         async with AsyncExitStack() as parts:
-            self._broker = broker = await parts.enter_async_context(
-                Broker(
-                    self._settings.server,
-                    name=f"galley worker {self._settings.worker}",
-                    connect_seconds=30,
-                    credentials=self._settings.credentials,
-                )
-            )
             self._runners = runners = await parts.enter_async_context(
                 Runners(self._runner_settings(), grown=self._slots_changed)
             )
-            leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
             measures = Measures(namespace, name, lambda: runners.capacity, lambda: self._busy)
-            self._attempts = attempts = self._make_attempts(broker, runners, leases, measures)
             await parts.enter_async_context(self._health(measures))
+            broker = await self._connect(parts)
+            if broker is None:
+                return
+            leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
+            ledger = Ledger(broker)
+            holders = Holders(broker, uninterrupted, self._settings.lease_seconds)
+            self._attempts = attempts = self._make_attempts(ledger, holders, runners, leases, measures)
             await parts.enter_async_context(_beside(leases.run(), "leases"))
             await parts.enter_async_context(answering(broker, namespace, name, self._answer))
+            await parts.enter_async_context(
+                answering_as(broker, namespace, name, self._who.holder, self._answer_as_holder)
+            )
             await parts.enter_async_context(_beside(self._beat(broker), "heartbeat"))
             log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
-            await self._work(broker, attempts)
+            await self._work(broker, attempts, ledger.replies)
             log.info("worker drained")
+
+    async def _connect(self, parts: AsyncExitStack) -> Broker | None:
+        """Return a connection to the broker, however long that takes; None if told to stop meanwhile."""
+        try:
+            async with asyncio.timeout(None) as self._connecting:
+                if self._stopping.is_set():
+                    return None
+                while True:
+                    broker = Broker(
+                        self._settings.server,
+                        name=f"galley worker {self._settings.worker}",
+                        connect_seconds=_CONNECT_SECONDS,
+                        credentials=self._settings.credentials,
+                    )
+                    try:
+                        self._broker = await parts.enter_async_context(broker)
+                    except BrokerUnreachable as error:
+                        log.warning("waiting for the broker", extra={"error": str(error)})
+                        await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
+                    else:
+                        return self._broker
+        except TimeoutError:
+            return None
+        finally:
+            self._connecting = None
 
     def _runner_settings(self) -> RunnerSettings:
         spec = self._queue.spec
@@ -134,25 +171,25 @@ class Supervisor:
         )
 
     def _make_attempts(
-        self, broker: Broker, runners: Runners, leases: LeaseKeeper, measures: Measures
+        self, ledger: Ledger, holders: Holders, runners: Runners, leases: LeaseKeeper, measures: Measures
     ) -> Attempts:
         spec = self._queue.spec
-        ledger = Ledger(broker)
-        worker = Who(self._settings.worker, secrets.token_hex(4))
+        worker = self._who
         settler = Settler(ledger, worker, spec.retention.results_seconds, _now)
-        claimant = Claimant(ledger, settler, worker, _now)
+        claimant = Claimant(ledger, settler, worker, _now, holders.ask)
         rules = Rules(
             self._queue.metadata.namespace,
             self._queue.metadata.name,
             worker,
             spec.retry.policy(),
             float(spec.timeout_seconds),
+            self._settings.unknown_handler_seconds,
         )
         return Attempts(rules, Parts(runners, claimant, settler, leases, measures))
 
-    async def _work(self, broker: Broker, attempts: Attempts) -> None:
+    async def _work(self, broker: Broker, attempts: Attempts, replies: Replies) -> None:
         async with asyncio.TaskGroup() as under_way:
-            async with Puller(broker, self._layout, self) as puller:
+            async with Puller(broker, self._layout, self, replies.give_back) as puller:
                 self._puller = puller
                 if self._stopping.is_set():
                     puller.stop()
@@ -219,10 +256,12 @@ class Supervisor:
                 present = self._attempts.cancel(request.task)
             case _:
                 present = self._attempts.find(request.task)
-        if present is None:
-            return None
-        ago = timedelta(seconds=time.monotonic() - present.began)
-        return Answer(name, datetime.now(UTC) - ago)
+        return None if present is None else Answer(name, _began_at(present))
+
+    def _answer_as_holder(self, question: Question) -> Answer:
+        assert self._attempts is not None
+        present = self._attempts.holds((question.stream, question.sequence))
+        return Answer(self._settings.worker, None if present is None else _began_at(present))
 
     def _drain_for(self, seconds: float) -> None:
         """Take no tasks for a while; an expiring lease, so that a worker nobody ends goes on by itself."""
@@ -273,6 +312,10 @@ class Supervisor:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _began_at(present: UnderWay) -> datetime:
+    return _now() - timedelta(seconds=time.monotonic() - present.began)
 
 
 def _log_output(work: Work | None, stream: str, line: str) -> None:

@@ -1,12 +1,13 @@
 """What follows from the way an attempt ended. Pure: the time and the dice are handed in."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
-from galley.history import WORKER_LOST, EndedBy, History, PastAttempt
+from galley.history import MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
@@ -16,6 +17,14 @@ ATTEMPTS_EXHAUSTED: Final = "AttemptsExhausted"
 DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 TIMED_OUT: Final = "TimedOut"
 CRASHED: Final = "Crashed"
+INTERNAL_ERROR: Final = "InternalError"
+TOO_LARGE: Final = "TooLarge"
+LEASE_LOST: Final = "LeaseLost"
+HANDLER_NOT_FOUND: Final = "HandlerNotFound"
+
+
+DEFER_SECONDS: Final = (1.0, 15.0)
+"""Shortest and longest pause before a task whose handler a worker does not know is tried again."""
 
 
 class Succeed(Struct, frozen=True):
@@ -26,6 +35,14 @@ class Succeed(Struct, frozen=True):
 
 class RetryAt(Struct, frozen=True):
     """Try again then."""
+
+    due_at: datetime
+    failure: Failure
+    history: History
+
+
+class Defer(Struct, frozen=True):
+    """Try the same attempt again then, at a worker that knows the handler; costs the task nothing."""
 
     due_at: datetime
     failure: Failure
@@ -49,7 +66,7 @@ class HandBack(Struct, frozen=True):
     history: History
 
 
-Verdict = Succeed | RetryAt | Bury | Cancel | HandBack
+Verdict = Succeed | RetryAt | Defer | Bury | Cancel | HandBack
 
 
 class Circumstances(Struct, frozen=True):
@@ -126,11 +143,59 @@ def after_failure(  # noqa: PLR0917 - the facts a retry depends on
     return RetryAt(due_at, failure, history)
 
 
+def without_handler(
+    message: str, given: Circumstances, now: datetime, patience_seconds: float
+) -> Defer | Bury:
+    """Return what follows if a worker does not know a task's handler, as during a rollout.
+
+    The task is tried again until `patience_seconds` after it was first found so, at growing intervals; its
+    history has one line for all of that, which begins at that time.
+    """
+    seen = next((past for past in given.history.attempts if _unknown_handler(past, given.attempt)), None)
+    first = seen.started_at if seen is not None and seen.started_at is not None else now
+    waited = (now - first).total_seconds()
+    failure = Failure(HANDLER_NOT_FOUND, message)
+    if waited >= patience_seconds:
+        if seen is not None:
+            failure = Failure(HANDLER_NOT_FOUND, f"{message}; no worker has known it for {waited:.0f} s")
+        return Bury(failure, _lengthened(given, EndedBy.ERROR, failure, now))
+    pause = min(max(waited / 2, DEFER_SECONDS[0]), DEFER_SECONDS[1])
+    due_at = now + timedelta(seconds=min(pause, patience_seconds - waited))
+    if given.deadline is not None and due_at >= given.deadline:
+        late = f"no worker knew its handler before {given.deadline.isoformat()}: {message}"
+        return Bury(Failure(DEADLINE_EXCEEDED, late), given.history)
+    past = PastAttempt(
+        given.attempt, EndedBy.PREEMPTION, HANDLER_NOT_FOUND, message, given.worker, now, first
+    )
+    if seen is None:
+        return Defer(due_at, failure, given.history.with_attempt(past))
+    short = replace(past, message=message[:MESSAGE_LIMIT])
+    attempts = tuple(short if one is seen else one for one in given.history.attempts)
+    return Defer(due_at, failure, replace(given.history, attempts=attempts))
+
+
+def _unknown_handler(past: PastAttempt, attempt: int) -> bool:
+    return (past.number, past.ended_by, past.reason) == (attempt, EndedBy.PREEMPTION, HANDLER_NOT_FOUND)
+
+
 def taken_over(
-    history: History, policy: RetryPolicy, lost_worker: str, attempt: int, now: datetime
+    history: History, policy: RetryPolicy, lost_worker: str, attempt: int, now: datetime, *, crashed: bool
 ) -> tuple[History, Bury | None]:
-    """Return the history of a task whose worker vanished, and whether that was once too often."""
-    failure = Failure(WORKER_LOST, f"worker {lost_worker} stopped renewing its lease")
+    """Return the history of a task that another worker did not end, and whether that was a crash too many.
+
+    Args:
+        history: the task's, before that attempt.
+        policy: the task's, or else its queue's.
+        lost_worker: the worker that ran it.
+        attempt: number of the attempt.
+        now: the present time.
+        crashed: whether the process of that worker is gone; otherwise the attempt is free.
+    """
+    if not crashed:
+        message = f"worker {lost_worker} lost its lease"
+        past = PastAttempt(attempt, EndedBy.PREEMPTION, LEASE_LOST, message, lost_worker, now)
+        return history.with_attempt(past), None
+    failure = Failure(WORKER_LOST, f"worker {lost_worker} is gone, and did not end the attempt")
     past = PastAttempt(attempt, EndedBy.CRASH, failure.reason, failure.message, lost_worker, now)
     longer = history.with_attempt(past)
     if longer.crashes < policy.crashes:

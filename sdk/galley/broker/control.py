@@ -1,4 +1,4 @@
-"""Talking to the workers of a queue: requests all of them hear, and heartbeats all of them send."""
+"""Talking to the workers of a queue: requests to all of them or to one process, and their heartbeats."""
 
 import asyncio
 import logging
@@ -24,6 +24,10 @@ ANSWER_SECONDS: Final = 0.25
 """How long a request to all workers waits for the one it concerns: many times a round trip."""
 
 
+HOLDER_SECONDS: Final = 1.0
+"""How long one worker process may take to answer; that it has no connection is known at once."""
+
+
 class Verb(StrEnum):
     """What workers can be asked."""
 
@@ -45,12 +49,19 @@ class Request(Struct, frozen=True, omit_defaults=True):
     """Length of the drain; 0 ends one."""
 
 
+class Question(Struct, frozen=True):
+    """What one worker process is asked: whether it runs the attempt of this very message."""
+
+    stream: str
+    sequence: int
+
+
 class Answer(Struct, frozen=True, omit_defaults=True):
     """What the worker concerned says."""
 
     worker: str
     started_at: datetime | None = None
-    """Since when it has been running the task."""
+    """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
     problem: str = ""
     """Why no worker of the queue can start. Said by what starts them, whose `worker` is empty."""
 
@@ -67,6 +78,7 @@ class Heartbeat(Struct, frozen=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
+_decode_question = msgspec.json.Decoder(Question).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
@@ -118,6 +130,43 @@ async def answering(
             broker.publish(message.reply, _encode(answer))
 
     subscription = await broker.subscribe(topology.control_subject(namespace, queue, "*"), hear)
+    try:
+        yield
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+async def ask_holder(
+    broker: Broker, namespace: str, queue: str, holder: str, question: Question
+) -> Answer | None:
+    """Return what one worker process says, or None if it has no connection to the broker.
+
+    Raises:
+        BrokerUnreachable: it is connected and did not answer within `HOLDER_SECONDS`, or we are not.
+        BrokerError: as `Broker.request`.
+    """
+    subject = topology.holder_subject(namespace, queue, holder)
+    message = await broker.request(subject, _encode(question), HOLDER_SECONDS)
+    return None if message is None else _decode_answer(message.data)
+
+
+@asynccontextmanager
+async def answering_as(
+    broker: Broker, namespace: str, queue: str, holder: str, react: Callable[[Question], Answer]
+) -> AsyncIterator[None]:
+    """Answer questions to one worker process with what `react` returns."""
+
+    async def hear(message: Msg) -> None:
+        try:
+            answer = react(_decode_question(message.data))
+        except msgspec.MsgspecError as error:
+            log.warning("question not understood", extra={"subject": message.subject, "error": str(error)})
+            return
+        if message.reply:
+            broker.publish(message.reply, _encode(answer))
+
+    subscription = await broker.subscribe(topology.holder_subject(namespace, queue, holder), hear)
     try:
         yield
     finally:

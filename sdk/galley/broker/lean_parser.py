@@ -87,7 +87,12 @@ class LeanParser(Parser):
                 )
                 continue
             try:
-                react(words[1].decode(), reply.decode(), data[block:end], data[body:block])
+                react(
+                    words[1].decode(errors="surrogateescape"),
+                    reply.decode(),
+                    data[block:end],
+                    data[body:block],
+                )
             except Exception:
                 # What is raised here would end the library's read loop for good (nats.py#914).
                 log.exception("message not taken")

@@ -55,7 +55,11 @@ def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
     if role is Role.WORKER:
         return Permissions(
             publish=(*_connecting(), *_working(namespace, queue)),
-            subscribe=(inbox, f"galley.ctl.{namespace}.{queue}.*"),
+            subscribe=(
+                inbox,
+                topology.control_subject(namespace, queue, "*"),
+                topology.holder_subject(namespace, queue, "*"),
+            ),
             answers=1,
         )
     heard = (inbox, f"galley.done.{namespace}.{queue}.>")
@@ -81,6 +85,7 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.again.{namespace}.{queue}.>",
         f"galley.dead.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
+        topology.holder_subject(namespace, queue, "*"),
     )
 
 

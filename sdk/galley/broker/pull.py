@@ -31,6 +31,12 @@ _SWEEP_SECONDS: Final = 2.0
 NAK: Final = b"-NAK"
 """Sent to `Delivery.reply`: give it to another worker, at once."""
 
+
+def nak_after(seconds: float) -> bytes:
+    """Return what is sent to `Delivery.reply` to have the task delivered again after so many seconds."""
+    return b'-NAK {"delay":%d}' % int(seconds * 1e9)
+
+
 RENEW: Final = b"+WPI"
 """Sent to `Delivery.reply`: the attempt goes on; starts the lease anew."""
 
@@ -61,6 +67,8 @@ class Delivery(NamedTuple):
     """Where its acknowledgement goes."""
     body: bytes
     header: str | None
+    problem: str = ""
+    """Why it cannot be a task, whatever its body says; empty for nearly all."""
 
 
 class _Open:
@@ -214,7 +222,12 @@ class Pulls:
         first = 2 if len(words) == 9 else 4
         source = self._by_name[words[first], words[first + 1]]
         names = subject.split(".")
-        address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], names[6])
+        task_id, problem = names[6], ""
+        if not task_id.isascii() and "\\" in (
+            escaped := task_id.encode("utf-8", "backslashreplace").decode()
+        ):
+            task_id, problem = escaped, f"its id is not UTF-8: {escaped}"
+        address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], task_id)
         sequence = int(words[first + 3])
         pull = self._open.get(source)
         filled = False
@@ -234,6 +247,7 @@ class Pulls:
                 reply,
                 body,
                 header_in(headers, topology.FLAGS_HEADER),
+                problem,
             )
         )
         if filled:

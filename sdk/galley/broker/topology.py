@@ -170,6 +170,11 @@ def control_subject(namespace: str, queue: str, verb: str) -> str:
     return f"galley.ctl.{namespace}.{queue}.{verb}"
 
 
+def holder_subject(namespace: str, queue: str, holder: str) -> str:
+    """Return where one worker process, and no other, is asked about its attempts."""
+    return f"galley.holder.{namespace}.{queue}.{holder}"
+
+
 def heartbeat_subject(namespace: str, queue: str, worker: str) -> str:
     """Return where a worker says once a second how it is."""
     return f"galley.hb.{namespace}.{queue}.{worker}"

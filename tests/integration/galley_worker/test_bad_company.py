@@ -24,7 +24,7 @@ async def outcome(handle: Handle[Any]) -> object:
 async def test_each_bad_handler_has_its_own_outcome_and_the_good_ones_all_succeed(
     client: Client, drills: TaskQueue, start: StartWorkers
 ) -> None:
-    (worker,) = await start(drills)
+    (worker,) = await start(drills, GALLEY_UNKNOWN_HANDLER_SECONDS="0")
     bad = {
         "HandlerNotFound": (call("drills", "nothing_like_it"), ONCE),
         "InputInvalid": (call("drills", "echo", valeu=1), ONCE),

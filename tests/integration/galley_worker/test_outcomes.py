@@ -92,7 +92,7 @@ async def test_a_handler_that_says_never_is_tried_once(
 @pytest.mark.parametrize(
     ("handler", "arguments", "why", "message"),
     [
-        ("nothing_like_it", {}, "HandlerNotFound", "known here"),
+        ("nothing_like_it", {}, "HandlerNotFound", "known to worker w1: aecho"),
         ("echo", {"valeu": 1}, "InputInvalid", "valeu"),
         ("not_json", {}, "ResultInvalid", "object"),
         ("huge", {"size": 600_000}, "ResultTooLarge", "524288"),
@@ -109,7 +109,7 @@ async def test_what_can_never_work_fails_with_its_reason(
     why: str,
     message: str,
 ) -> None:
-    await start(drills)
+    await start(drills, GALLEY_UNKNOWN_HANDLER_SECONDS="0")
     other = [await client.submit(call("drills", "echo", value=n)) for n in range(5)]
     handle = await client.submit(call("drills", handler, **arguments))
 

@@ -14,6 +14,7 @@ from galley.broker.pull import Delivery, Pulls
 from galley.broker.topology import QueueLayout, consumer_definitions
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley_local.nats_server import NatsServer
+from galley_worker.ledger import Replies
 from galley_worker.puller import Puller
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -66,9 +67,12 @@ class Desk:
         self.broker = broker
         self.queue = queue
 
+    def puller(self, seats: Seats) -> Puller:
+        return Puller(self.broker, self.queue, seats, Replies(self.broker).give_back)
+
     @asynccontextmanager
     async def worker(self, seats: Seats) -> AsyncIterator[Puller]:
-        async with asyncio.timeout(30), Puller(self.broker, self.queue, seats) as puller:
+        async with asyncio.timeout(30), self.puller(seats) as puller:
 
             async def begin() -> None:
                 async for delivery in puller.deliveries():
@@ -301,7 +305,7 @@ async def test_a_drain_gives_back_what_has_not_begun_once_and_keeps_what_has(des
 
 async def test_a_worker_told_to_stop_while_it_hands_a_task_out_hands_out_no_other(desk: Desk) -> None:
     await desk.submit("t1", "t2")
-    async with asyncio.timeout(10), Puller(desk.broker, desk.queue, Seats(2)) as puller:
+    async with asyncio.timeout(10), desk.puller(Seats(2)) as puller:
         handed_out = []
         async for delivery in puller.deliveries():
             handed_out.append(delivery.address.id)

@@ -15,9 +15,9 @@ from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Pulls
 from galley.broker.topology import QueueLayout
 from galley.envelope import Flags
-from galley.record import Record, Stored
+from galley.record import Claim, Record, Stored
 from galley.retry import RetryPolicy
-from galley_worker.claim import Who
+from galley_worker.claim import Holder, Who
 from galley_worker.claimant import Claimant
 from galley_worker.held import Held
 from galley_worker.ledger import Ledger
@@ -68,6 +68,12 @@ class Bench:
     producer: MemoryBroker
     layout: QueueLayout = field(default_factory=a_queue)
     started: set[asyncio.Task[Any]] = field(default_factory=set)
+    holder: Holder = Holder.GONE
+    """What is found of the process that claimed a message before."""
+
+    async def ask(self, _address: TaskAddress, _claim: Claim) -> Holder:
+        """Answer for the process that made a claim."""
+        return self.holder
 
     async def submit(self, address: TaskAddress | None = None, **changes: Any) -> TaskAddress:
         """Have a task on the broker; `envelope` fields by name, `chosen_id` as in `publish`."""
@@ -184,7 +190,7 @@ class Bench:
             hands = Hands()
             who, ledger = Who(name, holder), Ledger(broker)
             settler = Settler(ledger, who, KEEP_SECONDS, self.server.now)
-            claimant = Claimant(ledger, settler, who, self.server.now)
+            claimant = Claimant(ledger, settler, who, self.server.now, self.ask)
             async with Pulls(broker, self.layout, hands) as pulls:
                 await pulls.orient()  # what is submitted from here on comes by the fast path
                 yield Worker(broker, pulls, hands, ledger, settler, claimant, who)

@@ -26,6 +26,7 @@ from tests.unit.galley_worker.bench import POLICY, Bench, Worker, a_bench
 
 LEASE: Final = 30.0
 TIMEOUT: Final = 60.0
+PATIENCE: Final = 120.0
 RETURNED: Final = Returned(Raw(b"1"))
 
 
@@ -33,6 +34,7 @@ RETURNED: Final = Returned(Raw(b"1"))
 class Handlers:
     """Runs nothing: each work goes on until the test ends it, or it is told to stop."""
 
+    handlers: frozenset[str] = frozenset({"resize"})
     started: list[Execution] = field(default_factory=list)
     deaf: bool = False
     """Whether what is told to stop goes on."""
@@ -83,7 +85,7 @@ async def a_shop() -> AsyncIterator[Shop]:
             handlers, worker.claimant, worker.settler, leases, measures,  # type: ignore[arg-type]
             clock=clock, now=bench.server.now, jitter=lambda: 0.5,
         )  # fmt: skip
-        attempts = Attempts(Rules("default", "images", worker.who, POLICY, TIMEOUT), parts)
+        attempts = Attempts(Rules("default", "images", worker.who, POLICY, TIMEOUT, PATIENCE), parts)
         shop = Shop(bench, worker, handlers, leases, attempts, measures)
         keeping = bench.start(leases.run())
         async with answering(worker.broker, "default", "images", shop.answer):

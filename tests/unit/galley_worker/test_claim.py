@@ -13,16 +13,21 @@ from galley.envelope import Flags
 from galley.history import History
 from galley.record import Claim, Outcome, Record, State, Stored
 from galley_worker.claim import (
+    AskHolder,
     ClaimAt,
     DropIt,
     Ended,
+    HeldElsewhere,
+    Holder,
     LeaveIt,
+    LookAgain,
     ScheduleAgain,
     Who,
     claim_of,
     claiming_record,
     first_claim,
     must_claim,
+    take_over,
     what_next,
 )
 from tests.support.builders import an_envelope
@@ -87,10 +92,28 @@ def test_a_scheduled_attempt_claims_over_the_record_that_scheduled_it() -> None:
     assert first_claim(again.envelope, again.flags) == ClaimAt(41, found.record.history)
 
 
-def test_a_message_takes_over_from_a_worker_that_vanished_and_says_whom() -> None:
+def test_a_process_that_claimed_the_message_is_asked_before_anything_is_taken_over() -> None:
     past = a_past(errors=1, crashes=1)
     found = stored(State.RUN, 2, claim=a_claim(7, "another"), worker="w9", history=past)
-    assert what_next(MINE, SECOND, TASK, found) == ClaimAt(40, past, lost_worker="w9")
+    assert what_next(MINE, SECOND, TASK, found) == AskHolder(40, past, "w9", a_claim(7, "another"))
+
+
+ASKED = AskHolder(40, a_past(errors=1), "w9", a_claim(7, "another"))
+
+
+@pytest.mark.parametrize(
+    ("holder", "after"),
+    [
+        (Holder.RUNNING, HeldElsewhere("worker w9 runs it")),
+        (Holder.AWAITED, LookAgain("worker w9 may still be reconnecting")),
+        (Holder.IDLE, ClaimAt(40, a_past(errors=1), "w9")),
+        (Holder.SILENT, ClaimAt(40, a_past(errors=1), "w9")),
+        (Holder.GONE, ClaimAt(40, a_past(errors=1), "w9", crashed=True)),
+    ],
+    ids=lambda value: value.name.lower() if isinstance(value, Holder) else "",
+)
+def test_a_crash_is_counted_only_of_a_process_that_is_gone(holder: Holder, after: object) -> None:
+    assert take_over(ASKED, holder) == after
 
 
 def test_taking_over_what_was_handed_back_accuses_nobody() -> None:
@@ -107,7 +130,7 @@ def test_a_process_that_finds_its_own_claim_has_not_vanished() -> None:
 def test_a_worker_started_again_under_the_same_name_is_another_one() -> None:
     found = stored(State.RUN, 2, claim=a_claim(7, "before"), worker="w1")
     step = what_next(a_claim(7, "after"), SECOND, TASK, found)
-    assert step == ClaimAt(40, History(), lost_worker="w1")
+    assert step == AskHolder(40, History(), "w1", a_claim(7, "before"))
 
 
 @pytest.mark.parametrize("handed_back", [False, True])
@@ -151,15 +174,15 @@ def test_a_claim_tells_of_message_process_worker_and_attempt() -> None:
     assert not record.handed_back
 
 
-def test_the_process_takes_its_own_claim_for_its_own_and_any_other_as_a_crash() -> None:
+def test_a_process_takes_its_own_claim_for_its_own_and_asks_about_any_other() -> None:
     delivery = a_delivery(SECOND, TASK)
     record = claiming_record(
         delivery, TASK, SECOND, history=TASK.history, worker=Who("w1", "h1"), now=NOON
     )  # fmt: skip
-    for holder, lost_worker in (("h1", ""), ("h2", "w1")):
-        mine = claim_of(delivery._replace(delivered=2), holder)
-        step = what_next(mine, SECOND, TASK, Stored(record, 50))
-        assert step == ClaimAt(50, TASK.history, lost_worker)
+    again = delivery._replace(delivered=2)
+    assert what_next(claim_of(again, "h1"), SECOND, TASK, Stored(record, 50)) == ClaimAt(50, TASK.history)
+    asked = what_next(claim_of(again, "h2"), SECOND, TASK, Stored(record, 50))
+    assert asked == AskHolder(50, TASK.history, "w1", claim_of(delivery, "h1"))
 
 
 SITUATIONS = [
@@ -206,18 +229,19 @@ def test_whatever_is_found_a_claim_is_only_for_ones_own_attempt_and_on_what_was_
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3, 4])
-def test_whatever_is_found_a_crash_is_counted_only_of_another_process_that_did_not_hand_back(
-    attempt: int,
-) -> None:
+def test_whatever_is_found_another_process_is_asked_unless_it_handed_back(attempt: int) -> None:
     for found in SITUATIONS:
         step = what_next(MINE, Flags(attempt, 30), TASK, found)
         record = found.record
-        if isinstance(step, ClaimAt) and record.state is State.RUN:
+        if isinstance(step, AskHolder):
             assert record.claim is not None
-            vanished = record.claim.holder != "mine" and not record.handed_back
-            assert step.lost_worker == ("w1" if vanished else "")
+            assert step == AskHolder(found.sequence, record.history, "w1", record.claim)
+            assert record.claim.holder != "mine"
+            assert not record.handed_back
         elif isinstance(step, ClaimAt):
             assert not step.lost_worker
+            if record.state is State.RUN:
+                assert record.handed_back or (record.claim is not None and record.claim.holder == "mine")
 
 
 @given(situations, messages, messages, attempts)
@@ -227,7 +251,7 @@ def test_of_two_messages_of_an_attempt_at_most_one_may_run_what_a_record_claims(
     if found.record.state is State.RUN and (one.stream, one.sequence) != (other.stream, other.sequence):
         flags = Flags(attempt, 30)
         steps = [what_next(message, flags, TASK, found) for message in (one, other)]
-        assert sum(isinstance(step, ClaimAt) for step in steps) <= 1
+        assert sum(isinstance(step, ClaimAt | AskHolder) for step in steps) <= 1
 
 
 @given(situations, messages, attempts, st.integers(0, 99))

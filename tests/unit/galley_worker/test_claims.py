@@ -364,7 +364,7 @@ async def test_what_the_broker_has_no_room_for_is_tried_until_it_has_and_complai
         assert bench.in_work == 1
         bench.server.full = ()
         assert await settling
-        said = [one for one in caplog.records if one.message == "broker does not take it yet"]
+        said = [one for one in caplog.records if one.message == "broker does not store it yet"]
         assert 2 <= len(said) <= 6, "about every ten seconds of thirty"
 
 

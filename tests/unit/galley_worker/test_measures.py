@@ -12,6 +12,7 @@ EACH = {
     "galley_attempts": "counter",
     "galley_attempt_seconds": "histogram",
     "galley_leases_lost": "counter",
+    "galley_attempts_failed_internally": "counter",
     "galley_slots": "gauge",
     "galley_slots_busy": "gauge",
 }

@@ -12,6 +12,7 @@ from galley.envelope import Flags
 from galley.lanes import Lane
 from galley_worker import puller
 from galley_worker.claim import must_claim
+from galley_worker.ledger import Replies
 from galley_worker.puller import Puller
 from tests.support.builders import an_address
 from tests.support.eventually import eventually
@@ -52,7 +53,7 @@ class Seat:
 async def a_seat(bench: Bench, slots: int = 1, *, brisk: bool = False) -> AsyncIterator[Seat]:
     async with MemoryBroker(bench.server, "w1") as broker:
         free = Slots(slots, brisk)
-        async with Puller(broker, bench.layout, free) as pulling:
+        async with Puller(broker, bench.layout, free, Replies(broker).give_back) as pulling:
             seat = Seat(bench, broker, free, pulling)
 
             async def take() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley.history import EndedBy, History
 from galley.record import Failure
@@ -16,11 +17,13 @@ from galley_worker.verdict import (
     ATTEMPTS_EXHAUSTED,
     CRASHED,
     DEADLINE_EXCEEDED,
+    HANDLER_NOT_FOUND,
     KILLS_ITS_WORKER,
     TIMED_OUT,
     Bury,
     Cancel,
     Circumstances,
+    Defer,
     HandBack,
     RetryAt,
     Succeed,
@@ -28,6 +31,7 @@ from galley_worker.verdict import (
     after_failure,
     judge,
     taken_over,
+    without_handler,
 )
 from tests.unit.galley_worker.deliveries import NOON, a_past
 
@@ -217,17 +221,67 @@ def test_a_used_up_budget_is_a_better_reason_than_a_deadline() -> None:
 
 
 def test_a_worker_that_vanished_counts_as_a_crash_of_its_attempt() -> None:
-    history, last = taken_over(a_past(errors=2, crashes=1), POLICY, "w9", 3, NOON)
+    history, last = taken_over(a_past(errors=2, crashes=1), POLICY, "w9", 3, NOON, crashed=True)
     assert last is None
     assert counts(history) == (2, 2, 0)
     past = history.attempts[-1]
     assert (past.number, past.ended_by, past.worker, past.ended_at) == (3, EndedBy.CRASH, "w9", NOON)
-    assert (past.reason, past.message) == ("WorkerLost", "worker w9 stopped renewing its lease")
+    assert (past.reason, past.message) == ("WorkerLost", "worker w9 is gone, and did not end the attempt")
+
+
+def test_a_worker_that_lives_and_lost_its_lease_costs_nothing_even_when_all_budgets_are_spent() -> None:
+    history, last = taken_over(SPENT, POLICY, "w9", 3, NOON, crashed=False)
+    assert last is None
+    assert counts(history) == (SPENT.errors, SPENT.crashes, SPENT.preemptions + 1)
+    assert (history.attempts[-1].ended_by, history.attempts[-1].reason) == (EndedBy.PREEMPTION, "LeaseLost")
+
+
+GIVEN = Circumstances(1, "w1", NOON, None, a_past())
+
+
+def test_a_task_without_a_handler_is_tried_again_at_growing_intervals_until_the_patience_ends() -> None:
+    given, now, pauses = GIVEN, NOON, []
+    while True:
+        verdict = without_handler("no handler 'x'", given, now, 120)
+        if isinstance(verdict, Bury):
+            break
+        pauses.append((verdict.due_at - now).total_seconds())
+        assert verdict.failure == Failure(HANDLER_NOT_FOUND, "no handler 'x'")
+        assert counts(verdict.history) == (0, 0, 1), "one line in the history for all of it"
+        given, now = replace(given, history=verdict.history, worker="w2"), verdict.due_at
+    assert (now - NOON).total_seconds() == 120
+    assert pauses[0] == 1
+    assert pauses[:-1] == sorted(pauses[:-1])
+    assert max(pauses) == 15
+    assert verdict.failure.reason == HANDLER_NOT_FOUND
+    assert verdict.failure.message == "no handler 'x'; no worker has known it for 120 s"
+    assert counts(verdict.history) == (1, 0, 1)
+
+
+def test_without_patience_an_unknown_handler_fails_at_once() -> None:
+    verdict = without_handler("no handler 'x'", GIVEN, NOON, 0)
+    assert isinstance(verdict, Bury)
+    assert verdict.failure == Failure(HANDLER_NOT_FOUND, "no handler 'x'")
+
+
+def test_the_wait_for_a_handler_begins_anew_with_the_next_attempt() -> None:
+    first = without_handler("no", GIVEN, NOON, 120)
+    assert isinstance(first, Defer)
+    later = replace(GIVEN, attempt=2, history=first.history)
+    assert isinstance(without_handler("no", later, NOON + timedelta(hours=1), 120), Defer)
+
+
+def test_no_task_waits_for_a_handler_beyond_its_deadline() -> None:
+    given = replace(GIVEN, deadline=NOON + timedelta(seconds=1))
+    verdict = without_handler("no", given, NOON, 120)
+    assert isinstance(verdict, Bury)
+    assert verdict.failure.reason == DEADLINE_EXCEEDED
 
 
 def test_a_task_whose_workers_vanish_once_too_often_is_buried() -> None:
-    history, last = taken_over(a_past(errors=1, crashes=2), POLICY, "w9", 3, NOON)
-    failure = Failure(KILLS_ITS_WORKER, "3 crashes; the last: worker w9 stopped renewing its lease")
+    history, last = taken_over(a_past(errors=1, crashes=2), POLICY, "w9", 3, NOON, crashed=True)
+    message = "3 crashes; the last: worker w9 is gone, and did not end the attempt"
+    failure = Failure(KILLS_ITS_WORKER, message)
     assert last == Bury(failure, history)
     assert counts(history) == (1, 3, 0)
 
