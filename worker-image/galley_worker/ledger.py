@@ -57,7 +57,7 @@ class Replies:
     """What a worker says about its deliveries: done with, or to be given to another worker.
 
     The broker does not answer, so what was said shortly before a connection broke, or while there was none,
-    is said again on the next one: a delivery that nobody has would wait for the end of its lease.
+    is said again on the next one: a delivery that no worker has would wait for the end of its lease.
     """
 
     def __init__(self, broker: Broker, clock: Callable[[], float] = time.monotonic) -> None:
