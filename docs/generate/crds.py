@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from docs.generate.structural import Schema, matching, one_line, structural
+from galley.bounds import NAME_PATTERN
 from galley.resources import API_VERSION, DeclaredStatus, Task, TaskQueue, TaskQueueStatus
-from galley.resources.meta import NAME_PATTERN
 from galley.resources.rule import VALIDATIONS
 
 GROUP, VERSION = API_VERSION.split("/")

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from galley.bounds import NAME_PATTERN
 from galley.broker.connection import DEFAULT_SERVER
-from galley.resources.meta import IMAGE_PATTERN, NAME_PATTERN
+from galley.resources.meta import IMAGE_PATTERN
 from galley_operator.errors import OperatorSettingsInvalid
 
 PREFIX: Final = "GALLEY_OPERATOR_"

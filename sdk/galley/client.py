@@ -13,14 +13,14 @@ from msgspec import Struct
 from galley import dev_file
 from galley.address import Kind, TaskAddress
 from galley.batch import Batch, SubmitInterrupted
-from galley.bounds import is_queue_name
+from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range, is_queue_name
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
-from galley.envelope import Envelope, digest_of
+from galley.envelope import Envelope, digest_of, in_range
 from galley.errors import SubmissionInvalid
 from galley.handle import Handle
 from galley.handler import Call, check_handler_name, check_queue_name
-from galley.lanes import Lane
+from galley.lanes import HIGHEST_FIRST, Lane
 from galley.retry import RetryPolicy
 from galley.target import (
     CREDENTIALS_VARIABLE,
@@ -33,8 +33,10 @@ from galley.task_id import check_task_id, new_task_id
 
 R = TypeVar("R")
 
-LONGEST_TIMEOUT_SECONDS: Final = 86_400.0
+LONGEST_TIMEOUT_SECONDS: Final = float(TIMEOUT_SECONDS.most)
 """Of one attempt: a day, as in a TaskQueue."""
+
+_ANY_TIMEOUT: Final = Range(0, TIMEOUT_SECONDS.most)
 
 
 class When(Struct, frozen=True):
@@ -55,19 +57,45 @@ class When(Struct, frozen=True):
         Raises:
             SubmissionInvalid: naming the field, and what it may be.
         """
-        for name, moment in (("not_before", self.not_before), ("deadline", self.deadline)):
-            if moment is not None and moment.tzinfo is None:
-                raise SubmissionInvalid(
-                    name,
-                    "the time has no offset from UTC",
-                    "pass an aware datetime, such as datetime.now(UTC)",
-                )
-        if self.timeout_seconds is not None and not 0 < self.timeout_seconds <= LONGEST_TIMEOUT_SECONDS:
+        if self.lane not in HIGHEST_FIRST:
+            raise SubmissionInvalid("lane", repr(self.lane), f"use one of {', '.join(HIGHEST_FIRST)}")
+        _check_time("not_before", self.not_before)
+        _check_time("deadline", self.deadline)
+        if self.not_before is not None and self.deadline is not None and self.deadline <= self.not_before:
             raise SubmissionInvalid(
-                "timeout_seconds", f"{self.timeout_seconds:g} s", "take more than 0 and at most a day"
+                "deadline", "it is not after not_before", "set a later deadline, or an earlier not_before"
             )
-        if self.retry is not None and min(self.retry.attempts, self.retry.crashes) < 1:
-            raise SubmissionInvalid("retry", "attempts and crashes count from 1", "1 attempt means no retry")
+        if self.timeout_seconds is not None and not (
+            _ANY_TIMEOUT.holds(self.timeout_seconds) and self.timeout_seconds > 0
+        ):
+            raise SubmissionInvalid(
+                "timeout_seconds", f"{self.timeout_seconds!r} s", "use more than 0 and at most a day"
+            )
+        if self.retry is not None:
+            _check_retry(self.retry)
+
+
+def _check_time(name: str, moment: datetime | None) -> None:
+    if moment is None:
+        return
+    if moment.utcoffset() is None:
+        raise SubmissionInvalid(
+            name, "the time has no offset from UTC", "pass an aware datetime, such as datetime.now(UTC)"
+        )
+    if not in_range(moment):
+        raise SubmissionInvalid(name, moment.isoformat(), "use a time between the years 1970 and 9998")
+
+
+def _check_retry(retry: RetryPolicy) -> None:
+    for name, bounds, kinds in (
+        ("attempts", ATTEMPTS, int),
+        ("crashes", CRASHES, int),
+        ("backoff_seconds", BACKOFF_SECONDS, int | float),
+        ("max_backoff_seconds", BACKOFF_SECONDS, int | float),
+    ):
+        value = getattr(retry, name)
+        if not isinstance(value, kinds) or not bounds.holds(value):
+            raise SubmissionInvalid(f"retry.{name}", repr(value), f"use {bounds}; 1 attempt means no retry")
 
 
 class Client:

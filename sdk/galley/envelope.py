@@ -6,11 +6,12 @@ The body is JSON: people read it with any NATS client, and other languages write
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
+from galley.bounds import COUNT, HANDLER_LENGTH, SEQUENCE, TIMEOUT_SECONDS
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
@@ -31,7 +32,7 @@ _HEADER_PREFIX: Final = f"v={VERSION};a="
 class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One task as it travels: what to run, with what, and under which rules."""
 
-    handler: str
+    handler: Annotated[str, Meta(min_length=1, max_length=HANDLER_LENGTH)]
     submitted_at: Moment
     v: int = VERSION
     input: Raw = NO_INPUT
@@ -39,7 +40,7 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Earliest time of the first attempt."""
     deadline: Moment | None = None
     """Time after which the task is worth nothing: it is not started and a running attempt is cut."""
-    timeout_seconds: float | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0, le=TIMEOUT_SECONDS.most)] | None = None
     """Time one attempt may take; None means the queue's."""
     retry: RetryPolicy | None = None
     """None means the queue's policy."""
@@ -83,7 +84,7 @@ class Flags(Struct, frozen=True):
             flags = cls(int(named.get("a", "1")), int(named.get("f", "0")), "r" in words)
         except ValueError:
             raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}") from None
-        if flags.attempt < 1 or flags.fence < 0:
+        if not COUNT.holds(flags.attempt) or flags.attempt < 1 or not SEQUENCE.holds(flags.fence):
             raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}")
         return flags
 
@@ -100,6 +101,11 @@ _EXACT: Final = 2**63
 _LARGEST: Final = 10**308
 
 
+def in_range(moment: datetime) -> bool:
+    """Return whether a time can be compared with others, and written in UTC."""
+    return _EARLIEST <= moment < _LATEST
+
+
 def check_moments(history: History, *moments: datetime | None) -> None:
     """Check that times can be compared, and written in UTC.
 
@@ -108,7 +114,7 @@ def check_moments(history: History, *moments: datetime | None) -> None:
     """
     past = (at for attempt in history.attempts for at in (attempt.started_at, attempt.ended_at))
     for moment in (*moments, *past):
-        if moment is not None and not _EARLIEST <= moment < _LATEST:
+        if moment is not None and not in_range(moment):
             raise EnvelopeInvalid(f"the time {moment.isoformat()} is not between the years 1970 and 9998")
 
 

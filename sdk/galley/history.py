@@ -7,6 +7,8 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from galley.bounds import COUNT
+
 KEPT_ATTEMPTS: Final = 10
 """Past attempts carried along with their messages; older ones remain as counts."""
 
@@ -28,6 +30,9 @@ class EndedBy(StrEnum):
 Moment = Annotated[datetime, Meta(tz=True)]
 """A time that says its offset from UTC, so that it means the same everywhere."""
 
+Count = Annotated[int, Meta(ge=COUNT.least, le=COUNT.most)]
+"""How often something happened."""
+
 WORKER_LOST: Final = "WorkerLost"
 """Reason of an attempt whose worker vanished while it ran."""
 
@@ -35,7 +40,7 @@ WORKER_LOST: Final = "WorkerLost"
 class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One execution that did not settle the task."""
 
-    number: int
+    number: Count
     ended_by: EndedBy
     reason: str
     message: str
@@ -47,10 +52,10 @@ class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Errors, crashes and preemptions so far, with the last few attempts in words."""
 
-    errors: int = 0
-    crashes: int = 0
-    preemptions: int = 0
-    attempts: tuple[PastAttempt, ...] = ()
+    errors: Count = 0
+    crashes: Count = 0
+    preemptions: Count = 0
+    attempts: Annotated[tuple[PastAttempt, ...], Meta(max_length=KEPT_ATTEMPTS)] = ()
 
     def with_attempt(self, past: PastAttempt) -> "History":
         """Return the history with one more attempt at its end."""

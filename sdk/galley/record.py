@@ -13,9 +13,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from galley.bounds import SEQUENCE
 from galley.envelope import check_moments
 from galley.errors import EnvelopeInvalid
-from galley.history import NO_HISTORY, History, Moment
+from galley.history import NO_HISTORY, Count, History, Moment
 from galley.lanes import Lane
 
 VERSION: Final = 1
@@ -47,7 +48,7 @@ class Claim(Struct, frozen=True, array_like=True):
     """The one message that may run the attempt: its stream and the sequence there."""
 
     stream: str
-    sequence: int
+    sequence: Annotated[int, Meta(ge=SEQUENCE.least, le=SEQUENCE.most)]
     holder: str = ""
     """The process that claimed it; another process that finds this claim takes it over."""
 
@@ -65,7 +66,7 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One state of one task."""
 
     state: State
-    attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    attempt: Count
     worker: str = ""
     handler: str = ""
     lane: Lane = Lane.NORMAL

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES
 from galley.history import History
 
-LONGEST_BACKOFF_SECONDS: Final = 86_400.0
+LONGEST_BACKOFF_SECONDS: Final = float(BACKOFF_SECONDS.most)
 """Longest wait between two attempts, as in manifests; a policy that asks for more gets this."""
+
+_Backoff = Annotated[float, Meta(ge=BACKOFF_SECONDS.least, le=BACKOFF_SECONDS.most)]
 
 
 class RetryPolicy(Struct, frozen=True, rename="camel"):
@@ -18,14 +21,14 @@ class RetryPolicy(Struct, frozen=True, rename="camel"):
     Errors and crashes have budgets of their own; preemptions are free.
     """
 
-    attempts: int = 3
-    """Executions that may end in an error before the task is a dead letter; 1 means no retry."""
-    backoff_seconds: float = 1.0
-    """Upper bound of the first wait; it doubles with each further error or crash."""
-    max_backoff_seconds: float = 300.0
-    """The bound the doubling stops at."""
-    crashes: int = 3
-    """Crashes the task may cause before it is a dead letter."""
+    attempts: Annotated[int, Meta(ge=ATTEMPTS.least, le=ATTEMPTS.most)] = 3
+    """Executions that may end in an error before the task is a dead letter, 1 to 100; 1 means no retry."""
+    backoff_seconds: _Backoff = 1.0
+    """Upper bound of the first wait, 0 to 86,400 s; it doubles with each further error or crash."""
+    max_backoff_seconds: _Backoff = 300.0
+    """The bound the doubling stops at, 0 to 86,400 s."""
+    crashes: Annotated[int, Meta(ge=CRASHES.least, le=CRASHES.most)] = 3
+    """Crashes the task may cause before it is a dead letter, 1 to 20."""
 
     def next_at(self, history: History, now: datetime, jitter: Callable[[], float]) -> datetime | None:
         """Return when the next attempt is due, or None if a budget is used up.

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from galley.bounds import HANDLER_LENGTH, HANDLER_PATTERN, NAME_PATTERN
 from galley.resources.rule import Rule, checked
 
 API_VERSION: Final = "galley.dev/v1alpha1"
@@ -14,8 +15,6 @@ API_VERSION: Final = "galley.dev/v1alpha1"
 
 DEFAULT_NAMESPACE: Final = "default"
 
-NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-HANDLER_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
 MODULE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 KEY_PATTERN: Final = (
     r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -126,7 +125,7 @@ def _without_null_bytes(text: str) -> str:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 """A DNS-1123 label: it becomes one token of a subject, so dots are out."""
 
-HandlerName = Annotated[str, Field(pattern=HANDLER_PATTERN, max_length=63)]
+HandlerName = Annotated[str, Field(pattern=HANDLER_PATTERN, max_length=HANDLER_LENGTH)]
 ModuleName = Annotated[str, Field(pattern=MODULE_PATTERN, max_length=255)]
 _WITHOUT_NULL_BYTES: Final = Rule(
     r"!self.contains('\x00')", r"contains a zero character, which no program can be given; remove the \0"

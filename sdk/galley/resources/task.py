@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from galley.bounds import TIMEOUT_SECONDS
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.lanes import Lane
@@ -107,7 +108,7 @@ class TaskSpec(Part):
     priority: Lane = Lane.NORMAL
     """The lane the task waits in; the queue must have it."""
 
-    timeout_seconds: Annotated[Whole, Field(ge=1, le=86_400)] | None = None
+    timeout_seconds: Annotated[Whole, Field(ge=TIMEOUT_SECONDS.least, le=TIMEOUT_SECONDS.most)] | None = None
     """Seconds one attempt may take before it is killed; the queue's when left out."""
 
     retry: Retry | None = None

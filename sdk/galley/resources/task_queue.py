@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS
 from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
@@ -146,6 +147,9 @@ class Scaling(Part):
         return self.max_workers if self.workers is None else self.workers
 
 
+_Backoff = Annotated[Number, Field(ge=BACKOFF_SECONDS.least, le=BACKOFF_SECONDS.most)]
+
+
 class Retry(Part):
     """How often, and how soon, a task that did not succeed is tried again."""
 
@@ -161,18 +165,18 @@ class Retry(Part):
         )
     )
 
-    attempts: Whole = Field(3, ge=1, le=100)
+    attempts: Whole = Field(3, ge=ATTEMPTS.least, le=ATTEMPTS.most)
     """Attempts that may end in an error or a timeout before the task is a dead letter; 1 means no
     retry. Crashes are counted apart, preemptions not at all."""
 
-    backoff_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 1.0
+    backoff_seconds: _Backoff = 1.0
     """Seconds the first wait lasts at most; each further one doubles. The wait is drawn between 0 and
     this bound, so that tasks that failed together do not come back together."""
 
-    max_backoff_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 300.0
+    max_backoff_seconds: _Backoff = 300.0
     """Seconds at which the doubling of the waits stops."""
 
-    crashes: Whole = Field(3, ge=1, le=20)
+    crashes: Whole = Field(3, ge=CRASHES.least, le=CRASHES.most)
     """Times the task may take the process that runs it down before it is a dead letter. Few, because
     each costs other tasks a worker."""
 
@@ -238,7 +242,7 @@ class TaskQueueSpec(Part):
     retry: Retry = Retry()
     """What follows an attempt that failed, unless the task says otherwise."""
 
-    timeout_seconds: Whole = Field(300, ge=1, le=86_400)
+    timeout_seconds: Whole = Field(300, ge=TIMEOUT_SECONDS.least, le=TIMEOUT_SECONDS.most)
     """Seconds one attempt may take before it is killed, unless the task says otherwise. It bounds how
     long a handler that hangs can hold a slot."""
 
