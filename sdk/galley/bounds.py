@@ -39,7 +39,7 @@ TIMEOUT_SECONDS: Final = Range(1, 86_400)
 COUNT: Final = Range(0, 2**31 - 1)
 """Of attempts, errors, crashes and preemptions in messages and records."""
 
-SEQUENCE: Final = Range(0, 2**63 - 1)
+SEQUENCE: Final = Range(0, 2**64 - 1)
 """A sequence number of a stream."""
 
 

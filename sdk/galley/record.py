@@ -13,7 +13,6 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from galley.bounds import SEQUENCE
 from galley.envelope import check_moments
 from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, Count, History, Moment
@@ -48,7 +47,7 @@ class Claim(Struct, frozen=True, array_like=True):
     """The one message that may run the attempt: its stream and the sequence there."""
 
     stream: str
-    sequence: Annotated[int, Meta(ge=SEQUENCE.least, le=SEQUENCE.most)]
+    sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     holder: str = ""
     """The process that claimed it; another process that finds this claim takes it over."""
 
