@@ -126,7 +126,7 @@ def _object_in(body: Raw, shape: type[Shape]) -> Shape | None:
     except msgspec.ValidationError as error:
         log.warning(
             "object not understood",
-            extra={"error": str(error), "body": bytes(body[:200]).decode(errors="replace")},
+            extra={"error": str(error), "body": bytes(body)[:200].decode(errors="replace")},
         )
         return None
     return read

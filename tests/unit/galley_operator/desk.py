@@ -11,9 +11,13 @@ from galley import record as record_wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.follow import React
+from galley.broker.held import message_of
 from galley.broker.records import Records
+from galley.declared import envelope_of, spec_of
+from galley.envelope import Envelope
 from galley.lanes import DEFAULT_LANES, Lane
 from galley.record import Outcome, Record, State, Stored
+from galley.resources import Task
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
@@ -83,6 +87,25 @@ class Desk:
         """Return the ids of the tasks in a queue's work stream, oldest first."""
         stream = self.server.streams[topology.work_stream("default", queue)]
         return [each.subject.rpartition(".")[2] for each in stream.messages.values()]
+
+    async def message(self, name: str) -> Envelope:
+        """Return what waits under a name."""
+        found = await message_of(self.broker, self.address(name))
+        assert found is not None
+        assert found.envelope is not None
+        return found.envelope
+
+    def envelope(self, name: str, **spec: Any) -> Envelope:
+        """Return what `galley apply` submits for the Task that `api.task` makes."""
+        body = {"queueName": "images", "handler": "resize", **spec}
+        task = Task.model_validate({"metadata": {"name": name}, "spec": body})
+        return envelope_of(spec_of(task), BEGAN, BEGAN)
+
+    def owner(self, name: str) -> str:
+        """Return the uid in the record of a task."""
+        stream = self.server.streams[topology.records_stream("default")]
+        message = stream.last(topology.record_subject(self.address(name)))
+        return record_wire.decode(message.body).uid if message is not None else ""
 
     async def record(self, name: str, kind: Kind = Kind.DIRECT) -> Stored | None:
         return await Records(self.broker).read(self.address(name, kind))

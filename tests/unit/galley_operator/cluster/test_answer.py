@@ -143,3 +143,18 @@ def test_a_page_has_its_things_its_version_and_where_the_next_begins() -> None:
     page = page_in(json.dumps(body).encode(), Thing)
     assert page.items == [Thing(Metadata("one"))]
     assert (page.metadata.resource_version, page.metadata.more) == ("5", "abc")
+
+
+class Counted(Struct):
+    """An object with one field."""
+
+    count: int
+
+
+def test_an_object_that_is_not_as_defined_is_left_out_and_the_others_are_read() -> None:
+    items = b'{"items": [{"count": 1}, {"count": "two"}, {"count": 3}], "metadata": {"continue": "x"}}'
+    page = page_in(items, Counted)
+    assert ([each.count for each in page.items], page.metadata.more) == ([1, 3], "x")
+    lines = [b'{"type": "ADDED", "object": {"count": %s}}' % count for count in (b"1", b'"two"', b"3")]
+    read = [event.object for event in events_in(lines, Counted, "watch")]
+    assert [each.count for each in read if each is not None] == [1, 3]

@@ -1,0 +1,228 @@
+"""TaskQueues from an event to their objects, streams and status, over an API and a nats-server in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, TASKQUEUES
+from galley_operator.faults import Faults
+from galley_operator.fleet.workloads import Queue, Workloads
+from galley_operator.key_queue import KeyQueue
+from galley_operator.metrics import OperatorMetrics
+from galley_operator.queues.queues import Queues
+from galley_operator.queues.status_writer import QueueStatusWriter
+from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import KnownQueues
+from tests.support.eventually import eventually
+from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.virtual_time import in_virtual_time
+from tests.support.watched_cluster import WatchedCluster
+from tests.unit.galley_operator.desk import a_task_queue_object
+
+
+@dataclass
+class Stage:
+    """The operator's control path, with what it reads and writes."""
+
+    api: WatchedCluster
+    server: MemoryServer
+    known: KnownQueues
+    queues: Queues
+    turns: KeyQueue[Queue]
+    statuses: QueueStatusWriter
+    faults: list[str]
+
+    def apply(self, name: str = "images", **spec: Any) -> dict[str, Any]:
+        """Have a TaskQueue be there, and kopf tell of it."""
+        before = self.api.objects.get((TASKQUEUES.plural, "default", name))
+        body = a_task_queue_object(name, **spec)
+        if before is not None:
+            body["metadata"] |= {"uid": before["metadata"]["uid"]}
+            body["metadata"]["generation"] = before["metadata"]["generation"] + 1
+            body["status"] = before.get("status", {})
+        self.known.seen(self.api.put(TASKQUEUES, body))
+        return body
+
+    def children(self, name: str = "images") -> set[str]:
+        """Return the kinds of the objects of a queue."""
+        return {key[0] for key in self.api.objects if key[2] == f"galley-{name}"}
+
+    def ready(self, name: str = "images") -> tuple[str, str]:
+        """Return status and reason of the condition Ready."""
+        status = self.api.objects[TASKQUEUES.plural, "default", name].get("status", {})
+        found: dict[str, Any] = next(
+            (each for each in status.get("conditions", []) if each["type"] == "Ready"), {}
+        )
+        return found.get("status", ""), found.get("reason", "")
+
+
+@asynccontextmanager
+async def stage(**settings: Any) -> AsyncIterator[Stage]:
+    api, server = WatchedCluster(), MemoryServer()
+    seen: list[str] = []
+    faults, known, metrics = Faults(seen.append), KnownQueues(), OperatorMetrics()
+    options = OperatorSettings(pod_name="operator-1", sweep_seconds=10, **settings)
+    turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
+    clock = asyncio.get_running_loop().time
+    workloads = Workloads(api, (None,), turns.add, faults, clock)
+    async with MemoryBroker(server, "operator") as broker:
+        queues = Queues(api, broker, options, workloads, metrics, known, turns, faults)
+        statuses = QueueStatusWriter(api, queues, metrics, faults)
+        work = (workloads.run(), queues.run(), faults.keep_running("queue status", statuses.run))
+        running = [asyncio.create_task(each) for each in work]
+        try:
+            yield Stage(api, server, known, queues, turns, statuses, seen)
+            assert not any(each.done() for each in running), "the operator goes on whatever happens"
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
+
+
+ALL = {"configmaps", "serviceaccounts", "poddisruptionbudgets", "deployments"}
+
+
+@in_virtual_time
+async def test_a_queue_gets_its_streams_its_objects_and_its_status() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.children() == ALL, within=60)
+        assert {"GW_default_images", "GS_default_images"} <= set(it.server.streams)
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        assert it.queues.listed == frozenset({("default", "images")})
+
+
+@in_virtual_time
+async def test_a_change_is_taken_over_and_a_status_alone_is_no_change() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        it.known.seen(it.api.objects[TASKQUEUES.plural, "default", "images"])
+        assert len(it.turns) == 0
+        it.apply(worker={"modules": ["jobs"], "image": "example.com/worker:2"})
+
+        def image() -> str:
+            deployment = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]
+            return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+        await eventually(lambda: image() == "example.com/worker:2", within=60)
+
+
+@in_virtual_time
+async def test_a_queue_that_is_deleted_is_scaled_no_more() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        served = it.queues.served["default", "images"]
+        body = it.api.objects.pop((TASKQUEUES.plural, "default", "images"))
+        it.known.gone(body)
+        await eventually(lambda: it.queues.served == {}, within=60)
+        assert served.scaling is not None
+        assert served.scaling.cancelled()
+
+
+@in_virtual_time
+async def test_what_the_watch_misses_is_found_by_the_listing() -> None:
+    async with stage() as it:
+        it.api.put(TASKQUEUES, a_task_queue_object("unseen"))
+        await eventually(lambda: it.children("unseen") == ALL, within=60)
+        del it.api.objects[TASKQUEUES.plural, "default", "unseen"]
+        await eventually(lambda: it.queues.served == {}, within=60)
+        assert len(it.known) == 0
+
+
+@in_virtual_time
+async def test_an_object_that_somebody_deletes_is_made_again() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        it.api.remove(CONFIGMAPS, "galley-images")
+        await eventually(lambda: it.children() == ALL, within=60)
+
+
+@in_virtual_time
+async def test_an_api_server_that_is_away_is_reported_and_asked_again() -> None:
+    async with stage() as it:
+        it.api.away = True
+        await eventually(lambda: it.queues.problem, within=60)
+        it.api.away = False
+        await eventually(lambda: not it.queues.problem, within=60)
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+
+
+@in_virtual_time
+async def test_a_queue_that_cannot_be_read_says_why_and_the_others_are_served() -> None:
+    async with stage() as it:
+        it.apply("bad", worker={"modules": ["not a module"]})
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        await eventually(lambda: it.ready("bad") == ("False", "QueueInvalid"), within=60)
+
+
+PLACES: list[tuple[str, Callable[[Stage], tuple[object, str]]]] = [
+    ("queue reconciled", lambda it: (it.queues._reconciler, "reconcile")),
+    ("objects made", lambda it: (it.queues._reconciler, "_make")),
+    ("an object applied", lambda it: (it.api, "apply")),
+    ("dead letters counted", lambda it: (it.queues, "_tell")),
+    ("scaling begun", lambda it: (it.queues, "_scale")),
+    ("status found", lambda it: (it.statuses, "_found")),
+    ("metrics shown", lambda it: (it.statuses, "_show")),
+    ("all statuses written", lambda it: (it.statuses, "write_all")),
+    ("queues listed", lambda it: (it.queues, "sweep")),
+    ("event written", lambda it: (it.queues._events, "write")),
+]
+
+
+@pytest.mark.parametrize(("place", "of"), PLACES, ids=[place for place, _ in PLACES])
+def test_an_exception_in_a_callback_costs_one_queue_is_counted_and_tried_again(
+    place: str, of: Callable[[Stage], tuple[object, str]]
+) -> None:
+    @in_virtual_time
+    async def test() -> None:
+        async with stage() as it:
+            holder, name = of(it)
+            real, raised = getattr(holder, name), 0
+
+            def broken(*arguments: Any, **named: Any) -> Any:
+                nonlocal raised
+                if raised < 2:
+                    raised += 1
+                    raise RuntimeError(f"broken: {place}")
+                return real(*arguments, **named)
+
+            setattr(holder, name, broken)
+            it.apply()
+            it.apply("second")
+            if place == "event written":
+                it.apply("third", worker={"modules": ["not a module"]})
+            for queue in ("images", "second"):
+                await eventually(lambda: it.ready(queue) == ("True", "Serving"), within=600)  # noqa: B023
+            await eventually(lambda: raised > 0, within=600)
+            assert it.faults != []
+
+    test()
+
+
+@in_virtual_time
+async def test_a_queue_says_that_the_operator_raised_while_it_does() -> None:
+    async with stage() as it:
+        it.apply("good")
+        real = it.queues._reconciler.reconcile
+
+        async def broken(found: Any) -> Any:
+            if found.name == "bad":
+                raise RuntimeError("broken for this one")
+            return await real(found)
+
+        it.queues._reconciler.reconcile = broken  # type: ignore[method-assign]
+        it.apply("bad")
+        await eventually(lambda: it.ready("bad") == ("False", "OperatorFault"), within=60)
+        await eventually(lambda: it.ready("good") == ("True", "Serving"), within=60)
+        it.queues._reconciler.reconcile = real  # type: ignore[method-assign]
+        await eventually(lambda: it.ready("bad") == ("True", "Serving"), within=600)
+        assert (DEPLOYMENTS.plural, "default", "galley-bad") in it.api.objects
