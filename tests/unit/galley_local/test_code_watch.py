@@ -77,9 +77,7 @@ async def test_workers_are_replaced_once_when_code_they_import_is_edited(
     await watch.look()
     assert watched.replaced == ["images"]
     (said,) = watched.said
-    assert said.startswith(
-        f"{edited} changed: workers of images are replaced; running tasks end with the code"
-    )
+    assert said.startswith(f"{edited} changed: workers of images are replaced; running tasks may finish")
 
 
 async def test_files_nobody_imports_and_files_that_are_away_for_a_moment_do_not_count(project: Path) -> None:
