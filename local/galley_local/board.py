@@ -1,4 +1,4 @@
-"""What `galley dev` knows about its tasks, at a cost that does not grow with how many there are."""
+"""The tasks of `galley dev`, read at a cost that does not grow with their number."""
 
 import asyncio
 import contextlib
@@ -25,20 +25,20 @@ from galley.task_status import Phase, TaskStatus, of_record
 log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 200
-"""Records read a look; of a flood of ended tasks the latest are worth showing."""
+"""Records read at once; of many ended tasks only the latest are shown."""
 
 _KEPT: Final = 500
-"""Tasks remembered beside the declared ones."""
+"""Tasks kept in memory besides the declared ones."""
 
 _PEEKED: Final = 8
-"""Tasks a lane shows that have not ended."""
+"""Unfinished tasks shown per lane."""
 
 _LOOK_AGAIN_LOOKS: Final = 8
-"""Every so many looks the declared tasks are read without news, since news can be lost."""
+"""The declared tasks are read again every so many updates, since notifications can be lost."""
 
 
 class Key(NamedTuple):
-    """A task, whatever its lane."""
+    """Identifies a task; its lane does not matter."""
 
     namespace: str
     queue: str
@@ -47,12 +47,12 @@ class Key(NamedTuple):
 
 
 def key_of(address: TaskAddress) -> Key:
-    """Return the task an address leads to."""
+    """Return the key of the task at an address."""
     return Key(address.namespace, address.queue, address.kind, address.id)
 
 
 class TaskBoard:
-    """The declared tasks, all of them, and the latest of the others."""
+    """All declared tasks, and the latest of the others."""
 
     def __init__(self, broker: Broker, lanes: dict[tuple[str, str], tuple[Lane, ...]]) -> None:
         """Args: lanes: of each queue, by its namespace and name."""
@@ -67,7 +67,7 @@ class TaskBoard:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Hear which tasks change."""
+        """Subscribe to changes of tasks."""
         async with AsyncExitStack() as stack:
             for namespace in {namespace for namespace, _ in self._lanes}:
                 await stack.enter_async_context(hearing_changes(self._broker, namespace, self._note))
@@ -79,7 +79,7 @@ class TaskBoard:
         self._note(address)
 
     def open_tasks(self) -> list[TaskAddress]:
-        """Return the declared tasks that have not ended, as far as is known."""
+        """Return the declared tasks that are not known to have ended."""
         return [address for key, address in self.declared.items() if key not in self._ended]
 
     def ended(self, address: TaskAddress) -> Record | None:
@@ -87,14 +87,14 @@ class TaskBoard:
         return self._ended.get(key_of(address))
 
     def tasks(self) -> list[TaskStatus]:
-        """Return what is known: what runs, then the latest changes, then what waits."""
+        """Return the known tasks: running ones, then the latest changes, then waiting ones."""
         running = [status for status in self._active.values() if status.phase is Phase.RUNNING]
         waiting = [status for status in self._active.values() if status.phase is not Phase.RUNNING]
         rest = [status for key, status in reversed(self._latest.items()) if key not in self._active]
         return [*running, *rest, *waiting]
 
     async def look(self) -> None:
-        """Bring everything up to date; what the broker does not tell now stays as it was."""
+        """Update everything; what the broker does not answer stays as it was."""
         self._looks += 1
         if self._looks % _LOOK_AGAIN_LOOKS == 0:
             for address in self.open_tasks()[:_READ_AT_ONCE]:
@@ -146,7 +146,7 @@ class TaskBoard:
         found = await asyncio.gather(*(peek(self._broker, *name, lane, _PEEKED) for name, lane in lanes))
         seen = {key_of(status.address): status for statuses in found for status in statuses}
         for key in seen.keys() & self._latest.keys():
-            # The record knows more of a task that was tried before; one that ended is about to leave.
+            # The record has more about a task that was tried before; a task that ended is about to leave.
             recorded = self._latest[key]
             if recorded.phase.ended:
                 del seen[key]
@@ -161,7 +161,7 @@ class TaskBoard:
         return replace(recorded, phase=seen.phase, failure=None) if seen.phase is Phase.RUNNING else recorded
 
     async def _named(self, running: Iterable[TaskStatus]) -> list[tuple[Key, TaskStatus]]:
-        """Return running tasks with their workers, asking the workers about those not known yet."""
+        """Return running tasks with their workers, asking the workers about new ones."""
         named, asking = [], []
         for status in running:
             key = key_of(status.address)
@@ -181,7 +181,7 @@ class TaskBoard:
 
 
 def summary_of(record: Record) -> str:
-    """Return what came out of a task, in a line."""
+    """Return the outcome of a task in one line."""
     if record.failure is not None:
         return f"{record.failure.reason}: {record.failure.message}"
     if record.outcome is None or not bytes(record.result) or bytes(record.result) == b"null":

@@ -19,17 +19,17 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--until-done", action="store_true",
-        help="end when the tasks of the files have ended and the workers are gone; print the results",
+        help="exit when the tasks of the files have ended and the workers are gone; print the results",
     )  # fmt: skip
     parser.add_argument("--port", type=_port, help="port of nats-server; a free one by default")
     parser.add_argument(
-        "--fresh", action="store_true", help="forget the tasks and results of earlier runs in this folder"
+        "--fresh", action="store_true", help="delete the tasks and results of earlier runs in this folder"
     )
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise Misuse(f"{text[:40]!r} is not a port", "give a number from 1 to 65535, or leave --port out")
+        raise Misuse(f"{text[:40]!r} is not a port", "use a number from 1 to 65535, or omit --port")
     return int(text)
 
 
@@ -41,7 +41,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 command: Final = Command(
     "dev",
-    "Run queues on this machine: a broker, workers that come and go with the work, a live table",
+    "Run queues on this machine: a broker, workers that scale with the work, a live table",
     _arguments,
     _run,
     (

@@ -15,6 +15,7 @@ from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
 from galley.declared import submit_declared
 from galley.error_group import ungrouped
+from galley.errors import TaskConflict
 from galley.logs import log_as_json
 from galley.resources import Task
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
@@ -22,6 +23,7 @@ from galley.task_status import Phase
 from galley_local.board import TaskBoard
 from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
+from galley_local.errors import FilesUnusable
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
@@ -38,7 +40,7 @@ _NAMED_TASKS: Final = 3
 
 @dataclass(frozen=True)
 class DevOptions:
-    """What `galley dev` was asked for."""
+    """The options of `galley dev`."""
 
     files: tuple[Path, ...]
     until_done: bool = False
@@ -50,7 +52,7 @@ async def dev(options: DevOptions, terminal: Terminal) -> int:
     """Run until Ctrl-C, or until the tasks of the files have ended; returns the exit code.
 
     Raises:
-        GalleyError: if it cannot start, or cannot go on.
+        GalleyError: if it cannot start or continue.
     """
     plan = await read_plan(options.files, terminal.folder)
     with Project(terminal.folder) as project:
@@ -78,7 +80,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
             for remark in (*plan.remarks, *_misleading(terminal.environ)):
                 display.say(remark)
             if idle := plan.idle_fields:
-                display.say(f"without effect here, as they are for a cluster: {', '.join(idle)}")
+                display.say(f"ignored here, since they are for a cluster: {', '.join(idle)}")
             try:
                 with ungrouped():
                     async with asyncio.TaskGroup() as background:
@@ -91,15 +93,15 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
                 if not stop.hurried:
                     raise
     if stop.hurried:
-        terminal.say("stopped at once; what was running starts again with the next `galley dev`")
+        terminal.say("stopped at once; running tasks start again with the next `galley dev`")
         return ExitCode.INTERRUPTED
     if not options.until_done:
         return ExitCode.DONE
     if board.open_tasks():
         left = len(board.open_tasks())
-        said = "1 task has not ended; the next `galley dev` goes on with it"
+        said = "1 task has not ended; the next `galley dev` continues it"
         if left > 1:
-            said = f"{left} tasks have not ended; the next `galley dev` goes on with them"
+            said = f"{left} tasks have not ended; the next `galley dev` continues them"
         terminal.say(said)
         return ExitCode.INTERRUPTED
     surprises = print_results(terminal, plan.tasks, board, began)
@@ -108,7 +110,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
 
 
 def _misleading(environ: Mapping[str, str]) -> Iterator[str]:
-    """Say which variables send commands of the same shell elsewhere."""
+    """Return a warning about variables that direct commands of this shell to another server."""
     found = [name for name in (SERVER_VARIABLE, NAMESPACE_VARIABLE) if environ.get(name)]
     if found:
         yield (
@@ -118,7 +120,7 @@ def _misleading(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 class Run:
-    """The queues of a plan at work."""
+    """Runs the queues of a plan."""
 
     def __init__(
         self, plan: Plan, project: Project, broker: Broker, board: TaskBoard, display: Display
@@ -132,7 +134,7 @@ class Run:
         self._note = "Ctrl-C drains and ends"
 
     async def until(self, stop: "Stop", *, done: bool) -> None:
-        """Work until stopped; with `done`, also until the declared tasks have ended and the workers went."""
+        """Run until stopped; with `done`, or until the declared tasks have ended and the workers are gone."""
         async with asyncio.TaskGroup() as background:
             showing = background.create_task(self._show_all_the_time(), name="display")
             async with AsyncExitStack() as queues:
@@ -164,16 +166,22 @@ class Run:
         )
 
     async def _submit(self) -> None:
-        """Submit the tasks of the plan; those of an earlier run go on where they were.
+        """Submit the tasks of the plan; those of an earlier run continue.
 
         Raises:
+            FilesUnusable: if an earlier run had another task of that name.
             Refused, BrokerError: if one is not accepted.
         """
         room = asyncio.Semaphore(_SUBMITTED_AT_ONCE)
 
         async def submit(task: Task) -> bool:
             async with room:
-                submitted = await submit_declared(self._broker, task)
+                try:
+                    submitted = await submit_declared(self._broker, task)
+                except TaskConflict as conflict:
+                    raise FilesUnusable(
+                        str(conflict), "give the task another name, or forget earlier runs: --fresh"
+                    ) from conflict
             self._board.declare(submitted.address)
             return submitted.created
 
@@ -182,14 +190,14 @@ class Run:
         if new := sum(created):
             self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")
         if old := len(created) - new:
-            self._display.say(f"{old} unchanged: known from an earlier run (--fresh forgets those)")
+            self._display.say(f"{old} unchanged since an earlier run (--fresh deletes those)")
 
     async def _all_over(self) -> None:
         await self._all_ended.wait()
         await gone(self.runtimes)
 
     async def _begin_drain(self) -> None:
-        """Tell all workers to end, and the person what that waits for."""
+        """Drain all workers, and say what that waits for."""
         await self._board.look()
         running = [status for status in self._board.tasks() if status.phase is Phase.RUNNING]
         if running:
@@ -197,7 +205,7 @@ class Run:
             more = f" and {len(running) - _NAMED_TASKS} more" if len(running) > _NAMED_TASKS else ""
             longest = max(runtime.grace_seconds for runtime in self.runtimes)
             self._display.say(
-                f"draining: {names}{more} may finish within {longest} s, then workers hand back; "
+                f"draining: {names}{more} may finish within {longest} s, then they are handed back; "
                 "Ctrl-C again stops at once"
             )
         self._note = "draining; Ctrl-C again stops at once"
@@ -219,12 +227,12 @@ class Run:
         moment = Snapshot(
             datetime.now(UTC), self._broker.server, tuple(queues), tuple(self._board.tasks()), self._note
         )
-        # A terminal may stand still (Ctrl-S); the queues must not stand still with it.
+        # A terminal may be stopped (Ctrl-S), which must not stop the queues.
         await asyncio.to_thread(self._display.show, moment)
 
 
 class Stop:
-    """What Ctrl-C asks for: to drain; and the second time, to stop at once."""
+    """Ctrl-C: the first one drains, the second one stops at once."""
 
     def __init__(self, running: asyncio.Task[object]) -> None:
         self.asked = asyncio.Event()
@@ -232,14 +240,14 @@ class Stop:
         self._running = running
 
     def signal(self) -> None:
-        """Take in one Ctrl-C."""
+        """Handle one Ctrl-C."""
         if self.asked.is_set() and not self.hurried:
             self.hurried = True
             self._running.cancel()
         self.asked.set()
 
     async def or_after(self, work: Coroutine[object, object, None]) -> None:
-        """Return when the work is over or a stop is asked for, whatever comes first."""
+        """Return when the work is done or a stop is requested, whichever is first."""
         working = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self.asked.wait())
         try:
@@ -253,7 +261,7 @@ class Stop:
 
 @contextmanager
 def _stopping() -> Iterator[Stop]:
-    """Lend what SIGINT and SIGTERM ask for."""
+    """Yield the state that SIGINT and SIGTERM set."""
     running = asyncio.current_task()
     assert running is not None
     stop = Stop(running)

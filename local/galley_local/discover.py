@@ -1,6 +1,6 @@
-"""Imports a module and tells what it declares: `python -m galley_local.discover MODULE FILE FOLDER...`.
+"""Imports a module and prints what it declares: `python -m galley_local.discover MODULE FILE FOLDER...`.
 
-In a process of its own, so that what the file does at its import does not happen to `galley dev`.
+It runs in a separate process, so that import side effects do not reach `galley dev`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
     """
     sys.path[:0] = folders
     try:
-        # What it prints must not be taken for our answer.
+        # Its output must not be mixed with the answer.
         with contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(module)
     except BaseException as error:
@@ -46,7 +46,7 @@ def _loaded(folders: list[str]) -> dict[str, str]:
 
 
 def _place(file: Path, error: BaseException) -> str:
-    """Return what happened, with the innermost line of the file itself that was running."""
+    """Return the error with the innermost line of the file itself."""
     what = str(error) if isinstance(error, GalleyError) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
         where = "" if error.filename == str(file) else f"{error.filename}, "

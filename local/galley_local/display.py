@@ -1,4 +1,4 @@
-"""Showing what goes on: a live table for people, event lines for everything else."""
+"""The output of `galley dev`: a live table on a terminal, lines elsewhere."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ _LEAST_TASKS: Final = 4
 _GAP: Final = 3
 _TASK_TITLES: Final = ("QUEUE", "TASK", "HANDLER", "LANE", "PHASE", ">ATTEMPT", "WORKER", ">WHEN")
 _LEAST_MISSED: Final = ("WORKER", "HANDLER", "LANE")
-"""Columns that a narrow terminal goes without, in this order, rather than cut all of them."""
+"""Columns that are left out on a narrow terminal, in this order."""
 
 
 class Display(Protocol):
-    """Where a run of `galley dev` is shown. Used as `with`."""
+    """Shows a run of `galley dev`. Used as a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -34,20 +34,20 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show the present moment."""
+        """Show the current state."""
         ...
 
     def say(self, text: str) -> None:
-        """Tell something that happened."""
+        """Print a message."""
         ...
 
 
 def display_for(terminal: Terminal, *, passing: bool) -> Display:
-    """Return the display that suits who reads.
+    """Return the display for a terminal or for a pipe.
 
     Args:
-        terminal: where.
-        passing: whether the table goes away at the end, since something better follows.
+        terminal: where to print.
+        passing: whether to remove the table at the end, because results follow.
     """
     if terminal.interactive:
         return LiveTable(terminal.console(), passing=passing)
@@ -55,7 +55,7 @@ def display_for(terminal: Terminal, *, passing: bool) -> Display:
 
 
 class LiveTable:
-    """A table that is drawn over itself, with the lines that were said above it."""
+    """A table that is redrawn in place, with messages above it."""
 
     def __init__(self, console: Console, *, passing: bool) -> None:
         self._console = console
@@ -71,7 +71,7 @@ class LiveTable:
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the moment."""
+        """Draw the current state."""
         width, height = self._console.size
         reasons = sum(ceil(len(_reason(queue)) / width) for queue in snapshot.queues)
         room = height - len(snapshot.queues) - reasons - len(_lane_rows(snapshot)) - 6
@@ -83,7 +83,7 @@ class LiveTable:
 
 
 def drawn(snapshot: Snapshot, most_tasks: int, width: int) -> RenderableType:
-    """Return the moment as tables: queues with their lanes, why so many workers, the latest tasks."""
+    """Return tables of the queues with their lanes, the reasons for scaling, and the latest tasks."""
     shown = snapshot.tasks[:most_tasks]
     hidden = len(snapshot.tasks) - len(shown)
     parts: list[RenderableType] = [_queues(snapshot), Text()]
@@ -121,7 +121,7 @@ def _lane_rows(snapshot: Snapshot) -> list[object]:
 
 
 def workers_in_words(queue: QueueSnapshot) -> str:
-    """Return how many workers there are, by what they do."""
+    """Return the number of workers by phase."""
     others = Counter(worker.phase for worker in queue.workers if worker.phase is not WorkerPhase.READY)
     return ", ".join([f"{queue.ready} ready", *(f"{number} {phase}" for phase, number in others.items())])
 
@@ -136,7 +136,7 @@ def _table(*titles: str) -> Table:
 
 
 def _tasks(shown: Sequence[TaskStatus], snapshot: Snapshot, width: int) -> RenderableType:
-    """Return the tasks as a table, without the columns it has no room for."""
+    """Return the tasks as a table, without the columns that do not fit."""
     rows = [dict(zip(_TASK_TITLES, _task_cells(status, snapshot), strict=True)) for status in shown]
     widest = {title: max(len(title.strip(">")), *(len(row[title]) for row in rows)) for title in _TASK_TITLES}
     for title in _LEAST_MISSED:
@@ -168,7 +168,7 @@ def _task_cells(status: TaskStatus, snapshot: Snapshot) -> list[Text]:
 
 
 class EventLines:
-    """A line for each thing that changed, for logs and pipes."""
+    """A line for each change, for logs and pipes."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -188,12 +188,12 @@ class EventLines:
         self._write(text)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Write what differs from the moment before."""
+        """Write what has changed since the last call."""
         for queue in snapshot.queues:
             now = (queue.ready, queue.wanted, queue.problem)
             if self._workers.get(queue.name, (0, 0, "")) != now:
                 self._workers[queue.name] = now
-                # The reason is the last sweep's, which may not know of the problem yet.
+                # The reason is from the last sweep and may not mention the problem yet.
                 new = f"; {queue.problem}" if queue.problem not in queue.reason else ""
                 self._write(f"queue/{queue.name}: {workers_in_words(queue)}; wanted {queue.reason}{new}")
         for status in reversed(snapshot.tasks):

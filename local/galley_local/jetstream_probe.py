@@ -1,13 +1,13 @@
-"""Asks a NATS server whether JetStream answers, in the few words of its protocol that takes.
+"""Checks whether JetStream of a NATS server answers, with a few lines of its protocol.
 
-A whole client would be out of proportion: only `galley.broker` has one, and it retries by itself
-where a starting server needs one plain yes or no.
+Only `galley.broker` may use a NATS client, and that retries by itself; a server that is starting needs a
+single check.
 """
 
 import asyncio
 from typing import Final
 
-_QUESTION: Final = (
+_REQUEST: Final = (
     b'CONNECT {"verbose":false,"pedantic":false,"no_responders":true,"headers":true}\r\n'
     b"SUB _INBOX.galley.probe 1\r\n"
     b"PUB $JS.API.INFO _INBOX.galley.probe 0\r\n\r\n"
@@ -15,20 +15,20 @@ _QUESTION: Final = (
 
 
 async def jetstream_answers(port: int) -> bool:
-    """Return whether JetStream of the server on this machine answers its first question.
+    """Return whether JetStream of the server on this machine answers.
 
-    It waits as long as the server keeps the connection: the caller bounds it.
+    It waits as long as the server keeps the connection; the caller sets a timeout.
     """
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
     try:
-        writer.write(_QUESTION)
+        writer.write(_REQUEST)
         while line := await reader.readline():
             if line.startswith(b"MSG "):
                 return b"jetstream_not_enabled" not in await reader.readline()
-            if line.startswith((b"HMSG ", b"-ERR")):  # HMSG: nobody responds
+            if line.startswith((b"HMSG ", b"-ERR")):  # HMSG: no responders
                 return False
     except OSError:
         return False

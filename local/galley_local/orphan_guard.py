@@ -1,9 +1,9 @@
-"""Starts programs that die with the process that started them, whatever kills it.
+"""Starts programs that are killed when the process that started them ends, however it ends.
 
-The kernel does that (PR_SET_PDEATHSIG), and somebody has to ask for it between fork and exec.
-`preexec_fn` would run Python in a copy of a process that may have threads, where any lock can be held
-for ever; so a fresh interpreter asks (15 ms) and then becomes the program. The kernel watches the
-*thread* that started it: start it from one that lives as long as the program shall.
+The kernel does that (PR_SET_PDEATHSIG) if it is requested between fork and exec. `preexec_fn` would run
+Python in a copy of a process that may have threads, where a lock can be held forever; so a new
+interpreter requests it (15 ms) and then becomes the program. The kernel watches the *thread* that started
+it: use one that lives at least as long as the program.
 """
 
 import os
@@ -16,12 +16,12 @@ import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 parent, program, *arguments = sys.argv[1:]
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() == int(parent):  # otherwise it died before we asked, and nobody would tell us
+if os.getppid() == int(parent):  # otherwise it died before the request, and no signal would come
     os.execv(program, [program, *arguments])
 """
-"""SIGKILL, since a program that is stopped or stuck would not act on anything softer."""
+"""SIGKILL, since a program that is stopped or stuck does not handle other signals."""
 
 
 def dying_with_us(program: str, *arguments: str) -> Sequence[str]:
-    """Return the command that runs a program, given by its path, and takes it along when we die."""
+    """Return the command that runs a program and kills it when this process ends."""
     return [sys.executable, "-I", "-S", "-c", _ASK_AND_BECOME, str(os.getpid()), program, *arguments]

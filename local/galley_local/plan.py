@@ -1,4 +1,4 @@
-"""What the files given to `galley dev` ask for, checked as a whole before anything starts."""
+"""Reads the files given to `galley dev` and checks them as a whole before anything starts."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,19 +17,19 @@ from galley_local.module import Module, check_not_hidden, file_of, read_module
 MANIFESTS: Final = (".yaml", ".yml", ".json")
 
 EXPECT: Final = "galley.dev/expect"
-"""Annotation of a task that is meant to end in another phase than Succeeded, such as `Failed`."""
+"""Annotation of a task that is expected to end in another phase than Succeeded, such as `Failed`."""
 
 
 @dataclass(frozen=True)
 class LocalQueue:
-    """A queue to be run here."""
+    """A queue to run on this machine."""
 
     resource: TaskQueue
     folder: Path
-    """Working folder of its workers."""
+    """Working directory of its workers."""
     import_paths: tuple[Path, ...]
     source: str
-    """The file that asks for it."""
+    """The file that declares it."""
     declared: TaskQueue
     """The queue without the modules of Python files that were given for it."""
     given: tuple[Module, ...] = ()
@@ -50,16 +50,16 @@ class Plan:
     manifests: list[Path] = field(default_factory=list)
     """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
-    """What a person should know before it starts."""
+    """Warnings about the files."""
 
     @property
     def namespace(self) -> str:
-        """The namespace commands in other terminals mean when they name none."""
+        """The default namespace of commands in other terminals."""
         return next((namespace for namespace, _ in self.queues), DEFAULT_NAMESPACE)
 
     @property
     def idle_fields(self) -> list[str]:
-        """The fields in use that mean something to a cluster alone."""
+        """The fields in use that have an effect on a cluster only."""
         workers = [queue.resource.spec.worker for queue in self.queues.values()]
         in_use = {
             "worker.image": any(worker.image is not None for worker in workers),
@@ -73,15 +73,15 @@ class Plan:
 
 
 async def read_plan(files: Sequence[Path], project: Path) -> Plan:
-    """Return what the files ask for.
+    """Return the queues and tasks of the files.
 
     Args:
         files: manifests, Python files, and folders of manifests.
-        project: the folder `galley dev` was started in; modules are looked for there, too.
+        project: the folder `galley dev` was started in, which is searched for modules, too.
 
     Raises:
-        ManifestInvalid: if a manifest is not what its kind allows.
-        FilesUnusable: if a file cannot be used, or the files do not fit together.
+        ManifestInvalid: if a manifest is not valid.
+        FilesUnusable: if a file cannot be used, or the files contradict each other.
     """
     plan = Plan()
     sources: dict[tuple[str, str, str], Path] = {}
@@ -133,12 +133,12 @@ def _files_in(folder: Path) -> str:
 def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[str, str, str], Path]) -> None:
     for resource in read_manifests(path):
         metadata = resource.metadata
-        # Tasks of two queues may have one name; then it is two tasks.
+        # Tasks of different queues may have the same name; they are different tasks.
         of = resource.spec.queue_name if isinstance(resource, Task) else ""
         name = (metadata.namespace, of, metadata.name)
         if (first := sources.setdefault(name, path)) != path:
             raise FilesUnusable(
-                f"{resource.kind} {metadata.name!r} stands in {first} and in {path}",
+                f"{resource.kind} {metadata.name!r} is declared in {first} and in {path}",
                 "rename or remove one of the two",
             )
         if isinstance(resource, Task):
@@ -247,7 +247,7 @@ def _check_queue(plan: Plan, task: Task, sources: dict[tuple[str, str, str], Pat
         known = ", ".join(name for _, name in plan.queues)
         raise FilesUnusable(
             f"{place}: task {metadata.name!r} names queue {spec.queue_name!r}, which no file here declares",
-            f"add the file with its TaskQueue; declared here: {known}",
+            f"add the file with its TaskQueue; declared are: {known}",
         )
     if spec.priority not in queue.resource.spec.lanes:
         raise FilesUnusable(

@@ -19,7 +19,7 @@ from galley_operator.fleet.fleet import Phase, Workforce, removable
 class ProcessFleet:
     """A `galley_operator.fleet.fleet.Fleet` of local processes.
 
-    Use it as `async with`: leaving drains all workers and waits until they are gone; cancelled
+    Use it as `async with`: on exit it drains all workers and waits until they are gone; if it is cancelled
     meanwhile, it kills them.
     """
 
@@ -55,12 +55,12 @@ class ProcessFleet:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Tell all workers to end; does not wait for it."""
+        """Drain all workers without waiting for it."""
         for seat in self._seats.values():
             seat.remove()
 
     async def observe(self) -> Workforce:
-        """Return the workers as they are now."""
+        """Return the current workers."""
         problems = (seat.problem for seat in self._seats.values() if seat.view().phase is Phase.FAILED)
         return Workforce(
             tuple(seat.view() for seat in self._seats.values()), next((each for each in problems if each), "")
@@ -72,10 +72,10 @@ class ProcessFleet:
         return self._problem
 
     async def scale(self, workers: int) -> None:
-        """Have so many workers.
+        """Start or drain workers until there are this many.
 
         Raises:
-            FleetRefused: if too few of those there can go.
+            FleetRefused: if too few workers can be removed.
         """
         present = [(seat, seat.view()) for seat in self._seats.values() if not seat.removed]
         for _ in range(workers - len(present)):
@@ -93,7 +93,7 @@ class ProcessFleet:
             seat.remove()
 
     async def drain(self, names: Collection[str], seconds: float) -> None:
-        """Ask workers to take no new tasks for so long; 0 ends that."""
+        """Tell workers to take no new tasks for this many seconds; 0 ends that."""
         known = tuple(name for name in names if name in self._seats)
         if known:
             metadata = self._queue.metadata

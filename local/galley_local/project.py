@@ -1,4 +1,4 @@
-"""The folder `.galley` of a project: what `galley dev` keeps there, and who may use it."""
+"""The folder `.galley` of a project, in which `galley dev` keeps its data."""
 
 import contextlib
 import errno
@@ -18,14 +18,14 @@ from galley.resources import TaskQueue
 from galley_local.errors import DevRunsAlready, DiskFull, FolderUnusable
 
 ROOM_NEEDED: Final = 64 * 1024**2
-"""Bytes that must be free at the start. Less would end in refused tasks within seconds."""
+"""Bytes that must be free at the start; with less, tasks would soon be refused."""
 
 
 class Project:
-    """A project folder, held by one `galley dev` at a time. Use it as `with`."""
+    """A project folder, used by one `galley dev` at a time. Use it as a context manager."""
 
     def __init__(self, folder: Path, *, room: int = ROOM_NEEDED) -> None:
-        """Args: folder: the project's own; room: bytes that must be free on its disk."""
+        """Args: folder: of the project; room: bytes that must be free on its disk."""
         self._room = room
         self.folder = folder
         self.own = folder / dev_file.FOLDER
@@ -35,11 +35,11 @@ class Project:
         self.served = self.own / "served"
 
     def __enter__(self) -> Self:
-        """Take the folder.
+        """Lock the folder.
 
         Raises:
-            DevRunsAlready: if another process has it.
-            DiskFull: if there is no room to work in.
+            DevRunsAlready: if another process uses it.
+            DiskFull: if there is too little free space.
         """
         try:
             self.own.mkdir(exist_ok=True)
@@ -74,14 +74,14 @@ class Project:
 
     @property
     def cramped(self) -> bool:
-        """Whether the disk has less room than is needed to go on."""
+        """Whether the disk has too little free space to continue."""
         return self._free() < self._room
 
     def _free(self) -> int:
         return shutil.disk_usage(self.own).free
 
     def forget(self) -> None:
-        """Throw away all tasks, records and logs of earlier runs."""
+        """Delete all tasks, records and logs of earlier runs."""
         for folder in (self.nats, self.logs, self.manifests):
             shutil.rmtree(folder, ignore_errors=True)
         self.logs.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ class Project:
     def announce(self, server: str, namespace: str) -> None:
         """Write the file by which commands in other terminals find this server."""
         started = rfc_3339(datetime.now(UTC))
-        with contextlib.suppress(OSError):  # a full disk: they can still be told by --server
+        with contextlib.suppress(OSError):  # a full disk: commands can still use --server
             dev_file.write(self.folder, DevFile(server, namespace, os.getpid(), started))
 
 

@@ -1,4 +1,4 @@
-"""One queue at work on this machine: its workers, the scaler that decides on them, and what it decided."""
+"""One running queue on this machine: its workers, their scaler, and its decisions."""
 
 import asyncio
 from collections.abc import Collection
@@ -26,12 +26,12 @@ from galley_operator.fleet.fleet import Workforce
 INSTALL: Final = "local"
 
 _KEPT_MOVES: Final = 1000
-_MOST_WORDS: Final = 2000
+_PROBLEM_LIMIT: Final = 2000
 
 
 @dataclass(frozen=True)
 class Move:
-    """One change of the number of workers, and why."""
+    """One change of the number of workers, with its reason."""
 
     at: datetime
     before: int
@@ -40,7 +40,7 @@ class Move:
 
 
 class QueueRuntime:
-    """Use it as `async with`; `run` scales until it is cancelled, leaving drains the workers."""
+    """Use it as `async with`; `run` scales until it is cancelled, and the exit drains the workers."""
 
     def __init__(self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project) -> None:
         self.queue = queue
@@ -64,10 +64,10 @@ class QueueRuntime:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Make the queue's streams and get ready to start workers.
+        """Create the streams of the queue and prepare to start workers.
 
         Raises:
-            QueueConflict, BrokerRefused, BrokerUnreachable: if the broker does not have it.
+            QueueConflict, BrokerRefused, BrokerUnreachable: if the broker refuses or does not answer.
         """
         await ensure(self._broker, layout_of(self.queue.resource, INSTALL))
         async with AsyncExitStack() as opening:
@@ -85,11 +85,11 @@ class QueueRuntime:
     async def _answer(self, verb: Verb, request: Request) -> Answer | None:
         """Tell clients that wait why no worker can start."""
         if verb is Verb.PING and not request.task and self.fleet.problem:
-            return Answer("", problem=self.fleet.problem[:_MOST_WORDS])
+            return Answer("", problem=self.fleet.problem[:_PROBLEM_LIMIT])
         return None
 
     async def run(self) -> None:
-        """Keep the workers at the number the work asks for."""
+        """Scale the workers to the work."""
         self._scaling = True
         try:
             await self.scaler.run()
@@ -97,18 +97,18 @@ class QueueRuntime:
             self._scaling = False
 
     async def backlog(self) -> QueueBacklog | Unknown | None:
-        """Return the work as the scaler last saw it; once it has stopped, as it is now."""
+        """Return the backlog as the scaler last saw it; once it has stopped, the current one."""
         if self._scaling or self.scaler.signals is None:
             return self.scaler.signals.backlog if self.scaler.signals is not None else None
         return await self._reader.read(*self.queue.name)
 
     @property
     def grace_seconds(self) -> int:
-        """How long a drain of its workers may take."""
+        """Longest time of a drain of its workers."""
         return self.queue.resource.spec.worker.grace_period_seconds
 
     def note(self, before: int, after: int) -> None:
-        """Keep a change of the number of workers together with the decision behind it."""
+        """Record a change of the number of workers with the decision that caused it."""
         decision = self.scaler.last
         reason = decision.reason if decision is not None else ""
         if before != after and len(self.moves) < _KEPT_MOVES:
@@ -116,7 +116,7 @@ class QueueRuntime:
 
 
 class _Noting:
-    """The runtime's fleet, which also notes what it is told."""
+    """The fleet of a runtime, which records each scaling."""
 
     def __init__(self, runtime: QueueRuntime) -> None:
         self._runtime = runtime
@@ -134,7 +134,7 @@ class _Noting:
 
 
 async def gone(runtimes: Collection[QueueRuntime]) -> None:
-    """Return when no queue has more workers than it keeps while there is nothing to do."""
+    """Return when no queue has more workers than its minimum."""
     while True:
         forces = [(runtime, await runtime.fleet.observe()) for runtime in runtimes]
         if all(len(force.workers) <= runtime.queue.resource.spec.scaling.fewest for runtime, force in forces):

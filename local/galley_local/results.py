@@ -1,4 +1,4 @@
-"""What a run came to: each task's outcome, and why there were as many workers as there were."""
+"""The results of a run: the outcome of each task, and how the workers were scaled."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _TITLES: Final = ("QUEUE", "TASK", "LANE", "PHASE", "ATTEMPTS", "TIME", "RESULT"
 
 
 def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, began: datetime) -> int:
-    """Print the outcome of each task; returns how many did not end as they were meant to."""
+    """Print the outcome of each task; returns how many did not end as expected."""
     rows = []
     surprises = 0
     notes: Counter[str] = Counter()
@@ -48,7 +48,7 @@ def print_results(terminal: Terminal, tasks: Sequence[Task], board: TaskBoard, b
 
 
 def _print_table(terminal: Terminal, rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows in columns; only the last one is cut where there is no room."""
+    """Print rows in columns; only the last column is shortened to fit."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in _TITLES:
         table.add_column(title, no_wrap=True, justify="right" if title in ("ATTEMPTS", "TIME") else "left")

@@ -1,4 +1,4 @@
-"""One place in a fleet: keeps a worker's process running until the worker is removed."""
+"""One worker of a fleet: restarts its process until the worker is removed."""
 
 import asyncio
 import contextlib
@@ -12,27 +12,27 @@ from galley_local.worker_process import CANNOT_START, WorkerPlace, WorkerProcess
 from galley_operator.fleet.fleet import Phase, WorkerView
 
 SILENT_SECONDS: Final = 3.5
-"""Three heartbeats that did not come: what was said before is no longer known."""
+"""After three missing heartbeats the last one no longer counts."""
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
 STEADY_SECONDS: Final = 30.0
-"""A worker that was ready for so long and dies then is restarted at once, as if for the first time."""
+"""A worker that was ready for this long before it ended is restarted without a pause."""
 
 KILL_MARGIN_SECONDS: Final = 10.0
-"""Beyond its grace period a worker hands back and says goodbye; whoever takes longer is stuck."""
+"""Time after its grace period in which a worker hands back its tasks; after that it is killed."""
 
 _STARTUP_SECONDS: Final = 0.05
-"""No worker is up sooner: a heartbeat within this time is a late one of the process before."""
+"""No worker starts faster: a heartbeat within this time is from the previous process."""
 
 
 def pause_before_restart(deaths: int) -> float:
-    """Return the seconds to wait after so many deaths in a row: none, then 1, 2, 4 up to 30."""
+    """Return the pause in seconds after this many failures in a row: 0, then 1, 2, 4 up to 30."""
     return 0.0 if deaths <= 1 else min(LONGEST_PAUSE_SECONDS, 2.0 ** min(deaths - 2, 10))
 
 
 class Seat:
-    """A worker by name, whatever process stands for it at the moment."""
+    """A worker by name; its process may change."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Seat:
     ) -> None:
         self.name = name
         self.problem = ""
-        """Why the worker does not stay up; empty while it does."""
+        """Why the worker does not run; empty while it runs."""
         self._note = note
         self._place, self._slots, self._grace, self._clock = place, slots, grace_seconds, clock
         self._since = clock()
@@ -58,7 +58,7 @@ class Seat:
         self._deaths = 0
 
     def hear(self, beat: Heartbeat) -> None:
-        """Take in a heartbeat of this worker."""
+        """Handle a heartbeat of this worker."""
         now = asyncio.get_running_loop().time()
         if now - self._started_at < _STARTUP_SECONDS:
             return
@@ -68,16 +68,16 @@ class Seat:
             self.problem = ""
 
     def remove(self) -> None:
-        """Have the worker end by its drain."""
+        """Drain the worker."""
         self._removed.set()
 
     @property
     def removed(self) -> bool:
-        """Whether the worker was told to end."""
+        """Whether the worker was told to drain and end."""
         return self._removed.is_set()
 
     def view(self) -> WorkerView:
-        """Return the worker as it is now."""
+        """Return the current state of the worker."""
         silent = asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
         busy = self._beat.busy if self._beat is not None and not silent else None
         return WorkerView(self.name, self._phase(), busy, self._slots, self._since)
@@ -90,7 +90,7 @@ class Seat:
         return Phase.DRAINING if self._beat is not None and self._beat.draining else Phase.READY
 
     async def run(self) -> None:
-        """Keep the worker up until it is removed and gone."""
+        """Keep the worker running until it is removed and has ended."""
         with WorkerLog(self._place.logs / f"{self.name}.log") as log:
             while not self.removed:
                 await self._run_once(log)
@@ -116,7 +116,7 @@ class Seat:
             self._note(problem)
 
     async def _watch(self, process: WorkerProcess) -> int:
-        """Return the exit code; once the worker is removed its end is asked for, then enforced."""
+        """Return the exit code; a removed worker is drained, then killed."""
         exited = asyncio.ensure_future(process.wait())
         removed = asyncio.ensure_future(self._removed.wait())
         try:
@@ -135,5 +135,5 @@ class Seat:
             return said[0]
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         words = log.last_line()
-        last = f"; its last words: {words}" if words else ""
+        last = f"; its last line: {words}" if words else ""
         return f"worker {self.name} ended {how}{last}"

@@ -1,7 +1,7 @@
-"""Keeps the nats-server of `galley dev` at work: started again when it died, or when the disk was full.
+"""Restarts the nats-server of `galley dev` when it ended, or after the disk was full.
 
-A stream that could not be written once stays closed for writing until the server starts anew
-(nats-server 2.15), long after somebody has made room. What was acknowledged before is kept.
+A stream that could not be written once stays closed for writing until the server restarts
+(nats-server 2.15), even if there is space again. What was acknowledged before is kept.
 """
 
 import asyncio
@@ -20,41 +20,41 @@ _DISK_FULL: Final = b"no space left on device"
 
 
 class ServerWatch:
-    """Watches one server; `run` does so until it is cancelled."""
+    """Watches one server until `run` is cancelled."""
 
     def __init__(
         self, server: NatsServer, *, cramped: Callable[[], bool], say: Callable[[str], None]
     ) -> None:
-        """Args: cramped: whether the disk lacks room; say: tells the person what happens."""
+        """Args: cramped: whether the disk has too little space; say: prints a message."""
         self._server, self._cramped, self._say = server, cramped, say
         self._deaths: deque[float] = deque(maxlen=MOST_RESTARTS + 1)
         self._read_to = server.log_file.stat().st_size
 
     async def run(self) -> None:
-        """Keep the server at work.
+        """Keep the server running.
 
         Raises:
-            ServerKeepsEnding: if it dies more than `MOST_RESTARTS` times within `WITHIN_SECONDS`.
+            ServerKeepsEnding: if it ends more than `MOST_RESTARTS` times within `WITHIN_SECONDS`.
             LocalError: if it does not start again.
         """
         warned = full = False
         while True:
             if not self._server.running:
                 self._count_death()
-                await self._start_again("nats-server ended; it is started again with all it had stored")
+                await self._start_again("nats-server ended; restarting it with all stored data")
             cramped = self._cramped()
             if cramped and not warned:
-                self._say("the disk is almost full; when it is, tasks cannot be taken or finished: make room")
+                self._say("the disk is almost full; when it is full, no task can be stored or finished")
             warned = cramped
             if self._could_not_write() and not full:
                 full = True
-                self._say("the disk is full: nothing can be stored; nats-server goes on once there is room")
+                self._say(
+                    "the disk is full: nothing can be stored; nats-server is restarted once there is space"
+                )
             if full and not cramped:
                 full = False
                 await self._server.stop()
-                await self._start_again(
-                    "there is room again; nats-server is started anew with all it had stored"
-                )
+                await self._start_again("there is space again; restarting nats-server with all stored data")
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _count_death(self) -> None:
@@ -65,11 +65,11 @@ class ServerWatch:
     async def _start_again(self, why: str) -> None:
         self._say(why)
         await self._server.start()
-        self._could_not_write()  # what it said before it ended is done with
+        self._could_not_write()  # older messages in its log do not count
         self._say("nats-server is back")
 
     def _could_not_write(self) -> bool:
-        """Whether the server has complained of a full disk since the last look."""
+        """Whether the server has logged a full disk since the last call."""
         size = self._server.log_file.stat().st_size
         if size == self._read_to:
             return False

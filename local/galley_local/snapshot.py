@@ -1,4 +1,4 @@
-"""Everything `galley dev` shows at one moment."""
+"""The state that `galley dev` shows."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from galley_operator.fleet.fleet import Phase, WorkerView
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """One queue with its work and its workers."""
+    """One queue with its backlog and its workers."""
 
     name: str
     lanes: tuple[LaneBacklog, ...]
@@ -24,24 +24,24 @@ class QueueSnapshot:
 
     @property
     def ready(self) -> int:
-        """Workers that take tasks."""
+        """Number of workers that take tasks."""
         return sum(worker.phase is Phase.READY for worker in self.workers)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment."""
+    """The state at one time."""
 
     now: datetime
     server: str
     queues: tuple[QueueSnapshot, ...]
     tasks: tuple[TaskStatus, ...]
     note: str = ""
-    """What Ctrl-C would do."""
+    """What Ctrl-C does."""
 
 
 async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:
-    """Return a queue as its scaler last saw it, with its workers as they are now."""
+    """Return a queue as its scaler last saw it, with its current workers."""
     scaler = runtime.scaler
     force = await runtime.fleet.observe()
     backlog = await runtime.backlog()

@@ -1,4 +1,4 @@
-"""The log of one worker: a file of bounded size, and its last lines at hand."""
+"""The log of one worker: a file of bounded size, and its last lines in memory."""
 
 import json
 from collections import deque
@@ -7,15 +7,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 FILE_BYTES: Final = 2 * 1024 * 1024
-"""Size at which the file is put aside as `<name>.log.1`, in place of the one put aside before."""
+"""Size at which the file is rotated to `<name>.log.1`."""
 
 _KEPT_LINES: Final = 50
 _LINE_BYTES: Final = 16 * 1024
-"""Longest line that is looked at; the file has all of it."""
+"""Longest line that is parsed; the file has all of it."""
 
 
 class WorkerLog:
-    """Takes what a worker writes. Use it as `with`."""
+    """Stores the output of a worker. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class WorkerLog:
         self._file.close()
 
     def write(self, chunk: bytes) -> None:
-        """Take in what came; a disk that is full costs lines of the log, not the worker."""
+        """Store a chunk of output; if the disk is full, the log loses it."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._rest = self._rest[:_LINE_BYTES]
         self._lines.extend(line[:_LINE_BYTES] for line in lines if line.strip())
@@ -45,7 +45,7 @@ class WorkerLog:
             return
 
     def last_error(self) -> tuple[str, str] | None:
-        """Return message and hint of the last error the worker logged, if it did."""
+        """Return message and hint of the last error the worker logged, if any."""
         for line in reversed(self._lines):
             entry = _entry(line)
             if entry.get("level") in ("error", "critical"):
@@ -53,7 +53,7 @@ class WorkerLog:
         return None
 
     def last_line(self) -> str:
-        """Return the last thing that was said, in a form fit for a sentence."""
+        """Return the last line, in a form that fits into a sentence."""
         last = (self._rest or (self._lines[-1] if self._lines else b"")).decode(errors="replace").strip()
         entry = _entry(last.encode())
         return str(entry.get("error") or entry.get("event") or last)[:300]

@@ -17,18 +17,18 @@ from galley_local.worker_log import WorkerLog
 from galley_worker.settings import PREFIX, WorkerSettings
 
 CANNOT_START: Final = 3
-"""Exit code of a worker that said why it cannot work."""
+"""Exit code of a worker that logged why it cannot start."""
 
 _LAST_WORDS_SECONDS: Final = 0.5
-"""How long output is awaited after the exit: a stray grandchild may hold the pipe open forever."""
+"""How long to wait for output after the exit: a stray grandchild may keep the pipe open."""
 
 
 @dataclass(frozen=True)
 class WorkerPlace:
-    """Where and as what the workers of a queue run."""
+    """Paths and settings of the workers of a queue."""
 
     folder: Path
-    """Their working folder."""
+    """Their working directory."""
     import_paths: tuple[Path, ...]
     """Where the queue's modules are found."""
     manifest: Path
@@ -74,20 +74,20 @@ class WorkerProcess:
         return await self._process.wait()
 
     def terminate(self) -> None:
-        """Ask for a drain: SIGTERM. Frozen processes are thawed, since they hear nothing."""
+        """Request a drain (SIGTERM). A frozen process is continued, since it handles no signal."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once; its handlers' processes notice and end too."""
+        """Kill it; the processes of its handlers notice and end, too."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
 
 @asynccontextmanager
 async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncIterator[WorkerProcess]:
-    """Start a worker and lend its process; whoever leaves while it runs kills it.
+    """Start a worker and yield its process, which is killed on exit.
 
     Raises:
         OSError: if no process can be started.
@@ -95,7 +95,7 @@ async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncItera
     reading, writing = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
-            # -P, since a file of the user's called `queue.py` must not stand in for the library's.
+            # -P, so that a file `queue.py` in the working directory does not replace the library's.
             *dying_with_us(sys.executable, "-P", "-m", "galley_worker"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=writing,

@@ -1,1 +1,1 @@
-"""The `galley` command: one file a command; other packages plug theirs in as `galley.commands`."""
+"""The `galley` command: one module per command; other packages add commands as entry points."""

@@ -1,4 +1,4 @@
-"""`galley cancel`: tasks nobody needs any more, in whatever state they are."""
+"""`galley cancel`: stops tasks, whatever state they are in."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
@@ -34,7 +34,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 command: Final = Command(
     "cancel",
-    "Cancel tasks: they are not started any more, and a running attempt is stopped",
+    "Cancel tasks: a waiting task is not started, a running attempt is stopped",
     _arguments,
     _run,
     ("galley cancel thumbnail-hills", "galley cancel images/thumbnail-stars texts/summary"),

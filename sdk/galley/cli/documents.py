@@ -12,7 +12,7 @@ from galley.task_status import TaskStatus
 
 
 def task_document(status: TaskStatus) -> dict[str, Any]:
-    """Return everything known about a task but its result."""
+    """Return everything that is known about a task except its result."""
     return _without_empty(
         {
             "id": status.address.id,

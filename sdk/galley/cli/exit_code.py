@@ -1,4 +1,4 @@
-"""Exit codes: what a script learns without reading."""
+"""Exit codes of the commands."""
 
 from enum import IntEnum
 
@@ -21,10 +21,10 @@ class ExitCode(IntEnum):
     FAILED = 1
     MISUSE = 2
     REFUSED = 3
-    """A queue said no; nothing was stored."""
+    """A queue refused; nothing was stored."""
     UNREACHABLE = 4
     WAIT_TIMED_OUT = 124
-    """As timeout(1) has it: what was waited for goes on."""
+    """As of timeout(1); the task continues."""
     INTERRUPTED = 130
 
 

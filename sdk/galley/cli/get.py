@@ -65,7 +65,7 @@ TASKS: Final = Listing[TaskStatus](
 )
 
 _NOUNS: Final = {"queues": "queues", "queue": "queues", "tasks": "tasks", "task": "tasks"}
-# A task that is only declared is not with the broker yet, where this command looks.
+# This command asks the broker, which does not know a Task that was only declared.
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.PENDING)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 

@@ -1,4 +1,4 @@
-"""The entrance: finds the command, runs it, turns what goes wrong into two lines and an exit code."""
+"""Entry point: finds the command, runs it, and reports errors as two lines and an exit code."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ class _Help(Exception):
 
 
 class _Parser(ArgumentParser):
-    """A parser that leaves printing to us, so that errors and closed outputs are treated alike everywhere."""
+    """A parser that prints nothing itself: errors and outputs that are closed are handled in one place."""
 
     def error(self, message: str) -> NoReturn:
         raise Misuse(message, f"{self.prog} --help")
@@ -38,7 +38,7 @@ class _Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = None) -> int:
     """Run one command; returns its exit code. What `galley` starts."""
     place = terminal or own_terminal()
-    # The library's log is for programs; here an error is told once, in two lines.
+    # The library logs for programs; here an error is reported once, in two lines.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         return _run(sys.argv[1:] if arguments is None else arguments, place)
@@ -71,7 +71,7 @@ def parser(commands: Sequence[Command]) -> ArgumentParser:
     """Return the parser of all commands."""
     whole = _Parser(
         prog="galley",
-        description="Submit tasks to Galley's queues, look at them, and run queues on this machine.",
+        description="Submit tasks to Galley's queues, inspect them, and run queues on this machine.",
         epilog=f"exit codes: {EXIT_CODES_IN_WORDS}",
     )
     whole.add_argument("--version", action="version", version=f"galley {metadata.version('galley-tasks')}")
@@ -95,7 +95,7 @@ def _formatter(prog: str) -> HelpFormatter:
 
 
 def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
-    """Return our own commands, and the plugged-in ones as far as these arguments concern them.
+    """Return the built-in commands, and those of other packages if these arguments need them.
 
     Loading one imports its package, which `galley get` should neither wait for nor fail with.
     """
@@ -118,7 +118,7 @@ def _load(entry: EntryPoint) -> Command:
     except Exception as error:
         raise CommandBroken(entry.name, "local", f"{type(error).__name__}: {error}") from error
     if not isinstance(loaded, Command):
-        raise CommandBroken(entry.name, "local", f"{entry.value} is no galley.cli.command.Command")
+        raise CommandBroken(entry.name, "local", f"{entry.value} is not a galley.cli.command.Command")
     return loaded
 
 

@@ -29,7 +29,7 @@ PHASE_STYLES: Final = {
 
 
 class Format(StrEnum):
-    """How results are written."""
+    """Output formats."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -54,11 +54,11 @@ class Listing(Generic[Item]):
 
     columns: Sequence[Column[Item]]
     name: Callable[[Item], str]
-    """What other commands accept as its name."""
+    """The name that other commands accept."""
     document: Callable[[Item], dict[str, Any]]
-    """Everything about it, for JSON and YAML."""
+    """All of its fields, for JSON and YAML."""
     empty: str
-    """What a person is told when there is nothing."""
+    """Message on a terminal if the list is empty."""
 
     def write(self, items: Sequence[Item], form: Format | None, terminal: Terminal) -> None:
         """Write the list; no format means a table on a terminal and tabs in a pipe."""
@@ -86,7 +86,7 @@ class Listing(Generic[Item]):
         now = terminal.now()
         for item in items:
             table.add_row(*(_for_people(column.cell(item), now) for column in columns))
-        # As wide as it is: a name cut short cannot be given to the next command.
+        # Not cut to the width of the terminal: a shortened name cannot be passed to another command.
         terminal.console(_UNBOUNDED).print(table)
 
     def _write_tabs(self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal) -> None:
@@ -144,13 +144,13 @@ def _for_programs(value: Cell) -> str:
 
 
 def in_words(moment: datetime, now: datetime) -> str:
-    """Return a time by its distance, such as "2m ago" or "in 30s"."""
+    """Return a time relative to now, such as "2m ago" or "in 30s"."""
     seconds = (now - moment).total_seconds()
     return f"in {duration(-seconds)}" if seconds <= -1 else f"{duration(max(0.0, seconds))} ago"
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its largest fitting unit, as kubectl does."""
+    """Return a duration in its largest fitting unit, as kubectl does."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"

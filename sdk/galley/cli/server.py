@@ -1,4 +1,4 @@
-"""Finds the server and the namespace a command is about."""
+"""Finds the server and the namespace for a command."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--credentials", metavar="FILE", type=Path,
-        help="file that says who you are to NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
+        help="credentials file for NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
         "nats.creds of the Secret galley-QUEUE-producer, or -manager",
     )  # fmt: skip
     namespace_argument(parser)
@@ -44,10 +44,10 @@ def namespace_argument(parser: ArgumentParser) -> None:
 
 
 def find_target(options: Namespace, terminal: Terminal) -> Target:
-    """Return whom to talk to: what the options say, else the environment, else a `galley dev` nearby.
+    """Return the server and namespace: from the options, else the environment, else a `galley dev` nearby.
 
     Raises:
-        NoServer: if nothing says so, or the `galley dev` that did has ended.
+        NoServer: if none is configured, or the `galley dev` that was found has ended.
     """
     nearest = dev_file.nearest(terminal.folder)
     dev = nearest[1] if nearest else None
@@ -62,12 +62,12 @@ def find_target(options: Namespace, terminal: Terminal) -> Target:
 
 @asynccontextmanager
 async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Client]:
-    """Lend a client of the server and namespace the command is about.
+    """Yield a client for the server and namespace of the command.
 
     Raises:
-        NoServer: if there is none to talk to.
-        BrokerUnreachable, BrokerTooOld: if it cannot be talked to.
-        CredentialsInvalid, CredentialsExpired, AccessRefused: if it does not let us in.
+        NoServer: if no server is configured.
+        BrokerUnreachable, BrokerTooOld: if it cannot be used.
+        CredentialsInvalid, CredentialsExpired, AccessRefused: if it refuses the credentials.
     """
     async with AsyncExitStack() as serving:
         try:

@@ -1,4 +1,4 @@
-"""`galley show`: everything about one task."""
+"""`galley show`: all details of one task."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -155,7 +155,7 @@ def _indented(text: str, by: int = 2) -> Iterator[str]:
 
 command: Final = Command(
     "show",
-    "Show one task: where it is, its result or failure, and each attempt before",
+    "Show one task: its state, input, result or failure, and previous attempts",
     _arguments,
     _run,
     ("galley show thumbnail-hills", "galley show images/thumbnail-of-a-poem -o yaml"),

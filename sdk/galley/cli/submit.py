@@ -23,7 +23,7 @@ from galley.lanes import HIGHEST_FIRST, Lane
 
 _FOREVER: Final = float("inf")
 _LOOK_SECONDS: Final = 1.0
-"""Time between two questions whether workers fail to start."""
+"""Time between two checks whether workers fail to start."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -38,17 +38,17 @@ def _arguments(parser: ArgumentParser) -> None:
         "--lane", type=one_of("a lane", HIGHEST_FIRST), default=Lane.NORMAL, metavar="LANE",
         help=f"{', '.join(HIGHEST_FIRST)}; normal by default",
     )  # fmt: skip
-    parser.add_argument("--id", type=text, help="an id of your own: submitted twice, it is one task")
+    parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
     parser.add_argument(
-        "--delay", type=_seconds, metavar="SECONDS", help="start no earlier than this from now"
+        "--delay", type=_seconds, metavar="SECONDS", help="do not start within this many seconds from now"
     )
     parser.add_argument(
-        "--deadline", type=_seconds, metavar="SECONDS", help="worth nothing after this from now"
+        "--deadline", type=_seconds, metavar="SECONDS", help="give up this many seconds from now"
     )
-    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="time one attempt may take")
+    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="longest time of one attempt")
     parser.add_argument(
         "--wait", type=_seconds, nargs="?", const=_FOREVER, metavar="SECONDS",
-        help="wait for the result and print that instead of the id; at most so long, if given",
+        help="wait for the result and print it instead of the id; at most this long, if a number is given",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -57,26 +57,24 @@ def _seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise Misuse(
-            f"{text[:40]!r} is not a number of seconds", "write a number, such as 30 or 0.5"
-        ) from None
+        raise Misuse(f"{text[:40]!r} is not a number of seconds", "use a number, such as 30 or 0.5") from None
     if not 0 <= value <= 10 * 365 * 86_400:
-        raise Misuse(f"{text} seconds cannot be", "give 0 or more, and less than ten years")
+        raise Misuse(f"invalid duration: {text} s", "use 0 or more, and less than ten years")
     return value
 
 
 def _timeout(text: str) -> float:
     value = _seconds(text)
     if not 0 < value <= LONGEST_TIMEOUT_SECONDS:
-        raise Misuse(f"an attempt cannot have {text} s", "give --timeout more than 0 and at most a day")
+        raise Misuse(f"invalid timeout: {text} s", "use more than 0 and at most a day")
     return value
 
 
 def _input(options: Namespace, terminal: Terminal) -> Raw:
-    """Return the input as it travels.
+    """Return the input as JSON.
 
     Raises:
-        InputInvalid: if it is not JSON, or too large.
+        InputInvalid: if it is not JSON, or is too large.
     """
     if options.input is None:
         return NO_INPUT
@@ -84,7 +82,7 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
         text = terminal.read_input() if options.input == "-" else options.input
         value = json.loads(text)
     except RecursionError:
-        raise InputInvalid(options.handler, "nested too deeply", "make it flatter") from None
+        raise InputInvalid(options.handler, "nested too deeply", "use fewer levels") from None
     except ValueError as error:
         raise InputInvalid(
             options.handler, f"not JSON: {error}", """quote it for the shell, such as '{"path": "a.png"}'"""
@@ -94,7 +92,7 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     if options.delay and options.deadline is not None and options.deadline <= options.delay:
-        raise Misuse("the deadline is not after the delay", "give a longer --deadline, or a shorter --delay")
+        raise Misuse("the deadline is not after the delay", "use a longer --deadline, or a shorter --delay")
     now = terminal.now()
     when = When(
         lane=options.lane,
@@ -105,6 +103,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     call = Call[object](options.queue, options.handler, _input(options, terminal))
     async with connected(options, terminal) as client:
         handle = await client.submit(call, when, task_id=options.id)
+        if handle.existed:
+            terminal.say(f"task {handle.address.queue}/{handle.id} exists already; it is not submitted again")
         if options.wait is None:
             terminal.result(handle.id)
         else:
@@ -113,7 +113,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 
 async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> None:
-    terminal.say(f"task {handle.address.queue}/{handle.id} submitted, waiting for its result")
+    state = "is there" if handle.existed else "submitted"
+    terminal.say(f"task {handle.address.queue}/{handle.id} {state}, waiting for its result")
     with ungrouped():
         async with asyncio.TaskGroup() as beside:
             telling = beside.create_task(_tell_problems(handle, terminal))
@@ -123,7 +124,7 @@ async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> N
 
 
 async def _tell_problems(handle: Handle[object], terminal: Terminal) -> None:
-    """Say while it lasts that no worker can start, and why."""
+    """Report that no worker can start, and why, as long as that is so."""
     told = ""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Finds the task somebody means: `ID`, or `QUEUE/ID` where the id alone does not tell."""
+"""Finds a task by `ID`, or by `QUEUE/ID` where the id alone is ambiguous."""
 
 import asyncio
 
@@ -10,13 +10,13 @@ from galley.task_status import TaskStatus
 
 
 async def find_task(client: Client, reference: str) -> TaskStatus:
-    """Return the status of the task meant.
+    """Return the status of the task a reference names.
 
     Raises:
-        Misuse: if the id stands in several queues.
+        Misuse: if several queues have a task of that id.
         TaskNotFound, NoSuchTask, QueueNotFound, NoQueues: if there is none.
-        NotAllowed: if no queue is said, and these credentials are of one queue alone.
-        SubmissionInvalid: if no task can have that id.
+        NotAllowed: if no queue is named, and the credentials are for one queue only.
+        SubmissionInvalid: if the id is not valid.
     """
     queue, slash, task_id = reference.rpartition("/")
     if slash:
@@ -30,7 +30,8 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
     if len(found) > 1:
         queues = " and ".join(status.address.queue for status in found)
         raise Misuse(
-            f"{task_id!r} is a task of the queues {queues}", f"say which: {found[0].address.queue}/{task_id}"
+            f"{task_id!r} is a task of the queues {queues}",
+            f"name the queue: {found[0].address.queue}/{task_id}",
         )
     return found[0]
 

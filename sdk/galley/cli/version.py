@@ -30,6 +30,6 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 
 command: Final = Command(
-    "version", "Print the versions of what is installed here", _arguments, _run,
+    "version", "Print the versions of the installed packages", _arguments, _run,
     ("galley version", "galley version -o json"),
 )  # fmt: skip

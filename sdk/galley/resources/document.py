@@ -45,7 +45,7 @@ class _Loader(_Base):  # type: ignore[misc] # either of the two
 
 
 class NotYaml(Exception):
-    """The text as a whole cannot be read; further problems in it cannot be known."""
+    """The text cannot be parsed, so further problems in it are not known."""
 
     def __init__(self, line: int, problem: str, hint: str, field: str = "") -> None:
         super().__init__(problem)
@@ -53,11 +53,11 @@ class NotYaml(Exception):
 
 
 class Document:
-    """One YAML document: its value, and the nodes it came from.
+    """One YAML document: its value and its nodes.
 
     Attributes:
-        value: the document as JSON has it.
-        problems: what in it is not JSON; the value has null there.
+        value: the document as JSON.
+        problems: what in it is not JSON; the value is null there.
     """
 
     def __init__(self, root: Node, value: JsonValue, problems: list[Problem]) -> None:
@@ -67,7 +67,7 @@ class Document:
         self._children: dict[int, dict[str | int, tuple[int, Node]]] = {}
 
     def line_of(self, place: Place) -> int:
-        """Return the line of a field, or of the nearest mapping around it that is there."""
+        """Return the line of a field, or of the nearest mapping around it that exists."""
         node, line = self._root, _line(self._root)
         for step in place:
             found = self._children_of(node).get(step)
@@ -77,7 +77,7 @@ class Document:
         return line
 
     def _children_of(self, node: Node) -> dict[str | int, tuple[int, Node]]:
-        """Return each child with the line it begins at; kept, since a long mapping may be asked often."""
+        """Return each child with its line; cached, since a long mapping may be searched often."""
         known = self._children.get(id(node))
         if known is None:
             known = {}
@@ -94,7 +94,7 @@ def read_documents(text: str) -> Iterator[Document]:
     """Yield the documents of a text, empty ones left out.
 
     Raises:
-        NotYaml: if it is not YAML, is nested too deeply, or grows too large by aliases.
+        NotYaml: if it is not YAML, is nested too deeply, or is too large with its aliases.
     """
     if unprintable := _UNPRINTABLE.search(text):
         raise NotYaml(
@@ -129,7 +129,7 @@ def _check_depth(text: str) -> None:
 def _too_deep(line: int, place: Place = ()) -> NotYaml:
     return NotYaml(
         line, f"is nested more than {DEPTH_LIMIT} levels deep, or contains itself by an alias",
-        "make it flatter, or store such data in a file and pass its place",
+        "use fewer levels, or store such data in a file and pass its path",
         field_path(place[:3]),
     )  # fmt: skip
 
@@ -154,7 +154,7 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> NotYaml:
 
 
 class _Budget:
-    """What may still be read of a file, aliases written out."""
+    """How much of a file may still be read, aliases written out."""
 
     def __init__(self) -> None:
         self.left = EXPANDED_LIMIT
@@ -169,7 +169,7 @@ class _Budget:
 
 
 class _NotJson(Exception):
-    """A scalar that JSON cannot say."""
+    """A scalar that JSON cannot represent."""
 
     def __init__(self, problem: str, hint: str = "put it in quotes if text is meant") -> None:
         super().__init__(problem)
@@ -177,7 +177,7 @@ class _NotJson(Exception):
 
 
 class _Reading:
-    """The way through one document's nodes."""
+    """Converts the nodes of one document."""
 
     def __init__(self, budget: _Budget) -> None:
         self.budget = budget
@@ -209,7 +209,7 @@ class _Reading:
             if key is None:
                 continue
             if key in read:
-                problem = f"stands here twice, first at line {lines[key]}"
+                problem = f"is set twice, first at line {lines[key]}"
                 self.refuse(key_node, (*place, key), problem, "remove one of the two")
             read[key] = self.value(value_node, (*place, key))
             lines.setdefault(key, _line(key_node))
@@ -253,7 +253,7 @@ def _scalar(node: ScalarNode) -> JsonValue:
     if not fits.get(tag, False):
         raise _NotJson(f"{shown(text)} cannot be read as {shown(tag)}", _UNTAGGED)
     if isinstance(value, float) and not math.isfinite(value):
-        raise _NotJson(f"{text} is a number that JSON cannot carry")
+        raise _NotJson(f"{text} is a number that JSON cannot represent")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Manifests: the files resources are written in."""
+"""Reads manifests, the files that declare resources."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from galley.resources.task import Task
 from galley.resources.task_queue import TaskQueue
 
 FILE_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of one file: some thousands of tasks. More are better submitted from a program."""
+"""Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
 KINDS: Final[dict[str, type[TaskQueue] | type[Task]]] = {"TaskQueue": TaskQueue, "Task": Task}
 
@@ -55,10 +55,10 @@ def parse_manifests(text: str, source: str) -> list[TaskQueue | Task]:
 
     Args:
         text: the manifests.
-        source: what errors call the text, such as the name of its file.
+        source: the name of the text in errors, such as its file.
 
     Raises:
-        ManifestInvalid: about the first wrong line; its hint says how many problems follow.
+        ManifestInvalid: about the first wrong line; its hint has the number of further problems.
     """
     _check_size(source, len(text))
     reading = _Reading()
@@ -91,7 +91,7 @@ def _first_of(problems: list[Problem], more: int, source: str) -> ManifestInvali
 
 
 class _Candidate(NamedTuple):
-    """What may become a resource: a document, or an entry of a List."""
+    """A document or an entry of a List, which may be a resource."""
 
     document: Document
     place: Place
@@ -99,7 +99,7 @@ class _Candidate(NamedTuple):
 
 
 class _Reading:
-    """What the documents of one text have come to so far."""
+    """The resources and problems of a text, as far as it was read."""
 
     def __init__(self) -> None:
         self.resources: list[TaskQueue | Task] = []
@@ -110,7 +110,7 @@ class _Reading:
         self._lines: dict[tuple[str, str, str], int] = {}
 
     def take(self, document: Document) -> None:
-        """Take in one document's resources, or what is wrong with it."""
+        """Read the resources of one document, or its problems."""
         self.seen += 1
         self.problems += document.problems
         if not document.problems:
@@ -147,7 +147,7 @@ class _Reading:
     def _model(
         self, candidate: _Candidate, value: dict[str, JsonValue]
     ) -> type[TaskQueue] | type[Task] | None:
-        """Return the model a manifest asks for, once kind and version are known ones."""
+        """Return the model of a manifest, if its kind and version are known."""
         missing = [name for name in ("apiVersion", "kind") if value.get(name) is None]
         for name in missing:
             right = f"apiVersion: {API_VERSION}" if name == "apiVersion" else f"kind: {' or '.join(KINDS)}"
@@ -163,7 +163,7 @@ class _Reading:
                 if meant
                 else f"move it to another file; {_KNOWN_KINDS}"
             )
-            self._refuse(candidate, ("kind",), f"{shown(kind)} is not a kind of Galley", hint)
+            self._refuse(candidate, ("kind",), f"{shown(kind)} is not a kind that Galley has", hint)
         elif version != API_VERSION:
             problem = f"{shown(version)} is not a version of {kind}"
             self._refuse(candidate, ("apiVersion",), problem, f"write apiVersion: {API_VERSION}")
@@ -172,7 +172,7 @@ class _Reading:
 
     def _build(self, candidate: _Candidate, model: type[TaskQueue] | type[Task]) -> None:
         try:
-            # Only the written form: a snake_case field would pass here and be refused by a cluster.
+            # Only camelCase names: a cluster refuses snake_case.
             resource = model.model_validate(candidate.value, by_alias=True, by_name=False)
         except ValidationError as invalid:
             self._refuse_all(candidate, model, invalid)
@@ -183,7 +183,7 @@ class _Reading:
     def _refuse_all(
         self, candidate: _Candidate, model: type[TaskQueue] | type[Task], invalid: ValidationError
     ) -> None:
-        """Explain the error that stands first and count the others: there may be very many."""
+        """Explain the first error and count the others, which may be very many."""
         errors = invalid.errors(include_url=False)
         line_of = candidate.document.line_of
         first = min(errors, key=lambda error: line_of((*candidate.place, *place_of(error))))
@@ -199,7 +199,7 @@ class _Reading:
             self._lines[name] = line
         else:
             problem = (
-                f"{resource.kind} {metadata.namespace}/{metadata.name} stands in this file twice, "
+                f"{resource.kind} {metadata.namespace}/{metadata.name} is declared twice in this file, "
                 f"at line {first} and at line {line}"
             )
             self._refuse(candidate, ("metadata", "name"), problem, "rename or remove one of the two")

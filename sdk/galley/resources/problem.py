@@ -1,7 +1,7 @@
-"""What is wrong with a field, in words for the person who wrote it.
+"""Explains what is wrong with a field of a manifest.
 
-pydantic says what a validator expected; `explain` says what to write instead, from the model's own
-bounds and field docstrings.
+pydantic reports what a validator expected; `explain` says what to write instead, from the bounds and field
+docstrings of the model.
 """
 
 import re
@@ -19,11 +19,11 @@ from pydantic_core import ErrorDetails
 from galley.resources.meta import PATTERNS_IN_WORDS
 
 Place = tuple[str | int, ...]
-"""The way from a document's top to a field: keys, and positions in lists."""
+"""The path of a field from the top of a document: keys, and positions in lists."""
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong in a manifest, with where it stands and what to do."""
+    """One problem of a manifest, with its place and what to do."""
 
     line: int
     field: str
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What is wrong at a place, before anybody has looked up its line."""
+    """A problem whose line is not known yet."""
 
     place: Place
     problem: str
@@ -46,7 +46,7 @@ _NUMBER: Final = "a number"
 
 
 def field_path(place: Place) -> str:
-    """Return a place as people write it, such as `spec.handlers.commands[0].name`."""
+    """Return a place in the usual notation, such as `spec.handlers.commands[0].name`."""
     path = ""
     for step in place:
         if isinstance(step, int):
@@ -59,7 +59,7 @@ def field_path(place: Place) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message may quote it: short, and in words where it has children."""
+    """Return a value for a message: shortened, and in words if it is a mapping or a list."""
     match value:
         case None:
             return "null"
@@ -75,17 +75,17 @@ def shown(value: object) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word that somebody who wrote `word` probably meant."""
+    """Return the known word that is most similar to `word`, if one is."""
     by_lower = {name.lower(): name for name in known}
     found = get_close_matches(to_camel(word).lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> Explanation:
-    """Return one of pydantic's errors in our words."""
-    say = _WORDS.get(error["type"], _something_else)
+    """Return the explanation of an error of pydantic."""
+    explain_type = _EXPLANATIONS.get(error["type"], _something_else)
     place = tuple(step for step in error["loc"] if step != "[key]")
-    problem, hint = say(_Wrong(model, place, error))
+    problem, hint = explain_type(_Wrong(model, place, error))
     return Explanation(place_of(error), problem, hint)
 
 
@@ -96,7 +96,7 @@ def place_of(error: ErrorDetails) -> Place:
 
 
 class _Wrong(NamedTuple):
-    """An error with the model it came from."""
+    """An error with its model."""
 
     model: type[BaseModel]
     place: Place
@@ -111,7 +111,7 @@ class _Wrong(NamedTuple):
         return self.error.get("ctx", {})
 
     def field(self) -> FieldInfo | None:
-        """Return the field at the place, None where a list's entry or a map's value stands."""
+        """Return the field at the place, None for an entry of a list or map."""
         owner = _model_at(self.model, self.place[:-1])
         return _fields(owner).get(str(self.place[-1])) if owner and self.place else None
 
@@ -128,7 +128,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _constraints(field: FieldInfo | None) -> list[Any]:
-    """Return a field's bounds; those of an optional one sit inside its union."""
+    """Return the bounds of a field; those of an optional one are inside its union."""
     if field is None:
         return []
     inner = [rule for part in get_args(field.annotation) for rule in getattr(part, "__metadata__", ())]
@@ -142,7 +142,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
-    """Return the model whose fields stand at a place; a list's entries are those of its one model."""
+    """Return the model at a place; the entries of a list have one model."""
     found: type[BaseModel] | None = model
     for step in place:
         if isinstance(step, str) and found is not None:
@@ -236,10 +236,10 @@ def _refused(wrong: _Wrong) -> tuple[str, str]:
 def _something_else(wrong: _Wrong) -> tuple[str, str]:
     field = wrong.field()
     says = " ".join((field.description or "").split()) if field else ""
-    return f"{wrong.error['msg']}, got {shown(wrong.input)}", says or "compare it with the examples/ folder"
+    return f"{wrong.error['msg']}, got {shown(wrong.input)}", says or "compare it with the examples"
 
 
-_WORDS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
+_EXPLANATIONS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
     "missing": _missing,
     "extra_forbidden": _unknown_field,
     "enum": _not_one_of,
@@ -261,4 +261,4 @@ _WORDS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
     "tuple_type": _not_a_list,
     "refused": _refused,
 }
-"""One speaker per type of error our models can raise on what YAML can say."""
+"""The explanation for each type of error that YAML can cause in the models."""

@@ -377,9 +377,9 @@ async def test_a_queue_for_a_cluster_runs_here_and_is_told_what_has_no_effect(pr
     (project / "queue.yaml").write_text(fixed)
     said = await galley(project, "dev", "queue.yaml", "--until-done")
     assert said.code == 0, said.err
-    told = [line for line in (said.out + said.err).splitlines() if "without effect here" in line]
+    told = [line for line in (said.out + said.err).splitlines() if "ignored here" in line]
     assert len(told) == 1
-    assert told[0].endswith("as they are for a cluster: worker.image, worker.template")
+    assert told[0].endswith("since they are for a cluster: worker.image, worker.template")
 
 
 async def test_edited_code_runs_in_new_workers_while_running_tasks_end_with_the_old(project: Path) -> None:
@@ -398,3 +398,19 @@ async def test_edited_code_runs_in_new_workers_while_running_tasks_end_with_the_
         await has_phase(project, "held", "Succeeded")
         ended = json.loads((await galley(project, "show", "held", "-o", "json")).out)
         assert (ended["result"], ended["attempt"]) == ("released", 1)
+
+
+async def test_a_changed_task_is_refused_by_apply_and_by_the_next_run(project: Path) -> None:
+    changed = _QUEUE.replace("b: 2", "b: 3")
+    async with dev(project, "queue.yaml"):
+        await has_phase(project, "first", "Succeeded")
+        (project / "task.yaml").write_text(changed.partition("---")[2])
+        task = await galley(project, "apply", "-f", "task.yaml")
+        assert (task.code, task.out) == (3, "")
+        assert "has a task 'first' already, with another " in task.err
+    (project / "queue.yaml").write_text(changed)
+    again = await galley(project, "dev", "queue.yaml")
+    assert again.code == 2
+    assert "has a task 'first' already" in again.err
+    assert again.err.endswith("hint: give the task another name, or forget earlier runs: --fresh\n")
+    assert (await galley(project, "dev", "queue.yaml", "--until-done", "--fresh")).code == 0

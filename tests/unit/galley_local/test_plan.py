@@ -63,7 +63,7 @@ async def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
 async def test_what_stands_in_two_files_is_refused_with_both(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(_QUEUE)
-    with pytest.raises(FilesUnusable, match=r"TaskQueue 'images' stands in .*a\.yaml and in .*b\.yaml"):
+    with pytest.raises(FilesUnusable, match=r"TaskQueue 'images' is declared in .*a\.yaml and in .*b\.yaml"):
         await plan_of(tmp_path, "a.yaml", "b.yaml")
 
 

@@ -58,7 +58,7 @@ WRONG = {
     "open quote": Wrong(TASK + "  input: 'x\n", 8, "", "is not YAML", "check quotes"),
     "unknown alias": Wrong("a: 1\nb: *c\n", 2, "", "undefined alias", "anchor"),
     "zero character": Wrong("a: 1\nb: \0\n", 2, "", "U+0000", "remove it"),
-    "nested too deeply": Wrong("a: " + "[" * 200 + "]" * 200, 1, "", "more than 100 levels", "flatter"),
+    "nested too deeply": Wrong("a: " + "[" * 200 + "]" * 200, 1, "", "more than 100 levels", "fewer levels"),
     "deep enough for a crash of the parser": Wrong("- " * 200_000 + "a", 1, "", "more than 100 levels"),
     "contains itself": Wrong("a: &a [*a]\n", 1, "a[0][0]", "contains itself by an alias"),
     "alias bomb": Wrong(BOMB, 1, "", "aliases written out", "fewer aliases"),
@@ -82,14 +82,14 @@ WRONG = {
         TASK.replace("v1alpha1", "v2"), 1, "apiVersion", "'galley.dev/v2' is not a version", "v1alpha1"
     ),
     "key twice": Wrong(
-        TASK + "  handler: turn\n", 8, "spec.handler", "stands here twice, first at line 7", "remove"
+        TASK + "  handler: turn\n", 8, "spec.handler", "is set twice, first at line 7", "remove"
     ),
-    "key twice in the input": Wrong(TASK + "  input: {a: 1, a: 1}\n", 8, "spec.input.a", "stands here twice"),
+    "key twice in the input": Wrong(TASK + "  input: {a: 1, a: 1}\n", 8, "spec.input.a", "is set twice"),
     "merge key": Wrong(TASK + "  <<: {priority: high}\n", 8, "spec", "<<", "write the fields out"),
     "key a number": Wrong(TASK + "  input:\n    1: a\n", 9, "spec.input", "key '1'", "quotes"),
     "key a truth value": Wrong(TASK + "  input:\n    on: a\n", 9, "spec.input", "key 'on'", "quotes"),
     "key a list": Wrong(TASK + "  input:\n    ? [a]\n    : b\n", 9, "spec.input", "not text"),
-    "infinite": Wrong(TASK + "  input:\n  - .inf\n", 9, "spec.input[0]", "JSON cannot carry", "quotes"),
+    "infinite": Wrong(TASK + "  input:\n  - .inf\n", 9, "spec.input[0]", "JSON cannot represent", "quotes"),
     "overflowing": Wrong(TASK + "  timeoutSeconds: 1e999\n", 8, "spec.timeoutSeconds", "a whole number"),
     "endless hexadecimal": Wrong(
         TASK + f"  timeoutSeconds: 0x{'f' * 20_000}\n", 8, "spec.timeoutSeconds", "a whole number"
@@ -513,7 +513,7 @@ WRONG = {
         TASK + "---\n" + TASK,
         12,
         "metadata.name",
-        "Task default/cat stands in this file twice, at line 4 and at line 12",
+        "Task default/cat is declared twice in this file, at line 4 and at line 12",
         "rename",
     ),
     "the same twice in a list": Wrong(
