@@ -38,7 +38,8 @@ async def test_every_task_has_one_outcome_after_a_storm(
     queue = a_task_queue(
         namespace,
         worker={"concurrency": 6, "gracePeriodSeconds": 1},
-        retry={"attempts": 3, "backoffSeconds": 0.2, "maxBackoffSeconds": 1, "crashes": 20},
+        # The budgets are the defaults, so a crash that is counted without cause may bury a task.
+        retry={"backoffSeconds": 0.2, "maxBackoffSeconds": 1},
     )
     names = ("w1", "w2", "w3")
     environment = {"GALLEY_LEASE_SECONDS": str(LEASE), "GALLEY_LOG_LEVEL": "DEBUG"}
