@@ -1,5 +1,6 @@
 """Whatever a handler does, its task gets one outcome, and no other task notices."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from galley import (
 )
 from galley import envelope as wire
 from galley.address import TaskAddress
-from galley.broker import topology
+from galley.broker import inspect, topology
+from galley.broker.dead_letters import count_dead
 from galley.broker.lean_client import header_block
 from galley.history import EndedBy
 from galley.resources import TaskQueue
@@ -251,3 +253,22 @@ async def test_a_flood_of_output_is_cut_and_the_task_succeeds(
     assert await quiet.result(within=20) == 1
     assert await loud.result(within=60) == "done"
     assert worker.log_file.stat().st_size < 1_000_000
+
+
+async def test_a_task_whose_id_is_not_utf_8_becomes_a_dead_letter(
+    client: Client, drills: TaskQueue, start: StartWorkers
+) -> None:
+    await start(drills)
+    host, port = client.broker.server.removeprefix("nats://").split(":")
+    subject = f"galley.task.{client.namespace}.drills.normal.sdk.".encode() + b"caf\xe9"
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b'CONNECT {"verbose":false}\r\nPUB ' + subject + b" 2\r\n{}\r\nPING\r\n")
+    await writer.drain()
+
+    async def settled() -> bool:
+        held = (await inspect.queue(client.broker, client.namespace, "drills")).held
+        return held == 0 and await count_dead(client.broker, client.namespace, "drills") == 1
+
+    await eventually(settled, within=20)
+    writer.close()
+    assert await (await client.submit(call("drills", "echo", value=1))).result(within=20) == 1

@@ -163,7 +163,7 @@ class MemoryClient(LeanClient):
         return subscription
 
     def publish_directly(self, subject: str, body: bytes, reply: str = "", headers: bytes = b"") -> None:
-        if len(body) > MAX_PAYLOAD:
+        if len(body) > self._max_payload:
             raise MaxPayloadError
         self._send(subject, reply, _parsed(headers), body)
 

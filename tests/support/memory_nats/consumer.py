@@ -111,9 +111,10 @@ class Consumer:
         self.counts.pop(sequence, None)
         self.serve()
 
-    def renew(self, sequence: int) -> None:
+    def renew(self, sequence: int, seconds: float | None = None) -> None:
         if sequence in self.pending:
-            self.pending[sequence] = asyncio.get_running_loop().time() + self.lease_seconds
+            until = self.lease_seconds if seconds is None else seconds
+            self.pending[sequence] = asyncio.get_running_loop().time() + until
 
     def give_back(self, sequence: int) -> None:
         if sequence in self.pending:

@@ -216,7 +216,10 @@ class MemoryServer:
             consumer.renew(sequence)
         elif body.startswith(b"-NAK"):
             self._note("nak", about, sequence, stream=stream_name)
-            consumer.give_back(sequence)
+            if delay := json.loads(body[4:] or b"{}").get("delay", 0) / 1e9:
+                consumer.renew(sequence, delay)
+            else:
+                consumer.give_back(sequence)
         elif sequence in consumer.pending or sequence in consumer.given_back:
             self._note("ack", about, sequence, stream=stream_name)
             stream.remove(sequence)

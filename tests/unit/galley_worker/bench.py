@@ -106,6 +106,28 @@ class Bench:
         await eventually(came, within=120)
         return worker.hands.came.pop(0)
 
+    async def take_any(self, worker: Worker) -> Delivery:
+        """Return the next delivery of the lane `normal`, from the work or the later stream."""
+        await worker.pulls.orient()
+        sources = [
+            source for pair in worker.pulls.sources.values() for source in pair if source.lane == "normal"
+        ]
+
+        async def came() -> bool:
+            for source in sources:
+                if not worker.hands.came and not worker.pulls.is_open(source):
+                    await worker.pulls.park(source)
+            return bool(worker.hands.came)
+
+        await eventually(came, within=400)
+        return worker.hands.came.pop(0)
+
+    def publish_raw(self, address: TaskAddress, body: bytes, header: str) -> None:
+        """Have a message in the work stream as another program writes it."""
+        stream = self.server.streams[topology.work_stream(address.namespace, address.queue)]
+        headers = {topology.FLAGS_HEADER: header}
+        self.server._store(stream, topology.task_subject(address), headers, body)
+
     def held(self, delivery: Delivery, **changes: Any) -> Held:
         """Return a delivery as an attempt holds it: nothing claimed yet."""
         envelope, flags = wire.decode(delivery.body), Flags.decode(delivery.header)
