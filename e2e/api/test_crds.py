@@ -247,7 +247,7 @@ def test_kubectl_get_shows_how_queues_and_tasks_stand(shelf: Shelf) -> None:
     assert task[:-1] == ["task.galley.dev/cat", "images", "resize", "Failed", "3"]
     wide = shelf("get", "galley", "-o", "wide")
     assert "3 workers: 20 tasks over 8 slots each" in wide
-    assert "AllWell    all is well" in wide
+    assert "AllWell   all is well" in wide
 
 
 def test_tasks_are_selected_by_phase_and_queue(shelf: Shelf) -> None:

@@ -19,6 +19,7 @@ from tests.support.api_server import ApiServer
 from tests.unit.galley.resources.test_task import FULL as FULL_TASK
 from tests.unit.galley.resources.test_task_queue import FULL as FULL_QUEUE
 from tests.unit.galley.resources.wrong_manifests import WRONG, Wrong
+from tests.unit.galley.resources.wrong_pods import WRONG_PODS
 
 REQUIRED = ": Required value"
 LEAST = "should be greater than or equal to"
@@ -47,6 +48,14 @@ IN_ITS_OWN_WORDS = {
     "code of nowhere": REQUIRED,
     "command without argv": REQUIRED,
     "secret without a key": REQUIRED,
+    "folder without a limit": REQUIRED,
+    "spread without places": REQUIRED,
+    "volume of the node": UNKNOWN,
+    "mount made shared": UNKNOWN,
+    "init container with privileges": UNKNOWN,
+    "worker with privileges": UNKNOWN,
+    "worker that may be root": UNKNOWN,
+    "neighbours in other namespaces": UNKNOWN,
     "no handler": REQUIRED,
     "no spec": REQUIRED,
     "lanes a text": f"{TYPE} array",
@@ -63,6 +72,10 @@ IN_ITS_OWN_WORDS = {
     "lane misspelt": ONE_OF,
     "input as a file": ONE_OF,
     "effect misspelt": ONE_OF,
+    "pull policy misspelt": ONE_OF,
+    "worker as root": LEAST,
+    "no skew": LEAST,
+    "memory in gigabytes": "should match",
     "lane unknown": ONE_OF,
     "no lanes": "should have at least 1 items",
     "command without words": "should have at least 1 items",
@@ -95,7 +108,7 @@ TAKEN = {
 
 def of_one_resource() -> Iterator[tuple[str, Wrong, dict[str, Any]]]:
     """Yield the cases that are about a resource, and not about the file around it."""
-    for name, wrong in WRONG.items():
+    for name, wrong in (WRONG | WRONG_PODS).items():
         try:
             documents = list(read_documents(wrong.text))
         except NotYaml:

@@ -8,6 +8,8 @@ GalleyError
     ├── LeadershipLost
     ├── QueueInvalid           a TaskQueue this version does not understand
     ├── AccountNotAllowed      the ServiceAccount is not labelled for worker use
+    ├── ReferenceNotAllowed    the Secret or PersistentVolumeClaim is not
+    ├── InitContainersNotAllowed
     ├── OperatorFault          an exception in the operator that it does not expect
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
@@ -118,7 +120,35 @@ class AccountNotAllowed(OperatorError):
         super().__init__(
             f"workers may not run as ServiceAccount {account!r}: {problem}",
             f"its owner runs kubectl label serviceaccount {account} galley.dev/workers=allowed; "
-            "or leave spec.worker.template.serviceAccountName out",
+            "or remove spec.worker.template.serviceAccountName",
+        )
+
+
+class ReferenceNotAllowed(OperatorError):
+    """A Secret or PersistentVolumeClaim that the queue's pods would read is not labelled for worker use."""
+
+    reason = "ReferenceNotAllowed"
+
+    def __init__(self, kind: str, name: str, problem: str) -> None:
+        self.kind, self.name, self.problem = kind, name, problem
+        super().__init__(
+            f"workers may not use {kind} {name!r}: {problem}",
+            f"its owner runs kubectl label {kind.lower()} {name} galley.dev/workers=allowed; "
+            "or remove it from spec.worker.template",
+        )
+
+
+class InitContainersNotAllowed(OperatorError):
+    """The queue has init containers, which this installation does not allow."""
+
+    reason = "InitContainersNotAllowed"
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(
+            f"TaskQueue {queue!r} has init containers, which this installation does not allow",
+            "remove spec.worker.template.initContainers, or have an administrator set "
+            "operator.allowInitContainers in the chart's values",
         )
 
 

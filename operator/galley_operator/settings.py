@@ -36,6 +36,8 @@ class OperatorSettings(BaseModel):
     """Name of this installation. Two on one NATS must differ, and then refuse each other's streams."""
     worker_image: str = Field("galley-worker:latest", pattern=IMAGE_PATTERN)
     """Image of workers whose queue names none."""
+    allow_init_containers: bool = False
+    """Whether queues may have init containers, which run before their workers."""
     kubeconfig: Path | None = None
     """File that says how to reach the cluster; the pod's own ServiceAccount when left out."""
     pod_name: str = Field(default_factory=socket.gethostname, min_length=1)

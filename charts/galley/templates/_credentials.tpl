@@ -67,6 +67,6 @@ include ../nats-auth/auth.conf
 {{- if .Values.nats.auth.enabled -}}
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch]
+  verbs: [create, patch]
 {{- end -}}
 {{- end -}}

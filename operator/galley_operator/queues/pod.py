@@ -1,29 +1,32 @@
-"""The pod of a queue's worker: restricted, whatever the queue says."""
+"""The pod of a queue's worker: always within the *restricted* profile, whatever the queue says."""
 
 from typing import Any, Final
 
 from galley.broker.permissions import Role
 from galley.resources import TaskQueue
-from galley.resources.pod_template import PodTemplate
+from galley.resources.pod_template import InitContainer, PodTemplate, SecurityContext
+from galley.resources.volume import Volume
 from galley_operator.credentials.queue_secrets import FILE_KEY, secret_name
 from galley_operator.fleet.names import CODE_ANNOTATION, MANIFEST_ANNOTATION, child_name, selected_by
 from galley_operator.fleet.pods import CONTAINER
 
 HAND_BACK_SECONDS: Final = 30
-"""What a worker gets beyond its grace: to hand back what still runs, and to say goodbye."""
+"""Time beyond a worker's grace, to hand back what still runs."""
 
 HEALTH_PORT: Final = 8080
-NOBODY: Final = 65532
+UNPRIVILEGED: Final = 65532
+"""User and group of workers whose queue names none."""
 
 _MANIFEST_FOLDER: Final = "/etc/galley/queue"
 _CODE_FOLDER: Final = "/etc/galley/code"
 _CREDENTIALS_FOLDER: Final = "/etc/galley/credentials"
+_TEMPORARY: Final = "/tmp"  # noqa: S108 - a folder of the worker's container alone
 _DEAF_SECONDS: Final = 1
-"""How long a worker is left alone before it is told to end. A container's first process does not hear it
-before it listens, which Python begins some 50 ms after its start: it would then be waited for in vain."""
+"""Delay of SIGTERM. The first process of a container ignores signals it has no handler for, and Python
+installs ours some 50 ms after its start; a signal before that would be lost."""
 
 _START_SECONDS: Final = 300
-"""How long imports and a first connection may take before a worker is started anew."""
+"""How long imports and a first connection may take before a worker is restarted."""
 
 
 def pod_template(
@@ -38,12 +41,12 @@ def pod_template(
     """Return the template of a queue's pods.
 
     Args:
-        queue: as people wrote it.
+        queue: its spec.
         server: address of NATS.
         image: of workers whose queue names none.
         manifest_digest: of what the pods are told of the queue.
         code_digest: of the ConfigMap with the code; empty if there is none.
-        credentials: whether workers have to say who they are to NATS.
+        credentials: whether NATS requires workers to authenticate.
     """
     worker, name = queue.spec.worker, queue.metadata.name
     template = worker.template
@@ -56,19 +59,47 @@ def pod_template(
         "automountServiceAccountToken": account is not None,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _DEAF_SECONDS + worker.grace_period_seconds + HAND_BACK_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": NOBODY,
-            "runAsGroup": NOBODY,
-            "fsGroup": NOBODY,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _pod_security(template.security_context),
         "containers": [_container(queue, server, worker.image or image, credentials)],
         "volumes": _volumes(queue, credentials),
     }
+    if template.init_containers:
+        spec["initContainers"] = [
+            _init_container(each, worker.image or image, template) for each in template.init_containers
+        ]
     return {
         "metadata": {"labels": {**template.labels, **selected_by(name)}, "annotations": annotations},
-        "spec": spec | _placement(template),
+        "spec": spec | _placement(template, name),
+    }
+
+
+def _pod_security(context: SecurityContext) -> dict[str, Any]:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": UNPRIVILEGED,
+        "runAsGroup": UNPRIVILEGED,
+        "fsGroup": UNPRIVILEGED,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        **{key: value for key, value in _dumped(context).items() if key != "readOnlyRootFilesystem"},
+    }
+
+
+def _container_security(*, read_only: bool) -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": read_only,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _init_container(container: InitContainer, image: str, template: PodTemplate) -> dict[str, Any]:
+    return {
+        "image": image,
+        "imagePullPolicy": template.image_pull_policy,
+        **_dumped(container),
+        "resources": _dumped(template.resources),
+        "securityContext": _container_security(read_only=template.security_context.read_only_root_filesystem),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
@@ -87,16 +118,16 @@ def _container(queue: TaskQueue, server: str, image: str, credentials: bool) -> 
         "livenessProbe": _probe("/livez", period=10, failures=3),
         # Soon, since a worker that drains and still looks ready is not the one a ReplicaSet takes first.
         "readinessProbe": _probe("/readyz", period=2, failures=1),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _container_security(read_only=template.security_context.read_only_root_filesystem),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(queue, credentials),
     }
     if resources := _dumped(template.resources):
         container["resources"] = resources
+    if template.env_from:
+        container["envFrom"] = [_dumped(source) for source in template.env_from]
+    if template.image_pull_policy is not None:
+        container["imagePullPolicy"] = template.image_pull_policy.value
     return container
 
 
@@ -116,10 +147,10 @@ def _own_environment(queue: TaskQueue, server: str, credentials: bool) -> list[d
 
 
 def _mounts(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [
-        {"name": "queue", "mountPath": _MANIFEST_FOLDER, "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a folder of this container alone
-    ]
+    own = [_dumped(mount) for mount in queue.spec.worker.template.volume_mounts]
+    mounts: list[dict[str, Any]] = [{"name": "queue", "mountPath": _MANIFEST_FOLDER, "readOnly": True}, *own]
+    if all(mount["mountPath"] != _TEMPORARY for mount in own):
+        mounts.append({"name": "tmp", "mountPath": _TEMPORARY})
     if queue.spec.worker.code is not None:
         mounts.append({"name": "code", "mountPath": _CODE_FOLDER, "readOnly": True})
     if credentials:
@@ -135,16 +166,34 @@ def _volumes(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
     if (code := queue.spec.worker.code) is not None:
         volumes.append({"name": "code", "configMap": {"name": code.config_map_name}})
     if credentials:
-        # The kubelet puts newer ones in their place while the worker runs, which reads them again in time.
+        # The kubelet updates the file while the worker runs, and the worker reads it again in time.
         secret = {"secretName": secret_name(Role.WORKER, queue.metadata.name), "defaultMode": 0o440}
         volumes.append({"name": "credentials", "secret": secret})
-    return volumes
+    return [*volumes, *(_volume(volume) for volume in queue.spec.worker.template.volumes)]
 
 
-def _placement(template: PodTemplate) -> dict[str, Any]:
+def _volume(volume: Volume) -> dict[str, Any]:
+    dumped: dict[str, Any] = _dumped(volume)
+    if volume.ephemeral is not None:
+        # Kubernetes has no default for them.
+        spec = volume.ephemeral.volume_claim_template.spec
+        dumped["ephemeral"]["volumeClaimTemplate"]["spec"]["accessModes"] = [*spec.access_modes]
+    return dumped
+
+
+def _placement(template: PodTemplate, queue: str) -> dict[str, Any]:
     dumped = _dumped(template)
-    places = ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName")
-    return {place: dumped[place] for place in places if dumped.get(place)}
+    places = ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "priorityClassName")
+    placement = {place: dumped[place] for place in places if dumped.get(place)}
+    if template.topology_spread_constraints:
+        placement["topologySpreadConstraints"] = [
+            {
+                **spread.model_dump(mode="json", by_alias=True),
+                "labelSelector": {"matchLabels": selected_by(queue)},
+            }
+            for spread in template.topology_spread_constraints
+        ]
+    return placement
 
 
 def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from galley.broker.layout import layout_of
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, SERVICEACCOUNTS
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import AccountNotAllowed, CodeNotFound, ObjectNotFound
+from galley_operator.errors import CodeNotFound, ObjectNotFound
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
-from galley_operator.fleet.names import OPERATOR, USABLE_LABEL, child_name
+from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
+from galley_operator.queues.consent import check_consent
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import QueueObject
 
@@ -70,7 +71,7 @@ class Reconciler:
         return Outcome()
 
     async def _make(self, queue: TaskQueue, uid: str) -> None:
-        await self._check_account(queue)
+        await check_consent(self._cluster, queue, init_containers=self._settings.allow_init_containers)
         making = Making(
             queue,
             uid,
@@ -110,18 +111,6 @@ class Reconciler:
                 manager=AUTOSCALER,
             )
         await self._cluster.apply(DEPLOYMENTS, body, manager=OPERATOR)
-
-    async def _check_account(self, queue: TaskQueue) -> None:
-        """Refuse an account its owner has not set free: whoever makes a queue would have its rights."""
-        account = queue.spec.worker.template.service_account_name
-        if account is None:
-            return
-        try:
-            found = await self._cluster.get(SERVICEACCOUNTS, queue.metadata.namespace, account)
-        except ObjectNotFound:
-            raise AccountNotAllowed(account, "there is none of that name") from None
-        if (found["metadata"].get("labels") or {}).get(USABLE_LABEL) != "allowed":
-            raise AccountNotAllowed(account, f"it has no label {USABLE_LABEL}=allowed")
 
     async def _code_digest(self, queue: TaskQueue) -> str:
         """Return a name for the present state of a queue's code, so that a change of it replaces workers."""

@@ -31,6 +31,8 @@ MOMENT_PATTERN: Final = (
     r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
 QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+MOUNT_PATTERN: Final = r"^(/[A-Za-z0-9._-]+)+$"
+RELATIVE_PATTERN: Final = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 PATTERNS_IN_WORDS: Final = {
     NAME_PATTERN: (
@@ -71,7 +73,15 @@ PATTERNS_IN_WORDS: Final = {
     ),
     QUANTITY_PATTERN: (
         "a quantity",
-        'write a number with or without a unit: "2", 500m, 1.5Gi',
+        'write a number with or without a unit: "2", 500m, 1.5Gi (units are m, k, M, G, T, Ki, Mi, Gi, Ti)',
+    ),
+    MOUNT_PATTERN: (
+        "an absolute path",
+        "write it from the root, such as /data/models, with letters, digits, ., _ and -",
+    ),
+    RELATIVE_PATTERN: (
+        "a relative path",
+        "write it without a leading slash, such as models/large, with letters, digits, ., _ and -",
     ),
 }
 """For each pattern above, what text that matches it is, and how to write such text."""

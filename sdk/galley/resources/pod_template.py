@@ -1,241 +1,46 @@
-"""The parts of a worker's pod that a queue's owner may decide: an allow-list, since a queue makes pods.
+"""The parts of a worker's pod that a queue's owner may decide.
 
-Fields are named, and mean, what they do in a pod.
+An allow-list: to create a TaskQueue is to create pods, so a field is here only if it gives no rights beyond
+the namespace's own objects, and none over the node. Fields are named, and mean, what they do in a pod;
+`docs/how-to/pods.md` says of each why it is allowed or refused.
 """
 
-from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from galley.resources.environment import EnvironmentSource, EnvironmentVariable
 from galley.resources.meta import (
-    QUANTITY_PATTERN,
+    Argument,
     Choice,
-    EnvironmentName,
+    Image,
     Key,
     LabelValue,
+    Name,
     ObjectName,
     Part,
     Whole,
     refusal,
     refuse_repeats,
 )
+from galley.resources.placement import Affinity, Toleration, TopologySpread
+from galley.resources.pod_resources import PodResources
 from galley.resources.problem import shown
-from galley.resources.rule import INT_OR_STRING, Rule, checked, quoted, without_repeats
-
-OWN_ENVIRONMENT: Final = "GALLEY_"
-"""How the variables begin that a worker is told its own things by."""
+from galley.resources.rule import Rule, checked, quoted, without_repeats
+from galley.resources.volume import (
+    MOUNTS_DIFFER,
+    VOLUMES_DIFFER,
+    Volume,
+    VolumeMount,
+    refuse_repeated_mounts,
+)
 
 OWN_DOMAIN: Final = "galley.dev/"
 OWN_LABELS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
-"""Labels that the workers of a queue are found by, beside those of our own domain."""
+"""Labels by which the workers of a queue are found, beside those of our own domain."""
 
-_FACTORS: Final = {"": Decimal(1), "m": Decimal("0.001")} | {
-    f"{letter}{suffix}": Decimal(step) ** power
-    for suffix, step in (("", 1000), ("i", 1024))
-    for power, letter in enumerate((("K" if suffix else "k"), *"MGTPE"), start=1)
-}
-
-
-def _written(value: Any) -> Any:
-    """Return a quantity as text: a whole number needs no quotes, as in a pod."""
-    if isinstance(value, float) or (isinstance(value, int) and value >= 2**63):
-        raise refusal(f"must be a whole number or text, not {value!r}", f'put it in quotes: "{value!r}"')
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Quantity = Annotated[
-    str,
-    Field(pattern=QUANTITY_PATTERN, max_length=32),
-    BeforeValidator(_written),
-    WithJsonSchema({INT_OR_STRING: True, "pattern": QUANTITY_PATTERN}),
-]
-"""An amount as Kubernetes writes it: `2`, `500m`, `1.5Gi`."""
-
-
-def amount(quantity: str) -> Decimal:
-    """Return the number a quantity stands for."""
-    digits = quantity.rstrip("mkKMGTPEi")
-    return Decimal(digits) * _FACTORS[quantity[len(digits) :]]
-
-
-_ABOVE_ITS_LIMIT: Final = (
-    "name in self.requests && name in self.limits "
-    "&& isQuantity(string(self.requests[name])) && isQuantity(string(self.limits[name])) "
-    "&& quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name])))"
-)
-
-# The cost of a rule over whatever names there are is too high: the API server knows no bound of a quantity.
-_LIMITED: Final = "['cpu', 'memory', 'ephemeral-storage']"
-
-_LIMITS_ABOVE_REQUESTS: Final = Rule(
-    f"!has(self.requests) || !has(self.limits) || !{_LIMITED}.exists(name, {_ABOVE_ITS_LIMIT})",
-    f"requests of {{{{{_LIMITED}.filter(name, {_ABOVE_ITS_LIMIT})[0]}}}} are above its limit; "
-    "lower the request, or raise the limit",
-    ".limits",
-)
-
-
-class PodResources(Part):
-    """What one worker takes of its node."""
-
-    model_config = ConfigDict(json_schema_extra=checked(_LIMITS_ABOVE_REQUESTS))
-
-    requests: dict[Key, Quantity] = Field(default_factory=dict, max_length=16)
-    """What a node must have free for a worker, by name of the resource (`cpu`, `memory`), at most 16."""
-
-    limits: dict[Key, Quantity] = Field(default_factory=dict, max_length=16)
-    """What a worker gets at most, at most 16. One that takes more memory than that is killed, which
-    counts as a crash of the tasks it runs."""
-
-    @model_validator(mode="after")
-    def _limits_above_requests(self) -> "PodResources":
-        for name, requested in self.requests.items():
-            limit = self.limits.get(name)
-            if limit is not None and amount(requested) > amount(limit):
-                raise refusal(
-                    f"requests of {name} are above its limit: {requested}, and {limit}",
-                    "lower the request, or raise the limit", "limits", name,
-                )  # fmt: skip
-        return self
-
-
-class TolerationOperator(StrEnum):
-    """How a toleration is compared with a taint."""
-
-    EQUAL = "Equal"
-    EXISTS = "Exists"
-
-
-class TaintEffect(StrEnum):
-    """What a taint does to pods that do not tolerate it."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
-
-
-class Toleration(Part):
-    """A taint of nodes that does not keep workers away."""
-
-    model_config = ConfigDict(
-        json_schema_extra=checked(
-            Rule(
-                "self.operator != 'Exists' || !has(self.value) || self.value == ''",
-                "has no meaning with the operator Exists; remove it, or write operator: Equal",
-                ".value",
-            ),
-            Rule(
-                "self.operator != 'Equal' || has(self.key)",
-                "is Equal, and there is no key; add key, or write operator: Exists",
-                ".operator",
-            ),
-            Rule(
-                "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
-                "has a meaning with the effect NoExecute only; remove it, or write effect: NoExecute",
-                ".tolerationSeconds",
-            ),
-        )
-    )
-
-    key: Key | None = None
-    """Key of the taint; left out, with the operator Exists, it is any taint."""
-
-    operator: TolerationOperator = TolerationOperator.EQUAL
-    """`Equal` compares the value, too; `Exists` asks for the key alone."""
-
-    value: LabelValue | None = None
-    """Value of the taint, where the operator is Equal."""
-
-    effect: TaintEffect | None = None
-    """Effect of the taint; left out, it is any."""
-
-    toleration_seconds: Annotated[Whole, Field(ge=0, le=2_592_000)] | None = None
-    """Seconds a worker may stay on a node that gets the taint, where the effect is NoExecute; for ever
-    when left out."""
-
-    @model_validator(mode="after")
-    def _fits_its_operator(self) -> "Toleration":
-        if self.operator is TolerationOperator.EXISTS and self.value:
-            raise refusal(
-                "has no meaning with the operator Exists", "remove it, or write operator: Equal", "value"
-            )
-        if self.operator is TolerationOperator.EQUAL and self.key is None:
-            raise refusal("is Equal, and there is no key", "add key, or write operator: Exists", "operator")
-        if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
-            raise refusal(
-                "has a meaning with the effect NoExecute only", "remove it, or write effect: NoExecute",
-                "tolerationSeconds",
-            )  # fmt: skip
-        return self
-
-
-class SecretKeyRef(Part):
-    """One entry of a Secret."""
-
-    name: ObjectName
-    """Name of the Secret, in the queue's namespace."""
-
-    key: Annotated[str, Field(min_length=1, max_length=253)]
-    """Key of the entry."""
-
-    optional: Choice = False
-    """Whether workers start without the variable where there is no such entry; else they wait for it."""
-
-
-class ValueFrom(Part):
-    """Where a variable's value is kept."""
-
-    secret_key_ref: SecretKeyRef
-    """The entry of a Secret that holds it. A worker reads it when it starts, so a change of the Secret
-    reaches workers that start afterwards."""
-
-
-class EnvironmentVariable(Part):
-    """A variable in the environment of each worker, for its handlers."""
-
-    model_config = ConfigDict(
-        json_schema_extra=checked(
-            Rule(
-                f"!self.name.startsWith({quoted(OWN_ENVIRONMENT)})",
-                f"'{{{{self.name}}}}' is set by Galley itself; choose a name without {OWN_ENVIRONMENT}",
-                ".name",
-            ),
-            Rule(
-                "has(self.value) || has(self.valueFrom)",
-                'has neither value nor valueFrom; add one of the two; value: "" is empty',
-            ),
-            Rule(
-                "!has(self.value) || !has(self.valueFrom)",
-                "has both value and valueFrom; remove one of the two",
-            ),
-        )
-    )
-
-    name: EnvironmentName
-    """Name of the variable. Names that begin with GALLEY_ are Galley's own."""
-
-    value: Annotated[str, Field(max_length=32_768)] | None = None
-    """Its value, at most 32768 characters; `$(NAME)` stands for a variable further up in the list."""
-
-    value_from: ValueFrom | None = None
-    """Where its value is kept, instead of `value`: secrets do not belong into a queue."""
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_free(cls, name: str) -> str:
-        if name.startswith(OWN_ENVIRONMENT):
-            raise refusal(f"{name!r} is set by Galley itself", f"choose a name without {OWN_ENVIRONMENT}")
-        return name
-
-    @model_validator(mode="after")
-    def _one_value(self) -> "EnvironmentVariable":
-        if self.value is None and self.value_from is None:
-            raise refusal("has neither value nor valueFrom", 'add one of the two; value: "" is empty')
-        if self.value is not None and self.value_from is not None:
-            raise refusal("has both value and valueFrom", "remove one of the two")
-        return self
+OWN_CONTAINERS: Final = ("worker",)
 
 
 class PullSecret(Part):
@@ -253,8 +58,128 @@ _NOT_OUR_OWN: Final = Rule(
 )
 
 
+class PullPolicy(StrEnum):
+    """When an image is pulled."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class GroupChange(StrEnum):
+    """When the group of a volume's files is changed."""
+
+    ALWAYS = "Always"
+    ON_ROOT_MISMATCH = "OnRootMismatch"
+
+
+Id = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
+"""A user or group of Linux; 0, which is root, is refused."""
+
+
+class SecurityContext(Part):
+    """The parts of a pod's security context that do not weaken the *restricted* profile.
+
+    Workers never run as root, cannot gain privileges, have no capabilities, and use the runtime's seccomp
+    profile; none of that can be changed.
+    """
+
+    run_as_user: Id | None = None
+    """User the worker runs as; 65532 when left out."""
+
+    run_as_group: Id | None = None
+    """Group the worker runs as; 65532 when left out."""
+
+    fs_group: Id | None = None
+    """Group of the files in volumes; 65532 when left out."""
+
+    fs_group_change_policy: GroupChange | None = None
+    """When the group of a volume's files is changed: `OnRootMismatch` is faster for large volumes."""
+
+    supplemental_groups: tuple[Id, ...] = Field((), max_length=16)
+    """Further groups of the worker, at most 16."""
+
+    read_only_root_filesystem: Choice = True
+    """Whether the container's own files cannot be written. If false, what is written there ends with the
+    worker, and counts towards the node's disk."""
+
+
+_MOUNTED: Final = "self.volumes.exists(volume, volume.name == mount.name)"
+
+
+def _mounts_exist(mounts: str, at: str) -> Rule:
+    """Return the rule that each mount names a volume."""
+    return Rule(
+        f"!has(self.{mounts}) || self.{mounts}.all(mount, has(self.volumes) && {_MOUNTED})",
+        f"a mount in {mounts} names no volume of this template; add it to volumes, or correct the name",
+        at,
+    )
+
+
+class InitContainer(Part):
+    """A container that must succeed before the worker starts, with its restrictions and resources."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule("self.name != 'worker'", "'worker' is Galley's own container; choose another name", ".name")
+        )
+    )
+
+    name: Name
+    """Name of the container."""
+
+    image: Image | None = None
+    """Its image; the worker's when left out."""
+
+    command: tuple[Argument, ...] = Field((), max_length=64)
+    """Program and first arguments, at most 64; the image's own when left out."""
+
+    args: tuple[Argument, ...] = Field((), max_length=64)
+    """Arguments, at most 64."""
+
+    env: tuple[EnvironmentVariable, ...] = Field(
+        (), max_length=16, json_schema_extra=checked(without_repeats("variable", "name"))
+    )
+    """Variables in its environment, at most 16. Those of the worker are not passed on."""
+
+    volume_mounts: tuple[VolumeMount, ...] = Field((), max_length=16, json_schema_extra=MOUNTS_DIFFER)
+    """Where volumes appear in it, at most 16. It has no other folder to write to."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in OWN_CONTAINERS:
+            raise refusal(f"{name!r} is Galley's own container", "choose another name")
+        return name
+
+    @field_validator("env")
+    @classmethod
+    def _variables_differ(cls, env: tuple[EnvironmentVariable, ...]) -> tuple[EnvironmentVariable, ...]:
+        refuse_repeats([variable.name for variable in env], "variable", "name")
+        return env
+
+    @field_validator("volume_mounts")
+    @classmethod
+    def _mounts_differ(cls, mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return refuse_repeated_mounts(mounts)
+
+
 class PodTemplate(Part):
     """What may be added to the pods of a queue's workers."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            _mounts_exist("volumeMounts", ".volumeMounts"),
+            Rule(
+                "!has(self.initContainers) || self.initContainers.all(container, "
+                "!has(container.volumeMounts) || container.volumeMounts.all(mount, "
+                f"has(self.volumes) && {_MOUNTED}))",
+                "a mount of an init container names no volume of this template; "
+                "add it to volumes, or correct the name",
+                ".initContainers",
+            ),
+        )
+    )
 
     labels: dict[Key, LabelValue] = Field(
         default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN)
@@ -280,8 +205,30 @@ class PodTemplate(Part):
     )
     """Variables in the environment of each worker, at most 64."""
 
+    env_from: tuple[EnvironmentSource, ...] = Field((), max_length=16)
+    """ConfigMaps and Secrets whose entries become variables, at most 16; variables of `env` come first."""
+
+    volumes: tuple[Volume, ...] = Field((), max_length=16, json_schema_extra=VOLUMES_DIFFER)
+    """Volumes of the pods, at most 16."""
+
+    volume_mounts: tuple[VolumeMount, ...] = Field((), max_length=16, json_schema_extra=MOUNTS_DIFFER)
+    """Where volumes appear in the worker's container, at most 16."""
+
+    init_containers: tuple[InitContainer, ...] = Field(
+        (), max_length=4, json_schema_extra=checked(without_repeats("container", "name"))
+    )
+    """Containers that run before the worker, at most 4. Only if the operator allows them
+    (`operator.allowInitContainers` of the chart)."""
+
+    security_context: SecurityContext = SecurityContext()
+    """Users and groups of the worker, and whether its own files can be written."""
+
+    image_pull_policy: PullPolicy | None = None
+    """When the image is pulled: `Always`, `IfNotPresent` or `Never`; left out, as Kubernetes chooses by the
+    image's tag."""
+
     resources: PodResources = PodResources()
-    """What one worker requests of its node, and gets at most."""
+    """What one worker requests of its node, and its upper bounds."""
 
     node_selector: dict[Key, LabelValue] = Field(default_factory=dict, max_length=16)
     """Labels a node must have for workers to run there, at most 16."""
@@ -289,8 +236,14 @@ class PodTemplate(Part):
     tolerations: tuple[Toleration, ...] = Field((), max_length=16)
     """Taints of nodes that do not keep workers away, at most 16."""
 
+    affinity: Affinity | None = None
+    """Which nodes and which neighbours workers need or prefer."""
+
+    topology_spread_constraints: tuple[TopologySpread, ...] = Field((), max_length=4)
+    """How evenly workers are spread over nodes or zones, at most 4 rules."""
+
     priority_class_name: ObjectName | None = None
-    """PriorityClass of the pods: which of them are placed first, and which go where room is short."""
+    """PriorityClass of the pods: which are scheduled first, and which are evicted first."""
 
     @field_validator("labels", "annotations")
     @classmethod
@@ -311,3 +264,49 @@ class PodTemplate(Part):
     def _secrets_differ(cls, secrets: tuple[PullSecret, ...]) -> tuple[PullSecret, ...]:
         refuse_repeats([secret.name for secret in secrets], "Secret", "name")
         return secrets
+
+    @field_validator("volumes")
+    @classmethod
+    def _volumes_differ(cls, volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
+        refuse_repeats([volume.name for volume in volumes], "volume", "name")
+        return volumes
+
+    @field_validator("volume_mounts")
+    @classmethod
+    def _mounts_differ(cls, mounts: tuple[VolumeMount, ...]) -> tuple[VolumeMount, ...]:
+        return refuse_repeated_mounts(mounts)
+
+    @field_validator("init_containers")
+    @classmethod
+    def _containers_differ(cls, containers: tuple[InitContainer, ...]) -> tuple[InitContainer, ...]:
+        refuse_repeats([container.name for container in containers], "container", "name")
+        return containers
+
+    @model_validator(mode="after")
+    def _mounts_name_volumes(self) -> "PodTemplate":
+        names = {volume.name for volume in self.volumes}
+        if any(mount.name not in names for mount in self.volume_mounts):
+            raise refusal(
+                "a mount in volumeMounts names no volume of this template",
+                "add it to volumes, or correct the name", "volumeMounts",
+            )  # fmt: skip
+        if any(mount.name not in names for each in self.init_containers for mount in each.volume_mounts):
+            raise refusal(
+                "a mount of an init container names no volume of this template",
+                "add it to volumes, or correct the name", "initContainers",
+            )  # fmt: skip
+        return self
+
+    def secrets(self) -> set[tuple[str, bool]]:
+        """Return the Secrets whose content handlers can read, each with whether it may be missing."""
+        sources = [each.secret_ref for each in self.env_from]
+        variables = [*self.env, *(each for container in self.init_containers for each in container.env)]
+        keys = [each.value_from.secret_key_ref for each in variables if each.value_from is not None]
+        named = {(each.name, each.optional) for each in (*sources, *keys) if each is not None}
+        volumes = [volume.secret for volume in self.volumes if volume.secret is not None]
+        return named | {(each.secret_name, each.optional) for each in volumes}
+
+    def claims(self) -> set[tuple[str, bool]]:
+        """Return the PersistentVolumeClaims that workers mount; none of them may be missing."""
+        claims = [volume.persistent_volume_claim for volume in self.volumes]
+        return {(claim.claim_name, False) for claim in claims if claim is not None}

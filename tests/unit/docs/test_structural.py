@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from docs.generate.structural import NotStructural, structural
 from galley.bounds import NAME_PATTERN
 from galley.resources.meta import PATTERNS_IN_WORDS, Key, LabelValue, Name
-from galley.resources.pod_template import Quantity
+from galley.resources.pod_resources import Quantity
 from galley.resources.rule import Rule, checked, keyed_by, quoted, without_repeats
 
 

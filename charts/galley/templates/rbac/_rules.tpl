@@ -29,5 +29,9 @@
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Whether a Secret or claim that a queue names is labelled for worker use. None is listed.
+- apiGroups: [""]
+  resources: [secrets, persistentvolumeclaims]
+  verbs: [get]
 {{ include "galley.credentials.queueRules" . }}
 {{- end -}}

@@ -27,12 +27,18 @@ def test_every_part_of_a_resource_is_a_public_name() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(galley.resources.__all__) == {
-        "API_VERSION", "DEFAULT_NAMESPACE", "Code", "Command", "Condition", "DeclaredFailure",
-        "DeclaredStatus", "EnvironmentVariable", "Handlers", "InputAs", "LaneStatus", "Limits", "Metadata",
-        "PodResources", "PodTemplate", "PullSecret", "Retention", "Retry", "Scaling", "ScalingMode",
-        "SecretKeyRef", "TaintEffect", "Task", "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSpec",
-        "Toleration", "TolerationOperator", "Truth", "ValueFrom", "Worker", "WorkersStatus",
-        "parse_manifests", "read_manifests",
+        "API_VERSION", "AccessMode", "Affinity", "ClaimSpec", "ClaimTemplate", "ClaimVolume", "Code",
+        "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
+        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume", "EnvironmentSource",
+        "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers", "InitContainer", "InputAs",
+        "KeyToPath", "LabelRequirement", "LaneStatus", "Limits", "Medium", "Metadata", "NodeAffinity",
+        "NodeSelector", "NodeSelectorTerm", "PodAffinity", "PodAffinityTerm", "PodResources", "PodSelector",
+        "PodTemplate", "PreferredNodes", "PullPolicy", "PullSecret", "Retention", "Retry", "Scaling",
+        "ScalingMode", "SecretEnvSource", "SecretKeyRef", "SecretVolume", "SecurityContext",
+        "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task", "TaskQueue",
+        "TaskQueueSpec", "TaskQueueStatus", "TaskSpec", "Toleration", "TolerationOperator",
+        "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume", "VolumeMount",
+        "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests", "read_manifests",
     }  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from galley.resources import Task, TaskQueue, manifest, parse_manifests, read_ma
 from galley.resources.manifest import FILE_LIMIT
 from galley.resources.problem import Explanation, explain
 from tests.unit.galley.resources.wrong_manifests import LIST, QUEUE, TASK, WRONG, Wrong, indented
+from tests.unit.galley.resources.wrong_pods import WRONG_PODS
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("wrong", (WRONG | WRONG_PODS).values(), ids=WRONG | WRONG_PODS)
 def test_a_wrong_manifest_is_refused_with_line_field_and_advice(wrong: Wrong) -> None:
     with pytest.raises(ManifestInvalid) as caught:
         parse_manifests(wrong.text, "tasks.yaml")

@@ -11,6 +11,54 @@ from galley.lanes import Lane
 from galley.resources import Command, InputAs, Metadata, Retry, TaskQueue, TaskQueueSpec, parse_manifests
 from galley.retry import RetryPolicy
 
+VOLUMES: list[dict[str, Any]] = [
+    {
+        "name": "settings",
+        "configMap": {"name": "shop", "items": [{"key": "a.toml", "path": "conf/a.toml"}], "optional": True},
+    },
+    {
+        "name": "keys",
+        "secret": {
+            "secretName": "shop-keys", "items": [{"key": "tls.key", "path": "tls.key"}], "optional": True,
+        },
+    },
+    {"name": "memory", "emptyDir": {"sizeLimit": "1Gi", "medium": "Memory"}},
+    {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+    {
+        "name": "scratch",
+        "ephemeral": {
+            "volumeClaimTemplate": {
+                "spec": {
+                    "accessModes": ["ReadWriteOncePod"],
+                    "storageClassName": "fast",
+                    "resources": {"requests": {"storage": "10Gi"}},
+                }
+            }
+        },
+    },
+]  # fmt: skip
+
+_NODES = {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["arm64"]}]}
+_PODS = {
+    "topologyKey": "kubernetes.io/hostname",
+    "labelSelector": {
+        "matchLabels": {"app": "cache"},
+        "matchExpressions": [{"key": "tier", "operator": "Exists", "values": []}],
+    },
+}
+_NEAR = {
+    "requiredDuringSchedulingIgnoredDuringExecution": [_PODS],
+    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": _PODS}],
+}
+AFFINITY: dict[str, Any] = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NODES]},
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": _NODES}],
+    },
+    "podAffinity": _NEAR,
+    "podAntiAffinity": _NEAR,
+}
+
 FULL: dict[str, Any] = {
     "apiVersion": "galley.dev/v1alpha1",
     "kind": "TaskQueue",
@@ -29,13 +77,46 @@ FULL: dict[str, Any] = {
                 "serviceAccountName": "images",
                 "imagePullSecrets": [{"name": "registry.example.com"}],
                 "env": [
-                    {"name": "BUCKET", "value": "pictures", "valueFrom": None},
+                    {"name": "BUCKET", "value": "pictures"},
                     {
                         "name": "API_TOKEN",
-                        "value": None,
                         "valueFrom": {"secretKeyRef": {"name": "api", "key": "token", "optional": True}},
                     },
+                    {
+                        "name": "REGION",
+                        "valueFrom": {
+                            "configMapKeyRef": {"name": "place", "key": "region", "optional": True}
+                        },
+                    },
                 ],
+                "envFrom": [
+                    {"prefix": "SHOP_", "configMapRef": {"name": "shop", "optional": True}},
+                    {"secretRef": {"name": "shop-keys", "optional": True}},
+                ],
+                "volumes": VOLUMES,
+                "volumeMounts": [
+                    {"name": "models", "mountPath": "/data/models", "subPath": "large/v1", "readOnly": True},
+                    {"name": "memory", "mountPath": "/dev/shm", "readOnly": False},
+                ],
+                "initContainers": [
+                    {
+                        "name": "fetch",
+                        "image": "shop/fetch:1",
+                        "command": ["fetch", ""],
+                        "args": ["--all"],
+                        "env": [{"name": "FROM", "value": "s3"}],
+                        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch", "readOnly": False}],
+                    }
+                ],
+                "securityContext": {
+                    "runAsUser": 2**31 - 1,
+                    "runAsGroup": 1000,
+                    "fsGroup": 1000,
+                    "fsGroupChangePolicy": "OnRootMismatch",
+                    "supplementalGroups": [2000],
+                    "readOnlyRootFilesystem": False,
+                },
+                "imagePullPolicy": "Always",
                 "resources": {
                     "requests": {"cpu": "500m", "memory": "1Gi"},
                     "limits": {"cpu": "1.5", "memory": "1.5Gi", "nvidia.com/gpu": "1"},
@@ -48,6 +129,14 @@ FULL: dict[str, Any] = {
                         "value": "yes",
                         "effect": "NoExecute",
                         "tolerationSeconds": 60,
+                    }
+                ],
+                "affinity": AFFINITY,
+                "topologySpreadConstraints": [
+                    {
+                        "maxSkew": 100,
+                        "topologyKey": "topology.kubernetes.io/zone",
+                        "whenUnsatisfiable": "DoNotSchedule",
                     }
                 ],
                 "priorityClassName": "batch",
@@ -77,7 +166,7 @@ def test_a_queue_needs_no_more_than_a_name() -> None:
 
 def test_a_queue_survives_being_written_and_read() -> None:
     queue = TaskQueue.model_validate(FULL)
-    written = queue.model_dump(by_alias=True, mode="json")
+    written = queue.model_dump(by_alias=True, mode="json", exclude_none=True)
     assert written == FULL
     assert TaskQueue.model_validate(written) == queue
     assert TaskQueue.model_validate_json(queue.model_dump_json(by_alias=True)) == queue

@@ -9,6 +9,7 @@ import pytest
 from galley.resources import TaskQueue, parse_manifests
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
 from galley_operator.queues.children import Making, children_of, manifest_for_workers
+from tests.unit.galley.resources.test_task_queue import AFFINITY, VOLUMES
 
 
 def a_queue(**spec: Any) -> TaskQueue:
@@ -156,6 +157,128 @@ def test_what_the_allow_list_holds_gets_into_the_pod() -> None:
     assert environment(queue)["REGION"] == "eu"
     assert environment(queue)["KEY"] == {"secretKeyRef": {"name": "s", "key": "k"}}
     assert pod(queue)["metadata"]["annotations"]["note"] == "x"
+
+
+def of_template(**template: Any) -> TaskQueue:
+    return a_queue(worker={"template": template})
+
+
+def mounts(queue: TaskQueue) -> dict[str, Any]:
+    return {each["mountPath"]: each for each in container(queue)["volumeMounts"]}
+
+
+def test_volumes_of_a_queue_are_mounted_beside_galleys_own() -> None:
+    queue = of_template(
+        volumes=VOLUMES,
+        volumeMounts=[
+            {"name": "models", "mountPath": "/data/models", "subPath": "v1", "readOnly": True},
+            {"name": "memory", "mountPath": "/dev/shm"},
+        ],
+    )
+    volumes = {each["name"]: each for each in pod(queue)["spec"]["volumes"]}
+    assert set(volumes) == {"queue", "tmp", *(each["name"] for each in VOLUMES)}
+    assert [volumes[each["name"]] for each in VOLUMES] == VOLUMES
+    assert mounts(queue)["/data/models"] == {
+        "name": "models", "mountPath": "/data/models", "subPath": "v1", "readOnly": True,
+    }  # fmt: skip
+    assert {"/etc/galley/queue", "/tmp", "/dev/shm"} < set(mounts(queue))
+
+
+def test_a_volume_of_its_own_can_be_written_by_one_node_if_nothing_else_is_said() -> None:
+    claim = {"volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}}
+    [volume] = pod(of_template(volumes=[{"name": "scratch", "ephemeral": claim}]))["spec"]["volumes"][2:]
+    assert volume["ephemeral"]["volumeClaimTemplate"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_a_volume_at_the_temporary_folder_takes_its_place() -> None:
+    queue = of_template(
+        volumes=[{"name": "large", "emptyDir": {"sizeLimit": "5Gi"}}],
+        volumeMounts=[{"name": "large", "mountPath": "/tmp"}],
+    )
+    assert mounts(queue)["/tmp"]["name"] == "large"
+    assert len(container(queue)["volumeMounts"]) == 2
+
+
+def test_variables_come_from_whole_objects_and_from_entries() -> None:
+    queue = of_template(
+        env=[{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "a"}}}],
+        envFrom=[{"prefix": "S_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "m"}}],
+    )
+    assert environment(queue)["A"] == {"configMapKeyRef": {"name": "m", "key": "a"}}
+    assert container(queue)["envFrom"] == [
+        {"prefix": "S_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "m"}},
+    ]  # fmt: skip
+    # Kubernetes lets `env` win, so no entry can stand for one of Galley's own.
+    assert environment(queue)["GALLEY_SERVER"] == "nats://nats:4222"
+
+
+def test_placement_reaches_the_pod_and_workers_spread_among_themselves() -> None:
+    queue = of_template(
+        affinity=AFFINITY,
+        topologySpreadConstraints=[{"topologyKey": "kubernetes.io/hostname"}],
+        imagePullPolicy="Always",
+    )
+    spec = pod(queue)["spec"]
+    without_empty = json.loads(json.dumps(AFFINITY).replace(', "values": []', ""))
+    assert spec["affinity"] == without_empty
+    assert spec["topologySpreadConstraints"] == [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": made(queue)["spec"]["selector"]["matchLabels"]},
+        }
+    ]
+    assert container(queue)["imagePullPolicy"] == "Always"
+    assert "imagePullPolicy" not in container(a_queue())
+
+
+def test_users_and_groups_can_be_chosen_and_nothing_that_weakens_the_profile() -> None:
+    queue = of_template(
+        securityContext={"runAsUser": 1000, "fsGroup": 2000, "readOnlyRootFilesystem": False},
+        initContainers=[{"name": "fetch"}],
+    )
+    spec = pod(queue)["spec"]
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 65532, "fsGroup": 2000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    for each in (*spec["containers"], *spec["initContainers"]):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_an_init_container_has_the_workers_image_and_none_of_its_credentials() -> None:
+    queue = a_queue(
+        worker={
+            "image": "shop/images:7",
+            "template": {
+                "initContainers": [
+                    {"name": "fetch", "command": ["fetch"], "env": [{"name": "A", "value": "b"}]},
+                    {"name": "other", "image": "other:1"},
+                ]
+            },
+        }
+    )
+    fetch, other = pod(queue, credentials=True)["spec"]["initContainers"]
+    assert (fetch["image"], fetch["command"], other["image"]) == ("shop/images:7", ["fetch"], "other:1")
+    assert fetch["env"] == [{"name": "A", "value": "b"}]
+    assert "volumeMounts" not in fetch
+
+
+def test_what_needs_consent_is_found_wherever_it_is_named() -> None:
+    key = {"secretKeyRef": {"name": "a", "key": "k"}}
+    template = of_template(
+        env=[{"name": "A", "valueFrom": key}],
+        envFrom=[{"secretRef": {"name": "b", "optional": True}}],
+        volumes=VOLUMES,
+        initContainers=[{"name": "c", "env": [{"name": "A", "valueFrom": key | {}}]}],
+    ).spec.worker.template
+    assert template.secrets() == {("a", False), ("b", True), ("shop-keys", True)}
+    assert template.claims() == {("models", False)}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Whether a queue may use objects of its namespace that it did not make.
+
+Who may create a TaskQueue may not necessarily read every Secret of its namespace, so their owners consent
+by a label. It is checked before the queue's objects are applied; workers that run already go on when a label
+is removed, until they are replaced.
+"""
+
+from typing import Final
+
+from galley.resources import TaskQueue
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
+from galley_operator.errors import (
+    AccountNotAllowed,
+    InitContainersNotAllowed,
+    ObjectNotFound,
+    ReferenceNotAllowed,
+)
+from galley_operator.fleet.names import USABLE_LABEL
+
+_NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
+_NOT_THERE: Final = "it does not exist"
+
+
+async def check_consent(cluster: Cluster, queue: TaskQueue, *, init_containers: bool) -> None:
+    """Raise the first thing a queue's pods use without consent.
+
+    Args:
+        cluster: the API server.
+        queue: the queue.
+        init_containers: whether this installation allows them.
+
+    Raises:
+        AccountNotAllowed: its ServiceAccount is not labelled for workers.
+        ReferenceNotAllowed: a Secret or PersistentVolumeClaim is not.
+        InitContainersNotAllowed: the installation does not allow init containers.
+        ClusterError: if that cannot be read.
+    """
+    template, namespace = queue.spec.worker.template, queue.metadata.namespace
+    if template.init_containers and not init_containers:
+        raise InitContainersNotAllowed(queue.metadata.name)
+    account = template.service_account_name
+    if account is not None and (problem := await _problem(cluster, SERVICEACCOUNTS, namespace, account)):
+        raise AccountNotAllowed(account, problem)
+    for resource, names in ((SECRETS, template.secrets()), (CLAIMS, template.claims())):
+        for name, optional in sorted(names):
+            problem = await _problem(cluster, resource, namespace, name)
+            if problem and not (optional and problem == _NOT_THERE):
+                raise ReferenceNotAllowed(resource.kind, name, problem)
+
+
+async def _problem(cluster: Cluster, resource: Resource, namespace: str, name: str) -> str:
+    try:
+        found = await cluster.get(resource, namespace, name)
+    except ObjectNotFound:
+        return _NOT_THERE
+    allowed = (found["metadata"].get("labels") or {}).get(USABLE_LABEL) == "allowed"
+    return "" if allowed else _NO_LABEL
