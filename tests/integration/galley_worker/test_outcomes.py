@@ -261,7 +261,7 @@ async def test_a_task_whose_id_is_not_utf_8_becomes_a_dead_letter(
     await start(drills)
     host, port = client.broker.server.removeprefix("nats://").split(":")
     subject = f"galley.task.{client.namespace}.drills.normal.sdk.".encode() + b"caf\xe9"
-    reader, writer = await asyncio.open_connection(host, int(port))
+    _, writer = await asyncio.open_connection(host, int(port))
     writer.write(b'CONNECT {"verbose":false}\r\nPUB ' + subject + b" 2\r\n{}\r\nPING\r\n")
     await writer.drain()
 

@@ -76,12 +76,16 @@ async def test_a_reconnection_begins_the_wait_again_however_long_it_is_not_asked
 
 @in_virtual_time
 async def test_a_process_that_is_connected_and_does_not_answer_is_silent_and_not_gone() -> None:
-    async with a_bench() as bench, bench.worker("w0", "h0") as other, bench.worker() as worker:
-        async with answering_as(other.broker, "default", "images", "h0", lambda _: Answer("w0")):
-            ours = holders(worker.broker)
-            await bench.pass_time(LEASE)
-            other.broker.line.lose(to_client=lambda subject: subject.startswith("galley.holder."))
-            assert await asked(bench, ours) is Holder.SILENT
+    async with (
+        a_bench() as bench,
+        bench.worker("w0", "h0") as other,
+        bench.worker() as worker,
+        answering_as(other.broker, "default", "images", "h0", lambda _: Answer("w0")),
+    ):
+        ours = holders(worker.broker)
+        await bench.pass_time(LEASE)
+        other.broker.line.lose(to_client=lambda subject: subject.startswith("galley.holder."))
+        assert await asked(bench, ours) is Holder.SILENT
 
 
 @in_virtual_time
