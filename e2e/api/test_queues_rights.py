@@ -17,7 +17,7 @@ from tests.support.eventually import eventually
 
 ALL = ["get", "list", "watch", "create", "patch"]
 RULES = [
-    {"apiGroups": ["galley.dev"], "resources": ["taskqueues"], "verbs": ["get", "list", "watch", "patch"]},
+    {"apiGroups": ["galley.dev"], "resources": ["taskqueues"], "verbs": ["get", "list", "watch"]},
     {"apiGroups": ["galley.dev"], "resources": ["tasks"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": ["galley.dev"], "resources": ["taskqueues/status", "tasks/status"], "verbs": ["patch"]},
     {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ALL},

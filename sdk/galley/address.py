@@ -10,7 +10,7 @@ class Kind(StrEnum):
     """A word of every subject of a task, which has one value today."""
 
     DECLARED = "k8s"
-    """Of Task objects that an operator before 0.3 admitted: their id is the object's uid."""
+    """Of Task objects that an operator before 0.2 admitted: their id is the object's uid."""
     DIRECT = "sdk"
     """Of all other tasks."""
 

@@ -22,8 +22,9 @@ def test_every_place_on_the_map_is_there(module: str, name: str) -> None:
 
 
 def test_the_hops_are_in_order() -> None:
-    hops = re.findall(r"^\| (D?\d+) \| .*`[a-z_.]+: \w+", PAGE, re.MULTILINE)
-    assert hops == ["D1", "D2", *map(str, range(1, 10))]
+    hops = re.findall(r"^\| ([A-Z]?\d+) \| .*`[a-z_.]+: \w+", PAGE, re.MULTILINE)
+    admitted, reported = [f"K{number}" for number in range(1, 6)], [f"S{number}" for number in range(1, 5)]
+    assert hops == ["D1", "D2", *map(str, range(1, 10)), *admitted, *reported]
 
 
 def test_what_is_called_pure_is_pure_by_contract() -> None:

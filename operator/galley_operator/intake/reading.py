@@ -45,7 +45,7 @@ class Reading:
         """
         trace = await self._trace(task)
         if trace.empty and task.unsure:
-            # An operator before 0.3 put it there under its uid.
+            # An operator before 0.2 put it there under its uid.
             earlier = replace(task, by_uid=True)
             by_uid = await self._broker.trace(earlier.address)
             task, trace = (task, trace) if by_uid.empty else (earlier, by_uid)

@@ -65,7 +65,7 @@ class StatusKeeper:
         self._unowned: asyncio.Queue[tuple[TaskAddress, Stored, Record]] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Write into last records whose they are: workers of before 0.3, and a cancel, do not say so."""
+        """Write into last records whose they are: workers of before 0.2, and a cancel, do not say so."""
         while True:
             await self._own(*await self._unowned.get())
 

@@ -105,7 +105,7 @@ class ActiveTask(Struct, frozen=True, gc=False, eq=False):
     unsure: bool = False
     """Whether it has to be looked for in the broker: it may be there, or no longer be."""
     by_uid: bool = False
-    """Whether an operator before 0.3 put it into the broker, under its uid."""
+    """Whether an operator before 0.2 put it into the broker, under its uid."""
 
     @property
     def key(self) -> Key:

@@ -273,7 +273,7 @@ async def before_ends(it: Desk) -> None:
 
 
 @in_virtual_time
-async def test_a_task_that_an_operator_before_0_3_admitted_is_followed_and_cancelled_by_its_uid() -> None:
+async def test_a_task_that_an_operator_before_0_2_admitted_is_followed_and_cancelled_by_its_uid() -> None:
     async with desk() as it:
         it.queue()
         ids = []

@@ -2,7 +2,7 @@
 {{- define "galley.operatorRules" -}}
 - apiGroups: [galley.dev]
   resources: [taskqueues]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [galley.dev]
   resources: [tasks]
   verbs: [get, list, watch, delete]
