@@ -13,6 +13,7 @@ from galley.errors import GalleyError
 from galley.inside import mark_worker
 from galley.logs import log_as_json
 from galley_worker.errors import ModuleImportFailed
+from galley_worker.runners.socket_folder import short_socket_folder
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
 from galley_worker.supervisor import Supervisor
 
@@ -55,7 +56,8 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         log_as_json(settings.log_level, worker=settings.worker)
-        asyncio.run(_run(settings))
+        with short_socket_folder():
+            asyncio.run(_run(settings))
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""

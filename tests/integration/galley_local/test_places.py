@@ -76,3 +76,13 @@ async def test_files_named_like_the_standard_library_beside_the_tasks_do_no_harm
     async with dev(tmp_path, "hello.py"):
         said = await galley(tmp_path, "submit", "default", "hello", "--wait", "50")
         assert (said.code, said.out) == (0, '"hello"\n'), said.err
+
+
+async def test_a_long_folder_for_temporary_files_does_no_harm(tmp_path: Path) -> None:
+    code = _BODY.replace("'hello'", "tempfile.gettempdir()")
+    (tmp_path / "hello.py").write_text(f"import tempfile\n{code}")
+    long = tmp_path / ("t" * 120)
+    long.mkdir()
+    async with dev(tmp_path, "hello.py", TMPDIR=str(long)):
+        said = await galley(tmp_path, "submit", "default", "hello", "--wait", "50")
+        assert (said.code, said.out) == (0, f'"{long}"\n'), said.err
