@@ -18,7 +18,7 @@ from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import SECRETS
-from galley_operator.credentials.key_secret import account_in, entries_of, key_secret
+from galley_operator.credentials.key_secret import entries_of, key_secret, keys_in
 from galley_operator.credentials.queue_secrets import FILE_KEY, QueueSecrets, secret_name
 from galley_operator.errors import KeysNotFound
 from tests.support.api_server import ApiServer
@@ -128,18 +128,18 @@ async def test_keys_that_are_somebody_elses_to_make_are_waited_for_by_name(
 
 async def test_several_replicas_make_one_set_of_keys(cluster: Cluster, api_namespace: str) -> None:
     found = await asyncio.gather(
-        *(account_in(cluster, api_namespace, KEYS, make=True) for _ in range(8)),
+        *(keys_in(cluster, api_namespace, KEYS, make=True) for _ in range(8)),
     )
-    assert len({(account.public, account.signer.public) for account in found}) == 1
+    assert len({(keys.account.public, keys.account.signer.public) for keys in found}) == 1
     with pytest.raises(KeysNotFound):
-        await account_in(cluster, api_namespace, "other", make=False)
+        await keys_in(cluster, api_namespace, "other", make=False)
 
 
 async def test_secrets_are_written_only_when_it_is_time(cluster: Cluster, api_namespace: str) -> None:
     await cluster.create(SECRETS, key_secret(api_namespace, KEYS, 0))
-    account = await account_in(cluster, api_namespace, KEYS, make=False)
+    keys = await keys_in(cluster, api_namespace, KEYS, make=False)
     now = 1_800_000_000.0
-    secrets = QueueSecrets(cluster, account, lambda: now)
+    secrets = QueueSecrets(cluster, keys.account, clock=lambda: now)
 
     async def versions() -> list[str]:
         await secrets.ensure(api_namespace, QUEUE, {"labels": {"galley.dev/queue": QUEUE}})

@@ -107,6 +107,7 @@ class Operator:
             await enter(_beside(lag.run(), "loop watch"))
             cluster = await enter(Cluster(config))
             access = BrokerAccess(cluster, settings, namespace)
+            stack.push_async_callback(access.close)
             with health.waiting(f"no connection to NATS at {settings.server}"):
                 broker = await self._until_stop(access.connect())
             if broker is None:
@@ -145,7 +146,9 @@ class Operator:
             cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults, parts.secrets
         )
         statuses = QueueStatusWriter(cluster, queues, metrics, faults)
-        collector = StreamCollector(cluster, broker, settings, lambda: queues.listed)
+        collector = StreamCollector(
+            cluster, broker, settings, lambda: queues.listed, secrets=parts.secrets
+        )
         path = DataPath(
             cluster, broker, parts.view, known,
             DataPathSettings(settings.scopes, settings.task_ttl_seconds), faults, parts.workloads.end_of,

@@ -1,6 +1,9 @@
-"""A nats-server that asks everybody who he is, with the keys and the configuration the operator makes."""
+"""A nats-server that requires credentials, with the keys and the configuration the operator makes."""
 
+import asyncio
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +11,17 @@ from typing import Any
 
 import pytest
 
+from galley.broker.account_directory import AccountDirectory
 from galley.broker.connection import Broker
 from galley.broker.permissions import Role
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
-from galley_operator.credentials.account import Account
+from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.queue_roles import Holder, credentials_of
+from galley_operator.credentials.registrar import Registrar
 from galley_operator.credentials.trust import CONFIG_KEY, made_keys
 from tests.support.documents import free_port
+from tests.support.eventually import eventually
 
 
 class GuardedNats:
@@ -37,6 +43,7 @@ class GuardedNats:
             f'listen: "127.0.0.1:{self.port}"\n'
             f'jetstream {{ store_dir: "{folder / "data"}", max_file_store: 100TB }}\n'
             "include auth.conf\n"
+            f'resolver: {{ type: full, dir: "{folder / "accounts"}", allow_delete: true, interval: "2m" }}\n'
         )
         self._process = self._start()
 
@@ -51,13 +58,21 @@ class GuardedNats:
             )
 
     def _trust(self, keys: dict[str, str]) -> None:
-        self.account = Account.read(keys, "the test's keys")
+        authority = Authority.read(keys, "the test's keys")
+        assert authority is not None
+        self.authority, self.account = authority, authority.streams
+        self._registered: set[tuple[str, str]] = set()
         (self.folder / "auth.conf").write_text(keys[CONFIG_KEY])
 
     def restart_with_other_keys(self) -> None:
         """Kill it and start it again, as if the Secret with its keys had been lost and made anew."""
         self.kill()
         self._trust(made_keys(time.time()))
+        self._process = self._start()
+
+    def restart(self) -> None:
+        """Kill it and start it again with the data it has."""
+        self.kill()
         self._process = self._start()
 
     def kill(self) -> None:
@@ -84,12 +99,49 @@ class GuardedNats:
         self, role: Role, namespace: str, queue: str, valid_seconds: float = 3600, name: str = ""
     ) -> Path:
         """Write credentials as a mounted Secret does, all at once, and return the file."""
+        self._register(namespace, queue)
         path = self.folder / (name or f"{namespace}-{queue}-{role}.creds")
-        text = credentials_of(self.account, Holder(role, namespace, queue), time.time(), valid_seconds)
+        holder = Holder(role, namespace, queue)
+        text = credentials_of(self.authority.account_of(holder), holder, time.time(), valid_seconds)
         fresh = path.with_suffix(".fresh")
         fresh.write_text(text)
         fresh.replace(path)
         return path
+
+    def directory(self) -> AccountDirectory:
+        """Return a connection to the directory of accounts, not yet opened."""
+        system = self.authority.system
+        return AccountDirectory(self.url, lambda: system.credentials("operator", None), connect_seconds=10)
+
+    def _register(self, namespace: str, queue: str) -> None:
+        """Have the accounts of a queue, as the operator does before it writes the Secrets."""
+        if (namespace, queue) in self._registered:
+            return
+
+        async def register() -> None:
+            await eventually(self._answers, within=10)
+            async with self.directory() as directory:
+                await Registrar(self.authority, directory).ensure(namespace, queue)
+
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                asyncio.run(register())
+            except Exception as error:
+                failed.append(error)
+
+        # In a thread, since the caller may be in an event loop of its own.
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(30)
+        if failed:
+            raise failed[0]
+        self._registered.add((namespace, queue))
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @pytest.fixture(scope="session")

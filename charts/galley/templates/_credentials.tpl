@@ -10,10 +10,19 @@ come out differently under GitOps, `helm template` and an upgrade. NATS is not s
 {{ .Values.nats.auth.existingSecret | default (printf "%s-auth" (include "galley.nats" .)) }}
 {{- end -}}
 
-{{/* Part of nats.conf: operator, resolver, accounts. A path there counts from the file it stands in. */}}
+{{/* Part of nats.conf: operator and first accounts. A path there counts from the file it stands in. */}}
 {{- define "galley.credentials.server" -}}
 {{- if .Values.nats.auth.enabled -}}
 include ../nats-auth/auth.conf
+# The operator registers an account for each role of each queue. The servers keep them beside the streams, so
+# that workers and producers connect while no operator runs. After the include, which may name another resolver.
+resolver: {
+  type: full
+  dir: /data/accounts
+  allow_delete: true
+  interval: "2m"
+  limit: 100000
+}
 {{- end -}}
 {{- end -}}
 

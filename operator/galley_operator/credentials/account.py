@@ -85,9 +85,6 @@ class Account:
         if permissions is not None:
             claims["pub"] = {"allow": list(permissions.publish)}
             claims["sub"] = {"allow": list(permissions.subscribe)}
-            if permissions.answers:
-                nanoseconds = permissions.answer_seconds * 1_000_000_000
-                claims["resp"] = {"max": permissions.answers, "ttl": nanoseconds}
         if self.signer.public != self.public:
             claims["issuer_account"] = self.public
         return claims

@@ -8,11 +8,12 @@ it wins, and the others read what it made.
 import base64
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import Account
+from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.trust import made_keys
 from galley_operator.errors import KeysInvalid, KeysNotFound, ObjectConflict, ObjectNotFound
 
@@ -21,8 +22,17 @@ log = logging.getLogger(__name__)
 _LABELS: Final = {"app.kubernetes.io/managed-by": "galley", "app.kubernetes.io/part-of": "galley"}
 
 
-async def account_in(cluster: Cluster, namespace: str, name: str, *, make: bool) -> Account:
-    """Return the account whose keys are in a Secret.
+class Keys(NamedTuple):
+    """What a Secret with keys is good for."""
+
+    account: Account
+    """The account of the streams."""
+    authority: Authority | None
+    """What signs further accounts; None if the Secret holds the key of one account only."""
+
+
+async def keys_in(cluster: Cluster, namespace: str, name: str, *, make: bool) -> Keys:
+    """Return the keys in a Secret.
 
     Args:
         cluster: where it is.
@@ -41,7 +51,8 @@ async def account_in(cluster: Cluster, namespace: str, name: str, *, make: bool)
         if not make:
             raise KeysNotFound(namespace, name) from None
         found = await _made(cluster, namespace, name)
-    return Account.read(entries_of(found), f"Secret {namespace}/{name}")
+    entries, source = entries_of(found), f"Secret {namespace}/{name}"
+    return Keys(Account.read(entries, source), Authority.read(entries, source))
 
 
 def key_secret(namespace: str, name: str, now: float) -> dict[str, Any]:

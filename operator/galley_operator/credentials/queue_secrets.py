@@ -12,6 +12,7 @@ from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import VALID_SECONDS, Account
 from galley_operator.credentials.key_secret import entries_of
 from galley_operator.credentials.queue_roles import Holder, credentials_of, due
+from galley_operator.credentials.registrar import Registrar
 from galley_operator.errors import KeysInvalid, ObjectNotFound
 
 log = logging.getLogger(__name__)
@@ -34,10 +35,22 @@ class QueueSecrets:
         self,
         cluster: Cluster,
         account: Account,
+        registrar: Registrar | None = None,
         clock: Callable[[], float] = time.time,
         valid_seconds: float = VALID_SECONDS,
     ) -> None:
+        """Describe where credentials come from.
+
+        Args:
+            cluster: where the Secrets are.
+            account: of the streams; its key signs.
+            registrar: registers an account for each role of a queue. None if only the key of one account is
+                known: then roles are users of that account, and queues are not isolated.
+            clock: seconds since 1970.
+            valid_seconds: life of credentials.
+        """
         self._cluster, self._account, self._clock = cluster, account, clock
+        self._registrar = registrar
         self._valid_seconds = valid_seconds
 
     async def ensure(self, namespace: str, queue: str, metadata: dict[str, Any]) -> None:
@@ -50,13 +63,28 @@ class QueueSecrets:
 
         Raises:
             ClusterError: if a Secret could not be read or written.
+            BrokerError: if the server could not be told of the accounts.
         """
+        if self._registrar is not None:
+            await self._registrar.ensure(namespace, queue)
         for role in Role:
             holder = Holder(role, namespace, queue)
-            if why := due(await self._present(holder), self._account, holder, self._clock()):
+            if why := due(await self._present(holder), self._signer(holder), holder, self._clock()):
                 await self._cluster.apply(SECRETS, self._secret(holder, metadata), manager=MANAGER)
                 log.info("credentials renewed", extra={
                     "namespace": namespace, "queue": queue, "role": role, "reason": why})  # fmt: skip
+
+    async def forget(self, namespace: str, queue: str) -> None:
+        """Remove the accounts of a queue whose streams were deleted; its Secrets went with it.
+
+        Raises:
+            BrokerError: if the server could not be told.
+        """
+        if self._registrar is not None:
+            await self._registrar.remove(namespace, queue)
+
+    def _signer(self, holder: Holder) -> Account:
+        return self._account if self._registrar is None else self._registrar.authority.account_of(holder)
 
     async def _present(self, holder: Holder) -> str | None:
         name = secret_name(holder.role, holder.queue)
@@ -66,7 +94,7 @@ class QueueSecrets:
             return None
 
     def _secret(self, holder: Holder, metadata: dict[str, Any]) -> dict[str, Any]:
-        text = credentials_of(self._account, holder, self._clock(), self._valid_seconds)
+        text = credentials_of(self._signer(holder), holder, self._clock(), self._valid_seconds)
         return {
             "metadata": {
                 **metadata,

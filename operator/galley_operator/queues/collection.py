@@ -12,6 +12,7 @@ from galley.broker.orphans import Kept, collect, collect_namespace, kept_queues,
 from galley.errors import GalleyError
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.resource import TASKQUEUES
+from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import ObjectNotFound
 from galley_operator.settings import OperatorSettings
 
@@ -31,9 +32,21 @@ class StreamCollector:
         settings: OperatorSettings,
         listed: Callable[[], Collection[tuple[str, str]] | None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        secrets: QueueSecrets | None = None,
     ) -> None:
-        """Args: listed: returns the queues there are, None as long as that is not known."""
+        """Describe what is collected.
+
+        Args:
+            cluster: where TaskQueues are.
+            broker: where streams are.
+            settings: of the operator.
+            listed: returns the queues there are, None as long as that is not known.
+            clock: the present time.
+            secrets: forgets the accounts of a queue; None if NATS requires no credentials.
+        """
         self._cluster, self._broker, self._settings = cluster, broker, settings
+        self._secrets = secrets
         self._listed, self._clock = listed, clock
 
     async def run(self) -> None:
@@ -68,6 +81,8 @@ class StreamCollector:
             await mark_orphaned(self._broker, kept.namespace, kept.queue, now)
             log.info("queue is gone, its streams are kept", extra=labels)
         elif (now - kept.orphaned_at).total_seconds() >= self._settings.orphan_seconds:
+            if self._secrets is not None:
+                await self._secrets.forget(kept.namespace, kept.queue)
             await collect(self._broker, kept.namespace, kept.queue)
             log.info("streams collected", extra=labels | {"gone_since": kept.orphaned_at})
             left = {each.namespace for each in await kept_queues(self._broker, self._settings.install)}

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,6 +24,8 @@ HEARTBEAT_SECONDS: Final = 1.0
 
 ANSWER_SECONDS: Final = 0.25
 """How long a request to all workers waits for the one it concerns: many times a round trip."""
+
+_TOKEN: Final = re.compile("[0-9a-f]{1,64}")
 
 
 HOLDER_SECONDS: Final = 1.0
@@ -86,27 +90,28 @@ _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 async def ask_workers(
     broker: Broker, namespace: str, queue: str, verb: Verb, request: Request
 ) -> Answer | None:
-    """Return the answer of the worker concerned, or None if no worker felt concerned in time."""
+    """Return the answer of the worker concerned, or None if none answered within `ANSWER_SECONDS`."""
     subject = topology.control_subject(namespace, queue, verb)
-    heard: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    heard: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
 
     async def hear(message: Msg) -> None:
         if heard.done():
             return
-        if message.data:
+        if not message.data:
+            heard.set_result(None)  # the server itself: there is no worker
+            return
+        try:
             heard.set_result(_decode_answer(message.data))
-        else:
-            heard.cancel()  # nobody listens: the broker says so at once
+        except msgspec.MsgspecError as error:
+            log.warning("answer not understood", extra={"subject": message.subject, "error": str(error)})
 
-    inbox = broker.nats.new_inbox()
-    subscription = await broker.subscribe(inbox, hear)
+    answer_to = topology.answer_subject(namespace, queue, secrets.token_hex(12))
+    subscription = await broker.subscribe(answer_to, hear)
     try:
-        broker.publish(subject, _encode(request), inbox)
+        broker.publish(subject, _encode(request), answer_to)
         async with asyncio.timeout(ANSWER_SECONDS):
             return await heard
-    except (TimeoutError, asyncio.CancelledError):
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
+    except TimeoutError:
         return None
     finally:
         if broker.connected:
@@ -117,17 +122,25 @@ async def ask_workers(
 async def answering(
     broker: Broker, namespace: str, queue: str, react: Callable[[Verb, Request], Awaitable[Answer | None]]
 ) -> AsyncIterator[None]:
-    """Answer the requests of a queue with what `react` returns; None means "not my concern"."""
+    """Answer the requests of a queue with what `react` returns; None means that it does not concern us."""
+    prefix = topology.answer_subject(namespace, queue, "")
 
     async def hear(message: Msg) -> None:
         try:
             verb = Verb(message.subject.rpartition(".")[2])
-            answer = await react(verb, _decode_request(message.data))
+            request = _decode_request(message.data)
+            answer = await react(verb, request)
         except (ValueError, msgspec.MsgspecError) as error:
             log.warning("request not understood", extra={"subject": message.subject, "error": str(error)})
             return
-        if answer is not None and message.reply:
-            broker.publish(message.reply, _encode(answer))
+        if answer is None:
+            return
+        answer_to = message.reply
+        # A requester must not choose any other subject: a worker may publish where a producer may not.
+        if answer_to.startswith(prefix) and _TOKEN.fullmatch(answer_to, len(prefix)):
+            broker.publish(answer_to, _encode(answer))
+        else:
+            log.warning("request not answered", extra={"subject": message.subject, "answer_to": answer_to})
 
     subscription = await broker.subscribe(topology.control_subject(namespace, queue, "*"), hear)
     try:

@@ -1,25 +1,32 @@
 """What each role may do with a queue on the broker: subjects, spelled as `topology` spells them.
 
 A role has what its code uses and nothing more. Of streams that several queues share (records, dead letters)
-only reads by subject are allowed, since those alone the server can tell apart; nobody but the operator may
-list or read such a stream as a whole.
+only reads by subject are allowed, since those are the only reads the server can tell apart. Only the operator
+may list or read such a stream as a whole.
+
+The server checks the subject of a request and never its reply subject, so an answer of JetStream can be
+directed at any subject of the account it is in. Therefore each role of each queue has an account of its own.
+It imports from the account of the streams (`EXPORTS`) exactly what the role may do (`imports_of`), and an
+answer that is directed elsewhere stays in it. See docs/adr/0014-an-account-for-each-role.md.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from galley.address import Kind
 from galley.broker import topology
 
 INBOX: Final = "_INBOX"
-"""Where answers come in. Each role of each queue has a part of its own, or it would hear others' answers."""
+"""What subjects for answers begin with; each role of each queue has a part of its own."""
 
-_ANSWER_SECONDS: Final = 60
+_SILENCE_SECONDS: Final = 15
+"""How long the server keeps the way back to a requester who may get several answers: three heartbeats of a
+parked pull."""
 
 
 class Role(StrEnum):
-    """Who somebody is to a queue."""
+    """What a client of a queue is allowed to be."""
 
     PRODUCER = "producer"
     """Submits tasks, and sees what becomes of them."""
@@ -31,20 +38,59 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects somebody may publish to and subscribe to; both as patterns."""
+    """Subjects a client may publish to and subscribe to; both as patterns."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    answers: int = 0
-    """How many times each message with a reply subject may be answered, within `answer_seconds`."""
-    answer_seconds: int = _ANSWER_SECONDS
+
+
+class Flow(StrEnum):
+    """Which way messages go between two accounts, in the words of NATS."""
+
+    SERVICE = "service"
+    """From the importing account to the exporting one; answers find their way back."""
+    STREAM = "stream"
+    """From the exporting account to the importing one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Subjects the account of the streams offers to the accounts of roles."""
+
+    subject: str
+    flow: Flow = Flow.SERVICE
+    silence_seconds: int = 0
+    """If not 0, a request may get several answers, with at most this time between two of them."""
+
+
+class Import(NamedTuple):
+    """Subjects of another account that the account of a role takes part in."""
+
+    subject: str
+    flow: Flow
+    origin: Role | None = None
+    """Whose account it is, among those of the same queue; None is the account of the streams."""
+
+
+EXPORTS: Final = (
+    *(Export(f"galley.{verb}.>") for verb in ("task", "schedule", "again", "result", "dead", "hb")),
+    Export("galley.answer.>"),
+    *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
+    Export("$JS.API.INFO"),
+    Export("$JS.API.STREAM.INFO.*"),
+    Export("$JS.API.STREAM.PURGE.*"),
+    Export("$JS.API.CONSUMER.INFO.*.*"),
+    Export("$JS.API.CONSUMER.MSG.NEXT.*.*", silence_seconds=_SILENCE_SECONDS),
+    Export("$JS.API.DIRECT.GET.>", silence_seconds=_SILENCE_SECONDS),
+    Export("$JS.ACK.>"),
+)
+"""All that any role may use. Only accounts the operator signs can import, and it signs no others."""
 
 
 def inbox_of(role: Role, namespace: str, queue: str) -> str:
-    """Return what the inboxes of a role of a queue begin with; the same for ever.
+    """Return what the inboxes of a role of a queue begin with.
 
-    A connection keeps its inboxes when it is made anew with newer credentials, so they hang on nothing that
-    changes with those.
+    It depends on nothing that changes with new credentials: a connection keeps its inboxes for good.
     """
     return f"{INBOX}.{role}.{namespace}.{queue}"
 
@@ -52,25 +98,67 @@ def inbox_of(role: Role, namespace: str, queue: str) -> str:
 def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
     """Return what a role may do with a queue."""
     inbox = f"{inbox_of(role, namespace, queue)}.>"
+    answers = topology.answer_subject(namespace, queue, "*")
     if role is Role.WORKER:
         return Permissions(
-            publish=(*_connecting(), *_working(namespace, queue)),
+            publish=(
+                *_connecting(),
+                *_working(namespace, queue),
+                *_among_workers(namespace, queue),
+                answers,
+            ),
             subscribe=(
                 inbox,
                 topology.control_subject(namespace, queue, "*"),
                 topology.holder_subject(namespace, queue, "*"),
             ),
-            answers=1,
         )
-    heard = (inbox, f"galley.done.{namespace}.{queue}.>")
+    heard = (inbox, topology.changes_of_queue(namespace, queue), answers)
     publish = (*_connecting(), *_submitting(namespace, queue), *_looking(namespace, queue))
     if role is Role.MANAGER:
         publish += _managing(namespace, queue)
     return Permissions(publish, heard)
 
 
+def imports_of(role: Role, namespace: str, queue: str) -> tuple[Import, ...]:
+    """Return what the account of a role of a queue imports: its permissions, less its own inboxes.
+
+    Control requests of producers and managers, and the workers' answers, go straight from account to account:
+    the server does not pass on what came into the account of the streams from another one.
+    """
+    rights = permissions_of(role, namespace, queue)
+    local = set(_among_workers(namespace, queue))
+    if role is not Role.WORKER:
+        local |= {export.subject for export in exports_of(role, namespace, queue)}
+    services = [subject for subject in rights.publish if subject not in local]
+    control = topology.control_subject(namespace, queue, "")
+    answers = topology.answer_subject(namespace, queue, "*")
+    streams: list[Import] = []
+    for subject in rights.subscribe:
+        if subject == answers:
+            streams.append(Import(subject, Flow.STREAM, Role.WORKER))
+        elif subject not in local and not subject.startswith(INBOX):
+            streams.append(Import(subject, Flow.STREAM))
+    if role is Role.WORKER:
+        streams += [
+            Import(export.subject, Flow.STREAM, other)
+            for other in (Role.PRODUCER, Role.MANAGER)
+            for export in exports_of(other, namespace, queue)
+            if export.subject.startswith(control)
+        ]
+    return (*(Import(subject, Flow.SERVICE) for subject in services), *streams)
+
+
+def exports_of(role: Role, namespace: str, queue: str) -> tuple[Export, ...]:
+    """Return what the account of a role of a queue offers to the accounts of the queue's other roles."""
+    if role is Role.WORKER:
+        return (Export(topology.answer_subject(namespace, queue, "*"), Flow.STREAM),)
+    verbs = ("ping", "cancel") if role is Role.MANAGER else ("ping",)
+    return tuple(Export(topology.control_subject(namespace, queue, verb), Flow.STREAM) for verb in verbs)
+
+
 def _connecting() -> tuple[str, ...]:
-    # Whether there is JetStream; tells how much room the account has, and nothing of what is in it.
+    # Whether there is JetStream; the answer tells the limits and the use of the account of the streams.
     return ("$JS.API.INFO",)
 
 
@@ -85,7 +173,14 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.again.{namespace}.{queue}.>",
         f"galley.dead.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
+    )
+
+
+def _among_workers(namespace: str, queue: str) -> tuple[str, ...]:
+    """Return what workers of a queue say to each other; it does not leave their account."""
+    return (
         topology.holder_subject(namespace, queue, "*"),
+        f"{inbox_of(Role.WORKER, namespace, queue)}.>",
     )
 
 

@@ -145,6 +145,16 @@ def changes_in(namespace: str) -> str:
     return f"galley.done.{namespace}.>"
 
 
+def changes_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all news about records of a queue."""
+    return f"galley.done.{namespace}.{queue}.>"
+
+
+def answer_subject(namespace: str, queue: str, token: str) -> str:
+    """Return where one requester hears the workers' answers to a control request."""
+    return f"galley.answer.{namespace}.{queue}.{token}"
+
+
 def ready_of_lane(namespace: str, queue: str, lane: Lane) -> str:
     """Return the pattern of a lane's ready tasks."""
     return f"galley.task.{namespace}.{queue}.{lane}.>"

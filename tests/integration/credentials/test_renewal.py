@@ -135,8 +135,8 @@ async def test_credentials_of_another_nats_are_refused(guarded_nats: GuardedNats
     folder = tmp_path / "other"
     folder.mkdir()
     other = GuardedNats(folder)
-    other.kill()
     path = other.write_creds(Role.PRODUCER, NAMESPACE, QUEUE)
+    other.kill()
     with pytest.raises(AccessRefused, match="refused the connection") as error:
         async with Broker(guarded_nats.url, name="test", connect_seconds=3, credentials=path):
             pass

@@ -1,0 +1,137 @@
+"""The server's directory of accounts: reads and stores the signed claims of an account.
+
+It is reached through the system account, on a connection of its own: a connection belongs to one account.
+"""
+
+import asyncio
+import contextlib
+import logging
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from msgspec import Struct
+from nats.errors import Error as NatsError
+
+from galley.broker.identity import Identity, Source
+from galley.broker.lean_client import LeanClient
+from galley.errors import BrokerRefused, BrokerUnreachable
+
+log = logging.getLogger(__name__)
+
+_REQUEST_SECONDS: Final = 5.0
+
+
+class _Data(Struct, frozen=True):
+    code: int = 0
+    message: str = ""
+
+
+class _Problem(Struct, frozen=True):
+    code: int = 0
+    description: str = ""
+
+
+class _Reply(Struct, frozen=True):
+    data: _Data = _Data()
+    error: _Problem | None = None
+
+
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+
+
+class AccountDirectory:
+    """A connection to the system account. Use it as `async with`; it reconnects for as long as it is open."""
+
+    def __init__(self, server: str, credentials: Source, connect_seconds: float = 5.0) -> None:
+        """Describe the connection.
+
+        Args:
+            server: address of NATS.
+            credentials: of a user of the system account.
+            connect_seconds: how long to try at first.
+        """
+        self._server, self._connect_seconds = server, connect_seconds
+        self._identity = Identity(credentials)
+        self._nats = LeanClient()
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BrokerUnreachable: if that does not succeed within `connect_seconds`.
+        """
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self._nats.connect(
+                    self._server,
+                    name="galley accounts",
+                    signature_cb=self._identity.sign,
+                    user_jwt_cb=self._identity.token,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    error_cb=_log_error,
+                )
+        except (TimeoutError, OSError, NatsError) as error:
+            await self._close()
+            raise BrokerUnreachable(self._server, f"system account: {error}") from error
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def read(self, account: str) -> str:
+        """Return the claims of an account as a signed token; empty if the server has none.
+
+        Raises:
+            BrokerUnreachable: if no answer came in time.
+        """
+        return (await self._request(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", b"")).decode()
+
+    async def store(self, token: str) -> None:
+        """Store the claims of an account; live connections of the account are held to them at once.
+
+        Raises:
+            BrokerUnreachable: if no answer came in time.
+            BrokerRefused: if the server does not accept the token.
+        """
+        self._check("store an account", await self._request("$SYS.REQ.CLAIMS.UPDATE", token.encode()))
+
+    async def remove(self, token: str) -> None:
+        """Remove the accounts that a token, signed by the operator, names.
+
+        Raises:
+            BrokerUnreachable: if no answer came in time.
+            BrokerRefused: if the server does not accept the token.
+        """
+        self._check("remove an account", await self._request("$SYS.REQ.CLAIMS.DELETE", token.encode()))
+
+    def _check(self, action: str, answer: bytes) -> None:
+        try:
+            reply = _decode_reply(answer)
+        except msgspec.MsgspecError as error:
+            raise BrokerRefused(action, 0, f"unreadable answer: {error}") from error
+        if reply.error is not None:
+            raise BrokerRefused(action, reply.error.code, reply.error.description)
+
+    async def _request(self, subject: str, body: bytes) -> bytes:
+        try:
+            return (await self._nats.request(subject, body, timeout=_REQUEST_SECONDS)).data
+        except (NatsError, OSError, TimeoutError) as error:
+            problem = str(error) or type(error).__name__
+            raise BrokerUnreachable(self._server, f"system account, {subject}: {problem}") from error
+
+    async def _close(self) -> None:
+        with contextlib.suppress(TimeoutError, NatsError, OSError):
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                await self._nats.give_up()
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("connection to the system account", extra={"error": str(error) or type(error).__name__})
