@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.permissions import Role
@@ -97,6 +99,32 @@ async def test_accounts_outlive_the_server_and_are_gone_once_removed(own_guarded
     with pytest.raises(AccessRefused):
         async with Broker(server.url, name="worker", connect_seconds=2, credentials=creds):
             pass
+
+
+async def test_keys_of_the_release_before_serve_the_new_accounts(tmp_path: Path) -> None:
+    """Their configuration names another resolver, and an account of the streams that exports nothing."""
+    keys = made_keys(time.time() - 3600)
+    authority = Authority.read(keys, "keys")
+    assert authority is not None
+    before = authority.streams_rights()
+    del before["exports"]
+    claims = {"name": "galley", "sub": authority.streams.public, "iat": int(time.time()) - 3600}
+    old = sign({**claims, "nats": before}, authority.operator)
+    configuration = keys["auth.conf"].replace(authority.streams_token(time.time() - 3600), old)
+    assert configuration != keys["auth.conf"]
+    server = GuardedNats(tmp_path, {**keys, "auth.conf": f"{configuration}resolver: MEMORY\n"})
+    try:
+        async with server.operator() as operator:
+            await ensure(operator, LAYOUT)
+        creds = server.write_creds(Role.PRODUCER, "ns", "mine")
+        async with server.directory() as directory:
+            await Registrar(authority, directory).ensure_streams()
+        for _ in range(2):
+            async with Broker(server.url, name="producer", connect_seconds=10, credentials=creds) as producer:
+                assert await producer.api("look", f"STREAM.INFO.{topology.work_stream('ns', 'mine')}")
+            server.restart()
+    finally:
+        server.kill()
 
 
 async def test_what_the_server_does_not_accept_is_an_error(guarded_nats: GuardedNats) -> None:
