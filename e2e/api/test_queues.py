@@ -134,6 +134,51 @@ async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, runnin
     await stage.condition("WorkersAvailable", status="True", reason="Starting")
 
 
+async def test_what_only_has_the_name_of_a_queues_object_is_left_alone(
+    stage: Stage, running: OperatorProcess
+) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CHILD}, "data": {"theirs": "yes"}}
+    stage.api.kubectl.apply(theirs, namespace=stage.namespace)
+    stage.apply()
+    told = await stage.condition("Ready", status="False", reason="NameTaken")
+    assert f"ConfigMap '{CHILD}'" in told["message"]
+    found = stage.get("configmap", CHILD)
+    assert found["data"] == {"theirs": "yes"}
+    assert "ownerReferences" not in found["metadata"]
+    assert not stage.there("deployment")
+    stage.delete("configmap", CHILD)
+    await stage.condition("Ready", status="True")
+    assert stage.get("configmap", CHILD)["metadata"]["ownerReferences"]
+
+
+async def test_what_a_queue_left_behind_is_taken_over(stage: Stage, running: OperatorProcess) -> None:
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    stage.api.kubectl("delete", "taskqueue", "drills", "-n", stage.namespace, "--cascade=orphan")
+    stage.apply()
+    await stage.condition("Ready", status="True")
+    uid = stage.get("taskqueue", "drills")["metadata"]["uid"]
+
+    def owned() -> bool:
+        owners = stage.get("deployment", CHILD)["metadata"].get("ownerReferences", [])
+        return [owner["uid"] for owner in owners] == [uid]
+
+    await eventually(owned, within=20)
+
+
+async def test_a_queue_beside_the_keys_is_not_served_unless_asked_for(
+    stage: Stage, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    settings = settings_for("") | {"install": stage.namespace, "lease_namespace": stage.namespace}
+    with operator(stage.api.kubeconfig, nats_server.url, tmp_path, **settings, own_namespace=stage.namespace):
+        stage.apply()
+        await stage.condition("Ready", status="False", reason="NamespaceReserved")
+        assert not stage.there("deployment")
+    listed = settings_for(stage.namespace, own_namespace=stage.namespace)
+    with operator(stage.api.kubeconfig, nats_server.url, tmp_path, **listed):
+        await stage.condition("Ready", status="True")
+
+
 def events(stage: Stage, kind: str) -> list[tuple[str, str]]:
     """Return reason and text of the events of a type."""
     found = stage.get("events", f"--field-selector=type={kind}")["items"]

@@ -152,6 +152,33 @@ class InitContainersNotAllowed(OperatorError):
         )
 
 
+class NameTaken(OperatorError):
+    """An object with the name the queue's own would have belongs to something else, and is left alone."""
+
+    reason = "NameTaken"
+
+    def __init__(self, kind: str, name: str, namespace: str) -> None:
+        self.kind, self.name, self.namespace = kind, name, namespace
+        super().__init__(
+            f"{kind} {name!r} in namespace {namespace!r} exists and does not belong to this queue",
+            "rename or delete that object, or create the queue under another name",
+        )
+
+
+class NamespaceReserved(OperatorError):
+    """The namespace of the queue is the operator's own, whose Secrets no queue may reach."""
+
+    reason = "NamespaceReserved"
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        super().__init__(
+            f"namespace {namespace!r} is where Galley itself is installed: it holds the keys of all queues, "
+            "so no queue is served there",
+            "create the queue in another namespace; or list this one in the chart's operator.namespaces",
+        )
+
+
 class CodeNotFound(OperatorError):
     """The ConfigMap that a queue's modules come from does not exist."""
 

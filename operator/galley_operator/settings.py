@@ -32,6 +32,9 @@ class OperatorSettings(BaseModel):
     namespaces: str = ""
     """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
     out, which needs rights everywhere."""
+    own_namespace: str = ""
+    """Namespace Galley is installed in. Its queues are not served unless `namespaces` lists it: workers can
+    mount Secrets of their namespace, and the keys of all queues are there."""
     install: str = Field("default", pattern=NAME_PATTERN, max_length=63)
     """Name of this installation. Two on one NATS must differ, and then refuse each other's streams."""
     worker_image: str = Field("galley-worker:latest", pattern=IMAGE_PATTERN)
@@ -82,6 +85,11 @@ class OperatorSettings(BaseModel):
     def served_namespaces(self) -> tuple[str, ...]:
         """The namespaces of `namespaces`; empty for all."""
         return tuple(dict.fromkeys(name.strip() for name in self.namespaces.split(",") if name.strip()))
+
+    @property
+    def reserved_namespace(self) -> str:
+        """The namespace whose queues are refused; empty if there is none."""
+        return "" if self.own_namespace in self.served_namespaces else self.own_namespace
 
     @property
     def scopes(self) -> tuple[str | None, ...]:

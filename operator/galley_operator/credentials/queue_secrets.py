@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from galley.broker.permissions import Role
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import VALID_SECONDS, Account
 from galley_operator.credentials.key_secret import entries_of
@@ -64,12 +65,14 @@ class QueueSecrets:
         Raises:
             ClusterError: if a Secret could not be read or written.
             BrokerError: if the server could not be told of the accounts.
+            NameTaken: if a Secret of that name is not the queue's.
         """
         if self._registrar is not None:
             await self._registrar.ensure(namespace, queue)
         for role in Role:
             holder = Holder(role, namespace, queue)
-            if why := due(await self._present(holder), self._signer(holder), holder, self._clock()):
+            present = await self._present(holder, metadata)
+            if why := due(present, self._signer(holder), holder, self._clock()):
                 await self._cluster.apply(SECRETS, self._secret(holder, metadata), manager=MANAGER)
                 log.info("credentials renewed", extra={
                     "namespace": namespace, "queue": queue, "role": role, "reason": why})  # fmt: skip
@@ -86,10 +89,12 @@ class QueueSecrets:
     def _signer(self, holder: Holder) -> Account:
         return self._account if self._registrar is None else self._registrar.authority.account_of(holder)
 
-    async def _present(self, holder: Holder) -> str | None:
+    async def _present(self, holder: Holder, metadata: dict[str, Any]) -> str | None:
         name = secret_name(holder.role, holder.queue)
         try:
-            return entries_of(await self._cluster.get(SECRETS, holder.namespace, name)).get(FILE_KEY)
+            found = await self._cluster.get(SECRETS, holder.namespace, name)
+            check_owner(SECRETS, found, metadata)
+            return entries_of(found).get(FILE_KEY)
         except (ObjectNotFound, KeysInvalid):
             return None
 

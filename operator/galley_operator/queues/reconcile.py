@@ -11,9 +11,10 @@ from galley.broker.layout import layout_of
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS
+from galley_operator.cluster.ownership import check_owner
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, Resource
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import CodeNotFound, ObjectNotFound
+from galley_operator.errors import CodeNotFound, NamespaceReserved, ObjectNotFound
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
@@ -59,6 +60,8 @@ class Reconciler:
         """
         if found.queue is None:
             return Outcome(children=found.problem)
+        if found.queue.metadata.namespace == self._settings.reserved_namespace:
+            return Outcome(children=NamespaceReserved(found.queue.metadata.namespace))
         try:
             layout = layout_of(found.queue, self._settings.install, found.uid)
             await ensure(self._broker, layout, self._settings.stream_replicas)
@@ -83,22 +86,39 @@ class Reconciler:
         if self._secrets is not None:
             # Before the workers, whose pods wait for it; and in time, however long these take.
             await self._secrets.ensure(queue.metadata.namespace, queue.metadata.name, metadata_of(making))
-        for resource, body in children_of(making):
+        children = [
+            (resource, body, await self._present(resource, body)) for resource, body in children_of(making)
+        ]
+        for resource, body, present in children:
             if resource is DEPLOYMENTS:
-                await self._make_deployment(queue, body)
+                await self._make_deployment(queue, body, present)
             else:
                 await self._cluster.apply(resource, body, manager=OPERATOR)
 
-    async def _make_deployment(self, queue: TaskQueue, body: dict[str, Any]) -> None:
+    async def _present(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a child as it is, or None if it does not exist.
+
+        Raises:
+            NameTaken: if the object of that name is not the queue's.
+        """
+        metadata = body["metadata"]
+        try:
+            present = await self._cluster.get(resource, metadata["namespace"], metadata["name"])
+        except ObjectNotFound:
+            return None
+        check_owner(resource, present, metadata)
+        return present
+
+    async def _make_deployment(
+        self, queue: TaskQueue, body: dict[str, Any], present: dict[str, Any] | None
+    ) -> None:
         """Apply the Deployment without ever owning, or changing, the number of its replicas.
 
         A field nobody owns is set back to its default: 1. So the autoscaler owns it from the beginning, by
         an apply of its own before ours leaves it out.
         """
         namespace, name = queue.metadata.namespace, child_name(queue.metadata.name)
-        try:
-            present = await self._cluster.get(DEPLOYMENTS, namespace, name)
-        except ObjectNotFound:
+        if present is None:
             first = {**body, "spec": {**body["spec"], "replicas": queue.spec.scaling.fewest}}
             present = await self._cluster.apply(DEPLOYMENTS, first, manager=OPERATOR)
         if owners_of_replicas(present) <= {OPERATOR}:
