@@ -85,6 +85,7 @@ class Broker:
         self._name = name
         self._connect_seconds = connect_seconds
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._disconnected: list[Callable[[], Awaitable[None]]] = []
         self._last_error = ""
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
@@ -153,6 +154,7 @@ class Broker:
         self._reconnected.append(react)
         return lambda: self._reconnected.remove(react)
 
+<<<<<<< HEAD
     def on_close(self, react: Callable[[], None]) -> Callable[[], None]:
         """Call `react` when the connection is closed for good; returns what to call to end that."""
         self._on_close.append(react)
@@ -168,6 +170,16 @@ class Broker:
         if self._home is None:
             raise ClientClosed(self.server)
         self._home.check(self.server, closed=self._closed)
+=======
+    def on_disconnect(self, react: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Call `react` when the connection is lost, before it is made again.
+
+        Returns:
+            What to call to end that.
+        """
+        self._disconnected.append(react)
+        return lambda: self._disconnected.remove(react)
+>>>>>>> 46ae36b (Take another inbox for pulls at each connection)
 
     def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
         """Send without asking for an answer. A broken connection swallows it."""
@@ -356,13 +368,19 @@ class Broker:
     async def _on_disconnect(self) -> None:
         self.connection += 1
         self.pipeline.abandon()
+        if not self.nats.is_closed:
+            await self._tell(self._disconnected)
 
     async def _on_reconnect(self) -> None:
         log.info("broker connection is back", extra={"server": self.server})
-        for react in tuple(self._reconnected):
+        await self._tell(self._reconnected)
+
+    async def _tell(self, parts: list[Callable[[], Awaitable[None]]]) -> None:
+        for react in tuple(parts):
             try:
                 await react()
             except Exception:
+                # An exception raised here would end the library's read loop.
                 log.exception("a part did not recover from a reconnection")
 
 

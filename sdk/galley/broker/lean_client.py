@@ -73,6 +73,10 @@ class LeanClient(Nats):
         """Wait until what was published is written, or for so long that it may never be."""
         await self._flush_pending(force_flush=True)
 
+    def forget_subscription(self, subscription: Subscription) -> None:
+        """Drop a subscription that ended with its connection, so that a reconnection does not renew it."""
+        self._remove_sub(subscription._id)  # noqa: SLF001 - the way of the library waits for a server
+
     async def drop(self) -> None:
         """Break the connection, so that it is made anew."""
         await self._process_op_err(NatsError("nats: dropped by ourselves"))

@@ -6,7 +6,7 @@ deliver to one inbox. A source has at most one open pull, since messages do not 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -125,16 +125,16 @@ class Pulls:
         self._count = 0
         self._prefix = ""
         self._subscription: Subscription | None = None
-        self._forget_reconnect: Callable[[], None] = lambda: None
+        self._hooks = ExitStack()
         self.heard_at = 0.0
         """Loop time of the last word from a consumer: what liveness is measured by."""
         self.refusals = 0
         """Pulls refused since somebody last set this to 0."""
 
     async def __aenter__(self) -> Self:
-        self._prefix = self._broker.nats.new_inbox() + "."
-        self._subscription = await self._broker.nats.subscribe_directly(self._prefix + "*", self._on_message)
-        self._forget_reconnect = self._broker.on_reconnect(self._on_reconnect)
+        await self._subscribe()
+        self._hooks.callback(self._broker.on_disconnect(self._on_disconnect))
+        self._hooks.callback(self._broker.on_reconnect(self._on_reconnect))
         self.heard_at = asyncio.get_running_loop().time()
         return self
 
@@ -146,8 +146,7 @@ class Pulls:
     async def end(self) -> None:
         """Take no more deliveries; those already under way still come before this returns."""
         subscription, self._subscription = self._subscription, None
-        self._forget_reconnect()
-        self._forget_reconnect = lambda: None
+        self._hooks.close()
         if subscription is not None and self._broker.connected:
             try:
                 # Draining leaves the inbox in place until the server has confirmed that nothing more comes.
@@ -285,6 +284,20 @@ class Pulls:
         pull = self._open.pop(source)
         self._by_token.pop(pull.token, None)
         pull.end()
+
+    async def _subscribe(self) -> None:
+        self._prefix = self._broker.nats.new_inbox() + "."
+        self._subscription = await self._broker.nats.subscribe_directly(self._prefix + "*", self._on_message)
+
+    async def _on_disconnect(self) -> None:
+        """Take another inbox: the server goes on with a pull as long as its inbox has a subscription.
+
+        A parked pull of the lost connection would get tasks. Their way back to us, through another account,
+        is gone, and they would come again only when their lease ends.
+        """
+        if self._subscription is not None:
+            self._broker.nats.forget_subscription(self._subscription)
+            await self._subscribe()
 
     async def _on_reconnect(self) -> None:
         self._old_until = None

@@ -16,6 +16,7 @@ from galley import (
     call,
     connect,
 )
+from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.creds_file import read_creds
 from galley.broker.ensure import ensure
@@ -84,6 +85,10 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
             async with connect(server.url, NAMESPACE, credentials=creds[Role.PRODUCER]) as client:
                 words = await submitting(client, ROUNDS_SECONDS)
                 assert client.broker.connection >= ROUNDS_SECONDS / LIFE_SECONDS
+                for lane in queue.spec.lanes:
+                    # Pulls of earlier connections are gone; each would swallow a task for the length of a lease.
+                    consumer = f"CONSUMER.INFO.{topology.work_stream(NAMESPACE, QUEUE)}.{lane}"
+                    assert (await client.broker.api("look", consumer))["num_waiting"] <= 2
             for worker in (first, second):
                 made_anew = worker.logged("connection is made anew with newer credentials")
                 assert len(made_anew) >= ROUNDS_SECONDS / LIFE_SECONDS
