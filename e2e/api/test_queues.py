@@ -151,21 +151,6 @@ async def test_what_only_has_the_name_of_a_queues_object_is_left_alone(
     assert stage.get("configmap", CHILD)["metadata"]["ownerReferences"]
 
 
-async def test_what_a_queue_left_behind_is_taken_over(stage: Stage, running: OperatorProcess) -> None:
-    stage.apply()
-    await stage.condition("Ready", status="True")
-    stage.api.kubectl("delete", "taskqueue", "drills", "-n", stage.namespace, "--cascade=orphan")
-    stage.apply()
-    await stage.condition("Ready", status="True")
-    uid = stage.get("taskqueue", "drills")["metadata"]["uid"]
-
-    def owned() -> bool:
-        owners = stage.get("deployment", CHILD)["metadata"].get("ownerReferences", [])
-        return [owner["uid"] for owner in owners] == [uid]
-
-    await eventually(owned, within=20)
-
-
 async def test_a_queue_beside_the_keys_is_not_served_unless_asked_for(
     stage: Stage, nats_server: NatsServer, tmp_path: Path
 ) -> None:

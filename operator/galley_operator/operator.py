@@ -146,9 +146,7 @@ class Operator:
             cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults, parts.secrets
         )
         statuses = QueueStatusWriter(cluster, queues, metrics, faults)
-        collector = StreamCollector(
-            cluster, broker, settings, lambda: queues.listed, secrets=parts.secrets
-        )
+        collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=parts.secrets)
         path = DataPath(
             cluster, broker, parts.view, known,
             DataPathSettings(settings.scopes, settings.task_ttl_seconds), faults, parts.workloads.end_of,

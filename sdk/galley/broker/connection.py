@@ -154,7 +154,15 @@ class Broker:
         self._reconnected.append(react)
         return lambda: self._reconnected.remove(react)
 
-<<<<<<< HEAD
+    def on_disconnect(self, react: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Call `react` when the connection is lost, before it is made again.
+
+        Returns:
+            What to call to end that.
+        """
+        self._disconnected.append(react)
+        return lambda: self._disconnected.remove(react)
+
     def on_close(self, react: Callable[[], None]) -> Callable[[], None]:
         """Call `react` when the connection is closed for good; returns what to call to end that."""
         self._on_close.append(react)
@@ -170,16 +178,6 @@ class Broker:
         if self._home is None:
             raise ClientClosed(self.server)
         self._home.check(self.server, closed=self._closed)
-=======
-    def on_disconnect(self, react: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Call `react` when the connection is lost, before it is made again.
-
-        Returns:
-            What to call to end that.
-        """
-        self._disconnected.append(react)
-        return lambda: self._disconnected.remove(react)
->>>>>>> 46ae36b (Take another inbox for pulls at each connection)
 
     def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
         """Send without asking for an answer. A broken connection swallows it."""

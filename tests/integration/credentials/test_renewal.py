@@ -86,7 +86,7 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
                 words = await submitting(client, ROUNDS_SECONDS)
                 assert client.broker.connection >= ROUNDS_SECONDS / LIFE_SECONDS
                 for lane in queue.spec.lanes:
-                    # Pulls of earlier connections are gone; each would swallow a task for the length of a lease.
+                    # Pulls of earlier connections are gone; each would swallow a task for a lease.
                     consumer = f"CONSUMER.INFO.{topology.work_stream(NAMESPACE, QUEUE)}.{lane}"
                     assert (await client.broker.api("look", consumer))["num_waiting"] <= 2
             for worker in (first, second):
