@@ -133,7 +133,7 @@ class WatchedCluster(MemoryCluster):
         there = [each for key, each in self.objects.items() if key[0] == resource.plural]
         found = [each for each in there if _selected(each, namespace, fields)]
         yield (
-            [msgspec.convert(each, shape) if shape is not dict[str, Any] else each for each in found],
+            [msgspec.json.decode(msgspec.json.encode(each), type=shape) if shape is not dict[str, Any] else each for each in found],
             str(self._version),
         )
 
