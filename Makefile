@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration \
-	storm e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
+	mutants simulate storm e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ unit: $(STAMP) ## Run the unit tests
 
 integration: $(STAMP) ## Run the tests against a real nats-server and real workers
 	@$(BIN)/python -m pytest -q $(BESIDE) 4 tests/facts tests/conformance tests/integration
+
+mutants: $(STAMP) ## Make small mistakes in the code, and show which test finds each; NAMES=... for some
+	@$(BIN)/python -m tests.mutants $(NAMES)
+
+simulate: $(STAMP) ## Play schedules of the worker's logic in memory, faults at random; SEEDS=0-9999
+	@$(BIN)/python -m tests.simulation $(SEEDS)
 
 storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm

@@ -126,3 +126,20 @@ def test_a_batch_asks_the_lanes_with_a_claim_before_the_highest(batch: int) -> N
     assert list(LaneCredits(ALL).plan(batch, ALL)) == [
         lane for lane in reversed(HIGHEST_FIRST) if lane in LaneCredits(ALL).plan(batch, ALL)
     ]
+
+
+def test_a_lane_earns_nothing_while_nothing_waits_in_it() -> None:
+    worker = LaneCredits(ALL)
+    for _ in range(200):
+        worker.started(Lane.HIGH, {Lane.HIGH})
+    order = list(starts(worker, 5, {Lane.HIGH, Lane.LOW}))
+    assert order == [Lane.HIGH] * 5, "what it could have had meanwhile would starve those above it"
+
+
+def test_of_two_lanes_that_are_due_the_lower_one_starts_first() -> None:
+    worker = LaneCredits(ALL)
+    order = list(starts(worker, 40, ALL))
+    due = [lane for lane in order if lane in (Lane.NORMAL, Lane.LOW)]
+    first_low = order.index(Lane.LOW)
+    assert order[first_low + 1] is Lane.NORMAL
+    assert due[:3] == [Lane.NORMAL, Lane.LOW, Lane.NORMAL]

@@ -109,9 +109,8 @@ async def test_a_task_that_came_without_a_slot_goes_to_another_worker() -> None:
         # Parked in all lanes with one slot: two lanes bring one each.
         for lane in (Lane.HIGH, Lane.NORMAL):
             await bench.submit(an_address(of=bench.layout, lane=lane))
-        await seat.deliveries(1)
-        await bench.pass_time(0.5)
-        assert len(bench.seen("nak")) == 1
+        await bench.pass_time(0.015)
+        assert (len(seat.came), len(bench.seen("nak"))) == (1, 1), "at once"
         async with a_seat(bench, 1) as other:
             (delivery,) = await other.deliveries(1)
             assert delivery.delivered == 2
@@ -192,11 +191,29 @@ async def test_pulls_that_a_dead_server_took_with_it_are_made_again() -> None:
 
 
 @in_virtual_time
-async def test_a_pull_that_expires_is_made_again() -> None:
+async def test_at_whatever_moment_a_task_comes_to_an_idle_worker_it_starts_at_once() -> None:
+    """Parked pulls expire and are made again, and no task waits for that."""
+    async with a_bench() as bench, a_seat(bench, 1000) as seat:
+        for number in range(90):
+            await bench.pass_time(0.73)
+            await bench.submit()
+            await bench.pass_time(0.05)
+            assert len({each.sequence for each in seat.came}) == number + 1
     async with a_bench() as bench, a_seat(bench, 1) as seat:
-        await bench.pass_time(95)
+        await bench.pass_time(30.3)
         await bench.submit()
         await bench.pass_time(0.05)
+        assert len(seat.came) == 1, "just after the first pulls have expired"
+
+
+@in_virtual_time
+async def test_after_a_reconnection_a_task_starts_at_once() -> None:
+    async with a_bench() as bench, a_seat(bench, 2) as seat:
+        await bench.pass_time(1)
+        seat.broker.line.cut()
+        await bench.pass_time(1.5)
+        await bench.submit()
+        await bench.pass_time(0.1)
         assert len(seat.came) == 1
 
 

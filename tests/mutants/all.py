@@ -1,0 +1,7 @@
+"""All mutants there are."""
+
+from tests.mutants.of_operator import OPERATOR
+from tests.mutants.of_sdk import SDK
+from tests.mutants.of_worker import WORKER
+
+MUTANTS = (*WORKER, *SDK, *OPERATOR)

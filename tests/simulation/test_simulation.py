@@ -1,0 +1,60 @@
+"""A short run of the simulation, and proof that it notices."""
+
+import pytest
+
+from galley.broker.pull import Delivery
+from galley.record import Record
+from galley_worker.held import Held
+from galley_worker.ledger import Ledger
+from galley_worker.settle import Settler
+from tests.simulation.simulate import Wrong, simulate
+
+SEEDS = 80
+
+
+def simulate_all() -> None:
+    for seed in range(SEEDS):
+        simulate(seed)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_schedule_ends_each_task_once_and_counts_what_there_was(part: int) -> None:
+    for seed in range(part * SEEDS // 4, (part + 1) * SEEDS // 4):
+        simulate(seed)
+
+
+def test_a_seed_plays_the_same_schedule_every_time() -> None:
+    one, other = simulate(7), simulate(7)
+    assert [(each.what, each.subject, each.at) for each in one.server.log] == [
+        (each.what, each.subject, each.at) for each in other.server.log
+    ]
+
+
+def test_an_acknowledgement_before_the_outcome_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = Settler._end
+
+    async def hasty(settler: Settler, held: Held, final: Record) -> bool:
+        settler.drop(held.delivery)
+        return await end(settler, held, final)
+
+    monkeypatch.setattr(Settler, "_end", hasty)
+    with pytest.raises(Wrong, match=r"acked|lost"):
+        simulate_all()
+
+
+def test_a_message_dropped_instead_of_settled_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(ledger: Ledger, reply: str) -> None:
+        """Say nothing."""
+
+    monkeypatch.setattr(Ledger, "acknowledge", forgetful)
+    with pytest.raises(Wrong, match="left"):
+        simulate_all()
+
+
+def test_deliveries_begun_without_a_claim_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_delivery: Delivery, *_more: object) -> bool:
+        return False
+
+    monkeypatch.setattr("galley_worker.attempts.must_claim", never)
+    with pytest.raises(Wrong):
+        simulate_all()
