@@ -86,7 +86,7 @@ class Scene:
 
         def has() -> dict[str, Any] | None:
             status = self.task(name).get("status", {})
-            (condition,) = status.get("conditions", ({},))
+            condition, *_ = status.get("conditions", ({},))
             seen = {
                 key: condition.get(key) if key in ("reason", "message") else status.get(key) for key in wanted
             }

@@ -50,7 +50,7 @@ TASK_STATUS = DeclaredStatus(
     observed_generation=1, phase=Phase.FAILED, conditions=(a_condition("Succeeded", Truth.FALSE),),
     attempts=3, queued_time=NOON, start_time=NOON, completion_time=NOON, worker="galley-images-7d4f-x2x",
     result={"a": [1, None, {"b": 2.5}]}, result_bytes=70_000,
-    error=DeclaredFailure(reason="TimedOut", message="took longer than 9 s"),
+    error=DeclaredFailure(reason="TimedOut", message="took longer than 9 s", traceback="Traceback\n  ..."),
 )  # fmt: skip
 
 
@@ -276,6 +276,14 @@ def test_kubectl_waits_for_a_task_to_succeed(shelf: Shelf) -> None:
         shelf("wait", "--for=condition=Succeeded", "tk/cat", "--timeout=5s")
         == "task.galley.dev/cat condition met\n"
     )
+
+
+@pytest.mark.parametrize("succeeded", [Truth.TRUE, Truth.FALSE])
+def test_kubectl_waits_for_a_task_to_end_however_it_does(shelf: Shelf, succeeded: Truth) -> None:
+    shelf.apply(a_task())
+    ended = (a_condition("Succeeded", succeeded), a_condition("Finished", Truth.TRUE))
+    shelf.set_status("tk", "cat", DeclaredStatus(conditions=ended))
+    shelf("wait", "--for=condition=Finished", "tk/cat", "--timeout=5s")
 
 
 def test_kubectl_scale_fixes_the_number_of_workers_within_the_maximum(shelf: Shelf) -> None:

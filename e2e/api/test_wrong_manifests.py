@@ -207,16 +207,33 @@ def _refusal(manifest: dict[str, Any]) -> str:
     return ""
 
 
-@pytest.mark.parametrize("full", [FULL_QUEUE, FULL_TASK], ids=["TaskQueue", "Task"])
+def _parts() -> Iterator[tuple[str, dict[str, Any], tuple[str | int, ...]]]:
+    """Yield the parts of both kinds that are tried together, each with the manifest it belongs to."""
+    for full in (FULL_QUEUE, FULL_TASK):
+        spec = full["spec"]
+        worker = spec.get("worker", {})
+        template = worker.get("template", {})
+        parts: list[tuple[str | int, ...]] = [("spec", key) for key in spec if key not in ("worker", "input")]
+        parts += [("spec", "worker", key) for key in worker if key != "template"]
+        parts += [("spec", "worker", "template", key) for key in template]
+        for part in parts:
+            yield f"{full['kind']}-{part[-1]}", full, part
+
+
+PARTS = list(_parts())
+
+
+@pytest.mark.parametrize(("full", "part"), [each[1:] for each in PARTS], ids=[each[0] for each in PARTS])
 def test_models_and_cluster_judge_alike_wherever_a_value_is_replaced(
-    dry_run: DryRun, full: dict[str, Any]
+    dry_run: DryRun, full: dict[str, Any], part: tuple[str | int, ...]
 ) -> None:
     full = _without_nulls(full | {"metadata": {"name": "a"}})
     assert dry_run.create(full).message == ""
     apart = []
-    for place in _places(full["spec"], ("spec",)):
-        if place[1:2] == ("input",):
-            continue  # any value is right there
+    inside: Any = full
+    for step in part:
+        inside = inside[step]
+    for place in _places(inside, part):
         for poke in POKES:
             manifest = _poked(full, place, poke)
             refusal, answer = _refusal(manifest), dry_run.create(manifest)

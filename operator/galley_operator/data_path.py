@@ -30,7 +30,7 @@ from galley_operator.intake.intake import Intake
 from galley_operator.intake.orphans import SWEEP_SECONDS, Orphans
 from galley_operator.intake.publishing import Publishing
 from galley_operator.intake.reading import Reading
-from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry
+from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry, KeptSeconds
 from galley_operator.status.keeper import EndOfWorker, StatusKeeper, unknown_end
 from galley_operator.status.records import RecordStreams
 from galley_operator.status.writer import StatusWriter
@@ -51,6 +51,8 @@ class DataPathSettings:
     """Namespaces whose Tasks count; None means all."""
     task_ttl_seconds: int | None = None
     """Seconds after its end at which a Task is deleted that says nothing about it; None: never."""
+    failed_task_ttl_seconds: int | None = None
+    """The same for Tasks that failed."""
     resync_seconds: float = RESYNC_SECONDS
     """Time between two looks for all admitted Tasks in the broker."""
     sweep_seconds: float = SWEEP_SECONDS
@@ -118,7 +120,8 @@ class DataPath:
             faults,
             broker,
         )
-        self.expiry = Expiry(cluster, settings.namespaces, settings.task_ttl_seconds, self._remember)
+        kept = KeptSeconds(settings.task_ttl_seconds, settings.failed_task_ttl_seconds)
+        self.expiry = Expiry(cluster, settings.namespaces, kept, self._remember)
         self.orphans = Orphans(self._nats, self._held, tasks, queues, self.intake.withdraw)
 
     async def run(self) -> None:

@@ -149,7 +149,8 @@ class Operator:
         collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=parts.secrets)
         path = DataPath(
             cluster, broker, parts.view, known,
-            DataPathSettings(settings.scopes, settings.task_ttl_seconds), faults, parts.workloads.end_of,
+            DataPathSettings(settings.scopes, settings.task_ttl_seconds, settings.failed_task_ttl_seconds),
+            faults, parts.workloads.end_of,
         )  # fmt: skip
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
         self._watch_over_leader(parts.health, queues, path)

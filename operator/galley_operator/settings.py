@@ -59,7 +59,10 @@ class OperatorSettings(BaseModel):
     """Seconds for which the streams of a deleted queue are kept, so that one made again under its name
     takes back its tasks."""
     task_ttl_seconds: Annotated[int, Field(ge=0)] | None = None
-    """Seconds after which a Task that has ended is deleted, unless it says when; left out, it never is."""
+    """Seconds after which a Task that succeeded or was cancelled is deleted, unless it says when; left out,
+    it never is."""
+    failed_task_ttl_seconds: Annotated[int, Field(ge=0)] | None = None
+    """The same for Tasks that failed."""
     sweep_seconds: float = Field(60.0, ge=1, le=600)
     """Seconds between two looks at all queues and their objects; what was edited or deleted behind our
     back, and no watch told of, is put right then at the latest."""

@@ -50,7 +50,17 @@ class _Spec(Struct, frozen=True, rename="camel"):
 
 
 class _Status(Struct, frozen=True, rename="camel"):
+    phase: str = ""
     completion_time: datetime | None = None
+
+
+class KeptSeconds(Struct, frozen=True):
+    """How long Tasks that say nothing about it are kept after their end; None: for good."""
+
+    ended: int | None = None
+    """Those that succeeded or were cancelled."""
+    failed: int | None = None
+    """Those that failed: people look for these."""
 
 
 class FinishedTask(Struct, frozen=True):
@@ -68,16 +78,16 @@ def kept_by_gitops(labels: Mapping[str, str], annotations: Mapping[str, str]) ->
     )
 
 
-def expires_at(task: FinishedTask, default_seconds: int | None) -> datetime | None:
+def expires_at(task: FinishedTask, kept: KeptSeconds) -> datetime | None:
     """Return when a Task is to be deleted, or None if it is kept. What its spec says counts before all.
 
     Args:
         task: as it stands.
-        default_seconds: for Tasks that say nothing; None keeps those.
+        kept: for Tasks that say nothing.
     """
     seconds = task.spec.ttl_seconds_after_finished
     if seconds is None and not kept_by_gitops(task.metadata.labels, task.metadata.annotations):
-        seconds = default_seconds
+        seconds = kept.failed if task.status.phase == Phase.FAILED else kept.ended
     ended_at = task.status.completion_time
     return None if seconds is None or ended_at is None else ended_at + timedelta(seconds=seconds)
 
@@ -89,7 +99,7 @@ class Expiry:
         self,
         cluster: Cluster,
         namespaces: tuple[str | None, ...],
-        default_seconds: int | None,
+        kept: KeptSeconds,
         remember: Remember,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -98,12 +108,12 @@ class Expiry:
         Args:
             cluster: the API server.
             namespaces: where; None means everywhere.
-            default_seconds: for Tasks that say nothing; None keeps those.
+            kept: how long Tasks that say nothing are kept.
             remember: is called before a Task is deleted, with its address and its uid.
             clock: the present time.
         """
         self.deleted = 0
-        self._cluster, self._namespaces, self._default = cluster, namespaces, default_seconds
+        self._cluster, self._namespaces, self._kept = cluster, namespaces, kept
         self._remember, self._clock = remember, clock
 
     async def run(self, seconds: float = EXPIRY_SECONDS) -> None:
@@ -128,7 +138,7 @@ class Expiry:
 
     async def _delete(self, page: list[FinishedTask]) -> None:
         for task in page:
-            at = expires_at(task, self._default)
+            at = expires_at(task, self._kept)
             if at is None or at > self._clock():
                 continue
             metadata = task.metadata

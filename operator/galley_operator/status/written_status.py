@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from galley.history import WORKER_LOST
 from galley.record import NULL, Failure, Outcome, Record, State
-from galley.resources.declared_status import INLINE_RESULT_LIMIT, SUCCEEDED
+from galley.resources.declared_status import FINISHED, INLINE_RESULT_LIMIT, SUCCEEDED, TRACEBACK_LIMIT
 from galley.task_status import Phase
 from galley_operator.tasks.active_tasks import ActiveTask, shown_by
 
@@ -25,6 +25,8 @@ MESSAGE_LIMIT: Final = 1024
 _LONGEST_REASON: Final = 64
 _LONGEST_WORKER: Final = 253
 """What the definition of Task allows."""
+
+_TOO_LARGE: Final = "the API server did not accept its result; galley show QUEUE/NAME -o json prints it"
 
 _WAITING: Final = frozenset({Phase.SCHEDULED.value, Phase.QUEUED.value, Phase.RETRYING.value})
 _TRUTH: Final = {Outcome.SUCCEEDED: "True", Outcome.FAILED: "False", Outcome.CANCELLED: "False"}
@@ -147,7 +149,9 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
         size = memoryview(record.result).nbytes
         if size > INLINE_RESULT_LIMIT:
             fields["resultBytes"] = size
-        elif record.result != NULL:
+            message = _elsewhere(task, f"its result has {size} bytes, too many to be kept here")
+            return _status(task, phase, truth, phase, message, fields, since=ended_at)
+        if record.result != NULL:
             fields["result"] = record.result
         return _status(task, phase, truth, phase, "", fields, since=ended_at)
     if outcome is Outcome.CANCELLED:
@@ -176,10 +180,17 @@ def _status(  # noqa: PLR0917 - a status has so many parts
         "lastTransitionTime": _time(since or task.created),
         "observedGeneration": task.generation,
     }
+    finished = {
+        **condition,
+        "type": FINISHED,
+        "status": "True" if phase.ended else "False",
+        "reason": phase.value,
+        "message": "",
+    }
     body = {
         "observedGeneration": task.generation,
         "phase": phase.value,
-        "conditions": [condition],
+        "conditions": [condition, finished],
         **fields,
     }
     shown = shown_by(phase.value, str(reason), fields.get("attempts", 0), fields.get("worker", ""))
@@ -187,7 +198,23 @@ def _status(  # noqa: PLR0917 - a status has so many parts
 
 
 def _error(failure: Failure) -> dict[str, str]:
-    return {"reason": failure.reason[:_LONGEST_REASON] or "Unknown", "message": _short(failure.message)}
+    error = {"reason": failure.reason[:_LONGEST_REASON] or "Unknown", "message": _short(failure.message)}
+    if failure.traceback:
+        error["traceback"] = _end(failure.traceback)
+    return error
+
+
+def _end(traceback: str) -> str:
+    """Return the last whole lines of a traceback, which say what was raised and where."""
+    if len(traceback) <= TRACEBACK_LIMIT:
+        return traceback
+    end = traceback[1 - TRACEBACK_LIMIT :]
+    return "…" + (end.partition("\n")[2] or end)
+
+
+def _elsewhere(task: ActiveTask, why: str) -> str:
+    """Return where the whole of it is found."""
+    return f"{why}; galley show {task.queue}/{task.name} --namespace {task.namespace} -o json prints it"
 
 
 def _short(message: str) -> str:
@@ -204,6 +231,10 @@ def without_result(status: WrittenStatus) -> WrittenStatus:
     body = dict(status.body)
     if "result" in body:
         body["resultBytes"] = memoryview(body.pop("result")).nbytes
+        body["conditions"] = [
+            {**each, "message": _TOO_LARGE} if each["type"] == SUCCEEDED else each
+            for each in body.get("conditions", ())
+        ]
     return WrittenStatus(body, status.shown, status.final)
 
 

@@ -12,8 +12,14 @@ from galley.task_status import Phase
 INLINE_RESULT_LIMIT: Final = 16 * 1024
 """Bytes of JSON a result may have to stand in the object itself: it is kept by etcd."""
 
+TRACEBACK_LIMIT: Final = 4096
+"""Characters of a traceback kept in the object, its end; `galley show` prints all of it."""
+
+FINISHED: Final = "Finished"
+"""The type of the condition that is True once the Task has ended, however it ended."""
+
 SUCCEEDED: Final = "Succeeded"
-"""The type of a Task's one condition: Unknown until it has ended, then True or False for good."""
+"""The type of the condition that is Unknown until the Task has ended, then True or False for good."""
 
 _MOST = 2**53 - 1
 
@@ -26,6 +32,9 @@ class DeclaredFailure(Part):
 
     message: str = Field("", max_length=4096)
     """What happened, in words."""
+
+    traceback: str = Field("", max_length=TRACEBACK_LIMIT)
+    """End of the handler's traceback; `galley show` prints all of it, and those of earlier attempts."""
 
 
 class DeclaredStatus(Part):
@@ -41,7 +50,8 @@ class DeclaredStatus(Part):
     """Where the task is in its life, in one word; made from the rest, for columns and selectors."""
 
     conditions: tuple[Condition, ...] = Field((), max_length=8, json_schema_extra=keyed_by("type"))
-    """`Succeeded` is Unknown until the task has ended, then True or False for good."""
+    """`Succeeded` is Unknown until the task has ended, then True or False for good. `Finished` is False
+    until the task has ended, then True, whether it succeeded, failed or was cancelled."""
 
     attempts: Whole | None = Field(None, ge=0, le=_MOST)
     """Number of the present or last attempt."""
@@ -62,7 +72,7 @@ class DeclaredStatus(Part):
     """What the handler returned, where that takes at most 16 KiB as JSON; left out where it is null."""
 
     result_bytes: Annotated[Whole, Field(ge=0, le=_MOST)] | None = None
-    """Size of a result that is too large to stand here; `galley show` fetches it."""
+    """Size of a result that is too large to stand here; `galley show QUEUE/NAME -o json` prints it."""
 
     error: DeclaredFailure | None = None
     """Why the task, or its last attempt, did not succeed."""

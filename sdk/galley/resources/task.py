@@ -125,8 +125,8 @@ class TaskSpec(Part):
 
     ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=31_536_000)] | None = None
     """Seconds after its end at which the Task object is deleted; its record goes when the queue's
-    retention says. The operator's default when left out, and never where GitOps put the object there, since
-    it would come back and run again."""
+    retention says. Left out, the operator's default applies, which keeps failed Tasks longer, and never
+    where Helm or a GitOps tool manages the object."""
 
     @field_validator("input")
     @classmethod

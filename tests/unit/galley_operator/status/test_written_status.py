@@ -9,7 +9,7 @@ from msgspec import Raw
 from galley.history import NO_HISTORY, WORKER_LOST, EndedBy, PastAttempt
 from galley.record import Failure, Outcome, Record, State
 from galley.resources import DeclaredStatus
-from galley.resources.declared_status import INLINE_RESULT_LIMIT
+from galley.resources.declared_status import INLINE_RESULT_LIMIT, TRACEBACK_LIMIT
 from galley_operator.status.written_status import (
     MESSAGE_LIMIT,
     WrittenStatus,
@@ -109,7 +109,11 @@ def test_the_condition_is_unknown_until_the_end_and_says_why(
     name: str, phase: str, truth: str, reason: str
 ) -> None:
     body = read(ALL[name])
-    (condition,) = body["conditions"]
+    condition, finished = body["conditions"]
+    assert (finished["type"], finished["status"], finished["reason"]) == (
+        "Finished", str(truth != "Unknown"), phase,
+    )  # fmt: skip
+    assert finished["lastTransitionTime"] == condition["lastTransitionTime"]
     assert (body["phase"], condition["type"], condition["status"], condition["reason"]) == (
         phase, "Succeeded", truth, reason,
     )  # fmt: skip
@@ -143,12 +147,27 @@ def test_the_largest_result_that_fits_stands_there_and_the_next_only_tells_its_s
     body = read(recorded(an_active_task(), a_record(result=Raw(bytes(fits) + b" "))))
     assert body["resultBytes"] == INLINE_RESULT_LIMIT + 1
     assert "result" not in body
+    task = an_active_task()
+    command = f"galley show {task.queue}/{task.name} --namespace {task.namespace} -o json"
+    assert command in body["conditions"][0]["message"]
 
 
 def test_a_result_the_server_does_not_take_is_replaced_by_its_size() -> None:
     body = read(without_result(ALL["succeeded"]))
     assert body["resultBytes"] == len(b'{"n": null}')
     assert "result" not in body
+
+
+def test_the_end_of_a_traceback_is_kept() -> None:
+    lines = [f"  File 'a.py', line {number}" for number in range(500)]
+    trace = "\n".join([*lines, "ValueError: no"])
+    record = msgspec.structs.replace(FAILED, failure=Failure("HandlerRaised", "no", trace))
+    kept = read(recorded(an_active_task(), record))["error"]["traceback"]
+    assert len(kept) <= TRACEBACK_LIMIT
+    assert kept.startswith("…  File")
+    assert trace.endswith(kept[1:])
+    short = msgspec.structs.replace(FAILED, failure=Failure("HandlerRaised", "no", "one\ntwo"))
+    assert read(recorded(an_active_task(), short))["error"]["traceback"] == "one\ntwo"
 
 
 def test_an_error_is_kept_short() -> None:
