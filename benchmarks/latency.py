@@ -23,7 +23,7 @@ class Latency:
         for side in (
             galley,
             raw,
-        ):  # the first arrivals of a handler nobody has called teach how long it takes
+        ):  # the first calls of a handler measure how long it takes
             await self._run(side, rate, max(1, count // 4), self._plan.runs)
         for seed in range(self._plan.runs):
             for side, medians, tails in ((galley, half.galley, late.galley), (raw, half.raw, late.raw)):

@@ -43,7 +43,7 @@ class Throughput:
         return {"noop": plain, "anoop": concurrent}
 
     async def flow(self, galley: GalleySide, raw: RawSide, rate: float) -> Comparison:
-        """Compare how many tasks that come one by one, faster than anybody keeps up with, are done."""
+        """Compare the throughput of tasks that arrive one by one, faster than either side can run them."""
         comparison = Comparison("submitted one by one, and run", "tasks/s")
         count = int(rate * self._plan.half_load_seconds)
         for seed in range(self._plan.runs):

@@ -1,7 +1,7 @@
 """What JSON costs over msgpack, as a share of the CPU one task costs: `python -m benchmarks.wire_format`.
 
 Both codecs are msgspec's, over the same typed structures. An envelope is encoded by its producer and decoded
-by its worker, the input in it by the handler's process, a record by the worker and by whoever waits.
+by its worker, the input in it by the handler's process, a record by the worker and by each waiter.
 Best of several rounds, single thread.
 """
 

@@ -166,7 +166,7 @@ def _scale(kind: Kind) -> dict[str, Any]:
 
 
 def _root(kind: Kind) -> Schema:
-    """Return a kind's schema; of its metadata, Kubernetes lets nobody check more than the name."""
+    """Return a kind's schema; of its metadata, Kubernetes can validate only the name."""
     field = kind.model.model_fields["spec"]
     assert isinstance(field.annotation, type)
     spec = structural(field.annotation, defaults=True) | {"description": one_line(field.description or "")}

@@ -21,7 +21,7 @@ class LaneBacklog:
 
     lane: Lane
     waiting: int
-    """Never started, or given back and not in anybody's hands by now: what a free slot would take."""
+    """Never started, or handed back and not held by a worker now: what a free slot would take."""
     in_flight: int
     """In the hands of a worker, or of one that died and whose lease runs on."""
     oldest_at: datetime | None = None

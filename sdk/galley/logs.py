@@ -62,7 +62,7 @@ class JsonLines(logging.Handler):
         try:
             self._flushed_by = None
             rest, self._lines = b"".join(self._lines), []
-            # A pipe may take a part if a signal comes; what takes nothing would be asked for ever.
+            # A pipe may take a part if a signal comes; one that takes nothing would be retried endlessly.
             while rest and (taken := self._output.write(rest)):
                 rest = rest[taken:]
                 self._output.flush()

@@ -1,4 +1,4 @@
-"""Whom to talk to when nobody says: the same rule for the command line and for programs."""
+"""The default server and namespace: the same rule for the command line and for programs."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""Task ids: sortable by the time they were made, unique without asking anybody."""
+"""Task ids: sortable by creation time, unique without coordination."""
 
 import os
 import re

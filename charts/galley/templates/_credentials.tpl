@@ -1,6 +1,6 @@
 {{/*
 The one place for who may do what on NATS. Each of these is included where it belongs and is empty if NATS
-trusts everybody who reaches it (nats.auth.enabled: false; see networkPolicy).
+trusts every client that reaches it (nats.auth.enabled: false; see networkPolicy).
 
 The Secret with the keys is made by the operator and not by the chart: Helm cannot sign, and a value or a hook would
 come out differently under GitOps, `helm template` and an upgrade. NATS is not started before it is there.
@@ -71,7 +71,7 @@ resolver: {
 {{- end -}}
 {{- end -}}
 
-{{/* What it may do where queues are: their Secrets have names that nobody knows beforehand. It never lists any. */}}
+{{/* What it may do where queues are: the names of their Secrets are not known in advance. It never lists any. */}}
 {{- define "galley.credentials.queueRules" -}}
 {{- if .Values.nats.auth.enabled -}}
 - apiGroups: [""]

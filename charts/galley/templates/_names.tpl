@@ -30,7 +30,7 @@ app.kubernetes.io/version: {{ $.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Without a version, or every release of the chart would start all pods anew, NATS among them. */}}
+{{/* No version label: every upgrade of the chart would restart all pods, including NATS. */}}
 {{- define "galley.podLabels" -}}
 {{- $ := index . 0 -}}
 {{ include "galley.selector" . }}

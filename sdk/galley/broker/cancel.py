@@ -49,7 +49,7 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         stored = await records.read(address, at_least)
         if stored is not None and stored.record.done:
             if stored.record.outcome is Outcome.CANCELLED:
-                # Whoever wrote that may have died before the rest, or never had an answer.
+                # The process that wrote that may have died before the rest, or never had an answer.
                 await _end(broker, address._replace(lane=stored.record.lane))
             return Cancelled.TOO_LATE
         present = stored.record if stored is not None else about
@@ -91,7 +91,7 @@ async def _end(broker: Broker, address: TaskAddress) -> bool:
 
 
 async def _purge(broker: Broker, address: TaskAddress) -> None:
-    # By exact subject, since only then the server forgets at once that somebody had the task in hand.
+    # By exact subject, since only then the server forgets at once that a worker held the task.
     work = topology.work_stream(address.namespace, address.queue)
     later = topology.later_stream(address.namespace, address.queue)
     with ungrouped():

@@ -7,7 +7,7 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 TOLERATED_SECONDS: Final = 5.0
-"""Difference nobody is told of: no deadline is as exact as that, and NTP keeps clocks within milliseconds."""
+"""Smaller differences are not reported: deadlines are less exact, and NTP is exact to milliseconds."""
 
 _HINT: Final = (
     "deadlines, delays and times in statuses follow the clock of each machine: have NTP set this one"

@@ -42,7 +42,7 @@ REQUEST_SECONDS: Final = 5.0
 
 _CLOSE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 2.0
-"""How long a connection that is to be made anew waits for what is under way; mostly that is milliseconds."""
+"""How long a reconnect waits for outstanding requests; usually they take milliseconds."""
 
 _LOOK_AGAIN_SECONDS: Final = 0.005
 
@@ -72,7 +72,7 @@ class Broker:
             server: address of NATS.
             name: what it is called there.
             connect_seconds: how long to try at first.
-            credentials: file (or function) with what says who we are; read anew for each connection.
+            credentials: file (or function) with credentials; read again for each connection.
             clock: seconds since 1970; the age of credentials and the server's clock are held against it.
         """
         self.server = shown_server(server)
@@ -212,7 +212,7 @@ class Broker:
             raise BrokerUnreachable(self.server, f"{subject}: {error}") from error
 
     async def request(self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS) -> Msg | None:
-        """Return the first answer, or None if nobody listens there.
+        """Return the first answer, or None if there is no responder.
 
         Raises:
             NotAllowed: if our credentials are not good for that.
@@ -296,11 +296,11 @@ class Broker:
         return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
 
     async def _renew(self, identity: Identity) -> None:
-        """Make the connection anew whenever there are newer credentials, long before the present ones end."""
+        """Reconnect whenever there are newer credentials, long before the present ones expire."""
         while True:
             await asyncio.sleep(identity.pause(self._clock()))
             if self.connected and identity.renewed(self._clock()):
-                log.info("connection is made anew with newer credentials", extra={"server": self.server})
+                log.info("reconnecting with newer credentials", extra={"server": self.server})
                 await self._make_anew()
 
     async def _make_anew(self) -> None:
@@ -336,7 +336,7 @@ class Broker:
         )
 
     async def _abandon(self) -> None:
-        # Closing waits for a peer that never says anything, longer than anybody waits for us.
+        # Closing waits for a peer that never answers, longer than our callers wait.
         with contextlib.suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.nats.give_up()

@@ -188,7 +188,7 @@ async def answering_as(
 
 
 def send_heartbeat(broker: Broker, namespace: str, queue: str, beat: Heartbeat) -> None:
-    """Say how a worker is to whoever listens."""
+    """Publish the state of a worker."""
     broker.publish(topology.heartbeat_subject(namespace, queue, beat.worker), _encode(beat))
 
 

@@ -1,6 +1,6 @@
-"""The file that says who somebody is to NATS: a signed token, and the key that proves it is theirs.
+"""Credentials files for NATS: a signed token, and the key that proves possession of it.
 
-The format is the one all NATS tools read (`.creds`). It is short-lived: whoever issues it puts a newer one in
+The format is the one all NATS tools read (`.creds`). It is short-lived: the issuer puts a newer one in
 its place long before it ends.
 """
 
@@ -48,7 +48,7 @@ class Credentials:
 
     @property
     def inbox(self) -> str:
-        """What the inboxes of whoever has these must begin with."""
+        """The prefix that inboxes of these credentials must have."""
         allowed = (pattern for pattern in self.claims.nats.sub.allow if pattern.startswith(INBOX))
         return next(allowed, INBOX).removesuffix(".>")
 
@@ -61,7 +61,7 @@ def format_creds(token: str, seed: str) -> str:
     """Return the text of a credentials file."""
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
-        "Whoever has this key is this user: keep it as secret as a password.\n\n"
+        "This key authenticates as this user: keep it as secret as a password.\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
     )
 

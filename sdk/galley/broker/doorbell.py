@@ -37,7 +37,7 @@ class Doorbell:
     async def arm(self) -> None:
         """Listen for the next task; a doorbell already armed stays as it is.
 
-        Forgets a ring nobody waited for: read the backlog after arming.
+        Drops a ring that came before this call: read the backlog after arming.
         """
         self._rung.clear()
         for subject in self._subjects:

@@ -1,4 +1,4 @@
-"""Making a queue's streams and consumers what they ought to be; safe to repeat at any time."""
+"""Creates or updates a queue's streams and consumers; safe to repeat at any time."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ _BATCH: Final = 256
 _PULL_SECONDS: Final = 30.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _FORGET_SECONDS: Final = 60.0
-"""A consumer nobody pulls from is removed by the server after this."""
+"""The server removes a consumer without pulls after this."""
 _PAUSE_SECONDS: Final = 1.0
 
 React = Callable[[TaskAddress, Stored], None]
@@ -84,13 +84,13 @@ class Follower:
         if self._position is None:
             self._position = last
         elif last < self._position:
-            log.warning("records stream made anew", extra={"stream": self._stream})
+            log.warning("records stream recreated", extra={"stream": self._stream})
             self._position = 0
         self.started.set()
         await self._make_consumer(self._position + 1)
         while not self._broken:
             await self._pull()
-        log.info("records followed anew", extra={"stream": self._stream, "reason": self._broken})
+        log.info("following records again", extra={"stream": self._stream, "reason": self._broken})
 
     async def _make_consumer(self, start: int) -> None:
         self._consumer = f"follow-{secrets.token_hex(4)}"

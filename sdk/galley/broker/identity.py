@@ -1,4 +1,4 @@
-"""Who a connection is to NATS: credentials read anew each time it is made, and made anew before they end.
+"""The credentials of a connection: read at each connect, and renewed by a reconnect before they expire.
 
 A server ends a connection at the second its credentials end. So once half of their time is over the
 connection looks whether newer ones have come, and if so is dropped and made again with those: that is an
@@ -111,7 +111,7 @@ def refusal(identity: Identity | None, server: str, problem: str) -> BrokerError
 
 
 def _signature(seed: str, nonce: str) -> bytes:
-    # Where NATS asks nobody who he is, nothing of this has to be installed.
+    # Without authentication, none of this has to be installed.
     try:
         from nacl.signing import SigningKey  # noqa: PLC0415
 

@@ -66,7 +66,7 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
 
 
 async def queue(broker: Broker, namespace: str, name: str) -> QueueView:
-    """Return one queue; unlike a list of them, whoever may use a queue may see it.
+    """Return one queue; unlike listing, this works with the permissions of that queue alone.
 
     Raises:
         QueueNotFound: if there is none of that name.

@@ -78,7 +78,7 @@ class LeanClient(Nats):
         self._remove_sub(subscription._id)  # noqa: SLF001 - the way of the library waits for a server
 
     async def drop(self) -> None:
-        """Break the connection, so that it is made anew."""
+        """Break the connection, so that the client reconnects."""
         await self._process_op_err(NatsError("nats: dropped by ourselves"))
 
     async def give_up(self) -> None:
@@ -99,7 +99,7 @@ class LeanClient(Nats):
 
     async def _process_err(self, err_msg: str) -> None:
         # The library closes for good on whatever it does not know, credentials that have ended included. A
-        # connection that shall last is made anew; the server says again then what it does not like.
+        # lasting connection reconnects; the server then reports the problem again.
         if denied := _DENIED.search(err_msg):
             self.denied(denied[1])
         elif _NO_PERMISSION not in err_msg:
@@ -111,7 +111,7 @@ class LeanClient(Nats):
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         # The library writes a ping at once, ahead of what was published and is not written yet, so that its
-        # answer says nothing about that. And an answer to somebody who waits no more ends its read loop.
+        # answer says nothing about that. And an answer to an abandoned request ends its read loop.
         pong: asyncio.Future[bool] = asyncio.Future()
         pong.add_done_callback(lambda _pong: _answer(future))
         self._pongs.append(pong)

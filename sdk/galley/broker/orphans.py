@@ -23,7 +23,7 @@ class Kept:
     queue: str
     uid: str
     orphaned_at: datetime | None
-    """Since when it is known that its queue is gone; None if nobody has said so."""
+    """Since when its queue is known to be gone; None if it is not."""
 
 
 async def kept_queues(broker: Broker, install: str) -> list[Kept]:

@@ -110,7 +110,7 @@ class PublishPipeline:
         return bool(self._waiting)
 
     def hold(self) -> None:
-        """Let further publishes wait until `release`: the connection is about to be made anew."""
+        """Let further publishes wait until `release`: a reconnect is about to begin."""
         self._held = True
 
     def release(self) -> None:

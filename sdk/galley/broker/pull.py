@@ -38,7 +38,7 @@ def nak_after(seconds: float) -> bytes:
 
 
 RENEW: Final = b"+WPI"
-"""Sent to `Delivery.reply`: the attempt goes on; starts the lease anew."""
+"""Sent to `Delivery.reply`: the attempt continues; restarts the lease."""
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _LANES: Final = {lane.value: lane for lane in Lane}
@@ -57,7 +57,7 @@ class Delivery(NamedTuple):
     address: TaskAddress
     source: Source
     sequence: int
-    """Its place in the stream, which together with the stream names this message for ever."""
+    """Its place in the stream, which together with the stream identifies this message permanently."""
     delivered: int
     """How often it was handed to a worker, this time included. No count of crashes: giving back counts."""
     old: bool
@@ -129,7 +129,7 @@ class Pulls:
         self.heard_at = 0.0
         """Loop time of the last word from a consumer: what liveness is measured by."""
         self.refusals = 0
-        """Pulls refused since somebody last set this to 0."""
+        """Pulls refused since this was last set to 0."""
 
     async def __aenter__(self) -> Self:
         await self._subscribe()
@@ -307,7 +307,7 @@ class Pulls:
         self._listener.reconnected()
 
     def _forget_pulls(self) -> None:
-        """Forget all pulls: nobody answers them any more."""
+        """Forget all pulls: they will not be answered any more."""
         for source in list(self._open):
             self._close(source)
         self._listener.changed()

@@ -22,7 +22,7 @@ class Questions:
         return bool(self._asked)
 
     def hold(self) -> None:
-        """Let further questions wait until `release`: the connection is about to be made anew."""
+        """Let further questions wait until `release`: a reconnect is about to begin."""
         self._free.clear()
 
     def release(self) -> None:

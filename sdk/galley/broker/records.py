@@ -49,7 +49,7 @@ class Records:
         for _ in range(_TRIES):
             answer = await self._broker.request(subject, b"")
             if answer is None:
-                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "nobody answers for it")
+                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
             headers = answer.headers or {}
             if headers.get("Status") == "404":
                 # The fence may have aged out between the refusal and this look: that is an answer too.
@@ -62,7 +62,7 @@ class Records:
         raise BrokerUnreachable(self._broker.server, f"only stale records of {address} to be had")
 
     async def look_up(self, address: TaskAddress) -> Stored | None:
-        """Return the record of a task that somebody named, who may be wrong about the queue, too.
+        """Return the record of a task named by a user, who may be wrong about the queue, too.
 
         Raises:
             QueueNotFound: if there is no such queue, nor records to find it in.
@@ -74,7 +74,7 @@ class Records:
             except BrokerRefused as refusal:
                 if refusal.code != NO_RESPONDERS:
                     raise
-            # Nobody answers for a stream that is not there, nor for one that has no leader just now.
+            # There is no answer for a stream that does not exist, nor for one without a leader.
             # The records are of several queues and only the operator may look at them all, so the queue's own
             # stream tells.
             work = topology.work_stream(address.namespace, address.queue)

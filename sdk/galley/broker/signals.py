@@ -246,7 +246,7 @@ class SignalReader:
         )
 
     async def _look_at_oldest(self, source: _Source) -> None:
-        """Read when the first task nobody was handed yet came, if some wait and the last look is old."""
+        """Read when the first undelivered task arrived, if some wait and the last reading is old."""
         reading = self._readings.get(source)
         now = asyncio.get_running_loop().time()
         if reading is None or not reading.waiting or now - reading.oldest_read < OLDEST_SECONDS:
@@ -278,7 +278,7 @@ class SignalReader:
         body = b"" if request is None else msgspec.json.encode(request)
         answer = await self._broker.request(f"$JS.API.{subject}", body, ANSWER_SECONDS)
         if answer is None:
-            raise BrokerUnreachable(self._broker.server, f"nobody answers {subject}")
+            raise BrokerUnreachable(self._broker.server, f"no answer on {subject}")
         return answer
 
 

@@ -17,7 +17,7 @@ renewals, so that two lost ones do not double a run."""
 
 DECLARED_KEPT_SECONDS: Final = 24 * 3600
 """The end of a declared task is kept for so long at least: an operator that was away still learns of it,
-instead of submitting the task anew."""
+instead of submitting the task again."""
 
 MIN_SERVER: Final = (2, 12, 2)
 """First nats-server with message schedules on which all facts hold that we rely on: 2.12.0 and 2.12.1 hand

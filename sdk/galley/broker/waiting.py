@@ -1,4 +1,4 @@
-"""Hearing that records change, so that whoever waits for a task need not ask again and again."""
+"""Notifications of changed records, so that waiting for a task needs no polling."""
 
 import asyncio
 from collections.abc import AsyncIterator

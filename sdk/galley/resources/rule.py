@@ -27,7 +27,7 @@ class Rule(NamedTuple):
     """True for what is right; `self` is the part or the value it stands at."""
 
     says: str
-    """What somebody is told who breaks it, as `problem; hint`. `{{expression}}` stands for a value."""
+    """The message of a violation, as `problem; hint`. `{{expression}}` stands for a value."""
 
     at: str = ""
     """The field of the part that is to blame, such as `.maxWorkers`."""

@@ -90,7 +90,7 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
                     consumer = f"CONSUMER.INFO.{topology.work_stream(NAMESPACE, QUEUE)}.{lane}"
                     assert (await client.broker.api("look", consumer))["num_waiting"] <= 2
             for worker in (first, second):
-                made_anew = worker.logged("connection is made anew with newer credentials")
+                made_anew = worker.logged("reconnecting with newer credentials")
                 assert len(made_anew) >= ROUNDS_SECONDS / LIFE_SECONDS
                 assert worker.end() == 0
         renewals.cancel()

@@ -60,7 +60,7 @@ async def test_a_pod_reaches_others_by_the_names_of_their_services(kubectl: Kube
 async def test_a_name_nobody_has_does_not_resolve(kubectl: Kubectl, web: str) -> None:
     await eventually(lambda: _answer(kubectl, web), within=30)
     with pytest.raises(KubectlFailed, match="no such host"):
-        probe.ask(kubectl, web, "web", "resolve", name=f"nobody.{web}.svc.cluster.local")
+        probe.ask(kubectl, web, "web", "resolve", name=f"missing.{web}.svc.cluster.local")
 
 
 async def test_a_deployment_grows_from_zero_and_goes_back_without_a_trace(
