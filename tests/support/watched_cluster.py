@@ -132,10 +132,10 @@ class WatchedCluster(MemoryCluster):
         self._reach()
         there = [each for key, each in self.objects.items() if key[0] == resource.plural]
         found = [each for each in there if _selected(each, namespace, fields)]
-        yield (
-            [msgspec.json.decode(msgspec.json.encode(each), type=shape) if shape is not dict[str, Any] else each for each in found],
-            str(self._version),
-        )
+        page = found
+        if shape is not dict[str, Any]:
+            page = [msgspec.json.decode(msgspec.json.encode(each), type=shape) for each in found]
+        yield page, str(self._version)
 
     async def watch_of(
         self,

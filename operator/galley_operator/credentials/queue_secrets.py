@@ -64,7 +64,7 @@ class QueueSecrets:
 
         Raises:
             ClusterError: if a Secret could not be read or written.
-            BrokerError: if the server could not be told of the accounts.
+            BrokerError: if the accounts could not be sent to the server.
             NameTaken: if a Secret of that name is not the queue's.
         """
         if self._registrar is not None:
