@@ -88,7 +88,7 @@ class CodeWatch:
             if file is None or name in known_already:
                 continue
             files.add(file)
-            with contextlib.suppress(FilesUnusable):  # workers will say what is wrong
+            with contextlib.suppress(FilesUnusable, OSError):  # workers will say what is wrong
                 module = await import_file(file, file, name, queue.import_paths)
                 files.update(map(Path, module.loaded.values()))
                 if first:

@@ -1,6 +1,7 @@
 """`galley dev`: queues, workers and autoscaler on this machine, from start to drain."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -15,7 +16,7 @@ from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
 from galley.declared import submit_declared
 from galley.error_group import ungrouped
-from galley.errors import TaskConflict
+from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
 from galley.resources import Task
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
@@ -31,6 +32,8 @@ from galley_local.queue_runtime import QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
+
+log = logging.getLogger(__name__)
 
 SHOW_SECONDS: Final = 0.25
 
@@ -136,7 +139,7 @@ class Run:
     async def until(self, stop: "Stop", *, done: bool) -> None:
         """Run until stopped; with `done`, or until the declared tasks have ended and the workers are gone."""
         async with asyncio.TaskGroup() as background:
-            showing = background.create_task(self._show_all_the_time(), name="display")
+            showing = background.create_task(self.show_all_the_time(), name="display")
             async with AsyncExitStack() as queues:
                 for runtime in self.runtimes:
                     await queues.enter_async_context(runtime)
@@ -212,11 +215,22 @@ class Run:
         for runtime in self.runtimes:
             runtime.fleet.dismiss()
 
-    async def _show_all_the_time(self) -> None:
+    async def show_all_the_time(self) -> None:
+        """Show the state again and again.
+
+        Raises:
+            OutputFailed: if it cannot be written.
+        """
         loop = asyncio.get_running_loop()
         while True:
             next_look = loop.time() + SHOW_SECONDS
-            await self._show()
+            try:
+                await self._show()
+            except GalleyError:
+                raise
+            except Exception:
+                # Showing is not worth ending the queues for; the next round may succeed.
+                log.exception("state not shown")
             await asyncio.sleep(max(0.05, next_look - loop.time()))
 
     async def _show(self) -> None:

@@ -1,11 +1,13 @@
 """`galley dev` in folders of all kinds and in shells that are set up for something else."""
 
+import asyncio
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.galley_local.dev_process import dev, galley
+from tests.integration.galley_local.dev_process import GALLEY, dev, environment, galley
 
 _BODY = "from galley import task\n\n@task\ndef hello() -> str:\n    return 'hello'\n"
 
@@ -86,3 +88,40 @@ async def test_a_long_folder_for_temporary_files_does_no_harm(tmp_path: Path) ->
     async with dev(tmp_path, "hello.py", TMPDIR=str(long)):
         said = await galley(tmp_path, "submit", "default", "hello", "--wait", "50")
         assert (said.code, said.out) == (0, f'"{long}"\n'), said.err
+
+
+async def test_an_output_that_is_full_ends_it_with_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(_BODY)
+    process = await asyncio.create_subprocess_shell(
+        f"exec {GALLEY} dev hello.py > /dev/full", cwd=tmp_path, env=environment(), stderr=subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.decode().splitlines()[0] == (
+        "error: standard output cannot be written: No space left on device"
+    )
+    assert len(said.splitlines()) == 2
+
+
+async def test_a_reader_that_goes_away_ends_it_with_the_next_line(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(_BODY)
+    process = await asyncio.create_subprocess_exec(
+        GALLEY, "dev", "hello.py", cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert b"serving default" in await process.stdout.readline()
+        process.stdout._transport.close()  # type: ignore[attr-defined]
+        await galley(tmp_path, "submit", "default", "hello")
+        assert process.stderr is not None
+        said = await process.stderr.read()
+        assert (await process.wait(), said) == (0, b"")
+
+
+async def test_an_encoding_without_our_characters_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(_BODY.replace("'hello'", "'grün'"))
+    async with dev(tmp_path, "hello.py", PYTHONIOENCODING="ascii"):
+        said = await galley(tmp_path, "submit", "default", "hello", "--wait", "50", PYTHONIOENCODING="ascii")
+        assert (said.code, said.out) == (0, '"gr\\u00fcn"\n'), said.err
