@@ -279,6 +279,7 @@ _WHOLE: Final = re.compile(
 )
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _FRACTION: Final = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
+_WITH_EXPONENT: Final = 1e21
 _BASES: Final = {"hex": 16, "octal": 8, "binary": 2, "decimal": 10}
 _DIGITS_64_BITS: Final = 64
 """Longest significant part of a number of 64 bits, in the base that needs the most digits."""
@@ -287,7 +288,8 @@ _DIGITS_64_BITS: Final = 64
 def plain_value(text: str) -> bool | float | str | None:
     """Return what kubectl makes of a scalar without quotes and tag; infinities and NaN included.
 
-    Numbers are those JSON would carry: whole ones of 64 bits are `int`, however written (`1e3` is 1000).
+    Numbers are those of its JSON: whole ones below 1e21 are `int`, however written (`1e3` is 1000), and
+    beyond 64 bits they lose digits.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -299,9 +301,11 @@ def plain_value(text: str) -> bool | float | str | None:
         number = float(digits)
     if number is None or math.isinf(number):
         return text
-    # JSON carries a float by its shortest digits, so 1e3 arrives as 1000.
-    whole = int(Decimal(repr(number))) if number == number // 1 else None
-    return whole if whole is not None and -(2**63) <= whole < 2**63 else float(number)
+    if isinstance(number, int) and -(2**63) <= number < 2**63:
+        return number
+    number = float(number)
+    # Go writes a float with its shortest digits, and without an exponent below 1e21: 1e3 is written as 1000.
+    return int(Decimal(repr(number))) if number.is_integer() and abs(number) < _WITH_EXPONENT else number
 
 
 def _whole(digits: str) -> int | None:

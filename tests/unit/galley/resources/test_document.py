@@ -59,7 +59,7 @@ def test_a_key_that_is_not_text_is_refused_with_the_quotes_that_help(key: str, m
         ("", None),
         ("=", "="),
         ("v1.2.3", "v1.2.3"),
-        ("100000000000000000000", 1e20),
+        ("100000000000000000000", 10**20),
         ("|\n  a\n  b\n", "a\nb\n"),
     ],
 )
