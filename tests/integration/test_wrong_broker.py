@@ -129,11 +129,12 @@ async def test_a_program_that_is_no_nats_server_is_given_up_in_time(
     assert two_lines(said)[0].startswith(f"no answer from NATS at {server}: ")
 
 
-async def test_a_worker_without_a_server_ends_and_says_so(tmp_path: Path) -> None:
-    code, error, hint = await worker_ends(NOBODY, tmp_path)
-    assert code == 3
-    assert error.startswith(f"no answer from NATS at {NOBODY}: ")
-    assert "GALLEY_SERVER" in hint
+async def test_a_worker_without_a_server_waits_for_it_and_says_so(tmp_path: Path) -> None:
+    with workers(NOBODY, a_task_queue("default"), tmp_path) as (worker,):
+        said = await eventually(lambda: worker.logged("waiting for the broker"), within=60)
+        assert said[0]["error"].startswith(f"no answer from NATS at {NOBODY}: ")
+        assert "GALLEY_SERVER" in said[0]["hint"]
+        assert worker.end() == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from galley.broker.pull import Delivery
 from galley.record import Record
-from galley_worker.held import Held
+from galley_worker.claim import Held
 from galley_worker.ledger import Ledger
 from galley_worker.settle import Settler
 from tests.simulation.simulate import Wrong, simulate

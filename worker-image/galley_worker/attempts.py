@@ -1,4 +1,4 @@
-"""One attempt from delivery to verdict: lease, claim, timeout and cancel around the handler."""
+"""Attempts: lease, claim, timeout and cancellation around a handler, from the delivery to the verdict."""
 
 import random
 import time
@@ -16,10 +16,9 @@ from galley.failpoint import failpoint
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker import journal
-from galley_worker.claim import Who, must_claim
+from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, TimedOut
-from galley_worker.held import Held
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution
@@ -37,13 +36,13 @@ from galley_worker.verdict import (
 from galley_worker.work import Work
 
 UNDECIDED_SECONDS: Final = 30.0
-"""After this a message comes again whose attempt failed outside its handler and could not be settled."""
+"""Pause before a message is delivered again whose attempt failed outside its handler and was not settled."""
 
 UNDECIDED_TIMES: Final = 10
 """Deliveries of such a message after which it becomes a dead letter."""
 
 REMEMBERED_CANCELS: Final = 10_000
-"""Ids of cancelled tasks kept, for messages that were on their way when the cancel came."""
+"""Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
 
 
 Message: TypeAlias = tuple[str, int]
@@ -59,13 +58,13 @@ class UnderWay:
     began: float
     execution: Execution | None = None
     stopped: Cancelled | CutOff | None = None
-    """Why it must not go on, if somebody said so, perhaps before the handler began."""
+    """Why it is stopped, if it is, perhaps before the handler began."""
     lease_lost: bool = False
     held: Held | None = None
     """What settling it needs; None until it is read."""
 
     def stop(self, because: Cancelled | CutOff) -> None:
-        """End it, whether or not its handler has begun."""
+        """Stop it, whether or not its handler has begun."""
         self.stopped = self.stopped or because
         if self.execution is not None:
             self.execution.stop(because)
@@ -73,7 +72,7 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the queue lays down for each attempt."""
+    """What holds for each attempt of the queue."""
 
     namespace: str
     queue: str
@@ -86,7 +85,7 @@ class Rules:
 
 @dataclass
 class Parts:
-    """What attempts are made with."""
+    """What attempts need."""
 
     runners: Runners
     claimant: Claimant
@@ -131,7 +130,7 @@ class Attempts:
         return next((present for present in self.under_way.values() if _task(present.delivery) == task), None)
 
     def cancel(self, task: str) -> UnderWay | None:
-        """Stop the attempt of a task, now or when its message arrives; returns it if it is under way."""
+        """Stop the attempt of a task, now or when its message arrives; return it if it is under way."""
         self._cancelled[task] = None
         if len(self._cancelled) > REMEMBERED_CANCELS:
             del self._cancelled[next(iter(self._cancelled))]
@@ -141,12 +140,12 @@ class Attempts:
         return present
 
     def cut(self, why: str) -> None:
-        """Stop all attempts; what has not ended is handed back."""
+        """Stop all attempts; those that have not ended are handed back."""
         for present in self.under_way.values():
             present.stop(CutOff(why))
 
     async def run(self, delivery: Delivery) -> None:
-        """Carry one delivery to its end."""
+        """Run the attempt of one delivery and settle it. Does not raise because of what an attempt does."""
         message = _message(delivery)
         lease = self._parts.leases.hold(delivery.reply, lambda: self._lose(message))
         if lease is None:
@@ -159,7 +158,7 @@ class Attempts:
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
-            # One that lost its lease may have come again by now, and be under way a second time.
+            # A message whose lease was lost may have been delivered here again by now.
             if self.under_way.get(message) is present:
                 del self.under_way[message]
             self._parts.leases.release(lease)
@@ -178,7 +177,7 @@ class Attempts:
         if not known or must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
-            # This process may have been stopped while it waited for the answer.
+            # This process may have been frozen while it waited for the answer.
             self._parts.leases.check(present.lease)
             held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
@@ -188,7 +187,7 @@ class Attempts:
             return
         ending = await self._end(present, held)
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
-            # Another worker may hold the task by now: nothing of ours may touch it.
+            # Another worker may run the task by now, so nothing is written.
             journal.lost(held, "its lease was lost")
             self._parts.measures.lost()
             return
@@ -202,7 +201,7 @@ class Attempts:
         journal.settled(held, verdict, seconds, by_us=by_us)
 
     async def _recover(self, present: UnderWay, error: Exception) -> None:
-        """Settle an attempt that failed outside its handler: as an error, or have it come again."""
+        """Settle an attempt that failed outside its handler as an error, or have it delivered again."""
         delivery, held = present.delivery, present.held
         journal.failed(delivery, error)
         self._parts.measures.failed()
@@ -243,7 +242,7 @@ class Attempts:
         )
 
     async def _end(self, present: UnderWay, held: Held) -> Ending:
-        """Run the handler and return how that ended."""
+        """Run the handler and return how the attempt ended."""
         if present.stopped is not None:
             return present.stopped
         timeout = self._timeout(held)

@@ -1,8 +1,8 @@
-"""Whether this message may run its attempt: the slow path's question to the record.
+"""Claims: whether the message of a task may run its attempt. Pure.
 
-A first delivery from the work stream that nobody can have published twice needs no claim. Everything
-else (redelivered, flagged, older than the connection, or fired from a schedule) first writes `run` into
-the record; if another record stands there, that one tells what has happened meanwhile.
+The first delivery of a message that was certainly published once needs no claim (the fast path). Every other
+one (redelivered, flagged, older than the connection, or fired from a schedule) first writes `run` into
+the record; if another record is there, it shows what has happened in the meantime (the slow path).
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,32 @@ from galley.record import Claim, Record, State, Stored
 
 
 class Who(NamedTuple):
-    """A worker as it stands in records."""
+    """A worker as records name it."""
 
     name: str
     """For people."""
     holder: str
-    """Of this process alone: a worker started again under the same name is another one."""
+    """Identifies the process: a worker that is restarted under the same name gets another one."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A delivery whose attempt may begin, with all that settling it needs."""
+
+    delivery: Delivery
+    envelope: Envelope
+    flags: Flags
+    fence: int
+    """Sequence of the record that the next one replaces; 0 if there is none."""
+    claimed: bool
+    """Whether this worker wrote a `run` record for it."""
+    history: History
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimAt:
-    """Write the claim in place of the record with this sequence."""
+    """Write the claim in place of the record with the sequence `fence`."""
 
     fence: int
     history: History
@@ -68,35 +83,35 @@ class HeldElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """It is not known yet whether the attempt still runs: give the message back for a moment."""
+    """It is not known yet whether the attempt still runs: have the message delivered again shortly."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class DropIt:
-    """Somebody else has taken the task: acknowledge this message and forget it."""
+    """Another message runs the attempt: acknowledge this one and forget it."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The task has ended: acknowledge this message, once all that its end calls for is there."""
+    """The task has ended: write its dead letter if one is missing, then acknowledge this message."""
 
     final: Record
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveIt:
-    """What should not be: touch nothing, so that the message comes back and somebody can look."""
+    """The protocol rules this state out: write nothing, so that the message stays and can be examined."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleAgain:
-    """The attempt failed and its worker died before it scheduled the next one: do that for it."""
+    """The attempt failed, and its worker died before it scheduled the next one: schedule it."""
 
     envelope: Envelope
     flags: Flags
@@ -107,30 +122,30 @@ Next = ClaimAt | AskHolder | DropIt | Ended | LeaveIt | ScheduleAgain
 
 
 def claim_of(delivery: Delivery, holder: str) -> Claim:
-    """Return what names this message, and the process that has it, in a record."""
+    """Return the claim of a message by a process."""
     return Claim(delivery.source.stream, delivery.sequence, holder)
 
 
 def must_claim(delivery: Delivery, flags: Flags, later_stream: str) -> bool:
-    """Return whether the record has to be asked before the attempt begins."""
+    """Return whether an attempt may begin only after its record was written."""
     return (
         delivery.delivered > 1 or flags.republished or delivery.old or delivery.source.stream == later_stream
     )
 
 
 def first_claim(envelope: Envelope, flags: Flags) -> ClaimAt:
-    """Return the claim a message makes before it knows of any other record."""
+    """Return the claim to try before any record was read."""
     return ClaimAt(flags.fence, envelope.history)
 
 
 def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | None) -> Next:  # noqa: PLR0911
-    """Return what a message does whose claim was refused.
+    """Return what follows when a claim is refused.
 
     Args:
-        mine: what names the message.
-        flags: its attempt and fence.
+        mine: the claim that was refused.
+        flags: attempt and fence of the message.
         envelope: the task.
-        stored: the record that stands there, not older than the refusal; None if it has expired.
+        stored: the present record, not older than the refusal; None if it has expired.
     """
     if stored is None:
         return ClaimAt(0, envelope.history)
@@ -139,8 +154,8 @@ def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | No
         case State.DONE:
             return Ended(record)
         case State.RETRY if record.attempt > flags.attempt and record.due_at is not None:
-            # Also when it is several attempts on: a late publish of an earlier schedule, perhaps this one,
-            # may have taken the place of the present one.
+            # Even several attempts later: a late publish of an earlier schedule, perhaps this one, may have
+            # replaced the present one.
             again = replace(envelope, history=record.history)
             return ScheduleAgain(again, Flags(record.attempt, stored.sequence), record.due_at)
         case State.RETRY if record.attempt == flags.attempt:
@@ -180,7 +195,7 @@ def _same_message(one: Claim | None, other: Claim) -> bool:
 def claiming_record(
     delivery: Delivery, envelope: Envelope, flags: Flags, *, history: History, worker: Who, now: datetime
 ) -> Record:
-    """Return the record that claims an attempt for a message."""
+    """Return the `run` record that claims an attempt for a message."""
     return Record(
         State.RUN,
         flags.attempt,

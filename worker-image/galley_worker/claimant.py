@@ -22,6 +22,7 @@ from galley_worker.claim import (
     ClaimAt,
     DropIt,
     Ended,
+    Held,
     HeldElsewhere,
     Holder,
     LeaveIt,
@@ -34,7 +35,6 @@ from galley_worker.claim import (
     take_over,
     what_next,
 )
-from galley_worker.held import Held
 from galley_worker.ledger import Beaten, Ledger
 from galley_worker.settle import Settler
 from galley_worker.verdict import taken_over

@@ -1,8 +1,8 @@
-"""Which lane is served next: the highest, but with a guaranteed share for those below.
+"""Lane credits: the highest lane is served next, but lower lanes have a guaranteed share. Pure.
 
 Every start adds each waiting lane's share to its credit; the lowest lane with a whole credit goes
-first. Where two lanes would come up at the same start, the lower one goes a start earlier, so that neither
-is late: a waiting lane starts within `ceil(1 / share)` starts of a worker, and no clock is involved.
+first. If two lanes would be due at the same start, the lower one goes one start earlier, so that neither
+is late: a waiting lane starts within `ceil(1 / share)` starts of a worker, whatever time that takes.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from typing import Final
 from galley.lanes import GUARANTEED_SHARE, HIGHEST_FIRST, Lane
 
 _WHOLE: Final = 10_000
-"""Credits are counted in these parts, in integers, so that shares add up exactly."""
+"""One credit, as an integer, so that shares add up exactly."""
 
 
 class LaneCredits:
@@ -26,11 +26,11 @@ class LaneCredits:
     def plan(self, starts: int, waiting: Collection[Lane]) -> dict[Lane, int]:
         """Return how many of the next `starts` go to which lane, in the order to ask them.
 
-        Lanes that come up by their share are asked before the highest one. The plan assumes that each
-        waiting lane has enough; what a lane does not have goes to the next in strict order.
+        Lanes that are due by their share are asked before the highest one. The plan assumes that each
+        waiting lane has enough tasks; starts that a lane cannot use go to the next one in strict order.
         """
         if len(waiting) == 1:
-            return dict.fromkeys(waiting, starts)  # counting it out would cost a step for each slot
+            return dict.fromkeys(waiting, starts)  # without a step for each slot
         if starts == 1:
             return {lane: 1 for lane in [self._next(self._credits, waiting)] if lane}
         ahead = dict(self._credits)
@@ -48,7 +48,7 @@ class LaneCredits:
         self._account(self._credits, lane, waiting)
 
     def emptied(self, lane: Lane) -> None:
-        """Take back the credit of a lane that has nothing waiting: it starves nobody's patience."""
+        """Reset the credit of a lane in which nothing waits: credit is earned only while tasks wait."""
         self._credits[lane] = 0
 
     def _next(self, credit: dict[Lane, int], waiting: Collection[Lane]) -> Lane | None:
@@ -68,6 +68,6 @@ class LaneCredits:
 
     def _account(self, credit: dict[Lane, int], started: Lane, waiting: Collection[Lane]) -> None:
         for lane in self.lanes:
-            # Only waiting earns credit: what a lane saved up while empty would starve those above it.
+            # Credit saved up by an empty lane would starve the lanes above it.
             credit[lane] = credit[lane] + self._shares[lane] if lane in waiting else 0
         credit[started] = max(0, credit[started] - _WHOLE)

@@ -1,4 +1,4 @@
-"""Ending: how one attempt ended, before anybody judges what follows from it."""
+"""Ending: how one attempt ended. What follows from it is the verdict."""
 
 from typing import TypeAlias
 
@@ -8,32 +8,32 @@ from galley.record import Failure
 
 
 class Returned(Struct, frozen=True):
-    """The handler returned, and its result can be stored."""
+    """The handler returned, and its result can be encoded."""
 
     result: Raw
     """JSON."""
 
 
 class Raised(Struct, frozen=True):
-    """The handler raised, or was never called because its input does not fit."""
+    """The handler raised, or was not called because its input does not match its parameters."""
 
     failure: Failure
     retryable: bool
-    """Whether another attempt could end differently."""
+    """Whether another attempt could succeed."""
 
 
 class TimedOut(Struct, frozen=True):
-    """The attempt took longer than it may."""
+    """The attempt took longer than its timeout."""
 
     seconds: float
 
 
 class Cancelled(Struct, frozen=True):
-    """Somebody cancelled the task."""
+    """The task was cancelled."""
 
 
 class CutOff(Struct, frozen=True):
-    """We took the worker away; this burns no attempt."""
+    """The worker is shutting down or lost its lease; costs no attempt."""
 
     why: str
 
@@ -45,7 +45,7 @@ class NotBegun(Struct, frozen=True):
 
 
 class Crashed(Struct, frozen=True):
-    """The process that ran the attempt died without a word."""
+    """The process that ran the attempt ended unexpectedly."""
 
     detail: str
     """Such as `exit code 3` or `signal 9 (SIGKILL)`."""

@@ -1,6 +1,6 @@
-"""Three pages for whoever watches a worker: `/livez`, `/readyz` and `/metrics`.
+"""The HTTP endpoints of a worker: `/livez`, `/readyz` and `/metrics`.
 
-A few lines over asyncio, since a web framework would be most of a worker's start-up time.
+A few lines over asyncio, since importing a web framework would be most of a worker's start-up time.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ _REQUEST_SECONDS: Final = 5.0
 _LONGEST_LINE: Final = 4096
 
 Answer = tuple[bool, str]
-"""Whether all is well, and the words for it."""
+"""Whether the check passes, and its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a worker knows of itself at the moment it is asked."""
+    """The state of a worker that its checks depend on."""
 
     connected: bool
-    """Whether it can speak to the broker."""
+    """Whether it has a connection to the broker."""
     open: bool
-    """Whether it means to take tasks: it has begun to, and neither drains nor stops."""
+    """Whether it takes tasks: it has started to, and neither drains nor stops."""
     free: int
     """Attempts that could begin now."""
     silent_seconds: float
@@ -34,19 +34,19 @@ class Condition:
 
 
 def liveness(worker: Condition, live_seconds: float) -> Answer:
-    """Return whether a worker takes tasks: not "the process is up", but "a consumer answered lately"."""
+    """Return whether a worker is alive: a consumer answered lately, or there is a reason why none did."""
     if not worker.connected:
-        return True, "no broker at the moment; a restart would not bring it back"
+        return True, "not connected to the broker; a restart would not help"
     if not worker.open or worker.free <= 0:
-        return True, "takes no tasks just now, on purpose"
+        return True, "takes no tasks at the moment, by intention"
     return (
         worker.silent_seconds <= live_seconds,
-        f"a consumer answered {worker.silent_seconds:.0f} s ago; {live_seconds:.0f} are allowed",
+        f"a consumer answered {worker.silent_seconds:.0f} s ago; the limit is {live_seconds:.0f} s",
     )
 
 
 def readiness(worker: Condition) -> Answer:
-    """Return whether a worker is one to count on for the tasks to come."""
+    """Return whether a worker takes tasks."""
     if not worker.connected:
         return False, "no connection to the broker"
     if not worker.open:
@@ -68,7 +68,7 @@ class HealthPages:
 
     @asynccontextmanager
     async def served(self, host: str, port: int) -> AsyncIterator[int]:
-        """Serve on `host`; yields the port, which the system picks if `port` is 0.
+        """Serve on `host`; yield the port, which the system chooses if `port` is 0.
 
         Raises:
             OSError: if the port is taken.
@@ -86,7 +86,7 @@ class HealthPages:
                 writer.write(head.encode() + body)
                 await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
-            log.debug("health request broken off")
+            log.debug("health request aborted")
         finally:
             writer.close()
 

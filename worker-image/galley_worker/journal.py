@@ -1,47 +1,47 @@
-"""What a worker's log says of attempts, with the same keys at each hop."""
+"""Journal: the log events of attempts, with the same keys at each step."""
 
 import logging
 
 from galley.broker.pull import Delivery
 from galley.logs import log_often
+from galley_worker.claim import Held
 from galley_worker.ending import Ending
-from galley_worker.held import Held
 from galley_worker.verdict import Bury, RetryAt, Verdict
 
 log = logging.getLogger("galley_worker.attempts")
 
 
 def dropped(delivery: Delivery, why: str) -> None:
-    """A delivery was left for another worker, or taken off as outdated, before it began."""
+    """A delivery was left to another worker, or removed as outdated, before its attempt began."""
     address = delivery.address
     extra = {"task": address.id, "queue": address.queue, "lane": address.lane, "why": why}
     log.info("delivery dropped", extra=extra)
 
 
 def lost(held: Held, why: str) -> None:
-    """An attempt came to nothing, since somebody else may have the task by now."""
+    """An attempt was dropped, since another worker may run the task by now."""
     log.warning("attempt dropped", extra={**_about(held), "why": why})
 
 
 def shortened(delivery: Delivery, why: str) -> None:
-    """A dead letter is larger than the broker stores, and is kept without its task."""
+    """A dead letter is larger than the broker accepts, and is kept without its task."""
     log.warning("dead letter shortened", extra={"task": delivery.address.id, "why": why})
 
 
 def failed(delivery: Delivery, error: Exception) -> None:
-    """Galley itself failed in an attempt; the worker goes on."""
+    """An attempt failed outside its handler; the worker continues."""
     address = delivery.address
     extra = {"task": address.id, "queue": address.queue, "lane": address.lane}
     log.error("attempt failed outside its handler", exc_info=error, extra=extra)
 
 
 def left_alone(held: Held, why: str) -> None:
-    """Something was seen that the protocol rules out."""
+    """A state was found that the protocol rules out."""
     log.error("message left alone", extra={**_about(held), "why": why})
 
 
 def started(held: Held) -> None:
-    """A handler begins; at level DEBUG, since with its end in the log this is only for finding faults."""
+    """A handler begins. At level DEBUG: normally the end of the attempt, which is logged, is enough."""
     if log.isEnabledFor(logging.DEBUG):
         delivery = held.delivery
         log.debug("attempt started", extra={
@@ -51,13 +51,13 @@ def started(held: Held) -> None:
 
 
 def ended(held: Held, ending: Ending) -> None:
-    """A handler has ended, which nobody else knows yet."""
+    """A handler has ended, and its attempt is not settled yet."""
     if log.isEnabledFor(logging.DEBUG):
         log.debug("attempt ended", extra={**_about(held), "ending": type(ending).__name__})
 
 
 def settled(held: Held, verdict: Verdict, seconds: float, *, by_us: bool) -> None:
-    """A verdict became true, or somebody else had decided about the task before."""
+    """An attempt is settled, or had been settled by another worker before."""
     level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
     if not log.isEnabledFor(level):
         return

@@ -1,7 +1,8 @@
-"""Leases: the broker's promise to give a task to nobody else while we say we are at it.
+"""Leases: while a worker renews the lease of a message, the broker delivers it to no other worker.
 
-Renewed together three times a lease, confirmed by a round trip, timed by a clock that no one can set.
-A worker that could not renew in time fences itself: it stops the attempt before another may begin it.
+All leases are renewed together three times per lease period, confirmed by a round trip, and timed by a clock
+that cannot be set. A worker that could not renew in time fences itself: it stops the attempt before another
+worker may begin it.
 """
 
 import asyncio
@@ -15,20 +16,20 @@ from galley.broker.pull import RENEW
 log = logging.getLogger(__name__)
 
 RENEWALS: Final = 3
-"""Renewals a lease; one that fails is tried again at once."""
+"""Renewals per lease period; one that fails is repeated at once."""
 
 FENCE_MARGIN_SECONDS: Final = 5.0
-"""How long before the lease ends a worker that could not renew gives up: time to kill a handler."""
+"""A worker that could not renew stops the attempt so long before the lease ends: time to kill a handler."""
 
 
 _READ_OUT_SECONDS: Final = 0.05
-"""After a round trip: for what has been read to reach those it is for."""
+"""After a round trip: for messages that were read to reach their callbacks."""
 
 
 def uninterrupted() -> float:
-    """Return seconds that also pass while the whole machine is suspended, as they do for the broker.
+    """Return monotonic seconds that include the time in which the machine was suspended, as for the broker.
 
-    Linux leaves those out of its monotonic clock and counts them in the time since boot.
+    On Linux the monotonic clock leaves that time out, and the time since boot includes it.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME) if _TELLS_BOOT_TIME else time.monotonic()
 
@@ -37,21 +38,21 @@ _TELLS_BOOT_TIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 
 
 class Line(Protocol):
-    """What renewals travel on: a connection to the broker."""
+    """The connection that renewals are sent on."""
 
     @property
     def connected(self) -> bool:
-        """Whether the broker can be spoken to at this moment."""
+        """Whether there is a connection at the moment."""
 
     def publish(self, subject: str, body: bytes) -> None:
-        """Send without asking for an answer."""
+        """Send without waiting for an answer."""
 
     async def reached(self, within: float) -> bool:
-        """Return whether all that was sent so far has reached the broker, waiting `within` seconds."""
+        """Return whether everything sent so far reached the broker within that many seconds."""
 
 
 class Lease:
-    """The hold on one delivery."""
+    """The lease of one delivery."""
 
     __slots__ = ("lost", "renewed_at", "reply")
 
@@ -77,15 +78,15 @@ class LeaseKeeper:
         self._asleep_since: float | None = None
 
     def hold(self, reply: str, lost: Callable[[], None]) -> Lease | None:
-        """Begin to renew the lease of a delivery that came just now.
+        """Begin to renew the lease of a delivery that arrived just now.
 
         Args:
             reply: where its renewals go.
             lost: called once if renewing fails for too long.
 
         Returns:
-            None if this process was asleep for so long that the lease may have ended before it could read
-            the delivery.
+            None if this process was frozen for so long that the lease may have ended before the delivery was
+            read.
         """
         now = self._notice_sleep()
         since = now if self._asleep_since is None else self._asleep_since
@@ -100,9 +101,9 @@ class LeaseKeeper:
         self._leases.discard(lease)
 
     def check(self, lease: Lease) -> None:
-        """Fence a lease now if it is too late to lean on it, where the next regular look may be too late.
+        """Fence a lease now if it was not renewed in time, without waiting for the next regular check.
 
-        Between that look and the last one the whole process may have been stopped.
+        Since the last check the whole process may have been frozen.
         """
         if lease in self._leases and self._late(lease, self._clock()):
             self._lose(lease)
@@ -110,7 +111,7 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Renew and fence until cancelled."""
         self._looked_at = self._clock()
-        # Apart, since a renewal may wait long for its answer, and just then the fence has to fall in time.
+        # Separate tasks: a renewal may wait long for its answer, and leases must be fenced in time meanwhile.
         async with asyncio.TaskGroup() as both:
             both.create_task(self._watch(), name="lease fence")
             both.create_task(self._keep_renewing(), name="lease renewals")
@@ -129,7 +130,7 @@ class LeaseKeeper:
             if self._asleep_since is not None:
                 await self._catch_up()
             began = self._clock()
-            # One that failed is tried again at the next step: the fence does not wait for a whole pause.
+            # A renewal that failed is repeated at the next step, not after a whole pause.
             if began >= next_renewal and await self._renew(began):
                 next_renewal = began + self._pause
 
@@ -149,14 +150,14 @@ class LeaseKeeper:
         return True
 
     def _notice_sleep(self) -> float:
-        """Find out whether this process was stopped for a while; returns the present time.
+        """Detect that this process was frozen for a while; return the present time.
 
-        What it reads then was delivered at any time since it was last awake, until a round trip has
-        shown that all of that has been read.
+        Deliveries it reads afterwards may have been sent at any time since it was last awake, until a round
+        trip shows that all of them have been read.
         """
         now = self._clock()
         if now - self._looked_at > 3 * self._step:
-            log.warning("worker was asleep", extra={"seconds": round(now - self._looked_at, 1)})
+            log.warning("worker was frozen", extra={"seconds": round(now - self._looked_at, 1)})
             self._sleeps += 1
             if self._asleep_since is None:
                 self._asleep_since = self._looked_at
@@ -164,9 +165,9 @@ class LeaseKeeper:
         return now
 
     async def _catch_up(self) -> None:
-        """Read all that came while this process was asleep."""
+        """Read everything that arrived while this process was frozen."""
         sleeps = self._sleeps
-        # What a connection that is lost did not bring, it never will.
+        # A lost connection brings nothing more.
         if not self._line.connected or await self._line.reached(within=self._pause / 2):
             await asyncio.sleep(_READ_OUT_SECONDS)
             if sleeps == self._sleeps:

@@ -1,8 +1,8 @@
-"""Writes that must not get lost: to the records, the later stream and the dead letters.
+"""Ledger: writes that must not be lost, to the records, the later stream and the dead letters.
 
-Each is repeated until the broker has answered, because an unanswered write may or may not have
-happened. Compare-and-set makes repeating safe; what we read back tells whether the first one was it.
-What the broker never stores, because it is too large, is not repeated: the caller writes less.
+Each is repeated until the broker has answered, because an unanswered write may or may not have happened.
+Compare-and-set makes repeating safe; reading back shows whether the first write succeeded. What is larger
+than the broker accepts is not repeated: the caller writes less.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from galley.record import Record, Stored
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.25
-"""Between two tries while the broker does not answer, or cannot (its disk is full, it elects a leader)."""
+"""Pause between two tries, while the broker does not answer or cannot store (full disk, leader election)."""
 
 _REPLIES_KEPT: Final = 10_000
 _LOST_WITHIN_SECONDS: Final = 10.0
-"""What was said longer before a reconnection than this is taken to have arrived."""
+"""Replies sent longer before a reconnection than this are assumed to have arrived."""
 _NEVER_SENT: Final = math.inf
 
 _COMPLAIN_EVERY: Final = 40
@@ -43,21 +43,21 @@ _COMPLAIN_EVERY: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """A compare-and-set that came too late."""
+    """A compare-and-set was refused, since another record was written first."""
 
     by: int
-    """Sequence of the record that stands there."""
+    """Sequence of that record."""
 
 
 class TooLarge(Exception):
-    """What was to be written is larger than the broker stores."""
+    """A write is larger than the broker accepts."""
 
 
 class Replies:
-    """What a worker says about its deliveries: done with, or to be given to another worker.
+    """Acknowledgements and NAKs of deliveries.
 
-    The broker does not answer, so what was said shortly before a connection broke, or while there was none,
-    is said again on the next one: a delivery that no worker has would wait for the end of its lease.
+    The broker does not answer them, so those sent shortly before a connection broke, or while there was none,
+    are sent again on the next one. Otherwise a delivery that no worker has would wait for its lease to end.
     """
 
     def __init__(self, broker: Broker, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,7 +67,7 @@ class Replies:
         broker.on_reconnect(self._say_again)
 
     def acknowledge(self, reply: str) -> None:
-        """Take the message off its stream."""
+        """Remove the message from its stream."""
         self._say(reply, b"")
 
     def give_back(self, reply: str, seconds: float = 0.0) -> None:
@@ -88,7 +88,7 @@ class Replies:
 
 
 class Ledger:
-    """The lasting truth about tasks, as one worker writes it."""
+    """Writes records, schedules and dead letters for one worker."""
 
     def __init__(self, broker: Broker) -> None:
         self.replies = Replies(broker)
@@ -98,7 +98,7 @@ class Ledger:
     async def write(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
     ) -> int | Beaten:
-        """Write a record in place of the one with sequence `fence`; returns its sequence.
+        """Write a record in place of the one with sequence `fence`; return its sequence.
 
         Raises:
             TooLarge: the broker does not store records of that size.
@@ -120,7 +120,7 @@ class Ledger:
     async def schedule(
         self, address: TaskAddress, envelope: Envelope, flags: Flags, due_at: datetime
     ) -> None:
-        """Have the task come back at `due_at`; doing it twice is doing it once.
+        """Have the broker deliver the task at `due_at`. Idempotent.
 
         Raises:
             TooLarge: the broker does not store tasks of that size.
@@ -140,11 +140,11 @@ class Ledger:
         await self._insist(f"bury {address}", lambda: bury(self._broker, address, letter))
 
     def acknowledge(self, reply: str) -> None:
-        """Take the message off its stream. If that gets lost, its next reader finds the record."""
+        """Remove the message from its stream. If that is lost, its next worker finds the record."""
         self.replies.acknowledge(reply)
 
     def give_back(self, reply: str, seconds: float = 0.0) -> None:
-        """Have the message delivered again after so many seconds; if that gets lost, its lease ends."""
+        """Have the message delivered again after so many seconds, or when its lease ends if that is lost."""
         self.replies.give_back(reply, seconds)
 
     async def _insist_on_record(

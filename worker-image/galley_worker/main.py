@@ -1,4 +1,4 @@
-"""One life of a worker process: from its environment to its exit code."""
+"""The main function of a worker process: from its environment to its exit code."""
 
 import asyncio
 import gc
@@ -23,13 +23,13 @@ _MOST_BYTES: Final = 4000
 """Of the termination message: the kubelet reads 4 KiB."""
 
 _GARBAGE_AFTER: Final = 20_000
-"""Objects made and not freed, after which Python looks for cycles among the youngest."""
+"""Allocations minus deallocations after which Python collects the youngest generation."""
 
 log = logging.getLogger("galley_worker")
 
 
 async def _run(settings: WorkerSettings) -> None:
-    _look_for_garbage_seldom()
+    _collect_rarely()
     queue = read_queue(settings.queue_manifest)
     mark_worker(queue.metadata.namespace, queue.metadata.name)
     supervisor = Supervisor(settings, queue)
@@ -39,10 +39,10 @@ async def _run(settings: WorkerSettings) -> None:
     await supervisor.run()
 
 
-def _look_for_garbage_seldom() -> None:
-    """Leave what is imported out of it: it stays for good, and attempts leave no cycles behind.
+def _collect_rarely() -> None:
+    """Exclude imported objects from garbage collection, and collect rarely: attempts leave no cycles.
 
-    Looking through all of it stops a worker for 15 to 30 ms, which was the tail of its latencies.
+    A full collection stops a worker for 15 to 30 ms, which dominated its tail latency.
     """
     gc.collect()
     gc.freeze()
@@ -50,7 +50,7 @@ def _look_for_garbage_seldom() -> None:
 
 
 def main() -> int:
-    """Run a worker until it is told to end; returns the exit code."""
+    """Run a worker until it is told to stop; return the exit code."""
     code = 0
     log_as_json("INFO")
     try:
@@ -65,15 +65,15 @@ def main() -> int:
             log.error(  # noqa: TRY400 - what matters of the traceback is that of the module
                 "worker cannot work", extra={"error": str(error), "hint": hint, "traceback": trace}
             )
-            _leave_words(f"{error}; {hint}" if hint else str(error), trace)
+            _write_termination_log(f"{error}; {hint}" if hint else str(error), trace)
         code = CANNOT_START
     return code
 
 
-def _leave_words(words: str, trace: str) -> None:
-    """Write why this worker cannot work where the kubelet reads it, so that the queue's condition says it."""
+def _write_termination_log(words: str, trace: str) -> None:
+    """Write why this worker cannot start where the kubelet reads it; the queue's condition shows it."""
     said = "\n".join(part for part in (words, trace) if part).encode(errors="backslashreplace")
-    # Asked for directly, since it may be the settings that are wrong.
+    # Read directly, since the settings may be what is wrong.
     if path := os.environ.get("GALLEY_TERMINATION_LOG"):
         with suppress(OSError):
             Path(path).write_bytes(said[:_MOST_BYTES] + b"\n")

@@ -1,4 +1,4 @@
-"""What a worker counts, for Prometheus."""
+"""Measures: the metrics of a worker, for Prometheus."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -20,7 +20,7 @@ _EDGES: Final = (*map(str, _SECONDS), "+Inf")
 
 
 class _Durations:
-    """How long the attempts of one lane took: in all, and how many ended between which edges."""
+    """Durations of the attempts of one lane: their sum, and the count of each bucket."""
 
     __slots__ = ("counts", "seconds")
 
@@ -32,8 +32,8 @@ class _Durations:
 class Measures(Collector):
     """The worker's metrics: attempts by verdict and lane, their duration, slots and lost leases.
 
-    Counted in plain numbers, and put into the library's words when somebody asks: its own counters take a
-    lock for each.
+    Counted in plain numbers, and converted when the metrics are read: the library's counters take a lock
+    for each.
     """
 
     def __init__(self, namespace: str, queue: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
@@ -48,7 +48,7 @@ class Measures(Collector):
         self._registry.register(self)
 
     def settled(self, verdict: str, seconds: float, lane: str) -> None:
-        """Count an attempt that came to its verdict."""
+        """Count an attempt that was settled."""
         self._attempts[lane, verdict] += 1
         durations = self._durations.get(lane)
         if durations is None:
@@ -65,11 +65,11 @@ class Measures(Collector):
         self._failed += 1
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all of it for the library."""
+        """Yield all metrics for the library."""
         labels = "namespace", "queue"
         attempts = CounterMetricFamily(
             "galley_attempts", "Attempts ended here, by what followed.", labels=(*labels, "lane", "verdict")

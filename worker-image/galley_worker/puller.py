@@ -1,8 +1,8 @@
-"""Sweep and park: keeps a worker's slots filled, highest lane first, without polling.
+"""Puller: keeps a worker's slots filled, highest lane first, without polling.
 
-On a free slot each lane that may have something is asked at once ("sweep"); where nothing is, one pull
-is left waiting ("park"), for one task, or while handlers are quick for as many as came lately; a lane with
-a waiting pull is known to be empty. A task that arrives without a slot goes back to the broker, at once or,
+When a slot is free, each lane that may have tasks is asked at once ("sweep"); if it has none, a pull is left
+waiting there ("park"), for one task, or while handlers are quick for as many as arrived lately. A lane with
+a parked pull is known to be empty. A task that arrives without a slot goes back to the broker, at once or,
 while handlers are quick, after `HOLD_SECONDS`: it must not sit at a busy worker while another one is idle.
 
 Two loops wait here. What wakes them:
@@ -35,25 +35,25 @@ HOLD_SECONDS: Final = 0.02
 handlers are quick. Otherwise it does not wait at all."""
 
 PARKED_MOST: Final = 16
-"""Tasks a pull is left waiting for at most, while handlers are quick: that spares a sweep after each."""
+"""Most tasks a parked pull waits for while handlers are quick: that saves a sweep after each."""
 
 REFUSED_SECONDS: Final = 0.25
-"""Pause after the broker refused a pull: its consumer is gone, or has no leader just now."""
+"""Pause after the broker refused a pull: its consumer is gone, or has no leader at the moment."""
 
 _LOOK_SECONDS: Final = 5.0
 """How often parked pulls are checked for silence."""
 
 
 class Slots(Protocol):
-    """What the puller asks of its worker."""
+    """The slots of a worker."""
 
     @property
     def free(self) -> int:
-        """Attempts the worker could begin now; not positive if it has none."""
+        """Attempts the worker could begin now; zero or negative if there is no free slot."""
 
     @property
     def brisk(self) -> bool:
-        """Whether slots come free within milliseconds, so that a waiting pull is worth a short hold."""
+        """Whether slots become free within milliseconds, so that a task may wait for one."""
 
 
 class Puller:
@@ -78,7 +78,7 @@ class Puller:
         self._waiting: frozenset[Lane] = frozenset(layout.lanes)
         self._arrived: dict[Lane, deque[Delivery]] = {lane: deque() for lane in self._credits.lanes}
         self._came: Counter[Source] = Counter()
-        """Tasks that came from each source since a pull was last left waiting there."""
+        """Tasks that arrived from each source since a pull was last parked there."""
         self._held = 0
         self._hold: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -210,11 +210,11 @@ class Puller:
                 await self._pulls.park(source, max(1, min(came, PARKED_MOST)))
 
     def delivered(self, delivery: Delivery) -> None:
-        """Take a task in until there is a slot for it."""
+        """Keep a task until there is a slot for it."""
         self._arrived[delivery.source.lane].append(delivery)
         self._held += 1
         self._came[delivery.source] += 1
-        # Counted when it comes, not when it begins, so that the next plan does not ask for it again.
+        # Counted when it arrives, not when it begins, so that the next plan does not include it again.
         self._credits.started(delivery.source.lane, self._waiting)
         self._ready.set()
 

@@ -1,4 +1,4 @@
-"""What a worker is told at its start, all through its environment."""
+"""Settings of a worker, read from its environment."""
 
 import json
 import os
@@ -20,38 +20,38 @@ PREFIX: Final = "GALLEY_"
 
 
 class WorkerSettings(BaseModel):
-    """The settings of one worker process, each the variable `GALLEY_<NAME>`."""
+    """The settings of one worker process, each from the environment variable `GALLEY_<NAME>`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     server: str = DEFAULT_SERVER
     """Address of NATS."""
     credentials: Path | None = None
-    """File that says who this worker is to NATS, read again whenever the connection is made anew; none is
-    shown when left out, which a NATS that asks nobody lets in."""
+    """Credentials file for NATS, read again for each connection; not needed if NATS does not require clients
+    to authenticate."""
     queue_manifest: Path
-    """File with the TaskQueue this worker serves, as JSON or YAML."""
+    """File with the TaskQueue that this worker serves, as JSON or YAML."""
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
-    """Name of this worker, which no other of the queue has; the host's (so the pod's) by default."""
+    """Name of this worker, unique in its queue; by default the host name, in a pod the pod's name."""
     import_paths: str = ""
     """Folders that are searched first for the queue's modules: separated as in PATH, or a list as JSON."""
     health_port: int = Field(0, ge=0, le=65535)
-    """Port of /livez, /readyz and /metrics; 0 serves none."""
+    """Port of /livez, /readyz and /metrics; 0 disables them."""
     health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod
-    """Address that port is bound to."""
+    """Address that the port is bound to."""
     live_seconds: float = Field(60.0, ge=10)
-    """Seconds without a word from the broker after which a worker with a free slot counts as dead; an idle
-    consumer says one every five."""
+    """Seconds without an answer of the broker after which a worker with a free slot is not live; an idle
+    consumer sends a heartbeat every five."""
     lease_seconds: float = Field(LEASE_SECONDS, ge=1, le=300)
-    """Seconds the broker waits for a sign of life of an attempt; must be what the queue's consumers have."""
+    """Seconds until a lease ends that is not renewed; must equal that of the queue's consumers."""
     unknown_handler_seconds: float = Field(120.0, ge=0, le=3600)
     """Seconds a task waits for a worker that knows its handler, counted from the first worker that did not:
     during a rollout newer ones join. After that it fails with HandlerNotFound; 0 fails it at once."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """Least level that is logged."""
+    """Lowest level that is logged."""
     termination_log: Path | None = None
-    """File in which a worker that cannot work leaves the reason: in a pod /dev/termination-log, from where
-    it gets into the queue's conditions."""
+    """File to which a worker that cannot start writes the reason: in a pod /dev/termination-log; the queue's
+    conditions show it."""
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Making an attempt's verdict true: store first, acknowledge then. The one place where tasks end."""
+"""Settling: writing what a verdict says, first the record, then the acknowledgement. All tasks end here."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,8 +16,7 @@ from galley.failpoint import failpoint
 from galley.history import History
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley_worker import journal
-from galley_worker.claim import Who, claiming_record
-from galley_worker.held import Held
+from galley_worker.claim import Held, Who, claiming_record
 from galley_worker.ledger import Beaten, Ledger, TooLarge
 from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
 
@@ -32,7 +31,7 @@ class Settler:
         self._now = now
 
     async def settle(self, held: Held, verdict: Verdict) -> bool:
-        """Make the verdict true; returns False if somebody else had decided about the task before."""
+        """Write what the verdict says; return False if the task had been settled by another worker before."""
         match verdict:
             case Succeed(result):
                 return await self._end(held, self._final(held, Outcome.SUCCEEDED, result=result))
@@ -56,7 +55,7 @@ class Settler:
         return max(self._keep_seconds, least)
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
-        """Keep what is no task as a dead letter, with its bytes, and end the task of that id as failed."""
+        """Keep a message that is not a task as a dead letter, and end the task of that id as failed."""
         final = Record(
             State.DONE,
             1,
@@ -66,7 +65,7 @@ class Settler:
             outcome=Outcome.FAILED,
             failure=failure,
         )
-        # Where a record exists, a readable message of the same id made it, and its word stands.
+        # A record that exists was made by a readable message of the same id, and stays.
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
         failpoint("unreadable.before_letter")
@@ -74,10 +73,10 @@ class Settler:
         self._acknowledge(delivery)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
-        """Do what is left to do for a task that has ended, by whomever, and take its message away.
+        """Write the dead letter of a task that has ended, if it failed, and acknowledge its message.
 
-        The record comes before the dead letter, so that no letter speaks of a task that succeeded or was
-        cancelled; whoever finds the record makes up for a worker that died in between.
+        The record is written before the dead letter, so that there is no letter of a task that succeeded or
+        was cancelled; the next worker that finds the record writes the letter if this one dies in between.
         """
         if final.outcome is Outcome.FAILED:
             failpoint("settle.before_letter")
@@ -85,7 +84,7 @@ class Settler:
         self._acknowledge(delivery)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
-        """Finish what a worker began that died between its record and its schedule."""
+        """Have the broker deliver the attempt that the record announces, and acknowledge this message."""
         try:
             await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
         except TooLarge as error:
@@ -95,11 +94,11 @@ class Settler:
         self.drop(held.delivery)
 
     def drop(self, delivery: Delivery) -> None:
-        """Take a message off its stream that has nothing more to say."""
+        """Acknowledge a message that is outdated."""
         self._acknowledge(delivery)
 
     def give_back(self, delivery: Delivery) -> None:
-        """Let another worker have a message whose attempt has not begun."""
+        """Have a message delivered again, to whichever worker."""
         failpoint("hand_back.before_nak")
         self._ledger.give_back(delivery.reply)
 
@@ -109,7 +108,7 @@ class Settler:
         failpoint("settle.after_ack")
 
     def look_again(self, delivery: Delivery, seconds: float) -> None:
-        """Have a message delivered again after a while, about which nothing can be decided now."""
+        """Have a message delivered again after a while, since nothing can be decided about it now."""
         self._ledger.give_back(delivery.reply, seconds)
 
     async def _end(self, held: Held, final: Record) -> bool:
@@ -129,7 +128,7 @@ class Settler:
         return True
 
     async def _bury(self, delivery: Delivery, letter: DeadLetter) -> None:
-        """Keep a dead letter; one that is larger than the broker stores loses the task, then its history."""
+        """Keep a dead letter; without the task and its history if the broker does not accept its size."""
         try:
             await self._ledger.bury(delivery.address, letter)
         except TooLarge as error:
@@ -176,7 +175,7 @@ class Settler:
         return self._final(held, Outcome.FAILED, failure=failure)
 
     async def _hand_back(self, held: Held, history: History) -> bool:
-        # On the fast path there is no record to say it in, and no record means no crash is counted.
+        # On the fast path there is no record, and without one no crash is counted.
         if held.claimed:
             record = replace(
                 claiming_record(
@@ -197,9 +196,9 @@ class Settler:
         return True
 
     async def _yield_to(self, held: Held, beaten: Beaten) -> bool:
-        """Another record stands where ours should: if it is final, this message is of no more use.
+        """Another record was written first: if it is final, acknowledge this message.
 
-        Otherwise whoever wrote it still needs this message, or has one of its own.
+        Otherwise the worker that wrote it needs this message, or has one of its own.
         """
         stored = await self._ledger.read(held.delivery.address, beaten.by)
         if stored is not None and stored.record.done:
@@ -234,7 +233,7 @@ class Settler:
 
 
 def _shortened(record: Record) -> Record:
-    """Return a record without what may be long."""
+    """Return a record without the parts that may be long."""
     failure = record.failure and replace(record.failure, traceback="", message=record.failure.message[:200])
     return replace(record, failure=failure, history=_counts(record.history))
 

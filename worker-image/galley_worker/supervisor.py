@@ -1,7 +1,7 @@
-"""The worker: takes tasks from its queue, has them run, settles them, and leaves in good order.
+"""Supervisor: one worker process, which pulls tasks of its queue, runs and settles them, and shuts down.
 
-The nesting is the order of shutdown: what is opened first stops last. Pulling ends first, attempts
-get the queue's grace to end, what still runs is handed back, and the leases go last.
+The order of shutdown is the reverse of the order of start. Pulling ends first, running attempts get the
+grace period to end, those that still run are handed back, and the leases are released last.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _CONNECT_SECONDS: Final = 10.0
 _CONNECT_PAUSE_SECONDS: Final = 1.0
 
 _HAND_BACK_SECONDS: Final = 10.0
-"""Time for handing back what was cut at the end of a drain."""
+"""Time to hand back the attempts that were stopped at the end of a drain."""
 
 
 class Supervisor:
@@ -76,7 +76,7 @@ class Supervisor:
         self._connecting: asyncio.Timeout | None = None
 
     def stop(self) -> None:
-        """Take no more tasks and end when those under way have; asked twice, cut them at once."""
+        """Take no more tasks and stop when running attempts have ended; a second call stops those at once."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
@@ -147,7 +147,7 @@ class Supervisor:
                     try:
                         self._broker = await parts.enter_async_context(broker)
                     except BrokerUnreachable as error:
-                        log.warning("waiting for the broker", extra={"error": str(error)})
+                        log.warning("waiting for the broker", extra={"error": str(error), "hint": error.hint})
                         await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
                     else:
                         return self._broker
@@ -211,7 +211,7 @@ class Supervisor:
                 under_way.create_task(self._cut_after_grace(attempts), name="grace")
 
     async def _attempt(self, attempts: Attempts, puller: Puller, delivery: Delivery | None) -> None:
-        """Carry deliveries to their end, one after the other: making a task for each costs more than this."""
+        """Run the attempts of deliveries one after the other: an asyncio task for each would cost more."""
         while delivery is not None:
             try:
                 await attempts.run(delivery)
@@ -222,11 +222,11 @@ class Supervisor:
                 return
             idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
-            delivery = None  # whose body would be kept till there is another
+            delivery = None  # its body would be kept until the next one
             delivery = await idle
 
     async def _cut_after_grace(self, attempts: Attempts) -> None:
-        """Wait for what runs, hand back what is late, and do not wait for a broker that is gone."""
+        """Wait for running attempts, hand back those that are late, and do not wait for an absent broker."""
         hurry = asyncio.create_task(self._hurry.wait())
         running = set(self._hands)
         ended = asyncio.ensure_future(asyncio.wait(running)) if running else None
@@ -264,7 +264,7 @@ class Supervisor:
         return Answer(self._settings.worker, None if present is None else _began_at(present))
 
     def _drain_for(self, seconds: float) -> None:
-        """Take no tasks for a while; an expiring lease, so that a worker nobody ends goes on by itself."""
+        """Take no tasks for a while. It expires, so that a worker that is not stopped continues by itself."""
         if self._puller is None or self._stopping.is_set():
             return
         self._drained_until = time.monotonic() + seconds if seconds > 0 else 0.0
@@ -325,7 +325,7 @@ def _log_output(work: Work | None, stream: str, line: str) -> None:
 
 @asynccontextmanager
 async def _beside(part: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a part for as long as the block; if the part fails, so does the block."""
+    """Run a coroutine for the duration of the block; if it fails, so does the block."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(part, name=name)
         yield

@@ -1,4 +1,4 @@
-"""What follows from the way an attempt ended. Pure: the time and the dice are handed in."""
+"""Verdicts: what follows from the ending of an attempt. Pure: time and jitter are arguments."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -28,13 +28,13 @@ DEFER_SECONDS: Final = (1.0, 15.0)
 
 
 class Succeed(Struct, frozen=True):
-    """Store the result."""
+    """Store the result; the task has succeeded."""
 
     result: Raw
 
 
 class RetryAt(Struct, frozen=True):
-    """Try again then."""
+    """Try again at that time."""
 
     due_at: datetime
     failure: Failure
@@ -42,7 +42,7 @@ class RetryAt(Struct, frozen=True):
 
 
 class Defer(Struct, frozen=True):
-    """Try the same attempt again then, at a worker that knows the handler; costs the task nothing."""
+    """Try the same attempt again at that time, at a worker that knows the handler. Costs no attempt."""
 
     due_at: datetime
     failure: Failure
@@ -50,18 +50,18 @@ class Defer(Struct, frozen=True):
 
 
 class Bury(Struct, frozen=True):
-    """Never try again; keep it among the dead letters."""
+    """Do not try again; keep a dead letter."""
 
     failure: Failure
     history: History
 
 
 class Cancel(Struct, frozen=True):
-    """Somebody wanted it stopped."""
+    """The task was cancelled."""
 
 
 class HandBack(Struct, frozen=True):
-    """Its worker stops, or has no slot for it: another one runs it at no cost to the task."""
+    """Its worker stops, or has no slot for it: another worker runs it. Costs no attempt."""
 
     history: History
 
@@ -70,7 +70,7 @@ Verdict = Succeed | RetryAt | Defer | Bury | Cancel | HandBack
 
 
 class Circumstances(Struct, frozen=True):
-    """What a judge has to know beside the ending."""
+    """What a verdict depends on beside the ending."""
 
     attempt: int
     worker: str
@@ -123,7 +123,7 @@ def after_failure(  # noqa: PLR0917 - the facts a retry depends on
     now: datetime,
     jitter: Callable[[], float],
 ) -> RetryAt | Bury:
-    """Return whether a task that failed, as `history` tells, is tried again."""
+    """Return whether a task is tried again after a failure."""
     if history.crashes >= policy.crashes:
         return Bury(
             Failure(KILLS_ITS_WORKER, f"{history.crashes} crashes; the last: {failure.message}"), history

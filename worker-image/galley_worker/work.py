@@ -1,4 +1,4 @@
-"""Work: what a runner needs to know of one attempt."""
+"""Work: what a runner needs to run one attempt."""
 
 from msgspec import Raw, Struct
 
@@ -12,6 +12,6 @@ class Work(Struct, frozen=True):
     handler: str
     attempt: int
     input: Raw
-    """JSON; nobody but the handler's process decodes it."""
+    """JSON, decoded only in the process of the handler."""
     timeout: float
     """Seconds this attempt may take, counted from its start."""

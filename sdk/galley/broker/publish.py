@@ -11,7 +11,7 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.known import check_same_work, known_task
+from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
@@ -30,6 +30,8 @@ from galley.errors import (
 )
 from galley.failpoint import failpoint
 from galley.lanes import Lane
+
+_PAUSE_SECONDS: Final = 0.25
 
 _LOOKS: Final = 3
 """Times a task is looked for: it may come between a look and the publishing, and expire before the next."""
@@ -86,7 +88,7 @@ class Publisher:
         """
         receipt = Receipt(address, duplicate=True)
         for _ in range(_LOOKS):
-            if known := await known_task(self._broker, address):
+            if known := await self._look(address):
                 check_same_work(address, known.handler, known.digest, envelope)
                 # It may be what we published ourselves, and whose answer was lost.
                 return Receipt(known.address, duplicate=known.submitted_at != envelope.submitted_at)
@@ -94,6 +96,18 @@ class Publisher:
             if not receipt.duplicate:
                 return receipt
         return receipt
+
+    async def _look(self, address: TaskAddress) -> Known | None:
+        """Return what is known of a task, trying again while the broker does not answer."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self.patience
+        while True:
+            try:
+                return await known_task(self._broker, address)
+            except BrokerUnreachable:
+                if loop.time() >= give_up:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST

@@ -1,7 +1,8 @@
-"""Raw pulls from the consumers of one queue: what was asked, what came, what the server said.
+"""Pulls: requests for tasks to the consumers of one queue, their deliveries and their statuses.
 
-The library's `fetch` costs a task and several loop turns per message; here all consumers of a queue
-deliver to one inbox. A source has at most one open pull, since messages do not say which pull they answer.
+The library's `fetch` costs an asyncio task and several turns of the loop per message; here all consumers
+of a queue deliver to one inbox. A source has at most one open pull, since messages do not name the pull
+they answer.
 """
 
 import asyncio
@@ -22,14 +23,14 @@ from galley.lanes import Lane
 log = logging.getLogger(__name__)
 
 PARK_SECONDS: Final = 30.0
-"""Life of a parked pull; the server answers when it is over."""
+"""Seconds after which a parked pull expires; the server answers it then."""
 
 _HEARTBEAT_SECONDS: Final = 5.0
 _SWEEP_SECONDS: Final = 2.0
-"""After this a sweep without an answer counts as lost, as it is when a server died with it."""
+"""A sweep without an answer counts as lost after this; its server may have died."""
 
 NAK: Final = b"-NAK"
-"""Sent to `Delivery.reply`: give it to another worker, at once."""
+"""Sent to `Delivery.reply`: deliver the task again at once, to whichever worker."""
 
 
 def nak_after(seconds: float) -> bytes:
@@ -38,7 +39,7 @@ def nak_after(seconds: float) -> bytes:
 
 
 RENEW: Final = b"+WPI"
-"""Sent to `Delivery.reply`: the attempt continues; restarts the lease."""
+"""Sent to `Delivery.reply`: the attempt still runs; restarts the lease."""
 
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _LANES: Final = {lane.value: lane for lane in Lane}
@@ -52,19 +53,19 @@ class Source(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A task as it came from the broker, not yet looked into."""
+    """A task as the broker delivered it, not decoded yet."""
 
     address: TaskAddress
     source: Source
     sequence: int
-    """Its place in the stream, which together with the stream identifies this message permanently."""
+    """Its sequence in the stream; stream and sequence together identify the message permanently."""
     delivered: int
-    """How often it was handed to a worker, this time included. No count of crashes: giving back counts."""
+    """How often it was delivered, this time included. Not a count of crashes: it includes give-backs."""
     old: bool
-    """It was in the stream before this connection was made. A server that was killed forgets which tasks
-    it had delivered, and counts their next delivery as the first."""
+    """Whether it was in the stream before this connection was made. A server that was killed forgets which
+    tasks it had delivered, and counts their next delivery as the first."""
     reply: str
-    """Where its acknowledgement goes."""
+    """Subject of its acknowledgement."""
     body: bytes
     header: str | None
     problem: str = ""
@@ -72,7 +73,7 @@ class Delivery(NamedTuple):
 
 
 class _Open:
-    """An open pull: how many it asked for and when the server was last heard of."""
+    """An open pull: the number of tasks still to come, and when the server was last heard."""
 
     __slots__ = ("ended", "heard", "left", "token")
 
@@ -85,7 +86,7 @@ class _Open:
 
 
 class Listener(Protocol):
-    """Who pulls for."""
+    """Receives the deliveries of pulls."""
 
     def delivered(self, delivery: Delivery) -> None:
         """Take a task."""
@@ -94,7 +95,7 @@ class Listener(Protocol):
         """Pull again: a parked pull ended, with its last task or without one."""
 
     def reconnected(self) -> None:
-        """Forget what was delivered and has not begun: it will come again, on the new connection."""
+        """Give back deliveries that have not begun: they were made on the old connection."""
 
 
 class Pulls:
@@ -127,7 +128,7 @@ class Pulls:
         self._subscription: Subscription | None = None
         self._hooks = ExitStack()
         self.heard_at = 0.0
-        """Loop time of the last word from a consumer: what liveness is measured by."""
+        """Loop time of the last answer of a consumer, from which liveness is derived."""
         self.refusals = 0
         """Pulls refused since this was last set to 0."""
 
@@ -144,7 +145,7 @@ class Pulls:
         await self.end()
 
     async def end(self) -> None:
-        """Take no more deliveries; those already under way still come before this returns."""
+        """End all pulls; deliveries that were already sent still arrive before this returns."""
         subscription, self._subscription = self._subscription, None
         self._hooks.close()
         if subscription is not None and self._broker.connected:
@@ -153,12 +154,12 @@ class Pulls:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     await subscription.drain()  # type: ignore[no-untyped-call]
             except (TimeoutError, NatsError, OSError) as error:
-                # What it still brings comes back when its lease ends.
-                log.warning("pulls taken back without an answer", extra={"error": str(error)})
+                # Tasks that are still delivered to it come back when their leases end.
+                log.warning("pulls ended without an answer", extra={"error": str(error)})
         self._forget_pulls()
 
     async def orient(self) -> None:
-        """Learn which tasks were there before this connection; needed once before each connection's pulls.
+        """Find out which tasks were stored before this connection; needed once per connection, before pulls.
 
         Raises:
             BrokerError: the broker does not answer yet, or the queue has no streams.
@@ -177,7 +178,7 @@ class Pulls:
         return source in self._open
 
     async def sweep(self, source: Source, batch: int) -> int:
-        """Ask for up to `batch` tasks that are there now; returns how many came."""
+        """Ask for up to `batch` tasks that are ready now; return how many arrived."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         pull = await self._ask(source, batch, f'{{"batch":{batch},"no_wait":true}}', ended)
@@ -189,13 +190,13 @@ class Pulls:
         return batch - pull.left
 
     async def park(self, source: Source, batch: int = 1) -> None:
-        """Leave a pull for the next tasks that arrive at a source that is empty now."""
+        """Leave a pull open for the next tasks of a source that is empty now."""
         numbers = batch, int(PARK_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
         body = '{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % numbers  # noqa: UP031 - braces
         await self._ask(source, batch, body, None)
 
     def drop_silent(self) -> None:
-        """Forget parked pulls whose heartbeats stopped: their server died with them."""
+        """Forget parked pulls whose heartbeats stopped: their server died."""
         now = asyncio.get_running_loop().time()
         for source, pull in list(self._open.items()):
             if pull.ended is None and now - pull.heard > 2.5 * _HEARTBEAT_SECONDS:
@@ -307,7 +308,7 @@ class Pulls:
         self._listener.reconnected()
 
     def _forget_pulls(self) -> None:
-        """Forget all pulls: they will not be answered any more."""
+        """Forget all pulls: they are not answered any more."""
         for source in list(self._open):
             self._close(source)
         self._listener.changed()

@@ -64,7 +64,7 @@ async def test_a_worker_is_ready_while_it_takes_tasks_and_live_all_the_time(
 
     await drain(60)
     assert await page("/readyz") == (503, "takes no tasks\n")
-    assert await page("/livez") == (200, "takes no tasks just now, on purpose\n")
+    assert await page("/livez") == (200, "takes no tasks at the moment, by intention\n")
     await drain(0)
     assert await page("/readyz") == (200, "takes tasks\n")
 
@@ -88,7 +88,7 @@ async def test_a_worker_whose_consumers_are_gone_is_up_and_not_live(
         return words if status == 503 else ""
 
     assert not await said(), "not at the first trouble"
-    assert "10 are allowed" in await eventually(said, within=20)
+    assert "the limit is 10 s" in await eventually(said, within=20)
     assert worker.process.poll() is None
 
 

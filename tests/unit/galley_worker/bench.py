@@ -17,9 +17,8 @@ from galley.broker.topology import QueueLayout
 from galley.envelope import Flags
 from galley.record import Claim, Record, Stored
 from galley.retry import RetryPolicy
-from galley_worker.claim import Holder, Who
+from galley_worker.claim import Held, Holder, Who
 from galley_worker.claimant import Claimant
-from galley_worker.held import Held
 from galley_worker.ledger import Ledger
 from galley_worker.settle import Settler
 from tests.support.builders import a_queue, an_address, an_envelope

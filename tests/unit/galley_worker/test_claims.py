@@ -12,7 +12,7 @@ from galley.envelope import Flags
 from galley.history import WORKER_LOST, EndedBy
 from galley.record import Claim, Failure, Outcome, Record, State, Stored
 from galley.retry import RetryPolicy
-from galley_worker.held import Held
+from galley_worker.claim import Held
 from galley_worker.verdict import KILLS_ITS_WORKER, Bury, HandBack, RetryAt, Succeed, Verdict
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import POLICY, Bench, Worker, a_bench

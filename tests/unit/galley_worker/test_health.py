@@ -25,7 +25,7 @@ def test_a_worker_whose_consumers_answer_is_live() -> None:
 def test_a_worker_with_a_free_slot_that_no_consumer_answers_is_not_live_though_it_is_up() -> None:
     live, words = liveness(a_worker(silent_seconds=61.0), ALLOWED)
     assert not live
-    assert words == "a consumer answered 61 s ago; 60 are allowed"
+    assert words == "a consumer answered 61 s ago; the limit is 60 s"
 
 
 @pytest.mark.parametrize(
