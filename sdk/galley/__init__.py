@@ -40,6 +40,7 @@ from galley.errors import (
 )
 from galley.handle import Handle
 from galley.handler import Call, Handler, call, task
+from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
@@ -93,5 +94,7 @@ __all__ = [
     "When",
     "call",
     "connect",
+    "on_start",
+    "on_stop",
     "task",
 ]

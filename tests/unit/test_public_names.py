@@ -10,7 +10,8 @@ PUBLIC = {
     "NonRetryable", "NotAllowed", "Phase", "QueueFull", "QueueNameInvalid", "QueueNotFound", "Refused",
     "ResultTimeout", "RetryPolicy", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete",
     "SubmitInterrupted", "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound",
-    "TaskStatus", "WaitsForOwnQueue", "When", "call", "connect", "task",
+    "TaskStatus", "WaitsForOwnQueue", "When", "call", "connect", "on_start", "on_stop",
+    "task",
 }  # fmt: skip
 
 

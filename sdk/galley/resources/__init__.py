@@ -71,7 +71,7 @@ from galley.resources.volume import (
     Volume,
     VolumeMount,
 )
-from galley.resources.worker import Code, Worker
+from galley.resources.worker import Code, LogLevel, Recycle, Worker
 
 __all__ = [
     "API_VERSION",
@@ -101,6 +101,7 @@ __all__ = [
     "LabelRequirement",
     "LaneStatus",
     "Limits",
+    "LogLevel",
     "Medium",
     "Metadata",
     "NodeAffinity",
@@ -114,6 +115,7 @@ __all__ = [
     "PreferredNodes",
     "PullPolicy",
     "PullSecret",
+    "Recycle",
     "Retention",
     "Retry",
     "Scaling",

@@ -30,6 +30,7 @@ MOMENT_PATTERN: Final = (
     r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
     r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+MEMORY_PATTERN: Final = r"^[1-9][0-9]{0,8}(M|G|Mi|Gi)$"
 QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 MOUNT_PATTERN: Final = r"^(/[A-Za-z0-9._-]+)+$"
 RELATIVE_PATTERN: Final = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
@@ -70,6 +71,10 @@ PATTERNS_IN_WORDS: Final = {
     MOMENT_PATTERN: (
         "a time as RFC 3339 writes it",
         "write date, time and offset from UTC, such as 2026-03-01T08:30:00Z or ...T08:30:00+02:00",
+    ),
+    MEMORY_PATTERN: (
+        "an amount of memory",
+        "write a whole number with its unit, M, G, Mi or Gi: 512Mi",
     ),
     QUANTITY_PATTERN: (
         "a quantity",

@@ -29,16 +29,18 @@ def test_the_public_names_are_these() -> None:
     assert set(galley.resources.__all__) == {
         "API_VERSION", "AccessMode", "Affinity", "ClaimSpec", "ClaimTemplate", "ClaimVolume", "Code",
         "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
-        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume", "EnvironmentSource",
-        "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers", "InitContainer", "InputAs",
-        "KeyToPath", "LabelRequirement", "LaneStatus", "Limits", "Medium", "Metadata", "NodeAffinity",
-        "NodeSelector", "NodeSelectorTerm", "PodAffinity", "PodAffinityTerm", "PodResources", "PodSelector",
-        "PodTemplate", "PreferredNodes", "PullPolicy", "PullSecret", "Retention", "Retry", "Scaling",
+        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume",
+        "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
+        "InitContainer", "InputAs", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
+        "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
+        "PodAffinity", "PodAffinityTerm", "PodResources", "PodSelector", "PodTemplate",
+        "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry", "Scaling",
         "ScalingMode", "SecretEnvSource", "SecretKeyRef", "SecretVolume", "SecurityContext",
-        "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task", "TaskQueue",
-        "TaskQueueSpec", "TaskQueueStatus", "TaskSpec", "Toleration", "TolerationOperator",
-        "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume", "VolumeMount",
-        "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests", "read_manifests",
+        "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
+        "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSpec", "Toleration",
+        "TolerationOperator", "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
+        "VolumeMount", "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests",
+        "read_manifests",
     }  # fmt: skip
 
 

@@ -8,7 +8,17 @@ from pydantic import ValidationError
 from galley.errors import HandlerNameInvalid
 from galley.handler import Handler
 from galley.lanes import Lane
-from galley.resources import Command, InputAs, Metadata, Retry, TaskQueue, TaskQueueSpec, parse_manifests
+from galley.resources import (
+    Command,
+    InputAs,
+    LogLevel,
+    Metadata,
+    Recycle,
+    Retry,
+    TaskQueue,
+    TaskQueueSpec,
+    parse_manifests,
+)  # fmt: skip
 from galley.retry import RetryPolicy
 
 VOLUMES: list[dict[str, Any]] = [
@@ -69,6 +79,9 @@ FULL: dict[str, Any] = {
             "image": "registry.example.com:5000/shop/images:1.2@sha256:" + "0" * 64,
             "code": {"configMapName": "images-code"},
             "modules": ["shop.images", "shop.mail"],
+            "preload": ["numpy"],
+            "recycle": {"tasks": 1_000_000_000, "memory": "999999999Gi"},
+            "logLevel": "ERROR",
             "concurrency": 256,
             "gracePeriodSeconds": 3600,
             "template": {
@@ -157,6 +170,8 @@ def test_a_queue_needs_no_more_than_a_name() -> None:
     spec = TaskQueue(metadata=Metadata(name="images")).spec
     assert spec.lanes == (Lane.HIGH, Lane.NORMAL, Lane.LOW)
     assert (spec.worker.modules, spec.worker.concurrency, spec.worker.grace_period_seconds) == ((), 4, 30)
+    assert (spec.worker.preload, spec.worker.log_level) == ((), LogLevel.INFO)
+    assert (spec.worker.recycle.tasks, spec.worker.recycle.memory_bytes) == (None, None)
     assert spec.handlers.commands == ()
     assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, 30)
     assert spec.timeout_seconds == 300
@@ -225,3 +240,18 @@ def test_a_command_may_be_named_what_a_function_may(name: str) -> None:
     except ValidationError:
         of_a_command = False
     assert of_a_command == of_a_function
+
+
+@pytest.mark.parametrize(
+    ("memory", "in_bytes"), [("512Mi", 512 * 1024**2), ("2Gi", 2 * 1024**3), ("300M", 300_000_000)]
+)
+def test_the_memory_after_which_a_process_is_replaced_is_written_with_its_unit(
+    memory: str, in_bytes: int
+) -> None:
+    assert Recycle(memory=memory).memory_bytes == in_bytes
+
+
+@pytest.mark.parametrize("memory", ["512", "128m", "1gb", "0Mi", "1.5Gi", ""])
+def test_memory_without_a_unit_or_with_one_that_means_less_is_refused(memory: str) -> None:
+    with pytest.raises(ValidationError):
+        Recycle(memory=memory)
