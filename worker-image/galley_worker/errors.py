@@ -3,6 +3,7 @@
     GalleyError
     └── WorkerError
         ├── ModuleImportFailed    a module of handlers cannot be imported
+        ├── StartHookFailed       an on_start hook of a module raised
         └── SettingsInvalid       its environment or its TaskQueue is not valid
 
 What goes wrong inside an attempt is not an error here: it is an Ending.
@@ -30,6 +31,20 @@ class ModuleImportFailed(WorkerError):
             else f"module {module!r} does not import: {problem}",
             f"try `python -c 'import {module}'` in the worker's image; "
             "spec.worker.modules and the import path must name it as Python does",
+        )
+
+
+class StartHookFailed(WorkerError):
+    """A function that a module declares with `@galley.on_start` raised."""
+
+    reason = "StartHookFailed"
+
+    def __init__(self, hook: str, place: str, problem: str, trace: str = "") -> None:
+        self.hook, self.place, self.problem, self.trace = hook, place, problem, trace
+        at = f"{place}: " if place else ""
+        super().__init__(
+            f"on_start hook {hook} failed: {at}{problem}",
+            "the worker starts once the hook returns; its log has the whole traceback",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from galley.errors import GalleyError
 from galley.inside import mark_worker
 from galley.logs import log_as_json
-from galley_worker.errors import ModuleImportFailed
+from galley_worker.errors import ModuleImportFailed, StartHookFailed
 from galley_worker.runners.socket_folder import short_socket_folder
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
 from galley_worker.supervisor import Supervisor
@@ -61,7 +61,7 @@ def main() -> int:
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""
-            trace = error.trace if isinstance(error, ModuleImportFailed) else ""
+            trace = error.trace if isinstance(error, ModuleImportFailed | StartHookFailed) else ""
             log.error(  # noqa: TRY400 - what matters of the traceback is that of the module
                 "worker cannot work", extra={"error": str(error), "hint": hint, "traceback": trace}
             )

@@ -48,10 +48,15 @@ class WorkerSettings(BaseModel):
     """Seconds a task waits for a worker that knows its handler, counted from the first worker that did not:
     during a rollout newer ones join. After that it fails with HandlerNotFound; 0 fails it at once."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """Lowest level that is logged."""
+    """Lowest level that is logged. When set, it also holds for handlers, whatever spec.worker.logLevel is."""
     termination_log: Path | None = None
     """File to which a worker that cannot start writes the reason: in a pod /dev/termination-log; the queue's
     conditions show it."""
+
+    @property
+    def handler_log_level(self) -> str | None:
+        """The level for handlers; None if the queue decides."""
+        return self.log_level if "log_level" in self.model_fields_set else None
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -39,12 +39,14 @@ from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
 from galley_worker.puller import Puller
 from galley_worker.runners.runners import Runners
-from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
 from galley_worker.settings import WorkerSettings
 from galley_worker.settle import Settler
-from galley_worker.work import Work
 
 log = logging.getLogger(__name__)
+_output_log = logging.getLogger("galley_worker.output")
+# The children have filtered already, by the level of the queue.
+_output_log.setLevel(1)
 
 _CONNECT_SECONDS: Final = 10.0
 """How long one try to connect takes; then the reason is logged, and the next begins."""
@@ -166,8 +168,12 @@ class Supervisor:
                 CommandHandler(command.name, command.command, command.input_as.value)
                 for command in spec.handlers.commands
             ),
+            preload=spec.worker.preload,
             concurrency=spec.worker.concurrency,
-            on_output=_log_output,
+            recycle_tasks=spec.worker.recycle.tasks,
+            recycle_bytes=spec.worker.recycle.memory_bytes,
+            log_level=self._settings.handler_log_level or spec.worker.log_level.value,
+            on_line=_log_line,
         )
 
     def _make_attempts(
@@ -318,9 +324,13 @@ def _began_at(present: UnderWay) -> datetime:
     return _now() - timedelta(seconds=time.monotonic() - present.began)
 
 
-def _log_output(work: Work | None, stream: str, line: str) -> None:
+def _log_line(line: Line) -> None:
+    """Log what a handler wrote, at the level it was written at, whatever the worker's own level."""
+    work = line.work
     about = {"task": work.task_id, "attempt": work.attempt, "handler": work.handler} if work else {}
-    log.info("handler output", extra={"stream": stream, "line": line, **about})
+    logger = {"logger": line.logger} if line.logger else {}
+    event = "attempt notice" if line.stream == "galley" else "handler output"
+    _output_log.log(line.level, event, extra={"stream": line.stream, "line": line.text, **logger, **about})
 
 
 @asynccontextmanager

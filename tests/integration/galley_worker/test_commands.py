@@ -98,7 +98,7 @@ async def test_the_last_words_of_a_command_are_in_its_result_though_others_hold_
 
 async def test_of_much_output_a_command_keeps_the_end() -> None:
     lines: list[str] = []
-    here = settings(SHELL, modules=(), on_output=lambda _work, _stream, line: lines.append(line))
+    here = settings(SHELL, modules=(), on_line=lambda line: lines.append(line.text))
     async with Runners(here) as runners:
         told = value(await shell(runners, "yes | head -c 50000000; echo the end", within=15))
     assert told["stdoutBytes"] == 50_000_000 + len("the end\n")

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from galley_worker.ending import Cancelled, Crashed, TimedOut
+from galley_worker.ending import Cancelled, Crashed, CutOff, TimedOut
 from galley_worker.runners.runners import Runners
-from galley_worker.runners.settings import CommandHandler
+from galley_worker.runners.settings import CommandHandler, Line
 from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
 
 ROOT = Path(__file__).parents[3]
@@ -41,18 +41,20 @@ async def test_a_supervisor_killed_outright_takes_everything_along(
     await until(lambda: not any(alive(one) for one in family), within=5)
 
 
-async def test_a_programs_stray_child_ends_with_the_worker(tmp_path: Path) -> None:
+async def test_a_programs_stray_child_ends_with_its_attempt(tmp_path: Path) -> None:
     script = "setsid sh -c 'echo $$ > {0}; exec sleep 1000' & while ! test -s {0}; do sleep 0.01; done"
     stray = tmp_path / "stray"
     command = CommandHandler("strays", ("sh", "-c", script.format(stray)))
-    async with Runners(settings(command, modules=())) as runners:
+    lines: list[Line] = []
+    async with Runners(settings(command, modules=(), on_line=lines.append)) as runners:
         assert value(await run(runners, "strays"))["exitCode"] == 0
-        pid = int(stray.read_text())
-        assert alive(pid)
-    await until(lambda: not alive(pid), within=1)
+        assert not alive(int(stray.read_text()))
+    assert [line.stream for line in lines if "sleep (pid" in line.text] == ["galley"]
 
 
-async def test_of_async_works_in_a_dead_child_the_innocent_run_again(tmp_path: Path) -> None:
+async def test_of_async_works_in_a_dead_child_the_one_that_ran_crashed_and_the_others_are_handed_back(
+    tmp_path: Path,
+) -> None:
     gate, killers_gate = tmp_path / "gate", tmp_path / "killer"
     async with Runners(settings(concurrency=4)) as runners:
         names = ["a", "b", "c"]
@@ -60,31 +62,48 @@ async def test_of_async_works_in_a_dead_child_the_innocent_run_again(tmp_path: P
         guilty = start(runners, "a_die", gate=str(killers_gate))
         await until(lambda: all((tmp_path / name).exists() for name in names))
         killers_gate.touch()
-        await until(lambda: any(len((tmp_path / name).read_text().split()) == 2 for name in names))
-        gate.touch()
         assert await ended(guilty) == Crashed("exit code 7")
-        assert [value(await ended(work)) for work in innocent] == [2, 2, 2]
+        for work in innocent:
+            ending = await ended(work)
+            assert isinstance(ending, CutOff)
+            assert guilty.work.task_id in ending.why
         assert value(await run(runners, "a_add", a=1)) == 2
+    assert [len((tmp_path / name).read_text().split()) for name in names] == [1, 1, 1]
+
+
+async def test_if_it_is_not_known_which_async_work_killed_its_child_each_runs_again_alone_and_its_log_says_so(
+    tmp_path: Path,
+) -> None:
+    gate = tmp_path / "gate"
+    lines: list[Line] = []
+    async with Runners(settings(concurrency=4, on_line=lines.append)) as runners:
+        works = [start(runners, "a_once", mark=str(tmp_path / one), gate=str(gate)) for one in "abc"]
+        await until(lambda: all((tmp_path / one).exists() for one in "abc"))
+        # While no handler's code runs, since all of them wait.
+        os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
+        await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
+        gate.touch()
+        assert [value(await ended(work)) for work in works] == [2, 2, 2]
+    told = {line.work.task_id for line in lines if line.work and "run again, alone" in line.text}
+    assert told == {work.work.task_id for work in works}
 
 
 async def test_a_suspect_that_is_cancelled_while_it_waits_to_run_alone_never_runs(tmp_path: Path) -> None:
-    gate, killers_gate = tmp_path / "gate", tmp_path / "killer"
+    gate = tmp_path / "gate"
     async with Runners(settings(concurrency=3)) as runners:
         works = [start(runners, "a_once", mark=str(tmp_path / one), gate=str(gate)) for one in "ab"]
-        guilty = start(runners, "a_die", gate=str(killers_gate))
         await until(lambda: all((tmp_path / one).exists() for one in "ab"))
-        killers_gate.touch()
+        os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
         await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
         works[1].stop(Cancelled())
         assert await ended(works[1], 1) == Cancelled()
         gate.touch()
         assert value(await ended(works[0])) == 2
-        assert await ended(guilty) == Crashed("exit code 7")
     assert len((tmp_path / "b").read_text().split()) == 1
 
 
 @pytest.mark.parametrize("handler", ["a_wait", "a_stick"])
-async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_run_again(
+async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_are_handed_back(
     tmp_path: Path, handler: str
 ) -> None:
     gate = tmp_path / "gate"
@@ -97,8 +116,10 @@ async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_run_
         if handler == "a_wait":
             deaf.stop(Cancelled())
         assert await ended(deaf, 5) == (Cancelled() if handler == "a_wait" else TimedOut(0.5))
-        gate.touch()
-        assert value(await ended(innocent, 5)) == 2
+        other = await ended(innocent, 5)
+        assert isinstance(other, CutOff)
+        assert deaf.work.task_id in other.why
+    assert len((tmp_path / "once").read_text().split()) == 1
 
 
 async def test_sys_exit_in_an_async_handler_ends_the_attempt_alone(tmp_path: Path) -> None:

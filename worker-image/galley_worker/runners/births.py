@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from galley_worker.errors import ModuleImportFailed
-from galley_worker.runners.child.entry import Birth
+from galley_worker.errors import ModuleImportFailed, StartHookFailed, WorkerError
+from galley_worker.runners.child.entry import STARTING, Birth
 from galley_worker.runners.frames import Broken, Ready
 from galley_worker.runners.nursery import Nursery
 from galley_worker.runners.process import HandlerProcess, Parent
@@ -28,14 +28,20 @@ class Cradle:
     parent: Parent
     clock: Callable[[], float]
 
-    async def make(self) -> HandlerProcess:
+    async def make(self, *, first: bool) -> HandlerProcess:
         """Make a child, which then begins to import.
+
+        Args:
+            first: whether the child may choose its kind by the handlers it finds.
 
         Raises:
             OSError: if the operating system does not allow it.
         """
         settings = self.settings
-        birth = Birth(settings.queue, settings.modules, settings.import_paths, self.kind)
+        birth = Birth(
+            settings.queue, (*settings.preload, *settings.modules), settings.import_paths,
+            "first" if first else self.kind, settings.log_level,
+        )  # fmt: skip
         born = await self.nursery.bear(birth)
         return HandlerProcess(born, self.nursery, settings, self.parent, self.clock)
 
@@ -56,23 +62,24 @@ class Births:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def bear(self) -> tuple[HandlerProcess, Ready]:
+    async def bear(self, *, first: bool = False) -> tuple[HandlerProcess, Ready]:
         """Make a child and return it with the handlers it found.
 
         Raises:
             ModuleImportFailed: if a module does not import, or not in time.
+            StartHookFailed: if a start hook raises.
         """
         seconds = self._cradle.settings.import_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._bear()
+                return await self._bear(first)
         except TimeoutError:
             raise self._import_failed(f"it did not finish within {seconds:g} s") from None
         except OSError as error:
             raise self._import_failed(f"its process could not be made ({error})") from error
 
-    async def _bear(self) -> tuple[HandlerProcess, Ready]:
-        process = await self._cradle.make()
+    async def _bear(self, first: bool) -> tuple[HandlerProcess, Ready]:
+        process = await self._cradle.make(first=first)
         self.alive.add(process)
         try:
             await process.connect()
@@ -85,8 +92,9 @@ class Births:
         process.kill()
         await process.gone
         if isinstance(hello, Broken):
-            raise ModuleImportFailed(hello.module, hello.place, hello.problem, hello.trace)
-        raise self._import_failed("its process died over it")
+            error = StartHookFailed if hello.stage == STARTING else ModuleImportFailed
+            raise error(hello.name, hello.place, hello.problem, hello.trace)
+        raise self._import_failed("its process died while importing it")
 
     def _import_failed(self, problem: str) -> ModuleImportFailed:
         return ModuleImportFailed(", ".join(self._cradle.settings.modules), "", problem)
@@ -107,7 +115,7 @@ class Births:
     async def _bring(self, take: Callable[[HandlerProcess | None], None]) -> None:
         try:
             process, _ = await self.bear()
-        except ModuleImportFailed as error:
+        except WorkerError as error:
             take(None)
             self._failed(error)
             return

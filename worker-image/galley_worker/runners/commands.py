@@ -1,13 +1,17 @@
 """Commands: programs a queue declares as handlers, each run as a subprocess in a session of its own."""
 
 import asyncio
+import contextlib
 import errno
+import itertools
 import os
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -16,15 +20,21 @@ from msgspec import Raw
 from galley.history import MESSAGE_LIMIT
 from galley.record import Failure
 from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
+from galley_worker.runners.child.descendants import in_words as ended_in_words
+from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
 from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
-from galley_worker.runners.output import Output
+from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from galley_worker.runners.sweeper import Sweeper
 
 TAIL_LIMIT: Final = 32 * 1024
 """Bytes of each stream kept for the result: as JSON, both together stay below what a record may hold."""
+MARK: Final = "GALLEY_COMMAND"
+"""Environment variable by which the processes of one command are known."""
 _DEATH_SECONDS: Final = 5.0
+_ROUNDS: Final = 100
+_PAUSE_SECONDS: Final = 0.005
 
 
 class Commands:
@@ -40,7 +50,10 @@ class Commands:
         # Starting a program takes a millisecond or more, which the event loop has no time for.
         self._threads = ThreadPoolExecutor(2, "galley commands")
         self._sweeper = Sweeper() if settings.commands else None
-        self._environment = self._sweeper.environment() if self._sweeper else {}
+        self._numbers = itertools.count(1)
+        if self._sweeper is not None:
+            # What a command leaves becomes a child of this process, where it is found when the command ends.
+            adopt_orphans()
         self._loop = asyncio.get_running_loop()
 
     def submit(self, execution: Execution) -> None:
@@ -90,7 +103,7 @@ class Commands:
             await asyncio.wait(self._tasks, timeout=2 * _DEATH_SECONDS)
         self._threads.shutdown(wait=False)
         if self._sweeper is not None:
-            await self._sweeper.close()
+            await asyncio.to_thread(self._sweeper.close)
 
     async def _run(self, execution: Execution) -> None:
         try:
@@ -107,8 +120,12 @@ class Commands:
             argv, stdin = _arguments(command, execution.work.input)
         except (TypeError, ValueError) as error:
             return Raised(Failure("InputInvalid", str(error)[:MESSAGE_LIMIT]), retryable=False)
+        assert self._sweeper is not None
+        name, owner = self._sweeper.mark
+        mark = f"{owner}-{next(self._numbers)}"
+        environment = {**os.environ, name: owner, MARK: mark}
         try:
-            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin, self._environment)
+            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin, environment)
         except (OSError, ValueError) as error:
             return _not_started(command, error)
         running.follow(self._loop, self._settings, execution.account)
@@ -117,6 +134,9 @@ class Commands:
         if execution.because is not None:
             running.terminate(self._settings.kill_grace_seconds)
         code = await running.ended
+        left = await self._loop.run_in_executor(self._threads, _end_left, f"{MARK}={mark}".encode())
+        if left:
+            self._settings.notice(execution.work, ended_in_words(left).rstrip())
         if execution.because is not None:
             return execution.because
         return running.outcome(code)
@@ -135,7 +155,7 @@ class Subprocess:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._outputs = []
-        for pipe, stream in ((self._popen.stdout, "stdout"), (self._popen.stderr, "stderr")):
+        for pipe, stream in zip((self._popen.stdout, self._popen.stderr), STREAM_NAMES, strict=True):
             assert pipe is not None
             # The Output closes its own copy; the file object must not close the same number later.
             descriptor = os.dup(pipe.fileno())
@@ -159,7 +179,7 @@ class Subprocess:
         self._timer = self._loop.call_later(_DEATH_SECONDS, self._exited)
 
     def _signal(self, number: signal.Signals) -> None:
-        # Not reaped before `ended`, so the group's number cannot be anybody else's.
+        # Not reaped before `ended`, so the group's number cannot be another one's.
         if not self.ended.done():
             try:
                 os.killpg(self._popen.pid, number)
@@ -249,3 +269,34 @@ def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subproc
     finally:
         os.close(file)
     return Subprocess(popen)
+
+
+def _end_left(mark: bytes) -> list[str]:
+    """Kill what a command that ended left running, which became our child; returns the names."""
+    ours = os.getpid()
+    names: dict[int, str] = {}
+    killed: set[int] = set()
+    for _ in range(_ROUNDS):
+        left = [root for root in children_of(ours) - killed if _carries(root, mark)]
+        for process in (process for root in left for process in tree_of(root)):
+            if name := running_name(process):
+                names[process] = f"{name} (pid {process})"
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        killed.update(left)
+        for process in list(killed):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(process, os.WNOHANG) == (0, 0):
+                    continue
+            killed.discard(process)
+        if not left and not killed:
+            break
+        time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
+    return list(names.values())
+
+
+def _carries(process: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

@@ -28,7 +28,7 @@ class Service:
         """Works a child may hold at once: the running one and those behind it."""
         self.runs = 0
         self.total = 0.0
-        """Seconds of `runs`, both since somebody set them back."""
+        """Seconds of `runs`, both since they were last reset."""
 
     def observe(self, seconds: float) -> None:
         """Take in one more measurement."""
@@ -58,7 +58,18 @@ class Execution:
     `ending` always gets an Ending, never an exception.
     """
 
-    __slots__ = ("_account", "_stopper", "because", "ending", "id", "service", "started_at", "work")
+    __slots__ = (
+        "_account",
+        "_stopper",
+        "asked_at",
+        "because",
+        "certain",
+        "ending",
+        "id",
+        "service",
+        "started_at",
+        "work",
+    )
 
     def __init__(
         self,
@@ -72,6 +83,10 @@ class Execution:
         self.service = service
         self.started_at: float | None = None
         """Monotonic time at which the handler began, as far as known."""
+        self.certain = False
+        """Whether `started_at` is what the child said. Until then it is when an async handler was sent."""
+        self.asked_at: float | None = None
+        """When the child was asked for it."""
         self.because: Cancelled | TimedOut | CutOff | None = None
         """Why it is being stopped."""
         self.id = 0
@@ -92,6 +107,11 @@ class Execution:
         """Settle how it ended; the first ending stays."""
         if not self.ending.done():
             self.ending.set_result(ending)
+
+    @property
+    def wrote(self) -> bool:
+        """Whether it has written any output."""
+        return self._account is not None
 
     @property
     def account(self) -> Account:

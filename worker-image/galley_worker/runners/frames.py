@@ -36,6 +36,16 @@ class Cancel(Struct, array_like=True, tag=2):
     id: int
 
 
+class Leave(Struct, array_like=True, tag=3):
+    """Supervisor: end in order, once nothing runs."""
+
+
+class Ask(Struct, array_like=True, tag=4):
+    """Supervisor: say for how long this `async def` handler has run."""
+
+    id: int
+
+
 class Done(Struct, array_like=True, tag=10, gc=False):
     """Child: the handler returned."""
 
@@ -69,16 +79,20 @@ class Recalled(Struct, array_like=True, tag=13):
 
 
 class Ready(Struct, array_like=True, tag=14):
-    """Child: modules are imported; these are the plain and the async handlers."""
+    """Child: it can run tasks; these are the plain and the async handlers of the queue."""
 
     plain: list[str]
     concurrent: list[str]
+    several: bool
+    """Whether this child runs the async ones, rather than the plain ones."""
 
 
 class Broken(Struct, array_like=True, tag=15):
-    """Child: a module does not import."""
+    """Child: a module does not import, or a start hook failed."""
 
-    module: str
+    stage: str
+    name: str
+    """Of the module or the hook."""
     place: str
     problem: str
     trace: str = ""
@@ -89,8 +103,15 @@ class Said(Struct, array_like=True, tag=16):
     """Child: the next answer is of a handler that wrote output; all of it is in the pipes."""
 
 
-Order: TypeAlias = Run | Recall | Cancel
-Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken | Said
+class Ran(Struct, array_like=True, tag=17):
+    """Child: this handler has run for so long; counted from when it first got the event loop."""
+
+    id: int
+    seconds: float
+
+
+Order: TypeAlias = Run | Recall | Cancel | Leave | Ask
+Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken | Said | Ran
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

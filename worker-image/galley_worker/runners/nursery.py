@@ -1,11 +1,18 @@
 """Where child processes come from: multiprocessing's fork server, asked from one thread.
 
-The fork server is a clean process with the handlers' modules loaded; each child is a fork of it. It ends
-with the thread that started it, and its children end with it, so a supervisor killed outright leaves
-nobody behind. One thread and one server serve all Runners of a process, until the last of them is left.
+The fork server is a clean process that has Galley's modules loaded, and those that the queue preloads; each
+child is a fork of it. It ends with the thread that started it, and its children end with it, so nothing is
+left of a supervisor that is killed outright. One thread and one server serve all Runners of a process, until
+the last of them is left.
+
+Multiprocessing starts one fork server and one resource tracker per process, and keeps both until that
+process ends. A worker that stops must leave nothing behind, and a module that hangs while the server preloads
+it must be stopped from outside. There is no public way to either, so what is private to multiprocessing is
+touched here and nowhere else.
 """
 
 import asyncio
+import contextlib
 import json
 import mmap
 import multiprocessing
@@ -13,20 +20,33 @@ import os
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import spawn
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from typing import Final
+from typing import Any, ClassVar, Final
 
-from galley_worker.runners import fork_server
-from galley_worker.runners.child import entry
+from galley_worker.runners.child import entry, sweep
+from galley_worker.runners.child.kernel import children_of, running_name
+from galley_worker.runners.sweeper import Sweeper
+
+PAGE_BYTES: Final = 32
+"""Order begun last; order whose code runs in the event loop, when it began, when it was given the loop."""
 
 _TRIES: Final = 3
 """A server that was just killed is noticed by the first request it does not answer."""
 _HANGS_SECONDS: Final = 0.5
-"""How long a server may keep a request that nobody wants any more before it is killed."""
+"""How long a server may keep a request that is not needed any more before it is killed."""
+_UNKNOWN: Final = 255
+"""The exit code of a child whose fork server ended before it could be asked."""
+_ROUNDS: Final = 100
+_PAUSE_SECONDS: Final = 0.005
+
+# Neither object is typed with what is needed here.
+_SERVER: Final[Any] = forkserver._forkserver  # noqa: SLF001
+_TRACKER: Final[Any] = resource_tracker._resource_tracker  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +59,32 @@ class Born:
     wire: socket.socket
     stdout: int
     stderr: int
-    started: mmap.mmap
-    """The child keeps the number of the order it started last here."""
+    page: mmap.mmap
+    """Memory in which the child shows what runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What became of a child."""
+
+    code: int
+    """Its exit code; negative is a signal."""
+    ended: tuple[str, ...]
+    """Processes it had started that were still running and were killed."""
 
 
 class Nursery:
-    """Makes children, and collects their exit codes."""
+    """Makes children, and collects their exit codes and what they leave running."""
 
     _lock = threading.Lock()
     _users = 0
     _thread: ThreadPoolExecutor | None = None
+    _sweeper: Sweeper | None = None
     _tracker_is_ours = False
+    _alive: ClassVar[set[int]] = set()
+
+    def __init__(self, preload: tuple[str, ...] = (), import_paths: tuple[str, ...] = ()) -> None:
+        self._told = preload, import_paths
 
     def __enter__(self) -> "Nursery":
         cls = type(self)
@@ -57,7 +92,8 @@ class Nursery:
             cls._users += 1
             if cls._thread is None:
                 cls._thread = ThreadPoolExecutor(1, "galley nursery")
-                cls._tracker_is_ours = not fork_server.tracker_runs()
+                cls._sweeper = Sweeper()
+                cls._tracker_is_ours = _TRACKER._fd is None  # noqa: SLF001
             self._mine = cls._thread
         return self
 
@@ -65,10 +101,12 @@ class Nursery:
         cls = type(self)
         with cls._lock:
             cls._users -= 1
-            if cls._users == 0 and cls._thread is not None:
+            if cls._users == 0 and cls._thread is not None and cls._sweeper is not None:
                 cls._thread.shutdown(wait=True)
                 cls._thread = None
-                fork_server.end(tracker=cls._tracker_is_ours)
+                _end_server(tracker=cls._tracker_is_ours)
+                cls._sweeper.close()
+                cls._sweeper = None
 
     async def bear(self, birth: entry.Birth) -> Born:
         """Make a child; cancelled, it makes none.
@@ -76,27 +114,126 @@ class Nursery:
         Raises:
             OSError: if the operating system does not allow it.
         """
-        delivery = _Delivery(birth)
+        delivery = _Delivery(self, birth)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._mine, delivery.run)
         except asyncio.CancelledError:
             delivery.give_up()
             raise
 
-    async def collect(self, born: Born) -> int:
-        """Return the exit code of a child that has ended; negative is a signal."""
-        return await asyncio.get_running_loop().run_in_executor(self._mine, _collect, born)
+    async def collect(self, born: Born) -> End:
+        """Return what became of a child that has ended, and kill what it left running."""
+        return await asyncio.get_running_loop().run_in_executor(self._mine, self.collect_now, born)
+
+    def make(self, birth: entry.Birth) -> Born:
+        """Make a child, in the thread of the nursery.
+
+        Raises:
+            OSError, EOFError: if the operating system does not allow it, or the fork server died.
+        """
+        if _SERVER._forkserver_pid is not None and not running_name(_SERVER._forkserver_pid):  # noqa: SLF001
+            self.end_server()
+        context = multiprocessing.get_context("forkserver")
+        wire, its_wire = socket.socketpair()
+        stdout, its_stdout = os.pipe()
+        stderr, its_stderr = os.pipe()
+        memory = os.memfd_create("galley")
+        os.ftruncate(memory, PAGE_BYTES)
+        page = mmap.mmap(memory, PAGE_BYTES)
+        ends = (
+            Connection(its_stdout, readable=False),
+            Connection(its_stderr, readable=False),
+            Connection(memory),
+        )
+        process = context.Process(
+            target=entry.main, args=(its_wire, *ends, birth), name=f"galley {birth.kind}"
+        )
+        try:
+            self._start(process)
+            pidfd = os.pidfd_open(process.pid or 0)
+            wire.send(entry.GO)
+        except BaseException:
+            wire.close()
+            os.close(stdout)
+            os.close(stderr)
+            page.close()
+            raise
+        finally:
+            its_wire.close()
+            for end in ends:
+                end.close()
+        self._alive.add(process.pid or 0)
+        return Born(process, pidfd, wire, stdout, stderr, page)
+
+    def _start(self, process: ForkServerProcess) -> None:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(
+            ["galley_worker.runners.child.preload"]
+        )
+        main = spawn.get_preparation_data(process.name)
+        assert self._sweeper is not None
+        mark, owner = self._sweeper.mark
+        # Without the mark, since the tracker serves other users of multiprocessing too.
+        resource_tracker.ensure_running()
+        # This process's environment is what the fork server, and all below it, will have.
+        os.environ[entry.PRELOAD] = json.dumps(
+            [*self._told, main.get("init_main_from_path"), main.get("init_main_from_name")]
+        )
+        os.environ[mark] = owner
+        try:
+            # This also makes the fork server, where there is none or it was killed.
+            process.start()
+        finally:
+            del os.environ[entry.PRELOAD], os.environ[mark]
+
+    def collect_now(self, born: Born) -> End:
+        """Collect a child that has ended, in the thread of the nursery."""
+        born.process.join(5)
+        code = born.process.exitcode
+        number = born.process.pid or 0
+        self._alive.discard(number)
+        if code is not None:
+            born.process.close()
+        if code in {None, _UNKNOWN}:
+            # The fork server is gone, and the child became ours if this process adopts orphans.
+            _reap(number)
+        return End(_UNKNOWN if code is None else code, self._end_orphans())
+
+    def _end_orphans(self) -> tuple[str, ...]:
+        """Kill what children left: it became the fork server's, which has no other children but ours."""
+        server = _SERVER._forkserver_pid  # noqa: SLF001
+        ended: dict[int, str] = {}
+        if server is None:
+            return ()
+        for _ in range(_ROUNDS):
+            left = {one: running_name(one) for one in children_of(server) - self._alive}
+            if not any(left.values()):
+                break
+            for process, name in left.items():
+                if name:
+                    ended[process] = f"{name} (pid {process})"
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+            time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
+        return tuple(ended.values())
+
+    def end_server(self) -> None:
+        """Kill the fork server, its children, and what they had started; another one will be made."""
+        _end_server(tracker=False)
+        assert self._sweeper is not None
+        for process in sweep.sweep("=".join(self._sweeper.mark).encode()):
+            _reap(process)
 
 
 class _Delivery:
     """One child on its way, which the event loop can give up while the thread still waits for it."""
 
-    def __init__(self, birth: entry.Birth) -> None:
+    def __init__(self, nursery: Nursery, birth: entry.Birth) -> None:
+        self._nursery = nursery
         self._birth = birth
         self._lock = threading.Lock()
         self._begun = self._over = self._given_up = False
         # A healthy server needs a millisecond, and must not be killed: others may have children of it.
-        self._rescue = threading.Timer(_HANGS_SECONDS, fork_server.kill)
+        self._rescue = threading.Timer(_HANGS_SECONDS, _kill_server)
 
     def run(self) -> Born:
         with self._lock:
@@ -108,20 +245,20 @@ class _Delivery:
                 self._over = True
                 self._rescue.cancel()
         if self._given_up:
-            _abandon(born)
-            raise OSError("nobody waits for this child any more")
+            self._abandon(born)
+            raise OSError("this child is not needed any more")
         return born
 
     def _persist(self) -> Born:
         for left in reversed(range(_TRIES)):
             try:
-                return _bear(self._birth)
+                return self._nursery.make(self._birth)
             except ProcessLookupError:
                 if self._given_up or not left:
                     raise
             except (ConnectionError, EOFError) as error:
                 # The server was killed, by others or while it imported: the next try makes a new one.
-                fork_server.end(tracker=False)
+                self._nursery.end_server()
                 if self._given_up or not left:
                     problem = str(error) or "the fork server died"
                     raise OSError(f"no child process could be made: {problem}") from error
@@ -133,60 +270,40 @@ class _Delivery:
             if self._begun and not self._over:
                 self._rescue.start()
 
-
-def _abandon(born: Born) -> None:
-    signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
-    _collect(born)
-    born.wire.close()
-    born.started.close()
-    for descriptor in (born.pidfd, born.stdout, born.stderr):
-        os.close(descriptor)
-
-
-def _bear(birth: entry.Birth) -> Born:
-    context = multiprocessing.get_context("forkserver")
-    wire, its_wire = socket.socketpair()
-    stdout, its_stdout = os.pipe()
-    stderr, its_stderr = os.pipe()
-    memory = os.memfd_create("galley")
-    os.ftruncate(memory, 8)
-    page = mmap.mmap(memory, 8)
-    ends = Connection(its_stdout, readable=False), Connection(its_stderr, readable=False), Connection(memory)
-    process = context.Process(target=entry.main, args=(its_wire, *ends, birth), name=f"galley {birth.kind}")
-    try:
-        _start(process, birth)
-        pidfd = os.pidfd_open(process.pid or 0)
-        wire.send(entry.GO)
-    except BaseException:
-        wire.close()
-        os.close(stdout)
-        os.close(stderr)
-        page.close()
-        raise
-    finally:
-        its_wire.close()
-        for end in ends:
-            end.close()
-    return Born(process, pidfd, wire, stdout, stderr, page)
+    def _abandon(self, born: Born) -> None:
+        signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
+        self._nursery.collect_now(born)
+        born.wire.close()
+        born.page.close()
+        for descriptor in (born.pidfd, born.stdout, born.stderr):
+            os.close(descriptor)
 
 
-def _start(process: ForkServerProcess, birth: entry.Birth) -> None:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["galley_worker.runners.child.preload"])
-    main = spawn.get_preparation_data(process.name)
-    told = [
-        birth.modules, birth.import_paths, main.get("init_main_from_path"), main.get("init_main_from_name"),
-    ]  # fmt: skip
-    os.environ[entry.PRELOAD] = json.dumps(told)
-    try:
-        # This also makes the fork server, with this environment, where there is none or it was killed.
-        process.start()
-    finally:
-        del os.environ[entry.PRELOAD]
+def _reap(process: int) -> None:
+    """Collect a process that has ended, if it is a child of this one."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process, os.WNOHANG)
 
 
-def _collect(born: Born) -> int:
-    born.process.join(5)
-    code = born.process.exitcode
-    if code is not None:
-        born.process.close()
-    return 255 if code is None else code
+def _kill_server() -> None:
+    """Kill the server, and with it its children. Who waits for a child gets an EOFError."""
+    _kill(_SERVER._forkserver_pid)  # noqa: SLF001
+
+
+def _end_server(*, tracker: bool) -> None:
+    """Kill and collect the server, and the resource tracker too if it is ours."""
+    _kill_server()
+    # Neither waits long, since both are killed; it closes our ends and collects the exit codes.
+    with contextlib.suppress(ChildProcessError):
+        _SERVER._stop()  # noqa: SLF001
+    if tracker:
+        # Killed rather than asked: asked, it would remove what others may have registered since.
+        _kill(_TRACKER._pid)  # noqa: SLF001
+        with contextlib.suppress(ChildProcessError):
+            _TRACKER._stop()  # noqa: SLF001
+
+
+def _kill(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

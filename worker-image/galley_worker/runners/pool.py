@@ -1,9 +1,9 @@
 """Pool: the children that run Python handlers, and the works that wait for one.
 
 A pool of plain functions has a child per running function, made when first needed, the one used last
-being used first. The pool of async functions has one child that runs them all. When a child dies, what
-certainly had not started goes to another; if several had, nobody knows who did it, and each goes to the
-quarantine.
+being used first. The pool of async functions has one child that runs them all, and another while a handler
+blocks the event loop of the first. A child that has run its number of tasks, or grown too large, gets no more
+work and leaves when it is idle; another takes its place meanwhile.
 """
 
 import asyncio
@@ -13,19 +13,24 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal
 
-from galley_worker.ending import Crashed, CutOff, NotBegun
+from galley_worker.ending import CutOff, NotBegun, TimedOut
 from galley_worker.runners.births import Births, Cradle
+from galley_worker.runners.blame import Quarantine, blame
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.frames import Ready
 from galley_worker.runners.nursery import Nursery
-from galley_worker.runners.process import HandlerProcess
-from galley_worker.runners.quarantine import Quarantine
+from galley_worker.runners.process import HandlerProcess, Holder
 from galley_worker.runners.settings import RunnerSettings
 
 SLOW_SECONDS: Final = 0.020
 """How long works may wait behind a running one before they are called back."""
 _RECALL_SECONDS: Final = 1.0
 """How long a child may take to answer a recall: long, because C code may hold the interpreter."""
+BLOCKED_SECONDS: Final = 0.5
+"""How long one async handler may keep the event loop before new work goes to another child."""
+STUCK_SECONDS: Final = 1.0
+"""After so long without giving the event loop back, a handler that is to stop is killed, not asked."""
+_DEATH_SECONDS: Final = 10.0
 _PACKED_SECONDS: Final = 0.001
 """Work that takes no longer than this in all is queued in a busy child rather than waking an idle one."""
 
@@ -42,7 +47,7 @@ class Pool:
         self._clock = clock
         self._plain = kind == "plain"
         self._most = settings.concurrency if self._plain else 1
-        self._last = math.inf if settings.recycle_after is None else settings.recycle_after
+        self._last = math.inf if settings.recycle_tasks is None else settings.recycle_tasks
         self._waiting: deque[Execution] = deque()
         self._idle: list[HandlerProcess] = []
         self._open: HandlerProcess | None = None
@@ -74,11 +79,12 @@ class Pool:
         return self._has_room(process, execution)
 
     def _has_room(self, process: HandlerProcess, execution: Execution) -> bool:
-        if process not in self.children or process.doomed or process.sent >= self._last:
+        if process not in self.children or process.doomed or process.blocked or process.sent >= self._last:
             return False
         held = len(process.running)
         if not self._plain:
-            return held < self._settings.concurrency
+            # Also counts what still runs in a child that is blocked or about to leave.
+            return sum(len(one.running) for one in self._births.alive) < self._settings.concurrency
         if not held:
             return True
         if process.recalling or held >= process.window or held >= execution.service.window:
@@ -110,7 +116,7 @@ class Pool:
     def _refill(self, process: HandlerProcess) -> None:
         if process is self._quarantine.inmate:
             if not process.running:
-                process.kill()
+                process.leave()
             return
         waiting = self._waiting
         if waiting:
@@ -119,20 +125,33 @@ class Pool:
                 if len(process.running) >= share and not self._packs(process, waiting[0]):
                     break
                 self._send(process, waiting.popleft())
-        if process.running:
-            self._open = process
-            return
         if process.doomed:
             return
-        if process.sent >= self._last:
-            self._dismiss(process)
+        if self._worn(process):
+            self._retire(process)
+        elif process.running:
+            self._open = process
         elif not process.idle:
             process.idle = True
             self._idle.append(process)
 
-    def _dismiss(self, process: HandlerProcess) -> None:
+    def _worn(self, process: HandlerProcess) -> bool:
+        """Whether a child is to be replaced: after its number of tasks, by its size, or as one too many."""
+        limit = self._settings.recycle_bytes
+        return (
+            process.sent >= self._last
+            or (limit is not None and process.memory() > limit)
+            or (not self._plain and not process.running and len(self.children) > self._most)
+        )
+
+    def _retire(self, process: HandlerProcess) -> None:
+        """Give a child no more work, and have it end in order once it has none."""
         self._forget(process)
-        process.kill()
+        if not process.running:
+            process.leave()
+        elif self._plain and process.sent < self._last:
+            process.recall()
+        self._grow()
 
     def _forget(self, process: HandlerProcess) -> None:
         self.children.discard(process)
@@ -159,6 +178,13 @@ class Pool:
         """Give a child more; one that only reports its birth is taken in where it was made."""
         if process in self.children or process is self._quarantine.inmate:
             self._refill(process)
+        elif not process.running and not process.doomed and process.sent:
+            process.leave()
+            self._grow()
+        if self._waiting and not self._plain:
+            # A slot that is free in one child may be used in another.
+            for other in list(self.children):
+                self._refill(other)
 
     def gave_back(self, process: HandlerProcess, executions: list[Execution]) -> None:
         """Hand what a child has not started to another, unless it is being stopped."""
@@ -172,19 +198,19 @@ class Pool:
         self._forget(process)
         self._births.alive.discard(process)
         left = list(process.running.values())
-        begun = set(process.started() if self._plain else left)
-        if process.doomed:
-            begun.clear()
+        begun = process.begun()
+        holder = process.holder()
+        culprit = (begun[-1] if begun else None) if self._plain else (holder.execution if holder else None)
         process.running.clear()
         self._requeue([execution for execution in left if execution not in begun])
-        guilty = [execution for execution in left if execution in begun]
-        if len(guilty) == 1:
-            guilty[0].end(guilty[0].because or Crashed(detail))
-        for execution in guilty:
-            if execution.because is not None:
-                execution.end(execution.because)
+        suspects = blame(begun, culprit, detail, ours=process.doomed)
+        for execution in suspects:
+            self._settings.notice(
+                execution.work, f"its process died ({detail}) with {len(begun)} attempts in it; "
+                "this attempt is run again, alone, to find the one that caused it",
+            )  # fmt: skip
         self._quarantine.left(process)
-        self._quarantine.admit([execution for execution in guilty if not execution.ending.done()])
+        self._quarantine.admit(suspects)
         self._grow(at_least=1 if left else 0)
 
     def _requeue(self, executions: list[Execution]) -> None:
@@ -210,33 +236,94 @@ class Pool:
         if process is None:
             return
         if not self._plain:
-            process.cancel(execution)
-            self._loop.call_later(self._settings.kill_grace_seconds, self._insist, process, execution)
+            self._stop_async(process, execution)
         elif len(process.running) == 1:
             self._doom(process)
         else:
             process.recall()
             self._loop.call_later(_RECALL_SECONDS, self._insist, process, execution)
 
-    def _insist(self, process: HandlerProcess, execution: Execution) -> None:
-        if process.running.get(execution.id) is execution:
-            self._doom(process)
+    def _stop_async(self, process: HandlerProcess, execution: Execution) -> None:
+        holder = process.holder()
+        if holder is not None and holder.execution is execution and holder.held >= STUCK_SECONDS:
+            self._doom(process, f"it blocked the event loop for {holder.held:.1f} s")
+            return
+        process.cancel(execution)
+        self._loop.call_later(self._settings.kill_grace_seconds, self._insist, process, execution)
 
-    def _doom(self, process: HandlerProcess) -> None:
+    def _insist(self, process: HandlerProcess, execution: Execution) -> None:
+        if process.running.get(execution.id) is not execution:
+            return
+        holder = None if self._plain else process.holder()
+        if holder is not None and holder.execution is not execution:
+            # Another one blocks the loop: this one can obey only once that has ended.
+            self._loop.call_later(self._settings.kill_grace_seconds, self._insist, process, execution)
+            return
+        self._doom(process, "it did not stop when it was asked to")
+
+    def _doom(self, process: HandlerProcess, why: str = "") -> None:
         self._forget(process)
-        process.kill()
+        process.kill(why)
 
     def sweep(self, now: float) -> list[Execution]:
         """Return the executions that have run longer than they may."""
         late = []
-        for process in self._births.alive:
-            for execution in process.running.values():
-                begun = execution.started_at
-                if begun is not None and now - begun > execution.work.timeout:
-                    late.append(execution)
-                if self._plain:
-                    break
+        for process in list(self._births.alive):
+            if self._plain:
+                head = next(iter(process.running.values()), None)
+                late += [head] if head is not None and _late(head, now) else []
+            else:
+                late += self._late_in(process, now)
         return late
+
+    def _late_in(self, process: HandlerProcess, now: float) -> list[Execution]:
+        """Return the async handlers that are late. While one blocks the loop, no other one can be."""
+        holder = process.holder()
+        self._watch_loop(process, holder)
+        if process.blocked and holder is not None:
+            execution = holder.execution
+            return [execution] if holder.ran > execution.work.timeout else []
+        late = []
+        for execution in process.running.values():
+            if not _late(execution, now):
+                continue
+            if execution.certain:
+                late.append(execution)
+            elif execution.asked_at is None:
+                process.ask(execution)
+            elif now - execution.asked_at > self._settings.kill_grace_seconds and execution.because is None:
+                self._give_up_on(process)
+                break
+        return late
+
+    def _watch_loop(self, process: HandlerProcess, holder: Holder | None) -> None:
+        """Note whether one handler keeps the event loop; new work then goes to another child."""
+        was, process.blocked = process.blocked, holder is not None and holder.held >= BLOCKED_SECONDS
+        if process.blocked and holder is not None and not was:
+            self._settings.notice(
+                holder.execution.work, "it blocks the event loop, so other async tasks of this process wait: "
+                "await what it waits for, use asyncio.to_thread, or make the handler a plain function",
+            )  # fmt: skip
+            if process.idle:
+                process.idle = False
+                self._idle.remove(process)
+            if self._open is process:
+                self._open = None
+            self._grow()
+        elif was and not process.blocked:
+            for execution in process.running.values():
+                # Asked while the loop was blocked: what the child says now counts.
+                execution.asked_at = None if not execution.certain else execution.asked_at
+            if process in self.children:
+                self._refill(process)
+
+    def _give_up_on(self, process: HandlerProcess) -> None:
+        """Kill a child whose event loop does not answer, and which does not show whose code runs in it."""
+        begun = process.begun()
+        if len(begun) == 1:
+            begun[0].because = TimedOut(begun[0].work.timeout)
+        self._forget(process)
+        process.kill("its event loop did not answer", ours=False)
 
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
@@ -267,22 +354,29 @@ class Pool:
 
     # Births.
 
-    async def first(self) -> Ready:
-        """Make the first child and return which handlers it found.
+    async def first(self) -> tuple[HandlerProcess, Ready]:
+        """Make the first child and return it with the handlers it found; a pool has to adopt it.
 
         Raises:
             ModuleImportFailed: if a module does not import.
+            StartHookFailed: if a start hook raises.
         """
-        process, hello = await self._births.bear()
+        process, hello = await self._births.bear(first=True)
+        self._births.alive.discard(process)
+        return process, hello
+
+    def adopt(self, process: HandlerProcess) -> None:
+        """Take in a child that is ready and idle."""
+        process.parent = self
+        self._births.alive.add(process)
         self.children.add(process)
         process.idle = True
         self._idle.append(process)
-        return hello
 
     def _grow(self, at_least: int = 0) -> None:
         if self._closed or self._births.paused:
             return
-        room = self._most - len(self.children) - self._expected
+        room = self._most - self._taken() - self._expected
         if self._births.failures:
             room = min(room, 1 - self._expected)
         wanted = max(len(self._waiting), at_least) - self._expected
@@ -290,12 +384,19 @@ class Pool:
             self._expected += 1
             self._births.begin(self._take_in)
 
+    def _taken(self) -> int:
+        """Return how many children there are that count: not those that are blocked."""
+        if not self._plain:
+            return sum(not one.blocked for one in self.children)
+        # One that is about to leave holds its slot as long as it runs something.
+        return len(self.children | {one for one in self._births.alive if one.running})
+
     def _take_in(self, process: HandlerProcess | None) -> None:
         self._expected -= 1
         if process is None:
             return
-        if self._closed or len(self.children) >= self._most:
-            process.kill()
+        if self._closed or self._taken() >= self._most:
+            process.leave()
             return
         self.children.add(process)
         if not self._plain:
@@ -313,7 +414,7 @@ class Pool:
         self._quarantine.cut_off(why)
 
     async def close(self, why: str) -> None:
-        """End what is left as cut off, and every child."""
+        """End what is left as cut off, and every child: idle ones in order, others at once."""
         self._closed = True
         if self._tick is not None:
             self._tick.cancel()
@@ -322,6 +423,14 @@ class Pool:
         for process in list(self._births.alive):
             for execution in process.running.values():
                 execution.because = execution.because or CutOff(why)
-            process.kill()
+            if process.running or not process.hello.done():
+                process.kill()
+            else:
+                process.leave()
         if self._births.alive:
-            await asyncio.wait([process.gone for process in self._births.alive], timeout=10)
+            seconds = self._settings.leave_seconds + _DEATH_SECONDS
+            await asyncio.wait([process.gone for process in self._births.alive], timeout=seconds)
+
+
+def _late(execution: Execution, now: float) -> bool:
+    return execution.started_at is not None and now - execution.started_at > execution.work.timeout

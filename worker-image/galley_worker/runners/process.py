@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -15,14 +17,18 @@ from msgspec import Raw
 from galley.record import Failure
 from galley_worker.ending import Raised, Returned
 from galley_worker.runners import frames
+from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.frames import (
+    Ask,
     Broken,
     Cancel,
     Done,
     Failed,
+    Leave,
     Order,
+    Ran,
     Ready,
     Recall,
     Recalled,
@@ -30,18 +36,31 @@ from galley_worker.runners.frames import (
     Stopped,
 )  # fmt: skip
 from galley_worker.runners.nursery import Born, Nursery
-from galley_worker.runners.output import Output
+from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import RunnerSettings
 
 _DEATH_SECONDS: Final = 5.0
 """How long after SIGKILL a process is believed to be dead even if the kernel does not say so."""
 _LAST_BREATH_SECONDS: Final = 0.1
 """How long a process may take to end after its socket was closed; a dying one closes it first."""
-_read_started: Final = struct.Struct("=Q").unpack_from
+_LATE_OUTPUT: Final = 64
+"""Ended orders of which late output is still attributed to their attempts."""
+_PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+_read_page: Final = struct.Struct("=QQdd").unpack_from
+
+
+class Holder(NamedTuple):
+    """The async handler whose code runs in the event loop of a child at this moment."""
+
+    execution: Execution
+    ran: float
+    """Seconds since it began."""
+    held: float
+    """Seconds since it was given the loop."""
 
 
 class Parent(Protocol):
-    """Who is told what becomes of a child."""
+    """Receives what becomes of a child."""
 
     def answered(self, process: "HandlerProcess") -> None:
         """It answered something: there may be room in it."""
@@ -60,6 +79,7 @@ class HandlerProcess(asyncio.Protocol):
         self, born: Born, nursery: Nursery, settings: RunnerSettings, parent: Parent,
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
+        self.parent = parent
         self.running: dict[int, Execution] = {}
         """Sent and not answered, in the order sent."""
         self.hello: asyncio.Future[Ready | Broken | None] = asyncio.get_running_loop().create_future()
@@ -70,21 +90,31 @@ class HandlerProcess(asyncio.Protocol):
         self.window = 1
         """Works it may hold with those it holds now."""
         self.sent = 0
+        """Works it was given and has not given back."""
         self.pid = born.process.pid or 0
         self.idle = False
         self.recalling = False
         self.doomed = False
-        """Whether we killed it, so that its death is nobody's fault."""
+        """Whether we killed it, so that no work in it is to blame."""
+        self.leaving = False
+        """Whether it was asked to end in order."""
+        self.blocked = False
+        """Whether one async handler keeps its event loop from the others."""
         self._loop = asyncio.get_running_loop()
-        self._born, self._nursery, self._parent, self._clock = born, nursery, parent, clock
+        self._settings, self._born, self._nursery, self._clock = settings, born, nursery, clock
+        self._late: dict[int, Account] = {}
+        self._last: Execution | None = None
         self._frames = frames.Frames()
         self._outgoing: list[Order] = []
         self._transport: asyncio.Transport | None = None
         self._why = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._leave_timer: asyncio.TimerHandle | None = None
+        self.several = False
+        """Whether it runs async handlers, many at a time."""
         self._outputs = tuple(
             Output(self._loop, end, stream, settings, self._account)
-            for end, stream in ((born.stdout, "stdout"), (born.stderr, "stderr"))
+            for end, stream in zip((born.stdout, born.stderr), STREAM_NAMES, strict=True)
         )
         self._ending: asyncio.Task[None] | None = None
         self._loop.add_reader(born.pidfd, self._exited)
@@ -116,6 +146,23 @@ class HandlerProcess(asyncio.Protocol):
             self.recalling = True
             self._say(Recall())
 
+    def ask(self, execution: Execution) -> None:
+        """Ask for how long an async handler has run; the answer corrects `started_at`."""
+        execution.asked_at = self._clock()
+        self._say(Ask(execution.id))
+
+    def leave(self) -> None:
+        """Ask it to end in order, and kill it if that takes too long. It must have nothing to run."""
+        if not self.leaving:
+            self.leaving = self.doomed = True
+            self._say(Leave())
+            seconds = self._settings.leave_seconds
+            self._leave_timer = self._loop.call_later(seconds, self._leave_late, seconds)
+
+    def _leave_late(self, seconds: float) -> None:
+        self._settings.notice(None, f"handler process {self.pid} did not end within {seconds:g} s; killed")
+        self.kill()
+
     def kill(self, why: str = "", *, ours: bool = True) -> None:
         """Kill it; `ours` means what is in it is not to blame."""
         if self._ending is not None:
@@ -127,10 +174,26 @@ class HandlerProcess(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_later(_DEATH_SECONDS, self._exited)
 
-    def started(self) -> list[Execution]:
-        """Return the unanswered works a child that runs one after the other has begun."""
-        last = _read_started(self._born.started)[0]
+    def begun(self) -> list[Execution]:
+        """Return the unanswered works whose handlers have begun, in the order they began."""
+        last = _read_page(self._born.page)[0]
         return [execution for number, execution in self.running.items() if number <= last]
+
+    def holder(self) -> Holder | None:
+        """Return the async handler whose code runs now; None if the loop is free, or not one of asyncio's."""
+        _, number, began, since = _read_page(self._born.page)
+        execution = self.running.get(number)
+        if execution is None:
+            return None
+        now = time.monotonic()  # the child's clock too, whatever clock measures here
+        return Holder(execution, now - began, now - since)
+
+    def memory(self) -> int:
+        """Return its resident memory in bytes; 0 if it has ended."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]) * _PAGE_SIZE
+        except (OSError, IndexError):
+            return 0
 
     def _say(self, order: Order) -> None:
         if not self._outgoing:
@@ -144,10 +207,24 @@ class HandlerProcess(asyncio.Protocol):
 
     def _account(self, number: int) -> Account | None:
         if not number:
-            alone = len(self.running) == 1
-            number = _read_started(self._born.started)[0] or (next(iter(self.running)) if alone else 0)
+            # Bytes without a mark: of the plain handler begun last, or of the only async one.
+            if not self.several:
+                number = _read_page(self._born.page)[0]
+            elif len(self.running) == 1:
+                number = next(iter(self.running))
         execution = self.running.get(number)
-        return execution.account if execution is not None else None
+        if execution is None and number and self._last is not None and self._last.id == number:
+            execution = self._last
+        return execution.account if execution is not None else self._late.get(number)
+
+    def _take_out(self, number: int) -> Execution:
+        """Return a work that has ended; what its threads write later is still attributed to it."""
+        execution = self._last = self.running.pop(number)
+        if execution.wrote:
+            self._late[number] = execution.account
+            if len(self._late) > _LATE_OUTPUT:
+                del self._late[next(iter(self._late))]
+        return execution
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -161,7 +238,7 @@ class HandlerProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Give the answers in `data` to their executions."""
         if self._take(data):
-            self._parent.answered(self)
+            self.parent.answered(self)
 
     def _take(self, data: bytes) -> bool:
         running = self.running
@@ -170,7 +247,7 @@ class HandlerProcess(asyncio.Protocol):
             for body in self._frames.feed(data):
                 for answer in frames.decode_answers(body):
                     if type(answer) is Done:
-                        execution = running.pop(answer.id)
+                        execution = self._take_out(answer.id)
                         execution.service.observe(answer.seconds)
                         execution.end(Returned(Raw(answer.result)))
                     else:
@@ -189,30 +266,41 @@ class HandlerProcess(asyncio.Protocol):
     def _take_rare(self, answer: frames.Answer) -> None:
         match answer:
             case Failed(number, seconds, reason, message, traceback, retryable):
-                execution = self.running.pop(number)
+                execution = self._take_out(number)
                 execution.service.observe(seconds)
                 execution.end(Raised(Failure(reason, message, traceback), retryable))
             case Stopped(number):
-                execution = self.running.pop(number)
+                execution = self._take_out(number)
                 if execution.because is not None:
                     execution.end(execution.because)
             case Recalled(numbers):
                 self.recalling = False
-                self._parent.gave_back(self, [self.running.pop(number) for number in numbers])
+                self.sent -= len(numbers)
+                self.parent.gave_back(self, [self.running.pop(number) for number in numbers])
             case frames.Said():
                 for output in self._outputs:
                     output.drain()
+            case Ran():
+                self._correct(answer)
             case Ready() | Broken():
+                self.several = isinstance(answer, Ready) and answer.several
                 if not self.hello.done():
                     self.hello.set_result(answer)
             case _:
                 raise KeyError
 
+    def _correct(self, answer: Ran) -> None:
+        """Take over when an async handler really began, unless it has ended meanwhile."""
+        execution = self.running.get(answer.id)
+        if execution is not None:
+            execution.started_at, execution.certain = self._clock() - answer.seconds, True
+
     def _exited(self) -> None:
         if self._ending is None:
             self._loop.remove_reader(self._born.pidfd)
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._leave_timer):
+                if timer is not None:
+                    timer.cancel()
             self._ending = self._loop.create_task(self._bury(), name=f"bury child {self.pid}")
 
     async def _bury(self) -> None:
@@ -220,7 +308,7 @@ class HandlerProcess(asyncio.Protocol):
         self._take_last_words()
         for output in self._outputs:
             output.close()
-        code = await self._nursery.collect(self._born)
+        end = await self._nursery.collect(self._born)
         if self._transport is not None:
             self._transport.abort()
         else:
@@ -228,9 +316,12 @@ class HandlerProcess(asyncio.Protocol):
         os.close(self._born.pidfd)
         if not self.hello.done():
             self.hello.set_result(None)
-        words = in_words(code, ours=self.doomed or bool(self._why))
-        self._parent.died(self, f"{self._why} ({words})" if self._why else words)
-        self._born.started.close()
+        if end.ended:
+            begun = self.begun()
+            self._settings.notice(begun[-1].work if begun else None, ended_in_words(list(end.ended)).rstrip())
+        words = in_words(end.code, ours=self.doomed or bool(self._why))
+        self.parent.died(self, f"{self._why} ({words})" if self._why else words)
+        self._born.page.close()
         self.gone.set_result(None)
 
     def _take_last_words(self) -> None:

@@ -43,7 +43,7 @@ class Runner(Protocol):
         """End as `NotBegun` what waits while every slot is held by a slow work."""
 
     async def close(self, why: str) -> None:
-        """End what is left as cut off, and every process."""
+        """End what is left as cut off, and every process; those that are idle in order."""
 
 
 class Runners:
@@ -82,6 +82,7 @@ class Runners:
 
         Raises:
             ModuleImportFailed: if one does not import.
+            StartHookFailed: if a start hook raises.
             HandlersMissing: if there is no command, and the modules have no handler of the queue.
             HandlerExists: if a command and a function have the same name.
         """
@@ -106,11 +107,12 @@ class Runners:
         for command in settings.commands:
             self._by_name[command.name] = commands, Service()
         if settings.modules:
-            nursery = self._exits.enter_context(Nursery())
+            nursery = self._exits.enter_context(Nursery(settings.preload, settings.import_paths))
             plain = Pool("plain", settings, nursery, self._clock)
             concurrent = Pool("concurrent", settings, nursery, self._clock)
             self._runners += plain, concurrent
-            found = await plain.first()
+            process, found = await plain.first()
+            (concurrent if found.several else plain).adopt(process)
             for names, pool in ((found.plain, plain), (found.concurrent, concurrent)):
                 for name in names:
                     if name in self._by_name:

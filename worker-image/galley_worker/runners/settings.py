@@ -1,16 +1,30 @@
 """What a worker's runners are told once."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from galley_worker.work import Work
 
-OnOutput: TypeAlias = Callable[[Work | None, str, str], None]
-"""Takes a line a handler wrote: whose attempt (None if nobody's), `stdout` or `stderr`, the line."""
+
+class Line(NamedTuple):
+    """A line of output, or a notice of the worker about an attempt."""
+
+    work: Work | None
+    """The attempt; None if the line belongs to none."""
+    stream: Literal["stdout", "stderr", "log", "galley"]
+    """Where it was written; `log` is a line of Python's `logging`, `galley` a notice."""
+    text: str
+    level: int = logging.INFO
+    logger: str = ""
+    """Name of the logger, for a line of a log."""
 
 
-def _drop(_work: Work | None, _stream: str, _line: str) -> None:
+OnLine: TypeAlias = Callable[[Line], None]
+
+
+def _drop(_line: Line) -> None:
     """Forget a line."""
 
 
@@ -35,6 +49,8 @@ class RunnerSettings:
     import_paths: tuple[str, ...] = ()
     """Folders put in front of `sys.path` before the modules are imported."""
     commands: tuple[CommandHandler, ...] = ()
+    preload: tuple[str, ...] = ()
+    """Modules imported before the fork, whose memory, and all else, the children share."""
     concurrency: int = 1
     """Handlers running at one time."""
     kill_grace_seconds: float = 5.0
@@ -43,6 +59,17 @@ class RunnerSettings:
     """How long the modules may take to be imported; one that hangs must not hang the worker."""
     output_limit: int = 64 * 1024
     """Bytes of output forwarded for one attempt; what comes after them is counted and dropped."""
-    recycle_after: int | None = None
-    """Tasks after which a child is replaced; None keeps it for good."""
-    on_output: OnOutput = _drop
+    recycle_tasks: int | None = None
+    """Tasks after which a child is replaced; None keeps it."""
+    recycle_bytes: int | None = None
+    """Resident memory above which a child is replaced once it is idle; None keeps it."""
+    leave_seconds: float = 5.0
+    """How long a child may take for its stop hooks, `atexit` handlers and threads before it is killed."""
+    log_level: str = "INFO"
+    """Least level of the `logging` records that handlers write."""
+    on_line: OnLine = _drop
+    """Takes what handlers write and what there is to say about their attempts."""
+
+    def notice(self, work: Work | None, text: str) -> None:
+        """Pass on a notice about an attempt."""
+        self.on_line(Line(work, "galley", text, logging.WARNING))

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from galley_worker.runners import frames
 from galley_worker.runners.frames import (
     Answer,
+    Ask,
     Broken,
     Cancel,
     Done,
     Failed,
+    Leave,
     Order,
+    Ran,
     Ready,
     Recall,
     Recalled,
@@ -22,10 +25,13 @@ from galley_worker.runners.frames import (
     Stopped,
 )  # fmt: skip
 
-ORDERS: list[Order] = [Run(2**40, "resize", b'{"a":1}'), Recall(), Cancel(7), Run(1, "", b"")]
+ORDERS: list[Order] = [
+    Run(2**40, "resize", b'{"a":1}'), Recall(), Cancel(7), Leave(), Ask(8), Run(1, "", b""),
+]  # fmt: skip
 ANSWERS: list[Answer] = [
     Done(1, 0.5, b"null"), Failed(2, 0.1, "HandlerRaised", "ValueError: nö", "trace", retryable=True),
-    Stopped(3, 0.0), Recalled([4, 5]), Ready(["a"], ["b"]), Broken("m", "m.py:1", "no"), Said(),
+    Stopped(3, 0.0), Recalled([4, 5]), Ready(["a"], ["b"], several=True),
+    Broken("import", "m", "m.py:1", "no", "line 1"), Said(), Ran(7, 0.5),
 ]  # fmt: skip
 
 

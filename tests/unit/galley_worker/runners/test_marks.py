@@ -15,7 +15,7 @@ from msgspec import Raw
 from galley_worker.runners.child.streams import Streams
 from galley_worker.runners.execution import Account
 from galley_worker.runners.output import LINE_LIMIT, Output
-from galley_worker.runners.settings import RunnerSettings
+from galley_worker.runners.settings import Line, RunnerSettings
 from galley_worker.work import Work
 
 Lines = list[tuple[str, str]]
@@ -35,7 +35,9 @@ def streams() -> Iterator[tuple[Streams, Callable[[], bytes]]]:
             return b""
 
     try:
-        yield Streams(write_end, write_end), written
+        child = Streams()
+        child.attach(write_end, write_end)
+        yield child, written
     finally:
         sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = kept  # type: ignore[misc]
         os.close(read_end)
@@ -52,12 +54,12 @@ def output(limit: int = 64 * 1024) -> Iterator[tuple[Output, Lines]]:
         work = Work(str(order), "q", "normal", "h", 1, Raw(b"{}"), 1.0)
         return accounts.setdefault(order, Account(work)) if order else None
 
-    def take(work: Work | None, _stream: str, line: str) -> None:
-        lines.append((work.task_id if work else "", line))
+    def take(line: Line) -> None:
+        lines.append((line.work.task_id if line.work else "", line.text))
 
     loop = asyncio.new_event_loop()
     read_end, write_end = os.pipe()
-    told = RunnerSettings("q", output_limit=limit, on_output=take)
+    told = RunnerSettings("q", output_limit=limit, on_line=take)
     one = Output(loop, read_end, "stdout", told, owner)
     try:
         yield one, lines
@@ -105,7 +107,8 @@ def test_what_comes_after_the_limit_is_counted_and_told_once() -> None:
         supervisor.feed(b"\x1e2\x1fshort\n\x1e-2\x1f")
     assert lines == [
         ("1", "x" * 10),
-        ("1", "(16 bytes of output dropped after the first 10)"),
+        ("1", "output limit reached: what follows the first 10 bytes is dropped"),
+        ("1", "16 bytes of output dropped after the first 10"),
         ("2", "short"),
     ]
 

@@ -4,7 +4,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable
-from types import CoroutineType
+from types import CoroutineType, TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,10 @@ from galley_worker.runners.frames import Done, Failed
 
 TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
+
+_TOLD: Final = 5
+"""Exceptions of a group whose messages are part of the group's."""
+_TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 
 _decode = msgspec.json.Decoder().decode
 _OURS: Final = os.path.dirname(__file__)  # noqa: PTH120 - runs in every child before its first task
@@ -41,13 +45,11 @@ def arguments(data: bytes) -> dict[str, Any]:
     return named
 
 
-def awaited(value: object) -> object:
-    """Return a handler's value; of a coroutine what it returns, run in an event loop of its own.
+def awaited(value: "CoroutineType[Any, Any, Any]") -> object:
+    """Return what a coroutine returns, run in an event loop of its own.
 
     Only a handler whose decorator hides that it is `async` gets here with a coroutine.
     """
-    if type(value) is not CoroutineType:
-        return value
     import asyncio  # noqa: PLC0415 - children of plain functions seldom need it
 
     return asyncio.run(value)
@@ -58,7 +60,7 @@ def done(order: int, seconds: float, value: object) -> Done | Failed:
     try:
         result = encode_value(value)
     except BaseException as error:  # anything may hide in a value
-        problem = f"the result cannot be said in JSON: {_text(error)}"
+        problem = f"the result cannot be written as JSON: {describe(error)}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
     if len(result) > RESULT_LIMIT:
         problem = (
@@ -74,21 +76,29 @@ def failed(
     error: BaseException,
 ) -> Failed:  # fmt: skip
     """Return the answer for a handler that raised `error`, or could not be called."""
-    problem = _misfit(function, named, error)
-    if problem:
-        return Failed(order, seconds, "InputInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
-    if isinstance(error, NonRetryable):
-        return Failed(order, seconds, "NonRetryable", _text(error), _traceback(error), retryable=False)
-    return Failed(order, seconds, "HandlerRaised", _text(error), _traceback(error), retryable=True)
+    # An exception is the user's code: asked for its class, its text or its traceback, it may raise.
+    try:
+        problem = _misfit(function, named, error)
+        if problem:
+            return Failed(order, seconds, "InputInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
+        text, trace = describe(error), _traceback(error)
+        if issubclass(type(error), NonRetryable):
+            return Failed(order, seconds, "NonRetryable", text, trace, retryable=False)
+        return Failed(order, seconds, "HandlerRaised", text, trace, retryable=True)
+    except BaseException:
+        problem = "it raised an exception that raises when it is described"
+        return Failed(order, seconds, "HandlerRaised", problem, "", retryable=True)
 
 
 def _misfit(function: Callable[..., Any], named: dict[str, Any] | None, error: BaseException) -> str:
     """Return why the handler could not be called with its input, or nothing if it was called."""
-    if isinstance(error, InputInvalid):
+    kind = type(error)
+    if issubclass(kind, InputInvalid):
         return f"{error}; the handler takes {_signature(function)}"
-    if not isinstance(error, TypeError) or named is None:
+    if not issubclass(kind, TypeError) or named is None:
         return ""
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+    frames = _frames(error)
+    if frames is not None and frames.tb_next is not None:
         return ""
     try:
         inspect.signature(function).bind(**named)
@@ -111,25 +121,37 @@ def _kind(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _text(error: BaseException) -> str:
-    name = type(error).__name__
+def describe(error: BaseException, depth: int = 2) -> str:
+    """Return an exception's class and message; of a group, also those of the exceptions in it."""
+    name = type.__getattribute__(type(error), "__name__")
     try:
-        message = str(error)
+        message = str(error)[:MESSAGE_LIMIT]
     except BaseException:  # it may do anything when asked for its text
-        message = "(its message cannot be told)"
+        message = "(its message cannot be read)"
     text = f"{name}: {message}" if message else name
+    if issubclass(type(error), BaseExceptionGroup) and depth:
+        parts = BaseExceptionGroup.exceptions.__get__(error)[:_TOLD]
+        text += f" [{'; '.join(describe(part, depth - 1) for part in parts)}]"
     # Not every str can travel: half a surrogate pair has no bytes.
     return text[:MESSAGE_LIMIT].encode(errors="backslashreplace").decode()[:MESSAGE_LIMIT]
 
 
+def _frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback without asking the exception's own class for it, which may raise."""
+    frames: TracebackType | None = _TRACEBACK.__get__(error)
+    return frames
+
+
 def _traceback(error: BaseException) -> str:
-    frames = error.__traceback__
+    frames = _frames(error)
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
         lines = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException:
-        return ""
+        lines = (
+            "Traceback (most recent call last):\n" + "".join(traceback.format_tb(frames)) + describe(error)
+        )
     data = lines.encode(errors="backslashreplace")
     if len(data) > TRACEBACK_LIMIT:
         data = b"..." + data[3 - TRACEBACK_LIMIT :]

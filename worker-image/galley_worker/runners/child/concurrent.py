@@ -1,45 +1,92 @@
-"""Service of `async def` handlers: many at a time in one event loop."""
+"""Service of `async def` handlers: many at a time in one event loop.
+
+The page of memory shared with the supervisor shows which order's code runs in the loop at this moment, so
+that a handler that blocks the loop is known even if it never lets another line of Python run.
+"""
 
 import asyncio
-import contextvars
+import struct
+import sys
+from asyncio import events
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from mmap import mmap
+from time import monotonic, perf_counter
 from typing import Any, Final
 
 import msgspec
 
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
-from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child.descendants import Descendants, in_words
+from galley_worker.runners.child.streams import STREAMS, current
+from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, lost
-from galley_worker.runners.frames import Answer, Cancel, Order, Recall, Recalled, Run, Said, Stopped
+from galley_worker.runners.frames import (
+    Answer,
+    Ask,
+    Cancel,
+    Leave,
+    Order,
+    Ran,
+    Recall,
+    Recalled,
+    Run,
+    Said,
+    Stopped,
+)  # fmt: skip
 
-_order: Final[contextvars.ContextVar[int]] = contextvars.ContextVar("order", default=0)
-
-
-def serve(wire: Wire, functions: Mapping[str, Callable[..., Any]], streams: Streams) -> None:
-    """Run orders until the supervisor closes the socket."""
-    streams.owner = _order.get
-    asyncio.run(ConcurrentService(wire, functions, streams).serve())
+write_begun: Final = struct.Struct("=Q").pack_into
+write_step: Final = struct.Struct("=Qdd").pack_into
+"""The order whose code runs, when it began, and when it was given the loop."""
+AFTER_BEGUN: Final = 8
+_UNASKED: Final = (
+    "CancelledError: the task was cancelled by code in its own process, not through Galley; "
+    "asyncio.CancelledError was raised, or Task.cancel() called"
+)
 
 
 class ConcurrentService:
     """Runs orders side by side."""
 
-    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], streams: Streams) -> None:
+    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], page: mmap) -> None:
         self._wire = wire
         self._functions = functions
-        self._streams = streams
+        self._page = page
         self._incoming = frames.Frames()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._since: dict[int, float] = {}
         self._asked: set[int] = set()
         self._answers: list[Answer] = []
+        self._leaving = False
 
-    async def serve(self) -> None:
-        """Read orders as they come; this ends with the process."""
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._wire, self._read)
-        await self._loop.create_future()
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run orders until the supervisor asks to leave; if it closes the socket, the process ends."""
+        self._loop = loop
+        self._surroundings = Surroundings()
+        self._descendants = Descendants()
+        self._surroundings.touched = False
+        self._observe_steps()
+        loop.add_reader(self._wire, self._read)
+        while not self._leaving:
+            # A handler may stop the loop, and SystemExit or KeyboardInterrupt in a task of its own end it.
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                sys.stderr.write(f"{call.describe(error)} in an asyncio task that a handler started\n")
+        loop.remove_reader(self._wire)
+
+    def _observe_steps(self) -> None:
+        """Show on the page whose code the loop runs. asyncio has no hook for it; other loops show nothing."""
+        run, page, since = events.Handle._run, self._page, self._since  # noqa: SLF001
+
+        def run_observed(handle: Any) -> None:
+            order = handle._context.get(current)  # noqa: SLF001
+            if order in since:
+                write_step(page, AFTER_BEGUN, order, since[order], monotonic())
+            run(handle)
+            write_begun(page, AFTER_BEGUN, 0)
+
+        events.Handle._run = run_observed  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
     def _read(self) -> None:
         try:
@@ -58,8 +105,14 @@ class ConcurrentService:
                 task.add_done_callback(lambda _ended: self._ended(id))
             case Cancel(id):
                 self._cancel(id)
+            case Ask(id):
+                if id in self._running:
+                    self._answer(Ran(id, monotonic() - self._since.get(id, monotonic())))
             case Recall():
                 self._answer(Recalled([]))
+            case Leave():
+                self._leaving = True
+                self._loop.stop()
 
     def _cancel(self, order: int) -> None:
         task = self._running.get(order)
@@ -68,15 +121,21 @@ class ConcurrentService:
             task.cancel()
 
     async def _run(self, order: Run) -> None:
-        _order.set(order.id)
-        began = perf_counter()
+        began, since = perf_counter(), monotonic()
+        current.set(order.id)
+        self._since[order.id] = since
+        write_begun(self._page, 0, order.id)
+        write_step(self._page, AFTER_BEGUN, order.id, since, since)
         function = self._functions[order.handler]
         named = None
         try:
             named = call.arguments(order.input)
             value = await function(**named)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
-            outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
+            failed = call.failed(order.id, perf_counter() - began, function, named, error)
+            if type(error) is asyncio.CancelledError:
+                failed.message = _UNASKED
+            outcome: Answer = failed
         else:
             outcome = call.done(order.id, perf_counter() - began, value)
         if order.id not in self._asked:
@@ -93,11 +152,25 @@ class ConcurrentService:
         self._asked.discard(order)
 
     def _close(self, order: int) -> None:
-        if order in self._streams.written:
-            self._streams.end(order)
+        self._since.pop(order, None)
+        if self._descendants.noted:
+            names = self._descendants.end_of(order)
+            if not self._running:
+                names += self._descendants.end_all(collect=False)
+            if names:
+                STREAMS.restore()
+                token = current.set(order)
+                sys.stderr.write(in_words(names))
+                current.reset(token)
+        if order in STREAMS.written:
+            STREAMS.end(order)
             self._answer(Said())
-        if not self._streams.intact:
-            self._streams.restore()
+        if not STREAMS.intact:
+            STREAMS.restore()
+        if self._surroundings.touched and not self._running:
+            # Shared by all that run: put back once none is left that may rely on the change.
+            self._surroundings.restore()
+            STREAMS.restore_descriptors()
 
     def _answer(self, answer: Answer) -> None:
         if not self._answers:

@@ -1,23 +1,31 @@
-"""A child process from its birth to its service."""
+"""A child process from its start to its end."""
 
+import asyncio
+import atexit
+import gc
 import importlib
+import inspect
+import io
 import mmap
 import os
 import signal
 import socket
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from galley.errors import GalleyError
+from galley.hooks import HOOKS
 from galley.registry import REGISTRY
 from galley_worker.runners import frames
-from galley_worker.runners.child import concurrent, plain
-from galley_worker.runners.child.death import die_with_parent
-from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child import concurrent, plain, threads
+from galley_worker.runners.child.call import describe
+from galley_worker.runners.child.kernel import adopt_orphans, die_with_parent
+from galley_worker.runners.child.streams import STREAMS, log_to_supervisor
 from galley_worker.runners.child.wire import Wire
 
 PRELOAD: Final = "GALLEY_PRELOAD"
@@ -26,6 +34,11 @@ _TRACE_LINES: Final = 12
 _TRACE_WIDTH: Final = 160
 GO: Final = b"!"
 """Said to a child once its supervisor holds it by more than its number, which dies with it."""
+IMPORTING: Final = "import"
+STARTING: Final = "on_start"
+
+threads_lost: list[str] = []
+"""Threads that preloaded modules started in the fork server, which exist in no child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +48,23 @@ class Birth:
     queue: str
     modules: tuple[str, ...]
     import_paths: tuple[str, ...]
-    kind: Literal["plain", "concurrent"]
+    kind: Literal["plain", "concurrent", "first"]
+    """Which handlers it runs; `first` runs plain ones, unless all of the queue are `async def`."""
+    log_level: str = "INFO"
 
 
-class ImportFailed(Exception):
-    """A module does not import."""
+class Broke(Exception):
+    """A module does not import, or a start hook fails."""
 
-    def __init__(self, module: str, place: str, problem: str, trace: str) -> None:
-        self.module, self.place, self.problem, self.trace = module, place, problem, trace
-        super().__init__(module, place, problem, trace)
+    def __init__(self, stage: str, name: str, error: BaseException) -> None:
+        super().__init__(stage, name)
+        self.stage, self.name, self.error = stage, name, error
+
+    def told(self) -> frames.Broken:
+        """Return it as it travels."""
+        return frames.Broken(
+            self.stage, self.name, _place(self.error), _problem(self.error), _trace(self.error)
+        )
 
 
 def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Connection, birth: Birth) -> None:
@@ -53,38 +74,111 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
         wire: where orders come from and answers go to.
         stdout: write end of the pipe for standard output.
         stderr: the same for standard error.
-        page: shared memory in which the number of the order started last stands.
+        page: shared memory that shows which orders have begun.
         birth: what to import and how to serve.
     """
     die_with_parent()
+    adopt_orphans()
     # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    streams = _take_over(stdout, stderr)
-    started = mmap.mmap(page.fileno(), 0)
+    _take_over(stdout, stderr)
+    begun = mmap.mmap(page.fileno(), 0)
     page.close()
     wire.setblocking(True)
     if wire.recv(len(GO)) != GO:
         os._exit(0)
     sys.path[:0] = [path for path in birth.import_paths if path not in sys.path]
     sys.argv = [sys.argv[0]]
+    log_to_supervisor(birth.log_level)
+    threads.carry_orders()
+    if threads_lost:
+        sys.stderr.write(
+            f"warning: preloaded modules started threads, which handlers do not have: "
+            f"{', '.join(threads_lost)}; "
+            "take these modules out of spec.worker.preload\n"
+        )
     try:
         import_modules(birth.modules)
-    except ImportFailed as failed:
-        wire.sendall(frames.encode([frames.Broken(*failed.args)]))
+        _serve(Wire(wire), begun, birth)
+    except Broke as broke:
+        wire.sendall(frames.encode([broke.told()]))
         os._exit(1)
+
+
+def _serve(wire: Wire, begun: mmap.mmap, birth: Birth) -> None:
     handlers = REGISTRY.of_queue(birth.queue)
+    functions = {name: handler.function for name, handler in handlers.items()}
     plain_ones = [name for name, handler in handlers.items() if not handler.is_async]
     async_ones = [name for name, handler in handlers.items() if handler.is_async]
-    wire.sendall(frames.encode([frames.Ready(plain_ones, async_ones)]))
-    functions = {name: handler.function for name, handler in handlers.items()}
-    if birth.kind == "plain":
-        plain.PlainService(Wire(wire), functions, started, streams).serve()
+    several = birth.kind == "concurrent" or (birth.kind == "first" and bool(async_ones) and not plain_ones)
+    for hook in HOOKS.start:
+        if not inspect.iscoroutinefunction(hook):
+            _start(hook)
+
+    def ready() -> None:
+        wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several)]))
+
+    if several:
+        service = concurrent.ConcurrentService(wire, functions, begun)
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            for hook in HOOKS.start:
+                if inspect.iscoroutinefunction(hook):
+                    _start(lambda hook=hook: loop.run_until_complete(hook()), hook)  # type: ignore[misc]
+            ready()
+            service.serve(loop)
+            _stop_hooks(loop)
     else:
-        concurrent.serve(Wire(wire), functions, streams)
+        alone = plain.PlainService(wire, functions, begun)
+        ready()
+        alone.serve()
+        _stop_hooks(None)
+    _leave()
+
+
+def _start(run: Callable[[], Any], hook: Callable[[], Any] | None = None) -> None:
+    hook = hook or run
+    try:
+        run()
+    except BaseException as error:
+        raise Broke(STARTING, _name_of(hook), error) from None
+
+
+def _stop_hooks(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Run the stop hooks, the last declared first."""
+    for hook in reversed(HOOKS.stop):
+        try:
+            if not inspect.iscoroutinefunction(hook):
+                hook()
+            elif loop is not None:
+                loop.run_until_complete(hook())
+        except BaseException:
+            sys.stderr.write(f"on_stop hook {_name_of(hook)} failed\n{traceback.format_exc()}")
+
+
+def _leave() -> None:
+    """End as a program does: wait for threads, run `atexit` handlers, flush open files.
+
+    The interpreter is not taken down, since daemon threads of handlers may still run in it.
+    """
+    for step in (threading._shutdown, atexit._run_exitfuncs, _flush_files):  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            step()
+        except BaseException:
+            sys.stderr.write(traceback.format_exc())
     os._exit(0)
 
 
-def _take_over(stdout: Connection, stderr: Connection) -> Streams:
+def _flush_files() -> None:
+    for thing in gc.get_objects():
+        try:
+            if issubclass(type(thing), io.IOBase) and not thing.closed and thing.writable():
+                thing.flush()
+        except Exception:  # noqa: S112 - a file that cannot be flushed keeps no other from it
+            continue
+
+
+def _take_over(stdout: Connection, stderr: Connection) -> None:
     """Make the pipes this process's output, and nothing its input."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -92,54 +186,58 @@ def _take_over(stdout: Connection, stderr: Connection) -> Streams:
     os.dup2(stdout.fileno(), 1)
     os.dup2(stderr.fileno(), 2)
     # Python's own streams keep the originals: a handler that closes 1 or 2 does not silence the next one.
-    return Streams(os.dup(stdout.fileno()), os.dup(stderr.fileno()))
+    STREAMS.attach(os.dup(stdout.fileno()), os.dup(stderr.fileno()))
 
 
 def import_modules(modules: Sequence[str]) -> None:
     """Import the modules in order.
 
     Raises:
-        ImportFailed: if one does not import, whatever it raised.
+        Broke: if one does not import, whatever it raised.
     """
     for module in modules:
         try:
             importlib.import_module(module)
         except BaseException as error:
-            raise ImportFailed(module, _place(error), _problem(error), _trace(error)) from None
+            raise Broke(IMPORTING, module, error) from None
+
+
+def _name_of(hook: Callable[[], Any]) -> str:
+    return f"{getattr(hook, '__module__', '?')}.{getattr(hook, '__qualname__', '?')}"
+
+
+def _users(error: BaseException) -> traceback.StackSummary:
+    """Return the frames of an exception's traceback that belong to the user's code."""
+    kept = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen importlib") and not _is_ours(frame.filename)
+    ]
+    return traceback.StackSummary.from_list(kept)
 
 
 def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    seen = _frames_of_user(error)
-    return f"{seen[-1].filename}:{seen[-1].lineno}" if seen else ""
+    users = _users(error)
+    return f"{users[-1].filename}:{users[-1].lineno}" if users else ""
+
+
+def _is_ours(filename: str) -> bool:
+    return filename in {__file__, importlib.__file__, asyncio.base_events.__file__}
 
 
 def _trace(error: BaseException) -> str:
     """Return the last lines of a traceback, without the frames of the import system."""
-    text = "".join((
-        *traceback.format_list(_frames_of_user(error)), *traceback.format_exception_only(error),
-    ))  # fmt: skip
+    try:
+        text = "".join((*_users(error).format(), *traceback.format_exception_only(error)))
+    except BaseException:
+        return ""
     lines = [line[:_TRACE_WIDTH] for line in text.encode(errors="backslashreplace").decode().splitlines()]
     return "\n".join(lines[-_TRACE_LINES:])
 
 
-def _frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
-    return [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen importlib") and not _is_ours(frame.filename)
-    ]
-
-
-def _is_ours(filename: str) -> bool:
-    return filename in {__file__, importlib.__file__}
-
-
 def _problem(error: BaseException) -> str:
-    try:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except BaseException:
-        text = "(its message cannot be told)"
+    text = f"SyntaxError: {error.msg}" if type(error) is SyntaxError else describe(error)
     hint = f" ({error.hint})" if isinstance(error, GalleyError) and error.hint else ""
-    return f"{type(error).__name__}: {text}{hint}"[:1000]
+    return f"{text}{hint}"[:1000]

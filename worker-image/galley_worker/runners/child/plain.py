@@ -5,61 +5,69 @@ noticed, while a handler runs.
 """
 
 import contextlib
-import os
+import contextvars
 import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from mmap import mmap
 from queue import SimpleQueue
 from time import perf_counter
+from types import CoroutineType
 from typing import Any, Final
 
 import msgspec
 
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
-from galley_worker.runners.child.streams import Streams
+from galley_worker.runners.child.descendants import Descendants, in_words
+from galley_worker.runners.child.streams import STREAMS, current
+from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, lost
-from galley_worker.runners.frames import Answer, Recall, Run, Said
+from galley_worker.runners.frames import Answer, Leave, Recall, Run, Said
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
 HELD: Final = 16
-"""How many answers may wait: works whose answers are lost with the child are suspects of its death."""
+"""How many answers may wait: those that are lost with the child cost their tasks a preemption."""
+LOOK_SECONDS: Final = 0.1
+"""How often quick handlers are looked after for processes that were started unnoticed."""
 
-write_started: Final = struct.Struct("=Q").pack_into
+write_begun: Final = struct.Struct("=Q").pack_into
 
 
 class PlainService:
     """Runs orders one after the other."""
 
-    def __init__(
-        self, wire: Wire, functions: Mapping[str, Callable[..., Any]], started: mmap,
-        streams: Streams,
-    ) -> None:  # fmt: skip
+    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], begun: mmap) -> None:
         self._wire = wire
         self._functions = functions
-        self._started = started
-        self._streams = streams
+        self._begun = begun
         self._orders: deque[Run] = deque()
         self._more: SimpleQueue[None] = SimpleQueue()
         self._answers: deque[Answer] = deque()
         self._sending = threading.Lock()
         self._running = 0
-        self._home = os.getcwd()  # noqa: PTH109 - half the price of Path.cwd(), paid per task
+        self._leaving = False
+        self._looked = 0.0
+        self._surroundings = Surroundings()
+        self._descendants = Descendants()
+        self._base = contextvars.copy_context()
+        self._context = self._base.copy()
 
     def serve(self) -> None:
-        """Run orders until the supervisor closes the socket."""
+        """Run orders until the supervisor asks to leave; if it closes the socket, the process ends."""
         threading.Thread(target=self._read, name="galley orders", daemon=True).start()
-        streams, page, home = self._streams, self._started, self._home
-        streams.owner = lambda: self._running
-        orders, answers = self._orders, self._answers
+        STREAMS.owner = lambda: current.get() or self._running
+        page, orders, answers = self._begun, self._orders, self._answers
+        surroundings, descendants = self._surroundings, self._descendants
+        surroundings.touched = False
         oldest = 0.0
-        while True:
+        while not self._leaving:
             if not orders:
                 if answers:
-                    streams.restore_descriptors()
+                    STREAMS.restore_descriptors()
                     self._flush()
                     oldest = 0.0
                 self._more.get()
@@ -68,17 +76,15 @@ class PlainService:
             except IndexError:  # called back, or taken before its signal
                 continue
             self._running = order.id
-            write_started(page, 0, order.id)
+            write_begun(page, 0, order.id)
             began = perf_counter()
             outcome = self._run(order, began)
-            if streams.written:
-                streams.end(order.id)
-                answers.append(Said())
-            if not streams.intact:
-                streams.restore()
+            if (
+                not orders or STREAMS.written or descendants.noted or surroundings.touched
+                or not STREAMS.intact
+            ):  # fmt: skip
+                self._tidy(order.id, began)
             self._running = 0
-            if _folder() != home:
-                _return_to(home)
             answers.append(outcome)
             if not oldest:
                 oldest = began
@@ -88,13 +94,39 @@ class PlainService:
 
     def _run(self, order: Run, began: float) -> Answer:
         function = self._functions[order.handler]
+        context = self._context
         named = None
         try:
             named = call.arguments(order.input)
-            value = call.awaited(function(**named))
+            value = context.run(function, **named)
+            if type(value) is CoroutineType:
+                value = context.run(call.awaited, value)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
-            return call.failed(order.id, perf_counter() - began, function, named, error)
-        return call.done(order.id, perf_counter() - began, value)
+            outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
+        else:
+            outcome = call.done(order.id, perf_counter() - began, value)
+        if context:
+            # It holds variables, which this task may have set: the next one starts without them.
+            self._context = self._base.copy()
+        return outcome
+
+    def _tidy(self, order: int, began: float) -> None:
+        """Take back what a handler left or changed, and mark what it wrote as complete."""
+        descendants = self._descendants
+        if not descendants.noted and began - self._looked > LOOK_SECONDS:
+            self._looked = began
+            descendants.noted = descendants.any()
+        if descendants.noted and (names := descendants.end_all(collect=True)):
+            STREAMS.restore()
+            sys.stderr.write(in_words(names))
+        if STREAMS.written:
+            STREAMS.end(order)
+            self._answers.append(Said())
+        if not STREAMS.intact:
+            STREAMS.restore()
+        if self._surroundings.touched:
+            self._surroundings.restore()
+            STREAMS.restore_descriptors()
 
     def _flush(self) -> None:
         with self._sending:
@@ -112,6 +144,8 @@ class PlainService:
                 self._orders.extend(order for order in orders if type(order) is Run)
                 if any(type(order) is Recall for order in orders):
                     self._give_back()
+                if any(type(order) is Leave for order in orders):
+                    self._leaving = True
             self._more.put(None)
 
     def _give_back(self) -> None:
@@ -121,15 +155,3 @@ class PlainService:
                 back.append(self._orders.popleft().id)
         self._answers.append(frames.Recalled(back))
         self._flush()
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109 - see PlainService
-    except OSError:
-        return ""
-
-
-def _return_to(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        os.chdir(folder)

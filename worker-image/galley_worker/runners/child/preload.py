@@ -1,16 +1,20 @@
-"""What the fork server imports before it forks, so that children start with their modules loaded.
+"""What the fork server imports before it forks.
 
-It runs in the fork server, a process of its own in which nothing else lives: no event loop, no threads.
+Galley's own modules and what they import, and the modules that the queue chooses to preload. It runs in the
+fork server, a process of its own with no event loop and no threads.
 """
 
 import contextlib
 import json
 import os
 import sys
+import threading
+import warnings
 from importlib.machinery import ModuleSpec
 
 from galley_worker.runners.child import entry
-from galley_worker.runners.child.death import die_with_parent
+from galley_worker.runners.child.kernel import adopt_orphans, die_with_parent
+from galley_worker.runners.child.streams import STREAMS
 
 
 def preload() -> None:
@@ -19,6 +23,9 @@ def preload() -> None:
     A module that fails here fails again in the child, which tells the supervisor why.
     """
     die_with_parent()
+    # What a child leaves when it dies becomes a child of this process, where the supervisor finds it.
+    adopt_orphans()
+    warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")
     told = os.environ.pop(entry.PRELOAD, "")
     if not told:
         return
@@ -27,9 +34,16 @@ def preload() -> None:
     main = sys.modules["__main__"]
     main.__file__ = main_path
     main.__spec__ = ModuleSpec(main_name, None) if main_name else None
+    if not modules:
+        return
     sys.path[:0] = [path for path in paths if path not in sys.path]
+    # A preloaded module may keep what is `sys.stderr` now, so it gets the streams that children redirect.
+    STREAMS.install()
     with contextlib.suppress(BaseException):
         entry.import_modules(modules)
+    entry.threads_lost = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+    ]
 
 
 preload()

@@ -1,63 +1,87 @@
-"""Standard output of a child, marked with whose it is.
+"""Standard output of a child, marked with the order that wrote it.
 
-Several handlers write to one pipe, one after the other or mingled. Before the first bytes of another
+Several handlers write to one pipe, one after the other or interleaved. Before the first bytes of another
 handler goes its mark, and a closing mark when it has ended, so the supervisor need not guess:
 
-    0x1E <order id> 0x1F      what follows is this one's
-    0x1E -<order id> 0x1F     it has ended
+    0x1E <order id> 0x1F      what follows belongs to this order
+    0x1E -<order id> 0x1F     this order has ended
+
+A line of a log begins with its level and the name of its logger:
+
+    0x1D <level> <logger> 0x1D
 
 What bypasses `sys.stdout` (C code, programs a handler starts) carries no mark and counts for the handler
 that is running.
 """
 
 import io
+import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 OPEN: Final = b"\x1e"
 CLOSE: Final = b"\x1f"
+RECORD: Final = "\x1d"
 _HELD: Final = 8192
 """Bytes of an unfinished line that are held back, so that one `print` is one write."""
 
-
-def _nobody() -> int:
-    return 0
+current: Final[ContextVar[int]] = ContextVar("galley order", default=0)
+"""The order that the running code works for, where the thread alone does not tell; 0 for none."""
 
 
 class Streams:
     """Both output streams of this process."""
 
-    def __init__(self, stdout: int, stderr: int) -> None:
-        self.owner: Callable[[], int] = _nobody
+    def __init__(self) -> None:
+        self.owner: Callable[[], int] = current.get
         """Returns the id of the order the calling code works for, or 0."""
         self.written: set[int] = set()
         """Orders that wrote something and have not been closed."""
-        self._raw = (_Marked(self, stdout), _Marked(self, stderr))
+        self.touched = False
+        """Whether a handler closed or changed one of the streams, as far as these noticed."""
+        self._pipes: tuple[tuple[int, int], ...] = ()
+        self._identity: tuple[int, ...] = ()
+        self._raw: tuple[_Marked, _Marked] = (_Marked(self, 1), _Marked(self, 2))
+        self._texts: tuple[_Text, _Text] | None = None
+
+    def attach(self, stdout: int, stderr: int) -> None:
+        """Write to these pipes, of which the numbers 1 and 2 are copies a handler may close."""
         self._pipes = ((1, stdout), (2, stderr))
         self._identity = os.fstat(stdout).st_ino, os.fstat(stderr).st_ino
-        self._texts = self._install()
+        for raw, descriptor in zip(self._raw, (stdout, stderr), strict=True):
+            raw.descriptor = descriptor
+        if self._texts is None:
+            self.install()
 
-    def _install(self) -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
-        out, err = (_text(raw) for raw in self._raw)
+    def install(self) -> None:
+        """Make these the streams of Python."""
+        out, err = self._texts = _Text(self._raw[0]), _Text(self._raw[1])
         sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
-        return out, err
+        self.touched = False
+
+    def log(self, text: str, level: int, name: str) -> None:
+        """Write lines of a log to standard error, whatever a handler made of `sys.stderr`."""
+        prefix = f"{RECORD}{level} {name}{RECORD}"
+        lines = "".join(f"{prefix}{line}\n" for line in text.split("\n"))
+        self._raw[1].write(lines.encode("utf-8", "backslashreplace"))
 
     def end(self, order: int) -> None:
-        """Say that what this order wrote is complete."""
+        """Mark what this order wrote as complete."""
         self.written.discard(order)
         for raw in self._raw:
             raw.end(order)
 
     def restore(self) -> None:
-        """Put back what a handler closed or replaced."""
-        out, err = self._texts
-        if sys.stdout is not out or sys.stderr is not err or out.closed or err.closed:
-            self._raw = (_Marked(self, self._pipes[0][1]), _Marked(self, self._pipes[1][1]))
-            self._texts = self._install()
+        """Put back what a handler closed, changed or replaced."""
+        if not self.intact:
+            # Not the same objects again: a wrapper that a handler forgot closes them when it is collected.
+            self._raw = tuple(_Marked(self, pipe) for _, pipe in self._pipes)  # type: ignore[assignment]
+            self.install()
 
     def restore_descriptors(self) -> None:
         """Put back file descriptors 1 and 2 where a handler closed or replaced them."""
@@ -71,23 +95,40 @@ class Streams:
 
     @property
     def intact(self) -> bool:
-        """Whether Python's streams are still the ones installed here."""
-        out, err = self._texts
-        return sys.stdout is out and sys.stderr is err and not out.closed and not err.closed
+        """Whether Python's streams are still the ones installed here, as they were."""
+        texts = self._texts
+        return texts is not None and sys.stdout is texts[0] and sys.stderr is texts[1] and not self.touched
 
 
-def _text(raw: "_Marked") -> io.TextIOWrapper:
-    # Python itself puts text straight on a raw stream when it runs unbuffered; only its types say otherwise.
-    buffer: Any = raw
-    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", write_through=True)
+class _Text(io.TextIOWrapper):
+    """A text stream that notices when it is closed or changed."""
+
+    def __init__(self, raw: "_Marked") -> None:
+        # Python itself puts text straight on a raw stream when it runs unbuffered; only its types say
+        # otherwise.
+        buffer: Any = raw
+        self._streams = raw.streams
+        super().__init__(buffer, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def reconfigure(self, **changes: Any) -> None:
+        self._streams.touched = True
+        super().reconfigure(**changes)
+
+    def detach(self) -> Any:
+        self._streams.touched = True
+        return super().detach()
+
+    def close(self) -> None:
+        self._streams.touched = True
+        super().close()
 
 
 class _Marked(io.RawIOBase):
     """Writes to a pipe, with a mark wherever the owner changes."""
 
     def __init__(self, streams: Streams, descriptor: int) -> None:
-        self._streams = streams
-        self._descriptor = descriptor
+        self.streams = streams
+        self.descriptor = descriptor
         self._lock = threading.RLock()
         self._marked = 0
         self._owner = 0
@@ -97,21 +138,31 @@ class _Marked(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        """Return the number all programs know, so that closing it does not silence the next handler."""
+        return 1 if self is self.streams._raw[0] else 2  # noqa: SLF001 - one class in two halves
 
     def write(self, data: "io.ReadableBuffer") -> int:  # type: ignore[name-defined]
         text = bytes(data)
-        owner = self._streams.owner()
+        owner = self.streams.owner()
         with self._lock:
             if owner != self._owner:
                 self._emit()
                 self._owner = owner
             if owner:
-                self._streams.written.add(owner)
+                self.streams.written.add(owner)
             self._held += text
             if text.endswith(b"\n") or len(self._held) > _HELD:
                 self._emit()
         return len(text)
+
+    def flush(self) -> None:
+        if not self.closed:
+            with self._lock:
+                self._emit()
+
+    def close(self) -> None:
+        self.streams.touched = True
+        super().close()
 
     def end(self, order: int) -> None:
         """Write what is held back, and the closing mark if this order wrote here."""
@@ -133,4 +184,32 @@ class _Marked(io.RawIOBase):
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(self._descriptor, view) :]
+            view = view[os.write(self.descriptor, view) :]
+
+
+class LogLines(logging.Handler):
+    """Sends log records to the supervisor with their level and logger.
+
+    It takes the place of `logging.lastResort`, so a module that configures logging itself still decides.
+    """
+
+    def __init__(self, streams: Streams) -> None:
+        super().__init__()
+        self._streams = streams
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message and the traceback of a record, a line each."""
+        try:
+            self._streams.log(self.format(record), record.levelno, record.name)
+        except Exception:
+            self.handleError(record)
+
+
+STREAMS: Final = Streams()
+"""The streams of this process. Made before the fork, since a preloaded module may keep a reference."""
+
+
+def log_to_supervisor(level: str) -> None:
+    """Have `logging` write records of a level and above, unless modules configure it themselves."""
+    logging.lastResort = LogLines(STREAMS)
+    logging.root.setLevel(level)

@@ -1,7 +1,7 @@
-"""What remains when a supervisor is killed outright: a process that kills the programs it had started.
+"""The process that remains when a supervisor ends, and kills what its handlers had started.
 
 It runs by its path in an interpreter of its own and imports nothing of ours. Its standard input ends when
-the supervisor ends, however that ends. Then it kills whoever carries the supervisor's mark in its
+the supervisor ends, however that ends. Then it kills all that carry the supervisor's mark in its
 environment, which a program hands down to all it starts in turn.
 
     python -I -S sweep.py MARK
@@ -33,18 +33,21 @@ def marked(mark: bytes) -> list[int]:
     return found
 
 
-def sweep(mark: bytes) -> None:
-    """Kill all that carry the mark."""
+def sweep(mark: bytes) -> set[int]:
+    """Kill all that carry the mark; returns them."""
+    killed = set()
     for _ in range(ROUNDS):
         found = marked(mark)
         if not found:
-            return
+            break
+        killed.update(found)
         for process in found:
             try:
                 os.kill(process, signal.SIGKILL)
             except OSError:
                 continue
         time.sleep(PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
+    return killed
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""What a process has and all its tasks share: working folder, environment, signals, alarms, umask.
+
+A task may change them for itself. To look for changes after each task would cost more than a quick task
+does, so the functions that change them are wrapped to note that they were called, and only then everything
+is compared with what it was before the first task and put back.
+"""
+
+import contextlib
+import functools
+import os
+import signal
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+_WATCHED: Final[tuple[tuple[ModuleType, tuple[str, ...]], ...]] = (
+    (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv", "dup2", "close", "closerange", "fdopen")),
+    (signal, ("signal", "alarm", "setitimer", "pthread_sigmask")),
+)
+_TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_STANDARD: Final = 2
+"""The highest number of a standard stream: closing others is no change of the surroundings."""
+
+
+class Surroundings:
+    """Notices changes and takes them back."""
+
+    def __init__(self) -> None:
+        self.touched = False
+        """Whether something was changed since the last `restore`, as far as was noticed."""
+        self._folder = os.getcwd()  # noqa: PTH109 - a text is needed
+        self._umask = os.umask(0)
+        os.umask(self._umask)
+        self._signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._environ = os.environ
+        self._variables = dict(os.environ)
+        self._watch()
+
+    def _watch(self) -> None:
+        for module, names in _WATCHED:
+            for name in names:
+                setattr(module, name, self._noting(getattr(module, name)))
+        surroundings = self
+
+        class Noting(type(os.environ)):  # type: ignore[misc]
+            """The environment, which notes that it was changed."""
+
+            def __setitem__(self, key: Any, value: Any) -> None:
+                surroundings.touched = True
+                super().__setitem__(key, value)
+
+            def __delitem__(self, key: Any) -> None:
+                surroundings.touched = True
+                super().__delitem__(key)
+
+        for environment in (os.environ, os.environb):
+            environment.__class__ = Noting
+
+    def _noting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        streams_only = function.__name__ in {"close", "closerange", "dup2", "fdopen"}
+
+        @functools.wraps(function)
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            if not streams_only or any(type(one) is int and one <= _STANDARD for one in args):
+                self.touched = True
+            return function(*args, **kwargs)
+
+        return noting
+
+    def restore(self) -> None:
+        """Put back what was changed."""
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        for number, handler in self._signals.items():
+            # One that was not set from Python reads as None and cannot be set from here.
+            if handler is not None and signal.getsignal(number) != handler:
+                with contextlib.suppress(OSError, ValueError):
+                    signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        os.umask(self._umask)
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)
+        os.environ = self._environ  # noqa: B003 - a handler may have replaced it
+        if os.environ != self._variables:
+            for name in set(os.environ) - set(self._variables):
+                del os.environ[name]
+            os.environ.update(self._variables)
+        self.touched = False
