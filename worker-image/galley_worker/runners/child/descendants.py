@@ -69,7 +69,7 @@ class Descendants:
     def end_of(self, order: int) -> list[str]:
         """Kill what an order started and left; returns the names of what was still running.
 
-        Whoever waits for a process it started, as asyncio does, still gets its exit code.
+        Code that waits for a process it started, as asyncio does, still gets its exit code.
         """
         started = self._by_order.pop(order, None)
         if not started:
