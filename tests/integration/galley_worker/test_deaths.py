@@ -74,31 +74,29 @@ async def test_of_async_works_in_a_dead_child_the_one_that_ran_crashed_and_the_o
 async def test_if_it_is_not_known_which_async_work_killed_its_child_each_runs_again_alone_and_its_log_says_so(
     tmp_path: Path,
 ) -> None:
-    gate = tmp_path / "gate"
     lines: list[Line] = []
     async with Runners(settings(concurrency=4, on_line=lines.append)) as runners:
-        works = [start(runners, "a_once", mark=str(tmp_path / one), gate=str(gate)) for one in "abc"]
+        works = {one: start(runners, "a_wait", mark=str(tmp_path / one)) for one in "abc"}
         await until(lambda: all((tmp_path / one).exists() for one in "abc"))
         # While no handler's code runs, since all of them wait.
         os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
-        await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
-        gate.touch()
-        assert [value(await ended(work)) for work in works] == [2, 2, 2]
+        for one, work in works.items():
+            await until(lambda: len((tmp_path / one).read_text().split()) == 2)  # noqa: B023
+            work.stop(Cancelled())
+            assert await ended(work) == Cancelled()
     told = {line.work.task_id for line in lines if line.work and "run again, alone" in line.text}
-    assert told == {work.work.task_id for work in works}
+    assert told == {work.work.task_id for work in works.values()}
 
 
 async def test_a_suspect_that_is_cancelled_while_it_waits_to_run_alone_never_runs(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
     async with Runners(settings(concurrency=3)) as runners:
-        works = [start(runners, "a_once", mark=str(tmp_path / one), gate=str(gate)) for one in "ab"]
+        works = [start(runners, "a_wait", mark=str(tmp_path / one)) for one in "ab"]
         await until(lambda: all((tmp_path / one).exists() for one in "ab"))
         os.kill(int((tmp_path / "a").read_text()), signal.SIGKILL)
         await until(lambda: len((tmp_path / "a").read_text().split()) == 2)
-        works[1].stop(Cancelled())
-        assert await ended(works[1], 1) == Cancelled()
-        gate.touch()
-        assert value(await ended(works[0])) == 2
+        for work in reversed(works):
+            work.stop(Cancelled())
+            assert await ended(work) == Cancelled()
     assert len((tmp_path / "b").read_text().split()) == 1
 
 

@@ -174,7 +174,8 @@ async def test_functions_run_side_by_side_up_to_the_concurrency(runners: Runners
     ]
     waiting = start(runners, "pid")
     assert [value(await ended(work)) for work in works] == ["a", "b"]
-    assert value(await ended(waiting)) > 0
+    ending = await ended(waiting)
+    assert isinstance(ending, NotBegun) or value(ending) > 0
 
 
 async def test_a_warm_child_is_used_again_the_last_one_first(runners: Runners) -> None:
@@ -209,7 +210,8 @@ async def test_a_work_that_waits_can_be_stopped_and_never_runs(runners: Runners,
     waiting = start(runners, "block", mark=str(tmp_path / "c"))
     await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
     waiting.stop(CutOff("drain"))
-    assert await ended(waiting, 1) == CutOff("drain")
+    # Unless it was released before, for another worker to run.
+    assert isinstance(await ended(waiting, 1), CutOff | NotBegun)
     for work in blocked:
         work.stop(Cancelled())
         assert await ended(work, 2) == Cancelled()
