@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from galley_operator.cluster.answer import Change, Event, events_in
+from galley_operator.cluster.answer import Change, Event, events_in, page_in
 from galley_operator.cluster.resource import TASKS, Resource
 from galley_operator.errors import ClusterUnreachable, WatchExpired
 from tests.support.memory_cluster import MemoryCluster, Object
@@ -132,10 +132,8 @@ class WatchedCluster(MemoryCluster):
         self._reach()
         there = [each for key, each in self.objects.items() if key[0] == resource.plural]
         found = [each for each in there if _selected(each, namespace, fields)]
-        page = found
-        if shape is not dict[str, Any]:
-            page = [msgspec.json.decode(msgspec.json.encode(each), type=shape) for each in found]
-        yield page, str(self._version)
+        shaped = page_in(msgspec.json.encode({"items": found}), shape)
+        yield shaped.items, str(self._version)
 
     async def watch_of(
         self,

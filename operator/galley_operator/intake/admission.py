@@ -62,30 +62,6 @@ class Claim(Enum):
     TAKEN = "it is other work, submitted without a Task object"
 
 
-def decide(facts: Facts) -> Step:
-    """Return what is to be done about a Task."""
-    stored = facts.trace.stored
-    claim = claim_on(facts.task, facts.trace, _digest(facts))
-    if claim is Claim.OURS or (stored is not None and claim is Claim.REMEMBERED):
-        if stored is None:
-            return Admitted()
-        return Recorded(stored) if claim is Claim.OURS else AlreadyRan(stored)
-    if claim is Claim.TAKEN:
-        message = (
-            f"queue {facts.task.queue!r} has other work under the id {facts.task.name!r}, submitted without "
-            "a Task; apply this one under another name"
-        )
-        return Rejected("NameTaken", message)
-    if not isinstance(facts.spec, DeclaredSpec):
-        error = facts.spec
-        return Gone() if error is None else Rejected(error.reason, f"{error}; {error.hint}")
-    no = refusal(facts.spec, facts)
-    if no is not None:
-        return no
-    envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid)
-    return Publish(envelope, facts.trace if claim is Claim.EARLIER else None)
-
-
 def claim_on(task: ActiveTask, trace: Trace, digest: str) -> Claim:
     """Return whose task it is that the broker has under a Task's name (docs/adr/0015-one-identity.md).
 
@@ -186,6 +162,25 @@ ADMISSION: Final[tuple[Rule, ...]] = (
 """What a task has to pass, in this order: what can never work is told first."""
 
 
-def refusal(spec: DeclaredSpec, facts: Facts) -> Report | None:
-    """Return why a task is not admitted, or None if it is."""
-    return next((no for rule in ADMISSION if (no := rule(spec, facts)) is not None), None)
+def decide(facts: Facts) -> Step:
+    """Return what is to be done about a Task."""
+    stored = facts.trace.stored
+    claim = claim_on(facts.task, facts.trace, _digest(facts))
+    if claim is Claim.OURS or (stored is not None and claim is Claim.REMEMBERED):
+        if stored is None:
+            return Admitted()
+        return Recorded(stored) if claim is Claim.OURS else AlreadyRan(stored)
+    if claim is Claim.TAKEN:
+        message = (
+            f"queue {facts.task.queue!r} has other work under the id {facts.task.name!r}, submitted without "
+            "a Task; apply this one under another name"
+        )
+        return Rejected("NameTaken", message)
+    if not isinstance(facts.spec, DeclaredSpec):
+        error = facts.spec
+        return Gone() if error is None else Rejected(error.reason, f"{error}; {error.hint}")
+    for rule in ADMISSION:
+        if (no := rule(facts.spec, facts)) is not None:
+            return no
+    envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid)
+    return Publish(envelope, facts.trace if claim is Claim.EARLIER else None)

@@ -22,7 +22,7 @@ from galley_operator.status.keeper import StatusKeeper
 from galley_operator.status.records import RecordStreams
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
-from galley_operator.tasks.report import Pending, Report, Until
+from galley_operator.tasks.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +127,17 @@ class Intake:
                     await self._back.wait()
 
     async def _turn(self, key: Key) -> None:
-        """Look at one name; what goes wrong concerns no other."""
+        """Look at one name; what goes wrong concerns no other, and is reported if it lasts."""
+        labels = {"namespace": key[0], "task": key[1]}
         report: Report | None = None
         try:
-            report = await self._look(key)
+            try:
+                report = await self._look(key)
+            except GalleyError as error:
+                log.info("task waits", extra=labels | {"error": str(error), "hint": error.hint})
+                report = self._statuses.failing(key, error)
         except Exception as error:
-            report = self._failed(key, error)
+            report = self._statuses.failing(key, self._faults.caught("intake", error, "/".join(key)))
         finally:
             self.turns.done(key, report)
             self._room.release()
@@ -148,19 +153,3 @@ class Intake:
         step = decide(facts)
         report = await self._publishing.carry_out(facts.task, step)
         return self._statuses.report(facts.task, report)
-
-    def _failed(self, key: Key, error: Exception) -> Pending:
-        """Log an error, report it if it lasts, and have the Task looked at again."""
-        labels = {"namespace": key[0], "task": key[1]}
-        if isinstance(error, GalleyError):
-            log.info("task waits", extra=labels | {"error": str(error), "hint": error.hint})
-        else:
-            error = self._faults.caught("intake", error, "/".join(key))
-        report = Pending(error.reason, f"{error}; {error.hint}", Until.PAUSE)
-        task = self._tasks.get(key)
-        try:
-            if task is not None:
-                self._statuses.report(task, report)
-        except Exception as second:
-            self._faults.caught("status made", second, "/".join(key))
-        return report

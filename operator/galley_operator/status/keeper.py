@@ -3,36 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.errors import GalleyError
 from galley.record import Record, Stored
-from galley.task_status import Phase
-from galley_operator.status import written_status
-from galley_operator.status.writer import LINGER_SECONDS, StatusWriter
-from galley_operator.status.written_status import WrittenStatus
+from galley_operator.cluster.reflector import Key
+from galley_operator.status.writer import StatusWriter
+from galley_operator.status.written_status import Context, linger_of, lost_worker, status_of
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
-from galley_operator.tasks.report import (
-    Admitted,
-    AlreadyRan,
-    Pending,
-    Recorded,
-    Rejected,
-    Report,
-    Unclear,
-    Until,
-)
-
-BRIEF_SECONDS: Final = 5.0
-"""A state that is over sooner is not written: most tasks are done by then."""
-
-_LINGER: Final = {Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0, Until.LATER: 1.0, Until.PAUSE: 2.0}
-"""Seconds before a task reports that it was not admitted: queue and tasks are often applied together, and
-room is often there a moment later."""
-
+from galley_operator.tasks.report import AlreadyRan, Pending, Recorded, Report, Until
 
 EndOfWorker: TypeAlias = Callable[[str, str], str]
 """Takes a namespace and a worker; returns how it ended, as a sentence, or nothing if that is not known."""
@@ -70,54 +53,40 @@ class StatusKeeper:
             await self._own(*await self._unowned.get())
 
     def report(self, task: ActiveTask, report: Report) -> Report:
-        """Take in what a look at a Task came to, and have it written; returns it."""
+        """Take in what a look at a Task, or a record, came to, and have it written; returns it."""
         now = self._now()
-        match report:
-            case Admitted() if (known := self._tasks.admitted(task, now)) is not None and not known.recorded:
-                self._write(known, written_status.queued(known, known.queued_at or now))
-            case Recorded(stored):
-                self._tasks.admitted(task, now)
-                self.heard(task.address, stored)
-            case AlreadyRan(stored) if (known := self._tasks.heard(task, ended=True)) is not None:
-                mine = replace(stored.record, uid=task.uid, remembered=False)
-                self._unowned.put_nowait((task.address, stored, mine))
-                self._write(known, written_status.already_ran(known, stored.record))
-            case Rejected(reason, message) if (known := self._tasks.rejected(task)) is not None:
-                self._write(known, written_status.rejected(known, reason, message, now), 0.0)
-            case Pending(reason, message, until) if until is not Until.PAUSE or not task.in_broker:
-                known = self._tasks.lost(task)
-                if known is not None:
-                    self._write(known, written_status.pending(known, reason, message), _LINGER[until])
-            case Unclear():
-                self._tasks.doubted(task)
-            case _:
-                pass  # the Task is gone, or an error says nothing about a task that is in the broker
+        known = self._tasks.take(task, report, now)
+        if known is None:
+            return report
+        context = Context(now, (known.namespace, known.queue) in self._queues, self._end_of(known, report))
+        status = status_of(known, report, context)
+        if status is not None:
+            self._writer.offer(known, status, linger_of(report, status, now))
+        if isinstance(report, AlreadyRan | Recorded) and known.ended:
+            self._own_record(known, report.stored)
         return report
 
+    def failing(self, key: Key, error: GalleyError) -> Report:
+        """Take in that a look at a Task failed, and have that written if it lasts; returns the report."""
+        report = Pending(error.reason, f"{error}; {error.hint}", Until.PAUSE)
+        task = self._tasks.get(key)
+        return report if task is None else self.report(task, report)
+
     def heard(self, address: TaskAddress, stored: Stored) -> None:
-        """Take in a record; one of a Task that has ended, or of another Task, changes nothing."""
-        task, record = self._tasks.find(address), stored.record
-        if task is None or task.ended or record.uid not in ("", task.uid):
-            return
-        lost = written_status.lost_worker(record)
-        explained = self._end_of_worker(address.namespace, lost) if lost else ""
-        status = written_status.recorded(task, record, explained)
-        known = self._tasks.heard(task, ended=status.final)
-        linger = BRIEF_SECONDS
-        if status.final:
-            linger = LINGER_SECONDS
-            if not record.uid:
-                self._unowned.put_nowait((address, stored, replace(record, uid=task.uid)))
-        elif status.body["phase"] == Phase.RUNNING and record.started_at is not None:
-            ran = (self._now() - record.started_at).total_seconds()
-            linger = min(BRIEF_SECONDS, max(LINGER_SECONDS, BRIEF_SECONDS - ran))
-        self._write(known or task, status, linger)
+        """Take in a record; that of a task which is no Task's changes nothing."""
+        task = self._tasks.find(address)
+        if task is not None:
+            self.report(task, Recorded(stored))
+
+    def _end_of(self, task: ActiveTask, report: Report) -> str:
+        lost = lost_worker(report.stored.record) if isinstance(report, Recorded) else ""
+        return self._end_of_worker(task.namespace, lost) if lost else ""
+
+    def _own_record(self, task: ActiveTask, stored: Stored) -> None:
+        mine = replace(stored.record, uid=task.uid, remembered=False)
+        if mine != stored.record:
+            self._unowned.put_nowait((task.address, stored, mine))
 
     def forget(self, task: ActiveTask) -> None:
         """Write nothing more about a Task that is gone."""
         self._writer.forget(task.uid)
-
-    def _write(self, task: ActiveTask, status: WrittenStatus, linger: float = LINGER_SECONDS) -> None:
-        if (task.namespace, task.queue) not in self._queues:
-            status = written_status.without_queue(task, status)
-        self._writer.offer(task, status, linger)

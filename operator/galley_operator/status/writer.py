@@ -27,13 +27,10 @@ from galley_operator.errors import (
 )
 from galley_operator.faults import Faults
 from galley_operator.key_queue import Backoff
-from galley_operator.status.written_status import WrittenStatus, bare, without_result
+from galley_operator.status.written_status import LINGER_SECONDS, WrittenStatus, bare, without_result
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 
 log = logging.getLogger(__name__)
-
-LINGER_SECONDS: Final = 0.15
-"""How long a status waits for one that takes its place."""
 
 MOST: Final = 16
 """Writes at once; 4 saturate an API server on small machines, 16 one on large ones."""

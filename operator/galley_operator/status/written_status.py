@@ -15,12 +15,23 @@ from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import FINISHED, INLINE_RESULT_LIMIT, SUCCEEDED, TRACEBACK_LIMIT
 from galley.task_status import Phase
 from galley_operator.tasks.active_tasks import ActiveTask, shown_by
+from galley_operator.tasks.report import Admitted, AlreadyRan, Pending, Recorded, Rejected, Report, Until
 
 ALREADY_RAN: Final = "AlreadyRan"
 """Reason of the condition of a Task whose work ran before the Task was made."""
 
 MESSAGE_LIMIT: Final = 1024
 """Characters of an error's message kept in the object; `galley show` tells all of it."""
+
+LINGER_SECONDS: Final = 0.15
+"""How long a status waits for one that takes its place."""
+
+BRIEF_SECONDS: Final = 5.0
+"""A state that is over sooner is not written: most tasks are done by then."""
+
+_LINGER: Final = {Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0, Until.LATER: 1.0, Until.PAUSE: 2.0}
+"""Seconds before a task reports that it was not admitted: queue and tasks are often applied together, and
+room is often there a moment later."""
 
 _LONGEST_REASON: Final = 64
 _LONGEST_WORKER: Final = 253
@@ -45,6 +56,48 @@ class WrittenStatus(Struct, frozen=True):
     """Stands for what matters in it (see `shown_by`)."""
     final: bool = False
     """Whether nothing comes after it."""
+
+
+class Context(Struct, frozen=True):
+    """What a status is made from beside the Task and the report."""
+
+    now: datetime
+    queue_exists: bool = True
+    """Whether there is a TaskQueue of the name that the Task gives."""
+    end_of_worker: str = ""
+    """How its lost worker ended, as a sentence, where that is known."""
+
+
+def status_of(task: ActiveTask, report: Report, context: Context) -> WrittenStatus | None:
+    """Return the status that a report leads to; None if it leads to none."""
+    status: WrittenStatus | None = None
+    match report:
+        case Admitted() if not task.recorded:
+            status = queued(task, task.queued_at or context.now)
+        case Recorded(stored):
+            status = recorded(task, stored.record, context.end_of_worker)
+        case AlreadyRan(stored):
+            status = already_ran(task, stored.record)
+        case Rejected(reason, message):
+            status = rejected(task, reason, message, context.now)
+        case Pending(reason, message):
+            status = pending(task, reason, message)
+    return status if status is None or context.queue_exists else without_queue(task, status)
+
+
+def linger_of(report: Report, status: WrittenStatus, now: datetime) -> float:
+    """Return how many seconds a status waits for one that takes its place."""
+    if isinstance(report, Rejected):
+        return 0.0
+    if isinstance(report, Pending):
+        return _LINGER[report.until]
+    if not isinstance(report, Recorded) or status.final:
+        return LINGER_SECONDS
+    started_at = report.stored.record.started_at
+    if status.body["phase"] != Phase.RUNNING or started_at is None:
+        return BRIEF_SECONDS
+    ran = (now - started_at).total_seconds()
+    return min(BRIEF_SECONDS, max(LINGER_SECONDS, BRIEF_SECONDS - ran))
 
 
 def pending(task: ActiveTask, reason: str, message: str) -> WrittenStatus:

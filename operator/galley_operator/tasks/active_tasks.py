@@ -18,6 +18,16 @@ from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
 from galley.task_status import Phase
 from galley_operator.cluster.reflector import Key
+from galley_operator.tasks.report import (
+    Admitted,
+    AlreadyRan,
+    Pending,
+    Recorded,
+    Rejected,
+    Report,
+    Unclear,
+    Until,
+)
 
 UNFINISHED: Final = ",".join(f"status.phase!={phase}" for phase in Phase if phase.ended)
 """Field selector of the Tasks that have not ended, those without a phase included."""
@@ -251,29 +261,33 @@ class ActiveTasks:
         if self._listener is not None:
             self._listener.gone(task)
 
-    # What others did or heard. Each returns what is known now, or None if the Task is gone or another.
+    # What others did or heard. Each returns what is known now, or None if there is nothing new to say.
 
-    def admitted(self, task: ActiveTask, at: datetime) -> ActiveTask | None:
-        """Take in that the broker has a Task, as was known at `at`."""
+    def take(self, task: ActiveTask, report: Report, now: datetime) -> ActiveTask | None:
+        """Take in what a look at a Task, or a record, came to."""
         known = self._tasks.get(task.key)
-        since = known.queued_at if known is not None else None
-        return self._replace(task, in_broker=True, unsure=False, spec=None, queued_at=since or at)
+        if known is None or known.uid != task.uid or known.ended:
+            return None
+        changes: dict[str, Any] | None = None
+        match report:
+            case Admitted():
+                changes = {"in_broker": True, "spec": None, "queued_at": known.queued_at or now}
+            case Recorded(stored) if stored.record.uid in ("", task.uid):
+                ended = stored.record.done
+                changes = {"in_broker": True, "spec": None, "recorded": True, "ended": ended}
+            case Rejected() | AlreadyRan():
+                changes = {"spec": None, "ended": True}
+            case Pending(until=Until.PAUSE):
+                return None if known.in_broker else known  # an error says nothing about what is in the broker
+            case Pending():
+                changes = {"in_broker": False, "recorded": False, "by_uid": False}
+            case Unclear():
+                self.doubted(task)
+        return None if changes is None else self._replace(task, unsure=False, **changes)
 
     def doubted(self, task: ActiveTask) -> ActiveTask | None:
         """Take in that it is not known whether the broker has a Task."""
         return self._replace(task, unsure=True)
-
-    def heard(self, task: ActiveTask, *, ended: bool) -> ActiveTask | None:
-        """Take in that a Task has a record, and whether that is its last."""
-        return self._replace(task, in_broker=True, unsure=False, recorded=True, spec=None, ended=ended)
-
-    def rejected(self, task: ActiveTask) -> ActiveTask | None:
-        """Take in that a Task is never admitted."""
-        return self._replace(task, unsure=False, spec=None, ended=True)
-
-    def lost(self, task: ActiveTask) -> ActiveTask | None:
-        """Take in that the broker does not have a Task."""
-        return self._replace(task, in_broker=False, unsure=False, recorded=False, by_uid=False)
 
     def written(self, task: ActiveTask, version: str, shown: int | None = None) -> ActiveTask | None:
         """Take in the version a Task has now, and what its status shows if that was written."""

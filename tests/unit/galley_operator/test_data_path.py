@@ -386,7 +386,7 @@ PLACES: list[tuple[str, Callable[[Desk], tuple[object, str]]]] = [
     ("step carried out", lambda it: (it.path.publishing, "carry_out")),
     ("task published", lambda it: (it.path._nats, "publish")),
     ("report taken", lambda it: (it.path.status, "report")),
-    ("status made", lambda it: (it.path.status, "_write")),
+    ("status made", lambda it: (it.path.status, "_end_of")),
     ("status written", lambda it: (it.api, "replace_status")),
     ("record heard", lambda it: (it.path.records, "_passed_on")),
     ("queue looked up", lambda it: (it.queues, "get")),

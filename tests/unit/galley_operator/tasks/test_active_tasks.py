@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
+from galley.record import Record, State, Stored
 from galley.task_status import Phase
 from galley_operator.tasks.active_tasks import (
     UNFINISHED,
@@ -15,7 +16,20 @@ from galley_operator.tasks.active_tasks import (
     TaskObject,
     shown_by,
 )
+from galley_operator.tasks.report import (
+    Admitted,
+    AlreadyRan,
+    Gone,
+    Pending,
+    Recorded,
+    Rejected,
+    Report,
+    Unclear,
+    Until,
+)
 from tests.unit.galley_operator.intake.tasks import NOW
+
+RUNNING = Recorded(Stored(Record(State.RUN, 1), 7))
 
 
 def a_task_object(
@@ -71,7 +85,7 @@ def test_a_task_that_was_refused_once_is_kept_with_its_spec() -> None:
 def test_a_change_keeps_what_is_known_and_takes_the_new_version() -> None:
     tasks = ActiveTasks()
     task = take(tasks, a_task_object())
-    assert tasks.heard(task, ended=False) is not None
+    assert tasks.take(task, RUNNING, NOW) is not None
     again = take(tasks, a_task_object(version="8", phase="Queued"))
     assert (again.version, again.recorded, again.spec) == ("8", True, None)
     assert again.shown == shown_by("Queued", "Queued", 0, "")
@@ -81,11 +95,11 @@ def test_what_is_done_about_a_task_that_is_gone_or_another_changes_nothing() -> 
     tasks = ActiveTasks()
     first = take(tasks, a_task_object())
     second = take(tasks, a_task_object(uid="u2"))
-    assert tasks.rejected(first) is None
+    assert tasks.take(first, Rejected("R", "m"), NOW) is None
     assert tasks.written(first, "99", 0) is None
     assert tasks.get(second.key) is second
     tasks.gone(second.key, second)
-    assert tasks.admitted(second, NOW) is None
+    assert tasks.take(second, Admitted(), NOW) is None
     assert tasks.specs_bytes == 0
 
 
@@ -97,7 +111,7 @@ def test_specs_beyond_the_limit_are_left_to_be_read_again() -> None:
     ]
     assert [task.spec is not None for task in kept] == [True, True, False, False]
     for task in kept:
-        tasks.admitted(task, NOW)
+        tasks.take(task, Admitted(), NOW)
     assert tasks.specs_bytes == 0
 
 
@@ -138,9 +152,46 @@ def test_a_task_is_found_by_its_address_and_by_its_uid_once_that_is_known() -> N
     assert tasks.find(task.address._replace(queue="other")) is None
     assert tasks.find(old) is None
     assert not tasks.knows("images", "u1")
-    now = tasks.admitted(replace(task, by_uid=True), NOW)
+    now = tasks.take(replace(task, by_uid=True), Admitted(), NOW)
     assert now is not None
     assert now.address == old
     assert tasks.find(old) is now
     assert tasks.knows("images", "u1")
     assert [each.uid for each in tasks.of_queue(("images", "thumbs"))] == ["u1"]
+
+
+@pytest.mark.parametrize(
+    ("report", "in_broker", "ended", "told"),
+    [
+        (Admitted(), True, False, True),
+        (RUNNING, True, False, True),
+        (Recorded(Stored(Record(State.DONE, 1), 7)), True, True, True),
+        (Recorded(Stored(Record(State.DONE, 1, uid="another"), 7)), False, False, False),
+        (AlreadyRan(Stored(Record(State.DONE, 1, uid="another"), 7)), False, True, True),
+        (Rejected("R", "m"), False, True, True),
+        (Pending("R", "m", Until.ROOM), False, False, True),
+        (Pending("R", "m", Until.PAUSE), False, False, True),
+        (Unclear(), False, False, False),
+        (Gone(), False, False, False),
+    ],
+)
+def test_a_report_changes_what_is_known_of_a_task(
+    report: Report, in_broker: bool, ended: bool, told: bool
+) -> None:
+    tasks = ActiveTasks()
+    task = take(tasks, a_task_object())
+    assert (tasks.take(task, report, NOW) is not None) is told
+    known = tasks.get(task.key)
+    assert known is not None
+    assert (known.in_broker, known.ended, known.unsure) == (in_broker, ended, isinstance(report, Unclear))
+    if ended:
+        assert tasks.take(task, RUNNING, NOW) is None, "nothing comes after the end"
+
+
+def test_an_error_says_nothing_about_a_task_that_is_in_the_broker() -> None:
+    tasks = ActiveTasks()
+    task = take(tasks, a_task_object(phase="Queued"))
+    assert tasks.take(task, Pending("BrokerUnreachable", "m", Until.PAUSE), NOW) is None
+    lost = tasks.take(task, Pending("QueueNotFound", "m", Until.QUEUE_CHANGES), NOW)
+    assert lost is not None
+    assert not lost.in_broker
