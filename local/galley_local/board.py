@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.broker import inspect
 from galley.broker.connection import Broker
-from galley.broker.news import hearing_changes
-from galley.broker.peek import peek
+from galley.broker.inspect import peek
 from galley.broker.records import Records
+from galley.broker.waiting import hearing_changes
 from galley.errors import BrokerError, EnvelopeInvalid, TaskNotFound
 from galley.lanes import Lane
 from galley.record import Record, Stored

@@ -83,7 +83,7 @@ async def _refuse_removing_used_lanes(
 ) -> None:
     before = present["metadata"].get(topology.LANES_KEY, "").split(",")
     for lane in set(before) - set(layout.lanes) - {""}:
-        pattern = f"galley.*.{layout.namespace}.{layout.queue}.{lane}.>"
+        pattern = topology.later_of_lane(layout.namespace, layout.queue, lane)
         info = await stream_info(broker, stream, {"subjects_filter": pattern})
         if info is not None and (held := sum((info["state"].get("subjects") or {}).values())):
             raise QueueConflict(

@@ -150,17 +150,15 @@ class Follower:
                 self._broken = f"{status} {description}"
             self._over.set()
             return
-        # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.consumer-sequence.time.pending[.token]
-        words = reply.split(".")
-        first = 2 if len(words) == 9 else 4
-        if words[first + 1] != self._consumer or self._broken:
+        _, consumer, _, sequence, count, *_ = topology.parse_ack_subject(reply)
+        if consumer != self._consumer or self._broken:
             return  # of one that was given up
-        if int(words[first + 4]) != self._expected:
+        if int(count) != self._expected:
             self._broken = "a record is missing"
             self._over.set()
             return
         self._expected += 1
-        self._position = int(words[first + 3])
+        self._position = int(sequence)
         self._left -= 1
         if self._left == 0:
             self._over.set()

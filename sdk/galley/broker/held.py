@@ -8,11 +8,9 @@ from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.ensure import stream_info
+from galley.broker.listing import subjects_of
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
-
-_AT_ONCE = 100_000
 
 
 async def held(broker: Broker, namespace: str, queue: str, kind: Kind) -> dict[str, TaskAddress] | None:
@@ -22,20 +20,16 @@ async def held(broker: Broker, namespace: str, queue: str, kind: Kind) -> dict[s
         BrokerUnreachable: if the broker does not answer.
     """
     found: dict[str, TaskAddress] = {}
-    pattern = f"galley.*.{namespace}.{queue}.*.{kind}.*"
+    pattern = topology.tasks_of_kind(namespace, queue, kind)
     for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
-        offset = 0
-        while True:
-            info = await stream_info(broker, stream, {"subjects_filter": pattern, "offset": offset})
-            if info is None:
-                return None
-            subjects = info["state"].get("subjects") or {}
+        there = False
+        async for subjects in subjects_of(broker, stream, pattern):
+            there = True
             for subject in subjects:
                 address = topology.parse_task_subject(subject)
                 found[address.id] = address
-            offset += len(subjects)
-            if len(subjects) < _AT_ONCE:
-                break
+        if not there:
+            return None
     return found
 
 

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from nats.aio.msg import Msg
 
+from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.held import Message, message_of
-from galley.broker.peek import handed_out
+from galley.broker.listing import all_streams, subjects_of
 from galley.broker.records import Records
-from galley.errors import QueueNotFound, TaskNotFound
+from galley.errors import BrokerRefused, EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
 from galley.task_status import Phase, TaskStatus, of_record
 
-_SUBJECTS_AT_ONCE = 100_000
 _READ_AT_ONCE = 64
 
 
@@ -44,15 +45,7 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    found: dict[str, dict[str, Any]] = {}
-    offset = 0
-    while True:
-        page = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
-        streams = page.get("streams") or []
-        found |= {stream["config"]["name"]: stream for stream in streams}
-        offset += len(streams)
-        if not streams or offset >= page["total"]:
-            break
+    found = {stream["config"]["name"]: stream async for stream in all_streams(broker)}
     views = []
     for name, stream in sorted(found.items()):
         metadata = stream["config"].get("metadata") or {}
@@ -159,19 +152,13 @@ async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:
 
 async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddress]]:
     """Yield the tasks of a stream, some at a time."""
-    offset = 0
-    while True:
-        info = await stream_info(broker, stream, {"subjects_filter": ">", "offset": offset})
-        subjects = list((info or {}).get("state", {}).get("subjects") or {})
+    async for subjects in subjects_of(broker, stream):
         for first in range(0, len(subjects), _READ_AT_ONCE):
             some = []
             for subject in subjects[first : first + _READ_AT_ONCE]:
                 with suppress(ValueError):  # not the subject of a task
                     some.append(topology.parse_task_subject(subject))
             yield some
-        offset += len(subjects)
-        if len(subjects) < _SUBJECTS_AT_ONCE:
-            break
 
 
 async def _with_worker(broker: Broker, known: TaskStatus) -> TaskStatus:
@@ -209,4 +196,66 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
         deadline=envelope.deadline,
         history=envelope.history,
         input=envelope.input,
+    )
+
+
+async def peek(broker: Broker, namespace: str, queue: str, lane: Lane, most: int) -> list[TaskStatus]:
+    """Return the oldest tasks of a lane that have not ended, running ones first.
+
+    A task that was handed to a worker counts as running; one that worker lost or gave back does so
+    until the next one takes it.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found: list[TaskStatus] = []
+    for stream, subjects in (
+        (topology.later_stream(namespace, queue), topology.later_of_lane(namespace, queue, lane)),
+        (topology.work_stream(namespace, queue), topology.ready_of_lane(namespace, queue, lane)),
+    ):
+        last = await handed_out(broker, stream, lane)
+        if last is None:
+            continue
+        request = {"seq": 1, "next_by_subj": subjects, "batch": most}
+        async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
+            headers = answer.headers or {}
+            if "Nats-Subject" not in headers:
+                break
+            with suppress(ValueError):  # not the subject of a task
+                found.append(_peeked(answer, headers, last))
+    found.sort(key=lambda status: status.phase is not Phase.RUNNING)
+    return found[:most]
+
+
+async def handed_out(broker: Broker, stream: str, lane: Lane) -> int | None:
+    """Return the sequence up to which the tasks of a lane were given to workers, None if it has none.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    try:
+        figures = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{stream}.{lane}")
+    except BrokerRefused:
+        return None
+    return int(figures["delivered"]["stream_seq"])
+
+
+def _peeked(message: Msg, headers: dict[str, Any], last: int) -> TaskStatus:
+    address = topology.parse_task_subject(headers["Nats-Subject"])
+    if topology.SCHEDULE in headers:
+        phase = Phase.SCHEDULED
+    else:
+        phase = Phase.RUNNING if int(headers["Nats-Sequence"]) <= last else Phase.QUEUED
+    try:
+        envelope = wire.decode(message.data)
+    except EnvelopeInvalid:
+        return TaskStatus(address, phase)
+    return TaskStatus(
+        address,
+        phase,
+        handler=envelope.handler,
+        attempt=len(envelope.history.attempts),
+        submitted_at=envelope.submitted_at,
+        due_at=envelope.not_before if phase is Phase.SCHEDULED else None,
+        history=envelope.history,
     )

@@ -1,15 +1,15 @@
 """Streams whose queue is gone: kept for a while, so that a queue deleted by mistake loses nothing."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import remove, stream_info
+from galley.broker.listing import all_streams
 from galley.errors import BrokerRefused
 
 _STREAM_NOT_FOUND: Final = 10059
@@ -33,7 +33,8 @@ async def kept_queues(broker: Broker, install: str) -> list[Kept]:
         BrokerUnreachable: if the broker does not answer.
     """
     found = []
-    async for config in _configs(broker):
+    async for stream in all_streams(broker):
+        config = stream["config"]
         metadata = config.get("metadata") or {}
         namespace, queue = metadata.get(topology.NAMESPACE_KEY, ""), metadata.get(topology.QUEUE_KEY, "")
         # One stream stands for both, and each that was made by us names its queue.
@@ -65,11 +66,11 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
     Raises:
         BrokerUnreachable: if the broker does not answer; doing it again goes on where it was.
     """
-    for stream, verb in (
-        (topology.records_stream(namespace), "result"),
-        (topology.dead_stream(namespace), "dead"),
+    for stream, pattern in (
+        (topology.records_stream(namespace), topology.records_of_queue(namespace, queue)),
+        (topology.dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
     ):
-        await _ask_of(broker, stream, "PURGE", {"filter": f"galley.{verb}.{namespace}.{queue}.>"})
+        await _ask_of(broker, stream, "PURGE", {"filter": pattern})
     # Last, since only their metadata tells that there is something left to be done.
     await remove(broker, namespace, queue)
 
@@ -90,18 +91,6 @@ async def _ask_of(broker: Broker, stream: str, verb: str, request: object) -> No
     except BrokerRefused as refusal:
         if refusal.code != _STREAM_NOT_FOUND:
             raise
-
-
-async def _configs(broker: Broker) -> AsyncIterator[dict[str, Any]]:
-    offset = 0
-    while True:
-        page = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
-        streams = page.get("streams") or []
-        for stream in streams:
-            yield stream["config"]
-        offset += len(streams)
-        if not streams or offset >= page["total"]:
-            return
 
 
 def _orphaned_at(metadata: dict[str, str]) -> datetime | None:

@@ -217,10 +217,8 @@ class Pulls:
         if subject.startswith(self._prefix):
             self._on_status(subject, headers)
             return
-        # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.consumer-sequence.time.pending[.token]
-        words = reply.split(".")
-        first = 2 if len(words) == 9 else 4
-        source = self._by_name[words[first], words[first + 1]]
+        stream, consumer, delivered, at, *_ = topology.parse_ack_subject(reply)
+        source = self._by_name[stream, consumer]
         names = subject.split(".")
         task_id, problem = names[6], ""
         if not task_id.isascii() and "\\" in (
@@ -228,7 +226,7 @@ class Pulls:
         ):
             task_id, problem = escaped, f"its id is not UTF-8: {escaped}"
         address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], task_id)
-        sequence = int(words[first + 3])
+        sequence = int(at)
         pull = self._open.get(source)
         filled = False
         if pull is not None:
@@ -242,7 +240,7 @@ class Pulls:
                 address,
                 source,
                 sequence,
-                int(words[first + 2]),
+                int(delivered),
                 self._old_until is None or (source.stream == self._work and sequence <= self._old_until),
                 reply,
                 body,

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.listing import paged
 from galley.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.lanes import HIGHEST_FIRST, Lane
 
@@ -208,16 +209,13 @@ class SignalReader:
                 log.warning("streams not listed", extra={"error": str(error)})
 
     async def _all_streams(self) -> AsyncIterator[_Stream]:
-        offset = 0
-        while True:
-            page = await self._ask("STREAM.LIST", {"offset": offset}, _decode_page)
-            streams = page.streams or []
-            self._missing.update(page.missing or ())
-            for stream in streams:
-                yield stream
-            offset += len(streams)
-            if not streams or offset >= page.total:
-                return
+        async def page(offset: int) -> tuple[list[_Stream], int]:
+            listed = await self._ask("STREAM.LIST", {"offset": offset}, _decode_page)
+            self._missing.update(listed.missing or ())
+            return listed.streams or [], listed.total
+
+        async for stream in paged(page):
+            yield stream
 
     async def _refresh(self, source: _Source, rung: bool) -> None:
         """Ask a source for its figures, unless it was empty and its stream did not change since."""
@@ -288,10 +286,10 @@ def _lanes_of(stream: _Stream) -> tuple[Lane, ...]:
 
 
 def _sources(namespace: str, queue: str, lane: Lane) -> tuple[_Source, _Source]:
-    tail = f"{namespace}.{queue}.{lane}.>"
+    later, work = topology.later_stream(namespace, queue), topology.work_stream(namespace, queue)
     return (
-        _Source(topology.later_stream(namespace, queue), lane, f"galley.due.{tail}"),
-        _Source(topology.work_stream(namespace, queue), lane, f"galley.task.{tail}"),
+        _Source(later, lane, topology.due_of_lane(namespace, queue, lane)),
+        _Source(work, lane, topology.ready_of_lane(namespace, queue, lane)),
     )
 
 

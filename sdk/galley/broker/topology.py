@@ -160,9 +160,19 @@ def ready_of_lane(namespace: str, queue: str, lane: Lane) -> str:
     return f"galley.task.{namespace}.{queue}.{lane}.>"
 
 
-def later_of_lane(namespace: str, queue: str, lane: Lane) -> str:
+def later_of_lane(namespace: str, queue: str, lane: str) -> str:
     """Return the pattern of a lane's tasks that are scheduled, wait for a retry, or are due."""
     return f"galley.*.{namespace}.{queue}.{lane}.>"
+
+
+def due_of_lane(namespace: str, queue: str, lane: Lane) -> str:
+    """Return the pattern of a lane's tasks whose time has come."""
+    return f"galley.due.{namespace}.{queue}.{lane}.>"
+
+
+def tasks_of_kind(namespace: str, queue: str, kind: Kind) -> str:
+    """Return the pattern of all tasks of a kind, whatever their lane, ready or for later."""
+    return f"galley.*.{namespace}.{queue}.*.{kind}.*"
 
 
 def dead_subject(address: TaskAddress) -> str:
@@ -206,6 +216,16 @@ def parse_task_subject(subject: str) -> TaskAddress:
         raise ValueError(subject)
     lane = Lane(words[4]) if len(words) == 7 else Lane.NORMAL
     return TaskAddress(words[2], words[3], lane, Kind(words[-2]), words[-1])
+
+
+def parse_ack_subject(subject: str) -> list[str]:
+    """Return stream, consumer, times delivered, sequence in the stream and at the consumer, and what follows.
+
+    They stand in the reply subject of a delivery. A server may put its domain and account before them.
+    """
+    # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.consumer-sequence.time.pending[.token]
+    words = subject.split(".")
+    return words[2:] if len(words) == 9 else words[4:]
 
 
 def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any]]:

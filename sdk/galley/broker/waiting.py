@@ -1,7 +1,8 @@
-"""Notifications of changed records, so that waiting for a task needs no polling."""
+"""Notifications of changed records: waiting for one task, or following a namespace, without polling."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,6 +13,8 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.records import Records
 from galley.record import Stored
+
+log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_SECONDS: Final = 30.0
 """News travel at most once; this bounds how long a lost one can matter."""
@@ -60,5 +63,28 @@ async def _changes(broker: Broker, address: TaskAddress) -> AsyncIterator[asynci
     finally:
         forget()
         forget_close()
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+@asynccontextmanager
+async def hearing_changes(
+    broker: Broker, namespace: str, react: Callable[[TaskAddress], None]
+) -> AsyncIterator[None]:
+    """Call `react` with the address of each task whose record changed; its lane is not told.
+
+    News travel at most once: what must not be missed is looked at again now and then.
+    """
+
+    async def hear(message: Msg) -> None:
+        try:
+            react(topology.parse_task_subject(message.subject))
+        except ValueError:
+            log.warning("news not understood", extra={"subject": message.subject})
+
+    subscription = await broker.subscribe(topology.changes_in(namespace), hear)
+    try:
+        yield
+    finally:
         if broker.connected:
             await subscription.unsubscribe()

@@ -15,9 +15,9 @@ from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.follow import Follower
+from galley.broker.inspect import peek
 from galley.broker.layout import layout_of
 from galley.broker.orphans import collect, collect_namespace, kept_queues
-from galley.broker.peek import peek
 from galley.broker.permissions import Role
 from galley.broker.records import Records
 from galley.broker.signals import SignalReader

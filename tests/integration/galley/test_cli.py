@@ -93,9 +93,13 @@ async def test_cancel_goes_on_after_a_task_nobody_knows(client: Client) -> None:
 
 
 async def test_an_id_of_ones_own_makes_one_task_of_two_submissions(client: Client) -> None:
-    for _ in range(2):
-        code, out, _ = await shell("galley submit images noop --id mine", client)
-        assert (code, out) == (0, "mine\n")
+    for told in ("", "task images/mine exists already; it is not submitted again\n"):
+        code, out, err = await shell("galley submit images noop --id mine", client)
+        assert (code, out, err) == (0, "mine\n", told)
+    for other in ("images other", "images noop '{\"n\": 1}'"):
+        code, out, err = await shell(f"galley submit {other} --id mine", client)
+        assert (code, out) == (3, "")
+        assert "queue 'images' has a task 'mine' already, with another" in err
     _, out, _ = await shell("galley get tasks images -o name", client)
     assert out == "images/mine\n"
 

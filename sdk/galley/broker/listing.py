@@ -1,0 +1,57 @@
+"""Lists that the server gives in pages."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+
+T = TypeVar("T")
+
+_SUBJECTS_AT_ONCE: Final = 100_000
+"""What the server puts into one page of subjects; a shorter one is the last."""
+
+
+async def paged(page: Callable[[int], Awaitable[tuple[Sequence[T], int]]]) -> AsyncIterator[T]:
+    """Yield the entries of a list. `page` returns those from an offset on, and how many there are in all."""
+    offset = 0
+    while True:
+        entries, total = await page(offset)
+        for entry in entries:
+            yield entry
+        offset += len(entries)
+        if not entries or offset >= total:
+            return
+
+
+async def all_streams(broker: Broker) -> AsyncIterator[dict[str, Any]]:
+    """Yield the server's description of each stream: its `config` and its `state`.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+
+    async def page(offset: int) -> tuple[Sequence[dict[str, Any]], int]:
+        listed = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
+        return listed.get("streams") or [], int(listed["total"])
+
+    async for stream in paged(page):
+        yield stream
+
+
+async def subjects_of(broker: Broker, stream: str, pattern: str = ">") -> AsyncIterator[list[str]]:
+    """Yield the subjects of the messages in a stream, page by page; nothing at all if there is no stream.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    offset = 0
+    while True:
+        info = await stream_info(broker, stream, {"subjects_filter": pattern, "offset": offset})
+        if info is None:
+            return
+        subjects = list(info["state"].get("subjects") or ())
+        yield subjects
+        offset += len(subjects)
+        if len(subjects) < _SUBJECTS_AT_ONCE:
+            return
