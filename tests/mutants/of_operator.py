@@ -12,6 +12,7 @@ DECIDE: Final = f"{_UNIT}autoscaler"
 WRITER: Final = f"{_UNIT}status/test_writer.py"
 PACE: Final = f"{_UNIT}status/test_pace.py"
 KEYS: Final = f"{_UNIT}test_key_queue.py"
+INTAKE: Final = f"{_UNIT}intake/test_publishing.py"
 LEADER: Final = f"{_UNIT}test_leadership.py"
 
 
@@ -276,7 +277,105 @@ DECIDE_: Final = (
     ),
 )
 
-SCALER_: Final = ()
+INTAKE_: Final = (
+    _of(
+        "intake/broker_tasks",
+        "publishes are not flagged",
+        "envelope, chosen_id=True)",
+        "envelope)",
+        "an operator that crashed runs a task twice",
+        INTAKE,
+    ),
+    _of(
+        "intake/publishing",
+        "another's task is one's own",
+        "        if not added:\n",
+        "        if False:\n",
+        "a Task has the outcome of another's work",
+        INTAKE,
+    ),
+    _of(
+        "intake/publishing",
+        "earlier work goes on",
+        "            if step.earlier.unfinished:\n",
+        "            if False:\n",
+        "the work of a deleted Task runs beside that of the new one",
+        INTAKE,
+    ),
+    _of(
+        "intake/publishing",
+        "the earlier record stays",
+        "            await self._broker.forget(address)\n",
+        "            pass\n",
+        "a new Task has the outcome of the one before",
+        INTAKE,
+    ),
+    _of(
+        "intake/publishing",
+        "a full queue is no reason to wait",
+        "(QueueFull, QueueNotFound) as error",
+        "QueueNotFound as error",
+        "a full queue is tried with growing pauses, and nothing says so",
+        INTAKE,
+    ),
+    _of(
+        "intake/departures",
+        "what is there is cancelled",
+        '        return bool(present["metadata"]["uid"] == departed.uid)\n',
+        "        return False\n",
+        "a task is cancelled when it ends",
+        INTAKE,
+    ),
+    _of(
+        "intake/departures",
+        "another of that name keeps it going",
+        '        return bool(present["metadata"]["uid"] == departed.uid)\n',
+        "        return True\n",
+        "the work of a deleted Task runs on",
+        INTAKE,
+    ),
+    _of(
+        "intake/departures",
+        "the next one's work is cancelled",
+        'or trace.uid not in ("", departed.uid):',
+        "or False:",
+        "a new Task is cancelled for the one before",
+        INTAKE,
+    ),
+    _of(
+        "intake/departures",
+        "an outcome is cancelled",
+        "        if not trace.unfinished or trace",
+        "        if trace",
+        "ended tasks are cancelled again and again",
+        INTAKE,
+        survives="the record of an ended task is not replaced; it costs a read",
+    ),
+    _of(
+        "intake/departures",
+        "forgotten before it is done",
+        "        for each in list(departed.values()):\n",
+        "        for each in list(departed.values()):\n            self._departed.pop(key, None)\n",
+        "a cancel that failed is not tried again",
+        INTAKE,
+    ),
+    _of(
+        "intake/reading",
+        "an older operator's work is not looked for",
+        "        if trace.empty and task.unsure:\n",
+        "        if False:\n",
+        "an upgrade runs tasks twice",
+        INTAKE,
+    ),
+    _of(
+        "intake/reading",
+        "the spec of another Task of that name",
+        '                if present["metadata"]["uid"] != task.uid:\n',
+        "                if False:\n",
+        "a deleted Task runs with the spec of the next one",
+        INTAKE,
+    ),
+)
 
 KEYS_: Final = (
     _of(
@@ -503,4 +602,4 @@ LEADER_: Final = (
     ),
 )
 
-OPERATOR: Final = (*FLEET_, *DECIDE_, *SCALER_, *KEYS_, *WRITER_, *LEADER_)
+OPERATOR: Final = (*FLEET_, *DECIDE_, *INTAKE_, *KEYS_, *WRITER_, *LEADER_)

@@ -226,8 +226,8 @@ RECORDS_: Final = (
     _of(
         "broker/records",
         "no record and no stream are one",
-        '            if answer is None:\n                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "nobody answers for it")\n',
-        "            if answer is None:\n                return None\n",
+        '                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, ',
+        '                return None\n                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, ',
         "a namespace without a leader looks like one without tasks",
         RECORDS,
     ),

@@ -367,7 +367,7 @@ LEDGER: Final = (
         '                tries = await _pause(tries, f"read the record of {address}", str(error))\n',
         "                return None\n",
         "what is not known is taken for not there",
-        CLAIMS,
+        ORDER,
     ),
     _of(
         "ledger",
