@@ -11,10 +11,22 @@ import pytest
 import yaml
 
 from docs.generate.chart import CHART, values
+from e2e import waits
 from e2e.rendered_chart import Object, helm, nats_config, of_kind, pods, rendered, set_to
 from tests.support.api_server import ApiServer
+from tests.support.kubectl import KubectlFailed
 
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def galley_kinds(api_server: ApiServer) -> ApiServer:
+    """The API server with our kinds."""
+    crds = CHART.parent.parent / "crds"
+    api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
+    api_server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "-f", str(crds))
+    return api_server
+
 
 SETS: dict[str, Sequence[str]] = {
     "defaults": (),
@@ -85,7 +97,20 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         ("operator.namespaces={Team_A}", r"/operator/namespaces/0.*does not match pattern"),
         ("crds.keep=yes", r"/crds/keep.*got string, want boolean"),
         ("operator.image.digest=abc", r"/operator/image/digest.*does not match pattern"),
-        ("operator.resources.limits.memory=lots", r"/operator/resources/limits/memory"),
+        ("operator.replicas=0", r"/operator/replicas.*minimum: got 0, want 1"),
+        (
+            "operator.resources.limits.memory=lots",
+            r"limits.memory is lots, which is not a quantity",
+        ),
+        (
+            "nats.resources.limits.memory=1gb",
+            r"limits.memory is 1gb.*such as 500m for cpu, 512Mi",
+        ),
+        ("nats.resources.requests.memory=128m", r"is 128m, which is less than a mebibyte.*write Mi or Gi"),
+        ("nats.resources.requests.memory=512", r"is 512, which is less than a mebibyte"),
+        ("nats.image.tag=2.11.9-alpine", r"nats.image.tag is 2.11.9-alpine, but Galley needs NATS 2.12.2"),
+        ("nats.image.tag=2.12.1", r"but Galley needs NATS 2.12.2 or newer"),
+        ("nats.image.tag=2.11-alpine", r"but Galley needs NATS 2.12.2 or newer"),
         ("networkPolicy.clients[0].pods=all", r"/networkPolicy/clients/0.*'pods' not allowed"),
         ("nats.enabled=false", r"there is no NATS: set nats.url to the address of yours"),
         (
@@ -123,6 +148,73 @@ def test_every_pod_is_restricted(settings: Sequence[str]) -> None:
             }, name
             assert container["resources"]["requests"], name
             assert container["resources"]["limits"]["memory"], name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "nats.image.tag=2.12.2",
+        "nats.image.tag=2.12-alpine",
+        "nats.image.tag=alpine",
+        "nats.image.tag=v2.15.0-scratch",
+        "nats.resources.limits.memory=1.5Gi",
+        "nats.resources.requests.cpu=1",
+        "operator.resources.limits.memory=536870912",
+    ],
+)
+def test_what_is_large_or_new_enough_is_taken(setting: str) -> None:
+    assert rendered(setting)
+
+
+def test_monitors_keep_the_labels_of_the_series() -> None:
+    things = rendered("metrics.serviceMonitor=true", "metrics.podMonitor=true")
+    [operator] = of_kind(things, "ServiceMonitor").values()
+    [workers] = of_kind(things, "PodMonitor").values()
+    for endpoint in (*operator["spec"]["endpoints"], *workers["spec"]["podMetricsEndpoints"]):
+        assert endpoint["honorLabels"] is True
+
+
+def test_the_api_server_warns_about_namespaces_that_are_not_served() -> None:
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    assert not any(of_kind(rendered(), kind) for kind in kinds)
+    assert not any(
+        of_kind(rendered("operator.namespaces={a}", "operator.warnElsewhere=false"), kind) for kind in kinds
+    )
+    for kind in kinds:
+        assert of_kind(rendered("operator.namespaces={a,b}"), kind)
+
+
+def test_a_queue_in_a_namespace_that_is_not_served_gets_a_warning(
+    galley_kinds: ApiServer, api_namespace: str
+) -> None:
+    things = rendered(f"operator.namespaces={{{api_namespace}}}", namespace=api_namespace)
+    policies = [thing for thing in things if thing["kind"].startswith("ValidatingAdmission")]
+    kubectl = galley_kinds.kubectl
+    queue = {
+        "apiVersion": "galley.dev/v1alpha1",
+        "kind": "TaskQueue",
+        "metadata": {"name": "jobs"},
+        "spec": {"worker": {"modules": ["jobs"]}},
+    }
+
+    def warned(namespace: str) -> str:
+        try:
+            kubectl(
+                *("apply", "--warnings-as-errors", "--dry-run=server", "-n", namespace, "-f", "-"),
+                given=json.dumps(queue),
+            )
+        except KubectlFailed as failed:
+            return str(failed)
+        return ""
+
+    kubectl.apply(*policies)
+    try:
+        # It takes a moment until an API server enforces a new policy.
+        waits.until("a warning", lambda: "does not serve this namespace" in warned("default"), within=30)
+        assert warned(api_namespace) == ""
+    finally:
+        for thing in policies:
+            kubectl("delete", thing["kind"], thing["metadata"]["name"])
 
 
 def test_rights_are_for_its_namespaces_alone_when_there_are_some() -> None:

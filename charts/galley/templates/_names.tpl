@@ -100,8 +100,40 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* Refuse an amount that is none, or bytes that are a typing error. Takes (list path resources). */}}
+{{- define "galley.checkResources" -}}
+{{- $path := index . 0 -}}
+{{- range $part, $amounts := dict "requests" (dig "requests" dict (index . 1)) "limits" (dig "limits" dict (index . 1)) -}}
+{{- range $name, $amount := $amounts -}}
+{{- $at := printf "%s.%s.%s" $path $part $name -}}
+{{- $text := kindIs "float64" $amount | ternary ($amount | int64 | toString) (toString $amount) -}}
+{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$" $text) -}}
+{{- fail (printf "%s is %s, which is not a quantity: write a number with a unit, such as 500m for cpu, 512Mi or 2Gi for memory" $at $text) -}}
+{{- end -}}
+{{- if and (has $name (list "memory" "ephemeral-storage")) (regexMatch "^([0-9]+(\\.[0-9]+)?m|[1-9][0-9]{0,5}(\\.[0-9]+)?)$" $text) -}}
+{{- fail (printf "%s is %s, which is less than a mebibyte (m means thousandths of a byte): write Mi or Gi, such as 512Mi" $at $text) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuse a NATS that is too old, as far as its tag tells. */}}
+{{- define "galley.checkNatsTag" -}}
+{{- $tag := .Values.nats.image.tag | toString -}}
+{{- $version := regexFind "^v?[0-9]+(\\.[0-9]+){1,2}" $tag | trimPrefix "v" -}}
+{{- if and .Values.nats.enabled $version (not .Values.nats.image.digest) -}}
+{{- $least := eq (len (splitList "." $version)) 3 | ternary "2.12.2" "2.12" -}}
+{{- if semverCompare (printf "<%s" $least) $version -}}
+{{- fail (printf "nats.image.tag is %s, but Galley needs NATS 2.12.2 or newer: use a newer tag" $tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What no schema can say. */}}
 {{- define "galley.checks" -}}
+{{- include "galley.checkResources" (list "operator.resources" .Values.operator.resources) -}}
+{{- include "galley.checkResources" (list "nats.resources" .Values.nats.resources) -}}
+{{- include "galley.checkNatsTag" . -}}
 {{- if and (not .Values.nats.enabled) (not .Values.nats.url) -}}
 {{- fail "nats.enabled is false and nats.url is empty, so there is no NATS: set nats.url to the address of yours, or nats.enabled to true" -}}
 {{- end -}}
