@@ -5,10 +5,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from galley import Client
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.held import message_of
+from galley.declared import submit_declared
 from galley.lanes import Lane
+from galley.resources import Task
+from galley.task_status import Phase
 from galley_local.nats_server import NatsServer
 from galley_operator.cluster.resource import DEPLOYMENTS, LEASES, TASKQUEUES, TASKS
 from galley_operator.operator import Operator
@@ -17,6 +21,12 @@ from tests.support.eventually import eventually
 from tests.support.memory_api import served
 from tests.support.watched_cluster import WatchedCluster
 from tests.unit.galley_operator.desk import a_task_queue_object
+
+
+def manifest(name: str, namespace: str) -> Task:
+    """Return the manifest of what `WatchedCluster.task` makes."""
+    spec = {"queueName": "images", "handler": "resize"}
+    return Task.model_validate({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
 
 
 def page(port: int, name: str) -> tuple[int, str]:
@@ -71,6 +81,12 @@ async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_orde
                 return await message_of(broker, address) is None
 
             await eventually(withdrawn, within=30)
+            # One identity: a handle and `galley apply` reach what kubectl applied.
+            handle = Client(broker, namespace).handle("images", "two")
+            assert (await handle.status()).phase is Phase.QUEUED
+            assert not (await submit_declared(broker, manifest("two", namespace))).created
+            await handle.cancel()
+            await eventually(lambda: cluster.condition("two", namespace)[0] == "Cancelled", within=30)
         metrics = (await asyncio.to_thread(page, unused_tcp_port, "metrics"))[1]
         assert "galley_operator_leading 1.0" in metrics
         assert "galley_operator_tasks_admitted 2.0" in metrics
