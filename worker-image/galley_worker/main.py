@@ -12,6 +12,7 @@ from typing import Final
 from galley.errors import GalleyError
 from galley.inside import mark_worker
 from galley.logs import log_as_json
+from galley.resources import TaskQueue
 from galley_worker.errors import ModuleImportFailed, StartHookFailed
 from galley_worker.runners.socket_folder import short_socket_folder
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
@@ -28,9 +29,8 @@ _GARBAGE_AFTER: Final = 20_000
 log = logging.getLogger("galley_worker")
 
 
-async def _run(settings: WorkerSettings) -> None:
+async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     _collect_rarely()
-    queue = read_queue(settings.queue_manifest)
     mark_worker(queue.metadata.namespace, queue.metadata.name)
     supervisor = Supervisor(settings, queue)
     loop = asyncio.get_running_loop()
@@ -56,8 +56,12 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         log_as_json(settings.log_level, worker=settings.worker)
+        queue = read_queue(settings.queue_manifest)
+        # Together with the task's id these name it where the logs of a whole cluster are collected.
+        namespace, name = queue.metadata.namespace, queue.metadata.name
+        log_as_json(settings.log_level, worker=settings.worker, namespace=namespace, queue=name)
         with short_socket_folder():
-            asyncio.run(_run(settings))
+            asyncio.run(_run(settings, queue))
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""

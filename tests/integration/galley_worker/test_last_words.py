@@ -31,6 +31,7 @@ def test_the_traceback_of_a_failed_import_is_kept_as_far_as_it_is_the_users(
     with workers(nats_server.url, queue, tmp_path, **told) as [worker]:
         assert worker.process.wait(30) == CANNOT_START
         [line] = worker.logged("worker cannot work")
+    assert (line["namespace"], line["queue"], line["worker"]) == (namespace, "drills", "w1")
     said = words.read_text()
     trace = said.partition("\n")[2]
     assert trace.splitlines()[-1] == "KeyError: 'colour'"
