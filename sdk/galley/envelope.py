@@ -126,7 +126,11 @@ def digest_of(handler: str, value: Raw, *rules: object) -> str:
         value: its input.
         rules: under which it runs; without any the digest stands for handler and input alone.
     """
-    work = _short_hash(handler, _canonical(msgspec.json.decode(value)))
+    try:
+        work = _short_hash(handler, _canonical(msgspec.json.decode(value)))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Too deep to be compared as a value, or not written by Galley: compared as it is written.
+        work = _short_hash(handler, bytes(value).hex())
     return f"{work}.{_short_hash(*rules)}" if rules else work
 
 

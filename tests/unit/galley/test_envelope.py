@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from galley import envelope
-from galley.envelope import FIRST, INPUT_LIMIT, Envelope, Flags
+from galley.envelope import FIRST, INPUT_LIMIT, Envelope, Flags, conflicts, digest_of
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import EndedBy, History, PastAttempt
 from galley.retry import RetryPolicy
@@ -205,3 +205,11 @@ def _comparable(value: Envelope) -> tuple[Any, ...]:
     # Raw compares by identity; the rest by value.
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return tuple(bytes(each) if isinstance(each, Raw) else each for each in fields.values())
+
+
+@pytest.mark.parametrize("value", [b"[" * 400 + b"]" * 400, b"[" * 5000 + b"]" * 5000, b"1e999", b"\xff"])
+def test_whatever_the_input_is_equal_work_has_an_equal_digest(value: bytes) -> None:
+    digest = digest_of("resize", Raw(value))
+    assert digest == digest_of("resize", Raw(value))
+    assert conflicts(digest, digest_of("crop", Raw(value)))
+    assert conflicts(digest, digest_of("resize", Raw(b"[" + value + b"]")))
