@@ -70,9 +70,12 @@ class Leadership:
                 async with asyncio.timeout(self._times.renew_seconds):
                     if await self.attempt():
                         return
-            except (ClusterError, TimeoutError) as error:
+            except Exception as error:
+                known = isinstance(error, ClusterError | TimeoutError)
                 hint = error.hint if isinstance(error, ClusterError) else ""
-                log.warning("lease not readable", extra={"error": str(error), "hint": hint})
+                log.warning(
+                    "lease not readable", extra={"error": str(error), "hint": hint}, exc_info=not known
+                )
             # Spread, so that candidates that start together do not stay together.
             await asyncio.sleep(self._times.retry_seconds * random.uniform(1.0, 1.2))  # noqa: S311
 
@@ -93,10 +96,14 @@ class Leadership:
                         left = 0.0
             except TimeoutError:
                 left = 0.0
-            except ClusterError as error:
-                problem = str(error)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
                 left = self._times.renew_seconds - (self._clock() - self._renewed_at)
-                log.warning("lease not renewed", extra={"error": problem, "seconds_left": round(left, 1)})
+                log.warning(
+                    "lease not renewed",
+                    extra={"error": problem, "seconds_left": round(left, 1)},
+                    exc_info=not isinstance(error, ClusterError),
+                )
             if left <= 0:
                 self.leading = False
                 raise LeadershipLost(f"{self._namespace}/{self._name}", problem)
@@ -124,7 +131,7 @@ class Leadership:
         except ObjectNotFound:
             return self._take_in(await self._create(), began)
         self._observe(lease)
-        holder = self._seen.get("spec", {}).get("holderIdentity") or ""
+        holder = _spec(self._seen).get("holderIdentity") or ""
         if holder not in ("", self._identity) and not self._expired:
             return self._take_in(lease, began)
         spec: dict[str, Any] = {
@@ -133,7 +140,7 @@ class Leadership:
             "renewTime": _now(),
         }
         if holder != self._identity:
-            changes = self._seen["spec"].get("leaseTransitions") or 0
+            changes = _spec(self._seen).get("leaseTransitions") or 0
             spec |= {"acquireTime": _now(), "leaseTransitions": changes + 1}
         try:
             return self._take_in(await self._write(spec), began)
@@ -144,7 +151,7 @@ class Leadership:
 
     @property
     def _expired(self) -> bool:
-        seconds = self._seen.get("spec", {}).get("leaseDurationSeconds") or self._times.lease_seconds
+        seconds = _spec(self._seen).get("leaseDurationSeconds") or self._times.lease_seconds
         return self._clock() - self._seen_at > float(seconds)
 
     def _observe(self, lease: dict[str, Any]) -> None:
@@ -155,7 +162,7 @@ class Leadership:
     def _take_in(self, lease: dict[str, Any], began: float) -> bool:
         self._observe(lease)
         self.heard_at = self._clock()
-        leader = lease.get("spec", {}).get("holderIdentity") or ""
+        leader = _spec(lease).get("holderIdentity") or ""
         leading = leader == self._identity
         if leader != self.leader:
             log.info("leader is", extra={"leader": leader, "lease": self._name, "us": leading})
@@ -190,3 +197,8 @@ _KIND: Final = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
 
 def _now() -> str:
     return datetime.now(UTC).strftime(_MICROSECONDS)
+
+
+def _spec(lease: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec of a Lease; one that somebody created without any has none."""
+    return lease.get("spec") or {}

@@ -90,7 +90,7 @@ class Queues:
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
-        self._running = asyncio.TaskGroup()
+        self._running: asyncio.TaskGroup
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -106,7 +106,7 @@ class Queues:
 
     async def _run(self) -> None:
         keep_running = self._faults.keep_running
-        async with self._running:
+        async with asyncio.TaskGroup() as self._running:
             self._running.create_task(keep_running("queues listed", self._resync), name="resync queues")
             self._running.create_task(keep_running("events", self._write_events), name="write events")
             room = asyncio.Semaphore(AT_ONCE)

@@ -72,7 +72,11 @@ async def stage(**settings: Any) -> AsyncIterator[Stage]:
     async with MemoryBroker(server, "operator") as broker:
         queues = Queues(api, broker, options, workloads, metrics, known, turns, faults)
         statuses = QueueStatusWriter(api, queues, metrics, faults)
-        work = (workloads.run(), queues.run(), faults.keep_running("queue status", statuses.run))
+        work = (
+            workloads.run(),
+            faults.keep_running("queues", queues.run),
+            faults.keep_running("queue status", statuses.run),
+        )
         running = [asyncio.create_task(each) for each in work]
         try:
             yield Stage(api, server, known, queues, turns, statuses, seen)
@@ -174,6 +178,7 @@ PLACES: list[tuple[str, Callable[[Stage], tuple[object, str]]]] = [
     ("metrics shown", lambda it: (it.statuses, "_show")),
     ("all statuses written", lambda it: (it.statuses, "write_all")),
     ("queues listed", lambda it: (it.queues, "sweep")),
+    ("next queue taken", lambda it: (it.turns, "get")),
     ("event written", lambda it: (it.queues._events, "write")),
 ]
 
