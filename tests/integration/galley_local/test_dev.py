@@ -154,7 +154,7 @@ async def test_ctrl_c_drains_what_runs_and_a_restart_keeps_what_waits(project: P
         gate.touch()
         assert await running.ends() == 0
         assert running.said("task/held (sums): Succeeded")
-    gone = await galley(project, "get", "queues")
+    gone = await galley(project, "cancel", "held")
     assert (gone.code, gone.out) == (4, "")
     async with dev(project, "queue.yaml"):
         assert await phase_of(project, "held") == "Succeeded"
@@ -189,7 +189,7 @@ async def test_killed_outright_it_takes_its_processes_along(project: Path) -> No
         assert len(ours) >= 2
         running.process.kill()
         await eventually(lambda: not any(alive(process) for process in ours), within=10)
-    said = await galley(project, "get", "queues")
+    said = await galley(project, "cancel", "held")
     assert said.code == 4
     assert "is not running" in said.err
 
