@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, read_manifests
 from galley_local.errors import FilesUnusable
 from galley_local.module import Module, check_not_hidden, file_of, read_module
@@ -159,7 +157,7 @@ def _take_module(plan: Plan, module: Module) -> None:
         folder = module.path.parent.resolve()
         queue = known
         if queue is None:
-            resource = _default_queue(plan.namespace, name, module.path)
+            resource = TaskQueue.model_validate({"metadata": {"name": name, "namespace": plan.namespace}})
             queue = LocalQueue(resource, folder, (), str(module.path), resource)
         _check_twins(queue, module)
         plan.queues[queue.name] = replace(
@@ -219,16 +217,6 @@ def _check_modules(plan: Plan) -> None:
                     f"both are the module {module.name!r}",
                     "rename one of the two",
                 )
-
-
-def _default_queue(namespace: str, name: str, path: Path) -> TaskQueue:
-    try:
-        return TaskQueue.model_validate({"metadata": {"name": name, "namespace": namespace}})
-    except ValidationError:
-        raise FilesUnusable(
-            f"{path}: @task(queue={name!r}) is not a name a queue may have",
-            "use 1 to 63 of a-z, 0-9 and -, starting and ending with a letter or digit",
-        ) from None
 
 
 def _with_module(queue: TaskQueue, module: str) -> TaskQueue:

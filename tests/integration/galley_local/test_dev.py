@@ -304,11 +304,11 @@ async def test_apply_says_unchanged_of_nothing_that_differs(project: Path) -> No
         ("bad.py", "raise SystemExit(0)", "bad.py does not import: line 1: SystemExit"),
         ("bad.py", "x = 1", "bad.py declares no handlers"),
         ("bad.py", "import os; os._exit(7)", "ended the process that imported it (exit code 7)"),
-        ("bad-name.py", "", "cannot be imported: 'bad-name' is no name of a module"),
+        ("bad-name.py", "", "cannot be imported: 'bad-name' is not the name of a Python module"),
         (
             "bad.py",
             "from galley import task\n@task(queue='No_Label')\ndef f(): ...",
-            "'No_Label') is not a name a queue may have",
+            "line 2: queue name 'No_Label' is not allowed",
         ),
         ("bad.yaml", "kind: TaskQueu", "bad.yaml:1"),
         ("bad.txt", "", "bad.txt is neither a manifest nor a Python file"),
