@@ -1,0 +1,81 @@
+"""The Lease over an API in memory; two processes and a killed API server are in e2e/api."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from galley_operator.cluster.resource import LEASES, Resource
+from galley_operator.errors import ClusterUnreachable, LeadershipLost
+from galley_operator.leadership import Leadership
+from tests.support.virtual_time import in_virtual_time
+from tests.support.watched_cluster import WatchedCluster
+
+LEASE = ("galley", "galley-operator")
+
+
+def a_candidate(api: WatchedCluster, identity: str = "one") -> Leadership:
+    return Leadership(api, LEASE, identity, clock=asyncio.get_running_loop().time)
+
+
+@in_virtual_time
+async def test_a_lease_that_somebody_created_without_a_spec_is_taken() -> None:
+    api = WatchedCluster()
+    api.put(LEASES, {"metadata": {"namespace": LEASE[0], "name": LEASE[1]}})
+    candidate = a_candidate(api)
+    await asyncio.wait_for(candidate.acquire(), 60)
+    assert candidate.leading
+
+
+@in_virtual_time
+async def test_a_candidate_waits_until_the_leader_is_silent() -> None:
+    api = WatchedCluster()
+    first, second = a_candidate(api), a_candidate(api, "two")
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await asyncio.sleep(10)
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 60)
+    assert second.leading
+
+
+@in_virtual_time
+@pytest.mark.parametrize("error", [RuntimeError("broken"), ClusterUnreachable("s", "get", "away")])
+async def test_an_error_while_it_leads_is_tried_again_and_one_that_lasts_ends_it(error: Exception) -> None:
+    api = WatchedCluster()
+    candidate = a_candidate(api)
+    await candidate.acquire()
+    real, broken = api.get, True
+
+    async def get(resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
+        if broken:
+            raise error
+        return await real(resource, namespace, name)
+
+    api.get = get  # type: ignore[method-assign]
+    holding = asyncio.create_task(candidate.hold())
+    await asyncio.sleep(5)
+    broken = False
+    await asyncio.sleep(30)
+    assert not holding.done()
+    broken = True
+    with pytest.raises(LeadershipLost):
+        await asyncio.wait_for(holding, 60)
+    assert not candidate.leading
+
+
+@in_virtual_time
+async def test_an_error_while_it_waits_is_tried_again() -> None:
+    api, tries = WatchedCluster(), 0
+    real = api.get
+
+    async def get(resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise RuntimeError("broken")
+        return await real(resource, namespace, name)
+
+    api.get = get  # type: ignore[method-assign]
+    await asyncio.wait_for(a_candidate(api).acquire(), 60)
+    assert tries >= 3
