@@ -29,7 +29,7 @@ HANDLERS = """
 import time
 from galley import task
 
-@task(queue="work")
+@task
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -122,9 +122,19 @@ async def test_a_module_that_does_not_import_is_quoted(
     found = await condition(kubectl, namespace_of_pods, "Ready", status="False", reason="WorkerCannotStart")
     assert "module 'naps' does not import" in found["message"]
     assert "No module named 'nothing_of_that_name'" in found["message"]
+    assert 'naps.py", line 1, in <module>' in found["message"]
     # Its owner corrects the code, and nothing else: the pods are replaced.
     apply(kubectl, namespace_of_pods, scaling={"minWorkers": 1})
     await condition(kubectl, namespace_of_pods, "Ready", status="True", reason="Serving")
+
+
+async def test_modules_without_a_handler_of_the_queue_are_told_before_a_task_runs(
+    kubectl: Kubectl, namespace_of_pods: str, running: OperatorProcess
+) -> None:
+    apply(kubectl, namespace_of_pods, code=HANDLERS.replace("@task", '@task(queue="other")'),
+          scaling={"minWorkers": 1})  # fmt: skip
+    found = await condition(kubectl, namespace_of_pods, "Ready", status="False", reason="WorkerCannotStart")
+    assert "queue 'work' has no handlers: naps imported, without a @task for this queue" in found["message"]
 
 
 async def test_a_quota_that_is_used_up_is_said_and_what_fits_works(

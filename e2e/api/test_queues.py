@@ -217,7 +217,7 @@ async def test_failed_tasks_are_told_in_one_warning(
     queue = a_task_queue(stage.namespace)
     client = Client(stage.broker, stage.namespace)
     with workers(nats_server.url, queue, tmp_path):
-        handles = [await client.submit(call("drills", "no_such_handler")) for _ in range(5)]
+        handles = [await client.submit(call("drills", "fail", kind="never")) for _ in range(5)]
         for handle in handles:
             with pytest.raises(TaskFailed):
                 await handle.result(30)
