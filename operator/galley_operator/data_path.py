@@ -157,7 +157,7 @@ class DataPath:
             )
 
     async def _flush(self) -> None:
-        """Write what is known before the end: nobody has to find it out again then."""
+        """Write what is known before the end, so that it need not be found out again."""
         if len(self.writer):
             flushing = asyncio.ensure_future(self.writer.flush(_FLUSH_SECONDS))
             await asyncio.shield(flushing)

@@ -33,7 +33,7 @@ class Backoff(Generic[Key]):
         return pause * (0.5 + self._jitter() / 2)
 
     def forget(self, key: Key) -> None:
-        """Begin anew with the key."""
+        """Reset the key's failures."""
         self._failures.pop(key, None)
 
 

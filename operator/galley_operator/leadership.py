@@ -1,8 +1,8 @@
 """Leader election by a Lease, so that of several replicas one writes.
 
-Whoever holds the Lease renews it. Another takes it once it has not changed for its whole duration, counted
+The holder of the Lease renews it. Another takes it once it has not changed for its whole duration, counted
 from when that other saw it last by a clock of its own: clocks of two machines are never compared. Who
-cannot renew in time stops leading before anybody else can begin.
+cannot renew in time stops leading before another can begin.
 
 A Lease fences nothing: the leader of a moment ago may still have a request under way. Everything the
 operator writes is idempotent or has a precondition.
@@ -29,7 +29,7 @@ _MICROSECONDS: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """How patient everybody is; the defaults are those of Kubernetes' own controllers."""
+    """Durations of the election; the defaults are those of Kubernetes' own controllers."""
 
     lease_seconds: float = 15.0
     """How long others wait for a renewal."""
@@ -56,7 +56,7 @@ class Leadership:
         self.leading = False
         """Whether that is us."""
         self.heard_at = float("-inf")
-        """When the API server last told of the Lease, by the clock."""
+        """When the Lease was last read from the API server, by the clock."""
         self._cluster, self._identity, self._times, self._clock = cluster, identity, times, clock
         self._namespace, self._name = lease
         self._seen: dict[str, Any] = {}
@@ -83,7 +83,7 @@ class Leadership:
         """Renew until cancelled.
 
         Raises:
-            LeadershipLost: if it could not be renewed in time, or somebody else has it.
+            LeadershipLost: if it could not be renewed in time, or another replica has it.
         """
         problem = "nothing answered"
         while True:
@@ -92,7 +92,7 @@ class Leadership:
             try:
                 async with asyncio.timeout(max(0.0, left)):
                     if not await self.attempt():
-                        problem = f"{self.leader or 'nobody'} has it"
+                        problem = f"{self.leader or 'no replica'} has it"
                         left = 0.0
             except TimeoutError:
                 left = 0.0
@@ -145,7 +145,7 @@ class Leadership:
         try:
             return self._take_in(await self._write(spec), began)
         except ObjectConflict:
-            # Somebody was quicker; what he wrote is seen at the next try.
+            # Another client was quicker; its change is seen at the next try.
             self.leading = False
             return False
 

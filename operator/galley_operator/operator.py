@@ -203,7 +203,7 @@ class Operator:
         def deaf() -> str:
             now = time.monotonic()
             silent = now - min(workloads.heard_at, view.heard_at)
-            # With an API server that answers nobody, a new process would hear no more.
+            # If the API server answers no client, a new process would hear no more.
             if silent <= _DEAF_SECONDS or now - leadership.heard_at >= _ANSWERED_SECONDS:
                 return ""
             return f"the API server answers, and no watch received anything for {silent:.0f} s"

@@ -26,7 +26,7 @@ class OperatorSettings(BaseModel):
     """Address of NATS as workers reach it; the operator's own when left out."""
     auth_secret: str = ""
     """Name of the Secret, in the operator's namespace, with the key that signs credentials for NATS. When
-    left out, NATS is expected to ask nobody who he is."""
+    left out, NATS is expected to require no credentials."""
     make_keys: bool = False
     """Whether to make that Secret if it is missing: with the keys of a NATS of our own, which reads them."""
     namespaces: str = ""
@@ -64,8 +64,8 @@ class OperatorSettings(BaseModel):
     failed_task_ttl_seconds: Annotated[int, Field(ge=0)] | None = None
     """The same for Tasks that failed."""
     sweep_seconds: float = Field(60.0, ge=1, le=600)
-    """Seconds between two looks at all queues and their objects; what was edited or deleted behind our
-    back, and no watch told of, is put right then at the latest."""
+    """Seconds between two reconciles of all queues and their objects, which restore what was edited or
+    deleted even if no watch reported it."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """Copies NATS keeps of each stream that is made new: 3 on a NATS of three servers."""
     health_port: int = Field(8080, ge=0, le=65535)

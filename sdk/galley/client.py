@@ -221,8 +221,8 @@ async def connect(
             above it, else `nats://127.0.0.1:4222`.
         namespace: the one whose queues it speaks to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
             it speaks to, else `default`.
-        credentials: file that says who we are; else `GALLEY_CREDENTIALS`, else none is shown. It is read
-            again whenever the connection is made anew, so it may be renewed meanwhile.
+        credentials: file with credentials; else `GALLEY_CREDENTIALS`, else none. It is read again at
+            each reconnect, so it may be renewed meanwhile.
 
     Raises:
         BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no broker to work with.

@@ -28,7 +28,7 @@ class DevFile(Struct, frozen=True):
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # somebody else's, but there
+            pass  # another user's process, but it runs
         return True
 
 

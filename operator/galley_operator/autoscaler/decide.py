@@ -2,7 +2,7 @@
 
     desired = ceil((waiting + in flight) / slots), between min and max
 
-More are started at once. Fewer take three steps, so that nobody's task is cut off: for `idle_seconds`
+More are started at once. Fewer take three steps, so that no task is cut off: for `idle_seconds`
 fewer must have sufficed; then the least busy are asked to drain, for a minute at a time; and when they
 say that they are draining with nothing running, they go. Work that comes back meanwhile ends the drain,
 and so does a replacement of the workers by newer ones. What is not known changes nothing.
@@ -20,13 +20,13 @@ from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
 
 DRAIN_SECONDS: Final = 60.0
 """Life of a drain: long enough to survive a pause of the autoscaler, short enough that workers whose
-autoscaler is gone are back at work before anybody wonders."""
+autoscaler is gone are soon back at work."""
 
 RENEW_SECONDS: Final = 20.0
 """A drain is renewed when a third of it is over, so that two lost requests do not end it."""
 
 START_SECONDS: Final = 60.0
-"""How long a worker that starts keeps others from going; one that hangs must not keep them for ever."""
+"""How long a starting worker delays scale-in; one that hangs must not delay it longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _moves(
     if desired > len(staying):
         # All that were leaving came back and still it is too few.
         return _Moves(back, (), (), desired), memory
-    # Whoever starts may be the one the fleet would take, and whoever comes back still looks drained.
+    # The fleet might remove a starting worker, and one that resumes still looks drained.
     restless = workforce.replacing or any(_is_coming_up(worker, now) for worker in present)
     quiet = not back and not restless
     surplus = max(0, len(staying) - memory.most_needed) if quiet else 0

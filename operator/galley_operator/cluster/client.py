@@ -17,7 +17,7 @@ MANAGER: Final = "galley-operator"
 """Who owns the fields we write, unless said otherwise."""
 
 WATCH_SECONDS: Final = 300
-"""A watch is ended by the server after this, and begun anew, so that none ages into a state of its own."""
+"""The server ends a watch after this, and a new one begins, so that no watch grows stale."""
 
 Shape = TypeVar("Shape")
 

@@ -27,7 +27,7 @@ from galley_operator.faults import Faults
 log = logging.getLogger(__name__)
 
 RELIST_SECONDS: Final = 900.0
-"""A listing is made anew after this, so that no mistake of a watch lasts for ever."""
+"""Objects are listed again after this, so that no mistake of a watch persists."""
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 15.0
@@ -150,7 +150,7 @@ class Reflector(Generic[Shape, Thing]):
                 pause = _FIRST_PAUSE if self._clock() - began > 1.0 else min(pause * 2, _LONGEST_PAUSE)
             except WatchExpired as expired:
                 log.info(
-                    "watch expired, listing anew", extra=self._labels(namespace) | {"error": str(expired)}
+                    "watch expired, listing again", extra=self._labels(namespace) | {"error": str(expired)}
                 )
                 version = ""
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -251,7 +251,7 @@ class Reflector(Generic[Shape, Thing]):
         before = self.things.get(key)
         now = self._source.keep(shaped, before)
         if before is not None and before.uid != now.uid:
-            # Deleted and made again while nobody looked: two things that share a name.
+            # Deleted and created again unseen: two objects that share a name.
             self._remove(key)
             before, now = None, self._source.keep(shaped, None)
         self.things[key] = now

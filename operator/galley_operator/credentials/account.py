@@ -1,4 +1,4 @@
-"""An account on NATS and the key that signs for it: whoever has that key decides who may do what there."""
+"""An account on NATS and its signing key, which grants permissions in that account."""
 
 import time
 from collections.abc import Mapping

@@ -29,7 +29,7 @@ class KeyPair:
             source: where it is from, for the message of an error.
 
         Raises:
-            KeysInvalid: if it is no key, or somebody else's.
+            KeysInvalid: if it is no key, or belongs to another owner.
         """
         self.seed = seed.strip()
         try:

@@ -285,7 +285,7 @@ class DeploymentFleet:
     def _missing(
         self, number: int, trouble: Trouble | None, now: float, moment: datetime
     ) -> tuple[WorkerView, ...]:
-        """Return workers that were asked for, whose pods nobody has made yet."""
+        """Return workers that were requested and have no pods yet."""
         if number == 0:
             self._missing_since = None
             return ()

@@ -45,8 +45,8 @@ class Workforce:
     """Why workers do not come up, as a sentence for people, such as
     "module thumbs does not import: No module named 'PIL'"; empty if they do."""
     replacing: bool = False
-    """Whether newer ones come up beside those there are, and take their places one by one. Nobody is to be
-    drained meanwhile: it is for a newer one to be ready that the others wait."""
+    """Whether newer ones come up beside those there are, and take their places one by one. No worker is
+    drained meanwhile: the others wait for a newer one to be ready."""
 
     @property
     def present(self) -> tuple[WorkerView, ...]:
@@ -55,7 +55,7 @@ class Workforce:
 
 
 def removable(worker: WorkerView) -> bool:
-    """Whether taking a worker away can cut nobody off: it is drained, or has failed."""
+    """Whether removing a worker interrupts no task: it is drained, or has failed."""
     drained = worker.phase is Phase.DRAINING and worker.busy == 0
     return drained or worker.phase is Phase.FAILED
 
@@ -67,7 +67,7 @@ class Fleet(Protocol):
 
     - It keeps the number it was last told. A worker that dies is started again, at once the first
       time, then with growing pauses (at most half a minute) as long as it keeps dying.
-    - It starts at once and removes only what `removable` allows; nobody's task is cut off by `scale`.
+    - It starts at once and removes only what `removable` allows; `scale` interrupts no task.
     - A worker that is removed ends by the same drain as one that gets SIGTERM: should a task slip in
       between, it is finished within the grace period or handed back.
     - The three methods may be called at any time and concurrently, never wait for a worker to come up
@@ -80,7 +80,7 @@ class Fleet(Protocol):
         A worker asked for by `scale` is seen from the moment `scale` returns, as `starting`.
 
         Raises:
-            FleetUnknown: if that cannot be told. An empty workforce always means there is nobody.
+            FleetUnknown: if that cannot be told. An empty workforce always means that there are no workers.
         """
         ...
 
@@ -103,10 +103,10 @@ class Fleet(Protocol):
 
         The drain is a lease: it ends by itself after `seconds`, and asking again renews it, so that a
         worker whose drainer has died goes back to work. Each worker confirms in its phase, within a few
-        seconds. Names nobody has are ignored: that worker has gone meanwhile.
+        seconds. Unknown names are ignored: that worker has ended meanwhile.
 
         Args:
-            names: of `WorkerView.name`; none asks nobody.
+            names: of `WorkerView.name`; none drains nothing.
             seconds: how long from now; 0 ends the drain.
         """
         ...

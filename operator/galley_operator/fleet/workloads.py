@@ -1,4 +1,4 @@
-"""The Deployments and pods of all queues, as the API server last told of them."""
+"""The Deployments and pods of all queues, as last seen from the API server."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ Queue: TypeAlias = tuple[str, str]
 
 
 class Owned(Struct, frozen=True):
-    """An object of a queue whose content is nobody's business but its writer's."""
+    """An object of a queue whose content only its writer reads."""
 
     metadata: Metadata
 

@@ -1,1 +1,1 @@
-"""From Task objects to tasks in the broker: what is let in, when, and what becomes of what was deleted."""
+"""Admits Task objects to the broker, and cancels the tasks of deleted ones."""

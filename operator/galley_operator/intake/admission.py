@@ -58,7 +58,7 @@ class Claim(Enum):
     FREE = "there is none"
     OURS = "it is this Task's"
     EARLIER = "it was another Task's, which was deleted; this one runs after it"
-    REMEMBERED = "it ran before this Task was made, and nobody asked for it to run again"
+    REMEMBERED = "it ran before this Task was created, and a new run was not requested"
     TAKEN = "it is other work, submitted without a Task object"
 
 

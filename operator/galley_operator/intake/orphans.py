@@ -18,7 +18,7 @@ SWEEP_SECONDS: Final = 3600.0
 """Time between two sweeps. A deletion while this operator leads is seen by the watch."""
 
 _FIRST_SECONDS: Final = 20.0
-"""Before each of the first two: whoever led before may have died between a deletion and its cancel."""
+"""Before each of the first two: the previous leader may have ended between a deletion and its cancel."""
 
 _NAME: Final = re.compile(r"[a-z0-9-]+")
 """What the name of a Task looks like; ids made by clients have capitals."""

@@ -1,1 +1,1 @@
-"""TaskQueues: what each of them is made of, kept as it ought to be."""
+"""Reconciles TaskQueues: the streams and objects that each consists of."""

@@ -1,4 +1,4 @@
-"""The objects a TaskQueue is made of, each as it ought to be: from the queue alone, without looking."""
+"""The desired objects of a TaskQueue, computed from the queue alone."""
 
 import hashlib
 import json

@@ -44,7 +44,7 @@ def pod_template(
         queue: its spec.
         server: address of NATS.
         image: of workers whose queue names none.
-        manifest_digest: of what the pods are told of the queue.
+        manifest_digest: of the queue's manifest for workers.
         code_digest: of the ConfigMap with the code; empty if there is none.
         credentials: whether NATS requires workers to authenticate.
     """

@@ -173,7 +173,7 @@ class Queues:
             self._turns.add_later(key, self._backoff.after_failure(key))
 
     async def _look_at(self, key: Queue) -> bool:
-        """Make one queue what it ought to be; returns whether there is nothing left to be done."""
+        """Reconcile one queue; returns whether nothing is left to be done."""
         found = self._known.found(key)
         if found is None or found.going:
             # Of one that is going, objects made again now would keep it from ever being gone.
@@ -244,7 +244,7 @@ class Queues:
         earlier = before and (before.streams or before.children)
         if earlier is None or str(earlier) != str(error):
             log.warning(
-                "queue not as it ought to be",
+                "queue not reconciled",
                 extra={
                     "namespace": found.namespace,
                     "queue": found.name,

@@ -1,4 +1,4 @@
-"""Making a queue's streams and objects what they ought to be; safe to repeat at any time."""
+"""Reconciles a queue's streams and objects; safe to repeat at any time."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How far a queue is what it ought to be."""
+    """How far a queue is reconciled."""
 
     streams: GalleyError | None = None
     children: GalleyError | None = None
@@ -48,15 +48,15 @@ class Reconciler:
         settings: OperatorSettings,
         secrets: QueueSecrets | None = None,
     ) -> None:
-        """Args: secrets: where queues get their credentials from; None if NATS asks nobody for any."""
+        """Args: secrets: where queues get their credentials from; None if NATS requires none."""
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets = secrets
 
     async def reconcile(self, found: QueueObject) -> Outcome:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
 
-        Workers follow the streams: a queue whose streams are somebody else's must have none, and one that
-        gives up a lane keeps those that serve it until the lane is empty.
+        Workers follow the streams: a queue whose streams belong to another installation must have none, and
+        one that gives up a lane keeps those that serve it until the lane is empty.
         """
         if found.queue is None:
             return Outcome(children=found.problem)
@@ -114,7 +114,7 @@ class Reconciler:
     ) -> None:
         """Apply the Deployment without ever owning, or changing, the number of its replicas.
 
-        A field nobody owns is set back to its default: 1. So the autoscaler owns it from the beginning, by
+        A field without an owner is reset to its default: 1. So the autoscaler owns it from the beginning, by
         an apply of its own before ours leaves it out.
         """
         namespace, name = queue.metadata.namespace, child_name(queue.metadata.name)

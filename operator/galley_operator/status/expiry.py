@@ -151,5 +151,5 @@ class Expiry:
             except (ObjectNotFound, ObjectConflict):
                 continue  # gone already, or made again under its name
             self.deleted += 1
-            # A steady trickle: whoever uses the API server at the same time should not notice.
+            # A steady trickle, which other users of the API server should not notice.
             await asyncio.sleep(1 / DELETES_A_SECOND)

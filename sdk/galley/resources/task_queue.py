@@ -205,8 +205,8 @@ class Limits(Part):
     """What the queue holds at most; further tasks are refused to their producers."""
 
     backlog: Whole = Field(100_000, ge=1, le=10_000_000)
-    """Tasks, waiting and running, the queue holds before it refuses more. A full queue pushes back
-    on its own producers and on nobody else's."""
+    """Tasks, waiting and running, the queue holds before it refuses more. A full queue refuses
+    tasks of its own producers only."""
 
     backlog_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
     """Bytes on disk those tasks may take, 1 MiB to 1 TiB: the bound of what large inputs cost."""

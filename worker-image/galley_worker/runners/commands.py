@@ -190,7 +190,7 @@ class Subprocess:
         self._loop.remove_reader(self._pidfd)
         if self.ended.done():
             return
-        # What it left in the background goes with it; whoever else holds the pipes is not waited for.
+        # What it left in the background goes with it; other holders of the pipes are not waited for.
         self._signal(signal.SIGKILL)
         if self._timer is not None:
             self._timer.cancel()

@@ -22,7 +22,7 @@ class KernelKills:
         self._seen = self._count()
 
     def one_more(self) -> bool:
-        """Return whether there was one that nobody has been told of; it is told of now."""
+        """Return whether there was one that was not reported yet; it counts as reported now."""
         if self._count() <= self._seen:
             return False
         self._seen += 1

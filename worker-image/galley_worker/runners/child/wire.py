@@ -55,5 +55,5 @@ class Wire:
 
 
 def lost() -> NoReturn:
-    """End the process, since nobody can be told anything any more."""
+    """End the process, since nothing can be reported any more."""
     os._exit(LOST)
