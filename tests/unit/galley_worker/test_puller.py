@@ -141,7 +141,7 @@ async def test_a_delivery_of_a_lost_connection_is_not_begun_after_the_reconnecti
         seat.broker.line.cut()
         await bench.pass_time(6)
         seat.end()
-        came = await seat.deliveries(2, within=60)
+        came = await seat.deliveries(2, within=10)
         await bench.pass_time(5)
         assert len(seat.came) == 2
         assert came[1].delivered == 2, "it came again, and only that is begun"
