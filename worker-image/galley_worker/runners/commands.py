@@ -85,10 +85,12 @@ class Commands:
         """Return how many slots are taken: starting a program is never quick."""
         return len(self._running)
 
-    def release(self, _now: float) -> None:
-        """End as `NotBegun` what waits: no program ends soon."""
+    def release(self, _now: float) -> int:
+        """End as `NotBegun` what waits, since no program ends soon; return how many those were."""
+        released = len(self._waiting)
         while self._waiting:
             self._waiting.pop().end(NotBegun("every slot is held by a program"))
+        return released
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and kill every program."""

@@ -334,23 +334,25 @@ class Pool:
             if execution.started_at is not None and now - execution.started_at > SLOW_SECONDS
         )  # fmt: skip
 
-    def release(self, now: float) -> None:
-        """End as `NotBegun` what waits while every child is held by a slow work."""
+    def release(self, now: float) -> int:
+        """End as `NotBegun` what waits while every child runs a slow work; return how many."""
         if not self._waiting or self._closed or self._births.paused or self._births.failures:
-            return
+            return 0
         if not self.children:
-            return  # one is being replaced, and takes them soon
+            return 0  # one is being replaced, and takes them soon
         if self._plain:
             if any(not one.running or now - one.head_since <= SLOW_SECONDS for one in self.children):
-                return
+                return 0
             soon = self._expected
         else:
             held = [execution for one in self.children for execution in one.running.values()]
             if any(now - (execution.started_at or now) <= SLOW_SECONDS for execution in held):
-                return
+                return 0
             soon = self._expected * self._settings.concurrency
-        while len(self._waiting) > soon:
+        released = max(0, len(self._waiting) - soon)
+        for _ in range(released):
             self._waiting.pop().end(NotBegun("every slot is held by a slow handler"))
+        return released
 
     # Births.
 

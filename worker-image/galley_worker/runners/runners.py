@@ -20,6 +20,9 @@ from galley_worker.work import Work
 SWEEP_SECONDS: Final = 0.1
 """How often timeouts are looked at: one look at all, rather than a timer for each."""
 
+_RELEASED_SECONDS: Final = 0.5
+"""After works were released, none are taken ahead for so long."""
+
 _CLOSE_SECONDS: Final = 0.02
 """How often handlers are looked at while works wait behind quick ones, which may turn out slow."""
 
@@ -39,8 +42,8 @@ class Runner(Protocol):
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
 
-    def release(self, now: float) -> None:
-        """End as `NotBegun` what waits while every slot is held by a slow work."""
+    def release(self, now: float) -> int:
+        """End as `NotBegun` what waits while every slot has a slow work; return how many."""
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and every process; those that are idle in order."""
@@ -176,8 +179,10 @@ class Runners:
             self._looked_ahead_at = now
             self._look_ahead()
         # After the capacity is known to be smaller, so that what is given back does not come again at once.
-        for runner in self._runners:
-            runner.release(now)
+        if sum([runner.release(now) for runner in self._runners]):
+            # Whatever is taken ahead now would be released soon, too.
+            self._ahead = 0
+            self._looked_ahead_at = now + _RELEASED_SECONDS
         if self.capacity > before:
             self._grown()
         # Closely for as long as something slow runs; otherwise the next start looks closely again.
