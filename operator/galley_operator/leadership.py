@@ -200,5 +200,5 @@ def _now() -> str:
 
 
 def _spec(lease: dict[str, Any]) -> dict[str, Any]:
-    """Return the spec of a Lease; one that somebody created without any has none."""
+    """Return the spec of a Lease; one that was created without any has none."""
     return lease.get("spec") or {}
