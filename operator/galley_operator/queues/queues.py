@@ -25,8 +25,8 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
-from galley_operator.queues.reconcile import Outcome, Reconciler
-from galley_operator.queues.runtime import QueueRuntime
+from galley_operator.queues.reconcile import Reconciled, Reconciler
+from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 
@@ -43,11 +43,11 @@ class ServedQueue:
     """One queue, what was last found of it, and who scales it."""
 
     found: QueueObject
-    outcome: Outcome | None = None
+    outcome: Reconciled | None = None
     """None before the first look has ended."""
     dead_letters: int | None = None
     """How many there were at the last look; None if that is not known."""
-    runtime: QueueRuntime | None = None
+    runtime: ScaledQueue | None = None
     scaling: asyncio.Task[None] | None = None
     written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
     """The status on the cluster, as far as we know."""
@@ -164,7 +164,7 @@ class Queues:
             well, fault = False, self._faults.caught("reconcile", error, "/".join(key))
             self._metrics.reconcile_errors.labels(fault.reason).inc()
             if (served := self.served.get(key)) is not None:
-                served.outcome = Outcome(children=fault)
+                served.outcome = Reconciled(children=fault)
         finally:
             self._turns.done(key)
         if well:
@@ -203,7 +203,7 @@ class Queues:
         if served.runtime is not None and served.scaling is not None and not served.scaling.done():
             served.runtime.update(served.found.queue)
             return
-        runtime = QueueRuntime(
+        runtime = ScaledQueue(
             self._broker,
             self._cluster,
             self._workloads,
@@ -235,7 +235,7 @@ class Queues:
             note = f"from {before} to {after} workers. {reason}"
             self.occur(Occurrence(served.found, "Scaled", note))
 
-    def _tell(self, found: QueueObject, before: Outcome | None, now: Outcome) -> None:
+    def _tell(self, found: QueueObject, before: Reconciled | None, now: Reconciled) -> None:
         """Log what goes wrong with a queue when it begins to, and count it each time."""
         error: GalleyError | None = now.streams or now.children
         if error is None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Reconciled:
     """How far a queue is reconciled."""
 
     streams: GalleyError | None = None
@@ -52,26 +52,26 @@ class Reconciler:
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets = secrets
 
-    async def reconcile(self, found: QueueObject) -> Outcome:
+    async def reconcile(self, found: QueueObject) -> Reconciled:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
 
         Workers follow the streams: a queue whose streams belong to another installation must have none, and
         one that gives up a lane keeps those that serve it until the lane is empty.
         """
         if found.queue is None:
-            return Outcome(children=found.problem)
+            return Reconciled(children=found.problem)
         if found.queue.metadata.namespace == self._settings.reserved_namespace:
-            return Outcome(children=NamespaceReserved(found.queue.metadata.namespace))
+            return Reconciled(children=NamespaceReserved(found.queue.metadata.namespace))
         try:
             layout = layout_of(found.queue, self._settings.install, found.uid)
             await ensure(self._broker, layout, self._settings.stream_replicas)
         except GalleyError as error:
-            return Outcome(streams=error)
+            return Reconciled(streams=error)
         try:
             await self._make(found.queue, found.uid)
         except GalleyError as error:
-            return Outcome(children=error)
-        return Outcome()
+            return Reconciled(children=error)
+        return Reconciled()
 
     async def _make(self, queue: TaskQueue, uid: str) -> None:
         await check_consent(self._cluster, queue, init_containers=self._settings.allow_init_containers)

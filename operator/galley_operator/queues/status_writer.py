@@ -16,7 +16,7 @@ from galley_operator.faults import Faults
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import Queues, ServedQueue
-from galley_operator.queues.reconcile import Outcome
+from galley_operator.queues.reconcile import Reconciled
 from galley_operator.queues.status import READY, Situation, occurrences, status_of, urgent
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class QueueStatusWriter:
         served.written, served.written_at = status, now
 
     async def _found(self, served: ServedQueue) -> TaskQueueStatus:
-        runtime, outcome = served.runtime, served.outcome or Outcome()
+        runtime, outcome = served.runtime, served.outcome or Reconciled()
         decision = runtime.scaler.last if runtime is not None else None
         signals = runtime.scaler.signals if runtime is not None else None
         backlog = signals.backlog if signals is not None else None

@@ -26,7 +26,7 @@ Scaled = Callable[[int, int, str], None]
 """Is told the numbers of workers before and after, and why."""
 
 
-class QueueRuntime:
+class ScaledQueue:
     """`run` scales until it is cancelled; the workers stay."""
 
     def __init__(  # noqa: PLR0917 - what it is made of
@@ -84,7 +84,7 @@ class QueueRuntime:
 class _Telling:
     """The runtime's fleet, which also tells what it was told."""
 
-    def __init__(self, runtime: QueueRuntime, scaled: Scaled) -> None:
+    def __init__(self, runtime: ScaledQueue, scaled: Scaled) -> None:
         self._runtime, self._scaled = runtime, scaled
 
     async def observe(self) -> Workforce:
