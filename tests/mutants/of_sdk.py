@@ -65,8 +65,8 @@ PUBLISH_: Final = (
     _of(
         "broker/publish",
         "patience without end",
-        "            if loop.time() >= give_up:\n",
-        "            if False:\n",
+        "            if loop.time() >= give_up:\n                raise self",
+        "            if False:\n                raise self",
         "a submit hangs for as long as the broker is away",
         PUBLISH,
     ),
