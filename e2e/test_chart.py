@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -393,3 +394,27 @@ def test_notes_name_the_next_three_commands() -> None:
     ):
         assert command in notes
     assert "--clusterrole mine-galley-queue-editor" in notes
+
+
+def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: str) -> None:
+    done = helm("install", "mine", str(CHART), "--namespace", api_namespace, "--dry-run=client")
+    notes = done.stdout.partition("NOTES:")[2]
+    # `helm test` needs pods; `test_first_task` runs it.
+    lines = [line[5:] for line in notes.splitlines() if line.startswith("     ") and "helm test" not in line]
+    script = "\n".join(lines).replace(" --watch", "")
+    assert script.count("kubectl ") == 3
+    kubectl = galley_kinds.cluster.tool("kubectl")
+    shell = subprocess.run(
+        ["bash", "-e", "-c", script],
+        env={"PATH": f"{kubectl.parent}:/usr/bin:/bin", "KUBECONFIG": str(galley_kinds.kubeconfig)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shell.returncode == 0, shell.stdout + shell.stderr
+    for made in (
+        "taskqueue.galley.dev/hello created",
+        "task.galley.dev/second created",
+        "galley-queue-editor",
+    ):
+        assert made in shell.stdout

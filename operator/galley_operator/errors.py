@@ -115,11 +115,12 @@ class AccountNotAllowed(OperatorError):
 
     reason = "AccountNotAllowed"
 
-    def __init__(self, account: str, problem: str) -> None:
-        self.account, self.problem = account, problem
+    def __init__(self, account: str, namespace: str, problem: str) -> None:
+        self.account, self.namespace, self.problem = account, namespace, problem
         super().__init__(
             f"workers may not run as ServiceAccount {account!r}: {problem}",
-            f"its owner runs kubectl label serviceaccount {account} galley.dev/workers=allowed; "
+            f"its owner runs kubectl label serviceaccount {account} --namespace {namespace} "
+            "galley.dev/workers=allowed; "
             "or remove spec.worker.template.serviceAccountName",
         )
 
@@ -129,11 +130,12 @@ class ReferenceNotAllowed(OperatorError):
 
     reason = "ReferenceNotAllowed"
 
-    def __init__(self, kind: str, name: str, problem: str) -> None:
-        self.kind, self.name, self.problem = kind, name, problem
+    def __init__(self, kind: str, name: str, namespace: str, problem: str) -> None:
+        self.kind, self.name, self.namespace, self.problem = kind, name, namespace, problem
         super().__init__(
             f"workers may not use {kind} {name!r}: {problem}",
-            f"its owner runs kubectl label {kind.lower()} {name} galley.dev/workers=allowed; "
+            f"its owner runs kubectl label {kind.lower()} {name} --namespace {namespace} "
+            "galley.dev/workers=allowed; "
             "or remove it from spec.worker.template",
         )
 
@@ -188,7 +190,8 @@ class CodeNotFound(OperatorError):
         self.config_map, self.namespace = config_map, namespace
         super().__init__(
             f"there is no ConfigMap {config_map!r} with the queue's code in namespace {namespace!r}",
-            f"kubectl create configmap {config_map} --from-file=FOLDER; workers start once it exists",
+            f"kubectl create configmap {config_map} --namespace {namespace} --from-file=FOLDER; "
+            "workers start once it exists",
         )
 
 

@@ -260,7 +260,11 @@ class DeploymentFleet:
         present = tuple((pod, view) for pod, view in seen if pod.active and pod.name not in leaving)
         failing = deployment.trouble
         missing = self._missing(max(0, deployment.spec.replicas - len(active)), failing, now, moment)
-        troubled = (trouble_of(pod) or _stuck(view) for pod, view in present if view.phase is Phase.FAILED)
+        troubled = (
+            trouble_of(pod) or _stuck(view, self._namespace)
+            for pod, view in present
+            if view.phase is Phase.FAILED
+        )
         return _Look(
             deployment,
             present,
@@ -322,9 +326,10 @@ def _going(look: _Look, surplus: int) -> list[str]:
     return [view.name for view in candidates[:surplus]]
 
 
-def _stuck(view: WorkerView) -> Trouble:
+def _stuck(view: WorkerView, namespace: str) -> Trouble:
     """Return what is said of a worker that does not come up for no reason the cluster tells."""
     return Trouble(
         "WorkerNotReady",
-        f"worker {view.name} does not come up; kubectl describe pod and kubectl logs {view.name} tell more",
+        f"worker {view.name} does not come up; "
+        f"kubectl describe pod {view.name} --namespace {namespace} tells more",
     )

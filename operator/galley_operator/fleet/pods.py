@@ -202,11 +202,12 @@ def end_of(pod: Pod) -> Trouble | None:
     container = pod.container
     ended = container.state.terminated or container.last_state.terminated
     if ended is not None and (container.restart_count or container.state.running is None):
-        return _of_end(pod.name, ended)
+        return _of_end(pod, ended)
     return None
 
 
-def _of_end(name: str, ended: Terminated) -> Trouble:
+def _of_end(pod: Pod, ended: Terminated) -> Trouble:
+    name = pod.name
     if ended.reason == "OOMKilled":
         return Trouble(
             "OutOfMemory",
@@ -220,7 +221,7 @@ def _of_end(name: str, ended: Terminated) -> Trouble:
     return Trouble(
         "WorkerCrashed",
         f"worker {name} ended with exit code {ended.exit_code}{words}; "
-        f"kubectl logs {name} --previous tells more",
+        f"kubectl logs {name} --namespace {pod.metadata.namespace} --previous tells more",
     )
 
 

@@ -41,12 +41,12 @@ async def check_consent(cluster: Cluster, queue: TaskQueue, *, init_containers: 
         raise InitContainersNotAllowed(queue.metadata.name)
     account = template.service_account_name
     if account is not None and (problem := await _problem(cluster, SERVICEACCOUNTS, namespace, account)):
-        raise AccountNotAllowed(account, problem)
+        raise AccountNotAllowed(account, namespace, problem)
     for resource, names in ((SECRETS, template.secrets()), (CLAIMS, template.claims())):
         for name, optional in sorted(names):
             problem = await _problem(cluster, resource, namespace, name)
             if problem and not (optional and problem == _NOT_THERE):
-                raise ReferenceNotAllowed(resource.kind, name, problem)
+                raise ReferenceNotAllowed(resource.kind, name, namespace, problem)
 
 
 async def _problem(cluster: Cluster, resource: Resource, namespace: str, name: str) -> str:

@@ -139,7 +139,7 @@ def test_who_does_not_come_up_for_long_counts_as_failed() -> None:
         (
             a_pod(restarts=1, last=terminated(1, message='x\n{"event":"boom","error":"disk on fire"}')),
             "WorkerCrashed",
-            "exit code 1; its last words: disk on fire; kubectl logs w-1 --previous",
+            "exit code 1; its last words: disk on fire; kubectl logs w-1 --namespace shop --previous",
         ),
         (a_pod(restarts=1, last=terminated(139)), "WorkerCrashed", "exit code 139; kubectl logs"),
         (
