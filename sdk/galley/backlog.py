@@ -8,11 +8,11 @@ from galley.lanes import Lane
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What stands where a figure would, when there is none: it is not 0 and cannot be taken for it."""
+    """Stands in place of a figure that is not known, so that it cannot be mistaken for 0."""
 
     why: str
     since: datetime
-    """The moment it was last known, or first asked for in vain."""
+    """When it was last known, or first asked for without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class LaneBacklog:
     waiting: int
     """Never started, or handed back and not held by a worker now: what a free slot would take."""
     in_flight: int
-    """In the hands of a worker, or of one that died and whose lease runs on."""
+    """Held by a worker, or by one that died and whose lease has not expired."""
     oldest_at: datetime | None = None
-    """Since when the oldest of those waiting waits, as of a look a few seconds ago at most; None if
-    nothing waits or that is not known."""
+    """Since when the oldest waiting task waits, as of a few seconds ago at most; None if nothing waits
+    or it is not known."""
     stale: Unknown | None = None
     """Set if the figures are the last known ones and no longer confirmed."""
 
@@ -46,7 +46,7 @@ class QueueBacklog:
 
     @property
     def in_flight(self) -> int:
-        """Tasks of all lanes in the hands of workers."""
+        """Tasks of all lanes held by workers."""
         return sum(lane.in_flight for lane in self.lanes)
 
     @property

@@ -40,19 +40,19 @@ _ANY_TIMEOUT: Final = Range(0, TIMEOUT_SECONDS.most)
 
 
 class When(Struct, frozen=True):
-    """The rules a task is submitted under; what is None is left to its queue."""
+    """The rules a task is submitted under; None means the queue's own."""
 
     lane: Lane = Lane.NORMAL
     not_before: datetime | None = None
     """Earliest start; a time with its offset from UTC."""
     deadline: datetime | None = None
-    """Time after which the task is worth nothing: it is not started, and a running attempt is cut."""
+    """Time after which the task is not started any more, and a running attempt is killed."""
     timeout_seconds: float | None = None
     """Time one attempt may take."""
     retry: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
-        """Refuse rules that no task can run under.
+        """Refuse rules under which no task can run.
 
         Raises:
             SubmissionInvalid: naming the field, and what it may be.
@@ -219,14 +219,14 @@ async def connect(
     Args:
         server: address of NATS; else `GALLEY_SERVER`, else the `galley dev` that runs in this folder or one
             above it, else `nats://127.0.0.1:4222`.
-        namespace: the one whose queues it speaks to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
-            it speaks to, else `default`.
-        credentials: file with credentials; else `GALLEY_CREDENTIALS`, else none. It is read again at
-            each reconnect, so it may be renewed meanwhile.
+        namespace: the one whose queues it submits to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
+            it connects to, else `default`.
+        credentials: credentials file; else `GALLEY_CREDENTIALS`, else none. It is read again at each
+            reconnection, so it can be renewed while the client is open.
 
     Raises:
-        BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no broker to work with.
-        CredentialsInvalid, CredentialsExpired, AccessRefused: it does not let us in.
+        BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
+        CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
     """
     target = _nearest_target(server, namespace)
     if credentials is None and not target.local and (named := os.environ.get(CREDENTIALS_VARIABLE)):

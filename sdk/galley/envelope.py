@@ -39,7 +39,7 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     not_before: Moment | None = None
     """Earliest time of the first attempt."""
     deadline: Moment | None = None
-    """Time after which the task is worth nothing: it is not started and a running attempt is cut."""
+    """Time after which the task is not started any more, and a running attempt is killed."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=TIMEOUT_SECONDS.most)] | None = None
     """Time one attempt may take; None means the queue's."""
     retry: RetryPolicy | None = None
@@ -185,7 +185,7 @@ def encode_input(handler: str, value: object) -> Raw:
     """Return `value` as the JSON a task carries.
 
     Raises:
-        InputInvalid: if it cannot be said in JSON, NaN and infinity included, or has more bytes than
+        InputInvalid: if it cannot be encoded as JSON (NaN and infinity cannot), or has more bytes than
             `INPUT_LIMIT`.
     """
     try:

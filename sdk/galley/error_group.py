@@ -10,8 +10,8 @@ from galley.errors import GalleyError
 def ungrouped() -> Iterator[None]:
     """Raise the first of our errors by itself where a group would come out, whatever group it is in.
 
-    A person is told one thing, and catches `GalleyError` whether or not something ran side by side. A group
-    with other exceptions in it is a fault of ours and comes out whole.
+    Callers see one error, and catch `GalleyError` whether or not something ran concurrently. A group with
+    other exceptions in it is a bug of Galley and is raised whole.
     """
     try:
         yield

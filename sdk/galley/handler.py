@@ -43,7 +43,7 @@ def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
 
     Raises:
         QueueNameInvalid, HandlerNameInvalid: if there can be no such queue or handler.
-        InputInvalid: if the arguments cannot be said in JSON or are too large.
+        InputInvalid: if the arguments cannot be encoded as JSON or are too large.
     """
     check_handler_name(handler)
     return Call(check_queue_name(queue), handler, encode_input(handler, arguments))
@@ -134,7 +134,7 @@ class Handler(Generic[P, R]):
         """Return this handler with its input: the arguments as a JSON object, by name.
 
         Raises:
-            InputInvalid: if the arguments do not fit the function, cannot be said in JSON, or are too large.
+            InputInvalid: if the arguments do not fit the function, are not JSON, or are too large.
         """
         if not args and self._required <= kwargs.keys() <= self._by_name:
             return Call(self.queue, self.name, encode_input(self.name, kwargs))

@@ -1,4 +1,4 @@
-"""Values as JSON, the whole of them: what JSON cannot say is refused, never left out."""
+"""Values as JSON: what JSON cannot express is refused, never left out."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def encode_value(value: object) -> bytes:
 
     Raises:
         NotFinite: if there is a NaN or an infinity in it, for which the encoder would write `null`.
-        TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError: if it cannot be said.
+        TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError: if it cannot be encoded.
     """
     data = _encode(value)
     # Only a value that has a null can have lost a number, and to search bytes costs next to nothing.

@@ -24,16 +24,16 @@ class Target(NamedTuple):
 def find_target(
     server: str | None, namespace: str | None, environ: Mapping[str, str], dev: DevFile | None
 ) -> Target | None:
-    """Return what was said, else what the environment says, else a `galley dev` that runs nearby.
+    """Return the given server, else that of the environment, else that of a `galley dev` running nearby.
 
     Args:
-        server: address of NATS, if it was said.
-        namespace: if it was said.
+        server: address of NATS, if given.
+        namespace: if given.
         environ: environment variables.
         dev: the nearest `.galley/dev.json`.
 
     Returns:
-        None if nothing says which server.
+        None if no server is configured.
     """
     server = server or environ.get(SERVER_VARIABLE)
     if not server:

@@ -142,7 +142,7 @@ async def test_a_worker_without_a_server_waits_for_it_and_says_so(tmp_path: Path
     [
         ("nats://", "there is no host in it"),
         ("nats://127.0.0.1:99999", "Port out of range 0-65535"),
-        ("http://127.0.0.1:4222", "'http' is none of nats, tls, ws, wss"),
+        ("http://127.0.0.1:4222", "'http' is not one of nats, tls, ws, wss"),
         ("nats://ada:secret@host:port", "Port could not be cast"),
     ],
 )

@@ -18,7 +18,7 @@ class ClockWatch:
     """Compares our clock with the broker's, as often as an answer tells the time there."""
 
     def __init__(self, server: str) -> None:
-        """Args: server: address of the broker, as people are told it."""
+        """Args: server: address of the broker, for messages."""
         self._server = server
         self._told = 0.0
 

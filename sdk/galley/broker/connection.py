@@ -103,8 +103,8 @@ class Broker:
         Raises:
             ServerInvalid: if that is no address.
             BrokerUnreachable: if nothing answers within `connect_seconds`.
-            CredentialsInvalid: if there is no file that says who we are, where one is named.
-            AccessRefused, CredentialsExpired: if it does not let us in.
+            CredentialsInvalid: if the credentials file cannot be read.
+            AccessRefused, CredentialsExpired: if authentication failed.
             BrokerTooOld: if the server has no message schedules or no JetStream.
         """
         check_server(self._address)
@@ -356,7 +356,7 @@ class Broker:
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
-        # A timeout says nothing; then it is told how long we waited in all.
+        # A timeout has no text; the total wait is reported instead.
         said = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
         # A server that refuses us hangs up, and now and then that is all we hear of it.
         if not (self._last_error and isinstance(error, ConnectionResetError | BrokenPipeError)):

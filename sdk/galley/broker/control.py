@@ -67,7 +67,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     started_at: datetime | None = None
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
     problem: str = ""
-    """Why no worker of the queue can start. Said by what starts them, whose `worker` is empty."""
+    """Why no worker of the queue can start. Reported by what starts them, whose `worker` is empty."""
 
 
 class Heartbeat(Struct, frozen=True):

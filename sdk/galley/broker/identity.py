@@ -22,7 +22,7 @@ Source: TypeAlias = Path | Callable[[], str]
 """Where credentials are from: a file, or a function that returns what would be in it."""
 
 _REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
-"""How a server says that it does not let us in, or no longer does."""
+"""How a server reports that authentication failed or expired."""
 
 _LOOK_FROM: Final = 0.5
 _LOOK_SPREAD: Final = 0.1
@@ -99,7 +99,7 @@ class Identity:
 
 
 def refusal(identity: Identity | None, server: str, problem: str) -> BrokerError | None:
-    """Return the error for what a server said, or None if it was not that it does not let us in."""
+    """Return the error for a server's message, or None if it is not about authentication."""
     if not any(words in problem.lower() for words in _REFUSALS):
         return None
     if identity is None or identity.present is None:
@@ -121,4 +121,4 @@ def _signature(seed: str, nonce: str) -> bytes:
     except ImportError as error:
         raise CredentialsInvalid("our credentials", f"they need PyNaCl installed ({error})") from None
     except ValueError as error:
-        raise CredentialsInvalid("our credentials", f"their key is none: {error}") from None
+        raise CredentialsInvalid("the credentials", f"the key is malformed: {error}") from None

@@ -1,7 +1,7 @@
 """Publishing to JetStream without waiting for one acknowledgement after the other.
 
 The library's `js.publish` costs a request each (70 us and one round trip); here all
-acknowledgements come in on one inbox and are told apart by a counter in its last token.
+acknowledgements come in on one inbox and are distinguished by a counter in its last token.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """What the broker said to one publish: stored under a sequence, or why not."""
+    """The broker's answer to one publish: stored under a sequence, or why not."""
 
     sequence: int
     """Where it was stored; 0 if it was not."""

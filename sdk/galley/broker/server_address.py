@@ -23,7 +23,7 @@ def check_server(server: str) -> None:
     except ValueError as error:
         raise ServerInvalid(shown_server(server), str(error)) from None
     if parts.scheme not in _SCHEMES:
-        raise ServerInvalid(shown_server(server), f"{parts.scheme!r} is none of {', '.join(_SCHEMES)}")
+        raise ServerInvalid(shown_server(server), f"{parts.scheme!r} is not one of {', '.join(_SCHEMES)}")
     if not parts.hostname:
         raise ServerInvalid(shown_server(server), "there is no host in it")
 

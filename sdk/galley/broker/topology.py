@@ -66,7 +66,7 @@ class QueueLayout:
     install: str
     """Which installation of Galley owns the streams."""
     lease_seconds: float = LEASE_SECONDS
-    """How long the broker waits for a sign of life; workers have to be told the same."""
+    """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
 

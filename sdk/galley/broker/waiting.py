@@ -71,7 +71,7 @@ async def _changes(broker: Broker, address: TaskAddress) -> AsyncIterator[asynci
 async def hearing_changes(
     broker: Broker, namespace: str, react: Callable[[TaskAddress], None]
 ) -> AsyncIterator[None]:
-    """Call `react` with the address of each task whose record changed; its lane is not told.
+    """Call `react` with the address of each task whose record changed, except for its lane.
 
     News travel at most once: what must not be missed is looked at again now and then.
     """
