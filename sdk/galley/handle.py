@@ -105,6 +105,7 @@ class Handle(Generic[R]):
             QueueNotFound: there is no such queue either.
             BrokerUnreachable: the broker does not answer.
         """
+        self._broker.check_usable()
         return await inspect.status(self._broker, self.address)
 
     async def worker_problem(self) -> str:
@@ -123,6 +124,7 @@ class Handle(Generic[R]):
             TaskNotFound, QueueNotFound: it neither waits nor has a record.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
+        self._broker.check_usable()
         if self._envelope is not None:
             envelope = self._envelope
             known = Known(self.address, envelope.handler, envelope.digest, envelope.submitted_at)

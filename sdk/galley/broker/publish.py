@@ -86,6 +86,7 @@ class Publisher:
             TaskConflict: the id is in use for other work; nothing was stored.
             As `publish` besides.
         """
+        self._broker.check_usable()
         receipt = Receipt(address, duplicate=True)
         for _ in range(_LOOKS):
             if known := await self._look(address):
