@@ -72,6 +72,7 @@ class Publisher:
             NotAllowed: our credentials are not good for that.
             BrokerRefused: the broker gave another error; nothing was stored.
         """
+        self._broker.check_usable()
         flags = _FLAGGED if chosen_id else FIRST
         return await self.settle(address, envelope, flags, await self.send(address, envelope, flags))
 
@@ -113,12 +114,7 @@ class Publisher:
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
     ) -> asyncio.Future[Ack]:
-        """Publish without waiting for the answer; hand the future to `settle`.
-
-        Raises:
-            ClientClosed, ClientElsewhere: if the connection cannot be used here.
-        """
-        self._broker.check_usable()
+        """Publish without waiting for the answer; hand the future to `settle`."""
         failpoint("publish.before_send")
         if envelope.not_before is not None:
             return await send_later(
