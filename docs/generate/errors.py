@@ -90,7 +90,7 @@ def _section(kind: type[GalleyError]) -> str:
     meaning = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
     hint = error.hint
     what_to_do = {"": "Nothing: it was requested.", "HINT": "See the message."}.get(
-        hint, f"{hint[:1].upper()}{hint[1:]}{'' if hint.endswith('?') else '.'}"
+        hint, f"{_begun(hint)}{'' if hint.endswith('?') else '.'}"
     )
     return (
         f"### {kind.reason}\n\n{meaning}\n\n"
@@ -99,3 +99,8 @@ def _section(kind: type[GalleyError]) -> str:
         f"- **In Python:** `{kind.__module__}.{kind.__name__}`, a subclass of {above}\n"
         f"- **Exit code of `galley`:** {int(exit_code_of(error))}\n"
     )
+
+
+def _begun(hint: str) -> str:
+    """Return a hint as a sentence; one that begins with a command keeps it as it is typed."""
+    return hint if hint.startswith(("galley ", "kubectl ", "helm ")) else f"{hint[:1].upper()}{hint[1:]}"
