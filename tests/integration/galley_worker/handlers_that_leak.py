@@ -1,0 +1,315 @@
+"""Handlers that leave something behind, block others, or end in unusual ways; and hooks."""
+
+import asyncio
+import atexit
+import contextvars
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import galley
+from galley import task
+
+QUEUE = "trials"
+FOLDER = Path(os.environ.get("TRIAL_FOLDER", "/nonexistent"))
+ONE, OTHER = socket.socketpair()
+"""Opened when the module is imported, as careless code opens connections."""
+THREAD = threading.Thread(target=threading.Event().wait, daemon=True)
+THREAD.start()
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
+hoard: list[bytearray] = []
+state: dict[str, Any] = {}
+log = logging.getLogger(__name__)
+
+
+def note(text: str) -> None:
+    if FOLDER.is_dir():
+        with (FOLDER / "notes").open("a") as file:
+            file.write(f"{text} {os.getpid()}\n")
+
+
+@galley.on_start
+def begin() -> None:
+    tenant.set("of the hook")
+    note("start")
+
+
+@galley.on_start
+async def begin_loop() -> None:
+    state["loop"] = asyncio.get_running_loop()
+    note("async start")
+
+
+@galley.on_stop
+def end() -> None:
+    note("stop")
+
+
+@galley.on_stop
+async def end_loop() -> None:
+    assert state["loop"] is asyncio.get_running_loop()
+    note("async stop")
+
+
+@task(queue=QUEUE)
+def socket_inode() -> int:
+    return os.fstat(ONE.fileno()).st_ino
+
+
+@task(queue=QUEUE)
+def thread_lives() -> bool:
+    return THREAD.is_alive()
+
+
+@task(queue=QUEUE)
+def meet_inode(folder: str, name: str, other: str) -> int:
+    """Return the inode of this process's socket, once the other one is running too."""
+    Path(folder, name).touch()
+    while not Path(folder, other).exists():
+        time.sleep(0.005)  # noqa: TID251 - the way a test speaks to a handler in another process
+    return socket_inode.function()
+
+
+@task(queue=QUEUE)
+def write_buffered(text: str) -> int:
+    """Write to a file that is never closed, and leave something for the end."""
+    if "file" not in state:
+        state["file"] = (FOLDER / "buffered").open("w")
+        atexit.register(note, "atexit")
+    state["file"].write(text)
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_pid_of_loop() -> int:
+    assert state["loop"] is asyncio.get_running_loop()
+    return os.getpid()
+
+
+def surroundings() -> list[Any]:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return [
+        tenant.get(), str(Path.cwd()), os.environ.get("LEAK"), os.environ.get("HOME"),
+        str(signal.getsignal(signal.SIGUSR1)), mask, signal.getitimer(signal.ITIMER_REAL)[0],
+    ]  # fmt: skip
+
+
+@task(queue=QUEUE)
+def look() -> list[Any]:
+    return surroundings()
+
+
+@task(queue=QUEUE)
+def change() -> list[Any]:
+    tenant.set("customer")
+    os.chdir("/")
+    os.environ["LEAK"] = "yes"
+    os.environ.pop("HOME", None)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.umask(0o77)
+    signal.alarm(1)
+    return surroundings()
+
+
+@task(queue=QUEUE)
+async def a_look() -> list[Any]:
+    return surroundings()
+
+
+@task(queue=QUEUE)
+async def a_change() -> list[Any]:
+    return change.function()
+
+
+def _spawn(how: str) -> None:
+    if how == "child":
+        subprocess.Popen(["sleep", "1000"])
+    elif how == "session":
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    elif how == "daemon":
+        subprocess.run(["sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1001' &"], check=True, env={})
+    elif how == "system":
+        os.system("sleep 1000 &")  # noqa: S605, S607 - what a handler does
+    elif how == "fork" and os.fork() == 0:
+        time.sleep(1000)  # noqa: TID251 - until it is killed
+
+
+@task(queue=QUEUE)
+def spawn(how: str, then: str = "return") -> int:
+    _spawn(how)
+    note("spawned")
+    if then == "hang":
+        threading.Event().wait()
+    if then == "die":
+        os._exit(5)
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_spawn(how: str, then: str = "return") -> int:
+    _spawn(how)
+    note("spawned")
+    if then == "hang":
+        await asyncio.Event().wait()
+    if then == "die":
+        os._exit(5)
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_block(seconds: float, in_c: bool = False) -> str:
+    note("block")
+    if in_c:
+        sum(range(10**11))
+    time.sleep(seconds)  # noqa: ASYNC251, TID251 - blocking is the point
+    return "blocked"
+
+
+@task(queue=QUEUE)
+async def a_block_in_a_task(seconds: float) -> str:
+    await asyncio.create_task(a_block.function(seconds))
+    return "blocked"
+
+
+@task(queue=QUEUE)
+async def a_nap(seconds: float) -> str:
+    note("nap")
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+@task(queue=QUEUE)
+def grow(megabytes: int) -> int:
+    hoard.append(bytearray(megabytes * 1_000_000))
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_grow(megabytes: int) -> int:
+    hoard.append(bytearray(megabytes * 1_000_000))
+    await asyncio.sleep(0)
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_pid_after(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+def speak(text: str, thread: bool = False) -> None:
+    log.debug("debug %s", text)
+    if thread:
+        one = threading.Thread(target=log.info, args=("info %s", text))
+        one.start()
+        one.join()
+    else:
+        log.info("info %s", text)
+
+
+@task(queue=QUEUE)
+async def a_speak(text: str, how: str) -> None:
+    await asyncio.sleep(0.01)
+    if how == "thread":
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdout.write, f"{text}\n")
+    elif how == "task":
+        await asyncio.create_task(asyncio.to_thread(log.warning, text))
+
+
+@task(queue=QUEUE)
+def speak_later(text: str, gate: str) -> None:
+    """Leave a thread that writes when this task has ended."""
+    print(f"{text} now")
+
+    def later() -> None:
+        while not Path(gate).exists():
+            time.sleep(0.005)  # noqa: TID251 - the way a test speaks to a handler in another process
+        print(f"{text} later")
+
+    threading.Thread(target=later, daemon=True).start()
+
+
+@task(queue=QUEUE)
+def trick(how: str) -> None:
+    if how == "detach":
+        sys.stdout.detach()
+    elif how == "reconfigure":
+        sys.stdout.reconfigure(encoding="latin-1")  # type: ignore[union-attr]
+    elif how == "close":
+        sys.stdout.close()
+    elif how == "none":
+        sys.stdout = None  # type: ignore[assignment]
+    elif how == "dup2":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    elif how == "fdopen":
+        os.fdopen(1, "w").close()
+    elif how == "fileno":
+        os.fdopen(sys.stdout.fileno(), "w").close()
+
+
+@task(queue=QUEUE)
+def say_both(text: str) -> None:
+    print(text)
+    os.write(1, f"raw {text}\n".encode())
+
+
+@task(queue=QUEUE)
+def ask(prompt: str) -> None:
+    print(prompt, end="", flush=True)
+    threading.Event().wait()
+
+
+class LyingClass(Exception):
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("class")
+
+
+class NoAttributes(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Keyword(Exception):
+    def __init__(self, *, code: int) -> None:
+        self.code = code
+
+
+@task(queue=QUEUE)
+def explode(how: str) -> None:
+    if how == "lying":
+        raise LyingClass
+    if how == "attributes":
+        raise NoAttributes
+    if how == "keyword":
+        raise Keyword(code=5)
+    if how == "group":
+        raise ExceptionGroup("several", [ValueError("a"), ExceptionGroup("b", [TypeError("c")])])
+
+
+@task(queue=QUEUE)
+async def a_explode(how: str) -> str:
+    if how == "exit in a task":
+        asyncio.get_running_loop().create_task(_exit())
+        await asyncio.sleep(0.05)
+    elif how == "stop":
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.05)
+    elif how == "cancelled":
+        raise asyncio.CancelledError
+    elif how == "close":
+        asyncio.get_running_loop().close()
+    return "went on"
+
+
+async def _exit() -> None:
+    sys.exit(3)

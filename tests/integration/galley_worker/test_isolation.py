@@ -1,0 +1,153 @@
+"""Isolation: what a handler leaves in its process, starts or changes reaches no other task."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galley_worker.ending import Cancelled, Crashed, TimedOut
+from galley_worker.errors import StartHookFailed
+from galley_worker.runners.runners import Runners
+from galley_worker.runners.settings import Line, RunnerSettings
+from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
+
+MODULE = ("handlers_that_leak",)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRIAL_FOLDER", str(tmp_path))
+    return tmp_path
+
+
+def leaky(**others: Any) -> RunnerSettings:
+    return settings(modules=MODULE, **others)
+
+
+def notes(folder: Path) -> list[tuple[str, int]]:
+    """Return what handlers and hooks noted, with their processes."""
+    file = folder / "notes"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(line.rpartition(" ")[0], int(line.rpartition(" ")[2])) for line in lines]
+
+
+async def test_a_connection_that_a_module_opens_is_not_shared_and_its_threads_live(folder: Path) -> None:
+    async with Runners(leaky()) as runners:
+        pair = [
+            start(runners, "meet_inode", folder=str(folder), name=one, other=other)
+            for one, other in ("ab", "ba")
+        ]
+        first, second = [value(await ended(work)) for work in pair]
+        assert first != second
+        assert value(await run(runners, "thread_lives")) is True
+
+
+async def test_a_preloaded_module_is_shared_and_the_log_names_threads_it_lost(folder: Path) -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(preload=MODULE, on_line=lines.append)) as runners:
+        pair = [
+            start(runners, "meet_inode", folder=str(folder), name=one, other=other)
+            for one, other in ("ab", "ba")
+        ]
+        first, second = [value(await ended(work)) for work in pair]
+        assert first == second
+        await until(lambda: any("preloaded modules started threads" in line.text for line in lines))
+
+
+async def test_hooks_run_in_each_process_and_an_idle_one_ends_in_order(folder: Path) -> None:
+    async with Runners(leaky()) as runners:
+        plain = value(await run(runners, "write_buffered", text="kept"))
+        concurrent = value(await run(runners, "a_pid_of_loop"))
+        assert (folder / "buffered").read_text() == ""
+    assert (folder / "buffered").read_text() == "kept"
+    seen = notes(folder)
+    assert [what for what, process in seen if process == plain] == ["start", "stop", "atexit"]
+    assert [what for what, process in seen if process == concurrent] == [
+        "start", "async start", "async stop", "stop",
+    ]  # fmt: skip
+
+
+async def test_a_start_hook_that_raises_keeps_the_worker_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "bad_hook.py").write_text(
+        "import galley\n@galley.on_start\ndef connect():\n    raise ValueError('no database')\n"
+        "@galley.task(queue='trials')\ndef work(): ...\n"
+    )
+    with pytest.raises(StartHookFailed) as raised:
+        async with Runners(RunnerSettings("trials", ("bad_hook",), (str(tmp_path),))):
+            pass
+    assert "bad_hook.connect" in str(raised.value)
+    assert "ValueError: no database" in str(raised.value)
+    assert "raise ValueError" in raised.value.trace
+
+
+async def test_a_stop_hook_that_hangs_is_killed_and_the_log_says_so(tmp_path: Path) -> None:
+    (tmp_path / "slow_end.py").write_text(
+        "import galley, threading\n@galley.on_stop\ndef wait():\n    threading.Event().wait()\n"
+        "@galley.task(queue='trials')\ndef work(): ...\n"
+    )
+    lines: list[Line] = []
+    told = RunnerSettings("trials", ("slow_end",), (str(tmp_path),), leave_seconds=0.2, on_line=lines.append)
+    async with asyncio.timeout(20), Runners(told) as runners:
+        await run(runners, "work")
+    assert [line for line in lines if "did not end within 0.2 s" in line.text]
+
+
+@pytest.mark.parametrize(("look", "change"), [("look", "change"), ("a_look", "a_change")])
+async def test_what_a_task_changes_in_its_process_is_put_back(look: str, change: str) -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        before = value(await run(runners, look))
+        assert before[0] == "of the hook"
+        changed = value(await run(runners, change))
+        assert changed[0] == "customer"
+        assert all(one != other for one, other in zip(before, changed, strict=True))
+        assert value(await run(runners, look)) == before
+
+
+def sleeping_below(process: int) -> list[int]:
+    """Return the processes of this machine that the trial handlers left, by what they run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) not in {process, os.getpid()}:
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if line.startswith((b"sleep\x001000", b"sleep\x001001")) and alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("how", ["child", "session", "daemon", "system", "fork"])
+@pytest.mark.parametrize("handler", ["spawn", "a_spawn"])
+async def test_a_process_that_a_task_leaves_ends_with_it_and_its_log_says_so(handler: str, how: str) -> None:
+    before = set(sleeping_below(0))
+    lines: list[Line] = []
+    async with Runners(leaky(concurrency=1, on_line=lines.append)) as runners:
+        work = start(runners, handler, how=how)
+        process = value(await ended(work))
+        await until(lambda: not set(sleeping_below(process)) - before)
+        told = [line.work for line in lines if "the task left running" in line.text]
+        assert told == [work.work]
+        # The handlers' process is the same, and serves on.
+        assert value(await run(runners, handler, how="nothing")) == process
+
+
+@pytest.mark.parametrize("how", ["session", "daemon"])
+@pytest.mark.parametrize("handler", ["spawn", "a_spawn"])
+@pytest.mark.parametrize("end", ["time out", "cancel", "die"])
+async def test_processes_end_with_an_attempt_that_is_killed(
+    folder: Path, handler: str, how: str, end: str
+) -> None:
+    before = set(sleeping_below(0))
+    async with Runners(leaky(concurrency=1, kill_grace_seconds=0.3)) as runners:
+        timeout = 0.5 if end == "time out" else 30.0
+        work = start(runners, handler, how=how, then="die" if end == "die" else "hang", timeout=timeout)
+        await until(lambda: ("spawned" in [what for what, _ in notes(folder)]) or work.ending.done())
+        if end == "cancel":
+            work.stop(Cancelled())
+        ending = await ended(work)
+        expected = {"time out": TimedOut(0.5), "cancel": Cancelled(), "die": Crashed("exit code 5")}
+        assert ending == expected[end]
+        await until(lambda: not set(sleeping_below(0)) - before)
