@@ -16,6 +16,11 @@ MESSAGE_LIMIT: Final = 1000
 """Characters kept of one attempt's error message."""
 
 
+TRACEBACK_LIMIT: Final = 2000
+"""Characters kept of one attempt's traceback: its end, where the exception stands. All that are kept
+travel with each retry."""
+
+
 class EndedBy(StrEnum):
     """What cut a past attempt short; each is counted apart."""
 
@@ -47,6 +52,8 @@ class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     worker: str
     ended_at: Moment
     started_at: Moment | None = None
+    traceback: str = ""
+    """The last lines of it, as it was printed; empty where the handler raised nothing."""
 
 
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -64,8 +71,17 @@ class History(Struct, frozen=True, rename="camel", omit_defaults=True):
             EndedBy.CRASH: {"crashes": self.crashes + 1},
             EndedBy.PREEMPTION: {"preemptions": self.preemptions + 1},
         }[past.ended_by]
-        short = replace(past, message=past.message[:MESSAGE_LIMIT])
+        short = replace(past, message=past.message[:MESSAGE_LIMIT], traceback=_end_of(past.traceback))
         return replace(self, attempts=(*self.attempts, short)[-KEPT_ATTEMPTS:], **counted)
+
+
+def _end_of(traceback: str) -> str:
+    """Return the last whole lines of a traceback that fit, after a line that says where some are missing."""
+    if len(traceback) <= TRACEBACK_LIMIT:
+        return traceback
+    kept = traceback[4 - TRACEBACK_LIMIT :]
+    first, line, rest = kept.partition("\n")
+    return f"...\n{rest if line else first}"
 
 
 NO_HISTORY: Final = History()

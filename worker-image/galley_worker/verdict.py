@@ -206,6 +206,6 @@ def taken_over(
 
 
 def _lengthened(given: Circumstances, by: EndedBy, failure: Failure, now: datetime) -> History:
-    return given.history.with_attempt(
-        PastAttempt(given.attempt, by, failure.reason, failure.message, given.worker, now, given.started_at)
-    )
+    reason, message, trace = failure.reason, failure.message, failure.traceback
+    past = PastAttempt(given.attempt, by, reason, message, given.worker, now, given.started_at, trace)
+    return given.history.with_attempt(past)

@@ -61,6 +61,7 @@ def _past(attempt: PastAttempt) -> dict[str, Any]:
             "worker": attempt.worker,
             "startedAt": _time(attempt.started_at),
             "endedAt": _time(attempt.ended_at),
+            "traceback": attempt.traceback,
         }
     )
 

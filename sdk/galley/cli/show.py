@@ -146,6 +146,9 @@ def _past(status: TaskStatus) -> Iterator[str]:
             f"{rfc_3339(attempt.ended_at)}  {attempt.worker}  {attempt.reason}"
         )
         yield from _indented(attempt.message, 5)
+        if status.failure is None or attempt is not history.attempts[-1]:
+            # That of the last one stands with the failure.
+            yield from _indented(attempt.traceback, 7)
 
 
 def _indented(text: str, by: int = 2) -> Iterator[str]:

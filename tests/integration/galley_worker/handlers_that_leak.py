@@ -137,7 +137,7 @@ def _spawn(how: str) -> None:
     elif how == "daemon":
         subprocess.run(["sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1001' &"], check=True, env={})
     elif how == "system":
-        os.system("sleep 1000 &")  # noqa: S605, S607 - what a handler does
+        os.system("sleep 1000 &")
     elif how == "fork" and os.fork() == 0:
         time.sleep(1000)  # noqa: TID251 - until it is killed
 
@@ -228,12 +228,12 @@ async def a_speak(text: str, how: str) -> None:
 @task(queue=QUEUE)
 def speak_later(text: str, gate: str) -> None:
     """Leave a thread that writes when this task has ended."""
-    print(f"{text} now")
+    sys.stdout.write(f"{text} now\n")
 
     def later() -> None:
         while not Path(gate).exists():
             time.sleep(0.005)  # noqa: TID251 - the way a test speaks to a handler in another process
-        print(f"{text} later")
+        sys.stdout.write(f"{text} later\n")
 
     threading.Thread(target=later, daemon=True).start()
 
@@ -258,13 +258,14 @@ def trick(how: str) -> None:
 
 @task(queue=QUEUE)
 def say_both(text: str) -> None:
-    print(text)
+    sys.stdout.write(f"{text}\n")
     os.write(1, f"raw {text}\n".encode())
 
 
 @task(queue=QUEUE)
 def ask(prompt: str) -> None:
-    print(prompt, end="", flush=True)
+    sys.stdout.write(prompt)
+    sys.stdout.flush()
     threading.Event().wait()
 
 

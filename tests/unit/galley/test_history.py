@@ -5,8 +5,17 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from galley.history import KEPT_ATTEMPTS, MESSAGE_LIMIT, NO_HISTORY, EndedBy, History, PastAttempt
+from galley.history import (
+    KEPT_ATTEMPTS,
+    MESSAGE_LIMIT,
+    NO_HISTORY,
+    TRACEBACK_LIMIT,
+    EndedBy,
+    History,
+    PastAttempt,
+)  # fmt: skip
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -51,3 +60,20 @@ def test_adding_an_attempt_leaves_the_history_before_it_alone() -> None:
     before = History(errors=1)
     before.with_attempt(_past(2))
     assert before == History(errors=1)
+
+
+@given(st.text("ab\n", max_size=3 * TRACEBACK_LIMIT))
+def test_each_attempt_keeps_the_end_of_its_traceback_in_whole_lines(traceback: str) -> None:
+    history = NO_HISTORY
+    for number in range(3):
+        history = history.with_attempt(replace(_past(number + 1), traceback=traceback))
+    for past in history.attempts:
+        assert len(past.traceback) <= TRACEBACK_LIMIT
+        if len(traceback) <= TRACEBACK_LIMIT:
+            assert past.traceback == traceback
+        else:
+            head, _, kept = past.traceback.partition("\n")
+            assert head == "..."
+            assert traceback.endswith(kept)
+            before = traceback[: len(traceback) - len(kept)]
+            assert before.endswith("\n") or "\n" not in traceback[4 - TRACEBACK_LIMIT :]

@@ -119,6 +119,8 @@ class Nursery:
             return await asyncio.get_running_loop().run_in_executor(self._mine, delivery.run)
         except asyncio.CancelledError:
             delivery.give_up()
+            # It may have been made already, with the event loop not having heard of it yet.
+            self._mine.submit(delivery.abandon)
             raise
 
     async def collect(self, born: Born) -> End:
@@ -232,6 +234,7 @@ class _Delivery:
         self._birth = birth
         self._lock = threading.Lock()
         self._begun = self._over = self._given_up = False
+        self._born: Born | None = None
         # A healthy server needs a millisecond, and must not be killed: others may have children of it.
         self._rescue = threading.Timer(_HANGS_SECONDS, _kill_server)
 
@@ -239,14 +242,11 @@ class _Delivery:
         with self._lock:
             self._begun = True
         try:
-            born = self._persist()
+            self._born = born = self._persist()
         finally:
             with self._lock:
                 self._over = True
                 self._rescue.cancel()
-        if self._given_up:
-            self._abandon(born)
-            raise OSError("this child is not needed any more")
         return born
 
     def _persist(self) -> Born:
@@ -270,7 +270,11 @@ class _Delivery:
             if self._begun and not self._over:
                 self._rescue.start()
 
-    def _abandon(self, born: Born) -> None:
+    def abandon(self) -> None:
+        """End the child, if it was made; in the thread of the nursery."""
+        born = self._born
+        if born is None:
+            return
         signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
         self._nursery.collect_now(born)
         born.wire.close()
