@@ -303,6 +303,17 @@ def test_kubectl_scale_fixes_the_number_of_workers_within_the_maximum(shelf: She
     )
 
 
+def test_a_manifest_that_fixes_the_number_of_workers_undoes_kubectl_scale(shelf: Shelf) -> None:
+    fixed = a_queue(scaling={"workers": 2})
+    shelf.apply(fixed)
+    shelf("scale", "tq/images", "--replicas=0")
+    assert shelf.apply(fixed)["spec"]["scaling"]["workers"] == 2
+    shelf("scale", "tq/images", "--replicas=0")
+    given = json.dumps(fixed)
+    shelf("apply", "--server-side", "--field-manager=ci", "--force-conflicts", "-f", "-", given=given)
+    assert shelf.spec("tq", "images")["scaling"]["workers"] == 2
+
+
 def test_kubectl_explains_a_field_as_the_model_does(shelf: Shelf) -> None:
     explained = one_line(shelf("explain", "taskqueue.spec.worker"))
     for name, field in Worker.model_fields.items():

@@ -58,7 +58,10 @@ async def test_a_task_tells_of_the_attempt_that_failed_while_it_waits_for_the_ne
         scene.apply(a_task("one", "fail", input={"message": "not yet"}, retry=retry))
         status = await scene.status("one", phase="Retrying")
         assert status["attempts"] == 1
-        assert status["error"] == {"reason": "HandlerRaised", "message": "ValueError: not yet"}
+        error = status["error"]
+        assert (error["reason"], error["message"]) == ("HandlerRaised", "ValueError: not yet")
+        assert error["traceback"].rstrip().endswith("ValueError: not yet")
+        assert "in fail" in error["traceback"]
 
 
 async def test_a_result_too_large_for_the_object_leaves_its_size_there(scene: Scene) -> None:
