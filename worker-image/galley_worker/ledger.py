@@ -34,8 +34,7 @@ _PAUSE_SECONDS: Final = 0.25
 
 _REPLIES_KEPT: Final = 10_000
 _LOST_WITHIN_SECONDS: Final = 10.0
-"""Replies sent longer before a reconnection than this are assumed to have arrived."""
-_NEVER_SENT: Final = math.inf
+"""Replies sent longer than this before a connection was lost are assumed to have arrived."""
 
 _COMPLAIN_EVERY: Final = 40
 """Tries between two log lines: about ten seconds."""
@@ -64,27 +63,29 @@ class Replies:
         self._broker = broker
         self._clock = clock
         self._said: deque[tuple[str, bytes, float]] = deque(maxlen=_REPLIES_KEPT)
+        self._lost_at = math.inf
+        broker.on_disconnect(self._lose)
         broker.on_reconnect(self._say_again)
 
     def acknowledge(self, reply: str) -> None:
         """Remove the message from its stream."""
-        self._say(reply, b"")
+        self._said.append((reply, b"", self._clock()))
+        self._broker.publish(reply)
 
     def give_back(self, reply: str, seconds: float = 0.0) -> None:
         """Have the message delivered again, to whichever worker, after so many seconds."""
-        self._say(reply, nak_after(seconds) if seconds else NAK)
-
-    def _say(self, reply: str, body: bytes) -> None:
-        said_at = self._clock() if self._broker.connected else _NEVER_SENT
-        self._said.append((reply, body, said_at))
+        body = nak_after(seconds) if seconds else NAK
+        self._said.append((reply, body, self._clock()))
         self._broker.publish(reply, body)
 
+    async def _lose(self) -> None:
+        self._lost_at = min(self._lost_at, self._clock())
+
     async def _say_again(self) -> None:
-        said, self._said = self._said, deque(maxlen=_REPLIES_KEPT)
-        recent = self._clock() - _LOST_WITHIN_SECONDS
-        for reply, body, said_at in said:
+        recent, self._lost_at = self._lost_at - _LOST_WITHIN_SECONDS, math.inf
+        for reply, body, said_at in self._said:
             if said_at >= recent:
-                self._say(reply, body)
+                self._broker.publish(reply, body)
 
 
 class Ledger:
