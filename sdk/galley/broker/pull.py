@@ -221,10 +221,9 @@ class Pulls:
         source = self._by_name[stream, consumer]
         names = subject.split(".")
         task_id, problem = names[6], ""
-        if not task_id.isascii() and "\\" in (
-            escaped := task_id.encode("utf-8", "backslashreplace").decode()
-        ):
-            task_id, problem = escaped, f"its id is not UTF-8: {escaped}"
+        if not task_id.isascii():
+            task_id = task_id.encode("utf-8", "backslashreplace").decode()
+            problem = "" if task_id == names[6] else f"its id is not UTF-8: {task_id}"
         address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], task_id)
         sequence = int(at)
         pull = self._open.get(source)
