@@ -22,6 +22,9 @@ CANNOT_START: Final = 3
 _LAST_WORDS_SECONDS: Final = 0.5
 """How long to wait for output after the exit: a stray grandchild may keep the pipe open."""
 
+UNKNOWN_HANDLER_SECONDS: Final = 5.0
+"""As long as it takes to replace the workers after an edit; a wrong name should not wait for a rollout."""
+
 
 @dataclass(frozen=True)
 class WorkerPlace:
@@ -55,6 +58,7 @@ class WorkerPlace:
             "GALLEY_QUEUE_MANIFEST": str(self.manifest),
             "GALLEY_IMPORT_PATHS": json.dumps([str(path) for path in self.import_paths]),
             "GALLEY_HEALTH_PORT": "0",
+            "GALLEY_UNKNOWN_HANDLER_SECONDS": f"{UNKNOWN_HANDLER_SECONDS:g}",
         }
 
 
