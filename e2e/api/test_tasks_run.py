@@ -5,6 +5,7 @@ import json
 import pytest
 
 from e2e.api.scene import Scene, a_task, in_seconds
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -76,8 +77,9 @@ async def test_a_result_too_large_for_the_object_leaves_its_size_there(scene: Sc
 
 async def test_a_task_for_later_is_scheduled_and_runs_then(scene: Scene) -> None:
     queue = await scene.queue()
-    with scene.data_path(), scene.workers(queue):
-        scene.apply(a_task("later", "note", input={"word": "later"}, notBefore=in_seconds(4)))
+    with scene.data_path() as path, scene.workers(queue):
+        await eventually(lambda: path.ready, within=60, why="the data path is ready")
+        scene.apply(a_task("later", "note", input={"word": "later"}, notBefore=in_seconds(6)))
         status = await scene.status("later", phase="Scheduled")
         assert "is to start at" in status["condition"]["message"]
         assert scene.runs() == {}
