@@ -61,6 +61,8 @@ IN_ITS_OWN_WORDS = {
     "lanes a text": f"{TYPE} array",
     "worker a list": f"{TYPE} object",
     "number in quotes": f"{TYPE} integer",
+    "endless hexadecimal": f"{TYPE} integer",
+    "overflowing": f"{TYPE} integer",
     "number a truth value": f"{TYPE} int32",
     "number with a fraction": f"{TYPE} int32",
     "number with a unit": f"{TYPE} integer",
