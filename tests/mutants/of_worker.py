@@ -461,12 +461,11 @@ TAKE_OVER: Final = (
     _of(
         "claim",
         "no patience with who reconnects",
-        "        case Holder.IDLE | Holder.SILENT | Holder.GONE:\n",
-        "        case Holder.IDLE | Holder.SILENT | Holder.GONE | Holder.AWAITED:\n",
+        '            return LookAgain(f"worker {step.worker} may still be reconnecting")\n',
+        "            return ClaimAt(step.fence, step.history, step.worker)\n",
         "two workers run one attempt after a restart of the broker",
         CLAIM,
         HOLDERS,
-        survives="the case of AWAITED comes before it",
     ),
     _of(
         "claimant",

@@ -219,6 +219,22 @@ async def test_a_message_whose_attempt_lost_its_lease_is_not_leant_on() -> None:
         assert not shop.attempts.known(delivery._replace(delivered=2))
 
 
+@pytest.mark.parametrize("outcome", list(Outcome))
+@in_virtual_time
+async def test_a_copy_of_a_task_that_has_ended_does_not_run(outcome: Outcome) -> None:
+    async with a_shop() as shop:
+        address = await shop.bench.submit(chosen_id=True)
+        failure = Failure("ValueError", "no") if outcome is Outcome.FAILED else None
+        ended = Record(State.DONE, 1, outcome=outcome, failure=failure, ended_at=shop.bench.server.now())
+        shop.bench.put(address, ended)
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        await asyncio.wait([attempt], timeout=20)
+        assert attempt.done()
+        await shop.worker.broker.nats.flush()
+        assert shop.handlers.started == []
+        assert (shop.bench.final(address), shop.bench.in_work) == (ended, 0)
+
+
 # -- cancels
 
 
