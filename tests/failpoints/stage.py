@@ -20,10 +20,13 @@ from galley import Client, Handle, Phase, call, connect
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.publish import Publisher
 from galley.broker.records import Records
+from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Record, State
 from galley.resources import TaskQueue
+from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
 from tests.support.observed import all_revisions, events_by_task, keep_revisions
 from tests.support.protocol_history import DeadLettered, Event, LeaseLost, history_allowed
@@ -209,7 +212,10 @@ async def refused(stage: Stage, client: Client) -> Handle[object]:
     address = TaskAddress(stage.namespace, "drills", Lane.NORMAL, Kind.DIRECT, task_id)
     ack = await Records(client.broker).write(address, Record(State.RETRY, 1), 0)
     assert ack.stored
-    return await client.submit(call("drills", "aecho", value=1), task_id=task_id)
+    flagged, envelope = Flags(republished=True), an_envelope("aecho", input={"value": 1})
+    published = await (await Publisher(client.broker).send(address, envelope, flagged))
+    assert published.stored
+    return client.handle("drills", task_id)
 
 
 async def failed(_stage: Stage, client: Client) -> Handle[object]:

@@ -372,8 +372,8 @@ LEDGER: Final = (
     _of(
         "ledger",
         "a hand-back is an acknowledgement",
-        "        self._say(reply, nak_after(seconds) if seconds else NAK)\n",
-        '        self._say(reply, b"")\n',
+        "        body = nak_after(seconds) if seconds else NAK\n",
+        '        body = b""\n',
         "what a drained worker hands back is lost",
         ORDER,
     ),
