@@ -42,12 +42,14 @@ def made_keys(now: float) -> dict[str, str]:
 def server_config(authority: Authority, now: float) -> str:
     """Return the part of a server's configuration that says which signatures it accepts.
 
-    The server's configuration includes it, and names the directory of further accounts (`resolver`).
+    The server's configuration includes it, and afterwards names the directory of further accounts: a
+    `resolver` that replaces this one. This one serves the chart of an earlier release, after a rollback.
     """
     tokens = {ACCOUNT: authority.streams_token(now), SYSTEM_ACCOUNT: authority.system_token(now)}
     preload = "\n".join(f"  {name}: {json.dumps(token)}" for name, token in tokens.items())
     return (
         f"operator: {json.dumps(authority.operator_token(now))}\n"
         f"system_account: {SYSTEM_ACCOUNT}\n"
+        "resolver: MEMORY\n"
         f"resolver_preload: {{\n{preload}\n}}\n"
     )

@@ -1,5 +1,6 @@
 """Accounts of queues in the directory of a real server: registered once, kept, changed and removed."""
 
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.permissions import Role
 from galley.errors import AccessRefused, BrokerRefused, BrokerUnreachable
+from galley_local.nats_binary import nats_server_binary
 from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.key_pair import KeyPair, Owner
 from galley_operator.credentials.queue_roles import Holder
@@ -102,7 +104,7 @@ async def test_accounts_outlive_the_server_and_are_gone_once_removed(own_guarded
 
 
 async def test_keys_of_the_release_before_serve_the_new_accounts(tmp_path: Path) -> None:
-    """Their configuration names another resolver, and an account of the streams that exports nothing."""
+    """In their configuration the account of the streams exports nothing."""
     keys = made_keys(time.time() - 3600)
     authority = Authority.read(keys, "keys")
     assert authority is not None
@@ -112,7 +114,7 @@ async def test_keys_of_the_release_before_serve_the_new_accounts(tmp_path: Path)
     old = sign({**claims, "nats": before}, authority.operator)
     configuration = keys["auth.conf"].replace(authority.streams_token(time.time() - 3600), old)
     assert configuration != keys["auth.conf"]
-    server = GuardedNats(tmp_path, {**keys, "auth.conf": f"{configuration}resolver: MEMORY\n"})
+    server = GuardedNats(tmp_path, {**keys, "auth.conf": configuration})
     try:
         async with server.operator() as operator:
             await ensure(operator, LAYOUT)
@@ -150,3 +152,15 @@ def test_a_secret_with_the_key_of_one_account_signs_no_others() -> None:
     keys = made_keys(0)
     assert Authority.read({key: keys[key] for key in ("account", "account.seed")}, "keys") is None
     assert Authority.read(keys, "keys") is not None
+
+
+async def test_the_configuration_of_an_earlier_chart_starts_with_these_keys(tmp_path: Path) -> None:
+    """It includes `auth.conf` and names no directory: what a rollback brings back."""
+    (tmp_path / "auth.conf").write_text(made_keys(time.time())["auth.conf"])
+    (tmp_path / "nats.conf").write_text("port: -1\ninclude auth.conf\n")
+    command = [str(nats_server_binary()), "--config", str(tmp_path / "nats.conf")]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            await eventually(lambda: "Server is ready" in (tmp_path / "log").read_text(), within=20)
+        finally:
+            server.kill()
