@@ -11,7 +11,7 @@ from galley_worker.ending import Cancelled, Crashed, TimedOut
 from galley_worker.errors import StartHookFailed
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
-from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
+from tests.integration.galley_worker.trials import alive, ended, failure, run, settings, start, until, value
 
 MODULE = ("handlers_that_leak",)
 
@@ -151,3 +151,78 @@ async def test_processes_end_with_an_attempt_that_is_killed(
         expected = {"time out": TimedOut(0.5), "cancel": Cancelled(), "die": Crashed("exit code 5")}
         assert ending == expected[end]
         await until(lambda: not set(sleeping_below(0)) - before)
+
+
+@pytest.mark.parametrize(("pid", "grow"), [("grow", "grow"), ("a_grow", "a_grow")])
+async def test_a_process_is_replaced_once_it_is_too_large_and_no_task_is_lost(pid: str, grow: str) -> None:
+    async with Runners(leaky(concurrency=1, recycle_bytes=150_000_000)) as runners:
+        processes = [value(await run(runners, grow, megabytes=40)) for _ in range(9)]
+        assert value(await run(runners, pid, megabytes=0)) > 0
+    assert 2 < len(set(processes)) < 9
+
+
+async def test_an_async_process_that_is_to_be_replaced_lets_its_tasks_end_and_keeps_none_waiting() -> None:
+    async with Runners(leaky(concurrency=2, recycle_tasks=2)) as runners:
+        slow = start(runners, "a_pid_after", seconds=3.0)
+        quick = [value(await run(runners, "a_pid_after", seconds=0.0)) for _ in range(3)]
+        assert not slow.ending.done()
+        assert value(await ended(slow)) == quick[0]
+        assert quick[1] == quick[2] != quick[0]
+
+
+async def test_log_lines_carry_level_logger_and_task_also_from_threads_and_asyncio_tasks() -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(concurrency=4, log_level="INFO", on_line=lines.append)) as runners:
+        works = [start(runners, "speak", text=f"p{n}", thread=bool(n % 2)) for n in range(4)]
+        works += [start(runners, "a_speak", text=f"a{n}", how=("thread", "task")[n % 2]) for n in range(6)]
+        for work in works:
+            assert value(await ended(work)) is None
+    texts = [[line.text for line in lines if line.work is work.work] for work in works]
+    assert texts == [[f"info p{n}"] for n in range(4)] + [[f"a{n}"] for n in range(6)]
+    records = {(line.level, line.logger) for line in lines if line.stream == "log"}
+    assert records == {(20, "handlers_that_leak"), (30, "handlers_that_leak")}
+
+
+@pytest.mark.parametrize("how", ["detach", "reconfigure", "close", "none", "dup2", "fdopen", "fileno"])
+async def test_a_handler_that_spoils_its_streams_spoils_those_of_no_other(how: str) -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(concurrency=1, on_line=lines.append)) as runners:
+        assert value(await run(runners, "trick", how=how)) is None
+        work = start(runners, "say_both", text="grün")
+        assert value(await ended(work)) is None
+        await until(lambda: {"grün", "raw grün"} <= {line.text for line in lines})
+    assert {line.work.task_id for line in lines if line.work} == {work.work.task_id}
+
+
+async def test_a_line_without_end_is_shown_while_its_handler_waits() -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(on_line=lines.append)) as runners:
+        work = start(runners, "ask", prompt="ready? ")
+        await until(lambda: [line.text for line in lines if line.work is work.work] == ["ready? "])
+        work.stop(Cancelled())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("lying", "LyingClass"), ("attributes", "NoAttributes"), ("keyword", "Keyword"),
+        ("group", "ExceptionGroup: several (2 sub-exceptions) [ValueError: a; "
+                  "ExceptionGroup: b (1 sub-exception) [TypeError: c]]"),
+    ],
+)  # fmt: skip
+async def test_an_exception_of_any_form_is_a_failure_with_a_readable_message(how: str, message: str) -> None:
+    async with Runners(leaky()) as runners:
+        reason, told, retryable = failure(await run(runners, "explode", how=how))
+        assert (reason, retryable) == ("HandlerRaised", True)
+        assert told.startswith(message)
+
+
+async def test_a_handler_that_stops_the_event_loop_stops_no_other() -> None:
+    async with Runners(leaky(concurrency=4)) as runners:
+        process = value(await run(runners, "a_pid_of_loop"))
+        neighbour = start(runners, "a_pid_after", seconds=1.0)
+        for how in ("exit in a task", "stop"):
+            assert value(await run(runners, "a_explode", how=how)) == "went on"
+        assert "Cannot close a running event loop" in failure(await run(runners, "a_explode", how="close"))[1]
+        assert "not through Galley" in failure(await run(runners, "a_explode", how="cancelled"))[1]
+        assert value(await ended(neighbour)) == process

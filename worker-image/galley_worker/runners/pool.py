@@ -84,7 +84,9 @@ class Pool:
         held = len(process.running)
         if not self._plain:
             # Also counts what still runs in a child that is blocked or about to leave.
-            return sum(len(one.running) for one in self._births.alive) < self._settings.concurrency
+            if len(self._births.alive) > 1:
+                held = sum(len(one.running) for one in self._births.alive)
+            return held < self._settings.concurrency
         if not held:
             return True
         if process.recalling or held >= process.window or held >= execution.service.window:
