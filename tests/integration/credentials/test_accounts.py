@@ -159,7 +159,7 @@ async def test_the_configuration_of_an_earlier_chart_starts_with_these_keys(tmp_
     (tmp_path / "auth.conf").write_text(made_keys(time.time())["auth.conf"])
     (tmp_path / "nats.conf").write_text("port: -1\ninclude auth.conf\n")
     command = [str(nats_server_binary()), "--config", str(tmp_path / "nats.conf")]
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:  # noqa: ASYNC220 - it does not block
         try:
             await eventually(lambda: "Server is ready" in (tmp_path / "log").read_text(), within=20)
         finally:
