@@ -244,7 +244,7 @@ def test_the_operator_gets_no_right_it_could_widen_its_own_with() -> None:
 
 
 def secrets_rules(things: Sequence[Object], role: str, kind: str = "Role") -> list[Object]:
-    return [rule for rule in of_kind(things, kind)[role]["rules"] if rule["resources"] == ["secrets"]]
+    return [rule for rule in of_kind(things, kind)[role]["rules"] if "secrets" in rule["resources"]]
 
 
 def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None:
@@ -255,9 +255,8 @@ def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None
     configuration = nats_config("nats.auth.enabled=true")
     # The directory of accounts is named last: it replaces the resolver that auth.conf names.
     assert configuration.index("include ../nats-auth/auth.conf") < configuration.index("resolver: {")
-    assert secrets_rules(things, "galley-system-galley-operator", "ClusterRole") == [
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]}
-    ]
+    rules = secrets_rules(things, "galley-system-galley-operator", "ClusterRole")
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "create", "patch"}
     assert secrets_rules(things, "galley-operator-leader") == [
         {
             "apiGroups": [""],
