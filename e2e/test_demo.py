@@ -6,9 +6,21 @@ from pathlib import Path
 import pytest
 
 from testcluster.bare import BareCluster
+from testcluster.errors import CannotRunHere
+from testcluster.images.build import archives
 from testcluster.images.image import ROOT
+from tests.support.cannot_run import cannot_run
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images() -> None:
+    """Build the images first, which takes minutes where nothing is cached."""
+    try:
+        archives()
+    except CannotRunHere as error:
+        cannot_run("tests of the demo", str(error))
 
 
 def test_the_commands_the_demo_prints_work_in_a_new_shell(bare_state: Path) -> None:
