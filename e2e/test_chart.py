@@ -277,9 +277,11 @@ def test_keys_that_are_there_already_are_only_read() -> None:
     assert told["GALLEY_OPERATOR_MAKE_KEYS"] == "false"
 
 
-def test_without_credentials_the_operator_touches_no_secret() -> None:
+def test_without_credentials_the_operator_writes_no_secret() -> None:
     things = rendered("nats.auth.enabled=false")
-    assert secrets_rules(things, "galley-system-galley-operator", "ClusterRole") == []
+    # It reads whether those that queues name are labelled for worker use.
+    rules = secrets_rules(things, "galley-system-galley-operator", "ClusterRole")
+    assert [rule["verbs"] for rule in rules] == [["get"]]
     assert secrets_rules(things, "galley-operator-leader") == []
 
 
