@@ -77,7 +77,7 @@ async def test_a_missing_right_is_said_and_everything_else_goes_on(
         stage.apply()
         found = await stage.condition("Ready", status="False", reason="RightsMissing")
         assert f"cannot get poddisruptionbudgets {stage.namespace}/galley-drills" in found["message"]
-        assert f"{stage.namespace}/operator the right to 'patch' on" in found["message"]
+        assert f"{stage.namespace}/operator the right to 'get' on" in found["message"]
         await eventually(lambda: running.page("readyz")[0] == 200, within=20)
         give(stage, [*RULES, BUDGETS])
         await stage.condition("Ready", status="True")
