@@ -392,7 +392,7 @@ def test_notes_name_the_next_three_commands() -> None:
     notes = done.stdout.partition("NOTES:")[2]
     for command in (
         "helm test mine --namespace here",
-        "kubectl apply --namespace here",
+        "kubectl apply --namespace default",
         "kubectl get taskqueues,tasks",
     ):
         assert command in notes
@@ -400,7 +400,8 @@ def test_notes_name_the_next_three_commands() -> None:
 
 
 def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: str) -> None:
-    done = helm("install", "mine", str(CHART), "--namespace", api_namespace, "--dry-run=client")
+    served = f"operator.namespaces={{{api_namespace}}}"
+    done = helm("install", "mine", str(CHART), "--namespace", "here", "--set", served, "--dry-run=client")
     notes = done.stdout.partition("NOTES:")[2]
     # `helm test` needs pods; `test_first_task` runs it.
     lines = [line[5:] for line in notes.splitlines() if line.startswith("     ") and "helm test" not in line]
