@@ -399,7 +399,7 @@ def test_notes_name_the_next_three_commands() -> None:
     assert "--clusterrole mine-galley-queue-editor" in notes
 
 
-def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: str) -> None:
+def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: str, tmp_path: Path) -> None:
     served = f"operator.namespaces={{{api_namespace}}}"
     done = helm("install", "mine", str(CHART), "--namespace", "here", "--set", served, "--dry-run=client")
     notes = done.stdout.partition("NOTES:")[2]
@@ -410,7 +410,11 @@ def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: 
     kubectl = galley_kinds.cluster.tool("kubectl")
     shell = subprocess.run(
         ["bash", "-e", "-c", script],
-        env={"PATH": f"{kubectl.parent}:/usr/bin:/bin", "KUBECONFIG": str(galley_kinds.kubeconfig)},
+        env={
+            "PATH": f"{kubectl.parent}:/usr/bin:/bin",
+            "HOME": str(tmp_path),  # kubectl caches there
+            "KUBECONFIG": str(galley_kinds.kubeconfig),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -162,7 +162,9 @@ async def test_two_operators_one_leads_and_the_other_after_its_death(
         await eventually(lambda: one.leads, within=20)
         two = start("two")
         try:
-            await eventually(lambda: two.page("readyz") == (200, "waits to lead; the leader is one\n"), within=20)
+            await eventually(
+                lambda: two.page("readyz") == (200, "waits to lead; the leader is one\n"), within=20
+            )
             loop = asyncio.get_running_loop()
             one.kill()
             killed = loop.time()
