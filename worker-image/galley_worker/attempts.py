@@ -129,6 +129,11 @@ class Attempts:
         """Return the attempt of a task, named `<kind>.<id>`, if one is under way here."""
         return next((present for present in self.under_way.values() if _task(present.delivery) == task), None)
 
+    def running(self, task: str) -> UnderWay | None:
+        """Return the attempt of a task whose handler was started here, and not one that still claims it."""
+        present = self.find(task)
+        return None if present is None or present.execution is None else present
+
     def cancel(self, task: str) -> UnderWay | None:
         """Stop the attempt of a task, now or when its message arrives; return it if it is under way."""
         self._cancelled[task] = None
@@ -177,8 +182,6 @@ class Attempts:
         if not known or must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
-            # This process may have been frozen while it waited for the answer.
-            self._parts.leases.check(present.lease)
             held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
@@ -243,13 +246,15 @@ class Attempts:
 
     async def _end(self, present: UnderWay, held: Held) -> Ending:
         """Run the handler and return how the attempt ended."""
-        if present.stopped is not None:
-            return present.stopped
         timeout = self._timeout(held)
-        if timeout <= 0:
-            return TimedOut(0.0)
         address = held.delivery.address
         failpoint("run.before_start")
+        # This process may have been frozen since the delivery: last of all, so that little can still happen.
+        self._parts.leases.check(present.lease)
+        if present.stopped is not None:
+            return present.stopped
+        if timeout <= 0:
+            return TimedOut(0.0)
         present.execution = self._parts.runners.start(
             Work(
                 task_id=address.id,

@@ -261,7 +261,7 @@ class Supervisor:
             case Verb.CANCEL:
                 present = self._attempts.cancel(request.task)
             case _:
-                present = self._attempts.find(request.task)
+                present = self._attempts.running(request.task)
         return None if present is None else Answer(name, _began_at(present))
 
     def _answer_as_holder(self, question: Question) -> Answer:

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import contextvars
+import io
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import galley
 from galley import task
@@ -241,13 +242,13 @@ def speak_later(text: str, gate: str) -> None:
 @task(queue=QUEUE)
 def trick(how: str) -> None:
     if how == "detach":
-        sys.stdout.detach()
+        cast("io.TextIOWrapper", sys.stdout).detach()
     elif how == "reconfigure":
-        sys.stdout.reconfigure(encoding="latin-1")  # type: ignore[union-attr]
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(encoding="latin-1")
     elif how == "close":
         sys.stdout.close()
     elif how == "none":
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
     elif how == "dup2":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif how == "fdopen":
@@ -270,7 +271,7 @@ def ask(prompt: str) -> None:
 
 
 class LyingClass(Exception):
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("class")
 
