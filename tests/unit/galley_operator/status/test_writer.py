@@ -23,12 +23,13 @@ class Server:
         self.written: list[tuple[str, str, str]] = []
         """Name, version and phase of each patch, refused ones included."""
         self.bodies: list[dict[str, Any]] = []
-        self.under_way = self.most_under_way = 0
+        self.under_way = self.most_under_way = self.connections = 0
         self._refusals = list(refusals)
         self._uid = uid
         self._version = 100
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -40,8 +41,11 @@ class Server:
                 await asyncio.sleep(0.001)
                 self.under_way -= 1
                 writer.write(self._answer(method, path, body))
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
+            self.connections -= 1
 
     def _answer(self, method: str, path: str, body: bytes) -> bytes:
         self._version += 1
@@ -88,7 +92,7 @@ async def writing(server: Server) -> AsyncIterator[StatusWriter]:
         finally:
             running.cancel()
             await asyncio.wait([running])
-    await eventually(lambda: server.under_way == 0, within=5)
+    await eventually(lambda: server.connections == 0, within=5)
 
 
 def a_status(phase: str, **more: Any) -> WrittenStatus:
