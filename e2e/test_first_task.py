@@ -97,7 +97,10 @@ async def test_a_task_waits_for_its_queue(kubectl: Kubectl, place: str) -> None:
         return list(status(kubectl, place, "early").get("conditions", ()))
 
     conditions = await eventually(said, within=30, why="a condition that says why")
-    assert [(each["type"], each["status"]) for each in conditions] == [("Succeeded", "Unknown")]
+    assert [(each["type"], each["status"]) for each in conditions] == [
+        ("Succeeded", "Unknown"),
+        ("Finished", "False"),
+    ]
     assert "echo" in conditions[0]["message"]
     kubectl.apply(a_queue(), namespace=place)
     wait_for(kubectl, place, "early")

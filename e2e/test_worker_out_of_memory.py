@@ -78,7 +78,7 @@ def test_a_task_says_that_its_worker_was_killed_for_want_of_memory(place: Place)
     place.apply(*a_queue(), a_task("greedy", TOO_MUCH, whole_worker=True))
     told = ended(place, "greedy")["greedy"]
     assert told["reason"] == "KillsItsWorker"
-    assert "stopped renewing its lease" in told["message"]
+    assert "is gone, and did not end the attempt" in told["message"]
     assert "was killed for want of memory (OOMKilled); raise spec.worker.template" in told["message"]
     place.apply(a_task("modest", 1))
     assert ended(place, "modest")["modest"]["status"] == "True"
