@@ -222,12 +222,12 @@ async def test_failed_tasks_are_told_in_one_warning(
             with pytest.raises(TaskFailed):
                 await handle.result(30)
 
-    def told() -> bool:
-        notes = [note for reason, note in events(stage, "Warning") if reason == "TasksFailed"]
-        return sum(int(note.split()[0]) for note in notes) == 5
+        def told() -> bool:
+            notes = [note for reason, note in events(stage, "Warning") if reason == "TasksFailed"]
+            return sum(int(note.split()[0]) for note in notes) == 5
 
-    # Two events at most, a minute apart.
-    await eventually(told, within=80)
+        # Two events at most, a minute apart. While the worker lives: it writes a letter after the outcome.
+        await eventually(told, within=80)
 
 
 async def test_an_edited_or_deleted_object_is_put_right(stage: Stage, running: OperatorProcess) -> None:
