@@ -1,7 +1,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,9 @@ class ProcessTrial:
 def process_of(worker: str) -> psutil.Process:
     """Return the process of a worker of ours, which its environment names."""
     for process in psutil.Process().children():
-        if process.environ().get("GALLEY_WORKER") == worker:
-            return process
+        with suppress(psutil.NoSuchProcess):  # also one that ended and was not waited for yet
+            if process.environ().get("GALLEY_WORKER") == worker:
+                return process
     raise AssertionError(f"no process of worker {worker}")
 
 

@@ -581,7 +581,7 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "no look at the lease after a claim",
-        "            self._parts.leases.check(present.lease)\n",
+        "        self._parts.leases.check(present.lease)\n",
         "",
         "a process that slept begins what another runs",
         ATTEMPTS,

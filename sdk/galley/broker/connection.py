@@ -195,6 +195,7 @@ class Broker:
             await self.nats.flush(max(1, round(within)))
         except (NatsError, OSError, TimeoutError):
             return False
+        _heed_cancellation()
         # While a connection is lost, the library says at once that all is well.
         return self.connected and self.connection == connection
 
@@ -223,7 +224,9 @@ class Broker:
         try:
             with self._questions.asking(subject) as allowed:
                 async with allowed:
-                    return await self.nats.request(subject, body, timeout=seconds)
+                    answer = await self.nats.request(subject, body, timeout=seconds)
+                    _heed_cancellation()
+                    return answer
         except NoRespondersError:
             return None
         except (NatsTimeoutError, TimeoutError) as error:
@@ -391,3 +394,13 @@ async def _within(seconds: float, condition: Callable[[], bool]) -> None:
 
 def _dotted(version: tuple[int, int, int]) -> str:
     return ".".join(map(str, version))
+
+
+def _heed_cancellation() -> None:
+    """Raise the cancellation that the library swallows if its answer comes at the same moment.
+
+    `asyncio.wait_for` of Python 3.11 does so, and what was cancelled would go on, for as long as it likes.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
