@@ -1,7 +1,7 @@
 """What signs accounts: the keys of an operator in the sense of NATS, and the claims they put into force.
 
 Each role of each queue has an account, so that an answer the server sends on a client's behalf can reach only
-what that role may reach: docs/adr/0020-an-account-for-each-role.md.
+what that role may reach: docs/adr/0017-an-account-for-each-role.md.
 """
 
 import base64

@@ -7,7 +7,7 @@ may list or read such a stream as a whole.
 The server checks the subject of a request and never its reply subject, so an answer of JetStream can be
 directed at any subject of the account it is in. Therefore each role of each queue has an account of its own.
 It imports from the account of the streams (`EXPORTS`) exactly what the role may do (`imports_of`), and an
-answer that is directed elsewhere stays in it. See docs/adr/0020-an-account-for-each-role.md.
+answer that is directed elsewhere stays in it. See docs/adr/0017-an-account-for-each-role.md.
 """
 
 from dataclasses import dataclass
