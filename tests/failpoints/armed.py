@@ -61,7 +61,7 @@ def passed(name: str) -> None:
 
 
 def lose_answers() -> None:
-    """Have answers get lost when told to: what was asked for has happened, and nobody says so."""
+    """Lose answers on demand: the request was carried out, and its answer never arrives."""
     on_ack, publish, request = PublishPipeline._on_ack, Broker.publish, Broker.request
 
     def lossy_ack(pipeline: PublishPipeline, subject: str, reply: str, data: bytes, headers: bytes) -> None:

@@ -267,6 +267,6 @@ async def run_place(stage: Stage, place: str, scenario: str, fault: str) -> None
         assert final.outcome == expected, final
         deserved = 1 if fault in ("crash", "freeze") else 0
         assert final.history.crashes <= deserved, final.history
-        # Whoever dies before it has told of an error leaves none behind.
+        # A worker that dies before it records an error leaves none behind.
         told = {"retried": 1, "failed": 1}.get(scenario, 0)
         assert final.history.errors in ({0, told} if deserved else {told}), final.history

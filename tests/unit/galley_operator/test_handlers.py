@@ -152,7 +152,7 @@ async def test_kopf_leaves_the_loop_its_tasks_and_its_signals() -> None:
     assert not ours.done()
     ours.cancel()
     loop.remove_signal_handler(signal.SIGTERM)
-    await eventually(lambda: nothing_left(before, ours), within=30)
+    await eventually(lambda: nothing_left(before, ours), within=10)
 
 
 async def test_a_queue_that_cannot_be_taken_in_costs_that_queue_alone() -> None:
