@@ -4,8 +4,8 @@
        │  └─── async functions ── HandlerProcess ── child/concurrent.py many in one event loop
        └────── commands ───────── a subprocess each
 
-A pool of each kind of function sends works to its children: births.py makes them (nursery.py asks the fork
-server), quarantine.py finds out which work killed one. Sweeper kills what commands leave behind.
+A pool of each kind of function sends works to its children: starter.py starts them (fork_server.py makes the
+process), blame.py finds out which work killed one. Sweeper kills what commands leave behind.
 
 Left is the supervisor's process, right of HandlerProcess the child's; frames.py is what they say.
 """

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from galley_worker.ending import Crashed, CutOff
-from galley_worker.runners.births import Births
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.process import HandlerProcess
+from galley_worker.runners.starter import Starter
 
 
 def blame(
@@ -51,11 +51,11 @@ def _named(execution: Execution) -> str:
 class Quarantine:
     """Runs suspects one after the other."""
 
-    def __init__(self, births: Births, send: Callable[[HandlerProcess, Execution], None]) -> None:
+    def __init__(self, starter: Starter, send: Callable[[HandlerProcess, Execution], None]) -> None:
         self.waiting: deque[Execution] = deque()
-        self.inmate: HandlerProcess | None = None
+        self.child: HandlerProcess | None = None
         """The child that runs a suspect; it gets no other work, and is killed afterwards."""
-        self._births = births
+        self._starter = starter
         self._send = send
         self._expecting = False
 
@@ -66,13 +66,13 @@ class Quarantine:
 
     def proceed(self) -> None:
         """Run the next suspect, if none is being run and children are being made."""
-        if self.waiting and not (self._expecting or self.inmate or self._births.paused):
-            self._expecting = self._births.begin(self._take_in)
+        if self.waiting and not (self._expecting or self.child or self._starter.paused):
+            self._expecting = self._starter.begin(self._take_in)
 
     def left(self, process: HandlerProcess) -> None:
         """Note that a child is gone."""
-        if self.inmate is process:
-            self.inmate = None
+        if self.child is process:
+            self.child = None
 
     def cut_off(self, why: str) -> None:
         """End the works that wait here."""
@@ -85,7 +85,7 @@ class Quarantine:
         if process is None:
             return
         if self.waiting:
-            self.inmate = process
+            self.child = process
             self._send(process, self.waiting.popleft())
         else:
             process.kill()

@@ -22,8 +22,8 @@ from galley.record import Failure
 from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
-from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
+from galley_worker.runners.exits import in_words
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from galley_worker.runners.sweeper import Sweeper

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from galley_worker.ending import CutOff, NotBegun, TimedOut
-from galley_worker.runners.births import Births, Cradle
 from galley_worker.runners.blame import Quarantine, blame
 from galley_worker.runners.execution import Execution
+from galley_worker.runners.fork_server import ForkServer
 from galley_worker.runners.frames import Ready
-from galley_worker.runners.nursery import Nursery
 from galley_worker.runners.process import HandlerProcess, Holder
 from galley_worker.runners.settings import RunnerSettings
+from galley_worker.runners.starter import ChildFactory, Starter
 
 SLOW_SECONDS: Final = 0.020
 """How long works may wait behind a running one before they are called back."""
@@ -39,7 +39,7 @@ class Pool:
     """Hands works to children of one kind."""
 
     def __init__(
-        self, kind: Literal["plain", "concurrent"], settings: RunnerSettings, nursery: Nursery,
+        self, kind: Literal["plain", "concurrent"], settings: RunnerSettings, fork_server: ForkServer,
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.children: set[HandlerProcess] = set()
@@ -51,9 +51,11 @@ class Pool:
         self._waiting: deque[Execution] = deque()
         self._idle: list[HandlerProcess] = []
         self._open: HandlerProcess | None = None
-        self._births = Births(Cradle(kind, settings, nursery, self, clock), self._resume, self._cut_off)
+        self._starter = Starter(
+            ChildFactory(kind, settings, fork_server, self, clock), self._resume, self._cut_off
+        )
         self._expected = 0
-        self._quarantine = Quarantine(self._births, self._send)
+        self._quarantine = Quarantine(self._starter, self._send)
         self._numbers = itertools.count(1)
         self._tick: asyncio.TimerHandle | None = None
         self._closed = False
@@ -79,13 +81,18 @@ class Pool:
         return self._has_room(process, execution)
 
     def _has_room(self, process: HandlerProcess, execution: Execution) -> bool:
-        if process not in self.children or process.doomed or process.blocked or process.sent >= self._last:
+        if (
+            process not in self.children
+            or process.ended_by_us
+            or process.blocked
+            or process.sent >= self._last
+        ):
             return False
         held = len(process.running)
         if not self._plain:
             # Also counts what still runs in a child that is blocked or about to leave.
-            if len(self._births.alive) > 1:
-                held = sum(len(one.running) for one in self._births.alive)
+            if len(self._starter.alive) > 1:
+                held = sum(len(one.running) for one in self._starter.alive)
             return held < self._settings.concurrency
         if not held:
             return True
@@ -116,7 +123,7 @@ class Pool:
         self._grow()
 
     def _refill(self, process: HandlerProcess) -> None:
-        if process is self._quarantine.inmate:
+        if process is self._quarantine.child:
             if not process.running:
                 process.leave()
             return
@@ -127,7 +134,7 @@ class Pool:
                 if len(process.running) >= share and not self._packs(process, waiting[0]):
                     break
                 self._send(process, waiting.popleft())
-        if process.doomed:
+        if process.ended_by_us:
             return
         if self._worn(process):
             self._retire(process)
@@ -177,10 +184,10 @@ class Pool:
     # What children tell (Parent).
 
     def answered(self, process: HandlerProcess) -> None:
-        """Give a child more; one that only reports its birth is taken in where it was made."""
-        if process in self.children or process is self._quarantine.inmate:
+        """Give a child more; one that only reports its start is taken in by `_take_in`."""
+        if process in self.children or process is self._quarantine.child:
             self._refill(process)
-        elif not process.running and not process.doomed and process.sent:
+        elif not process.running and not process.ended_by_us and process.sent:
             process.leave()
             self._grow()
         if self._waiting and not self._plain:
@@ -192,20 +199,20 @@ class Pool:
         """Hand what a child has not started to another, unless it is being stopped."""
         self._requeue(executions)
         if any(execution.because for execution in process.running.values()):
-            self._doom(process)
+            self._kill(process)
         self._serve()
 
     def died(self, process: HandlerProcess, detail: str) -> None:
         """Judge what was in a dead child, and replace it."""
         self._forget(process)
-        self._births.alive.discard(process)
+        self._starter.alive.discard(process)
         left = list(process.running.values())
         begun = process.begun()
         holder = process.holder()
         culprit = (begun[-1] if begun else None) if self._plain else (holder.execution if holder else None)
         process.running.clear()
         self._requeue([execution for execution in left if execution not in begun])
-        suspects = blame(begun, culprit, detail, ours=process.doomed)
+        suspects = blame(begun, culprit, detail, ours=process.ended_by_us)
         for execution in suspects:
             self._settings.notice(
                 execution.work, f"its process died ({detail}) with {len(begun)} attempts in it; "
@@ -233,14 +240,14 @@ class Pool:
                 execution.end(execution.because)  # type: ignore[arg-type]
                 return
         process = next(
-            (one for one in self._births.alive if one.running.get(execution.id) is execution), None
+            (one for one in self._starter.alive if one.running.get(execution.id) is execution), None
         )
         if process is None:
             return
         if not self._plain:
             self._stop_async(process, execution)
         elif len(process.running) == 1:
-            self._doom(process)
+            self._kill(process)
         else:
             process.recall()
             self._loop.call_later(_RECALL_SECONDS, self._insist, process, execution)
@@ -248,7 +255,7 @@ class Pool:
     def _stop_async(self, process: HandlerProcess, execution: Execution) -> None:
         holder = process.holder()
         if holder is not None and holder.execution is execution and holder.held >= STUCK_SECONDS:
-            self._doom(process, f"it blocked the event loop for {holder.held:.1f} s")
+            self._kill(process, f"it blocked the event loop for {holder.held:.1f} s")
             return
         process.cancel(execution)
         self._loop.call_later(self._settings.kill_grace_seconds, self._insist, process, execution)
@@ -261,16 +268,16 @@ class Pool:
             # Another one blocks the loop: this one can obey only once that has ended.
             self._loop.call_later(self._settings.kill_grace_seconds, self._insist, process, execution)
             return
-        self._doom(process, "it did not stop when it was asked to")
+        self._kill(process, "it did not stop when it was asked to")
 
-    def _doom(self, process: HandlerProcess, why: str = "") -> None:
+    def _kill(self, process: HandlerProcess, why: str = "") -> None:
         self._forget(process)
         process.kill(why)
 
     def sweep(self, now: float) -> list[Execution]:
         """Return the executions that have run longer than they may."""
         late = []
-        for process in list(self._births.alive):
+        for process in list(self._starter.alive):
             if self._plain:
                 head = next(iter(process.running.values()), None)
                 late += [head] if head is not None and _late(head, now) else []
@@ -338,7 +345,7 @@ class Pool:
 
     def release(self, now: float) -> int:
         """End as `NotBegun` what waits while every child runs a slow work; return how many."""
-        if not self._waiting or self._closed or self._births.paused or self._births.failures:
+        if not self._waiting or self._closed or self._starter.paused or self._starter.failures:
             return 0
         if not self.children:
             return 0  # one is being replaced, and takes them soon
@@ -356,7 +363,7 @@ class Pool:
             self._waiting.pop().end(NotBegun("every slot is held by a slow handler"))
         return released
 
-    # Births.
+    # Children that start.
 
     async def first(self) -> tuple[HandlerProcess, Ready]:
         """Make the first child and return it with the handlers it found; a pool has to adopt it.
@@ -365,35 +372,35 @@ class Pool:
             ModuleImportFailed: if a module does not import.
             StartHookFailed: if a start hook raises.
         """
-        process, hello = await self._births.bear(first=True)
-        self._births.alive.discard(process)
+        process, hello = await self._starter.start(first=True)
+        self._starter.alive.discard(process)
         return process, hello
 
     def adopt(self, process: HandlerProcess) -> None:
         """Take in a child that is ready and idle."""
         process.parent = self
-        self._births.alive.add(process)
+        self._starter.alive.add(process)
         self.children.add(process)
         process.idle = True
         self._idle.append(process)
 
     def _grow(self, at_least: int = 0) -> None:
-        if self._closed or self._births.paused:
+        if self._closed or self._starter.paused:
             return
         room = self._most - self._taken() - self._expected
-        if self._births.failures:
+        if self._starter.failures:
             room = min(room, 1 - self._expected)
         wanted = max(len(self._waiting), at_least) - self._expected
         for _ in range(min(room, wanted)):
             self._expected += 1
-            self._births.begin(self._take_in)
+            self._starter.begin(self._take_in)
 
     def _taken(self) -> int:
         """Return how many children there are that count: not those that are blocked."""
         if not self._plain:
             return sum(not one.blocked for one in self.children)
         # One that is about to leave holds its slot as long as it runs something.
-        return len(self.children | {one for one in self._births.alive if one.running})
+        return len(self.children | {one for one in self._starter.alive if one.running})
 
     def _take_in(self, process: HandlerProcess | None) -> None:
         self._expected -= 1
@@ -422,18 +429,18 @@ class Pool:
         self._closed = True
         if self._tick is not None:
             self._tick.cancel()
-        await self._births.close()
+        await self._starter.close()
         self._cut_off(why)
-        for process in list(self._births.alive):
+        for process in list(self._starter.alive):
             for execution in process.running.values():
                 execution.because = execution.because or CutOff(why)
             if process.running or not process.hello.done():
                 process.kill()
             else:
                 process.leave()
-        if self._births.alive:
+        if self._starter.alive:
             seconds = self._settings.leave_seconds + _DEATH_SECONDS
-            await asyncio.wait([process.gone for process in self._births.alive], timeout=seconds)
+            await asyncio.wait([process.gone for process in self._starter.alive], timeout=seconds)
 
 
 def _late(execution: Execution, now: float) -> bool:

@@ -18,8 +18,9 @@ from galley.record import Failure
 from galley_worker.ending import Raised, Returned
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
-from galley_worker.runners.deaths import in_words
 from galley_worker.runners.execution import Account, Execution
+from galley_worker.runners.exits import in_words
+from galley_worker.runners.fork_server import Child, ForkServer
 from galley_worker.runners.frames import (
     Ask,
     Broken,
@@ -35,13 +36,12 @@ from galley_worker.runners.frames import (
     Run,
     Stopped,
 )  # fmt: skip
-from galley_worker.runners.nursery import Born, Nursery
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import RunnerSettings
 
 _DEATH_SECONDS: Final = 5.0
 """How long after SIGKILL a process is believed to be dead even if the kernel does not say so."""
-_LAST_BREATH_SECONDS: Final = 0.1
+_EXIT_SECONDS: Final = 0.1
 """How long a process may take to end after its socket was closed; a dying one closes it first."""
 _LATE_OUTPUT: Final = 64
 """Ended orders of which late output is still attributed to their attempts."""
@@ -76,7 +76,7 @@ class HandlerProcess(asyncio.Protocol):
     """Sends orders to a child and gives the answers to their executions."""
 
     def __init__(
-        self, born: Born, nursery: Nursery, settings: RunnerSettings, parent: Parent,
+        self, child: Child, fork_server: ForkServer, settings: RunnerSettings, parent: Parent,
         clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self.parent = parent
@@ -91,17 +91,17 @@ class HandlerProcess(asyncio.Protocol):
         """Works it may hold with those it holds now."""
         self.sent = 0
         """Works it was given and has not given back."""
-        self.pid = born.process.pid or 0
+        self.pid = child.process.pid or 0
         self.idle = False
         self.recalling = False
-        self.doomed = False
+        self.ended_by_us = False
         """Whether we killed it, so that no work in it is to blame."""
         self.leaving = False
         """Whether it was asked to end in order."""
         self.blocked = False
         """Whether one async handler keeps its event loop from the others."""
         self._loop = asyncio.get_running_loop()
-        self._settings, self._born, self._nursery, self._clock = settings, born, nursery, clock
+        self._settings, self._child, self._fork_server, self._clock = settings, child, fork_server, clock
         self._late: dict[int, Account] = {}
         self._last: Execution | None = None
         self._frames = frames.Frames()
@@ -114,14 +114,14 @@ class HandlerProcess(asyncio.Protocol):
         """Whether it runs async handlers, many at a time."""
         self._outputs = tuple(
             Output(self._loop, end, stream, settings, self._account)
-            for end, stream in zip((born.stdout, born.stderr), STREAM_NAMES, strict=True)
+            for end, stream in zip((child.stdout, child.stderr), STREAM_NAMES, strict=True)
         )
         self._ending: asyncio.Task[None] | None = None
-        self._loop.add_reader(born.pidfd, self._exited)
+        self._loop.add_reader(child.pidfd, self._exited)
 
     async def connect(self) -> None:
         """Begin to listen to it."""
-        await self._loop.create_unix_connection(lambda: self, sock=self._born.wire)
+        await self._loop.create_unix_connection(lambda: self, sock=self._child.wire)
 
     def send(self, execution: Execution, number: int) -> None:
         """Give it one more work, under a number never used before."""
@@ -154,7 +154,7 @@ class HandlerProcess(asyncio.Protocol):
     def leave(self) -> None:
         """Ask it to end in order, and kill it if that takes too long. It must have nothing to run."""
         if not self.leaving:
-            self.leaving = self.doomed = True
+            self.leaving = self.ended_by_us = True
             self._say(Leave())
             seconds = self._settings.leave_seconds
             self._leave_timer = self._loop.call_later(seconds, self._leave_late, seconds)
@@ -167,21 +167,21 @@ class HandlerProcess(asyncio.Protocol):
         """Kill it; `ours` means what is in it is not to blame."""
         if self._ending is not None:
             return
-        self.doomed = self.doomed or ours
+        self.ended_by_us = self.ended_by_us or ours
         self._why = self._why or why
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._born.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
         if self._timer is None:
             self._timer = self._loop.call_later(_DEATH_SECONDS, self._exited)
 
     def begun(self) -> list[Execution]:
         """Return the unanswered works whose handlers have begun, in the order they began."""
-        last = _read_page(self._born.page)[0]
+        last = _read_page(self._child.page)[0]
         return [execution for number, execution in self.running.items() if number <= last]
 
     def holder(self) -> Holder | None:
         """Return the async handler whose code runs now; None if the loop is free, or not one of asyncio's."""
-        _, number, began, since = _read_page(self._born.page)
+        _, number, began, since = _read_page(self._child.page)
         execution = self.running.get(number)
         if execution is None:
             return None
@@ -209,7 +209,7 @@ class HandlerProcess(asyncio.Protocol):
         if not number:
             # Bytes without a mark: of the plain handler begun last, or of the only async one.
             if not self.several:
-                number = _read_page(self._born.page)[0]
+                number = _read_page(self._child.page)[0]
             elif len(self.running) == 1:
                 number = next(iter(self.running))
         execution = self.running.get(number)
@@ -233,7 +233,7 @@ class HandlerProcess(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Kill a child that cannot be spoken to any more, unless it is dying by itself."""
         lost = "it lost its connection to the worker"
-        self._loop.call_later(_LAST_BREATH_SECONDS, lambda: self.kill(lost, ours=False))
+        self._loop.call_later(_EXIT_SECONDS, lambda: self.kill(lost, ours=False))
 
     def data_received(self, data: bytes) -> None:
         """Give the answers in `data` to their executions."""
@@ -297,35 +297,35 @@ class HandlerProcess(asyncio.Protocol):
 
     def _exited(self) -> None:
         if self._ending is None:
-            self._loop.remove_reader(self._born.pidfd)
+            self._loop.remove_reader(self._child.pidfd)
             for timer in (self._timer, self._leave_timer):
                 if timer is not None:
                     timer.cancel()
-            self._ending = self._loop.create_task(self._bury(), name=f"bury child {self.pid}")
+            self._ending = self._loop.create_task(self._collect(), name=f"collect child {self.pid}")
 
-    async def _bury(self) -> None:
+    async def _collect(self) -> None:
         # What it said before it died stands; the transport would get to it only later.
-        self._take_last_words()
+        self._take_last_answers()
         for output in self._outputs:
             output.close()
-        end = await self._nursery.collect(self._born)
+        end = await self._fork_server.collect(self._child)
         if self._transport is not None:
             self._transport.abort()
         else:
-            self._born.wire.close()
-        os.close(self._born.pidfd)
+            self._child.wire.close()
+        os.close(self._child.pidfd)
         if not self.hello.done():
             self.hello.set_result(None)
         if end.ended:
             begun = self.begun()
             self._settings.notice(begun[-1].work if begun else None, ended_in_words(list(end.ended)).rstrip())
-        words = in_words(end.code, ours=self.doomed or bool(self._why))
+        words = in_words(end.code, ours=self.ended_by_us or bool(self._why))
         self.parent.died(self, f"{self._why} ({words})" if self._why else words)
-        self._born.page.close()
+        self._child.page.close()
         self.gone.set_result(None)
 
-    def _take_last_words(self) -> None:
-        with contextlib.suppress(OSError), self._born.wire.dup() as wire:
+    def _take_last_answers(self) -> None:
+        with contextlib.suppress(OSError), self._child.wire.dup() as wire:
             while data := wire.recv(frames.CHUNK, socket.MSG_DONTWAIT):
                 if not self._take(data):
                     return

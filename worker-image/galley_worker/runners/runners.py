@@ -12,7 +12,7 @@ from galley.record import Failure
 from galley_worker.ending import Raised, TimedOut
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
-from galley_worker.runners.nursery import Nursery
+from galley_worker.runners.fork_server import ForkServer
 from galley_worker.runners.pool import Pool
 from galley_worker.runners.settings import RunnerSettings
 from galley_worker.work import Work
@@ -110,9 +110,9 @@ class Runners:
         for command in settings.commands:
             self._by_name[command.name] = commands, Service()
         if settings.modules:
-            nursery = self._exits.enter_context(Nursery(settings.preload, settings.import_paths))
-            plain = Pool("plain", settings, nursery, self._clock)
-            concurrent = Pool("concurrent", settings, nursery, self._clock)
+            fork_server = self._exits.enter_context(ForkServer(settings.preload, settings.import_paths))
+            plain = Pool("plain", settings, fork_server, self._clock)
+            concurrent = Pool("concurrent", settings, fork_server, self._clock)
             self._runners += plain, concurrent
             process, found = await plain.first()
             (concurrent if found.several else plain).adopt(process)

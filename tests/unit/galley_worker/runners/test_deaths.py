@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley_worker.runners.deaths import KernelKills, in_words
+from galley_worker.runners.exits import KernelKills, in_words
 
 UNIFIED = ("0::/\n", "memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_kill {}\noom_group_kill 0\n")
 LEGACY = (

@@ -42,7 +42,7 @@ threads_lost: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class Setup:
     """What a child is told when it is made."""
 
     queue: str
@@ -67,7 +67,7 @@ class Broke(Exception):
         )
 
 
-def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Connection, birth: Birth) -> None:
+def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Connection, setup: Setup) -> None:
     """Live as a child: this never returns.
 
     Args:
@@ -75,7 +75,7 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
         stdout: write end of the pipe for standard output.
         stderr: the same for standard error.
         page: shared memory that shows which orders have begun.
-        birth: what to import and how to serve.
+        setup: what to import and how to serve.
     """
     die_with_parent()
     adopt_orphans()
@@ -87,9 +87,9 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
     wire.setblocking(True)
     if wire.recv(len(GO)) != GO:
         os._exit(0)
-    sys.path[:0] = [path for path in birth.import_paths if path not in sys.path]
+    sys.path[:0] = [path for path in setup.import_paths if path not in sys.path]
     sys.argv = [sys.argv[0]]
-    log_to_supervisor(birth.log_level)
+    log_to_supervisor(setup.log_level)
     threads.carry_orders()
     if threads_lost:
         sys.stderr.write(
@@ -98,19 +98,19 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
             "take these modules out of spec.worker.preload\n"
         )
     try:
-        import_modules(birth.modules)
-        _serve(Wire(wire), begun, birth)
+        import_modules(setup.modules)
+        _serve(Wire(wire), begun, setup)
     except Broke as broke:
         wire.sendall(frames.encode([broke.told()]))
         os._exit(1)
 
 
-def _serve(wire: Wire, begun: mmap.mmap, birth: Birth) -> None:
-    handlers = REGISTRY.of_queue(birth.queue)
+def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
+    handlers = REGISTRY.of_queue(setup.queue)
     functions = {name: handler.function for name, handler in handlers.items()}
     plain_ones = [name for name, handler in handlers.items() if not handler.is_async]
     async_ones = [name for name, handler in handlers.items() if handler.is_async]
-    several = birth.kind == "concurrent" or (birth.kind == "first" and bool(async_ones) and not plain_ones)
+    several = setup.kind == "concurrent" or (setup.kind == "first" and bool(async_ones) and not plain_ones)
     for hook in HOOKS.start:
         if not inspect.iscoroutinefunction(hook):
             _start(hook)

@@ -50,7 +50,7 @@ _TRACKER: Final[Any] = resource_tracker._resource_tracker  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
-class Born:
+class Child:
     """A child that was made, and our ends of what it is tied to."""
 
     process: ForkServerProcess
@@ -73,7 +73,7 @@ class End:
     """Processes it had started that were still running and were killed."""
 
 
-class Nursery:
+class ForkServer:
     """Makes children, and collects their exit codes and what they leave running."""
 
     _lock = threading.Lock()
@@ -86,12 +86,12 @@ class Nursery:
     def __init__(self, preload: tuple[str, ...] = (), import_paths: tuple[str, ...] = ()) -> None:
         self._told = preload, import_paths
 
-    def __enter__(self) -> "Nursery":
+    def __enter__(self) -> "ForkServer":
         cls = type(self)
         with cls._lock:
             cls._users += 1
             if cls._thread is None:
-                cls._thread = ThreadPoolExecutor(1, "galley nursery")
+                cls._thread = ThreadPoolExecutor(1, "galley fork server")
                 cls._sweeper = Sweeper()
                 cls._tracker_is_ours = _TRACKER._fd is None  # noqa: SLF001
             self._mine = cls._thread
@@ -108,27 +108,27 @@ class Nursery:
                 cls._sweeper.close()
                 cls._sweeper = None
 
-    async def bear(self, birth: entry.Birth) -> Born:
+    async def fork(self, setup: entry.Setup) -> Child:
         """Make a child; cancelled, it makes none.
 
         Raises:
             OSError: if the operating system does not allow it.
         """
-        delivery = _Delivery(self, birth)
+        request = _Request(self, setup)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._mine, delivery.run)
+            return await asyncio.get_running_loop().run_in_executor(self._mine, request.run)
         except asyncio.CancelledError:
-            delivery.give_up()
+            request.give_up()
             # It may have been made already, with the event loop not having heard of it yet.
-            self._mine.submit(delivery.abandon)
+            self._mine.submit(request.abandon)
             raise
 
-    async def collect(self, born: Born) -> End:
+    async def collect(self, child: Child) -> End:
         """Return what became of a child that has ended, and kill what it left running."""
-        return await asyncio.get_running_loop().run_in_executor(self._mine, self.collect_now, born)
+        return await asyncio.get_running_loop().run_in_executor(self._mine, self.collect_now, child)
 
-    def make(self, birth: entry.Birth) -> Born:
-        """Make a child, in the thread of the nursery.
+    def make(self, setup: entry.Setup) -> Child:
+        """Make a child, in the thread of this class.
 
         Raises:
             OSError, EOFError: if the operating system does not allow it, or the fork server died.
@@ -148,7 +148,7 @@ class Nursery:
             Connection(memory),
         )
         process = context.Process(
-            target=entry.main, args=(its_wire, *ends, birth), name=f"galley {birth.kind}"
+            target=entry.main, args=(its_wire, *ends, setup), name=f"galley {setup.kind}"
         )
         try:
             self._start(process)
@@ -165,7 +165,7 @@ class Nursery:
             for end in ends:
                 end.close()
         self._alive.add(process.pid or 0)
-        return Born(process, pidfd, wire, stdout, stderr, page)
+        return Child(process, pidfd, wire, stdout, stderr, page)
 
     def _start(self, process: ForkServerProcess) -> None:
         multiprocessing.get_context("forkserver").set_forkserver_preload(
@@ -187,14 +187,14 @@ class Nursery:
         finally:
             del os.environ[entry.PRELOAD], os.environ[mark]
 
-    def collect_now(self, born: Born) -> End:
-        """Collect a child that has ended, in the thread of the nursery."""
-        born.process.join(5)
-        code = born.process.exitcode
-        number = born.process.pid or 0
+    def collect_now(self, child: Child) -> End:
+        """Collect a child that has ended, in the thread of this class."""
+        child.process.join(5)
+        code = child.process.exitcode
+        number = child.process.pid or 0
         self._alive.discard(number)
         if code is not None:
-            born.process.close()
+            child.process.close()
         if code in {None, _UNKNOWN}:
             # The fork server is gone, and the child became ours if this process adopts orphans.
             _reap(number)
@@ -226,39 +226,39 @@ class Nursery:
             _reap(process)
 
 
-class _Delivery:
-    """One child on its way, which the event loop can give up while the thread still waits for it."""
+class _Request:
+    """One child that is being made; the event loop can give it up while the thread still waits for it."""
 
-    def __init__(self, nursery: Nursery, birth: entry.Birth) -> None:
-        self._nursery = nursery
-        self._birth = birth
+    def __init__(self, fork_server: ForkServer, setup: entry.Setup) -> None:
+        self._fork_server = fork_server
+        self._setup = setup
         self._lock = threading.Lock()
         self._begun = self._over = self._given_up = False
-        self._born: Born | None = None
+        self._child: Child | None = None
         # A healthy server needs a millisecond, and must not be killed: others may have children of it.
         self._rescue = threading.Timer(_HANGS_SECONDS, _kill_server)
 
-    def run(self) -> Born:
+    def run(self) -> Child:
         with self._lock:
             self._begun = True
         try:
-            self._born = born = self._persist()
+            self._child = child = self._persist()
         finally:
             with self._lock:
                 self._over = True
                 self._rescue.cancel()
-        return born
+        return child
 
-    def _persist(self) -> Born:
+    def _persist(self) -> Child:
         for left in reversed(range(_TRIES)):
             try:
-                return self._nursery.make(self._birth)
+                return self._fork_server.make(self._setup)
             except ProcessLookupError:
                 if self._given_up or not left:
                     raise
             except (ConnectionError, EOFError) as error:
                 # The server was killed, by others or while it imported: the next try makes a new one.
-                self._nursery.end_server()
+                self._fork_server.end_server()
                 if self._given_up or not left:
                     problem = str(error) or "the fork server died"
                     raise OSError(f"no child process could be made: {problem}") from error
@@ -271,15 +271,15 @@ class _Delivery:
                 self._rescue.start()
 
     def abandon(self) -> None:
-        """End the child, if it was made; in the thread of the nursery."""
-        born = self._born
-        if born is None:
+        """End the child, if it was made; in the thread of this class."""
+        child = self._child
+        if child is None:
             return
-        signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
-        self._nursery.collect_now(born)
-        born.wire.close()
-        born.page.close()
-        for descriptor in (born.pidfd, born.stdout, born.stderr):
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        self._fork_server.collect_now(child)
+        child.wire.close()
+        child.page.close()
+        for descriptor in (child.pidfd, child.stdout, child.stderr):
             os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""How children come to be: modules that hang, births that fail, and nothing left afterwards."""
+"""How children start: modules that hang, starts that fail, and nothing left afterwards."""
 
 import asyncio
 import gc

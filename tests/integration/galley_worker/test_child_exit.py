@@ -1,4 +1,4 @@
-"""Deaths: whoever is killed outright, nobody is left behind, and nobody pays for another."""
+"""Whatever is killed outright, no process is left behind, and no other task pays for it."""
 
 import os
 import signal
