@@ -1,4 +1,4 @@
-"""Measured process: submits through `galley.Client`, as a user's program does."""
+"""Measured process: submits through `galley.AsyncClient`, as a user's program does."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.arrivals import arrive
 from benchmarks.handlers.benchmark_handlers import anoop, noop, started
 from benchmarks.station import serve
-from galley.client import Client, connect
+from galley.client import AsyncClient, connect
 
 
 async def _run(server: str, namespace: str) -> None:
@@ -19,7 +19,7 @@ async def _run(server: str, namespace: str) -> None:
 class Submits:
     """What the process can be asked."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
     async def submit(self, count: int, handler: str = "noop") -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Side(Protocol):
 
 
 class GalleySide:
-    """`galley.Client` and `python -m galley_worker`."""
+    """`galley.AsyncClient` and `python -m galley_worker`."""
 
     queue = GALLEY_QUEUE
 

@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 
 from e2e.nats_pod import NatsPod, nats_pod
 from galley.broker.connection import Broker
-from galley.client import Client
-from galley.handle import Handle
+from galley.client import AsyncClient
+from galley.handle import AsyncHandle
 from galley.handler import call
 from galley.task_status import Phase as TaskPhase
 from galley_operator.cluster.client import Cluster
@@ -93,14 +93,14 @@ class PatientFleet(DeploymentFleet):
 @dataclass
 class DeploymentTrial:
     fleet: DeploymentFleet
-    client: Client
+    client: AsyncClient
     kubectl: Kubectl
     namespace: str
     server: str
     released: asyncio.Event
     slots: int = SLOTS
     patience: float = 60.0
-    tasks: list[Handle[Any]] = field(default_factory=list)
+    tasks: list[AsyncHandle[Any]] = field(default_factory=list)
 
     async def hold(self) -> None:
         handed = call("held", "hold", server=self.server, gate=f"gate.{self.namespace}")
@@ -147,7 +147,7 @@ def make_trial(cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, n
                 await eventually(lambda: workloads.synced and workers.observe(), within=10)
                 yield DeploymentTrial(
                     workers,
-                    Client(broker, namespace_of_pods),
+                    AsyncClient.over(broker, namespace_of_pods),
                     kubectl,
                     namespace_of_pods,
                     nats.inside,

@@ -12,7 +12,7 @@ import pytest
 from e2e.api.operator_process import OperatorProcess, operator
 from e2e.nats_pod import NatsPod, nats_pod
 from galley.broker.connection import Broker
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.handler import call
 from testcluster.cluster import Cluster
 from testcluster.images.build import archives
@@ -95,9 +95,9 @@ async def condition(kubectl: Kubectl, namespace: str, kind: str, **wanted: str) 
 
 
 @asynccontextmanager
-async def client(nats: NatsPod, namespace: str) -> AsyncIterator[Client]:
+async def client(nats: NatsPod, namespace: str) -> AsyncIterator[AsyncClient]:
     async with Broker(nats.outside, name="test") as broker:
-        yield Client(broker, namespace)
+        yield AsyncClient.over(broker, namespace)
 
 
 async def test_an_image_that_cannot_be_pulled_is_said_and_a_right_one_helps(

@@ -21,7 +21,7 @@ _BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}",
 
 _PRODUCER: Final = (
     (SERVER_VARIABLE, "none",
-     f"Address of NATS. With neither it nor a `galley dev`, `connect()` tries `{DEFAULT_SERVER}`."),
+     f"Address of NATS. With neither it nor a `galley dev`, the client tries `{DEFAULT_SERVER}`."),
     (NAMESPACE_VARIABLE, f"`{DEFAULT_NAMESPACE}`", "Namespace of the queues."),
     (CREDENTIALS_VARIABLE, "none",
      ("File with credentials for NATS: the key `nats.creds` of the Secret `galley-QUEUE-producer` (or "
@@ -41,7 +41,7 @@ def document() -> str:
         _first_line(Task), "",
         *_table(_rows(Task)),
         "\n## A producer\n",
-        "For the command `galley`, and for `galley.connect()` in a program. Arguments (`--server`, `-n`,",
+        "For the command `galley`, and for `galley.Client()` in a program. Arguments (`--server`, `-n`,",
         "those of `connect`) take precedence over these variables, and these over the `galley dev` that",
         "runs in the current folder or one above it.\n",
         *_table(iter(_PRODUCER)),

@@ -15,7 +15,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.orphans import kept_queues
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.errors import TaskFailed
 from galley.handler import call
 from galley_local.nats_server import NatsServer
@@ -114,7 +114,7 @@ async def test_a_queue_gets_streams_objects_and_conditions(stage: Stage, running
 async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, running: OperatorProcess) -> None:
     stage.apply(worker={"modules": ["drills"], "concurrency": 2}, scaling={"maxWorkers": 3})
     await stage.condition("Ready", status="True")
-    client = Client(stage.broker, stage.namespace)
+    client = AsyncClient.over(stage.broker, stage.namespace)
     for _ in range(3):
         await client.submit(call("drills", "nothing"))
 
@@ -179,7 +179,7 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     stage.api.kubectl("scale", "tq/drills", "-n", stage.namespace, "--replicas=0")
     await stage.condition("Ready", status="False", reason="Paused")
     for _ in range(3):
-        await Client(stage.broker, stage.namespace).submit(call("drills", "nothing"))
+        await AsyncClient.over(stage.broker, stage.namespace).submit(call("drills", "nothing"))
     await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=15)
     await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=10)
     # To apply the manifest again does not undo it: it does not have the field.
@@ -215,7 +215,7 @@ async def test_failed_tasks_are_told_in_one_warning(
     stage.apply()
     await stage.condition("Ready", status="True")
     queue = a_task_queue(stage.namespace)
-    client = Client(stage.broker, stage.namespace)
+    client = AsyncClient.over(stage.broker, stage.namespace)
     with workers(nats_server.url, queue, tmp_path):
         handles = [await client.submit(call("drills", "fail", kind="never")) for _ in range(5)]
         for handle in handles:

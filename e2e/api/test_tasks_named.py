@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from e2e.api.scene import Scene, a_task
-from galley import Client
+from galley import AsyncClient
 from galley.broker.connection import Broker
 from galley.declared import submit_declared
 from galley.resources import Task
@@ -23,7 +23,7 @@ async def test_kubectl_and_galley_apply_of_one_task_make_one(scene: Scene) -> No
         async with Broker(scene.server, name="test") as broker:
             spec = {**task, "metadata": {"name": "one", "namespace": scene.namespace}}
             assert not (await submit_declared(broker, Task.model_validate(spec))).created
-            handle = Client(broker, scene.namespace).handle("drills", "one")
+            handle = AsyncClient.over(broker, scene.namespace).handle("drills", "one")
             assert (await handle.status()).phase is Phase.QUEUED
             with scene.workers(queue):
                 await scene.status("one", phase="Succeeded")

@@ -2,7 +2,7 @@
 
 from galley.batch import SomeRefused, SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
-from galley.client import Client, When, connect
+from galley.client import AsyncClient, connect
 from galley.errors import (
     AccessRefused,
     BrokerError,
@@ -38,15 +38,19 @@ from galley.errors import (
     TaskNotFound,
     WaitsForOwnQueue,
 )
-from galley.handle import Handle
+from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
 from galley.retry import RetryPolicy
+from galley.sync_client import Client, Handle
 from galley.task_status import Phase, TaskStatus
+from galley.when import When
 
 __all__ = [
     "AccessRefused",
+    "AsyncClient",
+    "AsyncHandle",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",

@@ -15,7 +15,7 @@ from galley.errors import (
     GalleyError,
     Refused,
 )
-from galley.handle import Handle
+from galley.handle import AsyncHandle
 from galley.handler import Call
 
 R = TypeVar("R")
@@ -26,19 +26,20 @@ class SubmitIncomplete(GalleyError):
 
     `submitted` holds handles of the tasks that are stored; `unknown` those of tasks that were sent and may
     be stored (`handle.status()` tells); `refused` what `submit` would have raised for tasks that are not.
+    The handles are those of the client: `Handle` or `AsyncHandle`.
     """
 
     reason = "SubmitIncomplete"
 
     def __init__(
-        self, message: str, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError],
-        unknown: dict[int, Handle[Any]], hint: str,
+        self, message: str, submitted: dict[int, Any], refused: dict[int, GalleyError],
+        unknown: dict[int, Any], hint: str,
     ) -> None:  # fmt: skip
         self.submitted, self.refused, self.unknown = submitted, refused, unknown
         super().__init__(message, hint)
 
     @property
-    def handles(self) -> dict[int, Handle[Any]]:
+    def handles(self) -> dict[int, Any]:
         """The same as `submitted`."""
         return self.submitted
 
@@ -48,7 +49,7 @@ class SomeRefused(SubmitIncomplete, Refused):
 
     reason = "SomeRefused"
 
-    def __init__(self, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError]) -> None:
+    def __init__(self, submitted: dict[int, Any], refused: dict[int, GalleyError]) -> None:
         first = next(iter(refused.values()))
         super().__init__(
             f"{len(refused)} of {len(submitted) + len(refused)} tasks were refused; the first: {first}",
@@ -66,8 +67,8 @@ class SubmitInterrupted(SubmitIncomplete):
     reason = "SubmitInterrupted"
 
     def __init__(
-        self, submitted: dict[int, Handle[Any]], refused: dict[int, GalleyError],
-        unknown: dict[int, Handle[Any]], not_sent_from: int, problem: str,
+        self, submitted: dict[int, Any], refused: dict[int, GalleyError],
+        unknown: dict[int, Any], not_sent_from: int, problem: str,
     ) -> None:  # fmt: skip
         self.not_sent_from, self.problem = not_sent_from, problem
         super().__init__(
@@ -107,22 +108,22 @@ class Batch(Generic[R]):
         self,
         publisher: Publisher,
         describe: Callable[[Call[R]], tuple[TaskAddress, Envelope]],
-        handle: Callable[[TaskAddress, Envelope], Handle[R]],
+        handle: Callable[[TaskAddress, Envelope], AsyncHandle[R]],
     ) -> None:
         """Args: describe: what a call is as a task; handle: the handle on a task."""
         self._publisher = publisher
         self._describe = describe
         self._handle = handle
         self._sent: list[_Sent] = []
-        self._submitted: dict[int, Handle[R]] = {}
+        self._submitted: dict[int, AsyncHandle[R]] = {}
         self._refused: dict[int, GalleyError] = {}
-        self._unknown: dict[int, Handle[R]] = {}
+        self._unknown: dict[int, AsyncHandle[R]] = {}
 
-    async def submit(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    async def submit(self, calls: Iterable[Call[R]]) -> list[AsyncHandle[R]]:
         """Submit all and return when the broker has them.
 
         Raises:
-            SomeRefused, SubmitInterrupted: as `Client.submit_many`.
+            SomeRefused, SubmitInterrupted: as `AsyncClient.submit_many`.
         """
         waiting = iter(calls)
         try:

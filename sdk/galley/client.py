@@ -2,26 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-from msgspec import Struct
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from galley import dev_file
 from galley.address import Kind, TaskAddress
 from galley.batch import Batch, SubmitInterrupted
-from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range, is_queue_name
+from galley.bounds import is_queue_name
+from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
-from galley.envelope import Envelope, digest_of, in_range
-from galley.errors import SubmissionInvalid
-from galley.handle import Handle
+from galley.envelope import Envelope, digest_of
+from galley.errors import ResultTimeout, SubmissionInvalid
+from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
-from galley.lanes import HIGHEST_FIRST, Lane
-from galley.retry import RetryPolicy
+from galley.lanes import Lane
 from galley.target import (
     CREDENTIALS_VARIABLE,
     DEFAULT_NAMESPACE,
@@ -30,81 +28,49 @@ from galley.target import (
     find_target,
 )
 from galley.task_id import check_task_id, new_task_id
+from galley.task_status import Phase, TaskStatus
+from galley.when import When
 
 R = TypeVar("R")
 
-LONGEST_TIMEOUT_SECONDS: Final = float(TIMEOUT_SECONDS.most)
-"""Of one attempt: a day, as in a TaskQueue."""
-
-_ANY_TIMEOUT: Final = Range(0, TIMEOUT_SECONDS.most)
+PATIENCE_SECONDS: Final = 30.0
+"""How long a submit is tried again while the broker gives no answer."""
 
 
-class When(Struct, frozen=True):
-    """The rules a task is submitted under; None means the queue's own."""
+class AsyncClient:
+    """Submits tasks to the queues of one namespace and finds them again.
 
-    lane: Lane = Lane.NORMAL
-    not_before: datetime | None = None
-    """Earliest start; a time with its offset from UTC."""
-    deadline: datetime | None = None
-    """Time after which the task is not started any more, and a running attempt is killed."""
-    timeout_seconds: float | None = None
-    """Time one attempt may take."""
-    retry: RetryPolicy | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse rules under which no task can run.
-
-        Raises:
-            SubmissionInvalid: naming the field, and what it may be.
-        """
-        if self.lane not in HIGHEST_FIRST:
-            raise SubmissionInvalid("lane", repr(self.lane), f"use one of {', '.join(HIGHEST_FIRST)}")
-        _check_time("not_before", self.not_before)
-        _check_time("deadline", self.deadline)
-        if self.not_before is not None and self.deadline is not None and self.deadline <= self.not_before:
-            raise SubmissionInvalid(
-                "deadline", "it is not after not_before", "set a later deadline, or an earlier not_before"
-            )
-        if self.timeout_seconds is not None and not (
-            _ANY_TIMEOUT.holds(self.timeout_seconds) and self.timeout_seconds > 0
-        ):
-            raise SubmissionInvalid(
-                "timeout_seconds", f"{self.timeout_seconds!r} s", "use more than 0 and at most a day"
-            )
-        if self.retry is not None:
-            _check_retry(self.retry)
-
-
-def _check_time(name: str, moment: datetime | None) -> None:
-    if moment is None:
-        return
-    if moment.utcoffset() is None:
-        raise SubmissionInvalid(
-            name, "the time has no offset from UTC", "pass an aware datetime, such as datetime.now(UTC)"
-        )
-    if not in_range(moment):
-        raise SubmissionInvalid(name, moment.isoformat(), "use a time between the years 1970 and 9998")
-
-
-def _check_retry(retry: RetryPolicy) -> None:
-    for name, bounds, kinds in (
-        ("attempts", ATTEMPTS, int),
-        ("crashes", CRASHES, int),
-        ("backoff_seconds", BACKOFF_SECONDS, int | float),
-        ("max_backoff_seconds", BACKOFF_SECONDS, int | float),
-    ):
-        value = getattr(retry, name)
-        if not isinstance(value, kinds) or not bounds.holds(value):
-            raise SubmissionInvalid(f"retry.{name}", repr(value), f"use {bounds}; 1 attempt means no retry")
-
-
-class Client:
-    """Submits tasks to the queues of one namespace and finds them again."""
+    Use it as `async with galley.AsyncClient() as client:`. It belongs to the event loop it was entered in;
+    `galley.Client` is the same for programs without one.
+    """
 
     def __init__(
-        self, broker: Broker, namespace: str = DEFAULT_NAMESPACE, patience_seconds: float = 30.0
+        self, server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
     ) -> None:
-        """Make a client of an open connection.
+        """Describe the client; it connects when it is entered.
+
+        Args:
+            server: address of NATS; else `GALLEY_SERVER`, else the `galley dev` that runs in this folder or
+                one above it, else `nats://127.0.0.1:4222`.
+            namespace: the one whose queues it submits to; else `GALLEY_NAMESPACE`, else that of the `galley
+                dev` it connects to, else `default`.
+            credentials: credentials file; else `GALLEY_CREDENTIALS`, else none. It is read again at each
+                reconnection, so it can be renewed while the client is open.
+
+        Raises:
+            SubmissionInvalid: if there can be no such namespace.
+        """
+        target = _nearest_target(server, namespace)
+        if credentials is None and not target.local and (named := os.environ.get(CREDENTIALS_VARIABLE)):
+            credentials = Path(named)
+        broker = Broker(target.server, name="galley client", credentials=credentials)
+        self._use(broker, target.namespace, PATIENCE_SECONDS)
+
+    @classmethod
+    def over(
+        cls, broker: Broker, namespace: str = DEFAULT_NAMESPACE, patience_seconds: float = PATIENCE_SECONDS
+    ) -> Self:
+        """Return a client of a connection that something else opens and closes.
 
         Args:
             broker: the connection.
@@ -114,6 +80,11 @@ class Client:
         Raises:
             SubmissionInvalid: if there can be no such namespace.
         """
+        client = cls.__new__(cls)
+        client._use(broker, namespace, patience_seconds)  # noqa: SLF001 - of this very class
+        return client
+
+    def _use(self, broker: Broker, namespace: str, patience_seconds: float) -> None:
         if not is_queue_name(namespace):
             raise SubmissionInvalid(
                 "namespace", f"{namespace[:80]!r} is not the name of a namespace",
@@ -123,9 +94,24 @@ class Client:
         self.namespace = namespace
         self._publisher = Publisher(broker, patience_seconds)
 
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
+            CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
+        """
+        await self.broker.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.broker.__aexit__(kind, error, trace)
+
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None
-    ) -> Handle[R]:
+    ) -> AsyncHandle[R]:
         """Submit one task and return when the broker has it on disk.
 
         Args:
@@ -153,12 +139,12 @@ class Client:
         try:
             receipt = await publish(address, envelope)
         except asyncio.CancelledError as cancelled:
-            unknown: dict[int, Handle[Any]] = {0: Handle(self.broker, address, envelope)}
+            unknown: dict[int, AsyncHandle[Any]] = {0: AsyncHandle(self.broker, address, envelope)}
             cancelled.__cause__ = SubmitInterrupted({}, {}, unknown, 1, "it was cancelled")
             raise
-        return Handle(self.broker, receipt.address, envelope, existed=receipt.duplicate)
+        return AsyncHandle(self.broker, receipt.address, envelope, existed=receipt.duplicate)
 
-    async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[Handle[R]]:
+    async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[AsyncHandle[R]]:
         """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
 
         Raises:
@@ -175,20 +161,69 @@ class Client:
     def _batch(self, when: When | None) -> Batch[Any]:
         rules = when or When()
 
-        def handle(address: TaskAddress, envelope: Envelope) -> Handle[Any]:
-            return Handle(self.broker, address, envelope)
+        def handle(address: TaskAddress, envelope: Envelope) -> AsyncHandle[Any]:
+            return AsyncHandle(self.broker, address, envelope)
 
         return Batch(self._publisher, lambda call: self._task(call, rules, None), handle)
 
-    def handle(self, queue: str, task_id: str) -> Handle[Any]:
+    def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.
 
         Raises:
             SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
         """
-        check_queue_name(queue)
-        address = TaskAddress(self.namespace, queue, Lane.NORMAL, Kind.DIRECT, check_task_id(task_id))
-        return Handle(self.broker, address, None)
+        return AsyncHandle(self.broker, task_address(self.namespace, queue, task_id), None)
+
+    async def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+        """Return the tasks of a queue, in the order they were submitted; ended ones until they expire.
+
+        It reads each of them, so it is for queues of thousands, not of millions.
+
+        Args:
+            queue: name of the queue.
+            phase: only tasks in this phase; None for all.
+
+        Raises:
+            QueueNotFound, QueueNameInvalid: there is no such queue, or there can be none.
+            NotAllowed: the credentials may not list the queue.
+            BrokerUnreachable: the broker does not answer.
+            ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
+        """
+        self.broker.check_usable()
+        await inspect.queue(self.broker, self.namespace, check_queue_name(queue))
+        return await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
+
+    async def as_completed(
+        self, handles: Iterable[AsyncHandle[R]], within: float | None = None
+    ) -> AsyncGenerator[AsyncHandle[R], None]:
+        """Yield each handle once its task has ended, however it did, in the order in which they end.
+
+        Args:
+            handles: any number of them; one that occurs twice is yielded twice.
+            within: seconds for all of them; None waits as long as it takes.
+
+        Raises:
+            ResultTimeout: not all had ended in time; names one that had not.
+            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable, ClientClosed, ClientElsewhere: as
+                `AsyncHandle.result`.
+        """
+        waiting = {asyncio.create_task(handle.wait()): handle for handle in handles}
+        until = None if within is None else asyncio.get_running_loop().time() + within
+        try:
+            while waiting:
+                left = None if until is None else until - asyncio.get_running_loop().time()
+                ended, _ = await asyncio.wait(waiting, timeout=left, return_when="FIRST_COMPLETED")
+                if not ended:
+                    raise ResultTimeout(next(iter(waiting.values())).id, within or 0.0)
+                for one in ended:
+                    handle = waiting.pop(one)
+                    one.result()
+                    yield handle
+        finally:
+            for one in waiting:
+                one.cancel()
+            if waiting:
+                await asyncio.wait(waiting)
 
     def _task(self, call: Call[R], when: When, task_id: str | None) -> tuple[TaskAddress, Envelope]:
         check_queue_name(call.queue)
@@ -210,29 +245,21 @@ class Client:
         )
 
 
-@asynccontextmanager
-async def connect(
-    server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
-) -> AsyncIterator[Client]:
-    """Open a client: `async with galley.connect() as client: ...`.
-
-    Args:
-        server: address of NATS; else `GALLEY_SERVER`, else the `galley dev` that runs in this folder or one
-            above it, else `nats://127.0.0.1:4222`.
-        namespace: the one whose queues it submits to; else `GALLEY_NAMESPACE`, else that of the `galley dev`
-            it connects to, else `default`.
-        credentials: credentials file; else `GALLEY_CREDENTIALS`, else none. It is read again at each
-            reconnection, so it can be renewed while the client is open.
+def task_address(namespace: str, queue: str, task_id: str) -> TaskAddress:
+    """Return the address of a task; its lane need not be right.
 
     Raises:
-        BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
-        CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
+        SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
     """
-    target = _nearest_target(server, namespace)
-    if credentials is None and not target.local and (named := os.environ.get(CREDENTIALS_VARIABLE)):
-        credentials = Path(named)
-    async with Broker(target.server, name="galley client", credentials=credentials) as broker:
-        yield Client(broker, target.namespace)
+    check_queue_name(queue)
+    return TaskAddress(namespace, queue, Lane.NORMAL, Kind.DIRECT, check_task_id(task_id))
+
+
+def connect(
+    server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+) -> AsyncClient:
+    """Return `AsyncClient(...)`, to be used as `async with galley.connect() as client: ...`."""
+    return AsyncClient(server, namespace, credentials=credentials)
 
 
 def _nearest_target(server: str | None, namespace: str | None) -> Target:

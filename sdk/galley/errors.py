@@ -280,7 +280,7 @@ class ClientClosed(ClientUnusable):
     """A client, or a handle it returned, was used outside the `async with` block of the client."""
 
     reason = "ClientClosed"
-    hint = "use it inside `async with galley.connect() as client:`; open another client afterwards"
+    hint = "use it inside its `with` block; afterwards make another: galley.Client() or galley.AsyncClient()"
 
     def __init__(self, server: str) -> None:
         self.server = server
@@ -292,8 +292,8 @@ class ClientElsewhere(ClientUnusable):
 
     reason = "ClientElsewhere"
     hint = (
-        "open a client where it is used: `async with galley.connect() as client:`; or run the call in the "
-        "first event loop: asyncio.run_coroutine_threadsafe(client.submit(...), loop)"
+        "open it where it is used: `async with galley.AsyncClient() as client:`; or use galley.Client(), "
+        "which works in every thread and after a fork"
     )
 
     def __init__(self, server: str, place: str) -> None:

@@ -16,8 +16,8 @@ from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
 from galley.errors import BrokerError, ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
 from galley.inside import in_worker_of
-from galley.record import NULL, Outcome, Record, State
-from galley.task_status import TaskStatus
+from galley.record import NULL, Outcome, Record, State, Stored
+from galley.task_status import TaskStatus, of_record
 
 R = TypeVar("R")
 
@@ -25,7 +25,7 @@ CANCELLED_KEPT_SECONDS = 24 * 3600
 """How long the record of a cancelled task is kept, so that no copy of it can run."""
 
 
-class Handle(Generic[R]):
+class AsyncHandle(Generic[R]):
     """A submitted task: ask for its status, wait for its result, cancel it.
 
     It belongs to the client it came from, and can be used as long as that one is open.
@@ -35,7 +35,8 @@ class Handle(Generic[R]):
         self, broker: Broker, address: TaskAddress, envelope: Envelope | None, *, existed: bool = False
     ) -> None:
         self._broker = broker
-        self._envelope = envelope
+        self.envelope = envelope
+        """What this client submitted; None of a task that was found by its id."""
         self.address = address
         self.existed = existed
         """Whether the task was there before this submission, which then added nothing."""
@@ -67,6 +68,34 @@ class Handle(Generic[R]):
             BrokerUnreachable: the broker does not answer.
             ClientClosed, ClientElsewhere: its client is closed, or belongs to another event loop.
         """
+        stored = await self._ended(within, hold_slot=hold_slot)
+        record = stored.record
+        if self.envelope is not None:
+            check_same_work(self.address, record.handler, record.digest, self.envelope)
+        if record.outcome is Outcome.SUCCEEDED:
+            return cast("R", msgspec.json.decode(record.result or NULL))
+        if record.outcome is Outcome.CANCELLED:
+            raise TaskCancelled(self.id)
+        failure = record.failure
+        raise TaskFailed(
+            self.id, failure.reason if failure else "Unknown", failure.message if failure else ""
+        )
+
+    async def wait(self, within: float | None = None, *, hold_slot: bool = False) -> TaskStatus:
+        """Wait until the task has ended, however it did, and return its status.
+
+        Args:
+            within: seconds to wait at most; None waits as long as it takes.
+            hold_slot: as in `result`.
+
+        Raises:
+            ResultTimeout: it had not ended in time; it continues.
+            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
+        """
+        stored = await self._ended(within, hold_slot=hold_slot)
+        return of_record(self.address, stored.record)
+
+    async def _ended(self, within: float | None, *, hold_slot: bool) -> Stored:
         self._broker.check_usable()
         if not hold_slot and in_worker_of(self.address):
             await self._refuse_to_wait()
@@ -78,21 +107,11 @@ class Handle(Generic[R]):
             # Asking takes a moment, which one who waits for less should not pay for.
             problem = await self.worker_problem() if waited >= 1 else ""
             raise ResultTimeout(self.id, waited, problem) from None
-        record = stored.record
-        if self._envelope is not None:
-            check_same_work(self.address, record.handler, record.digest, self._envelope)
-        if record.outcome is Outcome.SUCCEEDED:
-            return cast("R", msgspec.json.decode(record.result or NULL))
-        if record.outcome is Outcome.CANCELLED:
-            raise TaskCancelled(self.id)
-        failure = record.failure
-        raise TaskFailed(
-            self.id, failure.reason if failure else "Unknown", failure.message if failure else ""
-        )
+        return stored
 
     async def _refuse_to_wait(self) -> None:
         # What was just submitted may have ended by now, or not: that it fails must not depend on it.
-        just_submitted = self._envelope is not None and not self.existed
+        just_submitted = self.envelope is not None and not self.existed
         stored = None if just_submitted else await Records(self._broker).look_up(self.address)
         if stored is None or not stored.record.done:
             raise WaitsForOwnQueue(self.address.queue, self.id)
@@ -125,8 +144,8 @@ class Handle(Generic[R]):
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
         self._broker.check_usable()
-        if self._envelope is not None:
-            envelope = self._envelope
+        if self.envelope is not None:
+            envelope = self.envelope
             known = Known(self.address, envelope.handler, envelope.digest, envelope.submitted_at)
         else:
             # Looked for first, so that cancelling a task that never was leaves no record behind.

@@ -23,7 +23,7 @@ _COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KE
 
 
 class Call(Struct, Generic[R_co], frozen=True, gc=False):
-    """A handler with its input: what `Client.submit` takes. `R_co` is what the result will be."""
+    """A handler with its input: what `AsyncClient.submit` takes. `R_co` is what the result will be."""
 
     queue: str
     handler: str

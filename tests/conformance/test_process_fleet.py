@@ -12,8 +12,8 @@ import pytest
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
-from galley.client import Client
-from galley.handle import Handle
+from galley.client import AsyncClient
+from galley.handle import AsyncHandle
 from galley.handler import call
 from galley.resources import TaskQueue
 from galley.task_status import Phase
@@ -37,11 +37,11 @@ async def hold(until: str) -> None:
 @dataclass
 class ProcessTrial:
     fleet: ProcessFleet
-    client: Client
+    client: AsyncClient
     folder: Path
     slots: int = 2
     patience: float = 20.0
-    tasks: list[Handle[Any]] = field(default_factory=list)
+    tasks: list[AsyncHandle[Any]] = field(default_factory=list)
 
     @property
     def gate(self) -> Path:
@@ -88,7 +88,7 @@ async def test_process_fleet(
         async with Broker(nats_server.url, name="test") as broker:
             await ensure(broker, layout_of(queue, "tests"))
             async with ProcessFleet(broker, queue, place) as workers:
-                trial = ProcessTrial(workers, Client(broker, namespace), tmp_path)
+                trial = ProcessTrial(workers, AsyncClient.over(broker, namespace), tmp_path)
                 yield trial
                 await trial.release()
         assert not [child for child in psutil.Process().children() if _is_worker(child)]

@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from galley import Client, Handle, call, connect
+from galley import AsyncClient, AsyncHandle, call, connect
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.control import Request, Verb, ask_workers
@@ -86,7 +86,7 @@ class Stage:
         await eventually(lambda: all(worker.ready for worker in self.fleet), within=30)
         self.lost.clear()
 
-    async def idle(self, client: Client, *, resting: bool) -> None:
+    async def idle(self, client: AsyncClient, *, resting: bool) -> None:
         """Have the worker in reserve rest, or take tasks."""
         assert self.reserve is not None
         request = Request(workers=(self.reserve.name,), seconds=3600 if resting else 0)
@@ -97,7 +97,7 @@ class Stage:
 
         await eventually(confirmed, within=20)
 
-    async def suffer(self, client: Client, fault: str) -> None:
+    async def suffer(self, client: AsyncClient, fault: str) -> None:
         """Wait for the fault, and have things go on as they would: restarted, or taken over by another."""
         await self.passed()
         process = self.worker.process
@@ -129,7 +129,7 @@ class Stage:
             text=True,
         )
 
-    async def end(self, client: Client, handle: Handle[object]) -> Record:
+    async def end(self, client: AsyncClient, handle: AsyncHandle[object]) -> Record:
         """Return the last record of a task once nothing of it is left, having checked how it came about."""
         records = Records(client.broker)
 
@@ -149,14 +149,14 @@ class Stage:
         assert sum(each.record.done for each in revisions) == 1
         return final
 
-    async def _empty(self, client: Client) -> bool:
+    async def _empty(self, client: AsyncClient) -> bool:
         for stream in (topology.work_stream, topology.later_stream):
             info = await client.broker.api("look", f"STREAM.INFO.{stream(self.namespace, 'drills')}")
             if info["state"]["messages"]:
                 return False
         return True
 
-    async def _letter(self, client: Client, address: TaskAddress) -> bool:
+    async def _letter(self, client: AsyncClient, address: TaskAddress) -> bool:
         stream = topology.dead_stream(self.namespace)
         subject = f"$JS.API.DIRECT.GET.{stream}.{topology.dead_subject(address)}"
         answer = await client.broker.request(subject, b"")
@@ -173,7 +173,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def visiting(stage: Stage) -> AsyncIterator[Client]:
+async def visiting(stage: Stage) -> AsyncIterator[AsyncClient]:
     """Connect to a stage that is ready for the next test."""
     async with connect(stage.url, stage.namespace) as client:
         await stage.ready()
@@ -198,15 +198,15 @@ async def prepare(url: str, namespace: str) -> TaskQueue:
 # -- what leads to the places of a worker
 
 
-async def plain(_stage: Stage, client: Client) -> Handle[object]:
+async def plain(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return await client.submit(call("drills", "aecho", value=1))
 
 
-async def claimed(_stage: Stage, client: Client) -> Handle[object]:
+async def claimed(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return await client.submit(call("drills", "aecho", value=1), task_id=secrets.token_hex(6))
 
 
-async def refused(stage: Stage, client: Client) -> Handle[object]:
+async def refused(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     """Submit a task whose first claim is refused: a record of its own stands there already."""
     task_id = secrets.token_hex(6)
     address = TaskAddress(stage.namespace, "drills", Lane.NORMAL, Kind.DIRECT, task_id)
@@ -218,23 +218,23 @@ async def refused(stage: Stage, client: Client) -> Handle[object]:
     return client.handle("drills", task_id)
 
 
-async def failed(_stage: Stage, client: Client) -> Handle[object]:
+async def failed(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return await client.submit(call("drills", "fail_for_good", message="no"))
 
 
-async def unreadable(stage: Stage, client: Client) -> Handle[object]:
+async def unreadable(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     address = TaskAddress(stage.namespace, "drills", Lane.NORMAL, Kind.DIRECT, secrets.token_hex(6))
     ack = await (await client.broker.pipeline.send(topology.task_subject(address), b"not JSON"))
     assert ack.stored
     return client.handle("drills", address.id)
 
 
-async def retried(stage: Stage, client: Client) -> Handle[object]:
+async def retried(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     path = stage.folder / secrets.token_hex(6)
     return await client.submit(call("drills", "fail_once", path=str(path)))
 
 
-async def drained(stage: Stage, client: Client) -> Handle[object]:
+async def drained(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     """Submit a claimed task that outlasts the grace of its worker, and have the worker drain."""
     begun = stage.folder / secrets.token_hex(6)
     work = call("drills", "slow_once", path=str(begun), seconds=30)

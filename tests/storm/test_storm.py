@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import Call, Client, Handle, Lane, Phase, When, call, connect
+from galley import AsyncClient, AsyncHandle, Call, Lane, Phase, When, call, connect
 from galley.record import Outcome
 from galley_local.nats_server import NatsServer
 from tests.storm.faults import Storm
@@ -64,9 +64,9 @@ async def test_every_task_has_one_outcome_after_a_storm(
     what_the_protocol_allows(handles, revisions, fleet, storm.leases_lost)
 
 
-async def submit_through(storm: Storm, client: Client, folder: Path) -> dict[str, Handle[object]]:
+async def submit_through(storm: Storm, client: AsyncClient, folder: Path) -> dict[str, AsyncHandle[object]]:
     """Submit all tasks in as many parts as there are faults, one part between two faults."""
-    handles: dict[str, Handle[object]] = {}
+    handles: dict[str, AsyncHandle[object]] = {}
     for part in range(FAULTS):
         numbers = range(TASKS * part // FAULTS, TASKS * (part + 1) // FAULTS)
         sending = asyncio.create_task(submit(client, numbers, folder))
@@ -76,7 +76,7 @@ async def submit_through(storm: Storm, client: Client, folder: Path) -> dict[str
     return handles
 
 
-async def submit(client: Client, numbers: range, folder: Path) -> list[Handle[object]]:
+async def submit(client: AsyncClient, numbers: range, folder: Path) -> list[AsyncHandle[object]]:
     """Submit the tasks of these numbers: each third fails once, each fifth has an id chosen here."""
     handles = []
     for lane in (Lane.HIGH, Lane.NORMAL, Lane.LOW):
@@ -98,7 +98,7 @@ def a_call(number: int, folder: Path) -> Call[object]:
     return call("drills", "work" if number % 2 else "awork", milliseconds=5)
 
 
-async def all_outcomes(handles: dict[str, Handle[object]]) -> Counter[Phase]:
+async def all_outcomes(handles: dict[str, AsyncHandle[object]]) -> Counter[Phase]:
     """Wait for each task's end; a task that is lost would end this by its timeout."""
     outcomes: Counter[Phase] = Counter()
     async with asyncio.timeout(300):
@@ -108,7 +108,7 @@ async def all_outcomes(handles: dict[str, Handle[object]]) -> Counter[Phase]:
     return outcomes
 
 
-def one_final_record_each(handles: dict[str, Handle[object]], revisions: list[Revision]) -> None:
+def one_final_record_each(handles: dict[str, AsyncHandle[object]], revisions: list[Revision]) -> None:
     finals = Counter(revision.task for revision in revisions if revision.record.done)
     assert set(finals) == set(handles)
     assert [task for task, count in finals.items() if count != 1] == []
@@ -122,7 +122,7 @@ def failures_are_counted_once(revisions: list[Revision]) -> None:
 
 
 def what_the_protocol_allows(
-    handles: dict[str, Handle[object]],
+    handles: dict[str, AsyncHandle[object]],
     revisions: list[Revision],
     fleet: list[WorkerProcess],
     lost: list[LeaseLost],

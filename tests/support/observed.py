@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from galley import Client
+from galley import AsyncClient
 from galley.broker import topology
 from galley.record import Record, decode
 from tests.support.protocol_history import LATER, WORK, Ended, Event, RecordWritten, Started
@@ -25,14 +25,14 @@ class Revision(NamedTuple):
     record: Record
 
 
-async def keep_revisions(client: Client) -> None:
+async def keep_revisions(client: AsyncClient) -> None:
     """Have every revision of a record of a namespace kept to be looked at; its queues have to be there."""
     definition = topology.records_definition(client.namespace, "tests", 1)
     definition["max_msgs_per_subject"] = REVISIONS_KEPT
     await client.broker.api("keep revisions", f"STREAM.UPDATE.{definition['name']}", definition)
 
 
-async def all_revisions(client: Client) -> AsyncIterator[Revision]:
+async def all_revisions(client: AsyncClient) -> AsyncIterator[Revision]:
     """Yield every revision of every record, in order."""
     stream = topology.records_stream(client.namespace)
     sequence = 1

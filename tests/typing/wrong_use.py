@@ -1,7 +1,7 @@
 """Each line marked `# wrong: CODE` is a mistake of a user that mypy must find; the other lines are fine."""
 
 import galley
-from galley import Call, Client, Handle, When, task
+from galley import AsyncClient, AsyncHandle, Call, When, task
 
 
 @task(queue="images")
@@ -27,16 +27,16 @@ def handlers_keep_their_signature() -> None:
     thumbnail.delay("a.png")  # wrong: attr-defined
 
 
-async def results_have_the_handlers_type(client: Client) -> None:
+async def results_have_the_handlers_type(client: AsyncClient) -> None:
     """Also that of an async function, without its coroutine."""
-    small: Handle[dict[str, int]] = await client.submit(thumbnail.call("a.png"))
+    small: AsyncHandle[dict[str, int]] = await client.submit(thumbnail.call("a.png"))
     text: str = await (await client.submit(summary.call(["a.txt"]))).result()
     number: int = await (await client.submit(summary.call(["a.txt"]))).result()  # wrong: assignment
-    other: Handle[str] = await client.submit(thumbnail.call("a.png"))  # wrong: arg-type
+    other: AsyncHandle[str] = await client.submit(thumbnail.call("a.png"))  # wrong: arg-type
     print(small, text, number, other)  # noqa: T201 - so that they are used
 
 
-async def what_is_submitted_is_a_call(client: Client) -> None:
+async def what_is_submitted_is_a_call(client: AsyncClient) -> None:
     """Not a function, and not its result."""
     await client.submit(thumbnail)  # wrong: arg-type
     await client.submit(thumbnail("a.png"))  # wrong: arg-type

@@ -3,15 +3,15 @@
 import galley
 
 PUBLIC = {
-    "AccessRefused", "BrokerError", "BrokerFull", "BrokerRefused", "BrokerSilent", "BrokerTooOld",
-    "BrokerUnreachable", "Call", "Cancelled", "Client", "ClientClosed", "ClientElsewhere", "ClientUnusable",
-    "CredentialsExpired", "CredentialsInvalid", "GalleyError", "Handle", "Handler", "HandlerExists",
-    "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled",
-    "NonRetryable", "NotAllowed", "Phase", "QueueFull", "QueueNameInvalid", "QueueNotFound", "Refused",
-    "ResultTimeout", "RetryPolicy", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete",
-    "SubmitInterrupted", "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound",
-    "TaskStatus", "WaitsForOwnQueue", "When", "call", "connect", "on_start", "on_stop",
-    "task",
+    "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
+    "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "Client", "ClientClosed",
+    "ClientElsewhere", "ClientUnusable", "CredentialsExpired", "CredentialsInvalid", "GalleyError",
+    "Handle", "Handler", "HandlerExists", "HandlerNameInvalid", "HandlerUnusable", "InputInvalid",
+    "Invalid", "Lane", "LaneNotEnabled", "NonRetryable", "NotAllowed", "Phase", "QueueFull",
+    "QueueNameInvalid", "QueueNotFound", "Refused", "ResultTimeout", "RetryPolicy", "SomeRefused",
+    "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted", "TaskCancelled", "TaskConflict",
+    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "WaitsForOwnQueue", "When", "call",
+    "connect", "on_start", "on_stop", "task",
 }  # fmt: skip
 
 

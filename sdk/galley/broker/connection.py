@@ -106,7 +106,10 @@ class Broker:
             CredentialsInvalid: if the credentials file cannot be read.
             AccessRefused, CredentialsExpired: if authentication failed.
             BrokerTooOld: if the server has no message schedules or no JetStream.
+            ClientClosed: if it was opened before.
         """
+        if self._home is not None:
+            raise ClientClosed(self.server)
         check_server(self._address)
         self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox

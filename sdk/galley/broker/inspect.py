@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from galley.lanes import Lane
 from galley.task_status import Phase, TaskStatus, of_record
 
 _READ_AT_ONCE = 64
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,23 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
                 yield known
     for recorded in unfinished.values():
         yield recorded
+
+
+async def tasks_in_order(
+    broker: Broker, namespace: str, queue: str, phase: Phase | None = None
+) -> list[TaskStatus]:
+    """Return the tasks of a queue that are in a phase, or all of them, in the order they were submitted.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found = [one async for one in tasks(broker, namespace, queue) if phase in (None, one.phase)]
+    return sorted(found, key=submission_order)
+
+
+def submission_order(status: TaskStatus) -> tuple[datetime, str]:
+    """Return what tasks are sorted by; those whose time is not known come first."""
+    return status.submitted_at or _LONG_AGO, status.address.id
 
 
 async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:

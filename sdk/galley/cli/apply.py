@@ -15,7 +15,7 @@ from galley.cli.errors import QueueChanged, QueueNotServed
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import BrokerError, GalleyError, QueueNotFound
@@ -64,7 +64,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     return code
 
 
-def _project_of(client: Client, terminal: Terminal) -> Path | None:
+def _project_of(client: AsyncClient, terminal: Terminal) -> Path | None:
     """Return the folder of the `galley dev` the client talks to, if it is one nearby."""
     nearest = dev_file.nearest(terminal.folder)
     if nearest is None or nearest[1].server != client.broker.server:
@@ -72,7 +72,7 @@ def _project_of(client: Client, terminal: Terminal) -> Path | None:
     return nearest[0].parent.parent
 
 
-def _placed(resource: TaskQueue | Task, client: Client) -> TaskQueue | Task:
+def _placed(resource: TaskQueue | Task, client: AsyncClient) -> TaskQueue | Task:
     """Return a resource in the namespace the command is about, unless it names its own."""
     metadata = resource.metadata
     if "namespace" in metadata.model_fields_set:
@@ -82,7 +82,7 @@ def _placed(resource: TaskQueue | Task, client: Client) -> TaskQueue | Task:
 
 
 async def _check_queues(
-    client: Client, read: dict[Path, list[TaskQueue | Task]], project: Path | None, terminal: Terminal
+    client: AsyncClient, read: dict[Path, list[TaskQueue | Task]], project: Path | None, terminal: Terminal
 ) -> None:
     """Refuse all if a queue is missing or differs: only what runs its workers can create or change one.
 
@@ -149,7 +149,7 @@ def _differing(present: Any, wanted: Any, place: str) -> Iterator[str]:
         yield place
 
 
-async def _submit(client: Client, task: Task, room: asyncio.Semaphore) -> str | GalleyError:
+async def _submit(client: AsyncClient, task: Task, room: asyncio.Semaphore) -> str | GalleyError:
     """Return what came of it in words, or why the task was not taken."""
     async with room:
         try:

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Raw
@@ -16,7 +15,7 @@ from galley.cli.exit_code import ExitCode
 from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.task_status import Phase, TaskStatus
 
 QUEUES: Final = Listing[QueueView](
@@ -67,7 +66,6 @@ TASKS: Final = Listing[TaskStatus](
 _NOUNS: Final = {"queues": "queues", "queue": "queues", "tasks": "tasks", "task": "tasks"}
 # This command asks the broker, which does not know a Task that was only declared.
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.PENDING)
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -99,15 +97,12 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     return ExitCode.DONE
 
 
-async def _tasks(client: Client, views: list[QueueView], phase: Phase | None) -> list[TaskStatus]:
+async def _tasks(client: AsyncClient, views: list[QueueView], phase: Phase | None) -> list[TaskStatus]:
     """Return the tasks of some queues, in the order they were submitted."""
     found = [
-        status
-        for view in views
-        async for status in inspect.tasks(client.broker, client.namespace, view.queue)
-        if phase in (None, status.phase)
+        await inspect.tasks_in_order(client.broker, client.namespace, view.queue, phase) for view in views
     ]
-    return sorted(found, key=lambda status: (status.submitted_at or _LONG_AGO, status.address.id))
+    return sorted((status for some in found for status in some), key=inspect.submission_order)
 
 
 command: Final = Command(

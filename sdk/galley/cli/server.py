@@ -10,7 +10,7 @@ from galley import dev_file
 from galley.cli.command import PLUG_INS, Command, Serving, text
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
-from galley.client import Client, connect
+from galley.client import AsyncClient, connect
 from galley.target import Target
 from galley.target import find_target as target_of
 
@@ -61,7 +61,7 @@ def find_target(options: Namespace, terminal: Terminal) -> Target:
 
 
 @asynccontextmanager
-async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Client]:
+async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[AsyncClient]:
     """Yield a client for the server and namespace of the command.
 
     Raises:

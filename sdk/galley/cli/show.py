@@ -29,7 +29,7 @@ from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal, safe_json
 from galley.envelope import decode
 from galley.errors import BrokerError, EnvelopeInvalid
-from galley.handle import Handle
+from galley.handle import AsyncHandle
 from galley.record import Outcome, Record
 from galley.task_status import Phase, TaskStatus
 
@@ -48,7 +48,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             status = await _with_input(client.broker, status)
         problem = ""
         if status.phase in (Phase.QUEUED, Phase.RETRYING):
-            problem = await Handle(client.broker, status.address, None).worker_problem()
+            problem = await AsyncHandle(client.broker, status.address, None).worker_problem()
     record = stored.record if stored else None
     if options.output is None:
         for line in _lines(status, record, problem, terminal):

@@ -13,13 +13,13 @@ from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
-from galley.client import LONGEST_TIMEOUT_SECONDS, When
 from galley.envelope import NO_INPUT, encode_input
 from galley.error_group import ungrouped
 from galley.errors import InputInvalid
-from galley.handle import Handle
+from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
+from galley.when import LONGEST_TIMEOUT_SECONDS, When
 
 _FOREVER: Final = float("inf")
 _LOOK_SECONDS: Final = 1.0
@@ -112,7 +112,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     return ExitCode.DONE
 
 
-async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> None:
+async def _wait(handle: AsyncHandle[object], seconds: float, terminal: Terminal) -> None:
     state = "is there" if handle.existed else "submitted"
     terminal.say(f"task {handle.address.queue}/{handle.id} {state}, waiting for its result")
     with ungrouped():
@@ -123,7 +123,7 @@ async def _wait(handle: Handle[object], seconds: float, terminal: Terminal) -> N
     terminal.json(result)
 
 
-async def _tell_problems(handle: Handle[object], terminal: Terminal) -> None:
+async def _tell_problems(handle: AsyncHandle[object], terminal: Terminal) -> None:
     """Report that no worker can start, and why, as long as that is so."""
     told = ""
     while True:

@@ -4,12 +4,12 @@ import asyncio
 
 from galley.broker import inspect
 from galley.cli.errors import Misuse, NoQueues, NoSuchTask
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.errors import TaskNotFound
 from galley.task_status import TaskStatus
 
 
-async def find_task(client: Client, reference: str) -> TaskStatus:
+async def find_task(client: AsyncClient, reference: str) -> TaskStatus:
     """Return the status of the task a reference names.
 
     Raises:
@@ -36,7 +36,7 @@ async def find_task(client: Client, reference: str) -> TaskStatus:
     return found[0]
 
 
-async def _look(client: Client, queue: str, task_id: str) -> TaskStatus | None:
+async def _look(client: AsyncClient, queue: str, task_id: str) -> TaskStatus | None:
     try:
         return await client.handle(queue, task_id).status()
     except TaskNotFound:

@@ -22,7 +22,7 @@ from galley.broker.creds_file import read_creds
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.permissions import Role
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.resources import TaskQueue
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
@@ -56,7 +56,7 @@ async def renewing(server: GuardedNats) -> None:
             renew(server, role)
 
 
-async def submitting(client: Client, seconds: float) -> list[str]:
+async def submitting(client: AsyncClient, seconds: float) -> list[str]:
     """Submit tasks without a pause and return their words once all have succeeded."""
     words: list[str] = []
     results: list[asyncio.Task[object]] = []

@@ -22,7 +22,7 @@ from galley.broker.permissions import Role
 from galley.broker.records import Records
 from galley.broker.signals import SignalReader
 from galley.cli.main import main
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.lanes import Lane
 from galley.resources import TaskQueue
 from galley.retry import RetryPolicy
@@ -59,20 +59,20 @@ async def worker(
 
 
 @asynccontextmanager
-async def client_of(server: GuardedNats, role: Role) -> AsyncIterator[Client]:
+async def client_of(server: GuardedNats, role: Role) -> AsyncIterator[AsyncClient]:
     path = server.write_creds(role, NAMESPACE, QUEUE)
     async with connect(server.url, NAMESPACE, credentials=path) as client:
         yield client
 
 
 @pytest.fixture
-async def producer(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[Client]:
+async def producer(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[AsyncClient]:
     async with client_of(own_guarded_nats, Role.PRODUCER) as client:
         yield client
 
 
 @pytest.fixture
-async def manager(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[Client]:
+async def manager(own_guarded_nats: GuardedNats, queue: TaskQueue) -> AsyncIterator[AsyncClient]:
     async with client_of(own_guarded_nats, Role.MANAGER) as client:
         yield client
 
@@ -83,7 +83,7 @@ def denied(server: GuardedNats) -> list[str]:
 
 
 async def test_a_worker_and_a_producer_bring_tasks_to_every_ending(
-    own_guarded_nats: GuardedNats, worker: WorkerProcess, producer: Client, tmp_path: Path
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, producer: AsyncClient, tmp_path: Path
 ) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     quick_retry = When(retry=RetryPolicy(attempts=3, backoff_seconds=0.3))
@@ -130,7 +130,7 @@ async def test_the_commands_work_with_a_file_of_credentials_as_far_as_it_goes(
 
 
 async def test_a_manager_cancels_what_waits_and_what_runs(
-    own_guarded_nats: GuardedNats, worker: WorkerProcess, manager: Client
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, manager: AsyncClient
 ) -> None:
     runs = await manager.submit(call(QUEUE, "aecho", seconds=60))
 
@@ -149,7 +149,7 @@ async def test_a_manager_cancels_what_waits_and_what_runs(
 
 
 async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
-    own_guarded_nats: GuardedNats, queue: TaskQueue, producer: Client
+    own_guarded_nats: GuardedNats, queue: TaskQueue, producer: AsyncClient
 ) -> None:
     handle = await producer.submit(call(QUEUE, "echo"))
     async with client_of(own_guarded_nats, Role.WORKER) as worker, asyncio.timeout(3):
@@ -169,7 +169,7 @@ async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
 
 
 async def test_the_operator_makes_reads_hears_drains_and_collects(
-    own_guarded_nats: GuardedNats, operator: Broker, worker: WorkerProcess, producer: Client
+    own_guarded_nats: GuardedNats, operator: Broker, worker: WorkerProcess, producer: AsyncClient
 ) -> None:
     beats: list[Heartbeat] = []
     followed: list[str] = []

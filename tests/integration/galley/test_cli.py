@@ -12,7 +12,7 @@ import pytest
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.cli.main import OWN_COMMANDS, main
-from galley.client import Client
+from galley.client import AsyncClient
 from galley.handler import call
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
@@ -27,14 +27,14 @@ EXAMPLES = [
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with Broker(nats_server.url, name="test") as broker:
         for queue in ("images", "texts"):
             await ensure(broker, a_queue(queue, namespace=namespace, backlog=100_000))
-        yield Client(broker, namespace)
+        yield AsyncClient.over(broker, namespace)
 
 
-async def shell(line: str, client: Client, stdin: str = "") -> tuple[int, str, str]:
+async def shell(line: str, client: AsyncClient, stdin: str = "") -> tuple[int, str, str]:
     bin_folder = str(Path(sys.executable).parent)
     environ = {
         **os.environ,
@@ -51,13 +51,13 @@ async def shell(line: str, client: Client, stdin: str = "") -> tuple[int, str, s
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def submit(client: Client, queue: str, *ids: str) -> None:
+async def submit(client: AsyncClient, queue: str, *ids: str) -> None:
     for task_id in ids:
         await client.submit(call(queue, "noop"), task_id=task_id)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_each_example_of_the_help_works(example: str, client: Client) -> None:
+async def test_each_example_of_the_help_works(example: str, client: AsyncClient) -> None:
     if "apply" not in example:
         await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
         await submit(client, "texts", "summary")
@@ -67,13 +67,13 @@ async def test_each_example_of_the_help_works(example: str, client: Client) -> N
     assert code == expected, err
 
 
-async def test_a_reader_that_has_seen_enough_is_no_error(client: Client) -> None:
+async def test_a_reader_that_has_seen_enough_is_no_error(client: AsyncClient) -> None:
     await submit(client, "images", *(f"task-{number}" for number in range(20)))
     _, out, err = await shell("galley get tasks -o name | head -n 1", client)
     assert (out.count("\n"), err) == (1, ""), err
 
 
-async def test_an_id_in_two_queues_has_to_be_told_apart(client: Client) -> None:
+async def test_an_id_in_two_queues_has_to_be_told_apart(client: AsyncClient) -> None:
     await submit(client, "images", "twin")
     await submit(client, "texts", "twin")
     code, _, err = await shell("galley show twin", client)
@@ -83,7 +83,7 @@ async def test_an_id_in_two_queues_has_to_be_told_apart(client: Client) -> None:
     assert (code, json.loads(out)["queue"]) == (0, "texts")
 
 
-async def test_cancel_goes_on_after_a_task_nobody_knows(client: Client) -> None:
+async def test_cancel_goes_on_after_a_task_nobody_knows(client: AsyncClient) -> None:
     await submit(client, "images", "one", "two")
     code, out, err = await shell("galley cancel one nobody two", client)
     assert code == 1
@@ -92,7 +92,7 @@ async def test_cancel_goes_on_after_a_task_nobody_knows(client: Client) -> None:
     assert (await client.handle("images", "two").status()).phase == "Cancelled"
 
 
-async def test_an_id_of_ones_own_makes_one_task_of_two_submissions(client: Client) -> None:
+async def test_an_id_of_ones_own_makes_one_task_of_two_submissions(client: AsyncClient) -> None:
     for told in ("", "task images/mine exists already; it is not submitted again\n"):
         code, out, err = await shell("galley submit images noop --id mine", client)
         assert (code, out, err) == (0, "mine\n", told)
@@ -112,7 +112,7 @@ async def test_an_id_of_ones_own_makes_one_task_of_two_submissions(client: Clien
         ("galley get tasks nowhere", "there is no queue 'nowhere'"),
     ],
 )
-async def test_what_a_queue_refuses_is_code_3(line: str, problem: str, client: Client) -> None:
+async def test_what_a_queue_refuses_is_code_3(line: str, problem: str, client: AsyncClient) -> None:
     code, out, err = await shell(line, client)
     assert (code, out) == (3, "")
     assert problem in err
@@ -135,7 +135,7 @@ async def test_what_a_queue_refuses_is_code_3(line: str, problem: str, client: C
     ],
 )
 async def test_where_there_is_no_queue_yet_each_command_says_so(
-    line: str, code: int, said: str, client: Client
+    line: str, code: int, said: str, client: AsyncClient
 ) -> None:
     seen = await shell(f"{line} -n empty", client)
     assert (seen[0], seen[1]) == (code, "")
@@ -144,7 +144,7 @@ async def test_where_there_is_no_queue_yet_each_command_says_so(
 
 
 async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
-    client: Client, tmp_path: Path
+    client: AsyncClient, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "new.yaml"
     manifest.write_text("apiVersion: galley.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: unheard-of}\n")
@@ -154,7 +154,7 @@ async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
 
 
 async def test_apply_refuses_a_queue_whose_streams_differ_from_its_file(
-    client: Client, tmp_path: Path
+    client: AsyncClient, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "queue.yaml"
     text = "apiVersion: galley.dev/v1alpha1\nkind: TaskQueue\nmetadata: {name: images}\nspec: {%s}\n"
@@ -168,7 +168,7 @@ async def test_apply_refuses_a_queue_whose_streams_differ_from_its_file(
     assert f"hint: change it on the cluster: kubectl apply -f {manifest}" in err
 
 
-async def test_applying_twice_is_applying_once(client: Client, tmp_path: Path) -> None:
+async def test_applying_twice_is_applying_once(client: AsyncClient, tmp_path: Path) -> None:
     manifest = tmp_path / "task.yaml"
     manifest.write_text(
         "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: one}\n"
@@ -178,7 +178,9 @@ async def test_applying_twice_is_applying_once(client: Client, tmp_path: Path) -
     assert await shell(f"galley apply -f {manifest}", client) == (0, "task/one unchanged\n", "")
 
 
-async def test_applying_a_cancelled_task_again_says_why_nothing_runs(client: Client, tmp_path: Path) -> None:
+async def test_applying_a_cancelled_task_again_says_why_nothing_runs(
+    client: AsyncClient, tmp_path: Path
+) -> None:
     manifest = tmp_path / "task.yaml"
     manifest.write_text(
         "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: gone}\n"
@@ -191,7 +193,7 @@ async def test_applying_a_cancelled_task_again_says_why_nothing_runs(client: Cli
     assert "give it another name" in err
 
 
-async def publish_record(client: Client, task: str, body: bytes) -> None:
+async def publish_record(client: AsyncClient, task: str, body: bytes) -> None:
     """Store bytes as the record of a task, as a program with a fault might."""
     subject = f"galley.result.{client.namespace}.images.{task}"
     stored = await client.broker.nats.request(subject, body, timeout=5)
@@ -209,7 +211,7 @@ async def publish_record(client: Client, task: str, body: bytes) -> None:
     ],
 )
 async def test_a_record_that_cannot_be_read_does_not_hide_the_other_tasks(
-    body: bytes, client: Client
+    body: bytes, client: AsyncClient
 ) -> None:
     await submit(client, "images", "one")
     await publish_record(client, "sdk.broken", body)
@@ -222,7 +224,7 @@ async def test_a_record_that_cannot_be_read_does_not_hide_the_other_tasks(
     assert len(err.splitlines()) == 2
 
 
-async def test_a_waiting_task_is_shown_with_input_due_time_and_deadline(client: Client) -> None:
+async def test_a_waiting_task_is_shown_with_input_due_time_and_deadline(client: AsyncClient) -> None:
     given = """'{"path": "a.png", "evil": "\\u001b[2J"}'"""
     line = f"galley submit images noop {given} --id soon --delay 60 --deadline 90"
     assert (await shell(line, client))[0] == 0

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from galley import (
+    AsyncClient,
     BrokerUnreachable,
     Cancelled,
-    Client,
     InputInvalid,
     Lane,
     LaneNotEnabled,
@@ -38,13 +38,13 @@ from tests.support.builders import a_queue
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with connect(nats_server.url, namespace) as client:
         await ensure(client.broker, a_queue("images", namespace=namespace, backlog=5))
         yield client
 
 
-async def test_a_task_submitted_while_no_worker_runs_waits(client: Client) -> None:
+async def test_a_task_submitted_while_no_worker_runs_waits(client: AsyncClient) -> None:
     handle = await client.submit(call("images", "resize", path="a.jpg"))
 
     status = await handle.status()
@@ -52,33 +52,33 @@ async def test_a_task_submitted_while_no_worker_runs_waits(client: Client) -> No
     assert (status.phase, status.handler, status.attempt) == (Phase.QUEUED, "resize", 0)
 
 
-async def test_waiting_for_a_result_ends_when_the_caller_says(client: Client) -> None:
+async def test_waiting_for_a_result_ends_when_the_caller_says(client: AsyncClient) -> None:
     handle = await client.submit(call("images", "resize"))
 
     with pytest.raises(ResultTimeout, match=rf"task {handle.id} had not ended after 0.1 s"):
         await handle.result(within=0.1)
 
 
-async def test_an_unknown_queue_is_named(client: Client) -> None:
+async def test_an_unknown_queue_is_named(client: AsyncClient) -> None:
     with pytest.raises(QueueNotFound, match="there is no queue 'nowhere'"):
         await client.submit(call("nowhere", "resize"))
 
 
-async def test_a_lane_the_queue_has_not_is_refused_with_those_it_has(client: Client) -> None:
+async def test_a_lane_the_queue_has_not_is_refused_with_those_it_has(client: AsyncClient) -> None:
     with pytest.raises(LaneNotEnabled, match="no lane 'critical'") as refusal:
         await client.submit(call("images", "resize"), When(lane=Lane.CRITICAL))
 
     assert "high, normal, low" in refusal.value.hint
 
 
-async def test_a_full_queue_refuses_the_next_task(client: Client) -> None:
+async def test_a_full_queue_refuses_the_next_task(client: AsyncClient) -> None:
     await client.submit_many([call("images", "resize", n=n) for n in range(5)])
 
     with pytest.raises(QueueFull, match="queue 'images' is full"):
         await client.submit(call("images", "resize"))
 
 
-async def test_of_many_tasks_the_accepted_ones_are_told_from_the_refused(client: Client) -> None:
+async def test_of_many_tasks_the_accepted_ones_are_told_from_the_refused(client: AsyncClient) -> None:
     with pytest.raises(SomeRefused, match="3 of 8 tasks were refused") as refusal:
         await client.submit_many([call("images", "resize", n=n) for n in range(8)])
 
@@ -99,12 +99,12 @@ async def test_an_input_that_json_cannot_say_is_refused() -> None:
 
 
 @pytest.mark.parametrize("task_id", ["", "with.dots", "x" * 65, "späti", "a b"])
-async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: Client, task_id: str) -> None:
+async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: AsyncClient, task_id: str) -> None:
     with pytest.raises(SubmissionInvalid, match="task id"):
         await client.submit(call("images", "resize"), task_id=task_id)
 
 
-async def test_the_same_id_twice_is_one_task(client: Client, namespace: str) -> None:
+async def test_the_same_id_twice_is_one_task(client: AsyncClient, namespace: str) -> None:
     first = await client.submit(call("images", "resize", n=1, m=2), task_id="holiday-1")
     again = call("images", "resize", m=2.0, n=1)
     second = await client.submit(again, When(lane=Lane.HIGH), task_id="holiday-1")
@@ -114,7 +114,7 @@ async def test_the_same_id_twice_is_one_task(client: Client, namespace: str) -> 
     assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
 
 
-async def test_a_task_for_later_is_scheduled_until_it_is_due(client: Client) -> None:
+async def test_a_task_for_later_is_scheduled_until_it_is_due(client: AsyncClient) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
     handle = await client.submit(call("images", "resize"), When(not_before=at))
 
@@ -123,7 +123,7 @@ async def test_a_task_for_later_is_scheduled_until_it_is_due(client: Client) -> 
     assert (status.phase, status.due_at) == (Phase.SCHEDULED, at)
 
 
-async def test_a_waiting_task_is_cancelled(client: Client, namespace: str) -> None:
+async def test_a_waiting_task_is_cancelled(client: AsyncClient, namespace: str) -> None:
     handle = await client.submit(call("images", "resize"))
 
     assert await handle.cancel() is Cancelled.BEFORE_START
@@ -133,7 +133,7 @@ async def test_a_waiting_task_is_cancelled(client: Client, namespace: str) -> No
         await handle.result(within=1)
 
 
-async def test_a_scheduled_task_is_cancelled(client: Client, namespace: str) -> None:
+async def test_a_scheduled_task_is_cancelled(client: AsyncClient, namespace: str) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
     handle = await client.submit(call("images", "resize"), When(not_before=at))
 
@@ -141,14 +141,14 @@ async def test_a_scheduled_task_is_cancelled(client: Client, namespace: str) -> 
     assert [view.later for view in await inspect.queues(client.broker, namespace)] == [0]
 
 
-async def test_cancelling_twice_is_too_late_the_second_time(client: Client) -> None:
+async def test_cancelling_twice_is_too_late_the_second_time(client: AsyncClient) -> None:
     handle = await client.submit(call("images", "resize"))
     await handle.cancel()
 
     assert await handle.cancel() is Cancelled.TOO_LATE
 
 
-async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: Client) -> None:
+async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: AsyncClient) -> None:
     handle = client.handle("images", "never-seen")
 
     with pytest.raises(TaskNotFound, match="never-seen"):
@@ -157,7 +157,9 @@ async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: 
         await handle.status()
 
 
-async def test_a_task_of_a_queue_that_does_not_exist_is_not_found_for_that_reason(client: Client) -> None:
+async def test_a_task_of_a_queue_that_does_not_exist_is_not_found_for_that_reason(
+    client: AsyncClient,
+) -> None:
     with pytest.raises(QueueNotFound, match="there is no queue 'nowhere'"):
         await client.handle("nowhere", "never-seen").status()
 
@@ -175,7 +177,7 @@ async def test_where_there_never_was_a_queue_that_is_what_is_missing(
             assert missing.value.hint.startswith("check the name and the namespace")
 
 
-async def test_all_tasks_of_a_queue_are_listed(client: Client, namespace: str) -> None:
+async def test_all_tasks_of_a_queue_are_listed(client: AsyncClient, namespace: str) -> None:
     later = When(not_before=datetime.now(UTC) + timedelta(hours=1))
     waiting = await client.submit(call("images", "resize"))
     scheduled = await client.submit(call("images", "resize"), later)
@@ -194,7 +196,7 @@ async def test_all_tasks_of_a_queue_are_listed(client: Client, namespace: str) -
 
 
 async def test_ensuring_a_queue_again_changes_nothing_and_loses_nothing(
-    client: Client, namespace: str
+    client: AsyncClient, namespace: str
 ) -> None:
     handle = await client.submit(call("images", "resize"))
 
@@ -205,7 +207,7 @@ async def test_ensuring_a_queue_again_changes_nothing_and_loses_nothing(
     assert [view.backlog_limit for view in await inspect.queues(client.broker, namespace)] == [50]
 
 
-async def test_a_lane_that_holds_tasks_cannot_be_taken_away(client: Client, namespace: str) -> None:
+async def test_a_lane_that_holds_tasks_cannot_be_taken_away(client: AsyncClient, namespace: str) -> None:
     handle = await client.submit(call("images", "resize"), When(lane=Lane.LOW))
     fewer = a_queue("images", namespace=namespace, lanes=(Lane.NORMAL,))
 
@@ -218,12 +220,12 @@ async def test_a_lane_that_holds_tasks_cannot_be_taken_away(client: Client, name
         await client.submit(call("images", "resize"), When(lane=Lane.LOW))
 
 
-async def test_a_queue_of_another_installation_is_left_alone(client: Client, namespace: str) -> None:
+async def test_a_queue_of_another_installation_is_left_alone(client: AsyncClient, namespace: str) -> None:
     with pytest.raises(QueueConflict, match="not of installation 'other'"):
         await ensure(client.broker, a_queue("images", namespace=namespace, install="other"))
 
 
-async def test_a_removed_queue_takes_no_tasks(client: Client, namespace: str) -> None:
+async def test_a_removed_queue_takes_no_tasks(client: AsyncClient, namespace: str) -> None:
     await remove(client.broker, namespace, "images")
     await remove(client.broker, namespace, "images")
 
@@ -232,7 +234,7 @@ async def test_a_removed_queue_takes_no_tasks(client: Client, namespace: str) ->
 
 
 async def test_a_program_finds_its_server_and_namespace_in_the_environment(
-    client: Client, nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GALLEY_SERVER", nats_server.url)
     monkeypatch.setenv("GALLEY_NAMESPACE", namespace)
@@ -271,7 +273,7 @@ async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_
         await ensure(client.broker, a_queue("images", namespace=namespace))
         own_nats_server.kill()
         with pytest.raises(BrokerUnreachable):
-            await Client(client.broker, namespace, patience_seconds=0.5).submit(
+            await AsyncClient.over(client.broker, namespace, patience_seconds=0.5).submit(
                 call("images", "resize"), task_id="once"
             )
         await own_nats_server.start()

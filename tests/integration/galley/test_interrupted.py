@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from galley import (
+    AsyncClient,
     Call,
-    Client,
     InputInvalid,
     Phase,
     SubmitIncomplete,
@@ -25,7 +25,7 @@ from tests.support.builders import a_queue
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with connect(nats_server.url, namespace) as client:
         await ensure(client.broker, a_queue("images", namespace=namespace, backlog=10_000))
         yield client
@@ -35,13 +35,13 @@ def resize(n: int) -> Call[object]:
     return call("images", "resize", n=n)
 
 
-async def held(client: Client) -> int:
+async def held(client: AsyncClient) -> int:
     [view] = await inspect.queues(client.broker, client.namespace)
     return view.held
 
 
 @pytest.mark.parametrize("bad", [0, 15, 19])
-async def test_one_bad_row_keeps_the_handles_of_those_before_it(client: Client, bad: int) -> None:
+async def test_one_bad_row_keeps_the_handles_of_those_before_it(client: AsyncClient, bad: int) -> None:
     def calls() -> Iterator[Call[object]]:
         for n in range(20):
             yield call("images", "resize", n=float("nan") if n == bad else n)
@@ -59,7 +59,7 @@ async def test_one_bad_row_keeps_the_handles_of_those_before_it(client: Client, 
         assert (await error.submitted[bad - 1].status()).phase is Phase.QUEUED
 
 
-async def test_whatever_the_iterable_raises_is_the_cause(client: Client) -> None:
+async def test_whatever_the_iterable_raises_is_the_cause(client: AsyncClient) -> None:
     def calls() -> Iterator[Call[object]]:
         yield resize(1)
         raise OSError("the file ends here")
@@ -70,14 +70,14 @@ async def test_whatever_the_iterable_raises_is_the_cause(client: Client) -> None
     assert list(cut.value.submitted) == [0]
 
 
-async def test_something_that_is_no_call_is_named(client: Client) -> None:
+async def test_something_that_is_no_call_is_named(client: AsyncClient) -> None:
     calls: Any = [resize(1), "resize"]
     with pytest.raises(SubmitInterrupted, match="AttributeError") as cut:
         await client.submit_many(calls)
     assert cut.value.not_sent_from == 1
 
 
-async def test_a_refusal_and_a_bad_row_are_both_told(client: Client, namespace: str) -> None:
+async def test_a_refusal_and_a_bad_row_are_both_told(client: AsyncClient, namespace: str) -> None:
     await ensure(client.broker, a_queue("small", namespace=namespace, backlog=1))
 
     def calls() -> Iterator[Call[object]]:
@@ -90,7 +90,7 @@ async def test_a_refusal_and_a_bad_row_are_both_told(client: Client, namespace: 
     assert [type(error).__name__ for error in cut.value.refused.values()] == ["QueueFull"] * 2
 
 
-async def test_a_cancel_loses_no_handle(client: Client) -> None:
+async def test_a_cancel_loses_no_handle(client: AsyncClient) -> None:
     with pytest.raises(TimeoutError) as timed_out:
         async with asyncio.timeout(0):
             await client.submit_many(resize(n) for n in range(5000))
@@ -111,7 +111,7 @@ async def test_a_cancel_loses_no_handle(client: Client) -> None:
     assert await held(client) == stored + 1
 
 
-async def test_a_cancelled_task_of_the_event_loop_tells_too(client: Client) -> None:
+async def test_a_cancelled_task_of_the_event_loop_tells_too(client: AsyncClient) -> None:
     submitting = asyncio.create_task(client.submit_many(resize(n) for n in range(3000)))
     await asyncio.sleep(0)
     submitting.cancel()
@@ -122,7 +122,7 @@ async def test_a_cancelled_task_of_the_event_loop_tells_too(client: Client) -> N
     assert len(error.submitted) + len(error.unknown) == error.not_sent_from > 0
 
 
-async def test_one_submit_that_is_cancelled_leaves_its_handle(client: Client) -> None:
+async def test_one_submit_that_is_cancelled_leaves_its_handle(client: AsyncClient) -> None:
     with pytest.raises(TimeoutError) as timed_out:
         async with asyncio.timeout(0):
             await client.submit(resize(1))
@@ -143,7 +143,7 @@ async def test_a_broker_that_goes_away_in_the_middle_leaves_all_handles(
     own_nats_server: NatsServer, namespace: str
 ) -> None:
     async with Broker(own_nats_server.url, name="test") as broker:
-        client = Client(broker, namespace, patience_seconds=0.5)
+        client = AsyncClient.over(broker, namespace, patience_seconds=0.5)
         await ensure(broker, a_queue("images", namespace=namespace, backlog=10_000))
 
         def calls() -> Iterator[Call[object]]:
@@ -162,7 +162,7 @@ async def test_a_broker_that_goes_away_in_the_middle_leaves_all_handles(
         assert len(error.unknown) >= 1000
 
         await own_nats_server.start()
-        client = Client(broker, namespace)
+        client = AsyncClient.over(broker, namespace)
         for place, handle in [*error.unknown.items()][-5:]:
             # Submitting it again is safe, whether or not it was stored.
             assert (await client.submit(resize(place), task_id=handle.id)).id == handle.id

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from galley import (
+    AsyncClient,
+    AsyncHandle,
     BrokerFull,
     BrokerSilent,
-    Client,
     GalleyError,
-    Handle,
     Phase,
     SubmitInterrupted,
     When,
@@ -28,8 +28,8 @@ LARGE = "x" * 100_000
 TOMORROW = When(not_before=datetime.now(UTC) + timedelta(days=1))
 
 
-async def submit_until_refused(client: Client) -> tuple[list[Handle[object]], GalleyError]:
-    accepted: list[Handle[object]] = []
+async def submit_until_refused(client: AsyncClient) -> tuple[list[AsyncHandle[object]], GalleyError]:
+    accepted: list[AsyncHandle[object]] = []
     for _ in range(100):
         try:
             accepted.append(await client.submit(call("images", "resize", data=LARGE)))
@@ -41,16 +41,16 @@ async def submit_until_refused(client: Client) -> tuple[list[Handle[object]], Ga
 @pytest.fixture
 async def client(
     own_nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[AsyncClient]:
     """A client that waits for answers for half a second instead of five."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.5)
     async with connect(own_nats_server.url, namespace) as client:
         layout = a_queue("images", namespace=namespace, backlog_bytes=64 * 1024 * 1024)
         await ensure(client.broker, layout)
-        yield Client(client.broker, namespace, patience_seconds=0.5)
+        yield AsyncClient.over(client.broker, namespace, patience_seconds=0.5)
 
 
-def fill_the_disk(server: NatsServer, client: Client) -> Path:
+def fill_the_disk(server: NatsServer, client: AsyncClient) -> Path:
     """Let the next block of the queue's stream lie on a device that is always full.
 
     The server then says as little as on a disk without room: it logs a critical write error, closes the
@@ -64,7 +64,7 @@ def fill_the_disk(server: NatsServer, client: Client) -> Path:
 
 
 async def test_on_a_full_disk_a_producer_is_told_within_its_patience_and_nothing_accepted_is_lost(
-    own_nats_server: NatsServer, client: Client
+    own_nats_server: NatsServer, client: AsyncClient
 ) -> None:
     full = fill_the_disk(own_nats_server, client)
 
@@ -84,7 +84,7 @@ async def test_on_a_full_disk_a_producer_is_told_within_its_patience_and_nothing
 
 
 async def test_of_many_tasks_nobody_answers_for_all_are_told_within_one_patience(
-    own_nats_server: NatsServer, client: Client
+    own_nats_server: NatsServer, client: AsyncClient
 ) -> None:
     own_nats_server.freeze()
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from galley import (
-    Client,
-    Handle,
+    AsyncClient,
+    AsyncHandle,
     Lane,
     Phase,
     TaskCancelled,
@@ -39,13 +39,13 @@ OTHERS = [
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with connect(nats_server.url, namespace) as client:
         await ensure(client.broker, a_queue("images", namespace=namespace, backlog=5))
         yield client
 
 
-async def end(handle: Handle[object], outcome: Outcome = Outcome.SUCCEEDED, **fields: object) -> None:
+async def end(handle: AsyncHandle[object], outcome: Outcome = Outcome.SUCCEEDED, **fields: object) -> None:
     """End a task as a worker does: the record first, then the message."""
     broker, address = handle._broker, handle.address
     record = Record(State.DONE, 1, outcome=outcome, **fields)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ async def end(handle: Handle[object], outcome: Outcome = Outcome.SUCCEEDED, **fi
     await broker.api("clear", f"STREAM.PURGE.GW_{address.namespace}_{address.queue}")
 
 
-async def place(client: Client, state: str) -> None:
+async def place(client: AsyncClient, state: str) -> None:
     """Submit the task `k1` and bring it into a state."""
     later = When(not_before=datetime.now(UTC) + timedelta(hours=1)) if state == "scheduled" else None
     handle = await client.submit(RESIZE, later, task_id="k1")
@@ -73,7 +73,7 @@ STATES = ["waiting", "scheduled", "running", "ended", "cancelled", "cancelled by
 
 @pytest.mark.parametrize("when", [When(), When(not_before=datetime(2100, 1, 1, tzinfo=UTC))])
 @pytest.mark.parametrize("state", STATES)
-async def test_the_same_work_is_the_same_task(client: Client, state: str, when: When) -> None:
+async def test_the_same_work_is_the_same_task(client: AsyncClient, state: str, when: When) -> None:
     await place(client, state)
     before = await client.handle("images", "k1").status()
 
@@ -87,7 +87,7 @@ async def test_the_same_work_is_the_same_task(client: Client, state: str, when: 
 @pytest.mark.parametrize(("other", "differs"), OTHERS)
 @pytest.mark.parametrize("state", STATES)
 async def test_other_work_is_a_conflict_and_changes_nothing(
-    client: Client, state: str, other: object, differs: str
+    client: AsyncClient, state: str, other: object, differs: str
 ) -> None:
     await place(client, state)
     before = await client.handle("images", "k1").status()
@@ -99,20 +99,20 @@ async def test_other_work_is_a_conflict_and_changes_nothing(
     assert await client.handle("images", "k1").status() == before
 
 
-async def test_a_new_id_is_a_new_task_and_says_so(client: Client) -> None:
+async def test_a_new_id_is_a_new_task_and_says_so(client: AsyncClient) -> None:
     handle = await client.submit(RESIZE, task_id="k1")
     assert not handle.existed
     assert (await handle.status()).phase is Phase.QUEUED
 
 
-async def test_an_id_that_galley_made_is_in_use_as_well(client: Client) -> None:
+async def test_an_id_that_galley_made_is_in_use_as_well(client: AsyncClient) -> None:
     made = await client.submit(RESIZE)
     assert (await client.submit(RESIZE, task_id=made.id)).existed
     with pytest.raises(TaskConflict, match="another input"):
         await client.submit(OTHERS[0][0], task_id=made.id)
 
 
-async def test_a_record_without_the_input_still_tells_another_handler(client: Client) -> None:
+async def test_a_record_without_the_input_still_tells_another_handler(client: AsyncClient) -> None:
     made = await client.submit(RESIZE)
     await end(made, handler="resize")
     assert (await client.submit(OTHERS[0][0], task_id=made.id)).existed
@@ -120,7 +120,7 @@ async def test_a_record_without_the_input_still_tells_another_handler(client: Cl
         await client.submit(OTHERS[2][0], task_id=made.id)
 
 
-async def test_an_id_whose_record_is_gone_can_be_used_for_anything(client: Client) -> None:
+async def test_an_id_whose_record_is_gone_can_be_used_for_anything(client: AsyncClient) -> None:
     await place(client, "ended")
     await Records(client.broker).forget(client.handle("images", "k1").address)
     handle = await client.submit(OTHERS[2][0], task_id="k1")
@@ -128,20 +128,22 @@ async def test_an_id_whose_record_is_gone_can_be_used_for_anything(client: Clien
     assert (await handle.status()).handler == "crop"
 
 
-async def test_of_many_submissions_at_once_one_is_new(client: Client) -> None:
+async def test_of_many_submissions_at_once_one_is_new(client: AsyncClient) -> None:
     handles = await asyncio.gather(*(client.submit(RESIZE, task_id="k1") for _ in range(20)))
     assert sorted(handle.existed for handle in handles) == [False] + [True] * 19
 
 
-async def test_of_other_work_submitted_at_once_one_is_stored_and_the_rest_conflict(client: Client) -> None:
+async def test_of_other_work_submitted_at_once_one_is_stored_and_the_rest_conflict(
+    client: AsyncClient,
+) -> None:
     calls = [call("images", "resize", n=n) for n in range(10)]
     came = await asyncio.gather(
         *(client.submit(each, task_id="k1") for each in calls), return_exceptions=True
     )
-    assert sorted(type(each).__name__ for each in came) == ["Handle"] + ["TaskConflict"] * 9
+    assert sorted(type(each).__name__ for each in came) == ["AsyncHandle"] + ["TaskConflict"] * 9
 
 
-async def test_a_conflict_that_was_missed_is_told_with_the_result(client: Client) -> None:
+async def test_a_conflict_that_was_missed_is_told_with_the_result(client: AsyncClient) -> None:
     # Scheduled and ready tasks lie in two streams, so both may be stored if they meet.
     handle = await client.submit(RESIZE, task_id="k1")
     await end(handle, handler="resize", digest=digest_of("resize", OTHERS[0][0].input))
@@ -149,7 +151,7 @@ async def test_a_conflict_that_was_missed_is_told_with_the_result(client: Client
         await handle.result()
 
 
-async def test_a_publish_whose_answer_was_lost_is_our_own(client: Client, namespace: str) -> None:
+async def test_a_publish_whose_answer_was_lost_is_our_own(client: AsyncClient, namespace: str) -> None:
     address = TaskAddress(namespace, "images", Lane.NORMAL, Kind.DIRECT, "k1")
     envelope = Envelope("resize", datetime.now(UTC), digest=digest_of("resize", RESIZE.input))
     publisher = Publisher(client.broker)
@@ -182,7 +184,7 @@ def declared(namespace: str, **spec: object) -> Task:
 )
 @pytest.mark.parametrize("ended", [False, True])
 async def test_a_manifest_that_changed_is_a_conflict(
-    client: Client, namespace: str, change: dict[str, object], differs: str, ended: bool
+    client: AsyncClient, namespace: str, change: dict[str, object], differs: str, ended: bool
 ) -> None:
     task = declared(namespace)
     assert (await submit_declared(client.broker, task)).created
@@ -194,14 +196,16 @@ async def test_a_manifest_that_changed_is_a_conflict(
         await submit_declared(client.broker, declared(namespace, **change))
 
 
-async def test_a_manifest_and_a_call_of_the_same_work_are_one_task(client: Client, namespace: str) -> None:
+async def test_a_manifest_and_a_call_of_the_same_work_are_one_task(
+    client: AsyncClient, namespace: str
+) -> None:
     assert (await submit_declared(client.broker, declared(namespace))).created
     assert (await client.submit(RESIZE, task_id="k1")).existed
     with pytest.raises(TaskConflict):
         await client.submit(OTHERS[0][0], task_id="k1")
 
 
-async def test_a_cancel_by_name_of_what_never_was_leaves_nothing(client: Client) -> None:
+async def test_a_cancel_by_name_of_what_never_was_leaves_nothing(client: AsyncClient) -> None:
     with pytest.raises(TaskNotFound):
         await client.handle("images", "k1").cancel()
     handle = await client.submit(RESIZE, task_id="k1")

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from galley import Client, ClientClosed, ClientElsewhere, GalleyError, Handle, call, connect
+from galley import AsyncClient, AsyncHandle, ClientClosed, ClientElsewhere, GalleyError, call, connect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.home import Home
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 
-Use = Callable[[Client, Handle[Any]], Awaitable[Any]]
+Use = Callable[[AsyncClient, AsyncHandle[Any]], Awaitable[Any]]
 RESIZE = call("images", "resize")
 
 USES: dict[str, Use] = {
@@ -30,14 +30,14 @@ USES: dict[str, Use] = {
 }
 
 
-async def opened(nats_server: NatsServer, namespace: str) -> tuple[Any, Client, Handle[Any]]:
+async def opened(nats_server: NatsServer, namespace: str) -> tuple[Any, AsyncClient, AsyncHandle[Any]]:
     manager = connect(nats_server.url, namespace)
     client = await manager.__aenter__()
     await ensure(client.broker, a_queue("images", namespace=namespace))
     return manager, client, await client.submit(RESIZE)
 
 
-def refused(use: Use, client: Client, handle: Handle[Any]) -> GalleyError:
+def refused(use: Use, client: AsyncClient, handle: AsyncHandle[Any]) -> GalleyError:
     """Return the error, which has to come at once."""
     began = time.monotonic()
 
@@ -48,7 +48,7 @@ def refused(use: Use, client: Client, handle: Handle[Any]) -> GalleyError:
 
     error = asyncio.run(run())
     assert time.monotonic() - began < 5
-    assert "galley.connect()" in error.hint
+    assert "galley.AsyncClient()" in error.hint
     return error
 
 
@@ -163,7 +163,7 @@ async def test_who_submits_to_a_silent_broker_when_the_client_ends_is_told(
 
 
 async def test_a_client_whose_connection_was_never_opened_says_so() -> None:
-    client = Client(Broker(name="test"))
+    client = AsyncClient.over(Broker(name="test"))
     with pytest.raises(ClientClosed):
         await client.submit(RESIZE)
 

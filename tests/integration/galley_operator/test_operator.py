@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from galley import Client
+from galley import AsyncClient
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.held import message_of
@@ -82,7 +82,7 @@ async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_orde
 
             await eventually(withdrawn, within=30)
             # One identity: a handle and `galley apply` reach what kubectl applied.
-            handle = Client(broker, namespace).handle("images", "two")
+            handle = AsyncClient.over(broker, namespace).handle("images", "two")
             assert (await handle.status()).phase is Phase.QUEUED
             assert not (await submit_declared(broker, manifest("two", namespace))).created
             await handle.cancel()

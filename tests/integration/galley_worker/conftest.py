@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from galley import Client, connect
+from galley import AsyncClient, connect
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
@@ -18,13 +18,13 @@ StartWorkers = Callable[..., Awaitable[list[WorkerProcess]]]
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Client]:
+async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with connect(nats_server.url, namespace) as client:
         yield client
 
 
 @pytest.fixture
-async def drills(client: Client, namespace: str) -> TaskQueue:
+async def drills(client: AsyncClient, namespace: str) -> TaskQueue:
     """The queue most tests use: short waits between attempts, short grace."""
     queue = a_task_queue(
         namespace,

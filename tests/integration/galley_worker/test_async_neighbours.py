@@ -4,7 +4,7 @@ import asyncio
 import signal
 from typing import Any
 
-from galley import Client, Handle, RetryPolicy, TaskFailed, When, call
+from galley import AsyncClient, AsyncHandle, RetryPolicy, TaskFailed, When, call
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
@@ -13,7 +13,7 @@ ONCE = When(timeout_seconds=30, retry=RetryPolicy(attempts=1, crashes=1))
 BRIEFLY = When(timeout_seconds=1, retry=RetryPolicy(attempts=1))
 
 
-async def outcome(handle: Handle[Any]) -> object:
+async def outcome(handle: AsyncHandle[Any]) -> object:
     """Return the result, or why there is none."""
     try:
         return await handle.result(within=90)
@@ -22,7 +22,7 @@ async def outcome(handle: Handle[Any]) -> object:
 
 
 async def test_each_bad_handler_has_its_own_outcome_and_the_good_ones_all_succeed(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills, GALLEY_UNKNOWN_HANDLER_SECONDS="0")
     bad = {
@@ -37,8 +37,8 @@ async def test_each_bad_handler_has_its_own_outcome_and_the_good_ones_all_succee
         "closed": (call("drills", "close_pipes"), ONCE),
         "done": (call("drills", "shout", megabytes=1024), ONCE),
     }
-    handles: dict[str, Handle[Any]] = {}
-    good: list[Handle[Any]] = []
+    handles: dict[str, AsyncHandle[Any]] = {}
+    good: list[AsyncHandle[Any]] = []
     for number, (expected, (misdeed, rules)) in enumerate(bad.items()):
         handles[expected] = await client.submit(misdeed, rules)
         good += await client.submit_many([call("drills", "aecho", value=10 * number + n) for n in range(5)])
@@ -56,7 +56,7 @@ async def test_each_bad_handler_has_its_own_outcome_and_the_good_ones_all_succee
 
 
 async def test_a_handler_deaf_to_signals_does_not_keep_its_worker_from_ending(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
     handle = await client.submit(call("drills", "deaf", seconds=60))

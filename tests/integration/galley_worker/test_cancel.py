@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from galley import Cancelled, Client, Handle, Lane, Phase, RetryPolicy, TaskCancelled, When, call
+from galley import AsyncClient, AsyncHandle, Cancelled, Lane, Phase, RetryPolicy, TaskCancelled, When, call
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
 
 
-async def cancelled_within_a_second(handle: Handle[object]) -> Cancelled:
+async def cancelled_within_a_second(handle: AsyncHandle[object]) -> Cancelled:
     began = time.monotonic()
     outcome = await handle.cancel()
     assert time.monotonic() - began < 1
@@ -25,15 +25,15 @@ async def cancelled_within_a_second(handle: Handle[object]) -> Cancelled:
     return outcome
 
 
-async def in_phase(handle: Handle[object], phase: Phase) -> bool:
+async def in_phase(handle: AsyncHandle[object], phase: Phase) -> bool:
     return (await handle.status()).phase is phase
 
 
-async def all_in_phase(handles: Iterable[Handle[object]], phase: Phase) -> bool:
+async def all_in_phase(handles: Iterable[AsyncHandle[object]], phase: Phase) -> bool:
     return all([await in_phase(handle, phase) for handle in handles])
 
 
-async def test_while_scheduled(client: Client, drills: TaskQueue, start: StartWorkers) -> None:
+async def test_while_scheduled(client: AsyncClient, drills: TaskQueue, start: StartWorkers) -> None:
     await start(drills)
     soon = When(not_before=datetime.now(UTC) + timedelta(hours=1))
     handle = await client.submit(call("drills", "echo"), soon)
@@ -43,7 +43,9 @@ async def test_while_scheduled(client: Client, drills: TaskQueue, start: StartWo
 
 
 @pytest.mark.parametrize("handler", ["hold", "aecho"])
-async def test_while_running(client: Client, drills: TaskQueue, start: StartWorkers, handler: str) -> None:
+async def test_while_running(
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, handler: str
+) -> None:
     await start(drills)
     named = {"word": "x"} if handler == "hold" else {"value": "x"}
     handle = await client.submit(call("drills", handler, seconds=60, **named))
@@ -55,7 +57,7 @@ async def test_while_running(client: Client, drills: TaskQueue, start: StartWork
 
 
 async def test_while_waiting_behind_others(
-    client: Client, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     await start(drills)
     running = [await client.submit(call("drills", "hold", word=f"{n}", seconds=3)) for n in range(4)]
@@ -68,7 +70,7 @@ async def test_while_waiting_behind_others(
     assert "must not run" not in (tmp_path / "drills.log").read_text()
 
 
-async def test_while_waiting_for_a_retry(client: Client, drills: TaskQueue, start: StartWorkers) -> None:
+async def test_while_waiting_for_a_retry(client: AsyncClient, drills: TaskQueue, start: StartWorkers) -> None:
     await start(drills)
     patient = When(retry=RetryPolicy(attempts=50, backoff_seconds=600, max_backoff_seconds=600))
     handle = await client.submit(call("drills", "fail"), patient)
@@ -78,7 +80,7 @@ async def test_while_waiting_for_a_retry(client: Client, drills: TaskQueue, star
 
 
 async def test_many_cancelled_while_they_are_being_taken_have_one_outcome_each(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     handles = await client.submit_many([call("drills", "aecho", value=n, seconds=0.05) for n in range(100)])

@@ -4,20 +4,20 @@ import signal
 from functools import partial
 from pathlib import Path
 
-from galley import Client, Handle, Phase, call
+from galley import AsyncClient, AsyncHandle, Phase, call
 from galley.broker.control import Request, Verb, ask_workers
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
 
 
-async def runs_on(handle: Handle[object], worker: str) -> bool:
+async def runs_on(handle: AsyncHandle[object], worker: str) -> bool:
     status = await handle.status()
     return status.phase is Phase.RUNNING and status.worker == worker
 
 
 async def test_a_short_attempt_ends_during_the_drain(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
     handle = await client.submit(call("drills", "hold", word="short", seconds=1))
@@ -28,7 +28,7 @@ async def test_a_short_attempt_ends_during_the_drain(
 
 
 async def test_a_long_attempt_is_handed_back_at_once_and_costs_no_attempt(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     first, second = await start(drills, ("w1", "w2"))
     second.send(signal.SIGSTOP)
@@ -45,7 +45,7 @@ async def test_a_long_attempt_is_handed_back_at_once_and_costs_no_attempt(
 
 
 async def test_waiting_tasks_stay_for_the_next_worker(
-    client: Client, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     (worker,) = await start(drills)
     handles = await client.submit_many([call("drills", "hold", word=f"{n}", seconds=0.2) for n in range(40)])
@@ -62,7 +62,7 @@ async def test_waiting_tasks_stay_for_the_next_worker(
 
 
 async def test_a_drain_is_a_lease_that_ends_by_itself(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     await (await client.submit(call("drills", "echo"))).result(within=20)
@@ -82,7 +82,7 @@ async def test_a_drain_is_a_lease_that_ends_by_itself(
 
 
 async def test_a_second_signal_hands_back_at_once(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
     handle = await client.submit(call("drills", "aecho", value="x", seconds=30))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import Client, Handle, Phase, TaskFailed, call, connect
+from galley import AsyncClient, AsyncHandle, Phase, TaskFailed, call, connect
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
@@ -19,20 +19,20 @@ LEASE = 2.0
 
 
 @pytest.fixture
-async def hasty(client: Client, namespace: str) -> TaskQueue:
+async def hasty(client: AsyncClient, namespace: str) -> TaskQueue:
     """A queue whose leases are short, so that a lost worker is noticed within the test."""
     queue = a_task_queue(namespace, retry={"attempts": 3, "backoffSeconds": 0.1, "crashes": 2})
     await ensure_with_leases(client.broker, queue, LEASE)
     return queue
 
 
-async def runs_on(handle: Handle[object], worker: str) -> bool:
+async def runs_on(handle: AsyncHandle[object], worker: str) -> bool:
     status = await handle.status()
     return status.phase is Phase.RUNNING and status.worker == worker
 
 
 async def test_a_killed_worker_s_task_runs_on_another(
-    client: Client, hasty: TaskQueue, start: StartWorkers
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers
 ) -> None:
     first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
     second.send(signal.SIGSTOP)
@@ -47,7 +47,7 @@ async def test_a_killed_worker_s_task_runs_on_another(
 
 
 async def test_a_long_attempt_keeps_its_lease(
-    client: Client, hasty: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
     handle = await client.submit(call("drills", "hold", word="long", seconds=3 * LEASE))
@@ -57,7 +57,7 @@ async def test_a_long_attempt_keeps_its_lease(
 
 
 async def test_a_worker_frozen_past_its_lease_settles_nothing_that_is_another_s_by_now(
-    client: Client, hasty: TaskQueue, start: StartWorkers
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers
 ) -> None:
     first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
     second.send(signal.SIGSTOP)
@@ -74,7 +74,7 @@ async def test_a_worker_frozen_past_its_lease_settles_nothing_that_is_another_s_
 
 
 async def test_a_task_whose_workers_keep_vanishing_is_buried(
-    client: Client, hasty: TaskQueue, start: StartWorkers
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers
 ) -> None:
     handle = await client.submit(call("drills", "aecho", value="poison", seconds=60))
     for name in ("w1", "w2"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import Call, Client, Phase, call
+from galley import AsyncClient, Call, Phase, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from tests.integration.galley_worker.conftest import StartWorkers
@@ -21,7 +21,7 @@ machine, and half of what one slow task here takes."""
 SLOW_SECONDS = 2.0
 
 
-async def ready(client: Client, namespace: str, start: StartWorkers, workers: int, slots: int) -> None:
+async def ready(client: AsyncClient, namespace: str, start: StartWorkers, workers: int, slots: int) -> None:
     queue = a_task_queue(namespace, worker={"concurrency": slots})
     await ensure(client.broker, layout_of(queue, "tests"))
     await start(queue, [f"w{number}" for number in range(1, workers + 1)])
@@ -31,7 +31,7 @@ async def ready(client: Client, namespace: str, start: StartWorkers, workers: in
         await run(client, [call("drills", "echo")] * 300)
 
 
-async def run(client: Client, calls: list[Call[object]]) -> None:
+async def run(client: AsyncClient, calls: list[Call[object]]) -> None:
     async with asyncio.timeout(60):
         for handle in await client.submit_many(calls):
             await handle.result()
@@ -63,7 +63,7 @@ def idle_seconds(runs: dict[str, tuple[float, float]], slots: int) -> float:
 
 
 async def test_slots_of_a_warm_worker_are_filled_at_once(
-    client: Client, namespace: str, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:
     await ready(client, namespace, start, workers=1, slots=4)
     calls = [call("drills", "hold", word=f"{number}", seconds=SLOW_SECONDS) for number in range(4)]
@@ -77,7 +77,7 @@ async def test_slots_of_a_warm_worker_are_filled_at_once(
 @pytest.mark.parametrize("slow", [call("drills", "hold", word="slow", seconds=8.0),
                                   call("drills", "aecho", seconds=8.0)], ids=["plain", "async"])  # fmt: skip
 async def test_quick_tasks_do_not_wait_behind_a_slow_one_while_another_worker_is_idle(
-    client: Client, namespace: str, start: StartWorkers, slow: Call[object]
+    client: AsyncClient, namespace: str, start: StartWorkers, slow: Call[object]
 ) -> None:
     await ready(client, namespace, start, workers=2, slots=1)
     handles = await client.submit_many([slow, *[call("drills", "echo")] * 40])
@@ -91,7 +91,7 @@ async def test_quick_tasks_do_not_wait_behind_a_slow_one_while_another_worker_is
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_no_slot_of_a_queue_stays_free_while_a_task_waits(
-    client: Client, namespace: str, start: StartWorkers, tmp_path: Path, seed: int
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path, seed: int
 ) -> None:
     await ready(client, namespace, start, workers=3, slots=2)
     dice = random.Random(seed)

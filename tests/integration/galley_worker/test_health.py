@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from galley import Client, call
+from galley import AsyncClient, call
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.layout import layout_of
 from galley.broker.topology import consumer_definitions
@@ -44,7 +44,7 @@ def page(port: int) -> Page:
 
 
 async def test_a_worker_is_ready_while_it_takes_tasks_and_live_all_the_time(
-    client: Client, drills: TaskQueue, start: StartWorkers, port: int, page: Page
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, port: int, page: Page
 ) -> None:
     await start(drills, GALLEY_HEALTH_PORT=str(port), GALLEY_HEALTH_HOST="127.0.0.1")
 
@@ -70,7 +70,7 @@ async def test_a_worker_is_ready_while_it_takes_tasks_and_live_all_the_time(
 
 
 async def test_a_worker_whose_consumers_are_gone_is_up_and_not_live(
-    client: Client, drills: TaskQueue, start: StartWorkers, port: int, page: Page
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, port: int, page: Page
 ) -> None:
     settings = {
         "GALLEY_HEALTH_PORT": str(port),
@@ -93,7 +93,7 @@ async def test_a_worker_whose_consumers_are_gone_is_up_and_not_live(
 
 
 async def test_its_metrics_tell_of_the_tasks_it_ran(
-    client: Client, drills: TaskQueue, start: StartWorkers, port: int, page: Page
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, port: int, page: Page
 ) -> None:
     await start(drills, GALLEY_HEALTH_PORT=str(port), GALLEY_HEALTH_HOST="127.0.0.1")
     for handle in await client.submit_many([call("drills", "echo", value=n) for n in range(3)]):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from galley import Client, Lane, When, call
+from galley import AsyncClient, Lane, When, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.lanes import GUARANTEED_SHARE
@@ -17,7 +17,7 @@ def starts(folder: Path) -> list[str]:
 
 
 async def test_300_tasks_in_three_lanes_on_one_slot_start_by_lane_with_the_guaranteed_shares(
-    client: Client, namespace: str, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:
     queue = a_task_queue(namespace, worker={"concurrency": 1})
     await ensure(client.broker, layout_of(queue, "tests"))
@@ -42,7 +42,7 @@ async def test_300_tasks_in_three_lanes_on_one_slot_start_by_lane_with_the_guara
 
 
 async def test_under_a_flood_of_the_highest_lane_the_lowest_waits_no_longer_than_its_bound(
-    client: Client, namespace: str, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:
     queue = a_task_queue(namespace, worker={"concurrency": 1}, lanes=["critical", "low"])
     await ensure(client.broker, layout_of(queue, "tests"))

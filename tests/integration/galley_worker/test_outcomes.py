@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from galley import (
-    Client,
+    AsyncClient,
     Phase,
     RetryPolicy,
     TaskFailed,
@@ -29,7 +29,7 @@ ONCE = When(retry=RetryPolicy(attempts=1))
 
 
 async def test_a_plain_function_an_async_one_and_their_results(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     plain = await client.submit(call("drills", "echo", value={"a": [1, 2.5, None, "ü"]}))
@@ -42,7 +42,7 @@ async def test_a_plain_function_an_async_one_and_their_results(
 
 
 async def test_a_task_that_fails_once_is_tried_again_and_succeeds(
-    client: Client, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     await start(drills)
     handle = await client.submit(call("drills", "fail_until", path=str(tmp_path / "count"), times=1))
@@ -54,7 +54,7 @@ async def test_a_task_that_fails_once_is_tried_again_and_succeeds(
 
 
 async def test_a_task_that_always_fails_is_a_dead_letter_with_its_history(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     handle = await client.submit(call("drills", "fail", message="the disk is green"))
@@ -79,7 +79,7 @@ async def test_a_task_that_always_fails_is_a_dead_letter_with_its_history(
 
 
 async def test_a_handler_that_says_never_is_tried_once(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     handle = await client.submit(call("drills", "fail_for_good", message="it is a poem"))
@@ -102,7 +102,7 @@ async def test_a_handler_that_says_never_is_tried_once(
     ],
 )
 async def test_what_can_never_work_fails_with_its_reason(
-    client: Client,
+    client: AsyncClient,
     drills: TaskQueue,
     start: StartWorkers,
     *,
@@ -123,7 +123,7 @@ async def test_what_can_never_work_fails_with_its_reason(
 
 
 async def test_a_handler_that_kills_its_process_is_counted_as_crash_not_as_error(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     handle = await client.submit(call("drills", "vanish"))
@@ -137,7 +137,7 @@ async def test_a_handler_that_kills_its_process_is_counted_as_crash_not_as_error
 
 
 async def test_an_attempt_is_killed_at_its_timeout(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     rules = When(timeout_seconds=0.5, retry=RetryPolicy(attempts=1))
@@ -150,7 +150,7 @@ async def test_an_attempt_is_killed_at_its_timeout(
 
 
 async def test_a_task_is_not_started_after_its_deadline(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     rules = When(deadline=datetime.now(UTC) - timedelta(seconds=1))
     handle = await client.submit(call("drills", "note", word="too late"), rules)
@@ -163,7 +163,7 @@ async def test_a_task_is_not_started_after_its_deadline(
 
 
 async def test_a_running_attempt_is_cut_at_the_deadline(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     await (await client.submit(call("drills", "echo"))).result(within=20)
@@ -177,7 +177,7 @@ async def test_a_running_attempt_is_cut_at_the_deadline(
 
 
 async def test_a_task_for_later_runs_when_it_is_due(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     at = datetime.now(UTC) + timedelta(seconds=1)
@@ -191,7 +191,7 @@ async def test_a_task_for_later_runs_when_it_is_due(
 
 
 async def test_the_same_id_submitted_after_its_end_does_not_run_again(
-    client: Client, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     await start(drills)
     counter = tmp_path / "count"
@@ -219,7 +219,7 @@ async def test_the_same_id_submitted_after_its_end_does_not_run_again(
     ],
 )
 async def test_a_foreign_message_is_buried_whole_and_nobody_notices(
-    client: Client,
+    client: AsyncClient,
     drills: TaskQueue,
     start: StartWorkers,
     *,
@@ -244,7 +244,7 @@ async def test_a_foreign_message_is_buried_whole_and_nobody_notices(
 
 
 async def test_a_flood_of_output_is_cut_and_the_task_succeeds(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
     loud = await client.submit(call("drills", "shout", megabytes=100))
@@ -256,7 +256,7 @@ async def test_a_flood_of_output_is_cut_and_the_task_succeeds(
 
 
 async def test_a_task_whose_id_is_not_utf_8_becomes_a_dead_letter(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     await start(drills)
     host, port = client.broker.server.removeprefix("nats://").split(":")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from galley import Client
+from galley import AsyncClient
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.ensure import ensure
@@ -22,7 +22,7 @@ from tests.support.workers import a_task_queue
     [((Kind.DIRECT, ""), 3600), ((Kind.DIRECT, "u1"), 86_400), ((Kind.DECLARED, ""), 86_400)],
 )
 async def test_an_end_is_kept_as_the_queue_says_and_that_of_a_declared_task_for_a_day(
-    client: Client, namespace: str, start: StartWorkers, origin: tuple[Kind, str], seconds: int
+    client: AsyncClient, namespace: str, start: StartWorkers, origin: tuple[Kind, str], seconds: int
 ) -> None:
     kind, uid = origin
     queue = a_task_queue(namespace, retention={"resultsSeconds": 3600})

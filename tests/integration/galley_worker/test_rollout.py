@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import Client, Handle, Phase, TaskFailed, call
+from galley import AsyncClient, AsyncHandle, Phase, TaskFailed, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.history import EndedBy
@@ -34,13 +34,13 @@ def a_version(namespace: str, folder: Path, kind: str, name: str) -> tuple[TaskQ
     return a_task_queue(namespace, worker={"modules": ["rolling"]}), str(code)
 
 
-async def waits(handle: Handle[object]) -> bool:
+async def waits(handle: AsyncHandle[object]) -> bool:
     return (await handle.status()).phase is Phase.RETRYING
 
 
 @pytest.mark.parametrize("kind", ["command", "function"])
 async def test_an_old_worker_leaves_the_task_of_a_new_handler_to_a_newer_worker(
-    client: Client, namespace: str, start: StartWorkers, tmp_path: Path, kind: str
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path, kind: str
 ) -> None:
     before, old_code = a_version(namespace, tmp_path, kind, "welcome")
     after, new_code = a_version(namespace, tmp_path, kind, "goodbye")
@@ -65,7 +65,7 @@ async def test_an_old_worker_leaves_the_task_of_a_new_handler_to_a_newer_worker(
 
 
 async def test_a_handler_that_no_worker_knows_fails_when_the_patience_ends(
-    client: Client, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills, GALLEY_UNKNOWN_HANDLER_SECONDS="3")
     handle = await client.submit(call("drills", "nothing_like_it"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import Client, ResultTimeout, RetryPolicy, TaskFailed, WaitsForOwnQueue, When, call, inside
+from galley import AsyncClient, ResultTimeout, RetryPolicy, TaskFailed, WaitsForOwnQueue, When, call, inside
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from tests.integration.galley_worker.conftest import StartWorkers
@@ -47,7 +47,7 @@ asyncio.run(wait(**json.load(sys.stdin)))
 
 
 @pytest.fixture
-async def queues(client: Client, namespace: str, start: StartWorkers, tmp_path: Path) -> None:
+async def queues(client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path) -> None:
     (tmp_path / "parents.py").write_text(HANDLERS)
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
@@ -63,7 +63,7 @@ async def queues(client: Client, namespace: str, start: StartWorkers, tmp_path: 
 
 
 @pytest.mark.parametrize("handler", ["waits", "waits_plainly"])
-async def test_it_fails_at_once_and_is_not_retried(client: Client, queues: None, handler: str) -> None:
+async def test_it_fails_at_once_and_is_not_retried(client: AsyncClient, queues: None, handler: str) -> None:
     given = {"queue": "drills", "namespace": client.namespace, "hold": False}
     handle = await client.submit(call("drills", handler, **given))
     with pytest.raises(TaskFailed, match="WaitsForOwnQueue: a handler of queue 'drills' waits for") as failed:
@@ -71,7 +71,7 @@ async def test_it_fails_at_once_and_is_not_retried(client: Client, queues: None,
     assert failed.value.why == "NonRetryable"
 
 
-async def test_a_command_is_told_as_well(client: Client, queues: None) -> None:
+async def test_a_command_is_told_as_well(client: AsyncClient, queues: None) -> None:
     given = {"queue": "drills", "namespace": client.namespace, "hold": False}
     handle = await client.submit(call("drills", "program", **given), When(retry=RetryPolicy(attempts=1)))
     with pytest.raises(TaskFailed, match=r"CommandFailed: .*let the last subtask submit the next step"):
@@ -81,14 +81,14 @@ async def test_a_command_is_told_as_well(client: Client, queues: None) -> None:
 @pytest.mark.parametrize("handler", ["waits", "waits_plainly"])
 @pytest.mark.parametrize(("where", "hold"), [("drills", True), ("other", False)])
 async def test_it_waits_where_it_was_told_to_or_for_another_queue(
-    client: Client, queues: None, handler: str, where: str, hold: bool
+    client: AsyncClient, queues: None, handler: str, where: str, hold: bool
 ) -> None:
     given = {"queue": where, "namespace": client.namespace, "hold": hold}
     handle = await client.submit(call("drills", handler, **given))
     assert await handle.result(within=60) == 3
 
 
-async def test_a_result_that_is_there_needs_no_wait(client: Client, queues: None) -> None:
+async def test_a_result_that_is_there_needs_no_wait(client: AsyncClient, queues: None) -> None:
     child = await client.submit(call("drills", "child", n=5))
     assert await child.result(within=60) == 5
     handle = await client.submit(call("drills", "asks_for", task_id=child.id, namespace=client.namespace))
@@ -96,7 +96,7 @@ async def test_a_result_that_is_there_needs_no_wait(client: Client, queues: None
 
 
 async def test_by_name_or_not_it_is_the_queue_that_counts(
-    client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ensure(client.broker, layout_of(a_task_queue(namespace), "tests"))
     handle = await client.submit(call("drills", "child"))

@@ -13,7 +13,6 @@ from msgspec import Raw
 
 from galley import record as records
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, COUNT, CRASHES, SEQUENCE, Range
-from galley.client import When
 from galley.envelope import Envelope, Flags, decode, digest_of, encode, in_range
 from galley.errors import EnvelopeInvalid, SubmissionInvalid
 from galley.history import EndedBy, History, PastAttempt
@@ -21,6 +20,7 @@ from galley.lanes import Lane
 from galley.record import Claim, Failure, Outcome, Record, State
 from galley.resources.task_queue import Retry
 from galley.retry import RetryPolicy
+from galley.when import When
 
 AT: Final = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 PAST: Final = PastAttempt(1, EndedBy.ERROR, "HandlerRaised", "boom", "w1", AT, AT)

@@ -1,0 +1,245 @@
+"""The client for programs without an event loop: scripts, notebooks, views of Flask and Django."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from galley.address import TaskAddress
+from galley.batch import SubmitIncomplete, SubmitInterrupted
+from galley.broker.cancel import Cancelled
+from galley.broker.connection import Broker
+from galley.client import AsyncClient, task_address
+from galley.envelope import Envelope
+from galley.handle import AsyncHandle
+from galley.handler import Call
+from galley.portal import Portal
+from galley.task_status import Phase, TaskStatus
+from galley.when import When
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Client:
+    """Submits tasks to the queues of one namespace and finds them again.
+
+    It connects at its first use, or as `with galley.Client() as client:`. Threads may share it. A process
+    that was forked uses a connection of its own, so one client per program is enough: make it where the
+    program's other global objects are. An event loop that calls it waits meanwhile; use `AsyncClient` there.
+    """
+
+    def __init__(
+        self, server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+    ) -> None:
+        """Describe the client, with the arguments of `AsyncClient`.
+
+        Raises:
+            SubmissionInvalid: if there can be no such namespace.
+        """
+
+        def make() -> AsyncClient:
+            return AsyncClient(server, namespace, credentials=credentials)
+
+        self.namespace = make().namespace
+        self._portal = Portal(make)
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
+            CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
+            ClientClosed: it was closed before.
+        """
+        self._portal.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Calls that wait in other threads, and later ones, raise `ClientClosed`.
+
+        Not needed at the end of a program.
+        """
+        self._portal.close()
+
+    def submit(self, call: Call[R], when: When | None = None, *, task_id: str | None = None) -> "Handle[R]":
+        """Submit one task and return when the broker has it on disk: `AsyncClient.submit`.
+
+        Raises:
+            TaskConflict, QueueNotFound, LaneNotEnabled, QueueFull, SubmissionInvalid, NotAllowed: as there.
+            BrokerUnreachable, BrokerSilent, BrokerFull: as there.
+            ClientClosed: the client is closed.
+        """
+        return self._sync(self._submit(lambda client: client.submit(call, when, task_id=task_id)))
+
+    def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list["Handle[R]"]:
+        """Submit many tasks as fast as the broker takes them: `AsyncClient.submit_many`.
+
+        `calls` is read to its end first, in the calling thread.
+
+        Raises:
+            SomeRefused, SubmitInterrupted: not all were stored; they hold the handles of those that were.
+                After Ctrl-C, `SubmitInterrupted.of(error)` returns the same details.
+            ClientClosed: the client is closed.
+        """
+        # Here, and not in the thread of the event loop: connections of databases belong to their thread.
+        read = _Read(calls)
+        handles = self._submit(lambda client: client.submit_many(read, when))
+        return [self._sync(handle) for handle in handles]
+
+    def _submit(self, submit: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+        """Submit, and convert the handles that an error holds to those of this client."""
+        try:
+            return self._portal.call(submit)
+        except BaseException as error:
+            incomplete = error if isinstance(error, SubmitIncomplete) else SubmitInterrupted.of(error)
+            if incomplete is not None:
+                for known in (incomplete.submitted, incomplete.unknown):
+                    known.update({place: self._sync(handle) for place, handle in known.items()})
+            raise
+
+    def handle(self, queue: str, task_id: str) -> "Handle[Any]":
+        """Return a handle on a task submitted earlier, by this or another program.
+
+        Raises:
+            SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
+        """
+        return Handle(self._portal, task_address(self.namespace, queue, task_id), None)
+
+    def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+        """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
+
+        Raises:
+            QueueNotFound, QueueNameInvalid, NotAllowed, BrokerUnreachable: as there.
+            ClientClosed: the client is closed.
+        """
+        return self._portal.call(lambda client: client.tasks(queue, phase))
+
+    def as_completed(
+        self, handles: Iterable["Handle[R]"], within: float | None = None
+    ) -> Iterator["Handle[R]"]:
+        """Yield each handle once its task has ended, in the order in which they end.
+
+        Args:
+            handles: any number of them.
+            within: seconds for all of them; None waits as long as it takes.
+
+        Raises:
+            ResultTimeout, WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as `AsyncClient.as_completed`.
+            ClientClosed: the client is closed.
+        """
+        waiting = list(handles)
+
+        async def begin(client: AsyncClient) -> AsyncGenerator[AsyncHandle[R], None]:
+            return client.as_completed([one.over(client.broker) for one in waiting], within)
+
+        async def end(ended: AsyncGenerator[AsyncHandle[R], None]) -> None:
+            await ended.aclose()
+
+        ended = self._portal.call(begin)
+        try:
+            while (handle := self._portal.call(lambda _: anext(ended, None))) is not None:
+                yield self._sync(handle)
+        finally:
+            self._portal.call(lambda _: end(ended))
+
+    def _sync(self, handle: AsyncHandle[R]) -> "Handle[R]":
+        return Handle(self._portal, handle.address, handle.envelope, existed=handle.existed)
+
+
+class _Read(Generic[R]):
+    """What an iterable yields, and then raises."""
+
+    def __init__(self, calls: Iterable[Call[R]]) -> None:
+        self._calls: list[Call[R]] = []
+        self._problem: Exception | None = None
+        try:
+            self._calls.extend(calls)
+        except Exception as problem:
+            self._problem = problem
+
+    def __iter__(self) -> Iterator[Call[R]]:
+        yield from self._calls
+        if self._problem is not None:
+            raise self._problem
+
+
+class Handle(Generic[R]):
+    """A submitted task: ask for its status, wait for its result, cancel it.
+
+    It can be used in every thread, and in processes that are forked, as long as its client is open.
+    """
+
+    def __init__(
+        self, portal: Portal, address: TaskAddress, envelope: Envelope | None, *, existed: bool = False
+    ) -> None:
+        self._portal = portal
+        self._envelope = envelope
+        self.address = address
+        self.existed = existed
+        """Whether the task was there before this submission, which then added nothing."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.address.id
+
+    def __repr__(self) -> str:
+        return f"<task {self.address}>"
+
+    def result(self, within: float | None = None, *, hold_slot: bool = False) -> R:
+        """Wait until the task has ended and return what its handler returned: `AsyncHandle.result`.
+
+        Args:
+            within: seconds to wait at most; None waits as long as it takes.
+            hold_slot: in a handler, wait even for a task of the handler's own queue.
+
+        Raises:
+            TaskFailed, TaskCancelled, ResultTimeout, TaskConflict, WaitsForOwnQueue: as there.
+            QueueNotFound, BrokerUnreachable: as there.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.result(within, hold_slot=hold_slot))
+
+    def wait(self, within: float | None = None, *, hold_slot: bool = False) -> TaskStatus:
+        """Wait until the task has ended, however it did, and return its status: `AsyncHandle.wait`.
+
+        Raises:
+            ResultTimeout, WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as there.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.wait(within, hold_slot=hold_slot))
+
+    def status(self) -> TaskStatus:
+        """Return where the task is now.
+
+        Raises:
+            TaskNotFound, QueueNotFound, BrokerUnreachable: as `AsyncHandle.status`.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.status())
+
+    def worker_problem(self) -> str:
+        """Return why no worker of the task's queue can start; empty if one can, or nothing is known."""
+        return self._call(lambda handle: handle.worker_problem())
+
+    def cancel(self) -> Cancelled:
+        """Cancel the task, in whatever state it is; says what that came to.
+
+        Raises:
+            TaskNotFound, QueueNotFound, BrokerUnreachable: as `AsyncHandle.cancel`.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.cancel())
+
+    def over(self, broker: Broker) -> AsyncHandle[R]:
+        """Return the same handle for the event loop of a connection."""
+        return AsyncHandle(broker, self.address, self._envelope, existed=self.existed)
+
+    def _call(self, use: Callable[[AsyncHandle[R]], Coroutine[Any, Any, T]]) -> T:
+        return self._portal.call(lambda client: use(self.over(client.broker)))

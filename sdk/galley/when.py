@@ -1,0 +1,76 @@
+"""The rules a task is submitted under."""
+
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range
+from galley.envelope import in_range
+from galley.errors import SubmissionInvalid
+from galley.lanes import HIGHEST_FIRST, Lane
+from galley.retry import RetryPolicy
+
+LONGEST_TIMEOUT_SECONDS: Final = float(TIMEOUT_SECONDS.most)
+"""Of one attempt: a day, as in a TaskQueue."""
+
+_ANY_TIMEOUT: Final = Range(0, TIMEOUT_SECONDS.most)
+
+
+class When(Struct, frozen=True):
+    """The rules a task is submitted under; None means the queue's own."""
+
+    lane: Lane = Lane.NORMAL
+    not_before: datetime | None = None
+    """Earliest start; a time with its offset from UTC."""
+    deadline: datetime | None = None
+    """Time after which the task is not started any more, and a running attempt is killed."""
+    timeout_seconds: float | None = None
+    """Time one attempt may take."""
+    retry: RetryPolicy | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rules under which no task can run.
+
+        Raises:
+            SubmissionInvalid: naming the field, and what it may be.
+        """
+        if self.lane not in HIGHEST_FIRST:
+            raise SubmissionInvalid("lane", repr(self.lane), f"use one of {', '.join(HIGHEST_FIRST)}")
+        _check_time("not_before", self.not_before)
+        _check_time("deadline", self.deadline)
+        if self.not_before is not None and self.deadline is not None and self.deadline <= self.not_before:
+            raise SubmissionInvalid(
+                "deadline", "it is not after not_before", "set a later deadline, or an earlier not_before"
+            )
+        if self.timeout_seconds is not None and not (
+            _ANY_TIMEOUT.holds(self.timeout_seconds) and self.timeout_seconds > 0
+        ):
+            raise SubmissionInvalid(
+                "timeout_seconds", f"{self.timeout_seconds!r} s", "use more than 0 and at most a day"
+            )
+        if self.retry is not None:
+            _check_retry(self.retry)
+
+
+def _check_time(name: str, moment: datetime | None) -> None:
+    if moment is None:
+        return
+    if moment.utcoffset() is None:
+        raise SubmissionInvalid(
+            name, "the time has no offset from UTC", "pass an aware datetime, such as datetime.now(UTC)"
+        )
+    if not in_range(moment):
+        raise SubmissionInvalid(name, moment.isoformat(), "use a time between the years 1970 and 9998")
+
+
+def _check_retry(retry: RetryPolicy) -> None:
+    for name, bounds, kinds in (
+        ("attempts", ATTEMPTS, int),
+        ("crashes", CRASHES, int),
+        ("backoff_seconds", BACKOFF_SECONDS, int | float),
+        ("max_backoff_seconds", BACKOFF_SECONDS, int | float),
+    ):
+        value = getattr(retry, name)
+        if not isinstance(value, kinds) or not bounds.holds(value):
+            raise SubmissionInvalid(f"retry.{name}", repr(value), f"use {bounds}; 1 attempt means no retry")
