@@ -39,13 +39,18 @@ class GuardedNats:
         self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._trust(keys or made_keys(time.time()))
-        (folder / "nats.conf").write_text(
-            f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{folder / "data"}", max_file_store: 100TB }}\n'
-            "include auth.conf\n"
-            f'resolver: {{ type: full, dir: "{folder / "accounts"}", allow_delete: true, interval: "2m" }}\n'
-        )
+        self._configure()
         self._process = self._start()
+
+    def _configure(self) -> None:
+        """Write its configuration, in which `auth.conf` is what the operator has made."""
+        (self.folder / "nats.conf").write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.folder / "data"}", max_file_store: 100TB }}\n'
+            "include auth.conf\n"
+            f'resolver: {{ type: full, dir: "{self.folder / "accounts"}", '
+            'allow_delete: true, interval: "2m" }\n'
+        )
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
