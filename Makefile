@@ -11,7 +11,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration \
+.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart \
 	mutants simulate storm e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
 
 help: ## List the targets
@@ -61,12 +61,16 @@ simulate: $(STAMP) ## Play schedules of the worker's logic in memory, faults at 
 storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
 
+lint-chart: e2e/build ## Run kube-score and checkov on the chart's defaults and on a worker
+	@$(BIN)/python -m tools.supply lint-chart
+
 e2e: e2e/build ## Run the tests that need an API server or pods; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster/testcluster/tests
 
 e2e/build: $(STAMP) ## Build the programs and images of test clusters; minutes, once per version, kept in ~/.cache/galley
 	@$(BIN)/testcluster build
 	@$(BIN)/testcluster images
+	@$(BIN)/python -m tools.supply tools
 
 cluster/up: e2e/build ## Create a one-node cluster to try things on; it runs until cluster/down
 	@$(BIN)/testcluster up
@@ -94,6 +98,8 @@ lock: $(STAMP) ## Update the pinned versions in requirements/ (needs uv)
 	@$(LOCK) -c requirements/dev.txt --extra worker pyproject.toml -o requirements/worker.txt
 	@$(LOCK) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
 	@$(LOCK) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	@$(LOCK) requirements/lint.in -o requirements/lint.txt
+	@$(LOCK) requirements/supply.in -o requirements/supply.txt
 	@echo pillow | $(LOCK) -c requirements/dev.txt - -o examples/thumbnails/requirements.txt
 
 clean: ## Remove .venv, caches, and the data of `galley dev`

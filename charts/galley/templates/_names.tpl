@@ -81,6 +81,17 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* Data in an emptyDir counts as ephemeral storage, and has a limit of its own. */}}
+{{- define "galley.natsResources" -}}
+{{- $resources := deepCopy .Values.nats.resources -}}
+{{- if .Values.nats.storage.emptyDir -}}
+{{- range $part := list "requests" "limits" -}}
+{{- if hasKey $resources $part -}}{{- $_ := unset (get $resources $part) "ephemeral-storage" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{/* Where a pod may run. Takes the values of the part. */}}
 {{- define "galley.placement" -}}
 {{- with .nodeSelector }}
