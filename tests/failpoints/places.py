@@ -19,6 +19,7 @@ WORKER: Final = {
     "drain.before_cut": "drained",
     "hand_back.before_record": "drained",
     "hand_back.before_nak": "drained",
+    "let_go.before_record": "dropped",
 }
 """Places in a worker, by the scenario that leads there."""
 

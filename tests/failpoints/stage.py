@@ -111,10 +111,14 @@ class Stage:
             await eventually(lambda: stopped.status() == psutil.STATUS_STOPPED, within=20)
             self._lose()
             await self.idle(client, resting=False)
-            began = time.monotonic()
-            await eventually(lambda: time.monotonic() - began > 1.3 * LEASE, within=10)
-            self._lose()
+            await self.outlast_lease()
             self.worker.send(signal.SIGCONT)
+
+    async def outlast_lease(self) -> None:
+        """Wait until the leases of a worker that is frozen have ended."""
+        began = time.monotonic()
+        await eventually(lambda: time.monotonic() - began > 1.3 * LEASE, within=10)
+        self._lose()
 
     def _lose(self) -> None:
         self.lost.append(LeaseLost(at=time.time(), worker=self.worker.name))
@@ -245,8 +249,20 @@ async def drained(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return handle
 
 
+async def dropped(stage: Stage, client: Client) -> Handle[object]:
+    """Submit a claimed task, and freeze its worker until it has lost the lease."""
+    begun = stage.folder / secrets.token_hex(6)
+    work = call("drills", "slow_once", path=str(begun), seconds=30)
+    handle = await client.submit(work, task_id=secrets.token_hex(6))
+    await eventually(begun.exists, within=20)
+    stage.worker.send(signal.SIGSTOP)
+    await stage.outlast_lease()
+    stage.worker.send(signal.SIGCONT)
+    return handle
+
+
 SCENARIOS: Final = {
-    each.__name__: each for each in (plain, claimed, refused, failed, unreadable, retried, drained)
+    each.__name__: each for each in (plain, claimed, refused, failed, unreadable, retried, drained, dropped)
 }
 
 

@@ -143,8 +143,9 @@ class Simulation:
     async def _cut(self) -> None:
         worker = self.dice.choice(self.workers)
         worker.broker.line.reconnect_seconds = self.dice.choice((0.1, 1.0, 8.0))
-        # To the others one that is cut off for longer than a lease looks like one that is gone.
-        self.gone.update(worker.under_way)
+        if worker.broker.line.reconnect_seconds > LEASE_SECONDS:
+            # To the others one that is cut off for longer than a lease looks like one that is gone.
+            self.gone.update(worker.under_way)
         worker.broker.line.cut(lose_sent=self.dice.random() < 0.5)
         self._lose("*")
 
@@ -227,16 +228,7 @@ class Simulation:
 
     def _check_counts(self, task: str, final: Record) -> None:
         mine = [run for run in self.script.runs if run.task == task]
-        # An attempt dropped for want of its lease, begun or not, leaves its claim; if its process goes as
-        # well before the next worker asks, that cannot tell the two from a crash.
-        begun = {(run.worker, run.attempt) for run in mine}
-        claims = {
-            (record.worker, record.attempt)
-            for record in (wire.decode(each.body) for each in self._stored("result", task))
-            if record.state is State.RUN
-        }
-        dropped = len(claims - begun) + sum(run.ending == "CutOff" for run in mine)
-        crashes = self.gone[task] + dropped + sum(run.ending == "Crashed" for run in mine)
+        crashes = self.gone[task] + sum(run.ending == "Crashed" for run in mine)
         if final.history.crashes > crashes:
             raise Wrong(f"{task}: {final.history.crashes} crashes are counted, there were {crashes}")
         errors = sum(run.ending == "Raised" for run in mine)
@@ -269,10 +261,18 @@ class Simulation:
         return events
 
     def _of_run(self, task: str, worker: str, attempt: int, began: float) -> list[Event]:
-        """Return the start of a run, of the last delivery before it."""
+        """Return the start of a run, of the message it had claimed, or else of the last delivery."""
+        claims = [
+            (record.claim.stream, record.claim.sequence)
+            for each in self._stored("result", task)
+            if each.at <= began
+            and (record := wire.decode(each.body)).claim is not None
+            and (record.state, record.worker, record.attempt) == (State.RUN, worker, attempt)
+        ]
         deliveries = [
             each for each in self.server.log
             if each.what == "delivered" and each.subject.endswith(f".{task}") and each.at <= began
+            and (not claims or (each.stream, each.sequence) == claims[-1])
         ]  # fmt: skip
         last = deliveries[-1]
         stream = LATER if last.stream.startswith("GS_") else WORK

@@ -30,6 +30,7 @@ from galley_worker.verdict import (
     Bury,
     Circumstances,
     Verdict,
+    dropped,
     judge,
     without_handler,
 )
@@ -190,9 +191,10 @@ class Attempts:
             return
         ending = await self._end(present, held)
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
-            # Another worker may run the task by now, so nothing is written.
             journal.lost(held, "its lease was lost")
             self._parts.measures.lost()
+            held.delivery = present.delivery
+            await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
 

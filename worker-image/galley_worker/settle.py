@@ -102,6 +102,16 @@ class Settler:
         failpoint("hand_back.before_nak")
         self._ledger.give_back(delivery.reply)
 
+    async def let_go(self, held: Held, history: History) -> None:
+        """Write into the claim of an attempt whose lease was lost that its handler does not run any more.
+
+        The next worker may find this process gone by then, and would count a crash. If another one has
+        claimed the attempt already, its record stays.
+        """
+        if held.claimed:
+            failpoint("let_go.before_record")
+            await self._mark_handed_back(held, history)
+
     def _acknowledge(self, delivery: Delivery) -> None:
         failpoint("settle.before_ack")
         self._ledger.acknowledge(delivery.reply)
@@ -177,23 +187,19 @@ class Settler:
     async def _hand_back(self, held: Held, history: History) -> bool:
         # On the fast path there is no record, and without one no crash is counted.
         if held.claimed:
-            record = replace(
-                claiming_record(
-                    held.delivery,
-                    held.envelope,
-                    held.flags,
-                    history=history,
-                    worker=self._worker,
-                    now=held.started_at,
-                ),
-                handed_back=True,
-            )
             failpoint("hand_back.before_record")
-            written = await self._ledger.write(held.delivery.address, record, held.fence)
+            written = await self._mark_handed_back(held, history)
             if isinstance(written, Beaten):
                 return await self._yield_to(held, written)
         self.give_back(held.delivery)
         return True
+
+    async def _mark_handed_back(self, held: Held, history: History) -> int | Beaten:
+        claim = claiming_record(
+            held.delivery, held.envelope, held.flags,
+            history=history, worker=self._worker, now=held.started_at,
+        )  # fmt: skip
+        return await self._ledger.write(held.delivery.address, replace(claim, handed_back=True), held.fence)
 
     async def _yield_to(self, held: Held, beaten: Beaten) -> bool:
         """Another record was written first: if it is final, acknowledge this message.

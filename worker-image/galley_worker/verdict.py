@@ -178,6 +178,11 @@ def _unknown_handler(past: PastAttempt, attempt: int) -> bool:
     return (past.number, past.ended_by, past.reason) == (attempt, EndedBy.PREEMPTION, HANDLER_NOT_FOUND)
 
 
+def dropped(given: Circumstances, now: datetime) -> History:
+    """Return the history of a task whose attempt was stopped because its lease was lost. Free of cost."""
+    return given.history.with_attempt(_lost_lease(given.attempt, given.worker, now, given.started_at))
+
+
 def taken_over(
     history: History, policy: RetryPolicy, lost_worker: str, attempt: int, now: datetime, *, crashed: bool
 ) -> tuple[History, Bury | None]:
@@ -192,9 +197,7 @@ def taken_over(
         crashed: whether the process of that worker is gone; otherwise the attempt is free.
     """
     if not crashed:
-        message = f"worker {lost_worker} lost its lease"
-        past = PastAttempt(attempt, EndedBy.PREEMPTION, LEASE_LOST, message, lost_worker, now)
-        return history.with_attempt(past), None
+        return history.with_attempt(_lost_lease(attempt, lost_worker, now)), None
     failure = Failure(WORKER_LOST, f"worker {lost_worker} is gone, and did not end the attempt")
     past = PastAttempt(attempt, EndedBy.CRASH, failure.reason, failure.message, lost_worker, now)
     longer = history.with_attempt(past)
@@ -203,6 +206,11 @@ def taken_over(
     return longer, Bury(
         Failure(KILLS_ITS_WORKER, f"{longer.crashes} crashes; the last: {failure.message}"), longer
     )
+
+
+def _lost_lease(attempt: int, worker: str, now: datetime, began: datetime | None = None) -> PastAttempt:
+    message = f"worker {worker} lost its lease"
+    return PastAttempt(attempt, EndedBy.PREEMPTION, LEASE_LOST, message, worker, now, began)
 
 
 def _lengthened(given: Circumstances, by: EndedBy, failure: Failure, now: datetime) -> History:

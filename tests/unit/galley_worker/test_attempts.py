@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 from msgspec import Raw
 
+from galley.address import TaskAddress
 from galley.broker.cancel import cancel
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.pull import Delivery
@@ -93,6 +94,14 @@ async def a_shop() -> AsyncIterator[Shop]:
         keeping.cancel()
 
 
+def let_go(shop: Shop, address: TaskAddress) -> tuple[bool, int, list[str]]:
+    """Return whether a record says that its attempt was handed back, crashes counted, and past attempts."""
+    stored = shop.bench.record(address)
+    assert stored is not None
+    history = stored.record.history
+    return stored.record.handed_back, history.crashes, [past.reason for past in history.attempts]
+
+
 @in_virtual_time
 async def test_an_attempt_runs_is_settled_and_leaves_nothing_behind() -> None:
     async with a_shop() as shop:
@@ -125,9 +134,9 @@ async def test_what_a_handler_returned_is_written_although_its_lease_was_lost() 
 
 
 @in_virtual_time
-async def test_an_attempt_that_was_stopped_since_its_lease_was_lost_writes_nothing() -> None:
+async def test_an_attempt_stopped_for_want_of_its_lease_marks_its_claim_and_nothing_else() -> None:
     async with a_shop() as shop:
-        await shop.bench.submit(chosen_id=True)
+        address = await shop.bench.submit(chosen_id=True)
         attempt = shop.begin(await shop.bench.take(shop.worker))
         await shop.handlers.running()
         shop.bench.mark()
@@ -136,14 +145,48 @@ async def test_an_attempt_that_was_stopped_since_its_lease_was_lost_writes_nothi
         shop.worker.broker.line.lose()
         await attempt
         await shop.worker.broker.nats.flush()
-        assert shop.bench.writes() == []
+        assert shop.bench.writes() == ["result", "refused result"], (
+            "one write, repeated for want of an answer"
+        )
         assert shop.bench.in_work == 1
+        assert let_go(shop, address) == (True, 0, ["LeaseLost"])
+
+
+@in_virtual_time
+async def test_an_attempt_dropped_on_the_fast_path_has_no_claim_to_mark() -> None:
+    async with a_shop() as shop:
+        await shop.bench.submit()
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        await shop.handlers.running()
+        shop.bench.mark()
+        shop.worker.broker.line.lose(to_client=lambda _subject: True)
+        await shop.bench.pass_time(LEASE)
+        shop.worker.broker.line.lose()
+        await attempt
+        assert shop.bench.writes() == []
+
+
+@in_virtual_time
+async def test_a_dropped_attempt_leaves_the_record_of_the_worker_that_took_over() -> None:
+    async with a_shop() as shop:
+        address = await shop.bench.submit(chosen_id=True)
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        await shop.handlers.running()
+        shop.worker.broker.line.lose(to_client=lambda _subject: True)
+        await shop.bench.pass_time(LEASE - 1)
+        other = Record(State.RUN, 1, worker="w2", handler="resize")
+        shop.bench.put(address, other)
+        shop.worker.broker.line.lose()
+        await attempt
+        stored = shop.bench.record(address)
+        assert stored is not None
+        assert stored.record == other
 
 
 @in_virtual_time
 async def test_an_attempt_whose_lease_ended_while_it_was_claimed_does_not_begin() -> None:
     async with a_shop() as shop:
-        await shop.bench.submit(chosen_id=True)
+        address = await shop.bench.submit(chosen_id=True)
         delivery = await shop.bench.take(shop.worker)
         shop.worker.broker.line.lose(to_client=lambda _subject: True)
         attempt = shop.begin(delivery)
@@ -152,6 +195,7 @@ async def test_an_attempt_whose_lease_ended_while_it_was_claimed_does_not_begin(
         await attempt
         assert shop.handlers.started == []
         assert shop.bench.in_work == 1
+        assert let_go(shop, address) == (True, 0, ["LeaseLost"])
 
 
 @in_virtual_time

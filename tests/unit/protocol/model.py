@@ -54,15 +54,12 @@ class Model:
             for move, after in MOVES[worker.at](self.world, state, index, worker):
                 if worker.stale:
                     # The write arrives, but the worker that sent it has fenced itself and goes no further.
-                    yield (
-                        f"worker {index} {move}, late",
-                        left(after, index)._replace(flaw=_unless_run(state, after)),
-                        True,
-                    )
+                    late = self._dropping(after, index)._replace(flaw=_unless_run(state, after))
+                    yield f"worker {index} {move}, late", late, True
                 else:
                     yield f"worker {index} {move}", after, False
             if worker.stale:
-                yield f"worker {index}'s late {worker.at} is lost", left(state, index), False
+                yield f"worker {index}'s late {worker.at} is lost", self._dropping(state, index), False
             else:
                 yield from self._disturbed(state, index, worker)
 
@@ -90,7 +87,19 @@ class Model:
         if Rule.SELF_FENCE not in self.world.rules:
             return lapsed
         in_flight = worker.at in WRITES and (worker.at != "nak" or self.world.scenario.stale_nak)
-        return moved(lapsed, index, worker._replace(stale=True)) if in_flight else left(lapsed, index)
+        return (
+            moved(lapsed, index, worker._replace(stale=True)) if in_flight else self._dropping(lapsed, index)
+        )
+
+    def _dropping(self, state: State, index: int) -> State:
+        """Return the state with a worker that drops its attempt, and marks a claim it has written."""
+        worker = state.workers[index]
+        claimed = state.record.by == index and state.record.state == "run" and not state.record.handed_back
+        if not claimed or Rule.MARK_DROPPED not in self.world.rules:
+            return left(state, index)
+        # A claim whose answer was lost is read back, so its sequence is known in the end.
+        marking = worker._replace(at="mark", fence=state.record.sequence, stale=False)
+        return moved(state, index, marking)
 
 
 def _unless_run(before: State, after: State) -> str:

@@ -34,6 +34,7 @@ class Rule(StrEnum):
     CRASH_IF_GONE = "count a crash only if that process is gone"
     AWAIT_RECONNECT = "after a reconnection, give that process the time to reconnect, too"
     DEFER_RECORD_FIRST = "the record of a deferral before its schedule"
+    MARK_DROPPED = "a worker that drops its attempt marks its record handed back"
 
 
 WHY: Final[dict[Rule, str]] = {
@@ -64,11 +65,13 @@ WHY: Final[dict[Rule, str]] = {
     Rule.CRASH_IF_GONE: "A worker that lost its lease dropped the attempt, which nothing made crash.",
     Rule.AWAIT_RECONNECT: "A broker that was killed has lost every worker, and gets them back one by one.",
     Rule.DEFER_RECORD_FIRST: "A due message must find the record that announced it, or a claim of its own.",
+    Rule.MARK_DROPPED: "A worker that dropped its attempt may be gone when the next one asks for it.",
 }
 
 AMENDMENTS: Final = frozenset({
     Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH,
     Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
+    Rule.MARK_DROPPED,
 })  # fmt: skip
 """What exploring the protocol as it was first written added."""
 

@@ -13,6 +13,9 @@ FLAGGED: Final = Scenario(
 REFIRE: Final = Scenario("a schedule fires twice", Budget(crashes=1, refires=1), crash_limit=2)
 DELAYED: Final = Scenario("a delayed task, fired twice", Budget(crashes=1, refires=1), submitted="delayed")
 LAPSE: Final = Scenario("a lease ends under a living worker", Budget(lapses=1, crashes=1))
+LAPSE_EXIT: Final = Scenario(
+    "a lease ends under a living worker, which ends later", Budget(lapses=1, exits=1, unseen=1)
+)
 LAPSE_REPUBLISH: Final = Scenario("a lease ends, and re-publish", Budget(lapses=1, republishes=1))
 TWO_LAPSES: Final = Scenario("two leases end, and a drain", Budget(lapses=2, drains=1), crash_limit=2)
 DRAIN: Final = Scenario("two drains and a crash", Budget(drains=2, crashes=1))
@@ -31,8 +34,8 @@ UNKNOWN_LAPSE: Final = Scenario(
     "a worker that does not know the handler, and a lease ends", Budget(unknown=1, lapses=1)
 )
 ALL: Final = (
-    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_REPUBLISH, TWO_LAPSES, DRAIN,
-    CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
+    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_EXIT, LAPSE_REPUBLISH,
+    TWO_LAPSES, DRAIN, CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
     UNKNOWN, UNKNOWN_REPUBLISH, UNKNOWN_LAPSE,
 )  # fmt: skip
 

@@ -100,6 +100,8 @@ class Budget(NamedTuple):
     """Of the broker, without time to write down what it had delivered."""
     unknown: int = 0
     """Deliveries to a worker that does not know the task's handler."""
+    exits: int = 0
+    """Ends of a worker that has dropped its attempt."""
 
     def less(self, name: str) -> "Budget":
         """Return the budget with one of that disturbance spent."""

@@ -4,7 +4,9 @@ from typing import Final
 
 from tests.unit.protocol.rules import Rule
 from tests.unit.protocol.state import (
+    DROPPED,
     FREE,
+    GONE,
     LATER,
     NOTHING,
     UNATTENDED,
@@ -33,6 +35,10 @@ def broker(world: World, state: State) -> Steps:
         if message.holder != FREE and state.left.kills:
             yield f"the broker is killed and forgets who has {name}", _forgotten(world, state, message), True
     yield from _schedule(state)
+    if state.left.exits and state.record.state == "run" and state.record.by == DROPPED:
+        gone = state.record._replace(by=GONE)
+        exited = state._replace(record=gone, left=state.left.less("exits"))
+        yield "the worker that dropped the attempt ends", exited, True
     if state.left.expiries and state.record.state == "done" and _may_expire(world, state):
         yield "the record expires", state._replace(record=NOTHING, left=state.left.less("expiries")), True
 

@@ -38,6 +38,7 @@ PREVENTS: dict[Rule, tuple[Scenario, Flaw]] = {
     Rule.CRASH_IF_GONE: (scenarios.LAPSE, Flaw.BURNED),
     Rule.AWAIT_RECONNECT: (scenarios.KILLS_ALONE, Flaw.BURNED),
     Rule.DEFER_RECORD_FIRST: (scenarios.UNKNOWN, Flaw.LOST),
+    Rule.MARK_DROPPED: (scenarios.LAPSE_EXIT, Flaw.BURNED),
 }
 """What each rule is for. The one rule in force that is not here saves time and nothing else: see below."""
 

@@ -11,11 +11,11 @@ RAN: Final = frozenset({"ok", "dead"})
 """Outcomes a run gave. A cancel decides beside the run, which may begin until the canceller has answered."""
 
 WRITES: Final = frozenset(
-    {"claim", "store", "retry", "defer", "schedule", "letter", "dead", "hand back", "nak", "ack"}
+    {"claim", "store", "retry", "defer", "schedule", "letter", "dead", "hand back", "mark", "nak", "ack"}
 )
 """Where a worker's next step is a message to the broker, which may be on its way when the lease ends."""
 
-RECORD_WRITES: Final = frozenset({"claim", "store", "retry", "defer", "dead"})
+RECORD_WRITES: Final = frozenset({"claim", "store", "retry", "defer", "dead", "mark"})
 
 Moves = Iterator[tuple[str, State]]
 
@@ -26,7 +26,7 @@ def intended(world: World, index: int, worker: Worker) -> Record:
     match worker.at:
         case "claim":
             return Record(0, "run", attempt, worker.key, crashes=worker.crashes, by=index)
-        case "hand back":
+        case "hand back" | "mark":
             return Record(0, "run", attempt, worker.key, handed_back=True, crashes=worker.crashes, by=index)
         case "retry":
             return Record(0, "retry", attempt + 1)
@@ -164,6 +164,14 @@ def hand_back(world: World, state: State, index: int, worker: Worker) -> Moves:
         yield "marks its record handed back", moved(after, index, worker._replace(at="nak"))
 
 
+def mark(world: World, state: State, index: int, worker: Worker) -> Moves:
+    after = world.put(state, intended(world, index, worker), worker.fence)
+    if after is None:
+        yield "is refused its mark, as another took over", left(state, index)
+    else:
+        yield "marks the record of the attempt it dropped", left(after, index)
+
+
 def nak(world: World, state: State, index: int, worker: Worker) -> Moves:
     # The server takes a nak from any delivery of the message, also from one whose lease has ended.
     mine = [
@@ -196,6 +204,7 @@ MOVES: Final[dict[str, Move]] = {
     "letter": letter,
     "dead": dead,
     "hand back": hand_back,
+    "mark": mark,
     "nak": nak,
     "ack": ack,
     "ack, then store": ack_first,
@@ -248,7 +257,7 @@ def _decided(world: World, state: State, index: int, worker: Worker, record: Rec
 def _taken_over(world: World, state: State, index: int, worker: Worker, record: Record) -> State:
     rules, limit = world.rules, world.scenario.crash_limit
     holder = state.workers[1 - index]
-    runs = holder.key == worker.key and holder.at != "idle" and not holder.stale
+    runs = holder.key == worker.key and holder.at not in {"idle", "mark"} and not holder.stale
     if runs and holder.away and Rule.AWAIT_RECONNECT in rules:
         return left(held(state, worker.key, FREE), index)
     if runs and not holder.away and Rule.ASK_HOLDER in rules:
