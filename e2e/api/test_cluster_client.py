@@ -9,8 +9,7 @@ import pytest
 
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, Token, load_config
-from galley_operator.cluster.resource import CONFIGMAPS, TASKS, Resource
-from galley_operator.errors import (
+from galley_operator.cluster.errors import (
     ClusterUnreachable,
     CredentialsRefused,
     KindNotServed,
@@ -19,6 +18,7 @@ from galley_operator.errors import (
     ObjectNotFound,
     RightsMissing,
 )
+from galley_operator.cluster.resource import CONFIGMAPS, TASKS, Resource
 from tests.support.api_server import ApiServer
 
 pytestmark = pytest.mark.timeout(60)

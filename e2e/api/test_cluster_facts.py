@@ -11,8 +11,8 @@ from e2e.api.scene import a_task
 from galley_operator.cluster.answer import Change
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
+from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ObjectConflict, ObjectNotFound
 from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
 from tests.support.api_server import ApiServer
 

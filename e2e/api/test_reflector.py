@@ -12,9 +12,9 @@ from msgspec import Struct, field
 from e2e.api.line import Line
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
+from galley_operator.cluster.errors import ObjectInvalid
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import CONFIGMAPS
-from galley_operator.errors import ObjectInvalid
 from galley_operator.faults import Faults
 from testcluster.cluster import Part
 from tests.support.api_server import ApiServer

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.broker import inspect
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
 from galley.broker.inspect import peek
 from galley.broker.records import Records
 from galley.broker.waiting import hearing_changes
-from galley.errors import BrokerError, EnvelopeInvalid, TaskNotFound
+from galley.errors import EnvelopeInvalid, TaskNotFound
 from galley.lanes import Lane
 from galley.record import Record, Stored
 from galley.task_status import Phase, TaskStatus, of_record

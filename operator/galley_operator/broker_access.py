@@ -6,13 +6,14 @@ from typing import Final
 
 from galley.broker.account_directory import AccountDirectory
 from galley.broker.connection import Broker
-from galley.errors import AccessRefused, BrokerRefused, BrokerUnreachable, CredentialsExpired
+from galley.broker.errors import AccessRefused, BrokerRefused, BrokerUnreachable, CredentialsExpired
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError
 from galley_operator.credentials.account import Account
 from galley_operator.credentials.key_secret import Keys, keys_in
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.credentials.registrar import Registrar
-from galley_operator.errors import ClusterError, KeysInvalid, KeysNotFound
+from galley_operator.errors import KeysInvalid, KeysNotFound
 from galley_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import LEASES
-from galley_operator.errors import ClusterError, LeadershipLost, ObjectConflict, ObjectNotFound
+from galley_operator.errors import LeadershipLost
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,7 @@
 
 from galley.batch import SomeRefused, SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
-from galley.client import AsyncClient, connect
-from galley.errors import (
+from galley.broker.errors import (
     AccessRefused,
     BrokerError,
     BrokerFull,
@@ -11,10 +10,14 @@ from galley.errors import (
     BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
+    CredentialsExpired,
+    NotAllowed,
+)
+from galley.client import AsyncClient, connect
+from galley.errors import (
     ClientClosed,
     ClientElsewhere,
     ClientUnusable,
-    CredentialsExpired,
     CredentialsInvalid,
     GalleyError,
     HandlerExists,
@@ -24,7 +27,6 @@ from galley.errors import (
     Invalid,
     LaneNotEnabled,
     NonRetryable,
-    NotAllowed,
     QueueFull,
     QueueNameInvalid,
     QueueNotFound,

@@ -5,16 +5,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from galley.address import TaskAddress
+from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher
 from galley.envelope import FIRST, Envelope
-from galley.errors import (
-    BrokerSilent,
-    BrokerUnreachable,
-    ClientUnusable,
-    GalleyError,
-    Refused,
-)
+from galley.errors import ClientUnusable, GalleyError, Refused
 from galley.handle import AsyncHandle
 from galley.handler import Call
 

@@ -10,11 +10,12 @@ from galley.address import TaskAddress
 from galley.broker import inspect
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
 from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
-from galley.errors import BrokerError, ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
+from galley.errors import ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
 from galley.inside import in_worker_of
 from galley.record import NULL, Outcome, Record, State, Stored
 from galley.task_status import TaskStatus, of_record

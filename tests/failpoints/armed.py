@@ -16,9 +16,9 @@ from nats.aio.msg import Msg
 
 from galley import call, connect
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerUnreachable
 from galley.broker.pipeline import UNANSWERED, Ack, PublishPipeline
 from galley.broker.pull import RENEW
-from galley.errors import BrokerUnreachable
 from galley.failpoint import hook
 from galley_worker.main import main as work
 

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from galley_operator.cluster.answer import Change, Event
+from galley_operator.cluster.errors import ApiRefused, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import (
     CONFIGMAPS,
     DEPLOYMENTS,
@@ -25,7 +26,6 @@ from galley_operator.cluster.resource import (
     TASKS,
     Resource,
 )
-from galley_operator.errors import ApiRefused, ObjectConflict, ObjectNotFound
 from tests.support.watched_cluster import WatchedCluster
 
 _SERVED: Final = (

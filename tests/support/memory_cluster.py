@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from galley_operator.cluster.client import MANAGER, Cluster
+from galley_operator.cluster.errors import ApiRefused, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import Resource
-from galley_operator.errors import ApiRefused, ObjectConflict, ObjectNotFound
 
 Object = dict[str, Any]
 

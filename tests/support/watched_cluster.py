@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from galley_operator.cluster.answer import Change, Event, events_in, page_in
+from galley_operator.cluster.errors import ClusterUnreachable, WatchExpired
 from galley_operator.cluster.resource import TASKS, Resource
-from galley_operator.errors import ClusterUnreachable, WatchExpired
 from tests.support.memory_cluster import MemoryCluster, Object
 
 

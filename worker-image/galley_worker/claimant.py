@@ -12,7 +12,7 @@ from typing import Final
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.control import Question, ask_holder
-from galley.errors import BrokerError
+from galley.broker.errors import BrokerError
 from galley.failpoint import failpoint
 from galley.record import Claim
 from galley.retry import RetryPolicy

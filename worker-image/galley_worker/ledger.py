@@ -19,12 +19,12 @@ from galley import record as wire
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import DeadLetter, bury
+from galley.broker.errors import BrokerError
 from galley.broker.later import Door, send_later
 from galley.broker.pipeline import TOO_LARGE, WRONG_SEQUENCE, Ack
 from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
 from galley.envelope import Envelope, Flags
-from galley.errors import BrokerError
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
-from galley.errors import BrokerError
 from galley.lanes import Lane
 from galley_worker.credits import LaneCredits
 

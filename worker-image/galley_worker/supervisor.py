@@ -25,9 +25,9 @@ from galley.broker.control import (
     answering_as,
     send_heartbeat,
 )
+from galley.broker.errors import BrokerUnreachable
 from galley.broker.layout import layout_of
 from galley.broker.pull import Delivery
-from galley.errors import BrokerUnreachable
 from galley.failpoint import failpoint
 from galley.resources import TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules, UnderWay

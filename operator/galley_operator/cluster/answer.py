@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import Raw, Struct, field
 
-from galley_operator.errors import (
+from galley_operator.cluster.errors import (
     ApiFailing,
     ApiRefused,
     ClusterError,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from galley_operator.errors import ClusterConfigInvalid
+from galley_operator.cluster.errors import ClusterConfigInvalid
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

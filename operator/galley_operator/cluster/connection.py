@@ -10,8 +10,8 @@ import msgspec
 
 from galley_operator.cluster.answer import error_of, retry_after_of
 from galley_operator.cluster.config import ClusterConfig
+from galley_operator.cluster.errors import ClusterUnreachable, CredentialsRefused, TooManyRequests
 from galley_operator.cluster.write_pool import WritePool
-from galley_operator.errors import ClusterUnreachable, CredentialsRefused, TooManyRequests
 
 REQUEST_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0

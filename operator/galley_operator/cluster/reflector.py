@@ -20,8 +20,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from galley_operator.cluster.answer import Change, Event
 from galley_operator.cluster.client import WATCH_SECONDS, Cluster
+from galley_operator.cluster.errors import ClusterError, KindNotServed, ObjectInvalid, WatchExpired
 from galley_operator.cluster.resource import Resource
-from galley_operator.errors import ClusterError, KindNotServed, ObjectInvalid, WatchExpired
 from galley_operator.faults import Faults
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,12 @@ import time
 from typing import Any, Final, NamedTuple
 
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import Account
 from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.trust import made_keys
-from galley_operator.errors import KeysInvalid, KeysNotFound, ObjectConflict, ObjectNotFound
+from galley_operator.errors import KeysInvalid, KeysNotFound
 
 log = logging.getLogger(__name__)
 

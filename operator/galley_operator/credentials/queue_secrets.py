@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from galley.broker.permissions import Role
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import VALID_SECONDS, Account
 from galley_operator.credentials.key_secret import entries_of
 from galley_operator.credentials.queue_roles import Holder, credentials_of, due
 from galley_operator.credentials.registrar import Registrar
-from galley_operator.errors import KeysInvalid, ObjectNotFound
+from galley_operator.errors import KeysInvalid
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
 from galley.failpoint import failpoint
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectConflict, ObjectInvalid, ObjectNotFound
 from galley_operator.cluster.resource import DEPLOYMENTS, PODS
-from galley_operator.errors import FleetRefused, FleetUnknown, ObjectConflict, ObjectInvalid, ObjectNotFound
+from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment import Deployment, newer
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
 from galley_operator.fleet.pods import (

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 from galley.address import TaskAddress
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerRefused
 from galley.broker.held import message_of
 from galley.broker.pipeline import NO_RESPONDERS
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.envelope import Envelope
-from galley.errors import BrokerRefused, QueueNotFound
+from galley.errors import QueueNotFound
 from galley.record import Record, State, Stored
 
 _STREAM_NOT_FOUND: Final = 10059

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from galley.address import TaskAddress
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ObjectNotFound
 from galley_operator.intake.broker_tasks import BrokerTasks
 from galley_operator.intake.reading import Objects
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from galley.declared import DeclaredSpec, read_spec
 from galley.errors import ManifestInvalid
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.resource import TASKS, Resource
-from galley_operator.errors import ObjectNotFound
 from galley_operator.intake.admission import Facts
 from galley_operator.intake.broker_tasks import BrokerTasks, Trace
 from galley_operator.tasks.active_tasks import ActiveTask

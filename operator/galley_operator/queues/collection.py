@@ -11,9 +11,9 @@ from galley.broker.connection import Broker
 from galley.broker.orphans import Kept, collect, collect_namespace, kept_queues, mark_orphaned
 from galley.errors import GalleyError
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import ObjectNotFound
 from galley_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)

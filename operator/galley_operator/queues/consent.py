@@ -9,13 +9,9 @@ from typing import Final
 
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
-from galley_operator.errors import (
-    AccountNotAllowed,
-    InitContainersNotAllowed,
-    ObjectNotFound,
-    ReferenceNotAllowed,
-)
+from galley_operator.errors import AccountNotAllowed, InitContainersNotAllowed, ReferenceNotAllowed
 from galley_operator.fleet.names import USABLE_LABEL
 
 _NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from galley.resources import API_VERSION
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import EVENTS
-from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.tasks.known_queues import QueueObject
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import ClusterError
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue

@@ -11,10 +11,11 @@ from galley.broker.layout import layout_of
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, Resource
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import CodeNotFound, NamespaceReserved, ObjectNotFound
+from galley_operator.errors import CodeNotFound, NamespaceReserved
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of

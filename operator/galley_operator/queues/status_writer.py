@@ -10,8 +10,8 @@ from galley.backlog import QueueBacklog
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import TASKQUEUES
-from galley_operator.errors import ClusterError, ObjectNotFound
 from galley_operator.faults import Faults
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics

@@ -13,8 +13,8 @@ from galley.errors import GalleyError
 from galley.lanes import Lane
 from galley.task_status import Phase
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ObjectConflict, ObjectNotFound
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import (
+from galley_operator.cluster.errors import (
     ClusterError,
     ObjectConflict,
     ObjectInvalid,
     ObjectNotFound,
     TooManyRequests,
 )
+from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
 from galley_operator.key_queue import Backoff
 from galley_operator.status.written_status import LINGER_SECONDS, WrittenStatus, bare, without_result

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 from nats.errors import Error as NatsError
 
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.identity import Identity, Source
 from galley.broker.lean_client import LeanClient
-from galley.errors import BrokerRefused, BrokerUnreachable
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.records import Records
 from galley.error_group import ungrouped
-from galley.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.failpoint import failpoint
 from galley.record import Outcome, Record, State
 

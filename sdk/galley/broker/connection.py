@@ -16,6 +16,7 @@ from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker.clock_watch import ClockWatch
+from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
 from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
@@ -24,14 +25,7 @@ from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.questions import Questions
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
-from galley.errors import (
-    BrokerError,
-    BrokerFull,
-    BrokerRefused,
-    BrokerTooOld,
-    BrokerUnreachable,
-    ClientClosed,
-)
+from galley.errors import ClientClosed
 
 log = logging.getLogger(__name__)
 

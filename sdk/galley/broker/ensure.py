@@ -4,8 +4,8 @@ from typing import Any
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerRefused, QueueConflict
 from galley.broker.topology import QueueLayout
-from galley.errors import BrokerRefused, QueueConflict
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014

@@ -16,8 +16,9 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerError
 from galley.broker.lean_client import status_in
-from galley.errors import BrokerError, EnvelopeInvalid
+from galley.errors import EnvelopeInvalid
 from galley.record import Stored
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from typing import Final, TypeAlias
 from nats.errors import Error as NatsError
 
 from galley.broker.creds_file import Credentials, parse_creds, read_creds
-from galley.errors import AccessRefused, BrokerError, CredentialsExpired, CredentialsInvalid, GalleyError
+from galley.broker.errors import AccessRefused, BrokerError, CredentialsExpired
+from galley.errors import CredentialsInvalid, GalleyError
 
 Source: TypeAlias = Path | Callable[[], str]
 """Where credentials are from: a file, or a function that returns what would be in it."""

@@ -16,10 +16,11 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of
 from galley.broker.listing import all_streams, subjects_of
 from galley.broker.records import Records
-from galley.errors import BrokerRefused, EnvelopeInvalid, QueueNotFound, TaskNotFound
+from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
 from galley.task_status import Phase, TaskStatus, of_record
 

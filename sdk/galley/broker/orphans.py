@@ -9,8 +9,8 @@ import msgspec
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import remove, stream_info
+from galley.broker.errors import BrokerRefused
 from galley.broker.listing import all_streams
-from galley.errors import BrokerRefused
 
 _STREAM_NOT_FOUND: Final = 10059
 

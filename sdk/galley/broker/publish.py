@@ -11,23 +11,20 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.known import Known, check_same_work, known_task
-from galley.broker.later import Door, send_later
-from galley.broker.lean_client import header_block
-from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
-from galley.envelope import FIRST, Envelope, Flags
-from galley.errors import (
+from galley.broker.errors import (
     BrokerError,
     BrokerFull,
     BrokerRefused,
     BrokerSilent,
     BrokerUnreachable,
-    GalleyError,
-    LaneNotEnabled,
     NotAllowed,
-    QueueFull,
-    QueueNotFound,
 )
+from galley.broker.known import Known, check_same_work, known_task
+from galley.broker.later import Door, send_later
+from galley.broker.lean_client import header_block
+from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.envelope import FIRST, Envelope, Flags
+from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound
 from galley.failpoint import failpoint
 from galley.lanes import Lane
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from galley.errors import NotAllowed
+from galley.broker.errors import NotAllowed
 
 
 class Questions:

@@ -13,9 +13,10 @@ from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import NO_RESPONDERS, Ack
-from galley.errors import BrokerRefused, BrokerUnreachable, EnvelopeInvalid, QueueNotFound
+from galley.errors import EnvelopeInvalid, QueueNotFound
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from nats.aio.msg import Msg
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.listing import paged
-from galley.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.lanes import HIGHEST_FIRST, Lane
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from galley import dev_file
 from galley.broker import inspect
+from galley.broker.errors import BrokerError
 from galley.broker.inspect import QueueView
 from galley.broker.records import Records
 from galley.cli.command import Command
@@ -18,7 +19,7 @@ from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.declared import submit_declared
 from galley.error_group import ungrouped
-from galley.errors import BrokerError, GalleyError, QueueNotFound
+from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
 from galley.resources import Task, TaskQueue, read_manifests
 

@@ -3,12 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
+from galley.broker.errors import BrokerError
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal
-from galley.errors import BrokerError, GalleyError
+from galley.errors import GalleyError
 
 
 def _arguments(parser: ArgumentParser) -> None:

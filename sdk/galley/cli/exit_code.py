@@ -2,16 +2,9 @@
 
 from enum import IntEnum
 
+from galley.broker.errors import BrokerSilent, BrokerTooOld, BrokerUnreachable
 from galley.cli.errors import Misuse, NoServer, QueueChanged, QueueNotServed
-from galley.errors import (
-    BrokerSilent,
-    BrokerTooOld,
-    BrokerUnreachable,
-    GalleyError,
-    Invalid,
-    Refused,
-    ResultTimeout,
-)
+from galley.errors import GalleyError, Invalid, Refused, ResultTimeout
 
 
 class ExitCode(IntEnum):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from galley.broker import dead_letters
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
 from galley.broker.records import Records
 from galley.cli.command import Command
 from galley.cli.command import text as text_argument
@@ -28,7 +29,7 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal, safe_json
 from galley.envelope import decode
-from galley.errors import BrokerError, EnvelopeInvalid
+from galley.errors import EnvelopeInvalid
 from galley.handle import AsyncHandle
 from galley.record import Outcome, Record
 from galley.task_status import Phase, TaskStatus

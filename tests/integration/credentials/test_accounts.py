@@ -10,8 +10,8 @@ import pytest
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
+from galley.broker.errors import AccessRefused, BrokerRefused, BrokerUnreachable
 from galley.broker.permissions import Role
-from galley.errors import AccessRefused, BrokerRefused, BrokerUnreachable
 from galley_local.nats_binary import nats_server_binary
 from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.key_pair import KeyPair, Owner

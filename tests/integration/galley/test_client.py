@@ -32,7 +32,7 @@ from galley import (
 from galley.broker import inspect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
-from galley.errors import QueueConflict
+from galley.broker.errors import QueueConflict
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 

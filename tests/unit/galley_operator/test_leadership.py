@@ -7,8 +7,9 @@ from typing import Final
 
 import pytest
 
+from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import LEASES
-from galley_operator.errors import ClusterUnreachable, LeadershipLost
+from galley_operator.errors import LeadershipLost
 from galley_operator.leadership import Leadership, LeaseTimes
 from tests.support.memory_cluster import MemoryCluster, Written
 from tests.support.virtual_time import in_virtual_time, virtual_loop

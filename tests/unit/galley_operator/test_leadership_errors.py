@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import LEASES, Resource
-from galley_operator.errors import ClusterUnreachable, LeadershipLost
+from galley_operator.errors import LeadershipLost
 from galley_operator.leadership import Leadership
 from tests.support.virtual_time import in_virtual_time
 from tests.support.watched_cluster import WatchedCluster

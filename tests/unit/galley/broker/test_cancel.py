@@ -10,8 +10,8 @@ import pytest
 from galley.broker import topology
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.control import Answer, Request, Verb, answering
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.envelope import Flags
-from galley.errors import BrokerRefused, BrokerUnreachable
 from galley.record import Claim, Outcome, Record, State
 from galley.retry import RetryPolicy
 from tests.support.virtual_time import in_virtual_time

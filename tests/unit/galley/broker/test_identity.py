@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from galley.broker.creds_file import format_creds, parse_creds, read_creds
+from galley.broker.errors import AccessRefused, CredentialsExpired
 from galley.broker.identity import Identity, refusal
 from galley.broker.permissions import Role, inbox_of, permissions_of
-from galley.errors import AccessRefused, CredentialsExpired, CredentialsInvalid
+from galley.errors import CredentialsInvalid
 from galley_operator.credentials.account import Account
 from galley_operator.credentials.queue_roles import Holder, credentials_of
 from galley_operator.credentials.trust import made_keys

@@ -7,17 +7,10 @@ import pytest
 
 from galley.address import Kind
 from galley.broker import topology
+from galley.broker.errors import BrokerFull, BrokerSilent, BrokerUnreachable
 from galley.broker.publish import Publisher, Receipt
 from galley.envelope import Flags
-from galley.errors import (
-    BrokerFull,
-    BrokerSilent,
-    BrokerUnreachable,
-    GalleyError,
-    LaneNotEnabled,
-    QueueFull,
-    QueueNotFound,
-)
+from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound
 from galley.lanes import Lane
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time

@@ -3,9 +3,10 @@
 import pytest
 
 from galley.broker import topology
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
-from galley.errors import BrokerRefused, BrokerUnreachable, QueueNotFound
+from galley.errors import QueueNotFound
 from galley.record import Outcome, Record, State
 from tests.support.builders import a_queue, an_address
 from tests.support.virtual_time import in_virtual_time

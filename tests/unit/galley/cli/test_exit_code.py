@@ -1,13 +1,9 @@
 import pytest
 
+from galley.broker.errors import BrokerFull, BrokerRefused, BrokerSilent, BrokerTooOld, BrokerUnreachable
 from galley.cli.errors import Misuse, NoQueues, NoServer, NoSuchTask, QueueNotServed
 from galley.cli.exit_code import exit_code_of
 from galley.errors import (
-    BrokerFull,
-    BrokerRefused,
-    BrokerSilent,
-    BrokerTooOld,
-    BrokerUnreachable,
     GalleyError,
     InputInvalid,
     ManifestInvalid,

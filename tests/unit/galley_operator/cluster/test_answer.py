@@ -5,7 +5,7 @@ import pytest
 from msgspec import Struct
 
 from galley_operator.cluster.answer import Change, error_of, events_in, page_in, retry_after_of
-from galley_operator.errors import (
+from galley_operator.cluster.errors import (
     ApiFailing,
     ApiRefused,
     ClusterError,

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from galley_operator.cluster.config import TOKEN_SECONDS, Token, from_kubeconfig, in_cluster, load_config
-from galley_operator.errors import ClusterConfigInvalid
+from galley_operator.cluster.errors import ClusterConfigInvalid
 
 AUTHORITY = """-----BEGIN CERTIFICATE-----
 MIIBdzCCAR2gAwIBAgIBADAKBggqhkjOPQQDAjAjMSEwHwYDVQQDDBhrM3Mtc2Vy

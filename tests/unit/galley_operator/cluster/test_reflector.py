@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from galley_operator.cluster.errors import ObjectInvalid
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ObjectInvalid
 from galley_operator.faults import Faults
 from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
 from tests.support.eventually import eventually

@@ -15,8 +15,9 @@ import pytest
 
 from galley.broker.control import Answer, Heartbeat, Request, Verb, answering, send_heartbeat
 from galley.failpoint import hook
+from galley_operator.cluster.errors import ClusterUnreachable, ObjectInvalid
 from galley_operator.cluster.resource import DEPLOYMENTS, PODS
-from galley_operator.errors import ClusterUnreachable, FleetRefused, FleetUnknown, ObjectInvalid
+from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment import Deployment
 from galley_operator.fleet.deployment_fleet import (
     AUTOSCALER,

@@ -6,12 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.broker.errors import BrokerError
 from galley.broker.publish import Publisher
-from galley.errors import BrokerError
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
+from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import TASKS
-from galley_operator.errors import ClusterUnreachable
 from galley_operator.intake.admission import Publish
 from galley_operator.intake.broker_tasks import NatsTasks
 from galley_operator.intake.departures import Departures

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from galley.backlog import Unknown
-from galley.errors import BrokerUnreachable, QueueConflict
+from galley.broker.errors import BrokerUnreachable, QueueConflict
 from galley.resources import TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth
-from galley_operator.errors import RightsMissing
+from galley_operator.cluster.errors import RightsMissing
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import FAILURES_SECONDS, Failures

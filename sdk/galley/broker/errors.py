@@ -1,0 +1,141 @@
+"""What can go wrong between a process and the broker.
+
+GalleyError
+└── BrokerError
+├── BrokerUnreachable
+├── BrokerSilent       connected, but writes are not acknowledged
+├── BrokerFull
+├── BrokerTooOld
+├── BrokerRefused      an error Galley does not expect
+├── AccessRefused      authentication failed
+├── CredentialsExpired
+├── NotAllowed         authenticated, but not permitted
+└── QueueConflict      the streams belong to another installation
+"""
+
+from galley.errors import GalleyError
+
+
+class BrokerError(GalleyError):
+    """The broker could not do what was asked."""
+
+    reason = "BrokerError"
+
+
+class BrokerUnreachable(BrokerError):
+    """The broker did not answer in time."""
+
+    reason = "BrokerUnreachable"
+    hint = "is nats-server running there, and is the address (--server, GALLEY_SERVER) right?"
+
+    def __init__(self, server: str, problem: str) -> None:
+        self.server, self.problem = server, problem
+        super().__init__(f"no answer from NATS at {server}: {problem}")
+
+
+class BrokerSilent(BrokerError):
+    """Connected, but the broker is not acknowledging writes."""
+
+    reason = "BrokerSilent"
+    hint = (
+        "look at the log of nats-server; if its disk was full, free space and restart it. "
+        "Submitting the same id again is safe"
+    )
+
+    def __init__(self, server: str, problem: str, seconds: float) -> None:
+        self.server, self.problem, self.seconds = server, problem, seconds
+        super().__init__(
+            f"NATS at {server} is connected but does not acknowledge writes: "
+            f"{problem}, tried for {seconds:g} s"
+        )
+
+
+class BrokerFull(BrokerError):
+    """The broker has no storage left; nothing was stored."""
+
+    reason = "BrokerFull"
+    hint = "give nats-server more storage (its disk, max_file_store, or the account's limits)"
+
+    def __init__(self, action: str, code: int, description: str) -> None:
+        self.action, self.code, self.description = action, code, description
+        super().__init__(f"NATS has no room to {action}: {description} (error {code})")
+
+
+class BrokerTooOld(BrokerError):
+    """The server lacks features that Galley needs."""
+
+    reason = "BrokerTooOld"
+
+    def __init__(self, server: str, found: str, needed: str) -> None:
+        self.server, self.found, self.needed = server, found, needed
+        super().__init__(
+            f"NATS at {server} is {found}; Galley needs {needed} or newer",
+            f"run nats-server {needed} or newer with JetStream enabled (-js)",
+        )
+
+
+class BrokerRefused(BrokerError):
+    """The broker answered with an error that Galley does not expect."""
+
+    reason = "BrokerRefused"
+    hint = "look at the log of nats-server; missing permissions can also cause this"
+
+    def __init__(self, action: str, code: int, description: str) -> None:
+        self.action, self.code, self.description = action, code, description
+        super().__init__(f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}")
+
+
+class AccessRefused(BrokerError):
+    """Authentication failed: credentials are missing or not accepted."""
+
+    reason = "AccessRefused"
+
+    def __init__(self, server: str, credentials: str, problem: str) -> None:
+        self.server, self.credentials, self.problem = server, credentials, problem
+        super().__init__(
+            f"NATS at {server} refused the connection: {problem}",
+            f"do {credentials} belong to this NATS? Credentials become invalid when its keys are replaced: "
+            "fetch them again, and restart NATS if the Secret with its keys changed"
+            if credentials
+            else "the server requires credentials; pass --credentials or set GALLEY_CREDENTIALS",
+        )
+
+
+class CredentialsExpired(BrokerError):
+    """Authentication failed: the credentials have expired."""
+
+    reason = "CredentialsExpired"
+    hint = (
+        "fetch them again: the operator renews a queue's Secret long before it expires. If it did not, "
+        "check the operator's log and the clocks of both machines"
+    )
+
+    def __init__(self, server: str, credentials: str, problem: str) -> None:
+        self.server, self.credentials, self.problem = server, credentials, problem
+        super().__init__(f"NATS at {server} refused the connection: {credentials} expired ({problem})")
+
+
+class NotAllowed(BrokerError):
+    """The credentials do not permit this operation."""
+
+    reason = "NotAllowed"
+    hint = (
+        "use credentials of that queue and of a role that may: producers submit and read, managers also "
+        "cancel, workers settle. Only the operator may list what several queues share: name the queue "
+        "(galley show QUEUE/ID)"
+    )
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"these credentials do not allow publishing to {subject}")
+
+
+class QueueConflict(BrokerError):
+    """Streams with the queue's names exist and belong to another installation."""
+
+    reason = "QueueConflict"
+    hint = "use another namespace or another NATS account, or remove the streams that are in the way"
+
+    def __init__(self, stream: str, owner: str, problem: str) -> None:
+        self.stream, self.owner, self.problem = stream, owner, problem
+        super().__init__(f"stream {stream} (of {owner}): {problem}")
