@@ -249,7 +249,7 @@ async def drained(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return handle
 
 
-async def dropped(stage: Stage, client: Client) -> Handle[object]:
+async def dropped(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     """Submit a claimed task, and freeze its worker until it has lost the lease."""
     begun = stage.folder / secrets.token_hex(6)
     work = call("drills", "slow_once", path=str(begun), seconds=30)
