@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
+from galley.broker import websocket
 from galley.broker.clock_watch import ClockWatch
 from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
 from galley.broker.home import Home
@@ -105,6 +106,7 @@ class Broker:
         if self._home is not None:
             raise ClientClosed(self.server)
         check_server(self._address)
+        websocket.prepare(self._address)
         self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox
         try:
