@@ -14,7 +14,8 @@ import galley_local.nats_server
 from galley import BrokerTooOld, connect
 from galley_local.nats_binary import nats_server_binary
 from galley_local.nats_server import NatsServer
-from tests.integration.galley_local.dev_process import Said, galley
+from tests.integration.galley_local.dev_process import galley
+from tests.support.command import Said
 from tests.support.documents import free_port
 from tests.support.eventually import eventually
 from tests.support.old_nats_server import VERSION, old_nats_server_binary

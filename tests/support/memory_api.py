@@ -26,7 +26,7 @@ from galley_operator.cluster.resource import (
     TASKS,
     Resource,
 )
-from tests.support.watched_cluster import WatchedCluster
+from tests.support.memory_cluster import MemoryCluster
 
 _SERVED: Final = (
     NAMESPACES, PODS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, DEPLOYMENTS, PDBS, LEASES, EVENTS, TASKQUEUES,
@@ -35,9 +35,9 @@ _SERVED: Final = (
 
 
 class MemoryApi:
-    """Answers for a `WatchedCluster`."""
+    """Answers for a `MemoryCluster`."""
 
-    def __init__(self, cluster: WatchedCluster) -> None:
+    def __init__(self, cluster: MemoryCluster) -> None:
         self.cluster = cluster
         self.asked: list[tuple[str, str]] = []
         """Method and path of each request, in order."""
@@ -173,7 +173,7 @@ def _place(path: str, resource: Resource) -> tuple[str | None, str, str] | None:
 
 
 @asynccontextmanager
-async def served(cluster: WatchedCluster, folder: Path) -> AsyncIterator[tuple[MemoryApi, Path]]:
+async def served(cluster: MemoryCluster, folder: Path) -> AsyncIterator[tuple[MemoryApi, Path]]:
     """Serve it for as long as the block; yields it and a kubeconfig."""
     api = MemoryApi(cluster)
     application = web.Application()

@@ -1,8 +1,9 @@
-"""Commands against a real server, as a shell runs them. `galley dev` has tests of its own."""
+"""Commands against a real server. `galley dev` has tests of its own."""
 
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from galley.client import AsyncClient
 from galley.handler import call
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
+from tests.support.command import run_command
 from tests.unit.galley.cli.a_terminal import a_terminal, err
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -34,20 +36,18 @@ async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[Async
         yield AsyncClient.over(broker, namespace)
 
 
-async def shell(line: str, client: AsyncClient, stdin: str = "") -> tuple[int, str, str]:
-    bin_folder = str(Path(sys.executable).parent)
-    environ = {
-        **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "GALLEY_SERVER": client.broker.server,
-        "GALLEY_NAMESPACE": client.namespace,
-    }
+async def shell(line: str, client: AsyncClient) -> tuple[int, str, str]:
+    """Run a line; one with a pipe is left to a real shell."""
+    environ = {**os.environ, "GALLEY_SERVER": client.broker.server, "GALLEY_NAMESPACE": client.namespace}
+    if "|" not in line:
+        said = await run_command(shlex.split(line)[1:], REPOSITORY, environ)
+        return said.code, said.out, said.err
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = await asyncio.create_subprocess_shell(
-        line, cwd=REPOSITORY, env=environ, stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        line, cwd=REPOSITORY, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
     async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
+        out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 

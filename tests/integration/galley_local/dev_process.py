@@ -1,4 +1,4 @@
-"""The real `galley` in real processes, as somebody at a keyboard would use it."""
+"""The real `galley` in real processes, as a person at a keyboard would use it."""
 
 import asyncio
 import os
@@ -9,21 +9,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.command import Said, run_command
 from tests.support.eventually import eventually
 
 GALLEY = str(Path(sys.executable).with_name("galley"))
 START_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
 async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Said:
     """Run one command to its end."""
+    if arguments[0] != "dev":
+        return await run_command(arguments, folder, environment() | variables, stdin)
     process = await asyncio.create_subprocess_exec(
         GALLEY, *arguments, cwd=folder, env=environment() | variables,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -43,7 +39,7 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class Dev:
-    """A running `galley dev`, which writes event lines since nobody gave it a terminal."""
+    """A running `galley dev`, which writes event lines since it has no terminal."""
 
     folder: Path
     process: asyncio.subprocess.Process

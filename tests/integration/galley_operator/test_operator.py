@@ -19,12 +19,12 @@ from galley_operator.operator import Operator
 from galley_operator.settings import OperatorSettings
 from tests.support.eventually import eventually
 from tests.support.memory_api import served
-from tests.support.watched_cluster import WatchedCluster
+from tests.support.memory_cluster import MemoryCluster
 from tests.unit.galley_operator.desk import a_task_queue_object
 
 
 def manifest(name: str, namespace: str) -> Task:
-    """Return the manifest of what `WatchedCluster.task` makes."""
+    """Return the manifest of what `MemoryCluster.task` makes."""
     spec = {"queueName": "images", "handler": "resize"}
     return Task.model_validate({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
 
@@ -42,7 +42,7 @@ def page(port: int, name: str) -> tuple[int, str]:
 async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_order(
     nats_server: NatsServer, namespace: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    cluster = WatchedCluster()
+    cluster = MemoryCluster()
     queue = a_task_queue_object()
     queue["metadata"]["namespace"] = namespace
     cluster.put(TASKQUEUES, queue)

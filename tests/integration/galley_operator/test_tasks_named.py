@@ -13,7 +13,7 @@ from galley_local.nats_server import NatsServer
 from galley_operator.cluster.resource import TASKQUEUES, TASKS
 from tests.support.eventually import eventually
 from tests.support.memory_api import served
-from tests.support.watched_cluster import WatchedCluster
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.workers import a_task_queue, workers
 
 
@@ -27,7 +27,7 @@ def runs(folder: Path) -> Counter[str]:
 async def test_a_task_applied_again_after_its_ttl_runs_only_once_it_was_deleted(
     nats_server: NatsServer, namespace: str, tmp_path: Path
 ) -> None:
-    cluster, queue = WatchedCluster(), a_task_queue(namespace)
+    cluster, queue = MemoryCluster(), a_task_queue(namespace)
     async with Broker(nats_server.url, name="test") as broker:
         await ensure(broker, layout_of(queue, "galley"))
     body = queue.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -25,8 +25,8 @@ from galley_operator.tasks.active_tasks import QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.memory_nats import MemoryBroker, MemoryServer
-from tests.support.watched_cluster import WatchedCluster
 
 BEGAN: Final = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 QUEUE: Final = ("default", "images")
@@ -65,7 +65,7 @@ class MemoryRecords:
 class Desk:
     """One operator, with what it reads and writes."""
 
-    api: WatchedCluster
+    api: MemoryCluster
     server: MemoryServer
     broker: MemoryBroker
     view: TaskView
@@ -148,10 +148,10 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    api: WatchedCluster | None = None, server: MemoryServer | None = None, **settings: Any
+    api: MemoryCluster | None = None, server: MemoryServer | None = None, **settings: Any
 ) -> AsyncIterator[Desk]:
     """Run an operator's data path; of an earlier one, `api` and `server` may be handed on."""
-    api, server = api or WatchedCluster(), server or MemoryServer(BEGAN)
+    api, server = api or MemoryCluster(), server or MemoryServer(BEGAN)
     seen: list[str] = []
     faults, queues = Faults(seen.append), KnownQueues()
     async with MemoryBroker(server, "operator") as broker:

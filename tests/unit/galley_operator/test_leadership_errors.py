@@ -9,19 +9,19 @@ from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import LEASES, Resource
 from galley_operator.errors import LeadershipLost
 from galley_operator.leadership import Leadership
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.virtual_time import in_virtual_time
-from tests.support.watched_cluster import WatchedCluster
 
 LEASE = ("galley", "galley-operator")
 
 
-def a_candidate(api: WatchedCluster, identity: str = "one") -> Leadership:
+def a_candidate(api: MemoryCluster, identity: str = "one") -> Leadership:
     return Leadership(api, LEASE, identity, clock=asyncio.get_running_loop().time)
 
 
 @in_virtual_time
 async def test_a_lease_that_somebody_created_without_a_spec_is_taken() -> None:
-    api = WatchedCluster()
+    api = MemoryCluster()
     api.put(LEASES, {"metadata": {"namespace": LEASE[0], "name": LEASE[1]}})
     candidate = a_candidate(api)
     await asyncio.wait_for(candidate.acquire(), 60)
@@ -30,7 +30,7 @@ async def test_a_lease_that_somebody_created_without_a_spec_is_taken() -> None:
 
 @in_virtual_time
 async def test_a_candidate_waits_until_the_leader_is_silent() -> None:
-    api = WatchedCluster()
+    api = MemoryCluster()
     first, second = a_candidate(api), a_candidate(api, "two")
     await first.acquire()
     waiting = asyncio.create_task(second.acquire())
@@ -43,7 +43,7 @@ async def test_a_candidate_waits_until_the_leader_is_silent() -> None:
 @in_virtual_time
 @pytest.mark.parametrize("error", [RuntimeError("broken"), ClusterUnreachable("s", "get", "away")])
 async def test_an_error_while_it_leads_is_tried_again_and_one_that_lasts_ends_it(error: Exception) -> None:
-    api = WatchedCluster()
+    api = MemoryCluster()
     candidate = a_candidate(api)
     await candidate.acquire()
     real, broken = api.get, True
@@ -67,7 +67,7 @@ async def test_an_error_while_it_leads_is_tried_again_and_one_that_lasts_ends_it
 
 @in_virtual_time
 async def test_an_error_while_it_waits_is_tried_again() -> None:
-    api, tries = WatchedCluster(), 0
+    api, tries = MemoryCluster(), 0
     real = api.get
 
     async def get(resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
 from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
 from tests.support.eventually import eventually
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.virtual_time import in_virtual_time
-from tests.support.watched_cluster import WatchedCluster
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Heard:
         self.told.append((what, key[1]))
 
 
-class Paged(WatchedCluster):
+class Paged(MemoryCluster):
     """A server before 1.34, which does not list by a watch."""
 
     def watch_of(self, *arguments: Any, listing: bool = False, **named: Any) -> Any:
@@ -60,7 +60,7 @@ class Paged(WatchedCluster):
 
 @asynccontextmanager
 async def reflecting(
-    api: WatchedCluster, heard: Heard, seen: list[str] | None = None, **options: Any
+    api: MemoryCluster, heard: Heard, seen: list[str] | None = None, **options: Any
 ) -> AsyncIterator[Reflector[TaskObject, Thing]]:
     faults = Faults((seen if seen is not None else []).append)
     source = Source(TASKS, TaskObject, keep, (None,), fields=UNFINISHED)
@@ -82,7 +82,7 @@ async def until(heard: Heard, *told: tuple[str, str]) -> None:
 
 @in_virtual_time
 async def test_what_is_there_is_listed_and_what_comes_is_told() -> None:
-    for api in (WatchedCluster(), Paged()):
+    for api in (MemoryCluster(), Paged()):
         heard = Heard()
         api.task("one")
         async with reflecting(api, heard) as reflector:
@@ -96,7 +96,7 @@ async def test_what_is_there_is_listed_and_what_comes_is_told() -> None:
 
 @in_virtual_time
 async def test_what_leaves_the_selection_is_gone() -> None:
-    api, heard = WatchedCluster(), Heard()
+    api, heard = MemoryCluster(), Heard()
     task = api.task("one")
     async with reflecting(api, heard):
         task["status"] = {"phase": "Succeeded"}
@@ -106,7 +106,7 @@ async def test_what_leaves_the_selection_is_gone() -> None:
 
 @in_virtual_time
 async def test_a_watch_that_breaks_goes_on_where_it_was_without_a_new_listing() -> None:
-    api, heard = WatchedCluster(), Heard()
+    api, heard = MemoryCluster(), Heard()
     async with reflecting(api, heard) as reflector:
         lists = api.lists
         api.away = True
@@ -120,7 +120,7 @@ async def test_a_watch_that_breaks_goes_on_where_it_was_without_a_new_listing() 
 
 @in_virtual_time
 async def test_a_watch_that_expired_is_followed_by_a_listing_which_finds_what_is_gone() -> None:
-    api, heard = WatchedCluster(), Heard()
+    api, heard = MemoryCluster(), Heard()
     api.task("one")
     api.task("two")
     async with reflecting(api, heard) as reflector:
@@ -137,7 +137,7 @@ async def test_a_watch_that_expired_is_followed_by_a_listing_which_finds_what_is
 
 @in_virtual_time
 async def test_an_object_deleted_and_made_again_meanwhile_is_gone_and_new() -> None:
-    api, heard = WatchedCluster(), Heard()
+    api, heard = MemoryCluster(), Heard()
     api.task("one")
     async with reflecting(api, heard):
         api.away = True
@@ -152,7 +152,7 @@ async def test_an_object_deleted_and_made_again_meanwhile_is_gone_and_new() -> N
 
 @in_virtual_time
 async def test_a_listing_is_repeated_after_a_while_so_that_no_mistake_lasts() -> None:
-    api, heard = WatchedCluster(), Heard()
+    api, heard = MemoryCluster(), Heard()
     api.task("one")
     async with reflecting(api, heard, relist_seconds=100.0) as reflector:
         del api.objects["tasks", "default", "one"]  # no event tells of it
@@ -162,7 +162,7 @@ async def test_a_listing_is_repeated_after_a_while_so_that_no_mistake_lasts() ->
 
 @in_virtual_time
 async def test_a_listener_that_raises_costs_one_event_and_is_counted() -> None:
-    api, heard, seen = WatchedCluster(), Heard(), list[str]()
+    api, heard, seen = MemoryCluster(), Heard(), list[str]()
     heard.broken = 1
     api.task("one")
     api.task("two")
@@ -177,7 +177,7 @@ async def test_a_listener_that_raises_costs_one_event_and_is_counted() -> None:
 
 @in_virtual_time
 async def test_an_exception_in_the_client_is_counted_and_the_reflector_goes_on() -> None:
-    api, heard, seen = WatchedCluster(), Heard(), list[str]()
+    api, heard, seen = MemoryCluster(), Heard(), list[str]()
     async with reflecting(api, heard, seen):
         real = api.watch_of
 

@@ -18,9 +18,9 @@ from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.eventually import eventually
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
-from tests.support.watched_cluster import WatchedCluster
 from tests.unit.galley_operator.desk import a_task_queue_object
 
 
@@ -28,7 +28,7 @@ from tests.unit.galley_operator.desk import a_task_queue_object
 class Stage:
     """The operator's control path, with what it reads and writes."""
 
-    api: WatchedCluster
+    api: MemoryCluster
     server: MemoryServer
     known: KnownQueues
     queues: Queues
@@ -62,7 +62,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(**settings: Any) -> AsyncIterator[Stage]:
-    api, server = WatchedCluster(), MemoryServer()
+    api, server = MemoryCluster(), MemoryServer()
     seen: list[str] = []
     faults, known, metrics = Faults(seen.append), KnownQueues(), OperatorMetrics()
     options = OperatorSettings(pod_name="operator-1", sweep_seconds=10, **settings)
