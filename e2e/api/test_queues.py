@@ -16,7 +16,7 @@ from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.orphans import kept_queues
 from galley.client import AsyncClient
-from galley.errors import TaskFailed
+from galley.errors import ResultTimeout, TaskFailed
 from galley.handler import call
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
@@ -178,8 +178,12 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     assert stage.status()["scalingMode"] == "Automatic"
     stage.api.kubectl("scale", "tq/drills", "-n", stage.namespace, "--replicas=0")
     await stage.condition("Ready", status="False", reason="Paused")
-    for _ in range(3):
-        await AsyncClient.over(stage.broker, stage.namespace).submit(call("drills", "nothing"))
+    client = AsyncClient.over(stage.broker, stage.namespace)
+    handles = [await client.submit(call("drills", "nothing")) for _ in range(3)]
+    with pytest.raises(
+        ResultTimeout, match=r"workers of queue 'drills' do not start: spec.scaling.workers is 0"
+    ):
+        await handles[0].result(within=1)
     await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=15)
     await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=10)
     # To apply the manifest again does not undo it: it does not have the field.

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.broker.connection import Broker
-from galley.broker.control import Answer, Request, Verb, answering
+from galley.broker.control import Supply, answering_supply
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
@@ -73,7 +73,7 @@ class QueueRuntime:
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._bell)
             await opening.enter_async_context(self.fleet)
-            await opening.enter_async_context(answering(self._broker, *self.queue.name, self._answer))
+            await opening.enter_async_context(answering_supply(self._broker, *self.queue.name, self._supply))
             self._open = opening.pop_all()
         return self
 
@@ -82,11 +82,8 @@ class QueueRuntime:
     ) -> None:
         await self._open.__aexit__(None, None, None)
 
-    async def _answer(self, verb: Verb, request: Request) -> Answer | None:
-        """Tell clients that wait why no worker can start."""
-        if verb is Verb.PING and not request.task and self.fleet.problem:
-            return Answer("", problem=self.fleet.problem[:_PROBLEM_LIMIT])
-        return None
+    def _supply(self, _namespace: str, _queue: str) -> Supply:
+        return Supply(self.fleet.problem[:_PROBLEM_LIMIT])
 
     async def run(self) -> None:
         """Scale the workers to the work."""

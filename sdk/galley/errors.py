@@ -362,7 +362,7 @@ class ResultTimeout(GalleyError):
 
     def __init__(self, task_id: str, seconds: float, worker_problem: str = "") -> None:
         self.task_id, self.seconds, self.worker_problem = task_id, seconds, worker_problem
-        why = f"; workers do not start: {worker_problem}" if worker_problem else ""
+        why = f"; {worker_problem}" if worker_problem else ""
         super().__init__(
             f"task {task_id} had not ended after {seconds:g} s{why}",
             f"wait longer, or check its progress: galley show {task_id}",

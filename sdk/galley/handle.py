@@ -16,6 +16,7 @@ from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
 from galley.errors import ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
+from galley.history import HANDLER_NOT_FOUND
 from galley.inside import in_worker_of
 from galley.record import NULL, Outcome, Record, State, Stored
 from galley.task_status import TaskStatus, of_record
@@ -129,13 +130,27 @@ class AsyncHandle(Generic[R]):
         return await inspect.status(self._broker, self.address)
 
     async def worker_problem(self) -> str:
-        """Return why no worker of the task's queue can start; empty if one can, or nothing is known.
+        """Return why no worker runs the task, in a sentence; empty if one does or will, or nothing is known.
 
-        Only what starts the workers knows, which `galley dev` tells.
+        Either no worker of the queue can start, which the operator and `galley dev` know, or none that has
+        started knows the task's handler.
         """
         with suppress(BrokerError):
-            return await inspect.worker_problem(self._broker, self.address.namespace, self.address.queue)
+            if problem := await inspect.worker_problem(
+                self._broker, self.address.namespace, self.address.queue
+            ):
+                return f"workers of queue {self.address.queue!r} do not start: {problem}"
+            return await self._unknown_handler()
         return ""
+
+    async def _unknown_handler(self) -> str:
+        stored = await Records(self._broker).look_up(self.address)
+        if stored is None or stored.record.done or not stored.record.history.attempts:
+            return ""
+        last = stored.record.history.attempts[-1]
+        if (last.number, last.reason) != (stored.record.attempt, HANDLER_NOT_FOUND):
+            return ""
+        return f"{last.message}; it fails if no worker that starts soon knows it"
 
     async def cancel(self) -> Cancelled:
         """Cancel the task, in whatever state it is; says what that came to.

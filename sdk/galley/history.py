@@ -39,6 +39,7 @@ Count = Annotated[int, Meta(ge=COUNT.least, le=COUNT.most)]
 """How often something happened."""
 
 WORKER_LOST: Final = "WorkerLost"
+HANDLER_NOT_FOUND: Final = "HandlerNotFound"
 """Reason of an attempt whose worker vanished while it ran."""
 
 

@@ -225,7 +225,7 @@ class Handle(Generic[R]):
         return self._call(lambda handle: handle.status())
 
     def worker_problem(self) -> str:
-        """Return why no worker of the task's queue can start; empty if one can, or nothing is known."""
+        """Return why no worker runs the task; empty if one does or will, or nothing is known."""
         return self._call(lambda handle: handle.worker_problem())
 
     def cancel(self) -> Cancelled:

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from galley.history import MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
+from galley.history import HANDLER_NOT_FOUND, MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
@@ -20,7 +20,6 @@ CRASHED: Final = "Crashed"
 INTERNAL_ERROR: Final = "InternalError"
 TOO_LARGE: Final = "TooLarge"
 LEASE_LOST: Final = "LeaseLost"
-HANDLER_NOT_FOUND: Final = "HandlerNotFound"
 
 
 DEFER_SECONDS: Final = (1.0, 15.0)

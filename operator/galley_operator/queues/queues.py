@@ -7,15 +7,17 @@ are made what it asks for, and its workers are scaled for as long as it exists.
 import asyncio
 import logging
 import random
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from galley.broker.connection import Broker
+from galley.broker.control import Supply, answering_supply
 from galley.broker.dead_letters import count_dead
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
+from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
@@ -27,6 +29,7 @@ from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
+from galley_operator.queues.status import READY
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 
@@ -94,11 +97,20 @@ class Queues:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        with ExitStack() as stack:
+        async with AsyncExitStack() as stack:
             # What a broker forgot is made again as soon as it is back.
             stack.callback(self._broker.on_reconnect(self._look_at_all))
             stack.enter_context(self._known.told_to(self._changed))
+            await stack.enter_async_context(answering_supply(self._broker, "*", "*", self.supply))
             await self._run()
+
+    def supply(self, namespace: str, name: str) -> Supply | None:
+        """Return why no worker of a queue takes tasks, for those who wait for one; None if it is not ours."""
+        served = self.served.get((namespace, name))
+        if served is None:
+            return None
+        ready = condition(served.written.conditions, READY)
+        return Supply(ready.message if ready is not None and ready.status is Truth.FALSE else "")
 
     def _changed(self, queue: Queue, *, appeared: bool) -> None:
         del appeared

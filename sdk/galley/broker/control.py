@@ -1,4 +1,7 @@
-"""Talking to the workers of a queue: requests to all of them or to one process, and their heartbeats."""
+"""Talking to the workers of a queue: requests to all of them or to one process, and their heartbeats.
+
+Whatever starts the workers (the operator, `galley dev`) is asked here why none comes up.
+"""
 
 import asyncio
 import logging
@@ -25,6 +28,12 @@ HEARTBEAT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 0.25
 """How long a request to all workers waits for the one it concerns: many times a round trip."""
 
+SUPPLY_SECONDS: Final = 1.0
+"""How long what starts the workers may take to answer; that there is no such process is known at once."""
+
+_INBOXES: Final = "_INBOX.", "_R_."
+"""What the reply subject of a request begins with; the second is how NATS renames one of another account."""
+
 _TOKEN: Final = re.compile("[0-9a-f]{1,64}")
 
 
@@ -40,7 +49,7 @@ class Verb(StrEnum):
     DRAIN = "drain"
     """If you are named: take no new tasks for so many seconds."""
     PING = "ping"
-    """Say whether you run the task with this id; without an id, whether workers fail to start."""
+    """Say whether you run the task with this id."""
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
@@ -66,8 +75,13 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     worker: str
     started_at: datetime | None = None
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
+
+
+class Supply(Struct, frozen=True, omit_defaults=True):
+    """How the workers of a queue come up."""
+
     problem: str = ""
-    """Why no worker of the queue can start. Reported by what starts them, whose `worker` is empty."""
+    """Why none takes tasks, in sentences; empty if that is not so."""
 
 
 class Heartbeat(Struct, frozen=True):
@@ -84,6 +98,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_question = msgspec.json.Decoder(Question).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_supply = msgspec.json.Decoder(Supply).decode
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
@@ -180,6 +195,45 @@ async def answering_as(
             broker.publish(message.reply, _encode(answer))
 
     subscription = await broker.subscribe(topology.holder_subject(namespace, queue, holder), hear)
+    try:
+        yield
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+async def ask_supply(broker: Broker, namespace: str, queue: str) -> Supply | None:
+    """Return what is said by what starts the workers of a queue; None if there is nothing, or it is silent.
+
+    Raises:
+        NotAllowed: the credentials are of another queue.
+        BrokerUnreachable: the broker does not answer.
+    """
+    subject = topology.workers_subject(namespace, queue)
+    message = await broker.request(subject, b"", SUPPLY_SECONDS)
+    return None if message is None else _decode_supply(message.data)
+
+
+@asynccontextmanager
+async def answering_supply(
+    broker: Broker, namespace: str, queue: str, react: Callable[[str, str], Supply | None]
+) -> AsyncIterator[None]:
+    """Answer those who wait for tasks with what `react` returns for a namespace and a queue.
+
+    Args:
+        broker: an open connection.
+        namespace: of the queue; `*` is all.
+        queue: its name; `*` is all.
+        react: returns None for a queue that is another one's to answer for.
+    """
+
+    async def hear(message: Msg) -> None:
+        # A requester must not choose any other subject: we may publish where a producer may not.
+        supply = react(*message.subject.split(".")[2:]) if message.reply.startswith(_INBOXES) else None
+        if supply is not None:
+            broker.publish(message.reply, _encode(supply))
+
+    subscription = await broker.subscribe(topology.workers_subject(namespace, queue), hear)
     try:
         yield
     finally:

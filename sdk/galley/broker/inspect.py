@@ -14,7 +14,7 @@ from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.control import Request, Verb, ask_supply, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of
@@ -160,14 +160,14 @@ def submission_order(status: TaskStatus) -> tuple[datetime, str]:
 
 
 async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:
-    """Return why no worker of a queue can start, as what starts them says; empty if nothing is said.
+    """Return why no worker of a queue takes tasks, as what starts them says; empty if nothing is said.
 
     Raises:
         NotAllowed: if the credentials are of another queue.
         BrokerUnreachable: if the broker does not answer.
     """
-    answer = await ask_workers(broker, namespace, queue, Verb.PING, Request())
-    return answer.problem if answer is not None else ""
+    supply = await ask_supply(broker, namespace, queue)
+    return supply.problem if supply is not None else ""
 
 
 async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddress]]:

@@ -75,6 +75,7 @@ class Import(NamedTuple):
 EXPORTS: Final = (
     *(Export(f"galley.{verb}.>") for verb in ("task", "schedule", "again", "result", "dead", "hb")),
     Export("galley.answer.>"),
+    Export("galley.workers.>"),
     *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
     Export("$JS.API.INFO"),
     Export("$JS.API.STREAM.INFO.*"),
@@ -198,6 +199,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *(f"$JS.API.DIRECT.GET.{stream}" for stream in streams),
         _reads_of_records(namespace, queue),
         topology.control_subject(namespace, queue, "ping"),
+        topology.workers_subject(namespace, queue),
     )
 
 

@@ -195,6 +195,11 @@ def holder_subject(namespace: str, queue: str, holder: str) -> str:
     return f"galley.holder.{namespace}.{queue}.{holder}"
 
 
+def workers_subject(namespace: str, queue: str) -> str:
+    """Return where whatever starts the workers of a queue is asked why none comes up."""
+    return f"galley.workers.{namespace}.{queue}"
+
+
 def heartbeat_subject(namespace: str, queue: str, worker: str) -> str:
     """Return where a worker says once a second how it is."""
     return f"galley.hb.{namespace}.{queue}.{worker}"

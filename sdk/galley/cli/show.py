@@ -101,7 +101,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Ended": at(status.ended_at),
         "Took": _took(status),
         "Deadline": at(status.deadline),
-        "Waiting": f"workers do not start: {problem}" if problem else "",
+        "Waiting": problem,
     }
     for name, text in fields.items():
         if text:

@@ -124,15 +124,15 @@ async def _wait(handle: AsyncHandle[object], seconds: float, terminal: Terminal)
 
 
 async def _tell_problems(handle: AsyncHandle[object], terminal: Terminal) -> None:
-    """Report that no worker can start, and why, as long as that is so."""
+    """Report why no worker runs the task, as long as that is so."""
     told = ""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         problem = await handle.worker_problem()
         if problem and problem != told:
-            terminal.say(f"still waiting: workers of queue {handle.address.queue!r} do not start: {problem}")
+            terminal.say(f"still waiting: {problem}")
         elif told and not problem:
-            terminal.say("workers start again")
+            terminal.say("still waiting: a worker can run it now")
         told = problem
 
 

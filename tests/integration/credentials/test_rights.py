@@ -76,6 +76,8 @@ PUBLISH: dict[str, set[Role]] = {
     "galley.ctl.ns.mine.cancel": {M},
     "galley.ctl.ns.mine.drain": set(),
     "galley.ctl.ns.theirs.ping": set(),
+    "galley.workers.ns.mine": {P, M},
+    "galley.workers.ns.theirs": set(),
     "galley.hb.ns.mine.w1": {W},
     "galley.hb.ns.theirs.w1": set(),
     "galley.holder.ns.mine.h1": {W},

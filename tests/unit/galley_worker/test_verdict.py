@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from galley.history import EndedBy, History
+from galley.history import HANDLER_NOT_FOUND, EndedBy, History
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
@@ -17,7 +17,6 @@ from galley_worker.verdict import (
     ATTEMPTS_EXHAUSTED,
     CRASHED,
     DEADLINE_EXCEEDED,
-    HANDLER_NOT_FOUND,
     KILLS_ITS_WORKER,
     TIMED_OUT,
     Bury,

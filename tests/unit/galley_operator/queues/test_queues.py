@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from galley.broker.errors import BrokerUnreachable
+from galley.broker.inspect import worker_problem
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, TASKQUEUES
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
@@ -114,6 +116,19 @@ async def test_a_change_is_taken_over_and_a_status_alone_is_no_change() -> None:
             return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
         await eventually(lambda: image() == "example.com/worker:2", within=60)
+
+
+@in_virtual_time
+async def test_those_who_wait_for_tasks_are_told_why_no_worker_takes_them() -> None:
+    async with stage() as it, MemoryBroker(it.server, "producer") as producer:
+        it.apply(scaling={"workers": 0})
+        await eventually(lambda: it.ready() == ("False", "Paused"), within=60)
+        assert "spec.scaling.workers is 0" in await worker_problem(producer, "default", "images")
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        assert await worker_problem(producer, "default", "images") == ""
+        with pytest.raises(BrokerUnreachable):
+            await worker_problem(producer, "default", "of-another-operator")
 
 
 @in_virtual_time
