@@ -34,6 +34,19 @@ def until(path: str) -> str:
     return "released"
 """
 
+_STRAYS = """
+import subprocess
+import time
+
+from galley import task
+
+@task(queue="sums")
+def stray(path: str) -> None:
+    script = f"setsid sh -c 'echo $$ > {path}.new; mv {path}.new {path}; sleep 1000' & exit 0"
+    subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, check=True)
+    time.sleep(1000)
+"""
+
 _QUEUE = """
 apiVersion: galley.dev/v1alpha1
 kind: TaskQueue
@@ -209,6 +222,22 @@ async def test_a_nats_server_that_dies_is_started_again_with_its_tasks(project: 
         assert await phase_of(project, "first") == "Succeeded"
         said = await galley(project, "submit", "sums", "add", '{"a": 4, "b": 4}', "--wait", "60")
         assert said.out == "8\n"
+
+
+@pytest.mark.parametrize("killed", ["galley dev", "the worker"])
+async def test_a_program_without_an_environment_ends_with_what_is_killed_outright(
+    project: Path, killed: str
+) -> None:
+    (project / "sums.py").write_text(_STRAYS)
+    async with dev(project, "sums.py") as running:
+        await galley(project, "submit", "sums", "stray", json.dumps({"path": str(project / "pid")}))
+        await eventually((project / "pid").exists, within=20)
+        stray = psutil.Process(int((project / "pid").read_text()))
+        worker = next(
+            one for one in psutil.Process(running.process.pid).children() if "galley_worker" in one.cmdline()
+        )
+        (worker if killed == "the worker" else psutil.Process(running.process.pid)).kill()
+        await eventually(lambda: not stray.is_running(), within=10)
 
 
 async def test_one_folder_has_one_galley_dev(project: Path) -> None:

@@ -50,6 +50,15 @@ def block(mark: str = "") -> None:
 
 
 @task(queue=QUEUE)
+def start_bare(mark: str, number: str) -> None:
+    """Start a program without an environment that leaves its session, and wait."""
+    script = f"/usr/bin/setsid /bin/sh -c 'echo $$ > {number}; sleep 1000' & exit 0"
+    subprocess.run(["/bin/sh", "-c", script], env={}, check=True)
+    Path(mark).write_text(str(os.getpid()))
+    _wait_for_ever()
+
+
+@task(queue=QUEUE)
 def block_in_c(mark: str) -> None:
     """Hold the interpreter, so that no other thread of this process runs."""
     Path(mark).write_text(str(os.getpid()))

@@ -14,14 +14,37 @@ from galley_worker.ending import Cancelled, Crashed, CutOff, TimedOut
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, Line
 from tests.integration.galley_worker.trials import alive, ended, run, settings, start, until, value
+from tests.support.cannot_run import cannot_run
 
 ROOT = Path(__file__).parents[3]
 
 
-def a_host(folder: Path) -> "subprocess.Popen[bytes]":
+IN_A_POD = "unshare", "--pid", "--fork", "--mount-proc"
+"""The supervisor is the first process of a PID namespace, as in a pod; these commands do not end with it."""
+
+
+def there_are_pods() -> bool:
+    return not subprocess.run([*IN_A_POD, "true"], check=False, capture_output=True).returncode
+
+
+def a_host(folder: Path, *within: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.galley_worker.host", str(folder)], cwd=ROOT
+        [*within, sys.executable, "-m", "tests.integration.galley_worker.host", str(folder)], cwd=ROOT
     )
+
+
+async def test_a_supervisor_killed_outright_in_a_pod_takes_everything_along(tmp_path: Path) -> None:
+    if not there_are_pods():
+        cannot_run("A PID namespace", "it takes root, or a kernel that lets others make one")
+    host = a_host(tmp_path, *IN_A_POD)
+    try:
+        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=20)
+        family = psutil.Process(host.pid).children(recursive=True)
+        assert len([one for one in family if one.name() == "sleep"]) == 4
+        family[0].kill()
+    finally:
+        host.wait()
+    await until(lambda: not any(alive(one.pid) for one in family), within=5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
@@ -31,10 +54,10 @@ async def test_a_supervisor_killed_outright_takes_everything_along(
     host = a_host(tmp_path)
     family: list[int] = []
     try:
-        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 5, within=20)
+        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=20)
         family = [child.pid for child in psutil.Process(host.pid).children(recursive=True)]
-        family.append(int((tmp_path / "stray").read_text()))
-        assert len(family) >= 9, "server, tracker, sweeper, three children, a command and its two"
+        family += [int((tmp_path / name).read_text()) for name in ("stray", "bare", "bare_of_handler")]
+        assert len(family) >= 14, "server, tracker, sweeper, four children, a command and its five"
     finally:
         host.send_signal(number)
         host.wait()
@@ -50,6 +73,26 @@ async def test_a_programs_stray_child_ends_with_its_attempt(tmp_path: Path) -> N
         assert value(await run(runners, "strays"))["exitCode"] == 0
         assert not alive(int(stray.read_text()))
     assert [line.stream for line in lines if "sleep (pid" in line.text] == ["galley"]
+
+
+async def test_a_programs_stray_child_that_has_an_environment_of_its_own_ends_with_its_attempt(
+    tmp_path: Path,
+) -> None:
+    script = "env -i setsid sh -c 'echo $$ > {0}; exec sleep 1000' & while ! test -s {0}; do sleep 0.01; done"
+    strays = [
+        CommandHandler(f"strays{number}", ("sh", "-c", script.format(tmp_path / str(number))))
+        for number in range(2)
+    ]
+    waits = CommandHandler("waits", ("sh", "-c", f"env -i sh -c 'echo $$ > {tmp_path}/waits; sleep 1000'"))
+    async with Runners(settings(*strays, waits, modules=(), concurrency=2)) as runners:
+        other = start(runners, "waits")
+        await until((tmp_path / "waits").exists)
+        for number in range(2):
+            assert value(await run(runners, f"strays{number}"))["exitCode"] == 0
+            assert not alive(int((tmp_path / str(number)).read_text()))
+        assert alive(int((tmp_path / "waits").read_text())), "that of another program goes on"
+        other.stop(Cancelled())
+        assert await ended(other) == Cancelled()
 
 
 async def test_of_async_works_in_a_dead_child_the_one_that_ran_crashed_and_the_others_are_handed_back(

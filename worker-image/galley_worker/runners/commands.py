@@ -22,6 +22,7 @@ from galley.record import Failure
 from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
+from galley_worker.runners.child.sweep import carries
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.exits import in_words
 from galley_worker.runners.output import STREAM_NAMES, Output
@@ -126,8 +127,15 @@ class Commands:
         name, owner = self._sweeper.mark
         mark = f"{owner}-{next(self._numbers)}"
         environment = {**os.environ, name: owner, MARK: mark}
+        number = self._sweeper.next_number()
+
+        def start() -> Subprocess:
+            assert self._sweeper is not None
+            with self._sweeper.numbering(number):
+                return _open(argv, stdin, environment)
+
         try:
-            running = await self._loop.run_in_executor(self._threads, _open, argv, stdin, environment)
+            running = await self._loop.run_in_executor(self._threads, start)
         except (OSError, ValueError) as error:
             return _not_started(command, error)
         running.follow(self._loop, self._settings, execution.account)
@@ -136,7 +144,7 @@ class Commands:
         if execution.because is not None:
             running.terminate(self._settings.kill_grace_seconds)
         code = await running.ended
-        left = await self._loop.run_in_executor(self._threads, _end_left, f"{MARK}={mark}".encode())
+        left = await self._loop.run_in_executor(self._threads, _end_left, f"{MARK}={mark}".encode(), number)
         if left:
             self._settings.notice(execution.work, ended_in_words(left).rstrip())
         if execution.because is not None:
@@ -273,13 +281,13 @@ def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subproc
     return Subprocess(popen)
 
 
-def _end_left(mark: bytes) -> list[str]:
+def _end_left(mark: bytes, number: int) -> list[str]:
     """Kill what a command that ended left running, which became our child; returns the names."""
     ours = os.getpid()
     names: dict[int, str] = {}
     killed: set[int] = set()
     for _ in range(_ROUNDS):
-        left = [root for root in children_of(ours) - killed if _carries(root, mark)]
+        left = [root for root in children_of(ours) - killed if carries(Path(f"/proc/{root}"), mark, number)]
         for process in (process for root in left for process in tree_of(root)):
             if name := running_name(process):
                 names[process] = f"{name} (pid {process})"
@@ -295,10 +303,3 @@ def _end_left(mark: bytes) -> list[str]:
             break
         time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
     return list(names.values())
-
-
-def _carries(process: int, mark: bytes) -> bool:
-    try:
-        return mark in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False

@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, ClassVar, Final
 
-from galley_worker.runners.child import entry, sweep
+from galley_worker.runners.child import entry
 from galley_worker.runners.child.kernel import children_of, running_name
 from galley_worker.runners.sweeper import Sweeper
 
@@ -182,7 +182,9 @@ class ForkServer:
         )
         os.environ[mark] = owner
         try:
-            # This also makes the fork server, where there is none or it was killed.
+            # Makes the fork server, where there is none or it was killed.
+            with self._sweeper.numbering(self._sweeper.number):
+                _SERVER.ensure_running()
             process.start()
         finally:
             del os.environ[entry.PRELOAD], os.environ[mark]
@@ -222,7 +224,7 @@ class ForkServer:
         """Kill the fork server, its children, and what they had started; another one will be made."""
         _end_server(tracker=False)
         assert self._sweeper is not None
-        for process in sweep.sweep("=".join(self._sweeper.mark).encode()):
+        for process in self._sweeper.sweep():
             _reap(process)
 
 

@@ -126,3 +126,38 @@ def test_bytes_that_only_look_like_marks_are_text(data: bytes) -> None:
         supervisor.feed(data)
         supervisor.feed(b" and more than a mark can have\n")
     assert "".join(line for _, line in lines) == data.decode() + " and more than a mark can have"
+
+
+def notices(lines: Lines, task: str = "") -> list[str]:
+    return [line for its, line in lines if its == task and ("limit" in line or "dropped" in line)]
+
+
+def test_output_of_no_attempt_has_a_budget_that_is_announced_and_renewed() -> None:
+    with output(limit=100) as (supervisor, lines):
+        clock = [0.0]
+        supervisor._loop.time = lambda: clock[0]  # type: ignore[method-assign]
+        supervisor._unowned_since = 0.0
+        for _ in range(30):
+            supervisor.feed(b"a thread\n")
+        assert sum(line == "a thread" for _, line in lines) == 100 // len(b"a thread\n")
+        assert notices(lines) == ["output limit reached: what follows the first 100 bytes is dropped"]
+        clock[0] = 59.0
+        supervisor.feed(b"still too much\n")
+        assert len(notices(lines)) == 1
+        clock[0] = 61.0
+        supervisor.feed(b"a thread again\n")
+        dropped = 30 * len(b"a thread\n") - 100 + len(b"still too much\n")
+        assert notices(lines)[1:] == [f"{dropped} bytes of output dropped after the first 100"]
+        assert lines[-1] == ("", "a thread again")
+
+
+def test_output_of_no_attempt_and_that_of_an_attempt_do_not_use_up_each_others_budget() -> None:
+    with output(limit=100) as (supervisor, lines):
+        supervisor.feed(b"x" * 99 + b"\n" + b"thread\n")
+        supervisor.feed(b"\x1e7\x1f" + b"handler\n" * 20 + b"\x1e-7\x1f")
+        assert sum(line == "handler" for _, line in lines) == 100 // len(b"handler\n")
+        assert len(notices(lines)) == 1
+        assert len(notices(lines, "7")) == 2
+        supervisor.feed(b"\x1e8\x1fthe next attempt\n\x1e-8\x1fthread\n")
+    assert ("8", "the next attempt") in lines
+    assert notices(lines)[1:] == [f"{14} bytes of output dropped after the first 100"]
