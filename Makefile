@@ -11,7 +11,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart \
+.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
 	mutants simulate storm e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
 
 help: ## List the targets
@@ -63,6 +63,15 @@ storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are k
 
 lint-chart: e2e/build ## Run kube-score and checkov on the chart's defaults and on a worker
 	@$(BIN)/python -m tools.supply lint-chart
+
+sbom: e2e/build ## Write bills of materials and provenance of package and images into dist/sbom
+	@$(BIN)/python -m tools.supply sbom
+
+licences: $(STAMP) ## List the licences of what is in those bills; fails on one that is not allowed
+	@$(BIN)/python -m tools.supply licences
+
+audit: $(STAMP) ## Look for known vulnerabilities of what is in those bills
+	@$(BIN)/python -m tools.supply audit
 
 e2e: e2e/build ## Run the tests that need an API server or pods; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster/testcluster/tests

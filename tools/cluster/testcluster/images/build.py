@@ -78,6 +78,12 @@ def _put(image: Image) -> None:
     )
 
 
+def wheel_folder(image: Image) -> Path:
+    """Return where the wheels of an image are kept, whether or not they have been fetched."""
+    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in image.locks)).hexdigest()[:12]
+    return cache.folder() / "wheels" / f"{image.name}-{digest}"
+
+
 def _wheels(image: Image) -> Sequence[str]:
     """Fetch what it installs, with pip as it is configured here, and return how buildah is to use that.
 
@@ -85,8 +91,7 @@ def _wheels(image: Image) -> Sequence[str]:
     """
     if not image.locks:
         return ()
-    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in image.locks)).hexdigest()[:12]
-    folder = cache.folder() / "wheels" / f"{image.name}-{digest}"
+    folder = wheel_folder(image)
     if not folder.exists():
         part = folder.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
