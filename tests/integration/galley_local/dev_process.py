@@ -17,8 +17,8 @@ START_SECONDS = 30.0
 
 
 async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Said:
-    """Run one command to its end."""
-    if arguments[0] != "dev":
+    """Run one command to its end; what depends on a process of its own gets one."""
+    if arguments[0] not in {"dev", "apply"} and "PYTHONIOENCODING" not in variables:
         return await run_command(arguments, folder, environment() | variables, stdin)
     process = await asyncio.create_subprocess_exec(
         GALLEY, *arguments, cwd=folder, env=environment() | variables,

@@ -12,7 +12,8 @@ import pytest
 from galley import dev_file
 from galley.broker.connection import Broker
 from galley_local.command import command
-from tests.integration.galley_local.dev_process import Dev, dev, galley
+from tests.integration.galley_local.dev_process import Dev, dev, environment, galley
+from tests.support.command import run_command
 from tests.support.eventually import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -90,17 +91,18 @@ async def has_phase(project: Path, task: str, phase: str) -> None:
     await eventually(seen, within=30, why=f"{task} is {phase}")
 
 
-async def test_until_done_goes_from_no_worker_to_results_and_back_to_none(project: Path) -> None:
+async def test_until_done_ends_without_workers_and_leaves_results_that_a_second_run_knows(
+    project: Path,
+) -> None:
+    nothing = await galley(project, "get", "tasks")
+    assert (nothing.code, nothing.out) == (4, "")
     said = await galley(project, "dev", "queue.yaml", "--until-done")
     assert said.code == 0, said.out + said.err
     assert "sums   first  normal  Succeeded         1" in said.out
     assert "workers of sums:\n  0 -> 1  at" in said.out
     assert "1 -> 0  at" in said.out
     assert not dev_file.path_in(project).exists()
-
-
-async def test_a_second_run_does_not_run_ended_tasks_again_and_fresh_does(project: Path) -> None:
-    await galley(project, "dev", "queue.yaml", "--until-done")
+    await results_can_be_read(project)
     again = await galley(project, "dev", "queue.yaml", "--until-done")
     assert again.code == 0
     assert "1 unchanged" in again.out
@@ -109,15 +111,24 @@ async def test_a_second_run_does_not_run_ended_tasks_again_and_fresh_does(projec
     assert "1 task submitted" in fresh.out
 
 
-@pytest.mark.parametrize(
-    ("expected", "code"), [("", 1), (", annotations: {galley.dev/expect: Failed}", 0)], ids=["not so", "so"]
-)
-async def test_a_failed_task_fails_the_run_unless_it_is_meant_to(
-    project: Path, expected: str, code: int
-) -> None:
-    (project / "fails.yaml").write_text(_FAILING % expected)
+async def results_can_be_read(project: Path) -> None:
+    below = project / "some" / "folder"
+    below.mkdir(parents=True)
+    shown = await galley(below, "show", "first", "-o", "json")
+    assert (shown.code, json.loads(shown.out)["result"]) == (0, 3)
+    assert "reading what the last one kept" in shown.err
+    both = await asyncio.gather(
+        galley(project, "get", "tasks", "-o", "name"), galley(project, "get", "queues", "-o", "name")
+    )
+    assert [each.out for each in both] == ["sums/first\n", "sums\n"]
+    submitted = await galley(project, "submit", "sums", "add", "{}")
+    assert (submitted.code, submitted.out) == (4, "")
+
+
+async def test_a_failed_task_fails_the_run(project: Path) -> None:
+    (project / "fails.yaml").write_text(_FAILING % "")
     said = await galley(project, "dev", "queue.yaml", "fails.yaml", "--until-done")
-    assert said.code == code, said.out
+    assert said.code == 1, said.out
     assert "TypeError" in said.out
 
 
@@ -295,25 +306,6 @@ async def test_a_record_that_cannot_be_read_does_not_end_it(project: Path) -> No
         assert await running.ends() == 0
 
 
-async def test_results_can_be_read_after_it_ended(project: Path) -> None:
-    nothing = await galley(project, "get", "tasks")
-    assert (nothing.code, nothing.out) == (4, "")
-    await galley(project, "dev", "queue.yaml", "--until-done")
-    below = project / "some" / "folder"
-    below.mkdir(parents=True)
-    shown = await galley(below, "show", "first", "-o", "json")
-    assert (shown.code, json.loads(shown.out)["result"]) == (0, 3)
-    assert "reading what the last one kept" in shown.err
-    both = await asyncio.gather(
-        galley(project, "get", "tasks", "-o", "name"), galley(project, "get", "queues", "-o", "name")
-    )
-    assert [each.out for each in both] == ["sums/first\n", "sums\n"]
-    submitted = await galley(project, "submit", "sums", "add", "{}")
-    assert (submitted.code, submitted.out) == (4, "")
-    again = await galley(project, "dev", "queue.yaml", "--until-done")
-    assert "1 unchanged" in again.out
-
-
 async def test_apply_says_unchanged_of_nothing_that_differs(project: Path) -> None:
     async with dev(project, "queue.yaml"):
         same = await galley(project, "apply", "-f", "queue.yaml")
@@ -364,7 +356,7 @@ async def test_files_that_cannot_be_used_end_in_two_lines(
     tmp_path: Path, name: str, content: str, error: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    said = await galley(tmp_path, "dev", name)
+    said = await run_command(["dev", str(tmp_path / name)], tmp_path, environment())
     assert (said.code, said.out) == (2, "")
     what, hint = said.err.splitlines()
     assert what.startswith("error: ")
@@ -397,10 +389,10 @@ async def test_a_port_in_use_is_said(project: Path) -> None:
         assert f"cannot listen on port {port}" in said.err
 
 
-@pytest.mark.parametrize("example", command.examples)
-async def test_each_example_of_the_help_works(example: str, tmp_path: Path) -> None:
+async def test_the_last_example_of_the_help_works(tmp_path: Path) -> None:
+    """What the first one starts is started by the README of the example, and by that of the repository."""
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("out"))
-    said = await galley(tmp_path, *shlex.split(example)[1:])
+    said = await galley(tmp_path, *shlex.split(command.examples[-1])[1:])
     assert said.code == 0, said.out + said.err
     assert "37 Succeeded, 1 Failed (expected)" in said.out
 
