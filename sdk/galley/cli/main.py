@@ -116,10 +116,15 @@ def _load(entry: EntryPoint) -> Command:
     try:
         loaded = entry.load()
     except Exception as error:
-        raise CommandBroken(entry.name, "local", f"{type(error).__name__}: {error}") from error
+        raise CommandBroken(entry.name, _extra(entry), f"{type(error).__name__}: {error}") from error
     if not isinstance(loaded, Command):
-        raise CommandBroken(entry.name, "local", f"{entry.value} is not a galley.cli.command.Command")
+        raise CommandBroken(entry.name, _extra(entry), f"{entry.value} is not a galley.cli.command.Command")
     return loaded
+
+
+def _extra(entry: EntryPoint) -> str:
+    """Return the extra that installs what a command of ours needs."""
+    return entry.module.partition(".")[0].removeprefix("galley_")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+"""Which archives there are at a destination, and which of them may go."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from galley.backup.archive import Manifest
+from galley.backup.destination import Destination
+from galley.backup.errors import ArchiveDamaged, ArchiveNotFound
+
+SUFFIX: Final = ".galley"
+_SUMMARY: Final = ".json"
+
+
+class Summary(Struct, frozen=True, rename="camel"):
+    """What is known of an archive without its key: no names, no content."""
+
+    name: str
+    id: str
+    taken_at: datetime
+    finished_at: datetime
+    size: int
+    """Bytes of the archive as it is stored."""
+    sha256: str
+    """Of the archive as it is stored."""
+    streams: int
+    messages: int
+    objects: int
+    galley: str
+    format: int
+
+
+class Entry(Struct, frozen=True):
+    """An archive in a list."""
+
+    name: str
+    size: int
+    changed_at: datetime
+    summary: Summary | None
+    """None if it is not known to be complete: its writing did not come to its end."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is complete."""
+        return self.summary is not None and self.summary.size == self.size
+
+
+def name_at(moment: datetime) -> str:
+    """Return the name of an archive taken at a time."""
+    return f"galley-{moment:%Y%m%dT%H%M%SZ}{SUFFIX}"
+
+
+def summary_of(name: str, manifest: Manifest, size: int, digest: str) -> Summary:
+    """Return the summary that stands beside an archive."""
+    return Summary(
+        name, manifest.id, manifest.taken_at, manifest.finished_at, size, digest, len(manifest.streams),
+        sum(each.messages for each in manifest.streams), sum(manifest.objects.values()), manifest.galley,
+        manifest.format,
+    )  # fmt: skip
+
+
+async def write_summary(destination: Destination, summary: Summary) -> None:
+    """Store the summary beside its archive, which says that the archive is complete.
+
+    Raises:
+        DestinationFailed: if it could not be stored.
+    """
+
+    async def text() -> AsyncIterator[bytes]:
+        yield msgspec.json.encode(summary)
+
+    await destination.write(summary.name + _SUMMARY, text())
+
+
+async def entries(destination: Destination) -> list[Entry]:
+    """Return the archives of a destination, newest first.
+
+    Raises:
+        DestinationFailed: if they could not be listed.
+    """
+    files = {each.name: each for each in await destination.files()}
+    found = []
+    for name, file in files.items():
+        if name.endswith(SUFFIX):
+            summary = await _summary(destination, name) if name + _SUMMARY in files else None
+            found.append(Entry(name, file.size, file.changed_at, summary))
+    return sorted(found, key=lambda each: each.name, reverse=True)
+
+
+async def _summary(destination: Destination, name: str) -> Summary | None:
+    text = b"".join([piece async for piece in destination.read(name + _SUMMARY)])
+    try:
+        return msgspec.json.decode(text, type=Summary)
+    except msgspec.MsgspecError:
+        return None
+
+
+async def find(destination: Destination, name: str) -> str:
+    """Return the name of an archive; `latest` is the newest complete one.
+
+    Raises:
+        ArchiveNotFound: if there is none.
+        ArchiveDamaged: if its size is not the one its summary says.
+    """
+    there = await entries(destination)
+    if name == "latest":
+        good = [each.name for each in there if each.good]
+        if not good:
+            raise ArchiveNotFound("latest", str(destination))
+        return good[0]
+    for each in there:
+        if name in (each.name, each.name.removesuffix(SUFFIX)):
+            if each.summary is not None and not each.good:
+                problem = f"it has {each.size} bytes, and was written with {each.summary.size}"
+                raise ArchiveDamaged(each.name, problem)
+            return each.name
+    raise ArchiveNotFound(name, str(destination))
+
+
+def superfluous(
+    there: Sequence[Entry], now: datetime, keep: int | None, keep_days: float | None
+) -> list[Entry]:
+    """Return the archives that are to go.
+
+    Args:
+        there: the archives, newest first.
+        now: the present time.
+        keep: so many complete ones stay; None does not limit their number.
+        keep_days: those older than this go; None keeps them.
+
+    Returns:
+        Those that are beyond either limit, but never the newest complete one. One that is not complete does not
+        count; it goes a day later, when a complete one is newer.
+    """
+    good = [each for each in there if each.good]
+    if not good or (keep is None and keep_days is None):
+        return []
+    newest, gone = good[0], []
+    for number, each in enumerate(good[1:], 2):
+        too_many = keep is not None and number > keep
+        too_old = keep_days is not None and now - _time_of(each) > timedelta(days=keep_days)
+        if too_many or too_old:
+            gone.append(each)
+    day_ago = now - timedelta(days=1)
+    unfinished = [
+        each for each in there if not each.good and each.name < newest.name and each.changed_at < day_ago
+    ]
+    return gone + unfinished
+
+
+def _time_of(entry: Entry) -> datetime:
+    return entry.summary.taken_at if entry.summary is not None else entry.changed_at
+
+
+async def remove(destination: Destination, entry: Entry) -> None:
+    """Delete an archive; its summary goes first, so that half of it never counts as complete.
+
+    Raises:
+        DestinationFailed: if it could not be deleted.
+    """
+    await destination.remove(entry.name + _SUMMARY)
+    await destination.remove(entry.name)

@@ -1,0 +1,250 @@
+"""Restoring an archive: first it is checked as a whole, then what would be overwritten, then it is written.
+
+Records and dead letters come before tasks, so that a worker that takes a restored task finds out whether it
+has ended. Consumers are made last: no worker can take a task before all of them are there. Each write is
+conditional, so a restore that was interrupted continues when it is run again.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from galley.backup.archive import Manifest, Part, StreamEntry, messages_in, objects_in
+from galley.backup.destination import Destination
+from galley.backup.errors import RestoreIncomplete, RestoreRefused
+from galley.backup.objects import Made, ObjectKind, Objects, restorable
+from galley.backup.rewrite import Rewrite
+from galley.backup.sealing import Key
+from galley.backup.verify import parts_at, verify_archive
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+from galley.broker.refill import (
+    RESTORED,
+    RESTORING,
+    Refilled,
+    make_consumer,
+    make_stream,
+    mark,
+    refill,
+    remove_stranded,
+)
+from galley.broker.snapshot import StreamKind
+from galley.errors import GalleyError
+
+log = logging.getLogger(__name__)
+
+_PASSES: Final = ((StreamKind.RECORDS, StreamKind.DEAD), (StreamKind.LATER, StreamKind.WORK))
+
+
+class Plan(StrEnum):
+    """What happens to a stream."""
+
+    CREATE = "create"
+    FILL = "fill the empty stream"
+    CONTINUE = "continue"
+    ADD = "add what is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStream:
+    """A stream of an archive, and what happens to it."""
+
+    entry: StreamEntry
+    name: str
+    """Its name after the restore."""
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedObject:
+    """An object of an archive that is restored."""
+
+    kind: ObjectKind
+    namespace: str
+    name: str
+    there: Made | None
+    """How the one that is there already compares; None if there is none."""
+
+
+@dataclass(slots=True)
+class Outline:
+    """What a restore does."""
+
+    archive: str
+    manifest: Manifest
+    streams: list[PlannedStream]
+    objects: list[PlannedObject] = field(default_factory=list)
+    ended: int = 0
+    """Tasks that have ended, which are not created again."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a restore did."""
+
+    outline: Outline
+    written: int = 0
+    """Messages."""
+    kept: int = 0
+    """Messages that were there already."""
+    expired: int = 0
+    """Records whose time was over."""
+    stranded: int = 0
+    """Records of tasks that were begun while the backup was taken, and whose messages are not in it."""
+    created: int = 0
+    """Objects."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Restore:
+    """One restore of one archive."""
+
+    broker: Broker
+    destination: Destination
+    archive: str
+    keys: Sequence[Key]
+    objects: Objects | None = None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """Old name to new name."""
+    only: Sequence[str] = ()
+    """Old names of the namespaces to restore; none means all."""
+    replicas: int | None = None
+    keep_existing: bool = False
+    """Whether to add to streams that hold messages, keeping those."""
+    now: Callable[[], datetime] = _now
+
+    async def outline(self) -> Outline:
+        """Check the archive as a whole, and return what `run` would do; nothing is changed.
+
+        Raises:
+            ArchiveDamaged, ArchiveKeyWrong, ArchiveTooNew, DestinationFailed: if it cannot be read.
+            RestoreRefused: if it would write into something that exists.
+            BrokerError: if the broker cannot be asked.
+            GalleyError: if the cluster cannot be asked.
+        """
+        manifest = await verify_archive(self.destination, self.archive, self.keys)
+        rewrite = self._rewrite()
+        streams = [
+            await self._planned(entry, rewrite.stream(entry), manifest.id)
+            for entry in manifest.streams
+            if self._chosen(entry.namespace)
+        ]
+        outline = Outline(self.archive, manifest, streams)
+        if self.objects is not None:
+            await self._plan_objects(self.objects, outline)
+        return outline
+
+    async def run(self, outline: Outline) -> Report:
+        """Do it.
+
+        Raises:
+            RestoreIncomplete: if it was interrupted by an error; running it again continues.
+        """
+        report, doing = Report(outline), "nothing"
+        try:
+            doing = "streams are being made"
+            for planned in outline.streams:
+                await self._open(planned, outline.manifest.id)
+            refilled = Refilled()
+            for kinds in _PASSES:
+                doing = f"{refilled.written + refilled.kept} messages are there"
+                await self._fill(outline, kinds, refilled, report)
+                report.written, report.kept = refilled.written, refilled.kept
+            doing = f"all {refilled.written + refilled.kept} messages are there, and no consumers"
+            report.stranded = await remove_stranded(self.broker, refilled.unfinished)
+            await self._close(outline)
+            doing = "all streams are complete, objects are not"
+            if self.objects is not None:
+                await self._create_objects(self.objects, report)
+        except GalleyError as error:
+            raise RestoreIncomplete(self.archive, doing, f"{error}") from error
+        return report
+
+    def _rewrite(self) -> Rewrite:
+        return Rewrite(self.now(), self.namespaces, self.replicas)
+
+    def _chosen(self, namespace: str) -> bool:
+        return not self.only or namespace in self.only
+
+    async def _planned(self, entry: StreamEntry, name: str, archive: str) -> PlannedStream:
+        info = await stream_info(self.broker, name)
+        if info is None:
+            return PlannedStream(entry, name, Plan.CREATE)
+        metadata = info["config"].get("metadata") or {}
+        begun = metadata.get(RESTORING)
+        if begun == archive:
+            return PlannedStream(entry, name, Plan.CONTINUE)
+        if begun is not None:
+            raise RestoreRefused(f"stream {name}", f"is being restored from another archive (id {begun})")
+        if (count := int(info["state"]["messages"])) == 0:
+            return PlannedStream(entry, name, Plan.FILL)
+        if not self.keep_existing:
+            raise RestoreRefused(f"stream {name}", f"holds {count} messages")
+        return PlannedStream(entry, name, Plan.ADD)
+
+    async def _open(self, planned: PlannedStream, archive: str) -> None:
+        if planned.plan is Plan.CREATE:
+            config = self._rewrite().config(planned.entry)
+            config["metadata"][RESTORING] = archive
+            await make_stream(self.broker, config)
+        else:
+            await mark(self.broker, planned.name, {RESTORING: archive})
+
+    async def _fill(
+        self, outline: Outline, kinds: Sequence[StreamKind], refilled: Refilled, report: Report
+    ) -> None:
+        rewrite = self._rewrite()
+        streams = {each.entry.name: each.entry for each in outline.streams if each.entry.kind in kinds}
+        async for part in self._parts():
+            entry = streams.get(part.heading.stream)
+            if entry is None:
+                continue
+            archived = messages_in(part, self.archive)
+            outgoing = [new for each in archived if (new := rewrite.message(entry, each)) is not None]
+            report.expired += len(archived) - len(outgoing)
+            await refill(self.broker, outgoing, newest=part.heading.round > 1, into=refilled)
+
+    async def _close(self, outline: Outline) -> None:
+        rewrite = self._rewrite()
+        for planned in outline.streams:
+            for consumer in planned.entry.consumers:
+                if consumer.get("filter_subject"):
+                    await make_consumer(self.broker, planned.name, rewrite.consumer(consumer))
+            await mark(self.broker, planned.name, {RESTORING: None, RESTORED: outline.manifest.id})
+
+    async def _bodies(self) -> AsyncIterator[tuple[ObjectKind, dict[str, object] | None]]:
+        rewrite = self._rewrite()
+        async for part in self._parts():
+            if part.heading.stream or (word := part.heading.name.partition("/")[0]) not in set(ObjectKind):
+                continue
+            for body in objects_in(part, self.archive):
+                namespace = body["metadata"]["namespace"]
+                if self._chosen(namespace):
+                    kind = ObjectKind(word)
+                    yield kind, restorable(kind, body, rewrite.namespace(namespace))
+
+    async def _plan_objects(self, objects: Objects, outline: Outline) -> None:
+        async for kind, body in self._bodies():
+            if body is None:
+                outline.ended += 1
+                continue
+            metadata = body["metadata"]
+            assert isinstance(metadata, dict)
+            there = await objects.look(kind, body)
+            outline.objects.append(PlannedObject(kind, metadata["namespace"], metadata["name"], there))
+
+    async def _create_objects(self, objects: Objects, report: Report) -> None:
+        async for kind, body in self._bodies():
+            if body is not None:
+                report.created += await objects.create(kind, body) is Made.CREATED
+
+    async def _parts(self) -> AsyncIterator[Part]:
+        async for part in parts_at(self.destination, self.archive, self.keys):
+            yield part

@@ -1,0 +1,158 @@
+"""What of an archive's content has to change when it is restored. Pure.
+
+A restored message has another sequence than before, and a Task object another uid. So what refers to either
+is taken out: workers then ask the record before they begin, as they do whenever a message may have come
+before, and Tasks find their work by name and digest (docs/adr/0015-one-identity.md).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from galley.backup.archive import StreamEntry
+from galley.broker import topology
+from galley.broker.refill import RESTORED, Outgoing
+from galley.broker.snapshot import StoredMessage, StreamKind, name_of
+from galley.envelope import Flags
+from galley.errors import EnvelopeInvalid
+from galley.record import State
+
+_CONSUMER_KEYS: Final = (
+    "durable_name", "name", "filter_subject", "ack_policy", "ack_wait", "max_deliver", "max_waiting",
+    "max_ack_pending", "deliver_policy", "replay_policy",
+)  # fmt: skip
+_SERVERS_OWN: Final = "_nats."
+_DROPPED: Final = re.compile(r"nats-(expected-.*|scheduler|schedule-next|msg-id)", re.IGNORECASE)
+
+_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """How an archive is changed on its way into a broker."""
+
+    now: datetime
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """Old name to new name; others keep theirs."""
+    replicas: int | None = None
+    """Of each stream; None keeps the number it had."""
+
+    def namespace(self, name: str) -> str:
+        """Return the new name of a namespace."""
+        return self.namespaces.get(name, name)
+
+    def subject(self, subject: str) -> str:
+        """Return the new spelling of a subject of Galley's: `galley.<verb>.<namespace>...`."""
+        words = subject.split(".")
+        if len(words) > 2 and words[0] == "galley":
+            words[2] = self.namespace(words[2])
+        return ".".join(words)
+
+    def stream(self, entry: StreamEntry) -> str:
+        """Return the new name of a stream."""
+        return name_of(entry.kind, self.namespace(entry.namespace), entry.queue)
+
+    def config(self, entry: StreamEntry) -> dict[str, Any]:
+        """Return the configuration a stream is made with."""
+        config = {**entry.config, "name": self.stream(entry)}
+        config["subjects"] = [self.subject(each) for each in config["subjects"]]
+        if republish := config.get("republish"):
+            config["republish"] = {
+                **republish,
+                "src": self.subject(republish["src"]),
+                "dest": self.subject(republish["dest"]),
+            }
+        if self.replicas is not None:
+            config["num_replicas"] = self.replicas
+        gone = (topology.UID_KEY, topology.ORPHANED_KEY, RESTORED)
+        metadata = {
+            key: text
+            for key, text in config["metadata"].items()
+            if key not in gone and not key.startswith(_SERVERS_OWN)
+        }
+        config["metadata"] = metadata | {topology.NAMESPACE_KEY: self.namespace(entry.namespace)}
+        return config
+
+    def consumer(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the configuration a consumer is made with."""
+        kept: dict[str, Any] = {key: config[key] for key in _CONSUMER_KEYS if key in config}
+        return kept | {"filter_subject": self.subject(kept["filter_subject"])}
+
+    def message(self, entry: StreamEntry, message: StoredMessage) -> Outgoing | None:
+        """Return what is written for a message, or None if its time was over by now."""
+        body, unfinished = message.body, False
+        if entry.kind is StreamKind.RECORDS:
+            body, unfinished = _record(body, self.now)
+        elif b'"uid"' in body:
+            body = _without_uid(body)
+        headers = []
+        for name, text in message.headers:
+            value: str | None = text
+            if name.lower() == topology.TTL.lower():
+                value = _time_left(text, message.stored_at, self.now)
+                if value is None:
+                    return None
+            elif _DROPPED.fullmatch(name):
+                continue
+            elif name == topology.SCHEDULE_TARGET:
+                value = self.subject(text)
+            elif name == topology.FLAGS_HEADER:
+                value = _asking(text)
+            headers.append((name, value or text))
+        return Outgoing(
+            self.stream(entry), self.subject(message.subject), headers, body, message.sequence, unfinished
+        )
+
+
+def _asking(text: str) -> str:
+    """Return flags with which a worker asks the record first, whose sequence is another by now."""
+    try:
+        flags = Flags.decode(text)
+    except EnvelopeInvalid:
+        return text  # the worker that takes it reports it
+    return Flags(flags.attempt, 0, republished=True).encode()
+
+
+def _record(body: bytes, now: datetime) -> tuple[bytes, bool]:
+    """Return a record as it is restored, and whether its task has not ended.
+
+    An attempt that ran when the backup was taken is due again. It does not count as a crash.
+    """
+    try:
+        record = _fields(body)
+        state = msgspec.json.decode(record["state"], type=State)
+    except (msgspec.MsgspecError, KeyError):
+        return body, False  # readers pass it over
+    record.pop("uid", None)
+    if state is State.RUN:
+        record["state"] = Raw(msgspec.json.encode(State.RETRY))
+        record["dueAt"] = Raw(msgspec.json.encode(now))
+        for name in ("claim", "handedBack"):
+            record.pop(name, None)
+    return msgspec.json.encode(record), state is not State.DONE
+
+
+def _without_uid(body: bytes) -> bytes:
+    """Return an envelope, or a dead letter with one in it, that names no Task object."""
+    try:
+        parts = _fields(body)
+        parts.pop("uid", None)
+        if (inner := parts.get("envelope")) is not None and bytes(inner) != b"null":
+            parts["envelope"] = Raw(_without_uid(bytes(inner)))
+    except msgspec.MsgspecError:
+        return body  # the worker that takes it reports it
+    return msgspec.json.encode(parts)
+
+
+def _time_left(ttl: str, stored_at: str, now: datetime) -> str | None:
+    """Return the seconds a message has left, or None if it has none."""
+    if not ttl.isdecimal():
+        return ttl
+    begun = datetime.fromisoformat(f"{stored_at[:19]}+00:00").astimezone(UTC)
+    left = int(ttl) - int((now - begun).total_seconds())
+    return str(left) if left >= 1 else None

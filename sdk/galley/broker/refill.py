@@ -1,0 +1,206 @@
+"""Writing messages into streams again: each at most once, however often it is tried."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.errors import BrokerFull, BrokerRefused, BrokerUnreachable
+
+ORIGIN: Final = "Galley-Restored"
+"""Header of a restored message: its sequence in the stream it was read from."""
+
+RESTORING: Final = "galley.dev/restoring"
+"""In the metadata of a stream: the archive it is being restored from, until that is complete."""
+
+RESTORED: Final = "galley.dev/restored"
+"""In the metadata of a stream: the archive it was restored from."""
+
+_PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.5
+_NOT_FOUND: Final = 10037
+
+
+class Outgoing(Struct, frozen=True):
+    """A message to be written."""
+
+    stream: str
+    subject: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    origin: int
+    """Its sequence in the stream it was read from."""
+    unfinished: bool = False
+    """Whether it is the record of a task that has not ended."""
+
+
+class Refilled(Struct):
+    """What became of some messages."""
+
+    written: int = 0
+    kept: int = 0
+    """There was one already, which was kept."""
+    unfinished: dict[tuple[str, str], int] = {}
+    """Stream and subject of records of tasks that have not ended, and the sequence they have now."""
+
+
+async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, into: Refilled) -> None:
+    """Write messages whose subjects are free.
+
+    Args:
+        broker: an open connection with all rights.
+        messages: in their order.
+        newest: whether a message takes the place of an older one from the same archive.
+        into: is added to.
+
+    Raises:
+        BrokerUnreachable: if no answer came for a minute.
+        BrokerFull, BrokerRefused: if the broker does not take one.
+    """
+    sent = [(each, await _send(broker, each)) for each in messages]
+    for message, future in sent:
+        ack = await _answer(broker, message, await future)
+        if not ack.stored and newest and await _older_removed(broker, message):
+            ack = await _answer(broker, message, await (await _send(broker, message)))
+        if ack.stored:
+            into.written += 1
+        else:
+            into.kept += 1
+        if message.unfinished:
+            into.unfinished[message.stream, message.subject] = ack.sequence or ack.last_sequence
+
+
+async def _send(broker: Broker, message: Outgoing) -> "asyncio.Future[Ack]":
+    lines = "".join(f"{name}: {text}\r\n" for name, text in message.headers)
+    own = f"{topology.EXPECTED_SEQUENCE}: 0\r\n{ORIGIN}: {message.origin}\r\n"
+    block = f"NATS/1.0\r\n{lines}{own}\r\n".encode(errors="surrogateescape")
+    return await broker.pipeline.send(message.subject, message.body, block)
+
+
+async def _answer(broker: Broker, message: Outgoing, ack: Ack) -> Ack:
+    """Return the answer to a message, which is sent again while there is none."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _PATIENCE_SECONDS
+    while ack.unanswered or ack.code == NO_RESPONDERS:
+        if loop.time() >= give_up:
+            raise BrokerUnreachable(broker.server, f"{message.subject}: {ack.problem}")
+        await asyncio.sleep(_PAUSE_SECONDS)
+        ack = await (await _send(broker, message))
+    if ack.stored or ack.code == WRONG_SEQUENCE:
+        return ack
+    kind = BrokerFull if ack.code in NO_ROOM else BrokerRefused
+    raise kind(f"restore {message.subject} into {message.stream}", ack.code, ack.problem)
+
+
+async def _older_removed(broker: Broker, message: Outgoing) -> bool:
+    """Remove the message in the way if it is from the same archive and older; return whether it was."""
+    present = await _last(broker, message.stream, message.subject)
+    if present is None:
+        return True
+    sequence, origin = present
+    if origin is None or origin >= message.origin:
+        return False
+    request = {"seq": sequence, "no_erase": True}
+    try:
+        await broker.api(f"replace {message.subject}", f"STREAM.MSG.DELETE.{message.stream}", request)
+    except BrokerRefused:
+        return False  # a worker was faster
+    return True
+
+
+async def _last(broker: Broker, stream: str, subject: str) -> tuple[int, int | None] | None:
+    """Return sequence and origin of the last message on a subject, None if there is none."""
+    try:
+        answer = await broker.api(f"look at {subject}", f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except BrokerRefused as refusal:
+        if refusal.code == _NOT_FOUND:
+            return None
+        raise
+    block = msgspec.convert(answer["message"].get("hdrs", ""), bytes, strict=False)
+    start = block.find(f"\r\n{ORIGIN}: ".encode())
+    origin = block[start + len(ORIGIN) + 4 :].partition(b"\r\n")[0] if start >= 0 else b""
+    return int(answer["message"]["seq"]), int(origin) if origin.isdigit() else None
+
+
+async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], int]) -> int:
+    """Remove restored records of unfinished tasks that have no message: nothing would ever run them.
+
+    Such a task was submitted and begun while the backup was under way, so its message is not in the archive.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        BrokerError: if that could not be done.
+    """
+    removed = 0
+    for (stream, subject), sequence in unfinished.items():
+        _, _, namespace, queue, kind, task_id = subject.split(".")
+        tail = f"{namespace}.{queue}.*.{kind}.{task_id}"
+        if await _has(broker, topology.work_stream(namespace, queue), f"galley.task.{tail}"):
+            continue
+        if await _has(broker, topology.later_stream(namespace, queue), f"galley.*.{tail}"):
+            continue
+        present = await _last(broker, stream, subject)
+        if present is not None and present[0] == sequence:
+            request = {"filter": subject, "seq": sequence + 1}
+            await broker.api(f"remove the record {subject}", f"STREAM.PURGE.{stream}", request)
+            removed += 1
+    return removed
+
+
+async def _has(broker: Broker, stream: str, pattern: str) -> bool:
+    try:
+        await broker.api(
+            f"look into {stream}", f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": pattern}
+        )
+    except BrokerRefused:
+        return False  # no message, or no such stream
+    return True
+
+
+async def make_stream(broker: Broker, config: dict[str, Any]) -> None:
+    """Create a stream.
+
+    Raises:
+        BrokerRefused: if the broker does not take the configuration.
+    """
+    await broker.api(f"create stream {config['name']}", f"STREAM.CREATE.{config['name']}", config)
+
+
+async def make_consumer(broker: Broker, stream: str, config: dict[str, Any]) -> None:
+    """Create a durable consumer, or leave it as it is.
+
+    Raises:
+        BrokerRefused: if the broker does not take the configuration.
+    """
+    name = config["durable_name"]
+    listed = await broker.api(f"list consumers of {stream}", f"CONSUMER.NAMES.{stream}")
+    if name not in (listed.get("consumers") or ()):
+        await broker.api(
+            f"create consumer {name} of {stream}",
+            f"CONSUMER.CREATE.{stream}.{name}.{config['filter_subject']}",
+            {"stream_name": stream, "config": config, "action": "create"},
+        )
+
+
+async def mark(broker: Broker, stream: str, changes: dict[str, str | None]) -> None:
+    """Change entries of a stream's metadata; None removes one.
+
+    Raises:
+        BrokerRefused: if there is no such stream.
+    """
+    info = await stream_info(broker, stream)
+    if info is None:
+        raise BrokerRefused(f"mark stream {stream}", 404, "it was deleted")
+    metadata = {**(info["config"].get("metadata") or {}), **changes}
+    kept = {key: text for key, text in metadata.items() if text is not None}
+    if kept != info["config"].get("metadata"):
+        config = {**info["config"], "metadata": kept}
+        await broker.api(f"mark stream {stream}", f"STREAM.UPDATE.{stream}", config)
