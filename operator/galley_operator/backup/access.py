@@ -56,8 +56,8 @@ def access_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--auth-secret", metavar="NAMESPACE/NAME", type=_secret,
-        help="instead of --credentials: the Secret with the keys of NATS, if your rights in the cluster let you "
-        "read it (galley-system/galley-nats-auth)",
+        help="instead of --credentials: the Secret with the keys of NATS, if your rights in the cluster let "
+        "you read it (galley-system/galley-nats-auth)",
     )  # fmt: skip
     parser.add_argument(
         "--kubeconfig", metavar="FILE", type=Path,

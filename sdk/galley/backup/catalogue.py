@@ -132,8 +132,8 @@ def superfluous(
         keep_days: those older than this go; None keeps them.
 
     Returns:
-        Those that are beyond either limit, but never the newest complete one. One that is not complete does not
-        count; it goes a day later, when a complete one is newer.
+        Those that are beyond either limit, but never the newest complete one. One that is not complete does
+        not count; it goes a day later, when a complete one is newer.
     """
     good = [each for each in there if each.good]
     if not good or (keep is None and keep_days is None):
