@@ -13,6 +13,7 @@ from galley.errors import GalleyError
 PACKAGES: Final = {
     "galley": "For producers",
     "galley.cli": "On the command line",
+    "galley.backup": "In backups",
     "galley_local": "In local mode",
     "galley_worker": "In a worker",
     "galley_operator": "In the control plane",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, Protocol, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from galley.backup.errors import ArchiveNotFound, DestinationFailed, DestinationInvalid
@@ -20,7 +20,8 @@ _UPLOAD_PART: Final = 8 * 1024**2
 _UPLOADS_AT_ONCE: Final = 2
 _UNFINISHED: Final = ".part"
 _STALE_SECONDS: Final = 24 * 3600
-_RETRY_SECONDS: Final = 60
+RETRY_SECONDS: Final = 60.0
+"""How long an object store that refuses is asked again."""
 
 T = TypeVar("T")
 
@@ -56,19 +57,22 @@ class Destination(Protocol):
         """Delete a file, if it is there."""
 
 
-def destination_at(place: str, environ: Mapping[str, str] = os.environ) -> Destination:
+def destination_at(
+    place: str, environ: Mapping[str, str] = os.environ, *, retry_seconds: float = RETRY_SECONDS
+) -> Destination:
     """Return a destination.
 
     Args:
         place: path of a folder, or `s3://BUCKET/PREFIX`.
         environ: for S3, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for other
             services than Amazon's `AWS_ENDPOINT_URL`; further variables as its own tools have them.
+        retry_seconds: how long an object store that refuses or does not answer is asked again.
 
     Raises:
         DestinationInvalid: if it is none.
     """
     if place.startswith("s3://"):
-        return Bucket(place, environ)
+        return Bucket(place, environ, retry_seconds)
     if "://" in place:
         raise DestinationInvalid(place, "it is neither a folder nor s3://")
     return Folder(Path(place))
@@ -133,7 +137,7 @@ class Folder:
     def _remove_stale(self) -> None:
         """Remove what a process that was killed has left."""
         for each in self._path.glob(f"*{_UNFINISHED}"):
-            if each.stat().st_mtime < self._clock() - _STALE_SECONDS:
+            if each.lstat().st_mtime < self._clock() - _STALE_SECONDS:
                 each.unlink(missing_ok=True)
 
     def _sync(self) -> None:
@@ -180,7 +184,7 @@ class _ignored:  # noqa: N801 - reads as a statement
 class Bucket:
     """A prefix in a bucket. Files are uploaded in parts, of which two are in memory at a time."""
 
-    def __init__(self, place: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, place: str, environ: Mapping[str, str], retry_seconds: float) -> None:
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         if not bucket:
             raise DestinationInvalid(place, "it names no bucket")
@@ -194,8 +198,8 @@ class Bucket:
                 config=_known(config),  # type: ignore[arg-type]
                 client_options=options,  # type: ignore[arg-type]
                 retry_config={
-                    "max_retries": 8,
-                    "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                    "max_retries": 100,
+                    "retry_timeout": timedelta(seconds=retry_seconds),
                     "backoff": {
                         "init_backoff": timedelta(milliseconds=200),
                         "max_backoff": timedelta(seconds=5),
@@ -204,7 +208,7 @@ class Bucket:
                 },
             )
         except BaseError as error:
-            raise DestinationInvalid(place, _first_line(error)) from None
+            raise DestinationInvalid(place, _told(error)) from None
 
     def __str__(self) -> str:
         return self._place
@@ -251,18 +255,19 @@ class Bucket:
     async def _do(self, action: str, what: Any, name: str = "") -> Any:
         try:
             return await what
-        except NotFoundError as error:
+        except FileNotFoundError as error:
             if name:
                 raise ArchiveNotFound(name, self._place) from error
-            raise DestinationFailed(
-                self._place, action, _first_line(error), "create the bucket, or correct its name"
-            ) from error
+            raise self._failure(action, error, "create the bucket, or correct its name") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             hint = "check the AWS_... variables, and what the bucket allows them"
-            raise DestinationFailed(self._place, action, _first_line(error), hint) from error
+            raise self._failure(action, error, hint) from error
         except (BaseError, OSError) as error:
-            hint = "try again when the object store answers; nothing was stored under the name"
-            raise DestinationFailed(self._place, action, _first_line(error), hint) from error
+            hint = "check that the bucket exists, and try again when the object store answers"
+            raise self._failure(action, error, hint) from error
+
+    def _failure(self, action: str, error: BaseException, hint: str) -> DestinationFailed:
+        return DestinationFailed(self._place, action, _told(error), hint)
 
 
 def _known(config: Mapping[str, str]) -> dict[str, str]:
@@ -275,7 +280,8 @@ def _known(config: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in config.items() if name in names and text}
 
 
-def _first_line(error: BaseException) -> str:
-    """Return what an error says, without the library's account of its own structures."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if len(text) <= 300 else text[:300] + "..."
+def _told(error: BaseException) -> str:
+    """Return what the object store said, without the library's account of how it came to hear it."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = first.rpartition("Server returned non-2xx status code: ")[2].partition(": <")[0].strip()
+    return said if len(said) <= 300 else f"{said[:300]}..."

@@ -133,7 +133,7 @@ class _Taking:
         if present is None:
             consumers = await consumers_of(self.broker, stream.name)
             present = self.streams[stream.name] = _Progress(stream, consumers)
-        elif stream.last_sequence < present.position - 1:
+        elif stream.created != present.stream.created:
             raise StreamUnstable(stream.name, "it was deleted and made again while it was read")
         most = _CATCH_UP * max(stream.messages, _LEAST_MESSAGES) + present.messages
         waiting: list[StoredMessage] = []

@@ -73,9 +73,9 @@ class OwnedStream(Struct, frozen=True):
     queue: str
     """Empty for streams of a namespace."""
     config: dict[str, Any]
-    last_sequence: int
+    created: str
+    """When it was created, as the server writes it."""
     messages: int
-    size: int
 
     @property
     def name(self) -> str:
@@ -95,15 +95,15 @@ async def owned_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> lis
     """
     found = []
     async for stream in all_streams(broker):
-        config, state = stream["config"], stream["state"]
+        config = stream["config"]
         metadata = config.get("metadata") or {}
         namespace, queue = metadata.get(topology.NAMESPACE_KEY), metadata.get(topology.QUEUE_KEY, "")
         if namespace is None or (namespaces and namespace not in namespaces):
             continue
         kind = kind_of(config["name"], namespace, queue)
         if kind is not None:
-            counts = int(state["last_seq"]), int(state["messages"]), int(state["bytes"])
-            found.append(OwnedStream(kind, namespace, queue, config, *counts))
+            count = int(stream["state"]["messages"])
+            found.append(OwnedStream(kind, namespace, queue, config, stream["created"], count))
     order = list(StreamKind)
     return sorted(found, key=lambda each: (order.index(each.kind), each.name))
 

@@ -1,0 +1,368 @@
+"""What was backed up is restored: every message, once, and nothing else is touched."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from galley import envelope as envelopes
+from galley.address import TaskAddress
+from galley.backup import take
+from galley.backup.catalogue import entries
+from galley.backup.destination import Folder, destination_at
+from galley.backup.errors import (
+    ArchiveDamaged,
+    ArchiveKeyWrong,
+    DestinationFailed,
+    RestoreIncomplete,
+    RestoreRefused,
+    StreamUnstable,
+)
+from galley.backup.restore import Plan, Restore
+from galley.backup.sealing import Key
+from galley.backup.take import Retention, take_backup
+from galley.backup.verify import verify_archive
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.dead_letters import DeadLetter, bury
+from galley.broker.ensure import ensure, remove, stream_info
+from galley.broker.lean_client import header_block
+from galley.broker.publish import Publisher
+from galley.broker.records import Records
+from galley.broker.refill import RESTORED, RESTORING
+from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
+from galley.envelope import FIRST
+from galley.record import Claim, Failure, Outcome, Record, State
+from tests.support.backups import KEY, FailingReads, subjects_in
+from tests.support.builders import a_queue, an_address, an_envelope
+from tests.support.s3 import BUCKET, s3_server
+
+
+async def filled(
+    broker: Broker, namespace: str, queue: str = "images", tasks: int = 3000
+) -> list[TaskAddress]:
+    """Make a queue with tasks that wait, are scheduled, have ended, and are dead; return the addresses."""
+    layout = a_queue(queue, namespace=namespace, backlog=100_000)
+    await ensure(broker, layout)
+    publisher, sent = Publisher(broker), []
+    later = datetime.now(UTC) + timedelta(hours=1)
+    for number in range(tasks):
+        envelope = an_envelope(not_before=later if number % 4 == 0 else None)
+        address = an_address(of=layout)
+        sent.append((address, envelope, await publisher.send(address, envelope)))
+    for address, envelope, answer in sent:
+        await publisher.settle(address, envelope, FIRST, answer)
+    records = Records(broker)
+    ended = [an_address(of=layout) for _ in range(20)]
+    for number, address in enumerate(ended):
+        outcome = Outcome.FAILED if number % 2 else Outcome.SUCCEEDED
+        await records.write(address, Record(State.DONE, 1, outcome=outcome, uid="u"), 0, 3600)
+        if outcome is Outcome.FAILED:
+            letter = DeadLetter(Failure("Odd", "it failed"), datetime.now(UTC), "w1", 1, "normal")
+            await bury(broker, address, letter)
+    return [address for address, _, _ in sent]
+
+
+def in_namespace(found: dict[str, list[str]], old: str, new: str) -> dict[str, list[str]]:
+    return {
+        name.replace(f"_{old}", f"_{new}"): sorted(each.replace(f".{old}.", f".{new}.") for each in subjects)
+        for name, subjects in found.items()
+    }
+
+
+async def restored(broker: Broker, folder: Folder, name: str, **options: object) -> Restore:
+    restore = Restore(broker, folder, name, [KEY], **options)  # type: ignore[arg-type]
+    await restore.run(await restore.outline())
+    return restore
+
+
+async def test_every_message_is_restored_into_another_namespace(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    await filled(broker, namespace)
+    await filled(broker, namespace, "texts", tasks=50)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    manifest = await verify_archive(folder, summary.name, [KEY])
+    assert sum(each.messages for each in manifest.streams) == summary.messages == 3000 + 50 + 2 * 20 + 2 * 10
+    await restored(other, folder, summary.name, namespaces={namespace: "elsewhere"})
+    before = await subjects_in(broker, namespace)
+    assert await subjects_in(other, "elsewhere") == in_namespace(before, namespace, "elsewhere")
+    info = await stream_info(other, "GW_elsewhere_images")
+    assert info is not None
+    assert info["state"]["consumer_count"] == 3
+    assert RESTORING not in info["config"]["metadata"]
+    assert info["config"]["metadata"][RESTORED] == summary.id
+    # The operator takes over what was restored, and finds nothing to change.
+    await ensure(other, a_queue("images", namespace="elsewhere", backlog=100_000))
+
+
+async def test_no_text_of_a_task_is_in_an_archive(
+    broker: Broker, namespace: str, folder: Folder, tmp_path: Path
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    address = an_address(of=layout)
+    await Publisher(broker).publish(address, an_envelope(handler="s3cret_handler"))
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    content = (tmp_path / "archives" / summary.name).read_bytes()
+    for text in (b"s3cret_handler", address.id.encode(), namespace.encode(), b"GW_"):
+        assert text not in content
+
+
+async def test_a_restore_refuses_to_write_into_what_exists(
+    broker: Broker, namespace: str, folder: Folder
+) -> None:
+    await filled(broker, namespace, tasks=10)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    with pytest.raises(RestoreRefused, match=f"stream GW_{namespace}_images holds . messages; nothing was"):
+        await Restore(broker, folder, summary.name, [KEY]).outline()
+
+
+async def test_what_is_missing_is_added_and_what_is_there_is_kept(
+    broker: Broker, namespace: str, folder: Folder
+) -> None:
+    first, *_ = addresses = await filled(broker, namespace, tasks=10)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    before = await subjects_in(broker, namespace)
+    for address in addresses[1:]:
+        for stream in (topology.work_stream(namespace, "images"), topology.later_stream(namespace, "images")):
+            pattern = f"galley.*.{namespace}.images.*.{address.kind}.{address.id}"
+            await broker.api("purge", f"STREAM.PURGE.{stream}", {"filter": pattern})
+    newer = Record(State.DONE, 7, outcome=Outcome.CANCELLED)
+    await Records(broker).write(first, newer, 0)
+    restore = Restore(broker, folder, summary.name, [KEY], keep_existing=True)
+    outline = await restore.outline()
+    assert {each.plan for each in outline.streams} == {Plan.ADD, Plan.FILL}
+    report = await restore.run(outline)
+    assert (report.written, report.kept) == (9, 1 + 20 + 10)
+    after = await subjects_in(broker, namespace)
+    assert after.pop(f"GR_{namespace}") == sorted(
+        [*before.pop(f"GR_{namespace}"), topology.record_subject(first)]
+    )
+    assert after == before
+    stored = await Records(broker).read(first)
+    assert stored is not None
+    assert stored.record == newer
+
+
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.99])
+@pytest.mark.parametrize("reading", [1, 2])
+async def test_an_interrupted_restore_says_so_and_continues(  # noqa: PLR0917 - fixtures
+    broker: Broker, other: Broker, namespace: str, folder: Folder, place: float, reading: int
+) -> None:
+    await filled(broker, namespace, tasks=200)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    failing = FailingReads(folder)
+    restore = Restore(other, failing, summary.name, [KEY])
+    outline = await restore.outline()
+    failing.bytes_left = [10**12] * (reading - 1) + [int(summary.size * place)]
+    with pytest.raises(RestoreIncomplete, match=r"restored in part only .*Input/output error"):
+        await restore.run(outline)
+    info = await stream_info(other, f"GW_{namespace}_images")
+    assert info is not None
+    assert info["config"]["metadata"][RESTORING] == summary.id
+    assert info["state"]["consumer_count"] == 0  # no worker can take a task before it is complete
+    again = Restore(other, folder, summary.name, [KEY])
+    outline = await again.outline()
+    assert {each.plan for each in outline.streams} == {Plan.CONTINUE}
+    await again.run(outline)
+    assert await subjects_in(other, namespace) == await subjects_in(broker, namespace)
+
+
+async def test_an_unfinished_restore_of_another_archive_is_not_continued(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    await filled(broker, namespace, tasks=10)
+    now = datetime.now(UTC)
+    first, _ = await take_backup(broker, folder, KEY, namespaces=[namespace], now=lambda: now)
+    second, _ = await take_backup(
+        broker, folder, KEY, namespaces=[namespace], now=lambda: now + timedelta(seconds=1)
+    )
+    failing = FailingReads(folder)
+    restore = Restore(other, failing, first.name, [KEY])
+    outline = await restore.outline()
+    failing.bytes_left = [0]
+    with pytest.raises(RestoreIncomplete):
+        await restore.run(outline)
+    with pytest.raises(RestoreRefused, match=f"is being restored from another archive .id {first.id}"):
+        await Restore(other, folder, second.name, [KEY]).outline()
+
+
+async def test_an_attempt_that_ran_is_due_again_and_its_message_is_there(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    address = an_address(of=layout)
+    await Publisher(broker).publish(address, an_envelope())
+    claim = Claim(topology.work_stream(namespace, layout.queue), 1, "holder")
+    await Records(broker).write(address, Record(State.RUN, 1, claim=claim), 0)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    await restored(other, folder, summary.name)
+    stored = await Records(other).read(address)
+    assert stored is not None
+    assert stored.record.state is State.RETRY
+    [[message]] = [
+        batch
+        for stream in await owned_streams(other, (namespace,))
+        if stream.kind == "work"
+        async for batch in messages_from(other, stream, 1)
+    ]
+    assert dict(message.headers)["Galley"] == "v=1;a=1;f=0;r"
+
+
+async def test_a_record_whose_message_is_not_in_the_archive_is_left_out(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    begun, waiting, ended = (an_address(of=layout) for _ in range(3))
+    await Publisher(broker).publish(waiting, an_envelope())
+    await Records(broker).write(begun, Record(State.RUN, 1), 0)
+    await Records(broker).write(waiting, Record(State.RETRY, 2, due_at=datetime.now(UTC)), 0)
+    await Records(broker).write(ended, Record(State.DONE, 1, outcome=Outcome.SUCCEEDED), 0)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    restore = Restore(other, folder, summary.name, [KEY])
+    report = await restore.run(await restore.outline())
+    assert report.stranded == 1
+    records = Records(other)
+    assert await records.read(begun) is None
+    assert await records.read(waiting) is not None
+    assert await records.read(ended) is not None
+
+
+async def test_headers_a_producer_wrote_do_not_pass_for_the_servers(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    address = an_address(of=layout)
+    forged = {
+        "Nats-Subject": "galley.task.victim.images.normal.sdk.x", "Nats-Sequence": "999",
+        "Nats-Time-Stamp": "2000-01-01T00:00:00Z", "Nats-Num-Pending": "5", "Galley": FIRST.encode(),
+    }  # fmt: skip
+    body = envelopes.encode(an_envelope())
+    await (await broker.pipeline.send(topology.task_subject(address), body, header_block(forged)))
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    manifest = await verify_archive(folder, summary.name, [KEY])
+    assert [each.last_sequence for each in manifest.streams if each.messages] == [1]
+    await restored(other, folder, summary.name)
+    assert (await subjects_in(other, namespace))[f"GW_{namespace}_images"] == [topology.task_subject(address)]
+
+
+async def test_an_archive_that_is_damaged_restores_nothing(
+    broker: Broker, other: Broker, namespace: str, folder: Folder, tmp_path: Path
+) -> None:
+    await filled(broker, namespace, tasks=100)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    file = tmp_path / "archives" / summary.name
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:100], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ArchiveDamaged):
+            await Restore(other, folder, summary.name, [KEY]).outline()
+    file.write_bytes(whole)
+    with pytest.raises(ArchiveKeyWrong):
+        await Restore(other, folder, summary.name, [Key(b"x" * 32)]).outline()
+    assert await owned_streams(other) == []
+
+
+def in_second_round(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+    after: Callable[[], Awaitable[None]] | None = None,
+) -> list[int]:
+    """Have something happen before or after the streams of the second round are listed."""
+    rounds: list[int] = []
+
+    async def listed(broker: Broker, namespaces: tuple[str, ...]) -> list[OwnedStream]:
+        rounds.append(len(rounds) + 1)
+        if len(rounds) == 2 and before is not None:
+            await before()
+        found = await owned_streams(broker, namespaces)
+        if len(rounds) == 2 and after is not None:
+            await after()
+        return found
+
+    monkeypatch.setattr(take, "owned_streams", listed)
+    return rounds
+
+
+async def test_a_stream_that_is_deleted_while_it_is_read_is_marked_as_gone(
+    broker: Broker, namespace: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(broker, namespace, tasks=10)
+    rounds = in_second_round(monkeypatch, after=lambda: remove(broker, namespace, "images"))
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    assert rounds == [1, 2]
+    manifest = await verify_archive(folder, summary.name, [KEY])
+    gone = {f"GW_{namespace}_images", f"GS_{namespace}_images"}
+    assert {each.name for each in manifest.streams if each.gone} == gone
+
+
+async def test_a_stream_that_is_made_again_while_it_is_read_ends_the_backup(
+    broker: Broker, namespace: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(broker, namespace, tasks=10)
+    await take_backup(broker, folder, KEY, namespaces=[namespace])
+    archives = await folder.files()
+
+    async def make_again() -> None:
+        await remove(broker, namespace, "images")
+        await ensure(broker, a_queue(namespace=namespace))
+
+    in_second_round(monkeypatch, before=make_again)
+    with pytest.raises(StreamUnstable, match="deleted and made again"):
+        await take_backup(broker, folder, KEY, namespaces=[namespace])
+    assert await folder.files() == archives
+
+
+def always(moment: datetime) -> Callable[[], datetime]:
+    return lambda: moment
+
+
+async def test_only_the_newest_archives_stay(broker: Broker, namespace: str, folder: Folder) -> None:
+    await filled(broker, namespace, tasks=1)
+    start = datetime.now(UTC)
+    taken: list[str] = []
+    for number in range(4):
+        summary, gone = await take_backup(
+            broker, folder, KEY, namespaces=[namespace], retention=Retention(2),
+            now=always(start + timedelta(hours=number)),
+        )  # fmt: skip
+        assert gone == taken[-2:-1]
+        taken.append(summary.name)
+    assert [each.name for each in await entries(folder)] == taken[:1:-1]
+
+
+async def test_archives_are_kept_in_an_object_store(broker: Broker, other: Broker, namespace: str) -> None:
+    await filled(broker, namespace, tasks=500)
+    with s3_server() as server:
+        server.make_bucket()
+        bucket = destination_at(f"s3://{BUCKET}/{namespace}", server.environment)
+        server.refusals = 2  # it is asked again
+        summary, _ = await take_backup(broker, bucket, KEY, namespaces=[namespace])
+        assert [each.good for each in await entries(bucket)] == [True]
+        restore = Restore(other, bucket, summary.name, [KEY])
+        await restore.run(await restore.outline())
+        assert await subjects_in(other, namespace) == await subjects_in(broker, namespace)
+
+
+async def test_an_object_store_that_refuses_is_told_and_has_no_archive(
+    broker: Broker, namespace: str
+) -> None:
+    await filled(broker, namespace, tasks=5)
+    with s3_server() as server:
+        server.make_bucket()
+        bucket = destination_at(f"s3://{BUCKET}/{namespace}", server.environment, retry_seconds=0.5)
+        server.refusals = 10**6
+        with pytest.raises(DestinationFailed, match="503 Service Unavailable") as error:
+            await take_backup(broker, bucket, KEY, namespaces=[namespace])
+        assert "when the object store answers" in error.value.hint
+        server.refusals = 0
+        assert await bucket.files() == []
+        nowhere = destination_at("s3://nowhere/galley", server.environment)
+        with pytest.raises(DestinationFailed, match="404 Not Found"):
+            await take_backup(broker, nowhere, KEY, namespaces=[namespace])
