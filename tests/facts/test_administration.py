@@ -10,6 +10,7 @@ from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
 from tests.facts.jetstream import JetStream
 from tests.support.builders import a_queue, an_address
+from tests.support.eventually import eventually
 
 
 async def test_the_server_speaks_the_api_level_galley_was_written_for(jetstream: JetStream) -> None:
@@ -133,3 +134,20 @@ async def test_a_stream_reserves_its_bytes_so_that_a_small_store_has_no_room_for
         definition = topology.records_definition(layout.namespace, layout.install, 1)
         assert await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition) == (
             10047, "insufficient storage resources available")  # fmt: skip
+
+
+async def test_a_snapshot_is_delivered_to_whatever_subject_is_asked_for(
+    jetstream: JetStream, namespace: str
+) -> None:
+    mine, victim = (
+        topology.work_definition(a_queue(queue, namespace=namespace), 1) for queue in ("mine", "victim")
+    )
+    for definition in (mine, victim):
+        await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
+    deliver = {"deliver_subject": f"$JS.API.STREAM.DELETE.{victim['name']}", "chunk_size": 1024}
+    await jetstream.ok(f"STREAM.SNAPSHOT.{mine['name']}", deliver)
+
+    async def is_gone() -> bool:
+        return await jetstream.refused(f"STREAM.INFO.{victim['name']}") == (10059, "stream not found")
+
+    await eventually(is_gone, within=20)

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from galley.backup.objects import Made, ObjectKind
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import TASKQUEUES, TASKS, Resource
-from galley_operator.errors import ObjectConflict, ObjectNotFound
 
 _RESOURCES: Final[dict[ObjectKind, Resource]] = {ObjectKind.QUEUES: TASKQUEUES, ObjectKind.TASKS: TASKS}
 _MANAGER: Final = "galley-restore"

@@ -27,8 +27,8 @@ from galley.backup.errors import StreamUnstable
 from galley.backup.objects import ObjectKind, Objects, kept, needs_of
 from galley.backup.sealing import Key
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerRefused
 from galley.broker.snapshot import OwnedStream, StoredMessage, consumers_of, messages_from, owned_streams
-from galley.errors import BrokerRefused
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
-from galley.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 
 ORIGIN: Final = "Galley-Restored"
 """Header of a restored message: its sequence in the stream it was read from."""

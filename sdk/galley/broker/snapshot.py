@@ -15,9 +15,9 @@ from msgspec import Struct
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import status_in
 from galley.broker.listing import all_streams, paged
-from galley.errors import BrokerError, BrokerRefused, BrokerUnreachable
 
 _BATCH: Final = 1000
 _BATCH_BYTES: Final = 4 * 1024**2
