@@ -24,7 +24,7 @@ from galley.task_status import Phase
 from galley_local.board import TaskBoard
 from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
-from galley_local.errors import FilesUnusable
+from galley_local.errors import FilesUnusable, WorkersDoNotStart
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
@@ -134,6 +134,7 @@ class Run:
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()
         self._all_ended = asyncio.Event()
+        """Set, too, when the tasks that are left cannot end."""
         self._note = "Ctrl-C drains and ends"
 
     async def until(self, stop: "Stop", *, done: bool) -> None:
@@ -196,8 +197,20 @@ class Run:
             self._display.say(f"{old} unchanged since an earlier run (--fresh deletes those)")
 
     async def _all_over(self) -> None:
+        """Return when the declared tasks have ended and the workers are gone.
+
+        Raises:
+            WorkersDoNotStart: if tasks are left in queues whose workers do not start, and in no other.
+        """
         await self._all_ended.wait()
+        for runtime in self._left():
+            raise WorkersDoNotStart(runtime.queue.name[1], runtime.fleet.problem)
         await gone(self.runtimes)
+
+    def _left(self) -> list[QueueRuntime]:
+        """Return the queues of which declared tasks have not ended."""
+        queues = {(address.namespace, address.queue) for address in self._board.open_tasks()}
+        return [runtime for runtime in self.runtimes if runtime.queue.name in queues]
 
     async def _begin_drain(self) -> None:
         """Drain all workers, and say what that waits for."""
@@ -235,7 +248,7 @@ class Run:
 
     async def _show(self) -> None:
         await self._board.look()
-        if self._submitted.is_set() and not self._board.open_tasks():
+        if self._submitted.is_set() and all(runtime.fleet.stuck for runtime in self._left()):
             self._all_ended.set()
         queues = [await of_queue(runtime) for runtime in self.runtimes]
         moment = Snapshot(

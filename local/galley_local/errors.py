@@ -10,6 +10,7 @@ GalleyError
     ├── DevRunsAlready
     ├── DiskFull
     ├── FolderUnusable
+    ├── WorkersDoNotStart
     └── FilesUnusable      (an Invalid, too)
 """
 
@@ -114,6 +115,17 @@ class FolderUnusable(LocalError):
     def __init__(self, folder: str, problem: str) -> None:
         self.folder, self.problem = folder, problem
         super().__init__(f"`galley dev` cannot keep its data in {folder}: {problem}")
+
+
+class WorkersDoNotStart(LocalError):
+    """With --until-done: tasks are left, and no worker of their queue can start."""
+
+    reason = "WorkersDoNotStart"
+    hint = "repair that and start `galley dev` again, which continues the tasks"
+
+    def __init__(self, queue: str, problem: str) -> None:
+        self.queue, self.problem = queue, problem
+        super().__init__(f"workers of queue {queue!r} do not start: {problem}")
 
 
 class FilesUnusable(LocalError, Invalid):

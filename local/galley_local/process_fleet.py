@@ -5,7 +5,7 @@ from collections.abc import Collection
 from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
@@ -14,6 +14,9 @@ from galley_local.seat import Seat
 from galley_local.worker_process import WorkerPlace
 from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Phase, Workforce, removable
+
+_GIVEN_UP_AFTER: Final = 3
+"""Starts of a worker in a row that fail before nothing else is expected of it."""
 
 
 class ProcessFleet:
@@ -70,6 +73,12 @@ class ProcessFleet:
     def problem(self) -> str:
         """Why the last worker that was started did not become ready; empty once one has."""
         return self._problem
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no worker has become ready, and each was started several times."""
+        seats = [seat for seat in self._seats.values() if not seat.removed]
+        return bool(seats and self._problem) and all(seat.failures >= _GIVEN_UP_AFTER for seat in seats)
 
     async def scale(self, workers: int) -> None:
         """Start or drain workers until there are this many.

@@ -67,6 +67,11 @@ class Seat:
             self._ready_at = now
             self.problem = ""
 
+    @property
+    def failures(self) -> int:
+        """How often it was started in a row and did not become ready."""
+        return self._deaths if self._ready_at is None else 0
+
     def remove(self) -> None:
         """Drain the worker."""
         self._removed.set()

@@ -62,6 +62,19 @@ metadata: {name: first}
 spec: {queueName: sums, handler: add, input: {a: 1, b: 2}}
 """
 
+_OTHER = """
+apiVersion: galley.dev/v1alpha1
+kind: TaskQueue
+metadata: {name: other}
+spec:
+  worker: {modules: [other]}
+---
+apiVersion: galley.dev/v1alpha1
+kind: Task
+metadata: {name: second}
+spec: {queueName: other, handler: one}
+"""
+
 _FAILING = """
 apiVersion: galley.dev/v1alpha1
 kind: Task
@@ -263,6 +276,21 @@ async def test_a_module_that_does_not_import_is_named_and_its_tasks_wait(project
     async with dev(project, "queue.yaml") as running:
         await running.says("nothing_of_that_name")
         assert await phase_of(project, "first") == "Queued"
+
+
+async def test_until_done_ends_if_no_worker_of_the_tasks_that_are_left_can_start(project: Path) -> None:
+    (project / "other.py").write_text("from galley import task\n\n@task\ndef one() -> int:\n    return 1\n")
+    (project / "other.yaml").write_text(_OTHER)
+    (project / "sums.py").write_text("import nothing_of_that_name")
+    said = await galley(project, "dev", "queue.yaml", "other.yaml", "--until-done")
+    assert said.code == 1
+    assert said.err.startswith("error: workers of queue 'sums' do not start: module 'sums' does not import")
+    assert "Traceback" not in said.err
+    (project / "sums.py").write_text(_HANDLERS)
+    again = await galley(project, "dev", "queue.yaml", "other.yaml", "--until-done")
+    assert again.code == 0, again.out + again.err
+    assert "2 unchanged" in again.out
+    assert "other  second  normal  Succeeded" in again.out
 
 
 async def test_a_waiting_client_is_told_why_no_worker_starts_until_one_does(project: Path) -> None:

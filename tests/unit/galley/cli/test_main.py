@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from galley.cli.command import Command, text
@@ -66,3 +69,24 @@ def test_an_argument_that_is_not_utf_8_is_misuse_and_one_in_another_locale_is_te
     assert "is not UTF-8 text" in err(terminal)
     # What Python hands over for `grün` where the locale is ASCII.
     assert text("gr\udcc3\udcbcn") == "grün"
+
+
+_INTERRUPTED = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+import galley_command
+sys.exit(galley_command.main())
+"""
+
+
+@pytest.mark.parametrize("name", ["galley", "galley.errors", "galley.cli.main"])
+def test_ctrl_c_while_the_command_is_imported_is_no_traceback(name: str) -> None:
+    program = [sys.executable, "-c", _INTERRUPTED.format(name=name)]
+    said = subprocess.run(program, capture_output=True, text=True, check=False, timeout=30)
+    assert (said.returncode, said.stdout, said.stderr) == (130, "", "interrupted\n")

@@ -1,0 +1,15 @@
+"""The command `galley`, before the package is imported: that takes a while, and Ctrl-C may come meanwhile."""
+
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Import and run the command; returns its exit code."""
+    try:
+        from galley.cli.main import main as run  # noqa: PLC0415 - what this module is for
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    return run()
