@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from galley.address import TaskAddress
 from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
-from galley.broker.publish import Publisher
+from galley.broker.publish import Publisher, Receipt
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused
 from galley.handle import AsyncHandle
 from galley.handler import Call
+from galley.typed import Typed
 
 R = TypeVar("R")
 
@@ -88,12 +89,17 @@ class SubmitInterrupted(SubmitIncomplete):
         return error
 
 
+_AT_ONCE: Final = 256
+"""How many tasks with ids of their own are looked up and published at a time."""
+
+
 class _Sent(NamedTuple):
     """A publish under way."""
 
     address: TaskAddress
     envelope: Envelope
-    answer: asyncio.Future[Ack]
+    result: Typed | None
+    answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
 
 
 class Batch(Generic[R]):
@@ -103,13 +109,14 @@ class Batch(Generic[R]):
         self,
         publisher: Publisher,
         describe: Callable[[Call[R]], tuple[TaskAddress, Envelope]],
-        handle: Callable[[TaskAddress, Envelope], AsyncHandle[R]],
+        handle: Callable[..., AsyncHandle[R]],
     ) -> None:
-        """Args: describe: what a call is as a task; handle: the handle on a task."""
+        """Args: describe: what a call is as a task; handle: makes the handle on a task."""
         self._publisher = publisher
         self._describe = describe
-        self._handle = handle
+        self._make_handle = handle
         self._sent: list[_Sent] = []
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._submitted: dict[int, AsyncHandle[R]] = {}
         self._refused: dict[int, GalleyError] = {}
         self._unknown: dict[int, AsyncHandle[R]] = {}
@@ -142,8 +149,14 @@ class Batch(Generic[R]):
         try:
             for call in calls:
                 address, envelope = self._describe(call)
-                answer = await self._publisher.send(address, envelope)
-                self._sent.append(_Sent(address, envelope, answer))
+                answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
+                if envelope.digest:
+                    await self._room.acquire()
+                    answer = asyncio.create_task(self._publisher.publish_once(address, envelope))
+                    answer.add_done_callback(lambda _: self._room.release())
+                else:
+                    answer = await self._publisher.send(address, envelope)
+                self._sent.append(_Sent(address, envelope, call.result, answer))
         except Exception as error:
             return error
         return None
@@ -154,13 +167,18 @@ class Batch(Generic[R]):
         # One patience for all, not for each, of a broker that takes none.
         give_up = now() + publisher.patience
         unanswered: GalleyError | None = None
-        for place, (address, envelope, answer) in enumerate(self._sent):
+        for place, sent in enumerate(self._sent):
             try:
-                receipt = await publisher.settle(address, envelope, FIRST, answer, give_up=give_up)
-                self._submitted[place] = self._handle(receipt.address, envelope)
+                if isinstance(sent.answer, asyncio.Task):
+                    receipt = await sent.answer
+                else:
+                    receipt = await publisher.settle(
+                        sent.address, sent.envelope, FIRST, sent.answer, give_up=give_up
+                    )
+                self._submitted[place] = self._handle(sent, receipt)
                 give_up = now() + publisher.patience
             except (BrokerUnreachable, BrokerSilent, ClientUnusable) as error:
-                self._unknown[place] = self._handle(address, envelope)
+                self._unknown[place] = self._handle(sent)
                 unanswered = unanswered or error
             except GalleyError as error:
                 self._refused[place] = error
@@ -168,16 +186,35 @@ class Batch(Generic[R]):
 
     def _look(self) -> None:
         """Sort what has not been looked at by the answers that are there."""
-        for place, (address, envelope, answer) in enumerate(self._sent):
+        for place, sent in enumerate(self._sent):
             if place in self._submitted or place in self._refused or place in self._unknown:
+                continue
+            answer = sent.answer
+            if isinstance(answer, asyncio.Task):
+                self._sort(place, sent, answer)
                 continue
             ack = answer.result() if answer.done() and not answer.cancelled() else None
             if ack is not None and ack.stored:
-                self._submitted[place] = self._handle(address, envelope)
+                self._submitted[place] = self._handle(sent)
             elif ack is None or ack.unanswered:
-                self._unknown[place] = self._handle(address, envelope)
+                self._unknown[place] = self._handle(sent)
             else:
-                self._refused[place] = self._publisher.refusal(address, ack)
+                self._refused[place] = self._publisher.refusal(sent.address, ack)
+
+    def _sort(self, place: int, sent: _Sent, publish: asyncio.Task[Receipt]) -> None:
+        publish.cancel()  # does nothing to one that has ended
+        error = publish.exception() if publish.done() and not publish.cancelled() else None
+        if isinstance(error, GalleyError) and not isinstance(error, BrokerUnreachable | BrokerSilent):
+            self._refused[place] = error
+        elif publish.done() and not publish.cancelled() and error is None:
+            self._submitted[place] = self._handle(sent, publish.result())
+        else:
+            self._unknown[place] = self._handle(sent)
+
+    def _handle(self, sent: _Sent, receipt: Receipt | None = None) -> AsyncHandle[R]:
+        if receipt is None:
+            return self._make_handle(sent.address, sent.envelope, sent.result)
+        return self._make_handle(receipt.address, sent.envelope, sent.result, existed=receipt.duplicate)
 
     def _interrupted(self, problem: str) -> SubmitInterrupted:
         return SubmitInterrupted(

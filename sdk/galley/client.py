@@ -1,6 +1,7 @@
 """The producer's side: submit tasks, and hold on to them."""
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncGenerator, Iterable
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from galley.target import (
 )
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
-from galley.when import When
+from galley.when import NO_RULES, When
 
 R = TypeVar("R")
 
@@ -116,7 +117,8 @@ class AsyncClient:
 
         Args:
             call: the handler and its input, from `handler.call(...)` or `galley.call(...)`.
-            when: lane, times and retries; the queue's own by default.
+            when: lane, times and retries; those of `call.options(...)` come before them, those of `@task` and
+                then the queue's after them.
             task_id: an id of your own, 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`. The same handler and
                 input under the same id is the same task, waiting, running or ended: it is not stored again,
                 `handle.existed` is true, the handle leads to its outcome, and lane, times and retries stay
@@ -134,15 +136,15 @@ class AsyncClient:
             NotAllowed: the credentials are of another queue or role.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
-        address, envelope = self._task(call, when or When(), task_id)
-        publish = self._publisher.publish if task_id is None else self._publisher.publish_once
+        address, envelope = self._task(call, when or NO_RULES, task_id)
+        publish = self._publisher.publish_once if envelope.digest else self._publisher.publish
         try:
             receipt = await publish(address, envelope)
         except asyncio.CancelledError as cancelled:
-            unknown: dict[int, AsyncHandle[Any]] = {0: AsyncHandle(self.broker, address, envelope)}
-            cancelled.__cause__ = SubmitInterrupted({}, {}, unknown, 1, "it was cancelled")
+            unknown = AsyncHandle[Any](self.broker, address, envelope, call.result)
+            cancelled.__cause__ = SubmitInterrupted({}, {}, {0: unknown}, 1, "it was cancelled")
             raise
-        return AsyncHandle(self.broker, receipt.address, envelope, existed=receipt.duplicate)
+        return AsyncHandle(self.broker, receipt.address, envelope, call.result, existed=receipt.duplicate)
 
     async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[AsyncHandle[R]]:
         """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
@@ -159,12 +161,9 @@ class AsyncClient:
         return await self._batch(when).submit(calls)
 
     def _batch(self, when: When | None) -> Batch[Any]:
-        rules = when or When()
-
-        def handle(address: TaskAddress, envelope: Envelope) -> AsyncHandle[Any]:
-            return AsyncHandle(self.broker, address, envelope)
-
-        return Batch(self._publisher, lambda call: self._task(call, rules, None), handle)
+        rules = when or NO_RULES
+        make = functools.partial(AsyncHandle[Any], self.broker)
+        return Batch(self._publisher, lambda call: self._task(call, rules, None), make)
 
     def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.
@@ -229,18 +228,22 @@ class AsyncClient:
         check_queue_name(call.queue)
         check_handler_name(call.handler)
         now = datetime.now(UTC)
-        chosen = new_task_id() if task_id is None else check_task_id(task_id)
+        rules = when if call.rules is None else call.rules.over(when)
+        own_id = call.task_id if task_id is None else check_task_id(task_id)
+        lane = rules.lane or call.lane or Lane.NORMAL
         return (
-            TaskAddress(self.namespace, call.queue, when.lane, Kind.DIRECT, chosen),
+            TaskAddress(
+                self.namespace, call.queue, lane, Kind.DIRECT, new_task_id() if own_id is None else own_id
+            ),
             Envelope(
                 call.handler,
                 now,
                 input=call.input,
-                not_before=when.not_before if when.not_before and when.not_before > now else None,
-                deadline=when.deadline,
-                timeout_seconds=when.timeout_seconds,
-                retry=when.retry,
-                digest="" if task_id is None else digest_of(call.handler, call.input),
+                not_before=rules.not_before if rules.not_before and rules.not_before > now else None,
+                deadline=rules.deadline,
+                timeout_seconds=rules.timeout_seconds,
+                retry=rules.retry,
+                digest="" if own_id is None else digest_of(call.handler, call.input),
             ),
         )
 

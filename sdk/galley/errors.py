@@ -30,6 +30,7 @@
     │   └── TaskCancelled
     ├── TaskNotFound
     ├── ResultTimeout
+    ├── ResultMismatch     the result is not of the annotated type
     └── BrokerError            (in galley.broker.errors) the broker could not do what was asked
 
 Each error carries `reason`, a constant for metrics and conditions; `hint`, what to do about it; and the
@@ -353,6 +354,20 @@ class TaskNotFound(GalleyError):
     def __init__(self, queue: str, task_id: str) -> None:
         self.queue, self.task_id = queue, task_id
         super().__init__(f"there is no task {task_id!r} in queue {queue!r}")
+
+
+class ResultMismatch(GalleyError):
+    """A task succeeded, and what its handler returned is not of the type in its annotation."""
+
+    reason = "ResultMismatch"
+    hint = (
+        "do the producer and the worker have the same version of the handler, and does it return what its "
+        "annotation says? `galley show ID` prints the result"
+    )
+
+    def __init__(self, task_id: str, problem: str) -> None:
+        self.task_id, self.problem = task_id, problem
+        super().__init__(f"the result of task {task_id} is not what its handler's annotation says: {problem}")
 
 
 class ResultTimeout(GalleyError):

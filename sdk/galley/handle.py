@@ -2,9 +2,10 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
+from msgspec import Raw
 
 from galley.address import TaskAddress
 from galley.broker import inspect
@@ -15,11 +16,12 @@ from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
-from galley.errors import ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
+from galley.errors import ResultMismatch, ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
 from galley.history import HANDLER_NOT_FOUND
 from galley.inside import in_worker_of
 from galley.record import NULL, Outcome, Record, State, Stored
 from galley.task_status import TaskStatus, of_record
+from galley.typed import Misfit, Typed
 
 R = TypeVar("R")
 
@@ -34,11 +36,14 @@ class AsyncHandle(Generic[R]):
     """
 
     def __init__(
-        self, broker: Broker, address: TaskAddress, envelope: Envelope | None, *, existed: bool = False
-    ) -> None:
+        self, broker: Broker, address: TaskAddress, envelope: Envelope | None, result: Typed | None = None,
+        *, existed: bool = False,
+    ) -> None:  # fmt: skip
         self._broker = broker
         self.envelope = envelope
         """What this client submitted; None of a task that was found by its id."""
+        self.result_type = result
+        """What the handler's annotation says of the result; None if it says nothing or is not known."""
         self.address = address
         self.existed = existed
         """Whether the task was there before this submission, which then added nothing."""
@@ -64,6 +69,7 @@ class AsyncHandle(Generic[R]):
             TaskCancelled: it was cancelled.
             ResultTimeout: it had not ended in time; it continues.
             TaskConflict: another task with the same id was stored first; this one does not run.
+            ResultMismatch: it succeeded, and what it returned is not what its handler's annotation says.
             WaitsForOwnQueue: this is a handler of the same queue, which submitted the task or found that it
                 has not ended. The handler's task is not retried.
             QueueNotFound: the namespace never had a queue.
@@ -75,13 +81,21 @@ class AsyncHandle(Generic[R]):
         if self.envelope is not None:
             check_same_work(self.address, record.handler, record.digest, self.envelope)
         if record.outcome is Outcome.SUCCEEDED:
-            return cast("R", msgspec.json.decode(record.result or NULL))
+            return cast("R", self._decoded(record.result or NULL))
         if record.outcome is Outcome.CANCELLED:
             raise TaskCancelled(self.id)
         failure = record.failure
         raise TaskFailed(
             self.id, failure.reason if failure else "Unknown", failure.message if failure else ""
         )
+
+    def _decoded(self, data: bytes | Raw) -> Any:
+        if self.result_type is None:
+            return msgspec.json.decode(data)
+        try:
+            return self.result_type.decode(data)
+        except Misfit as error:
+            raise ResultMismatch(self.id, str(error)) from None
 
     async def wait(self, within: float | None = None, *, hold_slot: bool = False) -> TaskStatus:
         """Wait until the task has ended, however it did, and return its status.

@@ -3,16 +3,23 @@
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from galley.bounds import is_handler_name, is_queue_name
 from galley.envelope import encode_input
 from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid
+from galley.lanes import Lane
 from galley.registry import REGISTRY, declared_at
+from galley.retry import RetryPolicy
+from galley.task_id import check_task_id
+from galley.typed import Misfit, Signature, Typed
 from galley.usable import is_async, usable
+from galley.when import NO_RULES, When
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +35,13 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     queue: str
     handler: str
     input: Raw
+    result: Typed | None = None
+    """What the handler's annotation says of its result; None if nothing."""
+    lane: Lane | None = None
+    """That of `@task(lane=...)`."""
+    rules: When | None = None
+    """Those of `options`."""
+    task_id: str | None = None
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -35,7 +49,32 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         Raises:
             QueueNameInvalid: if there can be no such queue.
         """
-        return Call(check_queue_name(queue), self.handler, self.input)
+        return replace(self, queue=check_queue_name(queue))
+
+    def options(
+        self, *, task_id: str | None = None, lane: Lane | str | None = None,
+        not_before: datetime | None = None, deadline: datetime | None = None,
+        timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    ) -> "Call[R_co]":  # fmt: skip
+        """Return the same call with rules of its own; what is left out stays as it was.
+
+        These come before the rules that are passed to `submit`, which come before those of `@task`, which
+        come before those of the queue.
+
+        Args:
+            task_id: an id of your own; see `AsyncClient.submit`.
+            lane: one of `critical`, `high`, `normal`, `low`.
+            not_before: earliest start; a time with its offset from UTC.
+            deadline: time after which it is not started any more, and a running attempt is stopped.
+            timeout_seconds: time one attempt may take.
+            retry: how often, and after which pauses, it is tried again.
+
+        Raises:
+            SubmissionInvalid: if no task can have them.
+        """
+        rules = When(lane, not_before, deadline, timeout_seconds, retry)  # type: ignore[arg-type]
+        chosen = self.task_id if task_id is None else check_task_id(task_id)
+        return replace(self, rules=rules.over(self.rules), task_id=chosen)
 
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
@@ -80,13 +119,16 @@ class Handler(Generic[P, R]):
     function, `inspect.iscoroutinefunction` answers the same, and it is copied and pickled by reference.
     """
 
-    def __init__(self, function: Callable[P, R], queue: str | None, name: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[P, R], queue: str | None, name: str | None = None, rules: When = NO_RULES
+    ) -> None:
         """Make a handler of a function.
 
         Args:
             function: what runs.
             queue: the queue whose workers run it; None for each that imports its module.
             name: what tasks call it; the function's own name by default.
+            rules: lane, timeout and retries of its tasks.
 
         Raises:
             HandlerUnusable, HandlerNameInvalid, QueueNameInvalid: as `task`.
@@ -105,6 +147,12 @@ class Handler(Generic[P, R]):
         self.name = check_handler_name(getattr(self.function, "__name__", "") if name is None else name)
         self.is_async = is_async(self.function)
         self._by_name, self._required = _arguments(self.signature)
+        self.lane, self.timeout_seconds, self.retry = rules.lane, rules.timeout_seconds, rules.retry
+
+    @functools.cached_property
+    def types(self) -> Signature:
+        """The annotated types; evaluated at the first use, since they may be defined below the function."""
+        return Signature(self.function)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -137,7 +185,7 @@ class Handler(Generic[P, R]):
             InputInvalid: if the arguments do not fit the function, are not JSON, or are too large.
         """
         if not args and self._required <= kwargs.keys() <= self._by_name:
-            return Call(self.queue, self.name, encode_input(self.name, kwargs))
+            return self._call(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -150,7 +198,14 @@ class Handler(Generic[P, R]):
                     self.name, f"argument {name!r} has no name to travel by", "declare it by name"
                 )
             named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
-        return Call(self.queue, self.name, encode_input(self.name, named))
+        return self._call(named)
+
+    def _call(self, named: dict[str, Any]) -> Call[Any]:
+        try:
+            encoded = encode_input(self.name, self.types.encode(named))
+        except Misfit as error:
+            raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
+        return Call(self.queue, self.name, encoded, self.types.result, self.lane)
 
 
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
@@ -166,11 +221,13 @@ def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[
 def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 @overload
 def task(
-    *, queue: str | None = None, name: str | None = None
-) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+    *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
+    timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
-    function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None
-) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:
+    function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
+    lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
     Args:
@@ -179,6 +236,12 @@ def task(
             `spec.worker.modules` imports it, and its calls go to the queue `default` unless
             `Call.on` names another.
         name: what tasks call it; the function's own name by default.
+        lane: lane of calls made with `handler.call`; a manifest, and `galley submit`, name theirs.
+        timeout_seconds: time one attempt of its tasks may take.
+        retry: how often, and after which pauses, its tasks are tried again.
+
+    `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
+    its own. Both come before those of the queue.
 
     The function may be decorated, a static method, a bound method, a `functools.partial`, a callable object,
     a nested function or a lambda; the last four often need `name`.
@@ -189,10 +252,12 @@ def task(
         HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
+        SubmissionInvalid: if no task can have that lane, timeout or retry policy.
     """
+    rules = When(lane, timeout_seconds=timeout_seconds, retry=retry)  # type: ignore[arg-type]
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
-        handler = Handler(function, queue, name)
+        handler = Handler(function, queue, name, rules)
         REGISTRY.add(handler)
         return handler
 

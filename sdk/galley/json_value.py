@@ -2,12 +2,30 @@
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from pathlib import PurePath
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-_encode: Final = msgspec.json.Encoder().encode
+
+def _as_json(value: object) -> object:
+    """Return what travels for a value that the encoder does not know.
+
+    Raises:
+        TypeError: if nothing can.
+    """
+    if isinstance(value, PurePath):
+        return str(value)
+    model: Any = type(value)
+    if hasattr(model, "model_dump_json"):  # of pydantic, which would write `null` for NaN
+        for place in _not_finite(model.model_dump(value)):
+            raise NotFinite(place)
+        return Raw(model.model_dump_json(value).encode())
+    raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
 
 
 class NotFinite(ValueError):
@@ -24,7 +42,9 @@ def encode_value(value: object) -> bytes:
     data = _encode(value)
     # Only a value that has a null can have lost a number, and to search bytes costs next to nothing.
     if value is not None and b"null" in data:
-        for place in _not_finite(msgspec.to_builtins(value, builtin_types=(Raw,), str_keys=True)):
+        for place in _not_finite(
+            msgspec.to_builtins(value, builtin_types=(Raw,), str_keys=True, enc_hook=_as_json)
+        ):
             raise NotFinite(place)
     return data
 

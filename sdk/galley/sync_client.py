@@ -15,6 +15,7 @@ from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
 from galley.task_status import Phase, TaskStatus
+from galley.typed import Typed
 from galley.when import When
 
 R = TypeVar("R")
@@ -149,7 +150,9 @@ class Client:
             self._portal.call(lambda _: end(ended))
 
     def _sync(self, handle: AsyncHandle[R]) -> "Handle[R]":
-        return Handle(self._portal, handle.address, handle.envelope, existed=handle.existed)
+        return Handle(
+            self._portal, handle.address, handle.envelope, handle.result_type, existed=handle.existed
+        )
 
 
 class _Read(Generic[R]):
@@ -176,10 +179,12 @@ class Handle(Generic[R]):
     """
 
     def __init__(
-        self, portal: Portal, address: TaskAddress, envelope: Envelope | None, *, existed: bool = False
-    ) -> None:
+        self, portal: Portal, address: TaskAddress, envelope: Envelope | None, result: Typed | None = None,
+        *, existed: bool = False,
+    ) -> None:  # fmt: skip
         self._portal = portal
         self._envelope = envelope
+        self._result = result
         self.address = address
         self.existed = existed
         """Whether the task was there before this submission, which then added nothing."""
@@ -200,8 +205,8 @@ class Handle(Generic[R]):
             hold_slot: in a handler, wait even for a task of the handler's own queue.
 
         Raises:
-            TaskFailed, TaskCancelled, ResultTimeout, TaskConflict, WaitsForOwnQueue: as there.
-            QueueNotFound, BrokerUnreachable: as there.
+            TaskFailed, TaskCancelled, ResultTimeout, TaskConflict, ResultMismatch: as there.
+            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as there.
             ClientClosed: its client is closed.
         """
         return self._call(lambda handle: handle.result(within, hold_slot=hold_slot))
@@ -239,7 +244,7 @@ class Handle(Generic[R]):
 
     def over(self, broker: Broker) -> AsyncHandle[R]:
         """Return the same handle for the event loop of a connection."""
-        return AsyncHandle(broker, self.address, self._envelope, existed=self.existed)
+        return AsyncHandle(broker, self.address, self._envelope, self._result, existed=self.existed)
 
     def _call(self, use: Callable[[AsyncHandle[R]], Coroutine[Any, Any, T]]) -> T:
         return self._portal.call(lambda client: use(self.over(client.broker)))

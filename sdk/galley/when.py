@@ -1,7 +1,7 @@
 """The rules a task is submitted under."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -20,7 +20,8 @@ _ANY_TIMEOUT: Final = Range(0, TIMEOUT_SECONDS.most)
 class When(Struct, frozen=True):
     """The rules a task is submitted under; None means the queue's own."""
 
-    lane: Lane = Lane.NORMAL
+    lane: Lane | None = None
+    """None means that of `@task`, else `normal`."""
     not_before: datetime | None = None
     """Earliest start; a time with its offset from UTC."""
     deadline: datetime | None = None
@@ -35,7 +36,7 @@ class When(Struct, frozen=True):
         Raises:
             SubmissionInvalid: naming the field, and what it may be.
         """
-        if self.lane not in HIGHEST_FIRST:
+        if self.lane is not None and self.lane not in HIGHEST_FIRST:
             raise SubmissionInvalid("lane", repr(self.lane), f"use one of {', '.join(HIGHEST_FIRST)}")
         _check_time("not_before", self.not_before)
         _check_time("deadline", self.deadline)
@@ -51,6 +52,20 @@ class When(Struct, frozen=True):
             )
         if self.retry is not None:
             _check_retry(self.retry)
+
+    def over(self, weaker: "When | None") -> "When":
+        """Return these rules, with those of another where these say nothing.
+
+        Raises:
+            SubmissionInvalid: if no task can run under both.
+        """
+        if weaker is None or weaker is NO_RULES:
+            return self
+        return When(*(_first(getattr(self, name), getattr(weaker, name)) for name in self.__struct_fields__))
+
+
+def _first(one: Any, other: Any) -> Any:
+    return other if one is None else one
 
 
 def _check_time(name: str, moment: datetime | None) -> None:
@@ -74,3 +89,6 @@ def _check_retry(retry: RetryPolicy) -> None:
         value = getattr(retry, name)
         if not isinstance(value, kinds) or not bounds.holds(value):
             raise SubmissionInvalid(f"retry.{name}", repr(value), f"use {bounds}; 1 attempt means no retry")
+
+
+NO_RULES: Final = When()

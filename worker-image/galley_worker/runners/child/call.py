@@ -13,6 +13,7 @@ from galley.errors import NonRetryable
 from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
 from galley.record import RESULT_LIMIT
+from galley.typed import Misfit, Signature
 from galley_worker.runners.frames import Done, Failed
 
 TRACEBACK_LIMIT: Final = 8 * 1024
@@ -30,11 +31,11 @@ class InputInvalid(Exception):
     """The input cannot be the handler's arguments; the message says why."""
 
 
-def arguments(data: bytes) -> dict[str, Any]:
-    """Return a task's input as keyword arguments.
+def arguments(data: bytes, types: Signature) -> dict[str, Any]:
+    """Return a task's input as keyword arguments of the annotated types.
 
     Raises:
-        InputInvalid: if it is not a JSON object.
+        InputInvalid: if it is not a JSON object, or an argument is not of its type.
     """
     try:
         named = _decode(data)
@@ -42,7 +43,10 @@ def arguments(data: bytes) -> dict[str, Any]:
         raise InputInvalid(f"the input is not JSON: {error}") from None
     if type(named) is not dict:
         raise InputInvalid(f"the input is a JSON {_kind(named)}, it must be an object of arguments by name")
-    return named
+    try:
+        return types.decode(data, named)
+    except Misfit as misfit:
+        raise InputInvalid(f"the input does not fit the handler: {misfit}") from None
 
 
 def awaited(value: "CoroutineType[Any, Any, Any]") -> object:

@@ -8,13 +8,14 @@ import asyncio
 import struct
 import sys
 from asyncio import events
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from mmap import mmap
 from time import monotonic, perf_counter
 from typing import Any, Final
 
 import msgspec
 
+from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.descendants import Descendants, in_words
@@ -48,9 +49,9 @@ _UNASKED: Final = (
 class ConcurrentService:
     """Runs orders side by side."""
 
-    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], page: mmap) -> None:
+    def __init__(self, wire: Wire, handlers: Mapping[str, Handler[..., Any]], page: mmap) -> None:
         self._wire = wire
-        self._functions = functions
+        self._handlers = handlers
         self._page = page
         self._incoming = frames.Frames()
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -126,10 +127,11 @@ class ConcurrentService:
         self._since[order.id] = since
         write_begun(self._page, 0, order.id)
         write_step(self._page, AFTER_BEGUN, order.id, since, since)
-        function = self._functions[order.handler]
+        handler = self._handlers[order.handler]
+        function = handler.function
         named = None
         try:
-            named = call.arguments(order.input)
+            named = call.arguments(order.input, handler.types)
             value = await function(**named)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             failed = call.failed(order.id, perf_counter() - began, function, named, error)

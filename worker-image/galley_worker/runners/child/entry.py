@@ -107,7 +107,6 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
 
 def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
     handlers = REGISTRY.of_queue(setup.queue)
-    functions = {name: handler.function for name, handler in handlers.items()}
     plain_ones = [name for name, handler in handlers.items() if not handler.is_async]
     async_ones = [name for name, handler in handlers.items() if handler.is_async]
     several = setup.kind == "concurrent" or (setup.kind == "first" and bool(async_ones) and not plain_ones)
@@ -119,7 +118,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
         wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several)]))
 
     if several:
-        service = concurrent.ConcurrentService(wire, functions, begun)
+        service = concurrent.ConcurrentService(wire, handlers, begun)
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             for hook in HOOKS.start:
@@ -129,7 +128,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
             service.serve(loop)
             _stop_hooks(loop)
     else:
-        alone = plain.PlainService(wire, functions, begun)
+        alone = plain.PlainService(wire, handlers, begun)
         ready()
         alone.serve()
         _stop_hooks(None)

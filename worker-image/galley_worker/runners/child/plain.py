@@ -10,7 +10,7 @@ import struct
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from mmap import mmap
 from queue import SimpleQueue
 from time import perf_counter
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.descendants import Descendants, in_words
@@ -40,9 +41,9 @@ write_begun: Final = struct.Struct("=Q").pack_into
 class PlainService:
     """Runs orders one after the other."""
 
-    def __init__(self, wire: Wire, functions: Mapping[str, Callable[..., Any]], begun: mmap) -> None:
+    def __init__(self, wire: Wire, handlers: Mapping[str, Handler[..., Any]], begun: mmap) -> None:
         self._wire = wire
-        self._functions = functions
+        self._handlers = handlers
         self._begun = begun
         self._orders: deque[Run] = deque()
         self._more: SimpleQueue[None] = SimpleQueue()
@@ -93,11 +94,12 @@ class PlainService:
                 oldest = 0.0
 
     def _run(self, order: Run, began: float) -> Answer:
-        function = self._functions[order.handler]
+        handler = self._handlers[order.handler]
+        function = handler.function
         context = self._context
         named = None
         try:
-            named = call.arguments(order.input)
+            named = call.arguments(order.input, handler.types)
             value = context.run(function, **named)
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)

@@ -1,0 +1,256 @@
+"""Values of annotated types as JSON, and back: what annotations of handlers promise.
+
+Most types are read by msgspec. Models of pydantic, and types that msgspec does not take, such as
+`date | UUID`, are read by pydantic.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from galley.json_value import NotFinite, encode_value
+
+_ANY_TYPE: Final = frozenset({Any, object, inspect.Parameter.empty})
+_PLAIN: Final[dict[Any, frozenset[type]]] = {
+    None: frozenset({type(None)}),
+    type(None): frozenset({type(None)}),
+    bool: frozenset({bool}),
+    int: frozenset({int, bool}),
+    float: frozenset({float, int, bool}),
+    str: frozenset({str}),
+    list: frozenset({list}),
+    dict: frozenset({dict}),
+    list[Any]: frozenset({list}),
+    dict[str, Any]: frozenset({dict}),
+}
+"""Types of JSON itself, and the classes of the values that need no conversion to them."""
+
+UNRESOLVED: Final = (NameError, AttributeError, TypeError, SyntaxError, ValueError, ImportError)
+"""What evaluating an annotation may raise: it may name what exists for type checkers alone."""
+
+
+class Misfit(ValueError):
+    """A value is not of the annotated type; the message says where, and what was expected."""
+
+
+class Typed:
+    """One annotated type."""
+
+    def __init__(self, annotation: Any) -> None:
+        """Args: annotation: the type, evaluated."""
+        self.annotation = annotation
+        self.plain = plain_classes(annotation)
+        """Classes whose values are right as they are; empty if each value has to be looked at."""
+        self._decode = _decoder(annotation)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Typed) and self.annotation == other.annotation
+
+    def __hash__(self) -> int:
+        return hash(repr(self.annotation))
+
+    def __repr__(self) -> str:
+        return f"<JSON for {_name(self.annotation)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Typed, (self.annotation,)
+
+    def encode(self, value: Any) -> Any:
+        """Return a value to be encoded as JSON in the place of `value`.
+
+        Raises:
+            Misfit: if it is not of the type.
+        """
+        if type(value) in self.plain:
+            return value
+        try:
+            data = encode_value(value)
+        except NotFinite as error:
+            raise Misfit(str(error)) from None
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise Misfit(str(error)) from None
+        self.decode(data)
+        return Raw(data)
+
+    def decode(self, data: bytes | Raw) -> Any:
+        """Return the value in some JSON.
+
+        Raises:
+            Misfit: if it is not of the type.
+        """
+        try:
+            return self._decode(data)
+        except (ValueError, TypeError, RecursionError, NotImplementedError) as error:
+            raise Misfit(_in_words(error)) from None
+
+
+def plain_classes(annotation: Any) -> frozenset[type]:
+    """Return the classes of values that JSON has for a type; empty if some value needs conversion."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        each = [plain_classes(part) for part in typing.get_args(annotation)]
+        return frozenset().union(*each) if all(each) else frozenset()
+    try:
+        return _PLAIN.get(annotation, frozenset())
+    except TypeError:  # an annotation need not be hashable
+        return frozenset()
+
+
+def typed(annotation: Any) -> Typed | None:
+    """Return how values of an annotation travel; None if it says nothing, as `Any` does."""
+    try:
+        nothing = annotation in _ANY_TYPE
+    except TypeError:
+        nothing = False
+    if nothing or isinstance(annotation, typing.TypeVar | str):
+        return None
+    return Typed(annotation)
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the evaluated annotations of a function's parameters, and of `return`.
+
+    What cannot be evaluated at run time, such as a name imported under `TYPE_CHECKING`, is left out.
+    """
+    try:
+        return _by_name(inspect.signature(function, eval_str=True))
+    except UNRESOLVED:
+        pass
+    inner = inspect.unwrap(function)
+    names = {**vars(typing), **getattr(inner, "__globals__", {})}
+    found = {}
+    for name, annotation in _by_name(inspect.signature(function)).items():
+        try:
+            found[name] = eval(annotation, names) if isinstance(annotation, str) else annotation  # noqa: S307
+        except UNRESOLVED:
+            continue
+    return found
+
+
+def _by_name(signature: inspect.Signature) -> dict[str, Any]:
+    return {
+        **{
+            name: parameter.annotation
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        },
+        "return": signature.return_annotation,
+    }
+
+
+class Signature:
+    """The annotated types of one function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        found = annotations_of(function)
+        self.result = typed(found.pop("return", Any))
+        parameters = inspect.signature(function).parameters
+        self._parameters: dict[str, Typed] = {}
+        for name, annotation in found.items():
+            # `x: int = None` is old, and widespread.
+            wider = annotation | None if _may_be_none(parameters[name], annotation) else annotation
+            how = typed(wider)
+            if how is not None:
+                self._parameters[name] = how
+        self._plain = [(name, how.plain) for name, how in self._parameters.items()]
+
+    def encode(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments as they are to be encoded.
+
+        Raises:
+            Misfit: if one is not of its parameter's type.
+        """
+        if self._fits(named):
+            return named
+        return {
+            name: self._each(name, lambda how, value=value: how.encode(value), value)
+            for name, value in named.items()
+        }
+
+    def decode(self, data: bytes, named: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments in a task's input.
+
+        Args:
+            data: the input.
+            named: the same, decoded without regard to types.
+
+        Raises:
+            Misfit: if one is not of its parameter's type.
+        """
+        if self._fits(named):
+            return named
+        raw = _decode_raw(data)
+        return {
+            name: self._each(name, lambda how, name=name: how.decode(raw[name]), value)
+            for name, value in named.items()
+        }
+
+    def _fits(self, named: Mapping[str, Any]) -> bool:
+        """Return whether all arguments are right as they are."""
+        return all(type(named[name]) in plain for name, plain in self._plain if name in named)
+
+    def _each(self, name: str, convert: Callable[..., Any], value: Any) -> Any:
+        how = self._parameters.get(name)
+        if how is None or type(value) in how.plain:
+            return value
+        try:
+            return convert(how)
+        except Misfit as error:
+            raise Misfit(f"argument {name!r}: {error}") from None
+
+
+def _may_be_none(parameter: inspect.Parameter, annotation: Any) -> bool:
+    return parameter.default is None and isinstance(annotation, type | types.GenericAlias)
+
+
+_decode_raw: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _decoder(annotation: Any) -> Callable[[bytes | Raw], Any]:
+    try:
+        return msgspec.json.Decoder(annotation, dec_hook=_construct).decode
+    except TypeError:  # two types that are both text in JSON, and the like
+        return _by_pydantic(annotation)
+
+
+def _by_pydantic(annotation: Any) -> Callable[[bytes | Raw], Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - children that need it are few, and importing it is slow
+    from pydantic.errors import PydanticUserError  # noqa: PLC0415
+
+    try:
+        read = TypeAdapter(annotation).validate_json
+    except (PydanticUserError, TypeError, ValueError, NameError) as error:
+        problem = f"a value of type {_name(annotation)} cannot be made from JSON"
+        reason = type(error).__name__
+
+        def refuse(_: bytes | Raw) -> Any:
+            raise Misfit(f"{problem} ({reason})")
+
+        return refuse
+    return lambda data: read(bytes(data))
+
+
+def _construct(wanted: type, value: Any) -> Any:
+    """Make a value of a class that msgspec does not know out of the JSON value for it."""
+    if issubclass(wanted, PurePath) and isinstance(value, str):
+        return wanted(value)
+    return _by_pydantic(wanted)(msgspec.json.encode(value))
+
+
+def _name(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
+def _in_words(error: Exception) -> str:
+    """Return the message of a library's error, on one line."""
+    errors = getattr(error, "errors", None) or getattr(error.__cause__, "errors", None)
+    if errors is None:
+        return str(error)
+    first = errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -1,0 +1,199 @@
+"""What annotations promise: values are checked at the call, and arrive as the annotated type."""
+
+import enum
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+)
+
+import msgspec
+import pytest
+from pydantic import BaseModel, Field
+
+from galley import InputInvalid
+from galley.handler import Handler
+from galley.json_value import encode_value
+from galley.typed import Misfit, Signature, Typed, typed
+
+if TYPE_CHECKING:
+    from nowhere_at_run_time import Ghost  # type: ignore[import-not-found]
+
+T = TypeVar("T")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Row(TypedDict):
+    name: str
+    at: NotRequired[date]
+
+
+class Pair(NamedTuple):
+    one: int
+    other: Decimal
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+    seen: list[date] = field(default_factory=list)
+
+
+@dataclass
+class Box(Generic[T]):
+    held: T
+
+
+class Circle(BaseModel):
+    radius: float = Field(gt=0)
+    centre: Point = Point(0)
+
+
+class Struct(msgspec.Struct):
+    at: datetime
+
+
+DAY = date(2026, 3, 1)
+NOON = datetime(2026, 3, 1, 12, 30, 15, 250, tzinfo=UTC)
+
+TRAVELS: list[tuple[Any, Any]] = [
+    (int, 3), (int, 2**63), (float, 1.5), (float, 3), (str, "ü\u2028"), (bool, True), (None, None),
+    (list, [1, "a"]), (dict, {"a": 1}), (Any, {"a": [1]}),
+    (date, DAY), (datetime, NOON), (datetime, datetime(2026, 3, 1)), (time, time(9, 30)),  # noqa: DTZ001
+    (timedelta, timedelta(days=1, microseconds=5)), (Decimal, Decimal("1.10")), (uuid.UUID, uuid.UUID(int=5)),
+    (Colour, Colour.RED), (Level, Level.LOW), (bytes, b"\xff\x00"), (set[int], {1, 3}),
+    (frozenset[str], frozenset({"a"})), (tuple[int, str], (1, "a")), (tuple[int, ...], (1, 2, 3)),
+    (list[date], [DAY]), (dict[str, Decimal], {"a": Decimal("0.10")}), (dict[int, str], {1: "a"}),
+    (Mapping[str, int], {"a": 1}), (Sequence[int], [1, 2]),
+    (int | None, None), (date | None, DAY), (Literal["a", 1], "a"), (Row, {"name": "a", "at": DAY}),
+    (Row, {"name": "a"}), (Pair, Pair(1, Decimal("2.50"))), (Point, Point(1, 2, [DAY])),
+    (Box[date], Box(DAY)), (list[Box[Point]], [Box(Point(1))]), (Circle, Circle(radius=2)),
+    (list[Circle], [Circle(radius=1)]), (Struct, Struct(NOON)), (PurePosixPath, PurePosixPath("/a/b")),
+    (Path, Path("a")), (dict[str, Path], {"a": Path("b")}), (Annotated[int, "of something"], 4),
+    (date | uuid.UUID, DAY), (date | uuid.UUID, uuid.UUID(int=7)), (Point | Circle, Circle(radius=1)),
+    (Decimal | str, Decimal("1.5")), (Colour | None, Colour.BLUE),
+    (dict[str, list[tuple[int, date]]], {"a": [(1, DAY)]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "value"), TRAVELS)
+def test_a_value_of_the_annotated_type_arrives_as_it_was(annotation: Any, value: Any) -> None:
+    how = typed(annotation)
+    encoded = encode_value(value if how is None else how.encode(value))
+    arrived = json.loads(encoded) if how is None else how.decode(encoded)
+    assert arrived == value
+    assert annotation in (float, Any) or type(arrived) is type(value)
+
+
+WRONG: list[tuple[Any, Any, str]] = [
+    (int, "3", "Expected `int`, got `str`"), (int, 1.5, "Expected `int`"), (str, 3, "Expected `str`"),
+    (bool, 1, "Expected `bool`"), (list[int], ["a"], r"Expected `int`, got `str` - at `\$\[0\]`"),
+    (date, "yesterday", "Invalid RFC3339 encoded date"), (Colour, "green", "Invalid enum value 'green'"),
+    (Point, {"y": 1}, "missing required field `x`"), (Point, Point("one"), "Expected `int`"),  # type: ignore[arg-type]
+    (Circle, {"radius": -1}, "radius: Input should be greater than 0"), (Literal["a"], "b", "Invalid enum"),
+    (Row, {"at": DAY}, "missing required field `name`"),
+    (tuple[int, str], (1,), "Expected `array` of length 2"),
+    (Decimal, "ten", "Invalid decimal"), (float, math.nan, "NaN"), (list[float], [math.inf], "infinite"),
+    (date | uuid.UUID, "neither", "Input should be"), (bytes, "\u00e9", "base64"),
+    (None, 1, "Expected `null`"),
+    (Point, object(), "unsupported"), (complex, 1j, "unsupported"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "value", "told"), WRONG)
+def test_another_value_is_refused_with_what_was_expected(annotation: Any, value: Any, told: str) -> None:
+    if annotation is float and value is not None:
+        with pytest.raises(ValueError, match="NaN"):
+            encode_value(value)
+        return
+    with pytest.raises(Misfit, match=told):
+        Typed(annotation).encode(value)
+
+
+def test_the_call_names_the_argument() -> None:
+    def book(day: date, seats: int = 1) -> date:
+        return day
+
+    handler = Handler(book, "travel")
+    assert json.loads(bytes(handler.call(DAY, seats=2).input)) == {"day": "2026-03-01", "seats": 2}
+    with pytest.raises(InputInvalid, match=r"argument 'seats': Expected `int`, got `str`") as error:
+        handler.call(DAY, seats="two")  # type: ignore[arg-type]
+    assert "seats: int = 1" in error.value.hint
+
+
+def bind(function: Any, **named: Any) -> dict[str, Any]:
+    types = Signature(function)
+    data = encode_value(types.encode(named))
+    return types.decode(data, json.loads(data))
+
+
+def test_arguments_that_are_not_annotated_are_as_json_has_them() -> None:
+    def handler(one, *others, at: datetime, **rest):  # type: ignore[no-untyped-def]
+        pass
+
+    assert bind(handler, one={"a": (1,)}, at=NOON, more=DAY) == {
+        "one": {"a": [1]}, "at": NOON, "more": "2026-03-01",
+    }  # fmt: skip
+
+
+def test_a_default_of_none_permits_none() -> None:
+    def handler(at: datetime = None, n: int = None) -> None:  # type: ignore[assignment] # noqa: RUF013
+        pass
+
+    assert bind(handler, at=None, n=None) == {"at": None, "n": None}
+
+
+def test_what_exists_for_type_checkers_alone_is_left_out_and_the_rest_is_read() -> None:
+    def handler(ghost: "Ghost", day: "date") -> "Ghost":
+        return ghost
+
+    assert bind(handler, ghost={"a": 1}, day=DAY) == {"ghost": {"a": 1}, "day": DAY}
+    assert Signature(handler).result is None
+
+
+def test_types_defined_below_the_function_are_found() -> None:
+    def handler(later: "Later") -> None:  # type: ignore[name-defined] # noqa: F821
+        pass
+
+    handler.__globals__["Later"] = date
+    assert bind(handler, later=DAY) == {"later": DAY}
+
+
+def test_json_types_are_passed_through_without_a_copy() -> None:
+    def handler(n: int, names: list, about: dict[str, Any], free: Any) -> None:  # type: ignore[type-arg]
+        pass
+
+    named = {"n": 1, "names": ["a"], "about": {"a": 1}, "free": None}
+    assert Signature(handler).encode(named) is named
+    assert Signature(handler).decode(b"not looked at", named) is named
+
+
+def test_a_type_that_cannot_be_made_from_json_is_named() -> None:
+    class Connection:
+        pass
+
+    with pytest.raises(Misfit, match="Connection cannot be made from JSON"):
+        Typed(Connection).decode(b'{"a": 1}')
