@@ -3,14 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from galley import (
     AsyncClient,
     AsyncHandle,
+    Call,
+    Handler,
     Lane,
     Phase,
+    SomeRefused,
+    SubmissionInvalid,
     TaskCancelled,
     TaskConflict,
     TaskNotFound,
@@ -213,3 +218,46 @@ async def test_a_cancel_by_name_of_what_never_was_leaves_nothing(client: AsyncCl
     await handle.cancel()
     with pytest.raises(TaskCancelled):
         await handle.result(within=5)
+
+
+async def test_many_with_ids_of_their_own_are_stored_once_each(client: AsyncClient, namespace: str) -> None:
+    await ensure(client.broker, a_queue("scans", namespace=namespace))
+
+    def calls() -> list[Call[Any]]:
+        return [
+            call("scans", "resize", n=n).options(task_id=f"many-{n}", lane="high" if n == 7 else None)
+            for n in range(600)
+        ]
+
+    first = await client.submit_many(calls())
+    again = await client.submit_many(calls())
+    assert [handle.id for handle in first] == [f"many-{n}" for n in range(600)]
+    assert {handle.existed for handle in first} == {False}
+    assert {handle.existed for handle in again} == {True}
+    assert (await again[7].status()).address.lane is Lane.HIGH
+    assert len(await client.tasks("scans")) == 600
+
+
+async def test_one_of_many_that_conflicts_is_refused_and_the_others_are_stored(client: AsyncClient) -> None:
+    await client.submit(call("images", "resize", n=1), task_id="taken")
+    ids = ["free", "taken", "also-free"]
+    with pytest.raises(SomeRefused) as some:
+        await client.submit_many(call("images", "resize", n=2).options(task_id=one) for one in ids)
+    assert list(some.value.submitted) == [0, 2]
+    assert isinstance(some.value.refused[1], TaskConflict)
+
+
+def print_n(n: int) -> None:
+    """Stand for a handler."""
+
+
+async def test_options_come_before_when_which_comes_before_the_decorator(client: AsyncClient) -> None:
+    resize = Handler(print_n, "images", "resize", When(lane=Lane.LOW))
+    one = await client.submit(resize.call(n=1))
+    other = await client.submit(resize.call(n=2), When(lane=Lane.NORMAL, timeout_seconds=9))
+    third = await client.submit(resize.call(n=3).options(lane="high", timeout_seconds=5), When(lane=Lane.LOW))
+    assert [handle.address.lane for handle in (one, other, third)] == [Lane.LOW, Lane.NORMAL, Lane.HIGH]
+    assert third.envelope is not None
+    assert third.envelope.timeout_seconds == 5
+    with pytest.raises(SubmissionInvalid, match="lane: 'urgent'"):
+        resize.call(n=1).options(lane="urgent")

@@ -346,3 +346,34 @@ async def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(ModuleImportFailed, match="module 'no_such_module' does not import"):
         async with Runners(settings(modules=("no_such_module",))):
             pass
+
+
+TYPED = """
+from dataclasses import dataclass
+from datetime import date, timedelta
+from galley import task
+
+@dataclass
+class Stay:
+    day: date
+    nights: int = 1
+
+@task
+def leave(stay: Stay) -> date:
+    return stay.day + timedelta(days=stay.nights)
+
+@task
+async def nights(stays: list[Stay]) -> set[int]:
+    return {stay.nights for stay in stays}
+"""
+
+
+async def test_arguments_arrive_as_annotated(tmp_path: Path) -> None:
+    (tmp_path / "typed_handlers.py").write_text(TYPED)
+    async with Runners(RunnerSettings("jobs", ("typed_handlers",), (str(tmp_path),))) as runners:
+        assert value(await run(runners, "leave", stay={"day": "2026-02-28", "nights": 2})) == "2026-03-02"
+        assert value(await run(runners, "nights", stays=[{"day": "2026-02-28"}])) == [1]
+        for handler, wrong in (("leave", {"stay": {"day": "soon"}}), ("nights", {"stays": [{"nights": 1}]})):
+            reason, message, retryable = failure(await run(runners, handler, **wrong))
+            assert (reason, retryable) == ("InputInvalid", False)
+            assert message.startswith("the input does not fit the handler: argument 'stay")
