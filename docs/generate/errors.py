@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from docs.generate import reasons
+from galley.broker.errors import Distrust
 from galley.cli.exit_code import exit_code_of
 from galley.errors import GalleyError
 
@@ -26,6 +27,7 @@ _VALUES: Final[dict[str, Any]] = {
     "enabled": ("high", "normal", "low"),
     "fields": ("spec.lanes", "spec.worker.concurrency"),
     "submitted": {}, "unknown": {}, "not_sent_from": 700,
+    "distrust": Distrust.EXPIRED,
     "refused": {0: GalleyError("PROBLEM")},
 }  # fmt: skip
 """What stands for a parameter of a constructor that is not text; a text is its name in capitals."""

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources import Task, TaskQueue
 from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
+from galley.tls import VARIABLES
 from galley_operator.settings import PREFIX as OPERATOR_PREFIX
 from galley_operator.settings import OperatorSettings
 from galley_worker.settings import PREFIX, WorkerSettings
@@ -27,6 +28,13 @@ _PRODUCER: Final = (
      ("File with credentials for NATS: the key `nats.creds` of the Secret `galley-QUEUE-producer` (or "
       "`-manager`). It is read again at each reconnect. `galley dev` requires none and listens on "
       "127.0.0.1 only.")),
+    (VARIABLES["ca"], "those of the system",
+     ("File with the certificates of the authorities to trust for TLS, in PEM: the key `ca.crt` of the same "
+      "Secret. With this or another variable for TLS, or a `tls://` address, a connection is never plain "
+      "text; else it is encrypted if the server requires it.")),
+    (VARIABLES["certificate"], "none", "File with an own certificate in PEM, if NATS requires one."),
+    (VARIABLES["key"], f"`{VARIABLES['certificate']}`", "File with its private key in PEM."),
+    (VARIABLES["server_name"], "the host of the address", "Name that the certificate of NATS must have."),
 )  # fmt: skip
 
 

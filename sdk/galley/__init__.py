@@ -10,8 +10,12 @@ from galley.broker.errors import (
     BrokerSilent,
     BrokerTooOld,
     BrokerUnreachable,
+    CertificateRefused,
+    ClientCertificateRefused,
     CredentialsExpired,
     NotAllowed,
+    NotEncrypted,
+    TlsFailed,
 )
 from galley.client import AsyncClient, connect
 from galley.errors import (
@@ -39,6 +43,7 @@ from galley.errors import (
     TaskEnded,
     TaskFailed,
     TaskNotFound,
+    TlsInvalid,
     WaitsForOwnQueue,
 )
 from galley.handle import AsyncHandle
@@ -48,6 +53,7 @@ from galley.lanes import Lane
 from galley.retry import RetryPolicy
 from galley.sync_client import Client, Handle
 from galley.task_status import Phase, TaskStatus
+from galley.tls import Tls
 from galley.when import When
 
 __all__ = [
@@ -62,7 +68,9 @@ __all__ = [
     "BrokerUnreachable",
     "Call",
     "Cancelled",
+    "CertificateRefused",
     "Client",
+    "ClientCertificateRefused",
     "ClientClosed",
     "ClientElsewhere",
     "ClientUnusable",
@@ -80,6 +88,7 @@ __all__ = [
     "LaneNotEnabled",
     "NonRetryable",
     "NotAllowed",
+    "NotEncrypted",
     "Phase",
     "QueueFull",
     "QueueNameInvalid",
@@ -98,6 +107,9 @@ __all__ = [
     "TaskFailed",
     "TaskNotFound",
     "TaskStatus",
+    "Tls",
+    "TlsFailed",
+    "TlsInvalid",
     "WaitsForOwnQueue",
     "When",
     "call",

@@ -30,6 +30,7 @@ from galley.target import (
 )
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
+from galley.tls import Tls, tls_of
 from galley.when import NO_RULES, When
 
 R = TypeVar("R")
@@ -46,7 +47,12 @@ class AsyncClient:
     """
 
     def __init__(
-        self, server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+        self,
+        server: str | None = None,
+        namespace: str | None = None,
+        *,
+        credentials: Path | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Describe the client; it connects when it is entered.
 
@@ -57,6 +63,10 @@ class AsyncClient:
                 dev` it connects to, else `default`.
             credentials: credentials file; else `GALLEY_CREDENTIALS`, else none. It is read again at each
                 reconnection, so it can be renewed while the client is open.
+            tls: authorities to trust and a certificate to show; else `GALLEY_TLS_CA`,
+                `GALLEY_TLS_CERTIFICATE`, `GALLEY_TLS_KEY` and `GALLEY_TLS_SERVER_NAME`. With any of these, or
+                a `tls://` address, the connection is never plain text; else it is encrypted if the server
+                requires it.
 
         Raises:
             SubmissionInvalid: if there can be no such namespace.
@@ -64,7 +74,9 @@ class AsyncClient:
         target = _nearest_target(server, namespace)
         if credentials is None and not target.local and (named := os.environ.get(CREDENTIALS_VARIABLE)):
             credentials = Path(named)
-        broker = Broker(target.server, name="galley client", credentials=credentials)
+        if tls is None and not target.local:
+            tls = tls_of(target.server, os.environ)
+        broker = Broker(target.server, name="galley client", credentials=credentials, tls=tls)
         self._use(broker, target.namespace, PATIENCE_SECONDS)
 
     @classmethod
@@ -101,6 +113,8 @@ class AsyncClient:
         Raises:
             BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
             CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
+            TlsInvalid: a file with certificates or a key cannot be used.
+            TlsFailed, CertificateRefused, ClientCertificateRefused, NotEncrypted: no encrypted connection.
         """
         await self.broker.__aenter__()
         return self
@@ -259,10 +273,14 @@ def task_address(namespace: str, queue: str, task_id: str) -> TaskAddress:
 
 
 def connect(
-    server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+    server: str | None = None,
+    namespace: str | None = None,
+    *,
+    credentials: Path | None = None,
+    tls: Tls | None = None,
 ) -> AsyncClient:
     """Return `AsyncClient(...)`, to be used as `async with galley.connect() as client: ...`."""
-    return AsyncClient(server, namespace, credentials=credentials)
+    return AsyncClient(server, namespace, credentials=credentials, tls=tls)
 
 
 def _nearest_target(server: str | None, namespace: str | None) -> Target:

@@ -12,7 +12,8 @@
     │   ├── QueueNameInvalid
     │   ├── EnvelopeInvalid    bytes from the broker that Galley cannot read
     │   ├── ServerInvalid      not the address of a broker
-    │   └── CredentialsInvalid the credentials file cannot be used
+    │   ├── CredentialsInvalid the credentials file cannot be used
+    │   └── TlsInvalid         a file with certificates or a key cannot be used
     ├── Refused            the queue did not accept the task; nothing was stored
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
@@ -208,6 +209,20 @@ class CredentialsInvalid(Invalid):
     def __init__(self, source: str, problem: str) -> None:
         self.source, self.problem = source, problem
         super().__init__(f"no credentials in {source}: {problem}")
+
+
+class TlsInvalid(Invalid):
+    """A file with certificates or a key for TLS cannot be used."""
+
+    reason = "TlsInvalid"
+    hint = (
+        "name files in PEM: --tls-ca, --tls-certificate, --tls-key, or GALLEY_TLS_CA, "
+        "GALLEY_TLS_CERTIFICATE, GALLEY_TLS_KEY"
+    )
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"no TLS with {source}: {problem}")
 
 
 class Refused(GalleyError):

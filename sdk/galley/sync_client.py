@@ -15,6 +15,7 @@ from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
 from galley.task_status import Phase, TaskStatus
+from galley.tls import Tls
 from galley.typed import Typed
 from galley.when import When
 
@@ -31,7 +32,12 @@ class Client:
     """
 
     def __init__(
-        self, server: str | None = None, namespace: str | None = None, *, credentials: Path | None = None
+        self,
+        server: str | None = None,
+        namespace: str | None = None,
+        *,
+        credentials: Path | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Describe the client, with the arguments of `AsyncClient`.
 
@@ -40,7 +46,7 @@ class Client:
         """
 
         def make() -> AsyncClient:
-            return AsyncClient(server, namespace, credentials=credentials)
+            return AsyncClient(server, namespace, credentials=credentials, tls=tls)
 
         self.namespace = make().namespace
         self._portal = Portal(make)
@@ -51,6 +57,7 @@ class Client:
         Raises:
             BrokerUnreachable, BrokerTooOld, ServerInvalid: there is no usable broker.
             CredentialsInvalid, CredentialsExpired, AccessRefused: authentication failed.
+            TlsInvalid, TlsFailed: there is no encrypted connection.
             ClientClosed: it was closed before.
         """
         self._portal.open()

@@ -4,15 +4,15 @@ import galley
 
 PUBLIC = {
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
-    "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "Client", "ClientClosed",
-    "ClientElsewhere", "ClientUnusable", "CredentialsExpired", "CredentialsInvalid", "GalleyError",
-    "Handle", "Handler", "HandlerExists", "HandlerNameInvalid", "HandlerUnusable", "InputInvalid",
-    "Invalid", "Lane", "LaneNotEnabled", "NonRetryable", "NotAllowed", "Phase", "QueueFull",
-    "QueueNameInvalid", "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryPolicy",
-    "SomeRefused",
+    "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "CertificateRefused",
+    "Client", "ClientCertificateRefused", "ClientClosed", "ClientElsewhere", "ClientUnusable",
+    "CredentialsExpired", "CredentialsInvalid", "GalleyError", "Handle", "Handler", "HandlerExists",
+    "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled",
+    "NonRetryable", "NotAllowed", "NotEncrypted", "Phase", "QueueFull", "QueueNameInvalid",
+    "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryPolicy", "SomeRefused",
     "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted", "TaskCancelled", "TaskConflict",
-    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "WaitsForOwnQueue", "When", "call",
-    "connect", "on_start", "on_stop", "task",
+    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls", "TlsFailed", "TlsInvalid",
+    "WaitsForOwnQueue", "When", "call", "connect", "on_start", "on_stop", "task",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from galley.broker.topology import LEASE_SECONDS
 from galley.errors import ManifestInvalid
 from galley.resources import TaskQueue
 from galley.resources.manifest import read_manifests
+from galley.tls import Tls, tls_of
 from galley_worker.errors import SettingsInvalid
 
 PREFIX: Final = "GALLEY_"
@@ -29,6 +30,15 @@ class WorkerSettings(BaseModel):
     credentials: Path | None = None
     """Credentials file for NATS, read again for each connection; not needed if NATS does not require clients
     to authenticate."""
+    tls_ca: Path | None = None
+    """File with the certificates of the authorities to trust; with it the connection to NATS is always
+    encrypted. Files for TLS are read again for each connection."""
+    tls_certificate: Path | None = None
+    """File with a certificate of our own, if NATS requires one."""
+    tls_key: Path | None = None
+    """File with its private key; the same file by default."""
+    tls_server_name: str = ""
+    """Name that the certificate of NATS must have; the host of its address by default."""
     queue_manifest: Path
     """File with the TaskQueue that this worker serves, as JSON or YAML."""
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
@@ -52,6 +62,18 @@ class WorkerSettings(BaseModel):
     termination_log: Path | None = None
     """File to which a worker that cannot start writes the reason: in a pod /dev/termination-log; the queue's
     conditions show it."""
+
+    @property
+    def tls(self) -> Tls | None:
+        """How to encrypt the connection to NATS; None leaves it to the server."""
+        return tls_of(
+            self.server,
+            {},
+            ca=self.tls_ca,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            server_name=self.tls_server_name,
+        )
 
     @property
     def handler_log_level(self) -> str | None:

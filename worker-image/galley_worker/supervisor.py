@@ -25,7 +25,7 @@ from galley.broker.control import (
     answering_as,
     send_heartbeat,
 )
-from galley.broker.errors import BrokerUnreachable
+from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.pull import Delivery
 from galley.failpoint import failpoint
@@ -107,6 +107,7 @@ class Supervisor:
         Raises:
             BrokerTooOld: the broker lacks what Galley needs.
             AccessRefused, CredentialsInvalid, CredentialsExpired: the broker does not accept this worker.
+            TlsInvalid: a file with certificates or a key cannot be used.
             ModuleImportFailed: a module of the queue does not import.
         """
         namespace, name = self._queue.metadata.namespace, self._queue.metadata.name
@@ -145,10 +146,11 @@ class Supervisor:
                         name=f"galley worker {self._settings.worker}",
                         connect_seconds=_CONNECT_SECONDS,
                         credentials=self._settings.credentials,
+                        tls=self._settings.tls,
                     )
                     try:
                         self._broker = await parts.enter_async_context(broker)
-                    except BrokerUnreachable as error:
+                    except (BrokerUnreachable, TlsFailed) as error:
                         log.warning("waiting for the broker", extra={"error": str(error), "hint": error.hint})
                         await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
                     else:

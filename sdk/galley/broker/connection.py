@@ -17,6 +17,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from galley.broker import websocket
 from galley.broker.clock_watch import ClockWatch
+from galley.broker.encryption import tls_error
 from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
 from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
@@ -27,6 +28,7 @@ from galley.broker.questions import Questions
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
 from galley.errors import ClientClosed
+from galley.tls import Tls, required_by
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Broker:
         name: str,
         connect_seconds: float = 5.0,
         credentials: Source | None = None,
+        tls: Tls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Describe the connection; it is made by `async with`.
@@ -68,12 +71,15 @@ class Broker:
             name: what it is called there.
             connect_seconds: how long to try at first.
             credentials: file (or function) with credentials; read again for each connection.
+            tls: how to encrypt the connection, which then never is plain text. None is the same for a `tls://`
+                address, with the authorities of the system; else the server decides.
             clock: seconds since 1970; the age of credentials and the server's clock are held against it.
         """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
         self._address = server
-        self.nats = LeanClient()
+        self._tls = tls or required_by(server)
+        self.nats = LeanClient(self._tls)
         self.pipeline = PublishPipeline(self.nats, REQUEST_SECONDS)
         self.connection = 1
         """Number of the present connection; what was learned on an earlier one may no longer be true."""
@@ -82,6 +88,7 @@ class Broker:
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
         self._disconnected: list[Callable[[], Awaitable[None]]] = []
         self._last_error = ""
+        self._tls_problem: BrokerError | None = None
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
         self._questions = Questions()
@@ -99,6 +106,9 @@ class Broker:
             ServerInvalid: if that is no address.
             BrokerUnreachable: if nothing answers within `connect_seconds`.
             CredentialsInvalid: if the credentials file cannot be read.
+            TlsInvalid: if a file with certificates or a key cannot be used.
+            CertificateRefused, ClientCertificateRefused, NotEncrypted, TlsFailed: if there is no encrypted
+                connection.
             AccessRefused, CredentialsExpired: if authentication failed.
             BrokerTooOld: if the server has no message schedules or no JetStream.
             ClientClosed: if it was opened before.
@@ -107,6 +117,8 @@ class Broker:
             raise ClientClosed(self.server)
         check_server(self._address)
         websocket.prepare(self._address)
+        if self._tls is not None:
+            self._tls.context()
         self._home = Home.here()
         inbox = INBOX if self._identity is None else self._identity.read().inbox
         try:
@@ -120,6 +132,7 @@ class Broker:
         except BaseException:
             await self._abandon()
             raise
+        self._tls_problem = None
         await self.pipeline.open()
         if self._identity is not None:
             self._renewal = asyncio.create_task(self._renew(self._identity), name="newer credentials")
@@ -294,6 +307,8 @@ class Broker:
 
     def _unreachable(self, problem: str) -> BrokerError:
         """Return the error for not having been answered: often it is known why there is no connection."""
+        if not self.connected and self._tls_problem is not None:
+            return self._tls_problem
         said = "" if self.connected else f"{problem}; {self._last_error}"
         return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
 
@@ -326,6 +341,7 @@ class Broker:
             inbox_prefix=inbox,
             signature_cb=identity.sign if identity else None,
             user_jwt_cb=identity.token if identity else None,
+            tls_hostname=self._tls.server_name if self._tls else None,
             name=self._name,
             ping_interval=_PING_SECONDS,
             max_reconnect_attempts=-1,
@@ -358,6 +374,8 @@ class Broker:
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
+        if problem := tls_error(error, self.server, self._tls):
+            self._tls_problem = problem
         # A timeout has no text; the total wait is reported instead.
         said = str(error) or ("" if isinstance(error, TimeoutError) else type(error).__name__)
         # A server that refuses us hangs up, and now and then that is all we hear of it.
@@ -372,6 +390,7 @@ class Broker:
             await self._tell(self._disconnected)
 
     async def _on_reconnect(self) -> None:
+        self._tls_problem = None
         log.info("broker connection is back", extra={"server": self.server})
         await self._tell(self._reconnected)
 

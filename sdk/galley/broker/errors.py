@@ -9,9 +9,15 @@ GalleyError
 ├── BrokerRefused      an error Galley does not expect
 ├── AccessRefused      authentication failed
 ├── CredentialsExpired
+├── TlsFailed          no encrypted connection
+│   ├── CertificateRefused        the server's certificate is not trusted
+│   ├── ClientCertificateRefused  the server does not accept that of the client
+│   └── NotEncrypted              the server offers no TLS
 ├── NotAllowed         authenticated, but not permitted
 └── QueueConflict      the streams belong to another installation
 """
+
+from enum import StrEnum
 
 from galley.errors import GalleyError
 
@@ -113,6 +119,83 @@ class CredentialsExpired(BrokerError):
     def __init__(self, server: str, credentials: str, problem: str) -> None:
         self.server, self.credentials, self.problem = server, credentials, problem
         super().__init__(f"NATS at {server} refused the connection: {credentials} expired ({problem})")
+
+
+class Distrust(StrEnum):
+    """Why a server's certificate is not trusted."""
+
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not yet valid"
+    UNKNOWN_AUTHORITY = "unknown authority"
+    OTHER_HOST = "other host"
+    OTHER = "other"
+
+
+_ADVICE = {
+    Distrust.EXPIRED: "renew the server's certificate (the operator renews its own: look at its log), and "
+    "check the clocks of both machines",
+    Distrust.NOT_YET_VALID: "check the clocks of both machines",
+    Distrust.UNKNOWN_AUTHORITY: "pass the certificate of its authority: --tls-ca, GALLEY_TLS_CA. On a "
+    "cluster it is ca.crt of the Secret galley-QUEUE-producer; fetch it again if it is old",
+    Distrust.OTHER_HOST: "use the name in the certificate as the address, or pass it: --tls-server-name, "
+    "GALLEY_TLS_SERVER_NAME (nats.tls.hosts of the chart adds names)",
+    Distrust.OTHER: "replace the certificate of the server",
+}
+
+
+class TlsFailed(BrokerError):
+    """There is no encrypted connection to the broker; nothing was sent."""
+
+    reason = "TlsFailed"
+    hint = "does NATS listen there, and does it speak TLS 1.2 or newer?"
+
+    def __init__(self, server: str, problem: str, hint: str | None = None) -> None:
+        self.server, self.problem = server, problem
+        super().__init__(f"no encrypted connection to NATS at {server}: {problem}", hint)
+
+
+class CertificateRefused(TlsFailed):
+    """The server's certificate is not trusted; nothing was sent."""
+
+    reason = "CertificateRefused"
+
+    def __init__(self, server: str, distrust: Distrust, problem: str) -> None:
+        self.distrust = distrust
+        super().__init__(server, f"its certificate is not trusted ({problem})", _ADVICE[distrust])
+
+
+class ClientCertificateRefused(TlsFailed):
+    """The server requires a certificate of its clients, and there is none or another one."""
+
+    reason = "ClientCertificateRefused"
+
+    def __init__(self, server: str, certificate: str, problem: str) -> None:
+        self.certificate = certificate
+        ours = (
+            f"{certificate} is not accepted"
+            if certificate
+            else "the server requires a certificate of clients"
+        )
+        super().__init__(
+            server,
+            f"{ours} ({problem})",
+            "use a certificate of an authority that the server trusts, which has not expired"
+            if certificate
+            else "pass one: --tls-certificate and --tls-key, GALLEY_TLS_CERTIFICATE and GALLEY_TLS_KEY",
+        )
+
+
+class NotEncrypted(TlsFailed):
+    """The server offers no TLS, and this client does not connect without; nothing was sent."""
+
+    reason = "NotEncrypted"
+    hint = (
+        "turn on TLS in that NATS (nats.tls.enabled of the chart). If it has none on purpose, use a nats:// "
+        "address and unset GALLEY_TLS_CA"
+    )
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server, "the server offers no TLS")
 
 
 class NotAllowed(BrokerError):

@@ -7,8 +7,9 @@ a worker needs none of it. The long way stays for all else, connecting and recon
 
 import asyncio
 import re
+import ssl
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import PING_PROTO, Srv
 from nats.aio.client import Client as Nats
@@ -16,7 +17,9 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
+from galley.broker.encryption import Transport, context_of, insist
 from galley.broker.lean_parser import LeanParser, React
+from galley.tls import Tls
 
 _VERSION: Final = "NATS/1.0"
 _NO_PERMISSION: Final = "permissions violation"
@@ -29,8 +32,10 @@ class LeanClient(Nats):
     It relies on private parts of the library; `tests/facts/test_library.py` tries each of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
+        """Args: tls: how to encrypt each connection; None leaves it to the server."""
         super().__init__()
+        self._tls = tls
         self._direct: dict[bytes, React] = {}
         self._ps = LeanParser(self, self._direct)
         self.denied: Callable[[str], None] = lambda _subject: None
@@ -91,7 +96,20 @@ class LeanClient(Nats):
     async def _connect_to_server(self, s: Srv) -> None:
         # The library forgets the socket of a try that the server refused.
         self._close_socket()
+        if s.uri.scheme not in ("ws", "wss"):
+            self._transport = Transport()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the next connection is encrypted with, from the files as they are now."""
+        return context_of(self._tls)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Of the first line of a connection: what it says of TLS is acted on right after this.
+        if initial_connection and self._tls is not None:
+            insist(info)
+        await super()._process_info(info, initial_connection)
 
     def _close_socket(self) -> None:
         if self._transport is not None:

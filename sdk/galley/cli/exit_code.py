@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from galley.broker.errors import BrokerSilent, BrokerTooOld, BrokerUnreachable
+from galley.broker.errors import BrokerSilent, BrokerTooOld, BrokerUnreachable, TlsFailed
 from galley.cli.errors import Misuse, NoServer, QueueChanged, QueueNotServed
 from galley.errors import GalleyError, Invalid, Refused, ResultTimeout
 
@@ -31,7 +31,7 @@ def exit_code_of(error: GalleyError) -> ExitCode:
             return ExitCode.MISUSE
         case Refused() | QueueNotServed() | QueueChanged():
             return ExitCode.REFUSED
-        case BrokerUnreachable() | BrokerSilent() | BrokerTooOld() | NoServer():
+        case BrokerUnreachable() | BrokerSilent() | BrokerTooOld() | TlsFailed() | NoServer():
             return ExitCode.UNREACHABLE
         case ResultTimeout():
             return ExitCode.WAIT_TIMED_OUT

@@ -13,6 +13,7 @@ from galley.cli.terminal import Terminal
 from galley.client import AsyncClient, connect
 from galley.target import Target
 from galley.target import find_target as target_of
+from galley.tls import Tls, tls_of
 
 
 def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
@@ -31,6 +32,16 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
         "--credentials", metavar="FILE", type=Path,
         help="credentials file for NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
         "nats.creds of the Secret galley-QUEUE-producer, or -manager",
+    )  # fmt: skip
+    for name, words in (
+        ("ca", "certificates of authorities to trust, as ca.crt of that Secret; else GALLEY_TLS_CA"),
+        ("certificate", "own certificate, if NATS requires one; else GALLEY_TLS_CERTIFICATE"),
+        ("key", "its private key; else GALLEY_TLS_KEY, else the same file"),
+    ):
+        parser.add_argument(f"--tls-{name}", metavar="FILE", type=Path, help=words)
+    parser.add_argument(
+        "--tls-server-name", metavar="NAME", type=text, default="",
+        help="name in the certificate of NATS; else GALLEY_TLS_SERVER_NAME, else the host of its address",
     )  # fmt: skip
     namespace_argument(parser)
 
@@ -67,6 +78,7 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
     Raises:
         NoServer: if no server is configured.
         BrokerUnreachable, BrokerTooOld: if it cannot be used.
+        TlsInvalid, TlsFailed: if there is no encrypted connection.
         CredentialsInvalid, CredentialsExpired, AccessRefused: if it refuses the credentials.
     """
     async with AsyncExitStack() as serving:
@@ -78,8 +90,22 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
                 raise
             terminal.say(f"{nothing}; reading what the last one kept")
             target = await serving.enter_async_context(kept)
-        async with connect(target.server, target.namespace, credentials=options.credentials) as client:
+        tls = _tls(options, terminal, target)
+        async with connect(
+            target.server, target.namespace, credentials=options.credentials, tls=tls
+        ) as client:
             yield client
+
+
+def _tls(options: Namespace, terminal: Terminal, target: Target) -> Tls | None:
+    given = {
+        "ca": options.tls_ca,
+        "certificate": options.tls_certificate,
+        "key": options.tls_key,
+        "server_name": options.tls_server_name,
+    }
+    # A `galley dev` takes no notice of settings for a cluster in the environment.
+    return tls_of(target.server, {} if target.local else terminal.environ, **given)
 
 
 def _kept(options: Namespace, terminal: Terminal) -> Serving | None:
