@@ -14,6 +14,8 @@ GalleyError
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
+    ├── CertificateInvalid     the certificate for NATS cannot be used
+    ├── StoreEncrypted         the streams of NATS are encrypted, and no key is configured
     └── ClusterError           (in galley_operator.cluster.errors) the Kubernetes API could not do it
 """
 
@@ -205,4 +207,33 @@ class KeysNotFound(OperatorError):
             f"there is no Secret {namespace}/{name} with the keys that sign credentials for NATS",
             f"create it: kubectl -n {namespace} create secret generic {name} --from-literal=account=A... "
             "--from-file=account.seed, with a signing key of the account on your NATS",
+        )
+
+
+class CertificateInvalid(OperatorError):
+    """The certificate that others make for NATS cannot be used; the last good one stays in force."""
+
+    reason = "CertificateInvalid"
+    hint = (
+        "it needs `tls.crt`, `tls.key` in PEM and, unless the system trusts it, `ca.crt`; look at "
+        "the Certificate of cert-manager, or write the Secret again (nats.tls.existingSecret)"
+    )
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"the certificate for NATS in {source} cannot be used: {problem}")
+
+
+class StoreEncrypted(OperatorError):
+    """NATS would start without the key of its streams; the operator makes no streams in their place."""
+
+    reason = "StoreEncrypted"
+
+    def __init__(self, namespace: str, name: str) -> None:
+        self.namespace, self.name = namespace, name
+        super().__init__(
+            f"the streams of NATS are encrypted with a key in Secret {namespace}/{name}, and "
+            "nats.encryption.enabled is false",
+            "set nats.encryption.enabled to true again. To give up all tasks and begin with empty streams, "
+            f"delete the volumes of NATS and then the Secret: kubectl -n {namespace} delete secret {name}",
         )

@@ -20,7 +20,6 @@ from galley.broker.connection import Broker
 from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
-from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
@@ -56,7 +55,7 @@ class _Parts:
     config: ClusterConfig
     cluster: Cluster
     broker: Broker
-    secrets: QueueSecrets | None
+    access: BrokerAccess
     health: Health
     faults: Faults
     workloads: Workloads
@@ -123,8 +122,11 @@ class Operator:
                 LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             )
             parts = _Parts(
-                config, cluster, broker, access.secrets, health, faults, workloads, view, leadership, turns
+                config, cluster, broker, access, health, faults, workloads, view, leadership, turns
             )
+            if access.keeper is not None:
+                # Each replica does: the leader may be the one that cannot reach the API server.
+                await enter(_beside(faults.keep_running("certificates", access.keeper.run), "certificates"))
             self._watch_over(parts)
             await enter(_beside(workloads.run(), "workloads"))
             await enter(_beside(view.run(), "tasks seen"))
@@ -142,11 +144,13 @@ class Operator:
         """
         settings, metrics, cluster, broker = self._settings, self._metrics, parts.cluster, parts.broker
         known, faults = KnownQueues(), parts.faults
+        access = parts.access
         queues = Queues(
-            cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults, parts.secrets
-        )
+            cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults,
+            access.secrets, access.client_tls,
+        )  # fmt: skip
         statuses = QueueStatusWriter(cluster, queues, metrics, faults)
-        collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=parts.secrets)
+        collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=access.secrets)
         path = DataPath(
             cluster, broker, parts.view, known,
             DataPathSettings(settings.scopes, settings.task_ttl_seconds, settings.failed_task_ttl_seconds),
@@ -198,6 +202,12 @@ class Operator:
             "Requests the API server had no room for",
             lambda: connection.without_room,
         )
+        if (keeper := parts.access.keeper) is not None:
+            figure(
+                "certificate_expiry_seconds",
+                "When the certificate of NATS ends, in seconds since 1970",
+                lambda: keeper.present.expires,
+            )
         figure("active_tasks", "Tasks that have not ended", lambda: len(view.tasks))
 
         def deaf() -> str:

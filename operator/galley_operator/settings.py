@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from galley.bounds import NAME_PATTERN
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources.meta import IMAGE_PATTERN
+from galley.tls import Tls, tls_of
 from galley_operator.errors import OperatorSettingsInvalid
 
 PREFIX: Final = "GALLEY_OPERATOR_"
@@ -29,6 +30,35 @@ class OperatorSettings(BaseModel):
     left out, NATS is expected to require no credentials."""
     make_keys: bool = False
     """Whether to make that Secret if it is missing: with the keys of a NATS of our own, which reads them."""
+    server_secret: str = ""
+    """Name of the Secret, in the operator's namespace, with what the servers of a NATS of our own need: their
+    certificate and the password of their routes. The operator makes and renews it."""
+    server_hosts: str = ""
+    """Names and addresses for that certificate, separated by commas."""
+    server_tls: bool = False
+    """Whether that NATS encrypts connections; then all clients must."""
+    certificate_secret: str = ""
+    """Name of a Secret, in the operator's namespace, with a certificate for that NATS that others make and
+    renew (`tls.crt`, `tls.key`, `ca.crt`); the operator makes one when left out."""
+    certificate_seconds: float = Field(90 * 86_400, ge=60)
+    """Life of a certificate that the operator makes; it is renewed when a third of it is left."""
+    overlap_seconds: float = Field(7 * 86_400, ge=1)
+    """Time between the steps of replacing the authority: clients must fetch what to trust within it."""
+    certificate_look_seconds: float = Field(30.0, ge=0.1, le=600)
+    """Seconds between two looks at certificates, and at what each server has loaded."""
+    store_secret: str = ""
+    """Name of the Secret, in the operator's namespace, with the keys that encrypt that NATS's streams."""
+    store_key: int = Field(0, ge=0)
+    """Number of the key in use; a higher number makes a new key. 0 if streams are not encrypted."""
+    tls_ca: Path | None = None
+    """File with the certificates of the authorities to trust, for a NATS of others; those of the system when
+    left out. Clients get a copy of this file and of the next two."""
+    tls_certificate: Path | None = None
+    """File with a certificate of our own, if that NATS requires one."""
+    tls_key: Path | None = None
+    """File with its private key; the same file when left out."""
+    tls_server_name: str = ""
+    """Name that the certificate of NATS must have; the host of its address when left out."""
     namespaces: str = ""
     """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
     out, which needs rights everywhere."""
@@ -85,9 +115,26 @@ class OperatorSettings(BaseModel):
         return self
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names and addresses of `server_hosts`."""
+        return _listed(self.server_hosts)
+
+    @property
+    def tls(self) -> Tls | None:
+        """How to encrypt connections to a NATS of others; None leaves it to that NATS."""
+        return tls_of(
+            self.server,
+            {},
+            ca=self.tls_ca,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            server_name=self.tls_server_name,
+        )
+
+    @property
     def served_namespaces(self) -> tuple[str, ...]:
         """The namespaces of `namespaces`; empty for all."""
-        return tuple(dict.fromkeys(name.strip() for name in self.namespaces.split(",") if name.strip()))
+        return _listed(self.namespaces)
 
     @property
     def reserved_namespace(self) -> str:
@@ -98,6 +145,10 @@ class OperatorSettings(BaseModel):
     def scopes(self) -> tuple[str | None, ...]:
         """What to list and watch: each namespace, or None for all of them at once."""
         return self.served_namespaces or (None,)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def read_settings(environment: Mapping[str, str]) -> OperatorSettings:

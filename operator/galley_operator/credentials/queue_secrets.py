@@ -12,6 +12,7 @@ from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import SECRETS
 from galley_operator.credentials.account import VALID_SECONDS, Account
+from galley_operator.credentials.client_tls import CA, CERTIFICATE, KEY, ClientTls
 from galley_operator.credentials.key_secret import entries_of
 from galley_operator.credentials.queue_roles import Holder, credentials_of, due
 from galley_operator.credentials.registrar import Registrar
@@ -38,6 +39,8 @@ class QueueSecrets:
         cluster: Cluster,
         account: Account,
         registrar: Registrar | None = None,
+        *,
+        tls: Callable[[], ClientTls | None] = lambda: None,
         clock: Callable[[], float] = time.time,
         valid_seconds: float = VALID_SECONDS,
     ) -> None:
@@ -48,11 +51,12 @@ class QueueSecrets:
             account: of the streams; its key signs.
             registrar: registers an account for each role of a queue. None if only the key of one account is
                 known: then roles are users of that account, and queues are not isolated.
+            tls: returns what clients need to encrypt connections; None if they do not.
             clock: seconds since 1970.
             valid_seconds: life of credentials.
         """
         self._cluster, self._account, self._clock = cluster, account, clock
-        self._registrar = registrar
+        self._registrar, self._tls = registrar, tls
         self._valid_seconds = valid_seconds
 
     async def ensure(self, namespace: str, queue: str, metadata: dict[str, Any]) -> None:
@@ -70,10 +74,14 @@ class QueueSecrets:
         """
         if self._registrar is not None:
             await self._registrar.ensure(namespace, queue)
+        tls = self._tls_entries()
         for role in Role:
             holder = Holder(role, namespace, queue)
             present = await self._present(holder, metadata)
-            if why := due(present, self._signer(holder), holder, self._clock()):
+            why = due(present.get(FILE_KEY), self._signer(holder), holder, self._clock())
+            if not why and any(present.get(key) != tls.get(key) for key in (CA, CERTIFICATE, KEY)):
+                why = "the authorities or the certificate of clients changed"
+            if why:
                 await self._cluster.apply(SECRETS, self._secret(holder, metadata), manager=MANAGER)
                 log.info("credentials renewed", extra={
                     "namespace": namespace, "queue": queue, "role": role, "reason": why})  # fmt: skip
@@ -87,17 +95,21 @@ class QueueSecrets:
         if self._registrar is not None:
             await self._registrar.remove(namespace, queue)
 
+    def _tls_entries(self) -> dict[str, str]:
+        tls = self._tls()
+        return {} if tls is None else tls.entries
+
     def _signer(self, holder: Holder) -> Account:
         return self._account if self._registrar is None else self._registrar.authority.account_of(holder)
 
-    async def _present(self, holder: Holder, metadata: dict[str, Any]) -> str | None:
+    async def _present(self, holder: Holder, metadata: dict[str, Any]) -> dict[str, str]:
         name = secret_name(holder.role, holder.queue)
         try:
             found = await self._cluster.get(SECRETS, holder.namespace, name)
             check_owner(SECRETS, found, metadata)
-            return entries_of(found).get(FILE_KEY)
+            return entries_of(found)
         except (ObjectNotFound, KeysInvalid):
-            return None
+            return {}
 
     def _secret(self, holder: Holder, metadata: dict[str, Any]) -> dict[str, Any]:
         text = credentials_of(self._signer(holder), holder, self._clock(), self._valid_seconds)
@@ -108,5 +120,8 @@ class QueueSecrets:
                 "name": secret_name(holder.role, holder.queue),
             },
             "type": "Opaque",
-            "data": {FILE_KEY: base64.b64encode(text.encode()).decode()},
+            "data": {
+                key: base64.b64encode(value.encode()).decode()
+                for key, value in {FILE_KEY: text, **self._tls_entries()}.items()
+            },
         }

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from galley.resources import API_VERSION, TaskQueue
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
+from galley_operator.credentials.client_tls import CA, ClientTls
 from galley_operator.fleet.names import child_name, labels_of, selected_by
 from galley_operator.queues.pod import HAND_BACK_SECONDS, pod_template
 
@@ -32,6 +33,8 @@ class Making:
     """Of the ConfigMap with the queue's code; empty if there is none."""
     credentials: bool = False
     """Whether workers have to say who they are to NATS."""
+    tls: ClientTls | None = None
+    """What workers need to encrypt connections to NATS; None if they do not."""
 
 
 def children_of(making: Making) -> list[tuple[Resource, dict[str, Any]]]:
@@ -48,7 +51,9 @@ def children_of(making: Making) -> list[tuple[Resource, dict[str, Any]]]:
 
 def config_map(making: Making, manifest: str) -> dict[str, Any]:
     """Return the ConfigMap workers read their queue from."""
-    return {"metadata": metadata_of(making), "data": {"queue.json": manifest}}
+    # Workers read the authorities here, since there is a Secret only if NATS requires credentials.
+    authorities = {CA: making.tls.ca} if making.tls is not None and making.tls.ca else {}
+    return {"metadata": metadata_of(making), "data": {"queue.json": manifest, **authorities}}
 
 
 def service_account(making: Making) -> dict[str, Any]:
@@ -89,6 +94,7 @@ def deployment(making: Making, manifest_digest: str) -> dict[str, Any]:
                 manifest_digest=manifest_digest,
                 code_digest=making.code_digest,
                 credentials=making.credentials,
+                tls=making.tls,
             ),
         },
     }

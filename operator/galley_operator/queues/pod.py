@@ -6,6 +6,8 @@ from galley.broker.permissions import Role
 from galley.resources import TaskQueue
 from galley.resources.pod_template import InitContainer, PodTemplate, SecurityContext
 from galley.resources.volume import Volume
+from galley.tls import VARIABLES
+from galley_operator.credentials.client_tls import CA, CERTIFICATE, KEY, ClientTls
 from galley_operator.credentials.queue_secrets import FILE_KEY, secret_name
 from galley_operator.fleet.names import CODE_ANNOTATION, MANIFEST_ANNOTATION, child_name, selected_by
 from galley_operator.fleet.pods import CONTAINER
@@ -37,6 +39,7 @@ def pod_template(
     manifest_digest: str,
     code_digest: str,
     credentials: bool,
+    tls: ClientTls | None = None,
 ) -> dict[str, Any]:
     """Return the template of a queue's pods.
 
@@ -47,6 +50,7 @@ def pod_template(
         manifest_digest: of the queue's manifest for workers.
         code_digest: of the ConfigMap with the code; empty if there is none.
         credentials: whether NATS requires workers to authenticate.
+        tls: what workers need to encrypt connections to NATS; None if they do not.
     """
     worker, name = queue.spec.worker, queue.metadata.name
     template = worker.template
@@ -60,7 +64,7 @@ def pod_template(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _DEAF_SECONDS + worker.grace_period_seconds + HAND_BACK_SECONDS,
         "securityContext": _pod_security(template.security_context),
-        "containers": [_container(queue, server, worker.image or image, credentials)],
+        "containers": [_container(queue, server, worker.image or image, credentials, tls)],
         "volumes": _volumes(queue, credentials),
     }
     if template.init_containers:
@@ -103,13 +107,15 @@ def _init_container(container: InitContainer, image: str, template: PodTemplate)
     }
 
 
-def _container(queue: TaskQueue, server: str, image: str, credentials: bool) -> dict[str, Any]:
+def _container(
+    queue: TaskQueue, server: str, image: str, credentials: bool, tls: ClientTls | None
+) -> dict[str, Any]:
     template = queue.spec.worker.template
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
         "env": [
-            *_own_environment(queue, server, credentials),
+            *_own_environment(queue, server, credentials, tls),
             *(_dumped(variable) for variable in template.env),
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -131,7 +137,9 @@ def _container(queue: TaskQueue, server: str, image: str, credentials: bool) -> 
     return container
 
 
-def _own_environment(queue: TaskQueue, server: str, credentials: bool) -> list[dict[str, Any]]:
+def _own_environment(
+    queue: TaskQueue, server: str, credentials: bool, tls: ClientTls | None
+) -> list[dict[str, Any]]:
     told = {
         "GALLEY_SERVER": server,
         "GALLEY_QUEUE_MANIFEST": f"{_MANIFEST_FOLDER}/queue.json",
@@ -142,6 +150,14 @@ def _own_environment(queue: TaskQueue, server: str, credentials: bool) -> list[d
         told["GALLEY_IMPORT_PATHS"] = _CODE_FOLDER
     if credentials:
         told["GALLEY_CREDENTIALS"] = f"{_CREDENTIALS_FOLDER}/{FILE_KEY}"
+    if tls is not None:
+        files = {
+            "ca": tls.ca and f"{_MANIFEST_FOLDER}/{CA}",
+            "certificate": tls.certificate and f"{_CREDENTIALS_FOLDER}/{CERTIFICATE}",
+            "key": tls.key and f"{_CREDENTIALS_FOLDER}/{KEY}",
+            "server_name": tls.server_name,
+        }
+        told |= {VARIABLES[name]: value for name, value in files.items() if value}
     name = {"name": "GALLEY_WORKER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in told.items())]
 

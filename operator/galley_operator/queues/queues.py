@@ -7,6 +7,7 @@ are made what it asks for, and its workers are scaled for as long as it exists.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +22,7 @@ from galley.resources.condition import Truth, condition
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
+from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
@@ -74,6 +76,7 @@ class Queues:
         turns: KeyQueue[Queue],
         faults: Faults,
         secrets: QueueSecrets | None = None,
+        tls: Callable[[], ClientTls | None] = lambda: None,
     ) -> None:
         """Args: known: what kopf's watch saw; turns: where others put queues whose objects changed."""
         self.served: dict[Queue, ServedQueue] = {}
@@ -88,7 +91,7 @@ class Queues:
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._workloads, self._metrics = workloads, metrics
         self._known, self._turns, self._faults = known, turns, faults
-        self._reconciler = Reconciler(cluster, broker, settings, secrets)
+        self._reconciler = Reconciler(cluster, broker, settings, secrets, tls)
         self._reader = SignalReader(broker)
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, Resource
+from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import CodeNotFound, NamespaceReserved
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
@@ -48,10 +50,19 @@ class Reconciler:
         broker: Broker,
         settings: OperatorSettings,
         secrets: QueueSecrets | None = None,
+        tls: Callable[[], ClientTls | None] = lambda: None,
     ) -> None:
-        """Args: secrets: where queues get their credentials from; None if NATS requires none."""
+        """Describe where queues get from what their workers need.
+
+        Args:
+            cluster: where their objects are.
+            broker: where their streams are.
+            settings: of the operator.
+            secrets: where they get their credentials from; None if NATS requires none.
+            tls: returns what workers need to encrypt connections; None if they do not.
+        """
         self._cluster, self._broker, self._settings = cluster, broker, settings
-        self._secrets = secrets
+        self._secrets, self._tls = secrets, tls
 
     async def reconcile(self, found: QueueObject) -> Reconciled:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
@@ -83,6 +94,7 @@ class Reconciler:
             self._settings.worker_image,
             await self._code_digest(queue),
             self._secrets is not None,
+            self._tls(),
         )
         if self._secrets is not None:
             # Before the workers, whose pods wait for it; and in time, however long these take.
