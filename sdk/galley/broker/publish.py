@@ -1,6 +1,7 @@
 """Putting tasks on the broker, pipelined, and saying why when it does not take one."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import Final
 
@@ -161,7 +162,9 @@ class Publisher:
         while ack.unanswered or ack.code == NO_RESPONDERS:
             self._broker.check_usable()
             if ack.code == NO_RESPONDERS:
-                await self._check_lane(address)
+                # While servers elect a leader, this is not answered either.
+                with contextlib.suppress(BrokerUnreachable):
+                    await self._check_lane(address)
             if loop.time() >= give_up:
                 raise self._given_up(address, ack)
             await asyncio.sleep(0.2)

@@ -139,6 +139,17 @@ async def test_a_broker_that_gives_no_answer_is_tried_for_as_long_as_one_s_patie
         assert 20 <= (bench.server.now() - began).total_seconds() < 32
 
 
+@in_virtual_time
+async def test_servers_that_elect_a_leader_are_waited_for_also_when_asked_for_the_queue() -> None:
+    async with a_bench() as bench:
+        bench.producer.line.lose(to_server=lambda subject: "STREAM.INFO" in subject)
+        publisher = Publisher(bench.producer, patience_seconds=20)
+        began = bench.server.now()
+        with pytest.raises(BrokerSilent):
+            await publisher.publish(an_address(of=bench.layout, queue="nowhere"), an_envelope())
+        assert 20 <= (bench.server.now() - began).total_seconds() < 32
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
