@@ -1,6 +1,6 @@
 """A queue of drills on the shared server, and a client of it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,35 @@ from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
+from galley_worker.runners.fork_server import ForkServer
 from tests.support.workers import WorkerProcess, a_task_queue, workers
 
 StartWorkers = Callable[..., Awaitable[list[WorkerProcess]]]
+
+
+@pytest.fixture(scope="module")
+def one_fork_server() -> Iterator[None]:
+    """Keep the fork server from one test to the next: starting it takes longer than most of them."""
+    with ForkServer():
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that all children know, from the environment of the fork server."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("trials")
+        patch.setenv("TRIAL_FOLDER", str(folder))
+        with ForkServer():
+            yield folder
+
+
+@pytest.fixture
+def folder(shared_folder: Path) -> Path:
+    """The folder in which `handlers_that_leak` take notes."""
+    for each in shared_folder.iterdir():
+        each.unlink()
+    return shared_folder
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from galley_worker.ending import CutOff, TimedOut
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
-from tests.integration.galley_worker.test_isolation import folder, notes
+from tests.integration.galley_worker.test_isolation import notes
 from tests.integration.galley_worker.trials import ended, run, settings, start, until, value
 
-__all__ = ["folder"]
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def leaky(**others: Any) -> RunnerSettings:

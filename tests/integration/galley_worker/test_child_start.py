@@ -14,7 +14,7 @@ import pytest
 from galley_worker.ending import Crashed, CutOff
 from galley_worker.errors import ModuleImportFailed
 from galley_worker.runners.runners import Runners
-from galley_worker.runners.settings import CommandHandler, RunnerSettings
+from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
 from tests.integration.galley_worker.trials import (
     alive,
     ended,
@@ -28,6 +28,7 @@ from tests.integration.galley_worker.trials import (
 
 Children = Callable[[], list[psutil.Process]]
 
+LEAKY = ("handlers_that_leak",)
 HANGS = "import threading\nthreading.Event().wait()\n"
 HANGS_IN_C = "sum(range(10**12))\n"
 ONLY_ONCE = """
@@ -156,6 +157,21 @@ async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more
         assert value(await run(runners, "a_add", a=1)) == 2
         assert fork_server_of(value(await run(runners, "pid"))) != server
     assert new_children() == []
+
+
+async def test_a_preloaded_module_is_shared_and_the_log_names_threads_it_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIAL_FOLDER", str(tmp_path))
+    lines: list[Line] = []
+    async with Runners(settings(modules=LEAKY, preload=LEAKY, on_line=lines.append)) as runners:
+        pair = [
+            start(runners, "meet_inode", folder=str(tmp_path), name=one, other=other)
+            for one, other in ("ab", "ba")
+        ]
+        first, second = [value(await ended(work)) for work in pair]
+        assert first == second
+        await until(lambda: any("preloaded modules started threads" in line.text for line in lines))
 
 
 async def test_several_runners_live_in_one_process_and_leave_alone(

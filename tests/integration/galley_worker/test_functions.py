@@ -12,6 +12,8 @@ from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import RunnerSettings
 from tests.integration.galley_worker.trials import ended, failure, run, settings, start, until, value
 
+pytestmark = pytest.mark.usefixtures("one_fork_server")
+
 
 @pytest.fixture
 async def runners() -> AsyncIterator[Runners]:
@@ -266,7 +268,8 @@ async def test_of_many_works_in_a_dead_child_the_one_that_ran_crashed_and_none_r
     async with Runners(settings(concurrency=1)) as runners:
         while runners.capacity < 9:
             for work in [start(runners, "die_if", mark=str(tmp_path / "warm"), number=0) for _ in range(40)]:
-                assert value(await ended(work)) == 0
+                ending = await ended(work)
+                assert isinstance(ending, NotBegun) or value(ending) == 0  # a busy machine is slow
         works = [start(runners, "die_if", mark=str(mark), number=number) for number in range(9)]
         endings = [await ended(work) for work in works]
     assert endings[3] == Crashed("exit code 9")

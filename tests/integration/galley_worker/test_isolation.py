@@ -14,12 +14,7 @@ from galley_worker.runners.settings import Line, RunnerSettings
 from tests.integration.galley_worker.trials import alive, ended, failure, run, settings, start, until, value
 
 MODULE = ("handlers_that_leak",)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRIAL_FOLDER", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def leaky(**others: Any) -> RunnerSettings:
@@ -42,18 +37,6 @@ async def test_a_connection_that_a_module_opens_is_not_shared_and_its_threads_li
         first, second = [value(await ended(work)) for work in pair]
         assert first != second
         assert value(await run(runners, "thread_lives")) is True
-
-
-async def test_a_preloaded_module_is_shared_and_the_log_names_threads_it_lost(folder: Path) -> None:
-    lines: list[Line] = []
-    async with Runners(leaky(preload=MODULE, on_line=lines.append)) as runners:
-        pair = [
-            start(runners, "meet_inode", folder=str(folder), name=one, other=other)
-            for one, other in ("ab", "ba")
-        ]
-        first, second = [value(await ended(work)) for work in pair]
-        assert first == second
-        await until(lambda: any("preloaded modules started threads" in line.text for line in lines))
 
 
 async def test_hooks_run_in_each_process_and_an_idle_one_ends_in_order(folder: Path) -> None:

@@ -4,10 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
 from galley_worker.work import Work
 from tests.integration.galley_worker.trials import ended, run, settings, start, until, value
+
+pytestmark = pytest.mark.usefixtures("one_fork_server")
 
 
 class Lines:
