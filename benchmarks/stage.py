@@ -63,9 +63,9 @@ class Stage:
 
     async def clear(self) -> None:
         """Forget all tasks and records."""
-        work = [work_stream(NAMESPACE, queue) for queue in (GALLEY_QUEUE, RAW_QUEUE)]
-        for stream in (*work, records_stream(NAMESPACE)):
-            await self.broker.api(f"purge {stream}", f"STREAM.PURGE.{stream}")
+        for queue in (GALLEY_QUEUE, RAW_QUEUE):
+            for stream in (work_stream(NAMESPACE, queue), records_stream(NAMESPACE, queue)):
+                await self.broker.api(f"purge {stream}", f"STREAM.PURGE.{stream}")
 
     async def hold(self, queue: str) -> None:
         """Have the broker give out nothing of this queue; pulls wait."""
@@ -91,7 +91,7 @@ class Stage:
         """
         give_up = time.monotonic() + _DONE_SECONDS
         while True:
-            records = await self._state(records_stream(NAMESPACE))
+            records = await self._state(records_stream(NAMESPACE, queue))
             left = await self._state(work_stream(NAMESPACE, queue))
             if records["messages"] >= count and not left["messages"]:
                 return datetime.fromisoformat(records["last_ts"]).timestamp()

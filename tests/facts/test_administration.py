@@ -125,13 +125,13 @@ async def test_our_metadata_is_kept_beside_the_servers_own(
 async def test_a_stream_reserves_its_bytes_so_that_a_small_store_has_no_room_for_records(
     tmp_path: Path,
 ) -> None:
-    store = topology.RECORD_BYTES // 2
     layout = a_queue()
+    store = layout.record_bytes // 2
     async with (
         NatsServer(tmp_path, max_store_bytes=store) as server,
         await JetStream.connect(server.url) as jetstream,
     ):
-        definition = topology.records_definition(layout.namespace, layout.install, 1)
+        definition = topology.records_definition(layout, 1)
         assert await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition) == (
             10047, "insufficient storage resources available")  # fmt: skip
 

@@ -80,7 +80,7 @@ async def test_reads_by_subject_of_a_shared_stream_are_told_apart(
     async with guarded_nats.operator() as operator:
         for subject in (own, other):
             await JetStream(operator.nats).stored(subject, b"secret")
-    stream = topology.records_stream(mine.namespace)
+    stream = topology.records_stream(mine.namespace, mine.queue)
     assert (await worker.get(stream, own)).data == b"secret"
     heard = await worker.hear(worker.client.new_inbox())
     await worker.client.publish(f"$JS.API.DIRECT.GET.{stream}.{other}", b"", heard._subscription.subject)

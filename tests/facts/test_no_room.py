@@ -28,8 +28,8 @@ async def small(tmp_path: Path) -> AsyncIterator[JetStream]:
     ):
         for definition in (
             topology.work_definition(LAYOUT, 1) | {"max_bytes": -1},
-            topology.later_definition(LAYOUT, 1),
-            topology.records_definition(LAYOUT.namespace, LAYOUT.install, 1) | {"max_bytes": ROOM // 2},
+            topology.later_definition(LAYOUT, 1) | {"max_bytes": -1},
+            topology.records_definition(LAYOUT, 1) | {"max_bytes": ROOM // 2},
         ):
             await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
         for stream, definition in topology.consumer_definitions(LAYOUT):

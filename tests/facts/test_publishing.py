@@ -48,7 +48,7 @@ async def test_without_a_pattern_the_same_id_is_accepted_in_another_lane(
 
 async def test_a_pattern_finds_the_same_id_in_another_lane(jetstream: JetStream, queue: QueueLayout) -> None:
     address = an_address(of=queue)
-    anywhere = {**FIRST, EXPECTED_SUBJECT: topology.task_in_any_lane(address)}
+    anywhere = {**FIRST, EXPECTED_SUBJECT: topology.in_any_lane(address)}
     sequence = await jetstream.stored(topology.task_subject(address), headers=anywhere)
     other_lane = topology.task_subject(address._replace(lane=Lane.HIGH))
     again = await jetstream.publish(other_lane, headers=anywhere)
@@ -65,7 +65,7 @@ async def test_a_pattern_finds_a_task_that_waits_in_the_later_stream(
     sequence = await jetstream.stored(subject)
     delayed = {
         **FIRST,
-        EXPECTED_SUBJECT: topology.later_in_any_lane(address),
+        EXPECTED_SUBJECT: topology.in_any_lane(address),
         topology.SCHEDULE: "@at 2099-01-01T00:00:00Z",
         topology.SCHEDULE_TARGET: topology.due_subject(address),
     }

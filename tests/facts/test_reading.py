@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+from galley.address import Kind
 from galley.broker import topology
 from galley.broker.topology import SCHEDULE, SCHEDULE_TARGET, QueueLayout
 from galley.lanes import Lane
 from tests.facts.jetstream import JetStream
-from tests.support.builders import a_queue, an_address
+from tests.support.builders import an_address
 
 
 async def test_a_record_is_read_by_its_subject_with_its_sequence(
@@ -14,7 +15,7 @@ async def test_a_record_is_read_by_its_subject_with_its_sequence(
 ) -> None:
     subject = topology.record_subject(an_address(of=queue))
     sequence = await jetstream.stored(subject, b"record", {"Galley": "v=1"})
-    message = await jetstream.get(topology.records_stream(queue.namespace), subject)
+    message = await jetstream.get(topology.records_stream(queue.namespace, queue.queue), subject)
     assert message.data == b"record"
     assert message.headers is not None
     assert message.headers["Nats-Sequence"] == str(sequence)
@@ -24,14 +25,14 @@ async def test_a_record_is_read_by_its_subject_with_its_sequence(
 
 async def test_a_record_that_is_not_there_reads_as_404(jetstream: JetStream, queue: QueueLayout) -> None:
     subject = topology.record_subject(an_address(of=queue))
-    message = await jetstream.get(topology.records_stream(queue.namespace), subject)
+    message = await jetstream.get(topology.records_stream(queue.namespace, queue.queue), subject)
     assert message.headers == {"Status": "404", "Description": "Message Not Found"}
 
 
 async def test_records_are_listed_page_by_page_in_the_order_of_their_last_change(
     jetstream: JetStream, queue: QueueLayout
 ) -> None:
-    stream = topology.records_stream(queue.namespace)
+    stream = topology.records_stream(queue.namespace, queue.queue)
     subjects = [topology.record_subject(an_address(of=queue)) for _ in range(5)]
     for subject in subjects:
         await jetstream.stored(subject)
@@ -51,7 +52,7 @@ async def test_records_are_listed_page_by_page_in_the_order_of_their_last_change
 
 async def test_a_listing_that_finds_nothing_ends_with_404(jetstream: JetStream, queue: QueueLayout) -> None:
     found, end = await jetstream.get_many(
-        topology.records_stream(queue.namespace),
+        topology.records_stream(queue.namespace, queue.queue),
         {"seq": 1, "next_by_subj": f"galley.result.{queue.namespace}.*.*.*", "batch": 3},
     )
     assert (found, end["Status"]) == ([], "404")
@@ -60,13 +61,13 @@ async def test_a_listing_that_finds_nothing_ends_with_404(jetstream: JetStream, 
 async def test_the_last_record_of_many_subjects_comes_in_one_request_by_pattern(
     jetstream: JetStream, queue: QueueLayout
 ) -> None:
-    other = a_queue("other", namespace=queue.namespace)
     mine = [topology.record_subject(an_address(of=queue)) for _ in range(3)]
-    for subject in [*mine, topology.record_subject(an_address(of=other))]:
+    declared = topology.record_subject(an_address(of=queue, kind=Kind.DECLARED))
+    for subject in [*mine, declared]:
         await jetstream.stored(subject)
     found, end = await jetstream.get_many(
-        topology.records_stream(queue.namespace),
-        {"multi_last": [f"galley.result.{queue.namespace}.{queue.queue}.*.*"]},
+        topology.records_stream(queue.namespace, queue.queue),
+        {"multi_last": [f"galley.result.{queue.namespace}.{queue.queue}.sdk.*"]},
     )
     assert [(message.headers or {})["Nats-Subject"] for message in found] == mine
     assert end["Status"] == "204"
@@ -80,7 +81,8 @@ async def test_more_than_1024_subjects_are_too_many_for_one_request_by_pattern(
         await jetstream.client.publish(topology.record_subject(an_address(of=queue)), b"{}")
     await jetstream.stored(topology.record_subject(an_address(of=queue)))
     _, end = await jetstream.get_many(
-        topology.records_stream(queue.namespace), {"multi_last": [f"galley.result.{queue.namespace}.>"]}
+        topology.records_stream(queue.namespace, queue.queue),
+        {"multi_last": [f"galley.result.{queue.namespace}.>"]},
     )
     assert (end["Status"], end["Description"]) == ("413", "Too Many Results")
 

@@ -3,7 +3,7 @@
 from galley.broker import topology
 from galley.broker.topology import EXPECTED_SEQUENCE, TTL, QueueLayout
 from tests.facts.jetstream import JetStream
-from tests.support.builders import an_address
+from tests.support.builders import a_queue, an_address
 from tests.support.eventually import eventually
 
 
@@ -17,7 +17,7 @@ async def test_a_record_replaces_the_one_whose_sequence_it_names(
     subject = topology.record_subject(an_address(of=queue))
     first = await jetstream.stored(subject, headers=fence(0))
     await jetstream.stored(subject, b"second", headers=fence(first))
-    stream = topology.records_stream(queue.namespace)
+    stream = topology.records_stream(queue.namespace, queue.queue)
     assert await jetstream.held(stream) == 1
     assert (await jetstream.get(stream, subject)).data == b"second"
 
@@ -36,7 +36,7 @@ async def test_a_record_with_a_life_time_goes_when_it_is_over(
     jetstream: JetStream, queue: QueueLayout
 ) -> None:
     subject = topology.record_subject(an_address(of=queue))
-    stream = topology.records_stream(queue.namespace)
+    stream = topology.records_stream(queue.namespace, queue.queue)
     gone = await jetstream.stored(subject, headers={**fence(0), TTL: "1"})
     assert (await jetstream.publish(subject, headers=fence(0))).refusal == (
         10071, f"wrong last sequence: {gone}")  # fmt: skip
@@ -56,7 +56,7 @@ async def test_a_record_replaced_by_one_without_life_time_stays(
 ) -> None:
     mortal = topology.record_subject(an_address(of=queue))
     replaced = topology.record_subject(an_address(of=queue))
-    stream = topology.records_stream(queue.namespace)
+    stream = topology.records_stream(queue.namespace, queue.queue)
     await jetstream.stored(mortal, headers={TTL: "1"})
     first = await jetstream.stored(replaced, headers={TTL: "1"})
     await jetstream.stored(replaced, b"stays", headers=fence(first))
@@ -85,7 +85,7 @@ async def test_waiters_without_rights_on_the_stream_hear_that_a_record_changed(
 ) -> None:
     address = an_address(of=queue)
     heard = await jetstream.hear(topology.done_subject(address))
-    stream = topology.records_stream(queue.namespace)
+    stream = topology.records_stream(queue.namespace, queue.queue)
     first = await jetstream.stored(topology.record_subject(address), b"secret", fence(0))
     first_word = await heard.one()
     second = await jetstream.stored(topology.record_subject(address), b"secret", {**fence(first), TTL: "60"})
@@ -105,7 +105,7 @@ async def test_waiters_without_rights_on_the_stream_hear_that_a_record_changed(
 
 
 async def test_the_oldest_records_go_when_there_is_no_room(jetstream: JetStream, namespace: str) -> None:
-    definition = topology.records_definition(namespace, "tests", 1) | {"max_bytes": 3000}
+    definition = topology.records_definition(a_queue(namespace=namespace), 1) | {"max_bytes": 3000}
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     old, new = (topology.record_subject(an_address(namespace=namespace)) for _ in range(2))
     await jetstream.stored(old, bytes(2000))

@@ -13,13 +13,13 @@ SOON = "@at 2000-01-01T00:00:00Z"
 
 
 async def purge_ready(jetstream: JetStream, stream: str, address: TaskAddress) -> int:
-    answer = await jetstream.ok(f"STREAM.PURGE.{stream}", {"filter": topology.task_in_any_lane(address)})
+    answer = await jetstream.ok(f"STREAM.PURGE.{stream}", {"filter": topology.in_any_lane(address)})
     purged: int = answer["purged"]
     return purged
 
 
 async def purge_later(jetstream: JetStream, stream: str, address: TaskAddress) -> int:
-    answer = await jetstream.ok(f"STREAM.PURGE.{stream}", {"filter": topology.later_in_any_lane(address)})
+    answer = await jetstream.ok(f"STREAM.PURGE.{stream}", {"filter": topology.in_any_lane(address)})
     purged: int = answer["purged"]
     return purged
 

@@ -18,7 +18,7 @@ from tests.support.eventually import eventually
 
 WORK = topology.work_stream(a_queue().namespace, a_queue().queue)
 LATER = topology.later_stream(a_queue().namespace, a_queue().queue)
-RECORDS = topology.records_stream(a_queue().namespace)
+RECORDS = topology.records_stream(a_queue().namespace, a_queue().queue)
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ class Stage:
         return True
 
     async def _letter(self, client: AsyncClient, address: TaskAddress) -> bool:
-        stream = topology.dead_stream(self.namespace)
+        stream = topology.dead_stream(self.namespace, "drills")
         subject = f"$JS.API.DIRECT.GET.{stream}.{topology.dead_subject(address)}"
         answer = await client.broker.request(subject, b"")
         return answer is not None and "Status" not in (answer.headers or {})

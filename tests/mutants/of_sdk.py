@@ -40,7 +40,7 @@ PUBLISH_: Final = (
     _of(
         "broker/publish",
         "a flagged publish looks in its own lane only",
-        "                    topology.EXPECTED_SUBJECT: topology.task_in_any_lane(address),\n",
+        "                    topology.EXPECTED_SUBJECT: topology.in_any_lane(address),\n",
         "",
         "one id is in two lanes",
         PUBLISH,

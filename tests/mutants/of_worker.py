@@ -41,7 +41,8 @@ SETTLE: Final = (
     _of(
         "settle",
         "no letter",
-        "            await self._bury(delivery, _letter(final, delivery))\n        self._ack",
+        "            if not await self._bury(delivery, _letter(final, delivery)):\n                return\n"
+        "        self._ack",
         "            pass\n        self._ack",
         "failed tasks cannot be looked at or redriven",
         ORDER,

@@ -25,16 +25,17 @@ class Revision(NamedTuple):
     record: Record
 
 
-async def keep_revisions(client: AsyncClient) -> None:
-    """Have every revision of a record of a namespace kept to be looked at; its queues have to be there."""
-    definition = topology.records_definition(client.namespace, "tests", 1)
-    definition["max_msgs_per_subject"] = REVISIONS_KEPT
-    await client.broker.api("keep revisions", f"STREAM.UPDATE.{definition['name']}", definition)
+async def keep_revisions(client: AsyncClient, queue: str = "drills") -> None:
+    """Have every revision of a queue's records kept to be looked at; the queue has to be there."""
+    name = topology.records_stream(client.namespace, queue)
+    info = await client.broker.api("look", f"STREAM.INFO.{name}")
+    definition = {**info["config"], "max_msgs_per_subject": REVISIONS_KEPT}
+    await client.broker.api("keep revisions", f"STREAM.UPDATE.{name}", definition)
 
 
-async def all_revisions(client: AsyncClient) -> AsyncIterator[Revision]:
+async def all_revisions(client: AsyncClient, queue: str = "drills") -> AsyncIterator[Revision]:
     """Yield every revision of every record, in order."""
-    stream = topology.records_stream(client.namespace)
+    stream = topology.records_stream(client.namespace, queue)
     sequence = 1
     while True:
         request = {"seq": sequence, "next_by_subj": "galley.result.>", "batch": 500}

@@ -172,7 +172,7 @@ class Attempts:
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
         try:
-            flags, envelope = _read(delivery)
+            flags, envelope = read(delivery)
         except EnvelopeInvalid as error:
             journal.dropped(delivery, str(error))
             await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
@@ -300,7 +300,12 @@ class Attempts:
             present.stop(CutOff("its lease could not be renewed"))
 
 
-def _read(delivery: Delivery) -> tuple[Flags, Envelope]:
+def read(delivery: Delivery) -> tuple[Flags, Envelope]:
+    """Return what a delivery says.
+
+    Raises:
+        EnvelopeInvalid: if it is no task.
+    """
     if delivery.problem:
         raise EnvelopeInvalid(delivery.problem)
     return Flags.decode(delivery.header), wire.decode(delivery.body)

@@ -28,6 +28,13 @@ def shortened(delivery: Delivery, why: str) -> None:
     log.warning("dead letter shortened", extra={"task": delivery.address.id, "why": why})
 
 
+def no_room(delivery: Delivery, why: str) -> None:
+    """What follows for a task cannot be stored: its message stays in its stream and is looked at again."""
+    address = delivery.address
+    extra = {"task": address.id, "queue": address.queue, "why": why}
+    log_often(log, logging.WARNING, "no room in the queue, the task is kept and tried again", extra)
+
+
 def failed(delivery: Delivery, error: Exception) -> None:
     """An attempt failed outside its handler; the worker continues."""
     address = delivery.address

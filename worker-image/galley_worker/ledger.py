@@ -15,16 +15,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from galley import record as wire
 from galley.address import TaskAddress
+from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import DeadLetter, bury
 from galley.broker.errors import BrokerError
 from galley.broker.later import Door, send_later
-from galley.broker.pipeline import TOO_LARGE, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import FULL, TOO_LARGE, WRONG_SEQUENCE, Ack
 from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
-from galley.envelope import Envelope, Flags
+from galley.broker.room import LaterRoom
+from galley.envelope import Envelope, Flags, encode
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,10 @@ class Beaten:
 
 class TooLarge(Exception):
     """A write is larger than the broker accepts."""
+
+
+class NoRoom(Exception):
+    """The queue's streams have no room for a write now; it may have some when other tasks have gone."""
 
 
 class Replies:
@@ -95,6 +103,7 @@ class Ledger:
         self.replies = Replies(broker)
         self._broker = broker
         self._records = Records(broker)
+        self._room = LaterRoom(broker)
 
     async def write(
         self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
@@ -125,18 +134,54 @@ class Ledger:
 
         Raises:
             TooLarge: the broker does not store tasks of that size.
+            NoRoom: the queue's stream of tasks for later is full.
         """
 
         async def send() -> Ack:
-            return await (await send_later(self._broker, address, envelope, flags, due_at, Door.WORKER))
+            return await (await send_later(self._broker, address, envelope, flags, due_at, Door.AGAIN))
 
-        await self._insist(f"schedule {address}", send)
+        await self._store_later(f"schedule {address}", address, envelope, topology.RETRY_SHARE, send)
+
+    async def plan(self, address: TaskAddress, envelope: Envelope, due_at: datetime) -> None:
+        """Have the broker deliver a task for the first time at `due_at`, unless it does already.
+
+        Raises:
+            TooLarge: the broker does not store tasks of that size.
+            NoRoom: tasks for later have taken their share of the queue's stream.
+        """
+
+        async def send() -> Ack:
+            flags = Flags(republished=True)
+            ack = await (await send_later(self._broker, address, envelope, flags, due_at, Door.FIRST))
+            return replace(ack, sequence=ack.last_sequence) if ack.code == WRONG_SEQUENCE else ack
+
+        await self._store_later(f"plan {address}", address, envelope, topology.FIRST_SHARE, send)
+
+    async def _store_later(
+        self,
+        action: str,
+        address: TaskAddress,
+        envelope: Envelope,
+        share: float,
+        send: Callable[[], Awaitable[Ack]],
+    ) -> None:
+        size, tries = len(encode(envelope)), 0
+        while True:
+            try:
+                async with self._room.taking(address, size, share) as problem:
+                    if problem:
+                        raise NoRoom(problem)
+                    await self._insist(action, send)
+                    return
+            except BrokerError as error:
+                tries = await _pause(tries, action, str(error))
 
     async def bury(self, address: TaskAddress, letter: DeadLetter) -> None:
         """Keep a dead letter.
 
         Raises:
             TooLarge: the broker does not store letters of that size.
+            NoRoom: the queue's dead letters have no room left.
         """
         await self._insist(f"bury {address}", lambda: bury(self._broker, address, letter))
 
@@ -183,6 +228,8 @@ class Ledger:
 def _check_size(ack: Ack) -> None:
     if ack.code == TOO_LARGE:
         raise TooLarge(ack.problem)
+    if ack.code == FULL:
+        raise NoRoom(ack.problem)
 
 
 async def _pause(tries: int, action: str, problem: str) -> int:

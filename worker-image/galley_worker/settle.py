@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -17,8 +17,11 @@ from galley.history import History
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
-from galley_worker.ledger import Beaten, Ledger, TooLarge
+from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
+
+NO_ROOM_SECONDS: Final = 5.0
+"""Pause before a message is delivered again for whose retry or dead letter there was no room."""
 
 
 class Settler:
@@ -69,8 +72,8 @@ class Settler:
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
         letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
         failpoint("unreadable.before_letter")
-        await self._bury(delivery, letter)
-        self._acknowledge(delivery)
+        if await self._bury(delivery, letter):
+            self._acknowledge(delivery)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
         """Write the dead letter of a task that has ended, if it failed, and acknowledge its message.
@@ -80,7 +83,8 @@ class Settler:
         """
         if final.outcome is Outcome.FAILED:
             failpoint("settle.before_letter")
-            await self._bury(delivery, _letter(final, delivery))
+            if not await self._bury(delivery, _letter(final, delivery)):
+                return
         self._acknowledge(delivery)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
@@ -90,6 +94,9 @@ class Settler:
         except TooLarge as error:
             held.fence, held.history = flags.fence, envelope.history
             await self._end(held, self._too_large(held, error))
+            return
+        except NoRoom as error:
+            self._keep(held.delivery, str(error))
             return
         self.drop(held.delivery)
 
@@ -137,8 +144,24 @@ class Settler:
         await self.finish(held.delivery, final)
         return True
 
-    async def _bury(self, delivery: Delivery, letter: DeadLetter) -> None:
-        """Keep a dead letter; without the task and its history if the broker does not accept its size."""
+    def _keep(self, delivery: Delivery, why: str) -> None:
+        """Leave a message in its stream: the next worker finds its record, and stores what is missing."""
+        journal.no_room(delivery, why)
+        self.look_again(delivery, NO_ROOM_SECONDS)
+
+    async def _bury(self, delivery: Delivery, letter: DeadLetter) -> bool:
+        """Keep a dead letter; return False if there is no room, and the message stays in its place.
+
+        It is kept without the task and its history if the broker does not accept its size.
+        """
+        try:
+            await self._store(delivery, letter)
+        except NoRoom as error:
+            self._keep(delivery, f"dead letters (spec.limits.deadLetterBytes): {error}")
+            return False
+        return True
+
+    async def _store(self, delivery: Delivery, letter: DeadLetter) -> None:
         try:
             await self._ledger.bury(delivery.address, letter)
         except TooLarge as error:

@@ -37,6 +37,7 @@ from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
+from galley_worker.planner import Planner
 from galley_worker.puller import Puller
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
@@ -123,8 +124,13 @@ class Supervisor:
             leases = LeaseKeeper(broker, uninterrupted, self._settings.lease_seconds)
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, self._settings.lease_seconds)
-            self._attempts = attempts = self._make_attempts(ledger, holders, runners, leases, measures)
+            settler = Settler(ledger, self._who, self._queue.spec.retention.results_seconds, _now)
+            self._attempts = attempts = self._make_attempts(
+                ledger, settler, holders, runners, leases, measures
+            )
             await parts.enter_async_context(_beside(leases.run(), "leases"))
+            planner = Planner(broker, self._layout, ledger, settler, _now)
+            await parts.enter_async_context(_beside(planner.run(), "planner"))
             await parts.enter_async_context(answering(broker, namespace, name, self._answer))
             await parts.enter_async_context(
                 answering_as(broker, namespace, name, self._who.holder, self._answer_as_holder)
@@ -178,12 +184,17 @@ class Supervisor:
             on_line=_log_line,
         )
 
-    def _make_attempts(
-        self, ledger: Ledger, holders: Holders, runners: Runners, leases: LeaseKeeper, measures: Measures
+    def _make_attempts(  # noqa: PLR0917 - what attempts are made of
+        self,
+        ledger: Ledger,
+        settler: Settler,
+        holders: Holders,
+        runners: Runners,
+        leases: LeaseKeeper,
+        measures: Measures,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
-        settler = Settler(ledger, worker, spec.retention.results_seconds, _now)
         claimant = Claimant(ledger, settler, worker, _now, holders.ask)
         rules = Rules(
             self._queue.metadata.namespace,

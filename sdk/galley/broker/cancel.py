@@ -98,6 +98,7 @@ async def _purge(broker: Broker, address: TaskAddress) -> None:
         async with asyncio.TaskGroup() as purges:
             for stream, subject in (
                 (work, topology.task_subject(address)),
+                (work, topology.plan_subject(address)),
                 (later, topology.schedule_subject(address)),
                 (later, topology.again_subject(address)),
                 (later, topology.due_subject(address)),

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.ensure import dead_stream_of
 from galley.broker.pipeline import Ack
 from galley.history import NO_HISTORY, History
 from galley.record import Failure
@@ -44,7 +45,7 @@ async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
         BrokerRefused: if there is no such stream yet.
         BrokerUnreachable: if the broker does not answer.
     """
-    stream, name = topology.dead_stream(namespace), f"count-{secrets.token_hex(8)}"
+    stream, name = await dead_stream_of(broker, namespace, queue), f"count-{secrets.token_hex(8)}"
     filter_subject = topology.dead_of_queue(namespace, queue)
     config = {
         "name": name,
@@ -72,8 +73,11 @@ async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
         NotAllowed: if the credentials are not those of a manager.
         BrokerUnreachable: if the broker does not answer.
     """
-    subject = f"$JS.API.DIRECT.GET.{topology.dead_stream(address.namespace)}.{topology.dead_subject(address)}"
-    answer = await broker.request(subject, b"")
+    answer = await broker.read_either(
+        topology.dead_stream(address.namespace, address.queue),
+        topology.shared_dead_stream(address.namespace),
+        topology.dead_subject(address),
+    )
     if answer is None or "Nats-Subject" not in (answer.headers or {}):
         return None
     try:

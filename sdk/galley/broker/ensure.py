@@ -20,15 +20,33 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
         BrokerRefused: if the broker does not accept a definition.
         BrokerUnreachable: if it does not answer.
     """
-    for definition in topology.stream_definitions(layout, replicas):
-        await _ensure_stream(broker, layout, definition)
+    where = layout.namespace, layout.queue
+    await _ensure_stream(broker, layout, topology.work_definition(layout, replicas))
+    await _ensure_stream(broker, layout, topology.later_definition(layout, replicas))
+    # Subjects of two streams must not overlap: a namespace with shared streams keeps these.
+    if await records_stream_of(broker, *where) == topology.records_stream(*where):
+        await _ensure_stream(broker, layout, topology.records_definition(layout, replicas))
+    if await dead_stream_of(broker, *where) == topology.dead_stream(*where):
+        await _ensure_stream(broker, layout, topology.dead_definition(layout, replicas))
     for stream, definition in topology.consumer_definitions(layout):
         await _ensure_consumer(broker, stream, definition)
     await _remove_disabled_lanes(broker, layout)
 
 
+async def records_stream_of(broker: Broker, namespace: str, queue: str) -> str:
+    """Return the stream a queue's records are in: its own, or the namespace's if 0.1 made that."""
+    own, shared = topology.records_stream(namespace, queue), topology.shared_records_stream(namespace)
+    return own if await stream_info(broker, shared) is None else shared
+
+
+async def dead_stream_of(broker: Broker, namespace: str, queue: str) -> str:
+    """Return the stream a queue's dead letters are in: its own, or the namespace's if 0.1 made that."""
+    own, shared = topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace)
+    return own if await stream_info(broker, shared) is None else shared
+
+
 async def remove(broker: Broker, namespace: str, queue: str) -> None:
-    """Delete a queue's own streams with all tasks in them; records and dead letters stay.
+    """Delete a queue's work and later stream with all tasks in them; records and dead letters stay.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
@@ -65,6 +83,11 @@ async def _ensure_stream(broker: Broker, layout: QueueLayout, definition: dict[s
         await _refuse_removing_used_lanes(broker, layout, name, present)
     # The number of replicas of what exists is an administrator's to change, not a restart's.
     wanted = {**definition, "num_replicas": present["num_replicas"]}
+    if name == topology.later_stream(layout.namespace, layout.queue) and (
+        info["state"]["bytes"] > wanted["max_bytes"] * topology.FIRST_SHARE
+    ):
+        # The server would delete tasks to get below it; the next look finds fewer.
+        wanted["max_bytes"] = present["max_bytes"]
     # A queue that is made again takes back the streams that were to go with the one before.
     orphaned = topology.ORPHANED_KEY in present.get("metadata", {})
     if orphaned or any(not _same(present.get(key), value) for key, value in wanted.items()):
@@ -118,5 +141,5 @@ async def _remove_disabled_lanes(broker: Broker, layout: QueueLayout) -> None:
         topology.later_stream(layout.namespace, layout.queue),
     ):
         listed = await broker.api(f"list consumers of {stream}", f"CONSUMER.NAMES.{stream}")
-        for name in set(listed.get("consumers") or ()) - set(layout.lanes):
+        for name in set(listed.get("consumers") or ()) - {*layout.lanes, topology.PLAN}:
             await broker.api(f"delete consumer {name} of {stream}", f"CONSUMER.DELETE.{stream}.{name}")

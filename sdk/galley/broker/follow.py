@@ -15,7 +15,7 @@ from galley import record as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.ensure import stream_info
+from galley.broker.ensure import records_stream_of, stream_info
 from galley.broker.errors import BrokerError
 from galley.broker.lean_client import status_in
 from galley.errors import EnvelopeInvalid
@@ -48,7 +48,7 @@ class Follower:
         self.started = asyncio.Event()
         """Set once it is settled from where on every change is heard, sooner or later."""
         self._broker, self._queue, self._react, self._known = broker, queue, react, known
-        self._stream = topology.records_stream(queue[0])
+        self._stream = topology.records_stream(*queue)
         self._inbox = ""
         self._consumer = ""
         self._position: int | None = None
@@ -75,6 +75,7 @@ class Follower:
 
     async def _follow(self) -> None:
         """Make a consumer where the last one ended, and pull from it until something is wrong with it."""
+        self._stream = await records_stream_of(self._broker, *self._queue)
         info = await stream_info(self._broker, self._stream)
         if info is None:
             # No queue was ever here, so all that there will be is new.

@@ -52,13 +52,12 @@ async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    for stream, pattern in (
-        (topology.work_stream(address.namespace, address.queue), topology.task_in_any_lane(address)),
-        (topology.later_stream(address.namespace, address.queue), topology.later_in_any_lane(address)),
+    request = msgspec.json.encode({"seq": 1, "next_by_subj": topology.in_any_lane(address)})
+    for stream in (
+        topology.work_stream(address.namespace, address.queue),
+        topology.later_stream(address.namespace, address.queue),
     ):
-        answer = await broker.request(
-            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode({"seq": 1, "next_by_subj": pattern})
-        )
+        answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}", request)
         headers = (answer.headers or {}) if answer is not None else {}
         if answer is None or "Nats-Subject" not in headers:
             continue
@@ -66,7 +65,8 @@ async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
             envelope = wire.decode(answer.data)
         except EnvelopeInvalid:
             envelope = None
-        there = topology.parse_task_subject(headers["Nats-Subject"])
-        scheduled = topology.SCHEDULE in headers
+        subject = headers["Nats-Subject"]
+        there = topology.parse_task_subject(subject)
+        scheduled = topology.SCHEDULE in headers or subject == topology.plan_subject(there)
         return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]))
     return None

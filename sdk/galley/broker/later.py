@@ -14,10 +14,12 @@ from galley.envelope import Envelope, Flags
 
 
 class Door(StrEnum):
-    """Which subject a schedule comes in by: producers' can be closed while workers' stays open."""
+    """Which subject a schedule comes in by."""
 
-    PRODUCER = "schedule"
-    WORKER = "again"
+    FIRST = "schedule"
+    """Of a task that is submitted for later: stored only if no other message of the task is there."""
+    AGAIN = "again"
+    """Of a further attempt: it replaces what is there."""
 
 
 async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
@@ -27,15 +29,14 @@ async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
 
     A time in the past, or nearer than `SHORTEST_DELAY_SECONDS`, is due after that.
     """
-    producer = door is Door.PRODUCER
-    subject = topology.schedule_subject(address) if producer else topology.again_subject(address)
+    first = door is Door.FIRST
+    subject = topology.schedule_subject(address) if first else topology.again_subject(address)
     headers = {
         topology.SCHEDULE: f"@at {at.astimezone(UTC).isoformat(timespec='milliseconds')[:-6]}Z",
         topology.SCHEDULE_TARGET: topology.due_subject(address),
         topology.FLAGS_HEADER: flags.encode(),
     }
-    if producer:
+    if first:
         headers[topology.EXPECTED_SEQUENCE] = "0"
-        if flags.republished:
-            headers[topology.EXPECTED_SUBJECT] = topology.later_in_any_lane(address)
+        headers[topology.EXPECTED_SUBJECT] = topology.in_any_lane(address)
     return await broker.pipeline.send(subject, wire.encode(envelope), header_block(headers))

@@ -67,21 +67,23 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
         BrokerUnreachable: if the broker does not answer; doing it again goes on where it was.
     """
     for stream, pattern in (
-        (topology.records_stream(namespace), topology.records_of_queue(namespace, queue)),
-        (topology.dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
+        (topology.shared_records_stream(namespace), topology.records_of_queue(namespace, queue)),
+        (topology.shared_dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
     ):
         await _ask_of(broker, stream, "PURGE", {"filter": pattern})
+    for stream in (topology.records_stream(namespace, queue), topology.dead_stream(namespace, queue)):
+        await _ask_of(broker, stream, "DELETE", None)
     # Last, since only their metadata tells that there is something left to be done.
     await remove(broker, namespace, queue)
 
 
 async def collect_namespace(broker: Broker, namespace: str) -> None:
-    """Delete the streams the queues of a namespace shared.
+    """Delete the streams the queues of a namespace shared, if 0.1 made them.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    for stream in (topology.records_stream(namespace), topology.dead_stream(namespace)):
+    for stream in (topology.shared_records_stream(namespace), topology.shared_dead_stream(namespace)):
         await _ask_of(broker, stream, "DELETE", None)
 
 

@@ -1,8 +1,8 @@
 """What each role may do with a queue on the broker: subjects, spelled as `topology` spells them.
 
-A role has what its code uses and nothing more. Of streams that several queues share (records, dead letters)
-only reads by subject are allowed, since those are the only reads the server can tell apart. Only the operator
-may list or read such a stream as a whole.
+A role has what its code uses and nothing more. Of records and dead letters only reads by subject are allowed:
+where 0.1 made the stream several queues share it, and the server can tell no other reads apart. Only the
+operator may list or read such a stream as a whole.
 
 The server checks the subject of a request and never its reply subject, so an answer of JetStream can be
 directed at any subject of the account it is in. Therefore each role of each queue has an account of its own.
@@ -73,7 +73,7 @@ class Import(NamedTuple):
 
 
 EXPORTS: Final = (
-    *(Export(f"galley.{verb}.>") for verb in ("task", "schedule", "again", "result", "dead", "hb")),
+    *(Export(f"galley.{verb}.>") for verb in ("task", "plan", "schedule", "again", "result", "dead", "hb")),
     Export("galley.answer.>"),
     Export("galley.workers.>"),
     *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
@@ -168,9 +168,10 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         *(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*" for stream in streams),
         *(f"$JS.ACK.{stream}.>" for stream in streams),
-        f"$JS.API.STREAM.INFO.{topology.work_stream(namespace, queue)}",
-        _reads_of_records(namespace, queue),
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
+        *_reads_of_records(namespace, queue),
         f"galley.result.{namespace}.{queue}.>",
+        f"galley.schedule.{namespace}.{queue}.>",
         f"galley.again.{namespace}.{queue}.>",
         f"galley.dead.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
@@ -186,9 +187,10 @@ def _among_workers(namespace: str, queue: str) -> tuple[str, ...]:
 
 
 def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
-    # Declared tasks are the operator's alone to submit.
+    # Declared tasks are the operator's alone to submit. Schedules are the workers': who stores one chooses
+    # the subject it fires at, among all of its stream, and whether it repeats.
     tail = f"{namespace}.{queue}.*.{Kind.DIRECT}.*"
-    return f"galley.task.{tail}", f"galley.schedule.{tail}"
+    return f"galley.task.{tail}", f"galley.plan.{tail}"
 
 
 def _looking(namespace: str, queue: str) -> tuple[str, ...]:
@@ -197,7 +199,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
         *(f"$JS.API.CONSUMER.INFO.{stream}.*" for stream in streams),
         *(f"$JS.API.DIRECT.GET.{stream}" for stream in streams),
-        _reads_of_records(namespace, queue),
+        *_reads_of_records(namespace, queue),
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
     )
@@ -206,7 +208,10 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
 def _managing(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in _own_streams(namespace, queue)),
-        f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace)}.galley.dead.{namespace}.{queue}.>",
+        *(
+            f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
+            for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
+        ),
         f"galley.result.{namespace}.{queue}.>",
         topology.control_subject(namespace, queue, "cancel"),
     )
@@ -216,5 +221,8 @@ def _own_streams(namespace: str, queue: str) -> tuple[str, str]:
     return topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)
 
 
-def _reads_of_records(namespace: str, queue: str) -> str:
-    return f"$JS.API.DIRECT.GET.{topology.records_stream(namespace)}.galley.result.{namespace}.{queue}.>"
+def _reads_of_records(namespace: str, queue: str) -> tuple[str, ...]:
+    return tuple(
+        f"$JS.API.DIRECT.GET.{stream}.galley.result.{namespace}.{queue}.>"
+        for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace))
+    )

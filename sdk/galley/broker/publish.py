@@ -21,7 +21,6 @@ from galley.broker.errors import (
     NotAllowed,
 )
 from galley.broker.known import Known, check_same_work, known_task
-from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.envelope import FIRST, Envelope, Flags
@@ -114,22 +113,18 @@ class Publisher:
     ) -> asyncio.Future[Ack]:
         """Publish without waiting for the answer; hand the future to `settle`."""
         failpoint("publish.before_send")
-        if envelope.not_before is not None:
-            return await send_later(
-                self._broker, address, envelope, flags, envelope.not_before, Door.PRODUCER
-            )
         headers = _FIRST_HEADERS
         if flags.republished:
             headers = header_block(
                 {
                     topology.EXPECTED_SEQUENCE: "0",
-                    topology.EXPECTED_SUBJECT: topology.task_in_any_lane(address),
+                    topology.EXPECTED_SUBJECT: topology.in_any_lane(address),
                     topology.FLAGS_HEADER: flags.encode(),
                 }
             )
-        return await self._broker.pipeline.send(
-            topology.task_subject(address), wire.encode(envelope), headers
-        )
+        # A task for later is no message with a schedule: that could name any task as its target, and repeat.
+        subject = topology.task_subject if envelope.not_before is None else topology.plan_subject
+        return await self._broker.pipeline.send(subject(address), wire.encode(envelope), headers)
 
     async def settle(
         self,

@@ -7,6 +7,7 @@ they answer.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
@@ -46,10 +47,17 @@ _LANES: Final = {lane.value: lane for lane in Lane}
 
 
 class Source(NamedTuple):
-    """One consumer: a lane of the work or of the later stream."""
+    """One consumer: a lane of the work or of the later stream, or that of tasks to be planned."""
 
     stream: str
     lane: Lane
+    other: str = ""
+    """Name of the consumer, if it is not that of the lane."""
+
+    @property
+    def consumer(self) -> str:
+        """Name of the consumer."""
+        return self.other or self.lane.value
 
 
 class Delivery(NamedTuple):
@@ -106,7 +114,9 @@ class Pulls:
         broker: Broker,
         layout: topology.QueueLayout,
         listener: Listener,
+        only: Sequence[Source] = (),
     ) -> None:
+        """Args: only: the sources, if they are not those of all lanes."""
         self._broker = broker
         self._listener = listener
         self._work = topology.work_stream(layout.namespace, layout.queue)
@@ -119,8 +129,8 @@ class Pulls:
             )
             for lane in layout.lanes
         }
-        self._by_name = {(source.stream, source.lane.value): source for pair in self.sources.values()
-                         for source in pair}  # fmt: skip
+        every = only or [source for pair in self.sources.values() for source in pair]
+        self._by_name = {(source.stream, source.consumer): source for source in every}
         self._open: dict[Source, _Open] = {}
         self._by_token: dict[str, Source] = {}
         self._count = 0
@@ -210,7 +220,9 @@ class Pulls:
         now = asyncio.get_running_loop().time()
         pull = self._open[source] = _Open(token, batch, now, ended)
         self._by_token[token] = source
-        self._broker.publish(f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.lane}", body.encode(), token)
+        self._broker.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{source.stream}.{source.consumer}", body.encode(), token
+        )
         return pull
 
     def _on_message(self, subject: str, reply: str, body: bytes, headers: bytes) -> None:

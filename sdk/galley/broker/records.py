@@ -12,7 +12,7 @@ from galley import record as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.ensure import stream_info
+from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import NO_RESPONDERS, Ack
@@ -27,7 +27,10 @@ _PAUSE_SECONDS: Final = 0.5
 
 
 class Records:
-    """The records of one namespace."""
+    """The records of tasks.
+
+    Those of a queue whose namespace was first used with 0.1 are in a stream that all its queues share.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -44,11 +47,12 @@ class Records:
             BrokerUnreachable: if no answer came, or only older ones.
             BrokerRefused: if the namespace has no records stream, or it has no leader just now.
         """
-        stream = topology.records_stream(address.namespace)
-        subject = f"$JS.API.DIRECT.GET.{stream}.{topology.record_subject(address)}"
+        stream = topology.records_stream(address.namespace, address.queue)
         stored: Stored | None = None
         for _ in range(_TRIES):
-            answer = await self._broker.request(subject, b"")
+            answer = await self._broker.read_either(
+                stream, topology.shared_records_stream(address.namespace), topology.record_subject(address)
+            )
             if answer is None:
                 raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
             headers = answer.headers or {}
@@ -76,13 +80,12 @@ class Records:
                 if refusal.code != NO_RESPONDERS:
                     raise
             # There is no answer for a stream that does not exist, nor for one without a leader.
-            # The records are of several queues and only the operator may look at them all, so the queue's own
-            # stream tells.
+            # Only the operator may look at streams of records, so the queue's work stream tells.
             work = topology.work_stream(address.namespace, address.queue)
             if await stream_info(self._broker, work) is None:
                 raise QueueNotFound(address.namespace, address.queue)
             await asyncio.sleep(_PAUSE_SECONDS)
-        stream = topology.records_stream(address.namespace)
+        stream = topology.records_stream(address.namespace, address.queue)
         raise BrokerUnreachable(self._broker.server, f"stream {stream} does not answer")
 
     async def write(
@@ -111,22 +114,26 @@ class Records:
             BrokerUnreachable: if the broker does not answer; then it may be done or not.
             BrokerRefused: if there are no such streams.
         """
+        namespace, queue = address.namespace, address.queue
         for stream, subject in (
-            (topology.dead_stream(address.namespace), topology.dead_subject(address)),
-            (topology.records_stream(address.namespace), topology.record_subject(address)),
+            (await dead_stream_of(self._broker, namespace, queue), topology.dead_subject(address)),
+            (await records_stream_of(self._broker, namespace, queue), topology.record_subject(address)),
         ):
             await self._broker.api(f"forget {address}", f"STREAM.PURGE.{stream}", {"filter": subject})
 
-    async def all_of(self, namespace: str, queue: str = "*") -> AsyncIterator[tuple[TaskAddress, Stored]]:
-        """Yield every record of a queue (all queues: `*`), oldest change first.
+    async def all_of(self, namespace: str, queue: str) -> AsyncIterator[tuple[TaskAddress, Stored]]:
+        """Yield every record of a queue, oldest change first.
 
         One that cannot be read is logged and left out.
 
         Raises:
             BrokerUnreachable: if the broker does not answer.
         """
-        stream = topology.records_stream(namespace)
-        pattern = topology.records_of_queue(namespace, queue)
+        for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace)):
+            async for found in self._all_in(stream, topology.records_of_queue(namespace, queue)):
+                yield found
+
+    async def _all_in(self, stream: str, pattern: str) -> AsyncIterator[tuple[TaskAddress, Stored]]:
         sequence = 1
         while True:
             request = {"seq": sequence, "next_by_subj": pattern, "batch": _LISTED_AT_ONCE}

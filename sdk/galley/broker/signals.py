@@ -86,10 +86,10 @@ _Answer = TypeVar("_Answer", _Page, _Figures)
 
 
 class _Source(NamedTuple):
-    """A lane of the work or the later stream: one consumer."""
+    """A lane of the work or the later stream, or the tasks to be planned: one consumer."""
 
     stream: str
-    lane: Lane
+    consumer: str
     filter: str
 
 
@@ -160,6 +160,7 @@ class SignalReader:
             return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
         lanes = self._lanes[name]
         sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
+        sources.append(_plan(namespace, queue))
         await asyncio.gather(*(self._refresh(source, rung) for source in sources))
         await asyncio.gather(*(self._look_at_oldest(source) for source in sources))
         return self._backlog(name, lanes)
@@ -172,6 +173,14 @@ class SignalReader:
             if len(known) < len(readings):
                 return self._not_known(name, f"lane {lane} has not answered yet")
             backlogs.append(_together(lane, known))
+        plan = self._readings.get(_plan(*name))
+        if (
+            plan is not None
+            and not plan.empty
+            and not any(each.waiting or each.in_flight for each in backlogs)
+        ):
+            # One worker moves thousands a second: they count as one task, which wakes it.
+            backlogs[-1] = replace(backlogs[-1], waiting=1)
         self._unknown.pop(name, None)
         later = self._streams.get(topology.later_stream(*name))
         due = sum(
@@ -179,12 +188,14 @@ class SignalReader:
             for lane in lanes
             if (reading := self._readings.get(_sources(*name, lane)[0])) is not None
         )
-        return QueueBacklog(tuple(backlogs), max(0, later.state.messages - due) if later else 0)
+        planned = plan.waiting + plan.in_flight if plan is not None else 0
+        return QueueBacklog(tuple(backlogs), max(0, later.state.messages - due if later else 0) + planned)
 
     def _forget(self, name: tuple[str, str]) -> None:
         for lane in self._lanes.pop(name, ()):
             for source in _sources(*name, lane):
                 self._readings.pop(source, None)
+        self._readings.pop(_plan(*name), None)
 
     def _not_known(self, name: tuple[str, str], why: str) -> Unknown:
         before = self._unknown.get(name)
@@ -225,7 +236,9 @@ class SignalReader:
         if before is not None and before.still_empty(fingerprint):
             return
         try:
-            figures = await self._ask(f"CONSUMER.INFO.{source.stream}.{source.lane}", None, _decode_figures)
+            figures = await self._ask(
+                f"CONSUMER.INFO.{source.stream}.{source.consumer}", None, _decode_figures
+            )
         except BrokerError as error:
             if before is not None:
                 self._readings[source] = replace(before, stale=str(error))
@@ -288,9 +301,13 @@ def _lanes_of(stream: _Stream) -> tuple[Lane, ...]:
 def _sources(namespace: str, queue: str, lane: Lane) -> tuple[_Source, _Source]:
     later, work = topology.later_stream(namespace, queue), topology.work_stream(namespace, queue)
     return (
-        _Source(later, lane, topology.due_of_lane(namespace, queue, lane)),
-        _Source(work, lane, topology.ready_of_lane(namespace, queue, lane)),
+        _Source(later, lane.value, topology.due_of_lane(namespace, queue, lane)),
+        _Source(work, lane.value, topology.ready_of_lane(namespace, queue, lane)),
     )
+
+
+def _plan(namespace: str, queue: str) -> _Source:
+    return _Source(topology.work_stream(namespace, queue), topology.PLAN, topology.planned(namespace, queue))
 
 
 def _together(lane: Lane, readings: Sequence[_Reading]) -> LaneBacklog:

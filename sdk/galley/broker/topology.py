@@ -1,7 +1,8 @@
 """Names and definitions of every stream, consumer and subject: the one place that spells them.
 
-Per queue a *work* and a *later* stream with one consumer a lane each; per namespace *records* and
-*dead letters*. Why these: docs/adr/0001-a-broker-not-a-database.md and 0003-lanes.md.
+Each queue has four streams of its own, so that none can take the room of another: *work* and *later* with
+one consumer a lane each, *records*, and *dead letters*. Delayed tasks enter by the work stream,
+and workers move them. Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0018-quotas.md.
 """
 
 from collections.abc import Iterable
@@ -29,8 +30,14 @@ SHORTEST_DELAY_SECONDS: Final = 0.25
 DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
 """How long a dead letter is kept to be looked at."""
 
-RECORD_BYTES: Final = 1024**3
-"""Disk a namespace's records may take; the oldest go first, since completion must never block."""
+PLAN: Final = "plan"
+"""Consumer of the work stream for delayed tasks: a worker moves them to the later stream."""
+
+FIRST_SHARE: Final = 0.5
+"""Share of the later stream's bytes that tasks submitted for later may take; the rest is kept for retries."""
+
+RETRY_SHARE: Final = 0.9
+"""Share up to which retries are stored. Above it the server moves tasks that are due, and they must fit."""
 
 _MAX_WAITING: Final = 8192
 """Parked pulls a consumer holds; above it workers would be refused. Cannot be changed later."""
@@ -65,10 +72,21 @@ class QueueLayout:
     """Most tasks all workers may hold per lane: a fuse, not the limit."""
     install: str
     """Which installation of Galley owns the streams."""
+    later_bytes: int = 256 * 1024**2
+    """Disk the stream of tasks for later may take, retries included."""
+    record_bytes: int = 256 * 1024**2
+    """Disk the queue's records may take; the oldest go first, since completion must never block."""
+    dead_letter_bytes: int = 64 * 1024**2
+    """Disk the queue's dead letters may take; what does not fit stays in the work stream."""
     lease_seconds: float = LEASE_SECONDS
     """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Disk that is set aside for the queue's streams, whether or not they hold anything."""
+        return self.backlog_bytes + self.later_bytes + self.record_bytes + self.dead_letter_bytes
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -81,13 +99,23 @@ def later_stream(namespace: str, queue: str) -> str:
     return f"GS_{namespace}_{queue}"
 
 
-def records_stream(namespace: str) -> str:
+def records_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of records and results."""
+    return f"GR_{namespace}_{queue}"
+
+
+def dead_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of dead letters."""
+    return f"GD_{namespace}_{queue}"
+
+
+def shared_records_stream(namespace: str) -> str:
+    """Return the name of the stream that keeps the records of all queues of a namespace, if 0.1 made it."""
     return f"GR_{namespace}"
 
 
-def dead_stream(namespace: str) -> str:
-    """Return the name of the stream of dead letters."""
+def shared_dead_stream(namespace: str) -> str:
+    """Return the name of the stream that keeps the dead letters of all queues, if 0.1 made it."""
     return f"GD_{namespace}"
 
 
@@ -100,18 +128,18 @@ def task_subject(address: TaskAddress) -> str:
     return "galley.task." + _tail(address)
 
 
-def task_in_any_lane(address: TaskAddress) -> str:
-    """Return the pattern that finds a ready task whatever its lane."""
-    return f"galley.task.{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
-
-
-def later_in_any_lane(address: TaskAddress) -> str:
-    """Return the pattern that finds a task scheduled, waiting for a retry, or due."""
+def in_any_lane(address: TaskAddress) -> str:
+    """Return the pattern that finds a task in its work or later stream, in whatever state."""
     return f"galley.*.{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
 
 
-def schedule_subject(address: TaskAddress) -> str:
+def plan_subject(address: TaskAddress) -> str:
     """Return where a producer publishes a delayed task."""
+    return "galley.plan." + _tail(address)
+
+
+def schedule_subject(address: TaskAddress) -> str:
+    """Return where a worker publishes a delayed task, so that the server keeps it until its time."""
     return "galley.schedule." + _tail(address)
 
 
@@ -205,9 +233,14 @@ def heartbeat_subject(namespace: str, queue: str, worker: str) -> str:
     return f"galley.hb.{namespace}.{queue}.{worker}"
 
 
-def doorbells(namespace: str, queue: str) -> tuple[str, str]:
+def doorbells(namespace: str, queue: str) -> tuple[str, ...]:
     """Return the subjects on which a listener without rights on the streams hears new work."""
-    return f"galley.task.{namespace}.{queue}.>", f"galley.bell.{namespace}.{queue}.>"
+    return tuple(f"galley.{verb}.{namespace}.{queue}.>" for verb in ("task", "plan", "bell"))
+
+
+def planned(namespace: str, queue: str) -> str:
+    """Return the pattern of all delayed tasks that no worker has moved to the later stream yet."""
+    return f"galley.plan.{namespace}.{queue}.>"
 
 
 def parse_task_subject(subject: str) -> TaskAddress:
@@ -238,16 +271,16 @@ def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any
     return [
         work_definition(layout, replicas),
         later_definition(layout, replicas),
-        records_definition(layout.namespace, layout.install, replicas),
-        dead_definition(layout.namespace, layout.install, replicas),
+        records_definition(layout, replicas),
+        dead_definition(layout, replicas),
     ]
 
 
 def work_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
-    """Return the stream of ready tasks: bounded, and full means the producer hears of it."""
+    """Return the stream of submitted tasks: bounded, and full means the producer hears of it."""
     return {
         "name": work_stream(layout.namespace, layout.queue),
-        "subjects": _lane_subjects("task", layout),
+        "subjects": [subject for verb in ("task", "plan") for subject in _lane_subjects(verb, layout)],
         "retention": "workqueue",
         "discard": "new",
         "max_msgs": layout.backlog,
@@ -261,7 +294,11 @@ def work_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
 
 
 def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
-    """Return the stream of tasks for later: unbounded, since a retry must never be refused."""
+    """Return the stream of tasks for later.
+
+    The server does not refuse a message to a stream with schedules: above `max_bytes` the oldest would go.
+    So only workers write to it, and they stop at a share of it (`galley.broker.room`).
+    """
     fired = f"galley.due.{layout.namespace}.{layout.queue}."
     return {
         "name": later_stream(layout.namespace, layout.queue),
@@ -269,6 +306,7 @@ def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
             subject for verb in ("schedule", "again", "due") for subject in _lane_subjects(verb, layout)
         ],
         "retention": "workqueue",
+        "max_bytes": layout.later_bytes,
         "storage": "file",
         "num_replicas": replicas,
         "allow_direct": True,
@@ -284,67 +322,67 @@ def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
     }
 
 
-def records_definition(namespace: str, install: str, replicas: int) -> dict[str, Any]:
-    """Return the stream of records; no delete markers, since those would let one queue wipe another's."""
+def records_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of records."""
+    tail = f"{layout.namespace}.{layout.queue}.>"
     return {
-        "name": records_stream(namespace),
-        "subjects": [f"galley.result.{namespace}.>"],
+        "name": records_stream(layout.namespace, layout.queue),
+        "subjects": [f"galley.result.{tail}"],
         "retention": "limits",
         "discard": "old",
         "max_msgs_per_subject": 1,
-        "max_bytes": RECORD_BYTES,
+        "max_bytes": layout.record_bytes,
         "storage": "file",
         "num_replicas": replicas,
         "allow_direct": True,
         "allow_msg_ttl": True,
         "duplicate_window": 100_000_000,
-        "republish": {
-            "src": f"galley.result.{namespace}.>",
-            "dest": f"galley.done.{namespace}.>",
-            "headers_only": True,
-        },
-        "metadata": {OWNER_KEY: install, NAMESPACE_KEY: namespace},
+        "republish": {"src": f"galley.result.{tail}", "dest": f"galley.done.{tail}", "headers_only": True},
+        "metadata": _metadata(layout),
     }
 
 
-def dead_definition(namespace: str, install: str, replicas: int) -> dict[str, Any]:
-    """Return the stream of dead letters."""
+def dead_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of dead letters: none goes before its time, and a full stream takes no more."""
     return {
-        "name": dead_stream(namespace),
-        "subjects": [f"galley.dead.{namespace}.>"],
+        "name": dead_stream(layout.namespace, layout.queue),
+        "subjects": [f"galley.dead.{layout.namespace}.{layout.queue}.>"],
         "retention": "limits",
+        "discard": "new",
         "max_msgs_per_subject": 1,
+        "max_bytes": layout.dead_letter_bytes,
         "max_age": DEAD_LETTER_SECONDS * 1_000_000_000,
         "storage": "file",
         "num_replicas": replicas,
         "allow_direct": True,
         "duplicate_window": 100_000_000,
-        "metadata": {OWNER_KEY: install, NAMESPACE_KEY: namespace},
+        "metadata": _metadata(layout),
     }
 
 
 def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, Any]]]:
     """Yield stream name and consumer configuration for each lane of the work and the later stream."""
-    for stream, verb in (
-        (work_stream(layout.namespace, layout.queue), "task"),
-        (later_stream(layout.namespace, layout.queue), "due"),
-    ):
+    work = work_stream(layout.namespace, layout.queue)
+    for stream, verb in ((work, "task"), (later_stream(layout.namespace, layout.queue), "due")):
         for lane in layout.lanes:
-            yield (
-                stream,
-                {
-                    "durable_name": lane.value,
-                    "name": lane.value,
-                    "filter_subject": f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>",
-                    "ack_policy": "explicit",
-                    "ack_wait": int(layout.lease_seconds * 1_000_000_000),
-                    "max_deliver": -1,
-                    "max_waiting": _MAX_WAITING,
-                    "max_ack_pending": layout.in_flight,
-                    "deliver_policy": "all",
-                    "replay_policy": "instant",
-                },
-            )
+            pattern = f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>"
+            yield stream, _consumer(layout, lane.value, pattern)
+    yield work, _consumer(layout, PLAN, planned(layout.namespace, layout.queue))
+
+
+def _consumer(layout: QueueLayout, name: str, pattern: str) -> dict[str, Any]:
+    return {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": pattern,
+        "ack_policy": "explicit",
+        "ack_wait": int(layout.lease_seconds * 1_000_000_000),
+        "max_deliver": -1,
+        "max_waiting": _MAX_WAITING,
+        "max_ack_pending": layout.in_flight,
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+    }
 
 
 def _lane_subjects(verb: str, layout: QueueLayout) -> list[str]:

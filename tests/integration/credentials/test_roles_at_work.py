@@ -161,8 +161,8 @@ async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
             await producer.handle("theirs", "id").status()
         with pytest.raises(NotAllowed, match=r"galley\.result\.shop\.drills\."):
             await handle.cancel()
-        with pytest.raises(NotAllowed, match=r"DIRECT\.GET\.GR_shop\n"):
-            [record async for record in Records(producer.broker).all_of(NAMESPACE)]
+        with pytest.raises(NotAllowed, match=r"DIRECT\.GET\.GR_shop_drills\n"):
+            [record async for record in Records(producer.broker).all_of(NAMESPACE, QUEUE)]
         with pytest.raises(NotAllowed, match=r"STREAM\.INFO\.GW_shop_new"):
             await ensure(worker.broker, layout_of(a_task_queue(NAMESPACE, "new"), "tests"))
     assert len(await peek(producer.broker, NAMESPACE, QUEUE, Lane.NORMAL, 10)) == 1

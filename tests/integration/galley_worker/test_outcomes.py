@@ -69,9 +69,8 @@ async def test_a_task_that_always_fails_is_a_dead_letter_with_its_history(
 
     async def letter() -> bytes:
         subject = topology.dead_subject(handle.address)
-        found = await client.broker.request(
-            f"$JS.API.DIRECT.GET.{topology.dead_stream(client.namespace)}.{subject}", b""
-        )
+        stream = topology.dead_stream(client.namespace, "drills")
+        found = await client.broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
         return found.data if found is not None else b""
 
     # The record tells the outcome before the letter is written.

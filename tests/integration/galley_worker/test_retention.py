@@ -33,7 +33,7 @@ async def test_an_end_is_kept_as_the_queue_says_and_that_of_a_declared_task_for_
     await Publisher(client.broker).publish(address, work)
 
     async def kept() -> str | None:
-        stream = topology.records_stream(namespace)
+        stream = topology.records_stream(namespace, "drills")
         subject = topology.record_subject(address)
         found = await client.broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
         return (found.headers or {}).get(topology.TTL) if found is not None else None

@@ -318,6 +318,7 @@ class MemoryServer:
     def _stream_info(self, stream: Stream, request: dict[str, Any]) -> dict[str, Any]:
         state: dict[str, Any] = {
             "messages": len(stream.messages),
+            "bytes": stream.bytes,
             "first_seq": min(stream.messages, default=stream.last_sequence + 1),
             "last_seq": stream.last_sequence,
         }

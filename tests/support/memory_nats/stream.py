@@ -87,7 +87,7 @@ class Stream:
         Raises:
             Refusal: if an expectation does not hold, or there is no room.
         """
-        self._check(subject, headers)
+        self._check(subject, headers, len(body))
         self.last_sequence += 1
         message = Message(self.last_sequence, subject, headers, body, at)
         before = self._by_subject.get(subject)
@@ -115,7 +115,12 @@ class Stream:
                 counts[message.subject] = counts.get(message.subject, 0) + 1
         return counts
 
-    def _check(self, subject: str, headers: Headers) -> None:
+    @property
+    def bytes(self) -> int:
+        """What its messages take, about."""
+        return sum(len(each.subject) + len(each.body) for each in self.messages.values())
+
+    def _check(self, subject: str, headers: Headers, size: int) -> None:
         if "Nats-Rollup" in headers:
             raise Refusal(ROLLUP_DENIED, "rollup not permitted")
         if topology.TTL in headers and float(headers[topology.TTL]) < 1:
@@ -132,3 +137,6 @@ class Stream:
         most = self.definition.get("max_msgs", -1)
         if self.definition.get("discard") == "new" and 0 < most <= len(self.messages):
             raise Refusal(FULL, "maximum messages exceeded")
+        room = self.definition.get("max_bytes") or -1
+        if self.definition.get("discard") == "new" and 0 < room < self.bytes + size:
+            raise Refusal(FULL, "maximum bytes exceeded")

@@ -103,7 +103,7 @@ class Desk:
 
     def owner(self, name: str) -> str:
         """Return the uid in the record of a task."""
-        stream = self.server.streams[topology.records_stream("default")]
+        stream = self.server.streams[topology.records_stream("default", "images")]
         message = stream.last(topology.record_subject(self.address(name)))
         return record_wire.decode(message.body).uid if message is not None else ""
 

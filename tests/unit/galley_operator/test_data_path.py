@@ -352,7 +352,7 @@ def test_a_record_that_cannot_be_read_costs_its_task_alone(body: bytes) -> None:
             it.queue()
             it.api.task("bad")
             await it.until("bad", "Queued", "Unknown", "Queued")
-            stream = it.server.streams["GR_default"]
+            stream = it.server.streams["GR_default_images"]
             it.server._store(stream, "galley.result.default.images.sdk.bad", {}, body)
         async with desk(it.api, it.server) as now:  # which looks the record up at its start
             now.api.task("good")

@@ -84,7 +84,7 @@ class Bench:
     async def schedule(self, address: TaskAddress, flags: Flags, **changes: Any) -> None:
         """Have a task come from the later stream as a retry does."""
         now = self.server.now()
-        await (await send_later(self.producer, address, an_envelope(**changes), flags, now, Door.WORKER))
+        await (await send_later(self.producer, address, an_envelope(**changes), flags, now, Door.AGAIN))
 
     async def take(self, worker: Worker, stream: str = "") -> Delivery:
         """Return the next delivery of the lane `normal` to a worker, which may have to wait for it."""
@@ -146,7 +146,7 @@ class Bench:
 
     def record(self, address: TaskAddress) -> Stored | None:
         """Return the record that stands at the server now."""
-        stream = self.server.streams[topology.records_stream(address.namespace)]
+        stream = self.server.streams[topology.records_stream(address.namespace, address.queue)]
         message = stream.last(topology.record_subject(address))
         return None if message is None else Stored(record_wire.decode(message.body), message.sequence)
 
@@ -159,7 +159,7 @@ class Bench:
 
     def put(self, address: TaskAddress, record: Record) -> int:
         """Write a record as somebody else does; returns its sequence."""
-        stream = self.server.streams[topology.records_stream(address.namespace)]
+        stream = self.server.streams[topology.records_stream(address.namespace, address.queue)]
         subject = topology.record_subject(address)
         body = record_wire.encode(record)
         self.server._store(stream, subject, {}, body)
@@ -167,7 +167,7 @@ class Bench:
 
     def letters(self, address: TaskAddress) -> int:
         """Return how many dead letters of a task there are."""
-        stream = self.server.streams[topology.dead_stream(address.namespace)]
+        stream = self.server.streams[topology.dead_stream(address.namespace, address.queue)]
         return len(stream.subjects(topology.dead_subject(address)))
 
     def scheduled(self, address: TaskAddress) -> int:

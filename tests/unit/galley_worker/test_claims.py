@@ -308,7 +308,7 @@ async def test_a_retry_claims_in_the_place_of_the_record_that_announced_it() -> 
 async def test_a_record_older_than_the_one_that_refused_a_claim_is_not_believed() -> None:
     async with a_bench() as bench, bench.worker() as worker:
         held, delivery = await crashed(bench, worker)
-        stream = bench.server.streams[topology.records_stream("default")]
+        stream = bench.server.streams[topology.records_stream("default", "images")]
         old = stream.last(topology.record_subject(delivery.address))
         assert old is not None
         done = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED, ended_at=bench.server.now())
@@ -327,7 +327,7 @@ async def test_an_old_record_of_another_message_does_not_take_the_only_copy_away
         delivery = (await bench.take(worker))._replace(delivered=2)
         bench.put(delivery.address, a_run(delivery, claim=Claim(delivery.source.stream, 99, "h0")))
         subject = topology.record_subject(delivery.address)
-        old = bench.server.streams[topology.records_stream("default")].last(subject)
+        old = bench.server.streams[topology.records_stream("default", "images")].last(subject)
         assert old is not None
         bench.put(delivery.address, a_run(delivery, handed_back=True))
         bench.server.stale[subject] = old, 5

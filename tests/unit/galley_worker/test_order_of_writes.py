@@ -243,7 +243,7 @@ async def test_a_record_that_aged_out_does_not_keep_a_task_from_its_end() -> Non
     async with a_bench() as bench, bench.worker() as worker:
         address = await bench.submit(chosen_id=True)
         held = await bench.claimed(worker, await bench.take(worker))
-        stream = bench.server.streams[topology.records_stream(address.namespace)]
+        stream = bench.server.streams[topology.records_stream(address.namespace, address.queue)]
         stream.remove(stream.last_sequence)
         assert await worker.settler.settle(held, Succeed(Raw(b"1")))
         assert bench.final(address).outcome is Outcome.SUCCEEDED

@@ -18,5 +18,5 @@ async def test_dead_letters_are_counted_by_queue_and_leave_no_trace(
         # The second letter of a task takes the place of the first.
         assert await count_dead(broker, namespace, "images") == 3
         assert await count_dead(broker, namespace, "mail") == 0
-        left = await broker.api("list", f"CONSUMER.NAMES.{dead_stream(namespace)}")
+        left = await broker.api("list", f"CONSUMER.NAMES.{dead_stream(namespace, 'images')}")
         assert not left["consumers"]

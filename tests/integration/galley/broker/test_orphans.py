@@ -74,7 +74,7 @@ async def test_collecting_a_queue_leaves_its_neighbour_alone(broker: Broker, nam
     await collect(broker, namespace, "images")
     await collect(broker, namespace, "images")
     assert [kept.queue for kept in await kept_queues(broker, namespace)] == ["mail"]
-    for stream in (records_stream(namespace), dead_stream(namespace)):
+    for stream in (records_stream(namespace, "mail"), dead_stream(namespace, "mail")):
         info = await stream_info(broker, stream, {"subjects_filter": ">"})
         assert info is not None
         [subject] = info["state"]["subjects"]
@@ -83,8 +83,10 @@ async def test_collecting_a_queue_leaves_its_neighbour_alone(broker: Broker, nam
 
 async def test_a_namespace_without_queues_keeps_nothing(broker: Broker, namespace: str) -> None:
     await ensure(broker, a_queue(namespace=namespace, install=namespace))
+    for stream in (records_stream(namespace, "images"), dead_stream(namespace, "images")):
+        assert await stream_info(broker, stream) is not None
     await collect(broker, namespace, "images")
     await collect_namespace(broker, namespace)
     await collect_namespace(broker, namespace)
-    assert await stream_info(broker, records_stream(namespace)) is None
-    assert await stream_info(broker, dead_stream(namespace)) is None
+    for stream in (records_stream(namespace, "images"), dead_stream(namespace, "images")):
+        assert await stream_info(broker, stream) is None

@@ -9,9 +9,11 @@ from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.broker import signals, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
+from galley.broker.later import Door, send_later
 from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import QueueLayout
+from galley.envelope import FIRST
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -106,7 +108,8 @@ async def test_an_acknowledged_task_is_gone_from_the_backlog(
 async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
     broker: Broker, reader: SignalReader, queue: QueueLayout
 ) -> None:
-    await submit(broker, queue, not_before=datetime.now(UTC) + timedelta(seconds=1))
+    address, at = an_address(of=queue), datetime.now(UTC) + timedelta(seconds=1)
+    assert (await (await send_later(broker, address, an_envelope(), FIRST, at, Door.FIRST))).stored
     backlog = await known(reader, queue)
     assert (backlog.waiting, backlog.later) == (0, 1)
 
@@ -118,6 +121,18 @@ async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
     await take(broker, queue, stream=topology.later_stream(queue.namespace, queue.queue))
     backlog = await known(reader, queue)
     assert (backlog.waiting, backlog.in_flight, backlog.later) == (0, 1, 0)
+
+
+async def test_tasks_for_later_that_are_not_moved_yet_wake_one_worker(
+    broker: Broker, reader: SignalReader, queue: QueueLayout
+) -> None:
+    for _ in range(3):
+        await submit(broker, queue, not_before=datetime.now(UTC) + timedelta(hours=1))
+    backlog = await known(reader, queue)
+    assert (backlog.waiting, backlog.later) == (1, 3)
+    await submit(broker, queue)
+    backlog = await known(reader, queue)
+    assert (backlog.waiting, backlog.later) == (1, 3)
 
 
 async def test_the_oldest_wait_is_of_the_first_task_nobody_was_handed(
@@ -155,11 +170,11 @@ async def test_a_sweep_costs_one_request_and_one_for_each_lane_of_what_changed(
             after: int = broker.nats.stats["out_msgs"]
             return after - before
 
-        assert await cost() == 1 + 2 * len(queue.lanes)
+        assert await cost() == 2 + 2 * len(queue.lanes)
         assert await cost() == 1
         await submit(producer, queue)
         # The work stream changed, the later one did not; one more to see how long the task has waited.
-        assert await cost() == 1 + len(queue.lanes) + 1
+        assert await cost() == 2 + len(queue.lanes) + 1
 
 
 async def test_a_queue_without_streams_is_not_known_rather_than_empty(

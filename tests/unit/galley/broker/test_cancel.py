@@ -27,7 +27,9 @@ async def a_worker_that_runs_it(bench: Bench, seen: list[Verb]) -> AsyncIterator
 
     async def answer(verb: Verb, request: Request) -> Answer | None:
         seen.append(verb)
-        stored = next(iter(bench.server.streams[topology.records_stream("default")].messages.values()))
+        stored = next(
+            iter(bench.server.streams[topology.records_stream("default", "images")].messages.values())
+        )
         assert b"cancelled" in stored.body, "the workers are told before the record says it"
         return Answer("w1", datetime.now(UTC))
 
@@ -123,7 +125,7 @@ async def test_a_cancel_that_races_a_claim_is_written_in_the_place_of_it(state: 
         held = bench.held(await bench.take(worker))
         stale = topology.record_subject(address)
         first = bench.put(address, Record(state, 1, claim=Claim("GW_default_images", 1, "h0")))
-        old = bench.server.streams[topology.records_stream("default")].last(stale)
+        old = bench.server.streams[topology.records_stream("default", "images")].last(stale)
         assert old is not None
         assert old.sequence == first
         if state is State.RUN:
