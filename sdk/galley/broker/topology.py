@@ -2,7 +2,7 @@
 
 Each queue has four streams of its own, so that none can take the room of another: *work* and *later* with
 one consumer a lane each, *records*, and *dead letters*. Delayed tasks enter by the work stream,
-and workers move them. Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0018-quotas.md.
+and workers move them. Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
 """
 
 from collections.abc import Iterable
