@@ -71,7 +71,7 @@ class OwnedStream(Struct, frozen=True):
     kind: StreamKind
     namespace: str
     queue: str
-    """Empty for streams of a namespace."""
+    """Empty for streams that 0.1 made for a namespace."""
     config: dict[str, Any]
     created: str
     """When it was created, as the server writes it."""
@@ -114,11 +114,13 @@ def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
         names = {
             topology.work_stream(namespace, queue): StreamKind.WORK,
             topology.later_stream(namespace, queue): StreamKind.LATER,
+            topology.records_stream(namespace, queue): StreamKind.RECORDS,
+            topology.dead_stream(namespace, queue): StreamKind.DEAD,
         }
     else:
         names = {
-            topology.records_stream(namespace): StreamKind.RECORDS,
-            topology.dead_stream(namespace): StreamKind.DEAD,
+            topology.shared_records_stream(namespace): StreamKind.RECORDS,
+            topology.shared_dead_stream(namespace): StreamKind.DEAD,
         }
     return names.get(name)
 
@@ -131,9 +133,13 @@ def name_of(kind: StreamKind, namespace: str, queue: str) -> str:
         case StreamKind.LATER:
             return topology.later_stream(namespace, queue)
         case StreamKind.RECORDS:
-            return topology.records_stream(namespace)
+            if not queue:
+                return topology.shared_records_stream(namespace)
+            return topology.records_stream(namespace, queue)
         case StreamKind.DEAD:
-            return topology.dead_stream(namespace)
+            if not queue:
+                return topology.shared_dead_stream(namespace)
+            return topology.dead_stream(namespace, queue)
 
 
 async def consumers_of(broker: Broker, stream: str) -> list[dict[str, Any]]:

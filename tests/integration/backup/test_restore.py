@@ -27,6 +27,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import DeadLetter, bury
 from galley.broker.ensure import ensure, remove, stream_info
+from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
@@ -48,9 +49,12 @@ async def filled(
     publisher, sent = Publisher(broker), []
     later = datetime.now(UTC) + timedelta(hours=1)
     for number in range(tasks):
-        envelope = an_envelope(not_before=later if number % 4 == 0 else None)
-        address = an_address(of=layout)
-        sent.append((address, envelope, await publisher.send(address, envelope)))
+        envelope, address = an_envelope(), an_address(of=layout)
+        if number % 4 == 0:
+            answer = await send_later(broker, address, envelope, FIRST, later, Door.FIRST)
+        else:
+            answer = await publisher.send(address, envelope)
+        sent.append((address, envelope, answer))
     for address, envelope, answer in sent:
         await publisher.settle(address, envelope, FIRST, answer)
     records = Records(broker)
@@ -90,7 +94,7 @@ async def test_every_message_is_restored_into_another_namespace(
     assert await subjects_in(other, "elsewhere") == in_namespace(before, namespace, "elsewhere")
     info = await stream_info(other, "GW_elsewhere_images")
     assert info is not None
-    assert info["state"]["consumer_count"] == 3
+    assert info["state"]["consumer_count"] == 4
     assert RESTORING not in info["config"]["metadata"]
     assert info["config"]["metadata"][RESTORED] == summary.id
     # The operator takes over what was restored, and finds nothing to change.
@@ -137,8 +141,8 @@ async def test_what_is_missing_is_added_and_what_is_there_is_kept(
     report = await restore.run(outline)
     assert (report.written, report.kept) == (9, 1 + 20 + 10)
     after = await subjects_in(broker, namespace)
-    assert after.pop(f"GR_{namespace}") == sorted(
-        [*before.pop(f"GR_{namespace}"), topology.record_subject(first)]
+    assert after.pop(f"GR_{namespace}_images") == sorted(
+        [*before.pop(f"GR_{namespace}_images"), topology.record_subject(first)]
     )
     assert after == before
     stored = await Records(broker).read(first)

@@ -24,9 +24,8 @@ MOVED = Rewrite(NOW, {"shop": "new"}, replicas=3)
 
 def an_entry(kind: StreamKind, queue: str = "images") -> StreamEntry:
     definitions = {each["name"]: each for each in topology.stream_definitions(QUEUE, 1)}
-    own = queue if kind in (StreamKind.WORK, StreamKind.LATER) else ""
-    name = name_of(kind, "shop", own)
-    return StreamEntry(name, kind, "shop", own, definitions[name], [], 0, 0, 0, 0)
+    name = name_of(kind, "shop", queue)
+    return StreamEntry(name, kind, "shop", queue, definitions[name], [], 0, 0, 0, 0)
 
 
 def a_message(
