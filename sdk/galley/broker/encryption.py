@@ -5,6 +5,7 @@ change the server's first line could keep a connection in plain text. Here the c
 """
 
 import asyncio
+import select
 import ssl
 from typing import Any, Final
 
@@ -38,17 +39,36 @@ _ABOUT_OURS: Final = ("certificate_required", "bad_certificate", "unknown_ca", "
                       "certificate_expired", "certificate_revoked", "unsupported_certificate")  # fmt: skip
 """Alerts with which a server refuses the certificate of its client."""
 
+_CLOSED_BY_PEER: Final = getattr(select, "POLLRDHUP", 0)
+"""Where there is no such event, that a connection is reset is noticed without asking for it."""
+
 
 class EncryptionMissing(NatsError):
     """The server offers no encryption, and the client requires it."""
 
 
 class Transport(TcpTransport):
-    """A connection that is encrypted where it stands, and keeps its flow control then."""
+    """A connection that is encrypted where it stands, and keeps its flow control then.
+
+    Nothing is written to it once the server has closed it: what the server sent before is read first. When a
+    write fails, asyncio drops what it has not read yet, and a task on its way waits for its lease to end.
+    """
 
     def __bool__(self) -> bool:
         """Be true from the beginning, or the library puts one of its own in our place."""
         return True
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+        """Connect; raises what the network raises."""
+        await super().connect(uri, buffer_size, connect_timeout)
+        assert self._io_writer is not None
+        self._closed = select.poll()
+        self._closed.register(self._io_writer.get_extra_info("socket"), _CLOSED_BY_PEER)
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write, unless the server has closed the connection."""
+        if not self._closed.poll(0):
+            super().writelines(payload)  # type: ignore[no-untyped-call]
 
     async def connect_tls(
         self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
