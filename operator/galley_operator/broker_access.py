@@ -19,6 +19,7 @@ from galley.tls import Tls
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.credentials.account import Account
+from galley_operator.credentials.backup_secret import BackupSecret
 from galley_operator.credentials.certificate import Times
 from galley_operator.credentials.certificate_keeper import CertificateKeeper
 from galley_operator.credentials.client_tls import ClientTls, read_files
@@ -47,6 +48,9 @@ class BrokerAccess:
         """Keeps the certificates of our own NATS; None if it needs none. Known once there is a connection."""
         self.secrets: QueueSecrets | None = None
         """None where NATS requires no credentials; known once there is a connection."""
+        self.backup: BackupSecret | None = None
+        """None where there are no backups, or NATS requires no credentials."""
+        self._registrar: Registrar | None = None
 
     async def connect(self) -> Broker:
         """Return an open connection; keys and NATS may come up after us, or be repaired while we wait."""
@@ -81,6 +85,7 @@ class BrokerAccess:
                         self._directory,
                         self._settings.certificate_look_seconds,
                     )
+                self.backup = None if keys is None else self._backup(keys)
                 return broker
 
     async def close(self) -> None:
@@ -151,10 +156,16 @@ class BrokerAccess:
             tls=self._tls(),
         )
         self._directory = await directory.__aenter__()
-        registrar = Registrar(authority, directory)
+        registrar = self._registrar = Registrar(authority, directory)
         # First: the accounts of roles import from this one.
         await registrar.ensure_streams()
         return QueueSecrets(self._cluster, keys.account, registrar, tls=self.client_tls)
+
+    def _backup(self, keys: Keys) -> BackupSecret | None:
+        if not (name := self._settings.backup_secret):
+            return None
+        place = self._namespace, name
+        return BackupSecret(self._cluster, keys.account, self._registrar, place, tls=self.client_tls)
 
     def _broker(self, account: Account | None) -> Broker:
         name = f"galley operator {self._settings.pod_name}"

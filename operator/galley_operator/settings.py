@@ -59,6 +59,9 @@ class OperatorSettings(BaseModel):
     """File with its private key; the same file when left out."""
     tls_server_name: str = ""
     """Name that the certificate of NATS must have; the host of its address when left out."""
+    backup_secret: str = ""
+    """Name of the Secret, in the operator's namespace, for the credentials of `galley backup`. When left out,
+    none are made."""
     namespaces: str = ""
     """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
     out, which needs rights everywhere."""

@@ -13,7 +13,7 @@ import pytest
 
 from galley.broker.account_directory import AccountDirectory
 from galley.broker.connection import Broker
-from galley.broker.permissions import Role
+from galley.broker.permissions import Role, backup_permissions
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
 from galley_operator.credentials.authority import Authority
@@ -111,6 +111,17 @@ class GuardedNats:
         fresh = path.with_suffix(".fresh")
         fresh.write_text(text)
         fresh.replace(path)
+        return path
+
+    async def write_backup_creds(self) -> Path:
+        """Write credentials of `galley backup`, and return the file."""
+        async with self.directory() as directory:
+            registrar = Registrar(self.authority, directory)
+            await registrar.ensure_streams()
+            await registrar.ensure_backup()
+        path = self.folder / "backup.creds"
+        account = self.authority.backup_account()
+        path.write_text(account.credentials("galley backup", backup_permissions(), valid_seconds=3600))
         return path
 
     def directory(self) -> AccountDirectory:

@@ -12,7 +12,15 @@ from typing import Any, Final
 
 import nkeys  # type: ignore[import-untyped]
 
-from galley.broker.permissions import EXPORTS, Export, Role, exports_of, imports_of
+from galley.broker.permissions import (
+    EXPORTS,
+    Export,
+    Import,
+    Role,
+    backup_imports,
+    exports_of,
+    imports_of,
+)
 from galley_operator.credentials.account import ACCOUNT_KEY, SEED_KEY, Account
 from galley_operator.credentials.key_pair import KeyPair, Owner
 from galley_operator.credentials.queue_roles import Holder
@@ -24,6 +32,8 @@ SYSTEM_SEED_KEY: Final = "system.seed"
 _UNLIMITED: Final = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
 _CONNECTIONS: Final = {Role.WORKER: 2_000, Role.PRODUCER: 1_000, Role.MANAGER: 100}
 """Most connections of a role of a queue at a time: one queue must not use up those of the server."""
+
+_BACKUP_CONNECTIONS: Final = 20
 
 _SUBSCRIPTIONS: Final = 20_000
 """Most subscriptions of a role of a queue; a waiting producer has a few, a worker about five."""
@@ -74,6 +84,10 @@ class Authority:
         name = f"galley.dev/{holder.namespace}/{holder.queue}/{holder.role}"
         return Account(public_key_named(name), self.streams.signer)
 
+    def backup_account(self) -> Account:
+        """Return the account of backups, which reads all streams."""
+        return Account(public_key_named("galley.dev/backup"), self.streams.signer)
+
     def operator_token(self, now: float) -> str:
         """Return the operator's own claims, which servers are configured with."""
         rights = {"type": "operator", "version": 2, "system_account": SYSTEM_ACCOUNT}
@@ -107,14 +121,19 @@ class Authority:
         rights = _account_rights(self.streams.signer, limits)
         rights["exports"] = [_exported(export) for export in exports_of(*holder)]
         rights["imports"] = [
-            {
-                "name": f"{flow} {subject}",
-                "subject": subject,
-                "account": self._account_named(holder, origin).public,
-                "type": flow.value,
-            }
-            for subject, flow, origin in imports_of(*holder)
+            _imported(each, self._account_named(holder, each.origin)) for each in imports_of(*holder)
         ]
+        return rights
+
+    def backup_token(self, now: float) -> str:
+        """Return the claims of the account of backups."""
+        return self._token("backup", self.backup_account().public, self.backup_rights(), now)
+
+    def backup_rights(self) -> dict[str, Any]:
+        """Return the part of those claims that matters to the server."""
+        limits = {"conn": _BACKUP_CONNECTIONS, "subs": _SUBSCRIPTIONS, "leaf": 0}
+        rights = _account_rights(self.streams.signer, limits)
+        rights["imports"] = [_imported(each, self.streams) for each in backup_imports()]
         return rights
 
     def _account_named(self, holder: Holder, origin: Role | None) -> Account:
@@ -139,6 +158,15 @@ def _account_rights(signer: KeyPair, limits: dict[str, int]) -> dict[str, Any]:
         "signing_keys": [signer.public],
         "type": "account",
         "version": 2,
+    }
+
+
+def _imported(wanted: Import, account: Account) -> dict[str, Any]:
+    return {
+        "name": f"{wanted.flow} {wanted.subject}",
+        "subject": wanted.subject,
+        "account": account.public,
+        "type": wanted.flow.value,
     }
 
 

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from galley.broker.creds_file import parse_creds
-from galley.broker.permissions import Role, permissions_of
+from galley.broker.permissions import Permissions, Role, permissions_of
 from galley.errors import CredentialsInvalid
 from galley_operator.credentials.account import VALID_SECONDS, Account
 from galley_operator.credentials.key_pair import KeyPair, Owner
@@ -36,12 +36,17 @@ def credentials_of(account: Account, holder: Holder, now: float, valid_seconds: 
 
 
 def due(present: str | None, account: Account, holder: Holder, now: float) -> str:
+    """Return why a holder needs new credentials, or nothing if the present ones will do."""
+    return due_for(present, account, permissions_of(*holder), now)
+
+
+def due_for(present: str | None, account: Account, permissions: Permissions, now: float) -> str:
     """Return why new credentials are needed, or nothing if the present ones will do.
 
     Args:
         present: text of the file as it is; None if there is none.
         account: whose they have to be.
-        holder: for whom.
+        permissions: which they have to have.
         now: seconds since 1970.
     """
     if present is None:
@@ -53,7 +58,7 @@ def due(present: str | None, account: Account, holder: Holder, now: float) -> st
     claims = verified(found.token, account.signer)
     if claims is None or _public_key_of(found.seed) != claims.get("sub"):
         return "token and keys do not belong together"
-    if claims.get("nats") != account.rights(permissions_of(*holder)):
+    if claims.get("nats") != account.rights(permissions):
         return "they are for other rights"
     begin, end = found.claims.iat, found.claims.exp
     if begin > now + _SKEW_SECONDS or now >= begin + (end - begin) * RENEW_AFTER:

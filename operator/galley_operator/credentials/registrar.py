@@ -53,6 +53,16 @@ class Registrar:
         authority = self.authority
         await self._ensure(authority.streams.public, authority.streams_rights(), authority.streams_token)
 
+    async def ensure_backup(self) -> None:
+        """Have the account of backups.
+
+        Raises:
+            BrokerError: if the server does not answer or refuses.
+        """
+        authority = self.authority
+        account = authority.backup_account().public
+        await self._ensure(account, authority.backup_rights(), authority.backup_token)
+
     async def ensure(self, namespace: str, queue: str) -> None:
         """Have an account for each role of a queue.
 

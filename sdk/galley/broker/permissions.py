@@ -79,7 +79,10 @@ EXPORTS: Final = (
     *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
     Export("$JS.API.INFO"),
     Export("$JS.API.STREAM.INFO.*"),
+    Export("$JS.API.STREAM.LIST"),
+    Export("$JS.API.STREAM.MSG.GET.*"),
     Export("$JS.API.STREAM.PURGE.*"),
+    Export("$JS.API.CONSUMER.LIST.*"),
     Export("$JS.API.CONSUMER.INFO.*.*"),
     Export("$JS.API.CONSUMER.MSG.NEXT.*.*", silence_seconds=_SILENCE_SECONDS),
     Export("$JS.API.DIRECT.GET.>", silence_seconds=_SILENCE_SECONDS),
@@ -119,6 +122,21 @@ def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
     if role is Role.MANAGER:
         publish += _managing(namespace, queue)
     return Permissions(publish, heard)
+
+
+def backup_permissions() -> Permissions:
+    """Return what `galley backup` may do: read all streams, and change nothing.
+
+    JetStream's own snapshots are not among it, since they are delivered to any subject:
+    docs/adr/0018-backup-by-reading.md.
+    """
+    reads = ("STREAM.LIST", "STREAM.INFO.*", "STREAM.MSG.GET.*", "CONSUMER.LIST.*", "DIRECT.GET.*")
+    return Permissions((*_connecting(), *(f"$JS.API.{read}" for read in reads)), (f"{INBOX}.backup.>",))
+
+
+def backup_imports() -> tuple[Import, ...]:
+    """Return what the account of backups imports from that of the streams."""
+    return tuple(Import(subject, Flow.SERVICE) for subject in backup_permissions().publish)
 
 
 def imports_of(role: Role, namespace: str, queue: str) -> tuple[Import, ...]:
