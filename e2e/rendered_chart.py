@@ -52,7 +52,9 @@ def nats_config(*settings: str) -> str:
 def pods(things: Sequence[Object]) -> Iterator[tuple[str, Object]]:
     """Yield the specification of each pod there would be, and what it would be called after."""
     for thing in things:
-        if thing["kind"] in {"Deployment", "StatefulSet"}:
+        if thing["kind"] == "CronJob":
+            yield thing["metadata"]["name"], thing["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        elif thing["kind"] in {"Deployment", "StatefulSet", "Job"}:
             yield thing["metadata"]["name"], thing["spec"]["template"]["spec"]
         elif thing["kind"] == "Pod":
             yield thing["metadata"]["name"], thing["spec"]

@@ -52,6 +52,24 @@ SETS: dict[str, Sequence[str]] = {
         "operator.taskTtlSeconds=null",
         "crds.keep=false",
     ),
+    "backups to a volume": (
+        "operator.namespaces={one}",
+        "backup.enabled=true",
+        "backup.keySecret=key",
+        "backup.destination.claimName=archives",
+        "backup.keepDays=7",
+    ),
+    "a restore from S3": (
+        "operator.replicas=0",
+        "nats.replicas=3",
+        "backup.keySecret=key",
+        "backup.destination.url=s3://bucket/prefix",
+        "backup.destination.existingSecret=s3",
+        "backup.restore.archive=latest",
+        "backup.restore.map.old=new",
+        "backup.restore.namespaces={old}",
+        "backup.restore.keepExisting=true",
+    ),
     "everything said": (
         "commonLabels.team=data",
         "imagePullSecrets[0].name=registry",
@@ -98,7 +116,9 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         ("operator.namespaces={Team_A}", r"/operator/namespaces/0.*does not match pattern"),
         ("crds.keep=yes", r"/crds/keep.*got string, want boolean"),
         ("operator.image.digest=abc", r"/operator/image/digest.*does not match pattern"),
-        ("operator.replicas=0", r"/operator/replicas.*minimum: got 0, want 1"),
+        ("operator.replicas=-1", r"/operator/replicas.*minimum: got -1, want 0"),
+        ("backup.schedule=hourly", r"/backup/schedule.*minLength"),
+        ("backup.destination.url=gs://bucket", r"/backup/destination/url.*does not match pattern"),
         (
             "operator.resources.limits.memory=lots",
             r"limits.memory is lots, which is not a quantity",
@@ -121,6 +141,13 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         (
             "nats.enabled=false,nats.url=nats://mine:4222,nats.auth.enabled=true",
             r"make a Secret with account and account.seed, and name it in nats.auth.existingSecret",
+        ),
+        ("backup.enabled=true", r"backup.keySecret is empty: name a Secret .* keep a copy of it outside"),
+        ("backup.enabled=true,backup.keySecret=k", r"backup.destination is empty: set claimName .* or url"),
+        (
+            "backup.restore.archive=latest,backup.keySecret=k,backup.destination.url=s3://b,"
+            "backup.destination.claimName=c",
+            r"backup.destination has claimName and url",
         ),
         ("nats.url=nats://mine:4222", r"nats.enabled is true: set nats.enabled to false to use that NATS"),
     ],

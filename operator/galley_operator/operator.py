@@ -172,12 +172,9 @@ class Operator:
                 ("stream collector", collector.run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
-                *(
-                    (("credentials of backups", parts.access.backup.run),)
-                    if parts.access.backup is not None
-                    else ()
-                ),
             )
+            if (backup := parts.access.backup) is not None:
+                loops += (("credentials of backups", backup.run),)
             for name, work in loops:
                 await stack.enter_async_context(_beside(faults.keep_running(name, work), name))
             await self._stopping.wait()

@@ -63,10 +63,17 @@ resolver: {
   resources: [secrets]
   resourceNames: [{{ include "galley.credentials.secret" . }}]
   verbs: [get]
-{{- if and .Values.nats.enabled (not .Values.nats.auth.existingSecret) }}
+{{- if or .Values.backup.enabled (and .Values.nats.enabled (not .Values.nats.auth.existingSecret)) }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
+{{- end }}
+{{- if .Values.backup.enabled }}
+# The credentials of backups.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "galley.backup.secret" . }}]
+  verbs: [get, patch]
 {{- end }}
 {{- end -}}
 {{- end -}}

@@ -15,7 +15,7 @@ from galley.broker.connection import Broker
 from galley.broker.identity import Source
 from galley.cli.command import text
 from galley.cli.errors import Misuse
-from galley.cli.server import find_target
+from galley.cli.server import find_target, tls_arguments, tls_for
 from galley.cli.terminal import Terminal
 from galley.target import CREDENTIALS_VARIABLE
 from galley_operator.backup.cluster_objects import ClusterObjects
@@ -59,6 +59,7 @@ def access_arguments(parser: ArgumentParser) -> None:
         help="instead of --credentials: the Secret with the keys of NATS, if your rights in the cluster let "
         "you read it (galley-system/galley-nats-auth)",
     )  # fmt: skip
+    tls_arguments(parser)
     parser.add_argument(
         "--kubeconfig", metavar="FILE", type=Path,
         help="cluster with the TaskQueues and Tasks; else the one this runs in, else KUBECONFIG, else none",
@@ -122,7 +123,8 @@ async def accessed(options: Namespace, terminal: Terminal, name: str) -> AsyncIt
             terminal.say("no cluster is named (--kubeconfig): streams only, no TaskQueues and Tasks")
         target = find_target(_for_target(options), terminal)
         credentials = None if target.local else await _credentials(options, terminal, cluster)
-        broker = Broker(target.server, name=name, credentials=credentials)
+        tls = tls_for(options, terminal, target)
+        broker = Broker(target.server, name=name, credentials=credentials, tls=tls)
         await opened.enter_async_context(broker)
         yield Access(broker, None if cluster is None else ClusterObjects(cluster))
 

@@ -33,6 +33,12 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
         help="credentials file for NATS; else GALLEY_CREDENTIALS. On a cluster it is the key "
         "nats.creds of the Secret galley-QUEUE-producer, or -manager",
     )  # fmt: skip
+    tls_arguments(parser)
+    namespace_argument(parser)
+
+
+def tls_arguments(parser: ArgumentParser) -> None:
+    """Declare the options about TLS to NATS."""
     for name, words in (
         ("ca", "certificates of authorities to trust, as ca.crt of that Secret; else GALLEY_TLS_CA"),
         ("certificate", "own certificate, if NATS requires one; else GALLEY_TLS_CERTIFICATE"),
@@ -43,7 +49,6 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
         "--tls-server-name", metavar="NAME", type=text, default="",
         help="name in the certificate of NATS; else GALLEY_TLS_SERVER_NAME, else the host of its address",
     )  # fmt: skip
-    namespace_argument(parser)
 
 
 def namespace_argument(parser: ArgumentParser) -> None:
@@ -90,14 +95,15 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
                 raise
             terminal.say(f"{nothing}; reading what the last one kept")
             target = await serving.enter_async_context(kept)
-        tls = _tls(options, terminal, target)
+        tls = tls_for(options, terminal, target)
         async with connect(
             target.server, target.namespace, credentials=options.credentials, tls=tls
         ) as client:
             yield client
 
 
-def _tls(options: Namespace, terminal: Terminal, target: Target) -> Tls | None:
+def tls_for(options: Namespace, terminal: Terminal, target: Target) -> Tls | None:
+    """Return how a command encrypts its connection to NATS; None if nothing asks for that."""
     given = {
         "ca": options.tls_ca,
         "certificate": options.tls_certificate,
