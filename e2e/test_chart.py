@@ -145,8 +145,7 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
         ("backup.enabled=true", r"backup.keySecret is empty: name a Secret .* keep a copy of it outside"),
         ("backup.enabled=true,backup.keySecret=k", r"backup.destination is empty: set claimName .* or url"),
         (
-            "backup.restore.archive=latest,backup.keySecret=k,backup.destination.url=s3://b,"
-            "backup.destination.claimName=c",
+            "backup.enabled=true,backup.keySecret=k,backup.destination.url=s3://b,backup.destination.claimName=c",
             r"backup.destination has claimName and url",
         ),
         ("nats.url=nats://mine:4222", r"nats.enabled is true: set nats.enabled to false to use that NATS"),

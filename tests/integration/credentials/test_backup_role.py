@@ -21,10 +21,10 @@ from tests.support.guarded_nats import GuardedNats
 
 READS = {
     "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.GW_ns_mine", "$JS.API.STREAM.INFO.GS_ns_mine",
-    "$JS.API.STREAM.INFO.GR_ns", "$JS.API.STREAM.INFO.GW_ns_theirs", "$JS.API.STREAM.MSG.GET.GW_ns_mine",
-    "$JS.API.STREAM.MSG.GET.GR_ns", "$JS.API.STREAM.MSG.GET.GD_ns", "$JS.API.DIRECT.GET.GW_ns_mine",
-    "$JS.API.DIRECT.GET.GS_ns_mine", "$JS.API.DIRECT.GET.GW_ns_theirs", "$JS.API.DIRECT.GET.GR_ns",
-    "$JS.API.CONSUMER.LIST.GW_ns_mine",
+    "$JS.API.STREAM.INFO.GR_ns_mine", "$JS.API.STREAM.INFO.GW_ns_theirs", "$JS.API.STREAM.MSG.GET.GW_ns_mine",
+    "$JS.API.STREAM.MSG.GET.GR_ns_mine", "$JS.API.STREAM.MSG.GET.GD_ns_mine", "$JS.API.DIRECT.GET.GW_ns_mine",
+    "$JS.API.DIRECT.GET.GS_ns_mine", "$JS.API.DIRECT.GET.GW_ns_theirs", "$JS.API.DIRECT.GET.GR_ns_mine",
+    "$JS.API.DIRECT.GET.GR_ns", "$JS.API.CONSUMER.LIST.GW_ns_mine",
 }  # fmt: skip
 MORE = ("$JS.API.STREAM.SNAPSHOT.GR_ns", "$JS.API.STREAM.RESTORE.evil", "$JS.API.CONSUMER.LIST.GW_ns_mine",
         "$JS.API.CONSUMER.CREATE.GR_ns.evil", "$JS.API.STREAM.PURGE.GW_ns_mine")  # fmt: skip
