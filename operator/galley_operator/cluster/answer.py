@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
@@ -70,6 +71,12 @@ class Page(Struct, Generic[Shape], frozen=True):
     metadata: ListMetadata = ListMetadata()
 
 
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_ITEM_DEPTH: Final = 3
+"""Of an object in a list: `{"items": [{...`."""
+_DEEPEST: Final = 300
+
+
 class _Line(Struct):
     type: str
     object: Raw
@@ -112,8 +119,8 @@ def page_in(body: bytes, shape: type[Shape]) -> Page[Shape]:
     """Return the page in an answer to a list, without objects that are not as their definition says."""
     try:
         page: Page[Shape] = _page_decoder(cast("Hashable", shape)).decode(body)
-    except msgspec.ValidationError:
-        raw = _raw_page(body)
+    except (msgspec.ValidationError, RecursionError):
+        raw = _raw_page(_without_deep(body))
         items = [read for each in raw.items if (read := _object_in(each, shape)) is not None]
         return Page(items, raw.metadata)
     return page
@@ -124,12 +131,37 @@ def _object_in(body: Raw, shape: type[Shape]) -> Shape | None:
     try:
         read: Shape = _decoder(cast("Hashable", shape)).decode(body)
     except msgspec.ValidationError as error:
-        log.warning(
-            "object not understood",
-            extra={"error": str(error), "body": bytes(body)[:200].decode(errors="replace")},
-        )
+        _not_understood(str(error), bytes(body))
         return None
     return read
+
+
+def _not_understood(problem: str, body: bytes) -> None:
+    log.warning(
+        "object not understood", extra={"error": problem, "body": body[:200].decode(errors="replace")}
+    )
+
+
+def _without_deep(body: bytes) -> bytes:
+    """Return a list with null in place of each object that is nested too deeply for a decoder.
+
+    The API server accepts an input of thousands of levels, and one Task must not hide all others.
+    """
+    kept: list[bytes] = []
+    depth = deepest = start = done = 0
+    for token in _TOKENS.finditer(body):
+        if token[0] in b"{[":
+            depth += 1
+            if depth == _ITEM_DEPTH:
+                start, deepest = token.start(), 0
+            deepest = max(deepest, depth)
+        elif token[0] in b"}]":
+            if depth == _ITEM_DEPTH and deepest > _DEEPEST:
+                _not_understood(f"it is nested {deepest} levels deep", body[start:])
+                kept += [body[done:start], b"null"]
+                done = token.end()
+            depth -= 1
+    return b"".join([*kept, body[done:]])
 
 
 def events_in(lines: Iterable[bytes], shape: type[Shape], what: str) -> Iterator[Event[Shape]]:
@@ -142,7 +174,11 @@ def events_in(lines: Iterable[bytes], shape: type[Shape], what: str) -> Iterator
     for text in lines:
         if not text:
             continue
-        line = _line(text)
+        try:
+            line = _line(text)
+        except RecursionError:
+            _not_understood("it is nested too deeply", text)
+            continue
         if line.type == Change.BOOKMARK:
             metadata = _bookmark(line.object).metadata
             listed = metadata.annotations.get(LISTED) == "true"

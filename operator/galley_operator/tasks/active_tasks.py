@@ -80,6 +80,15 @@ class _Route(Struct, frozen=True, rename="camel", gc=False):
 
 
 _route = msgspec.json.Decoder(_Route).decode
+
+
+def _route_of(spec: Raw) -> _Route:
+    try:
+        return _route(spec)
+    except msgspec.ValidationError:
+        return _Route()  # a look at the whole spec says what is wrong with it
+
+
 _LANES: Final = {lane.value: lane for lane in Lane}
 _NO_STATUS: Final = SeenStatus()
 _IN_BROKER: Final = frozenset(
@@ -212,7 +221,7 @@ class ActiveTasks:
                 generation=metadata.generation,
                 queued_at=status.queued_time or known.queued_at,
             )
-        route = _route(seen.spec)
+        route = _route_of(seen.spec)
         in_broker = status.phase in _IN_BROKER
         return ActiveTask(
             intern(metadata.namespace),

@@ -11,6 +11,7 @@ import pytest
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.inspect import worker_problem
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, TASKQUEUES
+from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
@@ -63,7 +64,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(**settings: Any) -> AsyncIterator[Stage]:
+async def stage(
+    secrets: Callable[[MemoryCluster], QueueSecrets] | None = None, **settings: Any
+) -> AsyncIterator[Stage]:
     api, server = MemoryCluster(), MemoryServer()
     seen: list[str] = []
     faults, known, metrics = Faults(seen.append), KnownQueues(), OperatorMetrics()
@@ -72,7 +75,8 @@ async def stage(**settings: Any) -> AsyncIterator[Stage]:
     clock = asyncio.get_running_loop().time
     workloads = Workloads(api, (None,), turns.add, faults, clock)
     async with MemoryBroker(server, "operator") as broker:
-        queues = Queues(api, broker, options, workloads, metrics, known, turns, faults)
+        kept = secrets(api) if secrets is not None else None
+        queues = Queues(api, broker, options, workloads, metrics, known, turns, faults, kept)
         statuses = QueueStatusWriter(api, queues, metrics, faults)
         work = (
             workloads.run(),
