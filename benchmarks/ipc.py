@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import statistics
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ async def drain(runners: Runners, handler: str, tasks: int, in_flight: int) -> N
     def start() -> None:
         nonlocal unstarted
         unstarted -= 1
-        work = Work("id", "bench", "normal", handler, 1, INPUT, 60.0)
+        work = Work("id", "bench", "normal", handler, 1, INPUT, 60.0, datetime.now(UTC))
         runners.start(work).ending.add_done_callback(ended)
 
     def ended(_ending: object) -> None:

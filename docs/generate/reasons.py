@@ -76,6 +76,14 @@ REASONS: Final = {
         "The input does not fit the handler's parameters. Not tried again.",
         "Submit it again with the input that the message asks for.",
     ),
+    "RetryAfter": Reason(
+        "The handler raised `galley.RetryAfter`: the next attempt begins after the pause it named.",
+        "Nothing, as long as attempts are left; else look at what the handler waits for.",
+    ),
+    "Snooze": Reason(
+        "The handler raised `galley.Snooze`: the same attempt runs again after the pause it named.",
+        "Nothing; the message says what it waits for.",
+    ),
     "ResultInvalid": Reason(
         "The result of the handler cannot be encoded as JSON. Not tried again.",
         "Return numbers, text, lists and objects; store anything else and return its location.",

@@ -18,6 +18,7 @@ from galley.broker.errors import (
     TlsFailed,
 )
 from galley.client import AsyncClient, connect
+from galley.current import CurrentTask, current_task
 from galley.errors import (
     ClientClosed,
     ClientElsewhere,
@@ -37,6 +38,8 @@ from galley.errors import (
     Refused,
     ResultMismatch,
     ResultTimeout,
+    RetryAfter,
+    Snooze,
     SubmissionInvalid,
     TaskCancelled,
     TaskConflict,
@@ -76,6 +79,7 @@ __all__ = [
     "ClientUnusable",
     "CredentialsExpired",
     "CredentialsInvalid",
+    "CurrentTask",
     "GalleyError",
     "Handle",
     "Handler",
@@ -96,7 +100,9 @@ __all__ = [
     "Refused",
     "ResultMismatch",
     "ResultTimeout",
+    "RetryAfter",
     "RetryPolicy",
+    "Snooze",
     "SomeRefused",
     "SubmissionInvalid",
     "SubmitIncomplete",
@@ -114,6 +120,7 @@ __all__ = [
     "When",
     "call",
     "connect",
+    "current_task",
     "on_start",
     "on_stop",
     "task",

@@ -315,6 +315,41 @@ class NonRetryable(Exception):
     """
 
 
+class RetryAfter(Exception):
+    """Raised by a handler: this attempt failed, and the next one begins after so many seconds.
+
+    It takes the place of the backoff of the retry policy, whose number of attempts still holds. For what says
+    when to come back, such as a server that answers with `Retry-After`.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        """Set the pause.
+
+        Args:
+            seconds: 0 to 86,400; a value out of range is taken to its end.
+            message: what happened, for the task's history.
+        """
+        self.seconds = float(seconds)
+        super().__init__(message or f"try again in {self.seconds:g} s")
+
+
+class Snooze(Exception):
+    """Raised by a handler: not yet; run this attempt again after so many seconds.
+
+    It is not an error and costs no attempt. A task that has a deadline fails if it would begin after it.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        """Set the pause.
+
+        Args:
+            seconds: 0 to 86,400; a value out of range is taken to its end.
+            message: what it waits for, for people who look at the task.
+        """
+        self.seconds = float(seconds)
+        super().__init__(message or f"snoozed for {self.seconds:g} s")
+
+
 class WaitsForOwnQueue(GalleyError, NonRetryable):
     """A handler waits for a task of its own queue, and holds a slot that task may need."""
 

@@ -688,15 +688,15 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "the queue's policy before the task's",
-        "        return held.envelope.retry or self._rules.policy\n",
-        "        return self._rules.policy\n",
+        "        if held.envelope.retry is not None:\n",
+        "        if False:\n",
         "a task's own retries do nothing",
         ATTEMPTS,
     ),
     _of(
         "attempts",
         "the queue's timeout before the task's",
-        "        timeout = held.envelope.timeout_seconds or self._rules.timeout_seconds\n",
+        "        timeout = own or self._rules.timeout_seconds\n",
         "        timeout = self._rules.timeout_seconds\n",
         "a task's own timeout does nothing",
         ATTEMPTS,

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from msgspec import Raw
 
@@ -22,6 +22,7 @@ from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
 from galley_worker.puller import Puller
 from galley_worker.runners.execution import Execution, Service
+from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
 from galley_worker.work import Work
 from tests.support.memory_nats import MemoryBroker, MemoryServer
@@ -72,6 +73,7 @@ class Handlers:
     """In the place of `Runners`: plays the script."""
 
     handlers = frozenset(("resize",))
+    rules: ClassVar[dict[str, HandlerRules]] = {}
 
     def __init__(self, script: Script, worker: str) -> None:
         self._script, self._worker = script, worker

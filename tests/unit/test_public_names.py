@@ -6,13 +6,14 @@ PUBLIC = {
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
     "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "CertificateRefused",
     "Client", "ClientCertificateRefused", "ClientClosed", "ClientElsewhere", "ClientUnusable",
-    "CredentialsExpired", "CredentialsInvalid", "GalleyError", "Handle", "Handler", "HandlerExists",
-    "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane", "LaneNotEnabled",
-    "NonRetryable", "NotAllowed", "NotEncrypted", "Phase", "QueueFull", "QueueNameInvalid",
-    "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryPolicy", "SomeRefused",
-    "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted", "TaskCancelled", "TaskConflict",
-    "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls", "TlsFailed", "TlsInvalid",
-    "WaitsForOwnQueue", "When", "call", "connect", "on_start", "on_stop", "task",
+    "CredentialsExpired", "CredentialsInvalid", "CurrentTask", "GalleyError", "Handle", "Handler",
+    "HandlerExists", "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane",
+    "LaneNotEnabled", "NonRetryable", "NotAllowed", "NotEncrypted", "Phase", "QueueFull",
+    "QueueNameInvalid", "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryAfter",
+    "RetryPolicy", "Snooze", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted",
+    "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls",
+    "TlsFailed", "TlsInvalid", "WaitsForOwnQueue", "When", "call", "connect", "current_task", "on_start",
+    "on_stop", "task",
 }  # fmt: skip
 
 

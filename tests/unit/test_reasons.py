@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from docs.generate.reasons import REASONS
-from galley.errors import EnvelopeInvalid
+from galley.errors import EnvelopeInvalid, RetryAfter, Snooze
 from galley.history import WORKER_LOST
 
 WORKER = Path(__file__).parent.parent.parent / "worker-image" / "galley_worker"
@@ -29,4 +29,5 @@ def _written(node: ast.AST) -> list[str]:
 def test_the_reasons_explained_are_those_the_worker_writes() -> None:
     nodes = (node for path in WORKER.rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     written = {reason for node in nodes for reason in _written(node)}
-    assert written | {EnvelopeInvalid.reason, WORKER_LOST} == set(REASONS)
+    of_handlers = {error.__name__ for error in (RetryAfter, Snooze)}
+    assert written | of_handlers | {EnvelopeInvalid.reason, WORKER_LOST} == set(REASONS)

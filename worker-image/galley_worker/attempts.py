@@ -13,6 +13,7 @@ from galley.broker.topology import later_stream
 from galley.envelope import Envelope, Flags
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
+from galley.history import History
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker import journal
@@ -266,6 +267,9 @@ class Attempts:
                 attempt=held.flags.attempt,
                 input=held.envelope.input,
                 timeout=timeout,
+                submitted_at=held.envelope.submitted_at,
+                deadline=held.envelope.deadline,
+                last_error=_last_error(held.history),
             )
         )
         journal.started(held)
@@ -284,11 +288,16 @@ class Attempts:
         return judge(ending, self._policy(held), given, now, self._parts.jitter)
 
     def _policy(self, held: Held) -> RetryPolicy:
-        return held.envelope.retry or self._rules.policy
+        if held.envelope.retry is not None:
+            return held.envelope.retry
+        rules = self._parts.runners.rules.get(held.envelope.handler)
+        return self._rules.policy if rules is None or rules.retry is None else rules.retry
 
     def _timeout(self, held: Held) -> float:
-        """Return the seconds this attempt has: its own or the queue's, bounded by the deadline."""
-        timeout = held.envelope.timeout_seconds or self._rules.timeout_seconds
+        """Return the seconds this attempt has: its own, its handler's or the queue's, up to the deadline."""
+        rules = self._parts.runners.rules.get(held.envelope.handler)
+        own = held.envelope.timeout_seconds or (rules.timeout_seconds if rules is not None else None)
+        timeout = own or self._rules.timeout_seconds
         if held.envelope.deadline is None:
             return timeout
         return min(timeout, (held.envelope.deadline - self._parts.now()).total_seconds())
@@ -309,6 +318,13 @@ def read(delivery: Delivery) -> tuple[Flags, Envelope]:
     if delivery.problem:
         raise EnvelopeInvalid(delivery.problem)
     return Flags.decode(delivery.header), wire.decode(delivery.body)
+
+
+def _last_error(history: History) -> str:
+    if not history.attempts:
+        return ""
+    last = history.attempts[-1]
+    return f"{last.reason}: {last.message}"
 
 
 def _message(delivery: Delivery) -> Message:

@@ -20,6 +20,17 @@ class Raised(Struct, frozen=True):
     failure: Failure
     retryable: bool
     """Whether another attempt could succeed."""
+    pause: float | None = None
+    """Seconds until the next attempt, if the handler said so."""
+
+
+class Snoozed(Struct, frozen=True):
+    """The handler asked to be run again later; costs no attempt."""
+
+    pause: float
+    """Seconds."""
+    failure: Failure
+    """What it waits for."""
 
 
 class TimedOut(Struct, frozen=True):
@@ -51,5 +62,5 @@ class Crashed(Struct, frozen=True):
     """Such as `exit code 3` or `signal 9 (SIGKILL)`."""
 
 
-Ending: TypeAlias = Returned | Raised | TimedOut | Cancelled | CutOff | NotBegun | Crashed
+Ending: TypeAlias = Returned | Raised | Snoozed | TimedOut | Cancelled | CutOff | NotBegun | Crashed
 """How an attempt ended."""

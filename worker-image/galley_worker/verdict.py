@@ -10,7 +10,17 @@ from msgspec.structs import replace
 from galley.history import HANDLER_NOT_FOUND, MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
+from galley_worker.ending import (
+    Cancelled,
+    Crashed,
+    CutOff,
+    Ending,
+    NotBegun,
+    Raised,
+    Returned,
+    Snoozed,
+    TimedOut,
+)
 
 KILLS_ITS_WORKER: Final = "KillsItsWorker"
 ATTEMPTS_EXHAUSTED: Final = "AttemptsExhausted"
@@ -41,7 +51,10 @@ class RetryAt(Struct, frozen=True):
 
 
 class Defer(Struct, frozen=True):
-    """Try the same attempt again at that time, at a worker that knows the handler. Costs no attempt."""
+    """Try the same attempt again at that time, since its handler is not known here or asked for it.
+
+    Costs no attempt.
+    """
 
     due_at: datetime
     failure: Failure
@@ -78,7 +91,7 @@ class Circumstances(Struct, frozen=True):
     history: History
 
 
-def judge(
+def judge(  # noqa: C901, PLR0911 - one case for each ending
     ending: Ending, policy: RetryPolicy, given: Circumstances, now: datetime, jitter: Callable[[], float]
 ) -> Verdict:
     """Return what follows from an ending.
@@ -99,10 +112,15 @@ def judge(
             return HandBack(_lengthened(given, EndedBy.PREEMPTION, Failure("CutOff", why), now))
         case NotBegun():
             return HandBack(given.history)
-        case Raised(failure, retryable):
+        case Snoozed(pause, failure):
+            return _snoozed(pause, failure, given, now)
+        case Raised(failure, retryable, pause):
             history = _lengthened(given, EndedBy.ERROR, failure, now)
             if not retryable:
                 return Bury(failure, history)
+            if pause is not None:
+                policy = replace(policy, backoff_seconds=pause, max_backoff_seconds=pause)
+                jitter = _whole
         case TimedOut(seconds):
             failure = Failure(TIMED_OUT, f"the attempt took longer than {seconds:g} s and was killed")
             history = _lengthened(given, EndedBy.ERROR, failure, now)
@@ -112,6 +130,18 @@ def judge(
         case _:
             assert_never(ending)
     return after_failure(failure, policy, history, given.deadline, now, jitter)
+
+
+def _whole() -> float:
+    return 1.0
+
+
+def _snoozed(pause: float, failure: Failure, given: Circumstances, now: datetime) -> Defer | Bury:
+    due_at = now + timedelta(seconds=pause)
+    if given.deadline is not None and due_at >= given.deadline:
+        late = f"it asked to run again after its deadline, {given.deadline.isoformat()}: {failure.message}"
+        return Bury(Failure(DEADLINE_EXCEEDED, late), given.history)
+    return Defer(due_at, failure, given.history)
 
 
 def after_failure(  # noqa: PLR0917 - the facts a retry depends on

@@ -1,5 +1,7 @@
 """Work: what a runner needs to run one attempt."""
 
+from datetime import datetime
+
 from msgspec import Raw, Struct
 
 
@@ -15,3 +17,7 @@ class Work(Struct, frozen=True):
     """JSON, decoded only in the process of the handler."""
     timeout: float
     """Seconds this attempt may take, counted from its start."""
+    submitted_at: datetime
+    deadline: datetime | None = None
+    last_error: str = ""
+    """Reason and message of the attempt before."""

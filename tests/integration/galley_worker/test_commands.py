@@ -38,6 +38,14 @@ async def test_a_command_reads_its_input_and_its_output_is_the_result() -> None:
     assert (told["exitCode"], told["stdout"], told["stdoutBytes"]) == (0, '{"a":1}', 7)
 
 
+async def test_a_command_learns_its_task_from_its_environment() -> None:
+    async with Runners(commands(SHELL)) as runners:
+        told = value(await shell(runners, "echo $GALLEY_TASK_ID $GALLEY_TASK_QUEUE $GALLEY_TASK_ATTEMPT"))
+    task_id, *others = told["stdout"].split()
+    assert task_id.startswith("t")
+    assert others == ["trials", "1"]
+
+
 async def test_an_exit_code_is_a_failure_and_a_signal_is_a_crash() -> None:
     async with Runners(commands(SHELL)) as runners:
         three = await shell(runners, "echo no >&2; exit 3")

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def start(
     runners: Runners, handler: str, /, *, timeout: float = 30.0, raw: bytes | None = None, **named: Any
 ) -> Execution:
     data = msgspec.json.encode(named) if raw is None else raw
-    return runners.start(Work(f"t{next(_ids)}", "trials", "normal", handler, 1, Raw(data), timeout))
+    work = Work(f"t{next(_ids)}", "trials", "normal", handler, 1, Raw(data), timeout, datetime.now(UTC))
+    return runners.start(work)
 
 
 async def ended(execution: Execution, within: float = 20.0) -> Ending:

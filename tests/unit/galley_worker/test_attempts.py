@@ -20,6 +20,7 @@ from galley_worker.ending import CutOff, Ending, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution, Service
+from galley_worker.runners.frames import HandlerRules
 from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time, virtual_loop
@@ -36,6 +37,7 @@ class Handlers:
     """Runs nothing: each work goes on until the test ends it, or it is told to stop."""
 
     handlers: frozenset[str] = frozenset({"resize"})
+    rules: dict[str, HandlerRules] = field(default_factory=dict)
     started: list[Execution] = field(default_factory=list)
     deaf: bool = False
     """Whether what is told to stop goes on."""

@@ -12,7 +12,17 @@ from msgspec.structs import replace
 from galley.history import HANDLER_NOT_FOUND, EndedBy, History
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley_worker.ending import Cancelled, Crashed, CutOff, Ending, NotBegun, Raised, Returned, TimedOut
+from galley_worker.ending import (
+    Cancelled,
+    Crashed,
+    CutOff,
+    Ending,
+    NotBegun,
+    Raised,
+    Returned,
+    Snoozed,
+    TimedOut,
+)
 from galley_worker.verdict import (
     ATTEMPTS_EXHAUSTED,
     CRASHED,
@@ -61,6 +71,23 @@ def test_what_a_handler_returned_is_its_result_however_often_it_failed_before() 
 
 def test_what_returned_after_its_deadline_has_returned() -> None:
     assert verdict_on(Returned(Raw(b"42")), deadline=BEGAN) == Succeed(Raw(b"42"))
+
+
+def test_a_pause_the_handler_asks_for_takes_the_place_of_the_backoff_and_counts_as_an_error() -> None:
+    for jitter in (0.0, HALF):
+        verdict = verdict_on(Raised(OOPS, retryable=True, pause=90.0), jitter=jitter)
+        assert isinstance(verdict, RetryAt)
+        assert verdict.due_at == NOON + timedelta(seconds=90)
+        assert counts(verdict.history) == (1, 0, 0)
+    assert isinstance(verdict_on(Raised(OOPS, retryable=True, pause=0.0), SPENT), Bury)
+
+
+def test_a_snoozed_attempt_runs_again_later_and_costs_nothing() -> None:
+    verdict = verdict_on(Snoozed(30.0, OOPS), SPENT)
+    assert verdict == Defer(NOON + timedelta(seconds=30), OOPS, SPENT)
+    late = verdict_on(Snoozed(30.0, OOPS), deadline=NOON + timedelta(seconds=30))
+    assert isinstance(late, Bury)
+    assert late.failure.reason == DEADLINE_EXCEEDED
 
 
 def test_what_was_cancelled_is_cancelled_whatever_is_left_of_its_budgets() -> None:

@@ -99,7 +99,7 @@ class Budget(NamedTuple):
     kills: int = 0
     """Of the broker, without time to write down what it had delivered."""
     unknown: int = 0
-    """Deliveries to a worker that does not know the task's handler."""
+    """Deliveries to a worker that does not know the task's handler, or whose handler asks to run later."""
     exits: int = 0
     """Ends of a worker that has dropped its attempt."""
 

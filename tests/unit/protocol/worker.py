@@ -110,6 +110,10 @@ def run(world: World, state: State, index: int, worker: Worker) -> Moves:
         yield "fails", moved(state, index, worker._replace(at=at, plan=attempt + 1, retrying=True))
     else:
         yield "fails for good", moved(state, index, worker._replace(at=_burial(world)))
+    if state.left.unknown:
+        at = "defer" if Rule.DEFER_RECORD_FIRST in rules else "schedule"
+        spent = state._replace(left=state.left.less("unknown"))
+        yield "asks to run again later", moved(spent, index, worker._replace(at=at, plan=attempt))
 
 
 def store(world: World, state: State, index: int, worker: Worker) -> Moves:

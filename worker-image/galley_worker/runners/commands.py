@@ -28,6 +28,7 @@ from galley_worker.runners.exits import in_words
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from galley_worker.runners.sweeper import Sweeper
+from galley_worker.work import Work
 
 TAIL_LIMIT: Final = 32 * 1024
 """Bytes of each stream kept for the result: as JSON, both together stay below what a record may hold."""
@@ -126,7 +127,7 @@ class Commands:
         assert self._sweeper is not None
         name, owner = self._sweeper.mark
         mark = f"{owner}-{next(self._numbers)}"
-        environment = {**os.environ, name: owner, MARK: mark}
+        environment = {**os.environ, name: owner, MARK: mark, **_task(execution.work)}
         number = self._sweeper.next_number()
 
         def start() -> Subprocess:
@@ -255,6 +256,15 @@ def _not_started(command: CommandHandler, error: Exception) -> Raised:
     if isinstance(error, OSError) and error.errno == errno.E2BIG:
         return Raised(Failure("InputInvalid", problem), retryable=False)
     return Raised(Failure("CommandNotStarted", problem), retryable=True)
+
+
+def _task(work: Work) -> dict[str, str]:
+    """Return what a program learns of its task from its environment."""
+    return {
+        "GALLEY_TASK_ID": work.task_id,
+        "GALLEY_TASK_QUEUE": work.queue,
+        "GALLEY_TASK_ATTEMPT": str(work.attempt),
+    }
 
 
 def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subprocess:

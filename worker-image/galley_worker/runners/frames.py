@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from galley.retry import RetryPolicy
+
 LENGTH: Final = 4
 FRAME_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a frame beyond which the stream is garbage; all inputs a child may hold end far below."""
@@ -24,6 +26,14 @@ class Run(Struct, array_like=True, tag=0, gc=False):
     id: int
     handler: str
     input: bytes
+    task: str = ""
+    lane: str = ""
+    attempt: int = 1
+    submitted_at: float = 0.0
+    """Seconds since 1970."""
+    deadline: float = 0.0
+    """The same; 0 if there is none."""
+    last_error: str = ""
 
 
 class Recall(Struct, array_like=True, tag=1):
@@ -65,6 +75,20 @@ class Failed(Struct, array_like=True, tag=11):
     retryable: bool
 
 
+class Again(Struct, array_like=True, tag=18):
+    """Child: the handler raised to run again after a pause of its own."""
+
+    id: int
+    seconds: float
+    pause: float
+    """Seconds."""
+    free: bool
+    """Whether it costs no attempt."""
+    reason: str
+    message: str
+    traceback: str
+
+
 class Stopped(Struct, array_like=True, tag=12):
     """Child: the handler ended after it was asked to."""
 
@@ -78,6 +102,13 @@ class Recalled(Struct, array_like=True, tag=13):
     ids: list[int]
 
 
+class HandlerRules(Struct, array_like=True, frozen=True):
+    """The rules of `@task`; None means the queue's."""
+
+    timeout_seconds: float | None = None
+    retry: RetryPolicy | None = None
+
+
 class Ready(Struct, array_like=True, tag=14):
     """Child: it can run tasks; these are the plain and the async handlers of the queue."""
 
@@ -85,6 +116,8 @@ class Ready(Struct, array_like=True, tag=14):
     concurrent: list[str]
     several: bool
     """Whether this child runs the async ones, rather than the plain ones."""
+    rules: dict[str, HandlerRules] = {}
+    """What `@task` says of some of them."""
 
 
 class Broken(Struct, array_like=True, tag=15):
@@ -111,7 +144,7 @@ class Ran(Struct, array_like=True, tag=17):
 
 
 Order: TypeAlias = Run | Recall | Cancel | Leave | Ask
-Answer: TypeAlias = Done | Failed | Stopped | Recalled | Ready | Broken | Said | Ran
+Answer: TypeAlias = Done | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

@@ -15,13 +15,14 @@ import msgspec
 from msgspec import Raw
 
 from galley.record import Failure
-from galley_worker.ending import Raised, Returned
+from galley_worker.ending import Raised, Returned, Snoozed
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.exits import in_words
 from galley_worker.runners.fork_server import Child, ForkServer
 from galley_worker.runners.frames import (
+    Again,
     Ask,
     Broken,
     Cancel,
@@ -134,7 +135,13 @@ class HandlerProcess(asyncio.Protocol):
             self.window = execution.service.window
         running[number] = execution
         self.sent += 1
-        self._say(Run(number, work.handler, bytes(work.input)))
+        deadline = 0.0 if work.deadline is None else work.deadline.timestamp()
+        self._say(
+            Run(
+                number, work.handler, bytes(work.input), work.task_id, work.lane, work.attempt,
+                work.submitted_at.timestamp(), deadline, work.last_error,
+            )
+        )  # fmt: skip
 
     def cancel(self, execution: Execution) -> None:
         """Ask an `async def` handler to stop."""
@@ -265,10 +272,10 @@ class HandlerProcess(asyncio.Protocol):
 
     def _take_rare(self, answer: frames.Answer) -> None:
         match answer:
-            case Failed(number, seconds, reason, message, traceback, retryable):
+            case Failed(number, seconds) | Again(number, seconds):
                 execution = self._take_out(number)
                 execution.service.observe(seconds)
-                execution.end(Raised(Failure(reason, message, traceback), retryable))
+                execution.end(_raised(answer))
             case Stopped(number):
                 execution = self._take_out(number)
                 if execution.because is not None:
@@ -329,3 +336,10 @@ class HandlerProcess(asyncio.Protocol):
             while data := wire.recv(frames.CHUNK, socket.MSG_DONTWAIT):
                 if not self._take(data):
                     return
+
+
+def _raised(answer: Failed | Again) -> Raised | Snoozed:
+    failure = Failure(answer.reason, answer.message, answer.traceback)
+    if isinstance(answer, Failed):
+        return Raised(failure, answer.retryable)
+    return Snoozed(answer.pause, failure) if answer.free else Raised(failure, True, answer.pause)

@@ -13,6 +13,7 @@ from galley_worker.ending import Raised, TimedOut
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
 from galley_worker.runners.fork_server import ForkServer
+from galley_worker.runners.frames import HandlerRules
 from galley_worker.runners.pool import Pool
 from galley_worker.runners.settings import RunnerSettings
 from galley_worker.work import Work
@@ -67,6 +68,8 @@ class Runners:
         """
         self.handlers: frozenset[str] = frozenset()
         """Names of the handlers; known once entered."""
+        self.rules: dict[str, HandlerRules] = {}
+        """What `@task` says of some of them."""
         self._settings = settings
         self._clock = clock
         self._by_name: dict[str, tuple[Runner, Service]] = {}
@@ -116,6 +119,7 @@ class Runners:
             self._runners += plain, concurrent
             process, found = await plain.first()
             (concurrent if found.several else plain).adopt(process)
+            self.rules = found.rules
             for names, pool in ((found.plain, plain), (found.concurrent, concurrent)):
                 for name in names:
                     if name in self._by_name:

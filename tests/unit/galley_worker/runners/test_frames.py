@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galley.retry import RetryPolicy
 from galley_worker.runners import frames
 from galley_worker.runners.frames import (
+    Again,
     Answer,
     Ask,
     Broken,
     Cancel,
     Done,
     Failed,
+    HandlerRules,
     Leave,
     Order,
     Ran,
@@ -27,11 +30,14 @@ from galley_worker.runners.frames import (
 
 ORDERS: list[Order] = [
     Run(2**40, "resize", b'{"a":1}'), Recall(), Cancel(7), Leave(), Ask(8), Run(1, "", b""),
+    Run(3, "resize", b"{}", "t1", "low", 4, 1.5, 2.5, "HandlerRaised: no"),
 ]  # fmt: skip
 ANSWERS: list[Answer] = [
     Done(1, 0.5, b"null"), Failed(2, 0.1, "HandlerRaised", "ValueError: nö", "trace", retryable=True),
     Stopped(3, 0.0), Recalled([4, 5]), Ready(["a"], ["b"], several=True),
     Broken("import", "m", "m.py:1", "no", "line 1"), Said(), Ran(7, 0.5),
+    Again(8, 0.1, 30.0, True, "Snooze", "later", "trace"),
+    Ready(["a"], [], several=False, rules={"a": HandlerRules(5.0, RetryPolicy(attempts=2))}),
 ]  # fmt: skip
 
 

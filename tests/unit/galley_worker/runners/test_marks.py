@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
@@ -51,7 +52,7 @@ def output(limit: int = 64 * 1024) -> Iterator[tuple[Output, Lines]]:
     accounts: dict[int, Account] = {}
 
     def owner(order: int) -> Account | None:
-        work = Work(str(order), "q", "normal", "h", 1, Raw(b"{}"), 1.0)
+        work = Work(str(order), "q", "normal", "h", 1, Raw(b"{}"), 1.0, datetime.now(UTC))
         return accounts.setdefault(order, Account(work)) if order else None
 
     def take(line: Line) -> None:

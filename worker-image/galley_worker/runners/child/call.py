@@ -4,17 +4,20 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import CoroutineType, TracebackType
 from typing import Any, Final
 
 import msgspec
 
-from galley.errors import NonRetryable
+from galley.current import CurrentTask
+from galley.errors import NonRetryable, RetryAfter, Snooze
 from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
 from galley.record import RESULT_LIMIT
+from galley.retry import LONGEST_BACKOFF_SECONDS
 from galley.typed import Misfit, Signature
-from galley_worker.runners.frames import Done, Failed
+from galley_worker.runners.frames import Again, Done, Failed, Run
 
 TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
@@ -49,6 +52,20 @@ def arguments(data: bytes, types: Signature) -> dict[str, Any]:
         raise InputInvalid(f"the input does not fit the handler: {misfit}") from None
 
 
+def task_of(order: Run, queue: str) -> CurrentTask:
+    """Return the task of an order, as its handler sees it."""
+    return CurrentTask(
+        order.task,
+        queue,
+        order.lane,
+        order.handler,
+        order.attempt,
+        datetime.fromtimestamp(order.submitted_at, UTC),
+        datetime.fromtimestamp(order.deadline, UTC) if order.deadline else None,
+        order.last_error,
+    )
+
+
 def awaited(value: "CoroutineType[Any, Any, Any]") -> object:
     """Return what a coroutine returns, run in an event loop of its own.
 
@@ -78,7 +95,7 @@ def done(order: int, seconds: float, value: object) -> Done | Failed:
 def failed(
     order: int, seconds: float, function: Callable[..., Any], named: dict[str, Any] | None,
     error: BaseException,
-) -> Failed:  # fmt: skip
+) -> Failed | Again:  # fmt: skip
     """Return the answer for a handler that raised `error`, or could not be called."""
     # An exception is the user's code: asked for its class, its text or its traceback, it may raise.
     try:
@@ -86,12 +103,22 @@ def failed(
         if problem:
             return Failed(order, seconds, "InputInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
         text, trace = describe(error), _traceback(error)
+        if issubclass(type(error), RetryAfter | Snooze):
+            free, reason = issubclass(type(error), Snooze), type(error).__name__
+            told = text.removeprefix(f"{reason}: ")
+            return Again(order, seconds, _pause(error), free, reason, told, trace)
         if issubclass(type(error), NonRetryable):
             return Failed(order, seconds, "NonRetryable", text, trace, retryable=False)
         return Failed(order, seconds, "HandlerRaised", text, trace, retryable=True)
     except BaseException:
         problem = "it raised an exception that raises when it is described"
         return Failed(order, seconds, "HandlerRaised", problem, "", retryable=True)
+
+
+def _pause(error: Any) -> float:
+    """Return the seconds a handler asked for, in the range that a retry may have."""
+    seconds = float(error.seconds)
+    return min(max(seconds, 0.0), LONGEST_BACKOFF_SECONDS) if seconds == seconds else 0.0  # noqa: PLR0124 - NaN
 
 
 def _misfit(function: Callable[..., Any], named: dict[str, Any] | None, error: BaseException) -> str:

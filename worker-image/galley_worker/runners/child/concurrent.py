@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galley.current import CurrentTask, find_by
 from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
@@ -49,13 +50,16 @@ _UNASKED: Final = (
 class ConcurrentService:
     """Runs orders side by side."""
 
-    def __init__(self, wire: Wire, handlers: Mapping[str, Handler[..., Any]], page: mmap) -> None:
+    def __init__(self, wire: Wire, queue: str, handlers: Mapping[str, Handler[..., Any]], page: mmap) -> None:
+        self._queue = queue
         self._wire = wire
         self._handlers = handlers
         self._page = page
         self._incoming = frames.Frames()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, float] = {}
+        self._orders: dict[int, Run] = {}
+        """Those whose handlers have begun."""
         self._asked: set[int] = set()
         self._answers: list[Answer] = []
         self._leaving = False
@@ -67,6 +71,7 @@ class ConcurrentService:
         self._descendants = Descendants()
         self._surroundings.touched = False
         self._observe_steps()
+        find_by(self._task)
         loop.add_reader(self._wire, self._read)
         while not self._leaving:
             # A handler may stop the loop, and SystemExit or KeyboardInterrupt in a task of its own end it.
@@ -88,6 +93,10 @@ class ConcurrentService:
             write_begun(page, AFTER_BEGUN, 0)
 
         events.Handle._run = run_observed  # type: ignore[method-assign, assignment]  # noqa: SLF001
+
+    def _task(self) -> CurrentTask | None:
+        order = self._orders.get(current.get())
+        return None if order is None else call.task_of(order, self._queue)
 
     def _read(self) -> None:
         try:
@@ -124,7 +133,7 @@ class ConcurrentService:
     async def _run(self, order: Run) -> None:
         began, since = perf_counter(), monotonic()
         current.set(order.id)
-        self._since[order.id] = since
+        self._since[order.id], self._orders[order.id] = since, order
         write_begun(self._page, 0, order.id)
         write_step(self._page, AFTER_BEGUN, order.id, since, since)
         handler = self._handlers[order.handler]
@@ -155,6 +164,7 @@ class ConcurrentService:
 
     def _close(self, order: int) -> None:
         self._since.pop(order, None)
+        self._orders.pop(order, None)
         if self._descendants.noted:
             names = self._descendants.end_of(order)
             if not self._running:

@@ -115,10 +115,15 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
             _start(hook)
 
     def ready() -> None:
-        wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several)]))
+        rules = {
+            name: frames.HandlerRules(handler.timeout_seconds, handler.retry)
+            for name, handler in handlers.items()
+            if handler.timeout_seconds is not None or handler.retry is not None
+        }
+        wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several, rules)]))
 
     if several:
-        service = concurrent.ConcurrentService(wire, handlers, begun)
+        service = concurrent.ConcurrentService(wire, setup.queue, handlers, begun)
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             for hook in HOOKS.start:
@@ -128,7 +133,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
             service.serve(loop)
             _stop_hooks(loop)
     else:
-        alone = plain.PlainService(wire, handlers, begun)
+        alone = plain.PlainService(wire, setup.queue, handlers, begun)
         ready()
         alone.serve()
         _stop_hooks(None)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galley.current import CurrentTask, find_by
 from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
@@ -41,7 +42,10 @@ write_begun: Final = struct.Struct("=Q").pack_into
 class PlainService:
     """Runs orders one after the other."""
 
-    def __init__(self, wire: Wire, handlers: Mapping[str, Handler[..., Any]], begun: mmap) -> None:
+    def __init__(
+        self, wire: Wire, queue: str, handlers: Mapping[str, Handler[..., Any]], begun: mmap
+    ) -> None:
+        self._queue = queue
         self._wire = wire
         self._handlers = handlers
         self._begun = begun
@@ -50,6 +54,7 @@ class PlainService:
         self._answers: deque[Answer] = deque()
         self._sending = threading.Lock()
         self._running = 0
+        self._order: Run | None = None
         self._leaving = False
         self._looked = 0.0
         self._surroundings = Surroundings()
@@ -61,6 +66,7 @@ class PlainService:
         """Run orders until the supervisor asks to leave; if it closes the socket, the process ends."""
         threading.Thread(target=self._read, name="galley orders", daemon=True).start()
         STREAMS.owner = lambda: current.get() or self._running
+        find_by(self._task)
         page, orders, answers = self._begun, self._orders, self._answers
         surroundings, descendants = self._surroundings, self._descendants
         surroundings.touched = False
@@ -76,7 +82,7 @@ class PlainService:
                 order = orders.popleft()
             except IndexError:  # called back, or taken before its signal
                 continue
-            self._running = order.id
+            self._running, self._order = order.id, order
             write_begun(page, 0, order.id)
             began = perf_counter()
             outcome = self._run(order, began)
@@ -111,6 +117,13 @@ class PlainService:
             # It holds variables, which this task may have set: the next one starts without them.
             self._context = self._base.copy()
         return outcome
+
+    def _task(self) -> CurrentTask | None:
+        order = self._order
+        # A thread of an earlier task may still run.
+        if order is None or STREAMS.owner() != order.id:
+            return None
+        return call.task_of(order, self._queue)
 
     def _tidy(self, order: int, began: float) -> None:
         """Take back what a handler left or changed, and mark what it wrote as complete."""
