@@ -20,6 +20,8 @@ WITHOUT_A_REGISTRY: Final[Mapping[str, str]] = {
     "nats.storage.emptyDir": "true",
     # JetStream sets room aside for each queue, so many queues need much, though they use nothing of it.
     "nats.storage.size": "1Ti",
+    # Tests make namespaces as they go.
+    "operator.namespaces": "all",
 }
 """Values for a cluster that has our images and nothing else: neither a registry nor volumes."""
 

@@ -20,15 +20,6 @@ from tests.support.kubectl import KubectlFailed
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
-def galley_kinds(api_server: ApiServer) -> ApiServer:
-    """The API server with our kinds."""
-    crds = CHART.parent.parent / "crds"
-    api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
-    api_server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "-f", str(crds))
-    return api_server
-
-
 SETS: dict[str, Sequence[str]] = {
     "defaults": (),
     "several of all": ("operator.replicas=2", "nats.replicas=3", "nats.storage.storageClassName=fast"),
@@ -203,18 +194,18 @@ def test_monitors_keep_the_labels_of_the_series() -> None:
 
 def test_the_api_server_warns_about_namespaces_that_are_not_served() -> None:
     kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-    assert not any(of_kind(rendered(), kind) for kind in kinds)
-    assert not any(
-        of_kind(rendered("operator.namespaces={a}", "operator.warnElsewhere=false"), kind) for kind in kinds
-    )
+    name = "galley-system-galley-elsewhere"
     for kind in kinds:
-        assert of_kind(rendered("operator.namespaces={a,b}"), kind)
+        assert name not in of_kind(rendered("operator.namespaces=all"), kind)
+        assert name not in of_kind(rendered("operator.warnElsewhere=false"), kind)
+        assert name in of_kind(rendered("operator.namespaces={a,b}"), kind)
 
 
 def test_a_queue_in_a_namespace_that_is_not_served_gets_a_warning(
     galley_kinds: ApiServer, api_namespace: str
 ) -> None:
-    things = rendered(f"operator.namespaces={{{api_namespace}}}", namespace=api_namespace)
+    served = f"operator.namespaces={{{api_namespace}}}"
+    things = rendered(served, "operator.limitWrites=false", namespace=api_namespace)
     policies = [thing for thing in things if thing["kind"].startswith("ValidatingAdmission")]
     kubectl = galley_kinds.kubectl
     queue = {
@@ -245,7 +236,7 @@ def test_a_queue_in_a_namespace_that_is_not_served_gets_a_warning(
 
 
 def test_rights_are_for_its_namespaces_alone_when_there_are_some() -> None:
-    everywhere, somewhere = rendered(), rendered("operator.namespaces={one,two}")
+    everywhere, somewhere = rendered("operator.namespaces=all"), rendered("operator.namespaces={one,two}")
     name = "galley-system-galley-operator"
     rules = of_kind(everywhere, "ClusterRole")[name]["rules"]
     assert name in of_kind(everywhere, "ClusterRoleBinding")
@@ -260,7 +251,8 @@ def test_rights_are_for_its_namespaces_alone_when_there_are_some() -> None:
 
 
 def test_the_operator_gets_no_right_it_could_widen_its_own_with() -> None:
-    for role in [*of_kind(rendered(), "ClusterRole").values(), *of_kind(rendered(), "Role").values()]:
+    things = rendered("operator.namespaces=all")
+    for role in [*of_kind(things, "ClusterRole").values(), *of_kind(things, "Role").values()]:
         for rule in role["rules"]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             assert {"impersonate", "escalate", "bind"}.isdisjoint(rule["verbs"])
@@ -274,7 +266,7 @@ def secrets_rules(things: Sequence[Object], role: str, kind: str = "Role") -> li
 
 
 def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None:
-    things = rendered("nats.auth.enabled=true")
+    things = rendered("nats.auth.enabled=true", "operator.namespaces=all")
     pod = of_kind(things, "StatefulSet")["galley-nats"]["spec"]["template"]["spec"]
     [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert secret == {"secretName": "galley-nats-auth", "items": [{"key": "auth.conf", "path": "auth.conf"}]}
@@ -304,7 +296,7 @@ def test_keys_that_are_there_already_are_only_read() -> None:
 
 
 def test_without_credentials_the_operator_writes_no_secret() -> None:
-    things = rendered("nats.auth.enabled=false")
+    things = rendered("nats.auth.enabled=false", "operator.namespaces=all")
     # It reads whether those that queues name are labelled for worker use.
     rules = secrets_rules(things, "galley-system-galley-operator", "ClusterRole")
     assert [rule["verbs"] for rule in rules] == [["get"]]
@@ -419,6 +411,7 @@ def test_notes_name_the_next_three_commands() -> None:
     for command in (
         "helm test mine --namespace here",
         "kubectl apply --namespace default",
+        "serves queues in default",
         "kubectl get taskqueues,tasks",
     ):
         assert command in notes

@@ -33,9 +33,9 @@ Before that, build the two images and push them to a registry that the cluster p
 
 - **Pods** satisfy the *restricted* Pod Security Standard: no root, a read-only root file system, no
   capabilities.
-- **Rights.** The operator gets the rights it uses, in all namespaces or only in those of
-  `operator.namespaces`. Creating a TaskQueue is as powerful as creating pods, so the role `edit` does not
-  include it unless `rbac.aggregateQueuesToEdit` is set.
+- **Rights.** The operator gets the rights it uses in the namespaces of `operator.namespaces`: `default`,
+  unless you list others. With `all` it is as powerful as a cluster administrator. Creating a TaskQueue is as
+  powerful as creating pods, so the role `edit` does not include it unless `rbac.aggregateQueuesToEdit` is set.
 - **CRDs** are templates, so upgrading the chart upgrades them. Uninstalling keeps them (`crds.keep`).
 - **Upgrades** (`helm upgrade` and `helm rollback`) lose no task. The new operator is ready before the old
   one stops. Workers of queues that name no image of their own are replaced: a busy worker finishes its

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
 
 from galley.bounds import NAME_PATTERN
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources.meta import IMAGE_PATTERN
+from galley.resources.pod_resources import PodResources
 from galley.tls import Tls, tls_of
 from galley_operator.errors import OperatorSettingsInvalid
 
@@ -72,6 +73,8 @@ class OperatorSettings(BaseModel):
     """Name of this installation. Two on one NATS must differ, and then refuse each other's streams."""
     worker_image: str = Field("galley-worker:latest", pattern=IMAGE_PATTERN)
     """Image of workers whose queue names none."""
+    worker_resources: Json[PodResources] = Field("{}", validate_default=True)
+    """JSON with the requests and limits of workers, each used where a queue does not set it."""
     allow_init_containers: bool = False
     """Whether queues may have init containers, which run before their workers."""
     kubeconfig: Path | None = None

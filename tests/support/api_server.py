@@ -70,3 +70,12 @@ def api_namespace(api_server: ApiServer) -> str:
     name = f"t{secrets.token_hex(5)}"
     api_server.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture
+def galley_kinds(api_server: ApiServer) -> ApiServer:
+    """The API server with our kinds."""
+    crds = Path(__file__).parents[2] / "crds"
+    api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
+    api_server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "-f", str(crds))
+    return api_server

@@ -13,6 +13,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The namespaces that are served, as a JSON list; empty for all. */}}
+{{- define "galley.namespaces" -}}
+{{- kindIs "string" .Values.operator.namespaces | ternary list .Values.operator.namespaces | toJson -}}
+{{- end -}}
+
 {{- define "galley.operator" -}}{{ include "galley.fullname" . }}-operator{{- end -}}
 {{- define "galley.nats" -}}{{ include "galley.fullname" . }}-nats{{- end -}}
 
@@ -140,12 +145,36 @@ priorityClassName: {{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* Refuse to leave queues without an operator: before 0.2 all namespaces were served by default. */}}
+{{- define "galley.checkNamespaces" -}}
+{{- $namespaces := include "galley.namespaces" . | fromJsonArray -}}
+{{- if and (kindIs "slice" .Values.operator.namespaces) (not $namespaces) -}}
+{{- fail "operator.namespaces is empty: list the namespaces to serve, or set it to all, which makes the operator as powerful as a cluster administrator" -}}
+{{- end -}}
+{{- if and .Release.IsUpgrade $namespaces -}}
+{{- $name := printf "%s-%s" .Release.Namespace (include "galley.operator" .) -}}
+{{- if lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" $name -}}
+{{- $left := list -}}
+{{- range (lookup "galley.dev/v1alpha1" "TaskQueue" "" "").items -}}
+{{- if not (has .metadata.namespace $namespaces) -}}
+{{- $left = append $left .metadata.namespace -}}
+{{- end -}}
+{{- end -}}
+{{- if $left -}}
+{{- fail (printf "this release serves all namespaces, and there are TaskQueues in %s, which operator.namespaces does not list: add these, delete the TaskQueues, or set operator.namespaces to all" (uniq $left | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What no schema can say. */}}
 {{- define "galley.checks" -}}
 {{- include "galley.checkResources" (list "backup.resources" .Values.backup.resources) -}}
 {{- include "galley.checkResources" (list "operator.resources" .Values.operator.resources) -}}
 {{- include "galley.checkResources" (list "nats.resources" .Values.nats.resources) -}}
+{{- include "galley.checkResources" (list "worker.resources" .Values.worker.resources) -}}
 {{- include "galley.checkNatsTag" . -}}
+{{- include "galley.checkNamespaces" . -}}
 {{- if and (not .Values.nats.enabled) (not .Values.nats.url) -}}
 {{- fail "nats.enabled is false and nats.url is empty, so there is no NATS: set nats.url to the address of yours, or nats.enabled to true" -}}
 {{- end -}}

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from galley.broker.permissions import Role
 from galley.resources import TaskQueue
+from galley.resources.pod_resources import PodResources
 from galley.resources.pod_template import InitContainer, PodTemplate, SecurityContext
 from galley.resources.volume import Volume
 from galley.tls import VARIABLES
@@ -75,6 +76,27 @@ def pod_template(
         "metadata": {"labels": {**template.labels, **selected_by(name)}, "annotations": annotations},
         "spec": spec | _placement(template, name),
     }
+
+
+def with_resources(queue: TaskQueue, defaults: PodResources) -> TaskQueue:
+    """Return a queue with the default request and limit of each resource that it does not mention.
+
+    A default limit beside a queue's own request could be below it.
+    """
+    template = queue.spec.worker.template
+    own = template.resources
+    mentioned = {*own.requests, *own.limits}
+
+    def part(given: dict[str, str], default: dict[str, str]) -> dict[str, str]:
+        return {name: amount for name, amount in default.items() if name not in mentioned} | given
+
+    resources = PodResources(
+        requests=part(own.requests, defaults.requests), limits=part(own.limits, defaults.limits)
+    )
+    worker = queue.spec.worker.model_copy(
+        update={"template": template.model_copy(update={"resources": resources})}
+    )
+    return queue.model_copy(update={"spec": queue.spec.model_copy(update={"worker": worker})})
 
 
 def _pod_security(context: SecurityContext) -> dict[str, Any]:

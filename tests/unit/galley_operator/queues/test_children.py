@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from galley.resources import TaskQueue, parse_manifests
+from galley.resources.pod_resources import PodResources
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
 from galley_operator.queues.children import Making, children_of, manifest_for_workers
+from galley_operator.queues.pod import with_resources
 from tests.unit.galley.resources.test_task_queue import AFFINITY, VOLUMES
 
 
@@ -342,3 +344,24 @@ def test_a_worker_that_has_to_say_who_it_is_reads_it_from_the_secret_of_its_role
 def test_where_nats_asks_nobody_a_worker_has_no_secret() -> None:
     found = pod(a_queue())["spec"]
     assert not any("secret" in volume for volume in found["volumes"])
+
+
+DEFAULTS = PodResources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "1Gi"})
+
+
+@pytest.mark.parametrize(
+    ("own", "requests", "limits"),
+    [
+        ({}, {"cpu": "50m", "memory": "128Mi"}, {"memory": "1Gi"}),
+        ({"limits": {"cpu": "2"}}, {"memory": "128Mi"}, {"memory": "1Gi", "cpu": "2"}),
+        # More than the default limit, which would refuse it.
+        ({"requests": {"memory": "4Gi"}}, {"cpu": "50m", "memory": "4Gi"}, {}),
+        ({"limits": {"memory": "64Mi"}}, {"cpu": "50m"}, {"memory": "64Mi"}),
+    ],
+)
+def test_a_worker_has_the_default_of_each_resource_that_its_queue_does_not_mention(
+    own: dict[str, Any], requests: dict[str, str], limits: dict[str, str]
+) -> None:
+    queue = with_resources(a_queue(worker={"template": {"resources": own}}), DEFAULTS)
+    resources = queue.spec.worker.template.resources
+    assert (resources.requests, resources.limits) == (requests, limits)
