@@ -141,13 +141,12 @@ class MemoryCluster(Cluster):
         if present is None and not subresource and "uid" not in metadata:
             return await self.create(resource, body, manager=manager)
         changes = {key: value for key, value in body.items() if key != "metadata"}
-        if present is not None and not _changes(present, changes):
-            return copy.deepcopy(present)  # the server writes nothing where nothing changes
 
         def write() -> Object:
             present = self._expected("patch", resource, metadata.get("namespace", ""), metadata["name"], body)
-            _merge(present, changes)
-            self._touch(present, generation="spec" in body)
+            if _changes(present, changes):  # the server writes nothing where nothing changes
+                _merge(present, changes)
+                self._touch(present, generation="spec" in body)
             return present
 
         return self._write(Written("apply", resource.plural, metadata["name"], body), write)
