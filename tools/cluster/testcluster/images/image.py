@@ -83,7 +83,7 @@ class Image:
         return digest.hexdigest()[:12]
 
 
-_PROJECT: Final = ("pyproject.toml", "README.md", "LICENSE", "sdk/galley")
+_PROJECT: Final = ("pyproject.toml", "README.md", "LICENSE", "sdk/galley", "sdk/galley_command.py")
 
 
 def worker(tree: Path) -> Image:
