@@ -238,7 +238,7 @@ CONTROL: Final = (
     _of(
         f"{_OPERATOR}credentials/queue_roles",
         "credentials with other rights will do",
-        '    if claims.get("nats") != account.rights(permissions_of(*holder)):\n',
+        '    if claims.get("nats") != account.rights(permissions):\n',
         "    if False:\n",
         "an upgrade changes no rights for a week",
         ROLES,
