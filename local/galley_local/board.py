@@ -129,7 +129,11 @@ class TaskBoard:
 
     async def _read(self, address: TaskAddress) -> Stored | None:
         try:
-            return await self._records.read(address)
+            stored = await self._records.read(address)
+            if stored is None:
+                return None
+            record = await self._broker.payloads.look_at_record(address, stored.record)
+            return Stored(record, stored.sequence)
         except EnvelopeInvalid as error:
             log.warning("record not readable", extra={"task": str(address), "error": str(error)})
             return None

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final
 
-from galley.cli.command import Command
+from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
 from galley_local.dev import DevOptions, dev
@@ -25,17 +25,25 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="delete the tasks and results of earlier runs in this folder"
     )
+    parser.add_argument(
+        "--keys", metavar="[QUEUE=]PATH", type=text, action="append", default=[],
+        help="keys of an encrypted queue, or of all: a folder with a file for each, or the manifest of their "
+        "Secret; else GALLEY_KEYS; may be given several times",
+    )  # fmt: skip
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise Misuse(f"{text[:40]!r} is not a port", "use a number from 1 to 65535, or omit --port")
-    return int(text)
+def _port(number: str) -> int:
+    if not number.isdecimal() or not 1 <= int(number) <= 65535:
+        raise Misuse(f"{number[:40]!r} is not a port", "use a number from 1 to 65535, or omit --port")
+    return int(number)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     return await dev(
-        DevOptions(tuple(options.files), options.until_done, options.port, options.fresh), terminal
+        DevOptions(
+            tuple(options.files), options.until_done, options.port, options.fresh, tuple(options.keys)
+        ),
+        terminal,
     )
 
 

@@ -15,6 +15,7 @@ from galley.broker.signals import SignalReader
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
 from galley.declared import submit_declared
+from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
@@ -28,6 +29,7 @@ from galley_local.errors import FilesUnusable, WorkersDoNotStart
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import Plan, read_plan
 from galley_local.project import Project
+from galley_local.queue_keys import as_setting, keys_of
 from galley_local.queue_runtime import QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
@@ -49,6 +51,8 @@ class DevOptions:
     until_done: bool = False
     port: int | None = None
     fresh: bool = False
+    keys: tuple[str, ...] = ()
+    """Keys of encrypted queues: `PATH` or `QUEUE=PATH`."""
 
 
 async def dev(options: DevOptions, terminal: Terminal) -> int:
@@ -58,6 +62,7 @@ async def dev(options: DevOptions, terminal: Terminal) -> int:
         GalleyError: if it cannot start or continue.
     """
     plan = await read_plan(options.files, terminal.folder)
+    plan.keys = keys_of(plan, options.keys, terminal.environ, terminal.folder)
     with Project(terminal.folder) as project:
         if options.fresh:
             project.forget()
@@ -72,7 +77,9 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         server = await parts.enter_async_context(
             NatsServer(project.nats, port=options.port, max_store_bytes=STORE_BYTES)
         )
-        broker = await parts.enter_async_context(Broker(server.url, name="galley dev"))
+        broker = await parts.enter_async_context(
+            Broker(server.url, name="galley dev", payloads=payloads_with(plan.keys))
+        )
         project.declare(queue.declared for queue in plan.queues.values())
         project.announce(server.url, plan.namespace)
         board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
@@ -129,7 +136,10 @@ class Run:
         self, plan: Plan, project: Project, broker: Broker, board: TaskBoard, display: Display
     ) -> None:
         reader = SignalReader(broker)
-        self.runtimes = [QueueRuntime(broker, reader, queue, project) for queue in plan.queues.values()]
+        self.runtimes = [
+            QueueRuntime(broker, reader, queue, project, as_setting(plan.keys))
+            for queue in plan.queues.values()
+        ]
         self._plan = plan
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()

@@ -49,6 +49,8 @@ class Plan:
     """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
     """Warnings about the files."""
+    keys: dict[str, Path] = field(default_factory=dict)
+    """Where the keys of each encrypted queue are, by the queue's name."""
 
     @property
     def namespace(self) -> str:

@@ -42,7 +42,10 @@ class Move:
 class QueueRuntime:
     """Use it as `async with`; `run` scales until it is cancelled, and the exit drains the workers."""
 
-    def __init__(self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project) -> None:
+    def __init__(
+        self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project, keys: str = ""
+    ) -> None:
+        """Args: keys: of the encrypted queues, as `GALLEY_KEYS` has them."""
         self.queue = queue
         self.moves: list[Move] = []
         self._broker, self._reader, self._project = broker, reader, project
@@ -54,6 +57,7 @@ class QueueRuntime:
             logs=project.logs,
             server=broker.server,
             namespace=namespace,
+            keys=keys,
         )
         self.fleet = ProcessFleet(broker, queue.resource, place)
         self._bell = Doorbell(broker, namespace, name)

@@ -40,6 +40,8 @@ class WorkerPlace:
     """Folder of their logs."""
     server: str
     namespace: str
+    keys: str = ""
+    """Keys of the encrypted queues, as `GALLEY_KEYS` has them."""
 
     def environment(self, worker: str) -> dict[str, str]:
         """Return the environment of a worker: ours, but of Galley's settings only those of this worker.
@@ -51,15 +53,20 @@ class WorkerPlace:
             for name, value in os.environ.items()
             if name.removeprefix(PREFIX).lower() not in WorkerSettings.model_fields
         }
-        return ours | {
-            "GALLEY_SERVER": self.server,
-            "GALLEY_NAMESPACE": self.namespace,
-            "GALLEY_WORKER": worker,
-            "GALLEY_QUEUE_MANIFEST": str(self.manifest),
-            "GALLEY_IMPORT_PATHS": json.dumps([str(path) for path in self.import_paths]),
-            "GALLEY_HEALTH_PORT": "0",
-            "GALLEY_UNKNOWN_HANDLER_SECONDS": f"{UNKNOWN_HANDLER_SECONDS:g}",
-        }
+        keys = {"GALLEY_KEYS": self.keys} if self.keys else {}
+        return (
+            ours
+            | keys
+            | {
+                "GALLEY_SERVER": self.server,
+                "GALLEY_NAMESPACE": self.namespace,
+                "GALLEY_WORKER": worker,
+                "GALLEY_QUEUE_MANIFEST": str(self.manifest),
+                "GALLEY_IMPORT_PATHS": json.dumps([str(path) for path in self.import_paths]),
+                "GALLEY_HEALTH_PORT": "0",
+                "GALLEY_UNKNOWN_HANDLER_SECONDS": f"{UNKNOWN_HANDLER_SECONDS:g}",
+            }
+        )
 
 
 class WorkerProcess:

@@ -36,6 +36,7 @@ from galley_operator.status.records import RecordStreams
 from galley_operator.status.writer import StatusWriter
 from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, QueueKey, TaskObject
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.tasks.queue_keys import payloads_of
 
 _FLUSH_SECONDS: Final = 5.0
 
@@ -103,6 +104,8 @@ class DataPath:
     ) -> None:
         """Args: end_of_worker: tells how a worker ended that was lost, where that is known."""
         tasks = view.tasks
+        # Only tasks that are submitted here are encrypted with it: the connection is the operator's own.
+        broker.payloads = payloads_of(cluster, queues)
         self._settings, self._faults, self._view, self._broker = settings, faults, view, broker
         self._queues, self._nats = queues, NatsTasks(broker)
         self.writer = StatusWriter(cluster, tasks, faults)

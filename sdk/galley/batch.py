@@ -193,7 +193,11 @@ class Batch(Generic[R]):
             if isinstance(answer, asyncio.Task):
                 self._sort(place, sent, answer)
                 continue
-            ack = answer.result() if answer.done() and not answer.cancelled() else None
+            told = answer.done() and not answer.cancelled()
+            if told and isinstance(refused := answer.exception(), GalleyError):
+                self._refused[place] = refused
+                continue
+            ack = answer.result() if told else None
             if ack is not None and ack.stored:
                 self._submitted[place] = self._handle(sent)
             elif ack is None or ack.unanswered:

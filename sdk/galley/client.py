@@ -16,6 +16,7 @@ from galley.bounds import is_queue_name
 from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
+from galley.encryption.given import Given, given_in, payloads_with
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
 from galley.handle import AsyncHandle
@@ -53,6 +54,7 @@ class AsyncClient:
         *,
         credentials: Path | None = None,
         tls: Tls | None = None,
+        keys: Given | None = None,
     ) -> None:
         """Describe the client; it connects when it is entered.
 
@@ -67,8 +69,13 @@ class AsyncClient:
                 `GALLEY_TLS_CERTIFICATE`, `GALLEY_TLS_KEY` and `GALLEY_TLS_SERVER_NAME`. With any of these, or
                 a `tls://` address, the connection is never plain text; else it is encrypted if the server
                 requires it.
+            keys: of encrypted queues: a folder with a file for each key, or the manifest of their Secret, for
+                all queues this client works with; or a mapping from the name of a queue to that. Else
+                `GALLEY_KEYS`: `PATH` or `QUEUE=PATH`, several separated as in PATH. They are read again while
+                the client is open, so they can be rotated.
 
         Raises:
+            EncryptionKeysInvalid: if the keys cannot be used.
             SubmissionInvalid: if there can be no such namespace.
         """
         target = _nearest_target(server, namespace)
@@ -76,7 +83,10 @@ class AsyncClient:
             credentials = Path(named)
         if tls is None and not target.local:
             tls = tls_of(target.server, os.environ)
-        broker = Broker(target.server, name="galley client", credentials=credentials, tls=tls)
+        payloads = payloads_with(keys if keys is not None else given_in(os.environ))
+        broker = Broker(
+            target.server, name="galley client", credentials=credentials, tls=tls, payloads=payloads
+        )
         self._use(broker, target.namespace, PATIENCE_SECONDS)
 
     @classmethod
@@ -144,6 +154,9 @@ class AsyncClient:
                 such submissions meet at the same moment, or the record of a task that ended does not have
                 its input, it is raised by `handle.result()` or not at all.
             QueueNotFound, LaneNotEnabled, QueueFull: not accepted.
+            EncryptionRequired, QueueNotEncrypted: the queue is encrypted and the client has no keys of it, or
+                the other way round; nothing was sent.
+            KeyServiceUnavailable: the key service does not answer; nothing was sent.
             SubmissionInvalid: the id or the times are not valid.
             BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
             BrokerFull: the broker has no room; nothing was stored.
@@ -278,9 +291,10 @@ def connect(
     *,
     credentials: Path | None = None,
     tls: Tls | None = None,
+    keys: Given | None = None,
 ) -> AsyncClient:
     """Return `AsyncClient(...)`, to be used as `async with galley.connect() as client: ...`."""
-    return AsyncClient(server, namespace, credentials=credentials, tls=tls)
+    return AsyncClient(server, namespace, credentials=credentials, tls=tls, keys=keys)
 
 
 def _nearest_target(server: str | None, namespace: str | None) -> Target:

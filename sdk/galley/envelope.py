@@ -20,6 +20,9 @@ from galley.retry import RetryPolicy
 VERSION: Final = 1
 """Version of body and header written here; readers refuse others."""
 
+SEALED_VERSION: Final = 2
+"""Version of a body whose payload is encrypted; a program that knows version 1 alone refuses it."""
+
 INPUT_LIMIT: Final = 512 * 1024
 """Bytes of JSON a task's input may have: half of what one NATS message carries by default, so that
 history and error fit beside it in a dead letter."""
@@ -49,6 +52,10 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""
     """Stands for the work (see `digest_of`), where the id was chosen by a person and may be used again."""
+    sealed: str = ""
+    """Where the queue's payloads are encrypted: input, digest and the words of the history (see
+    `galley.encryption`), which are then empty. All before it in the body is authenticated; after it comes the
+    uid, if there is one."""
 
 
 class Flags(Struct, frozen=True):
@@ -175,7 +182,7 @@ def decode(body: bytes) -> Envelope:
         envelope = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(str(error)) from None
-    if envelope.v != VERSION:
+    if envelope.v != (SEALED_VERSION if envelope.sealed else VERSION):
         raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")
     check_moments(envelope.history, envelope.submitted_at, envelope.not_before, envelope.deadline)
     return envelope

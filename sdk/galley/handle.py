@@ -73,11 +73,14 @@ class AsyncHandle(Generic[R]):
             WaitsForOwnQueue: this is a handler of the same queue, which submitted the task or found that it
                 has not ended. The handler's task is not retried.
             QueueNotFound: the namespace never had a queue.
+            DecryptionKeyMissing: the result is encrypted, and the client does not have the key.
+            PayloadAltered, PlaintextRefused: the result is not from a worker with the keys of the queue.
+            KeyServiceUnavailable: the key service does not answer; asking again is safe.
             BrokerUnreachable: the broker does not answer.
             ClientClosed, ClientElsewhere: its client is closed, or belongs to another event loop.
         """
         stored = await self._ended(within, hold_slot=hold_slot)
-        record = stored.record
+        record = await self._broker.payloads.outcome(self.address, stored.record)
         if self.envelope is not None:
             check_same_work(self.address, record.handler, record.digest, self.envelope)
         if record.outcome is Outcome.SUCCEEDED:
@@ -109,7 +112,8 @@ class AsyncHandle(Generic[R]):
             WaitsForOwnQueue, QueueNotFound, BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
         """
         stored = await self._ended(within, hold_slot=hold_slot)
-        return of_record(self.address, stored.record)
+        record = await self._broker.payloads.look_at_record(self.address, stored.record)
+        return of_record(self.address, record)
 
     async def _ended(self, within: float | None, *, hold_slot: bool) -> Stored:
         self._broker.check_usable()

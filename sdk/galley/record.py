@@ -21,6 +21,9 @@ from galley.lanes import Lane
 VERSION: Final = 1
 """Version of the record written here; readers refuse others."""
 
+SEALED_VERSION: Final = 2
+"""Version of a record whose payload is encrypted; a program that knows version 1 alone refuses it."""
+
 RESULT_LIMIT: Final = 512 * 1024
 """Bytes of JSON a result may have."""
 
@@ -89,6 +92,9 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     remembered: bool = False
     """Whether the Task object was deleted because its time was over: the same work does not run again."""
     v: int = VERSION
+    sealed: str = ""
+    """Where the queue's payloads are encrypted: result, digest, and the words of failure and history (see
+    `galley.encryption`), which are then empty."""
 
     @property
     def done(self) -> bool:
@@ -122,7 +128,7 @@ def decode(body: bytes) -> Record:
         record = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(f"a record that cannot be read: {error}") from None
-    if record.v != VERSION:
+    if record.v != (SEALED_VERSION if record.sealed else VERSION):
         raise EnvelopeInvalid(f"a record of version {record.v}, known here is {VERSION}")
     check_moments(record.history, record.submitted_at, record.started_at, record.ended_at, record.due_at)
     return record

@@ -10,6 +10,7 @@ from galley.batch import SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.client import AsyncClient, task_address
+from galley.encryption.given import Given
 from galley.envelope import Envelope
 from galley.handle import AsyncHandle
 from galley.handler import Call
@@ -38,15 +39,17 @@ class Client:
         *,
         credentials: Path | None = None,
         tls: Tls | None = None,
+        keys: Given | None = None,
     ) -> None:
         """Describe the client, with the arguments of `AsyncClient`.
 
         Raises:
+            EncryptionKeysInvalid: if the keys cannot be used.
             SubmissionInvalid: if there can be no such namespace.
         """
 
         def make() -> AsyncClient:
-            return AsyncClient(server, namespace, credentials=credentials, tls=tls)
+            return AsyncClient(server, namespace, credentials=credentials, tls=tls, keys=keys)
 
         self.namespace = make().namespace
         self._portal = Portal(make)

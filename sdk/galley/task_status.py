@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Raw, Struct
 
 from galley.address import TaskAddress
+from galley.encryption.token import key_in
 from galley.history import NO_HISTORY, History
 from galley.record import Failure, Outcome, Record, State
 
@@ -62,6 +63,9 @@ class TaskStatus(Struct, frozen=True):
     history: History = NO_HISTORY
     input: Raw = NOT_KNOWN
     """What the handler is given; `NOT_KNOWN` of a task that has ended, whose input is not kept."""
+    encrypted_with: str = ""
+    """Id of the key needed to read input, result, messages and tracebacks; empty if they are not encrypted,
+    or were decrypted."""
 
 
 def of_record(address: TaskAddress, record: Record) -> TaskStatus:
@@ -84,4 +88,5 @@ def of_record(address: TaskAddress, record: Record) -> TaskStatus:
         due_at=record.due_at,
         failure=record.failure,
         history=record.history,
+        encrypted_with=key_in(record.sealed) if record.sealed else "",
     )

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from galley import envelope as wire
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
+from galley.encryption import DecryptionKeyMissing, EncryptionError, KeyServiceUnavailable
+from galley.encryption.payloads import Payloads
 from galley.envelope import Envelope, Flags
+from galley.envelope import decode as decode_envelope
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.history import History
@@ -42,6 +44,10 @@ UNDECIDED_SECONDS: Final = 30.0
 
 UNDECIDED_TIMES: Final = 10
 """Deliveries of such a message after which it becomes a dead letter."""
+
+KEY_TIMES: Final = 8
+"""Times a task is looked at whose key is missing, in the time a task waits for an unknown handler: a new key
+reaches one process before another."""
 
 REMEMBERED_CANCELS: Final = 10_000
 """Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
@@ -82,7 +88,11 @@ class Rules:
     policy: RetryPolicy
     timeout_seconds: float
     unknown_handler_seconds: float
-    """How long a task may wait for a worker that knows its handler."""
+    """How long a task may wait for a worker that knows its handler, or has its key."""
+    key_service_seconds: float = 15.0
+    """Pause before a task is tried again that cannot be decrypted since the key service does not answer."""
+    plaintext: bool = True
+    """Whether a task that is not encrypted may run."""
 
 
 @dataclass
@@ -94,6 +104,7 @@ class Parts:
     settler: Settler
     leases: LeaseKeeper
     measures: Measures
+    payloads: Payloads = field(default_factory=Payloads)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
@@ -172,21 +183,24 @@ class Attempts:
 
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
-        try:
-            flags, envelope = read(delivery)
-        except EnvelopeInvalid as error:
-            journal.dropped(delivery, str(error))
-            await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
+        opened = await self._open(delivery)
+        if opened is None:
             return
+        flags, envelope, refused = opened
         held = Held(delivery, envelope, flags, 0, False, envelope.history, self._parts.now())
+        if refused is not None:
+            held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
         known = envelope.handler in self._parts.runners.handlers
-        if not known or must_claim(delivery, flags, self._later):
+        if refused is not None or not known or must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
             held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
+        if held.refused is not None and present.stopped is None:
+            await self._settle(present, held, Bury(held.refused, held.history))
+            return
         if not known and present.stopped is None:
             await self._settle(present, held, self._without_handler(held))
             return
@@ -198,6 +212,49 @@ class Attempts:
             await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
+
+    async def _open(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None] | None:
+        """Return the task of a delivery, and why it must not run if so; None if it is done with for now."""
+        try:
+            flags, envelope, refused = await self._read(delivery)
+        except EnvelopeInvalid as error:
+            journal.dropped(delivery, str(error))
+            await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
+            return None
+        except KeyServiceUnavailable as error:
+            journal.dropped(delivery, str(error))
+            self._parts.settler.look_again(delivery, self._rules.key_service_seconds)
+            return None
+        if isinstance(refused, DecryptionKeyMissing) and self._may_come(delivery):
+            journal.dropped(delivery, str(refused))
+            self._parts.settler.look_again(delivery, self._rules.unknown_handler_seconds / KEY_TIMES)
+            return None
+        return flags, envelope, refused
+
+    async def _read(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None]:
+        """Return the task of a delivery, and why it cannot be decrypted, or must not run, if so.
+
+        Raises:
+            EnvelopeInvalid: if it is no task.
+            KeyServiceUnavailable: if the key service does not answer.
+        """
+        payloads, address = self._parts.payloads, delivery.address
+        # Before anything is written about it, so that no write waits for the key service.
+        await payloads.prepare(address)
+        if delivery.problem:
+            raise EnvelopeInvalid(delivery.problem)
+        flags = Flags.decode(delivery.header)
+        try:
+            envelope = await payloads.read_task(address, delivery.body, plaintext=self._rules.plaintext)
+        except KeyServiceUnavailable:
+            raise
+        except EncryptionError as error:
+            return flags, decode_envelope(delivery.body), error
+        return flags, envelope, payloads.missing(address, envelope.sealed) if envelope.sealed else None
+
+    def _may_come(self, delivery: Delivery) -> bool:
+        """Whether a missing key may still reach this worker."""
+        return self._rules.unknown_handler_seconds > 0 and delivery.delivered <= KEY_TIMES
 
     async def _settle(self, present: UnderWay, held: Held, verdict: Verdict) -> None:
         held.delivery = present.delivery
@@ -307,17 +364,6 @@ class Attempts:
         if present is not None:
             present.lease_lost = True
             present.stop(CutOff("its lease could not be renewed"))
-
-
-def read(delivery: Delivery) -> tuple[Flags, Envelope]:
-    """Return what a delivery says.
-
-    Raises:
-        EnvelopeInvalid: if it is no task.
-    """
-    if delivery.problem:
-        raise EnvelopeInvalid(delivery.problem)
-    return Flags.decode(delivery.header), wire.decode(delivery.body)
 
 
 def _last_error(history: History) -> str:

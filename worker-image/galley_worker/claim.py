@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from galley.broker.pull import Delivery
 from galley.envelope import Envelope, Flags
 from galley.history import History
-from galley.record import Claim, Record, State, Stored
+from galley.record import Claim, Failure, Record, State, Stored
 
 
 class Who(NamedTuple):
@@ -40,6 +40,8 @@ class Held:
     """Whether this worker wrote a `run` record for it."""
     history: History
     started_at: datetime
+    refused: Failure | None = None
+    """Why it cannot run, found when it was read: it is claimed only to be ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,16 @@ from galley import record as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.dead_letters import DeadLetter, bury
+from galley.broker.dead_letters import bury
 from galley.broker.errors import BrokerError
 from galley.broker.later import Door, send_later
 from galley.broker.pipeline import FULL, TOO_LARGE, WRONG_SEQUENCE, Ack
 from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
 from galley.broker.room import LaterRoom
-from galley.envelope import Envelope, Flags, encode
+from galley.dead_letter import DeadLetter
+from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered
+from galley.envelope import Envelope, Flags
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)
@@ -123,9 +125,21 @@ class Ledger:
         tries = 0
         while True:
             try:
-                return await self._records.read(address, at_least)
-            except BrokerError as error:
+                stored = await self._records.read(address, at_least)
+                return None if stored is None else await self._decrypted(address, stored)
+            except (BrokerError, KeyServiceUnavailable) as error:
                 tries = await _pause(tries, f"read the record of {address}", str(error))
+
+    async def _decrypted(self, address: TaskAddress, stored: Stored) -> Stored:
+        """Return a record with its payload; as it is stored if that was altered: nothing depends on it."""
+        if not stored.record.sealed:
+            return stored
+        try:
+            record = await self._broker.payloads.read_record(address, stored.record)
+        except (DecryptionKeyMissing, PayloadAltered) as error:
+            log.warning("record not decrypted", extra={"task": address.id, "error": str(error)})
+            return stored
+        return Stored(record, stored.sequence)
 
     async def schedule(
         self, address: TaskAddress, envelope: Envelope, flags: Flags, due_at: datetime
@@ -136,14 +150,20 @@ class Ledger:
             TooLarge: the broker does not store tasks of that size.
             NoRoom: the queue's stream of tasks for later is full.
         """
+        body = await self._broker.payloads.task_bytes(address, envelope)
 
         async def send() -> Ack:
-            return await (await send_later(self._broker, address, envelope, flags, due_at, Door.AGAIN))
+            return await (await send_later(self._broker, address, body, flags, due_at, Door.AGAIN))
 
-        await self._store_later(f"schedule {address}", address, envelope, topology.RETRY_SHARE, send)
+        await self._store_later(f"schedule {address}", address, len(body), topology.RETRY_SHARE, send)
 
-    async def plan(self, address: TaskAddress, envelope: Envelope, due_at: datetime) -> None:
+    async def plan(self, address: TaskAddress, body: bytes, due_at: datetime) -> None:
         """Have the broker deliver a task for the first time at `due_at`, unless it does already.
+
+        Args:
+            address: the task.
+            body: as its producer wrote it.
+            due_at: when.
 
         Raises:
             TooLarge: the broker does not store tasks of that size.
@@ -152,20 +172,20 @@ class Ledger:
 
         async def send() -> Ack:
             flags = Flags(republished=True)
-            ack = await (await send_later(self._broker, address, envelope, flags, due_at, Door.FIRST))
+            ack = await (await send_later(self._broker, address, body, flags, due_at, Door.FIRST))
             return replace(ack, sequence=ack.last_sequence) if ack.code == WRONG_SEQUENCE else ack
 
-        await self._store_later(f"plan {address}", address, envelope, topology.FIRST_SHARE, send)
+        await self._store_later(f"plan {address}", address, len(body), topology.FIRST_SHARE, send)
 
     async def _store_later(
         self,
         action: str,
         address: TaskAddress,
-        envelope: Envelope,
+        size: int,
         share: float,
         send: Callable[[], Awaitable[Ack]],
     ) -> None:
-        size, tries = len(encode(envelope)), 0
+        tries = 0
         while True:
             try:
                 async with self._room.taking(address, size, share) as problem:

@@ -19,11 +19,12 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.pull import Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
+from galley.envelope import Flags, decode
 from galley.errors import EnvelopeInvalid
 from galley.lanes import Lane
 from galley.record import Failure
 from galley_worker import journal
-from galley_worker.attempts import UNDECIDED_SECONDS, read
+from galley_worker.attempts import UNDECIDED_SECONDS
 from galley_worker.ledger import Ledger, NoRoom, TooLarge
 from galley_worker.settle import NO_ROOM_SECONDS, Settler
 from galley_worker.verdict import TOO_LARGE
@@ -107,8 +108,7 @@ class Planner:
 
     async def _decide(self, delivery: Delivery) -> None:
         try:
-            _, envelope = read(delivery)
-            await self._ledger.plan(delivery.address, envelope, envelope.not_before or self._now())
+            await self._ledger.plan(delivery.address, delivery.body, _due_at(delivery) or self._now())
         except EnvelopeInvalid as error:
             journal.dropped(delivery, str(error))
             await self._settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
@@ -119,3 +119,15 @@ class Planner:
             self._settler.look_again(delivery, NO_ROOM_SECONDS)
         else:
             self._ledger.acknowledge(delivery.reply)
+
+
+def _due_at(delivery: Delivery) -> datetime | None:
+    """Return the time a task waits for, which is never encrypted.
+
+    Raises:
+        EnvelopeInvalid: if it is no task.
+    """
+    if delivery.problem:
+        raise EnvelopeInvalid(delivery.problem)
+    Flags.decode(delivery.header)
+    return decode(delivery.body).not_before

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from galley.broker.connection import DEFAULT_SERVER
 from galley.broker.topology import LEASE_SECONDS
+from galley.encryption.given import ALL_QUEUES, payloads_with, read_given
+from galley.encryption.payloads import Payloads
 from galley.errors import ManifestInvalid
 from galley.resources import TaskQueue
 from galley.resources.manifest import read_manifests
@@ -39,6 +41,10 @@ class WorkerSettings(BaseModel):
     """File with its private key; the same file by default."""
     tls_server_name: str = ""
     """Name that the certificate of NATS must have; the host of its address by default."""
+    keys: str = ""
+    """Keys of the queue, where its payloads are encrypted, as `PATH` or `QUEUE=PATH`, several separated as in
+    PATH: a folder with a file for each key, as a mounted Secret, or the manifest of a Secret. Changes take
+    effect while the worker runs. Handlers that submit tasks use the same."""
     queue_manifest: Path
     """File with the TaskQueue that this worker serves, as JSON or YAML."""
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
@@ -57,6 +63,9 @@ class WorkerSettings(BaseModel):
     unknown_handler_seconds: float = Field(120.0, ge=0, le=3600)
     """Seconds a task waits for a worker that knows its handler, counted from the first worker that did not:
     during a rollout newer ones join. After that it fails with HandlerNotFound; 0 fails it at once."""
+    key_service_seconds: float = Field(15.0, ge=0.1, le=600)
+    """Seconds after which a task is tried again that cannot be decrypted since the key service of its queue
+    does not answer. Such a try counts no attempt."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Lowest level that is logged. When set, it also holds for handlers, whatever spec.worker.logLevel is."""
     termination_log: Path | None = None
@@ -129,3 +138,20 @@ def read_queue(path: Path) -> TaskQueue:
     if len(found) != 1:
         raise SettingsInvalid(f"GALLEY_QUEUE_MANIFEST: {path} holds {len(found)} TaskQueues, it must be one")
     return found[0]
+
+
+def payloads_of(settings: WorkerSettings, queue: TaskQueue) -> Payloads:
+    """Return what encrypts and decrypts for a worker.
+
+    Raises:
+        SettingsInvalid: if its queue demands encryption, and it is given no keys.
+        KeysInvalid: if the keys cannot be used.
+    """
+    if queue.spec.encryption is None:
+        return Payloads()
+    name = queue.metadata.name
+    given = read_given(text for text in settings.keys.split(os.pathsep) if text)
+    source = given.get(name, given.get(ALL_QUEUES))
+    if source is None:
+        raise SettingsInvalid(f"{PREFIX}KEYS: queue {name!r} is encrypted, and no keys are given for it")
+    return payloads_with({name: source})

@@ -8,9 +8,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
-from galley.broker.dead_letters import DeadLetter
 from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
+from galley.dead_letter import NO_TASK, DeadLetter
 from galley.envelope import Envelope, Flags
 from galley.failpoint import failpoint
 from galley.history import History
@@ -70,7 +70,9 @@ class Settler:
         )
         # A record that exists was made by a readable message of the same id, and stays.
         await self._ledger.write(delivery.address, final, 0, self._kept(delivery.address))
-        letter = replace(_letter(final, delivery), envelope=None, body=delivery.body, header=delivery.header)
+        letter = replace(
+            _letter(final, delivery), envelope=NO_TASK, body=delivery.body, header=delivery.header
+        )
         failpoint("unreadable.before_letter")
         if await self._bury(delivery, letter):
             self._acknowledge(delivery)
@@ -89,6 +91,11 @@ class Settler:
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Have the broker deliver the attempt that the record announces, and acknowledge this message."""
+        if held.refused is not None:
+            # What cannot be decrypted cannot be written again either.
+            held.fence, held.history = flags.fence, envelope.history
+            await self._end(held, self._final(held, Outcome.FAILED, failure=held.refused))
+            return
         try:
             await self._ledger.schedule(held.delivery.address, envelope, flags, due_at)
         except TooLarge as error:
@@ -169,7 +176,7 @@ class Settler:
             size = f"; the task of {len(delivery.body)} bytes is not kept: {error}"
             failure = replace(letter.failure, message=letter.failure.message + size, traceback="")
             history = _counts(letter.history)
-            letter = replace(letter, failure=failure, envelope=None, body=None, history=history)
+            letter = replace(letter, failure=failure, envelope=NO_TASK, body=None, history=history)
             await self._ledger.bury(delivery.address, letter)
 
     async def _schedule(

@@ -29,7 +29,7 @@ from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.pull import Delivery
 from galley.failpoint import failpoint
-from galley.resources import TaskQueue
+from galley.resources import Plaintext, TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules, UnderWay
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
@@ -41,7 +41,7 @@ from galley_worker.planner import Planner
 from galley_worker.puller import Puller
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
-from galley_worker.settings import WorkerSettings
+from galley_worker.settings import WorkerSettings, payloads_of
 from galley_worker.settle import Settler
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Supervisor:
         self._settings = settings
         self._queue = queue
         self._layout = layout_of(queue, "")
+        self._payloads = payloads_of(settings, queue)
         self._who = Who(settings.worker, secrets.token_hex(4))
         self._grace_seconds = float(queue.spec.worker.grace_period_seconds)
         self._broker: Broker | None = None
@@ -153,6 +154,7 @@ class Supervisor:
                         connect_seconds=_CONNECT_SECONDS,
                         credentials=self._settings.credentials,
                         tls=self._settings.tls,
+                        payloads=self._payloads,
                     )
                     try:
                         self._broker = await parts.enter_async_context(broker)
@@ -203,8 +205,10 @@ class Supervisor:
             spec.retry.policy(),
             float(spec.timeout_seconds),
             self._settings.unknown_handler_seconds,
+            self._settings.key_service_seconds,
+            plaintext=spec.encryption is None or spec.encryption.plaintext is Plaintext.ACCEPT,
         )
-        return Attempts(rules, Parts(runners, claimant, settler, leases, measures))
+        return Attempts(rules, Parts(runners, claimant, settler, leases, measures, self._payloads))
 
     async def _work(self, broker: Broker, attempts: Attempts, replies: Replies) -> None:
         async with asyncio.TaskGroup() as under_way:

@@ -110,9 +110,14 @@ class NatsTasks:
     async def record(self, address: TaskAddress) -> Stored | None:
         """Return the record of a task."""
         try:
-            return await self._records.look_up(address)
+            stored = await self._records.look_up(address)
         except QueueNotFound:
             return None
+        if stored is None or not stored.record.sealed:
+            return stored
+        # The payload stays encrypted: all that matters of it here is which work it was.
+        opened = await self._broker.payloads.look_at_record(address, stored.record)
+        return Stored(replace(stored.record, digest=opened.digest), stored.sequence)
 
     async def trace(self, address: TaskAddress) -> Trace:
         """Return all that is known of a task."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from galley.address import TaskAddress
+from galley.encryption import EncryptionError
 from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound
 from galley_operator.intake.admission import Publish, Step
 from galley_operator.intake.broker_tasks import BrokerTasks
@@ -39,6 +40,8 @@ class Publishing:
             reason = "QueueNotReady" if isinstance(error, QueueNotFound) else error.reason
             return Pending(reason, f"{error}; it is tried again until the queue takes it", Until.ROOM)
         except LaneNotEnabled as error:
+            return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
+        except EncryptionError as error:
             return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
         if not added:
             return Unclear()  # ours, from before a crash or a lost answer, or work of another door

@@ -38,7 +38,10 @@ async def check_consent(cluster: Cluster, queue: TaskQueue, *, init_containers: 
     account = template.service_account_name
     if account is not None and (problem := await _problem(cluster, SERVICEACCOUNTS, namespace, account)):
         raise AccountNotAllowed(account, namespace, problem)
-    for resource, names in ((SECRETS, template.secrets()), (CLAIMS, template.claims())):
+    secrets = set(template.secrets())
+    if queue.spec.encryption is not None:
+        secrets.add((queue.spec.encryption.secret_name, False))
+    for resource, names in ((SECRETS, secrets), (CLAIMS, template.claims())):
         for name, optional in sorted(names):
             problem = await _problem(cluster, resource, namespace, name)
             if problem and not (optional and problem == _NOT_THERE):

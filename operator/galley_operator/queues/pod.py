@@ -23,6 +23,7 @@ UNPRIVILEGED: Final = 65532
 _MANIFEST_FOLDER: Final = "/etc/galley/queue"
 _CODE_FOLDER: Final = "/etc/galley/code"
 _CREDENTIALS_FOLDER: Final = "/etc/galley/credentials"
+_KEYS_FOLDER: Final = "/etc/galley/keys"
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - a folder of the worker's container alone
 _DEAF_SECONDS: Final = 1
 """Delay of SIGTERM. The first process of a container ignores signals it has no handler for, and Python
@@ -180,6 +181,8 @@ def _own_environment(
             "server_name": tls.server_name,
         }
         told |= {VARIABLES[name]: value for name, value in files.items() if value}
+    if queue.spec.encryption is not None:
+        told["GALLEY_KEYS"] = f"{queue.metadata.name}={_KEYS_FOLDER}"
     name = {"name": "GALLEY_WORKER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in told.items())]
 
@@ -193,6 +196,8 @@ def _mounts(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
         mounts.append({"name": "code", "mountPath": _CODE_FOLDER, "readOnly": True})
     if credentials:
         mounts.append({"name": "credentials", "mountPath": _CREDENTIALS_FOLDER, "readOnly": True})
+    if queue.spec.encryption is not None:
+        mounts.append({"name": "keys", "mountPath": _KEYS_FOLDER, "readOnly": True})
     return mounts
 
 
@@ -207,6 +212,10 @@ def _volumes(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
         # The kubelet updates the file while the worker runs, and the worker reads it again in time.
         secret = {"secretName": secret_name(Role.WORKER, queue.metadata.name), "defaultMode": 0o440}
         volumes.append({"name": "credentials", "secret": secret})
+    if (encryption := queue.spec.encryption) is not None:
+        # As a folder, which the kubelet updates when a key is added or removed.
+        secret = {"secretName": encryption.secret_name, "defaultMode": 0o440}
+        volumes.append({"name": "keys", "secret": secret})
     return [*volumes, *(_volume(volume) for volume in queue.spec.worker.template.volumes)]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from galley.encryption.token import key_in
 from galley.history import WORKER_LOST
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import FINISHED, INLINE_RESULT_LIMIT, SUCCEEDED, TRACEBACK_LIMIT
@@ -163,6 +164,8 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
         record: the newest of it.
         end_of_worker: how its lost worker ended, as a sentence, where that is known.
     """
+    if record.sealed:
+        record = _redacted(task, record)
     fields: dict[str, Any] = {"attempts": record.attempt}
     fields["queuedTime"] = _time(task.queued_at or record.submitted_at or task.created)
     if record.worker:
@@ -186,6 +189,18 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
     return _status(task, Phase.RUNNING, "Unknown", Phase.RUNNING, f"attempt {record.attempt} runs", fields)
 
 
+def _redacted(task: ActiveTask, record: Record) -> Record:
+    """Return a record with what stands for the words of its failure: the API server is given no payload."""
+    if record.failure is None:
+        return record
+    message = _elsewhere(task, _encrypted("its message", record))
+    return msgspec.structs.replace(record, failure=Failure(record.failure.reason, message))
+
+
+def _encrypted(what: str, record: Record) -> str:
+    return f"{what} is encrypted with key {key_in(record.sealed)!r}"
+
+
 def _explained(record: Record, end_of_worker: str) -> Record:
     """Return the record of a task whose worker was lost, with what others than the workers know of that."""
     if not end_of_worker or record.failure is None:
@@ -198,6 +213,9 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
     ended_at = record.ended_at or task.created
     fields["completionTime"] = _time(ended_at)
     phase, truth = _PHASES[outcome], _TRUTH[outcome]
+    if outcome is Outcome.SUCCEEDED and record.sealed:
+        message = _elsewhere(task, _encrypted("its result", record))
+        return _status(task, phase, truth, phase, message, fields, since=ended_at)
     if outcome is Outcome.SUCCEEDED:
         size = memoryview(record.result).nbytes
         if size > INLINE_RESULT_LIMIT:
@@ -267,7 +285,9 @@ def _end(traceback: str) -> str:
 
 def _elsewhere(task: ActiveTask, why: str) -> str:
     """Return where the whole of it is found."""
-    return f"{why}; galley show {task.queue}/{task.name} --namespace {task.namespace} -o json prints it"
+    keys = " --keys PATH" if "encrypted" in why else ""
+    command = f"galley show {task.queue}/{task.name} --namespace {task.namespace}{keys} -o json"
+    return f"{why}; {command} prints it"
 
 
 def _short(message: str) -> str:

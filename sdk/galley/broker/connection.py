@@ -27,6 +27,7 @@ from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.questions import Questions
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.topology import MIN_SERVER
+from galley.encryption.payloads import Payloads
 from galley.errors import ClientClosed
 from galley.tls import Tls, required_by
 
@@ -62,6 +63,7 @@ class Broker:
         connect_seconds: float = 5.0,
         credentials: Source | None = None,
         tls: Tls | None = None,
+        payloads: Payloads | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Describe the connection; it is made by `async with`.
@@ -73,10 +75,13 @@ class Broker:
             credentials: file (or function) with credentials; read again for each connection.
             tls: how to encrypt the connection, which then never is plain text. None is the same for a `tls://`
                 address, with the authorities of the system; else the server decides.
+            payloads: encrypts and decrypts what tasks carry; None leaves it as it is.
             clock: seconds since 1970; the age of credentials and the server's clock are held against it.
         """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
+        self.payloads = payloads or Payloads()
+        """What tasks carry, encrypted where their queue has keys."""
         self._address = server
         self._tls = tls or required_by(server)
         self.nats = LeanClient(self._tls)

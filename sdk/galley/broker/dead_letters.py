@@ -1,41 +1,16 @@
 """Dead letters: tasks that will not be tried again, kept whole with the reason."""
 
 import secrets
-from datetime import datetime
 
-import msgspec
-from msgspec import Raw, Struct
-
+from galley import dead_letter as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of
 from galley.broker.pipeline import Ack
-from galley.history import NO_HISTORY, History
-from galley.record import Failure
-
-_encode = msgspec.json.Encoder().encode
-
-
-class DeadLetter(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A task that ended for good without success, ready to be redriven."""
-
-    failure: Failure
-    died_at: datetime
-    worker: str
-    attempt: int
-    lane: str
-    history: History = NO_HISTORY
-    envelope: Raw | None = None
-    """The task as it was submitted."""
-    body: bytes | None = None
-    """Instead of `envelope`: the raw bytes of what was no envelope we can read (base64 in JSON)."""
-    header: str | None = None
-    """Beside `body`: the Galley header it came with."""
-    v: int = 1
-
-
-_decode = msgspec.json.Decoder(DeadLetter).decode
+from galley.dead_letter import DeadLetter
+from galley.encryption import EncryptionError
+from galley.errors import EnvelopeInvalid
 
 
 async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
@@ -69,6 +44,8 @@ async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
 async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
     """Return the dead letter of a task, or None if it has none that can be read.
 
+    It keeps its `sealed` if it cannot be decrypted here.
+
     Raises:
         NotAllowed: if the credentials are not those of a manager.
         BrokerUnreachable: if the broker does not answer.
@@ -81,12 +58,20 @@ async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
     if answer is None or "Nats-Subject" not in (answer.headers or {}):
         return None
     try:
-        return _decode(answer.data)
-    except msgspec.MsgspecError:
+        letter = wire.decode(answer.data)
+    except EnvelopeInvalid:
         return None
+    try:
+        return await broker.payloads.read_letter(address, letter)
+    except EncryptionError:
+        return letter
 
 
 async def bury(broker: Broker, address: TaskAddress, letter: DeadLetter) -> Ack:
-    """Keep the letter, in place of an earlier one of the same task."""
-    answer = await broker.pipeline.send(topology.dead_subject(address), _encode(letter))
-    return await answer
+    """Keep the letter, in place of an earlier one of the same task.
+
+    Raises:
+        KeyServiceUnavailable: if it has to be encrypted and cannot be.
+    """
+    body = await broker.payloads.letter_bytes(address, letter)
+    return await (await broker.pipeline.send(topology.dead_subject(address), body))

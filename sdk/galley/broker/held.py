@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -38,7 +37,7 @@ class Message(NamedTuple):
 
     address: TaskAddress
     envelope: Envelope | None
-    """None if it cannot be read."""
+    """None if it cannot be read; it keeps its `sealed` if it cannot be decrypted here."""
     scheduled: bool
     """Whether it waits for its time."""
     stream: str
@@ -61,12 +60,12 @@ async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
         headers = (answer.headers or {}) if answer is not None else {}
         if answer is None or "Nats-Subject" not in headers:
             continue
+        there = topology.parse_task_subject(headers["Nats-Subject"])
         try:
-            envelope = wire.decode(answer.data)
+            envelope = await broker.payloads.look_at_task(there, answer.data)
         except EnvelopeInvalid:
             envelope = None
         subject = headers["Nats-Subject"]
-        there = topology.parse_task_subject(subject)
         scheduled = topology.SCHEDULE in headers or subject == topology.plan_subject(there)
         return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]))
     return None

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -20,9 +19,11 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of
 from galley.broker.listing import all_streams, subjects_of
 from galley.broker.records import Records
+from galley.encryption.token import key_in
 from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
-from galley.task_status import Phase, TaskStatus, of_record
+from galley.record import Stored
+from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
 
 _READ_AT_ONCE = 64
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -95,7 +96,7 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
         BrokerUnreachable: if the broker does not answer.
     """
     stored = await Records(broker).look_up(address)
-    recorded = of_record(address, stored.record) if stored is not None else None
+    recorded = await _recorded(broker, address, stored) if stored is not None else None
     if recorded is not None and recorded.phase.ended:
         return recorded
     message = await message_of(broker, address)
@@ -105,7 +106,7 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     # It may have ended between the two looks, which its record would tell by now.
     stored = await Records(broker).read(address)
     if stored is not None:
-        return of_record(address, stored.record)
+        return await _recorded(broker, address, stored)
     if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
         raise QueueNotFound(address.namespace, address.queue)
     raise TaskNotFound(address.queue, address.id)
@@ -120,7 +121,7 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
     unfinished: dict[tuple[Kind, str], TaskStatus] = {}
     ended: set[tuple[Kind, str]] = set()
     async for address, stored in Records(broker).all_of(namespace, queue):
-        recorded = of_record(address, stored.record)
+        recorded = await _recorded(broker, address, stored)
         if recorded.phase.ended:
             ended.add((address.kind, address.id))
             yield recorded
@@ -157,6 +158,10 @@ async def tasks_in_order(
 def submission_order(status: TaskStatus) -> tuple[datetime, str]:
     """Return what tasks are sorted by; those whose time is not known come first."""
     return status.submitted_at or _LONG_AGO, status.address.id
+
+
+async def _recorded(broker: Broker, address: TaskAddress, stored: Stored) -> TaskStatus:
+    return of_record(address, await broker.payloads.look_at_record(address, stored.record))
 
 
 async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:
@@ -205,8 +210,9 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
     envelope = message.envelope
     if envelope is None:
         return recorded or TaskStatus(message.address, phase)
+    content = NOT_KNOWN if envelope.sealed else envelope.input
     if recorded is not None:
-        return msgspec.structs.replace(recorded, input=envelope.input, deadline=envelope.deadline)
+        return msgspec.structs.replace(recorded, input=content, deadline=envelope.deadline)
     return TaskStatus(
         message.address,
         phase,
@@ -215,7 +221,8 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
         due_at=envelope.not_before if message.scheduled else None,
         deadline=envelope.deadline,
         history=envelope.history,
-        input=envelope.input,
+        input=content,
+        encrypted_with=key_in(envelope.sealed) if envelope.sealed else "",
     )
 
 
@@ -242,7 +249,7 @@ async def peek(broker: Broker, namespace: str, queue: str, lane: Lane, most: int
             if "Nats-Subject" not in headers:
                 break
             with suppress(ValueError):  # not the subject of a task
-                found.append(_peeked(answer, headers, last))
+                found.append(await _peeked(broker, answer, headers, last))
     found.sort(key=lambda status: status.phase is not Phase.RUNNING)
     return found[:most]
 
@@ -260,14 +267,14 @@ async def handed_out(broker: Broker, stream: str, lane: Lane) -> int | None:
     return int(figures["delivered"]["stream_seq"])
 
 
-def _peeked(message: Msg, headers: dict[str, Any], last: int) -> TaskStatus:
+async def _peeked(broker: Broker, message: Msg, headers: dict[str, Any], last: int) -> TaskStatus:
     address = topology.parse_task_subject(headers["Nats-Subject"])
     if topology.SCHEDULE in headers:
         phase = Phase.SCHEDULED
     else:
         phase = Phase.RUNNING if int(headers["Nats-Sequence"]) <= last else Phase.QUEUED
     try:
-        envelope = wire.decode(message.data)
+        envelope = await broker.payloads.look_at_task(address, message.data)
     except EnvelopeInvalid:
         return TaskStatus(address, phase)
     return TaskStatus(

@@ -17,7 +17,7 @@ class Known(NamedTuple):
     address: TaskAddress
     handler: str
     digest: str
-    """Empty if its record does not have it."""
+    """Empty if its record does not have it, or it cannot be decrypted here."""
     submitted_at: datetime | None
 
 
@@ -33,12 +33,14 @@ async def known_task(broker: Broker, address: TaskAddress) -> Known | None:
     message = await message_of(broker, address)
     if message is not None and message.envelope is not None:
         envelope = message.envelope
-        digest = envelope.digest or digest_of(envelope.handler, envelope.input)
+        digest = envelope.digest
+        if not digest and not envelope.sealed:
+            digest = digest_of(envelope.handler, envelope.input)
         return Known(message.address, envelope.handler, digest, envelope.submitted_at)
     stored = await Records(broker).look_up(address)
     if stored is None:
         return None if message is None else Known(message.address, "", "", None)
-    record = stored.record
+    record = await broker.payloads.look_at_record(address, stored.record)
     return Known(address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at)
 
 

@@ -4,13 +4,12 @@ import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from galley import envelope as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import Ack
-from galley.envelope import Envelope, Flags
+from galley.envelope import Flags
 
 
 class Door(StrEnum):
@@ -23,7 +22,7 @@ class Door(StrEnum):
 
 
 async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
-    broker: Broker, address: TaskAddress, envelope: Envelope, flags: Flags, at: datetime, door: Door
+    broker: Broker, address: TaskAddress, body: bytes, flags: Flags, at: datetime, door: Door
 ) -> asyncio.Future[Ack]:
     """Have the server make the task due at `at`; a later schedule of the same task replaces it.
 
@@ -39,4 +38,4 @@ async def send_later(  # noqa: PLR0917 - what travels, when, and by which door
     if first:
         headers[topology.EXPECTED_SEQUENCE] = "0"
         headers[topology.EXPECTED_SUBJECT] = topology.in_any_lane(address)
-    return await broker.pipeline.send(subject, wire.encode(envelope), header_block(headers))
+    return await broker.pipeline.send(subject, body, header_block(headers))

@@ -30,4 +30,5 @@ def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
         in_flight=max(_LEAST_IN_FLIGHT, slots * _PREFETCH_ALLOWANCE),
         install=install,
         uid=uid,
+        encrypted=spec.encryption is not None,
     )

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from galley import envelope as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
 from galley.broker.errors import (
     BrokerError,
@@ -24,7 +24,7 @@ from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.envelope import FIRST, Envelope, Flags
-from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound
+from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound, Refused
 from galley.failpoint import failpoint
 from galley.lanes import Lane
 
@@ -51,6 +51,7 @@ class Publisher:
     def __init__(self, broker: Broker, patience_seconds: float = 30.0) -> None:
         """Args: broker: an open connection; patience_seconds: how long to go on trying without an answer."""
         self._broker = broker
+        self._rules = EncryptionRules(broker)
         self.patience = patience_seconds
 
     async def publish(self, address: TaskAddress, envelope: Envelope, *, chosen_id: bool = False) -> Receipt:
@@ -63,6 +64,7 @@ class Publisher:
 
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
+            EncryptionRequired, QueueNotEncrypted, KeyServiceUnavailable: nothing was sent.
             BrokerUnreachable, BrokerSilent: no answer for `patience_seconds`; it may have been stored.
                 Publishing the same id again does not run it twice.
             BrokerFull: the broker has no room; nothing was stored.
@@ -111,8 +113,23 @@ class Publisher:
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
     ) -> asyncio.Future[Ack]:
-        """Publish without waiting for the answer; hand the future to `settle`."""
+        """Publish without waiting for the answer; hand the future to `settle`.
+
+        Raises:
+            BrokerUnreachable, BrokerSilent: it is not known whether the queue demands encryption; nothing was
+                sent.
+            KeyServiceUnavailable: it has to be encrypted and cannot be; nothing was sent.
+        """
         failpoint("publish.before_send")
+        try:
+            await self._rules.check(address, self.patience)
+        except Refused as refused:
+            answer: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+            answer.set_exception(refused)
+            return answer
+        except BrokerUnreachable as error:
+            raise self._given_up(address, Ack(0, problem=str(error))) from None
+        body = await self._broker.payloads.task_bytes(address, envelope)
         headers = _FIRST_HEADERS
         if flags.republished:
             headers = header_block(
@@ -124,7 +141,7 @@ class Publisher:
             )
         # A task for later is no message with a schedule: that could name any task as its target, and repeat.
         subject = topology.task_subject if envelope.not_before is None else topology.plan_subject
-        return await self._broker.pipeline.send(subject(address), wire.encode(envelope), headers)
+        return await self._broker.pipeline.send(subject(address), body, headers)
 
     async def settle(
         self,

@@ -36,7 +36,7 @@ class Records:
         self._broker = broker
 
     async def read(self, address: TaskAddress, at_least: int = 0) -> Stored | None:
-        """Return the record of a task, or None if it has none.
+        """Return the record of a task as it is stored, or None if it has none.
 
         Args:
             address: the task.
@@ -101,9 +101,13 @@ class Records:
 
         Returns:
             The broker's word: stored, `WRONG_SEQUENCE`, or unanswered.
+
+        Raises:
+            KeyServiceUnavailable: if it has to be encrypted and cannot be; nothing was stored.
         """
+        body = await self._broker.payloads.record_bytes(address, record)
         answer = await self._broker.pipeline.send(
-            topology.record_subject(address), wire.encode(record), _conditions(fence, keep_seconds)
+            topology.record_subject(address), body, _conditions(fence, keep_seconds)
         )
         return await answer
 

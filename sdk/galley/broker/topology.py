@@ -53,9 +53,14 @@ OWNER_KEY: Final = "galley.dev/install"
 QUEUE_KEY: Final = "galley.dev/queue"
 NAMESPACE_KEY: Final = "galley.dev/namespace"
 LANES_KEY: Final = "galley.dev/lanes"
+ENCRYPTION_KEY: Final = "galley.dev/encryption"
+"""Whether the queue's payloads are encrypted: `required`, or `none`; so producers learn of it."""
 UID_KEY: Final = "galley.dev/uid"
 ORPHANED_KEY: Final = "galley.dev/orphaned-at"
 """Since when the queue is known to be gone; streams of a queue that is there do not have it."""
+
+ENCRYPTED: Final = "required"
+NOT_ENCRYPTED: Final = "none"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class QueueLayout:
     """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
+    encrypted: bool = False
+    """Whether the queue takes encrypted tasks only."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -399,5 +406,6 @@ def _metadata(layout: QueueLayout) -> dict[str, str]:
         NAMESPACE_KEY: layout.namespace,
         QUEUE_KEY: layout.queue,
         LANES_KEY: ",".join(layout.lanes),
+        ENCRYPTION_KEY: ENCRYPTED if layout.encrypted else NOT_ENCRYPTED,
     }
     return metadata | ({UID_KEY: layout.uid} if layout.uid else {})

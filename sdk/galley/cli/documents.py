@@ -29,6 +29,7 @@ def task_document(status: TaskStatus) -> dict[str, Any]:
             "dueAt": _time(status.due_at),
             "deadline": _time(status.deadline),
             "input": msgspec.json.decode(status.input) if status.input else None,
+            "encryptedWith": status.encrypted_with,
             "failure": status.failure
             and {"reason": status.failure.reason, "message": status.failure.message},
             "errors": status.history.errors,

@@ -4,6 +4,7 @@ from enum import IntEnum
 
 from galley.broker.errors import BrokerSilent, BrokerTooOld, BrokerUnreachable, TlsFailed
 from galley.cli.errors import Misuse, NoServer, QueueChanged, QueueNotServed
+from galley.encryption import KeyServiceUnavailable
 from galley.errors import GalleyError, Invalid, Refused, ResultTimeout
 
 
@@ -32,6 +33,8 @@ def exit_code_of(error: GalleyError) -> ExitCode:
         case Refused() | QueueNotServed() | QueueChanged():
             return ExitCode.REFUSED
         case BrokerUnreachable() | BrokerSilent() | BrokerTooOld() | TlsFailed() | NoServer():
+            return ExitCode.UNREACHABLE
+        case KeyServiceUnavailable():
             return ExitCode.UNREACHABLE
         case ResultTimeout():
             return ExitCode.WAIT_TIMED_OUT

@@ -42,6 +42,21 @@ def _short(value: Raw) -> str | None:
     return text if len(text) <= _INPUT_SHOWN else f"{text[: _INPUT_SHOWN - 1]}…"
 
 
+def _input(status: TaskStatus) -> str | None:
+    return _short(status.input) or _locked(status)
+
+
+def _failure(status: TaskStatus) -> str | None:
+    if status.failure is None:
+        return None
+    return status.failure.message or f"{status.failure.reason} {_locked(status) or ''}".rstrip()
+
+
+def _locked(status: TaskStatus) -> str | None:
+    """Return what stands where something is encrypted, and cannot be decrypted here."""
+    return f"(encrypted with {status.encrypted_with})" if status.encrypted_with else None
+
+
 TASKS: Final = Listing[TaskStatus](
     (
         Column("queue", lambda status: status.address.queue),
@@ -55,8 +70,8 @@ TASKS: Final = Listing[TaskStatus](
         Column("started", lambda status: status.started_at, wide=True),
         Column("ended", lambda status: status.ended_at, wide=True),
         Column("worker", lambda status: status.worker, wide=True),
-        Column("failure", lambda status: status.failure.message if status.failure else None, wide=True),
-        Column("input", lambda status: _short(status.input), wide=True),
+        Column("failure", _failure, wide=True),
+        Column("input", _input, wide=True),
     ),
     name=lambda status: f"{status.address.queue}/{status.address.id}",
     document=task_document,

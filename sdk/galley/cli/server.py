@@ -11,6 +11,7 @@ from galley.cli.command import PLUG_INS, Command, Serving, text
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient, connect
+from galley.encryption.given import given_in, read_given
 from galley.target import Target
 from galley.target import find_target as target_of
 from galley.tls import Tls, tls_of
@@ -34,6 +35,11 @@ def server_arguments(parser: ArgumentParser, *, reads: bool = False) -> None:
         "nats.creds of the Secret galley-QUEUE-producer, or -manager",
     )  # fmt: skip
     tls_arguments(parser)
+    parser.add_argument(
+        "--keys", metavar="[QUEUE=]PATH", type=text, action="append",
+        help="keys of an encrypted queue, or of all: a folder with a file for each, or the manifest of their "
+        "Secret; else GALLEY_KEYS; may be given several times",
+    )  # fmt: skip
     namespace_argument(parser)
 
 
@@ -85,6 +91,7 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
         BrokerUnreachable, BrokerTooOld: if it cannot be used.
         TlsInvalid, TlsFailed: if there is no encrypted connection.
         CredentialsInvalid, CredentialsExpired, AccessRefused: if it refuses the credentials.
+        EncryptionKeysInvalid: if the keys cannot be used.
     """
     async with AsyncExitStack() as serving:
         try:
@@ -96,8 +103,9 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
             terminal.say(f"{nothing}; reading what the last one kept")
             target = await serving.enter_async_context(kept)
         tls = tls_for(options, terminal, target)
+        keys = read_given(options.keys) if options.keys else given_in(terminal.environ)
         async with connect(
-            target.server, target.namespace, credentials=options.credentials, tls=tls
+            target.server, target.namespace, credentials=options.credentials, tls=tls, keys=keys
         ) as client:
             yield client
 

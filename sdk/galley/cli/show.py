@@ -28,10 +28,11 @@ from galley.cli.output import (
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal, safe_json
-from galley.envelope import decode
+from galley.dead_letter import NO_TASK
+from galley.encryption import DecryptionKeyMissing, EncryptionError
 from galley.errors import EnvelopeInvalid
 from galley.handle import AsyncHandle
-from galley.record import Outcome, Record
+from galley.record import Outcome, Record, Stored
 from galley.task_status import Phase, TaskStatus
 
 
@@ -50,18 +51,38 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         problem = ""
         if status.phase in (Phase.QUEUED, Phase.RETRYING):
             problem = await AsyncHandle(client.broker, status.address, None).worker_problem()
-    record = stored.record if stored else None
+        record, locked = await _opened(client.broker, status, stored)
     if options.output is None:
         for line in _lines(status, record, problem, terminal):
             terminal.result(line)
+        if locked is not None:
+            terminal.say(f"not shown: {locked}; {locked.hint}")
     else:
         document = task_document(status)
         if problem:
             document["workerProblem"] = problem
-        if record is not None and record.outcome is Outcome.SUCCEEDED:
+        if locked is not None:
+            document["notShown"] = str(locked)
+        if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
             document["result"] = msgspec.json.decode(record.result)
         write_document(document, options.output, terminal)
     return ExitCode.DONE
+
+
+async def _opened(
+    broker: Broker, status: TaskStatus, stored: Stored | None
+) -> tuple[Record | None, EncryptionError | None]:
+    """Return the record, and why it or the task's message cannot be decrypted, if so."""
+    if stored is not None:
+        try:
+            return await broker.payloads.outcome(status.address, stored.record), None
+        except EncryptionError as error:
+            return stored.record, error
+    if status.encrypted_with:
+        return None, DecryptionKeyMissing(
+            f"task {status.address.queue}/{status.address.id}", status.encrypted_with, ""
+        )
+    return None, None
 
 
 async def _with_input(broker: Broker, status: TaskStatus) -> TaskStatus:
@@ -69,10 +90,11 @@ async def _with_input(broker: Broker, status: TaskStatus) -> TaskStatus:
     letter = None
     with suppress(BrokerError):  # only a manager may read dead letters
         letter = await dead_letters.read(broker, status.address)
-    if letter is None or letter.envelope is None:
+    if letter is None or letter.envelope == NO_TASK:
         return status
     with suppress(EnvelopeInvalid):
-        return replace(status, input=decode(bytes(letter.envelope)).input)
+        envelope = await broker.payloads.look_at_task(status.address, bytes(letter.envelope))
+        return status if envelope.sealed else replace(status, input=envelope.input)
     return status
 
 
@@ -101,6 +123,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Ended": at(status.ended_at),
         "Took": _took(status),
         "Deadline": at(status.deadline),
+        "Encrypted": f"with key {status.encrypted_with}" if status.encrypted_with else "",
         "Waiting": problem,
     }
     for name, text in fields.items():
@@ -121,7 +144,7 @@ def _took(status: TaskStatus) -> str:
 
 
 def _outcome(status: TaskStatus, record: Record | None) -> Iterator[str]:
-    if record is not None and record.outcome is Outcome.SUCCEEDED:
+    if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
         yield "Result:"
         yield from _indented(safe_json(msgspec.json.format(bytes(record.result), indent=2).decode()))
     if status.failure is not None:

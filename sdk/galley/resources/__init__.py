@@ -46,9 +46,11 @@ from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStat
 from galley.resources.task import Task, TaskSpec
 from galley.resources.task_queue import (
     Command,
+    Encryption,
     Handlers,
     InputAs,
     Limits,
+    Plaintext,
     Retention,
     Retry,
     Scaling,
@@ -90,6 +92,7 @@ __all__ = [
     "DeclaredFailure",
     "DeclaredStatus",
     "EmptyDirVolume",
+    "Encryption",
     "EnvironmentSource",
     "EnvironmentVariable",
     "EphemeralVolume",
@@ -107,6 +110,7 @@ __all__ = [
     "NodeAffinity",
     "NodeSelector",
     "NodeSelectorTerm",
+    "Plaintext",
     "PodAffinity",
     "PodAffinityTerm",
     "PodResources",

@@ -13,6 +13,7 @@ from galley.resources.meta import (
     HandlerName,
     Metadata,
     Number,
+    ObjectName,
     Part,
     Whole,
     refusal,
@@ -221,6 +222,28 @@ class Retention(Part):
     a cluster are kept for a day at least, for the operator to read."""
 
 
+class Plaintext(StrEnum):
+    """What workers do with a task that is not encrypted, in a queue that is."""
+
+    REFUSE = "Refuse"
+    """It fails, since it is not from a holder of the keys."""
+    ACCEPT = "Accept"
+    """It runs."""
+
+
+class Encryption(Part):
+    """Encryption of what the queue's tasks carry, between producers and workers."""
+
+    secret_name: ObjectName
+    """Secret, in the queue's namespace, with the keys. It needs the label `galley.dev/workers: allowed`.
+    Its entry `primary` is the id of the key that encrypts; each other entry is a key, 32 bytes as base64,
+    named by its id. `galley keys new` makes one. Workers notice a change within about a minute."""
+
+    plaintext: Plaintext = Plaintext.REFUSE
+    """What workers do with tasks that are not encrypted: `Refuse` fails them, because only holders of the
+    keys may submit; `Accept` runs them, for as long as tasks of before encryption wait."""
+
+
 class TaskQueueSpec(Part):
     """What is wanted of a queue."""
 
@@ -251,6 +274,10 @@ class TaskQueueSpec(Part):
 
     retention: Retention = Retention()
     """How long results are kept."""
+
+    encryption: Encryption | None = None
+    """Encrypts inputs, results, error messages and tracebacks, so that the broker, its disk and backups hold
+    none of them in the clear. Not encrypted when left out."""
 
     @field_validator("lanes")
     @classmethod

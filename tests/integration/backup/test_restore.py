@@ -25,7 +25,7 @@ from galley.backup.take import Retention, take_backup
 from galley.backup.verify import verify_archive
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.dead_letters import DeadLetter, bury
+from galley.broker.dead_letters import bury
 from galley.broker.ensure import ensure, remove, stream_info
 from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
@@ -33,7 +33,8 @@ from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.broker.refill import RESTORED, RESTORING
 from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
-from galley.envelope import FIRST
+from galley.dead_letter import DeadLetter
+from galley.envelope import FIRST, encode
 from galley.record import Claim, Failure, Outcome, Record, State
 from tests.support.backups import KEY, FailingReads, subjects_in
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -51,7 +52,7 @@ async def filled(
     for number in range(tasks):
         envelope, address = an_envelope(), an_address(of=layout)
         if number % 4 == 0:
-            answer = await send_later(broker, address, envelope, FIRST, later, Door.FIRST)
+            answer = await send_later(broker, address, encode(envelope), FIRST, later, Door.FIRST)
         else:
             answer = await publisher.send(address, envelope)
         sent.append((address, envelope, answer))

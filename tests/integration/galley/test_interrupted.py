@@ -91,6 +91,7 @@ async def test_a_refusal_and_a_bad_row_are_both_told(client: AsyncClient, namesp
 
 
 async def test_a_cancel_loses_no_handle(client: AsyncClient) -> None:
+    await client.submit(resize(0))  # the first submit asks for the rules of the queue
     with pytest.raises(TimeoutError) as timed_out:
         async with asyncio.timeout(0):
             await client.submit_many(resize(n) for n in range(5000))
@@ -102,7 +103,7 @@ async def test_a_cancel_loses_no_handle(client: AsyncClient) -> None:
     assert sorted([*error.submitted, *error.unknown]) == list(range(error.not_sent_from))
     # What was sent arrives, also if its answer was not waited for.
     await client.submit(resize(0))
-    stored = 0
+    stored = 1
     for handle in (*error.submitted.values(), *error.unknown.values()):
         try:
             stored += (await handle.status()).phase is Phase.QUEUED
@@ -112,6 +113,7 @@ async def test_a_cancel_loses_no_handle(client: AsyncClient) -> None:
 
 
 async def test_a_cancelled_task_of_the_event_loop_tells_too(client: AsyncClient) -> None:
+    await client.submit(resize(0))
     submitting = asyncio.create_task(client.submit_many(resize(n) for n in range(3000)))
     await asyncio.sleep(0)
     submitting.cancel()
@@ -123,6 +125,7 @@ async def test_a_cancelled_task_of_the_event_loop_tells_too(client: AsyncClient)
 
 
 async def test_one_submit_that_is_cancelled_leaves_its_handle(client: AsyncClient) -> None:
+    await client.submit(resize(0))
     with pytest.raises(TimeoutError) as timed_out:
         async with asyncio.timeout(0):
             await client.submit(resize(1))
@@ -131,6 +134,19 @@ async def test_one_submit_that_is_cancelled_leaves_its_handle(client: AsyncClien
     [handle] = error.unknown.values()
     again = await client.submit(resize(1), task_id=handle.id)
     assert again.existed
+    assert await held(client) == 2
+
+
+async def test_one_that_is_cancelled_before_anything_was_sent_can_be_submitted_again(
+    client: AsyncClient,
+) -> None:
+    with pytest.raises(TimeoutError) as timed_out:
+        async with asyncio.timeout(0):
+            await client.submit(resize(1))
+    error = SubmitInterrupted.of(timed_out.value)
+    assert error is not None
+    [handle] = error.unknown.values()
+    assert not (await client.submit(resize(1), task_id=handle.id)).existed
     assert await held(client) == 1
 
 

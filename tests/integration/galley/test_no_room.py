@@ -86,6 +86,7 @@ async def test_on_a_full_disk_a_producer_is_told_within_its_patience_and_nothing
 async def test_of_many_tasks_nobody_answers_for_all_are_told_within_one_patience(
     own_nats_server: NatsServer, client: AsyncClient
 ) -> None:
+    await client.submit(call("images", "resize"))
     own_nats_server.freeze()
 
     async with asyncio.timeout(10):  # each for itself would take 50 s

@@ -14,7 +14,7 @@ from galley.broker.later import Door, send_later
 from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Pulls
 from galley.broker.topology import QueueLayout
-from galley.envelope import Flags
+from galley.envelope import Flags, encode
 from galley.record import Claim, Record, Stored
 from galley.retry import RetryPolicy
 from galley_worker.claim import Held, Holder, Who
@@ -83,8 +83,8 @@ class Bench:
 
     async def schedule(self, address: TaskAddress, flags: Flags, **changes: Any) -> None:
         """Have a task come from the later stream as a retry does."""
-        now = self.server.now()
-        await (await send_later(self.producer, address, an_envelope(**changes), flags, now, Door.AGAIN))
+        now, body = self.server.now(), encode(an_envelope(**changes))
+        await (await send_later(self.producer, address, body, flags, now, Door.AGAIN))
 
     async def take(self, worker: Worker, stream: str = "") -> Delivery:
         """Return the next delivery of the lane `normal` to a worker, which may have to wait for it."""

@@ -10,7 +10,7 @@ from galley.broker.ensure import ensure
 from galley.broker.later import Door, send_later
 from galley.broker.publish import Publisher
 from galley.broker.topology import QueueLayout
-from galley.envelope import FIRST
+from galley.envelope import FIRST, encode
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -55,7 +55,7 @@ async def test_a_task_for_later_rings_for_a_worker_that_moves_it(
 
 async def test_a_schedule_that_fires_rings(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
     address, at = an_address(of=queue), datetime.now(UTC) + timedelta(seconds=1)
-    assert (await (await send_later(broker, address, an_envelope(), FIRST, at, Door.FIRST))).stored
+    assert (await (await send_later(broker, address, encode(an_envelope()), FIRST, at, Door.FIRST))).stored
     await bell.arm()
     assert await bell.wait(5)
 

@@ -13,7 +13,7 @@ from galley.broker.later import Door, send_later
 from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import QueueLayout
-from galley.envelope import FIRST
+from galley.envelope import FIRST, encode
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -109,7 +109,7 @@ async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
     broker: Broker, reader: SignalReader, queue: QueueLayout
 ) -> None:
     address, at = an_address(of=queue), datetime.now(UTC) + timedelta(seconds=1)
-    assert (await (await send_later(broker, address, an_envelope(), FIRST, at, Door.FIRST))).stored
+    assert (await (await send_later(broker, address, encode(an_envelope()), FIRST, at, Door.FIRST))).stored
     backlog = await known(reader, queue)
     assert (backlog.waiting, backlog.later) == (0, 1)
 

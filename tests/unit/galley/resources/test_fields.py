@@ -29,11 +29,11 @@ def test_the_public_names_are_these() -> None:
     assert set(galley.resources.__all__) == {
         "API_VERSION", "AccessMode", "Affinity", "ClaimSpec", "ClaimTemplate", "ClaimVolume", "Code",
         "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
-        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume",
+        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
         "InitContainer", "InputAs", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
-        "PodAffinity", "PodAffinityTerm", "PodResources", "PodSelector", "PodTemplate",
+        "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry", "Scaling",
         "ScalingMode", "SecretEnvSource", "SecretKeyRef", "SecretVolume", "SecurityContext",
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",

@@ -1,0 +1,47 @@
+"""Keys of the encrypted queues that `galley dev` runs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from galley.encryption import read_keys
+from galley.encryption.given import ALL_QUEUES, Source, given_in, read_given
+from galley_local.errors import FilesUnusable
+from galley_local.plan import Plan
+
+
+def keys_of(plan: Plan, texts: Sequence[str], environ: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """Return where the keys of the encrypted queues of a plan are, by the queue's name.
+
+    Args:
+        plan: the queues.
+        texts: keys that were given, as `PATH` or `QUEUE=PATH`.
+        environ: environment variables, for `GALLEY_KEYS` if none were given.
+        folder: that paths are relative to.
+
+    Raises:
+        FilesUnusable: if a queue is encrypted, and there are no keys for it.
+        EncryptionKeysInvalid: if keys cannot be used.
+    """
+    given: Mapping[str, Source] = read_given(texts) if texts else given_in(environ)
+    found: dict[str, Path] = {}
+    for queue in plan.queues.values():
+        encryption, name = queue.resource.spec.encryption, queue.name[1]
+        if encryption is None:
+            continue
+        source = given.get(name, given.get(ALL_QUEUES))
+        if source is None:
+            raise FilesUnusable(
+                f"{queue.source}: queue {name!r} is encrypted, and no keys are given for it",
+                f"galley keys new {encryption.secret_name} --write keys.yaml makes some; "
+                f"then add --keys {name}=keys.yaml, or set GALLEY_KEYS",
+            )
+        path = folder / str(source)
+        read_keys(path)  # so that an error is told here, and not by each worker
+        found[name] = path
+    return found
+
+
+def as_setting(keys: dict[str, Path]) -> str:
+    """Return keys as `GALLEY_KEYS` has them."""
+    return os.pathsep.join(f"{queue}={path}" for queue, path in keys.items())

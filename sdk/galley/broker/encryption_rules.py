@@ -1,0 +1,85 @@
+"""Which queues take encrypted tasks only, as their streams tell: asked once, and again now and then."""
+
+import asyncio
+from typing import Any, Final, NamedTuple
+
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerError, BrokerUnreachable
+from galley.encryption import EncryptionRequired, QueueNotEncrypted
+
+ASKED_AGAIN_SECONDS: Final = 60.0
+"""How long a queue may have changed to encryption before a producer without keys learns of it; a task of such
+a producer is refused by the workers."""
+
+_CHECKED_SECONDS: Final = 1.0
+"""Before a task is refused the queue is asked again, unless it was asked just now."""
+
+_PAUSE_SECONDS: Final = 0.25
+
+
+class _Rule(NamedTuple):
+    encrypted: bool
+    asked_at: float
+
+
+class EncryptionRules:
+    """The rules of the queues one publisher submits to."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._rules: dict[tuple[str, str], _Rule] = {}
+
+    async def check(self, address: TaskAddress, patience_seconds: float) -> None:
+        """Check that a task of ours is encrypted if its queue demands it, and only then.
+
+        Args:
+            address: where it goes.
+            patience_seconds: how long to ask again while the broker does not answer.
+
+        Raises:
+            EncryptionRequired: the queue demands it, and we have no keys of it.
+            QueueNotEncrypted: we have keys, and the queue has none.
+            BrokerUnreachable: it is not known, since the broker does not answer.
+        """
+        ours = self._broker.payloads.keys_of(address) is not None
+        now = asyncio.get_running_loop().time()
+        rule = self._rules.get((address.namespace, address.queue))
+        if rule is not None and rule.encrypted is ours and now - rule.asked_at < ASKED_AGAIN_SECONDS:
+            return
+        if rule is None or now - rule.asked_at >= _CHECKED_SECONDS:
+            rule = await self._ask(address, now + (patience_seconds if rule is None else 0), rule)
+        if rule is None or rule.encrypted is ours:
+            return
+        if rule.encrypted:
+            raise EncryptionRequired(address.namespace, address.queue)
+        raise QueueNotEncrypted(address.namespace, address.queue)
+
+    async def _ask(self, address: TaskAddress, give_up: float, known: _Rule | None) -> _Rule | None:
+        """Return the rule of a queue as it is now; None if there is no such queue, which publishing tells."""
+        stream = topology.work_stream(address.namespace, address.queue)
+        try:
+            info = await self._insist(stream, give_up)
+        except BrokerError:
+            if known is None:
+                raise
+            return known
+        if info is None:
+            return None
+        metadata = info["config"].get("metadata") or {}
+        encrypted = metadata.get(topology.ENCRYPTION_KEY) == topology.ENCRYPTED
+        now = asyncio.get_running_loop().time()
+        rule = self._rules[address.namespace, address.queue] = _Rule(encrypted, now)
+        return rule
+
+    async def _insist(self, stream: str, give_up: float) -> dict[str, Any] | None:
+        while True:
+            self._broker.check_usable()
+            try:
+                return await stream_info(self._broker, stream)
+            except BrokerUnreachable:
+                if asyncio.get_running_loop().time() >= give_up:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,1 @@
+"""Encrypted queues: real workers, a real nats-server, and who listens in between."""

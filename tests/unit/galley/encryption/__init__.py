@@ -1,0 +1,1 @@
+"""Encrypted payloads, key by key and byte by byte."""
