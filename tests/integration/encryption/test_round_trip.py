@@ -105,11 +105,11 @@ async def test_a_task_in_plaintext_fails_unless_the_queue_says_otherwise(
         async with working(nats_server.url, queue, tmp_path, keys):
             with pytest.raises(TaskFailed, match="not encrypted") as failed:
                 await client.handle(QUEUE, before.id).result(within=20)
-        assert failed.value.why == "PlaintextRefused"
-        address = (await client.handle(QUEUE, before.id).status()).address
-        async with Broker(nats_server.url, name="reader") as reader:
-            # It is written after the record, which `result` waits for.
-            letter = await eventually(lambda: dead_letters.read(reader, address), within=20)
+            assert failed.value.why == "PlaintextRefused"
+            address = (await client.handle(QUEUE, before.id).status()).address
+            async with Broker(nats_server.url, name="reader") as reader:
+                # It is written after the record, which `result` waits for.
+                letter = await eventually(lambda: dead_letters.read(reader, address), within=20)
         assert letter is not None
         assert letter.envelope == NO_TASK
         letter = await dead_letters.read(client.broker, address)
