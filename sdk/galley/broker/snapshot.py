@@ -27,6 +27,8 @@ _PATIENCE_SECONDS: Final = 60.0
 
 _PAUSE_SECONDS: Final = 0.5
 _NOT_FOUND: Final = 10037
+_UNAVAILABLE: Final = 10008
+"""The servers elect a leader just now."""
 _OURS: Final = (
     "nats-stream", "nats-subject", "nats-sequence", "nats-time-stamp", "nats-num-pending",
     "nats-last-sequence", "nats-upto-sequence",
@@ -76,6 +78,8 @@ class OwnedStream(Struct, frozen=True):
     created: str
     """When it was created, as the server writes it."""
     messages: int
+    cluster: dict[str, Any] = {}
+    """Which servers keep it; empty if there is only one."""
 
     @property
     def name(self) -> str:
@@ -91,10 +95,21 @@ async def owned_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> lis
         namespaces: whose streams; none means all.
 
     Raises:
-        BrokerError: if they cannot be listed.
+        BrokerUnreachable: if the broker does not answer, or for a minute one of them has no leader.
     """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _PATIENCE_SECONDS
+    listed = None
+    while listed is None:
+        try:
+            listed = [each async for each in all_streams(broker, complete=True)]
+        except (BrokerUnreachable, BrokerRefused) as error:
+            lasting = isinstance(error, BrokerRefused) and error.code != _UNAVAILABLE
+            if lasting or loop.time() >= give_up:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
     found = []
-    async for stream in all_streams(broker):
+    for stream in listed:
         config = stream["config"]
         metadata = config.get("metadata") or {}
         namespace, queue = metadata.get(topology.NAMESPACE_KEY), metadata.get(topology.QUEUE_KEY, "")
@@ -103,7 +118,8 @@ async def owned_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> lis
         kind = kind_of(config["name"], namespace, queue)
         if kind is not None:
             count = int(stream["state"]["messages"])
-            found.append(OwnedStream(kind, namespace, queue, config, stream["created"], count))
+            cluster = stream.get("cluster") or {}
+            found.append(OwnedStream(kind, namespace, queue, config, stream["created"], count, cluster))
     order = list(StreamKind)
     return sorted(found, key=lambda each: (order.index(each.kind), each.name))
 
@@ -171,11 +187,7 @@ async def messages_from(
     """
     several = int(stream.config.get("num_replicas", 1)) > 1
     while True:
-        found, left = await _patiently(broker, stream.name, sequence)
-        if not found and several:
-            # Any replica may have answered, and one that lags has all but the newest.
-            found = await _newer(broker, stream.name, sequence)
-            left = len(found)
+        found, left = await _patiently(broker, stream.name, sequence, several=several)
         if found:
             sequence = found[-1].sequence + 1
             yield found
@@ -183,23 +195,37 @@ async def messages_from(
             return
 
 
-async def _patiently(broker: Broker, stream: str, sequence: int) -> tuple[list[StoredMessage], int]:
+async def _patiently(
+    broker: Broker, stream: str, sequence: int, *, several: bool
+) -> tuple[list[StoredMessage], int]:
     """Return a batch, asking again while the server is away, and how many messages follow it."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + _PATIENCE_SECONDS
     while True:
         try:
             answer = await _batch(broker, stream, sequence)
+            if answer is not None and not answer[0] and several:
+                # Any replica may have answered, and one that lags has all but the newest.
+                newest = await _newer(broker, stream, sequence)
+                answer = newest, len(newest)
             if answer is not None:
                 return answer
-            if await stream_info(broker, stream) is None:
-                raise BrokerRefused(f"read stream {stream}", 404, "it was deleted")
+            await _check_there(broker, stream)
             problem: BrokerError = BrokerUnreachable(broker.server, f"stream {stream} has no leader")
         except BrokerUnreachable as error:
             problem = error
+        except BrokerRefused as refusal:
+            if refusal.code != _UNAVAILABLE:
+                raise
+            problem = refusal
         if loop.time() >= give_up:
             raise problem
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _check_there(broker: Broker, stream: str) -> None:
+    if await stream_info(broker, stream) is None:
+        raise BrokerRefused(f"read stream {stream}", 404, "it was deleted")
 
 
 async def _batch(broker: Broker, stream: str, sequence: int) -> tuple[list[StoredMessage], int] | None:

@@ -91,7 +91,7 @@ securityContext:
 {{- define "galley.backup.rights" -}}
 {{- $ := index . 0 -}}{{- $name := index . 1 -}}{{- $verbs := index . 2 -}}
 {{- $labels := include "galley.labels" (list $ "galley-backup") -}}
-{{- range $.Values.operator.namespaces }}
+{{- range include "galley.namespaces" $ | fromJsonArray }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
