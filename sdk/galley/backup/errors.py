@@ -11,6 +11,7 @@ GalleyError
     ├── DestinationFailed    the disk or the object store refuses
     ├── StreamUnstable       a stream was deleted and made again, or grows too fast to be read
     ├── RestoreRefused       it would overwrite something (a Refused, too)
+    ├── NamespaceBound       encrypted payloads cannot move to another namespace (a Refused, too)
     └── RestoreIncomplete    interrupted; what is missing, and how to go on
 """
 
@@ -123,6 +124,21 @@ class RestoreRefused(BackupError, Refused):
             f"{what} {problem}; nothing was restored",
             "restore into another namespace (--map OLD=NEW), delete it first, "
             "or add what is missing to it: --keep-existing",
+        )
+
+
+class NamespaceBound(BackupError, Refused):
+    """Encrypted payloads can only be decrypted in the namespace they were made for; nothing was changed."""
+
+    reason = "NamespaceBound"
+
+    def __init__(self, queue: str, namespace: str) -> None:
+        self.queue, self.namespace = queue, namespace
+        super().__init__(
+            f"queue {queue!r} encrypts its payloads, which are bound to namespace {namespace!r}; nothing was "
+            "restored",
+            f"restore {namespace} under its own name, into another cluster; or name the other namespaces: "
+            "--namespace",
         )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from galley.backup.archive import Manifest, Part, StreamEntry, messages_in, objects_in
 from galley.backup.destination import Destination
-from galley.backup.errors import RestoreIncomplete, RestoreRefused
+from galley.backup.errors import NamespaceBound, RestoreIncomplete, RestoreRefused
 from galley.backup.objects import Made, ObjectKind, Objects, restorable
 from galley.backup.rewrite import Rewrite
 from galley.backup.sealing import Key
@@ -32,6 +32,7 @@ from galley.broker.refill import (
     remove_stranded,
 )
 from galley.broker.snapshot import StreamKind
+from galley.broker.topology import ENCRYPTED, ENCRYPTION_KEY
 from galley.errors import GalleyError
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Restore:
         Raises:
             ArchiveDamaged, ArchiveKeyWrong, ArchiveTooNew, DestinationFailed: if it cannot be read.
             RestoreRefused: if it would write into something that exists.
+            NamespaceBound: if a queue with encrypted payloads was to move to another namespace.
             BrokerError: if the broker cannot be asked.
             GalleyError: if the cluster cannot be asked.
         """
@@ -174,6 +176,10 @@ class Restore:
         return not self.only or namespace in self.only
 
     async def _planned(self, entry: StreamEntry, name: str, archive: str) -> PlannedStream:
+        metadata = entry.config.get("metadata") or {}
+        moved = self._rewrite().namespace(entry.namespace) != entry.namespace
+        if moved and metadata.get(ENCRYPTION_KEY) == ENCRYPTED:
+            raise NamespaceBound(entry.queue, entry.namespace)
         info = await stream_info(self.broker, name)
         if info is None:
             return PlannedStream(entry, name, Plan.CREATE)

@@ -15,6 +15,7 @@ from galley.backup.errors import (
     ArchiveDamaged,
     ArchiveKeyWrong,
     DestinationFailed,
+    NamespaceBound,
     RestoreIncomplete,
     RestoreRefused,
     StreamUnstable,
@@ -173,6 +174,17 @@ async def test_an_interrupted_restore_says_so_and_continues(  # noqa: PLR0917 - 
     assert {each.plan for each in outline.streams} == {Plan.CONTINUE}
     await again.run(outline)
     assert await subjects_in(other, namespace) == await subjects_in(broker, namespace)
+
+
+async def test_encrypted_payloads_do_not_move_to_a_namespace_where_no_key_opens_them(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    await ensure(broker, a_queue("images", namespace=namespace, encrypted=True))
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    with pytest.raises(NamespaceBound, match=f"bound to namespace '{namespace}'"):
+        await Restore(other, folder, summary.name, [KEY], namespaces={namespace: "elsewhere"}).outline()
+    await restored(other, folder, summary.name)
+    assert await owned_streams(other, (namespace,))
 
 
 async def test_an_unfinished_restore_of_another_archive_is_not_continued(

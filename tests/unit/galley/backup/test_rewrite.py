@@ -113,6 +113,13 @@ def test_an_envelope_no_longer_names_its_task_object_and_is_otherwise_the_same()
     assert envelopes.decode(moved.body).uid == ""
 
 
+def test_what_is_authenticated_of_an_encrypted_task_stays_byte_for_byte() -> None:
+    raw = b'{"handler":"h","submittedAt":"2026-01-01T00:00:00Z","v":2,"sealed":"g1.k.w.t","uid":"u"}'
+    moved = Rewrite(NOW).message(an_entry(StreamKind.WORK), a_message(body=raw))
+    assert moved is not None
+    assert moved.body == raw.replace(b',"uid":"u"', b"")
+
+
 def test_a_dead_letter_keeps_the_task_but_not_its_object() -> None:
     raw = b'{"envelope":{"handler":"h","uid":"u"},"failure":{}}'
     moved = MOVED.message(an_entry(StreamKind.DEAD), a_message("galley.dead.shop.images.sdk.1", raw))
