@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ TASKS = ("ada", "migrate", "thing")
 STANDS_FOR = {"NAME": "thing", "QUEUE": "images", "TASK": "ada", "USER": "ada", "ID": "ada"}
 """Words in capitals, and an object of the test."""
 
-ENDED = {
+ENDED: dict[str, Any] = {
     "phase": "Succeeded",
     "result": {"greeting": "Hello"},
     "conditions": [
@@ -32,7 +33,7 @@ ENDED = {
         for kind in ("Finished", "Succeeded")
     ],
 }
-READY = {"conditions": [{**ENDED["conditions"][0], "type": "Ready"}]}  # type: ignore[dict-item]
+READY = {"conditions": [{**ENDED["conditions"][0], "type": "Ready"}]}
 
 
 def lines() -> list[str]:

@@ -1,0 +1,215 @@
+"""Clients for users' tests follow the rules of the real ones, without a broker."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+import galley
+from galley import (
+    InputInvalid,
+    NonRetryable,
+    Phase,
+    ResultTimeout,
+    RetryAfter,
+    RetryPolicy,
+    Snooze,
+    SomeRefused,
+    TaskCancelled,
+    TaskConflict,
+    TaskFailed,
+    TaskNotFound,
+    When,
+    call,
+    current_task,
+    task,
+)
+from galley.testing import START, AsyncEagerClient, EagerClient
+
+
+@dataclass
+class Stay:
+    day: date
+    nights: int
+
+
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    ran.clear()
+    yield
+    assert current_task() is None
+
+
+@task(queue="trips")
+def leave(stay: Stay) -> date:
+    return stay.day + timedelta(days=stay.nights)
+
+
+@task(queue="trips")
+def nested(stays: list[Stay]) -> Any:
+    raise KeyError("no such stay")
+
+
+@task(queue="trips", retry=RetryPolicy(attempts=3, backoff_seconds=10))
+def flaky(times: int) -> int:
+    now = current_task()
+    assert now is not None
+    ran.append((now.attempt, now.last_error))
+    if now.attempt <= times:
+        raise RetryAfter(60) if times == 1 else OSError("the disk is green")
+    return now.attempt
+
+
+@task(queue="trips")
+def never() -> None:
+    raise NonRetryable("a bad address")
+
+
+@task(queue="trips")
+def snoozing() -> str:
+    ran.append("x")
+    if len(ran) < 3:
+        raise Snooze(30, "not ready")
+    return "ready"
+
+
+@task(queue="trips")
+def private() -> object:
+    return object()
+
+
+@task(queue="trips")
+async def aecho(value: str) -> list[str]:
+    await asyncio.sleep(0)
+    now = current_task()
+    return [value, now.handler if now else ""]
+
+
+@task(queue="trips")
+def waits_in_a_loop() -> int:
+    return asyncio.run(asyncio.sleep(0, 7))
+
+
+def test_types_travel_as_they_do_through_a_broker() -> None:
+    client = EagerClient()
+    handle = client.submit(leave.call(stay=Stay(date(2026, 2, 28), 2)))
+    assert handle.result() == date(2026, 3, 2)
+    assert client.input(handle) == {"stay": {"day": "2026-02-28", "nights": 2}}
+    assert handle.wait().phase is Phase.SUCCEEDED
+    with pytest.raises(InputInvalid):
+        leave.call(stay="tomorrow")  # type: ignore[arg-type]
+    with pytest.raises(TaskFailed, match="InputInvalid"):
+        client.submit(call("trips", "leave", stay={"day": 1})).result()
+    with pytest.raises(TaskFailed, match="HandlerNotFound"):
+        client.submit(call("trips", "unknown")).result()
+
+
+def test_retries_follow_the_policy_by_a_clock_that_nobody_waits_for() -> None:
+    client = EagerClient()
+    handle = client.submit(flaky.call(times=2))
+    assert (handle.status().phase, handle.status().due_at) == (Phase.RETRYING, START + timedelta(seconds=10))
+    assert handle.result() == 3
+    assert client.now == START + timedelta(seconds=30)
+    assert [attempt for attempt, _ in ran] == [1, 2, 3]
+    assert ran[2][1] == "HandlerRaised: OSError: the disk is green"
+    with pytest.raises(TaskFailed, match="the disk is green") as failed:
+        client.submit(flaky.call(times=9)).result()
+    assert isinstance(failed.value.__cause__, OSError)
+    assert len(client.tasks("trips", Phase.FAILED)) == 1
+
+
+def test_a_handler_chooses_the_next_start() -> None:
+    client = EagerClient()
+    handle = client.submit(flaky.call(times=1))
+    assert handle.status().due_at == START + timedelta(seconds=60)
+    assert handle.result() == 2
+    ran.clear()
+    asleep = client.submit(snoozing.call())
+    with pytest.raises(ResultTimeout):
+        asleep.result(within=29)
+    client.advance(30)
+    assert len(ran) == 2
+    assert asleep.result() == "ready"
+    assert asleep.status().history.errors == 0
+    with pytest.raises(TaskFailed, match="a bad address"):
+        client.submit(never.call()).result()
+
+
+def test_a_start_in_the_future_a_deadline_and_a_cancel() -> None:
+    client = EagerClient()
+    later = client.submit(aecho.call(value="a").options(not_before=START + timedelta(hours=1)))
+    gone = client.submit(aecho.call(value="b").options(not_before=START + timedelta(hours=1)))
+    assert later.status().phase is Phase.SCHEDULED
+    gone.cancel()
+    client.advance(3600)
+    assert later.result() == ["a", "aecho"]
+    with pytest.raises(TaskCancelled):
+        gone.result()
+    late = client.submit(snoozing.call(), When(deadline=client.now + timedelta(seconds=10)))
+    with pytest.raises(TaskFailed, match="DeadlineExceeded"):
+        late.result()
+
+
+def test_ids_of_ones_own_are_one_task_or_a_conflict() -> None:
+    client = EagerClient()
+    first = client.submit(aecho.call(value="a"), task_id="k1")
+    again = client.submit(aecho.call(value="a").options(task_id="k1"))
+    assert (first.existed, again.existed, again.result()) == (False, True, ["a", "aecho"])
+    with pytest.raises(SomeRefused) as some:
+        client.submit_many([aecho.call(value="b").options(task_id="k1"), aecho.call(value="c")])
+    assert isinstance(some.value.refused[0], TaskConflict)
+    assert some.value.submitted[1].result() == ["c", "aecho"]
+    with pytest.raises(TaskNotFound):
+        client.handle("trips", "other").status()
+
+
+def test_tasks_may_wait_until_they_are_asked_for() -> None:
+    client = EagerClient(run=False)
+    handles = client.submit_many(
+        aecho.call(value=value).options(lane=lane) for value, lane in (("a", "low"), ("b", "high"))
+    )
+    assert [status.phase for status in client.tasks("trips")] == [Phase.QUEUED] * 2
+    assert [handle.result() for handle in client.as_completed(handles)] == [["a", "aecho"], ["b", "aecho"]]
+
+
+def test_a_result_that_is_no_json_fails_the_task() -> None:
+    with pytest.raises(TaskFailed, match="unsupported"):
+        EagerClient().submit(private.call()).result()
+
+
+async def test_coroutines_use_a_client_of_their_own() -> None:
+    async with AsyncEagerClient() as client:
+        handles = await client.submit_many(
+            [aecho.call(value="a"), waits_in_a_loop.call(), flaky.call(times=2)]
+        )
+        assert [await handle.result() async for handle in client.as_completed(handles)] == [
+            ["a", "aecho"],
+            7,
+            3,
+        ]
+        assert (await handles[0].status()).phase is Phase.SUCCEEDED
+    in_a_loop = EagerClient()
+    assert in_a_loop.submit(aecho.call(value="b")).result() == ["b", "aecho"]
+
+
+@pytest.mark.parametrize(
+    ("real", "eager"),
+    [
+        (galley.Client, EagerClient),
+        (galley.AsyncClient, AsyncEagerClient),
+        (galley.Handle, galley.testing.EagerHandle),
+        (galley.AsyncHandle, galley.testing.AsyncEagerHandle),
+    ],
+)
+def test_a_client_for_tests_has_every_method_of_the_real_one(real: type, eager: type) -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
+
+    inner = {"over"}
+    assert methods(real) - inner <= methods(eager)
