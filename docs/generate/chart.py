@@ -35,7 +35,8 @@ Before that, build the two images and push them to a registry that the cluster p
   capabilities.
 - **Rights.** The operator gets the rights it uses in the namespaces of `operator.namespaces`: `default`,
   unless you list others. With `all` it is as powerful as a cluster administrator. Creating a TaskQueue is as
-  powerful as creating pods, so the role `edit` does not include it unless `rbac.aggregateQueuesToEdit` is set.
+  powerful as creating pods, so the role `edit` does not include it, unless `rbac.aggregateQueuesToEdit` is
+  set.
 - **CRDs** are templates, so upgrading the chart upgrades them. Uninstalling keeps them (`crds.keep`).
 - **Upgrades** (`helm upgrade` and `helm rollback`) lose no task. The new operator is ready before the old
   one stops. Workers of queues that name no image of their own are replaced: a busy worker finishes its

@@ -8,16 +8,15 @@ RETRY: Final = "tests/unit/galley/test_retry.py"
 HISTORY: Final = "tests/unit/galley/test_history.py"
 RUNNERS: Final = "tests/integration/galley_worker/"
 FUNCTIONS: Final = f"{RUNNERS}test_functions.py"
-NEIGHBOURS: Final = f"{RUNNERS}test_async_neighbours.py"
+BLAME: Final = "tests/unit/galley_worker/runners/test_blame.py"
 ISOLATION: Final = f"{RUNNERS}test_isolation.py"
 DRAIN: Final = f"{RUNNERS}test_drain.py"
 FLEET: Final = "tests/conformance/test_process_fleet.py"
 ROLES: Final = "tests/unit/galley_operator/credentials/test_queue_roles.py"
 RIGHTS: Final = "tests/integration/credentials/test_rights.py"
 RENEWAL: Final = "tests/unit/galley/broker/test_identity.py"
-CHILDREN: Final = "tests/unit/galley_operator/queues/test_queues.py"
+CONSENT: Final = "tests/unit/galley_operator/queues/test_consent.py"
 EXPIRY: Final = "tests/unit/galley_operator/status/test_expiry.py"
-COLLECTING: Final = "e2e/api/test_queues_collected.py"
 INTERRUPTED: Final = "tests/integration/galley/test_interrupted.py"
 SAME_ID: Final = "tests/integration/galley/test_same_id.py"
 LEASES: Final = "tests/unit/galley_worker/test_leases.py"
@@ -148,8 +147,7 @@ RUNNING: Final = (
         "        elif execution is culprit and not ours:\n",
         "        elif execution is culprit:\n",
         "a task pays for another one's timeout",
-        NEIGHBOURS,
-        f"{RUNNERS}test_blocked_loop.py",
+        BLAME,
     ),
     _of(
         f"{_WORKER}supervisor",
@@ -257,8 +255,7 @@ CONTROL: Final = (
         "            if problem and not (optional and problem == _NOT_THERE):\n",
         "            if problem and not optional:\n",
         "a queue mounts a Secret whose owner did not consent",
-        CHILDREN,
-        "tests/unit/galley_operator/queues",
+        CONSENT,
     ),
     _of(
         f"{_OPERATOR}queues/consent",
@@ -266,7 +263,7 @@ CONTROL: Final = (
         '.get(USABLE_LABEL) == "allowed"',
         ".get(USABLE_LABEL) is not None",
         "`galley.dev/workers: denied` allows",
-        "tests/unit/galley_operator/queues",
+        CONSENT,
     ),
     _of(
         f"{_OPERATOR}status/expiry",

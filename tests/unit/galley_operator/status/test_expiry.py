@@ -4,7 +4,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from galley_operator.status.expiry import FinishedTask, KeptSeconds, expires_at
+from galley.address import TaskAddress
+from galley_operator.cluster.resource import TASKS
+from galley_operator.status.expiry import Expiry, FinishedTask, KeptSeconds, expires_at
+from tests.support.memory_cluster import MemoryCluster
 
 KEEP = KeptSeconds()
 ENDED = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -56,3 +59,47 @@ def test_a_failed_task_has_a_default_of_its_own(phase: str, seconds: int) -> Non
     kept = KeptSeconds(60, 3600)
     assert expires_at(a_finished_task(phase=phase), kept) == ENDED + timedelta(seconds=seconds)
     assert expires_at(a_finished_task(5, phase=phase), kept) == ENDED + timedelta(seconds=5)
+
+
+class Looking:
+    """One look at a cluster on which a Task ended an hour ago."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+        self.remembered: list[tuple[str, str, bool]] = []
+        """Id and uid, and whether the Task was still there."""
+        self.make("u1")
+
+    def make(self, uid: str) -> None:
+        metadata = {"name": "one", "namespace": "images", "uid": uid}
+        status = {"phase": "Succeeded", "completionTime": "2026-03-01T08:30:00Z"}
+        self.cluster.put(TASKS, {"metadata": metadata, "spec": {"queueName": "images"}, "status": status})
+
+    async def remember(self, address: TaskAddress, uid: str) -> None:
+        self.remembered.append((address.id, uid, self.uid == "u1"))
+
+    @property
+    def uid(self) -> str:
+        found = self.cluster.objects.get((TASKS.plural, "images", "one"))
+        return found["metadata"]["uid"] if found else ""
+
+    async def once(self, minutes: int) -> int:
+        now = ENDED + timedelta(minutes=minutes)
+        expiry = Expiry(self.cluster, (None,), KeptSeconds(3600, 3600), self.remember, lambda: now)
+        await expiry.once()
+        return expiry.deleted
+
+
+async def test_a_task_is_remembered_before_it_is_deleted() -> None:
+    looking = Looking()
+    assert await looking.once(minutes=59) == 0
+    assert (looking.uid, looking.remembered) == ("u1", [])
+    assert await looking.once(minutes=60) == 1
+    assert (looking.uid, looking.remembered) == ("", [("one", "u1", True)])
+
+
+async def test_a_task_that_was_made_again_meanwhile_stays() -> None:
+    looking = Looking()
+    looking.cluster.before = lambda _request: looking.make("u2")
+    assert await looking.once(minutes=60) == 0
+    assert looking.uid == "u2"
