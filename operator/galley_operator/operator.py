@@ -128,8 +128,8 @@ class Operator:
                 # Each replica does: the leader may be the one that cannot reach the API server.
                 await enter(_beside(faults.keep_running("certificates", access.keeper.run), "certificates"))
             self._watch_over(parts)
-            await enter(_beside(workloads.run(), "workloads"))
-            await enter(_beside(view.run(), "tasks seen"))
+            await enter(_beside(faults.keep_running("workloads", workloads.run), "workloads"))
+            await enter(_beside(faults.keep_running("tasks seen", view.run), "tasks seen"))
             log.info("operator waits to lead", extra={"lease": settings.lease_name})
             await self._until_stop(leadership.acquire())
             stack.push_async_callback(leadership.release)

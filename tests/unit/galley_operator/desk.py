@@ -159,7 +159,8 @@ async def desk(
         path = DataPath(api, broker, view, queues, DataPathSettings(**settings), faults)
         path.records._follow = lambda queue, react: MemoryRecords(server, queue, react)
         queues.listed([each for key, each in api.objects.items() if key[0] == TASKQUEUES.plural])
-        running = [asyncio.create_task(each) for each in (view.run(), path.run())]
+        work = ("tasks seen", view.run), ("tasks", path.run)
+        running = [asyncio.create_task(faults.keep_running(*each)) for each in work]
         try:
             yield Desk(api, server, broker, view, queues, path, seen)
             assert not any(each.done() for each in running), "the operator goes on whatever happens"

@@ -79,7 +79,7 @@ async def stage(
         queues = Queues(api, broker, options, workloads, metrics, known, turns, faults, kept)
         statuses = QueueStatusWriter(api, queues, metrics, faults)
         work = (
-            workloads.run(),
+            faults.keep_running("workloads", workloads.run),
             faults.keep_running("queues", queues.run),
             faults.keep_running("queue status", statuses.run),
         )
