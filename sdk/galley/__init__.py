@@ -48,6 +48,7 @@ from galley.errors import (
     TaskNotFound,
     TlsInvalid,
     WaitsForOwnQueue,
+    WaitsInCircle,
 )
 from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
@@ -117,6 +118,7 @@ __all__ = [
     "TlsFailed",
     "TlsInvalid",
     "WaitsForOwnQueue",
+    "WaitsInCircle",
     "When",
     "call",
     "connect",

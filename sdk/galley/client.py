@@ -21,6 +21,7 @@ from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
+from galley.inside import line
 from galley.lanes import Lane
 from galley.target import (
     CREDENTIALS_VARIABLE,
@@ -230,7 +231,8 @@ class AsyncClient:
 
         Raises:
             ResultTimeout: not all had ended in time; names one that had not.
-            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable, ClientClosed, ClientElsewhere: as
+            WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable, ClientClosed,
+                ClientElsewhere: as
                 `AsyncHandle.result`.
         """
         waiting = {asyncio.create_task(handle.wait()): handle for handle in handles}
@@ -271,6 +273,7 @@ class AsyncClient:
                 timeout_seconds=rules.timeout_seconds,
                 retry=rules.retry,
                 digest="" if own_id is None else digest_of(call.handler, call.input),
+                ancestors=line(),
             ),
         )
 

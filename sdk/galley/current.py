@@ -20,6 +20,8 @@ class CurrentTask(Struct, frozen=True):
     """Time at which this attempt is stopped and the task given up; None if there is none."""
     last_error: str
     """Reason and message of the attempt before; empty if there was none."""
+    ancestors: tuple[str, ...] = ()
+    """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last."""
 
 
 def _nothing() -> CurrentTask | None:

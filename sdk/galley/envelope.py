@@ -48,6 +48,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     retry: RetryPolicy | None = None
     """None means the queue's policy."""
     history: History = NO_HISTORY
+    ancestors: Annotated[tuple[Annotated[str, Meta(max_length=127)], ...], Meta(max_length=32)] = ()
+    """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last."""
     uid: str = ""
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""

@@ -26,6 +26,7 @@
     │   ├── ClientClosed
     │   └── ClientElsewhere    it belongs to another event loop, thread or process
     ├── WaitsForOwnQueue   a handler waits for a task of its own queue
+    ├── WaitsInCircle      a handler waits for a task of a queue it descends from
     ├── TaskEnded          what `result()` raises when there is no result
     │   ├── TaskFailed
     │   └── TaskCancelled
@@ -364,6 +365,24 @@ class WaitsForOwnQueue(GalleyError, NonRetryable):
         super().__init__(
             f"a handler of queue {queue!r} waits for task {task_id} of the same queue: when all slots wait "
             "like this, none of these tasks can start"
+        )
+
+
+class WaitsInCircle(GalleyError, NonRetryable):
+    """A handler waits for a task of a queue whose handlers it descends from, and which may wait for it."""
+
+    reason = "WaitsInCircle"
+    hint = (
+        "let the last subtask submit the next step, instead of waiting for it. If no handler of that queue "
+        "waits for this task, use result(hold_slot=True)"
+    )
+
+    def __init__(self, queue: str, task_id: str, circle: tuple[str, ...]) -> None:
+        self.queue, self.task_id, self.circle = queue, task_id, circle
+        super().__init__(
+            f"a handler of {circle[-1]} waits for task {task_id} of queue {queue!r}, from which its own task "
+            f"descends ({' > '.join((*circle, circle[0]))}): when all slots wait like this, none of these "
+            "tasks can end"
         )
 
 

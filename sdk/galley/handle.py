@@ -16,9 +16,16 @@ from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
-from galley.errors import ResultMismatch, ResultTimeout, TaskCancelled, TaskFailed, WaitsForOwnQueue
+from galley.errors import (
+    ResultMismatch,
+    ResultTimeout,
+    TaskCancelled,
+    TaskFailed,
+    WaitsForOwnQueue,
+    WaitsInCircle,
+)
 from galley.history import HANDLER_NOT_FOUND
-from galley.inside import in_worker_of
+from galley.inside import line
 from galley.record import NULL, Outcome, Record, State, Stored
 from galley.task_status import TaskStatus, of_record
 from galley.typed import Misfit, Typed
@@ -72,6 +79,8 @@ class AsyncHandle(Generic[R]):
             ResultMismatch: it succeeded, and what it returned is not what its handler's annotation says.
             WaitsForOwnQueue: this is a handler of the same queue, which submitted the task or found that it
                 has not ended. The handler's task is not retried.
+            WaitsInCircle: this is a handler whose own task was submitted, perhaps over several steps, by a
+                handler of the task's queue, which may be waiting for it. It is not retried either.
             QueueNotFound: the namespace never had a queue.
             DecryptionKeyMissing: the result is encrypted, and the client does not have the key.
             PayloadAltered, PlaintextRefused: the result is not from a worker with the keys of the queue.
@@ -109,7 +118,8 @@ class AsyncHandle(Generic[R]):
 
         Raises:
             ResultTimeout: it had not ended in time; it continues.
-            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
+            WaitsForOwnQueue, WaitsInCircle, QueueNotFound,
+                BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
         """
         stored = await self._ended(within, hold_slot=hold_slot)
         record = await self._broker.payloads.look_at_record(self.address, stored.record)
@@ -117,8 +127,8 @@ class AsyncHandle(Generic[R]):
 
     async def _ended(self, within: float | None, *, hold_slot: bool) -> Stored:
         self._broker.check_usable()
-        if not hold_slot and in_worker_of(self.address):
-            await self._refuse_to_wait()
+        if not hold_slot:
+            await self._check_circle()
         try:
             async with asyncio.timeout(within):
                 stored = await wait_until_done(self._broker, self.address)
@@ -129,12 +139,23 @@ class AsyncHandle(Generic[R]):
             raise ResultTimeout(self.id, waited, problem) from None
         return stored
 
-    async def _refuse_to_wait(self) -> None:
+    async def _check_circle(self) -> None:
+        """Refuse to wait in a handler for a task of a queue whose handlers may be waiting for this one.
+
+        Raises:
+            WaitsForOwnQueue, WaitsInCircle: if the task has not ended.
+        """
+        queues = line()
+        target = f"{self.address.namespace}/{self.address.queue}"
+        if target not in queues:
+            return
         # What was just submitted may have ended by now, or not: that it fails must not depend on it.
         just_submitted = self.envelope is not None and not self.existed
         stored = None if just_submitted else await Records(self._broker).look_up(self.address)
         if stored is None or not stored.record.done:
-            raise WaitsForOwnQueue(self.address.queue, self.id)
+            if queues[-1] == target:
+                raise WaitsForOwnQueue(self.address.queue, self.id)
+            raise WaitsInCircle(self.address.queue, self.id, queues[queues.index(target) :])
 
     async def status(self) -> TaskStatus:
         """Return where the task is now.

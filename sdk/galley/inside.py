@@ -1,12 +1,18 @@
-"""Whether the present code runs inside a worker, and for which queue."""
+"""Whether the present code runs inside a worker, for which queue, and for whose sake."""
 
 import os
 from typing import Final
 
-from galley.address import TaskAddress
+from galley.current import current_task
 
 WORKER_VARIABLE: Final = "GALLEY_WORKER_OF"
 """Set by a worker for all it starts: namespace and queue it works for."""
+
+
+ANCESTORS_VARIABLE: Final = "GALLEY_ANCESTORS"
+"""Set for a program that is a handler: the queues of the handlers its task descends from."""
+
+_DEPTH: Final = 32
 
 
 def mark_worker(namespace: str, queue: str) -> None:
@@ -14,6 +20,11 @@ def mark_worker(namespace: str, queue: str) -> None:
     os.environ[WORKER_VARIABLE] = f"{namespace}/{queue}"
 
 
-def in_worker_of(address: TaskAddress) -> bool:
-    """Return whether the present code was started by a worker of the task's queue."""
-    return os.environ.get(WORKER_VARIABLE) == f"{address.namespace}/{address.queue}"
+def line() -> tuple[str, ...]:
+    """Return the queues of the handlers this code descends from, its own last; none outside a worker."""
+    own = os.environ.get(WORKER_VARIABLE)
+    if not own:
+        return ()
+    task = current_task()
+    before = tuple(os.environ.get(ANCESTORS_VARIABLE, "").split()) if task is None else task.ancestors
+    return (*(queue for queue in before if queue != own), own)[-_DEPTH:]

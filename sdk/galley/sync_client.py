@@ -141,7 +141,8 @@ class Client:
             within: seconds for all of them; None waits as long as it takes.
 
         Raises:
-            ResultTimeout, WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as `AsyncClient.as_completed`.
+            ResultTimeout, WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as
+                `AsyncClient.as_completed`.
             ClientClosed: the client is closed.
         """
         waiting = list(handles)
@@ -216,7 +217,7 @@ class Handle(Generic[R]):
 
         Raises:
             TaskFailed, TaskCancelled, ResultTimeout, TaskConflict, ResultMismatch: as there.
-            WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as there.
+            WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as there.
             ClientClosed: its client is closed.
         """
         return self._call(lambda handle: handle.result(within, hold_slot=hold_slot))
@@ -225,7 +226,7 @@ class Handle(Generic[R]):
         """Wait until the task has ended, however it did, and return its status: `AsyncHandle.wait`.
 
         Raises:
-            ResultTimeout, WaitsForOwnQueue, QueueNotFound, BrokerUnreachable: as there.
+            ResultTimeout, WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as there.
             ClientClosed: its client is closed.
         """
         return self._call(lambda handle: handle.wait(within, hold_slot=hold_slot))

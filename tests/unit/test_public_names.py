@@ -12,7 +12,8 @@ PUBLIC = {
     "QueueNameInvalid", "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryAfter",
     "RetryPolicy", "Snooze", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted",
     "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls",
-    "TlsFailed", "TlsInvalid", "WaitsForOwnQueue", "When", "call", "connect", "current_task", "on_start",
+    "TlsFailed", "TlsInvalid", "WaitsForOwnQueue",
+    "WaitsInCircle", "When", "call", "connect", "current_task", "on_start",
     "on_stop", "task",
 }  # fmt: skip
 

@@ -327,6 +327,7 @@ class Attempts:
                 submitted_at=held.envelope.submitted_at,
                 deadline=held.envelope.deadline,
                 last_error=_last_error(held.history),
+                ancestors=held.envelope.ancestors,
             )
         )
         journal.started(held)

@@ -21,3 +21,5 @@ class Work(Struct, frozen=True):
     deadline: datetime | None = None
     last_error: str = ""
     """Reason and message of the attempt before."""
+    ancestors: tuple[str, ...] = ()
+    """Queues of the handlers it descends from."""

@@ -13,6 +13,7 @@ from tests.support.workers import a_task_queue
 
 HANDLERS = """
 import asyncio
+import concurrent.futures
 import galley
 from galley import task
 
@@ -32,6 +33,19 @@ async def waits(queue: str, namespace: str, hold: bool = False) -> int:
 @task
 def waits_plainly(queue: str, namespace: str, hold: bool = False) -> int:
     return asyncio.run(wait(queue, namespace, hold))
+
+@task
+async def relay(queues: list[str], namespace: str, hold: bool = False) -> int:
+    if not queues:
+        return 0
+    async with galley.connect(namespace=namespace) as client:
+        again = relay.call(queues=queues[1:], namespace=namespace, hold=hold).on(queues[0])
+        return 1 + await (await client.submit(again)).result(within=20, hold_slot=hold)
+
+@task
+def relay_in_a_thread(queues: list[str], namespace: str) -> int:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(relay.__wrapped__(queues, namespace))).result()
 
 @task
 async def asks_for(task_id: str, namespace: str) -> int:
@@ -86,6 +100,40 @@ async def test_it_waits_where_it_was_told_to_or_for_another_queue(
     given = {"queue": where, "namespace": client.namespace, "hold": hold}
     handle = await client.submit(call("drills", handler, **given))
     assert await handle.result(within=60) == 3
+
+
+@pytest.mark.parametrize("handler", ["relay", "relay_in_a_thread"])
+async def test_queues_that_wait_for_each_other_in_a_circle_are_told_so(
+    client: AsyncClient, queues: None, handler: str
+) -> None:
+    way = {"queues": ["other", "drills"], "namespace": client.namespace}
+    handle = await client.submit(call("drills", handler, **way), When(retry=RetryPolicy(attempts=1)))
+    here = client.namespace
+    circle = f"{here}/drills > {here}/other > {here}/drills"
+    with pytest.raises(TaskFailed, match=rf"WaitsInCircle: a handler of {here}/other waits .*{circle}"):
+        await handle.result(within=60)
+
+
+async def test_a_circle_that_is_wanted_and_a_line_that_is_none_are_left_alone(
+    client: AsyncClient, queues: None
+) -> None:
+    for way, hold in ((["other"], False), (["other", "drills"], True)):
+        handle = await client.submit(
+            call("drills", "relay", queues=way, namespace=client.namespace, hold=hold)
+        )
+        assert await handle.result(within=60) == len(way)
+
+
+async def test_a_circle_over_three_queues_is_found(
+    client: AsyncClient, namespace: str, queues: None, start: StartWorkers, tmp_path: Path
+) -> None:
+    third = a_task_queue(namespace, "third", worker={"modules": ["parents"]})
+    await ensure(client.broker, layout_of(third, "tests"))
+    await start(third, ("third",), GALLEY_IMPORT_PATHS=str(tmp_path))
+    way = {"queues": ["other", "third", "drills"], "namespace": namespace}
+    handle = await client.submit(call("drills", "relay", **way), When(retry=RetryPolicy(attempts=1)))
+    with pytest.raises(TaskFailed, match=r"WaitsInCircle: .*/drills > .*/other > .*/third > .*/drills"):
+        await handle.result(within=60)
 
 
 async def test_a_result_that_is_there_needs_no_wait(client: AsyncClient, queues: None) -> None:

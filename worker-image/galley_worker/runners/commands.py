@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from galley.history import MESSAGE_LIMIT
+from galley.inside import ANCESTORS_VARIABLE
 from galley.record import Failure
 from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
@@ -264,6 +265,7 @@ def _task(work: Work) -> dict[str, str]:
         "GALLEY_TASK_ID": work.task_id,
         "GALLEY_TASK_QUEUE": work.queue,
         "GALLEY_TASK_ATTEMPT": str(work.attempt),
+        ANCESTORS_VARIABLE: " ".join(work.ancestors),
     }
 
 

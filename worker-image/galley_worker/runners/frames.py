@@ -34,6 +34,7 @@ class Run(Struct, array_like=True, tag=0, gc=False):
     deadline: float = 0.0
     """The same; 0 if there is none."""
     last_error: str = ""
+    ancestors: tuple[str, ...] = ()
 
 
 class Recall(Struct, array_like=True, tag=1):

@@ -140,6 +140,7 @@ class HandlerProcess(asyncio.Protocol):
             Run(
                 number, work.handler, bytes(work.input), work.task_id, work.lane, work.attempt,
                 work.submitted_at.timestamp(), deadline, work.last_error,
+                work.ancestors,
             )
         )  # fmt: skip
 

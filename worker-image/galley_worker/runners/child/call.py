@@ -63,6 +63,7 @@ def task_of(order: Run, queue: str) -> CurrentTask:
         datetime.fromtimestamp(order.submitted_at, UTC),
         datetime.fromtimestamp(order.deadline, UTC) if order.deadline else None,
         order.last_error,
+        order.ancestors,
     )
 
 
