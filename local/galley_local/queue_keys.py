@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from galley.encryption import read_keys
-from galley.encryption.given import ALL_QUEUES, Source, given_in, read_given
+from galley.encryption.given import ALL_QUEUES, keys_in, read_given
 from galley_local.errors import FilesUnusable
 from galley_local.plan import Plan
 
@@ -23,20 +23,19 @@ def keys_of(plan: Plan, texts: Sequence[str], environ: Mapping[str, str], folder
         FilesUnusable: if a queue is encrypted, and there are no keys for it.
         EncryptionKeysInvalid: if keys cannot be used.
     """
-    given: Mapping[str, Source] = read_given(texts) if texts else given_in(environ)
+    given = read_given(texts or keys_in(environ), folder)
     found: dict[str, Path] = {}
     for queue in plan.queues.values():
         encryption, name = queue.resource.spec.encryption, queue.name[1]
         if encryption is None:
             continue
-        source = given.get(name, given.get(ALL_QUEUES))
-        if source is None:
+        path = given.get(name, given.get(ALL_QUEUES))
+        if path is None:
             raise FilesUnusable(
                 f"{queue.source}: queue {name!r} is encrypted, and no keys are given for it",
                 f"galley keys new {encryption.secret_name} --write keys.yaml makes some; "
                 f"then add --keys {name}=keys.yaml, or set GALLEY_KEYS",
             )
-        path = folder / str(source)
         read_keys(path)  # so that an error is told here, and not by each worker
         found[name] = path
     return found

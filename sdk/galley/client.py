@@ -16,7 +16,7 @@ from galley.bounds import is_queue_name
 from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
-from galley.encryption.given import Given, given_in, payloads_with
+from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
 from galley.handle import AsyncHandle
@@ -84,7 +84,7 @@ class AsyncClient:
             credentials = Path(named)
         if tls is None and not target.local:
             tls = tls_of(target.server, os.environ)
-        payloads = payloads_with(keys if keys is not None else given_in(os.environ))
+        payloads = payloads_with(keys if keys is not None else read_given(keys_in(os.environ)))
         broker = Broker(
             target.server, name="galley client", credentials=credentials, tls=tls, payloads=payloads
         )

@@ -197,7 +197,7 @@ def _mounts(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
     if credentials:
         mounts.append({"name": "credentials", "mountPath": _CREDENTIALS_FOLDER, "readOnly": True})
     if queue.spec.encryption is not None:
-        mounts.append({"name": "keys", "mountPath": _KEYS_FOLDER, "readOnly": True})
+        mounts.append({"name": "encryption-keys", "mountPath": _KEYS_FOLDER, "readOnly": True})
     return mounts
 
 
@@ -215,7 +215,7 @@ def _volumes(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
     if (encryption := queue.spec.encryption) is not None:
         # As a folder, which the kubelet updates when a key is added or removed.
         secret = {"secretName": encryption.secret_name, "defaultMode": 0o440}
-        volumes.append({"name": "keys", "secret": secret})
+        volumes.append({"name": "encryption-keys", "secret": secret})
     return [*volumes, *(_volume(volume) for volume in queue.spec.worker.template.volumes)]
 
 

@@ -124,9 +124,10 @@ class Publisher:
         try:
             await self._rules.check(address, self.patience)
         except Refused as refused:
-            answer: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-            answer.set_exception(refused)
-            return answer
+            return _failed(refused)
+        except NotAllowed:
+            # Who may submit to a queue may ask for its rules, too.
+            return _failed(NotAllowed(topology.task_subject(address)))
         except BrokerUnreachable as error:
             raise self._given_up(address, Ack(0, problem=str(error))) from None
         body = await self._broker.payloads.task_bytes(address, envelope)
@@ -213,3 +214,10 @@ class Publisher:
         if ack.code in NO_ROOM:
             return BrokerFull(f"store task {address}", ack.code, ack.problem)
         return BrokerRefused(f"store task {address}", ack.code, ack.problem)
+
+
+def _failed(error: GalleyError) -> asyncio.Future[Ack]:
+    """Return what awaiting raises an error."""
+    answer: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    return answer

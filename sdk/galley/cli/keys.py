@@ -3,7 +3,7 @@
 import base64
 import os
 from argparse import ArgumentParser, Namespace
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,7 +68,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     if options.action == "new":
-        manifest = _secret(options, terminal.now())
+        manifest = _secret(options, terminal)
         if options.write is None:
             terminal.result(manifest.rstrip())
         else:
@@ -99,19 +99,19 @@ def _write(path: Path, manifest: str) -> None:
         file.write(manifest)
 
 
-def _secret(options: Namespace, now: datetime) -> str:
+def _secret(options: Namespace, terminal: Terminal) -> str:
     """Return the manifest of a Secret with a new key.
 
     Raises:
         Misuse: if the id cannot be used.
         EncryptionKeysInvalid: if the keys so far cannot be used.
     """
-    entries = read_entries(options.add_to) if options.add_to is not None else {}
+    entries = read_entries(terminal.folder / options.add_to) if options.add_to is not None else {}
     if PROVIDER in entries:
         raise Misuse(f"the keys of {options.add_to} are in a key service", "make a new key there")
     if entries:
         LocalKeys(str(options.add_to), lambda: entries)  # raises if they cannot be used
-    chosen = options.id if options.id is not None else f"k{now.astimezone(UTC):%Y%m%d-%H%M%S}"
+    chosen = options.id if options.id is not None else f"k{terminal.now().astimezone(UTC):%Y%m%d-%H%M%S}"
     if KEY_ID.fullmatch(chosen) is None or chosen in (PRIMARY, PROVIDER):
         raise Misuse(f"{chosen[:80]!r} cannot be the id of a key", "use 1 to 63 letters, digits, _ and -")
     if chosen in entries:
@@ -135,5 +135,5 @@ command: Final = Command(
     "Make keys for an encrypted queue, or count what each key still encrypts",
     _arguments,
     _run,
-    ("galley keys new image-keys --write image-keys.yaml", "galley keys usage images -o json"),
+    ("galley keys new image-keys", "galley keys usage images -o json"),
 )

@@ -11,7 +11,7 @@ from galley.cli.command import PLUG_INS, Command, Serving, text
 from galley.cli.errors import NoServer
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient, connect
-from galley.encryption.given import given_in, read_given
+from galley.encryption.given import keys_in, read_given
 from galley.target import Target
 from galley.target import find_target as target_of
 from galley.tls import Tls, tls_of
@@ -103,7 +103,7 @@ async def connected(options: Namespace, terminal: Terminal) -> AsyncIterator[Asy
             terminal.say(f"{nothing}; reading what the last one kept")
             target = await serving.enter_async_context(kept)
         tls = tls_for(options, terminal, target)
-        keys = read_given(options.keys) if options.keys else given_in(terminal.environ)
+        keys = read_given(options.keys or keys_in(terminal.environ), terminal.folder)
         async with connect(
             target.server, target.namespace, credentials=options.credentials, tls=tls, keys=keys
         ) as client:

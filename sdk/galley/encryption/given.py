@@ -21,32 +21,31 @@ Given: TypeAlias = Source | Mapping[str, Source]
 """Keys for all queues a client works with, or for those that are named."""
 
 
-def read_given(texts: Iterable[str]) -> dict[str, Source]:
-    """Return the keys that `PATH` and `QUEUE=PATH` name.
+def read_given(texts: Iterable[str], folder: Path = Path()) -> dict[str, Path]:
+    """Return where the keys are that `PATH` and `QUEUE=PATH` name, by queue; `ALL_QUEUES` for all others.
+
+    Args:
+        texts: as given.
+        folder: that paths are relative to.
 
     Raises:
         EncryptionKeysInvalid: if two are for the same queue.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, Path] = {}
     for text in texts:
         queue, equals, path = text.partition("=")
         if not equals or "/" in queue:
             queue, path = ALL_QUEUES, text
         if queue in found:
-            raise EncryptionKeysInvalid(
-                path, f"there are keys for {repr(queue) if queue else 'all queues'} already"
-            )
-        found[queue] = path
+            whose = repr(queue) if queue else "all queues"
+            raise EncryptionKeysInvalid(path, f"there are keys for {whose} already")
+        found[queue] = folder / path
     return found
 
 
-def given_in(environ: Mapping[str, str]) -> dict[str, Source]:
-    """Return the keys of an environment: `GALLEY_KEYS`, several separated as in PATH.
-
-    Raises:
-        EncryptionKeysInvalid: if two are for the same queue.
-    """
-    return read_given(text for text in environ.get(KEYS_VARIABLE, "").split(os.pathsep) if text)
+def keys_in(environ: Mapping[str, str]) -> list[str]:
+    """Return what an environment names: `GALLEY_KEYS`, several separated as in PATH."""
+    return [text for text in environ.get(KEYS_VARIABLE, "").split(os.pathsep) if text]
 
 
 def payloads_with(given: Given | None) -> Payloads:

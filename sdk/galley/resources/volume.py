@@ -18,7 +18,7 @@ from galley.resources.meta import (
 from galley.resources.pod_resources import Quantity
 from galley.resources.rule import Rule, checked, quoted, without_repeats
 
-OWN_VOLUMES: Final = ("queue", "tmp", "code", "credentials")
+OWN_VOLUMES: Final = ("queue", "tmp", "code", "credentials", "encryption-keys")
 """Names of the volumes that Galley adds itself."""
 
 _OWN_VOLUME_LIST: Final = f"[{', '.join(map(quoted, OWN_VOLUMES))}]"

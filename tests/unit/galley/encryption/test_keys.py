@@ -18,7 +18,7 @@ from galley.encryption import (
     PayloadAltered,
     read_keys,
 )
-from galley.encryption.given import given_in, payloads_with, read_given
+from galley.encryption.given import keys_in, payloads_with, read_given
 from galley.encryption.keys import PLUG_INS, read_entries
 from tests.support.builders import an_address
 from tests.unit.galley.encryption.keys import ONE, TWO, Service, Time, entries, local
@@ -171,9 +171,10 @@ def test_a_provider_of_another_package_gets_the_other_entries(
 
 
 def test_keys_are_given_for_all_queues_or_for_some(tmp_path: Path) -> None:
-    assert read_given(["images=a/b", "/all=1/keys"]) == {"images": "a/b", "": "/all=1/keys"}
-    assert given_in({}) == {}
-    assert given_in({"GALLEY_KEYS": "/keys:images=x"}) == {"": "/keys", "images": "x"}
+    found = read_given(["images=a/b", "/all=1/keys"], Path("/here"))
+    assert found == {"images": Path("/here/a/b"), "": Path("/all=1/keys")}
+    assert keys_in({}) == []
+    assert keys_in({"GALLEY_KEYS": "/keys:images=x"}) == ["/keys", "images=x"]
     with pytest.raises(EncryptionKeysInvalid, match="there are keys for 'images' already"):
         read_given(["images=a", "images=b"])
     with pytest.raises(EncryptionKeysInvalid, match="there are keys for all queues already"):

@@ -126,6 +126,16 @@ def test_a_worker_is_told_where_it_is_and_for_whom() -> None:
     assert mounts["/etc/galley/queue"] == "queue"
 
 
+def test_keys_of_an_encrypted_queue_are_mounted_as_a_folder_that_changes() -> None:
+    queue = a_queue(encryption={"secretName": "image-keys"})
+    assert environment(queue)["GALLEY_KEYS"] == f"{queue.metadata.name}=/etc/galley/keys"
+    secret = {"secretName": "image-keys", "defaultMode": 0o440}
+    assert {"name": "encryption-keys", "secret": secret} in pod(queue)["spec"]["volumes"]
+    [mount] = [each for each in container(queue)["volumeMounts"] if each["name"] == "encryption-keys"]
+    assert mount == {"name": "encryption-keys", "mountPath": "/etc/galley/keys", "readOnly": True}
+    assert "GALLEY_KEYS" not in environment(a_queue())
+
+
 def test_code_from_a_config_map_is_mounted_and_imported() -> None:
     queue = a_queue(worker={"code": {"configMapName": "thumbs"}, "modules": ["thumbs"]})
     assert environment(queue)["GALLEY_IMPORT_PATHS"] == "/etc/galley/code"

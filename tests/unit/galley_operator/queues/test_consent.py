@@ -67,3 +67,14 @@ async def test_init_containers_need_the_consent_of_the_installation() -> None:
     with pytest.raises(InitContainersNotAllowed):
         await check_consent(MemoryCluster(), queue, init_containers=False)
     await check_consent(MemoryCluster(), queue, init_containers=True)
+
+
+async def test_the_secret_with_the_keys_of_an_encrypted_queue_needs_the_label_too() -> None:
+    queue, cluster = a_task_queue("shop", encryption={"secretName": "thing"}), MemoryCluster()
+    for labels in (None, {}):
+        if labels is not None:
+            cluster.put(SECRETS, {"metadata": {"name": "thing", "namespace": "shop", "labels": labels}})
+        with pytest.raises(ReferenceNotAllowed, match="thing"):
+            await check_consent(cluster, queue, init_containers=False)
+    cluster.put(SECRETS, {"metadata": {"name": "thing", "namespace": "shop", "labels": ALLOWED}})
+    await check_consent(cluster, queue, init_containers=False)
