@@ -3,7 +3,9 @@
 import asyncio
 import atexit
 import contextvars
+import gc
 import io
+import locale
 import logging
 import os
 import signal
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,6 +103,8 @@ def surroundings() -> list[Any]:
     return [
         tenant.get(), str(Path.cwd()), os.environ.get("LEAK"), os.environ.get("HOME"),
         str(signal.getsignal(signal.SIGUSR1)), mask, signal.getitimer(signal.ITIMER_REAL)[0],
+        logging.root.manager.disable, socket.getdefaulttimeout(), sys.getrecursionlimit(), gc.isenabled(),
+        locale.setlocale(locale.LC_NUMERIC), len(warnings.filters), len(vars(sys.stdout)),
     ]  # fmt: skip
 
 
@@ -117,6 +122,13 @@ def change() -> list[Any]:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.umask(0o77)
     signal.alarm(1)
+    logging.disable()
+    socket.setdefaulttimeout(0.01)
+    sys.setrecursionlimit(sys.getrecursionlimit() + 100)
+    gc.disable()
+    locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
+    warnings.simplefilter("error")
+    sys.stdout.write = len  # type: ignore[method-assign]
     return surroundings()
 
 

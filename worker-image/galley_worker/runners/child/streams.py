@@ -110,6 +110,11 @@ class _Text(io.TextIOWrapper):
         self._streams = raw.streams
         super().__init__(buffer, encoding="utf-8", errors="backslashreplace", write_through=True)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "_streams":
+            self._streams.touched = True
+        super().__setattr__(name, value)
+
     def reconfigure(self, **changes: Any) -> None:
         self._streams.touched = True
         super().reconfigure(**changes)

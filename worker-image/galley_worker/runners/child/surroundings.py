@@ -1,4 +1,4 @@
-"""What a process has and all its tasks share: working folder, environment, signals, alarms, umask.
+"""What a process has and all its tasks share: working folder, environment, signals, settings of modules.
 
 A task may change them for itself. To look for changes after each task would cost more than a quick task
 does, so the functions that change them are wrapped to note that they were called, and only then everything
@@ -7,8 +7,14 @@ is compared with what it was before the first task and put back.
 
 import contextlib
 import functools
+import gc
+import locale
+import logging
 import os
 import signal
+import socket
+import sys
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
@@ -16,7 +22,36 @@ from typing import Any, Final
 _WATCHED: Final[tuple[tuple[ModuleType, tuple[str, ...]], ...]] = (
     (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv", "dup2", "close", "closerange", "fdopen")),
     (signal, ("signal", "alarm", "setitimer", "pthread_sigmask")),
+    (logging, ("disable",)),
+    (socket, ("setdefaulttimeout",)),
+    (sys, ("setrecursionlimit",)),
+    (gc, ("disable", "enable")),
+    (locale, ("setlocale",)),
+    (warnings, ("simplefilter", "filterwarnings", "resetwarnings")),
 )
+
+
+def _collect(on: bool) -> None:
+    if on:
+        gc.enable()
+    else:
+        gc.disable()
+
+
+def _filter_warnings(filters: list[Any]) -> None:
+    warnings.resetwarnings()  # Python notices that, and not a change of the list alone
+    warnings.filters[:] = filters  # type: ignore[index]
+
+
+_SETTINGS: Final[tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]] = (
+    (lambda: logging.root.manager.disable, logging.disable),
+    (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (gc.isenabled, _collect),
+    (lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
+    (lambda: list(warnings.filters), _filter_warnings),
+)
+"""How settings of modules are read and written."""
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _STANDARD: Final = 2
 """The highest number of a standard stream: closing others is no change of the surroundings."""
@@ -33,6 +68,7 @@ class Surroundings:
         os.umask(self._umask)
         self._signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._settings = [read() for read, _ in _SETTINGS]
         self._environ = os.environ
         self._variables = dict(os.environ)
         self._watch()
@@ -79,6 +115,9 @@ class Surroundings:
                     signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         os.umask(self._umask)
+        for (read, write), value in zip(_SETTINGS, self._settings, strict=True):
+            if read() != value:
+                write(value)
         with contextlib.suppress(OSError):
             os.chdir(self._folder)
         os.environ = self._environ  # noqa: B003 - a handler may have replaced it
