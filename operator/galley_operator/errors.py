@@ -11,6 +11,7 @@ GalleyError
     ├── ReferenceNotAllowed    the Secret or PersistentVolumeClaim is not
     ├── InitContainersNotAllowed
     ├── OperatorFault          an exception in the operator that it does not expect
+    ├── StorageQuotaExceeded   a queue asks for more of NATS than its namespace may take
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
@@ -165,6 +166,23 @@ class NamespaceReserved(OperatorError):
             f"namespace {namespace!r} is where Galley itself is installed: it holds the keys of all queues, "
             "so no queue is served there",
             "create the queue in another namespace; or list this one in the chart's operator.namespaces",
+        )
+
+
+class StorageQuotaExceeded(OperatorError):
+    """A queue would set aside more on NATS than it, or its namespace, may."""
+
+    reason = "StorageQuotaExceeded"
+
+    def __init__(self, queue: str, quota: str, used: int, wanted: int, limit: int) -> None:
+        self.queue, self.quota, self.used, self.wanted, self.limit = queue, quota, used, wanted, limit
+        what = "queues" if quota == "namespaceQueues" else "bytes"
+        others = f" beside {used} of the others in its namespace" if used else ""
+        asked = "is one more" if what == "queues" else f"sets aside {wanted} bytes"
+        super().__init__(
+            f"queue {queue} {asked}{others}, which is more than {limit} {what} (quotas.{quota})",
+            "lower spec.limits of the TaskQueue or delete queues (their streams are kept for a day); an "
+            "administrator can raise quotas of the chart, also for one namespace (quotas.namespaces)",
         )
 
 

@@ -13,6 +13,7 @@ from galley.resources.meta import IMAGE_PATTERN
 from galley.resources.pod_resources import PodResources
 from galley.tls import Tls, tls_of
 from galley_operator.errors import OperatorSettingsInvalid
+from galley_operator.quota import Quotas
 
 PREFIX: Final = "GALLEY_OPERATOR_"
 
@@ -75,6 +76,8 @@ class OperatorSettings(BaseModel):
     """Image of workers whose queue names none."""
     worker_resources: Json[PodResources] = Field("{}", validate_default=True)
     """JSON with the requests and limits of workers, each used where a queue does not set it."""
+    quotas: Json[Quotas] = Field("{}", validate_default=True)
+    """JSON with what queues and namespaces may set aside on NATS; nothing is limited when left out."""
     allow_init_containers: bool = False
     """Whether queues may have init containers, which run before their workers."""
     kubeconfig: Path | None = None

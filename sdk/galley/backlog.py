@@ -32,12 +32,24 @@ class LaneBacklog:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of one limit a queue has used."""
+
+    quota: str
+    """The field of `spec.limits`."""
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueBacklog:
     """The tasks of one queue, highest lane first."""
 
     lanes: tuple[LaneBacklog, ...]
     later: int = 0
     """Tasks that are not to start yet: scheduled, or waiting for a retry."""
+    usage: tuple[Usage, ...] = ()
+    """Of each limit of the queue, as far as known."""
 
     @property
     def waiting(self) -> int:

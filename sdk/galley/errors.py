@@ -257,14 +257,21 @@ class LaneNotEnabled(Refused):
 
 
 class QueueFull(Refused):
-    """The queue holds as many tasks as its limits allow."""
+    """The queue holds as much as its limits allow; nothing was stored.
+
+    `quota` is the field of `spec.limits` that is used up; `current` and `limit` are None if not known.
+    """
 
     reason = "QueueFull"
-    hint = "wait and submit again, or raise spec.limits of the TaskQueue"
 
-    def __init__(self, queue: str, problem: str) -> None:
-        self.queue, self.problem = queue, problem
-        super().__init__(f"queue {queue!r} is full ({problem})")
+    def __init__(self, queue: str, quota: str, current: int | None = None, limit: int | None = None) -> None:
+        self.queue, self.quota, self.current, self.limit = queue, quota, current, limit
+        what = "tasks" if quota == "backlog" else "bytes"
+        figures = "" if limit is None else f": {current} of {limit} {what}"
+        super().__init__(
+            f"queue {queue!r} is full{figures} (spec.limits.{quota})",
+            f"wait and submit again, or raise spec.limits.{quota} of the TaskQueue",
+        )
 
 
 class TaskConflict(Refused):

@@ -57,7 +57,7 @@ PUBLISH_: Final = (
     _of(
         "broker/publish",
         "a refusal is a receipt",
-        "        raise self.refusal(address, ack)\n",
+        "        raise await self._refused(address, ack)\n",
         "        return Receipt(address)\n",
         "a refused task counts as submitted",
         PUBLISH,

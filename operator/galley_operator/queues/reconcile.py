@@ -1,5 +1,6 @@
 """Reconciles a queue's streams and objects; safe to repeat at any time."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
 from galley_operator.queues.consent import check_consent
 from galley_operator.queues.pod import with_resources
+from galley_operator.queues.quota import check_quota
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import QueueObject
 
@@ -64,6 +66,7 @@ class Reconciler:
         """
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets, self._tls = secrets, tls
+        self._reserving = asyncio.Lock()
 
     async def reconcile(self, found: QueueObject) -> Reconciled:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
@@ -77,7 +80,10 @@ class Reconciler:
             return Reconciled(children=NamespaceReserved(found.queue.metadata.namespace))
         try:
             layout = layout_of(found.queue, self._settings.install, found.uid)
-            await ensure(self._broker, layout, self._settings.stream_replicas)
+            # One at a time: two queues must not both take the last room of their namespace.
+            async with self._reserving:
+                await check_quota(self._broker, layout, self._settings.quotas)
+                await ensure(self._broker, layout, self._settings.stream_replicas)
         except GalleyError as error:
             return Reconciled(streams=error)
         try:

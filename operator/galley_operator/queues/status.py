@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from galley.backlog import QueueBacklog, Unknown
+from galley.backlog import QueueBacklog, Unknown, Usage
 from galley.errors import GalleyError, HandlersMissing
 from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley_operator.autoscaler.decide import Decision
+from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import Phase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.fleet.pods import Trouble
@@ -21,6 +22,17 @@ from galley_operator.tasks.known_queues import QueueObject
 READY: Final = "Ready"
 STREAMS_READY: Final = "StreamsReady"
 WORKERS_AVAILABLE: Final = "WorkersAvailable"
+WITHIN_QUOTA: Final = "WithinQuota"
+
+_FULL_SHARE: Final = 0.98
+"""Use of a limit from which a queue counts as full: the next large task may not fit."""
+
+_FOLLOWS: Final = {
+    "backlog": "further tasks are refused until some have ended",
+    "backlogBytes": "further tasks are refused until some have ended",
+    "laterBytes": "retries and delayed tasks stay in the backlog until there is room",
+    "deadLetterBytes": "failed tasks stay in the backlog until there is room",
+}
 
 _LONGEST: Final = 4000
 
@@ -44,6 +56,8 @@ class Situation:
     """The queue; None if its spec is invalid."""
     waiting: int = 0
     """Tasks that wait for a slot, as far as known."""
+    usage: tuple[Usage, ...] = ()
+    """Of the queue's limits, as far as known."""
 
 
 Finding = tuple[Truth, str, str]
@@ -58,6 +72,7 @@ def conditions_of(
         READY: _ready(situation),
         STREAMS_READY: _streams(situation),
         WORKERS_AVAILABLE: _workers(situation),
+        WITHIN_QUOTA: _quota(situation),
     }
     conditions = tuple(each for each in before if each.type in found)
     for kind, (status, reason, message) in found.items():
@@ -97,6 +112,21 @@ def _streams(situation: Situation) -> Finding:
     if situation.streams is not None:
         return Truth.FALSE, situation.streams.reason, _sentence(situation.streams)
     return Truth.TRUE, "Present", "streams and consumers exist and are up to date"
+
+
+def _quota(situation: Situation) -> Finding:
+    if isinstance(situation.streams, StorageQuotaExceeded):
+        return Truth.FALSE, situation.streams.reason, _sentence(situation.streams)
+    if not situation.usage:
+        return Truth.UNKNOWN, "NotObserved", "what the queue's streams hold is not known yet"
+    full = [each for each in situation.usage if each.used >= each.limit * _FULL_SHARE]
+    if not full:
+        return Truth.TRUE, "Room", "every limit of the queue leaves room"
+    said = "; ".join(
+        f"spec.limits.{each.quota} is used up ({each.used} of {each.limit}): {_FOLLOWS[each.quota]}"
+        for each in full
+    )
+    return Truth.FALSE, "QueueFull", f"{said}; raise the limit, or delete what is not needed"
 
 
 def _workers(situation: Situation) -> Finding:
@@ -211,14 +241,20 @@ def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
 
 
 def occurrences(queue: QueueObject, fresh: TaskQueueStatus, before: TaskQueueStatus) -> list[Occurrence]:
-    """Return the events a change of a queue's condition `Ready` is worth."""
-    now, then = condition(fresh.conditions, READY), condition(before.conditions, READY)
+    """Return the events the changes of a queue's conditions are worth."""
+    return [*_changed(READY, queue, fresh, before), *_changed(WITHIN_QUOTA, queue, fresh, before)]
+
+
+def _changed(
+    kind: str, queue: QueueObject, fresh: TaskQueueStatus, before: TaskQueueStatus
+) -> list[Occurrence]:
+    now, then = condition(fresh.conditions, kind), condition(before.conditions, kind)
     if now is None or (then is not None and (now.status, now.reason) == (then.status, then.reason)):
         return []
     if now.status is Truth.FALSE:
         return [Occurrence(queue, now.reason, now.message, warning=True)]
     if now.status is Truth.TRUE and then is not None and then.status is Truth.FALSE:
-        return [Occurrence(queue, READY, now.message)]
+        return [Occurrence(queue, kind, now.message)]
     return []
 
 

@@ -115,6 +115,7 @@ class QueueStatusWriter:
             decision.desired if decision is not None else 0,
             served.found.queue,
             backlog.waiting if isinstance(backlog, QueueBacklog) else 0,
+            backlog.usage if isinstance(backlog, QueueBacklog) else (),
         )
         return status_of(
             served.found.name,

@@ -25,20 +25,24 @@ async def paged(page: Callable[[int], Awaitable[tuple[Sequence[T], int]]]) -> As
             return
 
 
-async def all_streams(broker: Broker, *, complete: bool = False) -> AsyncIterator[dict[str, Any]]:
+async def all_streams(
+    broker: Broker, subjects: str = "", *, complete: bool = False
+) -> AsyncIterator[dict[str, Any]]:
     """Yield the server's description of each stream: its `config` and its `state`.
 
     Args:
         broker: an open connection.
+        subjects: only streams with subjects of this pattern; all if left out.
         complete: whether to fail if some have no leader just now, so that no server can describe them. They
             are left out otherwise.
 
     Raises:
         BrokerUnreachable: if the broker does not answer, or not for all streams that are asked for.
     """
+    asked = {"subject": subjects} if subjects else {}
 
     async def page(offset: int) -> tuple[Sequence[dict[str, Any]], int]:
-        listed = await broker.api("list streams", "STREAM.LIST", {"offset": offset})
+        listed = await broker.api("list streams", "STREAM.LIST", asked | {"offset": offset})
         if complete and (missing := {*(listed.get("missing") or ()), *(listed.get("offline") or ())}):
             raise BrokerUnreachable(broker.server, f"no leader for stream {', '.join(sorted(missing))}")
         return listed.get("streams") or [], int(listed["total"])

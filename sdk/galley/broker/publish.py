@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +31,9 @@ from galley.lanes import Lane
 
 _PAUSE_SECONDS: Final = 0.25
 
+_FIGURES_SECONDS: Final = 1.0
+"""Age up to which the figures of a full queue are used: many refusals ask once."""
+
 _LOOKS: Final = 3
 """Times a task is looked for: it may come between a look and the publishing, and expire before the next."""
 
@@ -45,6 +49,11 @@ class Receipt(msgspec.Struct, frozen=True):
     """A task of that id was there already; this publish added nothing."""
 
 
+def _quota_in(problem: str) -> str:
+    """Return the field of `spec.limits` that the server's words are about."""
+    return "backlog" if "messages" in problem else "backlogBytes"
+
+
 class Publisher:
     """Publishes tasks. One publisher may be used by many at once."""
 
@@ -53,6 +62,7 @@ class Publisher:
         self._broker = broker
         self._rules = EncryptionRules(broker)
         self.patience = patience_seconds
+        self._looks: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
     async def publish(self, address: TaskAddress, envelope: Envelope, *, chosen_id: bool = False) -> Receipt:
         """Store the task and return when the broker has it.
@@ -188,7 +198,7 @@ class Publisher:
             return Receipt(address)
         if ack.code == WRONG_SEQUENCE:
             return Receipt(address, duplicate=True)
-        raise self.refusal(address, ack)
+        raise await self._refused(address, ack)
 
     async def _check_lane(self, address: TaskAddress) -> None:
         """Raise if the queue or its lane is not there; return if the broker was merely not ready."""
@@ -205,10 +215,26 @@ class Publisher:
             return BrokerSilent(self._broker.server, problem, self.patience)
         return BrokerUnreachable(self._broker.server, problem)
 
+    async def _refused(self, address: TaskAddress, ack: Ack) -> GalleyError:
+        """Return the error for a refusal, with the figures of a quota that is used up if they can be had."""
+        if ack.code != FULL:
+            return self.refusal(address, ack)
+        loop, name = asyncio.get_running_loop(), topology.work_stream(address.namespace, address.queue)
+        looked_at, info = self._looks.get(name, (float("-inf"), None))
+        if loop.time() - looked_at > _FIGURES_SECONDS:
+            with suppress(BrokerError):
+                info = await stream_info(self._broker, name)
+            self._looks[name] = loop.time(), info
+        quota = _quota_in(ack.problem)
+        if info is None:
+            return QueueFull(address.queue, quota)
+        used, limit = ("messages", "max_msgs") if quota == "backlog" else ("bytes", "max_bytes")
+        return QueueFull(address.queue, quota, info["state"][used], info["config"][limit])
+
     def refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
         """Return the error for an answer that says that the task was not stored."""
         if ack.code == FULL:
-            return QueueFull(address.queue, ack.problem)
+            return QueueFull(address.queue, _quota_in(ack.problem))
         if ack.code == DENIED:
             return NotAllowed(topology.task_subject(address))
         if ack.code in NO_ROOM:

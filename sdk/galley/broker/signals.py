@@ -7,7 +7,7 @@ a failed reading is never taken for an empty queue.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from galley.backlog import LaneBacklog, QueueBacklog, Unknown
+from galley.backlog import LaneBacklog, QueueBacklog, Unknown, Usage
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
@@ -41,6 +41,7 @@ class _State(Struct):
     messages: int
     first_seq: int
     last_seq: int
+    bytes: int = 0
 
     @property
     def fingerprint(self) -> tuple[int, int, int]:
@@ -50,6 +51,8 @@ class _State(Struct):
 class _Config(Struct):
     name: str
     metadata: dict[str, str] = {}
+    max_msgs: int = -1
+    max_bytes: int = -1
 
 
 class _Stream(Struct):
@@ -189,7 +192,20 @@ class SignalReader:
             if (reading := self._readings.get(_sources(*name, lane)[0])) is not None
         )
         planned = plan.waiting + plan.in_flight if plan is not None else 0
-        return QueueBacklog(tuple(backlogs), max(0, later.state.messages - due if later else 0) + planned)
+        left = max(0, later.state.messages - due) if later else 0
+        return QueueBacklog(tuple(backlogs), left + planned, tuple(self._usage(name)))
+
+    def _usage(self, name: tuple[str, str]) -> Iterator[Usage]:
+        work = self._streams.get(topology.work_stream(*name))
+        if work is not None and work.config.max_msgs > 0:
+            yield Usage("backlog", work.state.messages, work.config.max_msgs)
+        for quota, stream, share in (
+            ("backlogBytes", work, 1.0),
+            ("laterBytes", self._streams.get(topology.later_stream(*name)), topology.RETRY_SHARE),
+            ("deadLetterBytes", self._streams.get(topology.dead_stream(*name)), 1.0),
+        ):
+            if stream is not None and stream.config.max_bytes > 0:
+                yield Usage(quota, stream.state.bytes, int(stream.config.max_bytes * share))
 
     def _forget(self, name: tuple[str, str]) -> None:
         for lane in self._lanes.pop(name, ()):

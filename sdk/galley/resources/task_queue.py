@@ -212,6 +212,18 @@ class Limits(Part):
     backlog_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
     """Bytes on disk those tasks may take, 1 MiB to 1 TiB: the bound of what large inputs cost."""
 
+    later_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for tasks that wait for a later time, 1 MiB to 1 TiB. Delayed tasks take half of it at
+    most, the rest is for retries. Delayed tasks beyond that wait in the backlog."""
+
+    record_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for the records and results of tasks, 1 MiB to 1 TiB. When they are used up, the
+    oldest are deleted, also before `retention.resultsSeconds`."""
+
+    dead_letter_bytes: Whole = Field(64 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for dead letters, 1 MiB to 1 TiB. When they are used up, failed tasks stay in the backlog
+    until there is room: nothing is lost."""
+
 
 class Retention(Part):
     """How long the queue remembers."""

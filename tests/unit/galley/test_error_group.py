@@ -5,7 +5,7 @@ import pytest
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueFull, QueueNotFound
 
-FULL, MISSING = QueueFull("images", "1 task"), QueueNotFound("default", "texts")
+FULL, MISSING = QueueFull("images", "backlog"), QueueNotFound("default", "texts")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from galley.backlog import LaneBacklog, QueueBacklog, Unknown
+from galley.backlog import LaneBacklog, QueueBacklog, Unknown, Usage
 from galley.broker import signals, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
@@ -66,7 +66,13 @@ def lane_of(backlog: QueueBacklog, lane: Lane) -> LaneBacklog:
 
 async def test_an_empty_queue_has_a_backlog_of_nothing(reader: SignalReader, queue: QueueLayout) -> None:
     assert await known(reader, queue) == QueueBacklog(
-        (LaneBacklog(Lane.HIGH, 0, 0), LaneBacklog(Lane.NORMAL, 0, 0), LaneBacklog(Lane.LOW, 0, 0))
+        (LaneBacklog(Lane.HIGH, 0, 0), LaneBacklog(Lane.NORMAL, 0, 0), LaneBacklog(Lane.LOW, 0, 0)),
+        usage=(
+            Usage("backlog", 0, queue.backlog),
+            Usage("backlogBytes", 0, queue.backlog_bytes),
+            Usage("laterBytes", 0, int(queue.later_bytes * 0.9)),
+            Usage("deadLetterBytes", 0, queue.dead_letter_bytes),
+        ),
     )
 
 

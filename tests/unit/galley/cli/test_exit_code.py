@@ -27,7 +27,7 @@ from galley.errors import (
         (InputInvalid("handler", "problem", "hint"), 2),
         (ManifestInvalid("a.yaml", 1, "", "problem"), 2),
         (QueueNotFound("default", "images"), 3),
-        (QueueFull("images", "10 tasks"), 3),
+        (QueueFull("images", "backlog"), 3),
         (QueueNotServed("a.yaml", "images"), 3),
         (BrokerUnreachable("nats://x", "refused"), 4),
         (BrokerSilent("nats://x", "store it", 30.0), 4),

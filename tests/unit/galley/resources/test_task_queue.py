@@ -159,7 +159,13 @@ FULL: dict[str, Any] = {
         "scaling": {"minWorkers": 1000, "maxWorkers": 1000, "idleSeconds": 86_400, "workers": 1000},
         "retry": {"attempts": 100, "backoffSeconds": 0.5, "maxBackoffSeconds": 0.5, "crashes": 20},
         "timeoutSeconds": 86_400,
-        "limits": {"backlog": 10_000_000, "backlogBytes": 1024**4},
+        "limits": {
+            "backlog": 10_000_000,
+            "backlogBytes": 1024**4,
+            "laterBytes": 1024**4,
+            "recordBytes": 1024**2,
+            "deadLetterBytes": 1024**3,
+        },
         "retention": {"resultsSeconds": 2_592_000},
     },
 }

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from galley.backlog import Unknown
+from galley.backlog import Unknown, Usage
 from galley.broker.errors import BrokerUnreachable, QueueConflict
 from galley.resources import TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth
 from galley_operator.cluster.errors import RightsMissing
+from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import FAILURES_SECONDS, Failures
-from galley_operator.queues.status import Situation, conditions_of, occurrences, status_of
+from galley_operator.queues.status import WITHIN_QUOTA, Situation, conditions_of, occurrences, status_of
 from galley_operator.tasks.known_queues import QueueObject
 
 NOW = datetime(2026, 3, 1, 8, 30, 0, 123456, tzinfo=UTC)
@@ -201,4 +202,29 @@ def test_the_time_of_a_condition_is_that_of_its_last_change() -> None:
 def test_conditions_of_others_are_left_to_them() -> None:
     foreign = Condition(type="Audited", status=Truth.TRUE, reason="Yes", last_transition_time=NOW)
     kinds = {each.type for each in conditions_of(FINE, (foreign,), NOW)}
-    assert kinds == {"Ready", "StreamsReady", "WorkersAvailable"}
+    assert kinds == {"Ready", "StreamsReady", "WorkersAvailable", "WithinQuota"}
+
+
+@pytest.mark.parametrize(
+    ("usage", "truth", "reason", "says"),
+    [
+        ((), Truth.UNKNOWN, "NotObserved", "not known yet"),
+        ((Usage("backlog", 10, 100), Usage("laterBytes", 5, 100)), Truth.TRUE, "Room", "leaves room"),
+        ((Usage("backlog", 100, 100),), Truth.FALSE, "QueueFull", "limits.backlog is used up (100 of 100)"),
+        ((Usage("deadLetterBytes", 98, 100),), Truth.FALSE, "QueueFull", "failed tasks stay in the backlog"),
+    ],
+)
+def test_a_queue_says_which_of_its_limits_is_used_up(
+    usage: tuple[Usage, ...], truth: Truth, reason: str, says: str
+) -> None:
+    found = condition(replace(FINE, usage=usage), WITHIN_QUOTA)
+    assert (found.status, found.reason) == (truth, reason)
+    assert says in found.message
+
+
+def test_a_queue_that_asks_for_too_much_says_so() -> None:
+    error = StorageQuotaExceeded("shop/images", "namespaceBytes", 5, 10, 12)
+    for kind in ("Ready", "StreamsReady", WITHIN_QUOTA):
+        found = condition(replace(FINE, streams=error), kind)
+        assert (found.status, found.reason) == (Truth.FALSE, "StorageQuotaExceeded")
+        assert "sets aside 10 bytes beside 5 of the others" in found.message

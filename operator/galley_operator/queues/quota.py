@@ -1,0 +1,50 @@
+"""Quotas: what one queue, and all queues of a namespace, may set aside on NATS.
+
+JetStream sets the bytes of a stream aside when it is created. Without a bound one namespace could set aside
+all there is. Streams of deleted queues count until they are collected, so that making and deleting queues
+gains nothing.
+"""
+
+from collections import Counter
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.listing import all_streams
+from galley.broker.topology import QueueLayout
+from galley_operator.errors import StorageQuotaExceeded
+from galley_operator.quota import NamespaceQuota, Quotas
+
+
+async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> None:
+    """Refuse a queue that would set aside more than it may; what it has already it keeps.
+
+    Raises:
+        StorageQuotaExceeded: naming the quota, what is used, and what the queue asks for.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    quota = quotas.of(layout.namespace)
+    if quota == NamespaceQuota():
+        return
+    reserved = await _reserved(broker, layout.namespace)
+    present, wanted = reserved.pop(layout.queue, 0), layout.reserved_bytes
+    others = sum(reserved.values())
+    if wanted <= present:
+        return
+    name = f"{layout.namespace}/{layout.queue}"
+    if quota.queue_bytes is not None and wanted > quota.queue_bytes:
+        raise StorageQuotaExceeded(name, "queueBytes", 0, wanted, quota.queue_bytes)
+    if quota.namespace_bytes is not None and others + wanted > quota.namespace_bytes:
+        raise StorageQuotaExceeded(name, "namespaceBytes", others, wanted, quota.namespace_bytes)
+    if quota.namespace_queues is not None and not present and len(reserved) >= quota.namespace_queues:
+        raise StorageQuotaExceeded(name, "namespaceQueues", len(reserved), 1, quota.namespace_queues)
+
+
+async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
+    """Return the bytes set aside for each queue of a namespace, deleted ones included."""
+    reserved: Counter[str] = Counter()
+    async for stream in all_streams(broker, f"galley.*.{namespace}.>", complete=True):
+        metadata = stream["config"].get("metadata") or {}
+        queue = metadata.get(topology.QUEUE_KEY)
+        if queue is not None and metadata.get(topology.NAMESPACE_KEY) == namespace:
+            reserved[queue] += max(0, stream["config"].get("max_bytes") or 0)
+    return reserved
