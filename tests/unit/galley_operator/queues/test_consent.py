@@ -71,7 +71,8 @@ async def test_init_containers_need_the_consent_of_the_installation() -> None:
 
 async def test_the_secret_with_the_keys_of_an_encrypted_queue_needs_the_label_too() -> None:
     queue, cluster = a_task_queue("shop", encryption={"secretName": "thing"}), MemoryCluster()
-    for labels in (None, {}):
+    unlabelled: tuple[dict[str, str] | None, ...] = (None, {})
+    for labels in unlabelled:
         if labels is not None:
             cluster.put(SECRETS, {"metadata": {"name": "thing", "namespace": "shop", "labels": labels}})
         with pytest.raises(ReferenceNotAllowed, match="thing"):
