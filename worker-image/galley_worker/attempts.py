@@ -222,11 +222,11 @@ class Attempts:
             await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
             return None
         except KeyServiceUnavailable as error:
-            journal.dropped(delivery, str(error))
+            journal.not_decrypted(delivery, str(error))
             self._parts.settler.look_again(delivery, self._rules.key_service_seconds)
             return None
         if isinstance(refused, DecryptionKeyMissing) and self._may_come(delivery):
-            journal.dropped(delivery, str(refused))
+            journal.not_decrypted(delivery, str(refused))
             self._parts.settler.look_again(delivery, self._rules.unknown_handler_seconds / KEY_TIMES)
             return None
         return flags, envelope, refused

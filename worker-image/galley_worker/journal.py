@@ -18,6 +18,13 @@ def dropped(delivery: Delivery, why: str) -> None:
     log.info("delivery dropped", extra=extra)
 
 
+def not_decrypted(delivery: Delivery, why: str) -> None:
+    """A task cannot be decrypted now and comes again later; of many such, as the key service may be down."""
+    address = delivery.address
+    extra = {"task": address.id, "queue": address.queue, "lane": address.lane, "why": why}
+    log_often(log, logging.WARNING, "task not decrypted yet", extra)
+
+
 def lost(held: Held, why: str) -> None:
     """An attempt was dropped, since another worker may run the task by now."""
     log.warning("attempt dropped", extra={**_about(held), "why": why})

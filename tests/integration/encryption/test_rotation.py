@@ -188,8 +188,8 @@ async def test_a_key_service_that_is_down_costs_time_and_nothing_else(
             kms.status = 503
             fast = {"GALLEY_KEY_SERVICE_SECONDS": "0.5"}
             async with working(nats_server.url, queue, tmp_path, secret, **environment, **fast) as worker:
-                await eventually(lambda: worker.logged("delivery dropped"), within=30)
-                assert "answered 503" in worker.logged("delivery dropped")[0]["why"]
+                await eventually(lambda: worker.logged("task not decrypted yet"), within=30)
+                assert "answered 503" in worker.logged("task not decrypted yet")[0]["why"]
                 kms.status = 200
                 assert await handle.result(within=30) == 1
                 status = await handle.status()

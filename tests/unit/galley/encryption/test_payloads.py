@@ -25,6 +25,7 @@ from galley.record import Claim, Failure, Outcome, Record, State
 from galley.retry import RetryPolicy
 from tests.support.builders import an_address, an_envelope
 from tests.unit.galley.encryption.keys import ONE, TWO, payloads
+from tests.unit.galley.vectors import vector
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SECRET = "a secret of the caller"
@@ -160,6 +161,14 @@ async def test_what_of_a_task_is_in_the_clear_cannot_be_changed(before: bytes, a
     head, _, tail = body.rpartition(before)
     with pytest.raises((PayloadAltered, EnvelopeInvalid)):
         await payloads().read_task(HERE, head + after + tail)
+
+
+async def test_version_2_is_read_as_it_was_first_written() -> None:
+    secret = payloads()
+    assert await secret.read_task(HERE, vector("sealed", "task")) == replace(TASK, submitted_at=NOON)
+    assert await secret.outcome(HERE, record_wire.decode(vector("sealed", "record"))) == FAILED
+    letter = letter_wire.decode(vector("sealed", "dead-letter"))
+    assert await secret.read_letter(HERE, letter) == LETTER
 
 
 async def test_a_restored_backup_can_be_decrypted() -> None:
