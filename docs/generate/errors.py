@@ -25,6 +25,7 @@ _VALUES: Final[dict[str, Any]] = {
     "line": 7, "code": 503, "seconds": 30, "port": 4222, "pid": 4711,
     "present": 3, "wanted": 1, "removable": 0, "free": 100 * 1024**2, "needed": 200 * 1024**2,
     "enabled": ("high", "normal", "low"),
+    "circle": ("QUEUE", "OTHER QUEUE"),
     "fields": ("spec.lanes", "spec.worker.concurrency"),
     "submitted": {}, "unknown": {}, "not_sent_from": 700,
     "distrust": Distrust.EXPIRED,
