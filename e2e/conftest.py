@@ -37,7 +37,7 @@ def galley(cluster: Cluster) -> Release:
 
 @pytest.fixture
 def place(galley: Release, kubectl: Kubectl, namespace_of_pods: str) -> Iterator[Place]:
-    """A namespace for queues and tasks, which lets in restricted pods alone."""
+    """A namespace for queues and tasks, which admits only restricted pods."""
     kubectl("label", "namespace", namespace_of_pods, "pod-security.kubernetes.io/enforce=restricted")
     yield Place(kubectl, namespace_of_pods, galley.namespace)
     kubectl("delete", "taskqueues,tasks", "--all", "-n", namespace_of_pods, "--wait=false")

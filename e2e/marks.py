@@ -119,7 +119,7 @@ class Marks:
 
         Args:
             count: how many tasks there are.
-            again: how many may have run twice, since somebody was killed who knew that they run.
+            again: how many may have run twice, since a process was killed that knew that they run.
 
         Raises:
             NotInTime: if they do not all succeed.

@@ -20,7 +20,7 @@ class Place:
     """One namespace."""
 
     def __init__(self, kubectl: Kubectl, namespace: str, galley: str) -> None:
-        """Args: galley: the namespace of the release, whose pods are told of when something fails."""
+        """Args: galley: the namespace of the release, whose pods are shown when something fails."""
         self.kubectl, self.namespace, self._galley = kubectl, namespace, galley
 
     def apply(self, *things: Object) -> None:
@@ -36,7 +36,7 @@ class Place:
         return list(self.get("tasks")["items"])
 
     def phases(self) -> Counter[str]:
-        """Return how many Tasks are in each phase; `New` are those nobody has looked at."""
+        """Return how many Tasks are in each phase; `New` are those that were not looked at."""
         return Counter(task.get("status", {}).get("phase", "New") for task in self.tasks())
 
     def status(self, task: str) -> Object:
@@ -125,7 +125,7 @@ class Place:
 
 
 def is_ready(pod: Object) -> bool:
-    """Return whether a pod is ready and nobody has asked it to go."""
+    """Return whether a pod is ready and not asked to go."""
     conditions = pod.get("status", {}).get("conditions", ())
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]

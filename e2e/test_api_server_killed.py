@@ -1,4 +1,4 @@
-"""API server and etcd are killed while tasks run: work goes on without them, and is told of afterwards."""
+"""API server and etcd are killed while tasks run: work goes on without them, and is reported afterwards."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def test_tasks_run_while_it_is_away_and_their_results_are_told_afterwards(
     marks.until_began(4)
     address = place.get("pod", "marks")["status"]["podIP"]
     # All of them are in NATS before the way from the Tasks to it is cut.
-    place.until("all tasks let in", lambda: not place.phases()["New"], within=waits.TASKS_ENDED)
+    place.until("all tasks admitted", lambda: not place.phases()["New"], within=waits.TASKS_ENDED)
     cluster.kill(part)
     try:
         waits.until(

@@ -30,7 +30,7 @@ SETS: dict[str, Sequence[str]] = {
         "nats.urlReplicas=3",
         "nats.auth.enabled=false",
     ),
-    "a NATS that asks nobody": ("nats.auth.enabled=false", "operator.namespaces={one}"),
+    "a NATS without credentials": ("nats.auth.enabled=false", "operator.namespaces={one}"),
     "credentials of a NATS that is there": (
         "nats.enabled=false",
         "nats.url=nats://elsewhere:4222",
@@ -324,7 +324,7 @@ def test_several_servers_hand_over_and_a_single_one_ends_at_once() -> None:
             assert grace > int(found[1]) + 30
 
 
-def test_a_change_of_the_configuration_starts_servers_anew() -> None:
+def test_a_change_of_the_configuration_restarts_servers() -> None:
     def annotations(*settings: str) -> Object:
         template = of_kind(rendered(*settings), "StatefulSet")["galley-nats"]["spec"]["template"]
         return dict(template["metadata"]["annotations"])

@@ -163,7 +163,7 @@ async def test_deployment_fleet(rule: fleet.Rule, make_trial: MakeTrial) -> None
     await fleet.exercise(rule, make_trial)
 
 
-async def test_nobody_is_removed_while_workers_are_replaced(
+async def test_no_worker_is_removed_while_workers_are_replaced(
     make_trial: MakeTrial, kubectl: Kubectl, namespace_of_pods: str
 ) -> None:
     async with make_trial() as trial:
@@ -171,8 +171,8 @@ async def test_nobody_is_removed_while_workers_are_replaced(
         drained, _ = await ready(trial, 2)
         await trial.fleet.drain([drained.name], 60)
         await named(trial, drained.name, removable)
-        # An image nobody can pull, so that the rollout stays where it is.
-        container = {"name": "worker", "image": "localhost:1/nobody/nothing:1"}
+        # An image that cannot be pulled, so that the rollout stays where it is.
+        container = {"name": "worker", "image": "localhost:1/no/such-image:1"}
         patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
         words = ["-n", namespace_of_pods, child_name("held"), "-p", json.dumps(patch)]
         kubectl("patch", "deployment", *words)

@@ -62,7 +62,7 @@ def a_moment(text: str) -> datetime:
 
 @pytest.fixture
 def place(namespace_of_pods: str, kubectl: Kubectl) -> Iterator[str]:
-    """A namespace that lets in restricted pods alone."""
+    """A namespace that admits only restricted pods."""
     kubectl("label", "namespace", namespace_of_pods, "pod-security.kubernetes.io/enforce=restricted")
     yield namespace_of_pods
     kubectl("delete", "taskqueues,tasks", "--all", "-n", namespace_of_pods)

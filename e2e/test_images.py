@@ -49,7 +49,9 @@ def files_of(archive: Path) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarF
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_it_runs_as_nobody_and_is_called_what_the_chart_asks_for(built: dict[str, Path], name: str) -> None:
+def test_it_runs_without_root_and_is_called_what_the_chart_asks_for(
+    built: dict[str, Path], name: str
+) -> None:
     config, names = config_of(built[name])
     assert config["config"]["User"] == "65532:65532"
     assert names == [DOCKERFILES[name].reference]

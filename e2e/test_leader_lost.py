@@ -57,7 +57,7 @@ def test_a_leader_that_was_frozen_finds_another_in_its_place_and_ends(
         place.apply(*notes(AFTER, prefix="after"))
     marks.once_each(BEFORE + AFTER)
     waits.until(
-        "the former leader to begin anew",
+        "the former leader to start again",
         lambda: two.restarts()[leader] > 0,
         within=waits.POD_READY,
         told=two.told,

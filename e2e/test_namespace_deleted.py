@@ -28,7 +28,7 @@ def doomed(galley: Release, kubectl: Kubectl) -> Iterator[Place]:
     kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
-def test_a_namespace_with_running_tasks_goes_and_nobody_grieves(
+def test_a_namespace_with_running_tasks_goes_and_no_other_suffers(
     galley: Release, kubectl: Kubectl, doomed: Place, place: Place
 ) -> None:
     operators = Operators(kubectl, galley)

@@ -26,9 +26,7 @@ def node(kubectl: Kubectl) -> Iterator[str]:
     kubectl("uncordon", name)
 
 
-def test_a_drained_node_costs_nobody_an_attempt(
-    kubectl: Kubectl, node: str, place: Place, marks: Marks
-) -> None:
+def test_a_drained_node_costs_no_attempt(kubectl: Kubectl, node: str, place: Place, marks: Marks) -> None:
     worker = {"concurrency": SLOTS, "gracePeriodSeconds": 4}
     place.apply(*drills(worker=worker, scaling={"minWorkers": WORKERS}))
     before = {name_of(pod) for pod in place.ready_workers(WORKERS)}
@@ -50,7 +48,9 @@ def test_a_drained_node_costs_nobody_an_attempt(
     assert {task["status"]["attempts"] for task in tasks} == {1}
     began = marks.began()
     short = {name: count for name, count in began.items() if name.startswith("short")}
-    assert short == {f"short{number:03}": 1 for number in range(SHORT)}  # finished by whoever had begun them
+    assert short == {
+        f"short{number:03}": 1 for number in range(SHORT)
+    }  # finished by the workers that had begun them
     assert began.total() - SHORT >= LONG + SLOTS  # those of the first worker were handed back, at least
     place.until(
         "other workers",

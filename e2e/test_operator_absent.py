@@ -1,4 +1,4 @@
-"""Nobody is there to operate: what was let in runs on, programs submit, and new Tasks wait their turn."""
+"""The operator is away: what was admitted runs on, programs submit, and new Tasks wait their turn."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def test_work_goes_on_without_an_operator_and_is_told_of_when_it_is_back(
     galley: Release, kubectl: Kubectl, place: Place, marks: Marks
 ) -> None:
     place.apply(*drills(scaling={"minWorkers": 1, "maxWorkers": 1}), *notes(COUNT, seconds=3))
-    place.until("all let in", lambda: not place.phases()["New"] + place.phases()["Pending"], within=60)
+    place.until("all admitted", lambda: not place.phases()["New"] + place.phases()["Pending"], within=60)
     marks.until_began(1)
     with Operators(kubectl, galley).absent():
         assert len(marks.ended()) < COUNT, "the tasks were over before the operator was gone"
         place.apply(*notes(2, prefix="new"))
         result = submit_directly(place, "producer", "drills", "note", word="direct")
         assert result["word"] == "direct"
-        place.until("what was let in to end", lambda: len(marks.ended()) == COUNT + 1, within=60)
+        place.until("what was admitted to end", lambda: len(marks.ended()) == COUNT + 1, within=60)
         assert place.status("new000") == place.status("new001") == {}
     tasks = place.all_in("Succeeded", COUNT + 2)
     assert {task["status"]["attempts"] for task in tasks} == {1}

@@ -24,7 +24,7 @@ def test_each_task_runs_once_though_the_operator_was_killed(
     place.apply(*drills(worker={"concurrency": 4}), *notes(COUNT, seconds=0.5))
     marks.until_began(2)
     container.kill(cluster, kubectl, galley.namespace, name)
-    place.apply(*notes(6, prefix="after"))  # while nobody watches
+    place.apply(*notes(6, prefix="after"))  # while nothing watches
     marks.once_each(COUNT + 6)
     # The kubelet may tell of the new life later than its work can be seen.
     place.until(

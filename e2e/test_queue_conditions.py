@@ -103,7 +103,7 @@ async def client(nats: NatsPod, namespace: str) -> AsyncIterator[AsyncClient]:
 async def test_an_image_that_cannot_be_pulled_is_said_and_a_right_one_helps(
     kubectl: Kubectl, namespace_of_pods: str, running: OperatorProcess
 ) -> None:
-    nowhere = "localhost:1/nobody/nothing:1"
+    nowhere = "localhost:1/no/such-image:1"
     apply(kubectl, namespace_of_pods, worker={"image": nowhere}, scaling={"minWorkers": 1})
     found = await condition(
         kubectl, namespace_of_pods, "WorkersAvailable", status="False", reason="ImagePullFailed"
@@ -153,7 +153,7 @@ async def test_a_quota_that_is_used_up_is_said_and_what_fits_works(
         assert await handle.result(PATIENCE) == 0.1
 
 
-async def test_workers_come_from_zero_and_go_back_and_cut_nobody_off(
+async def test_workers_come_from_zero_and_go_back_and_cut_no_task_off(
     kubectl: Kubectl, namespace_of_pods: str, nats: NatsPod, running: OperatorProcess
 ) -> None:
     apply(

@@ -18,12 +18,12 @@ def test_queues_and_tasks_outlive_the_release(
 ) -> None:
     place.apply(*drills(), *notes(BEFORE, seconds=2))
     marks.until_began(4)
-    place.until("all tasks let in", lambda: not place.phases()["New"], within=waits.TASKS_ENDED)
+    place.until("all tasks admitted", lambda: not place.phases()["New"], within=waits.TASKS_ENDED)
     try:
         galley.uninstall()
         crds = kubectl("get", "crds", "-o", "name").split()
         assert {name.partition("/")[2] for name in crds} >= {"taskqueues.galley.dev", "tasks.galley.dev"}
-        # The pod of an earlier `helm test` has ended and is kept for whoever wants its log.
+        # The pod of an earlier `helm test` has ended and is kept for its log.
         alive = ("pods", "-n", galley.namespace, "--field-selector", "status.phase!=Succeeded")
         place.until("no pod of the release", lambda: not kubectl.get(*alive)["items"], within=waits.POD_READY)
         assert [queue["metadata"]["name"] for queue in place.get("taskqueues")["items"]] == ["drills"]

@@ -43,7 +43,7 @@ class Storm:
     at: list[str] = field(default_factory=list)
 
     def course(self) -> list[tuple[int, str]]:
-        """Return how many tasks have begun when whom is killed: everybody once, then whoever it hits."""
+        """Return how many tasks have begun when whom is killed: each once, then any."""
         dice = random.Random(SEED)
         victims = ["operator", "worker", "nats"]
         victims += dice.choices(victims, k=KILLS - len(victims))
@@ -51,7 +51,7 @@ class Storm:
         return list(zip(sorted(dice.sample(range(10, TASKS - 30), KILLS)), victims, strict=True))
 
     def strike(self, victim: str) -> None:
-        """Kill one as soon as it runs; who is killed again would be kept down, so its pod is made anew."""
+        """Kill one as soon as it runs; who is killed again would be kept down, so its pod is made again."""
         namespace = self.place.namespace if victim == "worker" else self.release
         words = ("-n", namespace, "-l", f"app.kubernetes.io/name=galley-{victim}")
 

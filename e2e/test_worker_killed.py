@@ -1,4 +1,4 @@
-"""A worker is killed: what it ran is run again, by whoever has room, and nothing else is."""
+"""A worker is killed: what it ran is run again by a worker with room, and nothing else is."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The kernel kills for want of memory: the Task says so and what to do, whoever of the worker it hit."""
+"""The kernel kills for want of memory: the Task says so and what to do, whichever process it hit."""
 
 from typing import Any
 

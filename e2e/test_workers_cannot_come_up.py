@@ -1,4 +1,4 @@
-"""An image nobody can pull, a module that does not import: the queue tells, and other queues go on."""
+"""An image that cannot be pulled, a module that does not import: the queue tells, and other queues go on."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from testcluster.images.image import WORKER
 
 pytestmark = pytest.mark.timeout(600)
 
-NOWHERE = "localhost:1/nobody/nothing:1"
+NOWHERE = "localhost:1/no/such-image:1"
 
 
 def a_queue(name: str, **worker: Any) -> Object:

@@ -49,7 +49,7 @@ def _volume(namespace: str, claim: str) -> dict[str, Any]:
 
 
 def _folder_maker() -> dict[str, Any]:
-    """Return a pod that opens the folder to everybody: the kubelet makes it for root alone."""
+    """Return a pod that opens the folder to all: the kubelet makes it for root alone."""
     container = {
         "name": "volume",
         "image": WORKER.reference,

@@ -68,7 +68,7 @@ async def test_a_token_that_was_renewed_in_its_file_is_found_when_the_old_one_is
         assert [page async for page in cluster.pages(CONFIGMAPS, api_namespace)]
 
 
-async def test_an_account_nobody_knows_is_told_from_one_without_rights(
+async def test_an_unknown_account_is_told_from_one_without_rights(
     galley_api: ApiServer, api_namespace: str
 ) -> None:
     async with Cluster(as_account(galley_api, api_namespace, Token("made up"))) as cluster:

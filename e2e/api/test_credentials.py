@@ -73,7 +73,7 @@ def servers() -> Iterator[list[GuardedNats]]:
         server.kill()
 
 
-async def test_from_nothing_to_a_task_that_ran_with_credentials_for_everybody(
+async def test_from_nothing_to_a_task_that_ran_with_credentials_for_all(
     stage: Stage, nats_folder: Path, servers: list[GuardedNats], tmp_path: Path
 ) -> None:
     port = free_port()
@@ -109,7 +109,7 @@ async def test_from_nothing_to_a_task_that_ran_with_credentials_for_everybody(
         assert running.stop() == 0
 
 
-async def test_keys_that_are_somebody_elses_to_make_are_waited_for_by_name(
+async def test_keys_that_others_make_are_waited_for_by_name(
     stage: Stage, nats_folder: Path, servers: list[GuardedNats], tmp_path: Path
 ) -> None:
     nats = GuardedNats(nats_folder)

@@ -86,7 +86,7 @@ async def test_a_warning_is_one(cluster: Cluster, queue: QueueObject, galley_api
     assert "TasksFailed" in found
 
 
-async def test_an_event_that_was_deleted_is_written_anew(cluster: Cluster, queue: QueueObject) -> None:
+async def test_an_event_that_was_deleted_is_written_again(cluster: Cluster, queue: QueueObject) -> None:
     events = Events(cluster, "operator-1")
     scaled = Occurrence(queue, "Scaled", "from 0 to 3 workers")
     await events.write(scaled)

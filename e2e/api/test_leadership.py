@@ -61,7 +61,7 @@ async def test_the_first_leads_and_the_second_waits(cluster: Cluster, lease: tup
     assert await one.attempt()
 
 
-async def test_a_lease_is_taken_once_nobody_renewed_it_for_its_whole_duration(
+async def test_a_lease_is_taken_once_it_was_not_renewed_for_its_whole_duration(
     cluster: Cluster, lease: tuple[str, str]
 ) -> None:
     clock = Clock()

@@ -298,10 +298,10 @@ async def test_a_change_of_scaling_or_limits_replaces_no_worker(
 async def test_streams_of_another_installation_are_left_alone_and_it_is_said(
     stage: Stage, running: OperatorProcess
 ) -> None:
-    await ensure(stage.broker, layout_of(a_task_queue(stage.namespace), "somebody-else"))
+    await ensure(stage.broker, layout_of(a_task_queue(stage.namespace), "another"))
     stage.apply()
     found = await stage.condition("Ready", status="False", reason="QueueConflict")
-    assert "installation 'somebody-else'" in found["message"]
+    assert "installation 'another'" in found["message"]
     assert "use another namespace" in found["message"]
     await stage.condition("StreamsReady", status="False", reason="QueueConflict")
     assert not stage.there("deployment")

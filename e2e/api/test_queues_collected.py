@@ -118,12 +118,12 @@ async def test_nothing_is_collected_while_it_is_not_known_what_there_is(collecti
 
 
 async def test_streams_of_others_are_none_of_our_business(collecting: Collecting) -> None:
-    await ensure(collecting.broker, layout_of(a_task_queue(collecting.namespace), "somebody-else"))
+    await ensure(collecting.broker, layout_of(a_task_queue(collecting.namespace), "another"))
     await collecting.look(install="this")
-    await collecting.look(install="somebody-else", namespaces="another")
+    await collecting.look(install="another", namespaces="another")
     [kept] = [
         each
-        for each in await kept_queues(collecting.broker, "somebody-else")
+        for each in await kept_queues(collecting.broker, "another")
         if each.namespace == collecting.namespace
     ]
     assert kept.orphaned_at is None

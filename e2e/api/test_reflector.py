@@ -154,7 +154,7 @@ async def test_a_watch_that_broke_goes_on_where_it_was_without_a_new_listing(
         assert reflector.relists == 0
 
 
-async def test_what_a_server_forgot_while_nobody_watched_is_found_by_comparing(
+async def test_what_a_server_forgot_while_nothing_watched_is_found_by_comparing(
     cluster: Cluster, far: Cluster, line: Line, api_server: ApiServer, api_namespace: str
 ) -> None:
     for name in ("stays", "goes", "again"):
@@ -175,7 +175,7 @@ async def test_what_a_server_forgot_while_nobody_watched_is_found_by_comparing(
         assert ("gone", "stays", "a") not in heard.told
 
 
-async def test_a_listing_that_is_old_is_made_anew_and_tells_of_nothing_gone(
+async def test_a_listing_that_is_old_is_renewals_and_tells_of_nothing_gone(
     cluster: Cluster, far: Cluster, line: Line, api_namespace: str
 ) -> None:
     await cluster.create(CONFIGMAPS, a_config_map(api_namespace, "one", "a"))

@@ -60,7 +60,7 @@ async def test_a_task_that_ends_is_not_taken_for_a_deleted_one(scene: Scene) -> 
         assert not path.logged("task of a deleted object")
 
 
-async def test_tasks_deleted_while_nobody_watched_are_cancelled_when_the_watch_is_back(scene: Scene) -> None:
+async def test_tasks_deleted_while_nothing_watched_are_cancelled_when_the_watch_is_back(scene: Scene) -> None:
     await scene.queue()
     cluster = scene.api.cluster
     with scene.data_path() as path:

@@ -53,7 +53,7 @@ async def test_no_task_is_lost_or_doubled_when_the_operator_is_away_for_most_of_
     queue = await scene.queue()
     with scene.data_path() as path, scene.workers(queue):
         await asyncio.to_thread(scene.apply, *_tasks())
-        await scene.until(lambda: scene.phases()["none"] == 0, within=60, why="all let in")
+        await scene.until(lambda: scene.phases()["none"] == 0, within=60, why="all admitted")
         path.send(signal.SIGTERM)
         await _done(scene, COUNT)
         path.restart()
@@ -137,7 +137,7 @@ async def test_every_task_has_one_outcome_whatever_is_killed(
         await scene.all_in("Succeeded", COUNT, within=150)
     runs = scene.runs()
     assert set(runs) == {f"w{number}" for number in range(COUNT)}
-    # What a killed worker was at has to be run again: nobody knows how far it came. Nothing else is.
+    # What a killed worker was at has to be run again: it is not known how far it came. Nothing else is.
     held_at_most = 4 * 10
     assert sum(runs.values()) - COUNT <= kills * held_at_most
 

@@ -6,7 +6,7 @@ An implementation says how to be tried by a `Trial`, and runs each of the rules 
     async def test_process_fleet(rule: fleet.Rule, ...) -> None:
         await fleet.exercise(rule, make_trial)
 
-where `make_trial(broken=...)` opens a fleet of nobody; with `broken` its workers cannot come up.
+where `make_trial(broken=...)` opens a fleet without workers; with `broken` its workers cannot come up.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.conformance.trial import (
     gone,
     named,
     names_of,
-    nobody,
+    no_worker,
     one,
     ready,
 )
@@ -36,7 +36,7 @@ from tests.support.eventually import eventually
 Rule: TypeAlias = Callable[[Trial], Awaitable[None]]
 
 
-async def an_empty_fleet_has_nobody(trial: Trial) -> None:
+async def an_empty_fleet_has_no_worker(trial: Trial) -> None:
     assert await trial.fleet.observe() == Workforce()
 
 
@@ -104,7 +104,7 @@ async def only_the_drained_are_removed(trial: Trial) -> None:
     assert names_of(await ready(trial, 2)) == names_of(others)
 
 
-async def removing_more_than_are_drained_removes_nobody(trial: Trial) -> None:
+async def removing_more_than_are_drained_removes_none(trial: Trial) -> None:
     await trial.fleet.scale(2)
     drained, _ = both = await ready(trial, 2)
     await trial.fleet.drain([drained.name], 60)
@@ -122,7 +122,7 @@ async def a_drained_worker_takes_no_task(trial: Trial) -> None:
     for _ in range(trial.slots + 1):
         await trial.hold()
     await named(trial, other.name, lambda worker: worker.busy == trial.slots)
-    # One task is left over, and nobody but the drained worker has a slot for it.
+    # One task is left over, and only the drained worker has a slot for it.
     with pytest.raises(AssertionError, match="last seen"):
         await eventually(lambda: busy(trial, drained.name), within=2)
     await trial.release()
@@ -142,7 +142,7 @@ async def a_drained_worker_finishes_what_it_runs(trial: Trial) -> None:
     await one(trial, removable)
     assert await trial.ended() == 1
     await trial.fleet.scale(0)
-    await eventually(lambda: nobody(trial), within=trial.patience)
+    await eventually(lambda: no_worker(trial), within=trial.patience)
 
 
 async def a_drain_that_is_ended_leaves_a_worker_that_takes_tasks(trial: Trial) -> None:
@@ -175,12 +175,12 @@ async def a_drain_is_renewed_by_asking_again(trial: Trial) -> None:
         await eventually(lambda: any_ready(trial), within=3)
 
 
-async def draining_nobody_and_strangers_is_harmless(trial: Trial) -> None:
+async def draining_none_or_unknown_workers_is_harmless(trial: Trial) -> None:
     await trial.fleet.drain([], 60)
-    await trial.fleet.drain(["nobody-of-that-name"], 60)
+    await trial.fleet.drain(["none-of-that-name"], 60)
     await trial.fleet.scale(1)
     [worker] = await ready(trial, 1)
-    await trial.fleet.drain(["nobody-of-that-name"], 60)
+    await trial.fleet.drain(["none-of-that-name"], 60)
     await trial.hold()
     assert (await one(trial, lambda worker: worker.busy == 1)).name == worker.name
     await trial.release()
@@ -228,7 +228,7 @@ async def who_cannot_come_up_can_go_at_once(trial: Trial) -> None:
     await one(trial, lambda worker: worker.phase is Phase.FAILED)
     await trial.fleet.scale(0)
     assert (await trial.fleet.observe()).present == ()
-    await eventually(lambda: nobody(trial), within=trial.patience)
+    await eventually(lambda: no_worker(trial), within=trial.patience)
 
 
 BROKEN: tuple[Rule, ...] = (
@@ -236,7 +236,7 @@ BROKEN: tuple[Rule, ...] = (
     who_cannot_come_up_can_go_at_once,
 )
 RULES: tuple[Rule, ...] = (
-    an_empty_fleet_has_nobody,
+    an_empty_fleet_has_no_worker,
     who_is_asked_for_is_seen_at_once,
     workers_come_up_idle_with_their_slots,
     asking_for_what_is_there_changes_nothing,
@@ -244,13 +244,13 @@ RULES: tuple[Rule, ...] = (
     what_a_worker_runs_is_seen_and_gone_when_it_ended,
     who_is_not_drained_is_not_removed,
     only_the_drained_are_removed,
-    removing_more_than_are_drained_removes_nobody,
+    removing_more_than_are_drained_removes_none,
     a_drained_worker_takes_no_task,
     a_drained_worker_finishes_what_it_runs,
     a_drain_that_is_ended_leaves_a_worker_that_takes_tasks,
     a_drain_ends_by_itself,
     a_drain_is_renewed_by_asking_again,
-    draining_nobody_and_strangers_is_harmless,
+    draining_none_or_unknown_workers_is_harmless,
     who_dies_is_replaced,
     many_at_once_agree_on_the_last_number,
     *BROKEN,

@@ -42,7 +42,7 @@ class Trial(Protocol):
 
 
 class MakeTrial(Protocol):
-    """Opens a fleet of nobody."""
+    """Opens a fleet without workers."""
 
     def __call__(self, *, broken: bool = False) -> AbstractAsyncContextManager[Trial]: ...
 
@@ -102,7 +102,7 @@ async def busy(trial: Trial, name: str) -> bool:
     return any(worker.name == name and worker.busy for worker in (await trial.fleet.observe()).workers)
 
 
-async def nobody(trial: Trial) -> bool:
+async def no_worker(trial: Trial) -> bool:
     return (await trial.fleet.observe()).workers == ()
 
 

@@ -48,7 +48,7 @@ class Pull:
 
     @property
     def answered(self) -> bool:
-        """Whether something came that nobody has looked at."""
+        """Whether something came that was not read."""
         return self._subscription.pending_msgs > 0
 
     async def ended(self, within: float = ANSWER_SECONDS) -> Pulled:

@@ -120,7 +120,7 @@ async def test_a_request_is_answered_from_another_account(
     assert errors == []
 
 
-async def test_nobody_hears_the_inbox_of_another_role(
+async def test_no_other_role_hears_the_inbox_of_another_role(
     guarded_nats: GuardedNats, worker: JetStream, mine: QueueLayout, errors: Errors
 ) -> None:
     for subject in ("_INBOX.>", f"_INBOX.producer.{mine.namespace}.{mine.queue}.>", ">"):

@@ -42,10 +42,10 @@ async def test_signs_of_life_keep_a_lease(jetstream: JetStream, brief_queue: Que
     assert delivered(await jetstream.next(work)) == 2
 
 
-async def test_a_lapsed_lease_stays_counted_while_nobody_pulls(
+async def test_a_lapsed_lease_stays_counted_while_no_worker_pulls(
     jetstream: JetStream, brief_queue: QueueLayout, work: str
 ) -> None:
-    """Redelivery is lazy: a scaler that waits for this to fall before it starts a worker waits for ever."""
+    """Redelivery is lazy: a scaler that waits for this to fall before it starts a worker waits forever."""
     await submit(jetstream, brief_queue)
     await jetstream.next(work)
     loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ async def test_the_in_flight_fuse_holds_for_each_lane_alone(
 async def test_a_sweep_at_the_in_flight_fuse_gets_no_answer_until_an_ack(
     jetstream: JetStream, namespace: str, work: str
 ) -> None:
-    """Neither tasks nor a status: whoever sweeps has to bound its patience, and set the fuse wide."""
+    """Neither tasks nor a status: a sweep needs a timeout, and set the fuse wide."""
     layout = a_queue(namespace=namespace, in_flight=1)
     await jetstream.create_queue(layout)
     await submit(jetstream, layout)

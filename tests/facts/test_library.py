@@ -76,7 +76,7 @@ async def test_what_is_published_directly_arrives_as_what_the_library_publishes(
 async def test_a_flush_comes_back_behind_all_that_was_published(client: LeanClient, heard: Heard) -> None:
     await client.subscribe_directly("facts.flood", heard.take)
     body = b"x" * 100_000
-    for _ in range(100):  # five times what may wait before somebody insists on writing it out
+    for _ in range(100):  # five times what may wait before it is flushed
         client.publish_directly("facts.flood", body)
     assert client.crowded
     await client.written()
@@ -91,11 +91,11 @@ async def test_a_body_the_server_does_not_take_is_refused_before_it_is_sent(clie
     await client.flush()
 
 
-async def test_the_status_of_a_publish_nobody_hears_stands_in_its_first_line(
+async def test_the_status_of_a_publish_without_subscribers_stands_in_its_first_line(
     client: LeanClient, heard: Heard
 ) -> None:
     await client.subscribe_directly("facts.inbox", heard.take)
-    client.publish_directly("facts.nobody", b"", "facts.inbox")
+    client.publish_directly("facts.unheard", b"", "facts.inbox")
     await client.flush()
     assert [status_in(block) for block in heard.headers] == [("503", "")]
 

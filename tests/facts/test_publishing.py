@@ -1,4 +1,4 @@
-"""What the server says to a publish: compare-and-set, limits, and subjects nobody takes."""
+"""What the server says to a publish: compare-and-set, limits, and subjects of no stream."""
 
 import pytest
 
@@ -114,12 +114,12 @@ async def test_a_full_stream_says_that_a_task_is_there_before_it_says_that_it_is
     assert (await jetstream.publish(subject, headers=FIRST)).code == 10071
 
 
-async def test_nobody_answers_for_a_queue_that_does_not_exist(jetstream: JetStream, namespace: str) -> None:
+async def test_nothing_answers_for_a_queue_that_does_not_exist(jetstream: JetStream, namespace: str) -> None:
     nowhere = topology.task_subject(an_address(namespace=namespace))
     assert (await jetstream.publish(nowhere)).refusal == (503, "")
 
 
-async def test_nobody_answers_for_a_lane_that_is_not_in_the_stream(
+async def test_nothing_answers_for_a_lane_that_is_not_in_the_stream(
     jetstream: JetStream, queue: QueueLayout
 ) -> None:
     address = an_address(of=queue, lane=Lane.CRITICAL)
@@ -127,7 +127,7 @@ async def test_nobody_answers_for_a_lane_that_is_not_in_the_stream(
     assert (await jetstream.publish(topology.task_subject(address))).refusal == (503, "")
 
 
-async def test_nobody_answers_for_a_kind_that_is_not_in_the_stream(
+async def test_nothing_answers_for_a_kind_that_is_not_in_the_stream(
     jetstream: JetStream, queue: QueueLayout
 ) -> None:
     subject = topology.task_subject(an_address(of=queue)).replace(".sdk.", ".foreign.")

@@ -193,7 +193,7 @@ async def test_a_paused_lane_hands_out_nothing_until_it_is_resumed(
 async def test_a_pull_parked_in_a_paused_lane_goes_on_when_another_asks_after_the_resume(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    """The resume alone often wakes nobody: the next pull, or the next task, does."""
+    """The resume alone often wakes no pull: the next pull, or the next task, does."""
     await submit(jetstream, queue)
     pause = f"CONSUMER.PAUSE.{work}.{Lane.NORMAL}"
     await jetstream.ok(pause, {"pause_until": "2099-01-01T00:00:00Z"})

@@ -74,7 +74,9 @@ async def test_a_life_time_below_one_second_is_refused(jetstream: JetStream, que
     assert (await jetstream.publish(subject, headers={TTL: "0.5"})).code == 10165
 
 
-async def test_nobody_may_wipe_the_records_with_a_roll_up(jetstream: JetStream, queue: QueueLayout) -> None:
+async def test_no_client_may_wipe_the_records_with_a_roll_up(
+    jetstream: JetStream, queue: QueueLayout
+) -> None:
     subject = topology.record_subject(an_address(of=queue))
     refused = await jetstream.publish(subject, headers={"Nats-Rollup": "all"})
     assert refused.refusal == (10111, "rollup not permitted")

@@ -1,4 +1,4 @@
-"""An autoscaler that fails at each named place: the next one ends what it began, and nobody stays drained."""
+"""An autoscaler that fails at each named place: the next one finishes, and no worker stays drained."""
 
 import asyncio
 import time

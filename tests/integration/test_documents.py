@@ -24,7 +24,7 @@ def _documents() -> list[Path]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Return a copy of what somebody has who cloned the repository and ran `make` once."""
+    """Return a copy of what people have who cloned the repository and ran `make` once."""
     folder = tmp_path / "galley"
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],

@@ -1,4 +1,4 @@
-"""Whoever meets a broker that will not do learns within seconds what it is and what to do."""
+"""With a broker that Galley cannot use, each command says within seconds what it is and what to do."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ from tests.support.old_nats_server import VERSION, old_nats_server_binary
 from tests.support.workers import a_task_queue, workers
 
 TOO_OLD = f"is nats-server {VERSION}; Galley needs 2.12.2 or newer"
-NOBODY = "nats://127.0.0.1:1"
+UNUSED = "nats://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_a_worker_ends_and_says_that_the_server_is_too_old(
 
 @asynccontextmanager
 async def plain_server(folder: Path, *options: str) -> AsyncIterator[str]:
-    """Run a nats-server as nobody meant it for Galley; lends its host and port."""
+    """Run a nats-server that is not set up for Galley; lends its host and port."""
     place, log = f"127.0.0.1:{free_port()}", folder / "log"
     log.touch()
     server = await asyncio.create_subprocess_exec(
@@ -131,9 +131,9 @@ async def test_a_program_that_is_no_nats_server_is_given_up_in_time(
 
 
 async def test_a_worker_without_a_server_waits_for_it_and_says_so(tmp_path: Path) -> None:
-    with workers(NOBODY, a_task_queue("default"), tmp_path) as (worker,):
+    with workers(UNUSED, a_task_queue("default"), tmp_path) as (worker,):
         said = await eventually(lambda: worker.logged("waiting for the broker"), within=60)
-        assert said[0]["error"].startswith(f"no answer from NATS at {NOBODY}: ")
+        assert said[0]["error"].startswith(f"no answer from NATS at {UNUSED}: ")
         assert "GALLEY_SERVER" in said[0]["hint"]
         assert worker.end() == 0
 

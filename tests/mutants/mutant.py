@@ -19,7 +19,7 @@ class Mutant:
     tests: tuple[str, ...]
     """Where the tests are that have to notice."""
     survives: str = ""
-    """Why no test can notice, for the few that change nothing anybody could see."""
+    """Why no test can notice, for the few that change nothing that can be seen."""
 
     def applied_to(self, text: str) -> str:
         """Return a source with the mistake in it.

@@ -27,7 +27,7 @@ FLEET_: Final = (
         "no precondition",
         "        if precondition:\n",
         "        if False:\n",
-        "somebody else's change of the number is undone, and others go than those drained",
+        "another client's change of the number is undone, and others go than those drained",
         FLEET,
     ),
     _of(
@@ -40,7 +40,7 @@ FLEET_: Final = (
     ),
     _of(
         "fleet/deployment_fleet",
-        "anybody may go",
+        "any worker may go",
         "    candidates = [view for view in look.views if removable(view)]\n",
         "    candidates = list(look.views)\n",
         "a worker that runs a task goes",
@@ -152,7 +152,7 @@ FLEET_: Final = (
     ),
     _of(
         "fleet/deployment_fleet",
-        "starts for ever",
+        "starts forever",
         "        failed = trouble is not None or now - self._missing_since > STUCK_SECONDS\n",
         "        failed = trouble is not None\n",
         "a quota keeps the rest from scaling in",
@@ -160,7 +160,7 @@ FLEET_: Final = (
     ),
     _of(
         "fleet/deployment_fleet",
-        "nobody is ever stuck",
+        "no worker is ever stuck",
         " > STUCK_SECONDS\n        phase = phase_of",
         " > 1e9\n        phase = phase_of",
         "a worker that does not come up keeps the others from going",
@@ -192,12 +192,12 @@ FLEET_: Final = (
     ),
     _of(
         "fleet/deployment_fleet",
-        "everybody drains",
+        "all drain",
         "        if names:\n",
         "        if True:\n",
-        "a request that names nobody is sent each second",
+        "a request that names no worker is sent each second",
         FLEET,
-        survives="a request that names nobody is one that no worker answers",
+        survives="a request that names no worker is one that no worker answers",
     ),
     _of(
         "fleet/fleet",
@@ -442,7 +442,7 @@ WRITER_: Final = (
         "a status that is not final replaces one that is",
         "        if before is not None and before.status.final and not status.final:\n            return\n",
         "",
-        "a task that has ended runs for ever",
+        "a task that has ended runs forever",
         WRITER,
     ),
     _of(
@@ -533,7 +533,7 @@ LEADER_: Final = (
         "a lease never ends",
         "        return self._clock() - self._seen_at > float(seconds)\n",
         "        return False\n",
-        "nobody leads after a crash",
+        "no replica leads after a crash",
         LEADER,
     ),
     _of(

@@ -1,4 +1,4 @@
-"""Mistakes in what everybody says to NATS: publishing, cancelling, records, waiting, pulls, backlogs."""
+"""Mistakes in what clients say to NATS: publishing, cancelling, records, waiting, pulls, backlogs."""
 
 from typing import Final
 
@@ -51,7 +51,7 @@ PUBLISH_: Final = (
         "        while ack.unanswered or ack.code == NO_RESPONDERS:\n",
         "        if ack.unanswered:\n            return Receipt(address)\n"
         "        while ack.unanswered or ack.code == NO_RESPONDERS:\n",
-        "a task nobody has counts as submitted",
+        "a task that is not stored counts as submitted",
         PUBLISH,
     ),
     _of(
@@ -144,7 +144,7 @@ CANCEL_: Final = (
         "an ended task is cancelled",
         "        if stored is not None and stored.record.done:\n",
         "        if False:\n",
-        "an outcome somebody has read is replaced",
+        "an outcome that was read is replaced",
         CANCEL,
     ),
     _of(
@@ -272,7 +272,7 @@ WAITING_: Final = (
         "news are believed in alone",
         "                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):\n",
         "                async with asyncio.timeout(None):\n",
-        "a lost message keeps a waiter for ever",
+        "a lost message keeps a waiter forever",
         RECORDS,
     ),
 )
@@ -293,7 +293,7 @@ PULL_: Final = (
         "        self.heard_at",
         "tasks of between two connections are begun unclaimed",
         PULLER,
-        survives="each connection has another number, so it is oriented anew all the same",
+        survives="each connection has another number, so it is oriented again all the same",
     ),
     _of(
         "broker/pull",
@@ -308,7 +308,7 @@ PULL_: Final = (
         "pulls of a lost connection stay",
         "        self._forget_pulls()\n        self._listener.reconnected()\n",
         "        self._listener.reconnected()\n",
-        "a worker waits on pulls nobody answers",
+        "a worker waits on pulls without an answer",
         PULLER,
     ),
     _of(
@@ -321,7 +321,7 @@ PULL_: Final = (
     ),
     _of(
         "broker/pull",
-        "a filled pull wakes nobody",
+        "a filled pull wakes nothing",
         "        if filled:\n",
         "        if False:\n",
         "free slots stay idle",
@@ -329,7 +329,7 @@ PULL_: Final = (
     ),
     _of(
         "broker/pull",
-        "an expired pull wakes nobody",
+        "an expired pull wakes nothing",
         "        if parked:\n            self._listener.changed()\n",
         "        if parked:\n            pass\n",
         "free slots stay idle",

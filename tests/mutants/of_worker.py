@@ -49,7 +49,7 @@ SETTLE: Final = (
     ),
     _of(
         "settle",
-        "a letter for every end",
+        "a letter forevery end",
         "        if final.outcome is Outcome.FAILED:\n",
         "        if final.failure is not None or final.outcome is not Outcome.SUCCEEDED:\n",
         "a cancelled task ends the worker that finishes it",
@@ -69,7 +69,7 @@ SETTLE: Final = (
         "beaten never acknowledges",
         "            await self.finish(held.delivery, stored.record)\n        return False",
         "            pass\n        return False",
-        "an ended task comes back until somebody claims it",
+        "an ended task comes back until it is claimed",
         ORDER,
     ),
     _of(
@@ -125,7 +125,7 @@ SETTLE: Final = (
         "a retry's record forgets its history",
         "            due_at=due_at,\n            failure=failure,\n            history=history,\n",
         "            due_at=due_at,\n            failure=failure,\n",
-        "whoever makes up for a lost schedule starts the history over",
+        "making up for a lost schedule starts the history over",
         CLAIMS,
     ),
     _of(
@@ -198,7 +198,7 @@ SETTLE: Final = (
         "unreadable: acknowledged before its letter",
         '        failpoint("unreadable.before_letter")\n',
         "        self._ledger.acknowledge(delivery.reply)\n",
-        "the bytes of what nobody can read are lost",
+        "the bytes of what cannot be read are lost",
         ORDER,
     ),
     _of(
@@ -242,7 +242,7 @@ CLAIMANT: Final = (
         "a crash is forgotten at the next record",
         "                held.fence, held.claimed, held.history = written, True, step.history\n",
         "                held.fence, held.claimed = written, True\n",
-        "a task that kills its workers does so for ever",
+        "a task that kills its workers does so forever",
         CLAIMS,
     ),
     _of(
@@ -250,7 +250,7 @@ CLAIMANT: Final = (
         "the claim's sequence is not kept",
         "                held.fence, held.claimed, held.history = written, True, step.history\n",
         "                held.claimed, held.history = True, step.history\n",
-        "whoever claimed is beaten by its own claim",
+        "a worker is beaten by its own claim",
         CLAIMS,
     ),
     _of(
@@ -279,7 +279,7 @@ CLAIMANT: Final = (
     ),
     _of(
         "claimant",
-        "another's message is left for ever",
+        "another's message is left forever",
         "                self._settler.drop(held.delivery)\n            case Ended",
         "                pass\n            case Ended",
         "a second copy comes back again and again",
@@ -529,7 +529,7 @@ TAKE_OVER: Final = (
         "what was said on a broken connection is not said again",
         "            if said_at >= recent:\n",
         "            if False:\n",
-        "a message nobody has waits for the end of its lease",
+        "a message that no worker has waits for the end of its lease",
         HOLDERS,
     ),
 )
@@ -682,7 +682,7 @@ ATTEMPTS_: Final = (
         "a task past its deadline begins",
         "        if timeout <= 0:\n",
         "        if timeout <= -1e9:\n",
-        "work nobody wants is done",
+        "useless work is done",
         ATTEMPTS,
     ),
     _of(

@@ -235,7 +235,7 @@ class Simulation:
         if final.history.errors > errors:
             raise Wrong(f"{task}: {final.history.errors} errors are counted, there were {errors}")
         if final.outcome is Outcome.CANCELLED and task not in self.cancels:
-            raise Wrong(f"{task} was cancelled by nobody")
+            raise Wrong(f"{task} was cancelled without a request")
         if final.outcome is Outcome.SUCCEEDED and not any(run.ending == "Returned" for run in mine):
             raise Wrong(f"{task} succeeded, and its handler never returned")
 

@@ -58,7 +58,7 @@ class Script:
     runs: list[Run] = field(default_factory=list)
 
     def play(self, task: str) -> tuple[float, Ending]:
-        """Return how long an execution takes, and how it ends if nobody stops it."""
+        """Return how long an execution takes, and how it ends if nothing stops it."""
         seconds = self.dice.choice((0.0, 0.01, 0.3, 2.0, 6.0))
         if self.deaths.get(task, 0):
             self.deaths[task] -= 1

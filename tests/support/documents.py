@@ -123,7 +123,7 @@ def _equalled(text: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on just now."""
+    """Return a port that is free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -131,7 +131,7 @@ def free_port() -> int:
 
 
 class Reader:
-    """Somebody who does what a document says, in a folder and with programs handed in."""
+    """A reader who does what a document says, in a folder and with programs handed in."""
 
     def __init__(self, folder: Path, environment: dict[str, str], ready: list[str]) -> None:
         """Args: ready: a command that prints something once what is left running can be worked with."""

@@ -25,7 +25,7 @@ from tests.support.eventually import eventually
 
 
 class GuardedNats:
-    """One server, and whoever is let in there."""
+    """One server, and the credentials for it."""
 
     def __init__(self, folder: Path, keys: dict[str, str] | None = None, port: int | None = None) -> None:
         """Start it.
@@ -70,7 +70,7 @@ class GuardedNats:
         (self.folder / "auth.conf").write_text(keys[CONFIG_KEY])
 
     def restart_with_other_keys(self) -> None:
-        """Kill it and start it again, as if the Secret with its keys had been lost and made anew."""
+        """Kill it and start it again, as if the Secret with its keys had been lost and made again."""
         self.kill()
         self._trust(made_keys(time.time()))
         self._process = self._start()

@@ -31,7 +31,7 @@ class ReadFailed(ClusterError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody asks for, in the words of `kubectl get`."""
+    """What a test asks for, in the words of `kubectl get`."""
 
     kind: str
     name: str = ""
@@ -114,7 +114,7 @@ class Reader:
             wait.pause(_PAUSE_SECONDS)
 
     def _answer(self, path: str) -> tuple[int, bytes]:
-        # One connection for each, since nobody would close what is kept for the next.
+        # One connection for each, since nothing would close what is kept for the next.
         with closing(self._connection()) as connection:
             try:
                 connection.request("GET", path, headers=self._headers())

@@ -20,7 +20,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server = NatsServer(tmp_path_factory.mktemp("nats"), max_store_bytes=ROOM)
     asyncio.run(server.start())
     yield server
-    server.kill()  # nobody needs its data, and a graceful end takes 10 ms a consumer
+    server.kill()  # its data is not needed, and a graceful end takes 10 ms a consumer
 
 
 @pytest.fixture

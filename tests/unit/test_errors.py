@@ -1,4 +1,4 @@
-"""What holds for every error class of every package."""
+"""What holds forevery error class of every package."""
 
 import inspect
 import pickle

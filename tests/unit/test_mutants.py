@@ -9,7 +9,7 @@ from tests.mutants.mutant import ROOT
 
 
 def test_the_old_text_of_every_mutant_is_in_its_file_exactly_once() -> None:
-    """Whoever changes such a line changes its mutant, or takes that out where nothing is left to break."""
+    """If you change such a line, change its mutant, or takes that out where nothing is left to break."""
     lost = []
     for mutant in MUTANTS:
         try:

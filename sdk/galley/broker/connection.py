@@ -337,9 +337,9 @@ class Broker:
             await asyncio.sleep(identity.pause(self._clock()))
             if self.connected and identity.renewed(self._clock()):
                 log.info("reconnecting with newer credentials", extra={"server": self.server})
-                await self._make_anew()
+                await self._replace_connection()
 
-    async def _make_anew(self) -> None:
+    async def _replace_connection(self) -> None:
         """Drop the connection when nothing is under way, and hold back what comes till there is a new one."""
         self._questions.hold()
         self.pipeline.hold()

@@ -90,8 +90,8 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
                     consumer = f"CONSUMER.INFO.{topology.work_stream(NAMESPACE, QUEUE)}.{lane}"
                     assert (await client.broker.api("look", consumer))["num_waiting"] <= 2
             for worker in (first, second):
-                made_anew = worker.logged("reconnecting with newer credentials")
-                assert len(made_anew) >= ROUNDS_SECONDS / LIFE_SECONDS
+                reconnections = worker.logged("reconnecting with newer credentials")
+                assert len(reconnections) >= ROUNDS_SECONDS / LIFE_SECONDS
                 assert worker.end() == 0
         renewals.cancel()
     ran = Counter(line.split()[1] for line in (tmp_path / "drills.log").read_text().splitlines())
@@ -99,7 +99,7 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
     assert "expired" not in server.log.lower(), "no connection came to the end of its credentials"
 
 
-async def test_credentials_that_nobody_renews_end_by_name_and_newer_ones_mend_it(
+async def test_credentials_that_are_not_renewed_expire_by_name_and_newer_ones_help(
     own_guarded_nats: GuardedNats, queue: TaskQueue
 ) -> None:
     path = renew(own_guarded_nats, Role.PRODUCER, 2)
@@ -122,7 +122,7 @@ async def test_credentials_that_nobody_renews_end_by_name_and_newer_ones_mend_it
         await client.submit(call(QUEUE, "note", word="after"))
 
 
-async def test_without_credentials_or_with_others_nobody_is_let_in(
+async def test_without_credentials_or_with_others_no_client_is_admitted(
     guarded_nats: GuardedNats, tmp_path: Path
 ) -> None:
     for path, refusal in (
@@ -148,7 +148,7 @@ async def test_credentials_of_another_nats_are_refused(guarded_nats: GuardedNats
     assert str(path) in error.value.hint
 
 
-async def test_lost_keys_lose_no_task_and_everybody_comes_back_with_new_credentials(
+async def test_lost_keys_lose_no_task_and_all_clients_come_back_with_new_credentials(
     own_guarded_nats: GuardedNats, queue: TaskQueue, tmp_path: Path
 ) -> None:
     server = own_guarded_nats

@@ -1,4 +1,4 @@
-"""Everybody does all of his work with the credentials of his role, and the server refuses nothing of it."""
+"""Each role can do all of its work with its credentials, and the server refuses nothing of it."""
 
 import asyncio
 from collections.abc import AsyncIterator

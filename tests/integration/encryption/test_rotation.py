@@ -87,7 +87,7 @@ async def test_a_task_whose_key_never_comes_ends_with_its_reason_also_as_a_retry
 
 
 class Kms:
-    """A key service over HTTP on loopback, with a key nobody else has."""
+    """A key service over HTTP on loopback, with a key of its own."""
 
     def __init__(self) -> None:
         self.status = 200

@@ -61,7 +61,7 @@ async def test_each_example_of_the_help_works(example: str, client: AsyncClient)
     if "apply" not in example:
         await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
         await submit(client, "texts", "summary")
-    # Nobody works here: waiting can but time out, which says that the rest of the line was right.
+    # There is no worker here: waiting can only time out, which says that the rest of the line was right.
     expected = 124 if "--wait" in example else 0
     code, _, err = await shell(example.replace("--wait 30", "--wait 0.1"), client)
     assert code == expected, err
@@ -83,12 +83,12 @@ async def test_an_id_in_two_queues_has_to_be_told_apart(client: AsyncClient) -> 
     assert (code, json.loads(out)["queue"]) == (0, "texts")
 
 
-async def test_cancel_goes_on_after_a_task_nobody_knows(client: AsyncClient) -> None:
+async def test_cancel_goes_on_after_an_unknown_task(client: AsyncClient) -> None:
     await submit(client, "images", "one", "two")
-    code, out, err = await shell("galley cancel one nobody two", client)
+    code, out, err = await shell("galley cancel one missing two", client)
     assert code == 1
     assert out == "task/one: cancelled before it ran\ntask/two: cancelled before it ran\n"
-    assert "has a task 'nobody'" in err
+    assert "has a task 'missing'" in err
     assert (await client.handle("images", "two").status()).phase == "Cancelled"
 
 

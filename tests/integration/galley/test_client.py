@@ -148,7 +148,7 @@ async def test_cancelling_twice_is_too_late_the_second_time(client: AsyncClient)
     assert await handle.cancel() is Cancelled.TOO_LATE
 
 
-async def test_cancelling_a_task_nobody_submitted_leaves_nothing_behind(client: AsyncClient) -> None:
+async def test_cancelling_a_task_that_was_not_submitted_leaves_nothing_behind(client: AsyncClient) -> None:
     handle = client.handle("images", "never-seen")
 
     with pytest.raises(TaskNotFound, match="never-seen"):

@@ -54,7 +54,7 @@ def fill_the_disk(server: NatsServer, client: AsyncClient) -> Path:
     """Let the next block of the queue's stream lie on a device that is always full.
 
     The server then says as little as on a disk without room: it logs a critical write error, closes the
-    stream for writing until its next start, and answers nobody.
+    stream for writing until its next start, and answers nothing.
     """
     stream = topology.work_stream(client.namespace, "images")
     (folder,) = server.folder.glob(f"jetstream/*/streams/{stream}/msgs")
@@ -83,7 +83,7 @@ async def test_on_a_full_disk_a_producer_is_told_within_its_patience_and_nothing
             assert (await later.handle("images", handle.id).status()).phase is Phase.QUEUED
 
 
-async def test_of_many_tasks_nobody_answers_for_all_are_told_within_one_patience(
+async def test_of_many_tasks_without_an_answer_all_are_told_within_one_patience(
     own_nats_server: NatsServer, client: AsyncClient
 ) -> None:
     await client.submit(call("images", "resize"))

@@ -90,7 +90,7 @@ async def test_a_server_that_leaves_it_to_clients_is_spoken_to_in_tls(
             await broker.api("look", "INFO")
         assert b"$JS.API.INFO" not in recorder.seen
         async with Broker(server.url, name="test"):
-            pass  # one that was not told of TLS is accepted, too
+            pass  # one without TLS is accepted, too
 
 
 @pytest.mark.parametrize(

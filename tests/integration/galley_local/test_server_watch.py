@@ -57,7 +57,7 @@ async def test_a_server_that_keeps_dying_is_given_up(own_nats_server: NatsServer
                 await watched.watching
 
 
-async def test_after_a_full_disk_the_server_is_started_anew_once_there_is_room(
+async def test_after_a_full_disk_the_server_is_started_again_once_there_is_room(
     own_nats_server: NatsServer,
 ) -> None:
     before = own_nats_server.pid

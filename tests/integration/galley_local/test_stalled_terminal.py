@@ -1,4 +1,4 @@
-"""`galley dev` in a terminal that somebody has stopped with Ctrl-S."""
+"""`galley dev` in a terminal that was stopped with Ctrl-S."""
 
 import os
 import pty

@@ -171,7 +171,7 @@ async def test_sys_exit_in_an_async_handler_ends_the_attempt_alone(tmp_path: Pat
     assert not alive(before)
 
 
-async def test_a_child_killed_from_outside_while_idle_costs_nobody_anything() -> None:
+async def test_a_child_killed_from_outside_while_idle_costs_nothing() -> None:
     async with Runners(settings()) as runners:
         before = value(await run(runners, "pid"))
         os.kill(before, signal.SIGKILL)

@@ -138,7 +138,7 @@ async def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_
         await until(lambda: not any(alive(pid) for pid in family), within=1)
 
 
-async def test_a_command_that_does_not_read_a_large_input_blocks_nobody() -> None:
+async def test_a_command_that_does_not_read_a_large_input_blocks_nothing_else() -> None:
     async with Runners(commands(CommandHandler("true", ("true",)))) as runners:
         assert value(await run(runners, "true", text="x" * 1_000_000))["exitCode"] == 0
 

@@ -89,7 +89,7 @@ async def test_whatever_task_accepts_runs(tmp_path: Path) -> None:
         assert {name: value(await run(runners, name, a=1)) for name in names} == dict.fromkeys(names, 2)
 
 
-async def test_a_handler_nobody_registered_is_refused_with_the_ones_known(runners: Runners) -> None:
+async def test_an_unknown_handler_is_refused_with_the_ones_known(runners: Runners) -> None:
     reason, message, retryable = failure(await run(runners, "resize"))
     assert (reason, retryable) == ("HandlerNotFound", False)
     assert "'resize'" in message

@@ -28,7 +28,7 @@ def port() -> int:
 
 @pytest.fixture
 def page(port: int) -> Page:
-    """Reads a page; a status of 0 means that nobody serves it."""
+    """Reads a page; a status of 0 means that it is not served."""
 
     async def page(path: str) -> tuple[int, str]:
         try:

@@ -1,4 +1,4 @@
-"""What a worker that cannot work leaves behind for whoever looks at its pod."""
+"""What a worker that cannot work leaves behind for people who look at its pod."""
 
 from pathlib import Path
 

@@ -217,7 +217,7 @@ async def test_the_same_id_submitted_after_its_end_does_not_run_again(
         ("v=1;a=minus", None, "its Galley header"),
     ],
 )
-async def test_a_foreign_message_is_buried_whole_and_nobody_notices(
+async def test_a_foreign_message_is_buried_whole_and_harms_no_other(
     client: AsyncClient,
     drills: TaskQueue,
     start: StartWorkers,

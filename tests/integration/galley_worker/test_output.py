@@ -84,7 +84,7 @@ async def test_what_bypasses_python_counts_for_the_handler_that_runs() -> None:
         await until(lambda: lines.of(work.work) == ["raw"])
 
 
-async def test_two_hundred_megabytes_of_output_hurt_nobody_and_the_loss_is_told() -> None:
+async def test_two_hundred_megabytes_of_output_harm_no_other_task_and_the_loss_is_told() -> None:
     lines = Lines()
     async with Runners(lines.settings()) as runners:
         work = start(runners, "flood", megabytes=200)

@@ -37,7 +37,7 @@ async def aecho(value: object = None, seconds: float = 0.0) -> object:
 
 @task(queue="drills")
 async def stubborn(path: str, seconds: float) -> str:
-    """Work for ever, and when told to stop go on for `seconds`; the second time, return after twice those."""
+    """Work forever, and when told to stop go on for `seconds`; the second time, return after twice those."""
     if _there(path):
         await asyncio.sleep(2 * seconds)
         return "the second time"
@@ -47,7 +47,7 @@ async def stubborn(path: str, seconds: float) -> str:
     finally:
         _write(path, "told to stop")
         await asyncio.sleep(seconds)
-    raise AssertionError("nobody stopped it")
+    raise AssertionError("nothing stopped it")
 
 
 @task(queue="drills")

@@ -41,7 +41,7 @@ class Consumer:
     stream: Stream
     definition: dict[str, Any]
     delivered: Callable[[Consumer, Message, int], None]
-    """Told of each delivery: the consumer, the message, and how often that was."""
+    """Called with each delivery: the consumer, the message, and how often that was."""
     pending: dict[int, float] = field(default_factory=dict)
     """When the lease of each delivered message ends."""
     counts: dict[int, int] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class Consumer:
         pull.timers.append(asyncio.get_running_loop().call_later(seconds, beat))
 
     def _look_again(self) -> None:
-        """Look when the first lease ends, if somebody waits then."""
+        """Look when the first lease ends, if a pull waits then."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

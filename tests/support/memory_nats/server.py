@@ -341,7 +341,7 @@ class MemoryServer:
         for message in gone:
             stream.remove(message.sequence)
             self._note("purged", message.subject, message.sequence, stream=stream.name)
-        if "*" not in pattern:  # by a pattern the server forgets later that somebody had it in hand
+        if "*" not in pattern:  # by a pattern the server forgets later that a worker had it
             for message in gone:
                 for (name, _), consumer in self.consumers.items():
                     if name == stream.name:

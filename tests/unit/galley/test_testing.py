@@ -110,7 +110,7 @@ def test_types_travel_as_they_do_through_a_broker() -> None:
         client.submit(call("trips", "unknown")).result()
 
 
-def test_retries_follow_the_policy_by_a_clock_that_nobody_waits_for() -> None:
+def test_retries_follow_the_policy_by_a_clock_of_their_own() -> None:
     client = EagerClient()
     handle = client.submit(flaky.call(times=2))
     assert (handle.status().phase, handle.status().due_at) == (Phase.RETRYING, START + timedelta(seconds=10))

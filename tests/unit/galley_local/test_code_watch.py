@@ -80,7 +80,9 @@ async def test_workers_are_replaced_once_when_code_they_import_is_edited(
     assert said.startswith(f"{edited} changed: workers of images are replaced; running tasks may finish")
 
 
-async def test_files_nobody_imports_and_files_that_are_away_for_a_moment_do_not_count(project: Path) -> None:
+async def test_files_that_are_not_imported_and_files_that_are_away_for_a_moment_do_not_count(
+    project: Path,
+) -> None:
     watched = Watched()
     watch = await watched.watch(project, "queue.yaml")
     edit(project / "unused.py", "X = 1\n")

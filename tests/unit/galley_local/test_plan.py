@@ -43,7 +43,7 @@ async def test_a_folder_means_its_manifests_and_not_its_programs(tmp_path: Path)
     assert modules_of(await plan_of(tmp_path, ""), "images") == ("thumbs",)
 
 
-async def test_a_python_file_joins_the_declared_queue_and_makes_those_nobody_declared(tmp_path: Path) -> None:
+async def test_a_python_file_joins_the_declared_queue_and_makes_the_others(tmp_path: Path) -> None:
     (tmp_path / "queue.yaml").write_text(_QUEUE)
     below = tmp_path / "code"
     below.mkdir()
@@ -101,6 +101,6 @@ async def test_fields_for_a_cluster_alone_are_told(tmp_path: Path) -> None:
     assert plan.idle_fields == ["worker.image", "worker.code", "worker.template", "ttlSecondsAfterFinished"]
 
 
-async def test_nothing_is_told_of_fields_nobody_uses(tmp_path: Path) -> None:
+async def test_nothing_is_told_of_unused_fields(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(_QUEUE.replace("worker: {", "worker: {template: {}, ") + "---" + _TASK)
     assert (await plan_of(tmp_path, "all.yaml")).idle_fields == []

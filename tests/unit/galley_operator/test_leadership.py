@@ -123,7 +123,7 @@ async def test_a_leader_that_reaches_nothing_gives_up_before_another_begins() ->
 
 
 @in_virtual_time
-async def test_a_failed_renewal_or_two_cost_nobody_his_leadership() -> None:
+async def test_a_failed_renewal_or_two_do_not_end_the_leadership() -> None:
     partition = Partition()
     async with candidates(partition, "a") as (one,):
         await asyncio.sleep(5)

@@ -20,7 +20,7 @@ def a_candidate(api: MemoryCluster, identity: str = "one") -> Leadership:
 
 
 @in_virtual_time
-async def test_a_lease_that_somebody_created_without_a_spec_is_taken() -> None:
+async def test_a_lease_created_without_a_spec_is_taken() -> None:
     api = MemoryCluster()
     api.put(LEASES, {"metadata": {"namespace": LEASE[0], "name": LEASE[1]}})
     candidate = a_candidate(api)

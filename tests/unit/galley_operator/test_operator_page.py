@@ -32,6 +32,6 @@ def test_a_reason_is_explained(reason: str) -> None:
     assert f"| `{reason}` |" in PAGE
 
 
-def test_nothing_is_explained_that_nobody_says() -> None:
+def test_nothing_is_explained_that_is_not_said() -> None:
     rows = re.findall(r"^\| (?:`\w+` )?\| `([A-Z]\w+)` \|", PAGE, re.MULTILINE)
     assert set(rows) == reasons()

@@ -158,7 +158,7 @@ class Bench:
         return stored.record
 
     def put(self, address: TaskAddress, record: Record) -> int:
-        """Write a record as somebody else does; returns its sequence."""
+        """Write a record as another worker does; returns its sequence."""
         stream = self.server.streams[topology.records_stream(address.namespace, address.queue)]
         subject = topology.record_subject(address)
         body = record_wire.encode(record)

@@ -46,7 +46,7 @@ class Delivered:
 
     @property
     def ends_at(self) -> float:
-        """When the broker gives the task to somebody else, as it looks now."""
+        """When the broker gives the task to another worker, as it looks now."""
         return max([self.delivered_at, *self._line.renewed.get(self.reply, [])]) + LEASE
 
     @property

@@ -1,4 +1,4 @@
-"""Attempts over a server in memory: what may begin, what may be written, and who is told of a lost lease."""
+"""Attempts over a server in memory: what may begin, what may be written, and what becomes of a lost lease."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -120,7 +120,7 @@ async def test_an_attempt_runs_is_settled_and_leaves_nothing_behind() -> None:
 
 @in_virtual_time
 async def test_what_a_handler_returned_is_written_although_its_lease_was_lost() -> None:
-    """The record is fenced: if nobody else decided meanwhile, the outcome is worth having."""
+    """The record is fenced: if no other worker decided meanwhile, the outcome is worth having."""
     async with a_shop() as shop:
         address = await shop.bench.submit()
         shop.handlers.deaf = True

@@ -38,7 +38,7 @@ SECOND = Flags(attempt=2, fence=30)
 TASK = an_envelope(submitted_at=NOON, history=a_past(errors=1))
 
 
-def test_a_first_delivery_that_nobody_can_have_published_twice_begins_at_once() -> None:
+def test_a_first_delivery_that_cannot_have_been_published_twice_begins_at_once() -> None:
     assert not must_claim(a_delivery(), Flags(), LATER)
 
 
@@ -79,7 +79,9 @@ def test_a_retry_of_this_attempt_is_claimed_in_place_of_its_record() -> None:
 
 
 @pytest.mark.parametrize("attempt", [3, 4, 9])
-def test_a_later_attempt_that_nobody_may_have_scheduled_is_scheduled_as_its_record_says(attempt: int) -> None:
+def test_a_later_attempt_that_may_not_have_been_scheduled_is_scheduled_as_its_record_says(
+    attempt: int,
+) -> None:
     found = stored(State.RETRY, attempt, sequence=41, due_at=NOON, history=a_past(errors=attempt - 1))
     step = what_next(MINE, SECOND, TASK, found)
     assert step == ScheduleAgain(replace(TASK, history=found.record.history), Flags(attempt, 41), NOON)
@@ -116,7 +118,7 @@ def test_a_crash_is_counted_only_of_a_process_that_is_gone(holder: Holder, after
     assert take_over(ASKED, holder) == after
 
 
-def test_taking_over_what_was_handed_back_accuses_nobody() -> None:
+def test_taking_over_what_was_handed_back_counts_no_crash() -> None:
     past = a_past(errors=1, preemptions=1)
     found = stored(State.RUN, 2, claim=a_claim(7, "another"), handed_back=True, history=past)
     assert what_next(MINE, SECOND, TASK, found) == ClaimAt(40, past)

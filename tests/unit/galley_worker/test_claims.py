@@ -168,7 +168,7 @@ async def test_the_last_crash_is_buried_in_the_very_order_of_a_burial_while_answ
         claiming = bench.start(worker.claimant.claim(held, POLICY))
         await bench.pass_time(20)
         assert not claiming.done()
-        assert bench.in_work == 1, "nobody may take the message before its letter is there"
+        assert bench.in_work == 1, "no other may take the message before its letter is there"
         worker.broker.line.lose()
         assert await claiming is False
         await worker.broker.nats.flush()

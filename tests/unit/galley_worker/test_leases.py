@@ -148,7 +148,7 @@ async def test_a_lease_that_ended_in_its_sleep_is_fenced_before_the_next_look_if
         virtual_loop().freeze(60)
         desk.keeper.check(slept_through.held)
         assert not slept_through.running
-        assert short.running, "nobody asked for it yet"
+        assert short.running, "nothing asked for it yet"
         desk.keeper.check(slept_through.held)
         await asyncio.sleep(LOOK)
         assert (len(slept_through.lost_at), len(short.lost_at)) == (1, 1)

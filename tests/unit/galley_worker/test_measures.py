@@ -86,7 +86,7 @@ def test_durations_are_summed_and_sorted_into_buckets_by_lane(measures: Measures
     assert value(measures, f"{name}_count", lane="low") == 1
 
 
-def test_slots_are_read_when_somebody_asks(measures: Measures, busy: list[str]) -> None:
+def test_slots_are_read_when_asked_for(measures: Measures, busy: list[str]) -> None:
     assert value(measures, "galley_slots") == 4
     assert value(measures, "galley_slots_busy") == 0
     busy.append("t1")

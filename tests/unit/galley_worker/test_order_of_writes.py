@@ -1,7 +1,7 @@
 """Store first, then acknowledge: what a worker writes, in which order, and what it waits for.
 
-Whoever dies between two writes must leave the message, never a hole. The real Ledger, Settler and Claimant
-write to a server in memory, which notes the order.
+A worker that dies between two writes must leave the message, never a hole. The real Ledger, Settler and
+Claimant write to a server in memory, which notes the order.
 """
 
 from collections.abc import Callable
@@ -197,7 +197,7 @@ def lose(worker: Worker, kind: str, lost: str) -> None:
 @pytest.mark.parametrize("verdict", VERDICTS)
 @in_virtual_time
 async def test_beaten_by_a_record_that_is_not_final_the_message_is_left_alone(verdict: str) -> None:
-    """Whoever wrote it still needs this message, or has one of its own."""
+    """The worker that wrote it still needs this message, or has one of its own."""
     async with a_bench() as bench, bench.worker() as worker:
         address = await bench.submit(chosen_id=True)
         held = await bench.claimed(worker, await bench.take(worker))
@@ -232,7 +232,7 @@ async def test_beaten_by_a_final_record_the_message_goes_once_all_that_end_calls
 
 
 def ended(outcome: Outcome) -> Record:
-    """Return the last record of a task that somebody else has brought to its end."""
+    """Return the last record of a task that another worker has ended."""
     failure = FAILURE if outcome is Outcome.FAILED else None
     now = a_past(errors=1).attempts[0].ended_at
     return Record(State.DONE, 1, worker="w2", outcome=outcome, failure=failure, ended_at=now)

@@ -146,8 +146,8 @@ async def test_what_is_known_of_a_holder_has_a_name() -> None:
         assert await holders.ask(pair.delivery.address, claim) is Holder.RUNNING
         pair.running = False
         assert await holders.ask(pair.delivery.address, claim) is Holder.IDLE
-        nobody = Claim(claim.stream, claim.sequence, "h9")
-        assert await holders.ask(pair.delivery.address, nobody) is Holder.GONE
+        unknown = Claim(claim.stream, claim.sequence, "h9")
+        assert await holders.ask(pair.delivery.address, unknown) is Holder.GONE
 
 
 # -- what was said and may have been lost

@@ -290,7 +290,7 @@ def test_without_patience_an_unknown_handler_fails_at_once() -> None:
     assert verdict.failure == Failure(HANDLER_NOT_FOUND, "no handler 'x'")
 
 
-def test_the_wait_for_a_handler_begins_anew_with_the_next_attempt() -> None:
+def test_the_wait_for_a_handler_begins_again_with_the_next_attempt() -> None:
     first = without_handler("no", GIVEN, NOON, 120)
     assert isinstance(first, Defer)
     later = replace(GIVEN, attempt=2, history=first.history)

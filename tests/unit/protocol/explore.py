@@ -130,7 +130,7 @@ class _Graph:
                 self._note(Flaw.LETTER_LOST if state.ended else Flaw.LOST, at)
 
     def find_livelock(self) -> None:
-        """Note a state on a circle of steps without a fault in which nobody waits for ever for a turn."""
+        """Note a state on a circle of steps without a fault in which no worker waits forever for a turn."""
         circling = self._trimmed()
         steps = {at: list(self._steps(at)) for at in circling}
         edges: dict[Node, list[Edge]] = {}

@@ -1,4 +1,4 @@
-"""Circles that can be walked for ever though nobody who could act is passed over for ever (weak fairness)."""
+"""Circles that can be walked forever though no worker is passed over forever (weak fairness)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -17,7 +17,7 @@ class Step(NamedTuple):
     state: State
     fault: bool
     swapped: bool
-    """Whether the workers changed places, for whoever wants to name them."""
+    """Whether the workers changed places, for those who want to name them."""
 
 
 class Model:

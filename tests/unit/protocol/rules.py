@@ -26,8 +26,8 @@ class Rule(StrEnum):
     READ_UP_TO_REFUSED = "read the record until it is as new as the refusal"
     RECORD_OUTLIVES_COPIES = "the record of an ended task outlives every copy of its message"
     DEAD_LETTER_FIRST = "the dead letter before the record"
-    DEAD_LETTER_REPAIRED = "whoever finds a record that says dead writes the dead letter before it acks"
-    ANY_LATER_RETRY = "publish the schedule again for every later attempt, not only the next"
+    DEAD_LETTER_REPAIRED = "a worker that finds a record that says dead writes the dead letter before it acks"
+    ANY_LATER_RETRY = "publish the schedule again forevery later attempt, not only the next"
     SLOW_BELOW_WATERMARK = "slow path for what was in the stream before this connection"
     OWN_CLAIM_IS_NO_CRASH = "a run record this very delivery wrote is no crash"
     ASK_HOLDER = "ask the process that wrote the run record whether it runs the attempt"
@@ -47,15 +47,15 @@ WHY: Final[dict[Rule, str]] = {
     Rule.RETRY_RECORD_FIRST: "A due message must find the record that announced it, none behind it.",
     Rule.SCHEDULE_FENCED: "Saves a due message a refused write and a read; no more.",
     Rule.STORE_BEFORE_ACK: "A worker that dies between the two must leave the message, not the hole.",
-    Rule.DONE_BY_CAS: "A late worker must not replace an outcome somebody has read.",
-    Rule.HAND_BACK_IN_RECORD: "A run record nobody marked is what a crash looks like.",
+    Rule.DONE_BY_CAS: "A late worker must not replace an outcome that was read.",
+    Rule.HAND_BACK_IN_RECORD: "A run record without a mark is what a crash looks like.",
     Rule.DROP_WHEN_RETRY_LOSES: "It may be its own write, the answer lost; the schedule is still to come.",
     Rule.REPUBLISH_SCHEDULE: "Record and schedule are two writes, and a worker can die between them.",
     Rule.CANCEL_DECIDES_FIRST: "A canceller that dies after the purge leaves neither message nor outcome.",
     Rule.REMEMBER_CANCELLED: "A message can be in a worker's hands, not started, when the purge happens.",
     Rule.SELF_FENCE: "The lease is the only thing that keeps the next worker away from a running handler.",
     Rule.READ_UP_TO_REFUSED: "An older version may name another message, and the only copy left is acked.",
-    Rule.RECORD_OUTLIVES_COPIES: "To a later copy an expired record is a task nobody ran.",
+    Rule.RECORD_OUTLIVES_COPIES: "To a later copy an expired record is a task that did not run.",
     Rule.DEAD_LETTER_FIRST: "A crash between the two must not leave a dead task without its letter.",
     Rule.DEAD_LETTER_REPAIRED: "With the record first, only the message still knows that a letter is owed.",
     Rule.ANY_LATER_RETRY: "A late schedule can replace that of a later attempt, and is then all there is.",
@@ -90,7 +90,7 @@ class Flaw(StrEnum):
     BURNED = "a crash was counted where none happened"
     RUNS_AFTER_CANCEL = "a cancelled task starts after cancel answered"
     GHOST_LETTER = "a dead letter of a task that is not dead"
-    LETTER_LOST = "dead without a dead letter, and nobody left to write it"
+    LETTER_LOST = "dead without a dead letter, and no worker left to write it"
     LOST = "the task is lost: nothing left that will end it"
     UNFORESEEN = "a message meets a record of an earlier attempt, for which the protocol has no rule"
-    LIVELOCK = "without any fault the same states can come round for ever, though everybody gets his turn"
+    LIVELOCK = "without any fault the same states can come round forever, though every worker gets its turn"

@@ -265,7 +265,7 @@ def _taken_over(world: World, state: State, index: int, worker: Worker, record: 
     if runs and holder.away and Rule.AWAIT_RECONNECT in rules:
         return left(held(state, worker.key, FREE), index)
     if runs and not holder.away and Rule.ASK_HOLDER in rules:
-        # Its renewals name the message, so they hold it whoever it was delivered to.
+        # Its renewals name the message, so they hold it wherever it was delivered.
         return left(held(state, worker.key, 1 - index), index)
     if not limit:
         return moved(state, index, worker._replace(at="claim"))

@@ -40,8 +40,8 @@ async def test_what_was_seen_last_is_told_when_time_is_up() -> None:
 
 async def test_a_condition_that_hangs_is_cut_off() -> None:
     async def never() -> bool:
-        nobody_sets_this: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        return await nobody_sets_this
+        never_set: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        return await never_set
 
     with pytest.raises(AssertionError, match="the condition never returned"):
         await eventually(never, within=0.02)

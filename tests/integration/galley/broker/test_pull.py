@@ -84,7 +84,7 @@ async def test_what_was_there_before_the_connection_is_old_and_what_comes_then_i
     assert worker.heard.old == {"before": True, "since": False}
 
 
-async def test_whoever_does_not_know_what_was_there_takes_everything_for_old(worker: Worker) -> None:
+async def test_without_knowing_what_was_there_everything_counts_as_old(worker: Worker) -> None:
     async with worker.pulls:
         await worker.submit("since")
         await eventually(partial(worker.has, "since"), within=5)

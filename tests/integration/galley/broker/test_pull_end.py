@@ -1,4 +1,4 @@
-"""How pulling ends when nobody answers."""
+"""How pulling ends when nothing answers."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 
 
-class Nobody:
+class NoListener:
     """A listener without interest."""
 
     def delivered(self, delivery: Delivery) -> None:
@@ -26,7 +26,7 @@ async def test_pulling_ends_in_seconds_while_the_server_is_silent(own_nats_serve
     """A worker that drains meanwhile must not fail for that, and take its attempts with it."""
     async with Broker(own_nats_server.url, name="test") as broker:
         await ensure(broker, a_queue())
-        async with Pulls(broker, a_queue(), Nobody()) as pulls:
+        async with Pulls(broker, a_queue(), NoListener()) as pulls:
             own_nats_server.freeze()
             async with asyncio.timeout(8):
                 await pulls.end()

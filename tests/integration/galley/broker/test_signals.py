@@ -141,7 +141,7 @@ async def test_tasks_for_later_that_are_not_moved_yet_wake_one_worker(
     assert (backlog.waiting, backlog.later) == (1, 3)
 
 
-async def test_the_oldest_wait_is_of_the_first_task_nobody_was_handed(
+async def test_the_oldest_wait_is_of_the_first_task_no_worker_was_handed(
     broker: Broker, reader: SignalReader, queue: QueueLayout
 ) -> None:
     await submit(broker, queue, Lane.LOW)

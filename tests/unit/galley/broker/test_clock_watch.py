@@ -1,4 +1,4 @@
-"""Clocks that differ are told of once, and only if they certainly do."""
+"""Clocks that differ are reported once, and only if they certainly do."""
 
 import logging
 from datetime import UTC, datetime

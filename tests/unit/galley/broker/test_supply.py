@@ -21,7 +21,7 @@ def of_images(namespace: str, queue: str) -> Supply | None:
 
 
 @in_virtual_time
-async def test_whoever_waits_is_told_what_keeps_workers_from_starting() -> None:
+async def test_a_waiter_is_told_what_keeps_workers_from_starting() -> None:
     async with a_bench() as bench, MemoryBroker(bench.server, "operator") as operator:
         address = await bench.submit()
         handle = AsyncClient.over(bench.producer, "default").handle("images", address.id)
@@ -56,7 +56,7 @@ async def test_a_requester_cannot_choose_where_the_answer_is_published(reply: st
 
 
 @in_virtual_time
-async def test_whoever_waits_is_told_that_no_worker_knows_the_handler_until_that_is_over() -> None:
+async def test_a_waiter_is_told_that_no_worker_knows_the_handler_until_that_is_over() -> None:
     async with a_bench() as bench:
         address = await bench.submit()
         handle = AsyncClient.over(bench.producer, "default").handle("images", address.id)

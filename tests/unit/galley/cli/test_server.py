@@ -11,7 +11,7 @@ from galley.dev_file import DevFile
 from galley.target import Target
 from tests.unit.galley.cli.a_terminal import a_terminal
 
-_NOBODY = 2**22 + 1
+_UNUSED_PID = 2**22 + 1
 """Above the largest process id Linux gives."""
 
 
@@ -44,7 +44,7 @@ def test_the_namespace_of_galley_dev_is_not_taken_for_another_server(project: Pa
 
 
 def test_a_galley_dev_that_has_ended_is_said_instead_of_waited_for(project: Path) -> None:
-    dev_file.write(project, DevFile("nats://dev:1", "ships", _NOBODY, "2026-03-01T12:00:00Z"))
+    dev_file.write(project, DevFile("nats://dev:1", "ships", _UNUSED_PID, "2026-03-01T12:00:00Z"))
     with pytest.raises(NoServer, match="is not running"):
         find_target(options(), a_terminal(folder=project))
 

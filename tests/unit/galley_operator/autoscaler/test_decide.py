@@ -50,9 +50,9 @@ ONE_SLOT = replace(POLICY, slots=1)
 LONG_AGO = needed(4, seconds=-31)
 
 STARTS = [
-    Case("nothing to do and nobody there stays so", a_backlog(), NONE, 0),
+    Case("nothing to do and no worker stays so", a_backlog(), NONE, 0),
     Case("the first waiting task starts a worker", a_backlog(1), NONE, 1, scale_to=1),
-    Case("a task nobody runs any more starts a worker", a_backlog(running=1), NONE, 1, scale_to=1),
+    Case("a task that no worker runs any more starts a worker", a_backlog(running=1), NONE, 1, scale_to=1),
     Case("as many as have slots for all waiting", a_backlog(8), NONE, 2, scale_to=2),
     Case("one task more than slots starts one more", a_backlog(9), NONE, 3, scale_to=3),
     Case("running tasks need their slots too", a_backlog(11, 1), workers("ready:1"), 3, scale_to=3),
@@ -71,8 +71,8 @@ STARTS = [
 ]  # fmt: skip
 
 DRAINS = [
-    Case("the first look drains nobody", a_backlog(), workers("ready", "ready"), 0, Memory()),
-    Case("nobody is drained before the idle time is over", a_backlog(), workers("ready", "ready"), 0,
+    Case("the first look drains none", a_backlog(), workers("ready", "ready"), 0, Memory()),
+    Case("no worker is drained before the idle time is over", a_backlog(), workers("ready", "ready"), 0,
          needed(2, seconds=-29)),
     Case("when it is over the unneeded are drained", a_backlog(), workers("ready", "ready"), 0,
          needed(2, seconds=-30), drain=("w2", "w1")),
@@ -92,8 +92,8 @@ DRAINS = [
          workers("ready:?", "ready:0", "ready:1"), 1, LONG_AGO, drain=("w2", "w1")),
     Case("more than allowed are drained, busy or not", a_backlog(20, 20), workers(*["ready:4"] * 5), 4,
          LONG_AGO, drain=("w5",)),
-    Case("nobody is drained while one starts", a_backlog(), workers("ready", "start"), 0, LONG_AGO),
-    Case("nobody is removed while one starts", a_backlog(1), workers("drain", "start"), 1,
+    Case("no worker is drained while one starts", a_backlog(), workers("ready", "start"), 0, LONG_AGO),
+    Case("no worker is removed while one starts", a_backlog(1), workers("drain", "start"), 1,
          asked(LONG_AGO, w1=-5)),
     Case("enough is enough, and nothing happens", a_backlog(3, 5), workers("ready:3", "ready:2"), 2),
 ]  # fmt: skip
@@ -113,7 +113,7 @@ REMOVALS = [
          drain=("w1",)),
     Case("only the drained ones are removed", a_backlog(0, 1), workers("ready", "drain", "drain:1"), 1,
          asked(LONG_AGO, w2=-5, w3=-5), scale_to=2, remove=1),
-    Case("failed ones nobody needs are removed at once", a_backlog(), workers("fail", "fail"), 0, LONG_AGO,
+    Case("surplus failed ones are removed at once", a_backlog(), workers("fail", "fail"), 0, LONG_AGO,
          scale_to=0, remove=2),
     Case("failed ones go before idle ones", a_backlog(1), workers("ready", "fail"), 1, LONG_AGO,
          scale_to=1, remove=1),
@@ -143,9 +143,9 @@ RETURNS = [
 REPLACEMENTS = [
     Case("the one too many that comes first is not drained", a_backlog(), replaced(*["ready"] * 4), 3,
          LONG_AGO, policy=ALWAYS_3),
-    Case("nobody is drained while others come in their places", a_backlog(), replaced("ready", "ready"), 0,
+    Case("no worker is drained while others come in their places", a_backlog(), replaced("ready", "ready"), 0,
          LONG_AGO),
-    Case("nobody is removed meanwhile, and drains end", a_backlog(), replaced("drain", "drain:1"), 0,
+    Case("no worker is removed meanwhile, and drains end", a_backlog(), replaced("drain", "drain:1"), 0,
          asked(LONG_AGO, w1=-5, w2=-5), undrain=("w2", "w1")),
     Case("work starts more all the same", a_backlog(16), replaced("ready:4", "ready:4"), 4, scale_to=4),
 ]  # fmt: skip

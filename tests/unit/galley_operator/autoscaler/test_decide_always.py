@@ -1,4 +1,4 @@
-"""What holds for every decision, whatever the situation, and where sequences of them lead."""
+"""What holds forevery decision, whatever the situation, and where sequences of them lead."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -144,7 +144,7 @@ class Imagined:
         for worker in [w for w in self.workers.values() if removable(w)]:
             if len(self.workers) > number:
                 del self.workers[worker.name]
-        assert len(self.workers) == number, "refused: it would have cut somebody off"
+        assert len(self.workers) == number, "refused: it would have cut a task off"
 
     def pass_a_second(self, running: int, now: datetime) -> None:
         for name, worker in self.workers.items():
@@ -172,7 +172,7 @@ def test_any_history_ends_with_as_many_workers_as_the_last_load_needs(
             assert len(fleet.workers) <= policy.max_workers
             second += 1
             fleet.pass_a_second(tasks, at(second))
-    # Nobody ends a task in this world, so those a busy worker keeps are all that may be left over.
+    # No task ends in this world, so those a busy worker keeps are all that may be left over.
     over = [worker for worker in fleet.workers.values() if worker.phase is Phase.DRAINING]
     assert all(worker.busy for worker in over)
     assert len(fleet.workers) - len(over) == policy.within(policy.workers_for(load))

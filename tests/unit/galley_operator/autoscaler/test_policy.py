@@ -14,7 +14,7 @@ def test_the_policy_is_what_the_task_queue_asks_for() -> None:
     assert ScalingPolicy.of(queue) == ScalingPolicy(min_workers=1, max_workers=7, slots=3, idle_seconds=12)
 
 
-def test_a_number_somebody_fixed_holds_at_once_whatever_waits() -> None:
+def test_a_fixed_number_holds_at_once_whatever_waits() -> None:
     spec = {"scaling": {"minWorkers": 1, "maxWorkers": 7, "workers": 0}, "worker": {"concurrency": 3}}
     queue = TaskQueue.model_validate({"metadata": {"name": "images"}, "spec": spec})
     assert ScalingPolicy.of(queue) == ScalingPolicy(min_workers=0, max_workers=0, slots=3, idle_seconds=0)

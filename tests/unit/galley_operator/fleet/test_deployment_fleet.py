@@ -199,7 +199,7 @@ async def test_what_a_worker_said_in_an_earlier_life_of_its_container_is_forgott
 
 
 @in_virtual_time
-async def test_pods_that_nobody_made_yet_are_workers_that_start_and_fail_after_two_minutes() -> None:
+async def test_pods_that_are_not_made_yet_are_workers_that_start_and_fail_after_two_minutes() -> None:
     async with a_yard(w1=0) as yard:
         await yard.fleet.scale(3)
         assert yard.replicas == 3
@@ -350,7 +350,7 @@ async def test_a_worker_that_changes_between_cost_and_number_keeps_all_there(cha
 
 
 @in_virtual_time
-async def test_a_deployment_that_somebody_else_changes_meanwhile_is_not_scaled() -> None:
+async def test_a_deployment_that_another_client_changes_meanwhile_is_not_scaled() -> None:
     async with a_yard(w1=0, w2=2) as yard:
         yard.drained("w1")
         await asyncio.sleep(1.5)
@@ -367,7 +367,7 @@ async def test_a_deployment_that_somebody_else_changes_meanwhile_is_not_scaled()
 
 @pytest.mark.parametrize("status", [{"updatedReplicas": 1}, {"observedGeneration": 0}])
 @in_virtual_time
-async def test_nobody_goes_while_pods_are_being_replaced(status: dict[str, int]) -> None:
+async def test_no_worker_goes_while_pods_are_being_replaced(status: dict[str, int]) -> None:
     async with a_yard(w1=0, w2=2) as yard:
         yard.have(2, **status)
         yard.drained("w1")
@@ -378,7 +378,7 @@ async def test_nobody_goes_while_pods_are_being_replaced(status: dict[str, int])
 
 
 @in_virtual_time
-async def test_nobody_goes_while_the_replica_set_would_take_another() -> None:
+async def test_no_worker_goes_while_the_replica_set_would_take_another() -> None:
     """One that is not ready goes before any that is, whatever the costs say."""
     async with a_yard(w1=0, w2=2) as yard:
         yard.add("w3", ready=False, age=1)

@@ -43,7 +43,7 @@ def test_few_are_let_through_at_first_and_more_while_none_is_refused() -> None:
     assert not gates.wait_at(tasks[0]), "the gate is open again"
 
 
-def test_a_refusal_begins_anew_with_one() -> None:
+def test_a_refusal_begins_again_with_one() -> None:
     gates = Gates()
     tasks = some_tasks(20)
     gates.park(tasks[0], Until.ROOM)

@@ -71,7 +71,7 @@ def test_a_rollout_takes_no_worker_before_another_is_ready() -> None:
     assert made(a_queue())["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
 
 
-def test_pods_are_selected_by_labels_nobody_can_take_away() -> None:
+def test_pods_are_selected_by_labels_that_cannot_be_taken_away() -> None:
     queue = a_queue(worker={"template": {"labels": {"team": "data"}}})
     selector = made(queue)["spec"]["selector"]["matchLabels"]
     assert selector == {"app.kubernetes.io/name": "galley-worker", "galley.dev/queue": "images"}
@@ -351,7 +351,7 @@ def test_a_worker_that_has_to_say_who_it_is_reads_it_from_the_secret_of_its_role
     assert {"name": "GALLEY_CREDENTIALS", "value": "/etc/galley/credentials/nats.creds"} in worker["env"]
 
 
-def test_where_nats_asks_nobody_a_worker_has_no_secret() -> None:
+def test_without_credentials_a_worker_has_no_secret() -> None:
     found = pod(a_queue())["spec"]
     assert not any("secret" in volume for volume in found["volumes"])
 

@@ -159,7 +159,7 @@ async def test_what_the_watch_misses_is_found_by_the_listing() -> None:
 
 
 @in_virtual_time
-async def test_an_object_that_somebody_deletes_is_made_again() -> None:
+async def test_a_deleted_object_is_made_again() -> None:
     async with stage() as it:
         it.apply()
         await eventually(lambda: it.ready() == ("True", "Serving"), within=60)

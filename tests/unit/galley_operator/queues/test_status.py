@@ -62,7 +62,7 @@ def condition(situation: Situation, kind: str, before: tuple[Condition, ...] = (
             ("False", "ImagePullFailed"),
         ),
         (
-            replace(FINE, workforce=Unknown("nobody says", NOW)),
+            replace(FINE, workforce=Unknown("no answer", NOW)),
             ("Unknown", "NotObserved"),
             ("Unknown", "NotObserved"),
         ),

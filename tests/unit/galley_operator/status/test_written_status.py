@@ -207,7 +207,7 @@ def test_when_a_task_was_queued_is_kept() -> None:
     assert read(recorded(task, a_record()))["queuedTime"] == "2026-03-01T08:10:00Z"
 
 
-def test_statuses_that_say_the_same_are_the_same_to_whoever_writes_them() -> None:
+def test_statuses_that_say_the_same_are_the_same_to_the_writer() -> None:
     assert ALL["succeeded"].shown == shown_by("Succeeded", "Succeeded", 1, "w1")
     assert recorded(an_active_task(uid="u2"), RUNNING).shown == ALL["running"].shown
     assert len({status.shown for status in ALL.values()}) == len(ALL)

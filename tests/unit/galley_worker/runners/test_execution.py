@@ -14,7 +14,7 @@ def after(*seconds: float) -> Service:
     return service
 
 
-def test_a_handler_nobody_measured_gets_nothing_queued() -> None:
+def test_a_handler_without_measurements_gets_nothing_queued() -> None:
     assert Service().window == 1
 
 

@@ -30,7 +30,7 @@ def test_each_kill_is_told_once(kernel: tuple[str, str, str], own: str, tmp_path
     assert [kills.one_more() for _ in range(3)] == [True, True, False]
 
 
-def test_where_nobody_counts_there_are_none(tmp_path: Path) -> None:
+def test_without_a_cgroup_there_are_none(tmp_path: Path) -> None:
     assert not KernelKills(tmp_path, tmp_path / "nothing").one_more()
     (tmp_path / "membership").write_text("0::/\n")
     assert not KernelKills(tmp_path, tmp_path / "membership").one_more()

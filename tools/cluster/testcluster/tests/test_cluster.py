@@ -57,7 +57,7 @@ async def test_a_pod_reaches_others_by_the_names_of_their_services(kubectl: Kube
     assert fetched in probe.ready_pods(kubectl, web, "web")
 
 
-async def test_a_name_nobody_has_does_not_resolve(kubectl: Kubectl, web: str) -> None:
+async def test_a_name_no_one_has_does_not_resolve(kubectl: Kubectl, web: str) -> None:
     await eventually(lambda: _answer(kubectl, web), within=30)
     with pytest.raises(KubectlFailed, match="no such host"):
         probe.ask(kubectl, web, "web", "resolve", name=f"missing.{web}.svc.cluster.local")
