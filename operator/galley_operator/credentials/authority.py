@@ -30,8 +30,13 @@ OPERATOR_SEED_KEY: Final = "operator.seed"
 SYSTEM_SEED_KEY: Final = "system.seed"
 
 _UNLIMITED: Final = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
-_CONNECTIONS: Final = {Role.WORKER: 2_000, Role.PRODUCER: 1_000, Role.MANAGER: 100}
-"""Most connections of a role of a queue at a time: one queue must not use up those of the server."""
+_CONNECTIONS: Final = {Role.WORKER: 1_200, Role.PRODUCER: 200, Role.MANAGER: 20}
+"""Most connections of a role of a queue at a time: one queue must not use up those of the server, 65,536. A
+queue has 1,000 workers at most, and more of them during a rolling update."""
+
+_PAYLOAD: Final = {Role.WORKER: -1, Role.PRODUCER: 896 * 1024, Role.MANAGER: 896 * 1024}
+"""Most bytes of a message of a role: an input has 512 KiB at most, and a third more if it is encrypted. So
+the worker that runs the task can store its dead letter, which is larger."""
 
 _BACKUP_CONNECTIONS: Final = 20
 
@@ -117,7 +122,12 @@ class Authority:
 
     def queue_rights(self, holder: Holder) -> dict[str, Any]:
         """Return the part of those claims that matters to the server."""
-        limits = {"conn": _CONNECTIONS[holder.role], "subs": _SUBSCRIPTIONS, "leaf": 0}
+        limits = {
+            "conn": _CONNECTIONS[holder.role],
+            "subs": _SUBSCRIPTIONS,
+            "payload": _PAYLOAD[holder.role],
+            "leaf": 0,
+        }
         rights = _account_rights(self.streams.signer, limits)
         rights["exports"] = [_exported(export) for export in exports_of(*holder)]
         rights["imports"] = [

@@ -1,0 +1,112 @@
+"""What the account of a role may take of the server, and what happens beyond that."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.lean_client import header_block
+from galley.broker.permissions import Role
+from galley.broker.records import Records
+from galley.errors import GalleyError
+from galley.record import Outcome, Record, State
+from galley_operator.credentials import authority
+from tests.support.builders import a_queue, an_address
+from tests.support.eventually import eventually
+from tests.support.guarded_nats import GuardedNats
+
+MINE, THEIRS = a_queue("mine", namespace="ns", record_bytes=4 * 1024**2), a_queue("theirs", namespace="ns")
+DONE = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED)
+
+
+def connection(server: GuardedNats, path: Path) -> Broker:
+    return Broker(server.url, name="test", connect_seconds=5, credentials=path)
+
+
+async def test_a_role_has_so_many_connections_and_no_more(
+    own_guarded_nats: GuardedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(authority._CONNECTIONS, Role.PRODUCER, 3)
+    mine, theirs = (own_guarded_nats.write_creds(Role.PRODUCER, "ns", queue) for queue in ("mine", "theirs"))
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(connection(own_guarded_nats, mine))
+        with pytest.raises(GalleyError):
+            await stack.enter_async_context(connection(own_guarded_nats, mine))
+        await stack.enter_async_context(connection(own_guarded_nats, theirs))
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(890 * 1024, True), (900 * 1024, False)])
+async def test_a_producer_sends_no_more_than_a_dead_letter_has_room_for(
+    own_guarded_nats: GuardedNats, size: int, accepted: bool
+) -> None:
+    async with own_guarded_nats.operator() as operator:
+        await ensure(operator, MINE)
+        path = own_guarded_nats.write_creds(Role.PRODUCER, "ns", "mine")
+        async with connection(own_guarded_nats, path) as producer:
+            subject = topology.task_subject(an_address(of=MINE))
+            ack = await (await producer.pipeline.send(subject, bytes(size)))
+            assert ack.stored is accepted
+        info = await operator.api("look", f"STREAM.INFO.{topology.work_stream('ns', 'mine')}")
+        assert info["state"]["messages"] == accepted
+
+
+async def test_a_worker_cannot_evict_the_records_of_another_queue(own_guarded_nats: GuardedNats) -> None:
+    """It could: all records of a namespace were in one stream, whose oldest went."""
+    async with own_guarded_nats.operator() as operator:
+        for layout in (MINE, THEIRS):
+            await ensure(operator, layout)
+        theirs = an_address(of=THEIRS)
+        await Records(operator).write(theirs, DONE, 0)
+        path = own_guarded_nats.write_creds(Role.WORKER, "ns", "mine")
+        async with connection(own_guarded_nats, path) as worker:
+            for _ in range(20):
+                subject = topology.record_subject(an_address(of=MINE))
+                assert (await (await worker.pipeline.send(subject, bytes(500_000)))).stored
+        info = await operator.api("look", f"STREAM.INFO.{topology.records_stream('ns', 'mine')}")
+        assert info["state"]["bytes"] <= MINE.record_bytes
+        assert info["state"]["messages"] < 20
+        stored = await Records(operator).read(theirs)
+        assert stored is not None
+
+
+@pytest.mark.parametrize("verb", ["schedule", "again", "plan", "task"])
+async def test_a_producer_schedules_nothing(own_guarded_nats: GuardedNats, verb: str) -> None:
+    """It could schedule onto declared tasks, and have schedules repeat."""
+    async with own_guarded_nats.operator() as operator:
+        await ensure(operator, MINE)
+        path = own_guarded_nats.write_creds(Role.PRODUCER, "ns", "mine")
+        address = an_address(of=MINE)
+        subject = topology.task_subject(address).replace(".task.", f".{verb}.")
+        target = topology.due_subject(address).replace(".sdk.", ".k8s.")
+        headers = {topology.SCHEDULE: "@every 1s", topology.SCHEDULE_TARGET: target}
+        async with connection(own_guarded_nats, path) as producer:
+            ack = await (await producer.pipeline.send(subject, b"{}", header_block(headers)))
+            assert not ack.stored
+        await asyncio.sleep(1.5)
+        for stream in (topology.work_stream("ns", "mine"), topology.later_stream("ns", "mine")):
+            info = await operator.api("look", f"STREAM.INFO.{stream}")
+            assert info["state"]["last_seq"] == 0
+
+
+async def test_the_control_experiment_a_user_of_the_streams_account_schedules(
+    own_guarded_nats: GuardedNats,
+) -> None:
+    async with own_guarded_nats.operator() as operator:
+        await ensure(operator, MINE)
+        address = an_address(of=MINE)
+        target = topology.due_subject(address).replace(".sdk.", ".k8s.")
+        headers = {topology.SCHEDULE: "@every 1s", topology.SCHEDULE_TARGET: target}
+        subject = topology.schedule_subject(address)
+        assert (await (await operator.pipeline.send(subject, b"{}", header_block(headers)))).stored
+
+        async def forged() -> bool:
+            stream = topology.later_stream("ns", "mine")
+            info = await operator.api("look", f"STREAM.INFO.{stream}", {"subjects_filter": target})
+            return bool(info["state"].get("subjects"))
+
+        await eventually(forged, within=5)
