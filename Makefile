@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	mutants simulate storm storm-hostile e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
+	mutants simulate storm storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ audit: $(STAMP) ## Look for known vulnerabilities of what is in those bills
 
 storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; shows what the other one's tasks wait
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
+
+drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; prints what was lost and how long it took
+	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py
 
 e2e: e2e/build ## Run the tests that need an API server or pods; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster/testcluster/tests

@@ -76,6 +76,7 @@ def shell(galley_api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> tu
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "thing"}},
         {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "galley-operator"}},
         _stateful_set(),
+        _cron_job(),
         namespace="documents",
     )
     for kind, names, status in (
@@ -89,7 +90,8 @@ def shell(galley_api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> tu
     (folder / "queue.yaml").write_text(json.dumps(queues[2]))
     for name in ("task.yaml", "tasks.yaml"):
         (folder / name).write_text(json.dumps(tasks[0]))
-    (folder / "greeting.py").touch()
+    for name in ("greeting.py", "backup.key"):
+        (folder / name).touch()
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_bytes(galley_api.kubeconfig.read_bytes())
     tools = galley_api.cluster.tool("kubectl").parent
@@ -105,6 +107,13 @@ def _claim(name: str) -> dict[str, object]:
         "resources": {"requests": {"storage": "1Gi"}},
     }
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+
+def _cron_job() -> dict[str, object]:
+    containers = [{"name": "backup", "image": "galley-operator"}]
+    template = {"spec": {"containers": containers, "restartPolicy": "Never"}}
+    spec = {"schedule": "17 * * * *", "jobTemplate": {"spec": {"template": template}}}
+    return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "galley-backup"}, "spec": spec}
 
 
 def _stateful_set() -> dict[str, object]:
