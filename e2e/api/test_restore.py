@@ -1,4 +1,4 @@
-"""`galley backup` and `galley restore` with an API server, after NATS lost its disk or a namespace its objects."""
+"""`galley backup` and `galley restore` with an API server: NATS lost its disk, or a namespace its objects."""
 
 import os
 import subprocess
