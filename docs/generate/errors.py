@@ -29,7 +29,7 @@ _VALUES: Final[dict[str, Any]] = {
     "fields": ("spec.lanes", "spec.worker.concurrency"),
     "submitted": {}, "unknown": {}, "not_sent_from": 700,
     "distrust": Distrust.EXPIRED,
-    "refused": {0: GalleyError("PROBLEM")}, "circle": ("QUEUE", "OTHER"),
+    "refused": {0: GalleyError("PROBLEM")},
 }  # fmt: skip
 """What stands for a parameter of a constructor that is not text; a text is its name in capitals."""
 
