@@ -31,6 +31,12 @@ class EncryptionRules:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._rules: dict[tuple[str, str], _Rule] = {}
+        self._settled_until: dict[tuple[str, str], float] = {}
+
+    def settled(self, address: TaskAddress) -> bool:
+        """Return whether a task may be sent by what was learned lately: each task asks this."""
+        until = self._settled_until.get((address.namespace, address.queue), 0.0)
+        return asyncio.get_running_loop().time() < until
 
     async def check(self, address: TaskAddress, patience_seconds: float) -> None:
         """Check that a task of ours is encrypted if its queue demands it, and only then.
@@ -47,11 +53,12 @@ class EncryptionRules:
         ours = self._broker.payloads.keys_of(address) is not None
         now = asyncio.get_running_loop().time()
         rule = self._rules.get((address.namespace, address.queue))
-        if rule is not None and rule.encrypted is ours and now - rule.asked_at < ASKED_AGAIN_SECONDS:
-            return
         if rule is None or now - rule.asked_at >= _CHECKED_SECONDS:
             rule = await self._ask(address, now + (patience_seconds if rule is None else 0), rule)
-        if rule is None or rule.encrypted is ours:
+        if rule is None:
+            return
+        if rule.encrypted is ours:
+            self._settled_until[address.namespace, address.queue] = rule.asked_at + ASKED_AGAIN_SECONDS
             return
         if rule.encrypted:
             raise EncryptionRequired(address.namespace, address.queue)
@@ -65,13 +72,16 @@ class EncryptionRules:
         except BrokerError:
             if known is None:
                 raise
-            return known
+            # As if just asked: each further task would wait for the broker otherwise, one after the other.
+            rule = known._replace(asked_at=asyncio.get_running_loop().time())
+            self._rules[address.namespace, address.queue] = rule
+            return rule
         if info is None:
             return None
         metadata = info["config"].get("metadata") or {}
         encrypted = metadata.get(topology.ENCRYPTION_KEY) == topology.ENCRYPTED
-        now = asyncio.get_running_loop().time()
-        rule = self._rules[address.namespace, address.queue] = _Rule(encrypted, now)
+        rule = _Rule(encrypted, asyncio.get_running_loop().time())
+        self._rules[address.namespace, address.queue] = rule
         return rule
 
     async def _insist(self, stream: str, give_up: float) -> dict[str, Any] | None:

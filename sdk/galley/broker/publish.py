@@ -132,7 +132,8 @@ class Publisher:
         """
         failpoint("publish.before_send")
         try:
-            await self._rules.check(address, self.patience)
+            if not self._rules.settled(address):
+                await self._rules.check(address, self.patience)
         except Refused as refused:
             return _failed(refused)
         except NotAllowed:
