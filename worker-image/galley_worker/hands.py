@@ -1,0 +1,94 @@
+"""Hands: each takes one delivery after the other and runs its attempt; together they drain.
+
+Pulling ends first, running attempts get the grace period to end, and those that still run are handed back.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from galley.broker.pull import Delivery
+from galley.failpoint import failpoint
+from galley_worker.attempts import Attempts
+from galley_worker.puller import Puller
+from galley_worker.slots import WorkerSlots
+from galley_worker.stop import Stop
+
+log = logging.getLogger(__name__)
+
+_HAND_BACK_SECONDS: Final = 10.0
+"""Time to hand back the attempts that were stopped at the end of a drain."""
+
+
+class Hands:
+    """Runs what the puller delivers, until told to stop."""
+
+    def __init__(
+        self, attempts: Attempts, puller: Puller, slots: WorkerSlots, stop: Stop, grace_seconds: float
+    ) -> None:
+        self._attempts, self._puller, self._slots, self._stop = attempts, puller, slots, stop
+        self._grace_seconds = grace_seconds
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[Delivery | None]] = []
+
+    async def run(self) -> None:
+        """Run attempts until told to stop, then drain."""
+        async with asyncio.TaskGroup() as under_way:
+            async with self._puller as puller:
+                under_way.create_task(self._stop_pulling(), name="stop")
+                with self._slots.grown.heard_by(puller.slots_changed):
+                    async for delivery in puller.deliveries():
+                        if not self._attempts.known(delivery):
+                            self._take(delivery, under_way)
+            for idle in self._idle:
+                idle.set_result(None)
+            if self._slots.busy:
+                failpoint("drain.begun")
+                log.info("worker draining", extra={"running": self._slots.busy})
+                under_way.create_task(self._cut_after_grace(), name="grace")
+
+    async def _stop_pulling(self) -> None:
+        await self._stop.asked.wait()
+        self._puller.stop()
+
+    def _take(self, delivery: Delivery, under_way: asyncio.TaskGroup) -> None:
+        self._slots.busy += 1
+        if self._idle:
+            self._idle.pop().set_result(delivery)
+            return
+        hand = under_way.create_task(self._work(delivery))
+        hand.add_done_callback(self._at_work.discard)
+        self._at_work.add(hand)
+
+    async def _work(self, delivery: Delivery | None) -> None:
+        """Run the attempts of deliveries one after the other: an asyncio task for each would cost more."""
+        while delivery is not None:
+            try:
+                await self._attempts.run(delivery)
+            finally:
+                self._slots.busy -= 1
+                self._puller.slots_changed()
+            if self._stop.asked.is_set():
+                return
+            idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+            delivery = None  # its body would be kept until the next one
+            delivery = await idle
+
+    async def _cut_after_grace(self) -> None:
+        """Wait for running attempts, hand back those that are late, and do not wait for an absent broker."""
+        urgent = asyncio.create_task(self._stop.urgent.wait())
+        running = set(self._at_work)
+        ended = asyncio.ensure_future(asyncio.wait(running)) if running else None
+        if ended is not None:
+            await asyncio.wait({urgent, ended}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
+            ended.cancel()
+        urgent.cancel()
+        failpoint("drain.before_cut")
+        self._attempts.cut("the worker is shutting down")
+        if self._at_work:
+            await asyncio.wait(set(self._at_work), timeout=_HAND_BACK_SECONDS)
+        if self._at_work:
+            log.warning("attempts left unsettled", extra={"tasks": len(self._attempts.under_way)})
+        for hand in self._at_work:
+            hand.cancel()
