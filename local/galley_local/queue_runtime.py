@@ -48,7 +48,7 @@ class QueueRuntime:
         """Args: keys: of the encrypted queues, as `GALLEY_KEYS` has them."""
         self.queue = queue
         self.moves: list[Move] = []
-        self._broker, self._reader, self._project = broker, reader, project
+        self._broker, self._reader = broker, reader
         namespace, name = queue.name
         place = WorkerPlace(
             folder=queue.folder,

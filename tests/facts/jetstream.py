@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from galley.broker import topology
+from galley.broker import stream_config
 from galley.broker.topology import QueueLayout
 from galley.lanes import Lane
 
@@ -125,9 +125,9 @@ class JetStream:
 
     async def create_queue(self, layout: QueueLayout, *, lease_seconds: float = 30) -> None:
         """Create exactly the streams and consumers Galley uses, with a lease of one's own choice."""
-        for definition in topology.stream_definitions(layout, replicas=1):
+        for definition in stream_config.stream_definitions(layout, replicas=1):
             await self.ok(f"STREAM.CREATE.{definition['name']}", definition)
-        for stream, definition in topology.consumer_definitions(layout):
+        for stream, definition in stream_config.consumer_definitions(layout):
             await self.create_consumer(stream, {**definition, "ack_wait": int(lease_seconds * 1e9)})
 
     async def create_consumer(self, stream: str, definition: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import QueueLayout
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
@@ -27,7 +27,7 @@ async def test_creating_the_same_again_changes_nothing(jetstream: JetStream, que
 async def test_creating_a_stream_with_another_definition_is_refused(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    other = topology.work_definition(queue, 1) | {"max_msgs": 1}
+    other = stream_config.work_definition(queue, 1) | {"max_msgs": 1}
     assert await jetstream.refused(f"STREAM.CREATE.{work}", other) == (
         10058, "stream name already in use with a different configuration")  # fmt: skip
 
@@ -35,7 +35,7 @@ async def test_creating_a_stream_with_another_definition_is_refused(
 async def test_creating_a_consumer_with_another_definition_is_refused(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    _, definition = next(iter(topology.consumer_definitions(queue)))
+    _, definition = next(iter(stream_config.consumer_definitions(queue)))
     request = jetstream.consumer_request(work, definition | {"ack_wait": 5_000_000_000})
     assert await jetstream.refused(*request) == (10148, "consumer already exists")
 
@@ -46,7 +46,7 @@ async def test_creating_a_consumer_with_another_definition_is_refused(
 async def test_lease_and_fuse_of_a_consumer_can_be_changed(
     jetstream: JetStream, queue: QueueLayout, work: str, change: dict[str, int]
 ) -> None:
-    _, definition = next(iter(topology.consumer_definitions(queue)))
+    _, definition = next(iter(stream_config.consumer_definitions(queue)))
     await jetstream.ok(*jetstream.consumer_request(work, definition | change, "update"))
     config = (await jetstream.consumer(work, definition["name"]))["config"]
     assert config | change == config
@@ -55,13 +55,13 @@ async def test_lease_and_fuse_of_a_consumer_can_be_changed(
 async def test_the_number_of_parked_pulls_cannot_be_changed(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    _, definition = next(iter(topology.consumer_definitions(queue)))
+    _, definition = next(iter(stream_config.consumer_definitions(queue)))
     request = jetstream.consumer_request(work, definition | {"max_waiting": 16}, "update")
     assert await jetstream.refused(*request) == (10012, "max waiting can not be updated")
 
 
 async def test_two_streams_may_not_share_a_subject(jetstream: JetStream, queue: QueueLayout) -> None:
-    thief = topology.work_definition(queue, 1) | {"name": f"thief_{queue.namespace}"}
+    thief = stream_config.work_definition(queue, 1) | {"name": f"thief_{queue.namespace}"}
     assert await jetstream.refused(f"STREAM.CREATE.{thief['name']}", thief) == (
         10065, "subjects overlap with an existing stream")  # fmt: skip
 
@@ -70,7 +70,7 @@ async def test_an_update_that_drops_a_lane_keeps_the_tasks_in_it(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
     await jetstream.stored(topology.task_subject(an_address(of=queue, lane=Lane.LOW)))
-    definition = topology.work_definition(queue, 1)
+    definition = stream_config.work_definition(queue, 1)
     kept = [subject for subject in definition["subjects"] if f".{Lane.LOW}." not in subject]
     await jetstream.ok(f"STREAM.UPDATE.{work}", definition | {"subjects": kept})
     assert await jetstream.held(work) == 1
@@ -84,7 +84,7 @@ async def test_a_lower_limit_refuses_new_tasks_and_keeps_those_that_are_there(
 ) -> None:
     for _ in range(3):
         await jetstream.stored(topology.task_subject(an_address(of=queue)))
-    await jetstream.ok(f"STREAM.UPDATE.{work}", topology.work_definition(queue, 1) | {"max_msgs": 1})
+    await jetstream.ok(f"STREAM.UPDATE.{work}", stream_config.work_definition(queue, 1) | {"max_msgs": 1})
     assert await jetstream.held(work) == 3
     assert (await jetstream.publish(topology.task_subject(an_address(of=queue)))).code == 10077
 
@@ -101,7 +101,7 @@ async def test_deleting_a_consumer_of_a_work_queue_keeps_its_tasks(
 
 
 async def test_an_unknown_field_is_refused(jetstream: JetStream, namespace: str) -> None:
-    definition = topology.work_definition(a_queue(namespace=namespace), 1) | {"no_such_field": 1}
+    definition = stream_config.work_definition(a_queue(namespace=namespace), 1) | {"no_such_field": 1}
     assert await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition) == (
         10025, "invalid JSON: json: unknown field \"no_such_field\"")  # fmt: skip
 
@@ -131,7 +131,7 @@ async def test_a_stream_reserves_its_bytes_so_that_a_small_store_has_no_room_for
         NatsServer(tmp_path, max_store_bytes=store) as server,
         await JetStream.connect(server.url) as jetstream,
     ):
-        definition = topology.records_definition(layout, 1)
+        definition = stream_config.records_definition(layout, 1)
         assert await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition) == (
             10047, "insufficient storage resources available")  # fmt: skip
 
@@ -140,7 +140,7 @@ async def test_a_snapshot_is_delivered_to_whatever_subject_is_asked_for(
     jetstream: JetStream, namespace: str
 ) -> None:
     mine, victim = (
-        topology.work_definition(a_queue(queue, namespace=namespace), 1) for queue in ("mine", "victim")
+        stream_config.work_definition(a_queue(queue, namespace=namespace), 1) for queue in ("mine", "victim")
     )
     for definition in (mine, victim):
         await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from galley.address import Kind
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import SCHEDULE, SCHEDULE_TARGET
 from tests.facts.jetstream import JetStream
 from tests.support.builders import a_queue, an_address
@@ -23,7 +23,7 @@ def tomorrow(target: str) -> dict[str, str]:
 async def test_a_stream_with_schedules_cannot_refuse_what_is_too_much(
     jetstream: JetStream, namespace: str
 ) -> None:
-    definition = topology.later_definition(a_queue(namespace=namespace), 1) | {"discard": "new"}
+    definition = stream_config.later_definition(a_queue(namespace=namespace), 1) | {"discard": "new"}
     code, _ = await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition)
     assert code == 10052
 
@@ -31,7 +31,7 @@ async def test_a_stream_with_schedules_cannot_refuse_what_is_too_much(
 async def test_a_full_stream_with_schedules_deletes_its_oldest(jetstream: JetStream, namespace: str) -> None:
     """Why workers stop before that."""
     layout = a_queue(namespace=namespace, later_bytes=8 * KIB)
-    definition = topology.later_definition(layout, 1)
+    definition = stream_config.later_definition(layout, 1)
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     old, new = an_address(of=layout), an_address(of=layout)
     for address in (old, new):
@@ -47,7 +47,7 @@ async def test_who_may_schedule_chooses_any_subject_of_the_stream_and_may_repeat
 ) -> None:
     """Why producers may not."""
     layout = a_queue(namespace=namespace)
-    definition = topology.later_definition(layout, 1)
+    definition = stream_config.later_definition(layout, 1)
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     mine, declared = an_address(of=layout), an_address(of=layout, kind=Kind.DECLARED)
     headers = {SCHEDULE: "@every 1s", SCHEDULE_TARGET: topology.due_subject(declared)}
@@ -57,7 +57,7 @@ async def test_who_may_schedule_chooses_any_subject_of_the_stream_and_may_repeat
 @pytest.mark.parametrize("verb", [topology.task_subject, topology.plan_subject])
 async def test_the_work_stream_takes_no_schedules(jetstream: JetStream, namespace: str, verb: object) -> None:
     layout = a_queue(namespace=namespace)
-    definition = topology.work_definition(layout, 1)
+    definition = stream_config.work_definition(layout, 1)
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     address = an_address(of=layout)
     assert callable(verb)
@@ -67,7 +67,7 @@ async def test_the_work_stream_takes_no_schedules(jetstream: JetStream, namespac
 
 async def test_dead_letters_are_refused_when_there_is_no_room(jetstream: JetStream, namespace: str) -> None:
     layout = a_queue(namespace=namespace, dead_letter_bytes=8 * KIB)
-    definition = topology.dead_definition(layout, 1)
+    definition = stream_config.dead_definition(layout, 1)
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     first, second = an_address(of=layout), an_address(of=layout)
     await jetstream.stored(topology.dead_subject(first), bytes(5 * KIB))

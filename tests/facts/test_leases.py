@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import QueueLayout
 from galley.lanes import Lane
 from tests.facts.jetstream import JetStream, delivered
@@ -163,7 +163,7 @@ async def test_a_sweep_at_the_in_flight_fuse_gets_no_answer_until_an_ack(
 async def test_two_consumers_of_a_work_queue_may_not_overlap(
     jetstream: JetStream, queue: QueueLayout, work: str
 ) -> None:
-    stream, definition = next(iter(topology.consumer_definitions(queue)))
+    stream, definition = next(iter(stream_config.consumer_definitions(queue)))
     second = definition | {"name": "second", "durable_name": "second"}
     code, text = await jetstream.refused(*jetstream.consumer_request(stream, second))
     assert (code, text) == (10100, "filtered consumer not unique on workqueue stream")

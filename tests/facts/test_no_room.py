@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import SCHEDULE, SCHEDULE_TARGET
 from galley_local.nats_server import NatsServer
 from tests.facts.jetstream import JetStream
@@ -27,12 +27,12 @@ async def small(tmp_path: Path) -> AsyncIterator[JetStream]:
         await JetStream.connect(server.url) as jetstream,
     ):
         for definition in (
-            topology.work_definition(LAYOUT, 1) | {"max_bytes": -1},
-            topology.later_definition(LAYOUT, 1) | {"max_bytes": -1},
-            topology.records_definition(LAYOUT, 1) | {"max_bytes": ROOM // 2},
+            stream_config.work_definition(LAYOUT, 1) | {"max_bytes": -1},
+            stream_config.later_definition(LAYOUT, 1) | {"max_bytes": -1},
+            stream_config.records_definition(LAYOUT, 1) | {"max_bytes": ROOM // 2},
         ):
             await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
-        for stream, definition in topology.consumer_definitions(LAYOUT):
+        for stream, definition in stream_config.consumer_definitions(LAYOUT):
             await jetstream.create_consumer(stream, definition)
         yield jetstream
 

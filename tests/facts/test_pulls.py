@@ -2,7 +2,7 @@
 
 import pytest
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import QueueLayout
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
@@ -124,8 +124,8 @@ async def test_more_parked_pulls_than_the_consumer_holds_are_refused(
     jetstream: JetStream, namespace: str, work: str
 ) -> None:
     layout = a_queue(namespace=namespace)
-    await jetstream.ok(f"STREAM.CREATE.{work}", topology.work_definition(layout, 1))
-    _, definition = next(iter(topology.consumer_definitions(layout)))
+    await jetstream.ok(f"STREAM.CREATE.{work}", stream_config.work_definition(layout, 1))
+    _, definition = next(iter(stream_config.consumer_definitions(layout)))
     await jetstream.create_consumer(work, definition | {"max_waiting": 1})
     await jetstream.pull(work, Lane.HIGH)
     second = await jetstream.pull(work, Lane.HIGH)

@@ -1,6 +1,6 @@
 """The records stream: one record a task, compare-and-set, life time, republished headers."""
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import EXPECTED_SEQUENCE, TTL, QueueLayout
 from tests.facts.jetstream import JetStream
 from tests.support.builders import a_queue, an_address
@@ -107,7 +107,7 @@ async def test_waiters_without_rights_on_the_stream_hear_that_a_record_changed(
 
 
 async def test_the_oldest_records_go_when_there_is_no_room(jetstream: JetStream, namespace: str) -> None:
-    definition = topology.records_definition(a_queue(namespace=namespace), 1) | {"max_bytes": 3000}
+    definition = stream_config.records_definition(a_queue(namespace=namespace), 1) | {"max_bytes": 3000}
     await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
     old, new = (topology.record_subject(an_address(namespace=namespace)) for _ in range(2))
     await jetstream.stored(old, bytes(2000))

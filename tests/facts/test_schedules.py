@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from galley.address import TaskAddress
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import (
     EXPECTED_SEQUENCE,
     FLAGS_HEADER,
@@ -124,7 +124,7 @@ async def test_a_stream_with_schedules_may_not_be_bounded_by_refusing(
     jetstream: JetStream, namespace: str
 ) -> None:
     layout = a_queue(namespace=namespace)
-    definition = topology.later_definition(layout, 1) | {"discard": "new", "max_msgs": 10}
+    definition = stream_config.later_definition(layout, 1) | {"discard": "new", "max_msgs": 10}
     code, _ = await jetstream.refused(f"STREAM.CREATE.{definition['name']}", definition)
     assert code == 10052
 
@@ -134,7 +134,7 @@ async def test_closing_the_producers_door_leaves_workers_and_waiting_schedules_a
 ) -> None:
     waiting, retried, refused = (an_address(of=queue) for _ in range(3))
     await jetstream.stored(topology.schedule_subject(waiting), b"waiting", due_in(0.5, waiting))
-    open_definition = topology.later_definition(queue, 1)
+    open_definition = stream_config.later_definition(queue, 1)
     closed = [subject for subject in open_definition["subjects"] if ".schedule." not in subject]
     await jetstream.ok(f"STREAM.UPDATE.{later}", open_definition | {"subjects": closed})
     producer = await jetstream.publish(topology.schedule_subject(refused), headers=due_in(0, refused))

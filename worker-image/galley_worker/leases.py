@@ -68,7 +68,6 @@ class LeaseKeeper:
     def __init__(self, line: Line, clock: Callable[[], float], lease_seconds: float) -> None:
         self._line = line
         self._clock = clock
-        self._lease_seconds = lease_seconds
         self._fence_seconds = max(lease_seconds / 2, lease_seconds - FENCE_MARGIN_SECONDS)
         self._pause = lease_seconds / RENEWALS
         self._step = min(1.0, self._pause / 4)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, QueueConflict
 from galley.broker.topology import QueueLayout
@@ -21,14 +21,14 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
         BrokerUnreachable: if it does not answer.
     """
     where = layout.namespace, layout.queue
-    await _ensure_stream(broker, layout, topology.work_definition(layout, replicas))
-    await _ensure_stream(broker, layout, topology.later_definition(layout, replicas))
+    await _ensure_stream(broker, layout, stream_config.work_definition(layout, replicas))
+    await _ensure_stream(broker, layout, stream_config.later_definition(layout, replicas))
     # Subjects of two streams must not overlap: a namespace with shared streams keeps these.
     if await records_stream_of(broker, *where) == topology.records_stream(*where):
-        await _ensure_stream(broker, layout, topology.records_definition(layout, replicas))
+        await _ensure_stream(broker, layout, stream_config.records_definition(layout, replicas))
     if await dead_stream_of(broker, *where) == topology.dead_stream(*where):
-        await _ensure_stream(broker, layout, topology.dead_definition(layout, replicas))
-    for stream, definition in topology.consumer_definitions(layout):
+        await _ensure_stream(broker, layout, stream_config.dead_definition(layout, replicas))
+    for stream, definition in stream_config.consumer_definitions(layout):
         await _ensure_consumer(broker, stream, definition)
     await _remove_disabled_lanes(broker, layout)
 

@@ -19,7 +19,7 @@ from galley import (
     call,
     connect,
 )
-from galley.broker import connection, topology
+from galley.broker import connection, stream_config, topology
 from galley.broker.ensure import ensure
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
@@ -116,7 +116,7 @@ async def test_a_server_whose_room_is_used_up_refuses_tasks_and_runs_on(
         NatsServer(tmp_path / "nats", max_store_bytes=1024**2) as server,
         connect(server.url, namespace) as client,
     ):
-        for definition in topology.stream_definitions(layout, 1):
+        for definition in stream_config.stream_definitions(layout, 1):
             # Without bounds of their own streams reserve nothing, and only use can fill the server.
             name = definition["name"]
             await client.broker.api(f"create {name}", f"STREAM.CREATE.{name}", definition | {"max_bytes": -1})

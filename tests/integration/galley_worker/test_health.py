@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from galley import AsyncClient, call
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.layout import layout_of
-from galley.broker.topology import consumer_definitions
+from galley.broker.stream_config import consumer_definitions
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually

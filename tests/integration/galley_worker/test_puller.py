@@ -11,7 +11,8 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Pulls
-from galley.broker.topology import QueueLayout, consumer_definitions
+from galley.broker.stream_config import consumer_definitions
+from galley.broker.topology import QueueLayout
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley_local.nats_server import NatsServer
 from galley_worker.ledger import Replies

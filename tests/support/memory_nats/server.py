@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.topology import QueueLayout
 from tests.support.memory_nats.consumer import Consumer
 from tests.support.memory_nats.stream import Headers, Message, Refusal, Stream, matches
@@ -67,9 +67,9 @@ class MemoryServer:
 
     def create(self, layout: QueueLayout) -> None:
         """Make the streams and consumers of a queue."""
-        for definition in topology.stream_definitions(layout, replicas=1):
+        for definition in stream_config.stream_definitions(layout, replicas=1):
             self.streams.setdefault(definition["name"], Stream(definition))
-        for stream, definition in topology.consumer_definitions(layout):
+        for stream, definition in stream_config.consumer_definitions(layout):
             self._make_consumer(stream, definition)
 
     def seen(self, *kinds: str) -> list[str]:

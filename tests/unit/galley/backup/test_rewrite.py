@@ -10,7 +10,7 @@ from galley import envelope as envelopes
 from galley import record as records
 from galley.backup.archive import StreamEntry
 from galley.backup.rewrite import Rewrite
-from galley.broker import topology
+from galley.broker import stream_config, topology
 from galley.broker.snapshot import StoredMessage, StreamKind, name_of
 from galley.envelope import Flags
 from galley.lanes import Lane
@@ -23,7 +23,7 @@ MOVED = Rewrite(NOW, {"shop": "new"}, replicas=3)
 
 
 def an_entry(kind: StreamKind, queue: str = "images") -> StreamEntry:
-    definitions = {each["name"]: each for each in topology.stream_definitions(QUEUE, 1)}
+    definitions = {each["name"]: each for each in stream_config.stream_definitions(QUEUE, 1)}
     name = name_of(kind, "shop", queue)
     return StreamEntry(name, kind, "shop", queue, definitions[name], [], 0, 0, 0, 0)
 
@@ -40,7 +40,7 @@ def test_a_stream_moves_to_another_namespace(kind: StreamKind) -> None:
     entry = an_entry(kind)
     config = MOVED.config(entry)
     moved = {
-        each["name"]: each for each in topology.stream_definitions(a_queue("images", namespace="new"), 3)
+        each["name"]: each for each in stream_config.stream_definitions(a_queue("images", namespace="new"), 3)
     }
     assert config == moved[MOVED.stream(entry)]
 
@@ -53,7 +53,7 @@ def test_a_stream_that_stays_differs_only_in_what_belongs_to_its_old_place() -> 
 
 
 def test_a_consumer_moves() -> None:
-    for stream, definition in topology.consumer_definitions(QUEUE):
+    for stream, definition in stream_config.consumer_definitions(QUEUE):
         assert stream
         told = {**definition, "num_replicas": 0, "metadata": {"_nats.ver": "2"}}
         new = MOVED.consumer(told)

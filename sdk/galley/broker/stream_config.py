@@ -1,0 +1,168 @@
+"""The JetStream configuration of each stream and consumer; subjects and names are those of `topology`.
+
+Why these: docs/adr/0001-a-broker-not-a-database.md and 0003-lanes.md.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from galley.address import Kind
+from galley.broker.topology import (
+    DEAD_LETTER_SECONDS,
+    ENCRYPTED,
+    ENCRYPTION_KEY,
+    LANES_KEY,
+    NAMESPACE_KEY,
+    NOT_ENCRYPTED,
+    OWNER_KEY,
+    PLAN,
+    QUEUE_KEY,
+    UID_KEY,
+    QueueLayout,
+    dead_stream,
+    later_stream,
+    planned,
+    records_stream,
+    work_stream,
+)
+
+_MAX_WAITING: Final = 8192
+"""Parked pulls a consumer holds; above it workers would be refused. Cannot be changed later."""
+
+
+def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any]]:
+    """Return the JetStream configurations a queue needs, ready for STREAM.CREATE and STREAM.UPDATE."""
+    return [
+        work_definition(layout, replicas),
+        later_definition(layout, replicas),
+        records_definition(layout, replicas),
+        dead_definition(layout, replicas),
+    ]
+
+
+def work_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of submitted tasks: bounded, and full means the producer hears of it."""
+    return {
+        "name": work_stream(layout.namespace, layout.queue),
+        "subjects": [subject for verb in ("task", "plan") for subject in _lane_subjects(verb, layout)],
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs": layout.backlog,
+        "max_bytes": layout.backlog_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 100_000_000,  # the least there is: message ids are not used
+        "metadata": _metadata(layout),
+    }
+
+
+def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of tasks for later.
+
+    The server does not refuse a message to a stream with schedules: above `max_bytes` the oldest would go.
+    So only workers write to it, and they stop at a share of it (`galley.broker.room`).
+    """
+    fired = f"galley.due.{layout.namespace}.{layout.queue}."
+    return {
+        "name": later_stream(layout.namespace, layout.queue),
+        "subjects": [
+            subject for verb in ("schedule", "again", "due") for subject in _lane_subjects(verb, layout)
+        ],
+        "retention": "workqueue",
+        "max_bytes": layout.later_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_schedules": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 100_000_000,
+        "republish": {
+            "src": f"{fired}*.>",
+            "dest": f"galley.bell.{layout.namespace}.{layout.queue}.{{{{wildcard(1)}}}}.>",
+            "headers_only": True,
+        },
+        "metadata": _metadata(layout),
+    }
+
+
+def records_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of records."""
+    tail = f"{layout.namespace}.{layout.queue}.>"
+    return {
+        "name": records_stream(layout.namespace, layout.queue),
+        "subjects": [f"galley.result.{tail}"],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_bytes": layout.record_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 100_000_000,
+        "republish": {"src": f"galley.result.{tail}", "dest": f"galley.done.{tail}", "headers_only": True},
+        "metadata": _metadata(layout),
+    }
+
+
+def dead_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of dead letters: none goes before its time, and a full stream takes no more."""
+    return {
+        "name": dead_stream(layout.namespace, layout.queue),
+        "subjects": [f"galley.dead.{layout.namespace}.{layout.queue}.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_bytes": layout.dead_letter_bytes,
+        "max_age": DEAD_LETTER_SECONDS * 1_000_000_000,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 100_000_000,
+        "metadata": _metadata(layout),
+    }
+
+
+def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield stream name and consumer configuration for each lane of the work and the later stream."""
+    work = work_stream(layout.namespace, layout.queue)
+    for stream, verb in ((work, "task"), (later_stream(layout.namespace, layout.queue), "due")):
+        for lane in layout.lanes:
+            pattern = f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>"
+            yield stream, _consumer(layout, lane.value, pattern)
+    yield work, _consumer(layout, PLAN, planned(layout.namespace, layout.queue))
+
+
+def _consumer(layout: QueueLayout, name: str, pattern: str) -> dict[str, Any]:
+    return {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": pattern,
+        "ack_policy": "explicit",
+        "ack_wait": int(layout.lease_seconds * 1_000_000_000),
+        "max_deliver": -1,
+        "max_waiting": _MAX_WAITING,
+        "max_ack_pending": layout.in_flight,
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+    }
+
+
+def _lane_subjects(verb: str, layout: QueueLayout) -> list[str]:
+    return [
+        f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.{kind}.*"
+        for lane in layout.lanes
+        for kind in Kind
+    ]
+
+
+def _metadata(layout: QueueLayout) -> dict[str, str]:
+    metadata = {
+        OWNER_KEY: layout.install,
+        NAMESPACE_KEY: layout.namespace,
+        QUEUE_KEY: layout.queue,
+        LANES_KEY: ",".join(layout.lanes),
+        ENCRYPTION_KEY: ENCRYPTED if layout.encrypted else NOT_ENCRYPTED,
+    }
+    return metadata | ({UID_KEY: layout.uid} if layout.uid else {})
