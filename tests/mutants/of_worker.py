@@ -630,7 +630,7 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "settles the first delivery's message",
-        "        present.delivery = present.delivery._replace(reply=delivery.reply)\n",
+        "        self.delivery = self.delivery._replace(reply=reply)\n",
         "",
         "the message of an attempt that came again is never acknowledged",
         ATTEMPTS,
@@ -639,7 +639,7 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "renews the first delivery's lease",
-        "        present.lease.reply = delivery.reply\n",
+        "        self.lease.reply = reply\n",
         "",
         "the lease of an attempt that came again lapses",
         ATTEMPTS,

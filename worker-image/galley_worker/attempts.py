@@ -71,6 +71,13 @@ class UnderWay:
     held: Held | None = None
     """What settling it needs; None until it is read."""
 
+    def delivered_again(self, reply: str) -> None:
+        """Renew, acknowledge and give back the message by its new delivery from now on."""
+        self.delivery = self.delivery._replace(reply=reply)
+        self.lease.reply = reply
+        if self.held is not None:
+            self.held.delivery = self.delivery
+
     def stop(self, because: Cancelled | CutOff) -> None:
         """Stop it, whether or not its handler has begun."""
         self.stopped = self.stopped or because
@@ -129,8 +136,7 @@ class Attempts:
         present = self.holds(_message(delivery))
         if present is None:
             return False
-        present.delivery = present.delivery._replace(reply=delivery.reply)
-        present.lease.reply = delivery.reply
+        present.delivered_again(delivery.reply)
         return True
 
     def holds(self, message: Message) -> UnderWay | None:
@@ -187,7 +193,7 @@ class Attempts:
         if opened is None:
             return
         flags, envelope, refused = opened
-        held = Held(delivery, envelope, flags, 0, False, envelope.history, self._parts.now())
+        held = Held(present.delivery, envelope, flags, 0, False, envelope.history, self._parts.now())
         if refused is not None:
             held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
@@ -195,7 +201,6 @@ class Attempts:
         if refused is not None or not known or must_claim(delivery, flags, self._later):
             if not await self._parts.claimant.claim(held, self._policy(held)):
                 return
-            held.delivery = present.delivery
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
         if held.refused is not None and present.stopped is None:
@@ -208,7 +213,6 @@ class Attempts:
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
             journal.lost(held, "its lease was lost")
             self._parts.measures.lost()
-            held.delivery = present.delivery
             await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
@@ -257,7 +261,6 @@ class Attempts:
         return self._rules.unknown_handler_seconds > 0 and delivery.delivered <= KEY_TIMES
 
     async def _settle(self, present: UnderWay, held: Held, verdict: Verdict) -> None:
-        held.delivery = present.delivery
         by_us = await self._parts.settler.settle(held, verdict)
         seconds = self._parts.clock() - present.began
         self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
