@@ -23,40 +23,80 @@ SETTINGS: Final[Mapping[str, str]] = {
 def make(kubectl: Kubectl, namespace: str, claim: str = "data-galley-nats-0") -> None:
     """Make a volume that only this claim gets, in a folder that NATS may write to."""
     kubectl("create", "namespace", namespace)
-    kubectl.apply(_volume(namespace, claim), _folder_maker(), namespace=namespace)
+    kubectl.apply(_volume(namespace, claim, _PATH), namespace=namespace)
+    _in_folder(kubectl, namespace, _PATH, _OPEN)
+
+
+def add(kubectl: Kubectl, namespace: str, claim: str) -> None:
+    """Make another volume, in a folder of its own, and its claim."""
+    path = f"{_PATH}-{claim}"
+    kubectl.apply(_volume(namespace, claim, path), _claim(claim), namespace=namespace)
+    _in_folder(kubectl, namespace, path, _OPEN)
+
+
+def wipe(kubectl: Kubectl, namespace: str, stateful_set: str = "galley-nats") -> None:
+    """Stop NATS, delete all in its volume, and start it again."""
+    kubectl("scale", "statefulset", stateful_set, "-n", namespace, "--replicas=0")
+    pod = f"pod/{stateful_set}-0"
+    kubectl("wait", "-n", namespace, "--for=delete", pod, f"--timeout={_SECONDS}s", within=_SECONDS + 10)
+    _in_folder(kubectl, namespace, _PATH, _EMPTY)
+    kubectl("scale", "statefulset", stateful_set, "-n", namespace, "--replicas=1")
+
+
+def _in_folder(kubectl: Kubectl, namespace: str, path: str, code: str) -> None:
+    kubectl.apply(_pod_in(path, code), namespace=namespace)
     kubectl(
         *("wait", "-n", namespace, "--for=jsonpath={.status.phase}=Succeeded", "pod/volume"),
         f"--timeout={_SECONDS}s",
         within=_SECONDS + 10,
     )
-    kubectl("delete", "pod", "volume", "-n", namespace, "--wait=false")
+    kubectl("delete", "pod", "volume", "-n", namespace, "--wait", "--now")
 
 
-def _volume(namespace: str, claim: str) -> dict[str, Any]:
+def _claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": _CLASS,
+            "resources": {"requests": {"storage": _SIZE}},
+        },
+    }
+
+
+def _volume(namespace: str, claim: str, path: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"{namespace}-nats"},
+        "metadata": {"name": f"{namespace}-{claim}"},
         "spec": {
             "capacity": {"storage": _SIZE},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": _CLASS,
             "claimRef": {"namespace": namespace, "name": claim},
-            "hostPath": {"path": _PATH, "type": "DirectoryOrCreate"},
+            "hostPath": {"path": path, "type": "DirectoryOrCreate"},
         },
     }
 
 
-def _folder_maker() -> dict[str, Any]:
-    """Return a pod that opens the folder to all: the kubelet makes it for root alone."""
+_OPEN: Final = "import os; os.chmod({path}, 0o777)"
+"""The kubelet makes the folder for root alone."""
+
+_EMPTY: Final = "import pathlib, shutil; [shutil.rmtree(each) for each in pathlib.Path({path}).iterdir()]"
+
+
+def _pod_in(path: str, code: str) -> dict[str, Any]:
+    """Return a pod that does something in a folder, as root."""
     container = {
         "name": "volume",
         "image": WORKER.reference,
         "imagePullPolicy": "Never",
-        "command": ["python", "-c", f"import os; os.chmod({json.dumps(_PATH)}, 0o777)"],
+        "command": ["python", "-c", code.format(path=json.dumps(path))],
         "securityContext": {"runAsUser": 0},
-        "volumeMounts": [{"name": "data", "mountPath": _PATH}],
+        "volumeMounts": [{"name": "data", "mountPath": path}],
     }
     return {
         "apiVersion": "v1",
@@ -65,6 +105,6 @@ def _folder_maker() -> dict[str, Any]:
         "spec": {
             "restartPolicy": "Never",
             "containers": [container],
-            "volumes": [{"name": "data", "hostPath": {"path": _PATH, "type": "DirectoryOrCreate"}}],
+            "volumes": [{"name": "data", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}],
         },
     }
