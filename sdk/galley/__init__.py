@@ -19,6 +19,16 @@ from galley.broker.errors import (
 )
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_task
+from galley.encryption.errors import (
+    DecryptionKeyMissing,
+    EncryptionError,
+    EncryptionKeysInvalid,
+    EncryptionRequired,
+    KeyServiceUnavailable,
+    PayloadAltered,
+    PlaintextRefused,
+    QueueNotEncrypted,
+)
 from galley.errors import (
     ClientClosed,
     ClientElsewhere,
@@ -81,6 +91,10 @@ __all__ = [
     "CredentialsExpired",
     "CredentialsInvalid",
     "CurrentTask",
+    "DecryptionKeyMissing",
+    "EncryptionError",
+    "EncryptionKeysInvalid",
+    "EncryptionRequired",
     "GalleyError",
     "Handle",
     "Handler",
@@ -89,14 +103,18 @@ __all__ = [
     "HandlerUnusable",
     "InputInvalid",
     "Invalid",
+    "KeyServiceUnavailable",
     "Lane",
     "LaneNotEnabled",
     "NonRetryable",
     "NotAllowed",
     "NotEncrypted",
+    "PayloadAltered",
     "Phase",
+    "PlaintextRefused",
     "QueueFull",
     "QueueNameInvalid",
+    "QueueNotEncrypted",
     "QueueNotFound",
     "Refused",
     "ResultMismatch",

@@ -196,6 +196,7 @@ class AsyncHandle(Generic[R]):
 
         Raises:
             TaskNotFound, QueueNotFound: it neither waits nor has a record.
+            KeyServiceUnavailable: the key service of its queue does not answer; nothing was done.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
         self._broker.check_usable()
