@@ -1,9 +1,25 @@
 """All mutants there are."""
 
-from tests.mutants.of_encryption import ENCRYPTION
-from tests.mutants.of_more import MORE
-from tests.mutants.of_operator import OPERATOR
-from tests.mutants.of_sdk import SDK
-from tests.mutants.of_worker import WORKER
+from tests.mutants import (
+    of_attempts,
+    of_claims,
+    of_encryption,
+    of_more,
+    of_reading,
+    of_scaling,
+    of_settling,
+    of_statuses,
+    of_submitting,
+)
 
-MUTANTS = (*WORKER, *SDK, *ENCRYPTION, *OPERATOR, *MORE)
+MUTANTS = (
+    *of_attempts.MUTANTS,
+    *of_claims.MUTANTS,
+    *of_encryption.MUTANTS,
+    *of_more.MUTANTS,
+    *of_reading.MUTANTS,
+    *of_scaling.MUTANTS,
+    *of_settling.MUTANTS,
+    *of_statuses.MUTANTS,
+    *of_submitting.MUTANTS,
+)

@@ -15,7 +15,7 @@ def _of(module: str, name: str, old: str, new: str, breaks: str, *tests: str) ->
     return Mutant(f"{module}: {name}", f"sdk/galley/{module}.py", old, new, breaks, tests)
 
 
-ENCRYPTION: Final = (
+MUTANTS: Final = (
     _of(
         "encryption/payloads",
         "a payload is bound to no place",

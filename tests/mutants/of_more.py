@@ -299,4 +299,4 @@ CONTROL: Final = (
     ),
 )
 
-MORE: Final = (*SDK, *RUNNING, *CONTROL)
+MUTANTS: Final = (*SDK, *RUNNING, *CONTROL)
