@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from docs.generate.chart import CHART
 from e2e import waits
@@ -163,3 +164,50 @@ def test_the_notes_say_which_namespace_is_served_and_how_to_serve_another() -> N
         *("--set", "operator.namespaces=all"),
     )
     assert "operator.namespaces is all" in everywhere.stdout.partition("NOTES:")[2]
+
+
+def changed_by_policy() -> list[Object]:
+    served = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+    done = helm("template", "galley", str(CHART), "--api-versions", served, "--namespace", "galley-system")
+    things = [thing for thing in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if thing]
+    return [thing for thing in things if thing["kind"].startswith("MutatingAdmission")]
+
+
+def test_who_changed_an_object_is_written_by_the_api_server(
+    galley_kinds: ApiServer, api_namespace: str
+) -> None:
+    kubectl, policy = galley_kinds.kubectl, changed_by_policy()
+    assert len(policy) == 2
+    kubectl.apply(of_kind(rendered(), "ClusterRole")["galley-queue-editor"])
+    for user in ("eve", "bob"):
+        role = "--clusterrole=galley-queue-editor"
+        kubectl("create", "rolebinding", user, role, f"--user={user}", "-n", api_namespace)
+    queue: Object = {
+        "apiVersion": "galley.dev/v1alpha1",
+        "kind": "TaskQueue",
+        "metadata": {"name": "jobs", "annotations": {"galley.dev/changed-by": "the boss"}},
+        "spec": {"handlers": {"commands": COMMANDS}},
+    }
+
+    def apply(user: str, thing: Object) -> str:
+        kubectl("apply", f"--as={user}", "-n", api_namespace, "-f", "-", given=json.dumps(thing))
+        found = kubectl.get("taskqueue", "jobs", "-n", api_namespace)
+        return str(found["metadata"].get("annotations", {}).get("galley.dev/changed-by"))
+
+    def enforced() -> bool:
+        if apply("eve", queue) == "eve":
+            return True
+        kubectl("delete", "taskqueue", "jobs", "-n", api_namespace)
+        return False
+
+    kubectl.apply(*policy)
+    try:
+        waits.until("the policy", enforced, within=30)
+        plain = {**queue, "metadata": {"name": "jobs", "labels": {"a": "b"}}}
+        assert apply("bob", plain) == "eve"  # the spec is as it was
+        assert apply("bob", {**plain, "spec": {**queue["spec"], "timeoutSeconds": 7}}) == "bob"
+        forged = {**plain, "metadata": queue["metadata"]}
+        assert apply("eve", {**forged, "spec": {**queue["spec"], "timeoutSeconds": 7}}) == "bob"
+    finally:
+        for thing in policy:
+            kubectl("delete", thing["kind"], thing["metadata"]["name"])

@@ -56,6 +56,8 @@ class DataPathSettings:
     """The same for Tasks that failed."""
     resync_seconds: float = RESYNC_SECONDS
     """Time between two looks for all admitted Tasks in the broker."""
+    users_recorded: bool = False
+    """Whether the API server writes who created a Task."""
     sweep_seconds: float = SWEEP_SECONDS
     """Time between two looks for work whose Task is gone."""
     expiry_seconds: float = EXPIRY_SECONDS
@@ -111,7 +113,7 @@ class DataPath:
         self.writer = StatusWriter(cluster, tasks, faults)
         self.status = StatusKeeper(tasks, queues, self.writer, self._own, end_of_worker)
         self.records = RecordStreams(self._follow, self.status.heard, faults)
-        self.publishing = Publishing(self._nats, self._kept)
+        self.publishing = Publishing(self._nats, self._kept, users_recorded=settings.users_recorded)
         self.intake = Intake(
             tasks,
             queues,

@@ -153,7 +153,10 @@ class Operator:
         collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=access.secrets)
         path = DataPath(
             cluster, broker, parts.view, known,
-            DataPathSettings(settings.scopes, settings.task_ttl_seconds, settings.failed_task_ttl_seconds),
+            DataPathSettings(
+                settings.scopes, settings.task_ttl_seconds, settings.failed_task_ttl_seconds,
+                users_recorded=settings.users_recorded,
+            ),
             faults, parts.workloads.end_of,
         )  # fmt: skip
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)

@@ -76,6 +76,9 @@ class OperatorSettings(BaseModel):
     """Image of workers whose queue names none."""
     worker_resources: Json[PodResources] = Field("{}", validate_default=True)
     """JSON with the requests and limits of workers, each used where a queue does not set it."""
+    users_recorded: bool = False
+    """Whether the API server writes who changed a TaskQueue or Task into its annotation
+    `galley.dev/changed-by`; otherwise anyone could have written it, and it is not read."""
     quotas: Json[Quotas] = Field("{}", validate_default=True)
     """JSON with what queues and namespaces may set aside on NATS; nothing is limited when left out."""
     allow_init_containers: bool = False

@@ -18,6 +18,11 @@
 {{- kindIs "string" .Values.operator.namespaces | ternary list .Values.operator.namespaces | toJson -}}
 {{- end -}}
 
+{{/* Whether the API server writes who changed an object. */}}
+{{- define "galley.recordsUsers" -}}
+{{- and .Values.operator.recordUsers (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+{{- end -}}
+
 {{- define "galley.operator" -}}{{ include "galley.fullname" . }}-operator{{- end -}}
 {{- define "galley.nats" -}}{{ include "galley.fullname" . }}-nats{{- end -}}
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from galley.address import TaskAddress
+from galley_operator.audit import About, record
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import TASKS
@@ -74,5 +75,6 @@ class Departures:
         outcome = await self._broker.cancel(address, trace, self._kept_seconds(address))
         if outcome is not None:
             self.cancelled += 1
+            record("cancel", *address[:2], About(task=address.id, uid=departed.uid))
             labels = {"namespace": address.namespace, "queue": address.queue, "task": address.id}
             log.info("task of a deleted object", extra=labels | {"outcome": str(outcome)})

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from galley.address import TaskAddress
 from galley.encryption import EncryptionError
 from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound
+from galley_operator.audit import About, record
 from galley_operator.intake.admission import Publish, Step
 from galley_operator.intake.broker_tasks import BrokerTasks
 from galley_operator.tasks.active_tasks import ActiveTask
@@ -14,8 +15,17 @@ from galley_operator.tasks.report import Admitted, Pending, Report, Unclear, Unt
 class Publishing:
     """Carries out steps."""
 
-    def __init__(self, broker: BrokerTasks, kept_seconds: Callable[[TaskAddress], int]) -> None:
-        """Args: kept_seconds: returns how long the record of a cancelled task is kept."""
+    def __init__(
+        self, broker: BrokerTasks, kept_seconds: Callable[[TaskAddress], int], *, users_recorded: bool = False
+    ) -> None:
+        """Describe how steps are carried out.
+
+        Args:
+            broker: where tasks are put.
+            kept_seconds: returns how long the record of a cancelled task is kept.
+            users_recorded: whether the API server writes who created a Task.
+        """
+        self._users_recorded = users_recorded
         self.admitted = 0
         """Tasks put into the broker so far."""
         self._broker, self._kept_seconds = broker, kept_seconds
@@ -46,4 +56,6 @@ class Publishing:
         if not added:
             return Unclear()  # ours, from before a crash or a lost answer, or work of another door
         self.admitted += 1
+        user = task.user if self._users_recorded else ""
+        record("submit", task.namespace, task.queue, About(task=task.name, uid=task.uid, user=user))
         return Admitted()

@@ -19,12 +19,14 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
+from galley_operator.audit import About, author_of, record
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
+from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
@@ -195,6 +197,9 @@ class Queues:
             await self._forget(key)
             return True
         served = self.served.get(key)
+        seen = found.status.observed_generation if served is None else served.found.generation
+        if seen != found.generation:
+            self._audit_edit(found)
         if served is None or served.found.uid != found.uid:
             await self._forget(key)
             served = self.served[key] = ServedQueue(
@@ -211,6 +216,16 @@ class Queues:
                 self.occur(Occurrence(found, "TasksFailed", _failed(new, total, key), warning=True))
         self._metrics.queues.set(len(self.served))
         return outcome.complete or found.queue is None
+
+    def _audit_edit(self, found: QueueObject) -> None:
+        author = author_of(found.metadata, users_recorded=self._settings.users_recorded)
+        workers = found.queue.spec.scaling.workers if found.queue is not None and author.scaled else None
+        action = "scale" if author.scaled else "edit"
+        record(
+            action, *found.key,
+            About(uid=found.uid, generation=found.generation, user=author.user, manager=author.manager,
+                  workers=workers),
+        )  # fmt: skip
 
     def _scale(self, key: Queue, served: ServedQueue) -> None:
         """Have the queue scaled by what it says now."""
@@ -239,6 +254,7 @@ class Queues:
         if served is None:
             return
         log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})
+        record("delete", *key, About(uid=served.found.uid))
         if served.scaling is not None:
             served.scaling.cancel()
             await asyncio.wait([served.scaling])
@@ -247,6 +263,7 @@ class Queues:
         direction = "out" if after > before else "in"
         self._metrics.scalings.labels(*key, direction).inc()
         if (served := self.served.get(key)) is not None:
+            record("scale", *key, About(manager=AUTOSCALER, workers=after, reason=reason))
             note = f"from {before} to {after} workers. {reason}"
             self.occur(Occurrence(served.found, "Scaled", note))
 

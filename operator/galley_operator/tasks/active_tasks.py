@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
 from galley.task_status import Phase
+from galley_operator.audit import USER_ANNOTATION
 from galley_operator.cluster.reflector import Key
 from galley_operator.tasks.report import (
     Admitted,
@@ -39,6 +40,10 @@ QueueKey = tuple[str, str]
 """Namespace and name of a queue."""
 
 
+class _Annotations(Struct, frozen=True, gc=False):
+    user: str = field(default="", name=USER_ANNOTATION)
+
+
 class TaskMetadata(Struct, frozen=True, gc=False):
     """What is read of a Task's metadata."""
 
@@ -48,6 +53,7 @@ class TaskMetadata(Struct, frozen=True, gc=False):
     resource_version: str = field(default="", name="resourceVersion")
     generation: int = 0
     created: datetime | None = field(default=None, name="creationTimestamp")
+    annotations: _Annotations | None = None
 
 
 class _Condition(Struct, frozen=True, gc=False):
@@ -123,6 +129,8 @@ class ActiveTask(Struct, frozen=True, gc=False, eq=False):
     """Whether its end is known, and its last status written or about to be."""
     unsure: bool = False
     """Whether it has to be looked for in the broker: it may be there, or no longer be."""
+    user: str = ""
+    """Who created it, by its annotation: worth what writes that."""
     by_uid: bool = False
     """Whether an operator before 0.2 put it into the broker, under its uid."""
 
@@ -238,6 +246,7 @@ class ActiveTasks:
             _moment(route.not_before),
             status.queued_time,
             in_broker,
+            user=intern(metadata.annotations.user) if metadata.annotations is not None else "",
         )
 
     def changed(self, key: Key, now: ActiveTask, *, listed: bool) -> None:

@@ -34,6 +34,8 @@ class QueueObject:
     status: TaskQueueStatus = field(default_factory=TaskQueueStatus)
     going: bool = False
     """Whether it was deleted, and only waits for what it owns to go before it."""
+    metadata: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """As the API server wrote it, for the audit log."""
 
     @property
     def key(self) -> Key:
@@ -159,6 +161,7 @@ def read_queue(body: dict[str, Any]) -> QueueObject:
         problem,
         _status(body.get("status") or {}),
         going="deletionTimestamp" in metadata,
+        metadata={key: metadata[key] for key in ("annotations", "managedFields") if key in metadata},
     )
 
 
