@@ -150,8 +150,8 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "runs without a claim",
-        "            if not await self._parts.claimant.claim(held, self._policy(held)):\n                return\n",
-        "            await self._parts.claimant.claim(held, self._policy(held))\n",
+        "        if claims and not await self._parts.claimant.claim(held, self._policy(held)):\n            return\n",
+        "        if claims:\n            await self._parts.claimant.claim(held, self._policy(held))\n",
         "an ended task runs again",
         ATTEMPTS,
     ),

@@ -198,9 +198,9 @@ class Attempts:
             held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
         known = envelope.handler in self._parts.runners.handlers
-        if refused is not None or not known or must_claim(delivery, flags, self._later):
-            if not await self._parts.claimant.claim(held, self._policy(held)):
-                return
+        claims = refused is not None or not known or must_claim(delivery, flags, self._later)
+        if claims and not await self._parts.claimant.claim(held, self._policy(held)):
+            return
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
         if held.refused is not None and present.stopped is None:
