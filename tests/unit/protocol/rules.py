@@ -35,6 +35,7 @@ class Rule(StrEnum):
     AWAIT_RECONNECT = "after a reconnection, give that process the time to reconnect, too"
     DEFER_RECORD_FIRST = "the record of a deferral before its schedule"
     MARK_DROPPED = "a worker that drops its attempt marks its record handed back"
+    REDRIVE_FENCED = "a redrive carries the fence of the record of the failure"
 
 
 WHY: Final[dict[Rule, str]] = {
@@ -66,12 +67,13 @@ WHY: Final[dict[Rule, str]] = {
     Rule.AWAIT_RECONNECT: "A broker that was killed has lost every worker, and gets them back one by one.",
     Rule.DEFER_RECORD_FIRST: "A due message must find the record that announced it, or a claim of its own.",
     Rule.MARK_DROPPED: "A worker that dropped its attempt may be gone when the next one asks for it.",
+    Rule.REDRIVE_FENCED: "Only a claim in place of that very record tells a redrive from a late copy.",
 }
 
 AMENDMENTS: Final = frozenset({
     Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH,
     Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
-    Rule.MARK_DROPPED,
+    Rule.MARK_DROPPED, Rule.REDRIVE_FENCED,
 })  # fmt: skip
 """What exploring the protocol as it was first written added."""
 

@@ -33,6 +33,8 @@ UNKNOWN_REPUBLISH: Final = Scenario(
 UNKNOWN_LAPSE: Final = Scenario(
     "a worker that does not know the handler, and a lease ends", Budget(unknown=1, lapses=1)
 )
+REDRIVE: Final = Scenario("a redrive and a crash", Budget(redrives=1, crashes=1), attempts=1)
+REDRIVES: Final = Scenario("two redrives, and a lease ends", Budget(redrives=2, lapses=1), attempts=1)
 ALL: Final = (
     CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_EXIT, LAPSE_REPUBLISH,
     TWO_LAPSES, DRAIN, CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,

@@ -85,6 +85,14 @@ class Cancel(NamedTuple):
     fence: int = 0
 
 
+class Redrive(NamedTuple):
+    """Where somebody is who has a dead task run again."""
+
+    at: str = ""
+    fence: int = 0
+    attempt: int = 0
+
+
 class Budget(NamedTuple):
     """How often each disturbance may still happen."""
 
@@ -102,6 +110,7 @@ class Budget(NamedTuple):
     """Deliveries to a worker that does not know the task's handler, or whose handler asks to run later."""
     exits: int = 0
     """Ends of a worker that has dropped its attempt."""
+    redrives: int = 0
 
     def less(self, name: str) -> "Budget":
         """Return the budget with one of that disturbance spent."""
@@ -131,6 +140,7 @@ class State(NamedTuple):
     """Whether the very first publish has still to arrive."""
     left: Budget
     flaw: str = ""
+    redrive: Redrive = Redrive()
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,7 @@ def canonical(state: State) -> tuple[State, bool]:
     """
     first, second = state.workers
     used = {0, state.record.sequence, state.previous.sequence, state.schedule[1], state.cancel.fence}
+    used.add(state.redrive.fence)
     used.update((first.fence, second.fence, first.seen.sequence, second.seen.sequence))
     used.update([message.fence for message in state.messages])
     if len(used) != state.top + 1:
@@ -195,6 +206,7 @@ def _ranked(state: State, rank: dict[int, int]) -> State:
         previous=record(state.previous),
         schedule=(state.schedule[0], rank[state.schedule[1]]),
         cancel=state.cancel._replace(fence=rank[state.cancel.fence]),
+        redrive=state.redrive._replace(fence=rank[state.redrive.fence]),
         top=len(rank) - 1,
         messages=tuple([m._replace(fence=rank[m.fence]) if m.fence else m for m in state.messages]),
         workers=tuple([w._replace(fence=rank[w.fence], seen=record(w.seen)) for w in state.workers]),

@@ -15,6 +15,7 @@ from tests.unit.protocol.state import (
     Key,
     Message,
     Record,
+    Redrive,
     State,
     Worker,
 )
@@ -143,3 +144,32 @@ def canceller(world: World, state: State) -> Steps:
         yield "the canceller tells the workers", told, False
     if at in {"read", "decide", "purge", "tell"}:
         yield "the canceller dies", state._replace(cancel=Cancel("over")), True
+
+
+def redriver(world: World, state: State) -> Steps:
+    """Yield the next step of somebody who redrives: read, publish, say so in the record."""
+    at, fence, attempt = state.redrive
+    failed = state.record.state == "done" and state.record.outcome == "dead"
+    if not at and state.left.redrives and state.letter:
+        begun = state._replace(left=state.left.less("redrives"))
+        if failed:
+            reading = Redrive("publish", state.record.sequence, state.record.attempt + 1)
+            yield "somebody reads the failure, to redrive it", begun._replace(redrive=reading), True
+        else:
+            yield "somebody finds that the task has moved on", begun._replace(letter=False), True
+    elif at == "publish":
+        expected = fence if Rule.REDRIVE_FENCED in world.rules else 0
+        key = _unused(state, WORK)
+        message = Message(key, 0, attempt, expected, flagged=True, delivered=0, holder=FREE)
+        after = state._replace(
+            messages=tuple(sorted((*state.messages, message))), redrive=Redrive("note", fence, attempt)
+        )
+        if failed and state.record.sequence == fence:
+            # From here on the task is not dead any more, and its letter is of the past.
+            after = after._replace(ended="", letter=False)
+        yield "the redrive is published", after, False
+    elif at == "note":
+        noted = world.put(state, Record(0, "retry", attempt), fence) or state
+        yield "the redrive is noted in the record", noted._replace(redrive=Redrive()), False
+    if at:
+        yield "who redrives dies", state._replace(redrive=Redrive()), True

@@ -39,6 +39,7 @@ PREVENTS: dict[Rule, tuple[Scenario, Flaw]] = {
     Rule.AWAIT_RECONNECT: (scenarios.KILLS_ALONE, Flaw.BURNED),
     Rule.DEFER_RECORD_FIRST: (scenarios.UNKNOWN, Flaw.LOST),
     Rule.MARK_DROPPED: (scenarios.LAPSE_EXIT, Flaw.BURNED),
+    Rule.REDRIVE_FENCED: (scenarios.REDRIVE, Flaw.LOST),
 }
 """What each rule is for. The one rule in force that is not here saves time and nothing else: see below."""
 
@@ -73,6 +74,16 @@ def test_with_all_rules_no_bad_state_is_reached(scenario: Scenario) -> None:
 def test_a_killed_broker_makes_runs_overlap_and_does_nothing_worse() -> None:
     assert not explored(scenarios.KILLED_BROKER).findings
     assert Flaw.TWO_AT_ONCE in explore(Model(scenarios.KILLED_BROKER), until=Flaw.TWO_AT_ONCE).findings
+
+
+@pytest.mark.parametrize(
+    "scenario", [scenarios.REDRIVE, scenarios.REDRIVES], ids=lambda scenario: scenario.name
+)
+def test_a_redrive_runs_a_dead_task_once_more_and_loses_nothing(scenario: Scenario) -> None:
+    """A late copy of the failed attempt may write its letter again: the next redrive finds it outdated."""
+    seen = explored(scenario, tolerated=frozenset({Flaw.GHOST_LETTER}))
+    assert set(seen.findings) <= {Flaw.GHOST_LETTER}
+    assert seen.outcomes == {"ok", "dead"}
 
 
 def test_kills_of_the_broker_alone_count_no_crash() -> None:
