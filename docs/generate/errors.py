@@ -30,6 +30,7 @@ _VALUES: Final[dict[str, Any]] = {
     "submitted": {}, "unknown": {}, "not_sent_from": 700,
     "distrust": Distrust.EXPIRED,
     "refused": {0: GalleyError("PROBLEM")},
+    "redriven": ["ID"],
 }  # fmt: skip
 """What stands for a parameter of a constructor that is not text; a text is its name in capitals."""
 

@@ -34,6 +34,7 @@ from galley.errors import (
     ClientElsewhere,
     ClientUnusable,
     CredentialsInvalid,
+    DeadLetterNotFound,
     GalleyError,
     HandlerExists,
     HandlerNameInvalid,
@@ -42,9 +43,11 @@ from galley.errors import (
     Invalid,
     LaneNotEnabled,
     NonRetryable,
+    NotRedrivable,
     QueueFull,
     QueueNameInvalid,
     QueueNotFound,
+    RedriveIncomplete,
     Refused,
     ResultMismatch,
     ResultTimeout,
@@ -64,8 +67,9 @@ from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
+from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.retry import RetryPolicy
-from galley.sync_client import Client, Handle
+from galley.sync_client import Client, DeadLetters, Handle
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.when import When
@@ -73,6 +77,7 @@ from galley.when import When
 __all__ = [
     "AccessRefused",
     "AsyncClient",
+    "AsyncDeadLetters",
     "AsyncHandle",
     "BrokerError",
     "BrokerFull",
@@ -91,6 +96,9 @@ __all__ = [
     "CredentialsExpired",
     "CredentialsInvalid",
     "CurrentTask",
+    "DeadLetterNotFound",
+    "DeadLetters",
+    "DeadTask",
     "DecryptionKeyMissing",
     "EncryptionError",
     "EncryptionKeysInvalid",
@@ -109,6 +117,7 @@ __all__ = [
     "NonRetryable",
     "NotAllowed",
     "NotEncrypted",
+    "NotRedrivable",
     "PayloadAltered",
     "Phase",
     "PlaintextRefused",
@@ -116,11 +125,14 @@ __all__ = [
     "QueueNameInvalid",
     "QueueNotEncrypted",
     "QueueNotFound",
+    "RedriveIncomplete",
+    "Redriven",
     "Refused",
     "ResultMismatch",
     "ResultTimeout",
     "RetryAfter",
     "RetryPolicy",
+    "Selection",
     "Snooze",
     "SomeRefused",
     "SubmissionInvalid",

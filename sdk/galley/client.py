@@ -23,6 +23,7 @@ from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
 from galley.inside import line
 from galley.lanes import Lane
+from galley.redrive import AsyncDeadLetters
 from galley.target import (
     CREDENTIALS_VARIABLE,
     DEFAULT_NAMESPACE,
@@ -117,6 +118,10 @@ class AsyncClient:
         self.broker = broker
         self.namespace = namespace
         self._publisher = Publisher(broker, patience_seconds)
+        self.dead_letters = AsyncDeadLetters(
+            broker, namespace, self._publisher, functools.partial(task_address, namespace)
+        )
+        """Tasks that will not be tried again: to look at, edit, drop, and run again."""
 
     async def __aenter__(self) -> Self:
         """Connect.

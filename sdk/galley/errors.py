@@ -31,6 +31,9 @@
     │   ├── TaskFailed
     │   └── TaskCancelled
     ├── TaskNotFound
+    ├── DeadLetterNotFound
+    ├── NotRedrivable      a dead letter that cannot run again as it is
+    ├── RedriveIncomplete  some of many dead letters were not redriven
     ├── ResultTimeout
     ├── ResultMismatch     the result is not of the annotated type
     └── BrokerError            (in galley.broker.errors) the broker could not do what was asked
@@ -430,6 +433,43 @@ class TaskNotFound(GalleyError):
     def __init__(self, queue: str, task_id: str) -> None:
         self.queue, self.task_id = queue, task_id
         super().__init__(f"there is no task {task_id!r} in queue {queue!r}")
+
+
+class DeadLetterNotFound(GalleyError):
+    """A queue keeps no dead letter of that id."""
+
+    reason = "DeadLetterNotFound"
+    hint = (
+        "it was redriven or dropped, has expired, or its task did not fail: `galley show QUEUE/ID` shows the "
+        "task, `galley dead list QUEUE` the dead letters there are"
+    )
+
+    def __init__(self, queue: str, task_id: str) -> None:
+        self.queue, self.task_id = queue, task_id
+        super().__init__(f"queue {queue!r} keeps no dead letter of a task {task_id!r}")
+
+
+class NotRedrivable(GalleyError):
+    """A dead letter cannot run again as it is; it stays where it is."""
+
+    reason = "NotRedrivable"
+
+    def __init__(self, queue: str, task_id: str, problem: str, advice: str) -> None:
+        self.queue, self.task_id, self.problem, self.advice = queue, task_id, problem, advice
+        super().__init__(f"the dead letter {queue}/{task_id} cannot be redriven: {problem}", advice)
+
+
+class RedriveIncomplete(GalleyError):
+    """Not all of many dead letters were redriven; `__cause__` says why. The rest stay as they are."""
+
+    reason = "RedriveIncomplete"
+    hint = "solve the cause and redrive again: those that were redriven are not run twice"
+
+    def __init__(self, queue: str, redriven: list[str], left: int, problem: str) -> None:
+        self.queue, self.redriven, self.left, self.problem = queue, redriven, left, problem
+        super().__init__(
+            f"{len(redriven)} dead letters of queue {queue!r} were redriven, {left} were not: {problem}"
+        )
 
 
 class ResultMismatch(GalleyError):

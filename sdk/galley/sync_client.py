@@ -15,6 +15,7 @@ from galley.envelope import Envelope
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
+from galley.redrive import ALL, DeadTask, Redriven, Selection
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.typed import Typed
@@ -122,6 +123,11 @@ class Client:
         """
         return Handle(self._portal, task_address(self.namespace, queue, task_id), None)
 
+    @property
+    def dead_letters(self) -> "DeadLetters":
+        """Tasks that will not be tried again: to look at, edit, drop, and run again."""
+        return DeadLetters(self._portal)
+
     def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
 
@@ -164,6 +170,41 @@ class Client:
         return Handle(
             self._portal, handle.address, handle.envelope, handle.result_type, existed=handle.existed
         )
+
+
+class DeadLetters:
+    """The dead letters of the queues of a namespace: `AsyncDeadLetters`, which says what each call raises."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def find(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+        """Return the dead letters of a queue, oldest first."""
+        return self._portal.call(lambda client: client.dead_letters.find(queue, which))
+
+    def get(self, queue: str, task_id: str) -> DeadTask:
+        """Return one dead letter."""
+        return self._portal.call(lambda client: client.dead_letters.get(queue, task_id))
+
+    def redrive(self, queue: str, task_id: str) -> Redriven:
+        """Have a dead task run again, under its own id, with a fresh budget of retries."""
+        return self._portal.call(lambda client: client.dead_letters.redrive(queue, task_id))
+
+    def redrive_all(self, queue: str, which: Selection = ALL, *, rate: float | None = None) -> list[DeadTask]:
+        """Redrive all dead letters that are meant, at most `rate` a second; returns them."""
+        return self._portal.call(lambda client: client.dead_letters.redrive_all(queue, which, rate=rate))
+
+    def drop(self, queue: str, task_id: str) -> None:
+        """Delete a dead letter for good."""
+        self._portal.call(lambda client: client.dead_letters.drop(queue, task_id))
+
+    def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+        """Delete all dead letters that are meant; returns them."""
+        return self._portal.call(lambda client: client.dead_letters.drop_all(queue, which))
+
+    def edit(self, queue: str, task_id: str, **changes: Any) -> DeadTask:
+        """Change `input` or `handler` of a dead task before it is redriven; returns it."""
+        return self._portal.call(lambda client: client.dead_letters.edit(queue, task_id, **changes))
 
 
 class _Read(Generic[R]):

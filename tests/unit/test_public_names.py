@@ -3,6 +3,8 @@
 import galley
 
 PUBLIC = {
+    "AsyncDeadLetters", "DeadLetters", "DeadLetterNotFound", "DeadTask", "NotRedrivable",
+    "RedriveIncomplete", "Redriven", "Selection",
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
     "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "CertificateRefused",
     "Client", "ClientCertificateRefused", "ClientClosed", "ClientElsewhere", "ClientUnusable",

@@ -1,16 +1,25 @@
 """Dead letters: tasks that will not be tried again, kept whole with the reason."""
 
+import logging
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import NamedTuple
 
 from galley import dead_letter as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of
+from galley.broker.lean_client import header_block
+from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
 from galley.dead_letter import DeadLetter
 from galley.encryption import EncryptionError
 from galley.errors import EnvelopeInvalid
+from galley.lanes import Lane
+
+log = logging.getLogger(__name__)
 
 
 async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
@@ -41,10 +50,18 @@ async def count_dead(broker: Broker, namespace: str, queue: str) -> int:
     return int(made["num_pending"])
 
 
-async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
-    """Return the dead letter of a task, or None if it has none that can be read.
+class Kept(NamedTuple):
+    """A dead letter, and its place in a stream."""
 
-    It keeps its `sealed` if it cannot be decrypted here.
+    address: TaskAddress
+    letter: DeadLetter
+    """It keeps its `sealed` if it cannot be decrypted here."""
+    stream: str
+    sequence: int
+
+
+async def read(broker: Broker, address: TaskAddress) -> Kept | None:
+    """Return the dead letter of a task, or None if it has none that can be read.
 
     Raises:
         NotAllowed: if the credentials are not those of a manager.
@@ -55,16 +72,63 @@ async def read(broker: Broker, address: TaskAddress) -> DeadLetter | None:
         topology.shared_dead_stream(address.namespace),
         topology.dead_subject(address),
     )
-    if answer is None or "Nats-Subject" not in (answer.headers or {}):
+    headers = (answer.headers or {}) if answer is not None else {}
+    if answer is None or "Nats-Subject" not in headers:
         return None
+    return await _kept(broker, address, headers["Nats-Stream"], int(headers["Nats-Sequence"]), answer.data)
+
+
+async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Kept]:
+    """Yield the dead letters of a queue, oldest first. One that cannot be read is logged and left out.
+
+    Raises:
+        NotAllowed: if the credentials are not those of a manager, or the letters are in a stream that the
+            queues of a namespace share.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    stream = await dead_stream_of(broker, namespace, queue)
+    async for message in messages_of(broker, stream, topology.dead_of_queue(namespace, queue)):
+        address = topology.parse_task_subject(message.subject)
+        kept = await _kept(broker, address, stream, message.sequence, message.body)
+        if kept is None:
+            log.warning("dead letter not readable", extra={"subject": message.subject})
+            continue
+        yield kept
+
+
+async def _kept(broker: Broker, address: TaskAddress, stream: str, sequence: int, body: bytes) -> Kept | None:
     try:
-        letter = wire.decode(answer.data)
+        letter = wire.decode(body)
     except EnvelopeInvalid:
         return None
-    try:
-        return await broker.payloads.read_letter(address, letter)
-    except EncryptionError:
-        return letter
+    with suppress(ValueError):
+        address = address._replace(lane=Lane(letter.lane))
+    with suppress(EncryptionError):
+        letter = await broker.payloads.read_letter(address, letter)
+    return Kept(address, letter, stream, sequence)
+
+
+async def drop(broker: Broker, kept: Kept) -> bool:
+    """Delete a dead letter, unless a later one of the same task took its place; returns whether it was there.
+
+    Raises:
+        NotAllowed: if the credentials are not those of a manager.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    request = {"filter": topology.dead_subject(kept.address), "seq": kept.sequence + 1}
+    answer = await broker.api(f"drop the dead letter {kept.address}", f"STREAM.PURGE.{kept.stream}", request)
+    return bool(answer["purged"])
+
+
+async def exchange(broker: Broker, kept: Kept, letter: DeadLetter) -> Ack:
+    """Store a letter in place of the one that was read, unless that is not the last any more.
+
+    Raises:
+        KeyServiceUnavailable: if it has to be encrypted and cannot be.
+    """
+    body = await broker.payloads.letter_bytes(kept.address, letter)
+    headers = header_block({topology.EXPECTED_SEQUENCE: str(kept.sequence)})
+    return await (await broker.pipeline.send(topology.dead_subject(kept.address), body, headers))
 
 
 async def bury(broker: Broker, address: TaskAddress, letter: DeadLetter) -> Ack:

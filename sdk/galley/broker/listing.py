@@ -1,13 +1,17 @@
 """Lists that the server gives in pages."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerUnreachable
 
 T = TypeVar("T")
+
+_MESSAGES_AT_ONCE: Final = 256
 
 _SUBJECTS_AT_ONCE: Final = 100_000
 """What the server puts into one page of subjects; a shorter one is the last."""
@@ -66,4 +70,34 @@ async def subjects_of(broker: Broker, stream: str, pattern: str = ">") -> AsyncI
         yield subjects
         offset += len(subjects)
         if len(subjects) < _SUBJECTS_AT_ONCE:
+            return
+
+
+class StoredMessage(NamedTuple):
+    """A message as it lies in a stream."""
+
+    subject: str
+    sequence: int
+    body: bytes
+
+
+async def messages_of(broker: Broker, stream: str, pattern: str) -> AsyncIterator[StoredMessage]:
+    """Yield the messages of a stream whose subjects fit a pattern, oldest first; none if there is no stream.
+
+    Raises:
+        NotAllowed: if our credentials may not read the stream as a whole.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    sequence = 1
+    while True:
+        request = {"seq": sequence, "next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE}
+        found = 0
+        async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
+            headers = answer.headers or {}
+            if "Status" in headers or "Nats-Subject" not in headers:
+                break
+            found += 1
+            sequence = int(headers["Nats-Sequence"]) + 1
+            yield StoredMessage(headers["Nats-Subject"], sequence - 1, answer.data)
+        if found < _MESSAGES_AT_ONCE:
             return

@@ -33,7 +33,7 @@ class Role(StrEnum):
     WORKER = "worker"
     """Takes tasks, and settles them."""
     MANAGER = "manager"
-    """A producer who may also cancel tasks and read dead letters."""
+    """A producer who may also cancel tasks, and read, edit, drop and redrive dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +230,10 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
             f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
             for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
         ),
+        # All of the queue's own dead letters; of those in a shared stream, none can be listed or dropped.
+        f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace, queue)}",
+        f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",
+        topology.dead_of_queue(namespace, queue),
         f"galley.result.{namespace}.{queue}.>",
         topology.control_subject(namespace, queue, "cancel"),
     )

@@ -108,6 +108,28 @@ class Publisher:
                 return receipt
         return receipt
 
+    async def publish_again(self, address: TaskAddress, envelope: Envelope, flags: Flags) -> None:
+        """Store a message for a further attempt of a task that has ended; return when the broker has it.
+
+        Whether there is another message of the task does not matter: the fence in the flags lets one of
+        them begin. So repeating it while no answer comes is safe, too.
+
+        Raises:
+            As `publish`.
+        """
+        self._broker.check_usable()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self.patience
+        while not (ack := await (await self.send(address, envelope, flags, alone=False))).stored:
+            if not ack.unanswered and ack.code != NO_RESPONDERS:
+                raise self.refusal(address, ack)
+            if ack.code == NO_RESPONDERS:
+                with contextlib.suppress(BrokerUnreachable):
+                    await self._check_lane(address)
+            if loop.time() >= give_up:
+                raise self._given_up(address, ack)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
     async def _look(self, address: TaskAddress) -> Known | None:
         """Return what is known of a task, trying again while the broker does not answer."""
         loop = asyncio.get_running_loop()
@@ -121,9 +143,15 @@ class Publisher:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def send(
-        self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST
+        self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST, *, alone: bool = True
     ) -> asyncio.Future[Ack]:
         """Publish without waiting for the answer; hand the future to `settle`.
+
+        Args:
+            address: where it goes.
+            envelope: what it is.
+            flags: what its worker has to know.
+            alone: whether the broker is to refuse it if it has another message of the task.
 
         Raises:
             BrokerUnreachable, BrokerSilent: it is not known whether the queue demands encryption; nothing was
@@ -143,7 +171,9 @@ class Publisher:
             raise self._given_up(address, Ack(0, problem=str(error))) from None
         body = await self._broker.payloads.task_bytes(address, envelope)
         headers = _FIRST_HEADERS
-        if flags.republished:
+        if not alone:
+            headers = header_block({topology.FLAGS_HEADER: flags.encode()})
+        elif flags.republished:
             headers = header_block(
                 {
                     topology.EXPECTED_SEQUENCE: "0",

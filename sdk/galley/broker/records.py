@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Final
 
-import msgspec
-
 from galley import record as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
@@ -15,13 +13,13 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import header_block
+from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
 from galley.errors import EnvelopeInvalid, QueueNotFound
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)
 
-_LISTED_AT_ONCE: Final = 256
 _TRIES: Final = 10
 _PAUSE_SECONDS: Final = 0.5
 
@@ -138,28 +136,14 @@ class Records:
                 yield found
 
     async def _all_in(self, stream: str, pattern: str) -> AsyncIterator[tuple[TaskAddress, Stored]]:
-        sequence = 1
-        while True:
-            request = {"seq": sequence, "next_by_subj": pattern, "batch": _LISTED_AT_ONCE}
-            found = 0
-            async for answer in self._broker.request_many(
-                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)
-            ):
-                headers = answer.headers or {}
-                if "Status" in headers or "Nats-Subject" not in headers:
-                    break
-                found += 1
-                sequence = int(headers["Nats-Sequence"]) + 1
-                subject = headers["Nats-Subject"]
-                try:
-                    record = wire.decode(answer.data)
-                    address = _address_of(subject, record)
-                except (EnvelopeInvalid, ValueError) as error:
-                    log.warning("record not readable", extra={"subject": subject, "error": str(error)})
-                    continue
-                yield address, Stored(record, sequence - 1)
-            if found < _LISTED_AT_ONCE:
-                return
+        async for message in messages_of(self._broker, stream, pattern):
+            try:
+                record = wire.decode(message.body)
+                address = _address_of(message.subject, record)
+            except (EnvelopeInvalid, ValueError) as error:
+                log.warning("record not readable", extra={"subject": message.subject, "error": str(error)})
+                continue
+            yield address, Stored(record, message.sequence)
 
 
 def _address_of(subject: str, record: Record) -> TaskAddress:

@@ -9,7 +9,7 @@ from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Final, NoReturn
 
-from galley.cli import apply, cancel, get, keys, show, submit, version
+from galley.cli import apply, cancel, dead, get, keys, show, submit, version
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
@@ -17,7 +17,7 @@ from galley.cli.terminal import Terminal, own_terminal
 from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
-    submit.command, apply.command, get.command, show.command, cancel.command, keys.command,
+    submit.command, apply.command, get.command, show.command, cancel.command, dead.command, keys.command,
     version.command,
 )  # fmt: skip
 

@@ -87,13 +87,13 @@ async def _opened(
 
 async def _with_input(broker: Broker, status: TaskStatus) -> TaskStatus:
     """Return the status of a failed task with its input, which only its dead letter has."""
-    letter = None
+    kept = None
     with suppress(BrokerError):  # only a manager may read dead letters
-        letter = await dead_letters.read(broker, status.address)
-    if letter is None or letter.envelope == NO_TASK:
+        kept = await dead_letters.read(broker, status.address)
+    if kept is None or kept.letter.envelope == NO_TASK:
         return status
     with suppress(EnvelopeInvalid):
-        envelope = await broker.payloads.look_at_task(status.address, bytes(letter.envelope))
+        envelope = await broker.payloads.look_at_task(status.address, bytes(kept.letter.envelope))
         return status if envelope.sealed else replace(status, input=envelope.input)
     return status
 

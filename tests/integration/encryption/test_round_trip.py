@@ -109,12 +109,12 @@ async def test_a_task_in_plaintext_fails_unless_the_queue_says_otherwise(
             address = (await client.handle(QUEUE, before.id).status()).address
             async with Broker(nats_server.url, name="reader") as reader:
                 # It is written after the record, which `result` waits for.
-                letter = await eventually(lambda: dead_letters.read(reader, address), within=20)
-        assert letter is not None
-        assert letter.envelope == NO_TASK
-        letter = await dead_letters.read(client.broker, address)
-        assert letter is not None
-        assert b"plain words" in bytes(letter.envelope)
+                kept = await eventually(lambda: dead_letters.read(reader, address), within=20)
+        assert kept is not None
+        assert kept.letter.envelope == NO_TASK
+        kept = await dead_letters.read(client.broker, address)
+        assert kept is not None
+        assert b"plain words" in bytes(kept.letter.envelope)
     async with a_place(nats_server, f"{namespace}x", None, encryption=None) as (client, _):
         before = await client.submit(call(QUEUE, "echo", value="plain words"))
     async with (

@@ -86,7 +86,7 @@ class Cancel(NamedTuple):
 
 
 class Redrive(NamedTuple):
-    """Where somebody is who has a dead task run again."""
+    """Where a program is that has a dead task run again."""
 
     at: str = ""
     fence: int = 0

@@ -147,16 +147,16 @@ def canceller(world: World, state: State) -> Steps:
 
 
 def redriver(world: World, state: State) -> Steps:
-    """Yield the next step of somebody who redrives: read, publish, say so in the record."""
+    """Yield the next step of a program that redrives: read, publish, note it in the record."""
     at, fence, attempt = state.redrive
     failed = state.record.state == "done" and state.record.outcome == "dead"
     if not at and state.left.redrives and state.letter:
         begun = state._replace(left=state.left.less("redrives"))
         if failed:
             reading = Redrive("publish", state.record.sequence, state.record.attempt + 1)
-            yield "somebody reads the failure, to redrive it", begun._replace(redrive=reading), True
+            yield "the redriver reads the failure", begun._replace(redrive=reading), True
         else:
-            yield "somebody finds that the task has moved on", begun._replace(letter=False), True
+            yield "the redriver finds that the task has moved on", begun._replace(letter=False), True
     elif at == "publish":
         expected = fence if Rule.REDRIVE_FENCED in world.rules else 0
         key = _unused(state, WORK)
@@ -172,4 +172,4 @@ def redriver(world: World, state: State) -> Steps:
         noted = world.put(state, Record(0, "retry", attempt), fence) or state
         yield "the redrive is noted in the record", noted._replace(redrive=Redrive()), False
     if at:
-        yield "who redrives dies", state._replace(redrive=Redrive()), True
+        yield "the redriver dies", state._replace(redrive=Redrive()), True

@@ -1,0 +1,346 @@
+"""Dead letters of a queue: find, edit, drop, and have them run again.
+
+A redrive is a message for the attempt after the last one, under the task's own id. Its fence is the record of
+the failure: of all redrives of one failure, the worker that is first replaces that record by compare-and-set,
+and the others find that the attempt is taken. Nothing is written before the broker has the message, and the
+dead letter goes last: a program that dies in between leaves a letter that can be redriven again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from galley.address import TaskAddress
+from galley.broker import dead_letters, inspect, topology
+from galley.broker.connection import Broker
+from galley.broker.dead_letters import Kept
+from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.broker.pipeline import DENIED, WRONG_SEQUENCE, Ack
+from galley.broker.publish import Publisher
+from galley.broker.records import Records
+from galley.dead_letter import NO_TASK
+from galley.encryption import DecryptionKeyMissing
+from galley.envelope import Envelope, Flags, digest_of, encode_input
+from galley.errors import (
+    DeadLetterNotFound,
+    EnvelopeInvalid,
+    GalleyError,
+    NotRedrivable,
+    RedriveIncomplete,
+    SubmissionInvalid,
+)
+from galley.handler import check_handler_name, check_queue_name
+from galley.history import History, PastAttempt
+from galley.record import Outcome, Record, State, Stored
+
+_UNCHANGED: Any = object()
+"""Stands for "as it is"."""
+
+
+class Redriven(StrEnum):
+    """What a redrive came to."""
+
+    QUEUED = "queued again"
+    ALREADY = "was redriven already"
+
+
+class DeadTask(Struct, frozen=True):
+    """A task that will not be tried again, as its dead letter keeps it."""
+
+    queue: str
+    id: str
+    handler: str
+    """Empty if the task is not kept, or was none."""
+    reason: str
+    """A constant in CamelCase."""
+    message: str
+    traceback: str
+    died_at: datetime
+    worker: str
+    attempt: int
+    """The number of its last attempt."""
+    lane: str
+    attempts: tuple[PastAttempt, ...] = ()
+    """Earlier attempts, each with its traceback; at most the last ten."""
+    input: Raw | None = None
+    """None if it is not kept, or cannot be decrypted here."""
+    body: bytes | None = None
+    """Instead of handler and input: the raw bytes of what was no task."""
+    submitted_at: datetime | None = None
+    uid: str = ""
+    """Of the Task object it was declared by; empty if there is none."""
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Which dead letters are meant; each field that is None admits all."""
+
+    handler: str | None = None
+    reason: str | None = None
+    older_than: timedelta | None = None
+    """Only those that died at least so long ago."""
+    younger_than: timedelta | None = None
+    """Only those that died less than so long ago."""
+
+    def admits(self, dead: DeadTask, now: datetime) -> bool:
+        """Return whether a dead letter is meant."""
+        age = now - dead.died_at
+        return (
+            self.handler in (None, dead.handler)
+            and self.reason in (None, dead.reason)
+            and (self.older_than is None or age >= self.older_than)
+            and (self.younger_than is None or age < self.younger_than)
+        )
+
+
+ALL = Selection()
+
+
+class AsyncDeadLetters:
+    """The dead letters of the queues of a namespace; for credentials of a manager."""
+
+    def __init__(
+        self, broker: Broker, namespace: str, publisher: Publisher, address: Callable[[str, str], TaskAddress]
+    ) -> None:
+        """Args: address: returns where a task is, from the name of its queue and its id."""
+        self._broker, self._namespace, self._publisher = broker, namespace, publisher
+        self._address = address
+
+    async def find(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+        """Return the dead letters of a queue, oldest first.
+
+        Raises:
+            NotAllowed: the credentials are not those of a manager of this queue.
+            QueueNotFound, QueueNameInvalid: there is no such queue, or there can be none.
+            BrokerUnreachable: the broker does not answer.
+        """
+        return [dead async for _, dead in self._selected(queue, which)]
+
+    async def get(self, queue: str, task_id: str) -> DeadTask:
+        """Return one dead letter.
+
+        Raises:
+            DeadLetterNotFound: the queue keeps none of that id.
+            NotAllowed, BrokerUnreachable: as `find`.
+        """
+        return await self._read(await self._find(queue, task_id))
+
+    async def redrive(self, queue: str, task_id: str) -> Redriven:
+        """Have a dead task run again, under its own id, with a fresh budget of retries.
+
+        A deadline that has passed is removed. Redriving twice runs it once.
+
+        Raises:
+            DeadLetterNotFound: the queue keeps none of that id.
+            NotRedrivable: it cannot run again as it is; it stays.
+            QueueFull, LaneNotEnabled, BrokerFull: the queue does not accept it now; it stays.
+            DecryptionKeyMissing: it is encrypted, and this client has not its key; it stays.
+            NotAllowed, BrokerUnreachable, BrokerSilent: as `find`; redriving again is safe.
+        """
+        return await self._redrive(await self._find(queue, task_id))
+
+    async def redrive_all(
+        self, queue: str, which: Selection = ALL, *, rate: float | None = None
+    ) -> list[DeadTask]:
+        """Redrive all dead letters that are meant, oldest first; returns them.
+
+        Args:
+            queue: its name.
+            which: those that are meant; by default all.
+            rate: how many a second at most; None is as fast as the broker takes them.
+
+        Raises:
+            RedriveIncomplete: not all of them; it holds the ids of those that were redriven, and `__cause__`
+                says why the next one was not. Those that cannot run again are passed over, and the first
+                of them is the cause once all others are redriven.
+            SubmissionInvalid: the rate is not more than 0.
+            NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
+        """
+        _check_rate(rate)
+        meant = [each async for each in self._selected(queue, which)]
+        done: list[DeadTask] = []
+        passed_over: NotRedrivable | None = None
+        for place, (kept, dead) in enumerate(meant):
+            try:
+                await self._redrive(kept)
+                done.append(dead)
+            except NotRedrivable as error:
+                passed_over = passed_over or error
+            except GalleyError as error:
+                raise _incomplete(queue, done, len(meant), error) from error
+            if rate is not None and place + 1 < len(meant):
+                await asyncio.sleep(1 / rate)
+        if passed_over is not None:
+            raise _incomplete(queue, done, len(meant), passed_over) from passed_over
+        return done
+
+    async def drop(self, queue: str, task_id: str) -> None:
+        """Delete a dead letter for good. The record of its task says for a while that it failed.
+
+        Raises:
+            DeadLetterNotFound: the queue keeps none of that id.
+            NotAllowed, BrokerUnreachable: as `find`.
+        """
+        await dead_letters.drop(self._broker, await self._find(queue, task_id))
+
+    async def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+        """Delete all dead letters that are meant; returns them.
+
+        Raises:
+            NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
+        """
+        dropped = []
+        async for kept, dead in self._selected(queue, which):
+            if await dead_letters.drop(self._broker, kept):
+                dropped.append(dead)
+        return dropped
+
+    async def edit(
+        self,
+        queue: str,
+        task_id: str,
+        *,
+        input: Any = _UNCHANGED,  # noqa: A002 - as manifests and the command name it
+        handler: str | None = None,
+    ) -> DeadTask:
+        """Change what a dead task runs, or with what, before it is redriven; returns it.
+
+        Raises:
+            DeadLetterNotFound: the queue keeps none of that id.
+            NotRedrivable: the task itself is not kept, or another program changed it at the same time.
+            InputInvalid, HandlerNameInvalid: it could not run like that; nothing was changed.
+            DecryptionKeyMissing: it is encrypted, and this client has not its key.
+            NotAllowed, BrokerUnreachable: as `find`.
+        """
+        kept = await self._find(queue, task_id)
+        envelope = await self._envelope(kept)
+        if handler is not None:
+            check_handler_name(handler)
+            envelope = replace(envelope, handler=handler)
+        if input is not _UNCHANGED:
+            envelope = replace(envelope, input=encode_input(envelope.handler, input))
+        if envelope.digest:
+            envelope = replace(envelope, digest=digest_of(envelope.handler, envelope.input))
+        body = await self._broker.payloads.task_bytes(kept.address, envelope)
+        ack = await dead_letters.exchange(self._broker, kept, replace(kept.letter, envelope=Raw(body)))
+        if ack.code == WRONG_SEQUENCE:
+            raise _not(kept, "it was changed at the same time", "look at it, and edit it again")
+        _check(self._broker, kept, ack)
+        return await self.get(queue, task_id)
+
+    # How.
+
+    async def _find(self, queue: str, task_id: str) -> Kept:
+        self._broker.check_usable()
+        found = await dead_letters.read(self._broker, self._address(queue, task_id))
+        if found is None:
+            raise DeadLetterNotFound(queue, task_id)
+        return found
+
+    async def _selected(self, queue: str, which: Selection) -> AsyncIterator[tuple[Kept, DeadTask]]:
+        self._broker.check_usable()
+        now = datetime.now(UTC)
+        await inspect.queue(self._broker, self._namespace, check_queue_name(queue))
+        async for kept in dead_letters.all_of(self._broker, self._namespace, queue):
+            dead = await self._read(kept)
+            if which.admits(dead, now):
+                yield kept, dead
+
+    async def _read(self, kept: Kept) -> DeadTask:
+        letter = kept.letter
+        dead = DeadTask(
+            kept.address.queue, kept.address.id, "", letter.failure.reason, letter.failure.message,
+            letter.failure.traceback, letter.died_at, letter.worker, letter.attempt, letter.lane,
+            letter.history.attempts, body=letter.body,
+        )  # fmt: skip
+        if letter.envelope == NO_TASK:
+            return dead
+        try:
+            envelope = await self._broker.payloads.look_at_task(kept.address, bytes(letter.envelope))
+        except EnvelopeInvalid:
+            return replace(dead, body=bytes(letter.envelope))
+        return replace(
+            dead, handler=envelope.handler, input=None if envelope.sealed else envelope.input,
+            submitted_at=envelope.submitted_at, uid=envelope.uid,
+        )  # fmt: skip
+
+    async def _envelope(self, kept: Kept) -> Envelope:
+        """Return the task that a letter keeps."""
+        if kept.letter.body is not None:
+            raise _not(kept, "it was no task that Galley can read", "drop it, and submit the task again")
+        if kept.letter.envelope == NO_TASK:
+            raise _not(kept, "it was too large to keep the task itself", "drop it, and submit the task again")
+        try:
+            envelope = await self._broker.payloads.read_task(kept.address, bytes(kept.letter.envelope))
+        except EnvelopeInvalid as error:
+            raise _not(kept, str(error), "drop it, and submit the task again") from None
+        if envelope.sealed:
+            raise DecryptionKeyMissing(f"task {kept.address.queue}/{kept.address.id}", envelope.sealed, "")
+        return envelope
+
+    async def _redrive(self, kept: Kept) -> Redriven:
+        records, address = Records(self._broker), kept.address
+        envelope = await self._envelope(kept)
+        stored = await records.read(address)
+        if _moved_on(kept, stored):
+            await dead_letters.drop(self._broker, kept)
+            return Redriven.ALREADY
+        if envelope.uid:
+            raise _not(
+                kept, "it was declared by a Task object, which shows that it failed",
+                "replace the object: `kubectl replace --force -f FILE` deletes and creates it, which runs it",
+            )  # fmt: skip
+        now = datetime.now(UTC)
+        attempt, fence = kept.letter.attempt + 1, stored.sequence if stored is not None else 0
+        again = replace(
+            envelope, history=History(attempts=kept.letter.history.attempts), not_before=None,
+            deadline=envelope.deadline if envelope.deadline and envelope.deadline > now else None,
+        )  # fmt: skip
+        flags = Flags(attempt, fence, republished=True)
+        await self._publisher.publish_again(address, again, flags)
+        if stored is not None:
+            # For those who look at it; the message alone would do, and a worker may have been quicker.
+            waiting = Record(
+                State.RETRY, attempt, handler=again.handler, lane=address.lane,
+                submitted_at=again.submitted_at, due_at=now, digest=again.digest,
+            )  # fmt: skip
+            await records.write(address, waiting, fence)
+        await dead_letters.drop(self._broker, kept)
+        return Redriven.QUEUED
+
+
+def _moved_on(kept: Kept, stored: Stored | None) -> bool:
+    """Return whether the task has done more than to fail as its dead letter says."""
+    if stored is None:
+        return False
+    record = stored.record
+    return record.outcome is not Outcome.FAILED or record.attempt > kept.letter.attempt
+
+
+def _not(kept: Kept, problem: str, advice: str) -> NotRedrivable:
+    return NotRedrivable(kept.address.queue, kept.address.id, problem, advice)
+
+
+def _check_rate(rate: float | None) -> None:
+    if rate is not None and not 0 < rate < float("inf"):
+        raise SubmissionInvalid("rate", f"{rate!r} a second", "use a number that is more than 0")
+
+
+def _incomplete(queue: str, done: Iterable[DeadTask], many: int, error: GalleyError) -> RedriveIncomplete:
+    ids = [each.id for each in done]
+    return RedriveIncomplete(queue, ids, many - len(ids), str(error))
+
+
+def _check(broker: Broker, kept: Kept, ack: Ack) -> None:
+    action = f"edit the dead letter {kept.address.queue}/{kept.address.id}"
+    if ack.stored:
+        return
+    if ack.unanswered:
+        raise BrokerUnreachable(broker.server, f"{action}: {ack.problem}")
+    if ack.code == DENIED:
+        raise NotAllowed(topology.dead_subject(kept.address))
+    raise BrokerRefused(action, ack.code, ack.problem)
