@@ -196,7 +196,6 @@ class AsyncHandle(Generic[R]):
 
         Raises:
             TaskNotFound, QueueNotFound: it neither waits nor has a record.
-            KeyServiceUnavailable: the key service of its queue does not answer; nothing was done.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
         """
         self._broker.check_usable()
@@ -205,7 +204,7 @@ class AsyncHandle(Generic[R]):
             known = Known(self.address, envelope.handler, envelope.digest, envelope.submitted_at)
         else:
             # Looked for first, so that cancelling a task that never was leaves no record behind.
-            known = await known_task(self._broker, self.address) or await self._by_status()
+            known = await known_task(self._broker, self.address, for_certain=False) or await self._by_status()
         about = Record(
             State.RUN, 0,
             handler=known.handler, lane=known.address.lane, submitted_at=known.submitted_at,

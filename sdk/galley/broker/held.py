@@ -45,10 +45,11 @@ class Message(NamedTuple):
     """Its place in the stream."""
 
 
-async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
+async def message_of(broker: Broker, address: TaskAddress, *, for_certain: bool = False) -> Message | None:
     """Return the message of a task, whatever its lane, or None if none of its queue's streams has one.
 
     Raises:
+        KeyServiceUnavailable: if the key service does not answer, and it has to be decrypted `for_certain`.
         BrokerUnreachable: if the broker does not answer.
     """
     request = msgspec.json.encode({"seq": 1, "next_by_subj": topology.in_any_lane(address)})
@@ -62,7 +63,7 @@ async def message_of(broker: Broker, address: TaskAddress) -> Message | None:
             continue
         there = topology.parse_task_subject(headers["Nats-Subject"])
         try:
-            envelope = await broker.payloads.look_at_task(there, answer.data)
+            envelope = await broker.payloads.look_at_task(there, answer.data, for_certain=for_certain)
         except EnvelopeInvalid:
             envelope = None
         subject = headers["Nats-Subject"]

@@ -21,16 +21,18 @@ class Known(NamedTuple):
     submitted_at: datetime | None
 
 
-async def known_task(broker: Broker, address: TaskAddress) -> Known | None:
+async def known_task(broker: Broker, address: TaskAddress, *, for_certain: bool = True) -> Known | None:
     """Return what is known of a task that waits, is scheduled, runs or has ended. Its lane need not be right.
 
     Raises:
         QueueNotFound: if there is no such queue, nor records of its namespace.
         BrokerUnreachable: if the broker does not answer.
         EnvelopeInvalid: if its record cannot be read.
+        KeyServiceUnavailable: if the key service does not answer, and which work it is has to be known
+            `for_certain`.
     """
     # In this order: a task leaves its stream after its record is stored.
-    message = await message_of(broker, address)
+    message = await message_of(broker, address, for_certain=for_certain)
     if message is not None and message.envelope is not None:
         envelope = message.envelope
         digest = envelope.digest
@@ -40,7 +42,7 @@ async def known_task(broker: Broker, address: TaskAddress) -> Known | None:
     stored = await Records(broker).look_up(address)
     if stored is None:
         return None if message is None else Known(message.address, "", "", None)
-    record = await broker.payloads.look_at_record(address, stored.record)
+    record = await broker.payloads.look_at_record(address, stored.record, for_certain=for_certain)
     return Known(address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at)
 
 

@@ -19,7 +19,13 @@ from galley.dead_letter import SEALED_VERSION as LETTER_SEALED_VERSION
 from galley.dead_letter import VERSION as LETTER_VERSION
 from galley.dead_letter import encode as encode_letter
 from galley.encryption.data_keys import DataKeys
-from galley.encryption.errors import DecryptionKeyMissing, EncryptionError, PayloadAltered, PlaintextRefused
+from galley.encryption.errors import (
+    DecryptionKeyMissing,
+    EncryptionError,
+    KeyServiceUnavailable,
+    PayloadAltered,
+    PlaintextRefused,
+)
 from galley.encryption.token import key_in, parse
 from galley.envelope import NO_INPUT, SEALED_VERSION, Envelope
 from galley.history import History
@@ -140,15 +146,23 @@ class Payloads:
         """Return the error for a payload of a queue of which we have no keys."""
         return DecryptionKeyMissing(_subject(address), key_in(token), "")
 
-    async def look_at_task(self, address: TaskAddress, body: bytes) -> Envelope:
+    async def look_at_task(self, address: TaskAddress, body: bytes, *, for_certain: bool = False) -> Envelope:
         """Return a task, which keeps its `sealed` if it cannot be decrypted.
+
+        Args:
+            address: the task.
+            body: as it came.
+            for_certain: raise, and do not go on without its payload, if trying again may help.
 
         Raises:
             EnvelopeInvalid: if it cannot be read.
+            KeyServiceUnavailable: if the key service does not answer, and `for_certain`.
         """
         try:
             return await self.read_task(address, body)
-        except EncryptionError:
+        except EncryptionError as error:
+            if for_certain and isinstance(error, KeyServiceUnavailable):
+                raise
             return task_wire.decode(body)
 
     async def record_bytes(self, address: TaskAddress, record: Record) -> bytes:
@@ -203,11 +217,19 @@ class Payloads:
             history=_with_words(record.history, payload.words, subject), digest=payload.digest, sealed="",
         )  # fmt: skip
 
-    async def look_at_record(self, address: TaskAddress, record: Record) -> Record:
-        """Return a record, which keeps its `sealed` if it cannot be decrypted."""
+    async def look_at_record(
+        self, address: TaskAddress, record: Record, *, for_certain: bool = False
+    ) -> Record:
+        """Return a record, which keeps its `sealed` if it cannot be decrypted; as `look_at_task`.
+
+        Raises:
+            KeyServiceUnavailable: if the key service does not answer, and `for_certain`.
+        """
         try:
             return await self.read_record(address, record)
-        except EncryptionError:
+        except EncryptionError as error:
+            if for_certain and isinstance(error, KeyServiceUnavailable):
+                raise
             return record
 
     async def letter_bytes(self, address: TaskAddress, letter: DeadLetter) -> bytes:

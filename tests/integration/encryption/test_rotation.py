@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from galley import AsyncHandle, TaskFailed, call, connect
+from galley import AsyncHandle, Cancelled, TaskCancelled, TaskFailed, call, connect
 from galley.broker.key_usage import key_usage
 from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered, Wrapped
 from galley.encryption.keys import read_keys
@@ -186,6 +186,14 @@ async def test_a_key_service_that_is_down_costs_time_and_nothing_else(
                 lambda: _submitted(client.submit(call(QUEUE, "echo", value=1))), within=20
             )
             kms.status = 503
+            named = await _submitted(client.submit(call(QUEUE, "echo", value=1), task_id="named"))
+            async with connect(nats_server.url, namespace, keys=secret) as fresh:
+                # Not taken for the same work as long as that cannot be told.
+                with pytest.raises(KeyServiceUnavailable, match="answered 503"):
+                    await fresh.submit(call(QUEUE, "echo", value=2), task_id="named")
+                assert await fresh.handle(QUEUE, "named").cancel() is Cancelled.BEFORE_START
+            with pytest.raises(TaskCancelled):
+                await named.result(within=5)
             fast = {"GALLEY_KEY_SERVICE_SECONDS": "0.5"}
             async with working(nats_server.url, queue, tmp_path, secret, **environment, **fast) as worker:
                 await eventually(lambda: worker.logged("task not decrypted yet"), within=30)
