@@ -3,6 +3,8 @@
 import galley
 
 PUBLIC = {
+    "DecryptionKeyMissing", "EncryptionError", "EncryptionKeysInvalid", "EncryptionRequired",
+    "KeyServiceUnavailable", "PayloadAltered", "PlaintextRefused", "QueueNotEncrypted",
     "AsyncDeadLetters", "DeadLetters", "DeadLetterNotFound", "DeadTask", "NotRedrivable",
     "RedriveIncomplete", "Redriven", "Selection",
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
