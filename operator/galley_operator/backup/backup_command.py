@@ -85,7 +85,7 @@ def _arguments(parser: ArgumentParser) -> None:
         help="afterwards delete archives older than that; the newest complete one always stays",
     )  # fmt: skip
     access_arguments(parser)
-    format_argument(parser)
+    format_argument(parser, *Format)
 
 
 def _positive(argument: str) -> int:

@@ -8,7 +8,7 @@ import msgspec
 from galley.broker.copies import Copies, copies, set_replicas
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode
-from galley.cli.output import Column, Listing, format_argument
+from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.terminal import Terminal
 from galley_operator.backup.access import access_arguments, accessed
 
@@ -43,7 +43,7 @@ def _arguments(parser: ArgumentParser) -> None:
         help="have each stream kept in so many copies; needs as many servers. Tasks run on meanwhile",
     )  # fmt: skip
     access_arguments(parser)
-    format_argument(parser)
+    format_argument(parser, *Format)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
