@@ -24,7 +24,6 @@ from galley.broker.pipeline import DENIED, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.dead_letter import NO_TASK
-from galley.encryption import DecryptionKeyMissing
 from galley.envelope import Envelope, Flags, digest_of, encode_input
 from galley.errors import (
     DeadLetterNotFound,
@@ -279,7 +278,7 @@ class AsyncDeadLetters:
         except EnvelopeInvalid as error:
             raise _not(kept, str(error), "drop it, and submit the task again") from None
         if envelope.sealed:
-            raise DecryptionKeyMissing(f"task {kept.address.queue}/{kept.address.id}", envelope.sealed, "")
+            raise self._broker.payloads.missing(kept.address, envelope.sealed)
         return envelope
 
     async def _redrive(self, kept: Kept) -> Redriven:

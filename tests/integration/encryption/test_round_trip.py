@@ -1,10 +1,12 @@
 """Encrypted tasks from producer to worker and back."""
 
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from galley import AsyncClient, TaskConflict, TaskFailed, call, connect
+from galley import AsyncClient, DeadLetterNotFound, DeadTask, Phase, TaskConflict, TaskFailed, call, connect
 from galley.broker import dead_letters
 from galley.broker.connection import Broker
 from galley.dead_letter import NO_TASK
@@ -24,6 +26,22 @@ async def test_a_result_comes_back(nats_server: NatsServer, namespace: str, tmp_
             with pytest.raises(TaskFailed, match="no luck at all"):
                 await failing.result(within=20)
 
+            refused = await client.submit(call(QUEUE, "fail_once", path=str(tmp_path / "once")))
+            with pytest.raises(TaskFailed):
+                await refused.result(within=20)
+
+            await eventually(lambda: _found(client.dead_letters.get(QUEUE, refused.id)), within=20)
+            async with connect(nats_server.url, namespace) as without:
+                with pytest.raises(DecryptionKeyMissing, match="encrypted with key 'k1'; keys at hand: none"):
+                    await without.dead_letters.redrive(QUEUE, refused.id)
+            await client.dead_letters.redrive(QUEUE, refused.id)
+
+            async def ran() -> bool:
+                return (await refused.status()).phase is Phase.SUCCEEDED
+
+            await eventually(ran, within=20)
+            assert await refused.result(within=5) == "second time"
+
         status = await failing.status()
         assert status.failure is not None
         assert status.failure.traceback.startswith("Traceback")
@@ -37,6 +55,13 @@ async def test_a_result_comes_back(nats_server: NatsServer, namespace: str, tmp_
             assert (seen.encrypted_with, seen.failure and seen.failure.message) == ("k1", "")
             assert seen.failure is not None
             assert seen.failure.reason == status.failure.reason
+
+
+async def _found(look: Coroutine[Any, Any, DeadTask]) -> DeadTask:
+    try:
+        return await look
+    except DeadLetterNotFound as error:
+        raise AssertionError(str(error)) from None
 
 
 async def test_a_retry_keeps_its_input_and_its_history(
