@@ -123,7 +123,12 @@ class DataKeys:
 
     def _look(self) -> None:
         """Drop what was unwrapped with earlier keys."""
-        version = self._provider.version()
+        try:
+            version = self._provider.version()
+        except Exception as error:  # whatever code of others raises
+            raise KeyServiceUnavailable(
+                "say which keys it has", f"{type(error).__name__}: {error}"
+            ) from error
         if version != self._version:
             self._version = version
             self._opened.clear()

@@ -142,6 +142,19 @@ async def test_whatever_a_provider_does_is_an_error_of_ours(monkeypatch: pytest.
         await DataKeys(Slow()).open(token, b"bound", "it")
 
 
+async def test_a_provider_that_cannot_tell_its_version_is_one_that_is_down() -> None:
+    class Torn(Service):
+        def version(self) -> str:
+            raise ValueError("torn")
+
+    keys = DataKeys(Torn())
+    with pytest.raises(KeyServiceUnavailable, match="did not say which keys it has: ValueError: torn"):
+        await keys.prepare()
+    token = await sealed(DataKeys(Service()))
+    with pytest.raises(KeyServiceUnavailable, match="ValueError: torn"):
+        await keys.open(token, b"bound", "it")
+
+
 @pytest.mark.parametrize(
     "token",
     [
