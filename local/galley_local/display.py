@@ -15,7 +15,7 @@ from galley.cli.output import cell, in_words, styled
 from galley.cli.terminal import Terminal, safe
 from galley.task_status import Phase, TaskStatus
 from galley_local.snapshot import QueueSnapshot, Snapshot
-from galley_operator.fleet.fleet import Phase as WorkerPhase
+from galley_operator.fleet.fleet import WorkerPhase
 
 _LEAST_TASKS: Final = 4
 _GAP: Final = 3

@@ -13,7 +13,7 @@ from galley.resources import TaskQueue
 from galley_local.seat import Seat
 from galley_local.worker_process import WorkerPlace
 from galley_operator.errors import FleetRefused
-from galley_operator.fleet.fleet import Phase, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, Workforce, removable
 
 _GIVEN_UP_AFTER: Final = 3
 """Starts of a worker in a row that fail before nothing else is expected of it."""
@@ -64,7 +64,7 @@ class ProcessFleet:
 
     async def observe(self) -> Workforce:
         """Return the current workers."""
-        problems = (seat.problem for seat in self._seats.values() if seat.view().phase is Phase.FAILED)
+        problems = (seat.problem for seat in self._seats.values() if seat.view().phase is WorkerPhase.FAILED)
         return Workforce(
             tuple(seat.view() for seat in self._seats.values()), next((each for each in problems if each), "")
         )
@@ -94,7 +94,7 @@ class ProcessFleet:
             return
         going = sorted(
             ((seat, view) for seat, view in present if removable(view)),
-            key=lambda each: (each[1].phase is not Phase.FAILED, -each[1].since.timestamp()),
+            key=lambda each: (each[1].phase is not WorkerPhase.FAILED, -each[1].since.timestamp()),
         )
         if len(going) < surplus:
             raise FleetRefused(self._queue.metadata.name, len(present), workers, len(going))

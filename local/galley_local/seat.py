@@ -9,7 +9,7 @@ from typing import Final
 from galley.broker.control import Heartbeat
 from galley_local.worker_log import WorkerLog
 from galley_local.worker_process import CANNOT_START, WorkerPlace, WorkerProcess, running
-from galley_operator.fleet.fleet import Phase, WorkerView
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView
 
 SILENT_SECONDS: Final = 3.5
 """After three missing heartbeats the last one no longer counts."""
@@ -87,12 +87,12 @@ class Seat:
         busy = self._beat.busy if self._beat is not None and not silent else None
         return WorkerView(self.name, self._phase(), busy, self._slots, self._since)
 
-    def _phase(self) -> Phase:
+    def _phase(self) -> WorkerPhase:
         if self.removed:
-            return Phase.STOPPING
+            return WorkerPhase.STOPPING
         if self._ready_at is None:
-            return Phase.FAILED if self._deaths else Phase.STARTING
-        return Phase.DRAINING if self._beat is not None and self._beat.draining else Phase.READY
+            return WorkerPhase.FAILED if self._deaths else WorkerPhase.STARTING
+        return WorkerPhase.DRAINING if self._beat is not None and self._beat.draining else WorkerPhase.READY
 
     async def run(self) -> None:
         """Keep the worker running until it is removed and has ended."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from galley.backlog import LaneBacklog, QueueBacklog
 from galley.task_status import TaskStatus
 from galley_local.queue_runtime import QueueRuntime
-from galley_operator.fleet.fleet import Phase, WorkerView
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class QueueSnapshot:
     @property
     def ready(self) -> int:
         """Number of workers that take tasks."""
-        return sum(worker.phase is Phase.READY for worker in self.workers)
+        return sum(worker.phase is WorkerPhase.READY for worker in self.workers)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import pytest
 
 from galley_operator.errors import FleetRefused
-from galley_operator.fleet.fleet import Phase, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, Workforce, removable
 from tests.conformance.trial import (
     MakeTrial,
     Trial,
@@ -61,7 +61,7 @@ async def asking_for_what_is_there_changes_nothing(trial: Trial) -> None:
     [worker] = await ready(trial, 1)
     await trial.fleet.scale(1)
     [same] = (await trial.fleet.observe()).workers
-    assert (same.name, same.phase) == (worker.name, Phase.READY)
+    assert (same.name, same.phase) == (worker.name, WorkerPhase.READY)
 
 
 async def scaling_out_keeps_those_there(trial: Trial) -> None:
@@ -90,7 +90,7 @@ async def who_is_not_drained_is_not_removed(trial: Trial) -> None:
         await trial.fleet.scale(0)
     seen = await trial.fleet.observe()
     assert {worker.name for worker in seen.present} == names
-    assert {worker.phase for worker in seen.present} == {Phase.READY}
+    assert {worker.phase for worker in seen.present} == {WorkerPhase.READY}
 
 
 async def only_the_drained_are_removed(trial: Trial) -> None:
@@ -118,7 +118,7 @@ async def a_drained_worker_takes_no_task(trial: Trial) -> None:
     await trial.fleet.scale(2)
     drained, other = await ready(trial, 2)
     await trial.fleet.drain([drained.name], 60)
-    await named(trial, drained.name, lambda worker: worker.phase is Phase.DRAINING)
+    await named(trial, drained.name, lambda worker: worker.phase is WorkerPhase.DRAINING)
     for _ in range(trial.slots + 1):
         await trial.hold()
     await named(trial, other.name, lambda worker: worker.busy == trial.slots)
@@ -134,7 +134,7 @@ async def a_drained_worker_finishes_what_it_runs(trial: Trial) -> None:
     await trial.hold()
     busy = await one(trial, lambda worker: worker.busy == 1)
     await trial.fleet.drain([busy.name], 60)
-    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
+    await one(trial, lambda worker: worker.phase is WorkerPhase.DRAINING)
     with pytest.raises(FleetRefused):
         await trial.fleet.scale(0)
     assert (await one(trial, lambda worker: worker.busy is not None)).busy == 1
@@ -149,10 +149,10 @@ async def a_drain_that_is_ended_leaves_a_worker_that_takes_tasks(trial: Trial) -
     await trial.fleet.scale(1)
     [worker] = await ready(trial, 1)
     await trial.fleet.drain([worker.name], 60)
-    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
+    await one(trial, lambda worker: worker.phase is WorkerPhase.DRAINING)
     await trial.hold()
     await trial.fleet.drain([worker.name], 0)
-    assert (await one(trial, lambda worker: worker.busy == 1)).phase is Phase.READY
+    assert (await one(trial, lambda worker: worker.busy == 1)).phase is WorkerPhase.READY
     await trial.release()
     await all_ended(trial, 1)
 
@@ -161,8 +161,8 @@ async def a_drain_ends_by_itself(trial: Trial) -> None:
     await trial.fleet.scale(1)
     [worker] = await ready(trial, 1)
     await trial.fleet.drain([worker.name], 2)
-    await one(trial, lambda worker: worker.phase is Phase.DRAINING)
-    await one(trial, lambda worker: worker.phase is Phase.READY)
+    await one(trial, lambda worker: worker.phase is WorkerPhase.DRAINING)
+    await one(trial, lambda worker: worker.phase is WorkerPhase.READY)
 
 
 async def a_drain_is_renewed_by_asking_again(trial: Trial) -> None:
@@ -195,7 +195,7 @@ async def who_dies_is_replaced(trial: Trial) -> None:
     async def young_again() -> bool:
         workers = (await trial.fleet.observe()).present
         fresh = [worker for worker in workers if worker.since > victim.since and worker.name != other.name]
-        return len(fresh) == 1 and {worker.phase for worker in workers} == {Phase.READY}
+        return len(fresh) == 1 and {worker.phase for worker in workers} == {WorkerPhase.READY}
 
     await eventually(young_again, within=3 * trial.patience)
     assert other.name in names_of((await trial.fleet.observe()).present)
@@ -216,7 +216,7 @@ async def who_cannot_come_up_is_said_with_the_reason(trial: Trial) -> None:
     async def failed() -> Workforce | None:
         seen = await trial.fleet.observe()
         assert len(seen.present) == 2, "more than asked for"
-        return seen if all(worker.phase is Phase.FAILED for worker in seen.present) else None
+        return seen if all(worker.phase is WorkerPhase.FAILED for worker in seen.present) else None
 
     seen = await eventually(failed, within=trial.patience)
     assert seen is not None
@@ -225,7 +225,7 @@ async def who_cannot_come_up_is_said_with_the_reason(trial: Trial) -> None:
 
 async def who_cannot_come_up_can_go_at_once(trial: Trial) -> None:
     await trial.fleet.scale(1)
-    await one(trial, lambda worker: worker.phase is Phase.FAILED)
+    await one(trial, lambda worker: worker.phase is WorkerPhase.FAILED)
     await trial.fleet.scale(0)
     assert (await trial.fleet.observe()).present == ()
     await eventually(lambda: no_worker(trial), within=trial.patience)

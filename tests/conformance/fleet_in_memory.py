@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 from galley_operator.errors import FleetRefused
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Member:
 
     name: str
     since: datetime
-    phase: Phase = Phase.STARTING
+    phase: WorkerPhase = WorkerPhase.STARTING
     tasks: int = 0
     drained_until: float = 0.0
 
@@ -44,7 +44,7 @@ class FleetInMemory:
             self._start()
         surplus = len(views) - workers
         free = sorted((w for w in views if removable(w)), key=lambda w: w.since, reverse=True)
-        free.sort(key=lambda w: w.phase is not Phase.FAILED)
+        free.sort(key=lambda w: w.phase is not WorkerPhase.FAILED)
         if surplus > len(free):
             raise FleetRefused("imagined", len(views), workers, len(free))
         for view in free[: max(0, surplus)]:
@@ -80,10 +80,10 @@ class FleetInMemory:
         now = asyncio.get_running_loop().time()
         for member in self.members.values():
             if self.broken:
-                member.phase = Phase.FAILED
+                member.phase = WorkerPhase.FAILED
                 continue
-            member.phase = Phase.DRAINING if member.drained_until > now else Phase.READY
-            while member.phase is Phase.READY and self.waiting and member.tasks < self.slots:
+            member.phase = WorkerPhase.DRAINING if member.drained_until > now else WorkerPhase.READY
+            while member.phase is WorkerPhase.READY and self.waiting and member.tasks < self.slots:
                 self.waiting -= 1
                 member.tasks += 1
 

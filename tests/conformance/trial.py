@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from galley_operator.fleet.fleet import Fleet, Phase, WorkerView
+from galley_operator.fleet.fleet import Fleet, WorkerPhase, WorkerView
 from tests.support.eventually import eventually
 
 
@@ -53,7 +53,7 @@ async def ready(trial: Trial, number: int) -> tuple[WorkerView, ...]:
     async def all_ready() -> tuple[WorkerView, ...] | None:
         present = (await trial.fleet.observe()).present
         phases = {worker.phase for worker in present}
-        return present if len(present) == number and phases == {Phase.READY} else None
+        return present if len(present) == number and phases == {WorkerPhase.READY} else None
 
     present = await eventually(all_ready, within=trial.patience, why=f"{number} workers ready")
     assert present is not None
@@ -107,7 +107,7 @@ async def no_worker(trial: Trial) -> bool:
 
 
 async def any_ready(trial: Trial) -> bool:
-    return any(worker.phase is Phase.READY for worker in (await trial.fleet.observe()).workers)
+    return any(worker.phase is WorkerPhase.READY for worker in (await trial.fleet.observe()).workers)
 
 
 def names_of(workers: Iterable[WorkerView]) -> set[str]:

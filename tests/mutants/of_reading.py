@@ -20,18 +20,18 @@ def _of(module: str, name: str, old: str, new: str, breaks: str, *tests: str, su
 
 RECORDS_: Final = (
     _of(
-        "broker/records",
+        "broker/listing",
         "a listing ends after the first page",
-        "            if found < _LISTED_AT_ONCE:\n                return\n",
-        "            return\n",
+        "        if found < _MESSAGES_AT_ONCE:\n            return\n",
+        "        return\n",
         "tasks beyond the 256th are not listed",
         RECORDS,
     ),
     _of(
-        "broker/records",
+        "broker/listing",
         "a page begins where the last one ended",
-        '                sequence = int(headers["Nats-Sequence"]) + 1\n',
-        '                sequence = int(headers["Nats-Sequence"])\n',
+        '            sequence = int(headers["Nats-Sequence"]) + 1\n',
+        '            sequence = int(headers["Nats-Sequence"])\n',
         "tasks are listed twice, or without end",
         RECORDS,
     ),

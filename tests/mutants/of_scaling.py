@@ -116,8 +116,8 @@ FLEET_: Final = (
     _of(
         "fleet/deployment_fleet",
         "the drained before the failed",
-        "view.phase is not Phase.FAILED, -view",
-        "view.phase is Phase.FAILED, -view",
+        "view.phase is not WorkerPhase.FAILED, -view",
+        "view.phase is WorkerPhase.FAILED, -view",
         "a good worker goes and a broken one stays",
         FLEET,
     ),
@@ -197,15 +197,15 @@ FLEET_: Final = (
     _of(
         "fleet/fleet",
         "a busy drained worker may go",
-        "    drained = worker.phase is Phase.DRAINING and worker.busy == 0\n",
-        "    drained = worker.phase is Phase.DRAINING\n",
+        "    drained = worker.phase is WorkerPhase.DRAINING and worker.busy == 0\n",
+        "    drained = worker.phase is WorkerPhase.DRAINING\n",
         "a task is cut off",
         FLEET,
     ),
     _of(
         "fleet/fleet",
         "an idle worker may go",
-        "    drained = worker.phase is Phase.DRAINING and worker.busy == 0\n",
+        "    drained = worker.phase is WorkerPhase.DRAINING and worker.busy == 0\n",
         "    drained = worker.busy == 0\n",
         "a worker goes that takes a task just then",
         FLEET,
@@ -257,7 +257,7 @@ DECIDE_: Final = (
     _of(
         "autoscaler/decide",
         "who was not asked may go",
-        "(worker.phase is Phase.FAILED or worker.name in memory.asked)",
+        "(worker.phase is WorkerPhase.FAILED or worker.name in memory.asked)",
         "True",
         "a worker that drains for another reason goes",
         DECIDE,

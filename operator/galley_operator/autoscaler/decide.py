@@ -16,7 +16,7 @@ from typing import Final
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler import reason
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 
 DRAIN_SECONDS: Final = 60.0
 """Life of a drain: long enough to survive a pause of the autoscaler, short enough that workers whose
@@ -128,30 +128,30 @@ def _is_leaving(worker: WorkerView, memory: Memory, now: datetime) -> bool:
     """Whether a worker is no capacity: it drains, or was asked to and has not said so yet."""
     asked = memory.asked.get(worker.name)
     on_its_way = asked is not None and (now - asked).total_seconds() < DRAIN_SECONDS
-    return on_its_way or worker.phase is Phase.DRAINING
+    return on_its_way or worker.phase is WorkerPhase.DRAINING
 
 
 def _is_coming_up(worker: WorkerView, now: datetime) -> bool:
-    return worker.phase is Phase.STARTING and (now - worker.since).total_seconds() < START_SECONDS
+    return worker.phase is WorkerPhase.STARTING and (now - worker.since).total_seconds() < START_SECONDS
 
 
 def _worth(worker: WorkerView) -> tuple[bool, bool, bool, int, datetime]:
     """Sort key: the one to keep first. Who runs most costs most to lose; the young are no warmer."""
-    failed, starting = worker.phase is Phase.FAILED, worker.phase is Phase.STARTING
+    failed, starting = worker.phase is WorkerPhase.FAILED, worker.phase is WorkerPhase.STARTING
     return failed, starting, worker.busy == 0, -(worker.busy or 0), worker.since
 
 
 def _may_go(worker: WorkerView, memory: Memory) -> bool:
     """Whether a worker can be taken away now: failed, or drained by a request of an earlier sweep."""
-    return removable(worker) and (worker.phase is Phase.FAILED or worker.name in memory.asked)
+    return removable(worker) and (worker.phase is WorkerPhase.FAILED or worker.name in memory.asked)
 
 
 def _to_be_asked(worker: WorkerView, memory: Memory, now: datetime) -> bool:
     """Whether a drain has to be requested: for the first time, again for lack of a word, or renewed."""
-    if worker.phase is Phase.FAILED:
+    if worker.phase is WorkerPhase.FAILED:
         return False
     last = memory.asked.get(worker.name)
-    if last is None or worker.phase is not Phase.DRAINING:
+    if last is None or worker.phase is not WorkerPhase.DRAINING:
         return True
     return not 0 <= (now - last).total_seconds() < RENEW_SECONDS
 

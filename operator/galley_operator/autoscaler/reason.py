@@ -4,7 +4,7 @@ from datetime import datetime
 
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
-from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
 
 
 def of_decision(
@@ -25,7 +25,7 @@ def of_decision(
         parts.append(f"{stay} for {max(0, seconds):.0f} s more")
     if leaving:
         parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
-    starting = sum(worker.phase is Phase.STARTING for worker in workforce.workers)
+    starting = sum(worker.phase is WorkerPhase.STARTING for worker in workforce.workers)
     if starting:
         parts.append(f"{starting} starting")
     if workforce.replacing:

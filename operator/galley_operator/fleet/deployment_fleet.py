@@ -26,7 +26,7 @@ from galley_operator.cluster.errors import ObjectConflict, ObjectInvalid, Object
 from galley_operator.cluster.resource import DEPLOYMENTS, PODS
 from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment import Deployment, newer
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 from galley_operator.fleet.pods import (
     DELETION_COST,
     LEAVING_COST,
@@ -264,13 +264,13 @@ class DeploymentFleet:
         troubled = (
             trouble_of(pod) or _stuck(view, self._namespace)
             for pod, view in present
-            if view.phase is Phase.FAILED
+            if view.phase is WorkerPhase.FAILED
         )
         return _Look(
             deployment,
             present,
             tuple(
-                replace(view, phase=Phase.STOPPING)
+                replace(view, phase=WorkerPhase.STOPPING)
                 for pod, view in seen
                 if not pod.active or pod.name in leaving
             ),
@@ -297,7 +297,7 @@ class DeploymentFleet:
         if self._missing_since is None:
             self._missing_since = now
         failed = trouble is not None or now - self._missing_since > STUCK_SECONDS
-        phase = Phase.FAILED if failed else Phase.STARTING
+        phase = WorkerPhase.FAILED if failed else WorkerPhase.STARTING
         since = self._scaled_at or moment
         return tuple(
             WorkerView(f"{self._name}-not-there-{each + 1}", phase, None, self.slots, since)
@@ -323,7 +323,7 @@ class DeploymentFleet:
 def _going(look: _Look, surplus: int) -> list[str]:
     """Return who goes: the failed first, then the drained, the youngest first."""
     candidates = [view for view in look.views if removable(view)]
-    candidates.sort(key=lambda view: (view.phase is not Phase.FAILED, -view.since.timestamp()))
+    candidates.sort(key=lambda view: (view.phase is not WorkerPhase.FAILED, -view.since.timestamp()))
     return [view.name for view in candidates[:surplus]]
 
 

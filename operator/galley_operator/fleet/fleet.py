@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 
-class Phase(StrEnum):
+class WorkerPhase(StrEnum):
     """Where a worker stands in its life."""
 
     STARTING = "starting"
@@ -28,7 +28,7 @@ class WorkerView:
     """One worker as it was seen."""
 
     name: str
-    phase: Phase
+    phase: WorkerPhase
     busy: int | None
     """Attempts it runs; None when it has not said so lately, which is not the same as 0."""
     slots: int
@@ -51,13 +51,13 @@ class Workforce:
     @property
     def present(self) -> tuple[WorkerView, ...]:
         """The workers the number given to `Fleet.scale` counts: all but those stopping."""
-        return tuple(worker for worker in self.workers if worker.phase is not Phase.STOPPING)
+        return tuple(worker for worker in self.workers if worker.phase is not WorkerPhase.STOPPING)
 
 
 def removable(worker: WorkerView) -> bool:
     """Whether removing a worker interrupts no task: it is drained, or has failed."""
-    drained = worker.phase is Phase.DRAINING and worker.busy == 0
-    return drained or worker.phase is Phase.FAILED
+    drained = worker.phase is WorkerPhase.DRAINING and worker.busy == 0
+    return drained or worker.phase is WorkerPhase.FAILED
 
 
 class Fleet(Protocol):

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from galley.broker.control import Heartbeat
-from galley_operator.fleet.fleet import Phase, WorkerView
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView
 
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 LEAVING_COST: Final = -1000
@@ -249,7 +249,7 @@ def _last_words(message: str) -> str:
     return _clipped(said)
 
 
-def phase_of(pod: Pod, beat: Heartbeat | None, *, stuck: bool) -> Phase:
+def phase_of(pod: Pod, beat: Heartbeat | None, *, stuck: bool) -> WorkerPhase:
     """Return where a pod's worker stands, whether or not it was chosen to go.
 
     Args:
@@ -258,18 +258,18 @@ def phase_of(pod: Pod, beat: Heartbeat | None, *, stuck: bool) -> Phase:
         stuck: whether it has been coming up for longer than any should.
     """
     if not pod.active:
-        return Phase.STOPPING
+        return WorkerPhase.STOPPING
     up = pod.container.state.running is not None
     if up and beat is not None and (beat.draining or beat.ready):
-        return Phase.DRAINING if beat.draining else Phase.READY
+        return WorkerPhase.DRAINING if beat.draining else WorkerPhase.READY
     if up and beat is None and pod.ready:
-        return Phase.READY
+        return WorkerPhase.READY
     failed = stuck or pod.container.restart_count > 0 or trouble_of(pod) is not None
-    return Phase.FAILED if failed else Phase.STARTING
+    return WorkerPhase.FAILED if failed else WorkerPhase.STARTING
 
 
 def view_of(
-    pod: Pod, phase: Phase, beat: Heartbeat | None, *, fresh: bool, slots: int, now: datetime
+    pod: Pod, phase: WorkerPhase, beat: Heartbeat | None, *, fresh: bool, slots: int, now: datetime
 ) -> WorkerView:
     """Return a pod's worker as the autoscaler sees it.
 

@@ -13,7 +13,7 @@ from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.errors import StorageQuotaExceeded
-from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import Occurrence
@@ -142,7 +142,7 @@ def _workers(situation: Situation) -> Finding:
 
 def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     present = workforce.present
-    ready = sum(worker.phase in (Phase.READY, Phase.DRAINING) for worker in present)
+    ready = sum(worker.phase in (WorkerPhase.READY, WorkerPhase.DRAINING) for worker in present)
     if situation.queue is not None and situation.queue.spec.scaling.mode is ScalingMode.PAUSED:
         return Truth.FALSE, "Paused", _paused(situation.queue, situation.waiting, len(present))
     if situation.trouble is not None:
@@ -263,7 +263,7 @@ def _numbers(name: str, situation: Situation, decision: Decision | None) -> Work
         return None
     present = situation.workforce.present
     return WorkersStatus(
-        ready=sum(worker.phase is Phase.READY for worker in present),
+        ready=sum(worker.phase is WorkerPhase.READY for worker in present),
         desired=decision.desired if decision is not None else len(present),
         replicas=len(present),
         selector=selector_of(name),

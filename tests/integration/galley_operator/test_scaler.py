@@ -15,7 +15,7 @@ from galley_local.nats_server import NatsServer
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.errors import FleetUnknown
-from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from tests.conformance.fleet_in_memory import FleetInMemory
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -149,7 +149,7 @@ async def test_a_drained_worker_that_went_back_to_work_is_not_removed(
     await eventually(asked_to_drain, within=5)
     await fleet.observe()
     await fleet.observe()
-    assert worker.phase is Phase.DRAINING
+    assert worker.phase is WorkerPhase.DRAINING
     worker.tasks = 1  # it had taken one when the drain reached it
     decision = await scaler.sweep()
     assert (decision.remove, list(fleet.members)) == (0, [worker.name])

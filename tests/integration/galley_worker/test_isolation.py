@@ -155,7 +155,7 @@ async def test_an_async_process_that_is_to_be_replaced_lets_its_tasks_end_and_ke
 
 async def test_log_lines_carry_level_logger_and_task_also_from_threads_and_asyncio_tasks() -> None:
     lines: list[Line] = []
-    async with Runners(leaky(concurrency=4, log_level="INFO", on_line=lines.append)) as runners:
+    async with Runners(leaky(concurrency=6, log_level="INFO", on_line=lines.append)) as runners:
         works = [start(runners, "speak", text=f"p{n}", thread=bool(n % 2)) for n in range(4)]
         works += [start(runners, "a_speak", text=f"a{n}", how=("thread", "task")[n % 2]) for n in range(6)]
         for work in works:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from galley_worker.ending import Ending, Raised, Returned
+from galley_worker.ending import Ending, NotBegun, Raised, Returned
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
@@ -42,7 +42,10 @@ async def ended(execution: Execution, within: float = 20.0) -> Ending:
 
 
 async def run(runners: Runners, handler: str, /, **named: Any) -> Ending:
-    return await ended(start(runners, handler, **named))
+    """Run a work to its end; one that a busy machine did not begin is started again, as the broker does."""
+    while isinstance(ending := await ended(start(runners, handler, **named)), NotBegun):
+        pass
+    return ending
 
 
 def value(ending: Ending) -> Any:

@@ -11,8 +11,7 @@ from galley.record import Failure
 from galley.task_status import Phase, TaskStatus
 from galley_local.display import EventLines, LiveTable, drawn
 from galley_local.snapshot import QueueSnapshot, Snapshot
-from galley_operator.fleet.fleet import Phase as WorkerPhase
-from galley_operator.fleet.fleet import WorkerView
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView
 from tests.support.builders import an_address
 from tests.unit.galley.cli.a_terminal import a_terminal, out
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.lanes import Lane
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 POLICY = ScalingPolicy(min_workers=0, max_workers=4, slots=4, idle_seconds=30)
@@ -26,7 +26,9 @@ def a_stale_backlog(waiting: int = 0, running: int = 0) -> QueueBacklog:
     return QueueBacklog((LaneBacklog(Lane.NORMAL, waiting, running, stale=SILENT),))
 
 
-def a_worker(name: str, phase: Phase = Phase.READY, busy: int | None = 0, age: float = 60) -> WorkerView:
+def a_worker(
+    name: str, phase: WorkerPhase = WorkerPhase.READY, busy: int | None = 0, age: float = 60
+) -> WorkerView:
     return WorkerView(name, phase, busy, POLICY.slots, at(-age))
 
 
@@ -39,9 +41,9 @@ def workers(*states: str, problem: str = "") -> Workforce:
     views = []
     for index, state in enumerate(states):
         word, _, busy = state.partition(":")
-        phase = next(phase for phase in Phase if phase.value.startswith(word))
+        phase = next(phase for phase in WorkerPhase if phase.value.startswith(word))
         running = None if busy == "?" else int(busy or 0)
-        age = (10 if phase is Phase.STARTING else 1000) - index
+        age = (10 if phase is WorkerPhase.STARTING else 1000) - index
         views.append(a_worker(f"w{index + 1}", phase, running, age=age))
     return Workforce(tuple(views), problem)
 

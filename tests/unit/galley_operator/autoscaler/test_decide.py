@@ -5,7 +5,7 @@ import pytest
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler.decide import Decision, decide
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy
-from galley_operator.fleet.fleet import Phase, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,
     POLICY,
@@ -163,7 +163,7 @@ def test_decision(case: Case) -> None:
 
 def test_a_worker_that_hangs_in_its_start_does_not_keep_the_others_for_ever() -> None:
     for age, drained in ((59, ()), (60, ("w2", "w1"))):
-        starting = a_worker("w2", Phase.STARTING, age=age)
+        starting = a_worker("w2", WorkerPhase.STARTING, age=age)
         crowd = Workforce((*workers("ready").workers, starting))
         decision = decide(seen(a_backlog(), crowd), POLICY, LONG_AGO, NOON)
         assert decision.drain == drained, f"starting for {age} s"
@@ -250,11 +250,12 @@ def test_a_refused_removal_is_prepared_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workforce", "phase"), [(workers("stop"), Phase.STOPPING), (workers("drain"), Phase.DRAINING)]
+    ("workforce", "phase"),
+    [(workers("stop"), WorkerPhase.STOPPING), (workers("drain"), WorkerPhase.DRAINING)],
 )
-def test_only_workers_that_take_tasks_are_capacity(workforce: Workforce, phase: Phase) -> None:
+def test_only_workers_that_take_tasks_are_capacity(workforce: Workforce, phase: WorkerPhase) -> None:
     assert {worker.phase for worker in workforce.workers} == {phase}
     decision = decide(seen(a_backlog(5), workforce), POLICY, asked(LONG_AGO, w1=-5), NOON)
     assert decision.desired == 2
     assert decision.scale_to == 2
-    assert decision.undrain == (("w1",) if phase is Phase.DRAINING else ())
+    assert decision.undrain == (("w1",) if phase is WorkerPhase.DRAINING else ())

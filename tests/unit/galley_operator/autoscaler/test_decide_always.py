@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from galley.backlog import QueueBacklog, Unknown
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce, removable
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,
     SILENT,
@@ -36,7 +36,7 @@ def workforces(draw: st.DrawFn) -> Workforce:
         tuple(
             a_worker(
                 name,
-                draw(st.sampled_from(Phase)),
+                draw(st.sampled_from(WorkerPhase)),
                 draw(st.one_of(st.none(), st.integers(0, 4))),
                 age=draw(st.integers(0, 5)),
             )
@@ -91,12 +91,12 @@ def removes_only_the_idle(decision: Decision, memory: Memory, present: dict[str,
     free = [
         worker
         for worker in present.values()
-        if removable(worker) and (worker.phase is Phase.FAILED or worker.name in memory.asked)
+        if removable(worker) and (worker.phase is WorkerPhase.FAILED or worker.name in memory.asked)
     ]
     assert decision.remove <= len(free)
     if decision.remove:
         assert decision.scale_to == len(present) - decision.remove
-        assert not any(worker.phase is Phase.STARTING for worker in present.values())
+        assert not any(worker.phase is WorkerPhase.STARTING for worker in present.values())
         assert not decision.undrain
 
 
@@ -104,16 +104,16 @@ def drains_the_idle_first(decision: Decision, memory: Memory, present: dict[str,
     new = [
         present[name]
         for name in decision.drain
-        if name not in memory.asked and present[name].phase is Phase.READY
+        if name not in memory.asked and present[name].phase is WorkerPhase.READY
     ]
     kept = [
         worker
         for worker in present.values()
-        if worker.phase is Phase.READY and worker.name not in decision.memory.asked
+        if worker.phase is WorkerPhase.READY and worker.name not in decision.memory.asked
     ]
     if any(worker.busy != 0 for worker in new):
         assert not any(worker.busy == 0 for worker in kept)
-    assert not new or not any(worker.phase is Phase.STARTING for worker in present.values())
+    assert not new or not any(worker.phase is WorkerPhase.STARTING for worker in present.values())
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Imagined:
         for _ in range(number - len(self.workers)):
             self.started += 1
             name = f"s{self.started}"
-            self.workers[name] = WorkerView(name, Phase.STARTING, 0, self.slots, now)
+            self.workers[name] = WorkerView(name, WorkerPhase.STARTING, 0, self.slots, now)
         for worker in [w for w in self.workers.values() if removable(w)]:
             if len(self.workers) > number:
                 del self.workers[worker.name]
@@ -153,7 +153,7 @@ class Imagined:
             takes = running if not drains else min(running, worker.busy or 0)
             busy = min(self.slots, takes)
             running -= busy
-            phase = Phase.DRAINING if drains else Phase.READY
+            phase = WorkerPhase.DRAINING if drains else WorkerPhase.READY
             self.workers[name] = replace(worker, phase=phase, busy=busy)
 
 
@@ -173,6 +173,6 @@ def test_any_history_ends_with_as_many_workers_as_the_last_load_needs(
             second += 1
             fleet.pass_a_second(tasks, at(second))
     # No task ends in this world, so those a busy worker keeps are all that may be left over.
-    over = [worker for worker in fleet.workers.values() if worker.phase is Phase.DRAINING]
+    over = [worker for worker in fleet.workers.values() if worker.phase is WorkerPhase.DRAINING]
     assert all(worker.busy for worker in over)
     assert len(fleet.workers) - len(over) == policy.within(policy.workers_for(load))

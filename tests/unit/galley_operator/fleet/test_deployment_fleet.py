@@ -26,7 +26,7 @@ from galley_operator.fleet.deployment_fleet import (
     STUCK_SECONDS,
     DeploymentFleet,
 )
-from galley_operator.fleet.fleet import Phase, WorkerView
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView
 from galley_operator.fleet.pods import DELETION_COST, LEAVING_COST, Pod, removal_order
 from tests.failpoints.places import FLEET
 from tests.support.memory_cluster import MemoryCluster, Written
@@ -171,10 +171,10 @@ async def a_yard(**workers: int) -> AsyncIterator[Yard]:
 async def test_workers_are_seen_with_what_they_said_last() -> None:
     async with a_yard(w1=2, w2=0) as yard:
         view = await yard.view("w1")
-        assert (view.phase, view.busy, view.slots) == (Phase.READY, 2, SLOTS)
+        assert (view.phase, view.busy, view.slots) == (WorkerPhase.READY, 2, SLOTS)
         yard.drained("w1")
         await asyncio.sleep(1.5)
-        assert (await yard.view("w1")).phase is Phase.DRAINING
+        assert (await yard.view("w1")).phase is WorkerPhase.DRAINING
 
 
 @in_virtual_time
@@ -204,10 +204,10 @@ async def test_pods_that_are_not_made_yet_are_workers_that_start_and_fail_after_
         await yard.fleet.scale(3)
         assert yard.replicas == 3
         phases = [view.phase for view in (await yard.fleet.observe()).present]
-        assert sorted(phases) == [Phase.READY, Phase.STARTING, Phase.STARTING]
+        assert sorted(phases) == [WorkerPhase.READY, WorkerPhase.STARTING, WorkerPhase.STARTING]
         await asyncio.sleep(STUCK_SECONDS + 1)
         phases = [view.phase for view in (await yard.fleet.observe()).present]
-        assert sorted(phases) == [Phase.FAILED, Phase.FAILED, Phase.READY]
+        assert sorted(phases) == [WorkerPhase.FAILED, WorkerPhase.FAILED, WorkerPhase.READY]
 
 
 @in_virtual_time
@@ -215,9 +215,9 @@ async def test_a_worker_that_does_not_come_up_in_two_minutes_has_failed() -> Non
     async with a_yard() as yard:
         yard.have(1)
         yard.add("w1", ready=False)
-        assert (await yard.view("w1")).phase is Phase.STARTING
+        assert (await yard.view("w1")).phase is WorkerPhase.STARTING
         await asyncio.sleep(STUCK_SECONDS + 1)
-        assert (await yard.view("w1")).phase is Phase.FAILED
+        assert (await yard.view("w1")).phase is WorkerPhase.FAILED
         assert yard.fleet.trouble is not None
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from galley.broker.control import Heartbeat
 from galley_operator.fleet.deployment import Deployment, newer
-from galley_operator.fleet.fleet import Phase
+from galley_operator.fleet.fleet import WorkerPhase
 from galley_operator.fleet.pods import (
     LEAVING_COST,
     Pod,
@@ -71,33 +71,33 @@ def a_beat(**changes: Any) -> Heartbeat:
 @pytest.mark.parametrize(
     ("pod", "beat", "phase"),
     [
-        (a_pod(ready=False), None, Phase.STARTING),
-        (a_pod(ready=False, phase="Pending", state=waiting("ContainerCreating")), None, Phase.STARTING),
-        (a_pod(ready=False), a_beat(ready=False), Phase.STARTING),
-        (a_pod(ready=False), a_beat(), Phase.READY),
-        (a_pod(), a_beat(), Phase.READY),
-        (a_pod(), None, Phase.READY),
-        (a_pod(), a_beat(draining=True, ready=False), Phase.DRAINING),
-        (a_pod(deleted=True), a_beat(), Phase.STOPPING),
-        (a_pod(ready=False, state=waiting("ImagePullBackOff")), None, Phase.FAILED),
-        (a_pod(ready=False, state=waiting("CreateContainerConfigError")), None, Phase.FAILED),
-        (a_pod(ready=False, restarts=2, state=waiting("CrashLoopBackOff")), None, Phase.FAILED),
-        (a_pod(ready=False, restarts=1), None, Phase.FAILED),
-        (a_pod(ready=False, restarts=1), a_beat(), Phase.READY),
+        (a_pod(ready=False), None, WorkerPhase.STARTING),
+        (a_pod(ready=False, phase="Pending", state=waiting("ContainerCreating")), None, WorkerPhase.STARTING),
+        (a_pod(ready=False), a_beat(ready=False), WorkerPhase.STARTING),
+        (a_pod(ready=False), a_beat(), WorkerPhase.READY),
+        (a_pod(), a_beat(), WorkerPhase.READY),
+        (a_pod(), None, WorkerPhase.READY),
+        (a_pod(), a_beat(draining=True, ready=False), WorkerPhase.DRAINING),
+        (a_pod(deleted=True), a_beat(), WorkerPhase.STOPPING),
+        (a_pod(ready=False, state=waiting("ImagePullBackOff")), None, WorkerPhase.FAILED),
+        (a_pod(ready=False, state=waiting("CreateContainerConfigError")), None, WorkerPhase.FAILED),
+        (a_pod(ready=False, restarts=2, state=waiting("CrashLoopBackOff")), None, WorkerPhase.FAILED),
+        (a_pod(ready=False, restarts=1), None, WorkerPhase.FAILED),
+        (a_pod(ready=False, restarts=1), a_beat(), WorkerPhase.READY),
         # What was said before the container ended is no longer true.
-        (a_pod(ready=False, restarts=1, state=waiting("CrashLoopBackOff")), a_beat(), Phase.FAILED),
-        (a_pod(ready=False, phase="Pending", node="", unplaced="no room"), None, Phase.FAILED),
+        (a_pod(ready=False, restarts=1, state=waiting("CrashLoopBackOff")), a_beat(), WorkerPhase.FAILED),
+        (a_pod(ready=False, phase="Pending", node="", unplaced="no room"), None, WorkerPhase.FAILED),
     ],
 )
 def test_the_phase_follows_the_worker_first_and_the_pod_second(
-    pod: Pod, beat: Heartbeat | None, phase: Phase
+    pod: Pod, beat: Heartbeat | None, phase: WorkerPhase
 ) -> None:
     assert phase_of(pod, beat, stuck=False) is phase
 
 
 def test_who_does_not_come_up_for_long_counts_as_failed() -> None:
-    assert phase_of(a_pod(ready=False), None, stuck=True) is Phase.FAILED
-    assert phase_of(a_pod(), a_beat(), stuck=True) is Phase.READY
+    assert phase_of(a_pod(ready=False), None, stuck=True) is WorkerPhase.FAILED
+    assert phase_of(a_pod(), a_beat(), stuck=True) is WorkerPhase.READY
 
 
 @pytest.mark.parametrize(

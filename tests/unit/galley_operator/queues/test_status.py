@@ -10,7 +10,7 @@ from galley.resources import TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth
 from galley_operator.cluster.errors import RightsMissing
 from galley_operator.errors import StorageQuotaExceeded
-from galley_operator.fleet.fleet import Phase, WorkerView, Workforce
+from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import FAILURES_SECONDS, Failures
 from galley_operator.queues.status import WITHIN_QUOTA, Situation, conditions_of, occurrences, status_of
@@ -28,7 +28,7 @@ FORBIDDEN = RightsMissing(
 FINE = Situation(3, workforce=Workforce())
 
 
-def worker(phase: Phase) -> WorkerView:
+def worker(phase: WorkerPhase) -> WorkerView:
     return WorkerView("w", phase, 0, 4, NOW)
 
 
@@ -47,12 +47,12 @@ def condition(situation: Situation, kind: str, before: tuple[Condition, ...] = (
         (FINE, ("True", "Serving"), ("True", "ScaledToZero")),
         (replace(FINE, desired=2), ("True", "Serving"), ("True", "Starting")),
         (
-            replace(FINE, workforce=Workforce((worker(Phase.STARTING),))),
+            replace(FINE, workforce=Workforce((worker(WorkerPhase.STARTING),))),
             ("True", "Serving"),
             ("True", "Starting"),
         ),
         (
-            replace(FINE, workforce=Workforce((worker(Phase.READY), worker(Phase.DRAINING)))),
+            replace(FINE, workforce=Workforce((worker(WorkerPhase.READY), worker(WorkerPhase.DRAINING)))),
             ("True", "Serving"),
             ("True", "WorkersReady"),
         ),
@@ -113,7 +113,7 @@ def test_a_queue_without_any_handler_is_not_ready_and_says_what_to_add() -> None
     ],
 )
 def test_a_paused_queue_says_so_and_how_to_resume_it(waiting: int, workers: int, says: str) -> None:
-    there = Workforce((worker(Phase.READY),) * workers)
+    there = Workforce((worker(WorkerPhase.READY),) * workers)
     paused = replace(FINE, queue=a_queue(0), waiting=waiting, workforce=there)
     for kind in ("Ready", "WorkersAvailable"):
         told = condition(paused, kind)
@@ -135,7 +135,7 @@ def test_what_decides_on_the_number_of_workers_is_in_the_status(workers: int | N
         (replace(FINE, waiting=3), "3 tasks wait, the first worker is about to start"),
         (FINE, "the next task starts one"),
         (replace(FINE, desired=2), "the first of 2 workers is starting"),
-        (replace(FINE, workforce=Workforce((worker(Phase.READY),))), "tasks are accepted and run"),
+        (replace(FINE, workforce=Workforce((worker(WorkerPhase.READY),))), "tasks are accepted and run"),
     ],
 )
 def test_a_queue_that_is_ready_says_whether_workers_are_there(situation: Situation, says: str) -> None:
@@ -192,7 +192,7 @@ def test_a_condition_names_the_generation_it_was_found_for() -> None:
 
 def test_the_time_of_a_condition_is_that_of_its_last_change() -> None:
     earlier = conditions_of(FINE, (), NOW - timedelta(hours=1))
-    same = condition(replace(FINE, workforce=Workforce((worker(Phase.READY),))), "Ready", earlier)
+    same = condition(replace(FINE, workforce=Workforce((worker(WorkerPhase.READY),))), "Ready", earlier)
     assert same.last_transition_time == NOW.replace(microsecond=0) - timedelta(hours=1)
     other = condition(replace(FINE, streams=BrokerUnreachable("nats://x", "no connection")), "Ready", earlier)
     assert other.status is Truth.FALSE
