@@ -37,6 +37,29 @@ SETS: dict[str, Sequence[str]] = {
         "nats.auth.enabled=true",
         "nats.auth.existingSecret=keys",
     ),
+    "certificates of cert-manager and encrypted streams": (
+        "nats.replicas=3",
+        "nats.tls.issuerRef.name=ours",
+        "nats.tls.hosts={nats.example.com,10.0.0.7}",
+        "nats.encryption.enabled=true",
+        "nats.encryption.key=2",
+        "nats.sidecars[0].name=exporter",
+        "nats.sidecars[0].image=exporter:1",
+        "nats.sidecars[0].resources.requests.cpu=1m",
+        "nats.sidecars[0].resources.limits.memory=32Mi",
+        "nats.sidecars[0].securityContext.allowPrivilegeEscalation=false",
+        "nats.sidecars[0].securityContext.readOnlyRootFilesystem=true",
+        "nats.sidecars[0].securityContext.capabilities.drop={ALL}",
+    ),
+    "a NATS that is there, with TLS and client certificates": (
+        "nats.enabled=false",
+        "nats.url=tls://elsewhere:4222",
+        "nats.auth.existingSecret=keys",
+        "nats.tls.existingSecret=tls",
+        "nats.tls.clientCertificate=true",
+        "nats.tls.serverName=nats.example.com",
+    ),
+    "without TLS": ("nats.tls.enabled=false",),
     "for a try": (
         "nats.storage.emptyDir=true",
         "networkPolicy.enabled=false",
@@ -139,6 +162,32 @@ def test_helm_has_nothing_to_say_against_it(settings: Sequence[str]) -> None:
             "backup.enabled=true,backup.keySecret=k,backup.destination.url=s3://b,backup.destination.claimName=c",
             r"backup.destination has claimName and url",
         ),
+        ("nats.tls.issuerRef.name=a,nats.tls.existingSecret=b", r"both say where the certificate comes from"),
+        ("nats.tls.enabled=false,nats.tls.existingSecret=b", r"so no certificate is used"),
+        ("nats.tls.plaintext=yes", r"/nats/tls/plaintext.*must be one of 'auto', 'allow', 'refuse'"),
+        ("nats.encryption.key=0", r"/nats/encryption/key.*minimum"),
+        ("nats.encryption.cipher=des", r"/nats/encryption/cipher.*must be one of"),
+        (
+            "nats.enabled=false,nats.url=nats://mine:4222,nats.auth.enabled=false,nats.tls.existingSecret=b",
+            r"write it as tls://HOST:PORT",
+        ),
+        (
+            "nats.enabled=false,nats.url=tls://mine:4222,nats.auth.enabled=false,nats.tls.issuerRef.name=b",
+            r"issuerRef makes the certificate of the NATS of the chart",
+        ),
+        (
+            "nats.enabled=false,nats.url=tls://mine:4222,nats.auth.existingSecret=k,nats.tls.clientCertificate=true",
+            r"clientCertificate needs tls.crt and tls.key in a Secret",
+        ),
+        (
+            "nats.enabled=false,nats.url=tls://mine:4222,nats.auth.enabled=false,"  # noqa: ISC004
+            "nats.tls.clientCertificate=true,nats.tls.existingSecret=a",
+            r"clientCertificate needs nats.auth.enabled",
+        ),
+        (
+            "nats.enabled=false,nats.url=nats://mine:4222,nats.auth.enabled=false,nats.encryption.enabled=true",
+            r"encrypt the streams in the configuration of yours",
+        ),
         ("nats.url=nats://mine:4222", r"nats.enabled is true: set nats.enabled to false to use that NATS"),
     ],
 )
@@ -158,7 +207,7 @@ def test_every_pod_is_restricted(settings: Sequence[str]) -> None:
         assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(pod), name
         assert pod["automountServiceAccountToken"] is ("nats" not in name)
         assert not [each for each in pod["volumes"] if "hostPath" in each], name
-        for container in pod["containers"]:
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -268,8 +317,15 @@ def secrets_rules(things: Sequence[Object], role: str, kind: str = "Role") -> li
 def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None:
     things = rendered("nats.auth.enabled=true", "operator.namespaces=all")
     pod = of_kind(things, "StatefulSet")["galley-nats"]["spec"]["template"]["spec"]
-    [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
-    assert secret == {"secretName": "galley-nats-auth", "items": [{"key": "auth.conf", "path": "auth.conf"}]}
+    shown = {
+        volume["secret"]["secretName"]: {item["key"] for item in volume["secret"]["items"]}
+        for volume in pod["volumes"]
+        if "secret" in volume
+    }
+    assert shown == {
+        "galley-nats-auth": {"auth.conf"},
+        "galley-nats-server": {"ca.crt", "tls.crt", "tls.key", "tag.conf"},
+    }
     configuration = nats_config("nats.auth.enabled=true")
     # The directory of accounts is named last: it replaces the resolver that auth.conf names.
     assert configuration.index("include ../nats-auth/auth.conf") < configuration.index("resolver: {")
@@ -281,6 +337,13 @@ def test_nats_is_shown_no_private_key_and_the_operator_lists_no_secret() -> None
             "resources": ["secrets"],
             "resourceNames": ["galley-nats-auth"],
             "verbs": ["get"],
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["galley-nats-server", "galley-nats-store"],
+            "verbs": ["get", "patch"],
         },
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
     ]
@@ -300,7 +363,13 @@ def test_without_credentials_the_operator_writes_no_secret() -> None:
     # It reads whether those that queues name are labelled for worker use.
     rules = secrets_rules(things, "galley-system-galley-operator", "ClusterRole")
     assert [rule["verbs"] for rule in rules] == [["get"]]
-    assert secrets_rules(things, "galley-operator-leader") == []
+    # But for those of the servers: their certificate, and the key of their streams.
+    names = {
+        name
+        for rule in secrets_rules(things, "galley-operator-leader")
+        for name in rule.get("resourceNames", ())
+    }
+    assert names == {"galley-nats-server", "galley-nats-store"}
 
 
 def test_making_queues_is_not_given_to_editors_silently() -> None:
@@ -375,7 +444,8 @@ def test_an_api_server_takes_every_object(
     settings: Sequence[str], api_server: ApiServer, api_namespace: str
 ) -> None:
     things = rendered(*settings, namespace=api_namespace)
-    known = [thing for thing in things if not thing["apiVersion"].startswith("monitoring.coreos.com/")]
+    others = ("monitoring.coreos.com/", "cert-manager.io/")
+    known = [thing for thing in things if not thing["apiVersion"].startswith(others)]
     assert len(known) > 10
     for thing in known:
         if thing["metadata"].get("namespace") in {"one", "two"}:

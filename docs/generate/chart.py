@@ -43,8 +43,10 @@ Before that, build the two images and push them to a registry that the cluster p
   tasks, or hands them back after `gracePeriodSeconds`. NATS restarts only if its own values or its image
   change; while a single server restarts, producers and workers wait for it.
 - **NATS** is a StatefulSet of 1 or 3 servers, or one of yours (`nats.enabled: false`, `nats.url`). Its
-  volumes outlive the release. The NetworkPolicy admits the operator, workers, and pods with the label
-  `galley.dev/client: "true"`; a network plugin that enforces no policies admits every pod.
+  volumes outlive the release. Connections are encrypted, with certificates that the operator makes and
+  renews, cert-manager makes or you provide (`nats.tls`). The NetworkPolicy admits the operator, workers,
+  and pods with the label `galley.dev/client: "true"`; a network plugin that enforces no policies admits
+  every pod.
 
 ## Values
 

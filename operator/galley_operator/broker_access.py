@@ -115,7 +115,7 @@ class BrokerAccess:
         settings = self._settings
         if not settings.server_tls:
             return settings.tls
-        return Tls(self._trusted if self._trusted() else None, server_name=settings.tls_server_name)
+        return Tls(self._trusted, server_name=settings.tls_server_name)
 
     async def _prepare_servers(self) -> ServerSecret | None:
         """Have what the servers of our own NATS wait for before they start."""

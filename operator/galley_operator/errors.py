@@ -233,7 +233,7 @@ class CertificateInvalid(OperatorError):
 
     reason = "CertificateInvalid"
     hint = (
-        "it needs `tls.crt`, `tls.key` in PEM and, unless the system trusts it, `ca.crt`; look at "
+        "it needs `tls.crt`, `tls.key` and `ca.crt` (all authorities to trust) in PEM; look at "
         "the Certificate of cert-manager, or write the Secret again (nats.tls.existingSecret)"
     )
 

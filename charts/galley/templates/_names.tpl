@@ -63,7 +63,7 @@ app.kubernetes.io/part-of: galley
 
 {{- define "galley.natsUrl" -}}
 {{- if .Values.nats.enabled -}}
-nats://{{ include "galley.nats" . }}.{{ .Release.Namespace }}.svc:4222
+{{ ternary "tls" "nats" .Values.nats.tls.enabled }}://{{ include "galley.nats" . }}.{{ .Release.Namespace }}.svc:4222
 {{- else -}}
 {{ .Values.nats.url }}
 {{- end -}}
@@ -180,6 +180,7 @@ priorityClassName: {{ . }}
 {{- include "galley.checkResources" (list "worker.resources" .Values.worker.resources) -}}
 {{- include "galley.checkNatsTag" . -}}
 {{- include "galley.checkNamespaces" . -}}
+{{- include "galley.encryption.checks" . -}}
 {{- if and (not .Values.nats.enabled) (not .Values.nats.url) -}}
 {{- fail "nats.enabled is false and nats.url is empty, so there is no NATS: set nats.url to the address of yours, or nats.enabled to true" -}}
 {{- end -}}

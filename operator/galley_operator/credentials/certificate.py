@@ -156,13 +156,13 @@ def usable(pair: Pair) -> bool:
 
 
 def authorities_in(text: str, source: str) -> tuple[str, ...]:
-    """Return the certificates in a text, one by one.
+    """Return the certificates in a text, one by one; there is at least one.
 
     Raises:
-        CertificateInvalid: if some of it is none.
+        CertificateInvalid: if there is none, or some of it is something else.
     """
     if not text.strip():
-        return ()
+        raise CertificateInvalid(source, "there is no ca.crt in it")
     try:
         return tuple(_pem(each) for each in x509.load_pem_x509_certificates(text.encode()))
     except ValueError as error:
@@ -218,9 +218,8 @@ def _signed_by(pair: Pair, authority: Pair) -> bool:
 
 
 def _due(pair: Pair, now: datetime) -> bool:
-    certificate = _loaded(pair.certificate)
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return now < begin or now >= end - (end - begin) / 3
+    begin, end = _made_at(pair), _loaded(pair.certificate).not_valid_after_utc
+    return now < begin - _SKEW or now >= end - (end - begin) / 3
 
 
 def _good(certificate: str, now: datetime) -> bool:

@@ -54,7 +54,7 @@ class ServerCertificate:
     """What is in force: what servers show, and whom clients should trust."""
 
     trusted: str
-    """Certificates of authorities in PEM; empty for those of the system."""
+    """Certificates of authorities in PEM."""
     tag: str
     """The tag of a server that has loaded this state."""
     expires: float

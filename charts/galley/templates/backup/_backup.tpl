@@ -37,6 +37,7 @@
   value: {{ include "galley.natsUrl" . | quote }}
 - name: GALLEY_BACKUP_KEY_FILE
   value: /etc/galley-backup/key/backup.key
+{{- include "galley.tls.clientEnv" . }}
 {{- with .Values.backup.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -48,6 +49,7 @@
   readOnly: true
 - name: tmp
   mountPath: /tmp
+{{- include "galley.tls.clientMounts" . }}
 {{- if .Values.backup.destination.claimName }}
 - name: backups
   mountPath: /backups
@@ -63,6 +65,7 @@
         path: backup.key
 - name: tmp
   emptyDir: {}
+{{- include "galley.tls.clientVolumes" . }}
 {{- with .Values.backup.destination.claimName }}
 - name: backups
   persistentVolumeClaim:

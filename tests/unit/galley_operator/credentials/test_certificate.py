@@ -69,6 +69,13 @@ def test_a_certificate_is_renewed_when_a_third_of_its_life_is_left() -> None:
     assert trusts(chain.trusted, renewed.server, NOW + 61 * DAY)
 
 
+def test_a_short_life_is_divided_like_a_long_one() -> None:
+    times = Times(certificate=timedelta(seconds=90))
+    chain = replaced(None, HOSTS, NOW, times)
+    assert replaced(chain, HOSTS, NOW + timedelta(seconds=59), times) == chain
+    assert replaced(chain, HOSTS, NOW + timedelta(seconds=61), times) != chain
+
+
 def test_other_hosts_need_another_certificate() -> None:
     chain = made()
     assert set(hosts_of(replaced(chain, (*HOSTS, "new"), NOW, TIMES).server)) == {*HOSTS, "new"}
@@ -136,6 +143,7 @@ def test_a_certificate_of_others_is_checked_before_a_server_gets_it() -> None:
 def test_authorities_in_a_text_are_told_apart() -> None:
     first, second = (made_authority(NOW, DAY).certificate for _ in range(2))
     assert authorities_in(first + "\n" + second, "theirs") == (first, second)
-    assert authorities_in("\n", "theirs") == ()
+    with pytest.raises(CertificateInvalid, match=r"no ca\.crt"):
+        authorities_in("\n", "theirs")
     with pytest.raises(CertificateInvalid, match=r"ca\.crt cannot be read"):
         authorities_in("rubbish", "theirs")

@@ -9,6 +9,7 @@ import pytest
 from galley.resources import TaskQueue, parse_manifests
 from galley.resources.pod_resources import PodResources
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PDBS, SERVICEACCOUNTS, Resource
+from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.queues.children import Making, children_of, manifest_for_workers
 from galley_operator.queues.pod import with_resources
 from tests.unit.galley.resources.test_task_queue import AFFINITY, VOLUMES
@@ -375,3 +376,21 @@ def test_a_worker_has_the_default_of_each_resource_that_its_queue_does_not_menti
     queue = with_resources(a_queue(worker={"template": {"resources": own}}), DEFAULTS)
     resources = queue.spec.worker.template.resources
     assert (resources.requests, resources.limits) == (requests, limits)
+
+
+def test_workers_trust_the_authorities_of_their_configmap_and_show_the_certificate_of_their_secret() -> None:
+    tls = ClientTls("CA", "CERTIFICATE", "KEY", "nats.example")
+    assert made(a_queue(), CONFIGMAPS, tls=tls)["data"]["ca.crt"] == "CA"
+    [found] = pod(a_queue(), tls=tls, credentials=True)["spec"]["containers"]
+    told = {each["name"]: each.get("value") for each in found["env"]}
+    assert told["GALLEY_TLS_CA"] == "/etc/galley/queue/ca.crt"
+    assert told["GALLEY_TLS_CERTIFICATE"] == "/etc/galley/credentials/tls.crt"
+    assert told["GALLEY_TLS_KEY"] == "/etc/galley/credentials/tls.key"
+    assert told["GALLEY_TLS_SERVER_NAME"] == "nats.example"
+
+
+def test_without_tls_or_with_authorities_of_the_system_workers_are_told_of_no_file() -> None:
+    for tls in (None, ClientTls()):
+        assert "ca.crt" not in made(a_queue(), CONFIGMAPS, tls=tls)["data"]
+        [found] = pod(a_queue(), tls=tls)["spec"]["containers"]
+        assert not [each for each in found["env"] if each["name"].startswith("GALLEY_TLS")]

@@ -30,7 +30,7 @@ def archives(names: Iterable[str] = NAMES, say: Say = say) -> dict[str, Path]:
         CannotRunHere: if something needed to build is missing; the hint says what.
         ImageNotBuilt: if a build fails.
     """
-    return {name: _nats() if name == NATS else archive(DOCKERFILES[name], say) for name in names}
+    return {name: _nats(say) if name == NATS else archive(DOCKERFILES[name], say) for name in names}
 
 
 def archive(image: Image, say: Say = say) -> Path:
@@ -108,17 +108,20 @@ def _wheels(image: Image) -> Sequence[str]:
     )
 
 
-def _nats() -> Path:
+def _nats(say: Say) -> Path:
     """Write an image of the nats-server our tests run; in a cluster of one's own it is the official image."""
-    binary = programs.nats_server()
-    stat = binary.stat()
-    content = hashlib.sha256(f"{binary} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    binary, busybox = programs.nats_server(), programs.busybox(say)
+    files = [(path, path.stat()) for path in (binary, busybox)]
+    known = " ".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files)
+    content = hashlib.sha256(known.encode()).hexdigest()[:12]
     if ready := cache.found(NATS, content):
         return ready
     target = cache.archive(NATS, content)
     part = target.with_suffix(f".{platform.node()}.part")
+    # What probes and init containers of the chart run in the official image.
+    tools = {f"usr/local/bin/{name}": busybox for name in ("wget", "sh", "cat", "rm")}
     one_layer.write(
-        part, NATS_REFERENCE, {"usr/local/bin/nats-server": binary}, ["/usr/local/bin/nats-server"]
+        part, NATS_REFERENCE, {"usr/local/bin/nats-server": binary, **tools}, ["/usr/local/bin/nats-server"]
     )
     part.rename(target)
     cache.drop_old(NATS)

@@ -25,6 +25,8 @@ from testcluster.toolchain import Need
 _LAST_CHARACTERS: Final = 2000
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
+_BUSYBOX: Final = Path("/bin/busybox")
+
 _HIDDEN: Final = "/var/lib"
 """Where it would note which layers it saw in which registry."""
 
@@ -106,6 +108,16 @@ def pip(*words: str) -> None:
         ImageNotBuilt: if it fails.
     """
     run(sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--quiet", *words)
+
+
+def busybox(say: Say) -> Path:
+    """Return a busybox that needs no libraries, installed first where we can.
+
+    Raises:
+        CannotRunHere: if there is none after that.
+    """
+    toolchain.ensure([Need("a static busybox", "busybox-static", _BUSYBOX.exists)], say)
+    return _BUSYBOX
 
 
 def nats_server() -> Path:
