@@ -11,6 +11,8 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from galley import AsyncClient, Phase, call, connect
 from galley.broker import topology
 from galley.broker.ensure import ensure
@@ -52,6 +54,7 @@ def p99(found: list[float]) -> float:
     return found[int(len(found) * 0.99)]
 
 
+@pytest.mark.timeout(900)
 async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNats, tmp_path: Path) -> None:
     server = own_guarded_nats
     quiet, hostile = a_task_queue("quiet"), a_task_queue("hostile", limits=LIMITS, timeoutSeconds=2)

@@ -12,6 +12,7 @@ from galley.broker.ensure import ensure
 from galley.broker.lean_client import header_block
 from galley.broker.permissions import Role
 from galley.broker.records import Records
+from galley.broker.stream_config import records_definition
 from galley.errors import GalleyError
 from galley.record import Outcome, Record, State
 from galley_operator.credentials import authority
@@ -72,6 +73,30 @@ async def test_a_worker_cannot_evict_the_records_of_another_queue(own_guarded_na
         assert info["state"]["messages"] < 20
         stored = await Records(operator).read(theirs)
         assert stored is not None
+
+
+async def test_the_control_experiment_records_in_a_shared_stream_are_evicted(
+    own_guarded_nats: GuardedNats,
+) -> None:
+    """As in a namespace that was used with 0.1, whose stream is kept."""
+    async with own_guarded_nats.operator() as operator:
+        shared = records_definition(MINE, 1) | {
+            "name": topology.shared_records_stream("ns"),
+            "subjects": ["galley.result.ns.>"],
+            "republish": {"src": "galley.result.ns.>", "dest": "galley.done.ns.>", "headers_only": True},
+        }
+        await operator.api("create", f"STREAM.CREATE.{shared['name']}", shared)
+        for layout in (MINE, THEIRS):
+            await ensure(operator, layout)
+        theirs = an_address(of=THEIRS)
+        await Records(operator).write(theirs, DONE, 0)
+        assert await Records(operator).read(theirs) is not None
+        path = own_guarded_nats.write_creds(Role.WORKER, "ns", "mine")
+        async with connection(own_guarded_nats, path) as worker:
+            for _ in range(20):
+                subject = topology.record_subject(an_address(of=MINE))
+                assert (await (await worker.pipeline.send(subject, bytes(500_000)))).stored
+        assert await Records(operator).read(theirs) is None
 
 
 @pytest.mark.parametrize("verb", ["schedule", "again", "plan", "task"])
