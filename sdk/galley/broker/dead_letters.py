@@ -11,6 +11,7 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of
+from galley.broker.errors import NotAllowed
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
@@ -81,12 +82,24 @@ async def read(broker: Broker, address: TaskAddress) -> Kept | None:
 async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Kept]:
     """Yield the dead letters of a queue, oldest first. One that cannot be read is logged and left out.
 
+    In a namespace that was used with 0.1 they are in a stream that its queues share, which only the operator,
+    or a client of a NATS without credentials, can list.
+
     Raises:
-        NotAllowed: if the credentials are not those of a manager, or the letters are in a stream that the
-            queues of a namespace share.
+        NotAllowed: if the credentials are not those of a manager.
         BrokerUnreachable: if the broker does not answer.
     """
-    stream = await dead_stream_of(broker, namespace, queue)
+    found = False
+    async for kept in _all_in(broker, topology.dead_stream(namespace, queue), namespace, queue):
+        found = True
+        yield kept
+    if not found:
+        with suppress(NotAllowed):
+            async for kept in _all_in(broker, topology.shared_dead_stream(namespace), namespace, queue):
+                yield kept
+
+
+async def _all_in(broker: Broker, stream: str, namespace: str, queue: str) -> AsyncIterator[Kept]:
     async for message in messages_of(broker, stream, topology.dead_of_queue(namespace, queue)):
         address = topology.parse_task_subject(message.subject)
         kept = await _kept(broker, address, stream, message.sequence, message.body)

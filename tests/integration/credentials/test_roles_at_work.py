@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from galley import Cancelled, NotAllowed, Phase, TaskCancelled, TaskFailed, TaskNotFound, When, call, connect
+from galley import (
+    Cancelled,
+    NotAllowed,
+    Phase,
+    Redriven,
+    TaskCancelled,
+    TaskFailed,
+    TaskNotFound,
+    When,
+    call,
+    connect,
+)
 from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
@@ -197,3 +208,30 @@ async def test_the_operator_makes_reads_hears_drains_and_collects(
         await collect(operator, NAMESPACE, name)
     await collect_namespace(operator, NAMESPACE)
     assert denied(own_guarded_nats) == []
+
+
+async def test_a_manager_works_with_dead_letters_and_a_producer_may_not(
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, producer: AsyncClient, manager: AsyncClient
+) -> None:
+    for number in range(3):
+        await producer.submit(call(QUEUE, "fail_for_good", message="no"), task_id=f"t{number}")
+
+    async def died() -> bool:
+        return len(await manager.dead_letters.find(QUEUE)) == 3
+
+    await eventually(died, within=20)
+    edited = await manager.dead_letters.edit(QUEUE, "t0", handler="echo", input={"value": 7})
+    assert edited.handler == "echo"
+    assert await manager.dead_letters.redrive(QUEUE, "t0") is Redriven.QUEUED
+    await manager.dead_letters.drop(QUEUE, "t1")
+    assert [dead.id for dead in await manager.dead_letters.find(QUEUE)] == ["t2"]
+
+    async def ran() -> bool:
+        return (await producer.handle(QUEUE, "t0").status()).phase is Phase.SUCCEEDED
+
+    await eventually(ran, within=20)
+    assert denied(own_guarded_nats) == []
+    with pytest.raises(NotAllowed):
+        await producer.dead_letters.find(QUEUE)
+    with pytest.raises(NotAllowed):
+        await producer.dead_letters.redrive(QUEUE, "t2")
