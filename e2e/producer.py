@@ -36,6 +36,7 @@ def _pod(place: Place, name: str, queue: str, command: list[str]) -> Object:
         "GALLEY_SERVER": _server(place, queue),
         "GALLEY_NAMESPACE": place.namespace,
         "GALLEY_CREDENTIALS": f"{_CREDENTIALS}/nats.creds",
+        "GALLEY_TLS_CA": f"{_CREDENTIALS}/ca.crt",
     }
     container = {
         "name": "producer",
