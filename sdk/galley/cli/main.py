@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Final, NoReturn
 
-from galley.cli import apply, cancel, dead, get, keys, show, submit, version
+import argcomplete
+
+from galley.cli import apply, cancel, completion, dead, get, keys, show, submit, version
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
@@ -18,8 +21,12 @@ from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, cancel.command, dead.command, keys.command,
-    version.command,
+    completion.command, version.command,
 )  # fmt: skip
+
+
+COMPLETING: Final = "_ARGCOMPLETE"
+"""Set by the completions of a shell, which then ask this program what may come next."""
 
 
 class _Help(Exception):
@@ -55,6 +62,8 @@ def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = Non
 
 def _run(words: Sequence[str], place: Terminal) -> int:
     whole = parser(_commands(words, place))
+    if COMPLETING in os.environ:
+        argcomplete.autocomplete(whole)
     try:
         options = whole.parse_args(words or ["--help"])
     except _Help as message:
