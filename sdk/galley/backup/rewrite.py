@@ -85,7 +85,7 @@ class Rewrite:
 
     def message(self, entry: StreamEntry, message: StoredMessage) -> Outgoing | None:
         """Return what is written for a message, or None if its time was over by now."""
-        body, unfinished = message.body, False
+        body, unfinished, fence = message.body, False, 0
         if entry.kind is StreamKind.RECORDS:
             body, unfinished = _record(body, self.now)
         elif b'"uid"' in body:
@@ -102,20 +102,30 @@ class Rewrite:
             elif name == topology.SCHEDULE_TARGET:
                 value = self.subject(text)
             elif name == topology.FLAGS_HEADER:
-                value = _asking(text)
+                value, fence = _asking(text)
             headers.append((name, value or text))
         return Outgoing(
-            self.stream(entry), self.subject(message.subject), headers, body, message.sequence, unfinished
+            self.stream(entry),
+            self.subject(message.subject),
+            headers,
+            body,
+            message.sequence,
+            unfinished,
+            fence,
         )
 
 
-def _asking(text: str) -> str:
-    """Return flags with which a worker asks the record first, whose sequence is another by now."""
+def _asking(text: str) -> tuple[str, int]:
+    """Return flags with which a worker asks the record first, and the fence they had.
+
+    A record has another sequence by now. The fence is set again where that is known, since a redriven task
+    needs it: the record of its failure may be replaced by nothing else.
+    """
     try:
         flags = Flags.decode(text)
     except EnvelopeInvalid:
-        return text  # the worker that takes it reports it
-    return Flags(flags.attempt, 0, republished=True).encode()
+        return text, 0  # the worker that takes it reports it
+    return Flags(flags.attempt, 0, republished=True).encode(), flags.fence
 
 
 def _record(body: bytes, now: datetime) -> tuple[bytes, bool]:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.envelope import Flags
 
 ORIGIN: Final = "Galley-Restored"
 """Header of a restored message: its sequence in the stream it was read from."""
@@ -38,6 +39,8 @@ class Outgoing(Struct, frozen=True):
     """Its sequence in the stream it was read from."""
     unfinished: bool = False
     """Whether it is the record of a task that has not ended."""
+    fence: int = 0
+    """Sequence, where it was read, of the record that its attempt may replace; 0 if there is none."""
 
 
 class Refilled(Struct):
@@ -63,7 +66,8 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
         BrokerUnreachable: if no answer came for a minute.
         BrokerFull, BrokerRefused: if the broker does not take one.
     """
-    sent = [(each, await _send(broker, each)) for each in messages]
+    fenced = [await _fenced(broker, each) if each.fence else each for each in messages]
+    sent = [(each, await _send(broker, each)) for each in fenced]
     for message, future in sent:
         ack = await _answer(broker, message, await future)
         if not ack.stored and newest and await _older_removed(broker, message):
@@ -74,6 +78,28 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
             into.kept += 1
         if message.unfinished:
             into.unfinished[message.stream, message.subject] = ack.sequence or ack.last_sequence
+
+
+async def _fenced(broker: Broker, message: Outgoing) -> Outgoing:
+    """Return a message whose fence is the record as it was restored, if that is still there."""
+    _, _, namespace, queue, _, kind, task_id = message.subject.split(".")
+    subject = f"galley.result.{namespace}.{queue}.{kind}.{task_id}"
+    for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace)):
+        try:
+            present = await _last(broker, stream, subject)
+        except BrokerRefused:
+            continue  # there is no such stream
+        if present is not None and present[1] == message.fence:
+            headers = [
+                (name, _with_fence(text, present[0]) if name == topology.FLAGS_HEADER else text)
+                for name, text in message.headers
+            ]
+            return structs.replace(message, headers=headers)
+    return message
+
+
+def _with_fence(text: str, fence: int) -> str:
+    return structs.replace(Flags.decode(text), fence=fence).encode()
 
 
 async def _send(broker: Broker, message: Outgoing) -> "asyncio.Future[Ack]":

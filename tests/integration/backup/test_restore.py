@@ -35,7 +35,7 @@ from galley.broker.records import Records
 from galley.broker.refill import RESTORED, RESTORING
 from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
 from galley.dead_letter import DeadLetter
-from galley.envelope import FIRST, encode
+from galley.envelope import FIRST, Flags, encode
 from galley.record import Claim, Failure, Outcome, Record, State
 from tests.support.backups import KEY, FailingReads, subjects_in
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -227,6 +227,36 @@ async def test_an_attempt_that_ran_is_due_again_and_its_message_is_there(
         async for batch in messages_from(other, stream, 1)
     ]
     assert dict(message.headers)["Galley"] == "v=1;a=1;f=0;r"
+
+
+async def test_a_redriven_task_still_replaces_the_record_of_its_failure(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    address, records = an_address(of=layout), Records(broker)
+    for _ in range(3):  # so that sequences differ from those after the restore
+        await records.write(an_address(of=layout), Record(State.RUN, 1), 0)
+    stream = topology.records_stream(namespace, layout.queue)
+    await broker.api("make a gap", f"STREAM.PURGE.{stream}", {})
+    failed = await records.write(address, Record(State.DONE, 1, outcome=Outcome.FAILED), 0)
+    flags = header_block({"Galley": Flags(2, failed.sequence).encode()})
+    await (await broker.pipeline.send(topology.task_subject(address), encode(an_envelope()), flags))
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    await restored(other, folder, summary.name)
+    stored = await Records(other).read(address)
+    assert stored is not None
+    assert stored.sequence != failed.sequence
+    [found] = [
+        Flags.decode(dict(message.headers)["Galley"])
+        for each in await owned_streams(other, (namespace,))
+        if each.kind == "work"
+        async for batch in messages_from(other, each, 1)
+        for message in batch
+    ]
+    assert found == Flags(2, stored.sequence, republished=True)
+    again = await Records(other).write(address, Record(State.RUN, 2), found.fence)
+    assert again.stored
 
 
 async def test_a_record_whose_message_is_not_in_the_archive_is_left_out(
