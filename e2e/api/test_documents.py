@@ -14,6 +14,7 @@ from tests.support.api_server import ApiServer
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECRETS = ("thing", "galley-nats-auth", "galley-nats-server", "galley-nats-store", "galley-images-producer")
 QUEUES = ("images", "words", "greetings", "thing")
 TASKS = ("ada", "migrate", "thing")
 STANDS_FOR = {"NAME": "thing", "QUEUE": "images", "TASK": "ada", "USER": "ada", "ID": "ada"}
@@ -70,8 +71,8 @@ def shell(galley_api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> tu
         *tasks,
         *claims,
         *(
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
-            for name in ("thing", "galley-nats-auth")
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"ca.crt": "Y2E="}}
+            for name in SECRETS
         ),
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "thing"}},
         {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "galley-operator"}},
