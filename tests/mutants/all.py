@@ -1,6 +1,7 @@
 """All mutants there are."""
 
 from tests.mutants import (
+    of_admitting,
     of_attempts,
     of_claims,
     of_encryption,
@@ -13,6 +14,7 @@ from tests.mutants import (
 )
 
 MUTANTS = (
+    *of_admitting.MUTANTS,
     *of_attempts.MUTANTS,
     *of_claims.MUTANTS,
     *of_encryption.MUTANTS,
