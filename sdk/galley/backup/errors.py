@@ -10,6 +10,7 @@ GalleyError
     ├── DestinationInvalid   not a place for archives (an Invalid, too)
     ├── DestinationFailed    the disk or the object store refuses
     ├── StreamUnstable       a stream was deleted and made again, or grows too fast to be read
+    ├── StreamUnknown        a stream of a newer version, which would be left out
     ├── RestoreRefused       it would overwrite something (a Refused, too)
     ├── NamespaceBound       encrypted payloads cannot move to another namespace (a Refused, too)
     └── RestoreIncomplete    interrupted; what is missing, and how to go on
@@ -111,6 +112,17 @@ class StreamUnstable(BackupError):
     def __init__(self, stream: str, problem: str) -> None:
         self.stream, self.problem = stream, problem
         super().__init__(f"stream {stream} could not be read: {problem}")
+
+
+class StreamUnknown(BackupError):
+    """A stream of Galley is of a kind that this version does not know, and would be left out of a backup."""
+
+    reason = "StreamUnknown"
+    hint = "take the backup with the version of Galley that the operator has"
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(f"stream {stream} is of a kind that this version does not know; no backup was taken")
 
 
 class RestoreRefused(BackupError, Refused):

@@ -23,12 +23,19 @@ from galley.backup.archive import (
 )
 from galley.backup.catalogue import Summary, name_at, summary_of, write_summary
 from galley.backup.destination import Destination
-from galley.backup.errors import StreamUnstable
+from galley.backup.errors import StreamUnknown, StreamUnstable
 from galley.backup.objects import ObjectKind, Objects, kept, needs_of
 from galley.backup.sealing import Key
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused
-from galley.broker.snapshot import OwnedStream, StoredMessage, consumers_of, messages_from, owned_streams
+from galley.broker.snapshot import (
+    OwnedStream,
+    StoredMessage,
+    consumers_of,
+    messages_from,
+    owned_streams,
+    unknown_streams,
+)
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +97,8 @@ class _Taking:
 
     async def parts(self) -> AsyncIterator[bytes]:
         begun = self.now()
+        for name in await unknown_streams(self.broker, tuple(self.namespaces)):
+            raise StreamUnknown(name)
         # Objects first: what a Task object that is missed submits is not in the archive either.
         if self.objects is not None:
             for kind in ObjectKind:
@@ -209,6 +218,7 @@ async def take_backup(
     Raises:
         BrokerError: if the streams cannot be read.
         StreamUnstable: if one could not be read as a whole.
+        StreamUnknown: if one is of a newer version.
         DestinationFailed: if the archive could not be written; nothing remains of it.
         GalleyError: of the cluster, if the objects cannot be read.
     """

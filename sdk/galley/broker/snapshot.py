@@ -124,6 +124,22 @@ async def owned_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> lis
     return sorted(found, key=lambda each: (order.index(each.kind), each.name))
 
 
+async def unknown_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of streams of Galley whose kind this version does not know.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found = []
+    async for stream in all_streams(broker):
+        metadata = stream["config"].get("metadata") or {}
+        namespace, queue = metadata.get(topology.NAMESPACE_KEY), metadata.get(topology.QUEUE_KEY, "")
+        wanted = namespace is not None and (not namespaces or namespace in namespaces)
+        if wanted and kind_of(stream["config"]["name"], namespace, queue) is None:
+            found.append(stream["config"]["name"])
+    return found
+
+
 def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
     """Return what a stream holds, or None if it is none of Galley's."""
     if queue:

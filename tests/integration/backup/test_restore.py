@@ -18,6 +18,7 @@ from galley.backup.errors import (
     NamespaceBound,
     RestoreIncomplete,
     RestoreRefused,
+    StreamUnknown,
     StreamUnstable,
 )
 from galley.backup.restore import Plan, Restore
@@ -257,6 +258,18 @@ async def test_a_redriven_task_still_replaces_the_record_of_its_failure(
     assert found == Flags(2, stored.sequence, republished=True)
     again = await Records(other).write(address, Record(State.RUN, 2), found.fence)
     assert again.stored
+
+
+async def test_a_stream_of_a_newer_version_is_not_left_out_silently(
+    broker: Broker, namespace: str, folder: Folder
+) -> None:
+    await ensure(broker, a_queue(namespace=namespace))
+    metadata = {topology.OWNER_KEY: "tests", topology.NAMESPACE_KEY: namespace}
+    newer = {"name": f"GX_{namespace}", "subjects": [f"galley.new.{namespace}.>"], "metadata": metadata}
+    await broker.api("create", f"STREAM.CREATE.GX_{namespace}", newer)
+    with pytest.raises(StreamUnknown, match=f"stream GX_{namespace} is of a kind"):
+        await take_backup(broker, folder, KEY, namespaces=[namespace])
+    assert await folder.files() == []
 
 
 async def test_a_record_whose_message_is_not_in_the_archive_is_left_out(
