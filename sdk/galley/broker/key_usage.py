@@ -3,16 +3,14 @@
 from collections import Counter
 from typing import Final
 
-import msgspec
-
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.listing import messages_of
 from galley.encryption.token import key_in
 
 PLAINTEXT: Final = ""
 """Stands for payloads that are not encrypted."""
 
-_READ_AT_ONCE: Final = 256
 _FIELD: Final = b'"sealed":"'
 
 
@@ -34,18 +32,8 @@ async def key_usage(broker: Broker, namespace: str, queue: str) -> dict[str, Cou
 
 async def _count(broker: Broker, stream: str, subjects: str) -> Counter[str]:
     found: Counter[str] = Counter()
-    sequence = 1
-    while True:
-        request = {"seq": sequence, "next_by_subj": subjects, "batch": _READ_AT_ONCE}
-        read = 0
-        async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
-            headers = answer.headers or {}
-            if "Nats-Sequence" not in headers:
-                break
-            read += 1
-            sequence = int(headers["Nats-Sequence"]) + 1
-            # A dead letter has two: its own words, and the task as it came.
-            tokens = [part.partition(b'"')[0] for part in answer.data.split(_FIELD)[1:]]
-            found.update({key_in(token.decode(errors="replace")) for token in tokens} or {PLAINTEXT})
-        if read < _READ_AT_ONCE:
-            return found
+    async for message in messages_of(broker, stream, subjects):
+        # A dead letter has two: its own words, and the task as it came.
+        tokens = [part.partition(b'"')[0] for part in message.body.split(_FIELD)[1:]]
+        found.update({key_in(token.decode(errors="replace")) for token in tokens} or {PLAINTEXT})
+    return found
