@@ -134,8 +134,9 @@ async def unknown_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> l
     async for stream in all_streams(broker):
         metadata = stream["config"].get("metadata") or {}
         namespace, queue = metadata.get(topology.NAMESPACE_KEY), metadata.get(topology.QUEUE_KEY, "")
-        wanted = namespace is not None and (not namespaces or namespace in namespaces)
-        if wanted and kind_of(stream["config"]["name"], namespace, queue) is None:
+        if namespace is None or (namespaces and namespace not in namespaces):
+            continue
+        if kind_of(stream["config"]["name"], namespace, queue) is None:
             found.append(stream["config"]["name"])
     return found
 
