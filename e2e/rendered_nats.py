@@ -51,6 +51,6 @@ class RenderedNats(GuardedNats):
 
     def _configure(self) -> None:
         rendered = nats_config("nats.tls.enabled=false", *self._settings)
-        places = {"../nats-auth/auth.conf": self.folder / "auth.conf"}
+        places = {"../nats-auth/auth.conf": Path("auth.conf")}
         rendered = on_this_machine(rendered, self.folder, places, {"4222": self.port})
         (self.folder / "nats.conf").write_text(rendered.replace("$POD_NAME", "galley-nats-0"))
