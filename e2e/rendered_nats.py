@@ -53,4 +53,6 @@ class RenderedNats(GuardedNats):
         rendered = nats_config("nats.tls.enabled=false", *self._settings)
         places = {"../nats-auth/auth.conf": Path("auth.conf")}
         rendered = on_this_machine(rendered, self.folder, places, {"4222": self.port})
+        # A path in an include counts from the file it is in, even an absolute one.
+        rendered = rendered.replace(f"include {self.folder / 'auth.conf'}", "include auth.conf")
         (self.folder / "nats.conf").write_text(rendered.replace("$POD_NAME", "galley-nats-0"))

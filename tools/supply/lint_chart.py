@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from galley.resources import TaskQueue
+from galley.resources.pod_template import PodResources
 from galley_operator.queues.children import Making, children_of
+from galley_operator.queues.pod import with_resources
 from testcluster import build
 from tools.supply import tools
 from tools.supply.tools import ROOT, ToolFailed, run
@@ -76,12 +78,18 @@ def rendered(settings: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def worker_objects() -> list[dict[str, Any]]:
-    """Return the objects of a queue that says only what it must, as the operator makes them."""
+    """Return the objects of a queue that says only what it must, as the operator of the chart makes them."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    resources = PodResources.model_validate(values["worker"]["resources"])
     queue = TaskQueue.model_validate(
         {"metadata": {"name": "images", "namespace": "team"}, "spec": {"worker": {"modules": ["jobs"]}}}
     )
     making = Making(
-        queue, "0", "nats://galley-nats.galley-system.svc:4222", "galley-worker:0.2.0", credentials=True
+        with_resources(queue, resources),
+        "0",
+        "nats://galley-nats.galley-system.svc:4222",
+        "galley-worker:0.2.0",
+        credentials=True,
     )
     return [{"apiVersion": kind.api_version, "kind": kind.kind, **body} for kind, body in children_of(making)]
 
