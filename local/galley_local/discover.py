@@ -1,5 +1,7 @@
 """Imports a module and prints what it declares: `python -m galley_local.discover MODULE FILE FOLDER...`.
 
+With a file alone, the module has its name, and its folder is where imports are found.
+
 It runs in a separate process, so that import side effects do not reach `galley dev`.
 """
 
@@ -56,5 +58,6 @@ def _place(file: Path, error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    answer = discover(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
-    print(json.dumps(answer))
+    module, *places = sys.argv[1:]
+    path = Path(places[0] if places else module).resolve()
+    print(json.dumps(discover(module if places else path.stem, path, places[1:] or [str(path.parent)])))
