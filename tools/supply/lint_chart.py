@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from galley.resources import TaskQueue
-from galley.resources.pod_template import PodResources
+from galley.resources.pod_resources import PodResources
 from galley_operator.queues.children import Making, children_of
 from galley_operator.queues.pod import with_resources
 from testcluster import build

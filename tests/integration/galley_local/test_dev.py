@@ -142,7 +142,7 @@ async def test_a_failed_task_fails_the_run(project: Path) -> None:
     (project / "fails.yaml").write_text(_FAILING % "")
     said = await galley(project, "dev", "queue.yaml", "fails.yaml", "--until-done")
     assert said.code == 1, said.out
-    assert "TypeError" in said.out
+    assert "InputInvalid" in said.out
 
 
 async def test_another_terminal_submits_lists_shows_and_cancels(project: Path) -> None:

@@ -32,10 +32,13 @@ from galley import (
     TaskFailed,
     When,
     call,
+    connect,
 )
+from galley.broker.ensure import ensure
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
 from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.builders import a_queue
 
 
 def echo(value: Any, seconds: float = 0) -> Call[Any]:
@@ -190,25 +193,25 @@ async def test_ctrl_c_ends_a_wait_and_the_client_goes_on(sync: Client) -> None:
     assert handle.status().phase is Phase.QUEUED
 
 
-def test_ctrl_c_in_a_submit_says_what_may_be_stored(
-    own_nats_server: NatsServer, namespace: str, tmp_path: Path
+async def test_ctrl_c_in_a_submit_says_what_may_be_stored(
+    own_nats_server: NatsServer, namespace: str
 ) -> None:
-    client = Client(own_nats_server.url, namespace)
-    with pytest.raises(QueueNotFound):
-        client.tasks("drills")
-    own_nats_server.freeze()
-    interrupt_soon(0.3)
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt) as cut:
-            client.submit_many(echo(n) for n in range(5))
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        own_nats_server.thaw()
-    known = SubmitInterrupted.of(cut.value)
-    assert known is not None
-    assert [type(handle) for handle in known.unknown.values()] == [Handle] * 5
-    client.close()
+    async with connect(own_nats_server.url, namespace) as other:
+        await ensure(other.broker, a_queue("drills", namespace=namespace))
+    with Client(own_nats_server.url, namespace) as client:
+        client.submit(echo("first"))
+        own_nats_server.freeze()
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt_soon(2)
+        try:
+            with pytest.raises(KeyboardInterrupt) as cut:
+                client.submit_many(echo(n) for n in range(5))
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            own_nats_server.thaw()
+        known = SubmitInterrupted.of(cut.value)
+        assert known is not None
+        assert [type(handle) for handle in known.unknown.values()] == [Handle] * 5
 
 
 async def test_some_refused_holds_handles_of_this_client(sync: Client) -> None:
@@ -267,7 +270,7 @@ def test_a_program_that_never_closes_its_client_ends_quietly(
         "    print('not found')\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", program, nats_server.url, namespace],
+        [sys.executable, "-W", "error", program, nats_server.url, namespace],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "not found\n", "")
