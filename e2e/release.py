@@ -56,22 +56,23 @@ class Release:
             "HELM_DATA_HOME": str(folder / "data"),
         }
 
-    def install(self, chart: Path = CHART, **changed: str) -> str:
+    def install(self, chart: Path = CHART, **changed: str | None) -> str:
         """Install the chart, or upgrade to it; return what helm printed when all pods are ready.
 
         Args:
             chart: its folder.
-            changed: values for this time; `a__b` is the value `a.b`.
+            changed: values for this time; `a__b` is the value `a.b`, and None leaves it to the chart.
 
         Raises:
             HelmFailed: if it is refused, or pods do not get ready.
         """
         settings = {**self._settings, **{key.replace("__", "."): value for key, value in changed.items()}}
+        given = {key: value for key, value in settings.items() if value is not None}
         return self.helm(
             # A cluster that tests share may have the CRDs from a test that needed nothing else.
             *("upgrade", "--install", self.name, str(chart), "--create-namespace"),
             *("--take-ownership", "--force-conflicts"),
-            *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
+            *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
             *("--wait", f"--timeout={_SECONDS}s"),
         )
 

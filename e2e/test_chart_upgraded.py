@@ -30,7 +30,7 @@ def _before(galley: Release, cluster: Cluster) -> Iterator[None]:
     for archive in archives:
         cluster.load_image(archive)
     try:
-        galley.install(previous.tree() / "charts" / "galley", operator__namespaces="null")
+        galley.install(previous.tree() / "charts" / "galley", operator__namespaces=None)
         yield
     finally:
         galley.install()
