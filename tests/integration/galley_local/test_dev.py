@@ -401,7 +401,7 @@ async def test_more_tasks_than_a_queue_takes_end_in_two_lines(project: Path) -> 
     assert said.code == 3
     assert said.err.splitlines() == [
         "error: queue 'sums' is full: 1 of 1 tasks (spec.limits.backlog)",
-        "hint: wait and submit again, or raise spec.limits of the TaskQueue",
+        "hint: wait and submit again, or raise spec.limits.backlog of the TaskQueue",
     ]
 
 
