@@ -425,8 +425,10 @@ def test_every_value_is_used_and_described_in_the_schema() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
     schema = json.loads((CHART / "values.schema.json").read_text())
     for value in values((CHART / "values.yaml").read_text()):
-        *_, last = value.path.split(".")
-        assert re.search(rf"\.{last}\b", templates), f"{value.path} is used nowhere"
+        *above, last = value.path.split(".")
+        whole = [rf"\.{'.'.join(above[:depth])} \| toJson" for depth in range(1, len(above) + 1)]
+        used = [re.search(pattern, templates) for pattern in (rf"\.{last}\b", *whole)]
+        assert any(used), f"{value.path} is used nowhere"
         part: Object = schema
         for step in value.path.split("."):
             assert step in part["properties"], f"{value.path} is not in the schema"
