@@ -38,6 +38,10 @@ DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
 
+NOT_ENABLED: Final = 10039
+"""Error of an account without JetStream."""
+_ENABLED_SECONDS: Final = 0.2
+
 _CLOSE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 2.0
 """How long a reconnect waits for outstanding requests; usually they take milliseconds."""
@@ -160,6 +164,11 @@ class Broker:
                 await self.nats.close()
         except (TimeoutError, NatsError, OSError) as problem:
             log.warning("broker connection not closed cleanly", extra={"error": str(problem)})
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether it identifies itself to the server, and so may be limited to what its role may do."""
+        return self._identity is not None
 
     @property
     def connected(self) -> bool:
@@ -383,13 +392,20 @@ class Broker:
         found = version.major, version.minor, version.patch
         if found < MIN_SERVER:
             raise BrokerTooOld(self.server, f"nats-server {_dotted(found)}", _dotted(MIN_SERVER))
-        try:
-            answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
-        except NoRespondersError:
-            without = f"nats-server {_dotted(found)} without JetStream"
-            raise BrokerTooOld(self.server, without, _dotted(MIN_SERVER)) from None
-        if error := msgspec.json.decode(answer.data).get("error"):
-            raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
+        while True:
+            try:
+                answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
+            except NoRespondersError:
+                without = f"nats-server {_dotted(found)} without JetStream"
+                raise BrokerTooOld(self.server, without, _dotted(MIN_SERVER)) from None
+            error = msgspec.json.decode(answer.data).get("error")
+            if not error:
+                return
+            if error.get("err_code") != NOT_ENABLED:
+                raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
+            # A server of a cluster says so of every account until it has found the others.
+            self._last_error = str(error.get("description"))
+            await asyncio.sleep(_ENABLED_SECONDS)
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).

@@ -11,7 +11,6 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of
-from galley.broker.errors import NotAllowed
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
@@ -82,8 +81,8 @@ async def read(broker: Broker, address: TaskAddress) -> Kept | None:
 async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Kept]:
     """Yield the dead letters of a queue, oldest first. One that cannot be read is logged and left out.
 
-    In a namespace that was used with 0.1 they are in a stream that its queues share, which only the operator,
-    or a client of a NATS without credentials, can list.
+    In a namespace that was used with 0.1 they are in a stream that its queues share, which only a client of a
+    NATS without credentials can list.
 
     Raises:
         NotAllowed: if the credentials are not those of a manager.
@@ -93,10 +92,9 @@ async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Ke
     async for kept in _all_in(broker, topology.dead_stream(namespace, queue), namespace, queue):
         found = True
         yield kept
-    if not found:
-        with suppress(NotAllowed):
-            async for kept in _all_in(broker, topology.shared_dead_stream(namespace), namespace, queue):
-                yield kept
+    if not found and not broker.has_credentials:
+        async for kept in _all_in(broker, topology.shared_dead_stream(namespace), namespace, queue):
+            yield kept
 
 
 async def _all_in(broker: Broker, stream: str, namespace: str, queue: str) -> AsyncIterator[Kept]:

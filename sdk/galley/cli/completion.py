@@ -24,7 +24,8 @@ class Shell(StrEnum):
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "shell", metavar="bash|zsh|fish", type=one_of("a shell with completions", tuple(Shell)),
-        help="the shell; it loads what is printed, as the examples show",
+        help="the shell; `source <(galley completion bash)` in ~/.bashrc or ~/.zshrc loads what is printed, "
+        "`galley completion fish | source` in config.fish",
     )  # fmt: skip
 
 
@@ -36,5 +37,5 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 command: Final = Command(
     "completion", "Print the completions of a shell", _arguments, _run,
-    ('eval "$(galley completion bash)"', "galley completion fish > ~/.config/fish/completions/galley.fish"),
+    ("galley completion bash", "galley completion fish"),
 )  # fmt: skip
