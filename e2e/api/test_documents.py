@@ -89,8 +89,12 @@ def shell(galley_api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> tu
             patch = ("--subresource=status", "--type=merge", "--patch", json.dumps({"status": status}))
             kubectl("patch", kind, name, "--namespace", "documents", *patch)
     (folder / "queue.yaml").write_text(json.dumps(queues[2]))
-    for name in ("task.yaml", "tasks.yaml"):
-        (folder / name).write_text(json.dumps(tasks[0]))
+    (folder / "tasks.yaml").write_text(json.dumps(tasks[0]))
+    # One line replaces it, and with it its status.
+    (folder / "task.yaml").write_text(json.dumps({**tasks[0], "metadata": {"name": "of-the-file"}}))
+    for name in ("image-keys", "next"):
+        keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "image-keys"}, "stringData": {}}
+        (folder / f"{name}.yaml").write_text(json.dumps(keys))
     for name in ("greeting.py", "backup.key"):
         (folder / name).touch()
     kubeconfig = folder / "kubeconfig"
