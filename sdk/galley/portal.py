@@ -1,11 +1,12 @@
 """Runs an asynchronous client for programs that are not: in an event loop in a thread of its own."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final, NamedTuple, TypeVar
 
 from galley.batch import SubmitInterrupted
@@ -27,6 +28,10 @@ class _Open(NamedTuple):
     loop: asyncio.AbstractEventLoop
     ending: asyncio.Event
     thread: threading.Thread
+    waiting: "set[Future[Any]]"
+    """Calls without an answer."""
+    ended: threading.Event
+    """Set when the loop takes no calls any more, before `waiting` is looked through for the last time."""
 
 
 class Portal:
@@ -77,7 +82,8 @@ class Portal:
             try:
                 done.set_result(await use(portal.client))
             except BaseException as error:  # it belongs to the thread that waits
-                done.set_exception(error)
+                with contextlib.suppress(InvalidStateError):  # which was told that the loop has ended
+                    done.set_exception(error)
 
         def start() -> None:
             calling.append(portal.loop.create_task(run()))
@@ -85,19 +91,24 @@ class Portal:
         def cancel() -> None:
             calling[0].cancel()
 
-        try:
+        portal.waiting.add(done)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and so has ended
             portal.loop.call_soon_threadsafe(start)
-        except RuntimeError:  # the loop ended in between
-            raise ClientClosed(portal.client.broker.server) from None
+        if portal.ended.is_set():
+            portal.waiting.discard(done)
+            raise ClientClosed(portal.client.broker.server)
         try:
             return done.result()
         except asyncio.CancelledError:
             raise ClientClosed(portal.client.broker.server) from None
         except (KeyboardInterrupt, SystemExit) as interrupt:
             if not done.done():
-                portal.loop.call_soon_threadsafe(cancel)
-                interrupt.__cause__ = SubmitInterrupted.of(done.exception(_CANCEL_SECONDS))
+                with contextlib.suppress(RuntimeError, TimeoutError):  # the loop has ended, or is busy
+                    portal.loop.call_soon_threadsafe(cancel)
+                    interrupt.__cause__ = SubmitInterrupted.of(done.exception(_CANCEL_SECONDS))
             raise
+        finally:
+            portal.waiting.discard(done)
 
     def close(self) -> None:
         """Close the connection; calls that wait in other threads raise `ClientClosed`."""
@@ -118,11 +129,14 @@ class Portal:
 
     def _connect(self) -> _Open:
         opened: Future[_Open] = Future()
+        waiting: set[Future[Any]] = set()
+        ended = threading.Event()
 
         async def serve() -> None:
             ending = asyncio.Event()
             async with self._make() as client:
-                opened.set_result(_Open(client, asyncio.get_running_loop(), ending, thread))
+                loop = asyncio.get_running_loop()
+                opened.set_result(_Open(client, loop, ending, thread, waiting, ended))
                 await ending.wait()
 
         def run() -> None:
@@ -132,10 +146,20 @@ class Portal:
                 if opened.done():
                     raise
                 opened.set_exception(error)
+            finally:
+                # A call may have come after the loop had cancelled all others: nothing else would wake it.
+                ended.set()
+                for call in tuple(waiting):
+                    with contextlib.suppress(InvalidStateError):
+                        call.set_exception(asyncio.CancelledError())
 
         thread = threading.Thread(target=run, name="galley client", daemon=True)
         thread.start()
-        return opened.result()
+        try:
+            return opened.result()
+        except (KeyboardInterrupt, SystemExit):
+            opened.add_done_callback(_end_unused)
+            raise
 
     def _forget(self) -> None:
         """Start again in a forked process: the thread is not there, and the lock may be held for good."""
@@ -144,10 +168,17 @@ class Portal:
         self._lock, self._open = threading.Lock(), None
 
 
+def _end_unused(opened: "Future[_Open]") -> None:
+    """End what was opened for a call that did not wait for it."""
+    if opened.exception() is None:
+        _end(opened.result())
+
+
 def _end(portal: _Open) -> None:
-    if portal in _LEFT_TO_THE_PARENT or portal.loop.is_closed():
+    if any(portal is left for left in _LEFT_TO_THE_PARENT) or portal.loop.is_closed():
         return
-    portal.loop.call_soon_threadsafe(portal.ending.set)
+    with contextlib.suppress(RuntimeError):  # it ends already
+        portal.loop.call_soon_threadsafe(portal.ending.set)
     if threading.current_thread() is not portal.thread:
         portal.thread.join(_CLOSE_SECONDS)
 

@@ -1,6 +1,7 @@
 """The client for programs without an event loop: scripts, notebooks, views of Flask and Django."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -12,6 +13,7 @@ from galley.broker.connection import Broker
 from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
 from galley.envelope import Envelope
+from galley.errors import ClientClosed
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
@@ -164,7 +166,8 @@ class Client:
             while (handle := self._portal.call(lambda _: anext(ended, None))) is not None:
                 yield self._sync(handle)
         finally:
-            self._portal.call(lambda _: end(ended))
+            with suppress(ClientClosed):  # its waits ended with it
+                self._portal.call(lambda _: end(ended))
 
     def _sync(self, handle: AsyncHandle[R]) -> "Handle[R]":
         return Handle(

@@ -171,6 +171,60 @@ async def test_closing_ends_what_waits_in_other_threads(sync: Client) -> None:
             use()
 
 
+async def test_a_call_that_comes_while_the_loop_ends_is_woken(
+    nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(nats_server.url, namespace)
+    portal = client._portal
+    portal.open()
+    opened = portal._open
+    assert opened is not None
+    calling: list[threading.Thread] = []
+    raised: list[BaseException] = []
+
+    async def wait_without_end(_: object) -> None:
+        asyncio.current_task()._log_destroy_pending = False  # type: ignore[union-attr]
+        await asyncio.Event().wait()
+
+    def call_late() -> None:
+        try:
+            portal.call(wait_without_end)
+        except BaseException as error:
+            raised.append(error)
+
+    async def after_all_were_cancelled() -> None:
+        calling.append(threading.Thread(target=call_late))
+        calling[0].start()
+        for _ in range(1000):
+            if len(asyncio.all_tasks()) > 1:
+                return
+            await asyncio.sleep(0.005)
+
+    monkeypatch.setattr(opened.loop, "shutdown_asyncgens", after_all_were_cancelled)
+    monkeypatch.setattr(portal, "_opened", lambda: opened)
+    client.close()
+    await asyncio.to_thread(calling[0].join, 10)
+    assert [type(error) for error in raised] == [ClientClosed]
+
+
+async def test_ctrl_c_stays_ctrl_c_if_the_loop_is_busy(sync: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("galley.portal._CANCEL_SECONDS", 0.1)
+    goes_on = threading.Event()
+
+    async def block(_: object) -> None:
+        goes_on.wait(20)
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_soon(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            sync._portal.call(block)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        goes_on.set()
+    assert sync.submit(echo(1)).status().phase is Phase.QUEUED
+
+
 def interrupt_soon(seconds: float) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
