@@ -86,7 +86,7 @@ class Typed:
         """
         try:
             return self._decode(data)
-        except (ValueError, TypeError, RecursionError, NotImplementedError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise Misfit(_in_words(error)) from None
 
 
