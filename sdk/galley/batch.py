@@ -117,6 +117,8 @@ class Batch(Generic[R]):
         self._make_handle = handle
         self._sent: list[_Sent] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._silent: Exception | None = None
+        """Why a task with an id of its own had no answer: the patience of one is that of all."""
         self._submitted: dict[int, AsyncHandle[R]] = {}
         self._refused: dict[int, GalleyError] = {}
         self._unknown: dict[int, AsyncHandle[R]] = {}
@@ -152,14 +154,22 @@ class Batch(Generic[R]):
                 answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
                 if envelope.digest:
                     await self._room.acquire()
+                    if self._silent is not None:
+                        return self._silent
                     answer = asyncio.create_task(self._publisher.publish_once(address, envelope))
-                    answer.add_done_callback(lambda _: self._room.release())
+                    answer.add_done_callback(self._published)
                 else:
                     answer = await self._publisher.send(address, envelope)
                 self._sent.append(_Sent(address, envelope, call.result, answer))
         except Exception as error:
             return error
         return None
+
+    def _published(self, publish: asyncio.Task[Receipt]) -> None:
+        self._room.release()
+        error = None if publish.cancelled() else publish.exception()
+        if isinstance(error, BrokerUnreachable | BrokerSilent | ClientUnusable):
+            self._silent = error
 
     async def _settle(self) -> GalleyError | None:
         """Wait for all answers; returns why some did not come, if so."""

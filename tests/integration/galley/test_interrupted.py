@@ -182,3 +182,20 @@ async def test_a_broker_that_goes_away_in_the_middle_leaves_all_handles(
         for place, handle in [*error.unknown.items()][-5:]:
             # Submitting it again is safe, whether or not it was stored.
             assert (await client.submit(resize(place), task_id=handle.id)).id == handle.id
+
+
+async def test_ids_of_their_own_do_not_make_many_tasks_wait_for_a_silent_broker_one_after_the_other(
+    own_nats_server: NatsServer, namespace: str
+) -> None:
+    async with Broker(own_nats_server.url, name="test") as broker:
+        await ensure(broker, a_queue("images", namespace=namespace, backlog=10_000))
+        client = AsyncClient.over(broker, namespace, patience_seconds=0.5)
+        await client.submit(resize(0))
+        own_nats_server.freeze()
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(SubmitInterrupted) as cut:
+                    await client.submit_many(resize(n).options(task_id=f"k{n}") for n in range(2000))
+        finally:
+            own_nats_server.thaw()
+    assert len(cut.value.unknown) == cut.value.not_sent_from < 2000
