@@ -41,6 +41,7 @@ REQUEST_SECONDS: Final = 5.0
 NOT_ENABLED: Final = 10039
 """Error of an account without JetStream."""
 _ENABLED_SECONDS: Final = 0.2
+_INFO_SECONDS: Final = 2.0
 
 _CLOSE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 2.0
@@ -394,10 +395,13 @@ class Broker:
             raise BrokerTooOld(self.server, f"nats-server {_dotted(found)}", _dotted(MIN_SERVER))
         while True:
             try:
-                answer = await self.nats.request("$JS.API.INFO", b"", timeout=self._connect_seconds)
+                answer = await self.nats.request("$JS.API.INFO", b"", timeout=_INFO_SECONDS)
             except NoRespondersError:
                 without = f"nats-server {_dotted(found)} without JetStream"
                 raise BrokerTooOld(self.server, without, _dotted(MIN_SERVER)) from None
+            except TimeoutError:
+                # A cluster without a leader yet drops the request instead of answering late.
+                continue
             error = msgspec.json.decode(answer.data).get("error")
             if not error:
                 return
