@@ -84,8 +84,16 @@ class Seat:
     def view(self) -> WorkerView:
         """Return the current state of the worker."""
         silent = asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
-        busy = self._beat.busy if self._beat is not None and not silent else None
-        return WorkerView(self.name, self._phase(), busy, self._slots, self._since)
+        beat = self._beat
+        return WorkerView(
+            self.name,
+            self._phase(),
+            beat.busy if beat is not None and not silent else None,
+            self._slots,
+            self._since,
+            beat.done if beat is not None else 0,
+            beat.busy_seconds if beat is not None else 0.0,
+        )
 
     def _phase(self) -> WorkerPhase:
         if self.removed:

@@ -265,7 +265,7 @@ DECIDE_: Final = (
     _of(
         "autoscaler/decide",
         "no window of idleness",
-        "    memory = memory.needing(desired, now, policy.idle_seconds)\n",
+        "    memory = memory.needing(desired, now, patience)\n",
         "    memory = memory.needing(desired, now, 0.0)\n",
         "workers come and go with each task",
         DECIDE,

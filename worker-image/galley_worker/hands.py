@@ -52,7 +52,7 @@ class Hands:
         self._puller.stop()
 
     def _take(self, delivery: Delivery, under_way: asyncio.TaskGroup) -> None:
-        self._slots.busy += 1
+        self._slots.take()
         if self._idle:
             self._idle.pop().set_result(delivery)
             return
@@ -66,7 +66,7 @@ class Hands:
             try:
                 await self._attempts.run(delivery)
             finally:
-                self._slots.busy -= 1
+                self._slots.leave()
                 self._puller.slots_changed()
             if self._stop.asked.is_set():
                 return

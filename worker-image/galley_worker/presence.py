@@ -89,7 +89,10 @@ class Presence:
                 self._drain_for(0.0)
             draining = bool(self._drained_until) or self._stop.asked.is_set()
             slots = self._slots
-            beat = Heartbeat(self._who.name, slots.concurrency, slots.busy, draining, ready=not draining)
+            beat = Heartbeat(
+                self._who.name, slots.concurrency, slots.busy, draining, not draining, slots.done,
+                round(slots.busy_seconds, 3),
+            )  # fmt: skip
             send_heartbeat(self._broker, namespace, queue, beat)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

@@ -1,5 +1,6 @@
 """Slots: how many attempts a worker runs, and how many it could."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -30,13 +31,45 @@ class Changes:
 class WorkerSlots:
     """The slots of one worker."""
 
-    def __init__(self, runners: Runners, concurrency: int, grown: Changes) -> None:
+    def __init__(
+        self, runners: Runners, concurrency: int, grown: Changes, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Args: grown: told by the runners when they can run more at a time than before."""
         self.busy = 0
         """Attempts under way."""
+        self.done = 0
+        """Attempts that have ended."""
+        self._clock = clock
+        self._busy_seconds, self._counted_at = 0.0, clock()
         self.concurrency = concurrency
         self.grown = grown
         self._runners = runners
+
+    def take(self) -> None:
+        """Count an attempt that begins."""
+        self._count()
+        self.busy += 1
+
+    def leave(self) -> None:
+        """Count an attempt that has ended."""
+        self._count()
+        self.busy -= 1
+        self.done += 1
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that slots were busy, all together and so far.
+
+        Divided by `done` it is what one attempt takes of a slot. Attempts beyond `concurrency`, which wait
+        in the worker while handlers are quick, take none.
+        """
+        self._count()
+        return self._busy_seconds
+
+    def _count(self) -> None:
+        now = self._clock()
+        self._busy_seconds += min(self.busy, self.concurrency) * (now - self._counted_at)
+        self._counted_at = now
 
     @property
     def capacity(self) -> int:

@@ -1,6 +1,7 @@
 """How many workers a queue should have, and which may go: the rule, and nothing but the rule.
 
-    desired = ceil((waiting + in flight) / slots), between min and max
+How many slots the work needs is `need`'s to say: by the tasks that wait, run and come, and the time each
+takes. It is brought between min and max, and at most doubled, or raised by a few, in one step.
 
 More are started at once. Fewer take three steps, so that no task is cut off: for `idle_seconds`
 fewer must have sufficed; then the least busy are asked to drain, for a minute at a time; and when they
@@ -15,6 +16,7 @@ from typing import Final
 
 from galley.backlog import QueueBacklog
 from galley_operator.autoscaler import reason
+from galley_operator.autoscaler.need import Need, need_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 
@@ -24,6 +26,18 @@ autoscaler is gone are soon back at work."""
 
 RENEW_SECONDS: Final = 20.0
 """A drain is renewed when a third of it is over, so that two lost requests do not end it."""
+
+STEP_SECONDS: Final = 2.0
+"""Time between two steps up."""
+
+STEP_WORKERS: Final = 4
+"""Workers that may be added in a step at least: small queues need not wait."""
+
+SOON: Final = 4.0
+"""Idle times in which workers that were let go and are needed again count as let go too soon."""
+
+MOST_RETURNS: Final = 4
+"""The idle time under load is doubled at most so often: from half a minute to 8 minutes."""
 
 START_SECONDS: Final = 60.0
 """How long a starting worker delays scale-in; one that hangs must not delay it longer."""
@@ -64,8 +78,21 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         return _hold(signals, policy, memory, now)
     assert isinstance(signals.backlog, QueueBacklog)
     assert isinstance(signals.workforce, Workforce)
-    desired = policy.within(policy.workers_for(signals.backlog.waiting + signals.backlog.in_flight))
-    moves, memory = _moves(signals.workforce, desired, memory, policy, now)
+    backlog, workforce = signals.backlog, signals.workforce
+    memory = replace(
+        memory, learned=memory.learned.after(backlog.waiting + backlog.in_flight, workforce, now)
+    )
+    need = need_of(
+        backlog.waiting,
+        backlog.in_flight,
+        memory.learned,
+        target=policy.target_seconds,
+        ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
+    )
+    memory, step = _step(memory, len(workforce.present), now)
+    desired = policy.within(max(policy.min_workers, min(policy.workers_for(need.slots), step)))
+    moves, memory = _moves(workforce, desired, _patience(policy, memory, need), memory, now)
+    memory = _counted(memory, moves, len(workforce.present), policy, now)
     drain = tuple(worker.name for worker in moves.leaving if _to_be_asked(worker, memory, now))
     asked = {worker.name: memory.asked.get(worker.name, now) for worker in moves.leaving}
     return Decision(
@@ -76,9 +103,10 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         drain=drain,
         memory=replace(memory, asked=asked | dict.fromkeys(drain, now)),
         reason=reason.of_decision(
-            signals.backlog,
-            signals.workforce,
+            backlog,
+            workforce,
             policy,
+            need,
             desired=desired,
             memory=memory,
             leaving=len(moves.leaving),
@@ -97,16 +125,45 @@ class _Moves:
     scale_to: int | None
 
 
+def _step(memory: Memory, present: int, now: datetime) -> tuple[Memory, int]:
+    """Return how many workers there may be in this step."""
+    if memory.step is None or not 0 <= (now - memory.step[0]).total_seconds() < STEP_SECONDS:
+        memory = replace(memory, step=(now, present))
+    assert memory.step is not None
+    before = memory.step[1]
+    return memory, max(present, before + max(STEP_WORKERS, before))
+
+
+def _patience(policy: ScalingPolicy, memory: Memory, need: Need) -> float:
+    """Return the seconds for which fewer must have sufficed: more where workers came and went under load."""
+    return policy.idle_seconds * (2**memory.returns if need.slots else 1)
+
+
+def _counted(memory: Memory, moves: _Moves, present: int, policy: ScalingPolicy, now: datetime) -> Memory:
+    """Return the memory with what the moves say of the idle time: whether it is too short."""
+    if moves.gone:
+        return replace(memory, let_go_at=now)
+    if memory.let_go_at is None:
+        return memory
+    passed = (now - memory.let_go_at).total_seconds()
+    patience = policy.idle_seconds * 2**memory.returns
+    if moves.scale_to is not None and moves.scale_to > present > 0 and passed < SOON * patience:
+        return replace(memory, let_go_at=None, returns=min(MOST_RETURNS, memory.returns + 1))
+    if passed > SOON * SOON * patience:
+        return replace(memory, let_go_at=None, returns=max(0, memory.returns - 1))
+    return memory
+
+
 def _moves(
-    workforce: Workforce, desired: int, memory: Memory, policy: ScalingPolicy, now: datetime
+    workforce: Workforce, desired: int, patience: float, memory: Memory, now: datetime
 ) -> tuple[_Moves, Memory]:
     present = workforce.present
     leaving = [worker for worker in present if _is_leaving(worker, memory, now)]
     staying = [worker for worker in present if worker not in leaving]
     if not memory.needs:
         # Nothing is known of the time before the first look, so all there are count as needed in it.
-        memory = memory.needing(len(staying), now, policy.idle_seconds)
-    memory = memory.needing(desired, now, policy.idle_seconds)
+        memory = memory.needing(len(staying), now, patience)
+    memory = memory.needing(desired, now, patience)
     wanted = len(leaving) if workforce.replacing else max(0, memory.most_needed - len(staying))
     back = sorted(leaving, key=_worth)[:wanted]
     staying += back

@@ -1,8 +1,10 @@
 """Decisions as sentences for people."""
 
+import math
 from datetime import datetime
 
 from galley.backlog import QueueBacklog
+from galley_operator.autoscaler.need import Need
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 
@@ -11,6 +13,7 @@ def of_decision(
     backlog: QueueBacklog,
     workforce: Workforce,
     policy: ScalingPolicy,
+    need: Need,
     *,
     desired: int,
     memory: Memory,
@@ -18,7 +21,7 @@ def of_decision(
     now: datetime,
 ) -> str:
     """Return why that many workers are wanted, and what is under way."""
-    parts = [f"{_workers(desired)}: {_work(backlog, policy)}", _bounds(backlog, policy)]
+    parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, desired)]
     if memory.most_needed > desired:
         seconds = policy.idle_seconds - (now - memory.needs[0][0]).total_seconds()
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
@@ -43,20 +46,44 @@ def of_holding(signals: Signals, present: int | None) -> str:
     return f"{who}, held: {what} is not known since {unknown.since:%H:%M:%S %Z} ({unknown.why})"
 
 
-def _work(backlog: QueueBacklog, policy: ScalingPolicy) -> str:
+def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memory) -> str:
     if not backlog.waiting and not backlog.in_flight:
         return "nothing waits or runs"
     tasks = "task" if backlog.waiting + backlog.in_flight == 1 else "tasks"
     slots = "1 slot" if policy.slots == 1 else f"{policy.slots} slots"
-    return f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks} over {slots} each"
+    work = f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks}"
+    learned = memory.learned
+    if learned.task_seconds is None or need.within is None:
+        return f"{work} over {slots} each"
+    rate = f"{_figure(learned.rate)} a second come"
+    needed = "1 slot is" if need.slots <= 1 else f"{math.ceil(need.slots)} slots are"
+    for_what = (
+        f"to start them within {_figure(need.within)} s"
+        if need.backlog >= need.arrivals
+        else "for those that come"
+    )
+    seconds = f"{_figure(learned.task_seconds)} s"
+    return f"{work} of {seconds}, {rate}: {needed} needed {for_what}, at {slots} each"
 
 
-def _bounds(backlog: QueueBacklog, policy: ScalingPolicy) -> str:
+def _bounds(policy: ScalingPolicy, need: Need, desired: int) -> str:
     if policy.min_workers == policy.max_workers:
         return f"always {policy.max_workers}"
-    if policy.workers_for(backlog.waiting + backlog.in_flight) < policy.min_workers:
+    wanted = policy.workers_for(need.slots)
+    if wanted < policy.min_workers:
         return f"at least {policy.min_workers}"
+    if wanted > policy.max_workers and desired == policy.max_workers:
+        return f"at most {policy.max_workers} of the {wanted} needed: raise spec.scaling.maxWorkers for more"
+    if wanted > desired:
+        return f"{wanted} are needed, and come in steps"
     return f"at most {policy.max_workers}"
+
+
+def _figure(number: float) -> str:
+    """Return a number with as many digits as help."""
+    if number == 0:
+        return "0"
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}" if number >= 0.001 else "under 0.001"
 
 
 def _workers(number: int) -> str:

@@ -1,5 +1,6 @@
 """What a decision about workers is made from: work and workers, the owner's policy, and earlier decisions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Self
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.resources.task_queue import TaskQueue
+from galley_operator.autoscaler.learned import Learned
 from galley_operator.fleet.fleet import Workforce
 
 
@@ -41,6 +43,8 @@ class ScalingPolicy:
     """Attempts one worker runs at the same time."""
     idle_seconds: float
     """For how long fewer workers must have sufficed before any is let go."""
+    target_seconds: float | None = None
+    """How long a task should wait at most; None for as short as workers that start can make it."""
 
     @classmethod
     def of(cls, queue: TaskQueue) -> Self:
@@ -52,11 +56,12 @@ class ScalingPolicy:
             slots=queue.spec.worker.concurrency,
             # Who says a number means it now; patience is for a number that follows the work.
             idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
+            target_seconds=scaling.target_wait_seconds,
         )
 
-    def workers_for(self, tasks: int) -> int:
-        """Return how many workers have a slot for each of so many tasks, whatever the bounds."""
-        return -(-tasks // self.slots)
+    def workers_for(self, slots: float) -> int:
+        """Return how many workers have so many slots, whatever the bounds."""
+        return math.ceil(round(slots / self.slots, 6))
 
     def within(self, workers: int) -> int:
         """Return the nearest number of workers that the bounds allow."""
@@ -72,6 +77,14 @@ class Memory:
     it is never longer than there are different numbers."""
     asked: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
     """Workers asked to drain, and when last."""
+    learned: Learned = field(default_factory=Learned)
+    """Of the queue's tasks and workers."""
+    step: tuple[datetime, int] | None = None
+    """When the present step up began, and how many workers there were then."""
+    returns: int = 0
+    """How often workers that were let go were needed again soon: each doubles the idle time under load."""
+    let_go_at: datetime | None = None
+    """When workers were let go last."""
 
     def needing(self, workers: int, now: datetime, window_seconds: float) -> Self:
         """Return the memory with one more need, and without those older than the window."""

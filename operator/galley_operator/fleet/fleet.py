@@ -34,6 +34,10 @@ class WorkerView:
     slots: int
     since: datetime
     """When it was started (not when its phase began): among equals the youngest goes first."""
+    done: int = 0
+    """Attempts that ended since its process began, as last heard."""
+    busy_seconds: float = 0.0
+    """Seconds that its slots were busy since then, all together, as last heard."""
 
 
 @dataclass(frozen=True, slots=True)

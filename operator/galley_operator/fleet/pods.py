@@ -288,6 +288,8 @@ def view_of(
         beat.busy if beat is not None and known else None,
         beat.slots if beat is not None else slots,
         pod.since or now,
+        beat.done if beat is not None else 0,
+        beat.busy_seconds if beat is not None else 0.0,
     )
 
 

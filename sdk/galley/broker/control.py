@@ -92,6 +92,10 @@ class Heartbeat(Struct, frozen=True):
     busy: int
     draining: bool
     ready: bool
+    done: int = 0
+    """Attempts that ended since the worker started."""
+    busy_seconds: float = 0.0
+    """Seconds that its slots were busy since then, all together."""
 
 
 _encode = msgspec.json.Encoder().encode

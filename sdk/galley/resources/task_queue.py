@@ -110,6 +110,11 @@ class Scaling(Part):
     """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
     between two bursts does not cost a start of all workers."""
 
+    target_wait_seconds: Annotated[Number, Field(ge=0, le=86_400)] | None = None
+    """Seconds a task should wait for a slot at most: 95 of 100 start sooner, as far as `maxWorkers` allows.
+    More saves workers, which then work a backlog off in that time. Left out, tasks that come steadily find a
+    free slot, and a backlog is worked off in about the time that a worker takes to start."""
+
     workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
     """Fixed number of workers; turns the autoscaler off, and 0 pauses the queue. `kubectl scale` and a
     HorizontalPodAutoscaler set it. Left out, the number follows the work. A manifest without it does not

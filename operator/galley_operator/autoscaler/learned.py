@@ -1,0 +1,158 @@
+"""What is learned of a queue from look to look: how many tasks come, how long they and worker starts take.
+
+All of it comes from what is looked at anyway. Tasks that came are those that are there now, less those there
+were, and those that ended meanwhile; so retries and delayed tasks count when they are due. A task's time is
+the time slots were busy, divided by the tasks that ended: running tasks count before they end, so that
+tasks that suddenly take long are noticed while the first of them run.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Self
+
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
+
+START_SECONDS: Final = 3.0
+"""Time a worker takes to start, until one was seen to."""
+
+_ENOUGH: Final = 5
+"""Tasks that have to end before their time counts as known."""
+
+_WEIGHED: Final = 100.0
+"""Tasks that the average time goes back to: 10 % of noise, and soon forgotten."""
+
+_RATE_SECONDS: Final = 60.0
+"""Time the average rate goes back to."""
+
+_SPAN_SECONDS: Final = 3.0
+_SPANS: Final = 3
+"""Spans that have to agree before the average follows them at once."""
+
+_START_WEIGHT: Final = 0.3
+
+_EMPTY: Final[Mapping[str, tuple[int, float]]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of a queue's tasks and workers. Empty after a start."""
+
+    rate: float = 0.0
+    """Tasks that become due in a second."""
+    start_seconds: float | None = None
+    """Time a worker takes from its start until it takes tasks; None if none was seen to start."""
+    busy_seconds: float = 0.0
+    """Time for which slots were busy, the latest weighing most."""
+    done: float = 0.0
+    """Tasks that ended in that time."""
+    seen: float = 0.0
+    """Seconds the rate is averaged over."""
+    spans: tuple[tuple[float, float], ...] = ()
+    """Seconds, and tasks that came in them, of the last few spans, the present one last."""
+    at: datetime | None = None
+    """Time of the last look."""
+    tasks: int = 0
+    """Tasks waiting and running then."""
+    counts: Mapping[str, tuple[int, float]] = field(default_factory=lambda: _EMPTY)
+    """Tasks ended and seconds busy of each worker then."""
+    starting: frozenset[str] = frozenset()
+    """Workers that were starting then."""
+
+    @classmethod
+    def remembered(cls, rate: float | None, task_seconds: float | None, start_seconds: float | None) -> Self:
+        """Return what an earlier process learned; None for what it did not know."""
+        known = task_seconds is not None
+        return cls(
+            rate=rate or 0.0,
+            start_seconds=start_seconds,
+            busy_seconds=task_seconds * _ENOUGH if task_seconds is not None else 0.0,
+            done=_ENOUGH if known else 0.0,
+            seen=_RATE_SECONDS / 2 if rate else 0.0,
+        )
+
+    @property
+    def task_seconds(self) -> float | None:
+        """Return the time a task takes of a slot, at least a microsecond; None if too few have ended."""
+        return max(1e-6, self.busy_seconds / self.done) if self.done >= _ENOUGH else None
+
+    @property
+    def expected_start(self) -> float:
+        """Return the time a worker takes to start, as far as known."""
+        return START_SECONDS if self.start_seconds is None else self.start_seconds
+
+    def after(self, tasks: int, workforce: Workforce, now: datetime) -> Self:
+        """Return what is known after one more look.
+
+        Args:
+            tasks: waiting and running.
+            workforce: as it is now.
+            now: the time.
+        """
+        counts = {worker.name: (worker.done, worker.busy_seconds) for worker in workforce.workers}
+        seen = replace(
+            self._with_starts(workforce, now),
+            at=now, tasks=tasks, counts=counts,
+            starting=frozenset(w.name for w in workforce.workers if w.phase is WorkerPhase.STARTING),
+        )  # fmt: skip
+        # At the first look counters say what ended since each worker started: as good as having watched.
+        ended, busy = _sum(_since(self.counts.get(name), count) for name, count in counts.items())
+        done, total = self.done + ended, self.busy_seconds + busy
+        weight = min(1.0, _WEIGHED / done) if done else 1.0
+        seen = replace(seen, done=done * weight, busy_seconds=total * weight)
+        seconds = (now - self.at).total_seconds() if self.at is not None else 0.0
+        if seconds <= 0:
+            return seen
+        rate, spans, averaged = self._arrivals(tasks - self.tasks + ended, seconds)
+        return replace(seen, rate=rate, spans=spans, seen=averaged)
+
+    def _arrivals(self, came: float, seconds: float) -> tuple[float, tuple[tuple[float, float], ...], float]:
+        """Return the rate with what came in so many seconds, its spans, and the time it is averaged over."""
+        spans = self.spans
+        if not spans or spans[-1][0] >= _SPAN_SECONDS:
+            spans = (*spans, (0.0, 0.0))[-_SPANS - 1 :]
+        spans = (*spans[:-1], (spans[-1][0] + seconds, spans[-1][1] + came))
+        # One burst is no rate: a single look raises the average by a little, the spans by more.
+        bounded = max(-self.rate * seconds, min(came, 4 * self.rate * seconds + 5))
+        weight = math.exp(-seconds / _RATE_SECONDS)
+        seen = self.seen * weight + seconds
+        rate = max(0.0, (self.rate * self.seen * weight + bounded) / seen)
+        return _agreed(rate, spans), spans, seen
+
+    def _with_starts(self, workforce: Workforce, now: datetime) -> Self:
+        took = [
+            (now - worker.since).total_seconds()
+            for worker in workforce.workers
+            if worker.name in self.starting and worker.phase is WorkerPhase.READY
+        ]
+        if not took:
+            return self
+        mean = max(0.0, sum(took) / len(took))
+        before = mean if self.start_seconds is None else self.start_seconds
+        return replace(self, start_seconds=before + _START_WEIGHT * (mean - before))
+
+
+def _agreed(rate: float, spans: tuple[tuple[float, float], ...]) -> float:
+    """Return the rate brought to what all of the last spans say, if they contradict it."""
+    rates = [max(0.0, came / seconds) for seconds, came in spans if seconds >= _SPAN_SECONDS][-_SPANS:]
+    if len(rates) < _SPANS:
+        return rate
+    least, most = min(rates), max(rates)
+    slack = 2 / math.sqrt(_SPAN_SECONDS)
+    return max(least - slack * math.sqrt(least), min(rate, most + slack * math.sqrt(most) + 0.3))
+
+
+def _since(before: tuple[int, float] | None, now: tuple[int, float]) -> tuple[float, float]:
+    """Return what was added to a worker's counters, which begin at 0 when its process does."""
+    if before is None or now[0] < before[0] or now[1] < before[1]:
+        return now
+    return now[0] - before[0], now[1] - before[1]
+
+
+def _sum(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    ended, busy = 0.0, 0.0
+    for each_ended, each_busy in pairs:
+        ended, busy = ended + each_ended, busy + each_busy
+    return ended, busy

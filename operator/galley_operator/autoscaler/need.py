@@ -1,0 +1,92 @@
+"""How many slots a queue needs: so that tasks start in time, now and when new workers have started. Pure.
+
+Three numbers, of which the highest counts:
+
+- as many as run now: a task that runs keeps its slot;
+- enough to start all that wait, and come meanwhile, within the target once new workers are there. In `t`
+  seconds a slot that is free starts `1 + t / m` tasks of `m` seconds, one that is busy `t / m`;
+- enough for the tasks that come, with the room by the square-root rule that lets 95 of 100 start in time.
+
+Where it is not known how long a task takes, each task gets a slot.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from galley_operator.autoscaler.learned import Learned
+
+LATE_SHARE: Final = 0.05
+"""Tasks that may start later than the target under a steady load."""
+
+SHORTEST_TARGET: Final = 1.0
+"""Seconds in which a backlog is worked off at the soonest where no target is set: a look takes as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """How many slots are needed, and for what."""
+
+    slots: float
+    backlog: float
+    """For those waiting and running."""
+    arrivals: float
+    """For those that come."""
+    within: float | None
+    """Seconds in which a backlog is to be started; None if the time of a task is not known."""
+
+
+def need_of(waiting: int, running: int, learned: Learned, *, target: float | None, ready_slots: int) -> Need:
+    """Return the slots a queue needs.
+
+    Args:
+        waiting: tasks that wait.
+        running: tasks that run.
+        learned: of its tasks and workers.
+        target: seconds a task should wait at most; None for as soon as starting workers helps.
+        ready_slots: slots of workers that take tasks now.
+    """
+    if not waiting and not running:
+        # Who comes back soon enough finds the workers that are kept for the idle time.
+        return Need(0.0, 0.0, 0.0, None)
+    seconds = learned.task_seconds
+    if seconds is None:
+        return Need(waiting + running, waiting + running, 0.0, None)
+    start = learned.expected_start
+    within = max(SHORTEST_TARGET, start) if target is None else target
+    # What will wait when workers that are started now have started.
+    left = max(0.0, waiting + learned.rate * start - ready_slots * start / seconds)
+    backlog = max(running, (left + running + learned.rate * within) / (1 + within / seconds))
+    load = learned.rate * seconds
+    arrivals = load + _room(load, 0.0 if target is None else target / seconds)
+    return Need(max(backlog, arrivals), backlog, arrivals, within)
+
+
+def _room(load: float, patience: float) -> float:
+    """Return the slots beyond the load with which at most `LATE_SHARE` of the tasks wait too long.
+
+    By the approximation of Halfin and Whitt of Erlang's formula for many slots.
+
+    Args:
+        load: slots that are busy on average.
+        patience: times a task's own time that a task may wait.
+    """
+    root = math.sqrt(load)
+    low, high = 0.0, _ROOM_WITHOUT_PATIENCE
+    if patience > 0:
+        for _ in range(12):
+            middle = (low + high) / 2
+            late = _share_waiting(middle) * math.exp(-min(700.0, middle * root * patience))
+            low, high = (middle, high) if late > LATE_SHARE else (low, middle)
+    return high * root
+
+
+def _share_waiting(beta: float) -> float:
+    """Return the share of tasks that wait at all, with `beta` roots of the load as room."""
+    density = math.exp(-beta * beta / 2) / math.sqrt(2 * math.pi)
+    below = (1 + math.erf(beta / math.sqrt(2))) / 2
+    return 1 / (1 + beta * below / density)
+
+
+_ROOM_WITHOUT_PATIENCE: Final = 1.74
+"""Where `_share_waiting` is `LATE_SHARE`."""

@@ -1,0 +1,85 @@
+"""What a queue's counters say: rates, the time of a task, the time of a start."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from galley_operator.autoscaler.learned import START_SECONDS, Learned
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
+from tests.unit.galley_operator.autoscaler.queues import a_worker, at
+
+
+def working(done: int, busy_seconds: float, name: str = "w1") -> Workforce:
+    return Workforce((replace(a_worker(name), done=done, busy_seconds=busy_seconds),))
+
+
+def test_too_few_ended_tasks_say_nothing_of_their_time() -> None:
+    assert Learned().after(9, working(4, 40.0), at(0)).task_seconds is None
+    assert Learned().after(9, working(5, 50.0), at(0)).task_seconds == 10.0
+
+
+def test_tasks_that_suddenly_take_long_are_noticed_before_one_has_ended() -> None:
+    learned = Learned().after(0, working(1000, 10.0), at(0))
+    assert learned.task_seconds == pytest.approx(0.01)
+    for second in range(1, 61):
+        learned = learned.after(50, working(1000, 10.0 + 16 * second), at(second))
+    assert learned.task_seconds is not None
+    assert learned.task_seconds > 5
+
+
+def test_a_worker_that_began_again_counts_from_zero() -> None:
+    learned = Learned().after(0, working(10, 10.0), at(0)).after(0, working(10, 20.0), at(1))
+    again = learned.after(0, working(1, 0.1), at(2))
+    assert again.busy_seconds == pytest.approx(20.1)
+    assert again.done == 11
+
+
+@pytest.mark.parametrize("rate", [0.5, 5.0, 200.0])
+def test_a_steady_rate_is_found_and_kept(rate: float) -> None:
+    chance, learned, done = random.Random(1), Learned(), 0
+    found = []
+    for second in range(600):
+        done += sum(chance.random() < rate / 1000 for _ in range(1000))
+        learned = learned.after(3, working(done, done * 0.1), at(second))
+        if second > 120:
+            found.append(learned.rate)
+    assert sum(found) / len(found) == pytest.approx(rate, rel=0.15, abs=0.1)
+    assert max(found) < rate + 4 * (rate / 60) ** 0.5 + 0.5
+
+
+def test_one_burst_is_no_rate() -> None:
+    learned = Learned().after(0, working(0, 0.0), at(0)).after(10_000, working(0, 0.0), at(1))
+    rates = []
+    for second in range(2, 60):
+        learned = learned.after(10_000, working(0, 4.0 * second), at(second))
+        rates.append(learned.rate)
+    assert max(rates) <= 5
+    assert rates[-1] < 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 100.0), (100.0, 1.0)])
+def test_a_rate_that_changes_for_good_is_followed_within_15_seconds(before: float, after: float) -> None:
+    learned, done = Learned(), 0.0
+    for second in range(200):
+        done += before if second < 150 else after
+        learned = learned.after(0, working(int(done), 0.0), at(second))
+        if second == 165:
+            assert learned.rate == pytest.approx(after, rel=0.3, abs=1.5)
+
+
+def test_the_time_of_a_start_is_seen() -> None:
+    learned = Learned()
+    assert learned.expected_start == START_SECONDS
+    starting = a_worker("w1", WorkerPhase.STARTING, age=0)
+    learned = learned.after(1, Workforce((starting,)), at(0))
+    ready = replace(starting, phase=WorkerPhase.READY)
+    learned = learned.after(1, Workforce((ready,)), at(7))
+    assert learned.start_seconds == 7
+    assert learned.after(1, Workforce((ready,)), at(8)).start_seconds == 7
+
+
+def test_what_was_known_before_a_restart_is_known_again() -> None:
+    learned = Learned.remembered(rate=12.0, task_seconds=0.5, start_seconds=4.0)
+    assert (learned.rate, learned.task_seconds, learned.expected_start) == (12.0, 0.5, 4.0)
+    assert Learned.remembered(None, None, None) == Learned()
