@@ -10,6 +10,16 @@ NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 HANDLER_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
 HANDLER_LENGTH: Final = 63
 
+KEY_PATTERN: Final = (
+    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+"""The key of a label or annotation, as Kubernetes has them."""
+KEY_LENGTH: Final = 317
+LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+LABEL_VALUE_LENGTH: Final = 63
+LABELS: Final = 64
+"""Labels a task, or an object, may have."""
+
 _NAME: Final = re.compile(NAME_PATTERN.strip("^$"))
 _HANDLER: Final = re.compile(HANDLER_PATTERN.strip("^$"))
 

@@ -22,6 +22,7 @@ from galley.errors import ResultTimeout, SubmissionInvalid
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
 from galley.inside import line
+from galley.labels import merged, selector
 from galley.lanes import Lane
 from galley.redrive import AsyncDeadLetters
 from galley.target import (
@@ -141,8 +142,9 @@ class AsyncClient:
         await self.broker.__aexit__(kind, error, trace)
 
     async def submit(
-        self, call: Call[R], when: When | None = None, *, task_id: str | None = None
-    ) -> AsyncHandle[R]:
+        self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> AsyncHandle[R]:  # fmt: skip
         """Submit one task and return when the broker has it on disk.
 
         Args:
@@ -154,8 +156,11 @@ class AsyncClient:
                 `handle.existed` is true, the handle leads to its outcome, and lane, times and retries stay
                 those of the first submission. An id is remembered until the record of its task expires
                 (`spec.retention.resultsSeconds` after its end); then it can be used again.
+            labels: words to find the task by, with the syntax of Kubernetes: at most 64, added to those of
+                `@task`, `options` and `when`. They are not encrypted.
 
         Raises:
+            LabelInvalid: a label is not allowed.
             TaskConflict: the id is in use for another handler or another input; nothing was stored. If two
                 such submissions meet at the same moment, or the record of a task that ended does not have
                 its input, it is raised by `handle.result()` or not at all.
@@ -169,7 +174,7 @@ class AsyncClient:
             NotAllowed: the credentials are of another queue or role.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
-        address, envelope = self._task(call, when or NO_RULES, task_id)
+        address, envelope = self._task(call, _rules(when, labels), task_id)
         publish = self._publisher.publish_once if envelope.digest else self._publisher.publish
         try:
             receipt = await publish(address, envelope)
@@ -179,10 +184,18 @@ class AsyncClient:
             raise
         return AsyncHandle(self.broker, receipt.address, envelope, call.result, existed=receipt.duplicate)
 
-    async def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list[AsyncHandle[R]]:
+    async def submit_many(
+        self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
+    ) -> list[AsyncHandle[R]]:
         """Submit many tasks as fast as the broker takes them; returns when it has them all on disk.
 
+        Args:
+            calls: as for `submit`, each with options of its own if it has any.
+            when: rules of all of them.
+            labels: added to each.
+
         Raises:
+            LabelInvalid: a label is not allowed.
             SomeRefused: if any was not accepted; it holds the handles of those that were, and for each of
                 the others what `submit` would have raised.
             SubmitInterrupted: if it ended early, because `calls` raised or the broker went away; it holds
@@ -191,10 +204,9 @@ class AsyncClient:
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         self.broker.check_usable()
-        return await self._batch(when).submit(calls)
+        return await self._batch(_rules(when, labels)).submit(calls)
 
-    def _batch(self, when: When | None) -> Batch[Any]:
-        rules = when or NO_RULES
+    def _batch(self, rules: When) -> Batch[Any]:
         make = functools.partial(AsyncHandle[Any], self.broker)
         return Batch(self._publisher, lambda call: self._task(call, rules, None), make)
 
@@ -206,7 +218,7 @@ class AsyncClient:
         """
         return AsyncHandle(self.broker, task_address(self.namespace, queue, task_id), None)
 
-    async def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+    async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted; ended ones until they expire.
 
         It reads each of them, so it is for queues of thousands, not of millions.
@@ -214,16 +226,20 @@ class AsyncClient:
         Args:
             queue: name of the queue.
             phase: only tasks in this phase; None for all.
+            labels: only tasks whose labels fit this selector, such as `team=billing,tier!=low`.
 
         Raises:
+            SelectorInvalid: `labels` is no selector.
             QueueNotFound, QueueNameInvalid: there is no such queue, or there can be none.
             NotAllowed: the credentials may not list the queue.
             BrokerUnreachable: the broker does not answer.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         self.broker.check_usable()
+        fits = selector(labels)
         await inspect.queue(self.broker, self.namespace, check_queue_name(queue))
-        return await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
+        found = await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
+        return [status for status in found if fits(status.labels)]
 
     async def as_completed(
         self, handles: Iterable[AsyncHandle[R]], within: float | None = None
@@ -265,6 +281,7 @@ class AsyncClient:
         rules = when if call.rules is None else call.rules.over(when)
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         lane = rules.lane or call.lane or Lane.NORMAL
+        labels = rules.labels if call.labels is None else merged(rules.labels, call.labels)
         return (
             TaskAddress(
                 self.namespace, call.queue, lane, Kind.DIRECT, new_task_id() if own_id is None else own_id
@@ -279,8 +296,14 @@ class AsyncClient:
                 retry=rules.retry,
                 digest="" if own_id is None else digest_of(call.handler, call.input),
                 ancestors=line(),
+                labels=labels or None,
             ),
         )
+
+
+def _rules(when: When | None, labels: dict[str, str] | None) -> When:
+    rules = when or NO_RULES
+    return rules if labels is None else When(labels=labels).over(rules)
 
 
 def task_address(namespace: str, queue: str, task_id: str) -> TaskAddress:

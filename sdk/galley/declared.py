@@ -4,6 +4,7 @@ The operator reads the spec as the API server has it, `galley apply` reads a mod
 `DeclaredSpec`, and that an envelope. The id is the name of the Task, so namespace, queue and name lead to it.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ from galley.broker.publish import Publisher
 from galley.envelope import INPUT_LIMIT, NO_INPUT, Envelope, digest_of, encode_input
 from galley.errors import InputInvalid, ManifestInvalid
 from galley.history import Moment
+from galley.labels import check_labels
 from galley.lanes import Lane
 from galley.resources.task import Task
 from galley.retry import RetryPolicy
@@ -79,7 +81,10 @@ def spec_of(task: Task) -> DeclaredSpec:
     )
 
 
-def envelope_of(spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: str = "") -> Envelope:
+def envelope_of(
+    spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Envelope:  # fmt: skip
     """Return the task as it travels.
 
     Args:
@@ -87,9 +92,12 @@ def envelope_of(spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: 
         submitted_at: when it was declared.
         now: the time; a start before it is no reason to wait.
         uid: of the Task object; empty if there is none.
+        labels: of the object: all of them, as they are now. They are no part of the digest, since they
+            may be changed at any time.
 
     Raises:
         InputInvalid: if the input is too large.
+        LabelInvalid: if there are more labels than a task may have.
     """
     size = memoryview(spec.input).nbytes
     if size > INPUT_LIMIT:
@@ -105,6 +113,7 @@ def envelope_of(spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: 
         deadline=spec.deadline,
         timeout_seconds=spec.timeout_seconds,
         retry=spec.retry,
+        labels=check_labels(labels) if labels else None,
         uid=uid,
         digest=spec.digest,
     )
@@ -135,5 +144,6 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     """
     address = address_of(task)
     now = datetime.now(UTC)
-    receipt = await Publisher(broker).publish_once(address, envelope_of(spec_of(task), now, now))
+    envelope = envelope_of(spec_of(task), now, now, labels=task.metadata.labels)
+    receipt = await Publisher(broker).publish_once(address, envelope)
     return Submitted(receipt.address, created=not receipt.duplicate)

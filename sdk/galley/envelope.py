@@ -11,7 +11,15 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from galley.bounds import COUNT, HANDLER_LENGTH, SEQUENCE, TIMEOUT_SECONDS
+from galley.bounds import (
+    COUNT,
+    HANDLER_LENGTH,
+    KEY_LENGTH,
+    LABEL_VALUE_LENGTH,
+    LABELS,
+    SEQUENCE,
+    TIMEOUT_SECONDS,
+)
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
@@ -28,6 +36,12 @@ INPUT_LIMIT: Final = 512 * 1024
 history and error fit beside it in a dead letter."""
 
 NO_INPUT: Final = Raw(b"{}")
+
+WireLabels = Annotated[
+    dict[Annotated[str, Meta(max_length=KEY_LENGTH)], Annotated[str, Meta(max_length=LABEL_VALUE_LENGTH)]],
+    Meta(max_length=LABELS),
+]
+"""Labels of a task, in its message and its record."""
 
 _HEADER_PREFIX: Final = f"v={VERSION};a="
 
@@ -50,6 +64,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     history: History = NO_HISTORY
     ancestors: Annotated[tuple[Annotated[str, Meta(max_length=127)], ...], Meta(max_length=32)] = ()
     """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last."""
+    labels: WireLabels | None = None
+    """To find the task by; not encrypted, and no part of the digest."""
     uid: str = ""
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""

@@ -5,6 +5,8 @@
     │   ├── ManifestInvalid    a manifest, with its line and field
     │   ├── InputInvalid       not JSON, or too large
     │   ├── SubmissionInvalid  a task's id, times or retries
+    │   ├── LabelInvalid       a label of a task
+    │   ├── SelectorInvalid    an expression that selects by labels
     │   ├── HandlerUnusable    `@task` on something a worker cannot run
     │   ├── HandlerNameInvalid
     │   ├── HandlerExists      two functions with one handler name
@@ -109,6 +111,27 @@ class SubmissionInvalid(Invalid):
     def __init__(self, field: str, problem: str, hint: str) -> None:
         self.field, self.problem = field, problem
         super().__init__(f"{field}: {problem}", hint)
+
+
+class LabelInvalid(Invalid):
+    """A label has not the syntax of Kubernetes, or a task has too many."""
+
+    reason = "LabelInvalid"
+
+    def __init__(self, key: str, problem: str, hint: str) -> None:
+        self.key, self.problem = key, problem
+        super().__init__(f"label {key}: {problem}", hint)
+
+
+class SelectorInvalid(Invalid):
+    """An expression that selects tasks by their labels cannot be read."""
+
+    reason = "SelectorInvalid"
+    hint = "write it as for kubectl -l: 'team=billing,tier!=low', 'team', '!team' or 'team in (a, b)'"
+
+    def __init__(self, text: str, problem: str) -> None:
+        self.text, self.problem = text, problem
+        super().__init__(f"selector {text[:200]!r}: {problem}")
 
 
 class HandlerUnusable(Invalid):

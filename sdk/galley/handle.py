@@ -201,17 +201,19 @@ class AsyncHandle(Generic[R]):
         self._broker.check_usable()
         if self.envelope is not None:
             envelope = self.envelope
-            known = Known(self.address, envelope.handler, envelope.digest, envelope.submitted_at)
+            known = Known(
+                self.address, envelope.handler, envelope.digest, envelope.submitted_at, envelope.labels
+            )
         else:
             # Looked for first, so that cancelling a task that never was leaves no record behind.
             known = await known_task(self._broker, self.address, for_certain=False) or await self._by_status()
         about = Record(
             State.RUN, 0,
             handler=known.handler, lane=known.address.lane, submitted_at=known.submitted_at,
-            digest=known.digest,
+            digest=known.digest, labels=known.labels,
         )  # fmt: skip
         return await cancel(self._broker, self.address, about, CANCELLED_KEPT_SECONDS)
 
     async def _by_status(self) -> Known:
         status = await self.status()
-        return Known(status.address, status.handler, "", status.submitted_at)
+        return Known(status.address, status.handler, "", status.submitted_at, status.labels or None)

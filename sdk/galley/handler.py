@@ -42,6 +42,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     rules: When | None = None
     """Those of `options`."""
     task_id: str | None = None
+    labels: dict[str, str] | None = None
+    """Those of `@task(labels=...)`."""
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -55,6 +57,7 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         self, *, task_id: str | None = None, lane: Lane | str | None = None,
         not_before: datetime | None = None, deadline: datetime | None = None,
         timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+        labels: dict[str, str] | None = None,
     ) -> "Call[R_co]":  # fmt: skip
         """Return the same call with rules of its own; what is left out stays as it was.
 
@@ -68,11 +71,12 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
             deadline: time after which it is not started any more, and a running attempt is stopped.
             timeout_seconds: time one attempt may take.
             retry: how often, and after which pauses, it is tried again.
+            labels: words to find it by, with the syntax of Kubernetes; added to those it has.
 
         Raises:
-            SubmissionInvalid: if no task can have them.
+            SubmissionInvalid, LabelInvalid: if no task can have them.
         """
-        rules = When(lane, not_before, deadline, timeout_seconds, retry)  # type: ignore[arg-type]
+        rules = When(lane, not_before, deadline, timeout_seconds, retry, labels)  # type: ignore[arg-type]
         chosen = self.task_id if task_id is None else check_task_id(task_id)
         return replace(self, rules=rules.over(self.rules), task_id=chosen)
 
@@ -128,7 +132,7 @@ class Handler(Generic[P, R]):
             function: what runs.
             queue: the queue whose workers run it; None for each that imports its module.
             name: what tasks call it; the function's own name by default.
-            rules: lane, timeout and retries of its tasks.
+            rules: lane, timeout, retries and labels of its tasks.
 
         Raises:
             HandlerUnusable, HandlerNameInvalid, QueueNameInvalid: as `task`.
@@ -148,6 +152,7 @@ class Handler(Generic[P, R]):
         self.is_async = is_async(self.function)
         self._by_name, self._required = _arguments(self.signature)
         self.lane, self.timeout_seconds, self.retry = rules.lane, rules.timeout_seconds, rules.retry
+        self.labels = rules.labels
 
     @functools.cached_property
     def types(self) -> Signature:
@@ -205,7 +210,7 @@ class Handler(Generic[P, R]):
             encoded = encode_input(self.name, self.types.encode(named))
         except Misfit as error:
             raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
-        return Call(self.queue, self.name, encoded, self.types.result, self.lane)
+        return Call(self.queue, self.name, encoded, self.types.result, self.lane, labels=self.labels)
 
 
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
@@ -223,10 +228,12 @@ def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 def task(
     *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    labels: dict[str, str] | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
     lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    labels: dict[str, str] | None = None,
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -239,6 +246,8 @@ def task(
         lane: lane of calls made with `handler.call`; a manifest, and `galley submit`, name theirs.
         timeout_seconds: time one attempt of its tasks may take.
         retry: how often, and after which pauses, its tasks are tried again.
+        labels: words to find its tasks by, for calls made with `handler.call`; `Call.options` and `submit`
+            add to them.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -253,8 +262,9 @@ def task(
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
         SubmissionInvalid: if no task can have that lane, timeout or retry policy.
+        LabelInvalid: if a label has not the syntax of Kubernetes.
     """
-    rules = When(lane, timeout_seconds=timeout_seconds, retry=retry)  # type: ignore[arg-type]
+    rules = When(lane, timeout_seconds=timeout_seconds, retry=retry, labels=labels)  # type: ignore[arg-type]
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
         handler = Handler(function, queue, name, rules)

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from galley.envelope import check_moments
+from galley.envelope import WireLabels, check_moments
 from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, Count, History, Moment
 from galley.lanes import Lane
@@ -91,6 +91,8 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Of the work (see `galley.envelope.digest_of`); empty if the id was not chosen by a person."""
     remembered: bool = False
     """Whether the Task object was deleted because its time was over: the same work does not run again."""
+    labels: WireLabels | None = None
+    """Those of the task."""
     v: int = VERSION
     sealed: str = ""
     """Where the queue's payloads are encrypted: result, digest, and the words of failure and history (see

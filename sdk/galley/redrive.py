@@ -35,6 +35,7 @@ from galley.errors import (
 )
 from galley.handler import check_handler_name, check_queue_name
 from galley.history import History, PastAttempt
+from galley.labels import selector
 from galley.record import Outcome, Record, State, Stored
 
 _UNCHANGED: Any = object()
@@ -73,6 +74,7 @@ class DeadTask(Struct, frozen=True):
     submitted_at: datetime | None = None
     uid: str = ""
     """Of the Task object it was declared by; empty if there is none."""
+    labels: dict[str, str] = {}
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -84,6 +86,16 @@ class Selection(Struct, frozen=True, kw_only=True):
     """Only those that died at least so long ago."""
     younger_than: timedelta | None = None
     """Only those that died less than so long ago."""
+    labels: str | None = None
+    """Only those whose labels fit this selector, such as `team=billing`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a selector that cannot be read.
+
+        Raises:
+            SelectorInvalid: if it is none.
+        """
+        selector(self.labels or "")
 
     def admits(self, dead: DeadTask, now: datetime) -> bool:
         """Return whether a dead letter is meant."""
@@ -93,6 +105,7 @@ class Selection(Struct, frozen=True, kw_only=True):
             and self.reason in (None, dead.reason)
             and (self.older_than is None or age >= self.older_than)
             and (self.younger_than is None or age < self.younger_than)
+            and (self.labels is None or selector(self.labels)(dead.labels))
         )
 
 
@@ -264,7 +277,7 @@ class AsyncDeadLetters:
             return replace(dead, body=bytes(letter.envelope))
         return replace(
             dead, handler=envelope.handler, input=None if envelope.sealed else envelope.input,
-            submitted_at=envelope.submitted_at, uid=envelope.uid,
+            submitted_at=envelope.submitted_at, uid=envelope.uid, labels=envelope.labels or {},
         )  # fmt: skip
 
     async def _envelope(self, kept: Kept) -> Envelope:
@@ -306,6 +319,7 @@ class AsyncDeadLetters:
             waiting = Record(
                 State.RETRY, attempt, handler=again.handler, lane=address.lane,
                 submitted_at=again.submitted_at, due_at=now, digest=again.digest,
+                labels=again.labels,
             )  # fmt: skip
             await records.write(address, waiting, fence)
         await dead_letters.drop(self._broker, kept)

@@ -81,17 +81,25 @@ class Client:
         """
         self._portal.close()
 
-    def submit(self, call: Call[R], when: When | None = None, *, task_id: str | None = None) -> "Handle[R]":
+    def submit(
+        self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> "Handle[R]":  # fmt: skip
         """Submit one task and return when the broker has it on disk: `AsyncClient.submit`.
 
         Raises:
-            TaskConflict, QueueNotFound, LaneNotEnabled, QueueFull, SubmissionInvalid, NotAllowed: as there.
+            TaskConflict, QueueNotFound, LaneNotEnabled, QueueFull, SubmissionInvalid, LabelInvalid,
+                NotAllowed: as there.
             BrokerUnreachable, BrokerSilent, BrokerFull: as there.
             ClientClosed: the client is closed.
         """
-        return self._sync(self._submit(lambda client: client.submit(call, when, task_id=task_id)))
+        return self._sync(
+            self._submit(lambda client: client.submit(call, when, task_id=task_id, labels=labels))
+        )
 
-    def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> list["Handle[R]"]:
+    def submit_many(
+        self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
+    ) -> list["Handle[R]"]:
         """Submit many tasks as fast as the broker takes them: `AsyncClient.submit_many`.
 
         `calls` is read to its end first, in the calling thread.
@@ -103,7 +111,7 @@ class Client:
         """
         # Here, and not in the thread of the event loop: connections of databases belong to their thread.
         read = _Read(calls)
-        handles = self._submit(lambda client: client.submit_many(read, when))
+        handles = self._submit(lambda client: client.submit_many(read, when, labels=labels))
         return [self._sync(handle) for handle in handles]
 
     def _submit(self, submit: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
@@ -130,14 +138,14 @@ class Client:
         """Tasks that will not be tried again: to look at, edit, drop, and run again."""
         return DeadLetters(self._portal)
 
-    def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+    def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
 
         Raises:
-            QueueNotFound, QueueNameInvalid, NotAllowed, BrokerUnreachable: as there.
+            QueueNotFound, QueueNameInvalid, SelectorInvalid, NotAllowed, BrokerUnreachable: as there.
             ClientClosed: the client is closed.
         """
-        return self._portal.call(lambda client: client.tasks(queue, phase))
+        return self._portal.call(lambda client: client.tasks(queue, phase, labels=labels))
 
     def as_completed(
         self, handles: Iterable["Handle[R]"], within: float | None = None

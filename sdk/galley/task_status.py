@@ -63,6 +63,7 @@ class TaskStatus(Struct, frozen=True):
     history: History = NO_HISTORY
     input: Raw = NOT_KNOWN
     """What the handler is given; `NOT_KNOWN` of a task that has ended, whose input is not kept."""
+    labels: dict[str, str] = {}
     encrypted_with: str = ""
     """Id of the key needed to read input, result, messages and tracebacks; empty if they are not encrypted,
     or were decrypted."""
@@ -88,5 +89,6 @@ def of_record(address: TaskAddress, record: Record) -> TaskStatus:
         due_at=record.due_at,
         failure=record.failure,
         history=record.history,
+        labels=record.labels or {},
         encrypted_with=key_in(record.sealed) if record.sealed else "",
     )

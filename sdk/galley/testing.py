@@ -41,6 +41,7 @@ from galley.errors import (
 from galley.handler import Call, Handler
 from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
+from galley.labels import selector
 from galley.lanes import Lane
 from galley.record import Failure
 from galley.registry import REGISTRY
@@ -81,9 +82,11 @@ class _Tasks:
         self._retry, self._run = retry, run
         self._held: dict[tuple[str, str], _Held] = {}
 
-    def add(self, call: Call[Any], when: When | None, task_id: str | None) -> tuple[TaskAddress, bool]:
+    def add(
+        self, call: Call[Any], when: When | None, task_id: str | None, labels: dict[str, str] | None = None
+    ) -> tuple[TaskAddress, bool]:
         """Take in a task; returns where it is, and whether it was there before."""
-        rules = (call.rules or NO_RULES).over(when)
+        rules = (call.rules or NO_RULES).over(When(labels=labels).over(when)).over(When(labels=call.labels))
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         key = call.queue, own_id or new_task_id()
         digest = digest_of(call.handler, call.input)
@@ -103,6 +106,7 @@ class _Tasks:
             due_at=rules.not_before if later else None,
             deadline=rules.deadline,
             input=call.input,
+            labels=rules.labels or {},
         )
         self._held[key] = _Held(status, call.input, digest, rules)
         return address, False
@@ -118,10 +122,11 @@ class _Tasks:
             raise TaskNotFound(address.queue, address.id)
         return held
 
-    def of_queue(self, queue: str, phase: Phase | None) -> list[TaskStatus]:
+    def of_queue(self, queue: str, phase: Phase | None, labels: str) -> list[TaskStatus]:
         """Return the tasks of a queue in the order they were submitted."""
+        fits = selector(labels)
         found = [held.status for (of, _), held in self._held.items() if of == queue]
-        return [status for status in found if phase in (None, status.phase)]
+        return [status for status in found if phase in (None, status.phase) and fits(status.labels)]
 
     def next_due(self, until: datetime | None) -> _Held | None:
         """Return the task that is due first, up to a time; None means up to now. Higher lanes go first."""
@@ -301,18 +306,21 @@ class EagerClient(_Eager):
         """Do nothing, as there is nothing to close."""
 
     def submit(
-        self, call: Call[R], when: When | None = None, *, task_id: str | None = None
-    ) -> "EagerHandle[R]":
+        self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> "EagerHandle[R]":  # fmt: skip
         """Submit a task, and run it if it is due.
 
         Raises:
             TaskConflict, SubmissionInvalid: as `galley.Client.submit`.
         """
-        address, existed = self._tasks.add(call, when, task_id)
+        address, existed = self._tasks.add(call, when, task_id, labels)
         _finished(self._tasks.run_due(_invoke))
         return EagerHandle(self._tasks, address, call.result, existed=existed)
 
-    def submit_many(self, calls: Iterable[Call[R]], when: When | None = None) -> "list[EagerHandle[R]]":
+    def submit_many(
+        self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
+    ) -> "list[EagerHandle[R]]":
         """Submit several tasks, and run those that are due.
 
         Raises:
@@ -322,7 +330,7 @@ class EagerClient(_Eager):
         refused: dict[int, GalleyError] = {}
         for place, call in enumerate(calls):
             try:
-                submitted[place] = self.submit(call, when)
+                submitted[place] = self.submit(call, when, labels=labels)
             except GalleyError as error:
                 refused[place] = error
         if refused:
@@ -333,9 +341,9 @@ class EagerClient(_Eager):
         """Return a handle on a task of this client."""
         return EagerHandle(self._tasks, task_address(self.namespace, queue, task_id), None)
 
-    def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+    def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
-        return self._tasks.of_queue(queue, phase)
+        return self._tasks.of_queue(queue, phase, labels)
 
     def as_completed(
         self, handles: "Iterable[EagerHandle[R]]", within: float | None = None
@@ -417,19 +425,20 @@ class AsyncEagerClient(_Eager):
         pass
 
     async def submit(
-        self, call: Call[R], when: When | None = None, *, task_id: str | None = None
-    ) -> "AsyncEagerHandle[R]":
+        self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> "AsyncEagerHandle[R]":  # fmt: skip
         """Submit a task, and run it if it is due.
 
         Raises:
             TaskConflict, SubmissionInvalid: as `galley.AsyncClient.submit`.
         """
-        address, existed = self._tasks.add(call, when, task_id)
+        address, existed = self._tasks.add(call, when, task_id, labels)
         await self._tasks.run_due(_invoke_in_loop)
         return AsyncEagerHandle(EagerHandle(self._tasks, address, call.result, existed=existed))
 
     async def submit_many(
-        self, calls: Iterable[Call[R]], when: When | None = None
+        self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
     ) -> "list[AsyncEagerHandle[R]]":
         """Submit several tasks, and run those that are due.
 
@@ -440,7 +449,7 @@ class AsyncEagerClient(_Eager):
         refused: dict[int, GalleyError] = {}
         for place, call in enumerate(calls):
             try:
-                submitted[place] = await self.submit(call, when)
+                submitted[place] = await self.submit(call, when, labels=labels)
             except GalleyError as error:
                 refused[place] = error
         if refused:
@@ -452,9 +461,9 @@ class AsyncEagerClient(_Eager):
         address = task_address(self.namespace, queue, task_id)
         return AsyncEagerHandle(EagerHandle(self._tasks, address, None))
 
-    async def tasks(self, queue: str, phase: Phase | None = None) -> list[TaskStatus]:
+    async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
-        return self._tasks.of_queue(queue, phase)
+        return self._tasks.of_queue(queue, phase, labels)
 
     async def as_completed(
         self, handles: "Iterable[AsyncEagerHandle[R]]", within: float | None = None

@@ -8,6 +8,7 @@ from msgspec import Struct
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range
 from galley.envelope import in_range
 from galley.errors import SubmissionInvalid
+from galley.labels import check_labels, merged
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.retry import RetryPolicy
 
@@ -29,12 +30,15 @@ class When(Struct, frozen=True):
     timeout_seconds: float | None = None
     """Time one attempt may take."""
     retry: RetryPolicy | None = None
+    labels: dict[str, str] | None = None
+    """To find the task by, with the syntax of Kubernetes: at most 64. They are added to those of `@task`."""
 
     def __post_init__(self) -> None:
         """Refuse rules under which no task can run.
 
         Raises:
             SubmissionInvalid: naming the field, and what it may be.
+            LabelInvalid: if a label is not allowed.
         """
         if self.lane is not None and self.lane not in HIGHEST_FIRST:
             raise SubmissionInvalid("lane", repr(self.lane), f"use one of {', '.join(HIGHEST_FIRST)}")
@@ -52,16 +56,21 @@ class When(Struct, frozen=True):
             )
         if self.retry is not None:
             _check_retry(self.retry)
+        if self.labels is not None:
+            check_labels(self.labels)
 
     def over(self, weaker: "When | None") -> "When":
-        """Return these rules, with those of another where these say nothing.
+        """Return these rules, with those of another where these say nothing; labels are those of both.
 
         Raises:
             SubmissionInvalid: if no task can run under both.
         """
         if weaker is None or weaker is NO_RULES:
             return self
-        return When(*(_first(getattr(self, name), getattr(weaker, name)) for name in self.__struct_fields__))
+        labels = merged(self.labels, weaker.labels)
+        names = self.__struct_fields__
+        rules = {name: _first(getattr(self, name), getattr(weaker, name)) for name in names}
+        return When(**(rules | {"labels": labels}))
 
 
 def _first(one: Any, other: Any) -> Any:

@@ -3,6 +3,7 @@
 import galley
 
 PUBLIC = {
+    "LabelInvalid", "SelectorInvalid",
     "DecryptionKeyMissing", "EncryptionError", "EncryptionKeysInvalid", "EncryptionRequired",
     "KeyServiceUnavailable", "PayloadAltered", "PlaintextRefused", "QueueNotEncrypted",
     "AsyncDeadLetters", "DeadLetters", "DeadLetterNotFound", "DeadTask", "NotRedrivable",

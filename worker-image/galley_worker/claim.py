@@ -210,4 +210,5 @@ def claiming_record(
         history=history,
         uid=envelope.uid,
         digest=envelope.digest,
+        labels=envelope.labels,
     )

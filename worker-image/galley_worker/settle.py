@@ -197,6 +197,7 @@ class Settler:
             history=history,
             uid=held.envelope.uid,
             digest=held.envelope.digest,
+            labels=held.envelope.labels,
         )
         failpoint("retry.before_record")
         try:
@@ -265,6 +266,7 @@ class Settler:
             history=held.history if history is None else history,
             uid=held.envelope.uid,
             digest=held.envelope.digest,
+            labels=held.envelope.labels,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from galley.bounds import LABELS
 from galley.declared import DeclaredSpec, envelope_of
 from galley.envelope import INPUT_LIMIT, Envelope, conflicts
 from galley.errors import ManifestInvalid
@@ -39,6 +40,8 @@ class Facts(Struct, frozen=True):
     queue: KnownQueue | None
     """None if there is no TaskQueue of that name."""
     now: datetime
+    labels: dict[str, str] | None = None
+    """Of the object."""
 
 
 class Publish(Struct, frozen=True):
@@ -113,6 +116,14 @@ def input_fits(spec: DeclaredSpec, _facts: Facts) -> Report | None:
     return Rejected("InputInvalid", message)
 
 
+def labels_fit(_spec: DeclaredSpec, facts: Facts) -> Report | None:
+    """A task carries the labels of its object, and there is a limit to those."""
+    if not facts.labels or len(facts.labels) <= LABELS:
+        return None
+    message = f"it has {len(facts.labels)} labels, the limit is {LABELS}; turn some into annotations"
+    return Rejected("LabelInvalid", message)
+
+
 def queue_exists(spec: DeclaredSpec, facts: Facts) -> Report | None:
     """A task waits for its TaskQueue, however they were applied."""
     if facts.queue is not None:
@@ -157,7 +168,7 @@ def handler_known(spec: DeclaredSpec, facts: Facts) -> Report | None:
 
 
 ADMISSION: Final[tuple[Rule, ...]] = (
-    deadline_ahead, input_fits, queue_exists, queue_readable, lane_enabled, handler_known,
+    deadline_ahead, input_fits, labels_fit, queue_exists, queue_readable, lane_enabled, handler_known,
 )  # fmt: skip
 """What a task has to pass, in this order: what can never work is told first."""
 
@@ -182,5 +193,5 @@ def decide(facts: Facts) -> Step:
     for rule in ADMISSION:
         if (no := rule(facts.spec, facts)) is not None:
             return no
-    envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid)
+    envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid, facts.labels)
     return Publish(envelope, facts.trace if claim is Claim.EARLIER else None)

@@ -134,7 +134,9 @@ class NatsTasks:
         """Cancel a task; None if its queue has no streams."""
         about = Record(State.RUN, 0, lane=address.lane, uid=trace.uid, digest=trace.digest)
         if (envelope := trace.envelope) is not None:
-            about = replace(about, handler=envelope.handler, submitted_at=envelope.submitted_at)
+            about = replace(
+                about, handler=envelope.handler, submitted_at=envelope.submitted_at, labels=envelope.labels
+            )
         try:
             return await cancel(self._broker, address, about, keep_seconds)
         except BrokerRefused as refusal:

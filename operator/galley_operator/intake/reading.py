@@ -52,7 +52,8 @@ class Reading:
         # Most of those in the broker are theirs by their uid; their spec would have to be read again.
         ours = not trace.empty and (task.by_uid or trace.uid == task.uid)
         queue = self._queues.get((task.namespace, task.queue))
-        return Facts(task, trace, None if ours else await self._spec(task), queue, self._now())
+        spec, labels = (None, None) if ours else await self._spec(task)
+        return Facts(task, trace, spec, queue, self._now(), labels)
 
     async def _trace(self, task: ActiveTask) -> Trace:
         """Return what the broker has under a Task's name.
@@ -62,17 +63,19 @@ class Reading:
         address = task.address
         return await self._broker.trace(address) if task.unsure else Trace(await self._broker.record(address))
 
-    async def _spec(self, task: ActiveTask) -> DeclaredSpec | ManifestInvalid | None:
-        """Return what a Task asks for, or why that cannot be read; None if it is gone."""
-        body = task.spec
+    async def _spec(
+        self, task: ActiveTask
+    ) -> tuple[DeclaredSpec | ManifestInvalid | None, dict[str, str] | None]:
+        """Return what a Task asks for, or why that cannot be read, and its labels; None if it is gone."""
+        body, labels = task.spec, task.labels
         try:
             if body is None:
                 present = await self._objects.get(TASKS, task.namespace, task.name)
                 if present["metadata"]["uid"] != task.uid:
-                    return None
-                body = msgspec.json.encode(present["spec"])
-            return read_spec(task.name, body)
+                    return None, None
+                body, labels = msgspec.json.encode(present["spec"]), present["metadata"].get("labels")
+            return read_spec(task.name, body), labels
         except ObjectNotFound:
-            return None
+            return None, None
         except ManifestInvalid as error:
-            return error
+            return error, None

@@ -54,6 +54,7 @@ class TaskMetadata(Struct, frozen=True, gc=False):
     generation: int = 0
     created: datetime | None = field(default=None, name="creationTimestamp")
     annotations: _Annotations | None = None
+    labels: dict[str, str] | None = None
 
 
 class _Condition(Struct, frozen=True, gc=False):
@@ -118,6 +119,8 @@ class ActiveTask(Struct, frozen=True, gc=False, eq=False):
     """Its spec as JSON while it is not in the broker, unless there are too many of them."""
     shown: int
     """Stands for the status the object shows."""
+    labels: dict[str, str] | None = None
+    """Its labels, kept as long as its spec is; they may have changed since it was put into the broker."""
     not_before: datetime | None = None
     """Its earliest start."""
     queued_at: datetime | None = None
@@ -226,6 +229,7 @@ class ActiveTasks:
                 known,
                 version=metadata.resource_version,
                 shown=shown,
+                labels=None if known.spec is None else metadata.labels,
                 generation=metadata.generation,
                 queued_at=status.queued_time or known.queued_at,
             )
@@ -243,6 +247,7 @@ class ActiveTasks:
             # A copy: the raw one would keep alive all that was read with it.
             None if in_broker else bytes(seen.spec),
             shown,
+            None if in_broker else metadata.labels,
             _moment(route.not_before),
             status.queued_time,
             in_broker,
@@ -253,11 +258,12 @@ class ActiveTasks:
         """Take in a Task (see `Listener`)."""
         known = self._tasks.get(key)
         if known is not None and known.uid == now.uid:
+            self.specs_bytes += _size(now) - _size(known)
             self._tasks[key] = now
             return
-        size = len(now.spec or b"")
+        size = _size(now)
         if self.specs_bytes + size > self._specs_limit:
-            now, size = replace(now, spec=None), 0
+            now, size = replace(now, spec=None, labels=None), 0
         self.specs_bytes += size
         self._tasks[key] = now
         self._by_queue.setdefault((now.namespace, now.queue), {})[key] = None
@@ -289,12 +295,17 @@ class ActiveTasks:
         changes: dict[str, Any] | None = None
         match report:
             case Admitted():
-                changes = {"in_broker": True, "spec": None, "queued_at": known.queued_at or now}
+                changes = {
+                    "in_broker": True,
+                    "spec": None,
+                    "labels": None,
+                    "queued_at": known.queued_at or now,
+                }
             case Recorded(stored) if stored.record.uid in ("", task.uid):
                 ended = stored.record.done
-                changes = {"in_broker": True, "spec": None, "recorded": True, "ended": ended}
+                changes = {"in_broker": True, "spec": None, "labels": None, "recorded": True, "ended": ended}
             case Rejected() | AlreadyRan():
-                changes = {"spec": None, "ended": True}
+                changes = {"spec": None, "labels": None, "ended": True}
             case Pending(until=Until.PAUSE):
                 return None if known.in_broker else known  # an error says nothing about what is in the broker
             case Pending():
@@ -323,8 +334,12 @@ class ActiveTasks:
         return now
 
     def _forget_spec(self, task: ActiveTask) -> None:
-        if task.spec is not None:
-            self.specs_bytes -= len(task.spec)
+        self.specs_bytes -= _size(task)
+
+
+def _size(task: ActiveTask) -> int:
+    """Return the bytes of a Task's spec, if it is kept, and labels."""
+    return len(task.spec or b"") + sum(len(key) + len(value) for key, value in (task.labels or {}).items())
 
 
 def _moment(text: str) -> datetime | None:

@@ -212,7 +212,9 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
         return recorded or TaskStatus(message.address, phase)
     content = NOT_KNOWN if envelope.sealed else envelope.input
     if recorded is not None:
-        return msgspec.structs.replace(recorded, input=content, deadline=envelope.deadline)
+        return msgspec.structs.replace(
+            recorded, input=content, deadline=envelope.deadline, labels=envelope.labels or {}
+        )
     return TaskStatus(
         message.address,
         phase,
@@ -222,6 +224,7 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
         deadline=envelope.deadline,
         history=envelope.history,
         input=content,
+        labels=envelope.labels or {},
         encrypted_with=key_in(envelope.sealed) if envelope.sealed else "",
     )
 
@@ -285,4 +288,5 @@ async def _peeked(broker: Broker, message: Msg, headers: dict[str, Any], last: i
         submitted_at=envelope.submitted_at,
         due_at=envelope.not_before if phase is Phase.SCHEDULED else None,
         history=envelope.history,
+        labels=envelope.labels or {},
     )

@@ -19,6 +19,7 @@ class Known(NamedTuple):
     digest: str
     """Empty if its record does not have it, or it cannot be decrypted here."""
     submitted_at: datetime | None
+    labels: dict[str, str] | None = None
 
 
 async def known_task(broker: Broker, address: TaskAddress, *, for_certain: bool = True) -> Known | None:
@@ -38,12 +39,14 @@ async def known_task(broker: Broker, address: TaskAddress, *, for_certain: bool 
         digest = envelope.digest
         if not digest and not envelope.sealed:
             digest = digest_of(envelope.handler, envelope.input)
-        return Known(message.address, envelope.handler, digest, envelope.submitted_at)
+        return Known(message.address, envelope.handler, digest, envelope.submitted_at, envelope.labels)
     stored = await Records(broker).look_up(address)
     if stored is None:
         return None if message is None else Known(message.address, "", "", None)
     record = await broker.payloads.look_at_record(address, stored.record, for_certain=for_certain)
-    return Known(address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at)
+    return Known(
+        address._replace(lane=record.lane), record.handler, record.digest, record.submitted_at, record.labels
+    )
 
 
 def check_same_work(address: TaskAddress, handler: str, digest: str, envelope: Envelope) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
+from galley.cli.labels import labels_shown, selector_argument
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe, safe_json
@@ -28,7 +29,7 @@ def _document(dead: DeadTask) -> dict[str, Any]:
             "message": dead.message, "traceback": dead.traceback, "diedAt": dead.died_at,
             "submittedAt": dead.submitted_at, "worker": dead.worker, "attempt": dead.attempt,
             "lane": dead.lane, "uid": dead.uid, "body": dead.body,
-            "attempts": dead.attempts,
+            "attempts": dead.attempts, "labels": dead.labels or None,
         }
     )  # fmt: skip
     document = {name: value for name, value in values.items() if value not in (None, "", [])}
@@ -64,6 +65,7 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--younger-than", type=_age, metavar="SECONDS", help="only those that died less than so long ago"
     )
+    selector_argument(parser)
     parser.add_argument("--rate", type=float, metavar="NUMBER", help="redrive at most so many a second")
     parser.add_argument("--input", type=text, metavar="JSON", help="with edit: the new input")
     format_argument(parser, *Format)
@@ -118,6 +120,7 @@ def _selection(options: Namespace) -> Selection:
     return Selection(
         handler=options.handler, reason=options.reason,
         older_than=options.older_than, younger_than=options.younger_than,
+        labels=options.selector or None,
     )  # fmt: skip
 
 
@@ -186,6 +189,7 @@ def _show(dead: DeadTask, form: Format | None, terminal: Terminal) -> None:
 def _lines(dead: DeadTask) -> Iterator[str]:
     fields = {
         "Task": dead.id, "Queue": dead.queue, "Handler": dead.handler, "Lane": dead.lane,
+        "Labels": labels_shown(dead.labels),
         "Reason": dead.reason, "Message": dead.message, "Died": rfc_3339(dead.died_at), "Worker": dead.worker,
         "Attempt": str(dead.attempt),
         "Submitted": rfc_3339(dead.submitted_at) if dead.submitted_at else "", "Declared as": dead.uid,

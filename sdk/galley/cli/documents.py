@@ -20,6 +20,7 @@ def task_document(status: TaskStatus) -> dict[str, Any]:
             "queue": status.address.queue,
             "lane": status.address.lane.value,
             "handler": status.handler,
+            "labels": status.labels or None,
             "phase": status.phase.value,
             "attempt": status.attempt,
             "worker": status.worker,

@@ -12,10 +12,12 @@ from galley.cli.command import Command, one_of, text
 from galley.cli.documents import queue_document, task_document
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
+from galley.cli.labels import labels_shown, selector_argument
 from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
+from galley.labels import Test, selector
 from galley.task_status import Phase, TaskStatus
 
 QUEUES: Final = Listing[QueueView](
@@ -71,6 +73,7 @@ TASKS: Final = Listing[TaskStatus](
         Column("ended", lambda status: status.ended_at, wide=True),
         Column("worker", lambda status: status.worker, wide=True),
         Column("failure", _failure, wide=True),
+        Column("labels", lambda status: labels_shown(status.labels), wide=True),
         Column("input", _input, wide=True),
     ),
     name=lambda status: f"{status.address.queue}/{status.address.id}",
@@ -92,6 +95,7 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="PHASE",
         help=f"only tasks in this phase: {', '.join(_PHASES)}",
     )
+    selector_argument(parser)
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
 
@@ -105,19 +109,25 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if _NOUNS[options.what] == "queues":
             if options.phase is not None:
                 raise Misuse("queues have no phase", "galley get tasks --phase ...")
+            if options.selector:
+                raise Misuse("queues have no labels here", "galley get tasks -l ...")
             QUEUES.write(views, options.output, terminal)
         else:
             listing = TASKS if views else replace(TASKS, empty=QUEUES.empty)
-            listing.write(await _tasks(client, views, options.phase), options.output, terminal)
+            tasks = await _tasks(client, views, options.phase, selector(options.selector))
+            listing.write(tasks, options.output, terminal)
     return ExitCode.DONE
 
 
-async def _tasks(client: AsyncClient, views: list[QueueView], phase: Phase | None) -> list[TaskStatus]:
+async def _tasks(
+    client: AsyncClient, views: list[QueueView], phase: Phase | None, fits: Test
+) -> list[TaskStatus]:
     """Return the tasks of some queues, in the order they were submitted."""
     found = [
         await inspect.tasks_in_order(client.broker, client.namespace, view.queue, phase) for view in views
     ]
-    return sorted((status for some in found for status in some), key=inspect.submission_order)
+    meant = (status for some in found for status in some if fits(status.labels))
+    return sorted(meant, key=inspect.submission_order)
 
 
 command: Final = Command(

@@ -17,6 +17,7 @@ from galley.cli.command import Command
 from galley.cli.command import text as text_argument
 from galley.cli.documents import task_document
 from galley.cli.exit_code import ExitCode
+from galley.cli.labels import labels_shown
 from galley.cli.output import (
     Format,
     duration,
@@ -114,6 +115,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Namespace": status.address.namespace,
         "Handler": status.handler,
         "Lane": status.address.lane.value,
+        "Labels": labels_shown(status.labels),
         "Phase": status.phase.value,
         "Attempt": str(status.attempt or ""),
         "Worker": status.worker,

@@ -11,6 +11,7 @@ from msgspec import Raw
 from galley.cli.command import Command, one_of, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
+from galley.cli.labels import label_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.envelope import NO_INPUT, encode_input
@@ -38,6 +39,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--lane", type=one_of("a lane", HIGHEST_FIRST), default=Lane.NORMAL, metavar="LANE",
         help=f"{', '.join(HIGHEST_FIRST)}; normal by default",
     )  # fmt: skip
+    label_argument(parser)
     parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
     parser.add_argument(
         "--delay", type=_seconds, metavar="SECONDS", help="do not start within this many seconds from now"
@@ -99,6 +101,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         not_before=now + timedelta(seconds=options.delay) if options.delay else None,
         deadline=now + timedelta(seconds=options.deadline) if options.deadline is not None else None,
         timeout_seconds=options.timeout,
+        labels=dict(options.labels) or None,
     )
     call = Call[object](options.queue, options.handler, _input(options, terminal))
     async with connected(options, terminal) as client:

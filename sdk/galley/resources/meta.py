@@ -7,7 +7,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from galley.bounds import HANDLER_LENGTH, HANDLER_PATTERN, NAME_PATTERN
+from galley.bounds import (
+    HANDLER_LENGTH,
+    HANDLER_PATTERN,
+    KEY_LENGTH,
+    KEY_PATTERN,
+    LABEL_VALUE_LENGTH,
+    LABEL_VALUE_PATTERN,
+    LABELS,
+    NAME_PATTERN,
+)
 from galley.resources.rule import Rule, checked
 
 API_VERSION: Final = "galley.dev/v1alpha1"
@@ -16,10 +25,6 @@ API_VERSION: Final = "galley.dev/v1alpha1"
 DEFAULT_NAMESPACE: Final = "default"
 
 MODULE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
-KEY_PATTERN: Final = (
-    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-)
-LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 OBJECT_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 IMAGE_PATTERN: Final = (
@@ -167,10 +172,10 @@ ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_PATTERN, max_length=255)]
 Image = Annotated[str, Field(pattern=IMAGE_PATTERN, max_length=512)]
 
-Key = Annotated[str, Field(pattern=KEY_PATTERN, max_length=317)]
+Key = Annotated[str, Field(pattern=KEY_PATTERN, max_length=KEY_LENGTH)]
 """The key of a label, an annotation, or a resource of a node."""
 
-LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=LABEL_VALUE_LENGTH)]
 
 
 class Metadata(Part):
@@ -184,8 +189,9 @@ class Metadata(Part):
     """Namespace of the object. Resources refer to each other within one namespace only, because that
     is as far as their streams can be reached."""
 
-    labels: dict[Key, LabelValue] = Field(default_factory=dict, max_length=64)
-    """Short words to select objects by, at most 64. Galley does not read them."""
+    labels: dict[Key, LabelValue] = Field(default_factory=dict, max_length=LABELS)
+    """Short words to select objects by, at most 64. The task of a Task carries those the Task has when it
+    is submitted; changes of them after that have no effect on it."""
 
     annotations: dict[Key, str] = Field(default_factory=dict, max_length=64)
     """Longer notes for people and tools, at most 64 and 256 KiB in all, as Kubernetes bounds them.

@@ -195,6 +195,20 @@ async def test_all_tasks_of_a_queue_are_listed(client: AsyncClient, namespace: s
     }
 
 
+async def test_tasks_are_found_by_their_labels_waiting_or_ended(client: AsyncClient) -> None:
+    gold = await client.submit(call("images", "resize"), labels={"tier": "gold"})
+    ended = await client.submit(call("images", "resize").options(labels={"tier": "gold", "old": ""}))
+    await client.submit(call("images", "resize"), When(labels={"tier": "low"}))
+    await client.handle("images", ended.id).cancel()
+
+    found = await client.tasks("images", labels="tier=gold")
+
+    assert [(status.address.id, status.labels) for status in found] == [
+        (gold.id, {"tier": "gold"}),
+        (ended.id, {"tier": "gold", "old": ""}),
+    ]
+
+
 async def test_ensuring_a_queue_again_changes_nothing_and_loses_nothing(
     client: AsyncClient, namespace: str
 ) -> None:

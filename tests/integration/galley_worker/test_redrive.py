@@ -5,6 +5,7 @@ import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -42,7 +43,7 @@ from tests.support.workers import WorkerProcess, a_task_queue
 ONCE = When(retry=RetryPolicy(attempts=1))
 
 
-async def a_dead_task(client: AsyncClient, path: Path, times: int = 1, **options: str) -> AsyncHandle[object]:
+async def a_dead_task(client: AsyncClient, path: Path, times: int = 1, **options: Any) -> AsyncHandle[object]:
     """Return a task that has failed, and succeeds once it is run again often enough."""
     handle = await client.submit(call("drills", "fail_until", path=str(path), times=times), ONCE, **options)
     with pytest.raises(TaskFailed):

@@ -287,3 +287,17 @@ async def test_one_s_own_write_is_recognized_although_the_record_cannot_be_read_
         assert await settling
         await worker.broker.nats.flush()
         assert (bench.final(address).outcome, bench.in_work) == (Outcome.SUCCEEDED, 0)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("verdict", [Succeed(Raw(b"5")), Bury(FAILURE, a_past(errors=3)), Cancel()])
+async def test_each_record_of_a_task_has_its_labels(verdict: Verdict) -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        labels = {"team": "billing"}
+        address = await bench.submit(labels=labels)
+        held = await bench.claimed(worker, await bench.take(worker))
+        claimed = bench.record(address)
+        assert claimed is not None
+        assert claimed.record.labels == labels
+        await worker.settler.settle(held, verdict)
+        assert bench.final(address).labels == labels

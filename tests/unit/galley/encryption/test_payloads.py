@@ -311,3 +311,11 @@ async def test_whatever_is_made_of_it_is_refused_with_a_typed_error(seed: int) -
                     SECRET.encode()
                 )
     assert refused > 1500
+
+
+async def test_labels_are_readable_and_cannot_be_changed() -> None:
+    body = await payloads().task_bytes(HERE, replace(TASK, labels={"team": "billing"}))
+    assert json.loads(body)["labels"] == {"team": "billing"}
+    assert (await payloads().read_task(HERE, body)).labels == {"team": "billing"}
+    with pytest.raises(PayloadAltered):
+        await payloads().read_task(HERE, body.replace(b"billing", b"someone"))

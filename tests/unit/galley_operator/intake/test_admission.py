@@ -169,3 +169,21 @@ def test_a_start_that_has_passed_is_no_reason_to_wait() -> None:
     assert isinstance(past, Publish)
     assert isinstance(ahead, Publish)
     assert (past.envelope.not_before, ahead.envelope.not_before) == (None, NOW + timedelta(minutes=1))
+
+
+def test_a_task_carries_the_labels_of_its_object() -> None:
+    facts = replace(some_facts(), labels={"app.kubernetes.io/name": "shop", "team": "billing"})
+    step = decide(facts)
+    assert isinstance(step, Publish)
+    assert step.envelope.labels == {"app.kubernetes.io/name": "shop", "team": "billing"}
+    plain = decide(some_facts())
+    assert isinstance(plain, Publish)
+    assert plain.envelope.digest == step.envelope.digest
+    assert plain.envelope.labels is None
+
+
+def test_a_task_whose_object_has_too_many_labels_is_rejected() -> None:
+    refused = told(replace(some_facts(), labels={f"k{n}": "" for n in range(65)}))
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "LabelInvalid"
+    assert "65 labels, the limit is 64" in refused.message

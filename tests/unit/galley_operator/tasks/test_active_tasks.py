@@ -195,3 +195,20 @@ def test_an_error_says_nothing_about_a_task_that_is_in_the_broker() -> None:
     lost = tasks.take(task, Pending("QueueNotFound", "m", Until.QUEUE_CHANGES), NOW)
     assert lost is not None
     assert not lost.in_broker
+
+
+def test_labels_are_kept_as_long_as_the_spec_and_counted_with_it() -> None:
+    tasks = ActiveTasks()
+    seen = a_task_object()
+    labelled = replace(seen, metadata=replace(seen.metadata, labels={"team": "billing"}))
+    known = take(tasks, labelled)
+    assert known.labels == {"team": "billing"}
+    before = tasks.specs_bytes
+    relabelled = replace(seen, metadata=replace(seen.metadata, labels={"team": "a"}, resource_version="8"))
+    assert take(tasks, relabelled).labels == {"team": "a"}
+    assert tasks.specs_bytes == before - len("billing") + len("a")
+    gone = tasks.take(known, Admitted(), NOW)
+    assert gone is not None
+    assert (gone.spec, gone.labels) == (None, None)
+    assert take(tasks, labelled).labels is None
+    assert tasks.specs_bytes == 0
