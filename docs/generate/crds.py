@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from docs.generate.structural import Schema, matching, one_line, structural
 from galley.bounds import NAME_PATTERN
 from galley.resources import API_VERSION, DeclaredStatus, Task, TaskQueue, TaskQueueStatus
+from galley.resources.description import descriptions
 from galley.resources.rule import VALIDATIONS
 
 GROUP, VERSION = API_VERSION.split("/")
@@ -169,7 +170,8 @@ def _root(kind: Kind) -> Schema:
     """Return a kind's schema; of its metadata, Kubernetes can validate only the name."""
     field = kind.model.model_fields["spec"]
     assert isinstance(field.annotation, type)
-    spec = structural(field.annotation, defaults=True) | {"description": one_line(field.description or "")}
+    described = {"description": one_line(descriptions(kind.model)["spec"])}
+    spec = structural(field.annotation, defaults=True) | described
     return {
         "description": one_line(kind.model.__doc__ or ""),
         "type": "object",

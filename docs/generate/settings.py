@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from galley.broker.connection import DEFAULT_SERVER
 from galley.resources import Task, TaskQueue
+from galley.resources.description import descriptions
 from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.tls import VARIABLES
 from galley_operator.settings import PREFIX as OPERATOR_PREFIX
@@ -70,14 +71,14 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, 
     for name, field in model.model_fields.items():
         path = prefix + (field.alias or name)
         part, is_list = _part_in(field.annotation)
-        yield path, _default(field, part), _described(field, part)
+        yield path, _default(field, part), _described(model, name, part)
         if part is not None:
             yield from _rows(part, path + ("[]." if is_list else "."))
 
 
 def _environment_rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
-        yield prefix + name.upper(), _default(field, None), _described(field, None)
+        yield prefix + name.upper(), _default(field, None), _described(model, name, None)
 
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> list[str]:
@@ -114,9 +115,9 @@ def _plain(value: object) -> str:
     return value.value if isinstance(value, StrEnum) else str(value)
 
 
-def _described(field: FieldInfo, part: type[BaseModel] | None) -> str:
-    text = " ".join((field.description or "").split()).replace("|", "\\|")
-    bounds = [] if part is not None else list(_bounds(field))
+def _described(model: type[BaseModel], name: str, part: type[BaseModel] | None) -> str:
+    text = " ".join(descriptions(model).get(name, "").split()).replace("|", "\\|")
+    bounds = [] if part is not None else list(_bounds(model.model_fields[name]))
     return f"{text} *{', '.join(bounds)}*" if bounds else text
 
 

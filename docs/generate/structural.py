@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from galley.resources.description import descriptions, model_in
 from galley.resources.meta import PATTERNS_IN_WORDS
 from galley.resources.rule import INT_OR_STRING, LIST_KEYS, LIST_TYPE, VALIDATIONS, Rule, quoted
 
@@ -60,8 +61,19 @@ def structural(model: type[BaseModel], *, defaults: bool) -> Schema:
     Raises:
         NotStructural: if the model has what cannot be said.
     """
+    _describe(model)
     whole = model.model_json_schema(by_alias=True, mode="validation")
     return _Reading(whole.pop("$defs", {}), defaults=defaults).value(whole, model.__name__)
+
+
+def _describe(model: type[BaseModel], *outer: type[BaseModel]) -> None:
+    """Put the descriptions of the fields of a model, and of the models in it, into its schema."""
+    for name, field in model.model_fields.items():
+        inner = model_in(field.annotation)
+        if inner is not None and inner not in (model, *outer):
+            _describe(inner, model, *outer)
+        field.description = descriptions(model).get(name, field.description)
+    model.model_rebuild(force=True)
 
 
 class _Reading:

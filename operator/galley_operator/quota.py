@@ -7,9 +7,7 @@ from pydantic.alias_generators import to_camel
 
 from galley.resources.pod_resources import amount
 
-_CAMEL: Final = ConfigDict(
-    frozen=True, alias_generator=to_camel, extra="forbid", use_attribute_docstrings=True
-)
+_CAMEL: Final = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid")
 
 
 def _bytes(value: object) -> object:

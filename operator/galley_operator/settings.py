@@ -21,7 +21,7 @@ PREFIX: Final = "GALLEY_OPERATOR_"
 class OperatorSettings(BaseModel):
     """The settings of one operator process, each the variable `GALLEY_OPERATOR_<NAME>`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     server: str = DEFAULT_SERVER
     """Address of NATS, for the operator itself."""

@@ -25,7 +25,7 @@ PREFIX: Final = "GALLEY_"
 class WorkerSettings(BaseModel):
     """The settings of one worker process, each from the environment variable `GALLEY_<NAME>`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     server: str = DEFAULT_SERVER
     """Address of NATS."""

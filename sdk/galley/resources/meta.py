@@ -104,12 +104,12 @@ class Part(BaseModel):
     """A resource or a part of one: frozen, strict about its fields, camelCase when written down."""
 
     model_config = ConfigDict(
+        defer_build=True,
         frozen=True,
         extra="forbid",
         alias_generator=to_camel,
         validate_by_alias=True,
         validate_by_name=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
 

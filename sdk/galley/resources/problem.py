@@ -7,7 +7,6 @@ docstrings of the model.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from inspect import isclass
 from typing import Any, Final, NamedTuple, get_args
 
 from annotated_types import Ge, Le
@@ -16,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from galley.resources.description import descriptions, model_in
 from galley.resources.meta import PATTERNS_IN_WORDS
 
 Place = tuple[str | int, ...]
@@ -115,6 +115,13 @@ class _Wrong(NamedTuple):
         owner = _model_at(self.model, self.place[:-1])
         return _fields(owner).get(str(self.place[-1])) if owner and self.place else None
 
+    def described(self) -> str:
+        """Return the description of the field at the place, empty if it has none."""
+        owner = _model_at(self.model, self.place[:-1])
+        texts = {} if owner is None else descriptions(owner)
+        names = {to_camel(name): name for name in texts}
+        return " ".join(texts.get(names.get(str(self.place[-1]), ""), "").split())
+
     def bounds(self) -> str:
         """Return the allowed range of a number, such as ` from 1 to 256`."""
         metadata = _constraints(self.field())
@@ -135,27 +142,19 @@ def _constraints(field: FieldInfo | None) -> list[Any]:
     return [*field.metadata, *inner, *(deep for rule in inner for deep in getattr(rule, "metadata", ()))]
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
-
-
 def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
     """Return the model at a place; the entries of a list have one model."""
     found: type[BaseModel] | None = model
     for step in place:
         if isinstance(step, str) and found is not None:
             field = _fields(found).get(step)
-            found = _model_in(field.annotation) if field else None
+            found = model_in(field.annotation) if field else None
     return found
 
 
 def _missing(wrong: _Wrong) -> tuple[str, str]:
     name = str(wrong.place[-1])
-    field = wrong.field()
-    says = " ".join((field.description or "").split()) if field else ""
-    first = re.split(r"(?<=[.:;])\s", says, maxsplit=1)[0].rstrip(".:;")
+    first = re.split(r"(?<=[.:;])\s", wrong.described(), maxsplit=1)[0].rstrip(".:;")
     return "is missing", f"add {name}: {first}" if first else f"add {name}"
 
 
@@ -234,9 +233,8 @@ def _refused(wrong: _Wrong) -> tuple[str, str]:
 
 
 def _something_else(wrong: _Wrong) -> tuple[str, str]:
-    field = wrong.field()
-    says = " ".join((field.description or "").split()) if field else ""
-    return f"{wrong.error['msg']}, got {shown(wrong.input)}", says or "compare it with the examples"
+    hint = wrong.described() or "compare it with the examples"
+    return f"{wrong.error['msg']}, got {shown(wrong.input)}", hint
 
 
 _EXPLANATIONS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
