@@ -8,9 +8,10 @@ dead letter goes last: a program that dies in between leaves a letter that can b
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -37,6 +38,10 @@ from galley.handler import check_handler_name, check_queue_name
 from galley.history import History, PastAttempt
 from galley.labels import selector
 from galley.record import Outcome, Record, State, Stored
+
+_LETTER_SECONDS: Final = 5.0
+"""How soon after the end of a task its dead letter is there, even on a busy machine."""
+_LOOK_SECONDS: Final = 0.05
 
 _UNCHANGED: Any = object()
 """Stands for "as it is"."""
@@ -248,10 +253,24 @@ class AsyncDeadLetters:
 
     async def _find(self, queue: str, task_id: str) -> Kept:
         self._broker.check_usable()
-        found = await dead_letters.read(self._broker, self._address(queue, task_id))
+        address = self._address(queue, task_id)
+        found = await dead_letters.read(self._broker, address)
+        if found is None and await self._just_failed(address):
+            # The record comes first, so whoever waited for the end of the task may be too early here.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LETTER_SECONDS):
+                    while found is None:
+                        await asyncio.sleep(_LOOK_SECONDS)
+                        found = await dead_letters.read(self._broker, address)
         if found is None:
             raise DeadLetterNotFound(queue, task_id)
         return found
+
+    async def _just_failed(self, address: TaskAddress) -> bool:
+        stored = await Records(self._broker).read(address)
+        if stored is None or stored.record.outcome is not Outcome.FAILED or stored.record.ended_at is None:
+            return False
+        return datetime.now(UTC) - stored.record.ended_at < timedelta(seconds=_LETTER_SECONDS)
 
     async def _selected(self, queue: str, which: Selection) -> AsyncIterator[tuple[Kept, DeadTask]]:
         self._broker.check_usable()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from galley import (
 from galley.broker import dead_letters, topology
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.records import Records
+from galley.dead_letter import DeadLetter
+from galley.record import Failure, Outcome, Record, State
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
 from tests.integration.galley_worker.conftest import StartWorkers
@@ -75,6 +78,22 @@ async def test_a_redriven_task_runs_again_under_its_id_with_its_history(
 
 async def succeeded(handle: AsyncHandle[object]) -> bool:
     return (await handle.status()).phase is Phase.SUCCEEDED
+
+
+async def test_a_dead_letter_that_is_on_its_way_is_waited_for(client: AsyncClient, drills: TaskQueue) -> None:
+    address = client.handle("drills", "invoice-7").address
+    ended = datetime.now(UTC)
+    failed = Record(
+        State.DONE, 1, outcome=Outcome.FAILED, ended_at=ended, failure=Failure("Test", "it failed")
+    )
+    await Records(client.broker).write(address, failed, 0)
+    getting = asyncio.create_task(client.dead_letters.get("drills", "invoice-7"))
+    # It has looked when the broker answers what was asked after it.
+    await Records(client.broker).read(address)
+    await Records(client.broker).read(address)
+    letter = DeadLetter(why, ended, "w1", 1, "normal")
+    assert (await dead_letters.bury(client.broker, address, letter)).stored
+    assert (await getting).reason == "Test"
 
 
 async def test_redrives_at_the_same_time_run_it_once(
