@@ -83,9 +83,8 @@ async def succeeded(handle: AsyncHandle[object]) -> bool:
 async def test_a_dead_letter_that_is_on_its_way_is_waited_for(client: AsyncClient, drills: TaskQueue) -> None:
     address = client.handle("drills", "invoice-7").address
     ended = datetime.now(UTC)
-    failed = Record(
-        State.DONE, 1, outcome=Outcome.FAILED, ended_at=ended, failure=Failure("Test", "it failed")
-    )
+    why = Failure("Test", "it failed")
+    failed = Record(State.DONE, 1, outcome=Outcome.FAILED, ended_at=ended, failure=why)
     await Records(client.broker).write(address, failed, 0)
     getting = asyncio.create_task(client.dead_letters.get("drills", "invoice-7"))
     # It has looked when the broker answers what was asked after it.
