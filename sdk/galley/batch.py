@@ -96,9 +96,8 @@ _AT_ONCE: Final = 256
 class _Sent(NamedTuple):
     """A publish under way."""
 
-    address: TaskAddress
+    handle: AsyncHandle[Any]
     envelope: Envelope
-    result: Typed | None
     answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
 
 
@@ -109,7 +108,7 @@ class Batch(Generic[R]):
         self,
         publisher: Publisher,
         describe: Callable[[Call[R]], tuple[TaskAddress, Envelope]],
-        handle: Callable[..., AsyncHandle[R]],
+        handle: Callable[[TaskAddress, Envelope, Typed | None], AsyncHandle[R]],
     ) -> None:
         """Args: describe: what a call is as a task; handle: makes the handle on a task."""
         self._publisher = publisher
@@ -159,8 +158,11 @@ class Batch(Generic[R]):
                     answer = asyncio.create_task(self._publisher.publish_once(address, envelope))
                     answer.add_done_callback(self._published)
                 else:
-                    answer = await self._publisher.send(address, envelope)
-                self._sent.append(_Sent(address, envelope, call.result, answer))
+                    answer = self._publisher.send_at_once(address, envelope) or await self._publisher.send(
+                        address, envelope
+                    )
+                handle = self._make_handle(address, envelope, call.result)
+                self._sent.append(_Sent(handle, envelope, answer))
         except Exception as error:
             return error
         return None
@@ -177,18 +179,22 @@ class Batch(Generic[R]):
         # One patience for all, not for each, of a broker that takes none.
         give_up = now() + publisher.patience
         unanswered: GalleyError | None = None
-        for place, sent in enumerate(self._sent):
+        for place, (handle, envelope, answer) in enumerate(self._sent):
+            awaited = not answer.done()
             try:
-                if isinstance(sent.answer, asyncio.Task):
-                    receipt = await sent.answer
-                else:
-                    receipt = await publisher.settle(
-                        sent.address, sent.envelope, FIRST, sent.answer, give_up=give_up
+                if isinstance(answer, asyncio.Task):
+                    _note(handle, await answer)
+                elif not (await answer).stored:
+                    awaited = True
+                    _note(
+                        handle,
+                        await publisher.settle(handle.address, envelope, FIRST, answer, give_up=give_up),
                     )
-                self._submitted[place] = self._handle(sent, receipt)
-                give_up = now() + publisher.patience
+                self._submitted[place] = handle
+                if awaited:
+                    give_up = now() + publisher.patience
             except (BrokerUnreachable, BrokerSilent, ClientUnusable) as error:
-                self._unknown[place] = self._handle(sent)
+                self._unknown[place] = handle
                 unanswered = unanswered or error
             except GalleyError as error:
                 self._refused[place] = error
@@ -196,12 +202,11 @@ class Batch(Generic[R]):
 
     def _look(self) -> None:
         """Sort what has not been looked at by the answers that are there."""
-        for place, sent in enumerate(self._sent):
+        for place, (handle, _, answer) in enumerate(self._sent):
             if place in self._submitted or place in self._refused or place in self._unknown:
                 continue
-            answer = sent.answer
             if isinstance(answer, asyncio.Task):
-                self._sort(place, sent, answer)
+                self._sort(place, handle, answer)
                 continue
             told = answer.done() and not answer.cancelled()
             if told and isinstance(refused := answer.exception(), GalleyError):
@@ -209,28 +214,29 @@ class Batch(Generic[R]):
                 continue
             ack = answer.result() if told else None
             if ack is not None and ack.stored:
-                self._submitted[place] = self._handle(sent)
+                self._submitted[place] = handle
             elif ack is None or ack.unanswered:
-                self._unknown[place] = self._handle(sent)
+                self._unknown[place] = handle
             else:
-                self._refused[place] = self._publisher.refusal(sent.address, ack)
+                self._refused[place] = self._publisher.refusal(handle.address, ack)
 
-    def _sort(self, place: int, sent: _Sent, publish: asyncio.Task[Receipt]) -> None:
+    def _sort(self, place: int, handle: AsyncHandle[R], publish: asyncio.Task[Receipt]) -> None:
         publish.cancel()  # does nothing to one that has ended
         error = publish.exception() if publish.done() and not publish.cancelled() else None
         if isinstance(error, GalleyError) and not isinstance(error, BrokerUnreachable | BrokerSilent):
             self._refused[place] = error
         elif publish.done() and not publish.cancelled() and error is None:
-            self._submitted[place] = self._handle(sent, publish.result())
+            _note(handle, publish.result())
+            self._submitted[place] = handle
         else:
-            self._unknown[place] = self._handle(sent)
-
-    def _handle(self, sent: _Sent, receipt: Receipt | None = None) -> AsyncHandle[R]:
-        if receipt is None:
-            return self._make_handle(sent.address, sent.envelope, sent.result)
-        return self._make_handle(receipt.address, sent.envelope, sent.result, existed=receipt.duplicate)
+            self._unknown[place] = handle
 
     def _interrupted(self, problem: str) -> SubmitInterrupted:
         return SubmitInterrupted(
             dict(self._submitted), self._refused, dict(self._unknown), len(self._sent), problem
         )
+
+
+def _note(handle: AsyncHandle[Any], receipt: Receipt) -> None:
+    """Note in a handle what its publish has told."""
+    handle.address, handle.existed = receipt.address, receipt.duplicate

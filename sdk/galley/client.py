@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -174,7 +174,7 @@ class AsyncClient:
             NotAllowed: the credentials are of another queue or role.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
-        address, envelope = self._task(call, _rules(when, labels), task_id)
+        address, envelope = self._task(call, _rules(when, labels), task_id, line())
         publish = self._publisher.publish_once if envelope.digest else self._publisher.publish
         try:
             receipt = await publish(address, envelope)
@@ -207,8 +207,9 @@ class AsyncClient:
         return await self._batch(_rules(when, labels)).submit(calls)
 
     def _batch(self, rules: When) -> Batch[Any]:
-        make = functools.partial(AsyncHandle[Any], self.broker)
-        return Batch(self._publisher, lambda call: self._task(call, rules, None), make)
+        ancestors = line()
+        make: Callable[..., AsyncHandle[Any]] = functools.partial(AsyncHandle, self.broker)
+        return Batch(self._publisher, lambda call: self._task(call, rules, None, ancestors), make)
 
     def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.
@@ -274,7 +275,9 @@ class AsyncClient:
             if waiting:
                 await asyncio.wait(waiting)
 
-    def _task(self, call: Call[R], when: When, task_id: str | None) -> tuple[TaskAddress, Envelope]:
+    def _task(
+        self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]
+    ) -> tuple[TaskAddress, Envelope]:
         check_queue_name(call.queue)
         check_handler_name(call.handler)
         now = datetime.now(UTC)
@@ -295,7 +298,7 @@ class AsyncClient:
                 timeout_seconds=rules.timeout_seconds,
                 retry=rules.retry,
                 digest="" if own_id is None else digest_of(call.handler, call.input),
-                ancestors=line(),
+                ancestors=ancestors,
                 labels=labels or None,
             ),
         )

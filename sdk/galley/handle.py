@@ -42,6 +42,8 @@ class AsyncHandle(Generic[R]):
     It belongs to the client it came from, and can be used as long as that one is open.
     """
 
+    __slots__ = ("_broker", "address", "envelope", "existed", "result_type")
+
     def __init__(
         self, broker: Broker, address: TaskAddress, envelope: Envelope | None, result: Typed | None = None,
         *, existed: bool = False,

@@ -127,18 +127,27 @@ class PublishPipeline:
                     future.set_result(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
         self._room.set()
 
-    async def send(self, subject: str, body: bytes, headers: bytes = b"") -> asyncio.Future[Ack]:
-        """Publish, waiting only while `WINDOW` others are under way, or too much is unwritten.
+    @property
+    def has_room(self) -> bool:
+        """Whether a message can be published without waiting."""
+        return len(self._waiting) < WINDOW and not self._held and not self._nats.crowded
 
-        The future never raises: what went wrong is in the `Ack`. A message sent while the connection
-        is down is not kept for later, so that what is unanswered is decided by the caller.
-        """
-        assert self._loop is not None, "the broker connection is not open"
+    async def send(self, subject: str, body: bytes, headers: bytes = b"") -> asyncio.Future[Ack]:
+        """Publish as `put`, once there is room: fewer than `WINDOW` others under way, little unwritten."""
         while self._held or len(self._waiting) >= WINDOW:
             self._room.clear()
             await self._room.wait()
         if self._nats.crowded:
             await self._nats.written()
+        return self.put(subject, body, headers)
+
+    def put(self, subject: str, body: bytes, headers: bytes) -> asyncio.Future[Ack]:
+        """Publish now.
+
+        The future never raises: what went wrong is in the `Ack`. A message sent while the connection
+        is down is not kept for later, so that what is unanswered is decided by the caller.
+        """
+        assert self._loop is not None, "the broker connection is not open"
         future: asyncio.Future[Ack] = self._loop.create_future()
         if not self._nats.is_connected:
             future.set_result(Ack(0, UNANSWERED, "there is no connection"))

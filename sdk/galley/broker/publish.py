@@ -142,6 +142,17 @@ class Publisher:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
 
+    def send_at_once(self, address: TaskAddress, envelope: Envelope) -> asyncio.Future[Ack] | None:
+        """Do what `send` does for a task with a new id; returns None if something has to be waited for."""
+        pipeline = self._broker.pipeline
+        if not (pipeline.has_room and self._rules.settled(address)):
+            return None
+        body = self._broker.payloads.plain_bytes(address, envelope)
+        if body is None:
+            return None
+        failpoint("publish.before_send")
+        return pipeline.put(_subject(address, envelope), body, _FIRST_HEADERS)
+
     async def send(
         self, address: TaskAddress, envelope: Envelope, flags: Flags = FIRST, *, alone: bool = True
     ) -> asyncio.Future[Ack]:
@@ -181,9 +192,7 @@ class Publisher:
                     topology.FLAGS_HEADER: flags.encode(),
                 }
             )
-        # A task for later is no message with a schedule: that could name any task as its target, and repeat.
-        subject = topology.task_subject if envelope.not_before is None else topology.plan_subject
-        return await self._broker.pipeline.send(subject(address), body, headers)
+        return await self._broker.pipeline.send(_subject(address, envelope), body, headers)
 
     async def settle(
         self,
@@ -271,6 +280,13 @@ class Publisher:
         if ack.code in NO_ROOM:
             return BrokerFull(f"store task {address}", ack.code, ack.problem)
         return BrokerRefused(f"store task {address}", ack.code, ack.problem)
+
+
+def _subject(address: TaskAddress, envelope: Envelope) -> str:
+    # A task for later is no message with a schedule: that could name any task as its target, and repeat.
+    if envelope.not_before is None:
+        return topology.task_subject(address)
+    return topology.plan_subject(address)
 
 
 def _failed(error: GalleyError) -> asyncio.Future[Ack]:

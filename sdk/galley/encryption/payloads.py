@@ -70,13 +70,13 @@ _end_payload = msgspec.json.Decoder(_EndPayload).decode
 class Payloads:
     """Encrypts and decrypts for one process; without keys everything stays as it is."""
 
-    def __init__(self, find: Find = lambda _namespace, _queue: None) -> None:
-        """Args: find: returns the keys of a queue."""
+    def __init__(self, find: Find | None = None) -> None:
+        """Args: find: returns the keys of a queue; None if no queue has any."""
         self._find = find
 
     def keys_of(self, address: TaskAddress) -> DataKeys | None:
         """Return the keys of a task's queue, if it has any."""
-        return self._find(address.namespace, address.queue)
+        return None if self._find is None else self._find(address.namespace, address.queue)
 
     async def prepare(self, address: TaskAddress) -> None:
         """See to it that payloads of a task can be encrypted, if its queue has keys.
@@ -88,15 +88,20 @@ class Payloads:
         if keys is not None:
             await keys.prepare()
 
+    def plain_bytes(self, address: TaskAddress, envelope: Envelope) -> bytes | None:
+        """Return the body of a task if it is not to be encrypted: then nothing has to be waited for."""
+        return task_wire.encode(envelope) if self.keys_of(address) is None or envelope.sealed else None
+
     async def task_bytes(self, address: TaskAddress, envelope: Envelope) -> bytes:
         """Return the body of a task.
 
         Raises:
             KeyServiceUnavailable: if there is no data key, and none to be had.
         """
+        if (plain := self.plain_bytes(address, envelope)) is not None:
+            return plain
         keys = self.keys_of(address)
-        if keys is None or envelope.sealed:
-            return task_wire.encode(envelope)
+        assert keys is not None
         await keys.prepare()
         text = _encode(_TaskPayload(envelope.input, _words(envelope.history), envelope.digest))
         clear = replace(
