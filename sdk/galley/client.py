@@ -25,6 +25,7 @@ from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane
 from galley.redrive import AsyncDeadLetters
+from galley.schedules import AsyncSchedules
 from galley.target import (
     CREDENTIALS_VARIABLE,
     DEFAULT_NAMESPACE,
@@ -123,6 +124,10 @@ class AsyncClient:
             broker, namespace, self._publisher, functools.partial(task_address, namespace)
         )
         """Tasks that will not be tried again: to look at, edit, drop, and run again."""
+        self.schedules = AsyncSchedules(
+            broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None)[1]
+        )
+        """What runs again and again: to make, look at, suspend, resume, run now and delete."""
 
     async def __aenter__(self) -> Self:
         """Connect.

@@ -66,6 +66,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last."""
     labels: WireLabels | None = None
     """To find the task by; not encrypted, and no part of the digest."""
+    schedule: str = ""
+    """Name of the schedule whose tick it is for; empty if there is none."""
     uid: str = ""
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""

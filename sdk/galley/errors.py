@@ -7,6 +7,7 @@
     │   ├── SubmissionInvalid  a task's id, times or retries
     │   ├── LabelInvalid       a label of a task
     │   ├── SelectorInvalid    an expression that selects by labels
+    │   ├── ScheduleInvalid    a cron line, time zone or rule of a schedule
     │   ├── HandlerUnusable    `@task` on something a worker cannot run
     │   ├── HandlerNameInvalid
     │   ├── HandlerExists      two functions with one handler name
@@ -34,6 +35,8 @@
     │   └── TaskCancelled
     ├── TaskNotFound
     ├── DeadLetterNotFound
+    ├── ScheduleNotFound
+    ├── ScheduleChanged    others changed a schedule at the same moment, again and again
     ├── NotRedrivable      a dead letter that cannot run again as it is
     ├── RedriveIncomplete  some of many dead letters were not redriven
     ├── ResultTimeout
@@ -132,6 +135,15 @@ class SelectorInvalid(Invalid):
     def __init__(self, text: str, problem: str) -> None:
         self.text, self.problem = text, problem
         super().__init__(f"selector {text[:200]!r}: {problem}")
+class ScheduleInvalid(Invalid):
+    """A schedule can never fire, or contradicts itself: its cron line, time zone, start, end or rules."""
+
+    reason = "ScheduleInvalid"
+
+    def __init__(self, field: str, problem: str, hint: str) -> None:
+        """Args: field: which part of it; problem: what is wrong with it; hint: what to do."""
+        super().__init__(f"{field}: {problem}", hint)
+        self.field, self.problem = field, problem
 
 
 class HandlerUnusable(Invalid):
@@ -470,6 +482,30 @@ class DeadLetterNotFound(GalleyError):
     def __init__(self, queue: str, task_id: str) -> None:
         self.queue, self.task_id = queue, task_id
         super().__init__(f"queue {queue!r} keeps no dead letter of a task {task_id!r}")
+
+
+class ScheduleNotFound(GalleyError):
+    """The queue has no schedule of that name."""
+
+    reason = "ScheduleNotFound"
+    hint = "list them: galley get schedules; is it the right queue and namespace?"
+
+    def __init__(self, queue: str, name: str) -> None:
+        """Args: queue: name of the queue; name: name of the schedule."""
+        super().__init__(f"queue {queue!r} has no schedule {name!r}")
+        self.queue, self.name = queue, name
+
+
+class ScheduleChanged(GalleyError):
+    """A schedule was changed by others each time it was to be changed; nothing was done."""
+
+    reason = "ScheduleChanged"
+    hint = "is something else changing it all the time? Try again"
+
+    def __init__(self, queue: str, name: str) -> None:
+        """Args: queue: name of the queue; name: name of the schedule."""
+        super().__init__(f"schedule {name!r} of queue {queue!r} changed at the same moment, several times")
+        self.queue, self.name = queue, name
 
 
 class NotRedrivable(GalleyError):

@@ -44,6 +44,8 @@ class Measures(Collector):
         self._durations: dict[str, _Durations] = {}
         self._lost = 0
         self._failed = 0
+        self._ticks: Counter[tuple[str, str]] = Counter()
+        self._late: dict[str, float] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -63,6 +65,12 @@ class Measures(Collector):
     def failed(self) -> None:
         """Count an attempt that failed outside its handler."""
         self._failed += 1
+
+    def ticked(self, schedule: str, action: str, late: float = 0.0, *, count: int = 1) -> None:
+        """Count ticks of a schedule, and by how much the last one was late."""
+        self._ticks[schedule, action] += count
+        if action == "Fired":
+            self._late[schedule] = late
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -94,6 +102,20 @@ class Measures(Collector):
         )
         failed.add_metric(self._queue, self._failed)
         yield failed
+        ticks = CounterMetricFamily(
+            "galley_schedule_ticks", "Ticks of schedules looked at here, by what became of them.",
+            labels=(*labels, "schedule", "action"),
+        )  # fmt: skip
+        for (schedule, action), count in self._ticks.items():
+            ticks.add_metric((*self._queue, schedule, action), count)
+        yield ticks
+        late = GaugeMetricFamily(
+            "galley_schedule_late_seconds", "How late the last tick fired here was submitted.",
+            labels=(*labels, "schedule"),
+        )  # fmt: skip
+        for schedule, seconds_late in self._late.items():
+            late.add_metric((*self._queue, schedule), seconds_late)
+        yield late
         for name, text, read in (
             ("galley_slots", "Attempts this worker can run at once.", self._slots),
             ("galley_slots_busy", "Attempts under way.", self._busy),

@@ -23,6 +23,9 @@ from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, Retr
 NO_ROOM_SECONDS: Final = 5.0
 """Pause before a message is delivered again for whose retry or dead letter there was no room."""
 
+TICK_KEPT_SECONDS: Final = 24 * 3600
+"""How long the record of a tick's task is kept at least, so that none runs twice."""
+
 
 class Settler:
     """Settles the attempts of one worker."""
@@ -53,8 +56,9 @@ class Settler:
             case _:
                 assert_never(verdict)
 
-    def _kept(self, address: TaskAddress, uid: str = "") -> int:
+    def _kept(self, address: TaskAddress, uid: str = "", schedule: str = "") -> int:
         least = DECLARED_KEPT_SECONDS if uid or address.kind is Kind.DECLARED else 0
+        least = max(least, TICK_KEPT_SECONDS) if schedule else least
         return max(self._keep_seconds, least)
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
@@ -137,7 +141,7 @@ class Settler:
 
     async def _end(self, held: Held, final: Record) -> bool:
         address = held.delivery.address
-        keep = self._kept(address, final.uid)
+        keep = self._kept(address, final.uid, held.envelope.schedule)
         failpoint("settle.before_record")
         try:
             written = await self._ledger.write(address, final, held.fence, keep)

@@ -1,6 +1,6 @@
 """Supervisor: one worker process; the one place where its parts are made and nested.
 
-    handlers' processes > health pages > broker > leases, planner > answers, heartbeats > hands
+    handlers' processes > health pages > broker > leases, planner, ticker > answers, heartbeats > hands
 
 What stands further left is opened first and closed last. So pulling ends first, attempts end or are handed
 back, and the leases are released last.
@@ -35,6 +35,7 @@ from galley_worker.settings import WorkerSettings, payloads_of
 from galley_worker.settle import Settler
 from galley_worker.slots import Changes, WorkerSlots
 from galley_worker.stop import Stop
+from galley_worker.ticker import Ticker
 
 log = logging.getLogger(__name__)
 _output_log = logging.getLogger("galley_worker.output")
@@ -94,6 +95,8 @@ class Supervisor:
             self._condition = presence.condition
             await enter(beside(leases.run(), "leases"))
             await enter(beside(Planner(broker, layout, ledger, settler, _now).run(), "planner"))
+            ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
+            await enter(beside(ticker.run(), "ticker"))
             await enter(presence.shown(namespace, name))
             log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
             await hands.run()
@@ -154,7 +157,7 @@ class Supervisor:
             float(spec.timeout_seconds),
             self._settings.unknown_handler_seconds,
             self._settings.key_service_seconds,
-            plaintext=spec.encryption is None or spec.encryption.plaintext is Plaintext.ACCEPT,
+            plaintext=plaintext_allowed(self._queue),
         )
         return Attempts(rules, Parts(runners, claimant, settler, leases, measures, self._payloads))
 
@@ -171,6 +174,12 @@ class Supervisor:
         async with pages.served(self._settings.health_host, self._settings.health_port) as port:
             log.info("health pages served", extra={"port": port})
             yield
+
+
+def plaintext_allowed(queue: TaskQueue) -> bool:
+    """Return whether tasks of a queue may run that are not encrypted."""
+    encryption = queue.spec.encryption
+    return encryption is None or encryption.plaintext is Plaintext.ACCEPT
 
 
 def _now() -> datetime:

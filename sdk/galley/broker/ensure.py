@@ -141,5 +141,5 @@ async def _remove_disabled_lanes(broker: Broker, layout: QueueLayout) -> None:
         topology.later_stream(layout.namespace, layout.queue),
     ):
         listed = await broker.api(f"list consumers of {stream}", f"CONSUMER.NAMES.{stream}")
-        for name in set(listed.get("consumers") or ()) - {*layout.lanes, topology.PLAN}:
+        for name in set(listed.get("consumers") or ()) - {*layout.lanes, topology.PLAN, topology.TIMER}:
             await broker.api(f"delete consumer {name} of {stream}", f"CONSUMER.DELETE.{stream}.{name}")

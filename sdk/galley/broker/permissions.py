@@ -33,7 +33,7 @@ class Role(StrEnum):
     WORKER = "worker"
     """Takes tasks, and settles them."""
     MANAGER = "manager"
-    """A producer who may also cancel tasks, and read, edit, drop and redrive dead letters."""
+    """A producer who may also cancel tasks, make schedules, and read, edit, drop and redrive dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,8 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.again.{namespace}.{queue}.>",
         f"galley.dead.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
+        # Whether the task of an earlier tick waits, and which schedules there are.
+        f"$JS.API.DIRECT.GET.{topology.later_stream(namespace, queue)}",
     )
 
 
@@ -201,12 +203,14 @@ def _among_workers(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         topology.holder_subject(namespace, queue, "*"),
         f"{inbox_of(Role.WORKER, namespace, queue)}.>",
+        # A schedule may replace the task of an earlier tick.
+        topology.control_subject(namespace, queue, "cancel"),
     )
 
 
 def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
-    # Declared tasks are the operator's alone to submit. Schedules are the workers': who stores one chooses
-    # the subject it fires at, among all of its stream, and whether it repeats.
+    # Declared tasks are the operator's alone to submit. Schedules are for workers and managers: who stores
+    # one chooses the subject it fires at, among all of its stream, and whether it repeats.
     tail = f"{namespace}.{queue}.*.{Kind.DIRECT}.*"
     return f"galley.task.{tail}", f"galley.plan.{tail}"
 
@@ -234,6 +238,7 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
         f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace, queue)}",
         f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",
         topology.dead_of_queue(namespace, queue),
+        topology.timer_subject(namespace, queue, "*"),
         f"galley.result.{namespace}.{queue}.>",
         topology.control_subject(namespace, queue, "cancel"),
     )

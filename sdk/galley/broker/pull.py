@@ -42,12 +42,13 @@ def nak_after(seconds: float) -> bytes:
 RENEW: Final = b"+WPI"
 """Sent to `Delivery.reply`: the attempt still runs; restarts the lease."""
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
-_LANES: Final = {lane.value: lane for lane in Lane}
+# A schedule that is due has these words where a task has its kind and lane.
+_KINDS: Final = {kind.value: kind for kind in Kind} | {topology.SCHEDULED: Kind.DIRECT}
+_LANES: Final = {lane.value: lane for lane in Lane} | {topology.TIMER: Lane.NORMAL}
 
 
 class Source(NamedTuple):
-    """One consumer: a lane of the work or of the later stream, or that of tasks to be planned."""
+    """One consumer: of a lane of the work or the later stream, of tasks to be planned, or of schedules."""
 
     stream: str
     lane: Lane

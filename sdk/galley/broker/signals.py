@@ -89,7 +89,7 @@ _Answer = TypeVar("_Answer", _Page, _Figures)
 
 
 class _Source(NamedTuple):
-    """A lane of the work or the later stream, or the tasks to be planned: one consumer."""
+    """A lane of the work or the later stream, the tasks to be planned, or the schedules: one consumer."""
 
     stream: str
     consumer: str
@@ -163,7 +163,7 @@ class SignalReader:
             return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
         lanes = self._lanes[name]
         sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
-        sources.append(_plan(namespace, queue))
+        sources += _beside_lanes(namespace, queue)
         await asyncio.gather(*(self._refresh(source, rung) for source in sources))
         await asyncio.gather(*(self._look_at_oldest(source) for source in sources))
         return self._backlog(name, lanes)
@@ -176,11 +176,9 @@ class SignalReader:
             if len(known) < len(readings):
                 return self._not_known(name, f"lane {lane} has not answered yet")
             backlogs.append(_together(lane, known))
-        plan = self._readings.get(_plan(*name))
-        if (
-            plan is not None
-            and not plan.empty
-            and not any(each.waiting or each.in_flight for each in backlogs)
+        beside = (self._readings.get(each) for each in _beside_lanes(*name))
+        if any(each is not None and not each.empty for each in beside) and not any(
+            each.waiting or each.in_flight for each in backlogs
         ):
             # One worker moves thousands a second: they count as one task, which wakes it.
             backlogs[-1] = replace(backlogs[-1], waiting=1)
@@ -191,6 +189,7 @@ class SignalReader:
             for lane in lanes
             if (reading := self._readings.get(_sources(*name, lane)[0])) is not None
         )
+        plan = self._readings.get(_beside_lanes(*name)[0])
         planned = plan.waiting + plan.in_flight if plan is not None else 0
         left = max(0, later.state.messages - due) if later else 0
         return QueueBacklog(tuple(backlogs), left + planned, tuple(self._usage(name)))
@@ -211,7 +210,8 @@ class SignalReader:
         for lane in self._lanes.pop(name, ()):
             for source in _sources(*name, lane):
                 self._readings.pop(source, None)
-        self._readings.pop(_plan(*name), None)
+        for source in _beside_lanes(*name):
+            self._readings.pop(source, None)
 
     def _not_known(self, name: tuple[str, str], why: str) -> Unknown:
         before = self._unknown.get(name)
@@ -322,8 +322,13 @@ def _sources(namespace: str, queue: str, lane: Lane) -> tuple[_Source, _Source]:
     )
 
 
-def _plan(namespace: str, queue: str) -> _Source:
-    return _Source(topology.work_stream(namespace, queue), topology.PLAN, topology.planned(namespace, queue))
+def _beside_lanes(namespace: str, queue: str) -> tuple[_Source, _Source]:
+    """Return the sources that take no slot: tasks to be planned, and schedules that are due."""
+    work, later = topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)
+    return (
+        _Source(work, topology.PLAN, topology.planned(namespace, queue)),
+        _Source(later, topology.TIMER, topology.fired_subject(namespace, queue, "*")),
+    )
 
 
 def _together(lane: Lane, readings: Sequence[_Reading]) -> LaneBacklog:

@@ -17,12 +17,15 @@ from galley.broker.topology import (
     OWNER_KEY,
     PLAN,
     QUEUE_KEY,
+    TIMER,
     UID_KEY,
     QueueLayout,
     dead_stream,
+    fired_subject,
     later_stream,
     planned,
     records_stream,
+    timer_subject,
     work_stream,
 )
 
@@ -67,7 +70,9 @@ def later_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
     return {
         "name": later_stream(layout.namespace, layout.queue),
         "subjects": [
-            subject for verb in ("schedule", "again", "due") for subject in _lane_subjects(verb, layout)
+            *(subject for verb in ("schedule", "again", "due") for subject in _lane_subjects(verb, layout)),
+            timer_subject(layout.namespace, layout.queue, "*"),
+            fired_subject(layout.namespace, layout.queue, "*"),
         ],
         "retention": "workqueue",
         "max_bytes": layout.later_bytes,
@@ -132,6 +137,8 @@ def consumer_definitions(layout: QueueLayout) -> Iterable[tuple[str, dict[str, A
             pattern = f"galley.{verb}.{layout.namespace}.{layout.queue}.{lane}.>"
             yield stream, _consumer(layout, lane.value, pattern)
     yield work, _consumer(layout, PLAN, planned(layout.namespace, layout.queue))
+    fired = fired_subject(layout.namespace, layout.queue, "*")
+    yield later_stream(layout.namespace, layout.queue), _consumer(layout, TIMER, fired)
 
 
 def _consumer(layout: QueueLayout, name: str, pattern: str) -> dict[str, Any]:

@@ -32,6 +32,13 @@ DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
 PLAN: Final = "plan"
 """Consumer of the work stream for delayed tasks: a worker moves them to the later stream."""
 
+TIMER: Final = "timer"
+"""Consumer of the later stream for schedules that are due, and the word that stands in their subjects where a
+task has its lane."""
+
+SCHEDULED: Final = "cron"
+"""Stands in the subjects of schedules where a task has its kind."""
+
 FIRST_SHARE: Final = 0.5
 """Share of the later stream's bytes that tasks submitted for later may take; the rest is kept for retries."""
 
@@ -154,6 +161,21 @@ def again_subject(address: TaskAddress) -> str:
 def due_subject(address: TaskAddress) -> str:
     """Return where the server puts a schedule that fired."""
     return "galley.due." + _tail(address)
+
+
+def timer_subject(namespace: str, queue: str, schedule: str) -> str:
+    """Return where a schedule waits for its next tick."""
+    return f"galley.schedule.{namespace}.{queue}.{TIMER}.{SCHEDULED}.{schedule}"
+
+
+def fired_subject(namespace: str, queue: str, schedule: str) -> str:
+    """Return where the server puts a schedule whose tick has come."""
+    return f"galley.due.{namespace}.{queue}.{TIMER}.{SCHEDULED}.{schedule}"
+
+
+def schedule_in_any_state(namespace: str, queue: str, schedule: str = "*") -> str:
+    """Return the pattern that finds a schedule, or all of a queue, in the later stream, waiting or due."""
+    return f"galley.*.{namespace}.{queue}.{TIMER}.{SCHEDULED}.{schedule}"
 
 
 def record_subject(address: TaskAddress) -> str:
