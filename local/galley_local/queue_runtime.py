@@ -14,7 +14,9 @@ from galley.broker.control import Supply, answering_supply
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.schedules import wake
 from galley.broker.signals import SignalReader
+from galley_local.module import file_of
 from galley_local.plan import LocalQueue
 from galley_local.process_fleet import ProcessFleet
 from galley_local.project import Project
@@ -74,6 +76,8 @@ class QueueRuntime:
             QueueConflict, BrokerRefused, BrokerUnreachable: if the broker refuses or does not answer.
         """
         await ensure(self._broker, layout_of(self.queue.resource, INSTALL))
+        if may_repeat(self.queue):
+            await wake(self._broker, *self.queue.name)
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._bell)
             await opening.enter_async_context(self.fleet)
@@ -114,6 +118,15 @@ class QueueRuntime:
         reason = decision.reason if decision is not None else ""
         if before != after and len(self.moves) < _KEPT_MOVES:
             self.moves.append(Move(datetime.now(UTC), before, after, reason))
+
+
+def may_repeat(queue: LocalQueue) -> bool:
+    """Return whether the code of a queue may have schedules, which only a worker that starts makes.
+
+    By its text: a worker that is started in vain costs little.
+    """
+    files = (file_of(name, queue.import_paths) for name in queue.resource.spec.worker.modules)
+    return any(b"cron" in file.read_bytes() for file in files if file is not None)
 
 
 class _Noting:

@@ -53,6 +53,10 @@ from galley.errors import (
     ResultMismatch,
     ResultTimeout,
     RetryAfter,
+    ScheduleChanged,
+    ScheduleInvalid,
+    ScheduleNotFound,
+    ScheduleTaken,
     SelectorInvalid,
     Snooze,
     SubmissionInvalid,
@@ -70,8 +74,10 @@ from galley.handler import Call, Handler, call, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
 from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
+from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import RetryPolicy
-from galley.sync_client import Client, DeadLetters, Handle
+from galley.schedules import ScheduleView
+from galley.sync_client import Client, DeadLetters, Handle, Schedules
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.when import When
@@ -89,6 +95,7 @@ __all__ = [
     "BrokerUnreachable",
     "Call",
     "Cancelled",
+    "CatchUp",
     "CertificateRefused",
     "Client",
     "ClientCertificateRefused",
@@ -121,6 +128,7 @@ __all__ = [
     "NotAllowed",
     "NotEncrypted",
     "NotRedrivable",
+    "Overlap",
     "PayloadAltered",
     "Phase",
     "PlaintextRefused",
@@ -131,10 +139,17 @@ __all__ = [
     "RedriveIncomplete",
     "Redriven",
     "Refused",
+    "Repeat",
     "ResultMismatch",
     "ResultTimeout",
     "RetryAfter",
     "RetryPolicy",
+    "ScheduleChanged",
+    "ScheduleInvalid",
+    "ScheduleNotFound",
+    "ScheduleTaken",
+    "ScheduleView",
+    "Schedules",
     "Selection",
     "SelectorInvalid",
     "Snooze",

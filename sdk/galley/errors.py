@@ -21,6 +21,7 @@
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
     │   ├── QueueFull
+    │   ├── ScheduleTaken      the name is that of a schedule that is declared elsewhere
     │   └── TaskConflict       the id is in use for another handler or input
     ├── SubmitIncomplete   (in galley.batch) `submit_many` did not store every task
     │   ├── SomeRefused        (a Refused, too)
@@ -321,6 +322,23 @@ class TaskConflict(Refused):
     def __init__(self, queue: str, task_id: str, differs: str) -> None:
         self.queue, self.task_id, self.differs = queue, task_id, differs
         super().__init__(f"queue {queue!r} has a task {task_id!r} already, with another {differs}")
+
+
+class ScheduleTaken(Refused):
+    """The queue has a schedule of that name that is declared elsewhere, and nothing was changed."""
+
+    reason = "ScheduleTaken"
+
+    def __init__(self, queue: str, name: str, origin: str) -> None:
+        """Args: queue: name of the queue; name: of the schedule; origin: `client`, `code` or `object`."""
+        where = {
+            "code": "by @task(cron=...)", "object": "as a TaskSchedule", "client": "by a client"
+        }  # fmt: skip
+        super().__init__(
+            f"schedule {name!r} of queue {queue!r} is declared {where.get(origin, origin)}",
+            "change it there, or use another name",
+        )
+        self.queue, self.name, self.origin = queue, name, origin
 
 
 class ClientUnusable(GalleyError):

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from galley.bounds import is_handler_name, is_queue_name
 from galley.envelope import encode_input
-from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid
+from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
 from galley.lanes import Lane
 from galley.registry import REGISTRY, declared_at
+from galley.repeat import Repeat, repeat_of
 from galley.retry import RetryPolicy
+from galley.schedule import schedule_name_of
 from galley.task_id import check_task_id
 from galley.typed import Misfit, Signature, Typed
 from galley.usable import is_async, usable
@@ -124,8 +126,9 @@ class Handler(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[P, R], queue: str | None, name: str | None = None, rules: When = NO_RULES
-    ) -> None:
+        self, function: Callable[P, R], queue: str | None, name: str | None = None, rules: When = NO_RULES,
+        repeat: Repeat | None = None,
+    ) -> None:  # fmt: skip
         """Make a handler of a function.
 
         Args:
@@ -133,9 +136,10 @@ class Handler(Generic[P, R]):
             queue: the queue whose workers run it; None for each that imports its module.
             name: what tasks call it; the function's own name by default.
             rules: lane, timeout, retries and labels of its tasks.
+            repeat: when it runs by itself.
 
         Raises:
-            HandlerUnusable, HandlerNameInvalid, QueueNameInvalid: as `task`.
+            HandlerUnusable, HandlerNameInvalid, QueueNameInvalid, ScheduleInvalid: as `task`.
         """
         if isinstance(function, Handler):  # for a second queue, or by a second name
             function = function.function
@@ -153,6 +157,17 @@ class Handler(Generic[P, R]):
         self._by_name, self._required = _arguments(self.signature)
         self.lane, self.timeout_seconds, self.retry = rules.lane, rules.timeout_seconds, rules.retry
         self.labels = rules.labels
+        self.repeat = repeat
+        if repeat is not None:
+            self._check_repeated()
+
+    def _check_repeated(self) -> None:
+        schedule_name_of(self.name)
+        if self._required:
+            raise ScheduleInvalid(
+                "cron", f"handler {self.name!r} needs arguments: {', '.join(sorted(self._required))}",
+                "give them defaults, or use client.schedules.create(name, handler.call(...), cron)",
+            )  # fmt: skip
 
     @functools.cached_property
     def types(self) -> Signature:
@@ -229,11 +244,13 @@ def task(
     *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None,
+    cron: str | Repeat | None = None, time_zone: str | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
     lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None,
+    cron: str | Repeat | None = None, time_zone: str | None = None,
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -248,6 +265,10 @@ def task(
         retry: how often, and after which pauses, its tasks are tried again.
         labels: words to find its tasks by, for calls made with `handler.call`; `Call.options` and `submit`
             add to them.
+        cron: when it runs by itself, without arguments: a line such as `0 3 * * *`, `@daily` or `@every 10m`;
+            or a `galley.Repeat`, which has all rules. Each worker that starts makes or changes the schedule,
+            which has the name of the handler (with `-` for `.`).
+        time_zone: the zone whose clocks the cron line follows; UTC by default.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -263,11 +284,15 @@ def task(
             define a function again.
         SubmissionInvalid: if no task can have that lane, timeout or retry policy.
         LabelInvalid: if a label has not the syntax of Kubernetes.
+        ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
     """
+    repeat = None if cron is None else repeat_of(cron, time_zone=time_zone)
+    if cron is None and time_zone is not None:
+        raise ScheduleInvalid("time_zone", "is given without cron", "add cron, such as cron='0 3 * * *'")
     rules = When(lane, timeout_seconds=timeout_seconds, retry=retry, labels=labels)  # type: ignore[arg-type]
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
-        handler = Handler(function, queue, name, rules)
+        handler = Handler(function, queue, name, rules, repeat)
         REGISTRY.add(handler)
         return handler
 

@@ -173,6 +173,15 @@ def check_schedule_name(name: str) -> str:
     return name
 
 
+def schedule_name_of(handler: str) -> str:
+    """Return the name of the schedule of `@task(cron=...)`.
+
+    Raises:
+        ScheduleInvalid: if the handler's name is too long.
+    """
+    return check_schedule_name(handler.replace(".", "-"))
+
+
 def tick_id(name: str, tick: datetime) -> str:
     """Return the id of the task of a tick: the same in every process."""
     return f"{name}-{int(tick.timestamp())}"

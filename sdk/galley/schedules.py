@@ -19,7 +19,14 @@ from galley.broker.publish import Publisher
 from galley.broker.schedules import Kept
 from galley.broker.topology import LANES_KEY, work_stream
 from galley.envelope import Envelope, digest_of
-from galley.errors import LaneNotEnabled, QueueNotFound, ScheduleChanged, ScheduleInvalid, ScheduleNotFound
+from galley.errors import (
+    LaneNotEnabled,
+    QueueNotFound,
+    ScheduleChanged,
+    ScheduleInvalid,
+    ScheduleNotFound,
+    ScheduleTaken,
+)
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_queue_name
 from galley.lanes import Lane
@@ -105,6 +112,7 @@ class AsyncSchedules:
             QueueNotFound, LaneNotEnabled, QueueNameInvalid: there is no such queue, or it lacks the lane.
             EncryptionRequired, QueueNotEncrypted, KeyServiceUnavailable: as `submit`.
             NotAllowed: the credentials are not those of a manager of the queue.
+            ScheduleTaken: the name is that of a schedule of `@task(cron=...)` or of a TaskSchedule.
             ScheduleChanged: others changed it at the same moment, each time.
             BrokerUnreachable: no answer; doing it again is safe.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
@@ -154,10 +162,12 @@ class AsyncSchedules:
             suspended: whether it is; None leaves that as it is.
 
         Raises:
-            ScheduleChanged, QueueNotFound, NotAllowed, BrokerUnreachable: as `create`.
+            ScheduleTaken, ScheduleChanged, QueueNotFound, NotAllowed, BrokerUnreachable: as `create`.
         """
         for _ in range(_TRIES):
             present = await stored.find(self._broker, self._namespace, queue, wanted.name)
+            if present is not None and present.schedule.origin is not wanted.origin:
+                raise ScheduleTaken(queue, wanted.name, present.schedule.origin)
             known = present.schedule.suspended if present is not None else False
             wanted = replace(wanted, suspended=known if suspended is None else suspended)
             if present is not None and await self._same(present, wanted):

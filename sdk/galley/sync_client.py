@@ -18,6 +18,8 @@ from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
 from galley.redrive import ALL, DeadTask, Redriven, Selection
+from galley.repeat import Repeat
+from galley.schedules import ScheduleView
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.typed import Typed
@@ -138,6 +140,11 @@ class Client:
         """Tasks that will not be tried again: to look at, edit, drop, and run again."""
         return DeadLetters(self._portal)
 
+    @property
+    def schedules(self) -> "Schedules":
+        """What runs again and again: to make, look at, suspend, resume, run now and delete."""
+        return Schedules(self._portal)
+
     def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
 
@@ -216,6 +223,46 @@ class DeadLetters:
     def edit(self, queue: str, task_id: str, **changes: Any) -> DeadTask:
         """Change `input` or `handler` of a dead task before it is redriven; returns it."""
         return self._portal.call(lambda client: client.dead_letters.edit(queue, task_id, **changes))
+
+
+class Schedules:
+    """The schedules of the queues of a namespace: `AsyncSchedules`, which says what each call raises."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def create(
+        self, name: str, call: Call[Any], cron: str | Repeat, *, suspended: bool | None = None, **rules: Any
+    ) -> ScheduleView:
+        """Make a schedule, or change the one of that name: `AsyncSchedules.create`."""
+        return self._portal.call(
+            lambda client: client.schedules.create(name, call, cron, suspended=suspended, **rules)
+        )
+
+    def get(self, queue: str, name: str) -> ScheduleView:
+        """Return a schedule."""
+        return self._portal.call(lambda client: client.schedules.get(queue, name))
+
+    def list(self, queue: str) -> list[ScheduleView]:
+        """Return the schedules of a queue, by name."""
+        return self._portal.call(lambda client: client.schedules.list(queue))
+
+    def delete(self, queue: str, name: str) -> None:
+        """Delete a schedule: when this returns it fires no more."""
+        self._portal.call(lambda client: client.schedules.delete(queue, name))
+
+    def suspend(self, queue: str, name: str) -> ScheduleView:
+        """Have a schedule fire no more until `resume`."""
+        return self._portal.call(lambda client: client.schedules.suspend(queue, name))
+
+    def resume(self, queue: str, name: str) -> ScheduleView:
+        """Have a suspended schedule fire again, from its next tick on."""
+        return self._portal.call(lambda client: client.schedules.resume(queue, name))
+
+    def run_now(self, queue: str, name: str, token: str = "") -> "Handle[Any]":
+        """Submit what a schedule runs, once and now; the same token submits the same task."""
+        handle = self._portal.call(lambda client: client.schedules.run_now(queue, name, token))
+        return Handle(self._portal, handle.address, handle.envelope, existed=handle.existed)
 
 
 class _Read(Generic[R]):

@@ -21,6 +21,7 @@ from galley.resources import Plaintext, TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
+from galley_worker.code_schedules import declare
 from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
@@ -97,6 +98,7 @@ class Supervisor:
             await enter(beside(Planner(broker, layout, ledger, settler, _now).run(), "planner"))
             ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
             await enter(beside(ticker.run(), "ticker"))
+            await enter(beside(declare(broker, layout, runners.rules), "schedules of the code"))
             await enter(presence.shown(namespace, name))
             log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
             await hands.run()

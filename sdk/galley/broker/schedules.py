@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from msgspec import Raw
+
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -17,6 +19,7 @@ from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.errors import EnvelopeInvalid, QueueNotFound
+from galley.repeat import Repeat
 from galley.schedule import Schedule, decode, encode
 
 log = logging.getLogger(__name__)
@@ -139,6 +142,17 @@ async def remove(broker: Broker, namespace: str, queue: str, name: str) -> None:
     except BrokerRefused as refusal:
         if refusal.code != _STREAM_NOT_FOUND:
             raise
+
+
+async def wake(broker: Broker, namespace: str, queue: str) -> None:
+    """Have a worker of a queue started, which makes the schedules of its code.
+
+    Raises:
+        BrokerUnreachable: if the broker is not connected.
+    """
+    nothing = Schedule("wake", Repeat("@yearly"), Raw(b"null"), "", gone=True)
+    # No schedule can have that name, and the worker acknowledges what is gone.
+    await (await broker.pipeline.send(topology.fired_subject(namespace, queue, "-"), encode(nothing), b""))
 
 
 async def waits(broker: Broker, address: TaskAddress) -> bool:

@@ -14,6 +14,7 @@ from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.labels import labels_shown, selector_argument
 from galley.cli.output import Column, Format, Listing, format_argument
+from galley.cli.schedule import SCHEDULES
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
@@ -68,7 +69,7 @@ TASKS: Final = Listing[TaskStatus](
         Column("phase", lambda status: status.phase.value),
         Column("attempt", lambda status: status.attempt),
         Column("submitted", lambda status: status.submitted_at),
-        Column("due", lambda status: status.due_at, wide=True),
+        Column("due", lambda status: status.due_at),
         Column("started", lambda status: status.started_at, wide=True),
         Column("ended", lambda status: status.ended_at, wide=True),
         Column("worker", lambda status: status.worker, wide=True),
@@ -81,14 +82,14 @@ TASKS: Final = Listing[TaskStatus](
     empty="no tasks",
 )
 
-_NOUNS: Final = {"queues": "queues", "queue": "queues", "tasks": "tasks", "task": "tasks"}
+_NOUNS: Final = {f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule") for s in ("s", "")}
 # This command asks the broker, which does not know a Task that was only declared.
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.PENDING)
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", metavar="queues|tasks", choices=_NOUNS)
-    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its tasks")
+    parser.add_argument("what", metavar="queues|tasks|schedules", choices=_NOUNS)
+    parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its own")
     parser.add_argument(
         "--phase",
         type=one_of("a phase", _PHASES),
@@ -106,11 +107,15 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             views = await inspect.queues(client.broker, client.namespace)
         else:
             views = [await inspect.queue(client.broker, client.namespace, options.queue)]
-        if _NOUNS[options.what] == "queues":
-            if options.phase is not None:
-                raise Misuse("queues have no phase", "galley get tasks --phase ...")
-            if options.selector:
-                raise Misuse("queues have no labels here", "galley get tasks -l ...")
+        what = _NOUNS[options.what]
+        if what != "tasks" and options.phase is not None:
+            raise Misuse(f"{what} have no phase", "galley get tasks --phase ...")
+        if what != "tasks" and options.selector:
+            raise Misuse(f"{what} have no labels here", "galley get tasks -l ...")
+        if what == "schedules":
+            found = [one for view in views for one in await client.schedules.list(view.queue)]
+            SCHEDULES.write(found, options.output, terminal)
+        elif what == "queues":
             QUEUES.write(views, options.output, terminal)
         else:
             listing = TASKS if views else replace(TASKS, empty=QUEUES.empty)
@@ -132,7 +137,7 @@ async def _tasks(
 
 command: Final = Command(
     "get",
-    "List queues or tasks",
+    "List queues, tasks or schedules",
     _arguments,
     _run,
     ("galley get queues -o wide", "galley get tasks images --phase failed -o json"),

@@ -149,7 +149,7 @@ def test_start_and_end_bound_the_ticks_and_every_counts_from_the_start() -> None
         ("starting_deadline_seconds", {"starting_deadline_seconds": True}, "True"),
     ],
 )  # fmt: skip
-def test_what_can_never_fire_is_refused_with_its_field(field: str, changes: dict[str, Any], words: str) -> None:
+def test_what_can_never_fire_is_refused(field: str, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ScheduleInvalid) as refused:
         Repeat(**{"cron": "0 3 * * *", **changes})
     assert refused.value.field == field

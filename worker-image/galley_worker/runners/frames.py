@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from galley.lanes import Lane
+from galley.repeat import Repeat
 from galley.retry import RetryPolicy
 
 LENGTH: Final = 4
@@ -108,6 +110,9 @@ class HandlerRules(Struct, array_like=True, frozen=True):
 
     timeout_seconds: float | None = None
     retry: RetryPolicy | None = None
+    repeat: Repeat | None = None
+    """When it runs by itself; None if it does not."""
+    lane: Lane | None = None
 
 
 class Ready(Struct, array_like=True, tag=14):

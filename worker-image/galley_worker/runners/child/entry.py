@@ -116,9 +116,9 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
 
     def ready() -> None:
         rules = {
-            name: frames.HandlerRules(handler.timeout_seconds, handler.retry)
+            name: frames.HandlerRules(handler.timeout_seconds, handler.retry, handler.repeat, handler.lane)
             for name, handler in handlers.items()
-            if handler.timeout_seconds is not None or handler.retry is not None
+            if (handler.timeout_seconds, handler.retry, handler.repeat) != (None, None, None)
         }
         wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several, rules)]))
 
