@@ -76,7 +76,7 @@ from galley.lanes import Lane
 from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import RetryPolicy
-from galley.schedules import ScheduleView
+from galley.schedules import AsyncSchedules, ScheduleView
 from galley.sync_client import Client, DeadLetters, Handle, Schedules
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
@@ -87,6 +87,7 @@ __all__ = [
     "AsyncClient",
     "AsyncDeadLetters",
     "AsyncHandle",
+    "AsyncSchedules",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",

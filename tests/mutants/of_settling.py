@@ -206,7 +206,7 @@ SETTLE: Final = (
     _of(
         "settle",
         "final records are kept for good",
-        "        keep = self._kept(address, final.uid)\n",
+        "        keep = self._kept(address, final.uid, held.envelope.schedule)\n",
         "        keep = None\n",
         "records fill the disk",
         ORDER,

@@ -8,6 +8,8 @@ PUBLIC = {
     "KeyServiceUnavailable", "PayloadAltered", "PlaintextRefused", "QueueNotEncrypted",
     "AsyncDeadLetters", "DeadLetters", "DeadLetterNotFound", "DeadTask", "NotRedrivable",
     "RedriveIncomplete", "Redriven", "Selection",
+    "AsyncSchedules", "CatchUp", "Overlap", "Repeat", "ScheduleChanged", "ScheduleInvalid",
+    "ScheduleNotFound", "ScheduleTaken", "ScheduleView", "Schedules",
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
     "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "CertificateRefused",
     "Client", "ClientCertificateRefused", "ClientClosed", "ClientElsewhere", "ClientUnusable",

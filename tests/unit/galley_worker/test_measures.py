@@ -13,6 +13,8 @@ EACH = {
     "galley_attempt_seconds": "histogram",
     "galley_leases_lost": "counter",
     "galley_attempts_failed_internally": "counter",
+    "galley_schedule_ticks": "counter",
+    "galley_schedule_late_seconds": "gauge",
     "galley_slots": "gauge",
     "galley_slots_busy": "gauge",
 }
