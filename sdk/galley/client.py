@@ -125,7 +125,7 @@ class AsyncClient:
         )
         """Tasks that will not be tried again: to look at, edit, drop, and run again."""
         self.schedules = AsyncSchedules(
-            broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None)[1]
+            broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None, ())[1]
         )
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
 

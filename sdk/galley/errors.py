@@ -136,6 +136,8 @@ class SelectorInvalid(Invalid):
     def __init__(self, text: str, problem: str) -> None:
         self.text, self.problem = text, problem
         super().__init__(f"selector {text[:200]!r}: {problem}")
+
+
 class ScheduleInvalid(Invalid):
     """A schedule can never fire, or contradicts itself: its cron line, time zone, start, end or rules."""
 

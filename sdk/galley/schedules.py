@@ -141,7 +141,7 @@ class AsyncSchedules:
         await self._check_queue(queue, lane)
         address = address_of(self._namespace, queue, lane, name)
         await self._rules.check(address, _PATIENCE_SECONDS)
-        envelope = replace(self._task(call), ancestors=(), digest=digest_of(call.handler, call.input))
+        envelope = replace(self._task(call), digest=digest_of(call.handler, call.input))
         body = await self._broker.payloads.task_bytes(address, envelope)
         return Schedule(name, repeat, Raw(body), call.handler, lane, origin=origin, reset=True)
 
