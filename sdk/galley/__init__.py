@@ -66,6 +66,7 @@ from galley.errors import (
     TaskFailed,
     TaskNotFound,
     TlsInvalid,
+    UniqueConflict,
     WaitsForOwnQueue,
     WaitsInCircle,
 )
@@ -80,6 +81,7 @@ from galley.schedules import AsyncSchedules, ScheduleView
 from galley.sync_client import Client, DeadLetters, Handle, Schedules
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
+from galley.unique import Unique
 from galley.when import When
 
 __all__ = [
@@ -167,6 +169,8 @@ __all__ = [
     "Tls",
     "TlsFailed",
     "TlsInvalid",
+    "Unique",
+    "UniqueConflict",
     "WaitsForOwnQueue",
     "WaitsInCircle",
     "When",

@@ -8,11 +8,13 @@ from galley.address import TaskAddress
 from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher, Receipt
+from galley.broker.unique_keys import UniquePublisher
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.typed import Typed
+from galley.unique import Wanted
 
 R = TypeVar("R")
 
@@ -93,6 +95,15 @@ _AT_ONCE: Final = 256
 """How many tasks with ids of their own are looked up and published at a time."""
 
 
+class Submission(NamedTuple):
+    """A call as a task that is to be stored."""
+
+    address: TaskAddress
+    envelope: Envelope
+    unique: Wanted | None = None
+    """Its unique key; None if it has none."""
+
+
 class _Sent(NamedTuple):
     """A publish under way."""
 
@@ -107,11 +118,12 @@ class Batch(Generic[R]):
     def __init__(
         self,
         publisher: Publisher,
-        describe: Callable[[Call[R]], tuple[TaskAddress, Envelope]],
+        unique: UniquePublisher,
+        describe: Callable[[Call[R]], Submission],
         handle: Callable[[TaskAddress, Envelope, Typed | None], AsyncHandle[R]],
     ) -> None:
         """Args: describe: what a call is as a task; handle: makes the handle on a task."""
-        self._publisher = publisher
+        self._publisher, self._unique = publisher, unique
         self._describe = describe
         self._make_handle = handle
         self._sent: list[_Sent] = []
@@ -149,13 +161,13 @@ class Batch(Generic[R]):
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
         try:
             for call in calls:
-                address, envelope = self._describe(call)
+                address, envelope, key = submission = self._describe(call)
                 answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
-                if envelope.digest:
+                if key is not None or envelope.digest:
                     await self._room.acquire()
                     if self._silent is not None:
                         return self._silent
-                    answer = asyncio.create_task(self._publisher.publish_once(address, envelope))
+                    answer = asyncio.create_task(self._store(submission))
                     answer.add_done_callback(self._published)
                 else:
                     answer = self._publisher.send_at_once(address, envelope) or await self._publisher.send(
@@ -166,6 +178,12 @@ class Batch(Generic[R]):
         except Exception as error:
             return error
         return None
+
+    async def _store(self, submission: Submission) -> Receipt:
+        address, envelope, key = submission
+        if key is not None:
+            return await self._unique.publish(address, envelope, key)
+        return await self._publisher.publish_once(address, envelope)
 
     def _published(self, publish: asyncio.Task[Receipt]) -> None:
         self._room.release()
@@ -183,10 +201,10 @@ class Batch(Generic[R]):
             awaited = not answer.done()
             try:
                 if isinstance(answer, asyncio.Task):
-                    _note(handle, await answer)
+                    note(handle, await answer)
                 elif not (await answer).stored:
                     awaited = True
-                    _note(
+                    note(
                         handle,
                         await publisher.settle(handle.address, envelope, FIRST, answer, give_up=give_up),
                     )
@@ -226,7 +244,7 @@ class Batch(Generic[R]):
         if isinstance(error, GalleyError) and not isinstance(error, BrokerUnreachable | BrokerSilent):
             self._refused[place] = error
         elif publish.done() and not publish.cancelled() and error is None:
-            _note(handle, publish.result())
+            note(handle, publish.result())
             self._submitted[place] = handle
         else:
             self._unknown[place] = handle
@@ -237,6 +255,8 @@ class Batch(Generic[R]):
         )
 
 
-def _note(handle: AsyncHandle[Any], receipt: Receipt) -> None:
+def note(handle: AsyncHandle[Any], receipt: Receipt) -> None:
     """Note in a handle what its publish has told."""
+    if receipt.duplicate and receipt.address.id != handle.id:  # another task of its unique key
+        handle.envelope = None
     handle.address, handle.existed = receipt.address, receipt.duplicate

@@ -46,6 +46,9 @@ BACKOFF_SECONDS: Final = Range(0, 86_400)
 TIMEOUT_SECONDS: Final = Range(1, 86_400)
 """Of one attempt, in a manifest; a client may also give a fraction of a second."""
 
+UNIQUE_SECONDS: Final = Range(1, 365 * 86_400)
+"""Of the period for which a unique key is held."""
+
 COUNT: Final = Range(0, 2**31 - 1)
 """Of attempts, errors, crashes and preemptions in messages and records."""
 

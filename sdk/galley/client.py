@@ -11,11 +11,12 @@ from typing import Any, Final, Self, TypeVar
 
 from galley import dev_file
 from galley.address import Kind, TaskAddress
-from galley.batch import Batch, SubmitInterrupted
+from galley.batch import Batch, Submission, SubmitInterrupted, note
 from galley.bounds import is_queue_name
 from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
+from galley.broker.unique_keys import UniquePublisher
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
@@ -36,6 +37,7 @@ from galley.target import (
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls, tls_of
+from galley.unique import Asked, wanted
 from galley.when import NO_RULES, When
 
 R = TypeVar("R")
@@ -120,6 +122,7 @@ class AsyncClient:
         self.broker = broker
         self.namespace = namespace
         self._publisher = Publisher(broker, patience_seconds)
+        self._unique = UniquePublisher(broker, self._publisher)
         self.dead_letters = AsyncDeadLetters(
             broker, namespace, self._publisher, functools.partial(task_address, namespace)
         )
@@ -149,6 +152,7 @@ class AsyncClient:
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
+        unique: Asked | None = None,
     ) -> AsyncHandle[R]:  # fmt: skip
         """Submit one task and return when the broker has it on disk.
 
@@ -164,8 +168,13 @@ class AsyncClient:
             labels: words to find the task by, with the syntax of Kubernetes: at most 64, added to those of
                 `@task`, `options` and `when`. They are not encrypted.
 
+            unique: at most one task of the queue has its key at a time: a key, `galley.Unique(...)`, True for
+                a key made of handler and input, or False. It comes before what `call.options(...)`, `when`
+                and `@task` say, and excludes an id of your own.
+
         Raises:
             LabelInvalid: a label is not allowed.
+            UniqueConflict: another task has the unique key; nothing was stored.
             TaskConflict: the id is in use for another handler or another input; nothing was stored. If two
                 such submissions meet at the same moment, or the record of a task that ended does not have
                 its input, it is raised by `handle.result()` or not at all.
@@ -179,15 +188,23 @@ class AsyncClient:
             NotAllowed: the credentials are of another queue or role.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
-        address, envelope = self._task(call, _rules(when, labels), task_id, line())
-        publish = self._publisher.publish_once if envelope.digest else self._publisher.publish
+        if unique is not None:
+            call = call.options(unique=unique)
+        address, envelope, key = self._task(call, _rules(when, labels), task_id, line())
         try:
-            receipt = await publish(address, envelope)
+            if key is not None:
+                receipt = await self._unique.publish(address, envelope, key)
+            elif envelope.digest:
+                receipt = await self._publisher.publish_once(address, envelope)
+            else:
+                receipt = await self._publisher.publish(address, envelope)
         except asyncio.CancelledError as cancelled:
             unknown = AsyncHandle[Any](self.broker, address, envelope, call.result)
             cancelled.__cause__ = SubmitInterrupted({}, {}, {0: unknown}, 1, "it was cancelled")
             raise
-        return AsyncHandle(self.broker, receipt.address, envelope, call.result, existed=receipt.duplicate)
+        handle = AsyncHandle[R](self.broker, address, envelope, call.result)
+        note(handle, receipt)
+        return handle
 
     async def submit_many(
         self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
@@ -214,7 +231,9 @@ class AsyncClient:
     def _batch(self, rules: When) -> Batch[Any]:
         ancestors = line()
         make: Callable[..., AsyncHandle[Any]] = functools.partial(AsyncHandle, self.broker)
-        return Batch(self._publisher, lambda call: self._task(call, rules, None, ancestors), make)
+        return Batch(
+            self._publisher, self._unique, lambda call: self._task(call, rules, None, ancestors), make
+        )
 
     def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.
@@ -280,9 +299,7 @@ class AsyncClient:
             if waiting:
                 await asyncio.wait(waiting)
 
-    def _task(
-        self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]
-    ) -> tuple[TaskAddress, Envelope]:
+    def _task(self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]) -> Submission:
         check_queue_name(call.queue)
         check_handler_name(call.handler)
         now = datetime.now(UTC)
@@ -290,7 +307,12 @@ class AsyncClient:
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         lane = rules.lane or call.lane or Lane.NORMAL
         labels = rules.labels if call.labels is None else merged(rules.labels, call.labels)
-        return (
+        unique = call.unique if rules.unique is None else rules.unique
+        if unique and own_id is not None:
+            raise SubmissionInvalid(
+                "unique", "a task of a unique key cannot have an id of your own", "leave one of them out"
+            )
+        return Submission(
             TaskAddress(
                 self.namespace, call.queue, lane, Kind.DIRECT, new_task_id() if own_id is None else own_id
             ),
@@ -306,6 +328,7 @@ class AsyncClient:
                 ancestors=ancestors,
                 labels=labels or None,
             ),
+            wanted(unique, call.handler, call.input) if unique else None,
         )
 
 

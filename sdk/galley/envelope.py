@@ -24,6 +24,7 @@ from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
 from galley.retry import RetryPolicy
+from galley.unique_key import UniqueKey
 
 VERSION: Final = 1
 """Version of body and header written here; readers refuse others."""
@@ -72,6 +73,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""
     """Stands for the work (see `digest_of`), where the id was chosen by a person and may be used again."""
+    unique: UniqueKey | None = None
+    """Its unique key; None if other tasks do not concern it."""
     sealed: str = ""
     """Where the queue's payloads are encrypted: input, digest and the words of the history (see
     `galley.encryption`), which are then empty. All before it in the body is authenticated; after it comes the

@@ -343,6 +343,23 @@ class ScheduleTaken(Refused):
         self.queue, self.name, self.origin = queue, name, origin
 
 
+class UniqueConflict(Refused):
+    """Another task has the unique key; nothing was stored.
+
+    `task_id` names that task, and `state` says whether it `waits` or `has begun`.
+    """
+
+    reason = "UniqueConflict"
+
+    def __init__(self, queue: str, key: str, task_id: str, state: str) -> None:
+        self.queue, self.key, self.task_id, self.state = queue, key, task_id, state
+        super().__init__(
+            f"queue {queue!r} has a task of the unique key {key[:80]!r}: {task_id}, which {state}",
+            "wait for it (`client.handle(queue, task_id)`), or submit with on_conflict='existing', or "
+            "'replace' if it has not begun",
+        )
+
+
 class ClientUnusable(GalleyError):
     """A client or a handle was used where it cannot work."""
 
@@ -470,13 +487,13 @@ class TaskFailed(TaskEnded):
 
 
 class TaskCancelled(TaskEnded):
-    """The task was cancelled."""
+    """The task was cancelled, or another one took its place."""
 
     reason = "TaskCancelled"
 
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        super().__init__(f"task {task_id} was cancelled")
+    def __init__(self, task_id: str, why: str = "") -> None:
+        self.task_id, self.why = task_id, why
+        super().__init__(f"task {task_id} was cancelled{': ' if why else ''}{why}")
 
 
 class TaskNotFound(GalleyError):

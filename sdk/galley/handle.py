@@ -97,7 +97,7 @@ class AsyncHandle(Generic[R]):
         if record.outcome is Outcome.SUCCEEDED:
             return cast("R", self._decoded(record.result or NULL))
         if record.outcome is Outcome.CANCELLED:
-            raise TaskCancelled(self.id)
+            raise TaskCancelled(self.id, record.failure.message if record.failure is not None else "")
         failure = record.failure
         raise TaskFailed(
             self.id, failure.reason if failure else "Unknown", failure.message if failure else ""

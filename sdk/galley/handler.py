@@ -20,6 +20,7 @@ from galley.retry import RetryPolicy
 from galley.schedule import schedule_name_of
 from galley.task_id import check_task_id
 from galley.typed import Misfit, Signature, Typed
+from galley.unique import Asked, Unique, asked
 from galley.usable import is_async, usable
 from galley.when import NO_RULES, When
 
@@ -41,6 +42,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """What the handler's annotation says of its result; None if nothing."""
     lane: Lane | None = None
     """That of `@task(lane=...)`."""
+    unique: Unique | None = None
+    """That of `@task(unique=...)`."""
     rules: When | None = None
     """Those of `options`."""
     task_id: str | None = None
@@ -60,6 +63,7 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         not_before: datetime | None = None, deadline: datetime | None = None,
         timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
         labels: dict[str, str] | None = None,
+        unique: Asked | None = None,
     ) -> "Call[R_co]":  # fmt: skip
         """Return the same call with rules of its own; what is left out stays as it was.
 
@@ -74,11 +78,15 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
             timeout_seconds: time one attempt may take.
             retry: how often, and after which pauses, it is tried again.
             labels: words to find it by, with the syntax of Kubernetes; added to those it has.
+            unique: at most one task has its key at a time: a key, `galley.Unique(...)`, True for a key made
+                of handler and input, or False.
 
         Raises:
             SubmissionInvalid, LabelInvalid: if no task can have them.
         """
-        rules = When(lane, not_before, deadline, timeout_seconds, retry, labels)  # type: ignore[arg-type]
+        rules = When(
+            lane, not_before, deadline, timeout_seconds, retry, labels, asked(unique),  # type: ignore[arg-type]
+        )  # fmt: skip
         chosen = self.task_id if task_id is None else check_task_id(task_id)
         return replace(self, rules=rules.over(self.rules), task_id=chosen)
 
@@ -156,7 +164,7 @@ class Handler(Generic[P, R]):
         self.is_async = is_async(self.function)
         self._by_name, self._required = _arguments(self.signature)
         self.lane, self.timeout_seconds, self.retry = rules.lane, rules.timeout_seconds, rules.retry
-        self.labels = rules.labels
+        self.labels, self.unique = rules.labels, rules.unique or None
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -225,7 +233,9 @@ class Handler(Generic[P, R]):
             encoded = encode_input(self.name, self.types.encode(named))
         except Misfit as error:
             raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
-        return Call(self.queue, self.name, encoded, self.types.result, self.lane, labels=self.labels)
+        return Call(
+            self.queue, self.name, encoded, self.types.result, self.lane, self.unique, labels=self.labels
+        )
 
 
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
@@ -243,7 +253,7 @@ def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 def task(
     *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
-    labels: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
@@ -251,6 +261,7 @@ def task(
     lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None,
+    unique: Asked | None = None,
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -269,6 +280,8 @@ def task(
             or a `galley.Repeat`, which has all rules. Each worker that starts makes or changes the schedule,
             which has the name of the handler (with `-` for `.`).
         time_zone: the zone whose clocks the cron line follows; UTC by default.
+        unique: at most one task of calls made with `handler.call` has its key at a time; see
+            `galley.Unique`.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -289,7 +302,10 @@ def task(
     repeat = None if cron is None else repeat_of(cron, time_zone=time_zone)
     if cron is None and time_zone is not None:
         raise ScheduleInvalid("time_zone", "is given without cron", "add cron, such as cron='0 3 * * *'")
-    rules = When(lane, timeout_seconds=timeout_seconds, retry=retry, labels=labels)  # type: ignore[arg-type]
+    rules = When(
+        lane, timeout_seconds=timeout_seconds, retry=retry, labels=labels,  # type: ignore[arg-type]
+        unique=asked(unique),
+    )  # fmt: skip
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
         handler = Handler(function, queue, name, rules, repeat)

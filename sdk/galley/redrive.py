@@ -256,7 +256,7 @@ class AsyncDeadLetters:
         address = self._address(queue, task_id)
         found = await dead_letters.read(self._broker, address)
         if found is None and await self._just_failed(address):
-            # The record comes first, so whoever waited for the end of the task may be too early here.
+            # The record comes first, so a program that waited for the end of the task may be too early.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LETTER_SECONDS):
                     while found is None:

@@ -23,6 +23,7 @@ from galley.schedules import ScheduleView
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.typed import Typed
+from galley.unique import Asked
 from galley.when import When
 
 R = TypeVar("R")
@@ -86,17 +87,20 @@ class Client:
     def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
+        unique: Asked | None = None,
     ) -> "Handle[R]":  # fmt: skip
         """Submit one task and return when the broker has it on disk: `AsyncClient.submit`.
 
         Raises:
-            TaskConflict, QueueNotFound, LaneNotEnabled, QueueFull, SubmissionInvalid, LabelInvalid,
-                NotAllowed: as there.
+            TaskConflict, UniqueConflict, QueueNotFound, LaneNotEnabled, QueueFull: as there.
+            SubmissionInvalid, LabelInvalid, NotAllowed: as there.
             BrokerUnreachable, BrokerSilent, BrokerFull: as there.
             ClientClosed: the client is closed.
         """
         return self._sync(
-            self._submit(lambda client: client.submit(call, when, task_id=task_id, labels=labels))
+            self._submit(
+                lambda client: client.submit(call, when, task_id=task_id, labels=labels, unique=unique)
+            )
         )
 
     def submit_many(

@@ -1,7 +1,7 @@
 """The rules a task is submitted under."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -11,6 +11,7 @@ from galley.errors import SubmissionInvalid
 from galley.labels import check_labels, merged
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.retry import RetryPolicy
+from galley.unique import Unique
 
 LONGEST_TIMEOUT_SECONDS: Final = float(TIMEOUT_SECONDS.most)
 """Of one attempt: a day, as in a TaskQueue."""
@@ -32,6 +33,8 @@ class When(Struct, frozen=True):
     retry: RetryPolicy | None = None
     labels: dict[str, str] | None = None
     """To find the task by, with the syntax of Kubernetes: at most 64. They are added to those of `@task`."""
+    unique: Unique | Literal[False] | None = None
+    """Whether other tasks with the same key may be there; False takes away what `@task` says."""
 
     def __post_init__(self) -> None:
         """Refuse rules under which no task can run.

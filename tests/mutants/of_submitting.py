@@ -68,7 +68,7 @@ PUBLISH_: Final = (
     _of(
         "broker/publish",
         "no look for the queue",
-        "is not answered either.\n                with contextlib.suppress(BrokerUnreachable):\n                    await self._check_lane(address)\n",
+        "is not answered either.\n                with contextlib.suppress(BrokerUnreachable):\n                    await self.check_lane(address)\n",
         "is not answered either.\n                pass\n",
         "a typo in the queue's name is called a broker that is away",
         PUBLISH,

@@ -11,6 +11,7 @@ from msgspec import Raw
 from galley.broker.control import Answer, Question, Request, Verb, answering, answering_as
 from galley.broker.pull import Delivery
 from galley.broker.topology import QueueLayout
+from galley.broker.unique_keys import Keys
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker.attempts import Attempts, Parts, Rules
@@ -24,6 +25,7 @@ from galley_worker.puller import Puller
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
+from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 
@@ -178,6 +180,7 @@ class SimulatedWorker:
             measures = Measures("default", "images", lambda: SLOTS, lambda: self.busy)
             parts = Parts(
                 self.handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
+                Uniqueness(Keys(broker, self._server.now)),
                 clock=now, now=self._server.now, jitter=self._script.dice.random,
             )  # fmt: skip
             rules = Rules(self._layout.namespace, self._layout.queue, who, POLICY, TIMEOUT_SECONDS, 60.0)

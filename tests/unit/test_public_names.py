@@ -19,7 +19,7 @@ PUBLIC = {
     "QueueNameInvalid", "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryAfter",
     "RetryPolicy", "Snooze", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted",
     "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls",
-    "TlsFailed", "TlsInvalid", "WaitsForOwnQueue",
+    "TlsFailed", "TlsInvalid", "Unique", "UniqueConflict", "WaitsForOwnQueue",
     "WaitsInCircle", "When", "call", "connect", "current_task", "on_start",
     "on_stop", "task",
 }  # fmt: skip

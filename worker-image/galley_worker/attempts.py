@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
+from galley.broker.unique_keys import REPLACED
 from galley.encryption import DecryptionKeyMissing, EncryptionError, KeyServiceUnavailable
 from galley.encryption.payloads import Payloads
 from galley.envelope import Envelope, Flags
@@ -27,11 +28,14 @@ from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
+from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     Bury,
+    Cancel,
     Circumstances,
+    Succeed,
     Verdict,
     dropped,
     judge,
@@ -111,6 +115,7 @@ class Parts:
     settler: Settler
     leases: LeaseKeeper
     measures: Measures
+    uniqueness: Uniqueness
     payloads: Payloads = field(default_factory=Payloads)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
@@ -198,7 +203,10 @@ class Attempts:
             held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
         known = envelope.handler in self._parts.runners.handlers
-        claims = refused is not None or not known or must_claim(delivery, flags, self._later)
+        unique = envelope.unique
+        claims = (
+            refused is not None or not known or unique is not None or must_claim(delivery, flags, self._later)
+        )
         if claims and not await self._parts.claimant.claim(held, self._policy(held)):
             return
         if self._cancelled and _task(delivery) in self._cancelled:
@@ -209,6 +217,13 @@ class Attempts:
         if not known and present.stopped is None:
             await self._settle(present, held, self._without_handler(held))
             return
+        if unique is not None and flags.attempt == 1 and present.stopped is None:
+            again = delivery.delivered > 1 or bool(held.history.attempts)
+            by = await self._parts.uniqueness.begin(delivery.address, unique, delivered_before=again)
+            if by:
+                failure = Failure(REPLACED, f"task {by} of the same unique key took its place")
+                await self._settle(present, held, Cancel(failure))
+                return
         ending = await self._end(present, held)
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
             journal.lost(held, "its lease was lost")
@@ -265,6 +280,8 @@ class Attempts:
         seconds = self._parts.clock() - present.began
         self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
         journal.settled(held, verdict, seconds, by_us=by_us)
+        if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
+            await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
 
     async def _recover(self, present: UnderWay, error: Exception) -> None:
         """Settle an attempt that failed outside its handler as an error, or have it delivered again."""

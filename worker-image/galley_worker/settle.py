@@ -41,8 +41,8 @@ class Settler:
         match verdict:
             case Succeed(result):
                 return await self._end(held, self._final(held, Outcome.SUCCEEDED, result=result))
-            case Cancel():
-                return await self._end(held, self._final(held, Outcome.CANCELLED))
+            case Cancel(failure):
+                return await self._end(held, self._final(held, Outcome.CANCELLED, failure=failure))
             case Bury(failure, history):
                 return await self._end(
                     held, self._final(held, Outcome.FAILED, failure=failure, history=history)

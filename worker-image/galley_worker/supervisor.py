@@ -17,6 +17,7 @@ from typing import Final
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
+from galley.broker.unique_keys import Keys
 from galley.resources import Plaintext, TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -37,6 +38,7 @@ from galley_worker.settle import Settler
 from galley_worker.slots import Changes, WorkerSlots
 from galley_worker.stop import Stop
 from galley_worker.ticker import Ticker
+from galley_worker.uniqueness import Uniqueness
 
 log = logging.getLogger(__name__)
 _output_log = logging.getLogger("galley_worker.output")
@@ -89,7 +91,8 @@ class Supervisor:
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, lease_seconds)
             settler = Settler(ledger, self._who, spec.retention.results_seconds, _now)
-            attempts = self._make_attempts(ledger, settler, holders, runners, leases, measures)
+            uniqueness = Uniqueness(Keys(broker, _now))
+            attempts = self._make_attempts(ledger, settler, holders, runners, leases, measures, uniqueness)
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
@@ -147,6 +150,7 @@ class Supervisor:
         runners: Runners,
         leases: LeaseKeeper,
         measures: Measures,
+        uniqueness: Uniqueness,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
@@ -161,7 +165,8 @@ class Supervisor:
             self._settings.key_service_seconds,
             plaintext=plaintext_allowed(self._queue),
         )
-        return Attempts(rules, Parts(runners, claimant, settler, leases, measures, self._payloads))
+        parts = Parts(runners, claimant, settler, leases, measures, uniqueness, self._payloads)
+        return Attempts(rules, parts)
 
     @asynccontextmanager
     async def _health(self, measures: Measures) -> AsyncIterator[None]:

@@ -69,7 +69,10 @@ class Bury(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
-    """The task was cancelled."""
+    """The task was cancelled, or another one of its unique key took its place."""
+
+    failure: Failure | None = None
+    """Why, if it was not asked for."""
 
 
 class HandBack(Struct, frozen=True):

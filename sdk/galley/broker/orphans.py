@@ -68,6 +68,7 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
     """
     for stream, pattern in (
         (topology.shared_records_stream(namespace), topology.records_of_queue(namespace, queue)),
+        (topology.shared_records_stream(namespace), topology.key_subject(namespace, queue, "*")),
         (topology.shared_dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
     ):
         await _ask_of(broker, stream, "PURGE", {"filter": pattern})

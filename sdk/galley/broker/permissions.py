@@ -212,7 +212,8 @@ def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
     # Declared tasks are the operator's alone to submit. Schedules are for workers and managers: who stores
     # one chooses the subject it fires at, among all of its stream, and whether it repeats.
     tail = f"{namespace}.{queue}.*.{Kind.DIRECT}.*"
-    return f"galley.task.{tail}", f"galley.plan.{tail}"
+    keys = topology.key_subject(namespace, queue, "*")
+    return f"galley.task.{tail}", f"galley.plan.{tail}", keys
 
 
 def _looking(namespace: str, queue: str) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class Publisher:
                 raise self.refusal(address, ack)
             if ack.code == NO_RESPONDERS:
                 with contextlib.suppress(BrokerUnreachable):
-                    await self._check_lane(address)
+                    await self.check_lane(address)
             if loop.time() >= give_up:
                 raise self._given_up(address, ack)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -227,7 +227,7 @@ class Publisher:
             if ack.code == NO_RESPONDERS:
                 # While servers elect a leader, this is not answered either.
                 with contextlib.suppress(BrokerUnreachable):
-                    await self._check_lane(address)
+                    await self.check_lane(address)
             if loop.time() >= give_up:
                 raise self._given_up(address, ack)
             await asyncio.sleep(0.2)
@@ -240,8 +240,13 @@ class Publisher:
             return Receipt(address, duplicate=True)
         raise await self._refused(address, ack)
 
-    async def _check_lane(self, address: TaskAddress) -> None:
-        """Raise if the queue or its lane is not there; return if the broker was merely not ready."""
+    async def check_lane(self, address: TaskAddress) -> None:
+        """Raise if the queue or its lane is not there; return if the broker was merely not ready.
+
+        Raises:
+            QueueNotFound, LaneNotEnabled: if it is not.
+            BrokerUnreachable: if the broker does not answer.
+        """
         info = await stream_info(self._broker, topology.work_stream(address.namespace, address.queue))
         if info is None:
             raise QueueNotFound(address.namespace, address.queue)

@@ -183,6 +183,19 @@ def record_subject(address: TaskAddress) -> str:
     return f"galley.result.{address.namespace}.{address.queue}.{address.kind}.{address.id}"
 
 
+def key_subject(namespace: str, queue: str, digest: str) -> str:
+    """Return where the record of a unique key stands.
+
+    It has a word more than records of tasks, so that no pattern of those includes it.
+    """
+    return f"galley.result.{namespace}.{queue}.unique.key.{digest}"
+
+
+def is_key(subject: str) -> bool:
+    """Return whether a subject is of a unique key, or of news about one."""
+    return subject.split(".")[4:6] == ["unique", "key"]
+
+
 def records_of_queue(namespace: str, queue: str) -> str:
     """Return the pattern of all records of a queue."""
     return f"galley.result.{namespace}.{queue}.*.*"

@@ -77,6 +77,8 @@ async def hearing_changes(
     """
 
     async def hear(message: Msg) -> None:
+        if topology.is_key(message.subject):
+            return
         try:
             react(topology.parse_task_subject(message.subject))
         except ValueError:

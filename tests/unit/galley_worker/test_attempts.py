@@ -14,6 +14,7 @@ from galley.address import TaskAddress
 from galley.broker.cancel import cancel
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.pull import Delivery
+from galley.broker.unique_keys import Keys
 from galley.record import Failure, Outcome, Record, State
 from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
 from galley_worker.ending import CutOff, Ending, Raised, Returned, TimedOut
@@ -21,6 +22,7 @@ from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
+from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time, virtual_loop
@@ -86,6 +88,7 @@ async def a_shop() -> AsyncIterator[Shop]:
         measures = Measures("default", "images", lambda: 4, lambda: 0)
         parts = Parts(
             handlers, worker.claimant, worker.settler, leases, measures,  # type: ignore[arg-type]
+            Uniqueness(Keys(worker.broker, bench.server.now)),
             clock=clock, now=bench.server.now, jitter=lambda: 0.5,
         )  # fmt: skip
         attempts = Attempts(Rules("default", "images", worker.who, POLICY, TIMEOUT, PATIENCE), parts)

@@ -1,0 +1,70 @@
+"""Unique keys, on the worker's side: a replaced task does not begin, and an end frees the key.
+
+A producer has no right to remove a task from the stream, so a replaced one is still delivered. See
+`galley.unique_key` for who has a key.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from msgspec.structs import replace
+
+from galley.address import TaskAddress
+from galley.broker.errors import BrokerError
+from galley.broker.unique_keys import Keys
+from galley.errors import EnvelopeInvalid
+from galley.unique_key import KeyState, Right, UniqueKey, Until, begins, may_begin
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 0.25
+
+
+class Uniqueness:
+    """What one worker does about the unique keys of its tasks."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def begin(self, address: TaskAddress, wanted: UniqueKey, *, delivered_before: bool) -> str:
+        """Write into the key that its task begins; return the id of the task that took its place, if one did.
+
+        Tries again while the broker does not answer: it is not known before whether the task may begin.
+        """
+        namespace, queue = address.namespace, address.queue
+        while True:
+            try:
+                found = await self._keys.read(namespace, queue, wanted.digest)
+                key, fence = (None, 0) if found is None else found
+                match may_begin(key, address.id, wanted, delivered_before=delivered_before):
+                    case Right.YES:
+                        return ""
+                    case Right.REPLACED:
+                        assert key is not None
+                        return key.task
+                    case Right.AFTER_WRITE:
+                        record = begins(key, address.id, wanted)
+                        ack = await self._keys.write(namespace, queue, wanted.digest, record, fence)
+                        if ack.stored:
+                            return ""
+            except EnvelopeInvalid as error:
+                # Written by a newer version, or not by Galley: it does not tell that the task is replaced.
+                log.warning("unique key not understood", extra={"task": address.id, "error": str(error)})
+                return ""
+            except BrokerError as error:
+                log.warning("unique key not read yet", extra={"task": address.id, "error": str(error)})
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def release(self, address: TaskAddress, wanted: UniqueKey) -> None:
+        """Remove the key of a task that has ended. It is free anyway: this takes its record away soon."""
+        if wanted.until is not Until.FINISHED:
+            return
+        namespace, queue = address.namespace, address.queue
+        try:
+            found = await self._keys.read(namespace, queue, wanted.digest)
+            if found is not None and found.record.task == address.id:
+                ended = replace(found.record, state=KeyState.ENDED)
+                await self._keys.write(namespace, queue, wanted.digest, ended, found.sequence)
+        except (BrokerError, EnvelopeInvalid) as error:
+            log.info("unique key not released", extra={"task": address.id, "error": str(error)})
