@@ -11,7 +11,9 @@ GalleyError
     ├── DiskFull
     ├── FolderUnusable
     ├── WorkersDoNotStart
-    └── FilesUnusable      (an Invalid, too)
+    ├── FilesUnusable      (an Invalid, too)
+    ├── PlotsNotWritten
+    └── TraceInvalid       (an Invalid, too)
 """
 
 from galley.errors import GalleyError, Invalid
@@ -136,3 +138,25 @@ class FilesUnusable(LocalError, Invalid):
     def __init__(self, problem: str, hint: str) -> None:
         self.problem = problem
         super().__init__(problem, hint)
+
+
+class PlotsNotWritten(LocalError):
+    """`galley simulate` cannot write pictures where it was told to."""
+
+    reason = "PlotsNotWritten"
+    hint = "name a folder you may write to with --plots"
+
+    def __init__(self, folder: str, problem: str) -> None:
+        self.folder, self.problem = folder, problem
+        super().__init__(f"pictures cannot be written to {folder}: {problem}")
+
+
+class TraceInvalid(Invalid, LocalError):
+    """The file of a trace cannot be read."""
+
+    reason = "TraceInvalid"
+    hint = """each line is a task: {"at": 12.5, "seconds": 0.3, "lane": "normal"}"""
+
+    def __init__(self, path: str, line: int, problem: str) -> None:
+        self.path, self.line, self.problem = path, line, problem
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {problem}")

@@ -11,7 +11,7 @@ and so does a replacement of the workers by newer ones. What is not known change
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from galley.backlog import QueueBacklog
@@ -33,11 +33,18 @@ STEP_SECONDS: Final = 2.0
 STEP_WORKERS: Final = 4
 """Workers that may be added in a step at least: small queues need not wait."""
 
-SOON: Final = 4.0
-"""Idle times in which workers that were let go and are needed again count as let go too soon."""
+PEAK_STARTS: Final = 1.0
+"""Times a worker's start for which workers are kept that only a backlog needed. To start them again costs
+about as much."""
 
-MOST_RETURNS: Final = 4
-"""The idle time under load is doubled at most so often: from half a minute to 8 minutes."""
+SHORTEST_PEAK: Final = 5.0
+
+SOON: Final = 60.0
+"""Seconds in which workers that were let go and are needed again count as let go too soon; with long tasks
+three times their time, since a load takes as long to change by chance."""
+
+MOST_RETURNS: Final = 6
+"""Doublings of the time for which workers are kept under load, at most."""
 
 START_SECONDS: Final = 60.0
 """How long a starting worker delays scale-in; one that hangs must not delay it longer."""
@@ -91,8 +98,10 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     )
     memory, step = _step(memory, len(workforce.present), now)
     desired = policy.within(max(policy.min_workers, min(policy.workers_for(need.slots), step)))
-    moves, memory = _moves(workforce, desired, _patience(policy, memory, need), memory, now)
-    memory = _counted(memory, moves, len(workforce.present), policy, now)
+    memory = _first_of(memory, workforce, now)
+    memory = _remembered(policy, memory, need, desired, now)
+    moves = _moves(workforce, desired, memory, now)
+    memory = _counted(memory, moves, len(workforce.present), now)
     drain = tuple(worker.name for worker in moves.leaving if _to_be_asked(worker, memory, now))
     asked = {worker.name: memory.asked.get(worker.name, now) for worker in moves.leaving}
     return Decision(
@@ -134,43 +143,60 @@ def _step(memory: Memory, present: int, now: datetime) -> tuple[Memory, int]:
     return memory, max(present, before + max(STEP_WORKERS, before))
 
 
-def _patience(policy: ScalingPolicy, memory: Memory, need: Need) -> float:
-    """Return the seconds for which fewer must have sufficed: more where workers came and went under load."""
-    return policy.idle_seconds * (2**memory.returns if need.slots else 1)
+def _remembered(policy: ScalingPolicy, memory: Memory, need: Need, desired: int, now: datetime) -> Memory:
+    """Return the memory with what is needed now, and until when it counts.
+
+    Longer where workers came and went under load, and shorter for what only a backlog needs.
+    """
+    longer = 2**memory.returns if need.slots else 1
+    patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
+    if memory.learned.task_seconds is not None:
+        short = max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start)
+        peak = min(policy.idle_seconds, short) * longer
+        if need.slots:
+            steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
+    memory = memory.needing(steady, now, patience).peaking(desired, now, peak)
+    until = [
+        needs[0][0] + timedelta(seconds=seconds)
+        for needs, seconds in ((memory.needs, patience), (memory.peaks, peak))
+        if needs[0][1] == memory.most_needed
+    ]
+    return replace(memory, kept_until=max(until))
 
 
-def _counted(memory: Memory, moves: _Moves, present: int, policy: ScalingPolicy, now: datetime) -> Memory:
+def _counted(memory: Memory, moves: _Moves, present: int, now: datetime) -> Memory:
     """Return the memory with what the moves say of the idle time: whether it is too short."""
     if moves.gone:
         return replace(memory, let_go_at=now)
     if memory.let_go_at is None:
         return memory
     passed = (now - memory.let_go_at).total_seconds()
-    patience = policy.idle_seconds * 2**memory.returns
-    if moves.scale_to is not None and moves.scale_to > present > 0 and passed < SOON * patience:
+    soon = max(SOON, 3 * (memory.learned.task_seconds or 0.0))
+    if moves.scale_to is not None and moves.scale_to > present > 0 and passed < soon:
         return replace(memory, let_go_at=None, returns=min(MOST_RETURNS, memory.returns + 1))
-    if passed > SOON * SOON * patience:
+    if passed > soon * 2 ** (memory.returns + 1):
         return replace(memory, let_go_at=None, returns=max(0, memory.returns - 1))
     return memory
 
 
-def _moves(
-    workforce: Workforce, desired: int, patience: float, memory: Memory, now: datetime
-) -> tuple[_Moves, Memory]:
+def _first_of(memory: Memory, workforce: Workforce, now: datetime) -> Memory:
+    """Return the memory; at the first look all there are count as needed: the time before is not known."""
+    if memory.needs or memory.peaks:
+        return memory
+    return memory.needing(sum(not _is_leaving(worker, memory, now) for worker in workforce.present), now, 0)
+
+
+def _moves(workforce: Workforce, desired: int, memory: Memory, now: datetime) -> _Moves:
     present = workforce.present
     leaving = [worker for worker in present if _is_leaving(worker, memory, now)]
     staying = [worker for worker in present if worker not in leaving]
-    if not memory.needs:
-        # Nothing is known of the time before the first look, so all there are count as needed in it.
-        memory = memory.needing(len(staying), now, patience)
-    memory = memory.needing(desired, now, patience)
     wanted = len(leaving) if workforce.replacing else max(0, memory.most_needed - len(staying))
     back = sorted(leaving, key=_worth)[:wanted]
     staying += back
     leaving = [worker for worker in leaving if worker not in back]
     if desired > len(staying):
         # All that were leaving came back and still it is too few.
-        return _Moves(back, (), (), desired), memory
+        return _Moves(back, (), (), desired)
     # The fleet might remove a starting worker, and one that resumes still looks drained.
     restless = workforce.replacing or any(_is_coming_up(worker, now) for worker in present)
     quiet = not back and not restless
@@ -178,7 +204,7 @@ def _moves(
     leaving += sorted(staying, key=_worth, reverse=True)[:surplus]
     gone = [worker for worker in leaving if quiet and _may_go(worker, memory)]
     leaving = [worker for worker in leaving if worker not in gone]
-    return _Moves(back, gone, leaving, len(present) - len(gone) if gone else None), memory
+    return _Moves(back, gone, leaving, len(present) - len(gone) if gone else None)
 
 
 def _is_leaving(worker: WorkerView, memory: Memory, now: datetime) -> bool:

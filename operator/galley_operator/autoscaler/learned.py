@@ -25,7 +25,12 @@ _WEIGHED: Final = 100.0
 """Tasks that the average time goes back to: 10 % of noise, and soon forgotten."""
 
 _RATE_SECONDS: Final = 60.0
-"""Time the average rate goes back to."""
+"""Time the average rate goes back to at least; with long tasks it is their time, up to `_LONGEST_RATE`."""
+
+_LONGEST_RATE: Final = 600.0
+
+_LEAST_SEEN: Final = 30.0
+"""Seconds the first tasks are taken to be spread over, at least."""
 
 _SPAN_SECONDS: Final = 3.0
 _SPANS: Final = 3
@@ -116,9 +121,11 @@ class Learned:
         spans = (*spans[:-1], (spans[-1][0] + seconds, spans[-1][1] + came))
         # One burst is no rate: a single look raises the average by a little, the spans by more.
         bounded = max(-self.rate * seconds, min(came, 4 * self.rate * seconds + 5))
-        weight = math.exp(-seconds / _RATE_SECONDS)
-        seen = self.seen * weight + seconds
-        rate = max(0.0, (self.rate * self.seen * weight + bounded) / seen)
+        back = min(_LONGEST_RATE, max(_RATE_SECONDS, self.task_seconds or 0.0))
+        weight = math.exp(-seconds / back)
+        before = max(_LEAST_SEEN, self.seen) * weight
+        seen = before + seconds
+        rate = max(0.0, (self.rate * before + bounded) / seen)
         return _agreed(rate, spans), spans, seen
 
     def _with_starts(self, workforce: Workforce, now: datetime) -> Self:

@@ -22,6 +22,13 @@ LATE_SHARE: Final = 0.05
 SHORTEST_TARGET: Final = 1.0
 """Seconds in which a backlog is worked off at the soonest where no target is set: a look takes as long."""
 
+OWN_SHARE: Final = 0.1
+"""Part of its own time that a task may wait in any case: a minute does not hurt a task of an hour."""
+
+START_SHARE: Final = 0.5
+"""Part of a worker's start in which a backlog is worked off where no target is set. Less costs more starts,
+more lets those wait on that waited for the start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -53,12 +60,15 @@ def need_of(waiting: int, running: int, learned: Learned, *, target: float | Non
     if seconds is None:
         return Need(waiting + running, waiting + running, 0.0, None)
     start = learned.expected_start
-    within = max(SHORTEST_TARGET, start) if target is None else target
+    within = max(SHORTEST_TARGET, start * START_SHARE) if target is None else target
     # What will wait when workers that are started now have started.
     left = max(0.0, waiting + learned.rate * start - ready_slots * start / seconds)
     backlog = max(running, (left + running + learned.rate * within) / (1 + within / seconds))
     load = learned.rate * seconds
-    arrivals = load + _room(load, 0.0 if target is None else target / seconds)
+    # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
+    allowed = max(target or 0.0, seconds * OWN_SHARE)
+    hurried = max(0.0, 1 - allowed / (start + 1))
+    arrivals = load + hurried * _room(load, 0.0 if target is None else target / seconds)
     return Need(max(backlog, arrivals), backlog, arrivals, within)
 
 

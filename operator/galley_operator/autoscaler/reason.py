@@ -23,7 +23,7 @@ def of_decision(
     """Return why that many workers are wanted, and what is under way."""
     parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, desired)]
     if memory.most_needed > desired:
-        seconds = policy.idle_seconds - (now - memory.needs[0][0]).total_seconds()
+        seconds = (memory.kept_until - now).total_seconds() if memory.kept_until is not None else 0
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
         parts.append(f"{stay} for {max(0, seconds):.0f} s more")
     if leaving:

@@ -68,13 +68,21 @@ class ScalingPolicy:
         return max(self.min_workers, min(workers, self.max_workers))
 
 
+Needs = tuple[tuple[datetime, int], ...]
+"""Times and numbers of workers needed then, latest last: only those no later need has reached, so it is
+never longer than there are different numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What one sweep leaves to the next. Empty after a start, which errs towards keeping workers."""
 
-    needs: tuple[tuple[datetime, int], ...] = ()
-    """Times and numbers of workers needed then, latest last: only those no later need has reached, so
-    it is never longer than there are different numbers."""
+    needs: Needs = ()
+    """Workers needed for what comes steadily, or for tasks whose time is not known."""
+    peaks: Needs = ()
+    """Workers needed for all that waited and ran, while the time of a task is known."""
+    kept_until: datetime | None = None
+    """Until when the most that were needed are kept."""
     asked: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
     """Workers asked to drain, and when last."""
     learned: Learned = field(default_factory=Learned)
@@ -86,15 +94,22 @@ class Memory:
     let_go_at: datetime | None = None
     """When workers were let go last."""
 
-    def needing(self, workers: int, now: datetime, window_seconds: float) -> Self:
-        """Return the memory with one more need, and without those older than the window."""
-        horizon = now - timedelta(seconds=window_seconds)
-        # A clock that was set back must not keep a need for as long as it was wrong.
-        earlier = ((min(at, now), need) for at, need in self.needs)
-        kept = tuple((at, need) for at, need in earlier if need > workers and at > horizon)
-        return replace(self, needs=(*kept, (now, workers)))
+    def needing(self, workers: int, now: datetime, seconds: float) -> Self:
+        """Return the memory with one more need, and without those older than so many seconds."""
+        return replace(self, needs=_with(self.needs, workers, now, seconds))
+
+    def peaking(self, workers: int, now: datetime, seconds: float) -> Self:
+        """Return the memory with one more need of a backlog, and without those older than so many seconds."""
+        return replace(self, peaks=_with(self.peaks, workers, now, seconds))
 
     @property
     def most_needed(self) -> int:
         """Return the most workers that were needed within the window."""
-        return self.needs[0][1] if self.needs else 0
+        return max((each[0][1] for each in (self.needs, self.peaks) if each), default=0)
+
+
+def _with(needs: Needs, workers: int, now: datetime, seconds: float) -> Needs:
+    horizon = now - timedelta(seconds=seconds)
+    # A clock that was set back must not keep a need for as long as it was wrong.
+    earlier = ((min(at, now), need) for at, need in needs)
+    return (*((at, need) for at, need in earlier if need > workers and at > horizon), (now, workers))

@@ -108,12 +108,13 @@ class Scaling(Part):
 
     idle_seconds: Whole = Field(30, ge=0, le=86_400)
     """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
-    between two bursts does not cost a start of all workers."""
+    between two bursts does not cost a start of all workers. Those that only a backlog needed go sooner: after
+    the time that a worker takes to start."""
 
     target_wait_seconds: Annotated[Number, Field(ge=0, le=86_400)] | None = None
     """Seconds a task should wait for a slot at most: 95 of 100 start sooner, as far as `maxWorkers` allows.
     More saves workers, which then work a backlog off in that time. Left out, tasks that come steadily find a
-    free slot, and a backlog is worked off in about the time that a worker takes to start."""
+    free slot, and a backlog is worked off in half the time that a worker takes to start."""
 
     workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
     """Fixed number of workers; turns the autoscaler off, and 0 pauses the queue. `kubectl scale` and a

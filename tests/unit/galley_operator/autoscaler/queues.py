@@ -1,6 +1,7 @@
 """Builders of what decisions are made on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
@@ -60,4 +61,4 @@ def needed(workers: int, seconds: float = 0) -> Memory:
 def asked(memory: Memory, **names: float) -> Memory:
     """Return the memory of having asked workers to drain, each at its second."""
     requests: Mapping[str, datetime] = {name: at(seconds) for name, seconds in names.items()}
-    return Memory(memory.needs, MappingProxyType(dict(requests)))
+    return replace(memory, asked=MappingProxyType(dict(requests)))
