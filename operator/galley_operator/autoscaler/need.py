@@ -63,7 +63,7 @@ def need_of(waiting: int, running: int, learned: Learned, *, target: float | Non
     within = max(SHORTEST_TARGET, start * START_SHARE) if target is None else target
     # What will wait when workers that are started now have started.
     left = max(0.0, waiting + learned.rate * start - ready_slots * start / seconds)
-    backlog = max(running, (left + running + learned.rate * within) / (1 + within / seconds))
+    backlog = max(running, min(1, waiting), (left + running + learned.rate * within) / (1 + within / seconds))
     load = learned.rate * seconds
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
     allowed = max(target or 0.0, seconds * OWN_SHARE)
