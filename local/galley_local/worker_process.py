@@ -61,6 +61,8 @@ class WorkerPlace:
                 "GALLEY_SERVER": self.server,
                 "GALLEY_NAMESPACE": self.namespace,
                 "GALLEY_WORKER": worker,
+                "GALLEY_CACHE": str(self.logs.parent / "cache"),
+                "GALLEY_OBJECTS": os.environ.get("GALLEY_OBJECTS", ""),
                 "GALLEY_QUEUE_MANIFEST": str(self.manifest),
                 "GALLEY_IMPORT_PATHS": json.dumps([str(path) for path in self.import_paths]),
                 "GALLEY_HEALTH_PORT": "0",

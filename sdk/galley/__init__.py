@@ -70,10 +70,24 @@ from galley.errors import (
     WaitsForOwnQueue,
     WaitsInCircle,
 )
+from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
+from galley.objects.errors import (
+    CacheUnusable,
+    FileChanged,
+    FileElsewhere,
+    FileUnreadable,
+    ObjectDamaged,
+    ObjectError,
+    ObjectMissing,
+    ObjectsFull,
+    ObjectStoreInvalid,
+    ObjectStoreUnavailable,
+    ObjectStoreUnknown,
+)
 from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import RetryPolicy
@@ -96,6 +110,7 @@ __all__ = [
     "BrokerSilent",
     "BrokerTooOld",
     "BrokerUnreachable",
+    "CacheUnusable",
     "Call",
     "Cancelled",
     "CatchUp",
@@ -115,6 +130,10 @@ __all__ = [
     "EncryptionError",
     "EncryptionKeysInvalid",
     "EncryptionRequired",
+    "File",
+    "FileChanged",
+    "FileElsewhere",
+    "FileUnreadable",
     "GalleyError",
     "Handle",
     "Handler",
@@ -131,6 +150,13 @@ __all__ = [
     "NotAllowed",
     "NotEncrypted",
     "NotRedrivable",
+    "ObjectDamaged",
+    "ObjectError",
+    "ObjectMissing",
+    "ObjectStoreInvalid",
+    "ObjectStoreUnavailable",
+    "ObjectStoreUnknown",
+    "ObjectsFull",
     "Overlap",
     "PayloadAltered",
     "Phase",

@@ -1,7 +1,7 @@
 """Many tasks submitted one behind the other, without losing sight of any."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from galley.address import TaskAddress
@@ -104,12 +104,23 @@ class Submission(NamedTuple):
     """Its unique key; None if it has none."""
 
 
+_STORES_AT_ONCE: Final = 4
+"""How many tasks have their objects stored at a time: each has a few parts in memory."""
+
+
+class _Whole(NamedTuple):
+    """A task that was published after its objects were stored."""
+
+    receipt: Receipt
+    envelope: Envelope
+
+
 class _Sent(NamedTuple):
     """A publish under way."""
 
     handle: AsyncHandle[Any]
     envelope: Envelope
-    answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
+    answer: "asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]"
 
 
 class Batch(Generic[R]):
@@ -121,13 +132,24 @@ class Batch(Generic[R]):
         unique: UniquePublisher,
         describe: Callable[[Call[R]], Submission],
         handle: Callable[[TaskAddress, Envelope, Typed | None], AsyncHandle[R]],
+        store: Callable[[Call[R], TaskAddress, Envelope], Awaitable[Envelope]],
     ) -> None:
-        """Args: describe: what a call is as a task; handle: makes the handle on a task."""
+        """Describe the call.
+
+        Args:
+            publisher: of the client.
+            unique: of the client, for tasks with a unique key.
+            describe: what a call is as a task.
+            handle: makes the handle on a task.
+            store: stores what is too large of a task, and returns the task with references.
+        """
         self._publisher, self._unique = publisher, unique
+        self._with_objects = store
         self._describe = describe
         self._make_handle = handle
         self._sent: list[_Sent] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._stores = asyncio.Semaphore(_STORES_AT_ONCE)
         self._silent: Exception | None = None
         """Why a task with an id of its own had no answer: the patience of one is that of all."""
         self._submitted: dict[int, AsyncHandle[R]] = {}
@@ -162,8 +184,14 @@ class Batch(Generic[R]):
         try:
             for call in calls:
                 address, envelope, key = submission = self._describe(call)
-                answer: asyncio.Future[Ack] | asyncio.Task[Receipt]
-                if key is not None or envelope.digest:
+                answer: asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]
+                if call.large or call.files:
+                    await self._room.acquire()
+                    if self._silent is not None:
+                        return self._silent
+                    answer = asyncio.create_task(self._store_whole(call, submission))
+                    answer.add_done_callback(self._published)
+                elif key is not None or envelope.digest:
                     await self._room.acquire()
                     if self._silent is not None:
                         return self._silent
@@ -183,9 +211,17 @@ class Batch(Generic[R]):
         address, envelope, key = submission
         if key is not None:
             return await self._unique.publish(address, envelope, key)
+        if not envelope.digest:
+            return await self._publisher.publish(address, envelope)
         return await self._publisher.publish_once(address, envelope)
 
-    def _published(self, publish: asyncio.Task[Receipt]) -> None:
+    async def _store_whole(self, call: Call[R], submission: Submission) -> "_Whole":
+        """Store what is too large of a task, and then the task."""
+        async with self._stores:
+            envelope = await self._with_objects(call, submission.address, submission.envelope)
+        return _Whole(await self._store(submission._replace(envelope=envelope)), envelope)
+
+    def _published(self, publish: asyncio.Task[Any]) -> None:
         self._room.release()
         error = None if publish.cancelled() else publish.exception()
         if isinstance(error, BrokerUnreachable | BrokerSilent | ClientUnusable):
@@ -238,7 +274,7 @@ class Batch(Generic[R]):
             else:
                 self._refused[place] = self._publisher.refusal(handle.address, ack)
 
-    def _sort(self, place: int, handle: AsyncHandle[R], publish: asyncio.Task[Receipt]) -> None:
+    def _sort(self, place: int, handle: AsyncHandle[R], publish: asyncio.Task[Any]) -> None:
         publish.cancel()  # does nothing to one that has ended
         error = publish.exception() if publish.done() and not publish.cancelled() else None
         if isinstance(error, GalleyError) and not isinstance(error, BrokerUnreachable | BrokerSilent):
@@ -255,8 +291,12 @@ class Batch(Generic[R]):
         )
 
 
-def note(handle: AsyncHandle[Any], receipt: Receipt) -> None:
+def note(handle: AsyncHandle[Any], published: Receipt | _Whole) -> None:
     """Note in a handle what its publish has told."""
+    if isinstance(published, _Whole):
+        receipt, handle.envelope = published
+    else:
+        receipt = published
     if receipt.duplicate and receipt.address.id != handle.id:  # another task of its unique key
         handle.envelope = None
     handle.address, handle.existed = receipt.address, receipt.duplicate

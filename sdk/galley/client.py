@@ -20,6 +20,7 @@ from galley.broker.unique_keys import UniquePublisher
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
+from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
 from galley.inside import line
@@ -93,6 +94,7 @@ class AsyncClient:
         broker = Broker(
             target.server, name="galley client", credentials=credentials, tls=tls, payloads=payloads
         )
+        broker.objects_at = os.environ
         self._use(broker, target.namespace, PATIENCE_SECONDS)
 
     @classmethod
@@ -186,12 +188,17 @@ class AsyncClient:
             BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
             BrokerFull: the broker has no room; nothing was stored.
             NotAllowed: the credentials are of another queue or role.
+            ObjectsFull, ObjectStoreUnavailable: an input above 256 KiB, or a file, could not be stored.
+            FileUnreadable, FileChanged: a file cannot be read, or changed while it was.
+            ObjectMissing: a file of a result is not stored any more, or not in this queue.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         if unique is not None:
             call = call.options(unique=unique)
         address, envelope, key = self._task(call, _rules(when, labels), task_id, line())
         try:
+            if call.large or call.files:
+                envelope = await self._with_objects(call, address, envelope)
             if key is not None:
                 receipt = await self._unique.publish(address, envelope, key)
             elif envelope.digest:
@@ -232,8 +239,35 @@ class AsyncClient:
         ancestors = line()
         make: Callable[..., AsyncHandle[Any]] = functools.partial(AsyncHandle, self.broker)
         return Batch(
-            self._publisher, self._unique, lambda call: self._task(call, rules, None, ancestors), make
-        )
+            self._publisher, self._unique, lambda call: self._task(call, rules, None, ancestors), make,
+            self._with_objects,
+        )  # fmt: skip
+
+    async def _with_objects(self, call: Call[Any], address: TaskAddress, envelope: Envelope) -> Envelope:
+        from galley.objects.transfer import with_objects  # noqa: PLC0415 - most programs need none of it
+
+        self.broker.check_usable()
+        return await with_objects(self.broker.objects, address, envelope, call.files)
+
+    async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
+        """Write the content of a file of a result to a path, all of it or nothing, and return the path.
+
+        Args:
+            file: from `handle.result()`.
+            to: the path; in a folder it gets the name of the file.
+
+        Raises:
+            ObjectMissing: the file is not stored any more.
+            ObjectDamaged: what is stored is not the file.
+            ObjectStoreUnavailable: the object store does not answer; asking again is safe.
+            ObjectStoreUnknown: it is in a bucket other than that of `GALLEY_OBJECTS`.
+            FileUnreadable: the path cannot be written.
+            FileElsewhere: the file is not from a result.
+        """
+        from galley.objects.transfer import download  # noqa: PLC0415
+
+        self.broker.check_usable()
+        return await download(self.broker.objects, file, Path(to))
 
     def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.

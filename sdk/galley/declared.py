@@ -103,7 +103,7 @@ def envelope_of(
     if size > INPUT_LIMIT:
         raise InputInvalid(
             spec.handler, f"{size} bytes of JSON, the limit is {INPUT_LIMIT}",
-            "store the data where workers can read it, and pass its place",
+            "submit the task from Python, with the data as a galley.File, which is streamed",
         )  # fmt: skip
     return Envelope(
         spec.handler,

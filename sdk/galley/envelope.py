@@ -23,6 +23,7 @@ from galley.bounds import (
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
+from galley.reference import Reference
 from galley.retry import RetryPolicy
 from galley.unique_key import UniqueKey
 
@@ -32,9 +33,13 @@ VERSION: Final = 1
 SEALED_VERSION: Final = 2
 """Version of a body whose payload is encrypted; a program that knows version 1 alone refuses it."""
 
+REFERRING_VERSION: Final = 3
+"""Version of a body that refers to objects: a program that does not know them must not run it without."""
+
 INPUT_LIMIT: Final = 512 * 1024
-"""Bytes of JSON a task's input may have: half of what one NATS message carries by default, so that
-history and error fit beside it in a dead letter."""
+"""Bytes of JSON an input may have that travels with its task: half of what one NATS message carries by
+default, so that history and error fit beside it in a dead letter. Programs store what is larger than
+`INLINE_LIMIT` as an object; the input of a manifest always travels with its task."""
 
 NO_INPUT: Final = Raw(b"{}")
 
@@ -75,8 +80,12 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Stands for the work (see `digest_of`), where the id was chosen by a person and may be used again."""
     unique: UniqueKey | None = None
     """Its unique key; None if other tasks do not concern it."""
+    large: Reference | None = None
+    """Where the input is stored, if it is too large to travel; `input` is empty then."""
+    files: tuple[Reference, ...] = ()
+    """The files in the input."""
     sealed: str = ""
-    """Where the queue's payloads are encrypted: input, digest and the words of the history (see
+    """Where the queue's payloads are encrypted: input, references, digest and the words of the history (see
     `galley.encryption`), which are then empty. All before it in the body is authenticated; after it comes the
     uid, if there is one."""
 
@@ -205,18 +214,29 @@ def decode(body: bytes) -> Envelope:
         envelope = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(str(error)) from None
-    if envelope.v != (SEALED_VERSION if envelope.sealed else VERSION):
+    if envelope.v not in _versions(envelope):
         raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")
     check_moments(envelope.history, envelope.submitted_at, envelope.not_before, envelope.deadline)
     return envelope
 
 
-def encode_input(handler: str, value: object) -> Raw:
+def _versions(envelope: Envelope) -> tuple[int, ...]:
+    """Return the versions a body may have; an encrypted one does not show whether it refers to objects."""
+    if envelope.sealed:
+        return SEALED_VERSION, REFERRING_VERSION
+    return (REFERRING_VERSION if envelope.large or envelope.files else VERSION,)
+
+
+def encode_input(handler: str, value: object, limit: int = INPUT_LIMIT) -> Raw:
     """Return `value` as the JSON a task carries.
 
+    Args:
+        handler: what it is for.
+        value: the input.
+        limit: bytes it may have.
+
     Raises:
-        InputInvalid: if it cannot be encoded as JSON (NaN and infinity cannot), or has more bytes than
-            `INPUT_LIMIT`.
+        InputInvalid: if it cannot be encoded as JSON (NaN and infinity cannot), or has more bytes.
     """
     try:
         raw = encode_value(value)
@@ -224,9 +244,9 @@ def encode_input(handler: str, value: object) -> Raw:
         raise InputInvalid(handler, str(error), "pass null or a text in its place") from None
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InputInvalid(handler, str(error), "pass numbers, text, lists and objects only") from None
-    if len(raw) > INPUT_LIMIT:
+    if len(raw) > limit:
         raise InputInvalid(
-            handler, f"{len(raw)} bytes of JSON, the limit is {INPUT_LIMIT}",
-            "store the data where workers can read it, and pass its place",
+            handler, f"{len(raw)} bytes of JSON, the limit is {limit}",
+            "submit the task from Python, with the data as a galley.File, which is streamed",
         )  # fmt: skip
     return Raw(raw)

@@ -24,13 +24,17 @@ from galley.errors import (
     WaitsForOwnQueue,
     WaitsInCircle,
 )
+from galley.file import FIELD, files_of, with_files
 from galley.history import HANDLER_NOT_FOUND
 from galley.inside import line
 from galley.record import NULL, Outcome, Record, State, Stored
+from galley.reference import Reference
 from galley.task_status import TaskStatus, of_record
 from galley.typed import Misfit, Typed
 
 R = TypeVar("R")
+
+_FILE = FIELD.encode()
 
 CANCELLED_KEPT_SECONDS = 24 * 3600
 """How long the record of a cancelled task is kept, so that no copy of it can run."""
@@ -87,6 +91,8 @@ class AsyncHandle(Generic[R]):
             DecryptionKeyMissing: the result is encrypted, and the client does not have the key.
             PayloadAltered, PlaintextRefused: the result is not from a worker with the keys of the queue.
             KeyServiceUnavailable: the key service does not answer; asking again is safe.
+            ObjectMissing, ObjectDamaged: the result was stored as an object, which is gone or changed.
+            ObjectStoreUnavailable, ObjectStoreUnknown: the object store does not answer, or is not ours.
             BrokerUnreachable: the broker does not answer.
             ClientClosed, ClientElsewhere: its client is closed, or belongs to another event loop.
         """
@@ -95,7 +101,10 @@ class AsyncHandle(Generic[R]):
         if self.envelope is not None:
             check_same_work(self.address, record.handler, record.digest, self.envelope)
         if record.outcome is Outcome.SUCCEEDED:
-            return cast("R", self._decoded(record.result or NULL))
+            data: bytes | Raw = record.result or NULL
+            if record.large is not None:
+                data = await self._fetched(record.large)
+            return cast("R", self._decoded(data))
         if record.outcome is Outcome.CANCELLED:
             raise TaskCancelled(self.id, record.failure.message if record.failure is not None else "")
         failure = record.failure
@@ -103,9 +112,19 @@ class AsyncHandle(Generic[R]):
             self.id, failure.reason if failure else "Unknown", failure.message if failure else ""
         )
 
+    async def _fetched(self, reference: Reference) -> bytes:
+        from galley.objects.transfer import fetched  # noqa: PLC0415 - most programs need none of it
+
+        return await fetched(self._broker.objects, self.address, reference)
+
     def _decoded(self, data: bytes | Raw) -> Any:
+        with files_of(self.address.namespace, self.address.queue):
+            return self._in_type(data)
+
+    def _in_type(self, data: bytes | Raw) -> Any:
         if self.result_type is None:
-            return msgspec.json.decode(data)
+            value = msgspec.json.decode(data)
+            return with_files(value) if _FILE in bytes(data) else value
         try:
             return self.result_type.decode(data)
         except Misfit as error:

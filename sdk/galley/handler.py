@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overl
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from galley import file
 from galley.bounds import is_handler_name, is_queue_name
 from galley.envelope import encode_input
 from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
+from galley.file import File
 from galley.lanes import Lane
+from galley.reference import INLINE_LIMIT, LARGEST
 from galley.registry import REGISTRY, declared_at
 from galley.repeat import Repeat, repeat_of
 from galley.retry import RetryPolicy
@@ -49,6 +52,10 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     task_id: str | None = None
     labels: dict[str, str] | None = None
     """Those of `@task(labels=...)`."""
+    files: tuple[File, ...] = ()
+    """Those in the input."""
+    large: bool = False
+    """Whether the input is too large to travel with the task."""
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -99,7 +106,10 @@ def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
         InputInvalid: if the arguments cannot be encoded as JSON or are too large.
     """
     check_handler_name(handler)
-    return Call(check_queue_name(queue), handler, encode_input(handler, arguments))
+    before = file.encoded
+    encoded = encode_input(handler, arguments, LARGEST)
+    files = () if file.encoded == before else file.files_in(encoded)
+    return Call(check_queue_name(queue), handler, encoded, files=files, large=len(encoded) > INLINE_LIMIT)
 
 
 @functools.lru_cache
@@ -229,13 +239,17 @@ class Handler(Generic[P, R]):
         return self._call(named)
 
     def _call(self, named: dict[str, Any]) -> Call[Any]:
+        before = file.encoded
         try:
-            encoded = encode_input(self.name, self.types.encode(named))
+            encoded = encode_input(self.name, self.types.encode(named), LARGEST)
         except Misfit as error:
             raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
+        files = () if file.encoded == before else file.files_in(encoded)
+        large = len(encoded) > INLINE_LIMIT
         return Call(
-            self.queue, self.name, encoded, self.types.result, self.lane, self.unique, labels=self.labels
-        )
+            self.queue, self.name, encoded, self.types.result, self.lane, self.unique, labels=self.labels,
+            files=files, large=large,
+        )  # fmt: skip
 
 
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:

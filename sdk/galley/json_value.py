@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.file import File
+
 
 def _as_json(value: object) -> object:
     """Return what travels for a value that the encoder does not know.
@@ -17,6 +19,8 @@ def _as_json(value: object) -> object:
     """
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, File):
+        return value.as_json()
     model: Any = type(value)
     if hasattr(model, "model_dump_json"):  # of pydantic, which would write `null` for NaN
         for place in _not_finite(model.model_dump(value)):

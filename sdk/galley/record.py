@@ -17,6 +17,7 @@ from galley.envelope import WireLabels, check_moments
 from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, Count, History, Moment
 from galley.lanes import Lane
+from galley.reference import Reference
 
 VERSION: Final = 1
 """Version of the record written here; readers refuse others."""
@@ -24,8 +25,8 @@ VERSION: Final = 1
 SEALED_VERSION: Final = 2
 """Version of a record whose payload is encrypted; a program that knows version 1 alone refuses it."""
 
-RESULT_LIMIT: Final = 512 * 1024
-"""Bytes of JSON a result may have."""
+REFERRING_VERSION: Final = 3
+"""Version of a record whose result is stored as an object."""
 
 NULL: Final = Raw(b"null")
 
@@ -93,6 +94,8 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Whether the Task object was deleted because its time was over: the same work does not run again."""
     labels: WireLabels | None = None
     """Those of the task."""
+    large: Reference | None = None
+    """Where the result is stored, if it is too large for the record; `result` is null then."""
     v: int = VERSION
     sealed: str = ""
     """Where the queue's payloads are encrypted: result, digest, and the words of failure and history (see
@@ -115,6 +118,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
 
 
+def _versions(record: Record) -> tuple[int, ...]:
+    """Return the versions a record may have; of an encrypted one it does not show where its result is."""
+    if record.sealed:
+        return SEALED_VERSION, REFERRING_VERSION
+    return (VERSION if record.large is None else REFERRING_VERSION,)
+
+
 def encode(record: Record) -> bytes:
     """Return the body that is stored."""
     return _encode(record)
@@ -130,7 +140,7 @@ def decode(body: bytes) -> Record:
         record = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(f"a record that cannot be read: {error}") from None
-    if record.v != (SEALED_VERSION if record.sealed else VERSION):
+    if record.v not in _versions(record):
         raise EnvelopeInvalid(f"a record of version {record.v}, known here is {VERSION}")
     check_moments(record.history, record.submitted_at, record.started_at, record.ended_at, record.due_at)
     return record

@@ -25,7 +25,7 @@ from galley.broker.pipeline import DENIED, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.dead_letter import NO_TASK
-from galley.envelope import Envelope, Flags, digest_of, encode_input
+from galley.envelope import VERSION, Envelope, Flags, digest_of, encode_input
 from galley.errors import (
     DeadLetterNotFound,
     EnvelopeInvalid,
@@ -239,7 +239,9 @@ class AsyncDeadLetters:
             check_handler_name(handler)
             envelope = replace(envelope, handler=handler)
         if input is not _UNCHANGED:
-            envelope = replace(envelope, input=encode_input(envelope.handler, input))
+            envelope = replace(
+                envelope, v=VERSION, input=encode_input(envelope.handler, input), large=None, files=()
+            )
         if envelope.digest:
             envelope = replace(envelope, digest=digest_of(envelope.handler, envelope.input))
         body = await self._broker.payloads.task_bytes(kept.address, envelope)

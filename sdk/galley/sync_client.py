@@ -1,5 +1,6 @@
 """The client for programs without an event loop: scripts, notebooks, views of Flask and Django."""
 
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
 from galley.envelope import Envelope
 from galley.errors import ClientClosed
+from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.portal import Portal
@@ -130,6 +132,16 @@ class Client:
                 for known in (incomplete.submitted, incomplete.unknown):
                     known.update({place: self._sync(handle) for place, handle in known.items()})
             raise
+
+    def download(self, file: File, to: str | os.PathLike[str]) -> Path:
+        """Write the content of a file of a result to a path and return the path: `AsyncClient.download`.
+
+        Raises:
+            ObjectMissing, ObjectDamaged, ObjectStoreUnavailable, ObjectStoreUnknown: as there.
+            FileUnreadable, FileElsewhere: as there.
+            ClientClosed: the client is closed.
+        """
+        return self._portal.call(lambda client: client.download(file, to))
 
     def handle(self, queue: str, task_id: str) -> "Handle[Any]":
         """Return a handle on a task submitted earlier, by this or another program.

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.file import File, from_json
 from galley.json_value import NotFinite, encode_value
 
 _ANY_TYPE: Final = frozenset({Any, object, inspect.Parameter.empty})
@@ -242,6 +243,8 @@ def _construct(wanted: type, value: Any) -> Any:
     """Make a value of a class that msgspec does not know out of the JSON value for it."""
     if issubclass(wanted, PurePath) and isinstance(value, str):
         return wanted(value)
+    if issubclass(wanted, File):
+        return from_json(value)
     return _by_pydantic(wanted)(msgspec.json.encode(value))
 
 

@@ -17,7 +17,7 @@ from galley.retry import RetryPolicy
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
-from galley_worker.ending import Crashed, Ending, Raised, Returned
+from galley_worker.ending import Crashed, Finish, Raised, Returned
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
@@ -59,7 +59,7 @@ class Script:
     """How often a task still takes its process along."""
     runs: list[Run] = field(default_factory=list)
 
-    def play(self, task: str) -> tuple[float, Ending]:
+    def play(self, task: str) -> tuple[float, Finish]:
         """Return how long an execution takes, and how it ends if nothing stops it."""
         seconds = self.dice.choice((0.0, 0.01, 0.3, 2.0, 6.0))
         if self.deaths.get(task, 0):
@@ -83,14 +83,14 @@ class Handlers:
 
     def start(self, work: Work) -> Execution:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Ending] = loop.create_future()
+        future: asyncio.Future[Finish] = loop.create_future()
         execution = Execution(work, future, Service(), self._stop)
         seconds, ending = self._script.play(work.task_id)
         place = len(self._script.runs)
         self._script.runs.append(Run(work.task_id, self._worker, work.attempt, loop.time()))
         self._timers[execution] = loop.call_later(seconds, execution.end, ending)
 
-        def ended(result: "asyncio.Future[Ending]") -> None:
+        def ended(result: "asyncio.Future[Finish]") -> None:
             run = self._script.runs[place]
             ending = "killed" if result.cancelled() else type(result.result()).__name__
             self._script.runs[place] = Run(run.task, run.worker, run.attempt, run.began, loop.time(), ending)

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
@@ -17,14 +18,16 @@ from galley.envelope import decode as decode_envelope
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.history import History
+from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavailable
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker import journal
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
-from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, TimedOut
+from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
+from galley_worker.objects import TaskObjects
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
@@ -52,6 +55,9 @@ UNDECIDED_TIMES: Final = 10
 KEY_TIMES: Final = 8
 """Times a task is looked at whose key is missing, in the time a task waits for an unknown handler: a new key
 reaches one process before another."""
+
+OBJECT_STORE_SECONDS: Final = 15.0
+"""Pause before a task is tried again whose objects cannot be had now; costs no attempt."""
 
 REMEMBERED_CANCELS: Final = 10_000
 """Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
@@ -117,6 +123,7 @@ class Parts:
     measures: Measures
     uniqueness: Uniqueness
     payloads: Payloads = field(default_factory=Payloads)
+    objects: TaskObjects | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
@@ -202,6 +209,29 @@ class Attempts:
         if refused is not None:
             held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
+        if envelope.large is None and not envelope.files:
+            await self._attempt(present, held)
+            return
+        assert self._parts.objects is not None, "a worker has objects"
+        try:
+            async with AsyncExitStack() as kept:
+                try:
+                    # Before the task is claimed: a store that is away costs no attempt.
+                    held.large, held.files = await kept.enter_async_context(
+                        self._parts.objects.of(delivery.address, envelope)
+                    )
+                except ObjectError as error:
+                    if isinstance(error, ObjectStoreUnavailable | CacheUnusable):
+                        raise
+                    held.refused = held.refused or Failure(error.reason, f"{error}; {error.hint}")
+                await self._attempt(present, held)
+        except (ObjectStoreUnavailable, CacheUnusable) as error:
+            journal.not_fetched(delivery, f"{error}; {error.hint}")
+            self._parts.settler.look_again(present.delivery, OBJECT_STORE_SECONDS)
+
+    async def _attempt(self, present: UnderWay, held: Held) -> None:
+        """Run and settle what was read."""
+        delivery, flags, envelope, refused = present.delivery, held.flags, held.envelope, held.refused
         known = envelope.handler in self._parts.runners.handlers
         unique = envelope.unique
         claims = (
@@ -347,12 +377,18 @@ class Attempts:
                 submitted_at=held.envelope.submitted_at,
                 deadline=held.envelope.deadline,
                 last_error=_last_error(held.history),
+                large=held.large,
+                files=held.files,
                 ancestors=held.envelope.ancestors,
             )
         )
         journal.started(held)
-        ending = await present.execution.ending
+        ran = await present.execution.ending
         failpoint("run.after_end")
+        if isinstance(ran, ReturnedLarge):
+            assert self._parts.objects is not None, "a worker has objects"
+            ran = await self._parts.objects.store(address, ran)
+        ending: Ending = ran
         journal.ended(held, ending)
         return ending
 

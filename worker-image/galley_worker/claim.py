@@ -42,6 +42,10 @@ class Held:
     started_at: datetime
     refused: Failure | None = None
     """Why it cannot run, found when it was read: it is claimed only to be ended."""
+    large: str = ""
+    """File with its input, if that is too large for a message."""
+    files: dict[str, str] | None = None
+    """Where the files in its input are on this machine, by `digest/name`; None if there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Ending: how one attempt ended. What follows from it is the verdict."""
 
+from pathlib import Path
 from typing import TypeAlias
 
 from msgspec import Raw, Struct
 
 from galley.record import Failure
+from galley.reference import Reference
 
 
 class Returned(Struct, frozen=True):
@@ -12,6 +14,37 @@ class Returned(Struct, frozen=True):
 
     result: Raw
     """JSON."""
+    large: Reference | None = None
+    """Where the result is stored, if it is too large for a record; `result` is null then."""
+
+
+class Spool(Struct, frozen=True, array_like=True):
+    """A file of the worker's that is to be stored as an object."""
+
+    path: str
+    digest: str
+    size: int
+    name: str = ""
+    """What the file is called; empty for a result that is too large."""
+    mark: str = ""
+    """What stands in its place in the result."""
+    reference: Reference | None = None
+    """Where it is stored already, as a file of the task's input is; there is no `path` then."""
+
+
+class ReturnedLarge(Struct, frozen=True):
+    """The handler returned what is to be stored before its record: files, or a result too large."""
+
+    result: Raw
+    """JSON, with the places of files still to be filled in; null if the result is too large itself."""
+    files: tuple[Spool, ...]
+    large: Spool | None = None
+
+    def discard(self) -> None:
+        """Remove the files, which are stored or not wanted any more."""
+        for each in (*self.files, *((self.large,) if self.large else ())):
+            if each.path:
+                Path(each.path).unlink(missing_ok=True)
 
 
 class Raised(Struct, frozen=True):
@@ -64,3 +97,6 @@ class Crashed(Struct, frozen=True):
 
 Ending: TypeAlias = Returned | Raised | Snoozed | TimedOut | Cancelled | CutOff | NotBegun | Crashed
 """How an attempt ended."""
+
+Finish: TypeAlias = Ending | ReturnedLarge
+"""How a handler ended: what it returned may have to be stored before that is an ending."""

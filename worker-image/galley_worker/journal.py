@@ -25,6 +25,13 @@ def not_decrypted(delivery: Delivery, why: str) -> None:
     log_often(log, logging.WARNING, "task not decrypted yet", extra)
 
 
+def not_fetched(delivery: Delivery, why: str) -> None:
+    """The objects of a task cannot be had now, and it comes again later; of many, as a store may be down."""
+    address = delivery.address
+    extra = {"task": address.id, "queue": address.queue, "lane": address.lane, "why": why}
+    log_often(log, logging.WARNING, "objects not fetched yet", extra)
+
+
 def lost(held: Held, why: str) -> None:
     """An attempt was dropped, since another worker may run the task by now."""
     log.warning("attempt dropped", extra={**_about(held), "why": why})

@@ -14,6 +14,7 @@ from galley.broker.topology import LEASE_SECONDS
 from galley.encryption.given import ALL_QUEUES, payloads_with, read_given
 from galley.encryption.payloads import Payloads
 from galley.errors import ManifestInvalid
+from galley.objects.node_cache import DEFAULT_BYTES, default_folder
 from galley.resources import TaskQueue
 from galley.resources.manifest import read_manifests
 from galley.tls import Tls, tls_of
@@ -45,6 +46,15 @@ class WorkerSettings(BaseModel):
     """Keys of the queue, where its payloads are encrypted, as `PATH` or `QUEUE=PATH`, several separated as in
     PATH: a folder with a file for each key, as a mounted Secret, or the manifest of a Secret. Changes take
     effect while the worker runs. Handlers that submit tasks use the same."""
+    cache: Path = Field(default_factory=default_folder)
+    """Folder for large inputs, files and results while handlers use them, and as long as there is room after
+    that. Workers of one queue on one machine may share it, so that each object is fetched once. By default a
+    folder of the user in the system's folder for temporary files."""
+    cache_bytes: int = Field(DEFAULT_BYTES, ge=1024**2)
+    """Bytes of objects kept in that folder for later tasks; those in use may take more."""
+    objects: str = ""
+    """Bucket for large inputs, results and files, as `s3://BUCKET/PREFIX`, with its `AWS_...` variables;
+    in the queue's own stream by default. Producers need the same."""
     queue_manifest: Path
     """File with the TaskQueue that this worker serves, as JSON or YAML."""
     worker: str = Field(default_factory=socket.gethostname, min_length=1, pattern=r"^[A-Za-z0-9_-]+$")

@@ -14,7 +14,7 @@ from galley.dead_letter import NO_TASK, DeadLetter
 from galley.envelope import Envelope, Flags
 from galley.failpoint import failpoint
 from galley.history import History
-from galley.record import NULL, Failure, Outcome, Record, State
+from galley.record import NULL, REFERRING_VERSION, Failure, Outcome, Record, State
 from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
@@ -39,8 +39,11 @@ class Settler:
     async def settle(self, held: Held, verdict: Verdict) -> bool:
         """Write what the verdict says; return False if the task had been settled by another worker before."""
         match verdict:
-            case Succeed(result):
-                return await self._end(held, self._final(held, Outcome.SUCCEEDED, result=result))
+            case Succeed(result, large):
+                final = self._final(held, Outcome.SUCCEEDED, result=result)
+                if large is not None:
+                    final = replace(final, v=REFERRING_VERSION, large=large)
+                return await self._end(held, final)
             case Cancel(failure):
                 return await self._end(held, self._final(held, Outcome.CANCELLED, failure=failure))
             case Bury(failure, history):

@@ -8,6 +8,7 @@ back, and the leases are released last.
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,8 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.unique_keys import Keys
+from galley.objects.node_cache import NodeCache
+from galley.objects.store import VARIABLE
 from galley.resources import Plaintext, TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -28,6 +31,7 @@ from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
+from galley_worker.objects import TaskObjects
 from galley_worker.planner import Planner
 from galley_worker.presence import Presence, beside
 from galley_worker.puller import Puller
@@ -78,7 +82,8 @@ class Supervisor:
         spec, lease_seconds, grown = self._queue.spec, self._settings.lease_seconds, Changes()
         async with AsyncExitStack() as parts:
             enter = parts.enter_async_context
-            runners = await enter(Runners(self._runner_settings(), grown=grown.tell))
+            cache = parts.enter_context(NodeCache(self._settings.cache, self._settings.cache_bytes))
+            runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
             measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy)
             await enter(self._health(measures))
@@ -91,8 +96,10 @@ class Supervisor:
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, lease_seconds)
             settler = Settler(ledger, self._who, spec.retention.results_seconds, _now)
-            uniqueness = Uniqueness(Keys(broker, _now))
-            attempts = self._make_attempts(ledger, settler, holders, runners, leases, measures, uniqueness)
+            uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
+            attempts = self._make_attempts(
+                ledger, settler, holders, runners, leases, measures, uniqueness, objects
+            )
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
@@ -118,13 +125,14 @@ class Supervisor:
                 tls=self._settings.tls,
                 payloads=self._payloads,
             )
+            broker.objects_at = {**os.environ, VARIABLE: self._settings.objects}
             try:
                 return await broker.__aenter__()
             except (BrokerUnreachable, TlsFailed) as error:
                 log.warning("waiting for the broker", extra={"error": str(error), "hint": error.hint})
                 await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
 
-    def _runner_settings(self) -> RunnerSettings:
+    def _runner_settings(self, cache: NodeCache) -> RunnerSettings:
         spec = self._queue.spec
         return RunnerSettings(
             queue=self._queue.metadata.name,
@@ -139,6 +147,7 @@ class Supervisor:
             recycle_tasks=spec.worker.recycle.tasks,
             recycle_bytes=spec.worker.recycle.memory_bytes,
             log_level=self._settings.handler_log_level or spec.worker.log_level.value,
+            spool=str(cache.spool),
             on_line=_log_line,
         )
 
@@ -151,6 +160,7 @@ class Supervisor:
         leases: LeaseKeeper,
         measures: Measures,
         uniqueness: Uniqueness,
+        objects: TaskObjects,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
@@ -165,7 +175,7 @@ class Supervisor:
             self._settings.key_service_seconds,
             plaintext=plaintext_allowed(self._queue),
         )
-        parts = Parts(runners, claimant, settler, leases, measures, uniqueness, self._payloads)
+        parts = Parts(runners, claimant, settler, leases, measures, uniqueness, self._payloads, objects)
         return Attempts(rules, parts)
 
     @asynccontextmanager

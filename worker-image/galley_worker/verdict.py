@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from galley.history import HANDLER_NOT_FOUND, MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
+from galley.reference import Reference
 from galley.retry import RetryPolicy
 from galley_worker.ending import (
     Cancelled,
@@ -40,6 +41,8 @@ class Succeed(Struct, frozen=True):
     """Store the result; the task has succeeded."""
 
     result: Raw
+    large: Reference | None = None
+    """Where it is stored, if it is too large for a record."""
 
 
 class RetryAt(Struct, frozen=True):
@@ -107,8 +110,8 @@ def judge(  # noqa: C901, PLR0911 - one case for each ending
         jitter: returns a number in [0, 1).
     """
     match ending:
-        case Returned(result):
-            return Succeed(result)
+        case Returned(result, large):
+            return Succeed(result, large)
         case Cancelled():
             return Cancel()
         case CutOff(why):

@@ -21,5 +21,9 @@ class Work(Struct, frozen=True):
     deadline: datetime | None = None
     last_error: str = ""
     """Reason and message of the attempt before."""
+    large: str = ""
+    """File with the input, if it is too large for a message; `input` is empty then."""
+    files: dict[str, str] | None = None
+    """Where the files in the input are, by `digest/name`; None if there are none."""
     ancestors: tuple[str, ...] = ()
     """Queues of the handlers it descends from."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from nats.aio.msg import Msg
@@ -30,6 +31,9 @@ from galley.broker.topology import MIN_SERVER
 from galley.encryption.payloads import Payloads
 from galley.errors import ClientClosed
 from galley.tls import Tls, required_by
+
+if TYPE_CHECKING:
+    from galley.objects.store import Objects
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +89,8 @@ class Broker:
         """
         self.server = shown_server(server)
         """Its address, for people: without the password."""
+        self.objects_at: Mapping[str, str] = {}
+        """The environment that names the bucket new objects go to; empty for the streams of the queues."""
         self.payloads = payloads or Payloads()
         """What tasks carry, encrypted where their queue has keys."""
         self._address = server
@@ -165,6 +171,13 @@ class Broker:
                 await self.nats.close()
         except (TimeoutError, NatsError, OSError) as problem:
             log.warning("broker connection not closed cleanly", extra={"error": str(problem)})
+
+    @functools.cached_property
+    def objects(self) -> "Objects":
+        """The store of what is too large for a task."""
+        from galley.objects.store import Objects  # noqa: PLC0415 - it uses this module
+
+        return Objects.at(self, self.objects_at)
 
     @property
     def has_credentials(self) -> bool:

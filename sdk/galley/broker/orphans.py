@@ -72,7 +72,11 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
         (topology.shared_dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
     ):
         await _ask_of(broker, stream, "PURGE", {"filter": pattern})
-    for stream in (topology.records_stream(namespace, queue), topology.dead_stream(namespace, queue)):
+    for stream in (
+        topology.records_stream(namespace, queue),
+        topology.dead_stream(namespace, queue),
+        topology.object_stream(namespace, queue),
+    ):
         await _ask_of(broker, stream, "DELETE", None)
     # Last, since only their metadata tells that there is something left to be done.
     await remove(broker, namespace, queue)

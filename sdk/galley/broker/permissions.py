@@ -73,7 +73,10 @@ class Import(NamedTuple):
 
 
 EXPORTS: Final = (
-    *(Export(f"galley.{verb}.>") for verb in ("task", "plan", "schedule", "again", "result", "dead", "hb")),
+    *(
+        Export(f"galley.{verb}.>")
+        for verb in ("task", "plan", "schedule", "again", "result", "dead", "hb", "object")
+    ),
     Export("galley.answer.>"),
     Export("galley.workers.>"),
     *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
@@ -195,6 +198,10 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.hb.{namespace}.{queue}.*",
         # Whether the task of an earlier tick waits, and which schedules there are.
         f"$JS.API.DIRECT.GET.{topology.later_stream(namespace, queue)}",
+        *_reads_of_objects(namespace, queue),
+        # Workers collect what no task refers to.
+        topology.objects_of_queue(namespace, queue),
+        f"$JS.API.STREAM.PURGE.{topology.object_stream(namespace, queue)}",
     )
 
 
@@ -212,8 +219,14 @@ def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
     # Declared tasks are the operator's alone to submit. Schedules are for workers and managers: who stores
     # one chooses the subject it fires at, among all of its stream, and whether it repeats.
     tail = f"{namespace}.{queue}.*.{Kind.DIRECT}.*"
-    keys = topology.key_subject(namespace, queue, "*")
-    return f"galley.task.{tail}", f"galley.plan.{tail}", keys
+    # An object is written once: the stream replaces nothing, so none can change what another has stored.
+    written = ("part.*.*", "whole.*", f"use.*.input.{Kind.DIRECT}.*")
+    return (
+        f"galley.task.{tail}",
+        f"galley.plan.{tail}",
+        topology.key_subject(namespace, queue, "*"),
+        *(topology.objects_of_queue(namespace, queue, each) for each in written),
+    )
 
 
 def _looking(namespace: str, queue: str) -> tuple[str, ...]:
@@ -223,6 +236,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *(f"$JS.API.CONSUMER.INFO.{stream}.*" for stream in streams),
         *(f"$JS.API.DIRECT.GET.{stream}" for stream in streams),
         *_reads_of_records(namespace, queue),
+        *_reads_of_objects(namespace, queue),
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
     )
@@ -253,4 +267,12 @@ def _reads_of_records(namespace: str, queue: str) -> tuple[str, ...]:
     return tuple(
         f"$JS.API.DIRECT.GET.{stream}.galley.result.{namespace}.{queue}.>"
         for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace))
+    )
+
+
+def _reads_of_objects(namespace: str, queue: str) -> tuple[str, str]:
+    stream = topology.object_stream(namespace, queue)
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.{topology.objects_of_queue(namespace, queue)}",
     )

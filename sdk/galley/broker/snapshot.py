@@ -47,6 +47,7 @@ class StreamKind(StrEnum):
     LATER = "later"
     RECORDS = "records"
     DEAD = "dead"
+    OBJECTS = "objects"
 
 
 class StoredMessage(Struct, frozen=True, array_like=True, gc=False):
@@ -143,36 +144,28 @@ async def unknown_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> l
 
 def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
     """Return what a stream holds, or None if it is none of Galley's."""
-    if queue:
-        names = {
-            topology.work_stream(namespace, queue): StreamKind.WORK,
-            topology.later_stream(namespace, queue): StreamKind.LATER,
-            topology.records_stream(namespace, queue): StreamKind.RECORDS,
-            topology.dead_stream(namespace, queue): StreamKind.DEAD,
-        }
-    else:
-        names = {
-            topology.shared_records_stream(namespace): StreamKind.RECORDS,
-            topology.shared_dead_stream(namespace): StreamKind.DEAD,
-        }
-    return names.get(name)
+    kinds = _OWN if queue else _SHARED
+    return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)
 
 
 def name_of(kind: StreamKind, namespace: str, queue: str) -> str:
     """Return the name of a stream."""
-    match kind:
-        case StreamKind.WORK:
-            return topology.work_stream(namespace, queue)
-        case StreamKind.LATER:
-            return topology.later_stream(namespace, queue)
-        case StreamKind.RECORDS:
-            if not queue:
-                return topology.shared_records_stream(namespace)
-            return topology.records_stream(namespace, queue)
-        case StreamKind.DEAD:
-            if not queue:
-                return topology.shared_dead_stream(namespace)
-            return topology.dead_stream(namespace, queue)
+    if not queue and kind in _SHARED:
+        return _SHARED[kind](namespace)
+    return _OWN[kind](namespace, queue)
+
+
+_OWN: Final = {
+    StreamKind.WORK: topology.work_stream,
+    StreamKind.LATER: topology.later_stream,
+    StreamKind.RECORDS: topology.records_stream,
+    StreamKind.DEAD: topology.dead_stream,
+    StreamKind.OBJECTS: topology.object_stream,
+}
+_SHARED: Final = {
+    StreamKind.RECORDS: topology.shared_records_stream,
+    StreamKind.DEAD: topology.shared_dead_stream,
+}
 
 
 async def consumers_of(broker: Broker, stream: str) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ from galley.broker.topology import (
     dead_stream,
     fired_subject,
     later_stream,
+    object_stream,
+    objects_of_queue,
     planned,
     records_stream,
     timer_subject,
@@ -40,6 +42,7 @@ def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any
         later_definition(layout, replicas),
         records_definition(layout, replicas),
         dead_definition(layout, replicas),
+        object_definition(layout, replicas),
     ]
 
 
@@ -124,6 +127,25 @@ def dead_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
         "storage": "file",
         "num_replicas": replicas,
         "allow_direct": True,
+        "duplicate_window": 100_000_000,
+        "metadata": _metadata(layout),
+    }
+
+
+def object_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of objects: nothing in it is ever replaced, and a full stream takes no more."""
+    return {
+        "name": object_stream(layout.namespace, layout.queue),
+        "subjects": [objects_of_queue(layout.namespace, layout.queue)],
+        "retention": "limits",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": 1,
+        "max_bytes": layout.object_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
         "duplicate_window": 100_000_000,
         "metadata": _metadata(layout),
     }

@@ -1,8 +1,10 @@
 """Names of every stream, consumer and subject; `stream_config` has the configuration of each stream.
 
-Each queue has four streams of its own, so that none can take the room of another: *work* and *later* with
-one consumer a lane each, *records*, and *dead letters*. Delayed tasks enter by the work stream,
-and workers move them. Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
+Each queue has five streams of its own, so that none can take the room of another: *work* and *later* with
+one consumer a lane each, *records*, *dead letters*, and *objects* for large inputs and results. Delayed
+tasks enter by the work stream, and workers move them.
+
+Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
 """
 
 from dataclasses import dataclass
@@ -86,6 +88,8 @@ class QueueLayout:
     """Disk the queue's records may take; the oldest go first, since completion must never block."""
     dead_letter_bytes: int = 64 * 1024**2
     """Disk the queue's dead letters may take; what does not fit stays in the work stream."""
+    object_bytes: int = 256 * 1024**2
+    """Disk the queue's large inputs, results and files may take; what does not fit is refused."""
     lease_seconds: float = LEASE_SECONDS
     """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
@@ -96,7 +100,8 @@ class QueueLayout:
     @property
     def reserved_bytes(self) -> int:
         """Disk that is set aside for the queue's streams, whether or not they hold anything."""
-        return self.backlog_bytes + self.later_bytes + self.record_bytes + self.dead_letter_bytes
+        tasks = self.backlog_bytes + self.later_bytes
+        return tasks + self.record_bytes + self.dead_letter_bytes + self.object_bytes
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -117,6 +122,11 @@ def records_stream(namespace: str, queue: str) -> str:
 def dead_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of dead letters."""
     return f"GD_{namespace}_{queue}"
+
+
+def object_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of large inputs, results and files."""
+    return f"GO_{namespace}_{queue}"
 
 
 def shared_records_stream(namespace: str) -> str:
@@ -249,6 +259,37 @@ def dead_subject(address: TaskAddress) -> str:
 def dead_of_queue(namespace: str, queue: str) -> str:
     """Return the pattern of all dead letters of a queue."""
     return f"galley.dead.{namespace}.{queue}.>"
+
+
+def objects_of_queue(namespace: str, queue: str, verb: str = ">") -> str:
+    """Return the pattern of all there is about objects of a queue; `verb` is one word of what is meant."""
+    return f"galley.object.{namespace}.{queue}.{verb}"
+
+
+def part_subject(namespace: str, queue: str, name: str, number: int | str) -> str:
+    """Return where one part of an object stands."""
+    return objects_of_queue(namespace, queue, f"part.{name}.{number}")
+
+
+def whole_subject(namespace: str, queue: str, name: str) -> str:
+    """Return where it stands that all of an object is stored."""
+    return objects_of_queue(namespace, queue, f"whole.{name}")
+
+
+def leaving_subject(namespace: str, queue: str, name: str) -> str:
+    """Return where it stands that an object is about to be deleted."""
+    return objects_of_queue(namespace, queue, f"leaving.{name}")
+
+
+def use_subject(address: TaskAddress, name: str, role: str) -> str:
+    """Return where it stands that a task refers to an object."""
+    tail = f"use.{name}.{role}.{address.kind}.{address.id}"
+    return objects_of_queue(address.namespace, address.queue, tail)
+
+
+def sweep_subject(namespace: str, queue: str) -> str:
+    """Return where it stands that a process has looked for objects that no task refers to."""
+    return objects_of_queue(namespace, queue, "sweep")
 
 
 def control_subject(namespace: str, queue: str, verb: str) -> str:

@@ -30,6 +30,7 @@ from galley.encryption.token import key_in, parse
 from galley.envelope import NO_INPUT, SEALED_VERSION, Envelope
 from galley.history import History
 from galley.record import NULL, Failure, Outcome, Record
+from galley.reference import Reference
 
 Find: TypeAlias = Callable[[str, str], DataKeys | None]
 """Returns the keys of a queue, given its namespace and name; None if it has none."""
@@ -46,6 +47,8 @@ class _TaskPayload(Struct, frozen=True, omit_defaults=True):
     input: Raw = NO_INPUT
     words: Words = ()
     digest: str = ""
+    large: Reference | None = None
+    files: tuple[Reference, ...] = ()
 
 
 class _EndPayload(Struct, frozen=True, omit_defaults=True):
@@ -60,6 +63,7 @@ class _EndPayload(Struct, frozen=True, omit_defaults=True):
     digest: str = ""
     body: bytes | None = None
     envelope: Raw = NO_TASK
+    large: Reference | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -103,10 +107,16 @@ class Payloads:
         keys = self.keys_of(address)
         assert keys is not None
         await keys.prepare()
-        text = _encode(_TaskPayload(envelope.input, _words(envelope.history), envelope.digest))
-        clear = replace(
-            envelope, v=SEALED_VERSION, input=NO_INPUT, history=_wordless(envelope.history), digest="", uid=""
+        text = _encode(
+            _TaskPayload(
+                envelope.input, _words(envelope.history), envelope.digest, envelope.large, envelope.files
+            )
         )
+        version = SEALED_VERSION if envelope.v == task_wire.VERSION else envelope.v
+        clear = replace(
+            envelope, v=version, input=NO_INPUT, history=_wordless(envelope.history), digest="", uid="",
+            large=None, files=(),
+        )  # fmt: skip
         head = task_wire.encode(clear)[:-1]
         token = keys.seal(text, _bound("task", address, head))
         return b"".join((head, _SEALED, _tail(token, envelope.uid)))
@@ -142,9 +152,12 @@ class Payloads:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PayloadAltered(subject, f"its decrypted payload cannot be read: {error}") from None
         history = _with_words(envelope.history, payload.words, subject)
+        refers = payload.large is not None or bool(payload.files)
+        if refers != (envelope.v == task_wire.REFERRING_VERSION):
+            raise PayloadAltered(subject, "its version does not fit what is encrypted")
         return replace(
-            envelope, v=task_wire.VERSION, input=payload.input, history=history, digest=payload.digest,
-            sealed="",
+            envelope, v=task_wire.REFERRING_VERSION if refers else task_wire.VERSION, input=payload.input,
+            history=history, digest=payload.digest, large=payload.large, files=payload.files, sealed="",
         )  # fmt: skip
 
     def missing(self, address: TaskAddress, token: str) -> DecryptionKeyMissing:
@@ -185,14 +198,15 @@ class Payloads:
         await keys.prepare()
         payload = _EndPayload(
             record.handler, record.attempt, record.outcome, record.result, record.failure,
-            _words(record.history), record.digest,
+            _words(record.history), record.digest, large=record.large,
         )  # fmt: skip
         token = keys.seal(_encode(payload), _bound("record", address))
         return record_wire.encode(
             replace(
                 record,
-                v=SEALED_VERSION,
+                v=SEALED_VERSION if record.large is None else record.v,
                 result=NULL,
+                large=None,
                 failure=_wordless_failure(record.failure),
                 history=_wordless(record.history),
                 digest="",
@@ -217,8 +231,9 @@ class Payloads:
             record.handler, record.attempt, record.failure.reason if record.failure else "",
         ) or (payload.outcome is not record.outcome and not cancelled):  # fmt: skip
             raise PayloadAltered(subject, "what is encrypted belongs to another outcome")
+        version = record_wire.VERSION if payload.large is None else record_wire.REFERRING_VERSION
         return replace(
-            record, v=record_wire.VERSION, result=payload.result, failure=payload.failure,
+            record, v=version, result=payload.result, large=payload.large, failure=payload.failure,
             history=_with_words(record.history, payload.words, subject), digest=payload.digest, sealed="",
         )  # fmt: skip
 

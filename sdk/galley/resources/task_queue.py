@@ -230,6 +230,10 @@ class Limits(Part):
     """Bytes on disk for dead letters, 1 MiB to 1 TiB. When they are used up, failed tasks stay in the backlog
     until there is room: nothing is lost."""
 
+    object_bytes: Whole = Field(256 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for inputs and results above 256 KiB and for files, 1 MiB to 1 TiB. When they are used
+    up, producers are refused, and tasks whose result does not fit are tried again."""
+
 
 class Retention(Part):
     """How long the queue remembers."""

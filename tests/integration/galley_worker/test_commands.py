@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley_worker.ending import Cancelled, Crashed, Ending, NotBegun, TimedOut
+from galley_worker.ending import Cancelled, Crashed, Finish, NotBegun, TimedOut
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from tests.integration.galley_worker.trials import (
@@ -27,7 +27,7 @@ def commands(*handlers: CommandHandler, **others: float) -> RunnerSettings:
     return settings(*handlers, modules=(), **others)
 
 
-async def shell(runners: Runners, script: str, *, within: float = 10.0, may_take: float = 30.0) -> Ending:
+async def shell(runners: Runners, script: str, *, within: float = 10.0, may_take: float = 30.0) -> Finish:
     text = script.replace("\\", "\\\\").replace('"', '\\"')
     return await ended(start(runners, "sh", raw=f'["{text}"]'.encode(), timeout=may_take), within)
 

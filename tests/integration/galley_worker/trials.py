@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from galley_worker.ending import Ending, NotBegun, Raised, Returned
+from galley_worker.ending import Finish, NotBegun, Raised, Returned
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
@@ -37,23 +37,23 @@ def start(
     return runners.start(work)
 
 
-async def ended(execution: Execution, within: float = 20.0) -> Ending:
+async def ended(execution: Execution, within: float = 20.0) -> Finish:
     return await asyncio.wait_for(asyncio.shield(execution.ending), within)
 
 
-async def run(runners: Runners, handler: str, /, **named: Any) -> Ending:
+async def run(runners: Runners, handler: str, /, **named: Any) -> Finish:
     """Run a work to its end; one that a busy machine did not begin is started again, as the broker does."""
     while isinstance(ending := await ended(start(runners, handler, **named)), NotBegun):
         pass
     return ending
 
 
-def value(ending: Ending) -> Any:
+def value(ending: Finish) -> Any:
     assert isinstance(ending, Returned), ending
     return msgspec.json.decode(ending.result)
 
 
-def failure(ending: Ending) -> tuple[str, str, bool]:
+def failure(ending: Finish) -> tuple[str, str, bool]:
     assert isinstance(ending, Raised), ending
     return ending.failure.reason, ending.failure.message, ending.retryable
 

@@ -134,6 +134,8 @@ class Stream:
             present = 0 if last is None else last.sequence
             if present != int(expected):
                 raise Refusal(WRONG_SEQUENCE, f"wrong last sequence: {present}")
+        if self.definition.get("discard_new_per_subject") and self.last(subject) is not None:
+            raise Refusal(FULL, "maximum messages per subject exceeded")
         most = self.definition.get("max_msgs", -1)
         if self.definition.get("discard") == "new" and 0 < most <= len(self.messages):
             raise Refusal(FULL, "maximum messages exceeded")

@@ -17,7 +17,7 @@ from galley.broker.pull import Delivery
 from galley.broker.unique_keys import Keys
 from galley.record import Failure, Outcome, Record, State
 from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
-from galley_worker.ending import CutOff, Ending, Raised, Returned, TimedOut
+from galley_worker.ending import CutOff, Finish, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.runners.execution import Execution, Service
@@ -45,7 +45,7 @@ class Handlers:
     """Whether what is told to stop goes on."""
 
     def start(self, work: Work) -> Execution:
-        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
         execution = Execution(work, future, Service(), self._stop)
         self.started.append(execution)
         return execution

@@ -122,8 +122,8 @@ class Commands:
     async def _execute(self, execution: Execution) -> Ending:
         command = self._known[execution.work.handler]
         try:
-            argv, stdin = _arguments(command, execution.work.input)
-        except (TypeError, ValueError) as error:
+            argv, stdin = _arguments(command, execution.work)
+        except (TypeError, ValueError, OSError) as error:
             return Raised(Failure("InputInvalid", str(error)[:MESSAGE_LIMIT]), retryable=False)
         assert self._sweeper is not None
         name, owner = self._sweeper.mark
@@ -232,10 +232,12 @@ class Subprocess:
         return Raised(Failure("CommandFailed", message[:MESSAGE_LIMIT], text[-8192:]), retryable=True)
 
 
-def _arguments(command: CommandHandler, data: Raw) -> tuple[list[str], bytes]:
-    """Return argv and stdin for an input."""
+def _arguments(command: CommandHandler, work: Work) -> tuple[list[str], bytes | Path]:
+    """Return argv and stdin, or the file it is in, for an input."""
+    large = Path(work.large) if work.large else None
     if command.input_as == "stdin":
-        return list(command.command), bytes(data)
+        return list(command.command), large or bytes(work.input)
+    data = large.read_bytes() if large else work.input
     try:
         values = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -269,16 +271,17 @@ def _task(work: Work) -> dict[str, str]:
     }
 
 
-def _open(argv: list[str], stdin: bytes, environment: dict[str, str]) -> Subprocess:
+def _open(argv: list[str], stdin: bytes | Path, environment: dict[str, str]) -> Subprocess:
     if not argv:
         raise ValueError("the command is empty")
     # A file instead of a pipe: a program that does not read its input cannot block us.
-    file = os.memfd_create("galley input")
+    file = os.open(stdin, os.O_RDONLY) if isinstance(stdin, Path) else os.memfd_create("galley input")
     try:
-        written = 0
-        while written < len(stdin):
-            written += os.write(file, stdin[written:])
-        os.lseek(file, 0, os.SEEK_SET)
+        if isinstance(stdin, bytes):
+            written = 0
+            while written < len(stdin):
+                written += os.write(file, stdin[written:])
+            os.lseek(file, 0, os.SEEK_SET)
         popen = subprocess.Popen(
             argv,
             stdin=file,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from galley_worker.ending import Cancelled, CutOff, Ending, TimedOut
+from galley_worker.ending import Cancelled, CutOff, Finish, TimedOut
 from galley_worker.work import Work
 
 FAST_SECONDS: Final = 0.005
@@ -74,7 +74,7 @@ class Execution:
     def __init__(
         self,
         work: Work,
-        ending: "asyncio.Future[Ending]",
+        ending: "asyncio.Future[Finish]",
         service: Service,
         stopper: "Callable[[Execution], None]",
     ) -> None:
@@ -103,7 +103,7 @@ class Execution:
             self.because = because
             self._stopper(self)
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: Finish) -> None:
         """Settle how it ended; the first ending stays."""
         if not self.ending.done():
             self.ending.set_result(ending)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from galley.lanes import Lane
 from galley.repeat import Repeat
 from galley.retry import RetryPolicy
+from galley_worker.ending import Spool
 
 LENGTH: Final = 4
 FRAME_LIMIT: Final = 256 * 1024 * 1024
@@ -37,6 +38,17 @@ class Run(Struct, array_like=True, tag=0, gc=False):
     """The same; 0 if there is none."""
     last_error: str = ""
     ancestors: tuple[str, ...] = ()
+    objects: "Objects | None" = None
+    """What of the input is in files; None for nearly all."""
+
+
+class Objects(Struct, array_like=True):
+    """Where the objects of a task are on this machine."""
+
+    large: str = ""
+    """File with the input; empty if that is in the order."""
+    files: dict[str, str] = {}
+    """Paths of the files in the input, by `digest/name`."""
 
 
 class Recall(Struct, array_like=True, tag=1):
@@ -65,6 +77,17 @@ class Done(Struct, array_like=True, tag=10, gc=False):
     id: int
     seconds: float
     result: bytes
+
+
+class Spooled(Struct, array_like=True, tag=19):
+    """Child: the handler returned what is to be stored as objects."""
+
+    id: int
+    seconds: float
+    result: bytes
+    """JSON with marks in the places of files; null if it is too large itself."""
+    files: list[Spool]
+    large: Spool | None = None
 
 
 class Failed(Struct, array_like=True, tag=11):
@@ -150,7 +173,7 @@ class Ran(Struct, array_like=True, tag=17):
 
 
 Order: TypeAlias = Run | Recall | Cancel | Leave | Ask
-Answer: TypeAlias = Done | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran
+Answer: TypeAlias = Done | Spooled | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

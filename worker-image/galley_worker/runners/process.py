@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from galley.record import Failure
-from galley_worker.ending import Raised, Returned, Snoozed
+from galley_worker.ending import Raised, Returned, ReturnedLarge, Snoozed
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.execution import Account, Execution
@@ -29,12 +29,14 @@ from galley_worker.runners.frames import (
     Done,
     Failed,
     Leave,
+    Objects,
     Order,
     Ran,
     Ready,
     Recall,
     Recalled,
     Run,
+    Spooled,
     Stopped,
 )  # fmt: skip
 from galley_worker.runners.output import STREAM_NAMES, Output
@@ -141,6 +143,7 @@ class HandlerProcess(asyncio.Protocol):
                 number, work.handler, bytes(work.input), work.task_id, work.lane, work.attempt,
                 work.submitted_at.timestamp(), deadline, work.last_error,
                 work.ancestors,
+                None if work.files is None and not work.large else Objects(work.large, work.files or {}),
             )
         )  # fmt: skip
 
@@ -271,12 +274,16 @@ class HandlerProcess(asyncio.Protocol):
                     head.started_at = now
         return True
 
-    def _take_rare(self, answer: frames.Answer) -> None:
+    def _take_rare(self, answer: frames.Answer) -> None:  # noqa: C901 - one case for each answer
         match answer:
             case Failed(number, seconds) | Again(number, seconds):
                 execution = self._take_out(number)
                 execution.service.observe(seconds)
                 execution.end(_raised(answer))
+            case Spooled(number, seconds, result, files, large):
+                execution = self._take_out(number)
+                execution.service.observe(seconds)
+                self._end_large(execution, ReturnedLarge(Raw(result), tuple(files), large))
             case Stopped(number):
                 execution = self._take_out(number)
                 if execution.because is not None:
@@ -296,6 +303,11 @@ class HandlerProcess(asyncio.Protocol):
                     self.hello.set_result(answer)
             case _:
                 raise KeyError
+
+    def _end_large(self, execution: Execution, returned: ReturnedLarge) -> None:
+        if execution.ending.done():  # too late: nothing stores them
+            returned.discard()
+        execution.end(returned)
 
     def _correct(self, answer: Ran) -> None:
         """Take over when an async handler really began, unless it has ended meanwhile."""

@@ -67,6 +67,8 @@ class RunnerSettings:
     """How long a child may take for its stop hooks, `atexit` handlers and threads before it is killed."""
     log_level: str = "INFO"
     """Least level of the `logging` records that handlers write."""
+    spool: str = ""
+    """Folder for what handlers return and is to be stored as an object."""
     on_line: OnLine = _drop
     """Takes what handlers write and what there is to say about their attempts."""
 

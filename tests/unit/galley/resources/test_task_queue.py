@@ -165,6 +165,7 @@ FULL: dict[str, Any] = {
             "laterBytes": 1024**4,
             "recordBytes": 1024**2,
             "deadLetterBytes": 1024**3,
+            "objectBytes": 1024**3,
         },
         "retention": {"resultsSeconds": 2_592_000},
     },

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 from msgspec import Raw
 
-from galley_worker.ending import Cancelled, Crashed, CutOff, Ending
+from galley_worker.ending import Cancelled, Crashed, CutOff, Finish
 from galley_worker.runners.blame import blame
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.work import Work
@@ -17,7 +17,7 @@ def executions(count: int) -> list[Execution]:
     return [Execution(work, new(), Service(), lambda _: None) for work in works]
 
 
-def ending(execution: Execution) -> Ending | None:
+def ending(execution: Execution) -> Finish | None:
     return execution.ending.result() if execution.ending.done() else None
 
 

@@ -5,19 +5,24 @@ import os
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import CoroutineType, TracebackType
 from typing import Any, Final
 
 import msgspec
 
+from galley import file
 from galley.current import CurrentTask
-from galley.errors import NonRetryable, RetryAfter, Snooze
+from galley.errors import GalleyError, NonRetryable, RetryAfter, Snooze
+from galley.file import files_here
 from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
-from galley.record import RESULT_LIMIT
+from galley.objects.node_cache import spooled, spooled_bytes
+from galley.reference import INLINE_LIMIT, LARGEST
 from galley.retry import LONGEST_BACKOFF_SECONDS
 from galley.typed import Misfit, Signature
-from galley_worker.runners.frames import Again, Done, Failed, Run
+from galley_worker.ending import Spool
+from galley_worker.runners.frames import Again, Done, Failed, Run, Spooled
 
 TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
@@ -32,6 +37,21 @@ _OURS: Final = os.path.dirname(__file__)  # noqa: PTH120 - runs in every child b
 
 class InputInvalid(Exception):
     """The input cannot be the handler's arguments; the message says why."""
+
+
+def arguments_of(order: Run, types: Signature) -> dict[str, Any]:
+    """Return the input of an order as keyword arguments of the annotated types.
+
+    Raises:
+        InputInvalid: if it is not a JSON object, or an argument is not of its type.
+        OSError: if the file it is in cannot be read.
+    """
+    objects = order.objects
+    if objects is None:
+        return arguments(order.input, types)
+    data = Path(objects.large).read_bytes() if objects.large else order.input
+    with files_here(objects.files):
+        return arguments(data, types)
 
 
 def arguments(data: bytes, types: Signature) -> dict[str, Any]:
@@ -77,20 +97,51 @@ def awaited(value: "CoroutineType[Any, Any, Any]") -> object:
     return asyncio.run(value)
 
 
-def done(order: int, seconds: float, value: object) -> Done | Failed:
-    """Return the answer for a handler that returned `value`."""
+def done(order: int, seconds: float, value: object, spool: str = "") -> Done | Spooled | Failed:
+    """Return the answer for a handler that returned `value`.
+
+    Args:
+        order: its number.
+        seconds: how long the handler took.
+        value: what it returned.
+        spool: folder for what is to be stored as an object.
+    """
+    files = file.encoded
     try:
         result = encode_value(value)
     except BaseException as error:  # anything may hide in a value
         problem = f"the result cannot be written as JSON: {describe(error)}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
-    if len(result) > RESULT_LIMIT:
-        problem = (
-            f"the result has {len(result)} bytes of JSON, the limit is {RESULT_LIMIT}; "
-            "store the data elsewhere and return its place"
-        )
-        return Failed(order, seconds, "ResultTooLarge", problem, "", retryable=False)
+    if len(result) > INLINE_LIMIT or file.encoded != files:
+        return _spooled(order, seconds, result, spool, may_have_files=file.encoded != files)
     return Done(order, seconds, result)
+
+
+def _spooled(
+    order: int, seconds: float, result: bytes, spool: str, *, may_have_files: bool
+) -> Done | Spooled | Failed:
+    """Write what is to be stored as objects into files of the worker: the handler's own may soon be gone."""
+    if len(result) > LARGEST:
+        problem = f"the result has {len(result)} bytes of JSON, the limit is {LARGEST}; return a galley.File"
+        return Failed(order, seconds, "ResultTooLarge", problem, "", retryable=False)
+    kept: list[Spool] = []
+    large = None
+    try:
+        for each in file.files_in(result) if may_have_files else ():
+            if each.reference is not None:
+                kept.append(Spool("", each.digest, each.size, each.name, reference=each.reference))
+                continue
+            with each.open() as content:
+                path, digest, size = spooled(Path(spool), content)
+            kept.append(Spool(str(path), digest, size, each.name, each.mark))
+        if len(result) > INLINE_LIMIT:
+            path, digest, size = spooled_bytes(Path(spool), result)
+            result, large = b"null", Spool(str(path), digest, size)
+    except (OSError, GalleyError, ValueError) as error:
+        hint = f"; {error.hint}" if isinstance(error, GalleyError) and error.hint else ""
+        problem = f"the result cannot be stored: {describe(error)}{hint}"
+        return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
+    return Spooled(order, seconds, result, kept, large) if kept or large else Done(order, seconds, result)
 
 
 def failed(

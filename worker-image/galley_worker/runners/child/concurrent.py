@@ -50,7 +50,15 @@ _UNASKED: Final = (
 class ConcurrentService:
     """Runs orders side by side."""
 
-    def __init__(self, wire: Wire, queue: str, handlers: Mapping[str, Handler[..., Any]], page: mmap) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        queue: str,
+        handlers: Mapping[str, Handler[..., Any]],
+        page: mmap,
+        spool: str = "",
+    ) -> None:
+        self._spool = spool
         self._queue = queue
         self._wire = wire
         self._handlers = handlers
@@ -140,7 +148,7 @@ class ConcurrentService:
         function = handler.function
         named = None
         try:
-            named = call.arguments(order.input, handler.types)
+            named = call.arguments_of(order, handler.types)
             value = await function(**named)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             failed = call.failed(order.id, perf_counter() - began, function, named, error)
@@ -148,7 +156,7 @@ class ConcurrentService:
                 failed.message = _UNASKED
             outcome: Answer = failed
         else:
-            outcome = call.done(order.id, perf_counter() - began, value)
+            outcome = call.done(order.id, perf_counter() - began, value, self._spool)
         if order.id not in self._asked:
             # Leaving the table first: a cancel that comes now is too late, the handler has ended.
             del self._running[order.id]

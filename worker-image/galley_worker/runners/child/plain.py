@@ -43,8 +43,14 @@ class PlainService:
     """Runs orders one after the other."""
 
     def __init__(
-        self, wire: Wire, queue: str, handlers: Mapping[str, Handler[..., Any]], begun: mmap
+        self,
+        wire: Wire,
+        queue: str,
+        handlers: Mapping[str, Handler[..., Any]],
+        begun: mmap,
+        spool: str = "",
     ) -> None:
+        self._spool = spool
         self._queue = queue
         self._wire = wire
         self._handlers = handlers
@@ -105,14 +111,14 @@ class PlainService:
         context = self._context
         named = None
         try:
-            named = call.arguments(order.input, handler.types)
+            named = call.arguments_of(order, handler.types)
             value = context.run(function, **named)
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
         else:
-            outcome = call.done(order.id, perf_counter() - began, value)
+            outcome = call.done(order.id, perf_counter() - began, value, self._spool)
         if context:
             # It holds variables, which this task may have set: the next one starts without them.
             self._context = self._base.copy()

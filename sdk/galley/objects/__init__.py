@@ -1,0 +1,1 @@
+"""Large inputs, large results and files: stored as objects, so that tasks stay small."""

@@ -1,0 +1,75 @@
+"""Large inputs, large results and files, with a real nats-server and real workers."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from galley import AsyncClient, File, RetryPolicy, TaskFailed, When
+from galley.broker import topology
+from galley.resources import TaskQueue
+from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.handlers import artifacts
+
+
+@pytest.fixture
+def queue(drills: TaskQueue) -> TaskQueue:
+    """The queue of the drills, with the handlers of this file."""
+    worker = drills.spec.worker.model_copy(update={"modules": ("artifacts",)})
+    return drills.model_copy(update={"spec": drills.spec.model_copy(update={"worker": worker})})
+
+
+async def subjects(client: AsyncClient, verb: str) -> list[str]:
+    name = topology.object_stream(client.namespace, "drills")
+    pattern = topology.objects_of_queue(client.namespace, "drills", f"{verb}.>")
+    info = await client.broker.api("look", f"STREAM.INFO.{name}", {"subjects_filter": pattern})
+    return sorted(info["state"].get("subjects") or ())
+
+
+async def test_five_megabytes_go_in_and_come_out(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    text = "abcde" * 1024**2
+    handle = await client.submit(artifacts.reverse.call(text))
+    assert await handle.result(within=30) == text[::-1]
+    assert len(await subjects(client, "whole")) == 2
+    # The same input again is stored once, and so is the same result.
+    again = await client.submit_many([artifacts.reverse.call(text) for _ in range(3)])
+    assert [await each.result(within=30) for each in again] == [text[::-1]] * 3
+    assert len(await subjects(client, "whole")) == 2
+    assert len(await subjects(client, "use")) == 8
+
+
+async def test_a_file_reaches_the_handler_and_another_comes_back(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    source = tmp_path / "page.bin"
+    source.write_bytes(bytes(range(256)) * 5000)
+    handle = await client.submit(artifacts.measure.call(File(source), label="a"))
+    found = await handle.result(within=30)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert found == {"name": "page.bin", "size": 1_280_000, "digest": digest, "label": "a"}
+    made = await (await client.submit(artifacts.produce.call(3 * 1024**2 + 5))).result(within=30)
+    assert (made.name, made.size) == ("made.bin", 3 * 1024**2 + 5)
+    target = await client.download(made, tmp_path / "here.bin")
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == made.digest
+    # A file of a result is the input of the next task, and is not uploaded again.
+    parts = len(await subjects(client, "part"))
+    assert (await (await client.submit(artifacts.measure.call(made))).result(within=30))[
+        "digest"
+    ] == made.digest
+    [back] = await (await client.submit(artifacts.same.call([made]))).result(within=30)
+    assert back == made
+    assert len(await subjects(client, "part")) == parts
+
+
+async def test_a_file_that_is_gone_when_the_handler_returned_fails_with_the_reason(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    handle = await client.submit(artifacts.gone.call(), When(retry=RetryPolicy(attempts=1)))
+    with pytest.raises(TaskFailed, match=r"gone\.txt") as failed:
+        await handle.result(within=30)
+    assert "temporary folder" in str(failed.value)
