@@ -85,12 +85,17 @@ REASONS: Final = {
         "Nothing; the message says what it waits for.",
     ),
     "ResultInvalid": Reason(
-        "The result of the handler cannot be encoded as JSON. Not tried again.",
-        "Return numbers, text, lists and objects; store anything else and return its location.",
+        "The result of the handler cannot be encoded as JSON, or names a file that is gone. Not tried again.",
+        "Return numbers, text, lists, objects and files (`galley.File`) that still exist.",
     ),
     "ResultTooLarge": Reason(
-        "The result of the handler is larger than 512 KiB as JSON. Not tried again.",
-        "Store the result elsewhere and return its location.",
+        "The result of the handler is larger than 64 MiB as JSON. Not tried again.",
+        "Return the data as a `galley.File`.",
+    ),
+    "ResultNotStored": Reason(
+        "The handler returned, and its files or its large result could not be stored as objects: no room, or "
+        "no answer. Tried again.",
+        "Make room (`spec.limits.objectBytes`) or repair the object store; the message says which.",
     ),
     "TooLarge": Reason(
         "The task with its result or its history takes more than a NATS message may have (`max_payload`). "

@@ -4,15 +4,18 @@ As JSON it is a reference. A file that is not stored yet has a mark in its place
 worker replaces by the reference once it is stored.
 """
 
+import hashlib
 import os
 import re
 import secrets
+import shutil
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -102,7 +105,7 @@ class File:
             raise FileElsewhere(self.name)
         return self._path
 
-    def open(self) -> BinaryIO:
+    def open(self) -> BufferedReader:
         """Open it for reading, as bytes.
 
         Raises:
@@ -123,6 +126,40 @@ class File:
         """
         with self.open() as file:
             return file.read()
+
+    def save(self, to: str | os.PathLike[str]) -> Path:
+        """Copy its content to a path, all of it or nothing, and return the path.
+
+        Args:
+            to: the path; in a folder it gets the name of the file.
+
+        Raises:
+            FileElsewhere: if its content is not on this machine; `client.download` gets it.
+            FileUnreadable: if it cannot be read, or the path not written.
+        """
+        target = Path(to) / self.name if Path(to).is_dir() else Path(to)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            with self.open() as source, part.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 1024**2)
+            part.replace(target)
+        except OSError as error:
+            raise FileUnreadable(str(target), error.strerror or type(error).__name__) from None
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def hashed(self) -> Reference:
+        """Return what its reference will say of its content.
+
+        Raises:
+            FileElsewhere, FileUnreadable: as `open`.
+        """
+        if self.reference is not None:
+            return self.reference
+        with self.open() as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Reference(digest, self.size, name=self.name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, File):

@@ -8,12 +8,14 @@ to the end of its task.
 
 import asyncio
 import inspect
+import os
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
@@ -38,6 +40,7 @@ from galley.errors import (
     TaskFailed,
     TaskNotFound,
 )
+from galley.file import File, files_in, with_files, with_references
 from galley.handler import Call, Handler
 from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
@@ -81,6 +84,8 @@ class _Tasks:
         self.namespace, self.now = namespace, now
         self._retry, self._run = retry, run
         self._held: dict[tuple[str, str], _Held] = {}
+        self._files: list[File] = []
+        """Files in inputs and results: what stands for them in JSON leads to these."""
 
     def add(
         self, call: Call[Any], when: When | None, task_id: str | None, labels: dict[str, str] | None = None
@@ -89,7 +94,11 @@ class _Tasks:
         rules = (call.rules or NO_RULES).over(When(labels=labels).over(when)).over(When(labels=call.labels))
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         key = call.queue, own_id or new_task_id()
-        digest = digest_of(call.handler, call.input)
+        data = call.input
+        if call.files:
+            self._files += call.files
+            data = Raw(with_references(data, {file.mark: file.hashed() for file in call.files}))
+        digest = digest_of(call.handler, data)
         known = self._held.get(key)
         if known is not None:
             if known.digest != digest:
@@ -195,6 +204,7 @@ class _Tasks:
             named = msgspec.json.decode(held.input)
             value = await invoke(handler, handler.types.decode(bytes(held.input), named))
             held.result = Raw(encode_value(value))
+            self._files += files_in(held.result)
         except Misfit as error:
             self._fail(held, Failure("InputInvalid", f"the input does not fit the handler: {error}"))
         except Snooze as error:
@@ -255,7 +265,9 @@ class _Tasks:
             failure = held.status.failure or Failure("Unknown", "")
             raise TaskFailed(address.id, failure.reason, failure.message) from held.error
         try:
-            return msgspec.json.decode(held.result) if expected is None else expected.decode(held.result)
+            if expected is None:
+                return with_files(msgspec.json.decode(held.result))
+            return expected.decode(held.result)
         except Misfit as error:
             raise ResultMismatch(address.id, str(error)) from None
 
@@ -336,6 +348,10 @@ class EagerClient(_Eager):
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())
+
+    def download(self, file: File, to: str | os.PathLike[str]) -> Path:
+        """Copy the content of a file to a path and return the path: `galley.Client.download`."""
+        return file.save(to)
 
     def handle(self, queue: str, task_id: str) -> "EagerHandle[Any]":
         """Return a handle on a task of this client."""
@@ -455,6 +471,10 @@ class AsyncEagerClient(_Eager):
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())
+
+    async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
+        """Copy the content of a file to a path and return the path: `galley.AsyncClient.download`."""
+        return await asyncio.to_thread(file.save, to)
 
     def handle(self, queue: str, task_id: str) -> "AsyncEagerHandle[Any]":
         """Return a handle on a task of this client."""

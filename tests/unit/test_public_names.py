@@ -3,6 +3,8 @@
 import galley
 
 PUBLIC = {
+    "CacheUnusable", "File", "FileChanged", "FileElsewhere", "FileUnreadable", "ObjectDamaged", "ObjectError",
+    "ObjectMissing", "ObjectStoreInvalid", "ObjectStoreUnavailable", "ObjectStoreUnknown", "ObjectsFull",
     "LabelInvalid", "SelectorInvalid",
     "DecryptionKeyMissing", "EncryptionError", "EncryptionKeysInvalid", "EncryptionRequired",
     "KeyServiceUnavailable", "PayloadAltered", "PlaintextRefused", "QueueNotEncrypted",

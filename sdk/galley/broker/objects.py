@@ -26,7 +26,6 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
-from galley.failpoint import failpoint
 from galley.objects.errors import ObjectDamaged, ObjectMissing, ObjectsFull, ObjectStoreUnavailable
 
 PART: Final = 512 * 1024
@@ -117,7 +116,6 @@ class StreamObjects:
         number = 0
         try:
             async for piece in pieces:
-                failpoint("object.before_part")
                 subject = topology.part_subject(*place, name, number)
                 under_way.add(asyncio.create_task(self._write_once(place, subject, piece)))
                 number += 1
@@ -139,7 +137,6 @@ class StreamObjects:
         Raises:
             ObjectsFull, ObjectStoreUnavailable, NotAllowed: as `put`.
         """
-        failpoint("object.before_whole")
         whole = msgspec.json.encode(Whole(size, store, round(self._clock(), 3)))
         await self._write_once(place, topology.whole_subject(*place, name), whole)
 

@@ -105,20 +105,17 @@ async def download(objects: "Objects", file: File, to: Path) -> Path:
         FileUnreadable: the path cannot be written.
         ObjectMissing, ObjectDamaged, ObjectStoreUnavailable, ObjectStoreUnknown: it cannot be had.
     """
+    if file.here:
+        return await asyncio.to_thread(file.save, to)
+    if file.reference is None or file.home is None:
+        raise FileElsewhere(file.name)
     target = to / file.name if await asyncio.to_thread(to.is_dir) else to
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as out:
-            if file.here:
-                with file.open() as source:
-                    while block := await asyncio.to_thread(source.read, 1024**2):
-                        await asyncio.to_thread(out.write, block)
-            elif file.reference is None or file.home is None:
-                raise FileElsewhere(file.name)
-            else:
-                async with aclosing(objects.get(Place(*file.home), file.reference)) as pieces:
-                    async for piece in pieces:
-                        await asyncio.to_thread(out.write, piece)
+            async with aclosing(objects.get(Place(*file.home), file.reference)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(out.write, piece)
         await asyncio.to_thread(os.replace, part, target)
     except OSError as error:
         raise FileUnreadable(str(target), error.strerror or type(error).__name__) from None

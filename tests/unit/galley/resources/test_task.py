@@ -93,7 +93,7 @@ def test_what_json_cannot_say_is_no_input(value: object) -> None:
 
 def test_an_input_of_exactly_the_limit_is_taken() -> None:
     assert a_spec(input="x" * (512 * 1024 - 2)).input
-    with pytest.raises(ValidationError, match="the limit is 524288; store the data"):
+    with pytest.raises(ValidationError, match="the limit is 524288; submit the task from Python"):
         a_spec(input="x" * (512 * 1024 - 1))
 
 

@@ -506,7 +506,7 @@ WRONG = {
         "later deadline",
     ),
     "input too large": Wrong(
-        TASK + f"  input: {'x' * 524_288}\n", 8, "spec.input", "524290 bytes", "pass its place"
+        TASK + f"  input: {'x' * 524_288}\n", 8, "spec.input", "524290 bytes", "as a galley.File"
     ),
     # several
     "the same twice": Wrong(
