@@ -10,9 +10,18 @@ from pydantic import BaseModel
 
 from docs.generate.structural import Schema, matching, one_line, structural
 from galley.bounds import NAME_PATTERN
-from galley.resources import API_VERSION, DeclaredStatus, Task, TaskQueue, TaskQueueStatus
+from galley.resources import (
+    API_VERSION,
+    DeclaredStatus,
+    Task,
+    TaskQueue,
+    TaskQueueStatus,
+    TaskSchedule,
+    TaskScheduleStatus,
+)
 from galley.resources.description import descriptions
-from galley.resources.rule import VALIDATIONS
+from galley.resources.rule import VALIDATIONS, Rule
+from galley.resources.task_schedule import NAME_RULE
 
 GROUP, VERSION = API_VERSION.split("/")
 
@@ -49,6 +58,8 @@ class Kind:
     columns: tuple[Column, ...]
     selectable: tuple[str, ...] = ()
     scale: Scale | None = None
+    rules: tuple[Rule, ...] = ()
+    """Of the object as a whole."""
 
     @property
     def file(self) -> str:
@@ -104,7 +115,32 @@ TASKS: Final = Kind(
     selectable=(".spec.queueName", ".status.phase"),
 )
 
-KINDS: Final = (TASK_QUEUES, TASKS)
+_READY: Final = '.status.conditions[?(@.type=="Ready")].{}'
+
+TASK_SCHEDULES: Final = Kind(
+    TaskSchedule,
+    TaskScheduleStatus,
+    plural="taskschedules",
+    short="tsch",
+    columns=(
+        Column("Queue", ".spec.queueName", says="The queue whose workers run it."),
+        Column("Handler", ".spec.handler", says="What runs."),
+        Column("Cron", ".spec.cron", says="When it runs."),
+        Column("Zone", ".spec.timeZone", says="Whose clocks that follows."),
+        Column("State", _READY.format("reason"), says="`Active`, `Suspended`, `Ended`, or why not."),
+        Column("Next", ".status.nextTime", says="When it runs next."),
+        Column("Last", ".status.lastTime", "date", "Time since its last tick."),
+        _AGE,
+        Column("Fired", ".status.fired", "integer", "Ticks that fired.", wide=True),
+        Column("Skipped", ".status.skipped", "integer", "Ticks that did not.", wide=True),
+        Column("Task", ".status.lastTask", says="Id of the last task.", wide=True),
+        Column("Message", _READY.format("message"), says="The state as a sentence.", wide=True),
+    ),
+    selectable=(".spec.queueName",),
+    rules=(NAME_RULE,),
+)
+
+KINDS: Final = (TASK_QUEUES, TASKS, TASK_SCHEDULES)
 
 
 def definition(kind: Kind) -> dict[str, Any]:
@@ -180,7 +216,10 @@ def _root(kind: Kind) -> Schema:
             "spec": spec | ({} if field.is_required() else {"default": {}}),
             "status": structural(kind.status, defaults=False),
         },
-        VALIDATIONS: [matching("self.metadata.name", NAME_PATTERN, "metadata.name: ").schema()],
+        VALIDATIONS: [
+            matching("self.metadata.name", NAME_PATTERN, "metadata.name: ").schema(),
+            *(rule.schema() for rule in kind.rules),
+        ],
     }
 
 

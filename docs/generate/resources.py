@@ -1,4 +1,4 @@
-"""`docs/reference/resources.md`: both kinds as they appear on a cluster."""
+"""`docs/reference/resources.md`: all kinds as they appear on a cluster."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 from docs.generate.crds import CATEGORY, KINDS, Kind, definition
 from docs.generate.structural import Schema
 
-_ANCHORS: Final = {"TaskQueue": "a-queue", "Task": "a-task"}
+_ANCHORS: Final = {"TaskQueue": "a-queue", "Task": "a-task", "TaskSchedule": "a-schedule"}
 
 _OPENING: Final = f"""\
 # Resources on a cluster
 
-`kubectl get {CATEGORY}` lists all TaskQueues and Tasks, and `kubectl explain` describes each field.
-[Settings](settings.md) lists the fields of `spec` with defaults and bounds.
+`kubectl get {CATEGORY}` lists all TaskQueues, Tasks and TaskSchedules, and `kubectl explain` describes each
+field. [Settings](settings.md) lists the fields of `spec` with defaults and bounds.
 """
 
 _CLOSING: Final = """\
@@ -36,6 +36,7 @@ beyond types and bounds; several mistakes are reported at once. The differences:
   condition of the queue reports them.
 - Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not checked then, since it may be
   created later. A condition says what is missing.
+- Whether a cron line can fire and its time zone exists is checked by the operator, and a condition says so.
 - The `spec` of a Task never changes. Deleting a Task that has not ended cancels it.
 """
 

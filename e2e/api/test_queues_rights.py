@@ -17,9 +17,15 @@ from tests.support.eventually import eventually
 
 ALL = ["get", "list", "watch", "create", "patch"]
 RULES = [
-    {"apiGroups": ["galley.dev"], "resources": ["taskqueues"], "verbs": ["get", "list", "watch"]},
+    {
+        "apiGroups": ["galley.dev"], "resources": ["taskqueues", "taskschedules"],
+        "verbs": ["get", "list", "watch"],
+    },
     {"apiGroups": ["galley.dev"], "resources": ["tasks"], "verbs": ["get", "list", "watch", "delete"]},
-    {"apiGroups": ["galley.dev"], "resources": ["taskqueues/status", "tasks/status"], "verbs": ["patch"]},
+    {
+        "apiGroups": ["galley.dev"],
+        "resources": ["taskqueues/status", "tasks/status", "taskschedules/status"], "verbs": ["patch"],
+    },
     {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ALL},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ALL},

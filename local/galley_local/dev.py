@@ -14,12 +14,14 @@ from galley.broker.connection import Broker
 from galley.broker.signals import SignalReader
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
+from galley.client import AsyncClient
 from galley.declared import submit_declared
 from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
 from galley.resources import Task
+from galley.schedule_manifest import apply_schedule
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
 from galley_local.board import TaskBoard
@@ -200,6 +202,11 @@ class Run:
             return submitted.created
 
         created = await asyncio.gather(*(submit(task) for task in self._plan.tasks))
+        for schedule in self._plan.schedules:
+            name = schedule.metadata.name
+            client = AsyncClient.over(self._broker, schedule.metadata.namespace)
+            if await apply_schedule(client, schedule):
+                self._display.say(f"schedule {name} configured")
         self._submitted.set()
         if new := sum(created):
             self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")

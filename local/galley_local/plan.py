@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, read_manifests
+from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, TaskSchedule, read_manifests
 from galley_local.errors import FilesUnusable
 from galley_local.module import Module, check_not_hidden, file_of, read_module
 
@@ -45,6 +45,7 @@ class Plan:
 
     queues: dict[tuple[str, str], LocalQueue] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
+    schedules: list[TaskSchedule] = field(default_factory=list)
     manifests: list[Path] = field(default_factory=list)
     """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
@@ -101,6 +102,8 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
         )
     for task in plan.tasks:
         _check_queue(plan, task, sources)
+    for schedule in plan.schedules:
+        _check_queue(plan, schedule, sources)
     return plan
 
 
@@ -134,7 +137,7 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
     for resource in read_manifests(path):
         metadata = resource.metadata
         # Tasks of different queues may have the same name; they are different tasks.
-        of = resource.spec.queue_name if isinstance(resource, Task) else ""
+        of = "" if isinstance(resource, TaskQueue) else f"{resource.kind} {resource.spec.queue_name}"
         name = (metadata.namespace, of, metadata.name)
         if (first := sources.setdefault(name, path)) != path:
             raise FilesUnusable(
@@ -143,6 +146,8 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
             )
         if isinstance(resource, Task):
             plan.tasks.append(resource)
+        elif isinstance(resource, TaskSchedule):
+            plan.schedules.append(resource)
         else:
             folder = path.resolve().parent
             queue = LocalQueue(resource, folder, tuple(dict.fromkeys((folder, project))), str(path), resource)
@@ -229,19 +234,20 @@ def _with_module(queue: TaskQueue, module: str) -> TaskQueue:
     return queue.model_copy(update={"spec": queue.spec.model_copy(update={"worker": worker})})
 
 
-def _check_queue(plan: Plan, task: Task, sources: dict[tuple[str, str, str], Path]) -> None:
+def _check_queue(plan: Plan, task: Task | TaskSchedule, sources: dict[tuple[str, str, str], Path]) -> None:
     metadata, spec = task.metadata, task.spec
     queue = plan.queues.get((metadata.namespace, spec.queue_name))
-    place = sources[metadata.namespace, spec.queue_name, metadata.name]
+    place = sources[metadata.namespace, f"{task.kind} {spec.queue_name}", metadata.name]
+    what = "task" if isinstance(task, Task) else "schedule"
     if queue is None:
         known = ", ".join(name for _, name in plan.queues)
         raise FilesUnusable(
-            f"{place}: task {metadata.name!r} names queue {spec.queue_name!r}, which no file here declares",
+            f"{place}: {what} {metadata.name!r} names queue {spec.queue_name!r}, which no file here declares",
             f"add the file with its TaskQueue; declared are: {known}",
         )
     if spec.priority not in queue.resource.spec.lanes:
         raise FilesUnusable(
-            f"{place}: task {metadata.name!r} asks for lane {spec.priority.value!r}, "
+            f"{place}: {what} {metadata.name!r} asks for lane {spec.priority.value!r}, "
             f"which queue {spec.queue_name!r} has not enabled",
             f"use one of {', '.join(queue.resource.spec.lanes)}, or add it to spec.lanes in {queue.source}",
         )

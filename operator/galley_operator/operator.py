@@ -31,6 +31,7 @@ from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.collection import StreamCollector
 from galley_operator.queues.queues import Queues
 from galley_operator.queues.status_writer import QueueStatusWriter
+from galley_operator.schedules.keeper import ScheduleKeeper
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
 
@@ -159,6 +160,7 @@ class Operator:
             ),
             faults, parts.workloads.end_of,
         )  # fmt: skip
+        schedules = ScheduleKeeper(cluster, broker, known, settings.scopes, faults)
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
         self._watch_over_leader(parts.health, queues, path)
         scope = settings.namespaces or "all"
@@ -175,6 +177,7 @@ class Operator:
                 ("stream collector", collector.run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
+                ("schedules", lambda: _after(queues.first_listed, schedules.run)),
             )
             if (backup := parts.access.backup) is not None:
                 loops += (("credentials of backups", backup.run),)

@@ -170,6 +170,10 @@ class AsyncSchedules:
                 raise ScheduleTaken(queue, wanted.name, present.schedule.origin)
             known = present.schedule.suspended if present is not None else False
             wanted = replace(wanted, suspended=known if suspended is None else suspended)
+            if present is not None and not wanted.uid:
+                # An operator that keeps it for an object goes on doing so.
+                of = present.schedule
+                wanted = replace(wanted, uid=of.uid, generation=of.generation)
             if present is not None and await self._same(present, wanted):
                 return present
             progress = wanted.progress if present is None else present.schedule.progress
@@ -178,7 +182,7 @@ class AsyncSchedules:
             if await stored.replaced(
                 self._broker, (self._namespace, queue), new, stored.AT_ONCE, instead_of=at
             ):
-                return Kept(self._namespace, queue, new, at)
+                return Kept(self._namespace, queue, new, at, changed=True)
         raise ScheduleChanged(queue, wanted.name)
 
     def _next(self, wanted: Schedule) -> datetime | None:

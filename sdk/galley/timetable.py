@@ -33,6 +33,7 @@ _NAMED: Final = {
     "@annually": "0 0 1 1 *",
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BAD_DAY: Final = "Bad day-of-month"
 _SETTLED: Final = timedelta(hours=26)
 """A cron line is read from so long before: then a change of the clocks lies within what is read, or outside
 of it, and not at its edge."""
@@ -188,6 +189,13 @@ def _check_line(cron: str, line: str) -> None:
     try:
         CronSim(line, _EPOCH)
     except CronSimError as error:
+        fields = line.split()
+        if fields[-3:-2] and re.fullmatch(r"(\d+)(,\d+)*", fields[-3]) and str(error) == _BAD_DAY:
+            days = [int(day) for day in fields[-3].split(",")]
+            if all(1 <= day <= 31 for day in days):
+                raise ScheduleInvalid(
+                    "cron", f"{cron!r} never fires: none of its months has such a day", "choose another day"
+                ) from None
         raise ScheduleInvalid("cron", f"{cron!r} is not a cron line: {error}", _HINT) from None
 
 

@@ -24,13 +24,14 @@ from galley_operator.cluster.resource import (
     SERVICEACCOUNTS,
     TASKQUEUES,
     TASKS,
+    TASKSCHEDULES,
     Resource,
 )
 from tests.support.memory_cluster import MemoryCluster
 
 _SERVED: Final = (
     NAMESPACES, PODS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, DEPLOYMENTS, PDBS, LEASES, EVENTS, TASKQUEUES,
-    TASKS,
+    TASKS, TASKSCHEDULES,
 )  # fmt: skip
 
 

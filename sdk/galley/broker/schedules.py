@@ -38,6 +38,8 @@ class Kept(NamedTuple):
     queue: str
     schedule: Schedule
     sequence: int
+    changed: bool = False
+    """Whether it was just written."""
 
 
 async def schedules_of(broker: Broker, namespace: str, queue: str, name: str = "*") -> AsyncIterator[Kept]:

@@ -21,7 +21,9 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
-from galley.resources import Task, TaskQueue, read_manifests
+from galley.resources import Task, TaskQueue, TaskSchedule, read_manifests
+from galley.resources.manifest import Resource
+from galley.schedule_manifest import apply_schedule
 
 _AT_ONCE: Final = 64
 _UNCHANGED: Final[dict[Outcome | None, str]] = {
@@ -36,7 +38,7 @@ _IN_VAIN: Final = (_UNCHANGED[Outcome.FAILED], _UNCHANGED[Outcome.CANCELLED])
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", dest="files", type=Path, nargs="+", action="extend", required=True, metavar="FILE",
-        help="manifests; the tasks in them are submitted, each under its name",
+        help="manifests; the tasks in them are submitted, each under its name, and the schedules made",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -48,6 +50,11 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         placed = {path: [_placed(each, client) for each in resources] for path, resources in read.items()}
         await _check_queues(client, placed, _project_of(client, terminal), terminal)
         tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
+        for each in (each for resources in placed.values() for each in resources):
+            if isinstance(each, TaskSchedule):
+                changed = await apply_schedule(client, each)
+                state = "configured" if changed else "unchanged"
+                terminal.result(f"taskschedule/{each.metadata.name} {state}")
         room = asyncio.Semaphore(_AT_ONCE)
         with ungrouped():
             async with asyncio.TaskGroup() as group:
@@ -73,7 +80,7 @@ def _project_of(client: AsyncClient, terminal: Terminal) -> Path | None:
     return nearest[0].parent.parent
 
 
-def _placed(resource: TaskQueue | Task, client: AsyncClient) -> TaskQueue | Task:
+def _placed(resource: Resource, client: AsyncClient) -> Resource:
     """Return a resource in the namespace the command is about, unless it names its own."""
     metadata = resource.metadata
     if "namespace" in metadata.model_fields_set:
@@ -83,7 +90,7 @@ def _placed(resource: TaskQueue | Task, client: AsyncClient) -> TaskQueue | Task
 
 
 async def _check_queues(
-    client: AsyncClient, read: dict[Path, list[TaskQueue | Task]], project: Path | None, terminal: Terminal
+    client: AsyncClient, read: dict[Path, list[Resource]], project: Path | None, terminal: Terminal
 ) -> None:
     """Refuse all if a queue is missing or differs: only what runs its workers can create or change one.
 
@@ -137,7 +144,7 @@ def _compare(source: str, queue: TaskQueue, view: QueueView, project: Path | Non
     return f"taskqueue/{name} unchanged"
 
 
-def _plain(resource: TaskQueue | Task) -> dict[str, Any]:
+def _plain(resource: Resource) -> dict[str, Any]:
     return resource.spec.model_dump(mode="json", by_alias=True)
 
 
@@ -169,7 +176,7 @@ async def _submit(client: AsyncClient, task: Task, room: asyncio.Semaphore) -> s
 
 command: Final = Command(
     "apply",
-    "Submit the tasks of manifest files; a task that exists already is left as it is",
+    "Submit the tasks of manifest files, and make their schedules; a task that exists is left as it is",
     _arguments,
     _run,
     (

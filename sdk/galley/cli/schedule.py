@@ -267,6 +267,6 @@ command: Final = Command(
     _run,
     (
         "galley schedule create texts/nightly --handler word_statistics --cron '0 3 * * *'",
-        "galley schedule run-now texts/nightly",
+        "galley schedule list texts",
     ),
 )

@@ -43,6 +43,7 @@ from galley.resources.pod_template import (
     SecurityContext,
 )
 from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStatus, WorkersStatus
+from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
 from galley.resources.task import Task, TaskSpec
 from galley.resources.task_queue import (
     Command,
@@ -57,6 +58,7 @@ from galley.resources.task_queue import (
     TaskQueue,
     TaskQueueSpec,
 )
+from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
 from galley.resources.volume import (
     AccessMode,
     ClaimSpec,
@@ -136,7 +138,11 @@ __all__ = [
     "TaskQueue",
     "TaskQueueSpec",
     "TaskQueueStatus",
+    "TaskSchedule",
+    "TaskScheduleSpec",
+    "TaskScheduleStatus",
     "TaskSpec",
+    "TickStatus",
     "Toleration",
     "TolerationOperator",
     "TopologySpread",

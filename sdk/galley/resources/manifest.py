@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import JsonValue, ValidationError
 
@@ -12,17 +12,23 @@ from galley.resources.meta import API_VERSION
 from galley.resources.problem import Place, Problem, explain, field_path, nearest, place_of, shown
 from galley.resources.task import Task
 from galley.resources.task_queue import TaskQueue
+from galley.resources.task_schedule import TaskSchedule
 
 FILE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
-KINDS: Final[dict[str, type[TaskQueue] | type[Task]]] = {"TaskQueue": TaskQueue, "Task": Task}
+Resource: TypeAlias = TaskQueue | Task | TaskSchedule
+"""What a manifest declares."""
+
+KINDS: Final[dict[str, type[Resource]]] = {
+    "TaskQueue": TaskQueue, "Task": Task, "TaskSchedule": TaskSchedule
+}  # fmt: skip
 
 _LIST_FIELDS: Final = ("apiVersion", "kind", "metadata", "items")
 _KNOWN_KINDS: Final = f"known here: {', '.join(KINDS)}, and List of these"
 
 
-def read_manifests(path: Path) -> list[TaskQueue | Task]:
+def read_manifests(path: Path) -> list[Resource]:
     """Return the resources in a file.
 
     Raises:
@@ -50,7 +56,7 @@ def read_manifests(path: Path) -> list[TaskQueue | Task]:
     return parse_manifests(text, source)
 
 
-def parse_manifests(text: str, source: str) -> list[TaskQueue | Task]:
+def parse_manifests(text: str, source: str) -> list[Resource]:
     """Return the resources in a text of one or more YAML documents, in their order.
 
     Args:
@@ -68,7 +74,7 @@ def parse_manifests(text: str, source: str) -> list[TaskQueue | Task]:
     except NotYaml as error:
         reading.problems.append(error.problem)
     if not reading.seen and not reading.problems:
-        hint = f"write a TaskQueue or a Task with apiVersion: {API_VERSION}"
+        hint = f"write a TaskQueue, Task or TaskSchedule with apiVersion: {API_VERSION}"
         reading.problems.append(Problem(1, "", "has no manifest in it", hint))
     if reading.problems:
         raise _first_of(reading.problems, reading.more, source)
@@ -102,7 +108,7 @@ class _Reading:
     """The resources and problems of a text, as far as it was read."""
 
     def __init__(self) -> None:
-        self.resources: list[TaskQueue | Task] = []
+        self.resources: list[Resource] = []
         self.problems: list[Problem] = []
         self.more = 0
         """Problems that are only counted."""
@@ -144,9 +150,7 @@ class _Reading:
         for index, item in enumerate(items):
             yield candidate._replace(place=(*candidate.place, "items", index), value=item)
 
-    def _model(
-        self, candidate: _Candidate, value: dict[str, JsonValue]
-    ) -> type[TaskQueue] | type[Task] | None:
+    def _model(self, candidate: _Candidate, value: dict[str, JsonValue]) -> type[Resource] | None:
         """Return the model of a manifest, if its kind and version are known."""
         missing = [name for name in ("apiVersion", "kind") if value.get(name) is None]
         for name in missing:
@@ -170,7 +174,7 @@ class _Reading:
             return None
         return model
 
-    def _build(self, candidate: _Candidate, model: type[TaskQueue] | type[Task]) -> None:
+    def _build(self, candidate: _Candidate, model: type[Resource]) -> None:
         try:
             # Only camelCase names: a cluster refuses snake_case.
             resource = model.model_validate(candidate.value, by_alias=True, by_name=False)
@@ -180,9 +184,7 @@ class _Reading:
         self._refuse_twins(candidate, resource)
         self.resources.append(resource)
 
-    def _refuse_all(
-        self, candidate: _Candidate, model: type[TaskQueue] | type[Task], invalid: ValidationError
-    ) -> None:
+    def _refuse_all(self, candidate: _Candidate, model: type[Resource], invalid: ValidationError) -> None:
         """Explain the first error and count the others, which may be very many."""
         errors = invalid.errors(include_url=False)
         line_of = candidate.document.line_of
@@ -190,7 +192,7 @@ class _Reading:
         self._refuse(candidate, *explain(model, first))
         self.more += len(errors) - 1
 
-    def _refuse_twins(self, candidate: _Candidate, resource: TaskQueue | Task) -> None:
+    def _refuse_twins(self, candidate: _Candidate, resource: Resource) -> None:
         metadata = resource.metadata
         line = candidate.document.line_of((*candidate.place, "metadata", "name"))
         name = (resource.kind, metadata.namespace, metadata.name)

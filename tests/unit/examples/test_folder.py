@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from examples.folder import folder, make_input
 from galley.registry import REGISTRY
-from galley.resources.manifest import read_manifests
+from galley.resources.manifest import Resource, read_manifests
 from galley.resources.task import Task
 from galley.resources.task_queue import InputAs, TaskQueue
 
@@ -290,7 +290,7 @@ def test_the_readme_shows_a_result_as_it_is(here: Path) -> None:
     assert shown == result
 
 
-def manifests(name: str) -> list[TaskQueue | Task]:
+def manifests(name: str) -> list[Resource]:
     return read_manifests(EXAMPLE / name)
 
 

@@ -120,8 +120,9 @@ def test_start_and_end_bound_the_ticks_and_every_counts_from_the_start() -> None
 @pytest.mark.parametrize(
     ("field", "changes", "words"),
     [
-        ("cron", {"cron": "0 0 31 2 *"}, "Bad day"),
-        ("cron", {"cron": "0 0 30 2 *"}, "Bad day"),
+        ("cron", {"cron": "0 0 31 2 *"}, "never fires: none"),
+        ("cron", {"cron": "0 0 30 2 *"}, "never fires: none"),
+        ("cron", {"cron": "0 0 32 2 *"}, "Bad day-of-month"),
         ("cron", {"cron": "61 * * * *"}, "Bad minute"),
         ("cron", {"cron": "* * * *"}, "Wrong number of fields"),
         ("cron", {"cron": ""}, "Wrong number"),

@@ -176,7 +176,7 @@ async def test_a_sweep_costs_one_request_and_one_for_each_lane_of_what_changed(
             after: int = broker.nats.stats["out_msgs"]
             return after - before
 
-        assert await cost() == 2 + 2 * len(queue.lanes)
+        assert await cost() == 3 + 2 * len(queue.lanes)
         assert await cost() == 1
         await submit(producer, queue)
         # The work stream changed, the later one did not; one more to see how long the task has waited.

@@ -1,0 +1,1 @@
+"""TaskSchedules: the schedule each of them declares, and its status."""

@@ -1,0 +1,230 @@
+"""Keeps the schedule of each TaskSchedule in the broker as its object says, and writes its status.
+
+Nothing that fires needs it: workers do that. While the operator is away schedules fire on as they were.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct, field
+from pydantic import ValidationError
+
+from galley.broker import schedules as stored
+from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
+from galley.broker.schedules import Kept
+from galley.client import AsyncClient
+from galley.errors import GalleyError, ManifestInvalid
+from galley.resources import TaskScheduleStatus
+from galley.resources.problem import explain, field_path
+from galley.resources.task_schedule import TaskScheduleSpec
+from galley.schedule import Origin, Schedule, check_schedule_name
+from galley.schedule_manifest import schedule_of
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
+from galley_operator.cluster.reflector import Key, Reflector, Source
+from galley_operator.cluster.resource import TASKSCHEDULES
+from galley_operator.faults import Faults
+from galley_operator.schedules.status import status_of, written
+from galley_operator.tasks.known_queues import KnownQueues
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""Time between two looks at the schedules that have objects."""
+
+SWEEP_SECONDS: Final = 60.0
+"""Time between two looks at all queues for schedules whose object is gone."""
+
+RUN_NOW: Final = "galley.dev/run-now"
+"""Annotation: a new value runs the schedule's task once."""
+
+
+class _Annotations(Struct, frozen=True):
+    run_now: str = field(default="", name=RUN_NOW)
+
+
+class ScheduleMetadata(Struct, frozen=True):
+    """What is read of a TaskSchedule's metadata."""
+
+    name: str
+    uid: str
+    namespace: str = ""
+    resource_version: str = field(default="", name="resourceVersion")
+    generation: int = 0
+    annotations: _Annotations | None = None
+
+
+class ScheduleObject(Struct, frozen=True):
+    """What is read of a TaskSchedule."""
+
+    metadata: ScheduleMetadata
+    spec: Raw = Raw(b"{}")
+    status: Raw = Raw(b"{}")
+
+    @property
+    def uid(self) -> str:
+        """Tells it from others of the same name."""
+        return self.metadata.uid
+
+    @property
+    def run_now(self) -> str:
+        """The value of the annotation that runs it."""
+        return self.metadata.annotations.run_now if self.metadata.annotations else ""
+
+
+class ScheduleKeeper:
+    """Keeps schedules for as long as `run` runs; only the leader runs it."""
+
+    def __init__(  # noqa: PLR0917 - what it is made of
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        queues: KnownQueues,
+        namespaces: tuple[str | None, ...],
+        faults: Faults,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._swept_at = float("-inf")
+        self._reflector: Reflector[ScheduleObject, ScheduleObject] = Reflector(
+            cluster, Source(TASKSCHEDULES, ScheduleObject, lambda shaped, _: shaped, namespaces), self, faults
+        )
+
+    def changed(self, key: Key, now: ScheduleObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
+        """Look at all schedules soon."""
+        self._changed.set()
+
+    def gone(self, key: Key, last: ScheduleObject) -> None:  # noqa: ARG002 - of a Listener
+        """Look for the schedules whose object is gone soon."""
+        self._swept_at = float("-inf")
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep schedules until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reflector.run(), name="task schedules seen")
+            while True:
+                self._changed.clear()
+                if self._reflector.synced.is_set():
+                    await self.once()
+                try:
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def once(self) -> None:
+        """Look at each schedule, and now and then at all queues."""
+        for key, thing in list(self._reflector.things.items()):
+            try:
+                await self._look_at(thing)
+            except (BrokerError, ClusterError) as error:
+                log.warning("schedule not looked at", extra={"schedule": "/".join(key), "error": str(error)})
+            except Exception as error:  # whatever it is costs this schedule alone
+                self._faults.caught("schedule", error, "/".join(key))
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._swept_at >= SWEEP_SECONDS:
+            try:
+                await self._sweep()
+                self._swept_at = loop.time()
+            except BrokerError as error:
+                log.warning("schedules not swept", extra={"error": str(error)})
+
+    async def _look_at(self, thing: ScheduleObject) -> None:
+        before = _status(thing)
+        ran = before.run_now or ""
+        found: Schedule | None = None
+        problem: GalleyError | None = None
+        try:
+            kept = await self._keep(thing)
+            found = kept.schedule
+            if thing.run_now and thing.run_now != ran:
+                client = AsyncClient.over(self._broker, thing.metadata.namespace)
+                handle = await client.schedules.run(kept, f"{thing.uid} {thing.run_now}")
+                log.info("schedule run now", extra={"schedule": thing.metadata.name, "task": handle.id})
+                ran = thing.run_now
+        except BrokerError:
+            raise
+        except GalleyError as error:
+            problem = error
+        status = status_of(before, thing.metadata.generation, found, problem, ran, self._clock())
+        if status != before:
+            await self._write(thing, status)
+
+    async def _keep(self, thing: ScheduleObject) -> Kept:
+        """Return the schedule of an object after making it what the object says."""
+        metadata = thing.metadata
+        spec = _spec(thing)
+        place = metadata.namespace, spec.queue_name
+        present = await stored.find(self._broker, *place, check_schedule_name(metadata.name))
+        if present is not None and (present.schedule.uid, present.schedule.generation) == (
+            metadata.uid, metadata.generation,
+        ):  # fmt: skip
+            return present
+        client = AsyncClient.over(self._broker, metadata.namespace)
+        wanted = await schedule_of(client, metadata.name, spec, metadata.uid, metadata.generation)
+        kept = await client.schedules.put(spec.queue_name, wanted, spec.suspend)
+        log.info("schedule kept", extra={"schedule": metadata.name, "queue": spec.queue_name})
+        return kept
+
+    async def _write(self, thing: ScheduleObject, status: TaskScheduleStatus) -> None:
+        metadata = thing.metadata
+        try:
+            await self._cluster.replace_status(
+                TASKSCHEDULES, metadata.namespace, metadata.name, metadata.resource_version, written(status)
+            )
+        except (ObjectConflict, ObjectNotFound):
+            return  # it changed, and is looked at again as it is now
+
+    async def _sweep(self) -> None:
+        """Remove schedules whose object is gone, or is now for another queue."""
+        for namespace, queue in self._queues:
+            async for kept in stored.schedules_of(self._broker, namespace, queue):
+                schedule = kept.schedule
+                if schedule.origin is not Origin.OBJECT or not schedule.uid:
+                    continue
+                thing = self._reflector.things.get((namespace, schedule.name))
+                if thing is None or thing.uid != schedule.uid or _queue_of(thing) not in (queue, ""):
+                    await stored.remove(self._broker, namespace, queue, schedule.name)
+                    log.info("schedule removed", extra={"schedule": schedule.name, "queue": queue})
+
+
+class _Route(Struct, frozen=True, rename="camel"):
+    queue_name: str = ""
+
+
+def _queue_of(thing: ScheduleObject) -> str:
+    """Return the queue of an object, or nothing if that cannot be read."""
+    try:
+        return msgspec.json.decode(thing.spec, type=_Route).queue_name
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _spec(thing: ScheduleObject) -> TaskScheduleSpec:
+    """Return the spec of an object.
+
+    Raises:
+        ManifestInvalid: if it is not valid: the API server does not check cron lines and time zones.
+    """
+    try:
+        return TaskScheduleSpec.model_validate_json(bytes(thing.spec), by_alias=True, by_name=False)
+    except ValidationError as invalid:
+        place, problem, hint = explain(TaskScheduleSpec, invalid.errors(include_url=False)[0])
+        at = f"spec.{field_path(place)}" if place else "spec"
+        raise ManifestInvalid(f"TaskSchedule {thing.metadata.name}", 0, at, problem, hint) from None
+
+
+def _status(thing: ScheduleObject) -> TaskScheduleStatus:
+    """Return the status that an object has; an empty one if it cannot be read."""
+    try:
+        return TaskScheduleStatus.model_validate_json(bytes(thing.status), by_alias=True, by_name=False)
+    except ValidationError:
+        return TaskScheduleStatus()
