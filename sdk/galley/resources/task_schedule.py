@@ -91,10 +91,10 @@ class TaskScheduleSpec(Part):
     """Most missed ticks that run with `catchUp: all`."""
 
     starting_deadline_seconds: Whole = Field(300, ge=LATE_SECONDS.least, le=LATE_SECONDS.most)
-    """How late a tick may be with `catchUp: skip`; it includes the time workers need to start."""
+    """Seconds a tick may be late with `catchUp: skip`, including the time workers need to start."""
 
     jitter_seconds: Whole = Field(0, ge=JITTER_SECONDS.least, le=JITTER_SECONDS.most)
-    """Each task starts up to so many seconds after its tick, by an amount that follows from its id."""
+    """Seconds a task starts after its tick at most; how many follows from its id."""
 
     history_limit: Whole = Field(10, ge=HISTORY_LIMIT.least, le=HISTORY_LIMIT.most)
     """How many of its latest ticks are remembered, though the results of their tasks expire."""

@@ -116,6 +116,36 @@ async def test_a_worker_and_a_producer_bring_tasks_to_every_ending(
     assert denied(own_guarded_nats) == []
 
 
+async def test_a_manager_makes_schedules_that_workers_fire_and_a_producer_makes_none(
+    own_guarded_nats: GuardedNats, worker: WorkerProcess, manager: AsyncClient, producer: AsyncClient
+) -> None:
+    for changes in (
+        producer.schedules.create("hers", call(QUEUE, "echo", value=1), "@every 1s"),
+        producer.schedules.create("hers", call("theirs", "echo", value=1), "@every 1s"),
+    ):
+        with pytest.raises(NotAllowed):
+            await changes
+    before = len(denied(own_guarded_nats))
+    await manager.schedules.create("mine", call(QUEUE, "aecho", seconds=60), "@every 1s", overlap="replace")
+
+    async def replaced() -> bool:
+        view = await manager.schedules.get(QUEUE, "mine")
+        if view.fired < 2:
+            return False
+        first = view.recent[-1].id
+        return (await manager.handle(QUEUE, first).status()).phase is Phase.CANCELLED
+
+    await eventually(replaced, within=20)
+    assert [view.name for view in await producer.schedules.list(QUEUE)] == ["mine"]
+    assert (await manager.schedules.suspend(QUEUE, "mine")).suspended
+    last = (await manager.schedules.get(QUEUE, "mine")).last_id
+    await manager.handle(QUEUE, last).cancel()
+    await manager.schedules.delete(QUEUE, "mine")
+    assert await manager.schedules.list(QUEUE) == []
+    assert worker.end() == 0
+    assert denied(own_guarded_nats)[before:] == []
+
+
 async def test_the_commands_work_with_a_file_of_credentials_as_far_as_it_goes(
     own_guarded_nats: GuardedNats, worker: WorkerProcess
 ) -> None:

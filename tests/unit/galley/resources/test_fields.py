@@ -8,7 +8,14 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 import galley.resources
-from galley.resources import DeclaredStatus, Task, TaskQueue, TaskQueueStatus
+from galley.resources import (
+    DeclaredStatus,
+    Task,
+    TaskQueue,
+    TaskQueueStatus,
+    TaskSchedule,
+    TaskScheduleStatus,
+)
 from galley.resources.description import descriptions
 from galley.resources.meta import Part
 
@@ -19,11 +26,11 @@ FIELDS = [(part, name) for part in PARTS for name in part.model_fields]
 
 
 def test_every_part_of_a_resource_is_a_public_name() -> None:
-    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus)
+    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, TaskSchedule, TaskScheduleStatus)
     named = {name for kind in kinds for name in kind.model_json_schema()["$defs"]}
     public = {part.__name__ for part in PARTS}
     enums = {name for name, each in vars(galley.resources).items() if isinstance(each, EnumType)}
-    assert named - enums - {"Lane", "Phase", "JsonValue"} == public - {kind.__name__ for kind in kinds}
+    assert named - enums - {"Lane", "Phase", "JsonValue", "Overlap", "CatchUp", "Action"} == public - {kind.__name__ for kind in kinds}
 
 
 def test_the_public_names_are_these() -> None:
@@ -38,7 +45,8 @@ def test_the_public_names_are_these() -> None:
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry", "Scaling",
         "ScalingMode", "SecretEnvSource", "SecretKeyRef", "SecretVolume", "SecurityContext",
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
-        "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSpec", "Toleration",
+        "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSchedule", "TaskScheduleSpec",
+        "TaskScheduleStatus", "TaskSpec", "TickStatus", "Toleration",
         "TolerationOperator", "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
         "VolumeMount", "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests",
         "read_manifests",

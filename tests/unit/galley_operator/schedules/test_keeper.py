@@ -68,9 +68,7 @@ class Stage:
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[None]:
-        keeper = ScheduleKeeper(
-            self.cluster, self.broker, self.queues, (None,), self.faults, self.server.now
-        )
+        keeper = ScheduleKeeper(self.cluster, self.broker, self.queues, (None,), self.faults, self.server.now)
         running = asyncio.create_task(keeper.run())
         try:
             yield
