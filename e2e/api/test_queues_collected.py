@@ -86,7 +86,7 @@ async def test_streams_of_a_deleted_queue_go_after_a_day(collecting: Collecting)
     assert await collecting.kept() == {"drills": (uid, gone_at)}
     await collecting.look(after=timedelta(minutes=2))
     assert await collecting.kept() == {}
-    for stream in ("GW_{}_drills", "GS_{}_drills", "GR_{}_drills", "GD_{}_drills"):
+    for stream in ("GW_{}_drills", "GS_{}_drills", "GR_{}_drills", "GD_{}_drills", "GO_{}_drills"):
         assert await stream_info(collecting.broker, stream.format(collecting.namespace)) is None
 
 

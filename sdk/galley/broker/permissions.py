@@ -124,6 +124,9 @@ def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
     publish = (*_connecting(), *_submitting(namespace, queue), *_looking(namespace, queue))
     if role is Role.MANAGER:
         publish += _managing(namespace, queue)
+    else:
+        # A manager writes all records, unique keys among them; an account cannot import a subject twice.
+        publish += (topology.key_subject(namespace, queue, "*"),)
     return Permissions(publish, heard)
 
 
@@ -224,7 +227,6 @@ def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         f"galley.task.{tail}",
         f"galley.plan.{tail}",
-        topology.key_subject(namespace, queue, "*"),
         *(topology.objects_of_queue(namespace, queue, each) for each in written),
     )
 

@@ -40,10 +40,10 @@ async def server(own_nats_server: NatsServer, tmp_path: Path) -> NatsServer:
 async def test_an_archive_is_taken_listed_and_verified(server: NatsServer, tmp_path: Path) -> None:
     code, out, err = await galley(tmp_path, server, "backup", "take", "archives", "--key-file", "backup.key")
     assert code == 0, err
-    assert ": 5 messages of 4 streams, 0 objects, " in out
+    assert ": 5 messages of 5 streams, 0 objects, " in out
     code, out, _ = await galley(tmp_path, server, "backup", "list", "archives", "-o", "json")
     [listed] = json.loads(out)
-    assert (listed["complete"], listed["messages"], listed["streams"]) == (True, 5, 4)
+    assert (listed["complete"], listed["messages"], listed["streams"]) == (True, 5, 5)
     code, out, _ = await galley(tmp_path, server, "backup", "list", "archives")
     assert out.split("\t")[2] == "yes"
     code, out, err = await galley(
@@ -52,6 +52,7 @@ async def test_an_archive_is_taken_listed_and_verified(server: NatsServer, tmp_p
     manifest = json.loads(out)
     assert {each["name"] for each in manifest["streams"]} == {
         "GW_shop_images", "GS_shop_images", "GR_shop_images", "GD_shop_images",
+        "GO_shop_images",
     }  # fmt: skip
     assert all(len(part["sha256"]) == 64 for part in manifest["parts"])
 
@@ -96,7 +97,7 @@ async def test_streams_are_listed_with_their_copies(server: NatsServer, tmp_path
     assert code == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:3] for line in out.splitlines()}
     assert rows["GW_shop_images"] == ["5", "1"]
-    assert len(rows) == 4
+    assert len(rows) == 5
     code, _, err = await galley(tmp_path, server, "streams", "--replicas", "3")
     assert code == 1
     assert "replicas > 1 not supported in non-clustered mode" in err

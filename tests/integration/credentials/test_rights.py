@@ -72,6 +72,9 @@ PUBLISH: dict[str, set[Role]] = {
     "$JS.API.STREAM.INFO.GW_ns_mine": {P, W, M},
     "$JS.API.STREAM.INFO.GS_ns_mine": {P, W, M},
     "$JS.API.STREAM.INFO.GW_ns_theirs": set(),
+    # unique keys
+    "galley.result.ns.mine.unique.key.abc": {P, W, M},
+    "galley.result.ns.theirs.unique.key.abc": set(),
     # objects
     "galley.object.ns.mine.part.abc.0": {P, W, M},
     "galley.object.ns.mine.whole.abc": {P, W, M},
