@@ -240,4 +240,8 @@ async def attacked(server: GuardedNats, role: Role, path: Path) -> Tally:
 
 def news_of(role: Role) -> set[str]:
     """Return what the streams themselves say when the role does what it may."""
-    return {"galley.done.ns.mine.sdk.id"} if "galley.result.ns.mine.sdk.id" in requests_of(role) else set()
+    news = {
+        "galley.result.ns.mine.sdk.id": "galley.done.ns.mine.sdk.id",
+        "galley.note.ns.mine.sdk.id.progress": "galley.noted.ns.mine.sdk.id.progress",
+    }
+    return {heard for said, heard in news.items() if said in requests_of(role)}

@@ -30,6 +30,8 @@ from galley.encryption.errors import (
     QueueNotEncrypted,
 )
 from galley.errors import (
+    AttemptOver,
+    CheckpointInvalid,
     ClientClosed,
     ClientElsewhere,
     ClientUnusable,
@@ -45,6 +47,7 @@ from galley.errors import (
     LaneNotEnabled,
     NonRetryable,
     NotRedrivable,
+    ProgressInvalid,
     QueueFull,
     QueueNameInvalid,
     QueueNotFound,
@@ -75,6 +78,7 @@ from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
+from galley.note import LogLine, Progress
 from galley.objects.errors import (
     CacheUnusable,
     FileChanged,
@@ -104,6 +108,7 @@ __all__ = [
     "AsyncDeadLetters",
     "AsyncHandle",
     "AsyncSchedules",
+    "AttemptOver",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",
@@ -115,6 +120,7 @@ __all__ = [
     "Cancelled",
     "CatchUp",
     "CertificateRefused",
+    "CheckpointInvalid",
     "Client",
     "ClientCertificateRefused",
     "ClientClosed",
@@ -146,6 +152,7 @@ __all__ = [
     "LabelInvalid",
     "Lane",
     "LaneNotEnabled",
+    "LogLine",
     "NonRetryable",
     "NotAllowed",
     "NotEncrypted",
@@ -161,6 +168,8 @@ __all__ = [
     "PayloadAltered",
     "Phase",
     "PlaintextRefused",
+    "Progress",
+    "ProgressInvalid",
     "QueueFull",
     "QueueNameInvalid",
     "QueueNotEncrypted",

@@ -26,6 +26,7 @@ from galley.handler import Call, check_handler_name, check_queue_name
 from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane
+from galley.note import LogLine
 from galley.redrive import AsyncDeadLetters
 from galley.schedules import AsyncSchedules
 from galley.target import (
@@ -276,6 +277,15 @@ class AsyncClient:
             SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
         """
         return AsyncHandle(self.broker, task_address(self.namespace, queue, task_id), None)
+
+    async def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
+        """Return what the handler of a task wrote: `AsyncHandle.logs`.
+
+        Raises:
+            SubmissionInvalid, QueueNameInvalid: no task can have that id, or no queue that name.
+            DecryptionKeyMissing, BrokerUnreachable: as there.
+        """
+        return await self.handle(queue, task_id).logs(attempt)
 
     async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted; ended ones until they expire.

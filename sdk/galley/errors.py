@@ -8,6 +8,8 @@
     │   ├── LabelInvalid       a label of a task
     │   ├── SelectorInvalid    an expression that selects by labels
     │   ├── ScheduleInvalid    a cron line, time zone or rule of a schedule
+    │   ├── ProgressInvalid    not a fraction from 0 to 1
+    │   ├── CheckpointInvalid  not JSON, or too large
     │   ├── HandlerUnusable    `@task` on something a worker cannot run
     │   ├── HandlerNameInvalid
     │   ├── HandlerExists      two functions with one handler name
@@ -29,6 +31,7 @@
     ├── ClientUnusable     the client cannot be used here
     │   ├── ClientClosed
     │   └── ClientElsewhere    it belongs to another event loop, thread or process
+    ├── AttemptOver        progress or a checkpoint of a task that does not run here any more
     ├── WaitsForOwnQueue   a handler waits for a task of its own queue
     ├── WaitsInCircle      a handler waits for a task of a queue it descends from
     ├── TaskEnded          what `result()` raises when there is no result
@@ -147,6 +150,27 @@ class ScheduleInvalid(Invalid):
         """Args: field: which part of it; problem: what is wrong with it; hint: what to do."""
         super().__init__(f"{field}: {problem}", hint)
         self.field, self.problem = field, problem
+
+
+class ProgressInvalid(Invalid):
+    """A progress is not a fraction from 0 to 1 with a text."""
+
+    reason = "ProgressInvalid"
+    hint = 'pass a fraction from 0 to 1, a text, or both: progress(0.4, "page 40 of 100")'
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        super().__init__(f"progress {value[:80]} is not a fraction from 0 to 1 and a text")
+
+
+class CheckpointInvalid(Invalid):
+    """A checkpoint cannot be encoded as JSON, or exceeds the size limit. The one before it stays."""
+
+    reason = "CheckpointInvalid"
+
+    def __init__(self, task_id: str, problem: str, hint: str) -> None:
+        self.task_id, self.problem = task_id, problem
+        super().__init__(f"checkpoint of task {task_id}: {problem}", hint)
 
 
 class HandlerUnusable(Invalid):
@@ -431,6 +455,17 @@ class Snooze(Exception):
         """
         self.seconds = float(seconds)
         super().__init__(message or f"snoozed for {self.seconds:g} s")
+
+
+class AttemptOver(GalleyError):
+    """Progress or a checkpoint was reported for an attempt that does not run here."""
+
+    reason = "AttemptOver"
+    hint = "report from the process of the handler, and before the handler returns"
+
+    def __init__(self, task_id: str, attempt: int) -> None:
+        self.task_id, self.attempt = task_id, attempt
+        super().__init__(f"attempt {attempt} of task {task_id} does not run in this process")
 
 
 class WaitsForOwnQueue(GalleyError, NonRetryable):

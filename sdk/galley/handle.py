@@ -1,6 +1,7 @@
 """A hold on one submitted task."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Generic, TypeVar, cast
 
@@ -13,6 +14,7 @@ from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.known import Known, check_same_work, known_task
+from galley.broker.notes import following, lines_of, output_of, progress_of
 from galley.broker.records import Records
 from galley.broker.waiting import wait_until_done
 from galley.envelope import Envelope
@@ -27,6 +29,7 @@ from galley.errors import (
 from galley.file import FIELD, files_of, with_files
 from galley.history import HANDLER_NOT_FOUND
 from galley.inside import line
+from galley.note import LogLine, Progress
 from galley.record import NULL, Outcome, Record, State, Stored
 from galley.reference import Reference
 from galley.task_status import TaskStatus, of_record
@@ -189,6 +192,66 @@ class AsyncHandle(Generic[R]):
         self._broker.check_usable()
         return await inspect.status(self._broker, self.address)
 
+    async def progress(self) -> Progress | None:
+        """Return how far the task is, as its handler said last; None if it did not say.
+
+        Raises:
+            DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: it is encrypted,
+                and cannot be decrypted.
+            BrokerUnreachable: the broker does not answer.
+        """
+        self._broker.check_usable()
+        return await progress_of(self._broker, self.address)
+
+    async def logs(self, attempt: int | None = None) -> list[LogLine]:
+        """Return what the task's handler wrote, of all attempts, oldest first; empty if it wrote nothing.
+
+        It is kept for 30 days, up to `spec.limits.outputBytes` for the whole queue, also when the worker
+        is gone. Of each attempt the first 64 KiB are kept.
+
+        Args:
+            attempt: only the lines of this attempt.
+
+        Raises:
+            DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: as `progress`.
+            BrokerUnreachable: the broker does not answer.
+        """
+        self._broker.check_usable()
+        found = await output_of(self._broker, self.address, attempt)
+        return [line for _, part in found for line in lines_of(part)]
+
+    async def follow_logs(self, attempt: int | None = None) -> AsyncGenerator[LogLine, None]:
+        """Yield what the task's handler wrote and writes, until the task has ended.
+
+        A line comes within about a second. Those that are written while the connection is lost come with the
+        next ones.
+
+        Args:
+            attempt: only the lines of this attempt.
+
+        Raises:
+            DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: as `progress`.
+            QueueNotFound, BrokerUnreachable: as `status`.
+        """
+        self._broker.check_usable()
+        seen = 0
+        async with following(self._broker, self.address) as heard:
+            ended = asyncio.create_task(wait_until_done(self._broker, self.address))
+            try:
+                while True:
+                    over = ended.done()
+                    for sequence, part in await output_of(self._broker, self.address, attempt, after=seen):
+                        seen = sequence
+                        for line in lines_of(part):
+                            yield line
+                    if over:
+                        ended.result()
+                        return
+                    await _first_of(ended, heard)
+            finally:
+                ended.cancel()
+                await asyncio.wait({ended})
+
     async def worker_problem(self) -> str:
         """Return why no worker runs the task, in a sentence; empty if one does or will, or nothing is known.
 
@@ -238,3 +301,18 @@ class AsyncHandle(Generic[R]):
     async def _by_status(self) -> Known:
         status = await self.status()
         return Known(status.address, status.handler, "", status.submitted_at, status.labels or None)
+
+
+_LOOK_AGAIN_SECONDS = 5.0
+"""News of output travel at most once; this bounds how long a lost one can matter."""
+
+
+async def _first_of(ended: asyncio.Task[Stored], heard: asyncio.Event) -> None:
+    """Wait until there may be more output, or the task has ended."""
+    news = asyncio.create_task(heard.wait())
+    try:
+        await asyncio.wait({ended, news}, timeout=_LOOK_AGAIN_SECONDS, return_when="FIRST_COMPLETED")
+    finally:
+        news.cancel()
+        await asyncio.wait({news})
+    heard.clear()

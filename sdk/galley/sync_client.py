@@ -18,6 +18,7 @@ from galley.errors import ClientClosed
 from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call
+from galley.note import LogLine, Progress
 from galley.portal import Portal
 from galley.redrive import ALL, DeadTask, Redriven, Selection
 from galley.repeat import Repeat
@@ -160,6 +161,15 @@ class Client:
     def schedules(self) -> "Schedules":
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         return Schedules(self._portal)
+
+    def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
+        """Return what the handler of a task wrote: `AsyncHandle.logs`.
+
+        Raises:
+            SubmissionInvalid, QueueNameInvalid, DecryptionKeyMissing, BrokerUnreachable: as there.
+            ClientClosed: the client is closed.
+        """
+        return self._portal.call(lambda client: client.logs(queue, task_id, attempt))
 
     def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
@@ -354,6 +364,46 @@ class Handle(Generic[R]):
             ClientClosed: its client is closed.
         """
         return self._call(lambda handle: handle.status())
+
+    def progress(self) -> Progress | None:
+        """Return how far the task is, as its handler said last; None if it did not say.
+
+        Raises:
+            DecryptionKeyMissing, BrokerUnreachable: as `AsyncHandle.progress`.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.progress())
+
+    def logs(self, attempt: int | None = None) -> list[LogLine]:
+        """Return what the task's handler wrote, of all attempts or of one: `AsyncHandle.logs`.
+
+        Raises:
+            DecryptionKeyMissing, BrokerUnreachable: as there.
+            ClientClosed: its client is closed.
+        """
+        return self._call(lambda handle: handle.logs(attempt))
+
+    def follow_logs(self, attempt: int | None = None) -> Iterator[LogLine]:
+        """Yield what the task's handler wrote and writes, until the task has ended.
+
+        Raises:
+            DecryptionKeyMissing, QueueNotFound, BrokerUnreachable: as there.
+            ClientClosed: its client is closed.
+        """
+
+        async def begin(client: AsyncClient) -> AsyncGenerator[LogLine, None]:
+            return self.over(client.broker).follow_logs(attempt)
+
+        async def end(lines: AsyncGenerator[LogLine, None]) -> None:
+            await lines.aclose()
+
+        lines = self._portal.call(begin)
+        try:
+            while (line := self._portal.call(lambda _: anext(lines, None))) is not None:
+                yield line
+        finally:
+            with suppress(ClientClosed):
+                self._portal.call(lambda _: end(lines))
 
     def worker_problem(self) -> str:
         """Return why no worker runs the task; empty if one does or will, or nothing is known."""

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 from galley.address import TaskAddress
 from galley.encryption.token import key_in
 from galley.history import NO_HISTORY, History
+from galley.note import Progress
 from galley.record import Failure, Outcome, Record, State
 
 NOT_KNOWN: Final = Raw()
@@ -64,6 +65,8 @@ class TaskStatus(Struct, frozen=True):
     input: Raw = NOT_KNOWN
     """What the handler is given; `NOT_KNOWN` of a task that has ended, whose input is not kept."""
     labels: dict[str, str] = {}
+    progress: Progress | None = None
+    """How far the handler says it is, of a running task that was asked about; else None."""
     encrypted_with: str = ""
     """Id of the key needed to read input, result, messages and tracebacks; empty if they are not encrypted,
     or were decrypted."""

@@ -8,6 +8,7 @@ to the end of its task.
 
 import asyncio
 import inspect
+import itertools
 import os
 import threading
 import traceback
@@ -46,6 +47,7 @@ from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
 from galley.labels import selector
 from galley.lanes import Lane
+from galley.note import Progress
 from galley.record import Failure
 from galley.registry import REGISTRY
 from galley.retry import RetryPolicy
@@ -61,6 +63,9 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """Where a client's clock begins, unless it is told otherwise."""
 _MOST_ATTEMPTS: Final = 10_000
 """Attempts after which a task is taken to snooze without end."""
+_orders: Final = itertools.count(1)
+_running: Final[dict[int, tuple["_Tasks", "_Held"]]] = {}
+"""The tasks whose handlers run now, of all clients."""
 _present: Final[ContextVar[CurrentTask | None]] = ContextVar("galley task under test", default=None)
 
 
@@ -75,6 +80,29 @@ class _Held:
     result: Raw | None = None
     error: Exception | None = None
     """What the handler raised last."""
+    saved: Raw | None = None
+    """The last checkpoint."""
+    progress: Progress | None = None
+
+
+class _Reports:
+    """Takes what handlers report."""
+
+    @staticmethod
+    def progress(order: int, fraction: float | None, text: str) -> bool:
+        tasks, held = _running.get(order, (None, None))
+        if tasks is None or held is None:
+            return False
+        held.progress = Progress(tasks.now, held.status.attempt, fraction, text)
+        return True
+
+    @staticmethod
+    def checkpoint(order: int, body: bytes) -> bool:
+        _, held = _running.get(order, (None, None))
+        if held is None:
+            return False
+        held.saved = Raw(body)
+        return True
 
 
 class _Tasks:
@@ -193,11 +221,13 @@ class _Tasks:
             self._fail(held, Failure("HandlerNotFound", f"no handler {status.handler!r} is imported here"))
             return
         last = status.history.attempts[-1] if status.history.attempts else None
+        order = next(_orders)
+        _running[order] = self, held
         token = _present.set(
             CurrentTask(
                 status.address.id, status.address.queue, status.address.lane, status.handler, number,
                 status.submitted_at or self.now, status.deadline,
-                f"{last.reason}: {last.message}" if last else "",
+                f"{last.reason}: {last.message}" if last else "", saved=held.saved, order=order,
             )
         )  # fmt: skip
         try:
@@ -215,6 +245,7 @@ class _Tasks:
         else:
             held.status = replace(held.status, phase=Phase.SUCCEEDED, ended_at=self.now)
         finally:
+            del _running[order]
             _present.reset(token)
 
     def _failed(self, held: _Held, handler: Handler[..., Any], error: Exception) -> None:
@@ -291,7 +322,7 @@ class _Eager:
             run: whether a task runs as soon as it is submitted. Otherwise tasks wait for `advance`, or until
                 the result of one is asked for.
         """
-        find_by(_present.get)
+        find_by(_present.get, _Reports)
         self.namespace = namespace
         self._tasks = _Tasks(namespace, now, retry or RetryPolicy(), run=run)
 
@@ -418,6 +449,10 @@ class EagerHandle(Generic[R]):
         """
         return self._tasks.find(self.address).status
 
+    def progress(self) -> Progress | None:
+        """Return how far the task is, as its handler said last."""
+        return self._tasks.find(self.address).progress
+
     def worker_problem(self) -> str:
         """Return nothing, as no worker is needed."""
         return ""
@@ -535,6 +570,10 @@ class AsyncEagerHandle(Generic[R]):
             TaskNotFound: the client has no such task.
         """
         return self._handle.status()
+
+    async def progress(self) -> Progress | None:
+        """Return how far the task is, as its handler said last."""
+        return self._handle.progress()
 
     async def worker_problem(self) -> str:
         """Return nothing, as no worker is needed."""

@@ -21,6 +21,7 @@ from galley_worker.ending import Crashed, Finish, Raised, Returned
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger, Replies
 from galley_worker.measures import Measures
+from galley_worker.notebook import Notebook
 from galley_worker.puller import Puller
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
@@ -181,6 +182,7 @@ class SimulatedWorker:
             parts = Parts(
                 self.handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
                 Uniqueness(Keys(broker, self._server.now)),
+                Notebook(self._layout.namespace, who, self._server.now, broker),
                 clock=now, now=self._server.now, jitter=self._script.dice.random,
             )  # fmt: skip
             rules = Rules(self._layout.namespace, self._layout.queue, who, POLICY, TIMEOUT_SECONDS, 60.0)

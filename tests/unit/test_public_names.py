@@ -5,7 +5,8 @@ import galley
 PUBLIC = {
     "CacheUnusable", "File", "FileChanged", "FileElsewhere", "FileUnreadable", "ObjectDamaged", "ObjectError",
     "ObjectMissing", "ObjectStoreInvalid", "ObjectStoreUnavailable", "ObjectStoreUnknown", "ObjectsFull",
-    "LabelInvalid", "SelectorInvalid",
+    "LabelInvalid", "SelectorInvalid", "AttemptOver", "CheckpointInvalid", "LogLine", "Progress",
+    "ProgressInvalid",
     "DecryptionKeyMissing", "EncryptionError", "EncryptionKeysInvalid", "EncryptionRequired",
     "KeyServiceUnavailable", "PayloadAltered", "PlaintextRefused", "QueueNotEncrypted",
     "AsyncDeadLetters", "DeadLetters", "DeadLetterNotFound", "DeadTask", "NotRedrivable",

@@ -27,6 +27,7 @@ from galley_worker.claimant import Claimant
 from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
+from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
@@ -122,6 +123,7 @@ class Parts:
     leases: LeaseKeeper
     measures: Measures
     uniqueness: Uniqueness
+    notebook: Notebook
     payloads: Payloads = field(default_factory=Payloads)
     objects: TaskObjects | None = None
     clock: Callable[[], float] = time.monotonic
@@ -358,6 +360,9 @@ class Attempts:
         """Run the handler and return how the attempt ended."""
         timeout = self._timeout(held)
         address = held.delivery.address
+        checkpoint = b""
+        if held.flags.attempt > 1 or held.flags.fence or held.delivery.delivered > 1:
+            checkpoint = await self._parts.notebook.checkpoint(address)
         failpoint("run.before_start")
         # This process may have been frozen since the delivery: last of all, so that little can still happen.
         self._parts.leases.check(present.lease)
@@ -380,10 +385,14 @@ class Attempts:
                 large=held.large,
                 files=held.files,
                 ancestors=held.envelope.ancestors,
+                kind=address.kind,
+                checkpoint=checkpoint,
             )
         )
         journal.started(held)
         ran = await present.execution.ending
+        if not self._parts.notebook.empty:
+            await self._parts.notebook.finish(present.execution.work)
         failpoint("run.after_end")
         if isinstance(ran, ReturnedLarge):
             assert self._parts.objects is not None, "a worker has objects"

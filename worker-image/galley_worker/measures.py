@@ -46,6 +46,7 @@ class Measures(Collector):
         self._failed = 0
         self._ticks: Counter[tuple[str, str]] = Counter()
         self._late: dict[str, float] = {}
+        self._notes_dropped = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -71,6 +72,10 @@ class Measures(Collector):
         self._ticks[schedule, action] += count
         if action == "Fired":
             self._late[schedule] = late
+
+    def note_dropped(self) -> None:
+        """Count a note that was not stored: progress, a checkpoint, or a part of an output."""
+        self._notes_dropped += 1
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -116,6 +121,11 @@ class Measures(Collector):
         for schedule, seconds_late in self._late.items():
             late.add_metric((*self._queue, schedule), seconds_late)
         yield late
+        dropped = CounterMetricFamily(
+            "galley_notes_dropped", "Parts of output, progress and checkpoints not stored.", labels=labels
+        )
+        dropped.add_metric(self._queue, self._notes_dropped)
+        yield dropped
         for name, text, read in (
             ("galley_slots", "Attempts this worker can run at once.", self._slots),
             ("galley_slots_busy", "Attempts under way.", self._busy),

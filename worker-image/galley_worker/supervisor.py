@@ -31,6 +31,7 @@ from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
+from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
 from galley_worker.planner import Planner
 from galley_worker.presence import Presence, beside
@@ -64,6 +65,7 @@ class Supervisor:
         self._who = Who(settings.worker, secrets.token_hex(4))
         self._stop = Stop()
         self._condition = _connecting
+        self._notebook = Notebook(queue.metadata.namespace, self._who, _now)
 
     def stop(self) -> None:
         """Take no more tasks and stop when running attempts have ended; a second call stops those at once."""
@@ -105,6 +107,8 @@ class Supervisor:
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
             self._condition = presence.condition
             await enter(beside(leases.run(), "leases"))
+            self._notebook.dropped = measures.note_dropped
+            await enter(self._notebook.writing(broker))
             await enter(beside(Planner(broker, layout, ledger, settler, _now).run(), "planner"))
             ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
             await enter(beside(ticker.run(), "ticker"))
@@ -148,7 +152,8 @@ class Supervisor:
             recycle_bytes=spec.worker.recycle.memory_bytes,
             log_level=self._settings.handler_log_level or spec.worker.log_level.value,
             spool=str(cache.spool),
-            on_line=_log_line,
+            on_line=self._take_line,
+            on_report=self._notebook.report,
         )
 
     def _make_attempts(  # noqa: PLR0917 - what attempts are made of
@@ -175,8 +180,14 @@ class Supervisor:
             self._settings.key_service_seconds,
             plaintext=plaintext_allowed(self._queue),
         )
-        parts = Parts(runners, claimant, settler, leases, measures, uniqueness, self._payloads, objects)
+        parts = Parts(
+            runners, claimant, settler, leases, measures, uniqueness, self._notebook, self._payloads, objects
+        )
         return Attempts(rules, parts)
+
+    def _take_line(self, line: Line) -> None:
+        _log_line(line)
+        self._notebook.line(line)
 
     @asynccontextmanager
     async def _health(self, measures: Measures) -> AsyncIterator[None]:

@@ -4,6 +4,8 @@ from datetime import datetime
 
 from msgspec import Raw, Struct
 
+from galley.address import Kind
+
 
 class Work(Struct, frozen=True):
     """One attempt of one task, ready to be run."""
@@ -27,3 +29,6 @@ class Work(Struct, frozen=True):
     """Where the files in the input are, by `digest/name`; None if there are none."""
     ancestors: tuple[str, ...] = ()
     """Queues of the handlers it descends from."""
+    kind: str = Kind.DIRECT
+    checkpoint: bytes = b""
+    """That of an earlier attempt, as JSON; empty if there is none."""

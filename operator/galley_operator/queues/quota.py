@@ -40,11 +40,17 @@ async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> No
 
 
 async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
-    """Return the bytes set aside for each queue of a namespace, deleted ones included."""
+    """Return the bytes set aside for each queue of a namespace, deleted ones included.
+
+    Those made before queues had a stream of notes count as if they had one: it is theirs to get.
+    """
     reserved: Counter[str] = Counter()
+    noted: set[str] = set()
     async for stream in all_streams(broker, f"galley.*.{namespace}.>", complete=True):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY)
         if queue is not None and metadata.get(topology.NAMESPACE_KEY) == namespace:
             reserved[queue] += max(0, stream["config"].get("max_bytes") or 0)
-    return reserved
+            if stream["config"]["name"] == topology.notes_stream(namespace, queue):
+                noted.add(queue)
+    return reserved + Counter(dict.fromkeys(reserved.keys() - noted, topology.OUTPUT_BYTES))

@@ -31,6 +31,7 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.snapshot import (
     OwnedStream,
     StoredMessage,
+    StreamKind,
     consumers_of,
     messages_from,
     owned_streams,
@@ -106,6 +107,8 @@ class _Taking:
                     yield part
         for number in range(1, _ROUNDS + 1):
             for stream in await owned_streams(self.broker, tuple(self.namespaces)):
+                if stream.kind is StreamKind.NOTES:
+                    continue  # nothing depends on them, and there may be much of it
                 async for part in self._stream(stream, number):
                     yield part
         server = self.broker.nats.connected_server_version

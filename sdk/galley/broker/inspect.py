@@ -18,7 +18,9 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of
 from galley.broker.listing import all_streams, subjects_of
+from galley.broker.notes import progress_of
 from galley.broker.records import Records
+from galley.encryption import EncryptionError
 from galley.encryption.token import key_in
 from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
@@ -193,9 +195,13 @@ async def _with_worker(broker: Broker, known: TaskStatus) -> TaskStatus:
     running = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
     if running is None:
         return known
+    progress = None
+    with suppress(EncryptionError):
+        progress = await progress_of(broker, address)
     return msgspec.structs.replace(
         known,
         phase=Phase.RUNNING,
+        progress=progress,
         worker=running.worker,
         started_at=running.started_at,
         attempt=max(1, known.attempt),

@@ -81,14 +81,21 @@ class StoredMessage(NamedTuple):
     body: bytes
 
 
-async def messages_of(broker: Broker, stream: str, pattern: str) -> AsyncIterator[StoredMessage]:
+async def messages_of(
+    broker: Broker, stream: str, pattern: str, sequence: int = 1
+) -> AsyncIterator[StoredMessage]:
     """Yield the messages of a stream whose subjects fit a pattern, oldest first; none if there is no stream.
+
+    Args:
+        broker: an open connection.
+        stream: its name.
+        pattern: of the subjects.
+        sequence: where to begin.
 
     Raises:
         NotAllowed: if our credentials may not read the stream as a whole.
         BrokerUnreachable: if the broker does not answer.
     """
-    sequence = 1
     while True:
         request = {"seq": sequence, "next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE}
         found = 0

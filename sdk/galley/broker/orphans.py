@@ -76,6 +76,7 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
         topology.records_stream(namespace, queue),
         topology.dead_stream(namespace, queue),
         topology.object_stream(namespace, queue),
+        topology.notes_stream(namespace, queue),
     ):
         await _ask_of(broker, stream, "DELETE", None)
     # Last, since only their metadata tells that there is something left to be done.

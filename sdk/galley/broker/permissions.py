@@ -75,11 +75,11 @@ class Import(NamedTuple):
 EXPORTS: Final = (
     *(
         Export(f"galley.{verb}.>")
-        for verb in ("task", "plan", "schedule", "again", "result", "dead", "hb", "object")
+        for verb in ("task", "plan", "schedule", "again", "result", "dead", "note", "hb", "object")
     ),
     Export("galley.answer.>"),
     Export("galley.workers.>"),
-    *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "ctl")),
+    *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "noted", "ctl")),
     Export("$JS.API.INFO"),
     Export("$JS.API.STREAM.INFO.*"),
     Export("$JS.API.STREAM.LIST"),
@@ -120,7 +120,8 @@ def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
                 topology.holder_subject(namespace, queue, "*"),
             ),
         )
-    heard = (inbox, topology.changes_of_queue(namespace, queue), answers)
+    news = topology.changes_of_queue(namespace, queue), topology.noted_in_queue(namespace, queue)
+    heard = (inbox, *news, answers)
     publish = (*_connecting(), *_submitting(namespace, queue), *_looking(namespace, queue))
     if role is Role.MANAGER:
         publish += _managing(namespace, queue)
@@ -198,6 +199,9 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.schedule.{namespace}.{queue}.>",
         f"galley.again.{namespace}.{queue}.>",
         f"galley.dead.{namespace}.{queue}.>",
+        topology.notes_of_queue(namespace, queue),
+        # The checkpoint of an earlier attempt.
+        f"$JS.API.DIRECT.GET.{topology.notes_stream(namespace, queue)}.galley.note.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
         # Whether the task of an earlier tick waits, and which schedules there are.
         f"$JS.API.DIRECT.GET.{topology.later_stream(namespace, queue)}",
@@ -239,6 +243,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *(f"$JS.API.DIRECT.GET.{stream}" for stream in streams),
         *_reads_of_records(namespace, queue),
         *_reads_of_objects(namespace, queue),
+        *_reads_of_notes(namespace, queue),
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
     )
@@ -263,6 +268,12 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
 
 def _own_streams(namespace: str, queue: str) -> tuple[str, str]:
     return topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)
+
+
+def _reads_of_notes(namespace: str, queue: str) -> tuple[str, ...]:
+    # No queues share such a stream, so it may be read as a whole.
+    stream = topology.notes_stream(namespace, queue)
+    return f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.galley.note.{namespace}.{queue}.>"
 
 
 def _reads_of_records(namespace: str, queue: str) -> tuple[str, ...]:

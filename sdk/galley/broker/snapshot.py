@@ -48,6 +48,8 @@ class StreamKind(StrEnum):
     RECORDS = "records"
     DEAD = "dead"
     OBJECTS = "objects"
+    NOTES = "notes"
+    """Progress, checkpoints and output: what backups leave out."""
 
 
 class StoredMessage(Struct, frozen=True, array_like=True, gc=False):
@@ -161,6 +163,7 @@ _OWN: Final = {
     StreamKind.RECORDS: topology.records_stream,
     StreamKind.DEAD: topology.dead_stream,
     StreamKind.OBJECTS: topology.object_stream,
+    StreamKind.NOTES: topology.notes_stream,
 }
 _SHARED: Final = {
     StreamKind.RECORDS: topology.shared_records_stream,

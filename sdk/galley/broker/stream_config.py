@@ -14,6 +14,7 @@ from galley.broker.topology import (
     LANES_KEY,
     NAMESPACE_KEY,
     NOT_ENCRYPTED,
+    NOTE_SECONDS,
     OWNER_KEY,
     PLAN,
     QUEUE_KEY,
@@ -23,6 +24,9 @@ from galley.broker.topology import (
     dead_stream,
     fired_subject,
     later_stream,
+    noted_in_queue,
+    notes_of_queue,
+    notes_stream,
     object_stream,
     objects_of_queue,
     planned,
@@ -43,6 +47,7 @@ def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any
         records_definition(layout, replicas),
         dead_definition(layout, replicas),
         object_definition(layout, replicas),
+        notes_definition(layout, replicas),
     ]
 
 
@@ -147,6 +152,28 @@ def object_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
         "allow_direct": True,
         "allow_msg_ttl": True,
         "duplicate_window": 100_000_000,
+        "metadata": _metadata(layout),
+    }
+
+
+def notes_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of notes: the oldest go when it is full, since nothing depends on them."""
+    return {
+        "name": notes_stream(layout.namespace, layout.queue),
+        "subjects": [notes_of_queue(layout.namespace, layout.queue)],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_bytes": layout.output_bytes,
+        "max_age": NOTE_SECONDS * 1_000_000_000,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 100_000_000,
+        "republish": {
+            "src": notes_of_queue(layout.namespace, layout.queue),
+            "dest": noted_in_queue(layout.namespace, layout.queue),
+        },
         "metadata": _metadata(layout),
     }
 

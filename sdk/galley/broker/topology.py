@@ -1,8 +1,8 @@
 """Names of every stream, consumer and subject; `stream_config` has the configuration of each stream.
 
-Each queue has five streams of its own, so that none can take the room of another: *work* and *later* with
-one consumer a lane each, *records*, *dead letters*, and *objects* for large inputs and results. Delayed
-tasks enter by the work stream, and workers move them.
+Each queue has six streams of its own, so that none can take the room of another: *work* and *later* with
+one consumer a lane each, *records*, *dead letters*, *objects* for large inputs and results, and *notes*:
+output, progress and checkpoints. Delayed tasks enter by the work stream, and workers move them.
 
 Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
 """
@@ -30,6 +30,11 @@ SHORTEST_DELAY_SECONDS: Final = 0.25
 
 DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
 """How long a dead letter is kept to be looked at."""
+
+NOTE_SECONDS: Final = 30 * 24 * 3600
+"""How long output is kept, if there is room: as long as the dead letter of its task."""
+
+OUTPUT_BYTES: Final = 64 * 1024**2
 
 PLAN: Final = "plan"
 """Consumer of the work stream for delayed tasks: a worker moves them to the later stream."""
@@ -90,6 +95,8 @@ class QueueLayout:
     """Disk the queue's dead letters may take; what does not fit stays in the work stream."""
     object_bytes: int = 256 * 1024**2
     """Disk the queue's large inputs, results and files may take; what does not fit is refused."""
+    output_bytes: int = OUTPUT_BYTES
+    """Disk the output, progress and checkpoints of tasks may take; the oldest go first."""
     lease_seconds: float = LEASE_SECONDS
     """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
@@ -101,7 +108,8 @@ class QueueLayout:
     def reserved_bytes(self) -> int:
         """Disk that is set aside for the queue's streams, whether or not they hold anything."""
         tasks = self.backlog_bytes + self.later_bytes
-        return tasks + self.record_bytes + self.dead_letter_bytes + self.object_bytes
+        kept = self.record_bytes + self.dead_letter_bytes + self.object_bytes + self.output_bytes
+        return tasks + kept
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -127,6 +135,31 @@ def dead_stream(namespace: str, queue: str) -> str:
 def object_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of large inputs, results and files."""
     return f"GO_{namespace}_{queue}"
+
+
+def notes_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of progress, checkpoints and output."""
+    return f"GN_{namespace}_{queue}"
+
+
+def note_subject(address: TaskAddress, what: str) -> str:
+    """Return where a note of a task stands; `what` names the note, or is a pattern of several."""
+    return f"galley.note.{address.namespace}.{address.queue}.{address.kind}.{address.id}.{what}"
+
+
+def noted_subject(address: TaskAddress, what: str) -> str:
+    """Return where notes of a task are heard as they are stored."""
+    return f"galley.noted.{address.namespace}.{address.queue}.{address.kind}.{address.id}.{what}"
+
+
+def notes_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all notes of a queue."""
+    return f"galley.note.{namespace}.{queue}.>"
+
+
+def noted_in_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all notes of a queue as they are heard."""
+    return f"galley.noted.{namespace}.{queue}.>"
 
 
 def shared_records_stream(namespace: str) -> str:

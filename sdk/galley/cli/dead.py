@@ -2,12 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 
 from galley.cli.command import Command, text
+from galley.cli.duration import age_argument
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.labels import labels_shown, selector_argument
@@ -61,22 +61,17 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="needed to redrive or drop those of a whole queue")
     parser.add_argument("--handler", type=text, help="only those of this handler; with edit, the new handler")
     parser.add_argument("--reason", type=text, help="only those with this reason, such as AttemptsExhausted")
-    parser.add_argument("--older-than", type=_age, metavar="SECONDS", help="only those that died so long ago")
     parser.add_argument(
-        "--younger-than", type=_age, metavar="SECONDS", help="only those that died less than so long ago"
+        "--older-than", type=age_argument, metavar="AGE", help="only those that died so long ago"
+    )
+    parser.add_argument(
+        "--younger-than", type=age_argument, metavar="AGE", help="only those that died less than so long ago"
     )
     selector_argument(parser)
     parser.add_argument("--rate", type=float, metavar="NUMBER", help="redrive at most so many a second")
     parser.add_argument("--input", type=text, metavar="JSON", help="with edit: the new input")
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
-
-
-def _age(argument: str) -> timedelta:
-    try:
-        return timedelta(seconds=float(argument))
-    except (ValueError, OverflowError):
-        raise Misuse(f"{argument[:40]!r} is not a number of seconds", "use a number, such as 3600") from None
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:

@@ -24,6 +24,14 @@ def task_document(status: TaskStatus) -> dict[str, Any]:
             "phase": status.phase.value,
             "attempt": status.attempt,
             "worker": status.worker,
+            "progress": status.progress
+            and _without_empty(
+                {
+                    "fraction": status.progress.fraction,
+                    "text": status.progress.text,
+                    "at": _time(status.progress.at),
+                }
+            ),
             "submittedAt": _time(status.submitted_at),
             "startedAt": _time(status.started_at),
             "endedAt": _time(status.ended_at),

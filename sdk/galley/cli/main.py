@@ -12,7 +12,20 @@ from typing import Final, NoReturn
 
 import argcomplete
 
-from galley.cli import apply, cancel, completion, dead, get, keys, schedule, show, submit, version
+from galley.cli import (
+    apply,
+    cancel,
+    completion,
+    dead,
+    get,
+    keys,
+    logs,
+    result,
+    schedule,
+    show,
+    submit,
+    version,
+)
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
@@ -20,9 +33,8 @@ from galley.cli.terminal import Terminal, own_terminal
 from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
-    submit.command, apply.command, get.command, show.command, cancel.command, dead.command, schedule.command,
-    keys.command,
-    completion.command, version.command,
+    submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
+    dead.command, schedule.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

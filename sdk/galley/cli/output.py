@@ -46,6 +46,8 @@ class Column(Generic[Item]):
     cell: Callable[[Item], Cell]
     wide: bool = False
     """Whether only `-o wide` shows it."""
+    sparse: bool = False
+    """Whether a table leaves it out if no item has a value."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Listing(Generic[Item]):
         self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal
     ) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        columns = [each for each in columns if not each.sparse or any(each.cell(item) for item in items)]
         for column in columns:
             table.add_column(column.title.upper(), no_wrap=True, overflow="ellipsis")
         now = terminal.now()

@@ -119,6 +119,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Phase": status.phase.value,
         "Attempt": str(status.attempt or ""),
         "Worker": status.worker,
+        "Progress": str(status.progress or ""),
         "Submitted": at(status.submitted_at),
         "Retry at" if status.phase is Phase.RETRYING else "Due": at(status.due_at),
         "Started": at(status.started_at),

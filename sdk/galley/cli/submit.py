@@ -1,6 +1,5 @@
 """`galley submit`: one task, from the shell."""
 
-import asyncio
 import json
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
@@ -9,22 +8,19 @@ from typing import Final
 from msgspec import Raw
 
 from galley.cli.command import Command, one_of, text
+from galley.cli.duration import FOREVER, seconds_argument
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.labels import label_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
+from galley.cli.waiting import wait_for
 from galley.envelope import NO_INPUT, encode_input
-from galley.error_group import ungrouped
 from galley.errors import InputInvalid
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.when import LONGEST_TIMEOUT_SECONDS, When
-
-_FOREVER: Final = float("inf")
-_LOOK_SECONDS: Final = 1.0
-"""Time between two checks whether workers fail to start."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -42,31 +38,24 @@ def _arguments(parser: ArgumentParser) -> None:
     label_argument(parser)
     parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
     parser.add_argument(
-        "--delay", type=_seconds, metavar="SECONDS", help="do not start within this many seconds from now"
+        "--delay",
+        type=seconds_argument,
+        metavar="SECONDS",
+        help="do not start within this many seconds from now",
     )
     parser.add_argument(
-        "--deadline", type=_seconds, metavar="SECONDS", help="give up this many seconds from now"
+        "--deadline", type=seconds_argument, metavar="SECONDS", help="give up this many seconds from now"
     )
     parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="longest time of one attempt")
     parser.add_argument(
-        "--wait", type=_seconds, nargs="?", const=_FOREVER, metavar="SECONDS",
+        "--wait", type=seconds_argument, nargs="?", const=FOREVER, metavar="SECONDS",
         help="wait for the result and print it instead of the id; at most this long, if a number is given",
     )  # fmt: skip
     server_arguments(parser)
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise Misuse(f"{text[:40]!r} is not a number of seconds", "use a number, such as 30 or 0.5") from None
-    if not 0 <= value <= 10 * 365 * 86_400:
-        raise Misuse(f"invalid duration: {text} s", "use 0 or more, and less than ten years")
-    return value
-
-
 def _timeout(text: str) -> float:
-    value = _seconds(text)
+    value = seconds_argument(text)
     if not 0 < value <= LONGEST_TIMEOUT_SECONDS:
         raise Misuse(f"invalid timeout: {text} s", "use more than 0 and at most a day")
     return value
@@ -118,25 +107,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 async def _wait(handle: AsyncHandle[object], seconds: float, terminal: Terminal) -> None:
     state = "is there" if handle.existed else "submitted"
     terminal.say(f"task {handle.address.queue}/{handle.id} {state}, waiting for its result")
-    with ungrouped():
-        async with asyncio.TaskGroup() as beside:
-            telling = beside.create_task(_tell_problems(handle, terminal))
-            result = await handle.result(within=None if seconds == _FOREVER else seconds)
-            telling.cancel()
-    terminal.json(result)
-
-
-async def _tell_problems(handle: AsyncHandle[object], terminal: Terminal) -> None:
-    """Report why no worker runs the task, as long as that is so."""
-    told = ""
-    while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        problem = await handle.worker_problem()
-        if problem and problem != told:
-            terminal.say(f"still waiting: {problem}")
-        elif told and not problem:
-            terminal.say("still waiting: a worker can run it now")
-        told = problem
+    terminal.json(await wait_for(handle, None if seconds == FOREVER else seconds, terminal))
 
 
 command: Final = Command(

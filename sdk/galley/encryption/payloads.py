@@ -29,6 +29,7 @@ from galley.encryption.errors import (
 from galley.encryption.token import key_in, parse
 from galley.envelope import NO_INPUT, SEALED_VERSION, Envelope
 from galley.history import History
+from galley.note import seal_in, sealed_body
 from galley.record import NULL, Failure, Outcome, Record
 from galley.reference import Reference
 
@@ -325,6 +326,34 @@ class Payloads:
         if self.keys_of(address) is not None and not record.sealed and _tells(record):
             raise PlaintextRefused(subject)
         return await self.read_record(address, record)
+
+    async def note_bytes(self, address: TaskAddress, what: str, body: bytes) -> bytes:
+        """Return the body of a note: progress, a checkpoint, or output.
+
+        Raises:
+            KeyServiceUnavailable: if there is no data key, and none to be had.
+        """
+        keys = self.keys_of(address)
+        if keys is None:
+            return body
+        await keys.prepare()
+        return sealed_body(keys.seal(body, _bound(f"note {what}", address)))
+
+    async def read_note(self, address: TaskAddress, what: str, body: bytes) -> bytes:
+        """Return a note as it was before `note_bytes`.
+
+        Raises:
+            PlaintextRefused: if it is not encrypted, and has to be.
+            DecryptionKeyMissing, PayloadAltered, KeyServiceUnavailable: if it cannot be decrypted.
+        """
+        subject, token, keys = f"{what} of {_subject(address)}", seal_in(body), self.keys_of(address)
+        if keys is None:
+            if token:
+                raise DecryptionKeyMissing(subject, parse(token, subject).key_id, "")
+            return body
+        if not token:
+            raise PlaintextRefused(subject)
+        return await keys.open(token, _bound(f"note {what}", address), subject)
 
     async def _end(self, keys: DataKeys, token: str, bound: bytes, subject: str) -> _EndPayload:
         text = await keys.open(token, bound, subject)

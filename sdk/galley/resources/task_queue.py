@@ -234,6 +234,10 @@ class Limits(Part):
     """Bytes on disk for inputs and results above 256 KiB and for files, 1 MiB to 1 TiB. When they are used
     up, producers are refused, and tasks whose result does not fit are tried again."""
 
+    output_bytes: Whole = Field(64 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for the output, progress and checkpoints of tasks, 1 MiB to 1 TiB. When they are used up,
+    the oldest are deleted."""
+
 
 class Retention(Part):
     """How long the queue remembers."""

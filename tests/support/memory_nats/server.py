@@ -164,16 +164,18 @@ class MemoryServer:
                 max(seconds_left, topology.SHORTEST_DELAY_SECONDS), self._fire, stream, message
             )
         if (republish := stream.definition.get("republish")) and matches(republish["src"], subject):
-            self._republish(stream, republish["dest"], message, before)
+            self._republish(stream, republish, message, before)
         for (name, _), consumer in list(self.consumers.items()):
             if name == stream.name:
                 consumer.serve()
         return message
 
-    def _republish(self, stream: Stream, dest: str, message: Message, before: Message | None) -> None:
+    def _republish(
+        self, stream: Stream, rule: dict[str, Any], message: Message, before: Message | None
+    ) -> None:
         words = message.subject.split(".")
         # `galley.done.<ns>.>` and `galley.bell.<ns>.<q>.{{wildcard(1)}}.>` both keep the tail of the subject.
-        target = ".".join(["galley", dest.split(".")[1], *words[2:]])
+        target = ".".join(["galley", rule["dest"].split(".")[1], *words[2:]])
         about = {
             **message.headers,
             "Nats-Stream": stream.name,
@@ -182,7 +184,7 @@ class MemoryServer:
             "Nats-Last-Sequence": str(before.sequence if before else 0),
             "Nats-Msg-Size": str(len(message.body)),
         }
-        self.publish(target, b"", about)
+        self.publish(target, b"" if rule.get("headers_only") else message.body, about)
 
     def _expire(self, stream: Stream, message: Message) -> None:
         if message.sequence in stream.messages:

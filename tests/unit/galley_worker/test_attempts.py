@@ -20,6 +20,7 @@ from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
 from galley_worker.ending import CutOff, Finish, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
+from galley_worker.notebook import Notebook
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.uniqueness import Uniqueness
@@ -89,6 +90,7 @@ async def a_shop() -> AsyncIterator[Shop]:
         parts = Parts(
             handlers, worker.claimant, worker.settler, leases, measures,  # type: ignore[arg-type]
             Uniqueness(Keys(worker.broker, bench.server.now)),
+            Notebook("default", worker.who, bench.server.now, worker.broker),
             clock=clock, now=bench.server.now, jitter=lambda: 0.5,
         )  # fmt: skip
         attempts = Attempts(Rules("default", "images", worker.who, POLICY, TIMEOUT, PATIENCE), parts)

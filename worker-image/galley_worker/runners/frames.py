@@ -40,6 +40,8 @@ class Run(Struct, array_like=True, tag=0, gc=False):
     ancestors: tuple[str, ...] = ()
     objects: "Objects | None" = None
     """What of the input is in files; None for nearly all."""
+    checkpoint: bytes = b""
+    """That of an earlier attempt, as JSON; empty if there is none."""
 
 
 class Objects(Struct, array_like=True):
@@ -172,8 +174,25 @@ class Ran(Struct, array_like=True, tag=17):
     seconds: float
 
 
+class Progressed(Struct, array_like=True, tag=19):
+    """Child: the handler says how far it is."""
+
+    id: int
+    fraction: float | None
+    text: str
+
+
+class Saved(Struct, array_like=True, tag=20):
+    """Child: the handler stores a checkpoint."""
+
+    id: int
+    body: bytes
+
+
 Order: TypeAlias = Run | Recall | Cancel | Leave | Ask
-Answer: TypeAlias = Done | Spooled | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran
+Answer: TypeAlias = (
+    Done | Spooled | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

@@ -31,11 +31,13 @@ from galley_worker.runners.frames import (
     Leave,
     Objects,
     Order,
+    Progressed,
     Ran,
     Ready,
     Recall,
     Recalled,
     Run,
+    Saved,
     Spooled,
     Stopped,
 )  # fmt: skip
@@ -144,6 +146,7 @@ class HandlerProcess(asyncio.Protocol):
                 work.submitted_at.timestamp(), deadline, work.last_error,
                 work.ancestors,
                 None if work.files is None and not work.large else Objects(work.large, work.files or {}),
+                work.checkpoint,
             )
         )  # fmt: skip
 
@@ -295,8 +298,8 @@ class HandlerProcess(asyncio.Protocol):
             case frames.Said():
                 for output in self._outputs:
                     output.drain()
-            case Ran():
-                self._correct(answer)
+            case Ran() | Progressed() | Saved():
+                self._take_news(answer)
             case Ready() | Broken():
                 self.several = isinstance(answer, Ready) and answer.several
                 if not self.hello.done():
@@ -309,11 +312,15 @@ class HandlerProcess(asyncio.Protocol):
             returned.discard()
         execution.end(returned)
 
-    def _correct(self, answer: Ran) -> None:
-        """Take over when an async handler really began, unless it has ended meanwhile."""
+    def _take_news(self, answer: Ran | Progressed | Saved) -> None:
+        """Take over when an async handler really began, or what one reports, unless it has ended."""
         execution = self.running.get(answer.id)
-        if execution is not None:
+        if execution is None:
+            return
+        if isinstance(answer, Ran):
             execution.started_at, execution.certain = self._clock() - answer.seconds, True
+        else:
+            self._settings.on_report(execution.work, answer)
 
     def _exited(self) -> None:
         if self._ending is None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from galley_worker.runners.frames import Progressed, Saved
 from galley_worker.work import Work
 
 
@@ -22,10 +23,15 @@ class Line(NamedTuple):
 
 
 OnLine: TypeAlias = Callable[[Line], None]
+OnReport: TypeAlias = Callable[[Work, Progressed | Saved], None]
 
 
 def _drop(_line: Line) -> None:
     """Forget a line."""
+
+
+def _ignore(_work: Work, _report: Progressed | Saved) -> None:
+    """Forget a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class RunnerSettings:
     """Folder for what handlers return and is to be stored as an object."""
     on_line: OnLine = _drop
     """Takes what handlers write and what there is to say about their attempts."""
+    on_report: OnReport = _ignore
+    """Takes the progress and the checkpoints of attempts."""
 
     def notice(self, work: Work | None, text: str) -> None:
         """Pass on a notice about an attempt."""

@@ -10,6 +10,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from galley import file
 from galley.current import CurrentTask
@@ -84,6 +85,8 @@ def task_of(order: Run, queue: str) -> CurrentTask:
         datetime.fromtimestamp(order.deadline, UTC) if order.deadline else None,
         order.last_error,
         order.ancestors,
+        Raw(order.checkpoint) if order.checkpoint else None,
+        order.id,
     )
 
 

@@ -20,6 +20,7 @@ from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.descendants import Descendants, in_words
+from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, lost
@@ -69,6 +70,7 @@ class ConcurrentService:
         self._orders: dict[int, Run] = {}
         """Those whose handlers have begun."""
         self._asked: set[int] = set()
+        self._reports = Reports(wire, self._orders.__contains__)
         self._answers: list[Answer] = []
         self._leaving = False
 
@@ -79,7 +81,7 @@ class ConcurrentService:
         self._descendants = Descendants()
         self._surroundings.touched = False
         self._observe_steps()
-        find_by(self._task)
+        find_by(self._task, lambda: self._reports)
         loop.add_reader(self._wire, self._read)
         while not self._leaving:
             # A handler may stop the loop, and SystemExit or KeyboardInterrupt in a task of its own end it.
@@ -173,6 +175,7 @@ class ConcurrentService:
     def _close(self, order: int) -> None:
         self._since.pop(order, None)
         self._orders.pop(order, None)
+        self._reports.end(order)
         if self._descendants.noted:
             names = self._descendants.end_of(order)
             if not self._running:

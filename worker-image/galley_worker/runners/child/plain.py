@@ -24,6 +24,7 @@ from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
 from galley_worker.runners.child.descendants import Descendants, in_words
+from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, lost
@@ -65,6 +66,7 @@ class PlainService:
         self._looked = 0.0
         self._surroundings = Surroundings()
         self._descendants = Descendants()
+        self._reports = Reports(wire, lambda order: order == self._running)
         self._base = contextvars.copy_context()
         self._context = self._base.copy()
 
@@ -72,7 +74,8 @@ class PlainService:
         """Run orders until the supervisor asks to leave; if it closes the socket, the process ends."""
         threading.Thread(target=self._read, name="galley orders", daemon=True).start()
         STREAMS.owner = lambda: current.get() or self._running
-        find_by(self._task)
+        reports = self._reports
+        find_by(self._task, lambda: reports)
         page, orders, answers = self._begun, self._orders, self._answers
         surroundings, descendants = self._surroundings, self._descendants
         surroundings.touched = False
@@ -98,6 +101,7 @@ class PlainService:
             ):  # fmt: skip
                 self._tidy(order.id, began)
             self._running = 0
+            reports.end(order.id)
             answers.append(outcome)
             if not oldest:
                 oldest = began

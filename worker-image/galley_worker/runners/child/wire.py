@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from typing import Final, NoReturn
 
 from galley_worker.runners import frames
@@ -21,6 +22,7 @@ class Wire:
         self._socket = wire
         self._number = wire.fileno()
         self._inode = os.fstat(self._number).st_ino
+        self._sending = threading.Lock()
 
     def fileno(self) -> int:
         """Return its number, to wait for."""
@@ -38,12 +40,13 @@ class Wire:
         return data
 
     def send(self, data: bytes) -> None:
-        """Send it all; with the socket gone, this ends the process."""
-        self._check()
-        try:
-            self._socket.sendall(data)
-        except OSError:
-            lost()
+        """Send it all, from any thread; with the socket gone, this ends the process."""
+        with self._sending:
+            self._check()
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                lost()
 
     def _check(self) -> None:
         try:

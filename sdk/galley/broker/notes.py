@@ -1,0 +1,127 @@
+"""Notes of tasks: progress, checkpoint and output, in a bounded stream of the queue's own.
+
+Why a stream of their own: docs/adr/0023-notes.md.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nats.aio.msg import Msg
+
+from galley import note as wire
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.listing import messages_of
+from galley.broker.pipeline import Ack
+from galley.errors import EnvelopeInvalid
+from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress
+
+log = logging.getLogger(__name__)
+
+
+async def put(broker: Broker, address: TaskAddress, what: str, body: bytes) -> asyncio.Future[Ack]:
+    """Send a note; the future has the broker's answer.
+
+    Raises:
+        KeyServiceUnavailable: if it has to be encrypted and cannot be.
+    """
+    body = await broker.payloads.note_bytes(address, what, body)
+    return await broker.pipeline.send(topology.note_subject(address, what), body)
+
+
+async def progress_of(broker: Broker, address: TaskAddress) -> Progress | None:
+    """Return how far a task is; None if its handler did not say.
+
+    Raises:
+        DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: it cannot be decrypted.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    body = await _last(broker, address, PROGRESS)
+    if body is None:
+        return None
+    try:
+        return wire.decode_progress(body)
+    except EnvelopeInvalid as error:
+        log.warning("progress not readable", extra={"task": address.id, "error": str(error)})
+        return None
+
+
+async def checkpoint_of(broker: Broker, address: TaskAddress) -> bytes | None:
+    """Return the last checkpoint of a task as JSON; None if it has none.
+
+    Raises:
+        DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: it cannot be decrypted.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    return await _last(broker, address, CHECKPOINT)
+
+
+async def _last(broker: Broker, address: TaskAddress, what: str) -> bytes | None:
+    stream = topology.notes_stream(address.namespace, address.queue)
+    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{topology.note_subject(address, what)}", b"")
+    headers = (answer.headers or {}) if answer is not None else {}
+    if answer is None or "Nats-Subject" not in headers:
+        return None
+    return await broker.payloads.read_note(address, what, answer.data)
+
+
+async def output_of(
+    broker: Broker, address: TaskAddress, attempt: int | None = None, *, after: int = 0
+) -> list[tuple[int, Output]]:
+    """Return what is kept of a task's output, oldest first, each part with its sequence.
+
+    Args:
+        broker: an open connection.
+        address: the task.
+        attempt: only that of this attempt; None for all.
+        after: only parts with a higher sequence.
+
+    Raises:
+        DecryptionKeyMissing, PayloadAltered, PlaintextRefused, KeyServiceUnavailable: it cannot be decrypted.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    number = "*" if attempt is None else str(attempt)
+    pattern = topology.note_subject(address, f"{OUTPUT}.{number}.*")
+    stream = topology.notes_stream(address.namespace, address.queue)
+    found = []
+    async for message in messages_of(broker, stream, pattern, after + 1):
+        part = await _part(broker, address, message.subject, message.body)
+        if part is not None:
+            found.append((message.sequence, part))
+    return found
+
+
+async def _part(broker: Broker, address: TaskAddress, subject: str, body: bytes) -> Output | None:
+    what = ".".join(subject.split(".")[6:])
+    try:
+        return wire.decode_output(await broker.payloads.read_note(address, what, body))
+    except EnvelopeInvalid as error:
+        log.warning("output not readable", extra={"task": address.id, "error": str(error)})
+        return None
+
+
+@asynccontextmanager
+async def following(broker: Broker, address: TaskAddress) -> AsyncIterator[asyncio.Event]:
+    """Yield an event that is set whenever a part of a task's output was stored."""
+    heard = asyncio.Event()
+
+    async def hear(_message: Msg) -> None:
+        heard.set()
+
+    subscription = await broker.subscribe(topology.noted_subject(address, f"{OUTPUT}.>"), hear)
+    try:
+        yield heard
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
+
+
+def lines_of(part: Output) -> list[LogLine]:
+    """Return the lines of a part, each with its attempt and worker."""
+    return [
+        LogLine(line.at, line.stream, line.text, line.level, line.logger, part.attempt, part.worker)
+        for line in part.lines
+    ]
