@@ -47,7 +47,7 @@ from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
 from galley.labels import selector
 from galley.lanes import Lane
-from galley.note import Progress
+from galley.note import LogLine, Progress
 from galley.record import Failure
 from galley.registry import REGISTRY
 from galley.retry import RetryPolicy
@@ -388,6 +388,10 @@ class EagerClient(_Eager):
         """Return a handle on a task of this client."""
         return EagerHandle(self._tasks, task_address(self.namespace, queue, task_id), None)
 
+    def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
+        """Return nothing: handlers run in this process, and what they write goes where its output goes."""
+        return self.handle(queue, task_id).logs(attempt)
+
     def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
         return self._tasks.of_queue(queue, phase, labels)
@@ -453,6 +457,20 @@ class EagerHandle(Generic[R]):
         """Return how far the task is, as its handler said last."""
         return self._tasks.find(self.address).progress
 
+    def logs(self, attempt: int | None = None) -> list[LogLine]:  # noqa: ARG002
+        """Return nothing: handlers run in this process, and what they write goes where its output goes.
+
+        Raises:
+            TaskNotFound: the client has no such task.
+        """
+        self.status()
+        return []
+
+    def follow_logs(self, attempt: int | None = None) -> Iterator[LogLine]:
+        """Run the task to its end; yields nothing, as `logs`."""
+        self.wait()
+        yield from self.logs(attempt)
+
     def worker_problem(self) -> str:
         """Return nothing, as no worker is needed."""
         return ""
@@ -516,6 +534,10 @@ class AsyncEagerClient(_Eager):
         address = task_address(self.namespace, queue, task_id)
         return AsyncEagerHandle(EagerHandle(self._tasks, address, None))
 
+    async def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
+        """Return nothing: handlers run in this process, and what they write goes where its output goes."""
+        return await self.handle(queue, task_id).logs(attempt)
+
     async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
         return self._tasks.of_queue(queue, phase, labels)
@@ -574,6 +596,16 @@ class AsyncEagerHandle(Generic[R]):
     async def progress(self) -> Progress | None:
         """Return how far the task is, as its handler said last."""
         return self._handle.progress()
+
+    async def logs(self, attempt: int | None = None) -> list[LogLine]:
+        """Return nothing: handlers run in this process, and what they write goes where its output goes."""
+        return self._handle.logs(attempt)
+
+    async def follow_logs(self, attempt: int | None = None) -> AsyncIterator[LogLine]:
+        """Run the task to its end; yields nothing, as `logs`."""
+        await self.wait()
+        for line in self._handle.logs(attempt):
+            yield line
 
     async def worker_problem(self) -> str:
         """Return nothing, as no worker is needed."""

@@ -213,3 +213,49 @@ def test_a_client_for_tests_has_every_method_of_the_real_one(real: type, eager: 
 
     inner = {"over"}
     assert methods(real) - inner <= methods(eager)
+
+
+@galley.task(queue="trips")
+def saves(times: int) -> list[int]:
+    me = galley.current_task()
+    assert me is not None
+    done = [*(me.last_checkpoint or []), me.attempt]
+    me.checkpoint(done)
+    me.progress(me.attempt / times, "on its way")
+    if me.attempt < times:
+        raise ValueError("not yet")
+    return done
+
+
+def test_checkpoints_go_to_the_next_attempt_and_progress_is_shown() -> None:
+    client = EagerClient(retry=RetryPolicy(attempts=3))
+    handle = client.submit(saves.call(times=3))
+    assert handle.result() == [1, 2, 3]
+    progress = handle.progress()
+    assert progress is not None
+    assert str(progress) == "100% on its way"
+    assert list(handle.follow_logs()) == client.logs("trips", handle.id) == []
+
+
+async def test_the_asynchronous_client_has_them_too() -> None:
+    async with AsyncEagerClient() as client:
+        handle = await client.submit(saves.call(times=1))
+        assert await handle.result() == [1]
+        assert await handle.progress() is not None
+        assert [line async for line in handle.follow_logs()] == await client.logs("trips", handle.id)
+
+
+def test_what_has_ended_cannot_report() -> None:
+    kept: list[galley.CurrentTask] = []
+
+    @galley.task(queue="trips", name="keeps")
+    def keeps() -> None:
+        me = galley.current_task()
+        assert me is not None
+        kept.append(me)
+
+    EagerClient().submit(keeps.call()).result()
+    with pytest.raises(galley.AttemptOver):
+        kept[0].progress(1)
+    with pytest.raises(galley.AttemptOver):
+        kept[0].checkpoint(1)

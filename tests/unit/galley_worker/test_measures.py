@@ -12,6 +12,7 @@ EACH = {
     "galley_attempts": "counter",
     "galley_attempt_seconds": "histogram",
     "galley_leases_lost": "counter",
+    "galley_notes_dropped": "counter",
     "galley_attempts_failed_internally": "counter",
     "galley_schedule_ticks": "counter",
     "galley_schedule_late_seconds": "gauge",

@@ -166,6 +166,7 @@ FULL: dict[str, Any] = {
             "recordBytes": 1024**2,
             "deadLetterBytes": 1024**3,
             "objectBytes": 1024**3,
+            "outputBytes": 32 * 1024**2,
         },
         "retention": {"resultsSeconds": 2_592_000},
     },
