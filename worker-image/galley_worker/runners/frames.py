@@ -174,7 +174,7 @@ class Ran(Struct, array_like=True, tag=17):
     seconds: float
 
 
-class Progressed(Struct, array_like=True, tag=19):
+class Progressed(Struct, array_like=True, tag=30):
     """Child: the handler says how far it is."""
 
     id: int
@@ -182,7 +182,7 @@ class Progressed(Struct, array_like=True, tag=19):
     text: str
 
 
-class Saved(Struct, array_like=True, tag=20):
+class Saved(Struct, array_like=True, tag=31):
     """Child: the handler stores a checkpoint."""
 
     id: int
