@@ -42,15 +42,20 @@ async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> No
 async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
     """Return the bytes set aside for each queue of a namespace, deleted ones included.
 
-    Those made before queues had a stream of notes count as if they had one: it is theirs to get.
+    Those made before queues had streams of notes and objects count as if they had them: they get them.
     """
     reserved: Counter[str] = Counter()
-    noted: set[str] = set()
+    there: set[str] = set()
     async for stream in all_streams(broker, f"galley.*.{namespace}.>", complete=True):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY)
         if queue is not None and metadata.get(topology.NAMESPACE_KEY) == namespace:
             reserved[queue] += max(0, stream["config"].get("max_bytes") or 0)
-            if stream["config"]["name"] == topology.notes_stream(namespace, queue):
-                noted.add(queue)
-    return reserved + Counter(dict.fromkeys(reserved.keys() - noted, topology.OUTPUT_BYTES))
+            there.add(stream["config"]["name"])
+    for queue in list(reserved):
+        for name, size in (
+            (topology.notes_stream(namespace, queue), topology.OUTPUT_BYTES),
+            (topology.object_stream(namespace, queue), topology.OBJECT_BYTES),
+        ):
+            reserved[queue] += 0 if name in there else size
+    return reserved

@@ -35,6 +35,8 @@ NOTE_SECONDS: Final = 30 * 24 * 3600
 """How long output is kept, if there is room: as long as the dead letter of its task."""
 
 OUTPUT_BYTES: Final = 64 * 1024**2
+OBJECT_BYTES: Final = 256 * 1024**2
+"""What queues set aside for notes and objects unless they say otherwise."""
 
 PLAN: Final = "plan"
 """Consumer of the work stream for delayed tasks: a worker moves them to the later stream."""
@@ -93,7 +95,7 @@ class QueueLayout:
     """Disk the queue's records may take; the oldest go first, since completion must never block."""
     dead_letter_bytes: int = 64 * 1024**2
     """Disk the queue's dead letters may take; what does not fit stays in the work stream."""
-    object_bytes: int = 256 * 1024**2
+    object_bytes: int = OBJECT_BYTES
     """Disk the queue's large inputs, results and files may take; what does not fit is refused."""
     output_bytes: int = OUTPUT_BYTES
     """Disk the output, progress and checkpoints of tasks may take; the oldest go first."""

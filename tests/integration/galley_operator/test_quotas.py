@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from galley.broker.connection import Broker
-from galley.broker.ensure import ensure
+from galley.broker.ensure import ensure, stream_info
 from galley.broker.orphans import collect, mark_orphaned
-from galley.broker.topology import QueueLayout
+from galley.broker.topology import QueueLayout, notes_stream, object_stream
 from galley_local.nats_server import NatsServer
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.queues.quota import check_quota
@@ -17,7 +17,7 @@ from galley_operator.quota import Quotas
 from tests.support.builders import a_queue
 
 MIB = 1024**2
-ONE = 64 * MIB + 256 * MIB + 256 * MIB + 64 * MIB
+ONE = a_queue().reserved_bytes
 """What a queue of `a_queue` sets aside."""
 
 
@@ -54,7 +54,19 @@ async def test_a_queue_that_is_there_may_shrink_and_not_grow(broker: Broker, nam
     with pytest.raises(StorageQuotaExceeded):
         await made(broker, a_queue(namespace=namespace, later_bytes=257 * MIB), one)
     await made(broker, a_queue(namespace=namespace, later_bytes=16 * MIB), one)
-    await made(broker, a_queue("b", namespace=namespace, later_bytes=MIB, record_bytes=MIB), one)
+    small = {"later_bytes": MIB, "record_bytes": MIB, "object_bytes": MIB, "output_bytes": MIB}
+    await made(broker, a_queue("b", namespace=namespace, **small), one)
+
+
+async def test_a_queue_from_before_notes_and_objects_gets_their_streams(
+    broker: Broker, namespace: str
+) -> None:
+    one, layout = quotas(namespaceBytes=ONE), a_queue(namespace=namespace)
+    await made(broker, layout, one)
+    for stream in (notes_stream(namespace, layout.queue), object_stream(namespace, layout.queue)):
+        await broker.api("delete", f"STREAM.DELETE.{stream}")
+    await made(broker, layout, one)
+    assert await stream_info(broker, notes_stream(namespace, layout.queue)) is not None
 
 
 async def test_one_queue_sets_aside_no_more_than_it_may(broker: Broker, namespace: str) -> None:
