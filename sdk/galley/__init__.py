@@ -94,7 +94,7 @@ from galley.objects.errors import (
 )
 from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
-from galley.retry import RetryPolicy
+from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
 from galley.sync_client import Client, DeadLetters, Handle, Schedules
 from galley.task_status import Phase, TaskStatus
@@ -136,6 +136,7 @@ __all__ = [
     "EncryptionError",
     "EncryptionKeysInvalid",
     "EncryptionRequired",
+    "FailureRule",
     "File",
     "FileChanged",
     "FileElsewhere",
@@ -212,6 +213,7 @@ __all__ = [
     "call",
     "connect",
     "current_task",
+    "on",
     "on_start",
     "on_stop",
     "task",

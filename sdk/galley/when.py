@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range
 from galley.envelope import in_range
 from galley.errors import SubmissionInvalid
 from galley.labels import check_labels, merged
 from galley.lanes import HIGHEST_FIRST, Lane
-from galley.retry import RetryPolicy
+from galley.retry import RULES, WAITS, Backoff, FailureRule, RetryPolicy, Then
 from galley.unique import Unique
 
 LONGEST_TIMEOUT_SECONDS: Final = float(TIMEOUT_SECONDS.most)
@@ -101,6 +101,38 @@ def _check_retry(retry: RetryPolicy) -> None:
         value = getattr(retry, name)
         if not isinstance(value, kinds) or not bounds.holds(value):
             raise SubmissionInvalid(f"retry.{name}", repr(value), f"use {bounds}; 1 attempt means no retry")
+    if retry.backoff not in (UNSET, *Backoff):
+        raise SubmissionInvalid("retry.backoff", repr(retry.backoff)[:80], f"use one of {', '.join(Backoff)}")
+    if retry.jitter is not UNSET and not Range(0, 1).holds(retry.jitter):
+        raise SubmissionInvalid("retry.jitter", repr(retry.jitter)[:80], "use a share between 0 and 1")
+    _check_waits(retry.waits_seconds or ())
+    _check_rules(retry.rules or ())
+
+
+def _check_waits(waits: tuple[float, ...]) -> None:
+    if len(waits) > WAITS or not all(BACKOFF_SECONDS.holds(wait) for wait in waits):
+        raise SubmissionInvalid(
+            "retry.waits_seconds", repr(waits)[:80], f"use up to {WAITS} numbers, each {BACKOFF_SECONDS}"
+        )
+
+
+def _check_rules(rules: tuple[FailureRule, ...]) -> None:
+    if len(rules) > RULES:
+        raise SubmissionInvalid("retry.rules", f"{len(rules)} rules", f"use up to {RULES}")
+    for rule in rules:
+        names = rule.failures
+        if not 0 < len(names) <= RULES or not all(0 < len(name) <= 200 for name in names):
+            raise SubmissionInvalid(
+                "retry.rules",
+                f"failures={names!r}"[:80],
+                f"name 1 to {RULES} failures of up to 200 characters",
+            )
+        pause = rule.after_seconds
+        if pause is not None and (rule.then is Then.FAIL or not BACKOFF_SECONDS.holds(pause)):
+            raise SubmissionInvalid(
+                "retry.rules", f"after_seconds={pause!r} with then={rule.then.value!r}",
+                f"use {BACKOFF_SECONDS} seconds, and none with `fail`",
+            )  # fmt: skip
 
 
 NO_RULES: Final = When()

@@ -44,8 +44,8 @@ SDK: Final = (
     _of(
         f"{_SDK}retry",
         "an attempt more than allowed",
-        "history.errors >= self.attempts or",
-        "history.errors > self.attempts or",
+        "history.errors >= self.attempts:",
+        "history.errors > self.attempts:",
         "a task with one attempt runs twice",
         RETRY,
     ),

@@ -26,6 +26,7 @@ from galley_worker.puller import Puller
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
+from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.memory_nats import MemoryBroker, MemoryServer
@@ -177,12 +178,12 @@ class SimulatedWorker:
             now = asyncio.get_running_loop().time
             leases = LeaseKeeper(broker, now, self._layout.lease_seconds)
             holders = Holders(broker, now, self._layout.lease_seconds)
-            claimant = Claimant(ledger, settler, who, self._server.now, holders.ask)
+            claimant = Claimant(ledger, settler, who, self._server.now, holders.ask, solitude := Solitude())
             measures = Measures("default", "images", lambda: SLOTS, lambda: self.busy)
             parts = Parts(
                 self.handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
                 Uniqueness(Keys(broker, self._server.now)),
-                Notebook(self._layout.namespace, who, self._server.now, broker),
+                Notebook(self._layout.namespace, who, self._server.now, broker), solitude,
                 clock=now, now=self._server.now, jitter=self._script.dice.random,
             )  # fmt: skip
             rules = Rules(self._layout.namespace, self._layout.queue, who, POLICY, TIMEOUT_SECONDS, 60.0)

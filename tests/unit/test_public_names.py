@@ -16,14 +16,14 @@ PUBLIC = {
     "AccessRefused", "AsyncClient", "AsyncHandle", "BrokerError", "BrokerFull", "BrokerRefused",
     "BrokerSilent", "BrokerTooOld", "BrokerUnreachable", "Call", "Cancelled", "CertificateRefused",
     "Client", "ClientCertificateRefused", "ClientClosed", "ClientElsewhere", "ClientUnusable",
-    "CredentialsExpired", "CredentialsInvalid", "CurrentTask", "GalleyError", "Handle", "Handler",
-    "HandlerExists", "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane",
+    "CredentialsExpired", "CredentialsInvalid", "CurrentTask", "FailureRule", "GalleyError", "Handle",
+    "Handler",    "HandlerExists", "HandlerNameInvalid", "HandlerUnusable", "InputInvalid", "Invalid", "Lane",
     "LaneNotEnabled", "NonRetryable", "NotAllowed", "NotEncrypted", "Phase", "QueueFull",
     "QueueNameInvalid", "QueueNotFound", "Refused", "ResultMismatch", "ResultTimeout", "RetryAfter",
     "RetryPolicy", "Snooze", "SomeRefused", "SubmissionInvalid", "SubmitIncomplete", "SubmitInterrupted",
     "TaskCancelled", "TaskConflict", "TaskEnded", "TaskFailed", "TaskNotFound", "TaskStatus", "Tls",
     "TlsFailed", "TlsInvalid", "Unique", "UniqueConflict", "WaitsForOwnQueue",
-    "WaitsInCircle", "When", "call", "connect", "current_task", "on_start",
+    "WaitsInCircle", "When", "call", "connect", "current_task", "on", "on_start",
     "on_stop", "task",
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ from galley_worker.objects import TaskObjects
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
+from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -124,6 +125,7 @@ class Parts:
     measures: Measures
     uniqueness: Uniqueness
     notebook: Notebook
+    solitude: Solitude
     payloads: Payloads = field(default_factory=Payloads)
     objects: TaskObjects | None = None
     clock: Callable[[], float] = time.monotonic
@@ -191,11 +193,17 @@ class Attempts:
             return
         present = UnderWay(delivery, lease, self._parts.clock())
         self.under_way[message] = present
+        solitude = self._parts.solitude
+        await solitude.enter()
         try:
             await self._run(present)
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
+            if present.held is not None and present.held.alone:
+                solitude.leave_alone()
+            else:
+                solitude.leave()
             # A message whose lease was lost may have been delivered here again by now.
             if self.under_way.get(message) is present:
                 del self.under_way[message]

@@ -40,6 +40,8 @@ class Held:
     """Whether this worker wrote a `run` record for it."""
     history: History
     started_at: datetime
+    alone: bool = False
+    """Whether no other attempt runs on this worker meanwhile."""
     refused: Failure | None = None
     """Why it cannot run, found when it was read: it is claimed only to be ended."""
     large: str = ""

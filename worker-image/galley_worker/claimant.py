@@ -37,6 +37,7 @@ from galley_worker.claim import (
 )
 from galley_worker.ledger import Beaten, Ledger
 from galley_worker.settle import Settler
+from galley_worker.solitude import Solitude
 from galley_worker.verdict import taken_over
 
 RECONNECT_SECONDS: Final = 5.0
@@ -97,14 +98,16 @@ class Holders:
 class Claimant:
     """Claims tasks for one worker."""
 
-    def __init__(
-        self, ledger: Ledger, settler: Settler, who: Who, now: Callable[[], datetime], ask: Ask
-    ) -> None:
+    def __init__(  # noqa: PLR0917 - what a claim needs
+        self, ledger: Ledger, settler: Settler, who: Who, now: Callable[[], datetime], ask: Ask,
+        solitude: Solitude,
+    ) -> None:  # fmt: skip
         self._ask = ask
         self._ledger = ledger
         self._settler = settler
         self._who = who
         self._now = now
+        self._solitude = solitude
 
     async def claim(self, held: Held, policy: RetryPolicy) -> bool:
         """Claim a task; returns whether its attempt may begin here.
@@ -118,6 +121,10 @@ class Claimant:
                 if counted is None:
                     return False
                 step = counted
+            if step.history.crashes >= policy.crashes and not held.alone:
+                # Not claimed before it is alone: those it waits for may take this worker down.
+                await self._solitude.alone()
+                held.alone, held.started_at = True, self._now()
             record = claiming_record(
                 held.delivery, held.envelope, held.flags,
                 history=step.history, worker=self._who, now=held.started_at,

@@ -55,6 +55,8 @@ class Raised(Struct, frozen=True):
     """Whether another attempt could succeed."""
     pause: float | None = None
     """Seconds until the next attempt, if the handler said so."""
+    kinds: tuple[str, ...] = ()
+    """Names by which rules of retries may know the failure, beside its reason."""
 
 
 class Snoozed(Struct, frozen=True):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from galley_worker.runners.runners import Runners
+from galley_worker.solitude import Solitude
 
 
 class Changes:
@@ -43,6 +44,7 @@ class WorkerSlots:
         self._busy_seconds, self._counted_at = 0.0, clock()
         self.concurrency = concurrency
         self.grown = grown
+        self.solitude = Solitude(grown.tell)
         self._runners = runners
 
     def take(self) -> None:
@@ -78,8 +80,8 @@ class WorkerSlots:
 
     @property
     def free(self) -> int:
-        """Attempts that could begin now."""
-        return self._runners.capacity - self.busy
+        """Attempts that could begin now; none while one is alone on this worker."""
+        return 0 if self.solitude.closed else self._runners.capacity - self.busy
 
     @property
     def brisk(self) -> bool:

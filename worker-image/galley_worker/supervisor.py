@@ -41,6 +41,7 @@ from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
 from galley_worker.settings import WorkerSettings, payloads_of
 from galley_worker.settle import Settler
 from galley_worker.slots import Changes, WorkerSlots
+from galley_worker.solitude import Solitude
 from galley_worker.stop import Stop
 from galley_worker.ticker import Ticker
 from galley_worker.uniqueness import Uniqueness
@@ -100,7 +101,7 @@ class Supervisor:
             settler = Settler(ledger, self._who, spec.retention.results_seconds, _now)
             uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
             attempts = self._make_attempts(
-                ledger, settler, holders, runners, leases, measures, uniqueness, objects
+                ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects
             )
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
@@ -165,11 +166,12 @@ class Supervisor:
         leases: LeaseKeeper,
         measures: Measures,
         uniqueness: Uniqueness,
+        solitude: Solitude,
         objects: TaskObjects,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
-        claimant = Claimant(ledger, settler, worker, _now, holders.ask)
+        claimant = Claimant(ledger, settler, worker, _now, holders.ask, solitude)
         rules = Rules(
             self._queue.metadata.namespace,
             self._queue.metadata.name,
@@ -181,7 +183,16 @@ class Supervisor:
             plaintext=plaintext_allowed(self._queue),
         )
         parts = Parts(
-            runners, claimant, settler, leases, measures, uniqueness, self._notebook, self._payloads, objects
+            runners,
+            claimant,
+            settler,
+            leases,
+            measures,
+            uniqueness,
+            self._notebook,
+            solitude,
+            self._payloads,
+            objects,
         )
         return Attempts(rules, parts)
 

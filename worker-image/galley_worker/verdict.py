@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from galley.history import HANDLER_NOT_FOUND, MESSAGE_LIMIT, WORKER_LOST, EndedBy, History, PastAttempt
 from galley.record import Failure
 from galley.reference import Reference
-from galley.retry import RetryPolicy
+from galley.retry import FailureRule, RetryPolicy, Then
 from galley_worker.ending import (
     Cancelled,
     Crashed,
@@ -120,26 +120,50 @@ def judge(  # noqa: C901, PLR0911 - one case for each ending
             return HandBack(given.history)
         case Snoozed(pause, failure):
             return _snoozed(pause, failure, given, now)
-        case Raised(failure, retryable, pause):
-            history = _lengthened(given, EndedBy.ERROR, failure, now)
-            if not retryable:
-                return Bury(failure, history)
-            if pause is not None:
-                policy = replace(policy, backoff_seconds=pause, max_backoff_seconds=pause)
-                jitter = _whole
+        case Raised():
+            return _raised(ending, policy, given, now, jitter)
         case TimedOut(seconds):
             failure = Failure(TIMED_OUT, f"the attempt took longer than {seconds:g} s and was killed")
             history = _lengthened(given, EndedBy.ERROR, failure, now)
+            rule = policy.rule_for((TIMED_OUT, "TimeoutError"))
         case Crashed(detail):
             failure = Failure(CRASHED, f"its process died: {detail}")
             history = _lengthened(given, EndedBy.CRASH, failure, now)
+            if runs_alone(given.history, policy):
+                return _killed(failure, history)
+            rule = policy.rule_for((CRASHED, detail.replace("exit code", "exit", 1)))
         case _:
             assert_never(ending)
+    if _fails(rule):
+        return Bury(failure, history)
+    policy = _paused(policy, rule.after_seconds if rule is not None else None)
     return after_failure(failure, policy, history, given.deadline, now, jitter)
 
 
-def _whole() -> float:
-    return 1.0
+def _raised(
+    ending: Raised, policy: RetryPolicy, given: Circumstances, now: datetime, jitter: Callable[[], float]
+) -> RetryAt | Defer | Bury:
+    failure, pause = ending.failure, ending.pause
+    history = _lengthened(given, EndedBy.ERROR, failure, now)
+    # What the handler says itself comes before the rules.
+    said = pause is not None or not ending.retryable
+    rule = None if said else policy.rule_for((failure.reason, *ending.kinds))
+    if not ending.retryable or _fails(rule):
+        return Bury(failure, history)
+    if rule is not None and rule.then is Then.SNOOZE:
+        later = policy.backoff_seconds if rule.after_seconds is None else rule.after_seconds
+        return _snoozed(later, failure, given, now)
+    policy = _paused(policy, rule.after_seconds if rule is not None else pause)
+    return after_failure(failure, policy, history, given.deadline, now, jitter)
+
+
+def _fails(rule: FailureRule | None) -> bool:
+    return rule is not None and rule.then is Then.FAIL
+
+
+def _paused(policy: RetryPolicy, seconds: float | None) -> RetryPolicy:
+    """Return a policy whose wait is exactly so long, if it is to be."""
+    return policy if seconds is None else replace(policy, waits_seconds=(seconds,), jitter=0.0)
 
 
 def _snoozed(pause: float, failure: Failure, given: Circumstances, now: datetime) -> Defer | Bury:
@@ -159,10 +183,6 @@ def after_failure(  # noqa: PLR0917 - the facts a retry depends on
     jitter: Callable[[], float],
 ) -> RetryAt | Bury:
     """Return whether a task is tried again after a failure."""
-    if history.crashes >= policy.crashes:
-        return Bury(
-            Failure(KILLS_ITS_WORKER, f"{history.crashes} crashes; the last: {failure.message}"), history
-        )
     due_at = policy.next_at(history, now, jitter)
     if due_at is None:
         reason = failure.reason if policy.attempts == 1 else ATTEMPTS_EXHAUSTED
@@ -236,11 +256,20 @@ def taken_over(
     failure = Failure(WORKER_LOST, f"worker {lost_worker} is gone, and did not end the attempt")
     past = PastAttempt(attempt, EndedBy.CRASH, failure.reason, failure.message, lost_worker, now)
     longer = history.with_attempt(past)
-    if longer.crashes < policy.crashes:
-        return longer, None
-    return longer, Bury(
-        Failure(KILLS_ITS_WORKER, f"{longer.crashes} crashes; the last: {failure.message}"), longer
-    )
+    return longer, _killed(failure, longer) if runs_alone(history, policy) else None
+
+
+def runs_alone(history: History, policy: RetryPolicy) -> bool:
+    """Return whether the next attempt is to be alone on its worker.
+
+    A task that was running when its worker died need not be the cause. One that crashes alone is.
+    """
+    return history.crashes >= policy.crashes
+
+
+def _killed(failure: Failure, history: History) -> Bury:
+    told = f"{history.crashes} crashes; the last, when it ran alone on its worker: {failure.message}"
+    return Bury(Failure(KILLS_ITS_WORKER, told), history)
 
 
 def _lost_lease(attempt: int, worker: str, now: datetime, began: datetime | None = None) -> PastAttempt:

@@ -54,6 +54,7 @@ from galley.resources.task_queue import (
     Plaintext,
     Retention,
     Retry,
+    RetryRule,
     Scaling,
     TaskQueue,
     TaskQueueSpec,
@@ -76,12 +77,14 @@ from galley.resources.volume import (
     VolumeMount,
 )
 from galley.resources.worker import Code, LogLevel, Recycle, Worker
+from galley.retry import Backoff, Then
 
 __all__ = [
     "API_VERSION",
     "DEFAULT_NAMESPACE",
     "AccessMode",
     "Affinity",
+    "Backoff",
     "ClaimSpec",
     "ClaimTemplate",
     "ClaimVolume",
@@ -124,6 +127,7 @@ __all__ = [
     "Recycle",
     "Retention",
     "Retry",
+    "RetryRule",
     "Scaling",
     "ScalingMode",
     "SecretEnvSource",
@@ -142,6 +146,7 @@ __all__ = [
     "TaskScheduleSpec",
     "TaskScheduleStatus",
     "TaskSpec",
+    "Then",
     "TickStatus",
     "Toleration",
     "TolerationOperator",

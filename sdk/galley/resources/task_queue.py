@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
+from msgspec import UNSET
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS
@@ -22,7 +23,7 @@ from galley.resources.meta import (
 from galley.resources.queue_status import ScalingMode
 from galley.resources.rule import Rule, checked, without_repeats
 from galley.resources.worker import Worker
-from galley.retry import RetryPolicy
+from galley.retry import RULES, WAITS, Backoff, FailureRule, RetryPolicy, Then
 
 
 class InputAs(StrEnum):
@@ -157,6 +158,32 @@ class Scaling(Part):
 _Backoff = Annotated[Number, Field(ge=BACKOFF_SECONDS.least, le=BACKOFF_SECONDS.most)]
 
 
+class RetryRule(Part):
+    """What follows from particular failures."""
+
+    failures: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        min_length=1, max_length=RULES
+    )
+    """Exception classes, by name or with their module (`ValueError`, `requests.exceptions.HTTPError`), which
+    stand for their subclasses, too; `exit 3` for an exit code; or a reason: `TimedOut`, `Crashed`."""
+
+    then: Then
+    """`retry`; `fail`, a dead letter at once; or `snooze`, the same attempt again later at no cost."""
+
+    after_seconds: _Backoff | None = None
+    """Seconds until the task runs again; the policy's wait if left out. Not for `fail`."""
+
+    @model_validator(mode="after")
+    def _pauses_before_something(self) -> "RetryRule":
+        if self.then is Then.FAIL and self.after_seconds is not None:
+            raise refusal("is given with then: fail", "leave afterSeconds out", "afterSeconds")
+        return self
+
+    def rule(self) -> FailureRule:
+        """Return the rule as it travels with a task."""
+        return FailureRule(self.failures, self.then, self.after_seconds)
+
+
 class Retry(Part):
     """How often, and how soon, a task that did not succeed is tried again."""
 
@@ -184,8 +211,21 @@ class Retry(Part):
     """Seconds at which the doubling of the waits stops."""
 
     crashes: Whole = Field(3, ge=CRASHES.least, le=CRASHES.most)
-    """Times the task may take the process that runs it down before it is a dead letter. Few, because
-    each costs other tasks a worker."""
+    """Times the process or the worker that runs the task may die before the task runs once more, alone on
+    a worker. If that dies, too, the task is a dead letter. Few, because each costs other tasks a worker."""
+
+    backoff: Backoff | None = None
+    """How the wait grows with each error or crash: `exponential`, which doubles it and is meant if this is
+    left out, `linear` or `constant`."""
+
+    waits_seconds: tuple[_Backoff, ...] | None = Field(None, min_length=1, max_length=WAITS)
+    """The waits themselves, one for each error or crash, instead of backoffSeconds; the last one repeats."""
+
+    jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """Share of each wait that is drawn at random, 0 to 1; 1 if left out."""
+
+    rules: tuple[RetryRule, ...] | None = Field(None, max_length=RULES)
+    """What follows from particular failures; the first rule that fits decides."""
 
     @model_validator(mode="after")
     def _waits_in_order(self) -> "Retry":
@@ -205,6 +245,10 @@ class Retry(Part):
             backoff_seconds=self.backoff_seconds,
             max_backoff_seconds=self.max_backoff_seconds,
             crashes=self.crashes,
+            backoff=UNSET if self.backoff is None else self.backoff,
+            waits_seconds=UNSET if self.waits_seconds is None else self.waits_seconds,
+            jitter=UNSET if self.jitter is None else self.jitter,
+            rules=UNSET if self.rules is None else tuple(rule.rule() for rule in self.rules),
         )
 
 

@@ -1,12 +1,17 @@
 """When a task that failed is tried again."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galley.errors import SubmissionInvalid
 from galley.history import History
-from galley.retry import RetryPolicy
+from galley.retry import RetryPolicy, on
+from galley.when import When
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -29,10 +34,10 @@ def _wait(policy: RetryPolicy, history: History, jitter: float) -> timedelta | N
 
 
 @given(policies, histories, jitters)
-def test_a_task_is_tried_again_exactly_while_both_budgets_last(
+def test_a_task_is_tried_again_exactly_while_its_attempts_last(
     policy: RetryPolicy, history: History, jitter: float
 ) -> None:
-    left = history.errors < policy.attempts and history.crashes < policy.crashes
+    left = history.errors < policy.attempts
     assert (_wait(policy, history, jitter) is not None) == left
 
 
@@ -72,3 +77,63 @@ def test_the_wait_is_drawn_from_zero_on() -> None:
 
 def test_one_attempt_means_no_retry() -> None:
     assert RetryPolicy(attempts=1).next_at(History(errors=1), NOW, lambda: 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [
+        ({}, [2, 4, 8, 16, 20]),
+        ({"backoff": "exponential"}, [2, 4, 8, 16, 20]),
+        ({"backoff": "linear"}, [2, 4, 6, 8, 10]),
+        ({"backoff": "constant"}, [2, 2, 2, 2, 2]),
+        ({"waits_seconds": (1, 60, 3600)}, [1, 60, 3600, 3600, 3600]),
+    ],
+)
+def test_waits_grow_as_the_policy_says(changes: dict[str, Any], waits: list[float]) -> None:
+    policy = RetryPolicy(attempts=9, backoff_seconds=2, max_backoff_seconds=20, jitter=0.0, **changes)
+    found = [_wait(policy, History(errors=n), 0.3) for n in range(1, 6)]
+    assert [one.total_seconds() for one in found if one] == waits
+
+
+@pytest.mark.parametrize(("share", "wait"), [(0.0, 10), (0.5, 6), (1.0, 2)])
+def test_a_share_of_the_wait_is_drawn(share: float, wait: float) -> None:
+    policy = RetryPolicy(backoff_seconds=10, jitter=share)
+    assert _wait(policy, History(errors=1), 0.2) == timedelta(seconds=wait)
+
+
+def test_a_policy_that_uses_nothing_new_is_encoded_as_before() -> None:
+    """Digests of tasks that were declared before depend on it."""
+    assert msgspec.json.encode(RetryPolicy()) == (
+        b'{"attempts":3,"backoffSeconds":1.0,"maxBackoffSeconds":300.0,"crashes":3}'
+    )
+
+
+class Busy(Exception):
+    pass
+
+
+def test_classes_names_and_exit_codes_make_a_rule() -> None:
+    rule = on(ValueError, Busy, "requests.HTTPError", 3, then="fail")
+    assert rule.failures == ("ValueError", f"{__name__}.Busy", "requests.HTTPError", "exit 3")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backoff": "fibonacci"},
+        {"jitter": 1.5},
+        {"jitter": float("nan")},
+        {"waits_seconds": (1,) * 21},
+        {"waits_seconds": (-1,)},
+        {"rules": (on(then="fail"),)},
+        {"rules": (on("", then="fail"),)},
+        {"rules": (on("x" * 201, then="fail"),)},
+        {"rules": (on("ValueError", then="fail", after_seconds=3),)},
+        {"rules": (on("ValueError", then="retry", after_seconds=-3),)},
+        {"rules": (on("ValueError", then="retry"),) * 21},
+    ],
+)
+def test_policies_no_task_can_have_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SubmissionInvalid, match=r"retry\.") as refused:
+        When(retry=RetryPolicy(**changes))
+    assert len(str(refused.value)) < 300

@@ -21,6 +21,7 @@ from galley_worker.claim import Held, Holder, Who
 from galley_worker.claimant import Claimant
 from galley_worker.ledger import Ledger
 from galley_worker.settle import Settler
+from galley_worker.solitude import Solitude
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer, Seen
@@ -57,6 +58,7 @@ class Worker:
     settler: Settler
     claimant: Claimant
     who: Who
+    solitude: Solitude
 
 
 @dataclass
@@ -211,10 +213,10 @@ class Bench:
             hands = Hands()
             who, ledger = Who(name, holder), Ledger(broker)
             settler = Settler(ledger, who, KEEP_SECONDS, self.server.now)
-            claimant = Claimant(ledger, settler, who, self.server.now, self.ask)
+            claimant = Claimant(ledger, settler, who, self.server.now, self.ask, solitude := Solitude())
             async with Pulls(broker, self.layout, hands) as pulls:
                 await pulls.orient()  # what is submitted from here on comes by the fast path
-                yield Worker(broker, pulls, hands, ledger, settler, claimant, who)
+                yield Worker(broker, pulls, hands, ledger, settler, claimant, who, solitude)
 
 
 _WRITES: Final = ("stored", "refused", "ack", "nak", "purged")

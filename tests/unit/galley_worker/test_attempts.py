@@ -17,7 +17,7 @@ from galley.broker.pull import Delivery
 from galley.broker.unique_keys import Keys
 from galley.record import Failure, Outcome, Record, State
 from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
-from galley_worker.ending import CutOff, Finish, Raised, Returned, TimedOut
+from galley_worker.ending import Crashed, CutOff, Finish, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
@@ -28,6 +28,7 @@ from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time, virtual_loop
 from tests.unit.galley_worker.bench import POLICY, Bench, Worker, a_bench
+from tests.unit.galley_worker.deliveries import a_past
 
 LEASE: Final = 30.0
 TIMEOUT: Final = 60.0
@@ -90,7 +91,7 @@ async def a_shop() -> AsyncIterator[Shop]:
         parts = Parts(
             handlers, worker.claimant, worker.settler, leases, measures,  # type: ignore[arg-type]
             Uniqueness(Keys(worker.broker, bench.server.now)),
-            Notebook("default", worker.who, bench.server.now, worker.broker),
+            Notebook("default", worker.who, bench.server.now, worker.broker), worker.solitude,
             clock=clock, now=bench.server.now, jitter=lambda: 0.5,
         )  # fmt: skip
         attempts = Attempts(Rules("default", "images", worker.who, POLICY, TIMEOUT, PATIENCE), parts)
@@ -438,3 +439,28 @@ async def test_what_is_cut_off_is_handed_back_at_once_and_costs_nothing(chosen_i
             assert await other.claimant.claim(held, POLICY)
             assert held.history.crashes == 0
             assert held.history.preemptions == (1 if chosen_id else 0)
+
+
+@in_virtual_time
+async def test_a_task_that_crashed_too_often_runs_while_no_other_does() -> None:
+    async with a_shop() as shop:
+        neighbour = await shop.bench.submit()
+        beside = shop.begin(await shop.bench.take(shop.worker))
+        await shop.handlers.running()
+        suspect = await shop.bench.submit(history=a_past(crashes=POLICY.crashes), chosen_id=True)
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        later = await shop.bench.submit()
+        waiting = shop.begin(await shop.bench.take(shop.worker))
+        await shop.bench.pass_time(10)
+        assert len(shop.handlers.started) == 1, "the neighbour alone"
+        shop.handlers.started[0].end(RETURNED)
+        await beside
+        await shop.bench.pass_time(10)
+        assert [one.work.task_id for one in shop.handlers.started] == [neighbour.id, suspect.id]
+        shop.handlers.started[1].end(Crashed("signal 9 (SIGKILL)"))
+        await attempt
+        assert shop.bench.final(suspect).failure.reason == "KillsItsWorker"  # type: ignore[union-attr]
+        await shop.bench.pass_time(1)
+        shop.handlers.started[2].end(RETURNED)
+        await waiting
+        assert shop.bench.final(later).outcome is Outcome.SUCCEEDED

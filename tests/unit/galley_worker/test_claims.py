@@ -144,11 +144,11 @@ async def test_crashes_add_up_over_workers_until_the_task_is_buried() -> None:
     async with a_bench() as bench, bench.worker("w9", "h9") as last:
         await bench.submit(chosen_id=True)
         delivery = await bench.take(last)
-        for number in range(POLICY.crashes):
+        for number in range(POLICY.crashes + 1):
             async with bench.worker(f"w{number}", f"h{number}") as worker:
                 held = bench.held(delivery._replace(delivered=number + 1))
                 assert await worker.claimant.claim(held, POLICY)
-                assert held.history.crashes == number
+                assert (held.history.crashes, held.alone) == (number, number == POLICY.crashes)
         bench.mark()
         held = bench.held(delivery._replace(delivered=9))
         assert not await last.claimant.claim(held, POLICY)
@@ -156,14 +156,30 @@ async def test_crashes_add_up_over_workers_until_the_task_is_buried() -> None:
         assert [word for word in bench.writes() if word != "refused result"] == ["result", "dead", "ack"]
         final = bench.final(delivery.address)
         assert final.failure is not None
-        assert (final.failure.reason, final.history.crashes) == (KILLS_ITS_WORKER, POLICY.crashes)
-        assert [past.worker for past in final.history.attempts] == ["w0", "w1", "w2"]
+        assert (final.failure.reason, final.history.crashes) == (KILLS_ITS_WORKER, POLICY.crashes + 1)
+        assert [past.worker for past in final.history.attempts] == ["w0", "w1", "w2", "w3"]
+
+
+@in_virtual_time
+async def test_a_run_that_has_to_be_alone_is_claimed_when_the_others_have_ended() -> None:
+    """Those it waits for may take the worker down: nothing says then that it had begun."""
+    async with a_bench() as bench, bench.worker() as worker:
+        held, delivery = await crashed(bench, worker, history=a_past(crashes=2))
+        for _ in range(2):
+            await worker.solitude.enter()  # one is itself
+        claiming = bench.start(worker.claimant.claim(held, POLICY))
+        await bench.pass_time(60)
+        assert not claiming.done()
+        assert present(bench, delivery).record.history.crashes == 2, "as the worker left it that is gone"
+        worker.solitude.leave()
+        assert await claiming
+        assert (held.alone, present(bench, delivery).record.history.crashes) == (True, 3)
 
 
 @in_virtual_time
 async def test_the_last_crash_is_buried_in_the_very_order_of_a_burial_while_answers_are_lost() -> None:
     async with a_bench() as bench, bench.worker() as worker:
-        held, delivery = await crashed(bench, worker, history=a_past(crashes=2))
+        held, delivery = await crashed(bench, worker, history=a_past(crashes=3))
         worker.broker.line.lose(to_server=lambda subject: subject.startswith("galley.dead."))
         claiming = bench.start(worker.claimant.claim(held, POLICY))
         await bench.pass_time(20)

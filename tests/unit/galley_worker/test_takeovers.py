@@ -53,7 +53,9 @@ async def a_pair(*, settled: bool = True) -> AsyncIterator[Pair]:
         bench.put(delivery.address, Record(State.RUN, 1, worker="w0", handler="resize", claim=claim))
         bench.mark()
         holders = Holders(second.broker, virtual_loop().time, LEASE)
-        asking = Claimant(second.ledger, second.settler, second.who, bench.server.now, holders.ask)
+        asking = Claimant(
+            second.ledger, second.settler, second.who, bench.server.now, holders.ask, second.solitude
+        )
         async with MemoryBroker(bench.server, "w0") as first:
             pair = Pair(bench, first, second, delivery, asking)
             async with answering_as(first, "default", "images", "h0", pair.answer):

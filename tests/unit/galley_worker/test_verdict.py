@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from galley.history import HANDLER_NOT_FOUND, EndedBy, History
 from galley.record import Failure
-from galley.retry import RetryPolicy
+from galley.retry import RetryPolicy, on
 from galley_worker.ending import (
     Cancelled,
     Crashed,
@@ -39,6 +39,7 @@ from galley_worker.verdict import (
     Verdict,
     after_failure,
     judge,
+    runs_alone,
     taken_over,
     without_handler,
 )
@@ -171,14 +172,22 @@ def test_where_one_attempt_is_all_there_is_its_error_is_the_reason() -> None:
     assert verdict.failure.reason == "ValueError"
 
 
-def test_the_last_crash_that_may_happen_buries_as_a_task_that_kills_its_worker() -> None:
-    assert isinstance(verdict_on(CRASH, a_past(crashes=1)), RetryAt)
-    verdict = verdict_on(CRASH, a_past(crashes=2))
+def test_a_task_that_crashed_too_often_is_buried_once_it_crashes_alone() -> None:
+    beside_others = verdict_on(CRASH, a_past(crashes=2))
+    assert isinstance(beside_others, RetryAt)
+    assert runs_alone(beside_others.history, POLICY)
+    verdict = verdict_on(CRASH, beside_others.history)
     assert isinstance(verdict, Bury)
     assert verdict.failure == Failure(
-        KILLS_ITS_WORKER, "3 crashes; the last: its process died: signal 11 (SIGSEGV)"
+        KILLS_ITS_WORKER,
+        "4 crashes; the last, when it ran alone on its worker: its process died: signal 11 (SIGSEGV)",
     )
-    assert counts(verdict.history) == (0, 3, 0)
+    assert counts(verdict.history) == (0, 4, 0)
+
+
+def test_a_task_that_ends_well_alone_has_done_no_harm() -> None:
+    assert isinstance(verdict_on(Returned(Raw(b"1")), a_past(crashes=3)), Succeed)
+    assert isinstance(verdict_on(ERROR, a_past(crashes=3)), RetryAt)
 
 
 def test_neither_budget_is_charged_for_the_other() -> None:
@@ -195,7 +204,7 @@ def test_preemptions_bring_no_failure_nearer_to_its_budget_nor_later() -> None:
 
 
 def test_a_crash_once_too_often_is_told_as_one_even_when_errors_are_used_up_too() -> None:
-    verdict = verdict_on(CRASH, a_past(errors=3, crashes=2))
+    verdict = verdict_on(CRASH, a_past(errors=3, crashes=3))
     assert isinstance(verdict, Bury)
     assert verdict.failure.reason == KILLS_ITS_WORKER
 
@@ -306,10 +315,14 @@ def test_no_task_waits_for_a_handler_beyond_its_deadline() -> None:
 
 def test_a_task_whose_workers_vanish_once_too_often_is_buried() -> None:
     history, last = taken_over(a_past(errors=1, crashes=2), POLICY, "w9", 3, NOON, crashed=True)
-    message = "3 crashes; the last: worker w9 is gone, and did not end the attempt"
+    assert (last, runs_alone(history, POLICY)) == (None, True)
+    history, last = taken_over(history, POLICY, "w9", 3, NOON, crashed=True)
+    message = (
+        "4 crashes; the last, when it ran alone on its worker: worker w9 is gone, and did not end the attempt"
+    )
     failure = Failure(KILLS_ITS_WORKER, message)
     assert last == Bury(failure, history)
-    assert counts(history) == (1, 3, 0)
+    assert counts(history) == (1, 4, 0)
 
 
 FAILURES: st.SearchStrategy[Ending] = st.sampled_from([ERROR, TimedOut(1), CRASH])
@@ -331,7 +344,7 @@ def test_a_task_is_buried_exactly_when_a_budget_is_used_up(
         verdict = verdict_on(ending, history, policy=policy)
         assert not isinstance(verdict, Succeed | Cancel)
         history = verdict.history
-        spent = history.errors >= policy.attempts or history.crashes >= policy.crashes
+        spent = history.errors >= policy.attempts or history.crashes > policy.crashes
         assert isinstance(verdict, Bury) == (spent and not isinstance(ending, CutOff))
         if isinstance(verdict, Bury):
             break
@@ -350,3 +363,57 @@ def test_a_failure_is_judged_by_the_history_it_already_stands_in() -> None:
     past = a_past(errors=2, crashes=2)
     due_at = NOON + timedelta(seconds=2 * 2**3 * HALF)
     assert after_failure(OOPS, POLICY, past, None, NOON, lambda: HALF) == RetryAt(due_at, OOPS, past)
+
+
+def raised(*kinds: str) -> Raised:
+    return Raised(Failure("HandlerRaised", "it failed"), retryable=True, kinds=kinds)
+
+
+RULED = replace(
+    POLICY,
+    rules=(
+        on(ValueError, "billing.Refused", 3, then="fail"),
+        on("RateLimited", then="snooze", after_seconds=30),
+        on(ConnectionError, then="retry", after_seconds=7),
+        on("TimedOut", "exit 137", then="fail"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind", "pause"),
+    [
+        (raised("ValueError", "builtins.ValueError", "Exception"), Bury, None),
+        (raised("UnicodeError", "ValueError"), Bury, None),
+        (raised("Refused", "billing.Refused"), Bury, None),
+        (raised("Refused", "other.Refused"), RetryAt, None),
+        (raised("exit 3"), Bury, None),
+        (raised("exit 4"), RetryAt, None),
+        (raised("RateLimited"), Defer, 30.0),
+        (raised("ConnectionRefusedError", "ConnectionError"), RetryAt, 7.0),
+        (TimedOut(3), Bury, None),
+        (Crashed("exit code 137"), Bury, None),
+        (Crashed("signal 9 (SIGKILL)"), RetryAt, None),
+    ],
+)
+def test_the_first_rule_that_names_a_failure_decides(
+    ending: Ending, kind: type[Verdict], pause: float | None
+) -> None:
+    verdict = verdict_on(ending, policy=RULED)
+    assert type(verdict) is kind
+    if pause is not None:
+        assert verdict.due_at == NOON + timedelta(seconds=pause)  # type: ignore[union-attr]
+
+
+def test_what_a_handler_says_itself_comes_before_the_rules() -> None:
+    policy = replace(POLICY, rules=(on("Exception", then="fail"),))
+    asked = Raised(Failure("RetryAfter", "busy"), retryable=True, pause=9.0, kinds=("Exception",))
+    assert isinstance(verdict_on(asked, policy=policy), RetryAt)
+    policy = replace(POLICY, rules=(on("Exception", then="retry"),))
+    final = Raised(Failure("NonRetryable", "no"), retryable=False, kinds=("Exception",))
+    assert isinstance(verdict_on(final, policy=policy), Bury)
+
+
+def test_a_rule_that_retries_gives_no_attempt_more() -> None:
+    policy = replace(POLICY, rules=(on("Exception", then="retry"),))
+    assert isinstance(verdict_on(raised("Exception"), a_past(errors=2), policy=policy), Bury)

@@ -35,6 +35,8 @@ class Rule(StrEnum):
     AWAIT_RECONNECT = "after a reconnection, give that process the time to reconnect, too"
     DEFER_RECORD_FIRST = "the record of a deferral before its schedule"
     MARK_DROPPED = "a worker that drops its attempt marks its record handed back"
+    ALONE_BEFORE_BURIAL = "a task that crashed too often runs once more alone before it is buried"
+    CLAIM_WHEN_ALONE = "a run that has to be alone is claimed once the worker is free of others"
     REDRIVE_FENCED = "a redrive carries the fence of the record of the failure"
 
 
@@ -67,13 +69,15 @@ WHY: Final[dict[Rule, str]] = {
     Rule.AWAIT_RECONNECT: "A broker that was killed has lost every worker, and gets them back one by one.",
     Rule.DEFER_RECORD_FIRST: "A due message must find the record that announced it, or a claim of its own.",
     Rule.MARK_DROPPED: "A worker that dropped its attempt may be gone when the next one asks for it.",
+    Rule.ALONE_BEFORE_BURIAL: "Another task of the same worker may have made it crash.",
+    Rule.CLAIM_WHEN_ALONE: "Those it waits for may take the worker down before it begins.",
     Rule.REDRIVE_FENCED: "Only a claim in place of that very record tells a redrive from a late copy.",
 }
 
 AMENDMENTS: Final = frozenset({
     Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH,
     Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
-    Rule.MARK_DROPPED, Rule.REDRIVE_FENCED,
+    Rule.MARK_DROPPED, Rule.REDRIVE_FENCED, Rule.ALONE_BEFORE_BURIAL, Rule.CLAIM_WHEN_ALONE,
 })  # fmt: skip
 """What exploring the protocol as it was first written added."""
 
@@ -90,6 +94,7 @@ class Flaw(StrEnum):
     TWO_OUTCOMES = "two outcomes"
     FORKED = "the retry chain forked"
     BURNED = "a crash was counted where none happened"
+    BURIED_NEIGHBOUR = "a task was buried for crashes, and never ran alone in one"
     RUNS_AFTER_CANCEL = "a cancelled task starts after cancel answered"
     GHOST_LETTER = "a dead letter of a task that is not dead"
     LETTER_LOST = "dead without a dead letter, and no worker left to write it"

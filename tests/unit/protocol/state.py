@@ -141,6 +141,8 @@ class State(NamedTuple):
     left: Budget
     flaw: str = ""
     redrive: Redrive = Redrive()
+    alone: bool = False
+    """Whether the handler of the present record began alone on its worker."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Scenario:
     """`plain`, `flagged`, `delayed`, or `late`: the first publish may arrive after its repetition."""
     attempts: int = 2
     crash_limit: int = 1
-    """Crashes of one attempt that bury the task; 0 is never, and then they are not counted."""
+    """Crashes of one attempt after which it runs alone, and one more buries it; 0 is never, and then they are
+    not counted."""
     stale_nak: bool = False
     """Whether the nak of a lost lease may still be on its way: it frees the message under its next holder."""
 

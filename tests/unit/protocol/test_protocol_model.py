@@ -39,6 +39,8 @@ PREVENTS: dict[Rule, tuple[Scenario, Flaw]] = {
     Rule.AWAIT_RECONNECT: (scenarios.KILLS_ALONE, Flaw.BURNED),
     Rule.DEFER_RECORD_FIRST: (scenarios.UNKNOWN, Flaw.LOST),
     Rule.MARK_DROPPED: (scenarios.LAPSE_EXIT, Flaw.BURNED),
+    Rule.ALONE_BEFORE_BURIAL: (scenarios.CRASHES, Flaw.BURIED_NEIGHBOUR),
+    Rule.CLAIM_WHEN_ALONE: (scenarios.CRASHES, Flaw.BURIED_NEIGHBOUR),
     Rule.REDRIVE_FENCED: (scenarios.REDRIVE, Flaw.LOST),
 }
 """What each rule is for. The one rule in force that is not here saves time and nothing else: see below."""
@@ -135,7 +137,8 @@ def test_copies_that_cannot_tell_their_claims_apart_take_each_other_over_for_eve
     ids=lambda value: value.name.lower().replace("_", " "),
 )
 def test_the_protocol_as_first_written_had_a_hole(scenario: Scenario, flaw: Flaw) -> None:
-    assert flaw in explored(scenario, AS_FIRST_WRITTEN, until=flaw).findings
+    tolerated = frozenset({Flaw.BURIED_NEIGHBOUR})
+    assert flaw in explored(scenario, AS_FIRST_WRITTEN, until=flaw, tolerated=tolerated).findings
 
 
 def test_the_dead_letter_first_leaves_no_dead_task_without_one() -> None:

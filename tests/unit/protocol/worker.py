@@ -50,6 +50,14 @@ def start(state: State, index: int, worker: Worker) -> State:
     return moved(state._replace(flaw=flaw), index, worker._replace(at="run"))
 
 
+def alone(world: World, state: State, index: int, worker: Worker) -> Moves:
+    """Wait for the other attempts of the worker; each of them may take it down."""
+    if Rule.CLAIM_WHEN_ALONE in world.rules:
+        yield "is alone, and claims", moved(state, index, worker._replace(at="claim"))
+    else:
+        yield "is alone, and begins", start(state._replace(alone=True), index, worker)
+
+
 def received(world: World, state: State, index: int, worker: Worker) -> Moves:
     if state.cancel.at == "answered" and Rule.REMEMBER_CANCELLED in world.rules:
         yield "knows it is cancelled", moved(state, index, worker._replace(at="ack"))
@@ -65,7 +73,13 @@ def claim(world: World, state: State, index: int, worker: Worker) -> Moves:
         yield "is refused its claim", moved(state, index, worker._replace(at="read", seen=state.record))
     else:
         mine = worker._replace(fence=after.top)
-        yield f"claims and runs attempt {worker.attempt}", start(after, index, mine)
+        by_itself = bool(world.scenario.crash_limit) and worker.crashes >= world.scenario.crash_limit
+        if by_itself and Rule.CLAIM_WHEN_ALONE not in world.rules:
+            waits = after._replace(alone=False)
+            yield "claims, and waits for the others", moved(waits, index, mine._replace(at="alone"))
+            return
+        begun = start(after._replace(alone=by_itself), index, mine)
+        yield f"claims and runs attempt {worker.attempt}", begun
         if state.left.unknown:
             at = "defer" if Rule.DEFER_RECORD_FIRST in world.rules else "schedule"
             spent = after._replace(left=after.left.less("unknown"))
@@ -199,6 +213,7 @@ Move = Callable[[World, State, int, Worker], Moves]
 MOVES: Final[dict[str, Move]] = {
     "received": received,
     "claim": claim,
+    "alone": alone,
     "read": read,
     "run": run,
     "store": store,
@@ -273,5 +288,9 @@ def _taken_over(world: World, state: State, index: int, worker: Worker, record: 
     own = by == index and Rule.OWN_CLAIM_IS_NO_CRASH in rules
     lives = (by == DROPPED or (by == 1 - index and not runs)) and Rule.CRASH_IF_GONE in rules
     crashes = record.crashes + (0 if record.handed_back or own or lives else 1)
-    at = _burial(world) if crashes >= limit else "claim"
+    buried = crashes > limit if Rule.ALONE_BEFORE_BURIAL in rules else crashes >= limit
+    if buried and crashes > record.crashes and not state.alone:
+        state = state._replace(flaw=Flaw.BURIED_NEIGHBOUR)
+    waits = crashes >= limit and Rule.CLAIM_WHEN_ALONE in rules
+    at = _burial(world) if buried else "alone" if waits else "claim"
     return moved(state, index, worker._replace(at=at, crashes=crashes))

@@ -229,7 +229,8 @@ class Subprocess:
         text = stderr.tail.decode(errors="replace").strip()
         last = text.rpartition("\n")[2]
         message = f"exit code {code}: {last}" if last else f"exit code {code}"
-        return Raised(Failure("CommandFailed", message[:MESSAGE_LIMIT], text[-8192:]), retryable=True)
+        failure = Failure("CommandFailed", message[:MESSAGE_LIMIT], text[-8192:])
+        return Raised(failure, retryable=True, kinds=(f"exit {code}",))
 
 
 def _arguments(command: CommandHandler, work: Work) -> tuple[list[str], bytes | Path]:

@@ -101,6 +101,8 @@ class Failed(Struct, array_like=True, tag=11):
     message: str
     traceback: str
     retryable: bool
+    kinds: tuple[str, ...] = ()
+    """Names of the exception's class and of its bases, each also with its module."""
 
 
 class Again(Struct, array_like=True, tag=18):

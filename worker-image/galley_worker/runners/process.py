@@ -361,5 +361,5 @@ class HandlerProcess(asyncio.Protocol):
 def _raised(answer: Failed | Again) -> Raised | Snoozed:
     failure = Failure(answer.reason, answer.message, answer.traceback)
     if isinstance(answer, Failed):
-        return Raised(failure, answer.retryable)
+        return Raised(failure, answer.retryable, kinds=answer.kinds)
     return Snoozed(answer.pause, failure) if answer.free else Raised(failure, True, answer.pause)

@@ -36,17 +36,19 @@ def test_every_part_of_a_resource_is_a_public_name() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(galley.resources.__all__) == {
-        "API_VERSION", "AccessMode", "Affinity", "ClaimSpec", "ClaimTemplate", "ClaimVolume", "Code",
+        "API_VERSION", "AccessMode", "Affinity", "Backoff", "ClaimSpec", "ClaimTemplate",
+        "ClaimVolume", "Code",
         "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
         "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
         "InitContainer", "InputAs", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
-        "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry", "Scaling",
-        "ScalingMode", "SecretEnvSource", "SecretKeyRef", "SecretVolume", "SecurityContext",
+        "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry",
+        "RetryRule", "Scaling",        "ScalingMode", "SecretEnvSource", "SecretKeyRef",
+        "SecretVolume", "SecurityContext",
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
-        "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSchedule", "TaskScheduleSpec",
+        "Then", "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSchedule", "TaskScheduleSpec",
         "TaskScheduleStatus", "TaskSpec", "TickStatus", "Toleration",
         "TolerationOperator", "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
         "VolumeMount", "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests",
