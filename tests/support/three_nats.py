@@ -102,7 +102,11 @@ async def streams_of(broker: Broker) -> list[dict[str, Any]]:
 
 
 async def in_step(broker: Broker, replicas: int, streams: int) -> bool:
-    """Whether there are so many streams, each with a leader and followers that have all of it."""
+    """Whether there are so many streams, each with a leader and followers that have all of it.
+
+    Followers can have all of it before the leader counts on them ("waiting for peer set to settle"); if it is
+    lost then, the stream has no leader until it is back.
+    """
     try:
         async with asyncio.timeout(5):
             found = await streams_of(broker)
@@ -114,5 +118,7 @@ async def in_step(broker: Broker, replicas: int, streams: int) -> bool:
         followers = cluster.get("replicas") or []
         assert cluster.get("leader"), each["config"]["name"]
         assert len(followers) == replicas - 1, cluster
+        if (cluster.get("desired") or {}).get("status"):
+            return False
         assert all(one["current"] and not one.get("offline") for one in followers), cluster
     return True

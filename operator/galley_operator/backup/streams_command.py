@@ -26,6 +26,7 @@ STREAMS: Final = Listing[Copies](
         Column("leader", lambda found: found.leader or None),
         Column("current", lambda found: ",".join(found.current) or None),
         Column("behind", lambda found: ",".join(found.behind) or None),
+        Column("change", lambda found: found.change or None),
     ),
     name=lambda found: found.stream,
     document=_document,
@@ -51,6 +52,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if options.replicas is not None:
             changed = await set_replicas(access.broker, options.replicas, options.namespace)
             terminal.say(f"{len(changed)} streams changed to {options.replicas} copies")
+            if changed:
+                terminal.say("stop no server of NATS before `galley streams` shows no CHANGE any more")
         STREAMS.write(await copies(access.broker, options.namespace), options.output, terminal)
     return ExitCode.DONE
 

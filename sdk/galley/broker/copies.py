@@ -23,11 +23,13 @@ class Copies(Struct, frozen=True, rename="camel"):
     """Servers besides the leader that have all of it."""
     behind: list[str]
     """Servers that are offline, or do not have all of it yet."""
+    change: str
+    """What the servers still do to move or copy it; empty if nothing. The copies can be current before."""
 
     @property
     def complete(self) -> bool:
         """Whether any one server may be lost now."""
-        return self.replicas > 1 and len(self.current) >= self.replicas - 1
+        return self.replicas > 1 and not self.change and len(self.current) >= self.replicas - 1
 
 
 async def copies(broker: Broker, namespaces: Sequence[str] = ()) -> list[Copies]:
@@ -51,6 +53,7 @@ async def set_replicas(broker: Broker, replicas: int, namespaces: Sequence[str] 
 
     Returns:
         The streams that were changed. The new copies are filled afterwards; `copies` shows when that is done.
+        If a stream's leader is lost before, the stream may have none until that server is back.
 
     Raises:
         BrokerRefused: if there are not enough servers. What was changed before stays so.
@@ -70,4 +73,5 @@ def _copies_of(stream: str, namespace: str, messages: int, replicas: int, cluste
     others = cluster.get("replicas") or []
     current = [each["name"] for each in others if each.get("current") and not each.get("offline")]
     behind = [each["name"] for each in others if each["name"] not in current]
-    return Copies(stream, namespace, messages, replicas, cluster.get("leader", ""), current, behind)
+    change = ((cluster.get("desired") or {}).get("status") or {}).get("description", "")
+    return Copies(stream, namespace, messages, replicas, cluster.get("leader", ""), current, behind, change)
