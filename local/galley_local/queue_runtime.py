@@ -21,6 +21,7 @@ from galley_local.plan import LocalQueue
 from galley_local.process_fleet import ProcessFleet
 from galley_local.project import Project
 from galley_local.worker_process import WorkerPlace
+from galley_operator.autoscaler.explain import supply_of
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.fleet.fleet import Workforce
@@ -28,7 +29,6 @@ from galley_operator.fleet.fleet import Workforce
 INSTALL: Final = "local"
 
 _KEPT_MOVES: Final = 1000
-_PROBLEM_LIMIT: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class QueueRuntime:
         await self._open.__aexit__(None, None, None)
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
-        return Supply(self.fleet.problem[:_PROBLEM_LIMIT])
+        return supply_of(self.fleet.problem, self.scaler)
 
     async def run(self) -> None:
         """Scale the workers to the work."""

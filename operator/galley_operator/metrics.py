@@ -14,13 +14,14 @@ class OperatorMetrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
+        self._figures: list[Gauge] = []
         self.queues = Gauge("galley_operator_queues", "TaskQueues served", registry=registry)
         self.queues_ready = Gauge(
             "galley_operator_queues_ready", "TaskQueues whose condition Ready is True", registry=registry
         )
         self.workers = Gauge(
             "galley_operator_workers",
-            "Workers of a queue: desired, present and ready",
+            "Workers of a queue: needed, desired, present and ready",
             ["namespace", "queue", "state"],
             registry=registry,
         )
@@ -29,6 +30,14 @@ class OperatorMetrics:
             "Tasks of a queue that wait for a free slot",
             ["namespace", "queue"],
             registry=registry,
+        )
+        self.running = self._of_queue("running_tasks", "Tasks of a queue that workers hold")
+        self.oldest = self._of_queue("oldest_wait_seconds", "Time the oldest waiting task has waited")
+        self.arrivals = self._of_queue("arrivals_per_second", "Tasks that become due in a second")
+        self.task_seconds = self._of_queue("task_seconds", "Time a task takes of a slot, on average")
+        self.start_seconds = self._of_queue("worker_start_seconds", "Time a worker takes to start")
+        self.held = self._of_queue(
+            "scaling_held", "1 while the number of workers is held because something is not known"
         )
         self.scalings = Counter(
             "galley_operator_scalings_total",
@@ -64,15 +73,21 @@ class OperatorMetrics:
         )
         self.leading = Gauge("galley_operator_leading", "1 if this replica leads", registry=registry)
 
+    def _of_queue(self, name: str, meaning: str) -> Gauge:
+        gauge = Gauge(f"galley_operator_{name}", meaning, ["namespace", "queue"], registry=self._registry)
+        self._figures.append(gauge)
+        return gauge
+
     def figure(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Show what another part counts, as `galley_operator_<name>`."""
         Gauge(f"galley_operator_{name}", meaning, registry=self._registry).set_function(read)
 
     def forget(self, namespace: str, queue: str) -> None:
         """Show a queue no more."""
-        for state in ("desired", "present", "ready"):
+        for state in ("desired", "present", "ready", "needed"):
             self._remove(self.workers, namespace, queue, state)
-        self._remove(self.waiting, namespace, queue)
+        for gauge in (self.waiting, *self._figures):
+            self._remove(gauge, namespace, queue)
 
     def page(self) -> bytes:
         """Return the figures as Prometheus reads them."""

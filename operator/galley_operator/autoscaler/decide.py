@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from galley.backlog import QueueBacklog
+from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler import reason
 from galley_operator.autoscaler.need import Need, need_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
@@ -65,6 +66,10 @@ class Decision:
     """How many workers `scale_to` takes away; each of them is drained or has failed."""
     drain: tuple[str, ...]
     """Workers to ask, or to ask again, to drain for `DRAIN_SECONDS`."""
+    needed: int | None
+    """Workers the work needs, whatever the limits; None while that is not known."""
+    limit: ScalingLimit
+    """What keeps `desired` from that."""
     memory: Memory
     """To be handed to the next decision."""
     reason: str
@@ -97,7 +102,9 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
     )
     memory, step = _step(memory, len(workforce.present), now)
-    desired = policy.within(max(policy.min_workers, min(policy.workers_for(need.slots), step)))
+    needed = policy.workers_for(need.slots)
+    desired = policy.within(max(policy.min_workers, min(needed, step)))
+    limit = _limit(policy, needed, desired)
     memory = _first_of(memory, workforce, now)
     memory = _remembered(policy, memory, need, desired, now)
     moves = _moves(workforce, desired, memory, now)
@@ -110,6 +117,8 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         scale_to=moves.scale_to,
         remove=len(moves.gone),
         drain=drain,
+        needed=needed,
+        limit=limit,
         memory=replace(memory, asked=asked | dict.fromkeys(drain, now)),
         reason=reason.of_decision(
             backlog,
@@ -117,6 +126,7 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
             policy,
             need,
             desired=desired,
+            limit=limit,
             memory=memory,
             leaving=len(moves.leaving),
             now=now,
@@ -132,6 +142,17 @@ class _Moves:
     gone: Sequence[WorkerView]
     leaving: Sequence[WorkerView]
     scale_to: int | None
+
+
+def _limit(policy: ScalingPolicy, needed: int, desired: int) -> ScalingLimit:
+    """Return what keeps the number of workers from what is needed."""
+    if policy.min_workers == policy.max_workers:
+        return ScalingLimit.FIXED
+    if needed < desired:
+        return ScalingLimit.MIN_WORKERS
+    if needed > desired:
+        return ScalingLimit.MAX_WORKERS if desired == policy.max_workers else ScalingLimit.STEP
+    return ScalingLimit.NONE
 
 
 def _step(memory: Memory, present: int, now: datetime) -> tuple[Memory, int]:
@@ -254,6 +275,8 @@ def _hold(signals: Signals, policy: ScalingPolicy, memory: Memory, now: datetime
         scale_to=None,
         remove=0,
         drain=(),
+        needed=None,
+        limit=ScalingLimit.SIGNALS,
         memory=memory.needing(needs, now, policy.idle_seconds) if needs else memory,
         reason=reason.of_holding(signals, present),
     )

@@ -4,6 +4,7 @@ import math
 from datetime import datetime
 
 from galley.backlog import QueueBacklog
+from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler.need import Need
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
@@ -16,12 +17,13 @@ def of_decision(
     need: Need,
     *,
     desired: int,
+    limit: ScalingLimit,
     memory: Memory,
     leaving: int,
     now: datetime,
 ) -> str:
     """Return why that many workers are wanted, and what is under way."""
-    parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, desired)]
+    parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, limit)]
     if memory.most_needed > desired:
         seconds = (memory.kept_until - now).total_seconds() if memory.kept_until is not None else 0
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
@@ -66,17 +68,21 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
     return f"{work} of {seconds}, {rate}: {needed} needed {for_what}, at {slots} each"
 
 
-def _bounds(policy: ScalingPolicy, need: Need, desired: int) -> str:
-    if policy.min_workers == policy.max_workers:
-        return f"always {policy.max_workers}"
-    wanted = policy.workers_for(need.slots)
-    if wanted < policy.min_workers:
-        return f"at least {policy.min_workers}"
-    if wanted > policy.max_workers and desired == policy.max_workers:
-        return f"at most {policy.max_workers} of the {wanted} needed: raise spec.scaling.maxWorkers for more"
-    if wanted > desired:
-        return f"{wanted} are needed, and come in steps"
-    return f"at most {policy.max_workers}"
+def _bounds(policy: ScalingPolicy, need: Need, limit: ScalingLimit) -> str:
+    match limit:
+        case ScalingLimit.FIXED:
+            return f"always {policy.max_workers}"
+        case ScalingLimit.MIN_WORKERS:
+            return f"at least {policy.min_workers}"
+        case ScalingLimit.MAX_WORKERS:
+            wanted = policy.workers_for(need.slots)
+            return (
+                f"at most {policy.max_workers} of the {wanted} needed: raise spec.scaling.maxWorkers for more"
+            )
+        case ScalingLimit.STEP:
+            return f"{policy.workers_for(need.slots)} are needed, and come in steps"
+        case _:
+            return f"at most {policy.max_workers}"
 
 
 def _figure(number: float) -> str:

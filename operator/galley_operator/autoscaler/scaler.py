@@ -12,7 +12,7 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.failpoint import failpoint
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
-from galley_operator.autoscaler.signals import ScalingPolicy, Signals
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Fleet
 
@@ -48,11 +48,16 @@ class Scaler:
         policy: ScalingPolicy,
         *,
         queue: tuple[str, str],
+        memory: Memory | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Args: queue: its namespace and its name; bell: of that queue, open for as long as this runs."""
+        """Args: queue: its namespace and its name; bell: of that queue, open for as long as this runs.
+
+        memory: of an earlier process.
+        """
         self._reader, self._bell, self._fleet, self._clock = reader, bell, fleet, clock
         self._namespace, self._queue = queue
+        self._memory = memory
         self._failing: dict[str, datetime] = {}
         self.policy = policy
         """May be replaced at any time; the next sweep decides by it."""
@@ -83,9 +88,9 @@ class Scaler:
         )
         workforce = await self._attempt("observe the workers", READ_SECONDS, self._fleet.observe)
         signals = Signals(backlog, workforce)
-        decision = decide(signals, self.policy, self.last.memory if self.last else None, self._clock())
+        decision = decide(signals, self.policy, self._memory, self._clock())
         self._tell(decision)
-        self.signals, self.last = signals, decision
+        self.signals, self.last, self._memory = signals, decision, decision.memory
         await self._write(decision)
         return decision
 

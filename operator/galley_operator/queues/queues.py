@@ -20,6 +20,7 @@ from galley.errors import GalleyError
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
+from galley_operator.autoscaler.explain import supply_of
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
@@ -115,7 +116,8 @@ class Queues:
         if served is None:
             return None
         ready = condition(served.written.conditions, READY)
-        return Supply(ready.message if ready is not None and ready.status is Truth.FALSE else "")
+        problem = ready.message if ready is not None and ready.status is Truth.FALSE else ""
+        return supply_of(problem, served.runtime.scaler if served.runtime is not None else None)
 
     def _changed(self, queue: Queue, *, appeared: bool) -> None:
         del appeared
@@ -240,6 +242,7 @@ class Queues:
             self._reader,
             served.found.queue,
             lambda before, after, reason: self._scaled(key, before, after, reason),
+            served.written.scaling,
         )
         served.runtime = runtime
         served.scaling = self._running.create_task(

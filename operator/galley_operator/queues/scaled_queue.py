@@ -10,8 +10,10 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
+from galley.resources.queue_status import ScalingStatus
+from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.scaler import Scaler
-from galley_operator.autoscaler.signals import ScalingPolicy
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.cluster.client import Cluster
 from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
@@ -37,7 +39,9 @@ class ScaledQueue:
         reader: SignalReader,
         queue: TaskQueue,
         scaled: Scaled,
+        before: ScalingStatus | None = None,
     ) -> None:
+        """Args: before: what an earlier operator wrote of the queue's scaling."""
         name = queue.metadata.namespace, queue.metadata.name
         self._bell = Doorbell(broker, *name)
         self._fleet = DeploymentFleet(
@@ -48,7 +52,14 @@ class ScaledQueue:
             deployment=child_name(name[1]),
             slots=queue.spec.worker.concurrency,
         )
-        self.scaler = Scaler(reader, self._bell, _Telling(self, scaled), ScalingPolicy.of(queue), queue=name)
+        self.scaler = Scaler(
+            reader,
+            self._bell,
+            _Telling(self, scaled),
+            ScalingPolicy.of(queue),
+            queue=name,
+            memory=remembered(before),
+        )
 
     @property
     def fleet(self) -> DeploymentFleet:
@@ -79,6 +90,14 @@ class ScaledQueue:
             return self._fleet.trouble
         except FleetUnknown:
             return None
+
+
+def remembered(status: ScalingStatus | None) -> Memory | None:
+    """Return the memory an autoscaler begins with, from what an earlier operator wrote, if it did."""
+    if status is None:
+        return None
+    learned = Learned.remembered(status.arrivals_per_second, status.task_seconds, status.start_seconds)
+    return Memory(learned=learned)
 
 
 class _Telling:

@@ -11,6 +11,7 @@ from galley.backlog import QueueBacklog, Unknown, Usage
 from galley.errors import GalleyError, HandlersMissing
 from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
+from galley.resources.queue_status import ScalingLimit, ScalingStatus
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
@@ -23,6 +24,7 @@ READY: Final = "Ready"
 STREAMS_READY: Final = "StreamsReady"
 WORKERS_AVAILABLE: Final = "WorkersAvailable"
 WITHIN_QUOTA: Final = "WithinQuota"
+SCALING_ACTIVE: Final = "ScalingActive"
 
 _FULL_SHARE: Final = 0.98
 """Use of a limit from which a queue counts as full: the next large task may not fit."""
@@ -59,6 +61,8 @@ class Situation:
     """Tasks that wait for a slot, as far as known."""
     usage: tuple[Usage, ...] = ()
     """Of the queue's limits, as far as known."""
+    decision: Decision | None = None
+    """The last one of its autoscaler; None before the first."""
 
 
 Finding = tuple[Truth, str, str]
@@ -74,6 +78,7 @@ def conditions_of(
         STREAMS_READY: _streams(situation),
         WORKERS_AVAILABLE: _workers(situation),
         WITHIN_QUOTA: _quota(situation),
+        SCALING_ACTIVE: _scaling(situation),
     }
     conditions = tuple(each for each in before if each.type in found)
     for kind, (status, reason, message) in found.items():
@@ -128,6 +133,34 @@ def _quota(situation: Situation) -> Finding:
         for each in full
     )
     return Truth.FALSE, "QueueFull", f"{said}; raise the limit, or delete what is not needed"
+
+
+def _scaling(situation: Situation) -> Finding:
+    """Return whether the number of workers follows the work."""
+    decision = situation.decision
+    if decision is None:
+        return Truth.UNKNOWN, "NotObserved", "nothing has been decided yet"
+    scaling = situation.queue.spec.scaling if situation.queue is not None else None
+    if scaling is not None and scaling.workers is not None:
+        message = f"spec.scaling.workers is {scaling.workers}, and the number does not follow the work"
+        return Truth.FALSE, scaling.mode.value, f"{message}; set it to null to have it follow"
+    match decision.limit:
+        case ScalingLimit.SIGNALS:
+            return Truth.FALSE, "SignalsMissing", f"{decision.reason}; it changes once that is known again"
+        case ScalingLimit.MAX_WORKERS:
+            message = (
+                "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits"
+            )
+            return Truth.TRUE, "MaxWorkers", message
+    seconds = decision.memory.learned.task_seconds
+    target = scaling.target_wait_seconds if scaling is not None else None
+    if seconds is not None and target is not None and target < seconds / 10:
+        message = (
+            "spec.scaling.targetWaitSeconds is below a tenth of what a task takes, so that nearly every "
+            "waiting task gets a slot of its own; a longer target saves workers"
+        )
+        return Truth.TRUE, "TargetShort", message
+    return Truth.TRUE, "Scaling", "the number of workers follows the work"
 
 
 def _workers(situation: Situation) -> Finding:
@@ -227,8 +260,28 @@ def status_of(  # noqa: PLR0917 - what a status is made of
         workers=_numbers(name, situation, decision),
         dead_letters=dead_letters,
         scaling_mode=situation.queue.spec.scaling.mode if situation.queue is not None else None,
+        scaling=scaling_of(decision),
         scaling_reason=decision.reason[:_LONGEST_REASON] if decision is not None else "",
     )
+
+
+def scaling_of(decision: Decision | None) -> ScalingStatus | None:
+    """Return what a decision was made from; figures are rounded, so that noise writes nothing."""
+    if decision is None:
+        return None
+    learned = decision.memory.learned
+    return ScalingStatus(
+        needed=decision.needed,
+        limit=decision.limit,
+        arrivals_per_second=_rounded(learned.rate),
+        task_seconds=_rounded(learned.task_seconds),
+        start_seconds=_rounded(learned.start_seconds),
+    )
+
+
+def _rounded(figure: float | None) -> float | None:
+    """Return two digits of a figure, and 0 for less than a thousandth."""
+    return None if figure is None else float(f"{figure:.2g}") if figure >= 0.001 else 0.0
 
 
 def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
@@ -243,7 +296,12 @@ def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
 
 def occurrences(queue: QueueObject, fresh: TaskQueueStatus, before: TaskQueueStatus) -> list[Occurrence]:
     """Return the events the changes of a queue's conditions are worth."""
-    return [*_changed(READY, queue, fresh, before), *_changed(WITHIN_QUOTA, queue, fresh, before)]
+    kinds = [READY, WITHIN_QUOTA]
+    scaling = condition(fresh.conditions, SCALING_ACTIVE)
+    if scaling is not None and scaling.reason in ("SignalsMissing", "Scaling"):
+        # Of a fixed number and of a paused queue, other events tell.
+        kinds.append(SCALING_ACTIVE)
+    return [each for kind in kinds for each in _changed(kind, queue, fresh, before)]
 
 
 def _changed(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from galley.backlog import QueueBacklog
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
+from galley.resources.queue_status import ScalingLimit
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import TASKQUEUES
@@ -116,6 +117,7 @@ class QueueStatusWriter:
             served.found.queue,
             backlog.waiting if isinstance(backlog, QueueBacklog) else 0,
             backlog.usage if isinstance(backlog, QueueBacklog) else (),
+            decision,
         )
         return status_of(
             served.found.name,
@@ -131,6 +133,21 @@ class QueueStatusWriter:
         name = served.found.namespace, served.found.name
         if status.waiting is not None:
             self._metrics.waiting.labels(*name).set(status.waiting)
+            self._metrics.running.labels(*name).set(status.in_flight or 0)
+            oldest = status.oldest_waiting_time
+            waited = (self._clock() - oldest).total_seconds() if oldest is not None else 0.0
+            self._metrics.oldest.labels(*name).set(max(0.0, waited))
+        if (scaling := status.scaling) is not None:
+            self._metrics.held.labels(*name).set(scaling.limit is ScalingLimit.SIGNALS)
+            for gauge, figure in (
+                (self._metrics.arrivals, scaling.arrivals_per_second),
+                (self._metrics.task_seconds, scaling.task_seconds),
+                (self._metrics.start_seconds, scaling.start_seconds),
+            ):
+                if figure is not None:
+                    gauge.labels(*name).set(figure)
+            if scaling.needed is not None:
+                self._metrics.workers.labels(*name, "needed").set(scaling.needed)
         if (workers := status.workers) is not None:
             self._metrics.workers.labels(*name, "desired").set(workers.desired)
             self._metrics.workers.labels(*name, "present").set(workers.replicas)

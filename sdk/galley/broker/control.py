@@ -82,6 +82,10 @@ class Supply(Struct, frozen=True, omit_defaults=True):
 
     problem: str = ""
     """Why none takes tasks, in sentences; empty if that is not so."""
+    scaling: str = ""
+    """Why there are as many as there are, as a sentence; empty if nothing was decided yet."""
+    workers: dict[str, int] = {}
+    """How many are ready, present, desired and needed, as far as known."""
 
 
 class Heartbeat(Struct, frozen=True):

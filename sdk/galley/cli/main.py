@@ -25,6 +25,7 @@ from galley.cli import (
     show,
     submit,
     version,
+    why,
 )
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
@@ -34,7 +35,7 @@ from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
-    dead.command, schedule.command, keys.command, completion.command, version.command,
+    why.command, dead.command, schedule.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from galley.lanes import Lane
 from galley.resources.condition import Condition
-from galley.resources.meta import Part, Whole
+from galley.resources.meta import Number, Part, Whole
 from galley.resources.rule import keyed_by
 
 _MOST = 2**53 - 1
@@ -56,6 +56,42 @@ class WorkersStatus(Part):
     """Label selector of those pods, as text."""
 
 
+class ScalingLimit(StrEnum):
+    """What keeps the number of workers from what the work needs."""
+
+    NONE = "None"
+    """Nothing: there are as many as are needed."""
+    MAX_WORKERS = "MaxWorkers"
+    """`spec.scaling.maxWorkers`."""
+    MIN_WORKERS = "MinWorkers"
+    """`spec.scaling.minWorkers`: the work needs fewer."""
+    STEP = "Step"
+    """More come in the next seconds."""
+    FIXED = "Fixed"
+    """`spec.scaling.workers`."""
+    SIGNALS = "Signals"
+    """The backlog or the workers are not known, and nothing is changed."""
+
+
+class ScalingStatus(Part):
+    """What the number of workers was decided from. An operator that restarts continues with it."""
+
+    needed: Count | None = None
+    """Workers the work needs, whatever the limits; left out while it is not known."""
+
+    limit: ScalingLimit = ScalingLimit.NONE
+    """What keeps the number from that: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed` or `Signals`."""
+
+    arrivals_per_second: Annotated[Number, Field(ge=0)] | None = None
+    """Tasks that become due in a second."""
+
+    task_seconds: Annotated[Number, Field(ge=0)] | None = None
+    """Seconds a task takes of a slot, on average; left out until five tasks have ended."""
+
+    start_seconds: Annotated[Number, Field(ge=0)] | None = None
+    """Seconds a worker took to start lately; left out until one was seen to start."""
+
+
 class TaskQueueStatus(Part):
     """State of a queue as last observed. Figures are up to a few seconds old."""
 
@@ -89,6 +125,9 @@ class TaskQueueStatus(Part):
     scaling_mode: ScalingMode | None = None
     """What decides on the number of workers: `Automatic`, the work; `Fixed`, `spec.scaling.workers`;
     `Paused`, `spec.scaling.workers` is 0."""
+
+    scaling: ScalingStatus | None = None
+    """What the number of workers was decided from."""
 
     scaling_reason: str = Field("", max_length=1024)
     """Why the queue has the workers it has, as a sentence."""

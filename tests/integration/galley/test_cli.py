@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from galley.broker.connection import Broker
+from galley.broker.control import Supply, answering_supply
 from galley.broker.ensure import ensure
 from galley.cli.main import OWN_COMMANDS, main
 from galley.client import AsyncClient
@@ -65,6 +66,33 @@ async def test_each_example_of_the_help_works(example: str, client: AsyncClient)
     expected = 124 if "--wait" in example else 0
     code, _, err = await shell(example.replace("--wait 30", "--wait 0.1"), client)
     assert code == expected, err
+
+
+async def test_why_says_what_scales_a_queue_says_of_it(client: AsyncClient) -> None:
+    answers = [
+        Supply(scaling="2 workers: 9 waiting", workers={"ready": 1, "present": 2}),
+        Supply("no such image", "0 workers: nothing waits or runs"),
+        Supply(),
+        Supply("no such image", "1 worker", {"desired": 1}),
+    ]
+    async with answering_supply(client.broker, client.namespace, "images", lambda *_: answers.pop(0)):
+        assert await shell("galley why images", client) == (
+            0,
+            "images: 2 workers: 9 waiting (1 of 2 ready)\n",
+            "",
+        )
+        _, out, _ = await shell("galley why images", client)
+        assert out == "images: 0 workers: nothing waits or runs\nimages: no such image\n"
+        _, out, _ = await shell("galley why images", client)
+        assert out == "images: nothing has been decided yet\n"
+        _, out, _ = await shell("galley why images -o json", client)
+        assert json.loads(out) == {
+            "queue": "images", "reason": "1 worker", "problem": "no such image", "workers": {"desired": 1},
+        }  # fmt: skip
+    _, out, _ = await shell("galley why images", client)
+    assert "nothing scales it" in out
+    _, out, _ = await shell("galley why images -o json", client)
+    assert "nothing scales it" in json.loads(out)["reason"]
 
 
 async def test_a_reader_that_has_seen_enough_is_no_error(client: AsyncClient) -> None:

@@ -202,7 +202,7 @@ def test_the_time_of_a_condition_is_that_of_its_last_change() -> None:
 def test_conditions_of_others_are_left_to_them() -> None:
     foreign = Condition(type="Audited", status=Truth.TRUE, reason="Yes", last_transition_time=NOW)
     kinds = {each.type for each in conditions_of(FINE, (foreign,), NOW)}
-    assert kinds == {"Ready", "StreamsReady", "WorkersAvailable", "WithinQuota"}
+    assert kinds == {"Ready", "StreamsReady", "WorkersAvailable", "WithinQuota", "ScalingActive"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What a TaskQueue's status says of its scaling, and what an operator that restarts takes from it."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from galley.backlog import QueueBacklog, Unknown
+from galley.broker.control import Supply
+from galley.resources import TaskQueue, TaskQueueStatus
+from galley.resources.condition import Truth, condition
+from galley.resources.queue_status import ScalingLimit
+from galley_operator.autoscaler.decide import Decision, decide
+from galley_operator.autoscaler.explain import supply_of
+from galley_operator.autoscaler.learned import Learned
+from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
+from galley_operator.fleet.fleet import Workforce
+from galley_operator.queues.scaled_queue import remembered
+from galley_operator.queues.status import (
+    SCALING_ACTIVE,
+    Situation,
+    occurrences,
+    scaling_of,
+    status_of,
+)
+from galley_operator.tasks.known_queues import QueueObject
+from tests.unit.galley_operator.autoscaler.queues import NOON, SILENT, a_backlog, at, workers
+
+
+def a_queue(**scaling: Any) -> TaskQueue:
+    spec = {"worker": {"modules": ["thumbs"]}, "scaling": scaling}
+    return TaskQueue.model_validate({"metadata": {"name": "images", "namespace": "shop"}, "spec": spec})
+
+
+def decided(queue: TaskQueue, backlog: QueueBacklog | Unknown, learned: Learned | None = None) -> Decision:
+    memory = Memory(learned=learned or Learned())
+    return decide(Signals(backlog, workers("ready:1")), ScalingPolicy.of(queue), memory, NOON)
+
+
+def status(queue: TaskQueue, decision: Decision | None) -> TaskQueueStatus:
+    situation = Situation(1, workforce=Workforce(), queue=queue, decision=decision)
+    return status_of("images", situation, None, decision, None, TaskQueueStatus(), NOON)
+
+
+QUICK = Learned.remembered(rate=2.0, task_seconds=30.0, start_seconds=4.0)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "backlog", "truth", "reason", "says"),
+    [
+        ({"maxWorkers": 99}, a_backlog(1), Truth.TRUE, "Scaling", "follows the work"),
+        ({"maxWorkers": 2}, a_backlog(400), Truth.TRUE, "MaxWorkers", "raise it"),
+        ({"workers": 2}, a_backlog(400), Truth.FALSE, "Fixed", "set it to null"),
+        ({"workers": 0}, a_backlog(400), Truth.FALSE, "Paused", "spec.scaling.workers is 0"),
+        ({"maxWorkers": 99, "targetWaitSeconds": 1}, a_backlog(1), Truth.TRUE, "TargetShort", "a tenth"),
+        ({}, SILENT, Truth.FALSE, "SignalsMissing", "is not known since 12:00:00"),
+    ],
+)
+def test_a_condition_says_whether_the_number_follows_the_work(
+    scaling: dict[str, Any], backlog: QueueBacklog | Unknown, truth: Truth, reason: str, says: str
+) -> None:
+    queue = a_queue(**scaling)
+    found = condition(status(queue, decided(queue, backlog, QUICK)).conditions, SCALING_ACTIVE)
+    assert found is not None
+    assert (found.status, found.reason) == (truth, reason)
+    assert says in found.message
+
+
+def test_before_the_first_decision_nothing_is_said_of_it() -> None:
+    found = status(a_queue(), None)
+    assert found.scaling is None
+    active = condition(found.conditions, SCALING_ACTIVE)
+    assert active is not None
+    assert active.status is Truth.UNKNOWN
+
+
+def test_an_autoscaler_that_sees_nothing_is_worth_one_warning_and_its_end_an_event() -> None:
+    queue = a_queue()
+    seeing, blind = status(queue, decided(queue, a_backlog(1))), status(queue, decided(queue, SILENT))
+    about = QueueObject("shop", "images", "uid-1", 1, queue)
+    [warning] = occurrences(about, blind, seeing)
+    assert (warning.reason, warning.warning) == ("SignalsMissing", True)
+    assert occurrences(about, blind, blind) == []
+    [end] = occurrences(about, seeing, blind)
+    assert (end.reason, end.warning) == (SCALING_ACTIVE, False)
+
+
+def test_the_status_has_what_was_decided_from_and_a_restart_decides_the_same() -> None:
+    queue = a_queue(maxWorkers=50)
+    decision = decided(queue, a_backlog(40, 4), QUICK)
+    written = scaling_of(decision)
+    assert written is not None
+    assert (written.needed, written.limit) == (decision.needed, ScalingLimit.STEP)
+    assert (written.arrivals_per_second, written.task_seconds, written.start_seconds) == (2.0, 30.0, 4.0)
+    memory = remembered(written)
+    crowd = workers("ready:1")
+    for restarted in (memory, replace(decision.memory, step=None)):
+        again = decide(Signals(a_backlog(40, 4), crowd), ScalingPolicy.of(queue), restarted, at(3))
+        assert again.needed == pytest.approx(decision.needed, abs=2)
+    assert remembered(None) is None
+
+
+def test_those_who_ask_over_the_broker_get_the_sentence_and_the_numbers() -> None:
+    queue = a_queue()
+    decision = decided(queue, a_backlog(40, 1))
+    signals = Signals(a_backlog(40, 1), workers("ready:1", "start"))
+    scaler = cast("Scaler", SimpleNamespace(last=decision, signals=signals))
+    said = supply_of("", scaler)
+    assert said.scaling == decision.reason
+    assert said.workers == {"desired": 4, "needed": 11, "present": 2, "ready": 1}
+    blind = cast("Scaler", SimpleNamespace(last=decided(queue, SILENT), signals=Signals(SILENT, SILENT)))
+    assert supply_of("", blind).workers.keys() == {"desired"}
+    assert supply_of("no such image", None) == Supply("no such image")
