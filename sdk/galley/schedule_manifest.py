@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from galley.client import AsyncClient
 from galley.envelope import encode_input
@@ -12,17 +13,27 @@ from galley.schedule import Origin, Schedule
 from galley.when import When
 
 
+class ScheduleMetadata(Struct, frozen=True):
+    """What counts of a TaskSchedule's metadata."""
+
+    name: str
+    uid: str = ""
+    """Empty where there is no object."""
+    generation: int = 0
+    labels: dict[str, str] | None = None
+
+
 async def schedule_of(
-    client: AsyncClient, name: str, spec: TaskScheduleSpec, uid: str = "", generation: int = 0
+    client: AsyncClient,
+    metadata: ScheduleMetadata,
+    spec: TaskScheduleSpec,
 ) -> Schedule:
     """Return the schedule that a spec asks for.
 
     Args:
         client: of the namespace it is in.
-        name: of the TaskSchedule.
+        metadata: of the TaskSchedule, whose labels its tasks carry.
         spec: what it asks for.
-        uid: of the object; empty if there is none.
-        generation: of the object.
 
     Raises:
         ScheduleInvalid, QueueNotFound, LaneNotEnabled, EncryptionRequired, QueueNotEncrypted,
@@ -34,8 +45,10 @@ async def schedule_of(
     )
     content = encode_input(spec.handler, spec.input)
     call = Call[Any](spec.queue_name, spec.handler, content, lane=spec.priority, rules=rules)
-    wanted = await client.schedules.prepared(name, call, spec.repeat(), Origin.OBJECT)
-    return msgspec.structs.replace(wanted, uid=uid, generation=generation)
+    if metadata.labels:
+        call = msgspec.structs.replace(call, labels=metadata.labels)
+    wanted = await client.schedules.prepared(metadata.name, call, spec.repeat(), Origin.OBJECT)
+    return msgspec.structs.replace(wanted, uid=metadata.uid, generation=metadata.generation)
 
 
 async def apply_schedule(client: AsyncClient, manifest: TaskSchedule) -> bool:
@@ -49,6 +62,8 @@ async def apply_schedule(client: AsyncClient, manifest: TaskSchedule) -> bool:
     if manifest.metadata.namespace != client.namespace:
         client = AsyncClient.over(client.broker, manifest.metadata.namespace)
     spec = manifest.spec
-    wanted = await schedule_of(client, manifest.metadata.name, spec)
+    wanted = await schedule_of(
+        client, ScheduleMetadata(manifest.metadata.name, labels=manifest.metadata.labels), spec
+    )
     kept = await client.schedules.put(spec.queue_name, wanted, spec.suspend)
     return kept.changed

@@ -137,6 +137,11 @@ class AsyncSchedules:
             )
         if call.task_id is not None:
             raise ScheduleInvalid("call", "has an id of its own", "leave out task_id: each tick makes one")
+        if call.large or call.files:
+            raise ScheduleInvalid(
+                "call", "has an input that is stored as an object, which goes with its first task",
+                "pass the place of the data, such as a URL, and read it in the handler",
+            )  # fmt: skip
         lane = (call.rules.lane if call.rules else None) or call.lane or Lane.NORMAL
         await self._check_queue(queue, lane)
         address = address_of(self._namespace, queue, lane, name)

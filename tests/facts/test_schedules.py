@@ -175,3 +175,46 @@ async def test_a_ready_task_is_heard_by_plain_listeners(jetstream: JetStream, qu
     heard = await jetstream.hear(topology.doorbells(queue.namespace, queue.queue)[0])
     await jetstream.stored(topology.task_subject(address))
     assert (await heard.one()).subject == topology.task_subject(address)
+
+
+def recurring(queue: QueueLayout, seconds: float, expected: int) -> dict[str, str]:
+    moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    return {
+        SCHEDULE: at(moment),
+        SCHEDULE_TARGET: topology.fired_subject(queue.namespace, queue.queue, "nightly"),
+        EXPECTED_SEQUENCE: str(expected),
+        EXPECTED_SUBJECT: topology.schedule_in_any_state(queue.namespace, queue.queue, "nightly"),
+    }
+
+
+async def test_a_schedule_is_replaced_only_in_the_state_it_was_seen_in(
+    jetstream: JetStream, queue: QueueLayout, later: str
+) -> None:
+    """Whether it waits, is due, or was acknowledged or deleted: why a schedule is fenced by one pattern."""
+    subject = topology.timer_subject(queue.namespace, queue.queue, "nightly")
+    first = await jetstream.stored(subject, b"1", recurring(queue, 60, 0))
+    assert (await jetstream.publish(subject, b"2", recurring(queue, 60, 0))).code == 10071
+    second = await jetstream.stored(subject, b"2", recurring(queue, 0, first))
+    fired = await jetstream.next(later, lane=topology.TIMER)
+    assert fired.data == b"2"
+    assert (await jetstream.publish(subject, b"3", recurring(queue, 60, second))).code == 10071
+    due = int(topology.parse_ack_subject(fired.reply)[3])
+    third = await jetstream.stored(subject, b"3", recurring(queue, 60, due))
+    assert await jetstream.held(later) == 2, "the one that fired stays until it is acknowledged"
+    assert (await jetstream.publish(subject, b"4", recurring(queue, 60, due))).code == 10071
+    for gone in (fired.subject, subject):
+        await jetstream.ok(f"STREAM.PURGE.{later}", {"filter": gone})
+    for known in (due, third):
+        assert (await jetstream.publish(subject, b"5", recurring(queue, 60, known))).code == 10071
+    assert await jetstream.held(later) == 0
+
+
+async def test_a_delivery_tells_when_the_server_stored_it(
+    jetstream: JetStream, queue: QueueLayout, later: str
+) -> None:
+    before = datetime.now(UTC)
+    subject = topology.timer_subject(queue.namespace, queue.queue, "nightly")
+    await jetstream.stored(subject, b"1", recurring(queue, -3600, 0))
+    fired = await jetstream.next(later, lane=topology.TIMER)
+    stamp = int(topology.parse_ack_subject(fired.reply)[5]) / 1e9
+    assert before.timestamp() - 0.1 <= stamp <= datetime.now(UTC).timestamp() + 0.1

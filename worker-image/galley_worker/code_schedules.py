@@ -53,7 +53,7 @@ async def _declare(broker: Broker, layout: QueueLayout, rules: Mapping[str, Hand
             continue
         name = schedule_name_of(handler)
         wanted.add(name)
-        call = Call[object](layout.queue, handler, NO_INPUT, lane=its.lane)
+        call = Call[object](layout.queue, handler, NO_INPUT, lane=its.lane, labels=its.labels)
         try:
             schedule = await client.schedules.prepared(name, call, its.repeat, Origin.CODE)
             await client.schedules.put(layout.queue, schedule)

@@ -23,7 +23,7 @@ from galley.resources import TaskScheduleStatus
 from galley.resources.problem import explain, field_path
 from galley.resources.task_schedule import TaskScheduleSpec
 from galley.schedule import Origin, Schedule, check_schedule_name
-from galley.schedule_manifest import schedule_of
+from galley.schedule_manifest import ScheduleMetadata, schedule_of
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.reflector import Key, Reflector, Source
@@ -48,7 +48,7 @@ class _Annotations(Struct, frozen=True):
     run_now: str = field(default="", name=RUN_NOW)
 
 
-class ScheduleMetadata(Struct, frozen=True):
+class ObjectMetadata(Struct, frozen=True):
     """What is read of a TaskSchedule's metadata."""
 
     name: str
@@ -57,12 +57,13 @@ class ScheduleMetadata(Struct, frozen=True):
     resource_version: str = field(default="", name="resourceVersion")
     generation: int = 0
     annotations: _Annotations | None = None
+    labels: dict[str, str] | None = None
 
 
 class ScheduleObject(Struct, frozen=True):
     """What is read of a TaskSchedule."""
 
-    metadata: ScheduleMetadata
+    metadata: ObjectMetadata
     spec: Raw = Raw(b"{}")
     status: Raw = Raw(b"{}")
 
@@ -169,7 +170,8 @@ class ScheduleKeeper:
         ):  # fmt: skip
             return present
         client = AsyncClient.over(self._broker, metadata.namespace)
-        wanted = await schedule_of(client, metadata.name, spec, metadata.uid, metadata.generation)
+        declared = ScheduleMetadata(metadata.name, metadata.uid, metadata.generation, metadata.labels)
+        wanted = await schedule_of(client, declared, spec)
         kept = await client.schedules.put(spec.queue_name, wanted, spec.suspend)
         log.info("schedule kept", extra={"schedule": metadata.name, "queue": spec.queue_name})
         return kept

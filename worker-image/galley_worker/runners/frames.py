@@ -140,6 +140,7 @@ class HandlerRules(Struct, array_like=True, frozen=True):
     repeat: Repeat | None = None
     """When it runs by itself; None if it does not."""
     lane: Lane | None = None
+    labels: dict[str, str] | None = None
 
 
 class Ready(Struct, array_like=True, tag=14):

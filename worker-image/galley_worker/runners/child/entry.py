@@ -118,7 +118,9 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
 
     def ready() -> None:
         rules = {
-            name: frames.HandlerRules(handler.timeout_seconds, handler.retry, handler.repeat, handler.lane)
+            name: frames.HandlerRules(
+                handler.timeout_seconds, handler.retry, handler.repeat, handler.lane, handler.labels
+            )
             for name, handler in handlers.items()
             if (handler.timeout_seconds, handler.retry, handler.repeat) != (None, None, None)
         }
