@@ -9,6 +9,7 @@ from galley.address import TaskAddress
 from galley.broker import stream_config, topology
 from galley.broker.topology import (
     EXPECTED_SEQUENCE,
+    EXPECTED_SUBJECT,
     FLAGS_HEADER,
     SCHEDULE,
     SCHEDULE_TARGET,
