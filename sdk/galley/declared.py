@@ -13,7 +13,9 @@ from msgspec import Raw, Struct
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
+from galley.broker.known import known_task
 from galley.broker.publish import Publisher
+from galley.broker.unique_keys import UniquePublisher
 from galley.envelope import INPUT_LIMIT, NO_INPUT, Envelope, digest_of, encode_input
 from galley.errors import InputInvalid, ManifestInvalid
 from galley.history import Moment
@@ -21,6 +23,16 @@ from galley.labels import check_labels
 from galley.lanes import Lane
 from galley.resources.task import Task
 from galley.retry import RetryPolicy
+from galley.unique import Unique, Wanted, wanted
+
+
+class DeclaredUnique(Struct, frozen=True, rename="camel"):
+    """The unique key a Task asks for; fields mean what they mean in `galley.resources.TaskUnique`."""
+
+    key: str | None = None
+    until: str = "finished"
+    seconds: float | None = None
+    on_conflict: str = "reject"
 
 
 class DeclaredSpec(Struct, frozen=True, rename="camel"):
@@ -35,6 +47,7 @@ class DeclaredSpec(Struct, frozen=True, rename="camel"):
     not_before: Moment | None = None
     deadline: Moment | None = None
     ttl_seconds_after_finished: int | None = None
+    unique: DeclaredUnique | None = None
 
     @property
     def digest(self) -> str:
@@ -42,6 +55,7 @@ class DeclaredSpec(Struct, frozen=True, rename="camel"):
         return digest_of(
             self.handler, self.input, self.priority, self.timeout_seconds, self.retry,
             *(None if at is None else at.astimezone(UTC) for at in (self.not_before, self.deadline)),
+            *(() if self.unique is None else (self.unique,)),
         )  # fmt: skip
 
 
@@ -78,7 +92,27 @@ def spec_of(task: Task) -> DeclaredSpec:
         spec.not_before,
         spec.deadline,
         spec.ttl_seconds_after_finished,
+        spec.unique and DeclaredUnique(
+            spec.unique.key, spec.unique.until, spec.unique.seconds, spec.unique.on_conflict
+        ),
+    )  # fmt: skip
+
+
+def key_of(spec: DeclaredSpec) -> Wanted | None:
+    """Return the unique key a spec asks for; None if it asks for none.
+
+    Raises:
+        SubmissionInvalid: if no task can have it, which the CRD should have refused.
+    """
+    if spec.unique is None:
+        return None
+    asked = spec.unique
+    rules = Unique(
+        key=asked.key,
+        until=asked.until if asked.seconds is None else asked.seconds,  # type: ignore[arg-type]
+        on_conflict=asked.on_conflict,  # type: ignore[arg-type]
     )
+    return wanted(rules, spec.handler, spec.input)
 
 
 def envelope_of(
@@ -139,11 +173,17 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
 
     Raises:
         TaskConflict: its queue has another task of that name; nothing was stored.
+        UniqueConflict: another task has its unique key; nothing was stored.
         QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
         BrokerUnreachable: no answer; doing it again is safe.
     """
     address = address_of(task)
     now = datetime.now(UTC)
-    envelope = envelope_of(spec_of(task), now, now, labels=task.metadata.labels)
-    receipt = await Publisher(broker).publish_once(address, envelope)
+    spec, publisher = spec_of(task), Publisher(broker)
+    envelope = envelope_of(spec, now, now, labels=task.metadata.labels)
+    key = key_of(spec)
+    if key is None or await known_task(broker, address) is not None:
+        receipt = await publisher.publish_once(address, envelope)
+    else:
+        receipt = await UniquePublisher(broker, publisher).publish(address, envelope, key, own_id=True)
     return Submitted(receipt.address, created=not receipt.duplicate)

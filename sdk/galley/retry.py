@@ -45,6 +45,9 @@ class Then(StrEnum):
     """The same attempt runs again later, and none is used up; after a crash or a timeout, as `retry`."""
 
 
+_KINDS: Final = 12
+"""Classes of an exception, its own and its bases, whose names count."""
+
 _Kind = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -81,6 +84,17 @@ def _name_of(what: type[BaseException] | str | int) -> str:
     # A module that is run has another name in a worker.
     short = what.__module__ in {"builtins", "__main__"}
     return what.__qualname__ if short else f"{what.__module__}.{what.__qualname__}"
+
+
+def kinds_of(kind: type[BaseException]) -> tuple[str, ...]:
+    """Return the names of an exception's class and bases, each also with its module, as rules have them."""
+    # Asked of `type` itself: a class may have its own idea of its attributes.
+    bases = [base for base in type.__dict__["__mro__"].__get__(kind) if base is not object][:_KINDS]
+    names: list[str] = []
+    for base in bases:
+        name = type.__getattribute__(base, "__qualname__")
+        names += (name[:200], f"{type.__getattribute__(base, '__module__')}.{name}"[:200])
+    return tuple(names)
 
 
 class RetryPolicy(Struct, frozen=True, rename="camel"):

@@ -36,10 +36,12 @@ from galley.errors import (
     ResultTimeout,
     RetryAfter,
     Snooze,
+    SubmissionInvalid,
     TaskCancelled,
     TaskConflict,
     TaskFailed,
     TaskNotFound,
+    UniqueConflict,
 )
 from galley.file import File, files_in, with_files, with_references
 from galley.handler import Call, Handler
@@ -50,10 +52,12 @@ from galley.lanes import Lane
 from galley.note import LogLine, Progress
 from galley.record import Failure
 from galley.registry import REGISTRY
-from galley.retry import RetryPolicy
+from galley.retry import RetryPolicy, Then, kinds_of
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
 from galley.typed import Misfit, Typed
+from galley.unique import Asked, OnConflict, Wanted, wanted
+from galley.unique_key import Until
 from galley.when import NO_RULES, When
 
 R = TypeVar("R")
@@ -112,6 +116,8 @@ class _Tasks:
         self.namespace, self.now = namespace, now
         self._retry, self._run = retry, run
         self._held: dict[tuple[str, str], _Held] = {}
+        self._keys: dict[tuple[str, str], tuple[str, Until, datetime]] = {}
+        """Unique keys: the task that has each, until when, and the end of its period."""
         self._files: list[File] = []
         """Files in inputs and results: what stands for them in JSON leads to these."""
 
@@ -132,6 +138,14 @@ class _Tasks:
             if known.digest != digest:
                 raise TaskConflict(*key, "handler" if known.status.handler != call.handler else "input")
             return known.status.address, True
+        unique = call.unique if rules.unique is None else rules.unique
+        if unique and own_id is not None:
+            raise SubmissionInvalid(
+                "unique", "a task of a unique key cannot have an id of your own", "leave one of them out"
+            )
+        existing = self._take_key(call, key[1], wanted(unique, call.handler, data)) if unique else None
+        if existing is not None:
+            return existing, True
         lane = Lane(rules.lane or call.lane or Lane.NORMAL)
         address = TaskAddress(self.namespace, call.queue, lane, Kind.DIRECT, key[1])
         later = rules.not_before is not None and rules.not_before > self.now
@@ -147,6 +161,34 @@ class _Tasks:
         )
         self._held[key] = _Held(status, call.input, digest, rules)
         return address, False
+
+    def _take_key(self, call: Call[Any], task_id: str, asked: Wanted) -> TaskAddress | None:
+        """Give a key to a new task; returns the task that has it, if that is to be returned instead.
+
+        Raises:
+            UniqueConflict: if another task has it and is to keep it.
+        """
+        place = call.queue, asked.key.digest
+        owner, until, ends_at = self._keys.get(place, ("", asked.key.until, self.now))
+        held = self._held.get((call.queue, owner))
+        if held is not None:
+            begun = held.status.attempt > 0
+            taken = {
+                Until.PERIOD: self.now < ends_at,
+                Until.STARTED: not begun and not held.status.phase.ended,
+                Until.FINISHED: not held.status.phase.ended,
+            }[until]
+            if taken and asked.on_conflict is OnConflict.EXISTING:
+                return held.status.address
+            if taken and (begun or asked.on_conflict is OnConflict.REJECT):
+                raise UniqueConflict(call.queue, asked.shown, owner, "has begun" if begun else "waits")
+            if taken:
+                failure = Failure("Replaced", f"task {task_id} of the same unique key took its place")
+                held.status = replace(
+                    held.status, phase=Phase.CANCELLED, ended_at=self.now, due_at=None, failure=failure
+                )
+        self._keys[place] = task_id, asked.key.until, self.now + timedelta(seconds=asked.key.seconds)
+        return None
 
     def find(self, address: TaskAddress) -> _Held:
         """Return a task.
@@ -260,11 +302,21 @@ class _Tasks:
         )  # fmt: skip
         held.status = replace(status, history=status.history.with_attempt(past))
         policy = held.rules.retry or handler.retry or self._retry
+        said = isinstance(error, RetryAfter | NonRetryable)
+        rule = None if said else policy.rule_for((reason, *kinds_of(type(error))))
+        if rule is not None and rule.then is Then.SNOOZE:
+            held.status = status
+            later = policy.backoff_seconds if rule.after_seconds is None else rule.after_seconds
+            self._wait(held, later, failure)
+            return
         due_at = policy.next_at(held.status.history, self.now, lambda: 1.0)
-        if isinstance(error, NonRetryable) or due_at is None:
+        fails = rule is not None and rule.then is Then.FAIL
+        if isinstance(error, NonRetryable) or due_at is None or fails:
             self._fail(held, failure)
             return
         pause = error.seconds if isinstance(error, RetryAfter) else (due_at - self.now).total_seconds()
+        if rule is not None and rule.after_seconds is not None:
+            pause = rule.after_seconds
         self._wait(held, pause, failure)
 
     def _wait(self, held: _Held, seconds: float, failure: Failure) -> None:
@@ -291,7 +343,7 @@ class _Tasks:
         """Return what an ended task returned, as `Handle.result` does."""
         held = self.find(address)
         if held.status.phase is Phase.CANCELLED:
-            raise TaskCancelled(address.id)
+            raise TaskCancelled(address.id, held.status.failure.message if held.status.failure else "")
         if held.result is None:
             failure = held.status.failure or Failure("Unknown", "")
             raise TaskFailed(address.id, failure.reason, failure.message) from held.error
@@ -350,13 +402,14 @@ class EagerClient(_Eager):
 
     def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None,
     ) -> "EagerHandle[R]":  # fmt: skip
         """Submit a task, and run it if it is due.
 
         Raises:
-            TaskConflict, SubmissionInvalid: as `galley.Client.submit`.
+            TaskConflict, UniqueConflict, SubmissionInvalid: as `galley.Client.submit`.
         """
+        call = call if unique is None else call.options(unique=unique)
         address, existed = self._tasks.add(call, when, task_id, labels)
         _finished(self._tasks.run_due(_invoke))
         return EagerHandle(self._tasks, address, call.result, existed=existed)
@@ -495,13 +548,14 @@ class AsyncEagerClient(_Eager):
 
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None,
     ) -> "AsyncEagerHandle[R]":  # fmt: skip
         """Submit a task, and run it if it is due.
 
         Raises:
-            TaskConflict, SubmissionInvalid: as `galley.AsyncClient.submit`.
+            TaskConflict, UniqueConflict, SubmissionInvalid: as `galley.AsyncClient.submit`.
         """
+        call = call if unique is None else call.options(unique=unique)
         address, existed = self._tasks.add(call, when, task_id, labels)
         await self._tasks.run_due(_invoke_in_loop)
         return AsyncEagerHandle(EagerHandle(self._tasks, address, call.result, existed=existed))

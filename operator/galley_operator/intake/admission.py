@@ -11,9 +11,10 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from galley.bounds import LABELS
-from galley.declared import DeclaredSpec, envelope_of
+from galley.declared import DeclaredSpec, envelope_of, key_of
 from galley.envelope import INPUT_LIMIT, Envelope, conflicts
-from galley.errors import ManifestInvalid
+from galley.errors import ManifestInvalid, SubmissionInvalid
+from galley.unique import Wanted
 from galley_operator.intake.broker_tasks import Trace
 from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueue
@@ -50,6 +51,8 @@ class Publish(Struct, frozen=True):
     envelope: Envelope
     earlier: Trace | None = None
     """The work of an earlier Task of this name, which has to go first."""
+    unique: Wanted | None = None
+    """Its unique key, if it asks for one."""
 
 
 Step: TypeAlias = Publish | Report
@@ -124,6 +127,15 @@ def labels_fit(_spec: DeclaredSpec, facts: Facts) -> Report | None:
     return Rejected("LabelInvalid", message)
 
 
+def key_valid(spec: DeclaredSpec, _facts: Facts) -> Report | None:
+    """A task's unique key has to be one; the CRD refuses others."""
+    try:
+        key_of(spec)
+    except SubmissionInvalid as error:
+        return Rejected(error.reason, f"{error}; {error.hint}")
+    return None
+
+
 def queue_exists(spec: DeclaredSpec, facts: Facts) -> Report | None:
     """A task waits for its TaskQueue, however they were applied."""
     if facts.queue is not None:
@@ -168,7 +180,8 @@ def handler_known(spec: DeclaredSpec, facts: Facts) -> Report | None:
 
 
 ADMISSION: Final[tuple[Rule, ...]] = (
-    deadline_ahead, input_fits, labels_fit, queue_exists, queue_readable, lane_enabled, handler_known,
+    deadline_ahead, input_fits, labels_fit, key_valid, queue_exists, queue_readable, lane_enabled,
+    handler_known,
 )  # fmt: skip
 """What a task has to pass, in this order: what can never work is told first."""
 
@@ -194,4 +207,4 @@ def decide(facts: Facts) -> Step:
         if (no := rule(facts.spec, facts)) is not None:
             return no
     envelope = envelope_of(facts.spec, facts.task.created, facts.now, facts.task.uid, facts.labels)
-    return Publish(envelope, facts.trace if claim is Claim.EARLIER else None)
+    return Publish(envelope, facts.trace if claim is Claim.EARLIER else None, key_of(facts.spec))

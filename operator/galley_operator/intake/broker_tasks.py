@@ -13,9 +13,11 @@ from galley.broker.held import message_of
 from galley.broker.pipeline import NO_RESPONDERS
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
+from galley.broker.unique_keys import UniquePublisher
 from galley.envelope import Envelope
 from galley.errors import QueueNotFound
 from galley.record import Record, State, Stored
+from galley.unique import Wanted
 
 _STREAM_NOT_FOUND: Final = 10059
 
@@ -68,11 +70,12 @@ class BrokerTasks(Protocol):
         """
         ...
 
-    async def publish(self, address: TaskAddress, envelope: Envelope) -> bool:
+    async def publish(self, address: TaskAddress, envelope: Envelope, unique: Wanted | None = None) -> bool:
         """Put a task into the broker; returns False if there was one of that address.
 
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull, InputInvalid: refused; nothing was stored.
+            UniqueConflict: another task has its unique key; nothing was stored.
         """
         ...
 
@@ -106,6 +109,7 @@ class NatsTasks:
         self._broker = broker
         self._records = Records(broker)
         self._publisher = Publisher(broker, patience_seconds=_PATIENCE_SECONDS)
+        self._unique = UniquePublisher(broker, self._publisher)
 
     async def record(self, address: TaskAddress) -> Stored | None:
         """Return the record of a task."""
@@ -125,8 +129,11 @@ class NatsTasks:
         stored = await self.record(address)
         return Trace(stored, message is not None, message.envelope if message is not None else None)
 
-    async def publish(self, address: TaskAddress, envelope: Envelope) -> bool:
+    async def publish(self, address: TaskAddress, envelope: Envelope, unique: Wanted | None = None) -> bool:
         """Put a task into the broker; returns False if there was one of that address."""
+        if unique is not None:
+            receipt = await self._unique.publish(address, envelope, unique, own_id=True)
+            return not receipt.duplicate
         receipt = await self._publisher.publish(address, envelope, chosen_id=True)
         return not receipt.duplicate
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from galley.address import TaskAddress
 from galley.encryption import EncryptionError
-from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound
+from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound, UniqueConflict
 from galley_operator.audit import About, record
 from galley_operator.intake.admission import Publish, Step
 from galley_operator.intake.broker_tasks import BrokerTasks
 from galley_operator.tasks.active_tasks import ActiveTask
-from galley_operator.tasks.report import Admitted, Pending, Report, Unclear, Until
+from galley_operator.tasks.report import Admitted, Pending, Rejected, Report, Unclear, Until
 
 
 class Publishing:
@@ -44,14 +44,14 @@ class Publishing:
                 await self._broker.cancel(address, step.earlier, self._kept_seconds(address))
             await self._broker.forget(address)
         try:
-            added = await self._broker.publish(address, step.envelope)
+            added = await self._broker.publish(address, step.envelope, step.unique)
+        except UniqueConflict as error:
+            return Rejected(error.reason, f"{error}; apply it again under another name when that has ended")
         except (QueueFull, QueueNotFound) as error:
             # Its TaskQueue is there, or it would not have come so far: streams follow in a moment.
             reason = "QueueNotReady" if isinstance(error, QueueNotFound) else error.reason
             return Pending(reason, f"{error}; it is tried again until the queue takes it", Until.ROOM)
-        except LaneNotEnabled as error:
-            return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
-        except EncryptionError as error:
+        except (LaneNotEnabled, EncryptionError) as error:
             return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
         if not added:
             return Unclear()  # ours, from before a crash or a lost answer, or work of another door

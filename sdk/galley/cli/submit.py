@@ -20,6 +20,7 @@ from galley.errors import InputInvalid
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
+from galley.unique import OnConflict, Unique
 from galley.when import LONGEST_TIMEOUT_SECONDS, When
 
 
@@ -37,6 +38,14 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     label_argument(parser)
     parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
+    parser.add_argument(
+        "--unique-key", type=text, metavar="KEY",
+        help="at most one task of the queue has this key at a time, until it has ended",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-conflict", type=one_of("what to do", tuple(OnConflict)), metavar="WHAT",
+        help="if another task has the key: reject, which is the default, existing, or replace",
+    )  # fmt: skip
     parser.add_argument(
         "--delay",
         type=seconds_argument,
@@ -84,6 +93,8 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
 async def _run(options: Namespace, terminal: Terminal) -> int:
     if options.delay and options.deadline is not None and options.deadline <= options.delay:
         raise Misuse("the deadline is not after the delay", "use a longer --deadline, or a shorter --delay")
+    if options.on_conflict and options.unique_key is None:
+        raise Misuse("--on-conflict is given without --unique-key", "add --unique-key KEY")
     now = terminal.now()
     when = When(
         lane=options.lane,
@@ -91,7 +102,10 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         deadline=now + timedelta(seconds=options.deadline) if options.deadline is not None else None,
         timeout_seconds=options.timeout,
         labels=dict(options.labels) or None,
-    )
+        unique=None if options.unique_key is None else Unique(
+            key=options.unique_key, on_conflict=options.on_conflict or OnConflict.REJECT
+        ),
+    )  # fmt: skip
     call = Call[object](options.queue, options.handler, _input(options, terminal))
     async with connected(options, terminal) as client:
         handle = await client.submit(call, when, task_id=options.id)

@@ -44,7 +44,7 @@ from galley.resources.pod_template import (
 )
 from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStatus, WorkersStatus
 from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
-from galley.resources.task import Task, TaskSpec
+from galley.resources.task import Task, TaskSpec, TaskUnique
 from galley.resources.task_queue import (
     Command,
     Encryption,
@@ -146,6 +146,7 @@ __all__ = [
     "TaskScheduleSpec",
     "TaskScheduleStatus",
     "TaskSpec",
+    "TaskUnique",
     "Then",
     "TickStatus",
     "Toleration",

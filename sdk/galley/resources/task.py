@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from galley.bounds import TIMEOUT_SECONDS
+from galley.bounds import TIMEOUT_SECONDS, UNIQUE_SECONDS
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.lanes import Lane
@@ -33,6 +33,7 @@ from galley.resources.meta import (
 from galley.resources.problem import shown
 from galley.resources.rule import Rule, checked, quoted
 from galley.resources.task_queue import Retry
+from galley.unique import KEY_LIMIT
 
 _RFC_3339: Final = re.compile(r"[1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 _MOMENT_IN_WORDS, _MOMENT_HINT = PATTERNS_IN_WORDS[MOMENT_PATTERN]
@@ -72,6 +73,41 @@ Moment = Annotated[
     }),
 ]  # fmt: skip
 """A point in time with its offset from UTC."""
+
+
+class TaskUnique(Part):
+    """At most one task of a queue has a key at a time."""
+
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "!has(self.seconds) || !has(self.until) || self.until == 'finished'",
+                "is given beside until: {{self.until}}; give one of them",
+                ".seconds",
+            )
+        )
+    )
+
+    key: Annotated[str, Field(min_length=1, max_length=KEY_LIMIT // 4)] | None = None
+    """The key, at most 256 characters; left out, it is made of the handler and its input. A key belongs to
+    the queue, whatever the handler."""
+
+    until: Literal["started", "finished"] = "finished"
+    """How long the task has its key: until its first attempt begins, or until it has ended."""
+
+    seconds: Annotated[Whole, Field(ge=UNIQUE_SECONDS.least, le=UNIQUE_SECONDS.most)] | None = None
+    """Instead of `until`: seconds after the submission for which the task has its key, whatever becomes
+    of it."""
+
+    on_conflict: Literal["reject", "replace"] = "reject"
+    """If another task has the key: `reject` fails this Task with the reason UniqueConflict; `replace` takes
+    the place of the other task, if that has not begun."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "TaskUnique":
+        if self.seconds is not None and self.until == "started":
+            raise refusal("is given beside until: started", "give one of them", "seconds")
+        return self
 
 
 class TaskSpec(Part):
@@ -127,6 +163,9 @@ class TaskSpec(Part):
     """Seconds after its end at which the Task object is deleted; its record goes when the queue's
     retention says. Left out, the operator's default applies, which keeps failed Tasks longer, and never
     where Helm or a GitOps tool manages the object."""
+
+    unique: TaskUnique | None = None
+    """Its unique key; left out, other tasks do not concern it."""
 
     @field_validator("input")
     @classmethod

@@ -35,6 +35,13 @@ PUBLISH: dict[str, set[Role]] = {
     "galley.result.ns.mine.sdk.id": {W, M},
     "galley.result.ns.mine.k8s.id": {W, M},
     "galley.result.ns.theirs.sdk.id": set(),
+    # unique keys, and nothing else, are producers' to write among the records
+    "galley.result.ns.mine.unique.key.id": {P, W, M},
+    "galley.result.ns.mine.unique.other.id": {W, M},
+    "galley.result.ns.theirs.unique.key.id": set(),
+    "galley.result.other.mine.unique.key.id": set(),
+    "$JS.API.DIRECT.GET.GR_ns_mine.galley.result.ns.mine.unique.key.id": {P, W, M},
+    "$JS.API.DIRECT.GET.GR_ns_theirs.galley.result.ns.theirs.unique.key.id": set(),
     "galley.dead.ns.mine.sdk.id": {W, M},
     "galley.dead.ns.theirs.sdk.id": set(),
     # notes

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import Raw
 
-from galley.declared import DeclaredSpec, envelope_of, read_spec, spec_of
+from galley.declared import DeclaredSpec, envelope_of, key_of, read_spec, spec_of
 from galley.envelope import INPUT_LIMIT, NO_INPUT, conflicts, digest_of
 from galley.errors import InputInvalid, ManifestInvalid
 from galley.lanes import Lane
 from galley.resources import Task, TaskSpec
+from galley.unique import Unique, wanted
 
 CREATED = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
@@ -147,3 +148,16 @@ def test_a_digest_without_rules_conflicts_only_with_other_work() -> None:
 
 def test_a_number_too_large_for_any_float_has_a_digest() -> None:
     assert digest_of("h", Raw(b"1" + b"0" * 400)) != digest_of("h", Raw(b"1" + b"0" * 401))
+
+
+def test_a_unique_key_of_a_manifest_is_that_of_a_program() -> None:
+    spec = {"queueName": "images", "handler": "resize", "input": {"n": 1}}
+    keyed = {**spec, "unique": {"key": "k", "seconds": 60, "onConflict": "replace"}}
+    asked = key_of(spec_of(Task.model_validate({"metadata": {"name": "one"}, "spec": keyed})))
+    assert asked == wanted(Unique(key="k", until=60, on_conflict="replace"), "resize", Raw(b'{"n":1}'))
+    plain = spec_of(Task.model_validate({"metadata": {"name": "one"}, "spec": spec}))
+    assert key_of(plain) is None
+    assert (
+        plain.digest
+        != spec_of(Task.model_validate({"metadata": {"name": "one"}, "spec": {**spec, "unique": {}}})).digest
+    )

@@ -259,3 +259,32 @@ def test_what_has_ended_cannot_report() -> None:
         kept[0].progress(1)
     with pytest.raises(galley.AttemptOver):
         kept[0].checkpoint(1)
+
+
+def test_unique_keys_follow_the_rules_of_a_queue() -> None:
+    client = EagerClient(run=False)
+    rules = galley.Unique(key="k", until="started", on_conflict="replace")
+    first = client.submit(galley.call("keys", "nothing_here"), unique=rules)
+    second = client.submit(galley.call("keys", "nothing_here", n=2), unique=rules)
+    with pytest.raises(galley.TaskCancelled, match=f"task {second.id} of the same unique key"):
+        first.result()
+    with pytest.raises(galley.UniqueConflict, match=second.id):
+        client.submit(galley.call("keys", "nothing_here"), unique="k")
+    again = client.submit(
+        galley.call("keys", "nothing_here"), unique=galley.Unique(key="k", on_conflict="existing")
+    )
+    assert (again.id, again.existed) == (second.id, True)
+    client.advance(1)
+    assert not client.submit(galley.call("keys", "nothing_here"), unique="k").existed
+    with pytest.raises(galley.SubmissionInvalid, match="id of your own"):
+        client.submit(galley.call("keys", "nothing_here"), unique="k", task_id="mine")
+
+
+def test_a_period_of_a_unique_key_ends_by_the_clients_clock() -> None:
+    client = EagerClient()
+    rules = galley.Unique(key="k", until=60)
+    client.submit(galley.call("keys", "nothing_here"), unique=rules)
+    with pytest.raises(galley.UniqueConflict, match="has begun"):
+        client.submit(galley.call("keys", "nothing_here"), unique=rules)
+    client.advance(61)
+    client.submit(galley.call("keys", "nothing_here"), unique=rules)

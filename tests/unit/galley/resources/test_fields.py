@@ -49,7 +49,7 @@ def test_the_public_names_are_these() -> None:
         "SecretVolume", "SecurityContext",
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
         "Then", "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSchedule", "TaskScheduleSpec",
-        "TaskScheduleStatus", "TaskSpec", "TickStatus", "Toleration",
+        "TaskScheduleStatus", "TaskSpec", "TaskUnique", "TickStatus", "Toleration",
         "TolerationOperator", "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
         "VolumeMount", "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests",
         "read_manifests",

@@ -32,6 +32,7 @@ FULL: dict[str, Any] = {
         "notBefore": "2026-01-01T00:00:00Z",
         "deadline": "2026-01-01T01:00:00.250000+01:00",
         "ttlSecondsAfterFinished": 0,
+        "unique": {"key": "k", "until": "finished", "seconds": 60, "onConflict": "replace"},
     },
 }
 

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
@@ -10,6 +11,7 @@ from galley.broker.errors import BrokerError
 from galley.broker.publish import Publisher
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
+from galley.unique import OnConflict, Unique, wanted
 from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import TASKS
 from galley_operator.intake.admission import Publish
@@ -19,7 +21,7 @@ from galley_operator.intake.publishing import Publishing
 from galley_operator.intake.reading import Reading
 from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueues
-from galley_operator.tasks.report import Admitted, Pending, Unclear, Until
+from galley_operator.tasks.report import Admitted, Pending, Rejected, Unclear, Until
 from tests.support.builders import a_queue, an_envelope
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.virtual_time import in_virtual_time
@@ -226,3 +228,20 @@ async def test_a_spec_that_was_not_kept_is_read_again_and_not_that_of_another_ta
         assert (await reading.facts(task)).spec is not None
         cluster.put(TASKS, {"metadata": {**metadata, "uid": "u9"}, "spec": spec})
         assert (await reading.facts(task)).spec is None
+
+
+@in_virtual_time
+async def test_a_task_whose_unique_key_is_taken_fails_with_the_name_of_the_other() -> None:
+    async with a_bench() as bench:
+        key = wanted(Unique(key="k"), "resize", Raw(b"{}"))
+        work, first, second = publishing(bench), a_task(name="first"), a_task(name="second", uid="uid-2")
+        step = Publish(an_envelope(), unique=key)
+        assert await work.carry_out(first, step) == Admitted()
+        assert await work.carry_out(first, step) == Unclear(), "as after a lost answer"
+        refused = await work.carry_out(second, step)
+        assert isinstance(refused, Rejected)
+        assert refused.reason == "UniqueConflict"
+        assert "first" in refused.message
+        assert bench.in_work == 1
+        newer = Publish(an_envelope(), unique=replace(key, on_conflict=OnConflict.REPLACE))
+        assert await work.carry_out(second, newer) == Admitted()

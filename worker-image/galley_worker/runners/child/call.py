@@ -20,16 +20,13 @@ from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
 from galley.objects.node_cache import spooled, spooled_bytes
 from galley.reference import INLINE_LIMIT, LARGEST
-from galley.retry import LONGEST_BACKOFF_SECONDS
+from galley.retry import LONGEST_BACKOFF_SECONDS, kinds_of
 from galley.typed import Misfit, Signature
 from galley_worker.ending import Spool
 from galley_worker.runners.frames import Again, Done, Failed, Run, Spooled
 
 TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
-
-_KINDS: Final = 12
-"""Classes of an exception, its own and its bases, whose names are told."""
 
 _TOLD: Final = 5
 """Exceptions of a group whose messages are part of the group's."""
@@ -167,21 +164,11 @@ def failed(
             return Again(order, seconds, _pause(error), free, reason, told, trace)
         if issubclass(type(error), NonRetryable):
             return Failed(order, seconds, "NonRetryable", text, trace, retryable=False)
-        kinds = _kinds(type(error))
+        kinds = kinds_of(type(error))
         return Failed(order, seconds, "HandlerRaised", text, trace, retryable=True, kinds=kinds)
     except BaseException:
         problem = "it raised an exception that raises when it is described"
         return Failed(order, seconds, "HandlerRaised", problem, "", retryable=True)
-
-
-def _kinds(kind: type[BaseException]) -> tuple[str, ...]:
-    """Return the names of a class and its bases, each also with its module; rules of retries name them."""
-    bases = [base for base in type.__dict__["__mro__"].__get__(kind) if base is not object][:_KINDS]
-    names = (type.__getattribute__(base, "__qualname__") for base in bases)
-    named = [
-        (type.__getattribute__(base, "__module__"), name) for base, name in zip(bases, names, strict=True)
-    ]
-    return tuple(each[:200] for module, name in named for each in (name, f"{module}.{name}"))
 
 
 def _pause(error: Any) -> float:
