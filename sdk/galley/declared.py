@@ -92,7 +92,7 @@ def spec_of(task: Task) -> DeclaredSpec:
         spec.not_before,
         spec.deadline,
         spec.ttl_seconds_after_finished,
-        spec.unique and DeclaredUnique(
+        None if spec.unique is None else DeclaredUnique(
             spec.unique.key, spec.unique.until, spec.unique.seconds, spec.unique.on_conflict
         ),
     )  # fmt: skip
