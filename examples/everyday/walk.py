@@ -1,5 +1,6 @@
-"""Does ten everyday jobs on a `galley dev` of its own and prints what came of each: `python walk.py`."""
+"""Does eleven everyday jobs on a `galley dev` of its own and prints what came of each: `python walk.py`."""
 
+import email
 import json
 import os
 import shutil
@@ -17,8 +18,11 @@ from decimal import Decimal
 from pathlib import Path
 from threading import Thread
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from jobs import checksum
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+from jobs import backwards, checksum, mail, tick
 from shapes import Address, Colour, Money, Order, Page, Point, Size, reorder
 
 import galley
@@ -55,6 +59,55 @@ def dead_letters(client: galley.Client) -> str:
     redriven = client.dead_letters.redrive_all("files", galley.Selection(handler="checksum"))
     results = {handle.result(within=WITHIN) for handle in handles}
     return f"{', '.join(reasons)}: {len(redriven)} redriven, {len(results)} checksum"
+
+
+def schedule(client: galley.Client) -> str:
+    """A task every second for three seconds, another every minute, and one that starts in two seconds."""
+    ticks, now = OUT / "ticks", datetime.now(UTC)
+    start = now.replace(microsecond=0) + timedelta(seconds=1)
+    end = start + timedelta(seconds=3)
+    call = tick.call(file=str(ticks))
+    client.schedules.create(
+        "seconds", call, "@every 1s", start=start, end=end, overlap="allow", catch_up="all"
+    )
+    minute = client.schedules.create("minutes", call, "* * * * *").next_at
+    assert minute is not None
+    assert timedelta(0) < minute - now <= timedelta(minutes=1), minute
+    later = client.submit(call, galley.When(not_before=now + timedelta(seconds=2)))
+    later.result(within=WITHIN)
+    while (seconds := client.schedules.get("clock", "seconds")).next_at is not None:
+        assert datetime.now(UTC) < end + timedelta(seconds=WITHIN), seconds
+    for fired in seconds.recent:
+        client.handle("clock", fired.id).result(within=WITHIN)
+    client.schedules.delete("clock", "minutes")
+    ids = ticks.read_text().split()
+    assert len(set(ids)) == len(ids), ids
+    return f"{seconds.fired} ticks and a later task, each once"
+
+
+def nightly_mail(client: galley.Client) -> str:
+    """A mail at three o'clock, sent once a night by however many hands."""
+    inbox = Inbox()
+    server = Controller(inbox, hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        call = mail.call(to="ada@example.com", subject="Report", port=server.port)
+        nightly = client.schedules.create("nightly", call, "0 3 * * *", time_zone="Europe/Berlin")
+        for _ in range(3):
+            client.schedules.run_now("clock", "nightly", token="2026-12-24").result(within=WITHIN)
+    finally:
+        server.stop()
+    assert nightly.next_at is not None
+    following = nightly.next_at.astimezone(ZoneInfo("Europe/Berlin"))
+    return f"{len(inbox.subjects)} mail, the next at {following:%H:%M}"
+
+
+def large_data(client: galley.Client) -> str:
+    """Five megabytes go to a worker and come back."""
+    data = bytes(range(256)) * 20_000
+    came = client.submit(backwards.call(data=data)).result(within=WITHIN)
+    assert came == data[::-1]
+    return f"{len(came) / 1e6:.0f} MB there and back"
 
 
 def types(client: galley.Client) -> str:
@@ -106,8 +159,8 @@ def unit_tests(client: galley.Client) -> str:
 
 
 JOBS: list[Callable[[galley.Client], str]] = [
-    files_with_priorities, dead_letters, types, flask_view, django_view, fastapi_endpoint, notebook,
-    unit_tests,
+    files_with_priorities, dead_letters, schedule, nightly_mail, large_data, types,
+    flask_view, django_view, fastapi_endpoint, notebook, unit_tests,
 ]  # fmt: skip
 
 
@@ -153,11 +206,27 @@ def running(name: str, *arguments: str, until: str) -> Iterator[None]:
         process.wait(WITHIN)
 
 
-def greeted(framework: str, name: str, *arguments: str) -> str:
-    """Start a web server, post a form to it, and return what its view answers."""
+class Inbox:
+    """Keeps the subjects of the mails that a server gets."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
+        message = email.message_from_bytes(envelope.original_content or b"")
+        self.subjects.append(str(message["Subject"]))
+        return "250 OK"
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def greeted(framework: str, name: str, *arguments: str) -> str:
+    """Start a web server, post a form to it, and return what its view answers."""
+    port = free_port()
     with running(name, *(each.format(port=port) for each in arguments), until=f"127.0.0.1:{port}"):
         form = urllib.parse.urlencode({"name": framework}).encode()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/greet", form, timeout=WITHIN) as answer:
