@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,9 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from galley.address import TaskAddress
+from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
+from galley.broker.object_sweep import SWEEP_SECONDS, Sweep
 from galley.broker.objects import Place
 from galley.encryption import EncryptionError
 from galley.envelope import Envelope
@@ -95,3 +98,30 @@ class TaskObjects:
         reference = await self._objects.put(address, FileContent(path), RESULT, spool.name)
         self._cache.adopt(path, reference.digest)
         return reference
+
+
+class Sweeper:
+    """Deletes, now and then, the objects of the queue that no task refers to."""
+
+    def __init__(self, broker: Broker, place: Place, pause: Callable[[], float]) -> None:
+        """Args: pause: returns the seconds until the next look."""
+        self._broker, self._place, self._pause = broker, place, pause
+
+    async def run(self) -> None:
+        """Look again and again; a failure is logged, and the next look goes on."""
+        remove = functools.partial(self._broker.objects.remove, self._place)
+        while True:
+            await asyncio.sleep(self._pause())
+            try:
+                sweep = Sweep(self._broker, self._place, remove)
+                if await sweep.taken():
+                    swept = await sweep.run()
+                    if swept.deleted:
+                        log.info("objects deleted", extra={"deleted": swept.deleted, "bytes": swept.bytes})
+            except GalleyError as error:
+                log.warning("objects not looked through", extra={"error": str(error)})
+
+
+def pause() -> float:
+    """Return the seconds between two looks of one worker: not the same for all that started together."""
+    return SWEEP_SECONDS * (0.5 + random.random())  # noqa: S311 - no secret

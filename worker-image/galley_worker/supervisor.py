@@ -18,6 +18,7 @@ from typing import Final
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
+from galley.broker.objects import Place
 from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
@@ -32,7 +33,7 @@ from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
-from galley_worker.objects import TaskObjects
+from galley_worker.objects import Sweeper, TaskObjects, pause
 from galley_worker.planner import Planner
 from galley_worker.presence import Presence, beside
 from galley_worker.puller import Puller
@@ -110,6 +111,8 @@ class Supervisor:
             await enter(beside(leases.run(), "leases"))
             self._notebook.dropped = measures.note_dropped
             await enter(self._notebook.writing(broker))
+            sweeper = Sweeper(broker, Place(namespace, name), pause)
+            await enter(beside(sweeper.run(), "objects"))
             await enter(beside(Planner(broker, layout, ledger, settler, _now).run(), "planner"))
             ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
             await enter(beside(ticker.run(), "ticker"))

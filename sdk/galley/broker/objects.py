@@ -64,7 +64,8 @@ class Whole(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds since 1970."""
 
 
-_decode_whole: Final = msgspec.json.Decoder(Whole).decode
+decode_whole: Final = msgspec.json.Decoder(Whole).decode
+"""Reads it."""
 
 
 class StreamObjects:
@@ -163,7 +164,7 @@ class StreamObjects:
         if await self._last(place, topology.leaving_subject(*place, name)) is not None:
             return None
         found = await self._last(place, topology.whole_subject(*place, name))
-        return None if found is None else _decode_whole(found)
+        return None if found is None else decode_whole(found)
 
     async def leaving(self, place: Place, name: str) -> bool:
         """Return whether an object is about to be deleted.

@@ -206,7 +206,8 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         # Whether the task of an earlier tick waits, and which schedules there are.
         f"$JS.API.DIRECT.GET.{topology.later_stream(namespace, queue)}",
         *_reads_of_objects(namespace, queue),
-        # Workers collect what no task refers to.
+        # Workers delete what no task refers to, dead ones included.
+        *_reads_of_dead_letters(namespace, queue),
         topology.objects_of_queue(namespace, queue),
         f"$JS.API.STREAM.PURGE.{topology.object_stream(namespace, queue)}",
     )
@@ -252,10 +253,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
 def _managing(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in _own_streams(namespace, queue)),
-        *(
-            f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
-            for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
-        ),
+        *_reads_of_dead_letters(namespace, queue),
         # All of the queue's own dead letters; of those in a shared stream, none can be listed or dropped.
         f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace, queue)}",
         f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",
@@ -280,6 +278,13 @@ def _reads_of_records(namespace: str, queue: str) -> tuple[str, ...]:
     return tuple(
         f"$JS.API.DIRECT.GET.{stream}.galley.result.{namespace}.{queue}.>"
         for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace))
+    )
+
+
+def _reads_of_dead_letters(namespace: str, queue: str) -> tuple[str, ...]:
+    return tuple(
+        f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
+        for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
     )
 
 

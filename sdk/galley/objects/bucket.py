@@ -1,24 +1,17 @@
 """Objects in a bucket with the S3 protocol; which tasks refer to them stands in the queue's stream."""
 
-import os
 from collections.abc import AsyncGenerator, Mapping
-from typing import Final
 
 from galley.backup.destination import Bucket
 from galley.backup.errors import ArchiveNotFound, DestinationFailed, DestinationInvalid
 from galley.broker.objects import PART, Place
 from galley.objects.errors import ObjectMissing, ObjectStoreInvalid, ObjectStoreUnavailable
 
-RETRY_SECONDS: Final = 20.0
-"""How long a store that refuses, or does not answer, is asked again."""
-
 
 class BucketObjects:
     """The objects of queues in one bucket, each as `PREFIX/NAMESPACE/QUEUE/NAME`."""
 
-    def __init__(
-        self, place: str, environ: Mapping[str, str] = os.environ, *, retry_seconds: float = RETRY_SECONDS
-    ) -> None:
+    def __init__(self, place: str, environ: Mapping[str, str], *, retry_seconds: float) -> None:
         """Describe the bucket.
 
         Args:

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -26,6 +27,8 @@ from typing import BinaryIO, Final, TypeAlias
 from galley.objects.content import state_of
 from galley.objects.errors import CacheUnusable, FileChanged
 from galley.reference import Reference
+
+log = logging.getLogger(__name__)
 
 DEFAULT_BYTES: Final = 1024**3
 
@@ -139,6 +142,7 @@ class NodeCache:
             await asyncio.to_thread(_complete, partial, content)
         finally:
             partial.unlink(missing_ok=True)
+        log.info("object fetched", extra={"digest": reference.digest, "bytes": reference.size})
         self.fetches += 1
         self.fetched_bytes += reference.size
 

@@ -1,10 +1,12 @@
 """The object store of a connection: what is too large for a task goes in, and comes out checked."""
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakValueDictionary
 
 from galley.address import TaskAddress
 from galley.broker.objects import PART, Place, StreamObjects
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 VARIABLE: Final = "GALLEY_OBJECTS"
 """Environment variable with the address of the bucket that new objects go to."""
 
+SECONDS_VARIABLE: Final = "GALLEY_OBJECT_SECONDS"
+"""Environment variable with the seconds for which a bucket that refuses is asked again."""
+
 INPUT: Final = "input"
 RESULT: Final = "result"
 
@@ -32,6 +37,7 @@ class Objects:
         self._broker = broker
         self._stream = StreamObjects(broker)
         self._bucket = bucket
+        self._turns: WeakValueDictionary[tuple[Place, str], asyncio.Lock] = WeakValueDictionary()
         self._stored: dict[tuple[Place, str], Reference] = {}
         """What this process has encrypted and stored, so that a file that many tasks have is stored once."""
 
@@ -47,7 +53,8 @@ class Objects:
             return cls(broker)
         from galley.objects.bucket import BucketObjects  # noqa: PLC0415 - its library is large
 
-        return cls(broker, BucketObjects(place, environ))
+        seconds = environ.get(SECONDS_VARIABLE, "")
+        return cls(broker, BucketObjects(place, environ, retry_seconds=_seconds(seconds)))
 
     async def put(self, address: TaskAddress, content: Content, role: str, name: str = "") -> Reference:
         """Store an object that a task refers to, unless it is stored already, and return the reference.
@@ -66,8 +73,14 @@ class Objects:
         """
         digest, size = await content.digest()
         place = Place.of(address)
+        # Of many tasks with the same content, the first stores it.
+        async with self._turns.setdefault((place, digest), asyncio.Lock()):
+            return await self._put(address, content, role, Reference(digest, size, name=name))
+
+    async def _put(self, address: TaskAddress, content: Content, role: str, clear: Reference) -> Reference:
+        place, digest, size, name = Place.of(address), clear.digest, clear.size, clear.name
         if self._broker.payloads.keys_of(address) is not None:
-            return await self._put_sealed(address, content, role, Reference(digest, size, name=name))
+            return await self._put_sealed(address, content, role, clear)
         reference = Reference(digest, size, store=self._store, name=name)
         # First that the task refers to it: what is there afterwards is not deleted any more.
         await self._stream.use(address, digest, role)
@@ -122,6 +135,17 @@ class Objects:
         if found.hexdigest() != reference.digest:
             raise ObjectDamaged(what, str(source), f"its digest is {found.hexdigest()[:16]}...")
 
+    async def remove(self, place: Place, store: str, name: str) -> bool:
+        """Delete an object from the bucket it is in; return False if that is not the one known here.
+
+        Raises:
+            ObjectStoreUnavailable: if it does not answer.
+        """
+        if self._bucket is None or self._bucket.address != store:
+            return False
+        await self._bucket.remove(place, name)
+        return True
+
     @property
     def _store(self) -> str:
         return self._bucket.address if self._bucket else ""
@@ -172,6 +196,15 @@ class Objects:
 
 
 _KEPT: Final = 256
+DEFAULT_SECONDS: Final = 20.0
+"""How long a bucket that refuses is asked again, if nothing else is said."""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return min(max(float(text), 0.1), 3600.0) if text else DEFAULT_SECONDS
+    except ValueError:
+        return DEFAULT_SECONDS
 
 
 def _own_name() -> str:

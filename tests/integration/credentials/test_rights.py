@@ -63,7 +63,7 @@ PUBLISH: dict[str, set[Role]] = {
     "$JS.API.DIRECT.GET.GR_ns_mine": set(),
     "$JS.API.STREAM.MSG.GET.GR_ns_mine": set(),
     "$JS.API.STREAM.INFO.GR_ns_mine": set(),
-    "$JS.API.DIRECT.GET.GD_ns_mine.galley.dead.ns.mine.sdk.id": {M},
+    "$JS.API.DIRECT.GET.GD_ns_mine.galley.dead.ns.mine.sdk.id": {W, M},
     "$JS.API.DIRECT.GET.GD_ns_theirs.galley.dead.ns.theirs.sdk.id": set(),
     "$JS.API.STREAM.MSG.GET.GD_ns_mine": set(),
     "$JS.API.STREAM.PURGE.GR_ns_mine": set(),
@@ -77,7 +77,7 @@ PUBLISH: dict[str, set[Role]] = {
     "$JS.API.DIRECT.GET.GR_ns.galley.result.ns.mine.sdk.id": {P, W, M},
     "$JS.API.DIRECT.GET.GR_ns.galley.result.ns.theirs.sdk.id": set(),
     "$JS.API.DIRECT.GET.GR_ns": set(),
-    "$JS.API.DIRECT.GET.GD_ns.galley.dead.ns.mine.sdk.id": {M},
+    "$JS.API.DIRECT.GET.GD_ns.galley.dead.ns.mine.sdk.id": {W, M},
     "$JS.API.DIRECT.GET.GD_ns.galley.dead.ns.theirs.sdk.id": set(),
     "$JS.API.STREAM.PURGE.GR_ns": set(),
     # the queue's own streams
