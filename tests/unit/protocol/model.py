@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tests.unit.protocol.rules import PROTOCOL, Rule
 from tests.unit.protocol.state import FREE, Scenario, State, Worker, canonical
-from tests.unit.protocol.surroundings import broker, canceller, producer, redriver
+from tests.unit.protocol.surroundings import broker, canceller, marker, producer, redriver
 from tests.unit.protocol.worker import MOVES, RECORD_WRITES, WRITES, intended
 from tests.unit.protocol.world import Steps, World, died, held, left, moved
 
@@ -45,6 +45,7 @@ class Model:
         yield from producer(self.world, state)
         yield from canceller(self.world, state)
         yield from redriver(self.world, state)
+        yield from marker(self.world, state)
         for index, worker in enumerate(state.workers):
             if worker.at == "idle":
                 continue

@@ -28,7 +28,10 @@ class Rule(StrEnum):
     DEAD_LETTER_FIRST = "the dead letter before the record"
     DEAD_LETTER_REPAIRED = "a worker that finds a record that says dead writes the dead letter before it acks"
     ANY_LATER_RETRY = "publish the schedule again forevery later attempt, not only the next"
-    SLOW_BELOW_WATERMARK = "slow path for what was in the stream before this connection"
+    SLOW_BELOW_MARK = "slow path up to the mark, and without one for what was there before the connection"
+    MARK_NAMES_LIFE = "a mark counts only in the life of the broker that it names"
+    LIFE_BEFORE_SEQUENCE = "who writes a mark asks for the broker's life before the last sequence"
+    UNMARK_FIRST = "who makes a consumer takes the mark away first"
     OWN_CLAIM_IS_NO_CRASH = "a run record this very delivery wrote is no crash"
     ASK_HOLDER = "ask the process that wrote the run record whether it runs the attempt"
     CRASH_IF_GONE = "count a crash only if that process is gone"
@@ -62,7 +65,10 @@ WHY: Final[dict[Rule, str]] = {
     Rule.DEAD_LETTER_FIRST: "A crash between the two must not leave a dead task without its letter.",
     Rule.DEAD_LETTER_REPAIRED: "With the record first, only the message still knows that a letter is owed.",
     Rule.ANY_LATER_RETRY: "A late schedule can replace that of a later attempt, and is then all there is.",
-    Rule.SLOW_BELOW_WATERMARK: "A broker that was killed forgets deliveries, and counts from one again.",
+    Rule.SLOW_BELOW_MARK: "A broker that was killed forgets deliveries, and counts from one again.",
+    Rule.MARK_NAMES_LIFE: "What was stored above it may have been delivered and forgotten since.",
+    Rule.LIFE_BEFORE_SEQUENCE: "The broker may be killed between the two, with tasks stored and begun.",
+    Rule.UNMARK_FIRST: "A consumer that is made again counts from one, in the same life.",
     Rule.OWN_CLAIM_IS_NO_CRASH: "When the answer to a claim is lost, its repetition finds its own record.",
     Rule.ASK_HOLDER: "A broker that was killed delivers again what a live worker still runs.",
     Rule.CRASH_IF_GONE: "A worker that lost its lease dropped the attempt, which nothing made crash.",
@@ -75,9 +81,10 @@ WHY: Final[dict[Rule, str]] = {
 }
 
 AMENDMENTS: Final = frozenset({
-    Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_WATERMARK, Rule.OWN_CLAIM_IS_NO_CRASH,
+    Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_MARK, Rule.OWN_CLAIM_IS_NO_CRASH,
     Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
     Rule.MARK_DROPPED, Rule.REDRIVE_FENCED, Rule.ALONE_BEFORE_BURIAL, Rule.CLAIM_WHEN_ALONE,
+    Rule.MARK_NAMES_LIFE, Rule.LIFE_BEFORE_SEQUENCE, Rule.UNMARK_FIRST,
 })  # fmt: skip
 """What exploring the protocol as it was first written added."""
 

@@ -44,6 +44,14 @@ ALL: Final = (
 KILLS_ALONE: Final = Scenario("the broker is killed twice, and nothing else", Budget(kills=2))
 KILLED_BROKER: Final = Scenario("the broker is killed", Budget(kills=1, crashes=1))
 """It forgets a lease, so a run goes on beside the next one, as no queue can avoid; the rest must hold."""
+KILLED_AND_MARKED: Final = Scenario(
+    "the broker is killed, and its lives are marked", Budget(kills=2, marks=2), submitted="late", attempts=1
+)
+REMADE: Final = Scenario(
+    "the consumer is made again, and the mark, too", Budget(remakes=1, marks=2), submitted="late", attempts=1
+)
+FORGETFUL: Final = frozenset({KILLS_ALONE, KILLED_BROKER, KILLED_AND_MARKED, REMADE})
+"""The broker forgets a lease, so a run goes on beside the next one."""
 COUNTLESS_REFIRE: Final = Scenario(
     "a schedule fires twice, crashes are not counted", Budget(refires=1), crash_limit=0
 )

@@ -52,7 +52,7 @@ class Message(NamedTuple):
     """Deliveries so far; two stands for two or more."""
     holder: int
     old: bool = False
-    """Whether it was in the stream before its next worker connected."""
+    """Whether it was in the stream before the broker's present life, so before any connection."""
 
 
 class Worker(NamedTuple):
@@ -76,6 +76,21 @@ class Worker(NamedTuple):
 
 
 IDLE: Final = Worker()
+
+
+class Mark(NamedTuple):
+    """Above which messages of the work stream the broker has counted all deliveries; and who writes it."""
+
+    counts: bool = False
+    """Whether it names the broker's present life."""
+    below: tuple[Key, ...] = ()
+    """The messages that were there when the last sequence was asked for."""
+    at: str = ""
+    """Where the one is that writes it: `sequence`, `life`, `write`, or `make`, to make a consumer again."""
+    knows_life: bool = False
+    """Whether the life it noted is still the present one."""
+    noted: tuple[Key, ...] = ()
+    """What it found in the stream."""
 
 
 class Cancel(NamedTuple):
@@ -111,6 +126,10 @@ class Budget(NamedTuple):
     exits: int = 0
     """Ends of a worker that has dropped its attempt."""
     redrives: int = 0
+    marks: int = 0
+    """Times a program begins to write the mark of the broker's life."""
+    remakes: int = 0
+    """Times the consumer is made again, which forgets deliveries as a killed broker does."""
 
     def less(self, name: str) -> "Budget":
         """Return the budget with one of that disturbance spent."""
@@ -143,6 +162,7 @@ class State(NamedTuple):
     redrive: Redrive = Redrive()
     alone: bool = False
     """Whether the handler of the present record began alone on its worker."""
+    mark: Mark = Mark()
 
 
 @dataclass(frozen=True)

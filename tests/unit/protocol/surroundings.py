@@ -13,6 +13,7 @@ from tests.unit.protocol.state import (
     WORK,
     Cancel,
     Key,
+    Mark,
     Message,
     Record,
     Redrive,
@@ -34,7 +35,7 @@ def broker(world: World, state: State) -> Steps:
         elif message.holder == FREE and idle is not None:
             yield f"worker {idle} receives {name}", _delivered(world, state, message, idle), False
         if message.holder != FREE and state.left.kills:
-            yield f"the broker is killed and forgets who has {name}", _forgotten(world, state, message), True
+            yield f"the broker is killed and forgets who has {name}", _killed(world, state, message), True
     yield from _schedule(state)
     if state.left.exits and state.record.state == "run" and state.record.by == DROPPED:
         gone = state.record._replace(by=GONE)
@@ -59,7 +60,7 @@ def _delivered(world: World, state: State, message: Message, index: int) -> Stat
     slow = (
         (message.delivered >= 1 and Rule.SLOW_WHEN_REDELIVERED in world.rules)
         or (message.flagged and Rule.SLOW_WHEN_FLAGGED in world.rules)
-        or (message.old and Rule.SLOW_BELOW_WATERMARK in world.rules)
+        or (_below_mark(state, message) and Rule.SLOW_BELOW_MARK in world.rules)
         or (message.key[0] == LATER and Rule.SLOW_FROM_LATER in world.rules)
     )
     worker = Worker("claim" if slow else "received", message.key, message.attempt, message.fence)
@@ -68,15 +69,63 @@ def _delivered(world: World, state: State, message: Message, index: int) -> Stat
     return moved(state._replace(messages=messages), index, worker)
 
 
-def _forgotten(world: World, state: State, message: Message) -> State:
+def _below_mark(state: State, message: Message) -> bool:
+    return message.key in state.mark.below if state.mark.counts else message.old
+
+
+def marker(world: World, state: State) -> Steps:
+    """Yield the next step of the one that makes the queue: its consumers, then the mark of this life."""
+    mark, left = state.mark, state.left
+    here = tuple([message.key for message in state.messages if message.key[0] == WORK])
+    life_first = Rule.LIFE_BEFORE_SEQUENCE in world.rules
+    if not mark.at and left.remakes:
+        counts = mark.counts and Rule.UNMARK_FIRST not in world.rules
+        gone = mark._replace(at="make", counts=counts)
+        begun = state._replace(mark=gone, left=left.less("remakes"))
+        yield "the mark is taken away, if it has to be", begun, True
+    if mark.at == "make":
+        for message in state.messages:
+            if message.holder != FREE:
+                made = _forgotten(state._replace(mark=mark._replace(at="")), message)
+                name = f"the consumer of {message.key[0]}#{message.key[1]}"
+                yield f"{name} is made again", _oriented_again(made), True
+        yield "the consumer is not made", state._replace(mark=mark._replace(at="")), False
+    elif not mark.at and left.marks and not mark.counts:
+        begun = mark._replace(at="life" if life_first else "sequence", knows_life=False, noted=())
+        yield "the marker begins", state._replace(mark=begun, left=left.less("marks")), True
+    elif mark.at == "life":
+        noted = mark._replace(at="sequence" if life_first else "write", knows_life=True)
+        yield "the marker notes the broker's life", state._replace(mark=noted), False
+    elif mark.at == "sequence":
+        looked = mark._replace(at="write" if life_first else "life", noted=here)
+        yield "the marker asks for the last sequence", state._replace(mark=looked), False
+    elif mark.at == "write":
+        yield "the marker writes", state._replace(mark=Mark(mark.knows_life, mark.noted)), False
+
+
+def _killed(world: World, state: State, message: Message) -> State:
+    counts = state.mark.counts and Rule.MARK_NAMES_LIFE not in world.rules
+    state = state._replace(
+        left=state.left.less("kills"), mark=state.mark._replace(counts=counts, knows_life=False)
+    )
+    first, second = [w if w.at == "idle" else w._replace(away=True) for w in state.workers]
+    return _oriented_again(_forgotten(state._replace(workers=(first, second)), message))
+
+
+def _oriented_again(state: State) -> State:
+    """Return the state for workers that look at the stream again: after a reconnection, or a refused pull."""
+    return state._replace(messages=tuple([each._replace(old=True) for each in state.messages]))
+
+
+def _forgotten(state: State, message: Message) -> State:
     # A delivery of the lost connection that has not begun to run is dropped; a running one goes on unaware.
     holder = message.holder
     if holder != UNATTENDED and state.workers[holder].at in {"received", "claim"}:
         state = left(state, holder)
-    forgotten = message._replace(delivered=0, holder=FREE, old=True)
-    messages = tuple([forgotten if m.key == message.key else m for m in state.messages])
-    first, second = [w if w.at == "idle" else w._replace(away=True) for w in state.workers]
-    return state._replace(messages=messages, workers=(first, second), left=state.left.less("kills"))
+    forgotten = message._replace(delivered=0, holder=FREE)
+    return state._replace(
+        messages=tuple([forgotten if m.key == message.key else m for m in state.messages])
+    )
 
 
 def _may_expire(world: World, state: State) -> bool:
@@ -114,6 +163,7 @@ def _unused(state: State, stream: str) -> Key:
     used = {message.key for message in state.messages}
     used |= {state.record.claim, state.previous.claim}
     used |= {key for worker in state.workers for key in (worker.key, worker.seen.claim)}
+    used |= {*state.mark.below, *state.mark.noted}
     return next((stream, sequence) for sequence in range(1, 9) if (stream, sequence) not in used)
 
 

@@ -32,7 +32,10 @@ PREVENTS: dict[Rule, tuple[Scenario, Flaw]] = {
     Rule.RECORD_OUTLIVES_COPIES: (scenarios.EXPIRY, Flaw.RUNS_AFTER_DONE),
     Rule.DEAD_LETTER_REPAIRED: (scenarios.CRASHES, Flaw.LETTER_LOST),
     Rule.ANY_LATER_RETRY: (scenarios.FOUR_ATTEMPTS, Flaw.LOST),
-    Rule.SLOW_BELOW_WATERMARK: (scenarios.KILLED_BROKER, Flaw.RUNS_AFTER_DONE),
+    Rule.SLOW_BELOW_MARK: (scenarios.KILLED_BROKER, Flaw.RUNS_AFTER_DONE),
+    Rule.MARK_NAMES_LIFE: (scenarios.KILLED_AND_MARKED, Flaw.RUNS_AFTER_DONE),
+    Rule.LIFE_BEFORE_SEQUENCE: (scenarios.KILLED_AND_MARKED, Flaw.RUNS_AFTER_DONE),
+    Rule.UNMARK_FIRST: (scenarios.REMADE, Flaw.RUNS_AFTER_DONE),
     Rule.OWN_CLAIM_IS_NO_CRASH: (scenarios.UNSEEN, Flaw.BURNED),
     Rule.ASK_HOLDER: (scenarios.KILLS_ALONE, Flaw.BURNED),
     Rule.CRASH_IF_GONE: (scenarios.LAPSE, Flaw.BURNED),
@@ -54,7 +57,7 @@ def explored(
     tolerated: frozenset[Flaw] = frozenset(),
 ) -> Exploration:
     """Explore, and put counts and shortest traces where pytest shows them: `pytest -rP`."""
-    if scenario in {scenarios.KILLED_BROKER, scenarios.KILLS_ALONE}:
+    if scenario in scenarios.FORGETFUL:
         tolerated = OVERLAP
     seen = explore(Model(scenario, rules), until=until, tolerated=tolerated)
     sys.stdout.write("\n".join([f"{scenario.name}: {seen}", *map(str, seen.findings.values()), ""]))
@@ -85,6 +88,15 @@ def test_a_redrive_runs_a_dead_task_once_more_and_loses_nothing(scenario: Scenar
     """A late copy of the failed attempt may write its letter again: the next redrive finds it outdated."""
     seen = explored(scenario, tolerated=frozenset({Flaw.GHOST_LETTER}))
     assert set(seen.findings) <= {Flaw.GHOST_LETTER}
+    assert seen.outcomes == {"ok", "dead"}
+
+
+@pytest.mark.parametrize(
+    "scenario", [scenarios.KILLED_AND_MARKED, scenarios.REMADE], ids=lambda scenario: scenario.name
+)
+def test_what_is_above_the_mark_of_this_life_may_skip_the_claim(scenario: Scenario) -> None:
+    seen = explored(scenario)
+    assert not seen.findings
     assert seen.outcomes == {"ok", "dead"}
 
 
