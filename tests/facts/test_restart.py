@@ -1,6 +1,8 @@
 """What a crash of the server leaves: everything it had acknowledged, and every lease."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +48,56 @@ async def lease_that_is_written_down(server: NatsServer, jetstream: JetStream) -
     leased = await jetstream.next(WORK)
     await eventually(lambda: leases_file(server).read_bytes() != before, within=5)
     return leased
+
+
+async def test_each_start_of_a_server_has_an_id_of_its_own_which_a_reload_keeps(
+    own_nats_server: NatsServer, crashing: JetStream
+) -> None:
+    """Why a mark names it: it is the server's life."""
+
+    def life() -> str:
+        return str(crashing.client._server_info["server_id"])
+
+    lives = [life()]
+    assert own_nats_server.pid is not None
+    os.kill(own_nats_server.pid, signal.SIGHUP)
+    assert (await crashing.consumer(WORK))["config"]["name"] == Lane.NORMAL
+    assert life() == lives[0]
+    await crash_and_restart(own_nats_server, crashing)
+    lives.append(life())
+    await own_nats_server.stop()
+    await eventually(lambda: not crashing.client.is_connected, within=5)
+    await own_nats_server.start()
+    await eventually(lambda: crashing.client.is_connected, within=5)
+    lives.append(life())
+    assert len(set(lives)) == 3
+    assert crashing.client._server_info["jetstream"]
+    assert "cluster" not in crashing.client._server_info
+
+
+async def test_a_stream_in_memory_is_gone_after_a_start_with_its_definition(
+    own_nats_server: NatsServer, crashing: JetStream
+) -> None:
+    """Why the mark is not in one: a program with the right to make streams would have to be there first."""
+    await crashing.ok("STREAM.CREATE.MEM", {"name": "MEM", "subjects": ["mem"], "storage": "memory"})
+    await crashing.stored("mem")
+    await crash_and_restart(own_nats_server, crashing)
+    assert "MEM" not in (await crashing.ok("STREAM.NAMES"))["streams"]
+
+
+async def test_a_change_of_metadata_keeps_the_counts_of_deliveries_and_a_new_consumer_does_not(
+    own_nats_server: NatsServer, crashing: JetStream
+) -> None:
+    await crashing.stored(topology.task_subject(an_address()))
+    await crashing.next(WORK)
+    config = (await crashing.ok(f"STREAM.INFO.{WORK}"))["config"]
+    await crashing.ok(f"STREAM.UPDATE.{WORK}", config | {"metadata": config["metadata"] | {"mark": "x"}})
+    assert delivered(await crashing.next(WORK)) == 2
+    consumer = (await crashing.consumer(WORK))["config"]
+    await crashing.ok(f"CONSUMER.DELETE.{WORK}.{Lane.NORMAL}")
+    subject = f"CONSUMER.CREATE.{WORK}.{Lane.NORMAL}.{consumer['filter_subject']}"
+    await crashing.ok(subject, {"stream_name": WORK, "config": consumer})
+    assert delivered(await crashing.next(WORK)) == 1
 
 
 async def test_ready_tasks_outlive_a_crash_in_their_order(

@@ -23,7 +23,6 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.refill import (
     RESTORED,
-    RESTORING,
     Refilled,
     make_consumer,
     make_stream,
@@ -32,7 +31,7 @@ from galley.broker.refill import (
     remove_stranded,
 )
 from galley.broker.snapshot import StreamKind
-from galley.broker.topology import ENCRYPTED, ENCRYPTION_KEY
+from galley.broker.topology import ENCRYPTED, ENCRYPTION_KEY, MARK_KEY, RESTORING_KEY
 from galley.errors import GalleyError
 
 log = logging.getLogger(__name__)
@@ -184,7 +183,7 @@ class Restore:
         if info is None:
             return PlannedStream(entry, name, Plan.CREATE)
         metadata = info["config"].get("metadata") or {}
-        begun = metadata.get(RESTORING)
+        begun = metadata.get(RESTORING_KEY)
         if begun == archive:
             return PlannedStream(entry, name, Plan.CONTINUE)
         if begun is not None:
@@ -198,10 +197,11 @@ class Restore:
     async def _open(self, planned: PlannedStream, archive: str) -> None:
         if planned.plan is Plan.CREATE:
             config = self._rewrite().config(planned.entry)
-            config["metadata"][RESTORING] = archive
+            config["metadata"][RESTORING_KEY] = archive
             await make_stream(self.broker, config)
         else:
-            await mark(self.broker, planned.name, {RESTORING: archive})
+            # What is filled in comes as if it was never delivered.
+            await mark(self.broker, planned.name, {RESTORING_KEY: archive, MARK_KEY: None})
 
     async def _fill(
         self, outline: Outline, kinds: Sequence[StreamKind], refilled: Refilled, report: Report
@@ -223,7 +223,7 @@ class Restore:
             for consumer in planned.entry.consumers:
                 if consumer.get("filter_subject"):
                     await make_consumer(self.broker, planned.name, rewrite.consumer(consumer))
-            await mark(self.broker, planned.name, {RESTORING: None, RESTORED: outline.manifest.id})
+            await mark(self.broker, planned.name, {RESTORING_KEY: None, RESTORED: outline.manifest.id})
 
     async def _bodies(self) -> AsyncIterator[tuple[ObjectKind, dict[str, object] | None]]:
         rewrite = self._rewrite()

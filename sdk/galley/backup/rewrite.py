@@ -69,7 +69,7 @@ class Rewrite:
             }
         if self.replicas is not None:
             config["num_replicas"] = self.replicas
-        gone = (topology.UID_KEY, topology.ORPHANED_KEY, RESTORED)
+        gone = (topology.UID_KEY, topology.ORPHANED_KEY, topology.MARK_KEY, RESTORED)
         metadata = {
             key: text
             for key, text in config["metadata"].items()

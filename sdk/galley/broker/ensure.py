@@ -5,6 +5,7 @@ from typing import Any
 from galley.broker import stream_config, topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, QueueConflict
+from galley.broker.mark import remove_mark, write_mark
 from galley.broker.topology import QueueLayout
 
 _STREAM_NOT_FOUND = 10059
@@ -20,7 +21,7 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
         BrokerRefused: if the broker does not accept a definition.
         BrokerUnreachable: if it does not answer.
     """
-    where = layout.namespace, layout.queue
+    where, life = (layout.namespace, layout.queue), broker.nats.life
     await _ensure_stream(broker, layout, stream_config.work_definition(layout, replicas))
     await _ensure_stream(broker, layout, stream_config.later_definition(layout, replicas))
     # Subjects of two streams must not overlap: a namespace with shared streams keeps these.
@@ -33,6 +34,7 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
     for stream, definition in stream_config.consumer_definitions(layout):
         await _ensure_consumer(broker, stream, definition)
     await _remove_disabled_lanes(broker, layout)
+    await write_mark(broker, topology.work_stream(*where), life)
 
 
 async def records_stream_of(broker: Broker, namespace: str, queue: str) -> str:
@@ -85,6 +87,8 @@ async def _ensure_stream(broker: Broker, layout: QueueLayout, definition: dict[s
         await _refuse_removing_used_lanes(broker, layout, name, present)
     # The number of replicas of what exists is an administrator's to change, not a restart's.
     wanted = {**definition, "num_replicas": present["num_replicas"]}
+    if (marked := present.get("metadata", {}).get(topology.MARK_KEY)) is not None:
+        wanted["metadata"] = {**definition["metadata"], topology.MARK_KEY: marked}
     if name == topology.later_stream(layout.namespace, layout.queue) and (
         info["state"]["bytes"] > wanted["max_bytes"] * topology.FIRST_SHARE
     ):
@@ -130,6 +134,7 @@ async def _ensure_consumer(broker: Broker, stream: str, definition: dict[str, An
         if refusal.code != _CONSUMER_NOT_FOUND:
             raise
         action = "create"
+        await remove_mark(broker, stream)
     await broker.api(
         f"{action} consumer {name} of {stream}",
         f"CONSUMER.CREATE.{stream}.{name}.{definition['filter_subject']}",

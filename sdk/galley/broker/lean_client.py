@@ -82,6 +82,12 @@ class LeanClient(Nats):
         """Drop a subscription that ended with its connection, so that a reconnection does not renew it."""
         self._remove_sub(subscription._id)  # noqa: SLF001 - the way of the library waits for a server
 
+    @property
+    def life(self) -> str:
+        """Id that the server took when it started; empty if it is one of a cluster, or has no JetStream."""
+        told = self._server_info
+        return "" if told.get("cluster") or not told.get("jetstream") else str(told.get("server_id", ""))
+
     async def drop(self) -> None:
         """Break the connection, so that the client reconnects."""
         await self._process_op_err(NatsError("nats: dropped by ourselves"))

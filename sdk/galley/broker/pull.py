@@ -19,6 +19,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import REQUEST_SECONDS, Broker
 from galley.broker.lean_client import header_in, status_in
+from galley.broker.mark import forgotten_until
 from galley.lanes import Lane
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ class Delivery(NamedTuple):
     delivered: int
     """How often it was delivered, this time included. Not a count of crashes: it includes give-backs."""
     old: bool
-    """Whether it was in the stream before this connection was made. A server that was killed forgets which
-    tasks it had delivered, and counts their next delivery as the first."""
+    """Whether the server may have forgotten that it delivered it before: a server that was killed forgets
+    some deliveries, and counts the next one as the first (`galley.broker.mark`)."""
     reply: str
     """Subject of its acknowledgement."""
     body: bytes
@@ -170,19 +171,20 @@ class Pulls:
         self._forget_pulls()
 
     async def orient(self) -> None:
-        """Find out which tasks were stored before this connection; needed once per connection, before pulls.
+        """Find out which deliveries may have been forgotten; needed once per connection, before pulls.
 
         Raises:
             BrokerError: the broker does not answer yet, or the queue has no streams.
         """
-        connection = self._broker.connection
         # Not "since this pulling began": a worker that paused on the same connection has missed nothing.
-        if self._oriented_on != connection:
+        while self._oriented_on != (connection := self._broker.connection):
             self._old_until = None
-            action = f"look at stream {self._work}"
+            life, action = self._broker.nats.life, f"look at stream {self._work}"
             info = await self._broker.api(action, f"STREAM.INFO.{self._work}")
-            self._old_until = int(info["state"]["last_seq"])
-            self._oriented_on = connection
+            # What was asked before a reconnection may be answered after it, by a later life of the server.
+            if life == self._broker.nats.life:
+                self._old_until = forgotten_until(info, life)
+                self._oriented_on = connection
 
     def is_open(self, source: Source) -> bool:
         """Whether a pull waits at that source, so that it is known to be empty."""
@@ -279,6 +281,7 @@ class Pulls:
         if status not in ("404", "408"):
             # 409 and 503: the consumer is gone, its server is leaving, or there is no leader just now.
             self.refusals += 1
+            self._oriented_on = 0  # a consumer that is made again counts from one
             log.info("pull refused", extra={
                 "lane": source.lane, "status": status, "error": description})  # fmt: skip
         parked = pull.ended is None

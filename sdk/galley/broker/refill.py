@@ -17,9 +17,6 @@ from galley.envelope import Flags
 ORIGIN: Final = "Galley-Restored"
 """Header of a restored message: its sequence in the stream it was read from."""
 
-RESTORING: Final = "galley.dev/restoring"
-"""In the metadata of a stream: the archive it is being restored from, until that is complete."""
-
 RESTORED: Final = "galley.dev/restored"
 """In the metadata of a stream: the archive it was restored from."""
 

@@ -33,7 +33,7 @@ from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
-from galley.broker.refill import RESTORED, RESTORING
+from galley.broker.refill import RESTORED
 from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
 from galley.dead_letter import DeadLetter
 from galley.envelope import FIRST, Flags, encode
@@ -98,7 +98,7 @@ async def test_every_message_is_restored_into_another_namespace(
     info = await stream_info(other, "GW_elsewhere_images")
     assert info is not None
     assert info["state"]["consumer_count"] == 4
-    assert RESTORING not in info["config"]["metadata"]
+    assert topology.RESTORING_KEY not in info["config"]["metadata"]
     assert info["config"]["metadata"][RESTORED] == summary.id
     # The operator takes over what was restored, and finds nothing to change.
     await ensure(other, a_queue("images", namespace="elsewhere", backlog=100_000))
@@ -168,7 +168,7 @@ async def test_an_interrupted_restore_says_so_and_continues(  # noqa: PLR0917 - 
         await restore.run(outline)
     info = await stream_info(other, f"GW_{namespace}_images")
     assert info is not None
-    assert info["config"]["metadata"][RESTORING] == summary.id
+    assert info["config"]["metadata"][topology.RESTORING_KEY] == summary.id
     assert info["state"]["consumer_count"] == 0  # no worker can take a task before it is complete
     again = Restore(other, folder, summary.name, [KEY])
     outline = await again.outline()

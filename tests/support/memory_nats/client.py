@@ -121,6 +121,7 @@ class MemoryClient(LeanClient):
 
     def _connect(self) -> None:
         self.server.clients.append(self)
+        self._server_info = {"server_id": self.server.life, "jetstream": True}
         self._up = True
 
     async def close(self) -> None:

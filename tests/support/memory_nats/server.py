@@ -50,6 +50,7 @@ class MemoryServer:
         self.clients: list[MemoryClient] = []
         self.log: list[Seen] = []
         self.up = True
+        self.starts = 1
         self.frozen = False
         self.uncounted = 0
         """Messages that consumers do not count yet: the real server does that a moment after it confirmed."""
@@ -64,6 +65,11 @@ class MemoryServer:
     def now(self) -> datetime:
         """Return the time of day, which passes as the event loop's does."""
         return self._began + timedelta(seconds=self._loop.time())
+
+    @property
+    def life(self) -> str:
+        """The id of the server, another one after each start."""
+        return f"LIFE{self.starts}"
 
     def create(self, layout: QueueLayout) -> None:
         """Make the streams and consumers of a queue."""
@@ -91,6 +97,7 @@ class MemoryServer:
     def start(self) -> None:
         """Be there again; clients notice by themselves."""
         self.up = True
+        self.starts += 1
 
     def freeze(self) -> None:
         """Neither read nor write until thawed."""

@@ -91,8 +91,8 @@ def marker(world: World, state: State) -> Steps:
                 yield f"{name} is made again", _oriented_again(made), True
         yield "the consumer is not made", state._replace(mark=mark._replace(at="")), False
     elif not mark.at and left.marks and not mark.counts:
-        begun = mark._replace(at="life" if life_first else "sequence", knows_life=False, noted=())
-        yield "the marker begins", state._replace(mark=begun, left=left.less("marks")), True
+        asking = mark._replace(at="life" if life_first else "sequence", knows_life=False, noted=())
+        yield "the marker begins", state._replace(mark=asking, left=left.less("marks")), True
     elif mark.at == "life":
         noted = mark._replace(at="sequence" if life_first else "write", knows_life=True)
         yield "the marker notes the broker's life", state._replace(mark=noted), False
@@ -123,9 +123,7 @@ def _forgotten(state: State, message: Message) -> State:
     if holder != UNATTENDED and state.workers[holder].at in {"received", "claim"}:
         state = left(state, holder)
     forgotten = message._replace(delivered=0, holder=FREE)
-    return state._replace(
-        messages=tuple([forgotten if m.key == message.key else m for m in state.messages])
-    )
+    return state._replace(messages=tuple([forgotten if m.key == message.key else m for m in state.messages]))
 
 
 def _may_expire(world: World, state: State) -> bool:

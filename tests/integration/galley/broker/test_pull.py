@@ -1,4 +1,4 @@
-"""Pulls on a real server: what they bring, and which of it was there before this connection."""
+"""Pulls on a real server: what they bring, and of which of it a delivery may have been forgotten."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 
 from galley.broker.connection import Broker
-from galley.broker.ensure import ensure
+from galley.broker.ensure import ensure, stream_info
+from galley.broker.mark import remove_mark, write_mark
 from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Pulls, Source
-from galley.broker.topology import QueueLayout, work_stream
+from galley.broker.topology import MARK_KEY, RESTORING_KEY, QueueLayout, work_stream
 from galley.lanes import Lane
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -56,6 +57,15 @@ class Worker:
         for name in names:
             await Publisher(self.broker).publish(an_address(of=self.queue, id=name), an_envelope())
 
+    async def unmark(self) -> None:
+        """Have the queue as a cluster has it, or an operator that was not there since the last start."""
+        await remove_mark(self.broker, self.work.stream)
+
+    async def metadata(self) -> dict[str, str]:
+        info = await stream_info(self.broker, self.work.stream)
+        assert info is not None
+        return dict(info["config"]["metadata"])
+
     async def sweep(self, batch: int) -> int:
         return await self.pulls.sweep(self.work, batch)
 
@@ -74,7 +84,78 @@ async def worker(own_nats_server: NatsServer) -> AsyncIterator[Worker]:
         yield Worker(broker, queue, heard, Pulls(broker, queue, heard))
 
 
-async def test_what_was_there_before_the_connection_is_old_and_what_comes_then_is_new(worker: Worker) -> None:
+async def test_what_was_stored_in_this_life_of_the_server_is_new_to_every_worker(
+    worker: Worker, own_nats_server: NatsServer
+) -> None:
+    await worker.submit("early")
+    own_nats_server.kill()
+    await eventually(lambda: not worker.broker.connected, within=10)
+    await own_nats_server.start()
+    await eventually(lambda: worker.broker.connected, within=20)
+    await worker.submit("unmarked")
+    await ensure(worker.broker, worker.queue)
+    await worker.submit("since")
+    async with worker.pulls:
+        await worker.pulls.orient()
+        await eventually(partial(worker.has, "early", "unmarked", "since"), within=5)
+    assert worker.heard.old == {"early": True, "unmarked": True, "since": False}
+
+
+async def test_a_mark_stays_through_a_change_of_the_queue(worker: Worker) -> None:
+    await worker.submit("before")
+    before = (await worker.metadata())[MARK_KEY]
+    await ensure(worker.broker, a_queue(namespace="default", lanes=(Lane.NORMAL,), backlog=7))
+    assert (await worker.metadata())[MARK_KEY] == before
+    assert before.endswith(" 0")
+
+
+async def test_a_consumer_that_is_made_again_moves_the_mark_up(worker: Worker) -> None:
+    await worker.submit("before")
+    work = worker.work
+    async with worker.pulls:
+        await worker.pulls.orient()
+        await eventually(partial(worker.has, "before"), within=5)
+        await worker.broker.api("delete", f"CONSUMER.DELETE.{work.stream}.{work.consumer}")
+        await worker.pulls.park(work)
+        await eventually(lambda: worker.pulls.refusals, within=5)
+        await ensure(worker.broker, worker.queue)
+        worker.heard.deliveries.clear()
+        await worker.pulls.orient()
+        await eventually(partial(worker.has, "before"), within=5)
+    (again,) = worker.heard.deliveries
+    assert (again.delivered, again.old) == (1, True)
+
+
+async def test_a_mark_of_another_life_or_that_cannot_be_read_means_nothing(worker: Worker) -> None:
+    await worker.submit("before")
+    stream = worker.work.stream
+    for text in ("ANOTHER 0", worker.broker.nats.life, f"{worker.broker.nats.life} x", ""):
+        info = await stream_info(worker.broker, stream)
+        assert info is not None
+        config = {**info["config"], "metadata": info["config"]["metadata"] | {MARK_KEY: text}}
+        await worker.broker.api("mark", f"STREAM.UPDATE.{stream}", config)
+        async with Broker(worker.broker.server, name="another") as broker:
+            other = Worker(broker, worker.queue, heard := Heard(), Pulls(broker, worker.queue, heard))
+            async with other.pulls:
+                await other.pulls.orient()
+                await eventually(partial(other.has, "before"), within=5)
+            assert heard.old == {"before": True}
+            broker.publish(heard.deliveries[0].reply, b"-NAK")
+
+
+async def test_a_stream_that_is_being_restored_gets_no_mark(worker: Worker) -> None:
+    info = await stream_info(worker.broker, worker.work.stream)
+    assert info is not None
+    metadata = {**info["config"]["metadata"], RESTORING_KEY: "an archive"}
+    del metadata[MARK_KEY]
+    config = {**info["config"], "metadata": metadata}
+    await worker.broker.api("restore", f"STREAM.UPDATE.{worker.work.stream}", config)
+    await write_mark(worker.broker, worker.work.stream, worker.broker.nats.life)
+    assert MARK_KEY not in await worker.metadata()
+
+
+async def test_without_a_mark_what_was_there_before_the_connection_is_old(worker: Worker) -> None:
+    await worker.unmark()
     await worker.submit("before")
     async with worker.pulls:
         await worker.pulls.orient()
@@ -92,6 +173,7 @@ async def test_without_knowing_what_was_there_everything_counts_as_old(worker: W
 
 
 async def test_what_comes_during_a_pause_is_new_when_the_pause_is_over(worker: Worker) -> None:
+    await worker.unmark()
     await worker.submit("before")
     async with worker.pulls:
         await worker.pulls.orient()
