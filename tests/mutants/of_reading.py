@@ -8,6 +8,7 @@ _ROOM: Final = "sdk/galley/"
 _UNIT: Final = "tests/unit/galley/broker/"
 RECORDS: Final = f"{_UNIT}test_records.py"
 SIGNALS: Final = f"{_UNIT}test_signals.py"
+MARK: Final = f"{_UNIT}test_mark.py"
 PULLER: Final = "tests/unit/galley_worker/test_puller.py"
 ORDER: Final = "tests/unit/galley_worker/test_order_of_writes.py"
 CLAIMS: Final = "tests/unit/galley_worker/test_claims.py"
@@ -114,6 +115,30 @@ PULL_: Final = (
         "                False,\n",
         "a killed broker runs tasks twice",
         PULLER,
+    ),
+    _of(
+        "broker/mark",
+        "a mark counts in every life",
+        "if life and marked == life and sequence.isdigit()",
+        "if sequence.isdigit()",
+        "tasks of before a killed broker run twice",
+        MARK,
+    ),
+    _of(
+        "broker/pull",
+        "an answer of any life is taken",
+        "            if life == self._broker.nats.life:\n",
+        "            if True:\n",
+        "tasks of before a killed broker run twice",
+        MARK,
+    ),
+    _of(
+        "broker/ensure",
+        "a consumer is made under its mark",
+        "        await remove_mark(broker, stream)\n",
+        "",
+        "tasks that a new consumer counts from one run twice",
+        MARK,
     ),
     _of(
         "broker/pull",

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import psutil
@@ -23,6 +24,8 @@ class Storm:
     fleet: list[WorkerProcess]
     lease_seconds: float
     seed: int
+    make_queue: Callable[[], Awaitable[None]]
+    """What the operator does when the broker is there again."""
     done: Counter[str] = field(default_factory=Counter)
     leases_lost: list[LeaseLost] = field(default_factory=list)
 
@@ -87,6 +90,7 @@ class Storm:
         self.server.kill()
         self._lost("*")
         await self.server.start()
+        await self.make_queue()
 
     async def freeze_broker(self) -> None:
         self.server.freeze()

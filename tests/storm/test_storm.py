@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from galley import AsyncClient, AsyncHandle, Call, Lane, Phase, When, call, connect
+from galley.broker.connection import Broker
 from galley.record import Outcome
 from galley_local.nats_server import NatsServer
 from tests.storm.faults import Storm
@@ -46,8 +47,13 @@ async def test_every_task_has_one_outcome_after_a_storm(
     async with connect(own_nats_server.url, namespace) as client:
         await ensure_with_leases(client.broker, queue, LEASE)
         await keep_revisions(client)
+
+        async def make_queue() -> None:
+            async with Broker(own_nats_server.url, name="operator") as broker:
+                await ensure_with_leases(broker, queue, LEASE)
+
         with workers(own_nats_server.url, queue, tmp_path, names, **environment) as fleet:
-            storm = Storm(own_nats_server, fleet, LEASE, SEED)
+            storm = Storm(own_nats_server, fleet, LEASE, SEED, make_queue)
             handles = await submit_through(storm, client, tmp_path)
             outcomes = await all_outcomes(handles)
             revisions = [revision async for revision in all_revisions(client)]

@@ -1,8 +1,8 @@
 """Claims: whether the message of a task may run its attempt. Pure.
 
 The first delivery of a message that was certainly published once needs no claim (the fast path). Every other
-one (redelivered, flagged, older than the connection, or fired from a schedule) first writes `run` into
-the record; if another record is there, it shows what has happened in the meantime (the slow path).
+one (redelivered, flagged, not above the mark of the server's life, fired from a schedule) first writes `run`
+into the record; if another record is there, it shows what has happened in the meantime (the slow path).
 """
 
 from dataclasses import dataclass
