@@ -24,7 +24,7 @@ class Storm:
     fleet: list[WorkerProcess]
     lease_seconds: float
     seed: int
-    make_queue: Callable[[], Awaitable[None]]
+    mark: Callable[[], Awaitable[None]]
     """What the operator does when the broker is there again."""
     done: Counter[str] = field(default_factory=Counter)
     leases_lost: list[LeaseLost] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Storm:
         self.server.kill()
         self._lost("*")
         await self.server.start()
-        await self.make_queue()
+        await self.mark()
 
     async def freeze_broker(self) -> None:
         self.server.freeze()
