@@ -9,7 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from benchmarks.plan import Plan
 from benchmarks.processor_time import Roles, worker_roles
@@ -32,6 +33,9 @@ class Side(Protocol):
     async def expect(self, count: int) -> None:
         """Have the worker ready for the next `count` tasks."""
 
+    async def renew(self) -> None:
+        """Put a new worker in the place of the present one, if that makes a difference."""
+
     async def settle(self) -> None:
         """Return when the worker has nothing more to do with what it was told to take."""
 
@@ -44,12 +48,17 @@ class GalleySide:
 
     queue = GALLEY_QUEUE
 
-    def __init__(self, producer: Station, worker: subprocess.Popen[bytes]) -> None:
+    def __init__(self, producer: Station, worker: "GalleyWorker") -> None:
         self.producer = producer
         self._worker = worker
 
     async def expect(self, count: int) -> None:
         """Do nothing: it is always ready for all there are."""
+
+    async def renew(self) -> None:
+        """End the worker and start another one."""
+        await self._worker.end()
+        self._worker.start()
 
     async def settle(self) -> None:
         """Return at once: records and streams have told already."""
@@ -68,6 +77,9 @@ class RawSide:
         self.producer = producer
         self._worker = worker
         self._work: asyncio.Task[object] | None = None
+
+    async def renew(self) -> None:
+        """Do nothing: it treats all tasks alike."""
 
     async def expect(self, count: int) -> None:
         """Tell it how many to take."""
@@ -92,38 +104,60 @@ async def both_sides(
         producer = await parts.enter_async_context(
             Station("benchmarks.galley_producer", stage.url, NAMESPACE)
         )
-        process = await parts.enter_async_context(_galley_worker(stage, plan, folder, worker))
+        galley_worker = await parts.enter_async_context(GalleyWorker(stage, plan, folder, worker))
         raw = stage.url, NAMESPACE, RAW_QUEUE
         raw_producer = await parts.enter_async_context(Station("benchmarks.raw_producer", *raw))
         raw_worker = await parts.enter_async_context(Station("benchmarks.raw_worker", *raw))
-        yield GalleySide(producer, process), RawSide(raw_producer, raw_worker)
+        yield GalleySide(producer, galley_worker), RawSide(raw_producer, raw_worker)
 
 
-@asynccontextmanager
-async def _galley_worker(
-    stage: Stage, plan: Plan, folder: Path, command: Sequence[str]
-) -> AsyncIterator[subprocess.Popen[bytes]]:
-    manifest = folder / "queue.json"
-    queue = queue_of(GALLEY_QUEUE, plan)
-    manifest.write_text(json.dumps(queue.model_dump(mode="json", by_alias=True)))
-    told = {
-        "GALLEY_SERVER": stage.url,
-        "GALLEY_QUEUE_MANIFEST": str(manifest),
-        "GALLEY_WORKER": _WORKER,
-        "GALLEY_IMPORT_PATHS": str(_HANDLERS),
-    }
-    with (folder / "worker.log").open("ab") as log:
-        worker = subprocess.Popen(  # noqa: ASYNC220 - a start, once, before anything is measured
-            command,
-            env={**told, **os.environ, **told},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield worker
-    finally:
-        worker.send_signal(signal.SIGTERM)
+class GalleyWorker:
+    """The process of `python -m galley_worker`. Use it as `async with`."""
+
+    def __init__(
+        self, stage: Stage, plan: Plan, folder: Path, command: Sequence[str] = GALLEY_WORKER
+    ) -> None:
+        manifest = folder / "queue.json"
+        queue = queue_of(GALLEY_QUEUE, plan)
+        manifest.write_text(json.dumps(queue.model_dump(mode="json", by_alias=True)))
+        self._command, self._log = command, folder / "worker.log"
+        self._told = {
+            "GALLEY_SERVER": stage.url,
+            "GALLEY_QUEUE_MANIFEST": str(manifest),
+            "GALLEY_WORKER": _WORKER,
+            "GALLEY_IMPORT_PATHS": str(_HANDLERS),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it; it comes when it comes."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env={**os.environ, **self._told},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    async def end(self) -> None:
+        """End it in order, or kill it after ten seconds."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(worker.wait, 10)
+            await asyncio.to_thread(self._process.wait, 10)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            self._process.kill()
+            self._process.wait()

@@ -80,6 +80,22 @@ class Stage:
         await self._pause(queue, began.isoformat())
         return began.timestamp()
 
+    async def wait_for_pull(self, queue: str) -> None:
+        """Wait until a worker has a pull open.
+
+        Raises:
+            NotDone: none came for minutes.
+        """
+        stream = work_stream(NAMESPACE, queue)
+        give_up = time.monotonic() + _DONE_SECONDS
+        while True:
+            info = await self.broker.api(f"look at {stream}", f"CONSUMER.INFO.{stream}.{Lane.NORMAL}")
+            if info["num_waiting"]:
+                return
+            if time.monotonic() > give_up:
+                raise NotDone(f"no worker of {queue} asked for tasks in {_DONE_SECONDS:g} s")
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
     async def wait_until_done(self, queue: str, count: int) -> float:
         """Wait until `count` tasks are done and taken off their stream; returns when the last one was done.
 

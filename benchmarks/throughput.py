@@ -30,17 +30,25 @@ class Throughput:
             comparison.raw.append(await self._submit(raw))
         return comparison
 
-    async def drain(self, galley: GalleySide, raw: RawSide) -> dict[str, Comparison]:
-        """Compare how fast a backlog of no-ops is done, plain and async, each against a raw run beside it."""
-        plain = Comparison("no-op, plain function", "tasks/s")
-        concurrent = Comparison("no-op, async function", "tasks/s")
+    async def drain(self, galley: GalleySide, raw: RawSide, *, older: bool) -> dict[str, Comparison]:
+        """Compare how fast a backlog of no-ops is done, plain and async, each against a raw run beside it.
+
+        Args:
+            galley: is measured.
+            raw: is measured.
+            older: whether the backlog was there before the worker: a new one is started for each run.
+        """
+        age = "older" if older else "younger"
+        plain = Comparison(f"no-op, plain function, {age} backlog", "tasks/s")
+        concurrent = Comparison(f"no-op, async function, {age} backlog", "tasks/s")
         for _ in range(self._plan.runs):
-            plain.galley.append(await self.drain_once(galley, self._plan.tasks, "noop"))
+            plain.galley.append(await self.drain_once(galley, self._plan.tasks, "noop", older=older))
             between = await self.drain_once(raw, self._plan.tasks, "noop")
-            concurrent.galley.append(await self.drain_once(galley, self._plan.tasks, "anoop"))
+            concurrent.galley.append(await self.drain_once(galley, self._plan.tasks, "anoop", older=older))
             plain.raw.append(between)
             concurrent.raw.append(between)
-        return {"noop": plain, "anoop": concurrent}
+        prefix = "older_" if older else ""
+        return {f"{prefix}noop": plain, f"{prefix}anoop": concurrent}
 
     async def flow(self, galley: GalleySide, raw: RawSide, rate: float) -> Comparison:
         """Compare the throughput of tasks that arrive one by one, faster than either side can run them."""
@@ -74,13 +82,16 @@ class Throughput:
         await self._stage.release(side.queue)
         return Run(self._plan.tasks / answer["seconds"], _each(before, after, self._plan.tasks))
 
-    async def drain_once(self, side: Side, count: int, handler: str) -> Run:
+    async def drain_once(self, side: Side, count: int, handler: str, *, older: bool = False) -> Run:
         """Give an idle worker a backlog all at once, and measure until the last record is stored."""
         await self._stage.clear()
         await self._stage.hold(side.queue)
         await side.producer.ask("submit", count=count, handler=handler)
-        roles: Roles = {**side.worker_roles(), **self._server()}
+        if older:
+            await side.renew()
         await side.expect(count)
+        await self._stage.wait_for_pull(side.queue)
+        roles: Roles = {**side.worker_roles(), **self._server()}
         before = by_role(roles)
         began = await self._stage.release(side.queue)
         ended = await self._stage.wait_until_done(side.queue, count)

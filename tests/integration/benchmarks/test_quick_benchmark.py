@@ -9,10 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
+DRAIN = ({"supervisor", "children", "forkserver", "nats-server"}, {"worker", "nats-server"})
 THROUGHPUTS = {
     "submit": ({"producer", "nats-server"}, {"producer", "nats-server"}),
-    "noop": ({"supervisor", "children", "forkserver", "nats-server"}, {"worker", "nats-server"}),
-    "anoop": ({"supervisor", "children", "forkserver", "nats-server"}, {"worker", "nats-server"}),
+    "older_noop": DRAIN,
+    "older_anoop": DRAIN,
+    "noop": DRAIN,
+    "anoop": DRAIN,
     "flow": (
         {"producer", "supervisor", "children", "forkserver", "nats-server"},
         {"producer", "worker", "nats-server"},
