@@ -12,6 +12,7 @@ from galley.broker.connection import DEFAULT_SERVER
 from galley.resources.meta import IMAGE_PATTERN
 from galley.resources.pod_resources import PodResources
 from galley.tls import Tls, tls_of
+from galley_operator.budget import Budget
 from galley_operator.errors import OperatorSettingsInvalid
 from galley_operator.quota import Quotas
 
@@ -81,6 +82,9 @@ class OperatorSettings(BaseModel):
     `galley.dev/changed-by`; otherwise anyone could have written it, and it is not read."""
     quotas: Json[Quotas] = Field("{}", validate_default=True)
     """JSON with what queues and namespaces may set aside on NATS; nothing is limited when left out."""
+    budget: Json[Budget] = Field("{}", validate_default=True)
+    """JSON with what the workers of all queues, and of single namespaces, may request together; nothing is
+    limited when left out."""
     allow_init_containers: bool = False
     """Whether queues may have init containers, which run before their workers."""
     kubeconfig: Path | None = None

@@ -302,6 +302,22 @@ DECIDE_: Final = (
         "tasks are counted once a second each",
         DECIDE,
     ),
+    _of(
+        "autoscaler/shares",
+        "draining workers hold nothing",
+        "            _spend(each, each.held, spent)\n",
+        "            _spend(each, min(each.held, each.wanted), spent)\n",
+        "the budget is exceeded while a queue gives workers back",
+        DECIDE,
+    ),
+    _of(
+        "autoscaler/shares",
+        "priority is nothing",
+        "sorted({claim.priority for claim in claims}, reverse=True)",
+        "sorted({claim.priority for claim in claims})",
+        "the least important queue gets all workers",
+        DECIDE,
+    ),
 )
 
 MUTANTS: Final = (*FLEET_, *DECIDE_)

@@ -107,7 +107,8 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     limit = _limit(policy, needed, desired)
     memory = _first_of(memory, workforce, now)
     memory = _remembered(policy, memory, need, desired, now)
-    moves = _moves(workforce, desired, memory, now)
+    kept = memory.most_needed if policy.allowed is None else min(memory.most_needed, policy.allowed)
+    moves = _moves(workforce, desired, kept, memory, now)
     memory = _counted(memory, moves, len(workforce.present), now)
     drain = tuple(worker.name for worker in moves.leaving if _to_be_asked(worker, memory, now))
     asked = {worker.name: memory.asked.get(worker.name, now) for worker in moves.leaving}
@@ -146,6 +147,8 @@ class _Moves:
 
 def _limit(policy: ScalingPolicy, needed: int, desired: int) -> ScalingLimit:
     """Return what keeps the number of workers from what is needed."""
+    if policy.allowed is not None and desired == policy.allowed < policy.bounded(needed):
+        return ScalingLimit.BUDGET
     if policy.min_workers == policy.max_workers:
         return ScalingLimit.FIXED
     if needed < desired:
@@ -207,11 +210,11 @@ def _first_of(memory: Memory, workforce: Workforce, now: datetime) -> Memory:
     return memory.needing(sum(not _is_leaving(worker, memory, now) for worker in workforce.present), now, 0)
 
 
-def _moves(workforce: Workforce, desired: int, memory: Memory, now: datetime) -> _Moves:
+def _moves(workforce: Workforce, desired: int, kept: int, memory: Memory, now: datetime) -> _Moves:
     present = workforce.present
     leaving = [worker for worker in present if _is_leaving(worker, memory, now)]
     staying = [worker for worker in present if worker not in leaving]
-    wanted = len(leaving) if workforce.replacing else max(0, memory.most_needed - len(staying))
+    wanted = len(leaving) if workforce.replacing else max(0, kept - len(staying))
     back = sorted(leaving, key=_worth)[:wanted]
     staying += back
     leaving = [worker for worker in leaving if worker not in back]
@@ -221,7 +224,7 @@ def _moves(workforce: Workforce, desired: int, memory: Memory, now: datetime) ->
     # The fleet might remove a starting worker, and one that resumes still looks drained.
     restless = workforce.replacing or any(_is_coming_up(worker, now) for worker in present)
     quiet = not back and not restless
-    surplus = max(0, len(staying) - memory.most_needed) if quiet else 0
+    surplus = max(0, len(staying) - kept) if quiet else 0
     leaving += sorted(staying, key=_worth, reverse=True)[:surplus]
     gone = [worker for worker in leaving if quiet and _may_go(worker, memory)]
     leaving = [worker for worker in leaving if worker not in gone]

@@ -79,6 +79,11 @@ def _bounds(policy: ScalingPolicy, need: Need, limit: ScalingLimit) -> str:
             return (
                 f"at most {policy.max_workers} of the {wanted} needed: raise spec.scaling.maxWorkers for more"
             )
+        case ScalingLimit.BUDGET:
+            wanted = policy.bounded(policy.workers_for(need.slots))
+            return (
+                f"the budget of all queues allows {policy.allowed} of {wanted}: raise it, or scaling.priority"
+            )
         case ScalingLimit.STEP:
             return f"{policy.workers_for(need.slots)} are needed, and come in steps"
         case _:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -12,6 +13,7 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.failpoint import failpoint
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
+from galley_operator.autoscaler.shares import Cost, Ledger, claim_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Fleet
@@ -49,15 +51,18 @@ class Scaler:
         *,
         queue: tuple[str, str],
         memory: Memory | None = None,
+        ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Args: queue: its namespace and its name; bell: of that queue, open for as long as this runs.
 
-        memory: of an earlier process.
+        memory: of an earlier process; ledger: of the budget that queues share.
         """
         self._reader, self._bell, self._fleet, self._clock = reader, bell, fleet, clock
         self._namespace, self._queue = queue
-        self._memory = memory
+        self._memory, self._ledger = memory, ledger
+        self.cost = Cost(1)
+        """What one worker requests; may be replaced at any time."""
         self._failing: dict[str, datetime] = {}
         self.policy = policy
         """May be replaced at any time; the next sweep decides by it."""
@@ -88,10 +93,23 @@ class Scaler:
         )
         workforce = await self._attempt("observe the workers", READ_SECONDS, self._fleet.observe)
         signals = Signals(backlog, workforce)
-        decision = decide(signals, self.policy, self._memory, self._clock())
+        decision = self._decide(signals, self._clock())
         self._tell(decision)
         self.signals, self.last, self._memory = signals, decision, decision.memory
         await self._write(decision)
+        return decision
+
+    def _decide(self, signals: Signals, now: datetime) -> Decision:
+        alone = decide(signals, self.policy, self._memory, now)
+        if self._ledger is None:
+            return alone
+        claim = claim_of((self._namespace, self._queue), self.cost, self.policy, signals, alone)
+        if claim is None:
+            return alone
+        allowed = self._ledger.allowed(claim, now)
+        decision = decide(signals, replace(self.policy, allowed=allowed), self._memory, now)
+        if decision.scale_to is not None:
+            self._ledger.took(claim.queue, decision.scale_to)
         return decision
 
     async def _answer_bell(self) -> None:

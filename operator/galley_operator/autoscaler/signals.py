@@ -43,6 +43,12 @@ class ScalingPolicy:
     """Attempts one worker runs at the same time."""
     idle_seconds: float
     """For how long fewer workers must have sufficed before any is let go."""
+    priority: int = 0
+    """Beside other queues that share a budget."""
+    weight: int = 1
+    """Share beside queues of the same priority."""
+    allowed: int | None = None
+    """Workers the budget of all queues allows now; None if there is none."""
     target_seconds: float | None = None
     """How long a task should wait at most; None for as short as workers that start can make it."""
 
@@ -56,6 +62,8 @@ class ScalingPolicy:
             slots=queue.spec.worker.concurrency,
             # Who says a number means it now; patience is for a number that follows the work.
             idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
+            priority=scaling.priority,
+            weight=scaling.weight,
             target_seconds=scaling.target_wait_seconds,
         )
 
@@ -64,7 +72,11 @@ class ScalingPolicy:
         return math.ceil(round(slots / self.slots, 6))
 
     def within(self, workers: int) -> int:
-        """Return the nearest number of workers that the bounds allow."""
+        """Return the nearest number of workers that the bounds and the budget allow."""
+        return self.bounded(workers) if self.allowed is None else min(self.bounded(workers), self.allowed)
+
+    def bounded(self, workers: int) -> int:
+        """Return the nearest number of workers that the queue's own bounds allow."""
         return max(self.min_workers, min(workers, self.max_workers))
 
 

@@ -21,6 +21,7 @@ from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
+from galley_operator.autoscaler.shares import Ledger
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
@@ -96,6 +97,7 @@ class Queues:
         self._known, self._turns, self._faults = known, turns, faults
         self._reconciler = Reconciler(cluster, broker, settings, secrets, tls)
         self._reader = SignalReader(broker)
+        self._ledger = Ledger(settings.budget) if settings.budget.limited else None
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
@@ -243,6 +245,8 @@ class Queues:
             served.found.queue,
             lambda before, after, reason: self._scaled(key, before, after, reason),
             served.written.scaling,
+            self._ledger,
+            self._settings.worker_resources,
         )
         served.runtime = runtime
         served.scaling = self._running.create_task(
@@ -254,6 +258,8 @@ class Queues:
         served = self.served.pop(key, None)
         self._metrics.queues.set(len(self.served))
         self._metrics.forget(*key)
+        if self._ledger is not None:
+            self._ledger.forget(key)
         if served is None:
             return
         log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})

@@ -10,9 +10,11 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
+from galley.resources.pod_resources import PodResources
 from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.scaler import Scaler
+from galley_operator.autoscaler.shares import Cost, Ledger
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.cluster.client import Cluster
 from galley_operator.errors import FleetUnknown
@@ -40,8 +42,23 @@ class ScaledQueue:
         queue: TaskQueue,
         scaled: Scaled,
         before: ScalingStatus | None = None,
+        ledger: Ledger | None = None,
+        worker_resources: PodResources | None = None,
     ) -> None:
-        """Args: before: what an earlier operator wrote of the queue's scaling."""
+        """Make it; `run` runs it.
+
+        Args:
+            broker: an open connection.
+            cluster: the API server.
+            workloads: pods and Deployments as they are seen.
+            reader: of backlogs.
+            queue: what it says now.
+            scaled: called at each change of the number of workers.
+            before: what an earlier operator wrote of the queue's scaling.
+            ledger: of the budget that queues share; None if there is none.
+            worker_resources: what a worker requests where the queue does not say.
+        """
+        self._worker_resources = worker_resources or PodResources()
         name = queue.metadata.namespace, queue.metadata.name
         self._bell = Doorbell(broker, *name)
         self._fleet = DeploymentFleet(
@@ -59,7 +76,9 @@ class ScaledQueue:
             ScalingPolicy.of(queue),
             queue=name,
             memory=remembered(before),
+            ledger=ledger,
         )
+        self.scaler.cost = Cost.of(queue, self._worker_resources)
 
     @property
     def fleet(self) -> DeploymentFleet:
@@ -69,6 +88,7 @@ class ScaledQueue:
     def update(self, queue: TaskQueue) -> None:
         """Decide by what the queue says now, from the next sweep on."""
         self.scaler.policy = ScalingPolicy.of(queue)
+        self.scaler.cost = Cost.of(queue, self._worker_resources)
         self._fleet.slots = queue.spec.worker.concurrency
 
     async def run(self) -> None:

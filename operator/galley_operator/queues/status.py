@@ -135,6 +135,17 @@ def _quota(situation: Situation) -> Finding:
     return Truth.FALSE, "QueueFull", f"{said}; raise the limit, or delete what is not needed"
 
 
+_LIMITED: Final = {
+    ScalingLimit.MAX_WORKERS: (
+        "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits"
+    ),
+    ScalingLimit.BUDGET: (
+        "the workers of all queues are limited, and this one gets fewer than it needs; raise the chart's "
+        "budget, or its spec.scaling.priority"
+    ),
+}
+
+
 def _scaling(situation: Situation) -> Finding:
     """Return whether the number of workers follows the work."""
     decision = situation.decision
@@ -144,14 +155,10 @@ def _scaling(situation: Situation) -> Finding:
     if scaling is not None and scaling.workers is not None:
         message = f"spec.scaling.workers is {scaling.workers}, and the number does not follow the work"
         return Truth.FALSE, scaling.mode.value, f"{message}; set it to null to have it follow"
-    match decision.limit:
-        case ScalingLimit.SIGNALS:
-            return Truth.FALSE, "SignalsMissing", f"{decision.reason}; it changes once that is known again"
-        case ScalingLimit.MAX_WORKERS:
-            message = (
-                "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits"
-            )
-            return Truth.TRUE, "MaxWorkers", message
+    if decision.limit is ScalingLimit.SIGNALS:
+        return Truth.FALSE, "SignalsMissing", f"{decision.reason}; it changes once that is known again"
+    if decision.limit in _LIMITED:
+        return Truth.TRUE, decision.limit.value, _LIMITED[decision.limit]
     seconds = decision.memory.learned.task_seconds
     target = scaling.target_wait_seconds if scaling is not None else None
     if seconds is not None and target is not None and target < seconds / 10:

@@ -69,6 +69,8 @@ class ScalingLimit(StrEnum):
     """More come in the next seconds."""
     FIXED = "Fixed"
     """`spec.scaling.workers`."""
+    BUDGET = "Budget"
+    """The budget that all queues share."""
     SIGNALS = "Signals"
     """The backlog or the workers are not known, and nothing is changed."""
 
@@ -80,7 +82,8 @@ class ScalingStatus(Part):
     """Workers the work needs, whatever the limits; left out while it is not known."""
 
     limit: ScalingLimit = ScalingLimit.NONE
-    """What keeps the number from that: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed` or `Signals`."""
+    """What keeps the number from that: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed`, `Budget`
+    or `Signals`."""
 
     arrivals_per_second: Annotated[Number, Field(ge=0)] | None = None
     """Tasks that become due in a second."""

@@ -117,6 +117,15 @@ class Scaling(Part):
     More saves workers, which then work a backlog off in that time. Left out, tasks that come steadily find a
     free slot, and a backlog is worked off in half the time that a worker takes to start."""
 
+    priority: Whole = Field(0, ge=-1000, le=1000)
+    """Where workers are limited for all queues together (the chart's `budget`), a queue of a higher priority
+    gets those it needs first, and takes them from others: idle ones first, then busy ones once what they
+    run has ended. Does nothing without a budget."""
+
+    weight: Whole = Field(1, ge=1, le=100)
+    """Share of a budget beside queues of the same priority: one of weight 2 gets twice as many workers as one
+    of weight 1, if it needs them."""
+
     workers: Annotated[Whole, Field(ge=0, le=1000)] | None = None
     """Fixed number of workers; turns the autoscaler off, and 0 pauses the queue. `kubectl scale` and a
     HorizontalPodAutoscaler set it. Left out, the number follows the work. A manifest without it does not
