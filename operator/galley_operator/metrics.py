@@ -31,13 +31,22 @@ class OperatorMetrics:
             ["namespace", "queue"],
             registry=registry,
         )
-        self.running = self._of_queue("running_tasks", "Tasks of a queue that workers hold")
-        self.oldest = self._of_queue("oldest_wait_seconds", "Time the oldest waiting task has waited")
-        self.arrivals = self._of_queue("arrivals_per_second", "Tasks that become due in a second")
-        self.task_seconds = self._of_queue("task_seconds", "Time a task takes of a slot, on average")
-        self.start_seconds = self._of_queue("worker_start_seconds", "Time a worker takes to start")
+        self.running = self._of_queue("galley_operator_running_tasks", "Tasks of a queue that workers hold")
+        self.oldest = self._of_queue(
+            "galley_operator_oldest_wait_seconds", "Time the oldest waiting task has waited"
+        )
+        self.arrivals = self._of_queue(
+            "galley_operator_arrivals_per_second", "Tasks that become due in a second"
+        )
+        self.task_seconds = self._of_queue(
+            "galley_operator_task_seconds", "Time a task takes of a slot, on average"
+        )
+        self.start_seconds = self._of_queue(
+            "galley_operator_worker_start_seconds", "Time a worker takes to start"
+        )
         self.held = self._of_queue(
-            "scaling_held", "1 while the number of workers is held because something is not known"
+            "galley_operator_scaling_held",
+            "1 while the number of workers is held because something is not known",
         )
         self.scalings = Counter(
             "galley_operator_scalings_total",
@@ -74,7 +83,7 @@ class OperatorMetrics:
         self.leading = Gauge("galley_operator_leading", "1 if this replica leads", registry=registry)
 
     def _of_queue(self, name: str, meaning: str) -> Gauge:
-        gauge = Gauge(f"galley_operator_{name}", meaning, ["namespace", "queue"], registry=self._registry)
+        gauge = Gauge(name, meaning, ["namespace", "queue"], registry=self._registry)
         self._figures.append(gauge)
         return gauge
 
