@@ -22,6 +22,7 @@ from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavail
 from galley.record import Failure
 from galley.retry import RetryPolicy
 from galley_worker import journal
+from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
@@ -29,6 +30,7 @@ from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
+from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
@@ -40,6 +42,7 @@ from galley_worker.verdict import (
     Bury,
     Cancel,
     Circumstances,
+    RetryAt,
     Succeed,
     Verdict,
     dropped,
@@ -131,6 +134,9 @@ class Parts:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
+    budget: RetryBudget | None = None
+    """None schedules retries as their policies say."""
+    circuit: Circuit | None = None
 
 
 class Attempts:
@@ -316,12 +322,24 @@ class Attempts:
         return self._rules.unknown_handler_seconds > 0 and delivery.delivered <= KEY_TIMES
 
     async def _settle(self, present: UnderWay, held: Held, verdict: Verdict) -> None:
+        verdict = self._paced(held, verdict)
         by_us = await self._parts.settler.settle(held, verdict)
         seconds = self._parts.clock() - present.began
         self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
         journal.settled(held, verdict, seconds, by_us=by_us)
         if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
             await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
+
+    def _paced(self, held: Held, verdict: Verdict) -> Verdict:
+        """Return a verdict as the budget of retries allows it; the circuit hears of it, too."""
+        budget, circuit, now = self._parts.budget, self._parts.circuit, self._parts.now()
+        if budget is not None:
+            budget.ended(now)
+            if isinstance(verdict, RetryAt):
+                verdict = budget.paced(verdict, now, held.envelope.deadline)
+        if circuit is not None and isinstance(verdict, Succeed | RetryAt | Bury):
+            circuit.ended(failed=not isinstance(verdict, Succeed))
+        return verdict
 
     async def _recover(self, present: UnderWay, error: Exception) -> None:
         """Settle an attempt that failed outside its handler as an error, or have it delivered again."""

@@ -15,6 +15,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from galley_worker.circuit import Circuit, CircuitState
+from galley_worker.retry_budget import RetryBudget
+
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 _EDGES: Final = (*map(str, _SECONDS), "+Inf")
 
@@ -47,6 +50,8 @@ class Measures(Collector):
         self._ticks: Counter[tuple[str, str]] = Counter()
         self._late: dict[str, float] = {}
         self._notes_dropped = 0
+        self.circuit: Circuit | None = None
+        self.budget: RetryBudget | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -76,6 +81,9 @@ class Measures(Collector):
     def note_dropped(self) -> None:
         """Count a note that was not stored: progress, a checkpoint, or a part of an output."""
         self._notes_dropped += 1
+
+    def _open(self) -> int:
+        return int(self.circuit is not None and self.circuit.state is not CircuitState.CLOSED)
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -126,7 +134,22 @@ class Measures(Collector):
         )
         dropped.add_metric(self._queue, self._notes_dropped)
         yield dropped
+        delayed = CounterMetricFamily(
+            "galley_retries_delayed", "Retries put off by the retry budget of the queue.", labels=labels
+        )
+        delayed.add_metric(self._queue, self.budget.delayed if self.budget is not None else 0)
+        yield delayed
+        opened = CounterMetricFamily(
+            "galley_circuit_opened", "Times the circuit of this worker opened.", labels=labels
+        )
+        opened.add_metric(self._queue, self.circuit.opened if self.circuit is not None else 0)
+        yield opened
         for name, text, read in (
+            (
+                "galley_circuit_open",
+                "1 while this worker takes no tasks as all fail, else 0.",
+                self._open,
+            ),
             ("galley_slots", "Attempts this worker can run at once.", self._slots),
             ("galley_slots_busy", "Attempts under way.", self._busy),
         ):

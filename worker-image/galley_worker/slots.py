@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from galley_worker.circuit import Circuit
 from galley_worker.runners.runners import Runners
 from galley_worker.solitude import Solitude
 
@@ -45,6 +46,7 @@ class WorkerSlots:
         self.concurrency = concurrency
         self.grown = grown
         self.solitude = Solitude(grown.tell)
+        self.circuit: Circuit | None = None
         self._runners = runners
 
     def take(self) -> None:
@@ -81,7 +83,10 @@ class WorkerSlots:
     @property
     def free(self) -> int:
         """Attempts that could begin now; none while one is alone on this worker."""
-        return 0 if self.solitude.closed else self._runners.capacity - self.busy
+        if self.solitude.closed:
+            return 0
+        free = self._runners.capacity - self.busy
+        return free if self.circuit is None else self.circuit.room(free, self.busy)
 
     @property
     def brisk(self) -> bool:

@@ -24,6 +24,7 @@ from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
 from galley.resources import Plaintext, TaskQueue
 from galley_worker.attempts import Attempts, Parts, Rules
+from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
 from galley_worker.code_schedules import declare
@@ -37,6 +38,7 @@ from galley_worker.objects import Sweeper, TaskObjects, pause
 from galley_worker.planner import Planner
 from galley_worker.presence import Presence, beside
 from galley_worker.puller import Puller
+from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
 from galley_worker.settings import WorkerSettings, payloads_of
@@ -90,6 +92,7 @@ class Supervisor:
             runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
             measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy)
+            slots.circuit = measures.circuit = self._circuit(grown)
             await enter(self._health(measures))
             broker = await self._stop.unless_asked(self._connect())
             if broker is None:
@@ -196,8 +199,19 @@ class Supervisor:
             solitude,
             self._payloads,
             objects,
+            circuit=measures.circuit,
         )
+        if spec.retry_budget is not None:
+            limit = spec.retry_budget
+            parts.budget = measures.budget = RetryBudget(limit.share, limit.per_second, _now())
         return Attempts(rules, parts)
+
+    def _circuit(self, grown: Changes) -> Circuit | None:
+        spec = self._queue.spec.circuit
+        if spec is None:
+            return None
+        later = asyncio.get_running_loop().call_later
+        return Circuit(spec.failures, float(spec.seconds), later, grown.tell)
 
     def _take_line(self, line: Line) -> None:
         _log_line(line)

@@ -46,6 +46,7 @@ from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStat
 from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
 from galley.resources.task import Task, TaskSpec, TaskUnique
 from galley.resources.task_queue import (
+    Circuit,
     Command,
     Encryption,
     Handlers,
@@ -54,6 +55,7 @@ from galley.resources.task_queue import (
     Plaintext,
     Retention,
     Retry,
+    RetryBudget,
     RetryRule,
     Scaling,
     TaskQueue,
@@ -85,6 +87,7 @@ __all__ = [
     "AccessMode",
     "Affinity",
     "Backoff",
+    "Circuit",
     "ClaimSpec",
     "ClaimTemplate",
     "ClaimVolume",
@@ -127,6 +130,7 @@ __all__ = [
     "Recycle",
     "Retention",
     "Retry",
+    "RetryBudget",
     "RetryRule",
     "Scaling",
     "ScalingMode",

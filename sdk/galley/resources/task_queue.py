@@ -323,6 +323,29 @@ class Encryption(Part):
     keys may submit; `Accept` runs them, for as long as tasks of before encryption wait."""
 
 
+class RetryBudget(Part):
+    """How many retries the queue's workers schedule, so that a broken dependency is no storm."""
+
+    share: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    """Retries a worker may schedule for each attempt that ended there, 0 to 1. Those above are put off, and
+    none is lost."""
+
+    per_second: Annotated[Number, Field(ge=0.01, le=1000)] = 1.0
+    """Retries a second that each worker may schedule in any case, 0.01 to 1,000. All workers together
+    schedule so many times their number at most, and `share` of the attempts."""
+
+
+class Circuit(Part):
+    """When a worker stops taking tasks, since all of them fail."""
+
+    failures: Whole = Field(20, ge=1, le=1000)
+    """Attempts of one worker that fail one after the other, without a success between them, before it takes
+    no tasks."""
+
+    seconds: Whole = Field(30, ge=1, le=3600)
+    """Seconds it takes none. Then it takes one: if that succeeds it goes on, and if not it waits again."""
+
+
 class TaskQueueSpec(Part):
     """What is wanted of a queue."""
 
@@ -340,6 +363,12 @@ class TaskQueueSpec(Part):
 
     scaling: Scaling = Scaling()
     """How many workers there may be, and how soon they go."""
+
+    retry_budget: RetryBudget | None = None
+    """Limit of the retries that workers schedule; left out, there is none."""
+
+    circuit: Circuit | None = None
+    """When workers stop taking tasks, since all of them fail; left out, they do not."""
 
     retry: Retry = Retry()
     """What follows an attempt that failed, unless the task says otherwise."""
