@@ -31,6 +31,7 @@ _VALUES: Final[dict[str, Any]] = {
     "distrust": Distrust.EXPIRED,
     "refused": {0: GalleyError("PROBLEM")},
     "redriven": ["ID"],
+    "cancelled": ["ID"],
 }  # fmt: skip
 """What stands for a parameter of a constructor that is not text; a text is its name in capitals."""
 

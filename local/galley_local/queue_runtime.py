@@ -151,6 +151,6 @@ async def gone(runtimes: Collection[QueueRuntime]) -> None:
     """Return when no queue has more workers than its minimum."""
     while True:
         forces = [(runtime, await runtime.fleet.observe()) for runtime in runtimes]
-        if all(len(force.workers) <= runtime.queue.resource.spec.scaling.fewest for runtime, force in forces):
+        if all(len(force.workers) <= runtime.queue.resource.spec.scaled.fewest for runtime, force in forces):
             return
         await asyncio.sleep(0.1)

@@ -52,7 +52,7 @@ async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:
         later=known.later,
         workers=force.workers,
         wanted=scaler.last.desired if scaler.last is not None else 0,
-        most=runtime.queue.resource.spec.scaling.most,
+        most=runtime.queue.resource.spec.scaled.most,
         reason=scaler.last.reason if scaler.last is not None else "not looked yet",
         problem=force.problem,
     )

@@ -17,6 +17,7 @@ from galley.broker.errors import (
     NotEncrypted,
     TlsFailed,
 )
+from galley.broker.inspect import QueueView
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_task
 from galley.encryption.errors import (
@@ -31,12 +32,14 @@ from galley.encryption.errors import (
 )
 from galley.errors import (
     AttemptOver,
+    CancelIncomplete,
     CheckpointInvalid,
     ClientClosed,
     ClientElsewhere,
     ClientUnusable,
     CredentialsInvalid,
     DeadLetterNotFound,
+    DrainTimeout,
     GalleyError,
     HandlerExists,
     HandlerNameInvalid,
@@ -92,11 +95,12 @@ from galley.objects.errors import (
     ObjectStoreUnavailable,
     ObjectStoreUnknown,
 )
+from galley.queues import AsyncQueues, TaskSelection
 from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
-from galley.sync_client import Client, DeadLetters, Handle, Schedules
+from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.unique import Unique
@@ -107,6 +111,7 @@ __all__ = [
     "AsyncClient",
     "AsyncDeadLetters",
     "AsyncHandle",
+    "AsyncQueues",
     "AsyncSchedules",
     "AttemptOver",
     "BrokerError",
@@ -117,6 +122,7 @@ __all__ = [
     "BrokerUnreachable",
     "CacheUnusable",
     "Call",
+    "CancelIncomplete",
     "Cancelled",
     "CatchUp",
     "CertificateRefused",
@@ -133,6 +139,7 @@ __all__ = [
     "DeadLetters",
     "DeadTask",
     "DecryptionKeyMissing",
+    "DrainTimeout",
     "EncryptionError",
     "EncryptionKeysInvalid",
     "EncryptionRequired",
@@ -175,6 +182,8 @@ __all__ = [
     "QueueNameInvalid",
     "QueueNotEncrypted",
     "QueueNotFound",
+    "QueueView",
+    "Queues",
     "RedriveIncomplete",
     "Redriven",
     "Refused",
@@ -201,6 +210,7 @@ __all__ = [
     "TaskEnded",
     "TaskFailed",
     "TaskNotFound",
+    "TaskSelection",
     "TaskStatus",
     "Tls",
     "TlsFailed",

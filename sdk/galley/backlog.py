@@ -50,6 +50,8 @@ class QueueBacklog:
     """Tasks that are not to start yet: scheduled, or waiting for a retry."""
     usage: tuple[Usage, ...] = ()
     """Of each limit of the queue, as far as known."""
+    paused: bool = False
+    """Whether `galley pause` paused the queue, so that a free slot takes nothing."""
 
     @property
     def waiting(self) -> int:

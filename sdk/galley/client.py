@@ -27,6 +27,7 @@ from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane
 from galley.note import LogLine
+from galley.queues import AsyncQueues
 from galley.redrive import AsyncDeadLetters
 from galley.schedules import AsyncSchedules
 from galley.target import (
@@ -277,6 +278,11 @@ class AsyncClient:
             SubmissionInvalid, QueueNameInvalid: if no task can have that id, or no queue that name.
         """
         return AsyncHandle(self.broker, task_address(self.namespace, queue, task_id), None)
+
+    @property
+    def queues(self) -> AsyncQueues:
+        """Queues as a whole: look at them, pause, drain and empty them, cancel many tasks at once."""
+        return AsyncQueues(self.broker, self.namespace)
 
     async def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
         """Return what the handler of a task wrote: `AsyncHandle.logs`.

@@ -43,6 +43,8 @@
     ├── ScheduleChanged    others changed a schedule at the same moment, again and again
     ├── NotRedrivable      a dead letter that cannot run again as it is
     ├── RedriveIncomplete  some of many dead letters were not redriven
+    ├── CancelIncomplete   some of many tasks were not cancelled
+    ├── DrainTimeout       tasks of a drained queue still run
     ├── ResultTimeout
     ├── ResultMismatch     the result is not of the annotated type
     └── BrokerError            (in galley.broker.errors) the broker could not do what was asked
@@ -615,6 +617,30 @@ class ResultMismatch(GalleyError):
     def __init__(self, task_id: str, problem: str) -> None:
         self.task_id, self.problem = task_id, problem
         super().__init__(f"the result of task {task_id} is not what its handler's annotation says: {problem}")
+
+
+class CancelIncomplete(GalleyError):
+    """Of many tasks that were to be cancelled, not all were."""
+
+    reason = "CancelIncomplete"
+    hint = "do it again: it goes on with those that are left"
+
+    def __init__(self, queue: str, cancelled: list[str], left: int, problem: str) -> None:
+        self.queue, self.cancelled, self.left, self.problem = queue, cancelled, left, problem
+        super().__init__(
+            f"{len(cancelled)} tasks of queue {queue!r} were cancelled, {left} were not; the first: {problem}"
+        )
+
+
+class DrainTimeout(GalleyError):
+    """Tasks of a queue that is drained still run; the queue is paused."""
+
+    reason = "DrainTimeout"
+    hint = "wait for them with `galley drain`, cancel them, or start tasks again with `galley resume`"
+
+    def __init__(self, queue: str, seconds: float, held: int) -> None:
+        self.queue, self.seconds, self.held = queue, seconds, held
+        super().__init__(f"queue {queue!r} is paused, and {held} of its tasks still ran after {seconds:g} s")
 
 
 class ResultTimeout(GalleyError):

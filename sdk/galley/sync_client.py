@@ -11,6 +11,7 @@ from galley.address import TaskAddress
 from galley.batch import SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
+from galley.broker.inspect import QueueView
 from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
 from galley.envelope import Envelope
@@ -20,6 +21,8 @@ from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.note import LogLine, Progress
 from galley.portal import Portal
+from galley.queues import ALL as ANY_TASK
+from galley.queues import TaskSelection
 from galley.redrive import ALL, DeadTask, Redriven, Selection
 from galley.repeat import Repeat
 from galley.schedules import ScheduleView
@@ -162,6 +165,11 @@ class Client:
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         return Schedules(self._portal)
 
+    @property
+    def queues(self) -> "Queues":
+        """Queues as a whole: look at them, pause, drain and empty them, cancel many tasks at once."""
+        return Queues(self._portal)
+
     def logs(self, queue: str, task_id: str, attempt: int | None = None) -> list[LogLine]:
         """Return what the handler of a task wrote: `AsyncHandle.logs`.
 
@@ -214,6 +222,41 @@ class Client:
         return Handle(
             self._portal, handle.address, handle.envelope, handle.result_type, existed=handle.existed
         )
+
+
+class Queues:
+    """The queues of a namespace: `AsyncQueues`, which says what each call raises."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def get(self, queue: str) -> QueueView:
+        """Return one queue: its lanes, how many tasks it holds, and whether it is paused."""
+        return self._portal.call(lambda client: client.queues.get(queue))
+
+    def find(self, queue: str, which: TaskSelection = ANY_TASK) -> list[TaskStatus]:
+        """Return the tasks of a queue that are meant, in the order they were submitted."""
+        return self._portal.call(lambda client: client.queues.find(queue, which))
+
+    def cancel_all(self, queue: str, which: TaskSelection = ANY_TASK) -> list[TaskStatus]:
+        """Cancel the tasks that are meant and have not ended; returns those that were cancelled."""
+        return self._portal.call(lambda client: client.queues.cancel_all(queue, which))
+
+    def purge(self, queue: str) -> list[TaskStatus]:
+        """Cancel all tasks that wait, whether for a slot, a time or a retry; what runs goes on."""
+        return self._portal.call(lambda client: client.queues.purge(queue))
+
+    def pause(self, queue: str) -> None:
+        """Start no further task of a queue until `resume`; what runs goes on."""
+        self._portal.call(lambda client: client.queues.pause(queue))
+
+    def resume(self, queue: str) -> None:
+        """Start tasks of a queue again."""
+        self._portal.call(lambda client: client.queues.resume(queue))
+
+    def drain(self, queue: str, within: float | None = None) -> None:
+        """Pause a queue, and return when no worker holds a task of it. It stays paused."""
+        self._portal.call(lambda client: client.queues.drain(queue, within))
 
 
 class DeadLetters:

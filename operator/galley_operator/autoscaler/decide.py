@@ -95,7 +95,7 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         memory, learned=memory.learned.after(backlog.waiting + backlog.in_flight, workforce, now)
     )
     need = need_of(
-        backlog.waiting,
+        0 if backlog.paused else backlog.waiting,
         backlog.in_flight,
         memory.learned,
         target=policy.target_seconds,

@@ -55,7 +55,7 @@ class ScalingPolicy:
     @classmethod
     def of(cls, queue: TaskQueue) -> Self:
         """Return the policy a TaskQueue asks for."""
-        scaling = queue.spec.scaling
+        scaling = queue.spec.scaled
         return cls(
             min_workers=scaling.fewest,
             max_workers=scaling.most,

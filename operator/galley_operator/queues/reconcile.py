@@ -139,7 +139,7 @@ class Reconciler:
         """
         namespace, name = queue.metadata.namespace, child_name(queue.metadata.name)
         if present is None:
-            first = {**body, "spec": {**body["spec"], "replicas": queue.spec.scaling.fewest}}
+            first = {**body, "spec": {**body["spec"], "replicas": queue.spec.scaled.fewest}}
             present = await self._cluster.apply(DEPLOYMENTS, first, manager=OPERATOR)
         if owners_of_replicas(present) <= {OPERATOR}:
             await self._cluster.apply(

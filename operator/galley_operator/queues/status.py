@@ -184,7 +184,7 @@ def _workers(situation: Situation) -> Finding:
 def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     present = workforce.present
     ready = sum(worker.phase in (WorkerPhase.READY, WorkerPhase.DRAINING) for worker in present)
-    if situation.queue is not None and situation.queue.spec.scaling.mode is ScalingMode.PAUSED:
+    if situation.queue is not None and situation.queue.spec.scaled.mode is ScalingMode.PAUSED:
         return Truth.FALSE, "Paused", _paused(situation.queue, situation.waiting, len(present))
     if situation.trouble is not None:
         return Truth.FALSE, situation.trouble.reason, situation.trouble.message
@@ -204,14 +204,16 @@ def _starting(workers: int) -> str:
 def _paused(queue: TaskQueue, waiting: int, present: int) -> str:
     """Return what pauses a queue, and the command that ends that: to apply its manifest again does not."""
     metadata = queue.metadata
-    parts = ["spec.scaling.workers is 0, so no task is started"]
+    field = "spec.paused is true" if queue.spec.paused else "spec.scaling.workers is 0"
+    patch = '{"spec":{"paused":false}}' if queue.spec.paused else '{"spec":{"scaling":{"workers":null}}}'
+    parts = [f"{field}, so no task is started"]
     if waiting:
         parts.append(_tasks(waiting))
     if present:
         parts.append(f"{present} {'worker finishes' if present == 1 else 'workers finish'} what runs")
     parts.append(
         f"to resume: kubectl patch taskqueue {metadata.name} --namespace {metadata.namespace} --type=merge "
-        """--patch '{"spec":{"scaling":{"workers":null}}}'"""
+        f"--patch '{patch}'"
     )
     return "; ".join(parts)
 
@@ -266,7 +268,7 @@ def status_of(  # noqa: PLR0917 - what a status is made of
         else (),
         workers=_numbers(name, situation, decision),
         dead_letters=dead_letters,
-        scaling_mode=situation.queue.spec.scaling.mode if situation.queue is not None else None,
+        scaling_mode=situation.queue.spec.scaled.mode if situation.queue is not None else None,
         scaling=scaling_of(decision),
         scaling_reason=decision.reason[:_LONGEST_REASON] if decision is not None else "",
     )

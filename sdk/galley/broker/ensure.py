@@ -128,7 +128,8 @@ async def _ensure_consumer(broker: Broker, stream: str, definition: dict[str, An
         if all(present.get(key) == value for key, value in definition.items()):
             return
         # What the server does not let us change later stays as it was made.
-        definition = {**definition, "max_waiting": present["max_waiting"]}
+        kept = {key: present[key] for key in ("max_waiting", "pause_until") if key in present}
+        definition = {**definition, **kept}
         action = "update"
     except BrokerRefused as refusal:
         if refusal.code != _CONSUMER_NOT_FOUND:

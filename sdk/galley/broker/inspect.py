@@ -19,6 +19,7 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of
 from galley.broker.listing import all_streams, subjects_of
 from galley.broker.notes import progress_of
+from galley.broker.pause import is_paused
 from galley.broker.records import Records
 from galley.encryption import EncryptionError
 from galley.encryption.token import key_in
@@ -43,6 +44,8 @@ class QueueView:
     later: int
     """Tasks scheduled, waiting for a retry, or due."""
     backlog_limit: int
+    paused: bool = False
+    """Whether `galley pause` paused it; a TaskQueue that pauses itself has no workers instead."""
 
 
 async def queues(broker: Broker, namespace: str) -> list[QueueView]:
@@ -60,7 +63,8 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
             namespace, queue
         ):
             later = found.get(topology.later_stream(namespace, queue))
-            views.append(_view(namespace, queue, stream, later))
+            paused = await is_paused(broker, namespace, queue)
+            views.append(_view(namespace, queue, stream, later, paused=paused))
     return views
 
 
@@ -74,10 +78,13 @@ async def queue(broker: Broker, namespace: str, name: str) -> QueueView:
     work = await stream_info(broker, topology.work_stream(namespace, name))
     if work is None:
         raise QueueNotFound(namespace, name)
-    return _view(namespace, name, work, await stream_info(broker, topology.later_stream(namespace, name)))
+    later = await stream_info(broker, topology.later_stream(namespace, name))
+    return _view(namespace, name, work, later, paused=await is_paused(broker, namespace, name))
 
 
-def _view(namespace: str, queue: str, work: dict[str, Any], later: dict[str, Any] | None) -> QueueView:
+def _view(
+    namespace: str, queue: str, work: dict[str, Any], later: dict[str, Any] | None, *, paused: bool
+) -> QueueView:
     return QueueView(
         namespace,
         queue,
@@ -85,6 +92,7 @@ def _view(namespace: str, queue: str, work: dict[str, Any], later: dict[str, Any
         work["state"]["messages"],
         later["state"]["messages"] if later else 0,
         work["config"]["max_msgs"],
+        paused,
     )
 
 

@@ -87,6 +87,7 @@ EXPORTS: Final = (
     Export("$JS.API.STREAM.PURGE.*"),
     Export("$JS.API.CONSUMER.LIST.*"),
     Export("$JS.API.CONSUMER.INFO.*.*"),
+    Export("$JS.API.CONSUMER.PAUSE.*.*"),
     Export("$JS.API.CONSUMER.MSG.NEXT.*.*", silence_seconds=_SILENCE_SECONDS),
     Export("$JS.API.DIRECT.GET.>", silence_seconds=_SILENCE_SECONDS),
     Export("$JS.ACK.>"),
@@ -254,6 +255,11 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in _own_streams(namespace, queue)),
         *_reads_of_dead_letters(namespace, queue),
+        *(f"$JS.API.CONSUMER.PAUSE.{stream}.*" for stream in _own_streams(namespace, queue)),
+        *(
+            f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
+            for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
+        ),
         # All of the queue's own dead letters; of those in a shared stream, none can be listed or dropped.
         f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace, queue)}",
         f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",

@@ -79,6 +79,7 @@ class _Delivered(Struct):
 class _Figures(Struct):
     num_pending: int = 0
     num_ack_pending: int = 0
+    paused: bool = False
     delivered: _Delivered = msgspec.field(default_factory=_Delivered)
     error: _Problem | None = None
 
@@ -113,6 +114,7 @@ class _Reading:
     oldest_at: datetime | None = None
     oldest_read: float = float("-inf")
     stale: str = ""
+    paused: bool = False
 
     @property
     def empty(self) -> bool:
@@ -171,9 +173,8 @@ class SignalReader:
     def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
         backlogs = []
         for lane in lanes:
-            readings = [self._readings.get(source) for source in _sources(*name, lane)]
-            known = [reading for reading in readings if reading is not None]
-            if len(known) < len(readings):
+            known = self._known(name, lane)
+            if len(known) < len(_sources(*name, lane)):
                 return self._not_known(name, f"lane {lane} has not answered yet")
             backlogs.append(_together(lane, known))
         beside = (self._readings.get(each) for each in _beside_lanes(*name))
@@ -192,7 +193,12 @@ class SignalReader:
         plan = self._readings.get(_beside_lanes(*name)[0])
         planned = plan.waiting + plan.in_flight if plan is not None else 0
         left = max(0, later.state.messages - due) if later else 0
-        return QueueBacklog(tuple(backlogs), left + planned, tuple(self._usage(name)))
+        paused = any(reading.paused for lane in lanes for reading in self._known(name, lane))
+        return QueueBacklog(tuple(backlogs), left + planned, tuple(self._usage(name)), paused)
+
+    def _known(self, name: tuple[str, str], lane: Lane) -> list[_Reading]:
+        found = (self._readings.get(source) for source in _sources(*name, lane))
+        return [reading for reading in found if reading is not None]
 
     def _usage(self, name: tuple[str, str]) -> Iterator[Usage]:
         work = self._streams.get(topology.work_stream(*name))
@@ -271,6 +277,7 @@ class SignalReader:
             self._clock(),
             before.oldest_at if before and figures.num_pending else None,
             before.oldest_read if before and figures.num_pending else float("-inf"),
+            paused=figures.paused,
         )
 
     async def _look_at_oldest(self, source: _Source) -> None:

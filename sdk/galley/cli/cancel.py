@@ -1,35 +1,82 @@
-"""`galley cancel`: stops tasks, whatever state they are in."""
+"""`galley cancel`: stops tasks, whatever state they are in; one by one, or many of a queue."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from galley.broker.errors import BrokerError
 from galley.cli.command import Command, text
+from galley.cli.confirm import confirm_argument, confirmed
+from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
+from galley.cli.selection import selected, selection_arguments, selects
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal
+from galley.client import AsyncClient
 from galley.errors import GalleyError
+from galley.queues import UNFINISHED
+from galley.task_status import TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("tasks", metavar="ID|QUEUE/ID", type=text, nargs="+")
+    parser.add_argument("tasks", metavar="ID|QUEUE/ID", type=text, nargs="*")
+    parser.add_argument(
+        "--queue", type=text, metavar="QUEUE", help="instead of ids: all tasks of this queue that fit"
+    )
+    selection_arguments(parser)
+    confirm_argument(parser)
     server_arguments(parser)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
-    code = ExitCode.DONE
+    if bool(options.tasks) is bool(options.queue):
+        raise Misuse(
+            "either ids or --queue has to be given", "galley cancel ID..., or --queue QUEUE -l team=a"
+        )
+    if options.tasks and selects(options):
+        raise Misuse("options that select need --queue", "galley cancel --queue QUEUE --handler NAME")
     async with connected(options, terminal) as client:
-        for reference in options.tasks:
-            try:
-                found = (await find_task(client, reference)).address
-                outcome = await client.handle(found.queue, found.id).cancel()
-                terminal.result(f"task/{found.id}: {outcome}")
-            except BrokerError:
-                raise
-            except GalleyError as error:
-                terminal.complain(error)
-                code = exit_code_of(error)
+        if options.queue:
+            found = await client.queues.find(options.queue, selected(options))
+            meant = [status for status in found if status.phase in UNFINISHED]
+            return await cancel_counted(client, options.queue, meant, terminal, yes=options.yes)
+        return await _each(client, options, terminal)
+
+
+async def cancel_counted(
+    client: AsyncClient, queue: str, meant: list[TaskStatus], terminal: Terminal, *, yes: bool
+) -> int:
+    """Cancel tasks of a queue, once a person who knows how many they are agrees."""
+    if not meant:
+        terminal.say(f"queue/{queue}: no unfinished task fits")
+        return ExitCode.DONE
+    phases = ", ".join(
+        f"{number} {phase}"
+        for phase in UNFINISHED
+        if (number := sum(status.phase is phase for status in meant))
+    )
+    many = "1 task" if len(meant) == 1 else f"{len(meant)} tasks"
+    if not confirmed(f"cancel {many} of queue {queue} ({phases})", terminal, yes=yes):
+        return ExitCode.FAILED
+    done = await client.queues.cancel_these(queue, meant)
+    terminal.result(f"queue/{queue}: {len(done)} cancelled")
+    if left := len(meant) - len(done):
+        terminal.say(f"{left} had ended meanwhile")
+    return ExitCode.DONE
+
+
+async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> int:
+    code = ExitCode.DONE
+    for reference in options.tasks:
+        try:
+            found = (await find_task(client, reference)).address
+            outcome = await client.handle(found.queue, found.id).cancel()
+            terminal.result(f"task/{found.id}: {outcome}")
+        except BrokerError:
+            raise
+        except GalleyError as error:
+            terminal.complain(error)
+            code = exit_code_of(error)
     return code
 
 
@@ -38,5 +85,5 @@ command: Final = Command(
     "Cancel tasks: a waiting task is not started, a running attempt is stopped",
     _arguments,
     _run,
-    ("galley cancel thumbnail-hills", "galley cancel images/thumbnail-stars texts/summary"),
+    ("galley cancel thumbnail-hills images/thumbnail-stars", "galley cancel --queue images -l customer=ada"),
 )

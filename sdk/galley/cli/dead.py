@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from galley.cli.command import Command, text
+from galley.cli.confirm import confirm_argument, confirmed
 from galley.cli.duration import age_argument
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
@@ -68,6 +69,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--younger-than", type=age_argument, metavar="AGE", help="only those that died less than so long ago"
     )
     selector_argument(parser)
+    confirm_argument(parser)
     parser.add_argument("--rate", type=float, metavar="NUMBER", help="redrive at most so many a second")
     parser.add_argument("--input", type=text, metavar="JSON", help="with edit: the new input")
     format_argument(parser, *Format)
@@ -138,6 +140,10 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
     code = ExitCode.DONE
     letters = client.dead_letters
     for target in options.targets:
+        whole = "/" not in target and options.action == "drop"
+        if whole and not await _agreed(client, target, options, terminal):
+            code = ExitCode.FAILED
+            continue
         try:
             if "/" not in target and options.action == "redrive":
                 done = await letters.redrive_all(target, _selection(options), rate=options.rate)
@@ -156,6 +162,15 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
             terminal.complain(error)
             code = exit_code_of(error)
     return code
+
+
+async def _agreed(client: AsyncClient, queue: str, options: Namespace, terminal: Terminal) -> bool:
+    """Return whether a person who knows how many dead letters are meant agrees; or none is meant."""
+    many = len(await client.dead_letters.find(queue, _selection(options)))
+    if not many:
+        return True
+    letters = "1 dead letter" if many == 1 else f"{many} dead letters"
+    return confirmed(f"drop {letters} of queue {queue} for good", terminal, yes=options.yes)
 
 
 async def _edit(client: AsyncClient, options: Namespace, terminal: Terminal) -> None:

@@ -58,6 +58,7 @@ def queue_document(view: QueueView) -> dict[str, Any]:
         "held": view.held,
         "later": view.later,
         "backlogLimit": view.backlog_limit,
+        "paused": view.paused,
     }
 
 

@@ -1,25 +1,28 @@
 """`galley get`: lists of queues and tasks."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from msgspec import Raw
 
 from galley.broker import inspect
 from galley.broker.inspect import QueueView
-from galley.cli.command import Command, one_of, text
+from galley.cli.command import Command, text
 from galley.cli.documents import queue_document, task_document
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
-from galley.cli.labels import labels_shown, selector_argument
+from galley.cli.labels import labels_shown
 from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.schedule import SCHEDULES
+from galley.cli.selection import selected, selection_arguments, selects
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
+from galley.cli.watch import watch
 from galley.client import AsyncClient
-from galley.labels import Test, selector
-from galley.task_status import Phase, TaskStatus
+from galley.task_status import TaskStatus
 
 QUEUES: Final = Listing[QueueView](
     (
@@ -27,6 +30,7 @@ QUEUES: Final = Listing[QueueView](
         Column("lanes", lambda view: ",".join(view.lanes)),
         Column("held", lambda view: view.held),
         Column("later", lambda view: view.later),
+        Column("paused", lambda view: "paused" if view.paused else "", sparse=True),
         Column("limit", lambda view: view.backlog_limit, wide=True),
         Column("namespace", lambda view: view.namespace, wide=True),
     ),
@@ -84,56 +88,86 @@ TASKS: Final = Listing[TaskStatus](
 )
 
 _NOUNS: Final = {f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule") for s in ("s", "")}
-# This command asks the broker, which does not know a Task that was only declared.
-_PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.PENDING)
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
+    "submitted": inspect.submission_order,
+    "due": lambda status: status.due_at or _NEVER,
+    "started": lambda status: status.started_at or _NEVER,
+    "ended": lambda status: status.ended_at or _NEVER,
+    "handler": lambda status: status.handler,
+    "phase": lambda status: list(type(status.phase)).index(status.phase),
+    "attempt": lambda status: status.attempt,
+    "id": lambda status: status.address.id,
+}
 
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", metavar="queues|tasks|schedules", choices=_NOUNS)
     parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its own")
+    selection_arguments(parser)
     parser.add_argument(
-        "--phase",
-        type=one_of("a phase", _PHASES),
-        metavar="PHASE",
-        help=f"only tasks in this phase: {', '.join(_PHASES)}",
+        "--sort", choices=SORTS, default="submitted", metavar="FIELD", help=f"{', '.join(SORTS)}; tasks only"
     )
-    selector_argument(parser)
+    parser.add_argument("--reverse", action="store_true", help="in the opposite order; tasks only")
+    parser.add_argument(
+        "-w", "--watch", action="store_true",
+        help="go on until Ctrl-C: a table that changes, or a line for each change in a pipe; tasks only",
+    )  # fmt: skip
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
+    what = _NOUNS[options.what]
+    if what != "tasks":
+        _check_not_about_tasks(options, what)
     async with connected(options, terminal) as client:
-        if options.queue is None:
-            views = await inspect.queues(client.broker, client.namespace)
-        else:
-            views = [await inspect.queue(client.broker, client.namespace, options.queue)]
-        what = _NOUNS[options.what]
-        if what != "tasks" and options.phase is not None:
-            raise Misuse(f"{what} have no phase", "galley get tasks --phase ...")
-        if what != "tasks" and options.selector:
-            raise Misuse(f"{what} have no labels here", "galley get tasks -l ...")
+        views = await _views(client, options)
         if what == "schedules":
             found = [one for view in views for one in await client.schedules.list(view.queue)]
             SCHEDULES.write(found, options.output, terminal)
         elif what == "queues":
             QUEUES.write(views, options.output, terminal)
+        elif options.watch:
+
+            async def look() -> list[TaskStatus]:
+                return await _tasks(client, await _views(client, options), options)
+
+            await watch(TASKS, look, options.output, terminal)
         else:
             listing = TASKS if views else replace(TASKS, empty=QUEUES.empty)
-            tasks = await _tasks(client, views, options.phase, selector(options.selector))
-            listing.write(tasks, options.output, terminal)
+            listing.write(await _tasks(client, views, options), options.output, terminal)
     return ExitCode.DONE
 
 
-async def _tasks(
-    client: AsyncClient, views: list[QueueView], phase: Phase | None, fits: Test
-) -> list[TaskStatus]:
-    """Return the tasks of some queues, in the order they were submitted."""
+async def _views(client: AsyncClient, options: Namespace) -> list[QueueView]:
+    if options.queue is None:
+        return await inspect.queues(client.broker, client.namespace)
+    return [await inspect.queue(client.broker, client.namespace, options.queue)]
+
+
+def _check_not_about_tasks(options: Namespace, what: str) -> None:
+    if selects(options):
+        raise Misuse(f"{what} have no phase, handler, age or labels here", "galley get tasks --phase ...")
+    if options.watch or options.reverse or options.sort != "submitted":
+        raise Misuse(
+            f"--watch, --sort and --reverse are for tasks, not for {what}", "galley get tasks --watch"
+        )
+
+
+async def _tasks(client: AsyncClient, views: list[QueueView], options: Namespace) -> list[TaskStatus]:
+    """Return the tasks of some queues that the options select, in their order."""
+    which = selected(options)
     found = [
-        await inspect.tasks_in_order(client.broker, client.namespace, view.queue, phase) for view in views
+        status
+        for view in views
+        for status in which.of(
+            await inspect.tasks_in_order(client.broker, client.namespace, view.queue), datetime.now(UTC)
+        )
     ]
-    meant = (status for some in found for status in some if fits(status.labels))
-    return sorted(meant, key=inspect.submission_order)
+    in_order = sorted(found, key=inspect.submission_order)
+    return sorted(in_order, key=SORTS[options.sort], reverse=options.reverse)
 
 
 command: Final = Command(
@@ -141,5 +175,5 @@ command: Final = Command(
     "List queues, tasks or schedules",
     _arguments,
     _run,
-    ("galley get queues -o wide", "galley get tasks images --phase failed -o json"),
+    ("galley get queues -o wide", "galley get tasks images --phase failed --sort ended -o json"),
 )

@@ -20,6 +20,7 @@ from galley.cli import (
     get,
     keys,
     logs,
+    queue_control,
     result,
     schedule,
     show,
@@ -35,7 +36,8 @@ from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
-    why.command, dead.command, schedule.command, keys.command, completion.command, version.command,
+    why.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
+    queue_control.purge, schedule.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

@@ -71,17 +71,19 @@ class Listing(Generic[Item]):
                 for item in items:
                     terminal.result(self.name(item))
             case _:
-                columns = [each for each in self.columns if form is Format.WIDE or not each.wide]
                 if not items and terminal.interactive:
                     terminal.say(self.empty)
                 elif terminal.interactive or form is Format.TABLE:
-                    self._write_table(items, columns, terminal)
+                    # Not cut to the width of the terminal: a shortened name is of no use to another command.
+                    table = self.table(items, terminal, wide=form is Format.WIDE)
+                    terminal.console(_UNBOUNDED).print(table)
                 else:
-                    self._write_tabs(items, columns, terminal)
+                    for item in items:
+                        terminal.result(self.tabs(item, wide=form is Format.WIDE))
 
-    def _write_table(
-        self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal
-    ) -> None:
+    def table(self, items: Sequence[Item], terminal: Terminal, *, wide: bool = False) -> Table:
+        """Return the list as a table for people."""
+        columns = [each for each in self.columns if wide or not each.wide]
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
         columns = [each for each in columns if not each.sparse or any(each.cell(item) for item in items)]
         for column in columns:
@@ -89,12 +91,12 @@ class Listing(Generic[Item]):
         now = terminal.now()
         for item in items:
             table.add_row(*(_for_people(column.cell(item), now) for column in columns))
-        # Not cut to the width of the terminal: a shortened name cannot be passed to another command.
-        terminal.console(_UNBOUNDED).print(table)
+        return table
 
-    def _write_tabs(self, items: Sequence[Item], columns: Sequence[Column[Item]], terminal: Terminal) -> None:
-        for item in items:
-            terminal.result("\t".join(_for_programs(column.cell(item)) for column in columns))
+    def tabs(self, item: Item, *, wide: bool = False) -> str:
+        """Return the line of one item for programs."""
+        columns = [each for each in self.columns if wide or not each.wide]
+        return "\t".join(_for_programs(column.cell(item)) for column in columns)
 
 
 def format_argument(parser: ArgumentParser, *formats: Format) -> None:

@@ -11,6 +11,7 @@ from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
     Argument,
+    Choice,
     HandlerName,
     Metadata,
     Number,
@@ -355,6 +356,10 @@ class TaskQueueSpec(Part):
     """Priority levels the queue has, of `critical`, `high`, `normal` and `low`. Tasks of a higher lane
     start first; `normal` and `low` keep a guaranteed share. Kept highest first, however written."""
 
+    paused: Choice = False
+    """Whether no task is started: workers end what runs and go, and tasks are still accepted. `galley pause`
+    pauses a queue without its manifest."""
+
     worker: Worker = Worker()
     """What one worker is: its code, its slots, its patience when it is drained."""
 
@@ -386,6 +391,11 @@ class TaskQueueSpec(Part):
     encryption: Encryption | None = None
     """Encrypts inputs, results, error messages and tracebacks, so that the broker, its disk and backups hold
     none of them in the clear. Not encrypted when left out."""
+
+    @property
+    def scaled(self) -> Scaling:
+        """The scaling that holds: a paused queue has no workers."""
+        return self.scaling.model_copy(update={"workers": 0}) if self.paused else self.scaling
 
     @field_validator("lanes")
     @classmethod

@@ -73,7 +73,12 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
     assert (code, said) == (0, "task/one: edited; galley dead redrive images/one runs it\n")
     assert json.loads(run("show", "images/one", "-o", "json")[1])["input"] == {"path": "b.png"}
     assert run("redrive", "images/one")[:2] == (0, "task/one: queued again\n")
-    assert run("drop", "images", "--all", "--handler", "blur")[:2] == (0, "queue/images: 1 dropped\n")
+    code, _, told = run("drop", "images", "--all", "--handler", "blur")
+    assert code == 2
+    assert "drop 1 dead letter of queue images for good: not done" in told
+    assert "add --yes" in told
+    dropped = run("drop", "images", "--all", "--handler", "blur", "--yes")
+    assert dropped[:2] == (0, "queue/images: 1 dropped\n")
     assert run("drop", "images/three")[0] == 1
     assert run("redrive", "images", "--all", "--rate", "100")[:2] == (0, "queue/images: 1 queued again\n")
     assert run("list", "images")[:2] == (0, "")
@@ -89,7 +94,7 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
         (("edit", "images/one"), "nothing is to be edited"),
         (("edit", "images/one", "images/two", "--handler", "x"), "only one dead letter can be edited"),
         (("edit", "images/one", "--input", "{no"), "the input is not JSON"),
-        (("list", "images", "--older-than", "long"), "'long' is not a number of seconds"),
+        (("list", "images", "--older-than", "long"), "'long' is not an age"),
         (("drop", "images/one", "--rate", "3"), "--rate is for redrive"),
         (("show", "images/one", "--input", "3"), "--input is for edit"),
         (("redrive", "images", "--all", "--rate", "0"), "use a number that is more than 0"),

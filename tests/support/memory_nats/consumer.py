@@ -48,6 +48,7 @@ class Consumer:
     given_back: deque[int] = field(default_factory=deque)
     next_sequence: int = 1
     pulls: deque[Pull] = field(default_factory=deque)
+    paused: bool = False
     _deliveries: int = 0
     _timer: asyncio.TimerHandle | None = None
 
@@ -87,7 +88,7 @@ class Consumer:
 
     def serve(self) -> None:
         """Hand out what there is to those who wait for it."""
-        while self.pulls:
+        while self.pulls and not self.paused:
             pull = self.pulls[0]
             if not pull.alive:
                 self._end(pull)

@@ -273,6 +273,7 @@ class MemoryServer:
             "STREAM.DELETE": self._delete_stream,
             "CONSUMER.CREATE": self._create_consumer,
             "CONSUMER.INFO": lambda of, name, _asked: self._consumer_info(self._consumer(of, name)),
+            "CONSUMER.PAUSE": self._pause_consumer,
             "CONSUMER.DELETE": self._delete_consumer,
             "CONSUMER.NAMES": lambda of, _asked: {"consumers": [n for s, n in self.consumers if s == of]},
         }
@@ -303,6 +304,12 @@ class MemoryServer:
         self._consumer(stream, name)
         self.consumers.pop((stream, name)).refuse_pulls("409", "Consumer Deleted")
         return {"success": True}
+
+    def _pause_consumer(self, stream: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        consumer = self._consumer(stream, name)
+        consumer.paused = "pause_until" in request
+        consumer.serve()
+        return {"paused": consumer.paused}
 
     def _stream(self, name: str) -> Stream:
         if name not in self.streams:
@@ -342,6 +349,7 @@ class MemoryServer:
             "num_pending": max(0, consumer.waiting - self.uncounted),
             "num_ack_pending": consumer.in_flight,
             "num_waiting": len(consumer.pulls),
+            "paused": consumer.paused,
             "delivered": {"stream_seq": consumer.next_sequence - 1},
         }
 
