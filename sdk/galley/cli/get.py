@@ -73,7 +73,7 @@ TASKS: Final = Listing[TaskStatus](
         Column("phase", lambda status: status.phase.value),
         Column("attempt", lambda status: status.attempt),
         Column("submitted", lambda status: status.submitted_at),
-        Column("due", lambda status: status.due_at),
+        Column("due", lambda status: status.due_at, sparse=True),
         Column("progress", lambda status: str(status.progress or ""), sparse=True),
         Column("started", lambda status: status.started_at, wide=True),
         Column("ended", lambda status: status.ended_at, wide=True),

@@ -74,6 +74,7 @@ FULL: dict[str, Any] = {
     "kind": "TaskQueue",
     "metadata": {"name": "images", "namespace": "shop", "labels": {"a/b": "c"}, "annotations": {"d": "e f"}},
     "spec": {
+        "paused": True,
         "lanes": ["critical", "low"],
         "worker": {
             "image": "registry.example.com:5000/shop/images:1.2@sha256:" + "0" * 64,
