@@ -256,10 +256,6 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in _own_streams(namespace, queue)),
         *_reads_of_dead_letters(namespace, queue),
         *(f"$JS.API.CONSUMER.PAUSE.{stream}.*" for stream in _own_streams(namespace, queue)),
-        *(
-            f"$JS.API.DIRECT.GET.{stream}.galley.dead.{namespace}.{queue}.>"
-            for stream in (topology.dead_stream(namespace, queue), topology.shared_dead_stream(namespace))
-        ),
         # All of the queue's own dead letters; of those in a shared stream, none can be listed or dropped.
         f"$JS.API.DIRECT.GET.{topology.dead_stream(namespace, queue)}",
         f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",
