@@ -107,6 +107,7 @@ TASKS: Final = Kind(
         Column("Phase", ".status.phase", says="Where it is in its life."),
         Column("Attempts", ".status.attempts", "integer", "Number of the last attempt."),
         _AGE,
+        Column("Due", ".spec.notBefore", says="Its earliest start.", wide=True),
         Column("Lane", ".spec.priority", says="The lane it waits in.", wide=True),
         Column("Worker", ".status.worker", says="Pod of the last attempt.", wide=True),
         Column("Reason", _SUCCEEDED.format("reason"), says="Why it is in its phase.", wide=True),

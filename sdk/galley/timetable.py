@@ -34,10 +34,6 @@ _NAMED: Final = {
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BAD_DAY: Final = "Bad day-of-month"
-_SETTLED: Final = timedelta(hours=26)
-"""A cron line is read from so long before: then a change of the clocks lies within what is read, or outside
-of it, and not at its edge."""
-
 _WINDOWS: Final = (60.0, 3600.0, 86_400.0, 35 * 86_400.0, 366 * 86_400.0, 30 * 366 * 86_400.0)
 _HINT: Final = (
     'write five fields (minute hour day month weekday), such as "0 3 * * *", six with seconds first, '
@@ -138,20 +134,15 @@ class Timetable:
     def _by_line(self, moment: datetime) -> Iterator[datetime]:
         moment = moment.astimezone(UTC)
         last = moment
-        # A line of fixed times is in local time, which an hour in autumn has twice.
-        begin = (moment - _SETTLED if self._in_local_time else moment).astimezone(self._zone)
         try:
-            for tick in CronSim(self._line, begin):
+            for tick in CronSim(self._line, moment.astimezone(self._zone)):
+                # A line of fixed times is in local time, of which an hour comes twice in autumn: in the second
+                # one, a tick of the first one may be found.
                 if (found := tick.astimezone(UTC)) > last:
                     yield found
                     last = found
         except (OverflowError, ValueError):  # the last days of the calendar
             return
-
-    @property
-    def _in_local_time(self) -> bool:
-        fields = self._line.split()
-        return len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
 
 
 @lru_cache(maxsize=256)

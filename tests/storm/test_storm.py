@@ -56,19 +56,29 @@ async def test_every_task_has_one_outcome_after_a_storm(
                 await write_mark(broker, work_stream(namespace, queue.metadata.name), broker.nats.life)
 
         with workers(own_nats_server.url, queue, tmp_path, names, **environment) as fleet:
+            await client.schedules.create(
+                "beat",
+                call("drills", "echo"),
+                "@every 1s",
+                overlap="allow",
+                catch_up="all",
+                catch_up_limit=1000,
+            )
             storm = Storm(own_nats_server, fleet, LEASE, SEED, mark)
             handles = await submit_through(storm, client, tmp_path)
             outcomes = await all_outcomes(handles)
+            ticks = await all_ticks(client)
             revisions = [revision async for revision in all_revisions(client)]
             for worker in fleet:
                 assert worker.end() == 0
 
     sys.stdout.write(
         f"\n{len(handles)} tasks, {sum(storm.done.values())} faults (seed {SEED}): {dict(storm.done)}\n"
-        f"outcomes: {dict(outcomes)}; {len(revisions)} records written\n"
+        f"outcomes: {dict(outcomes)}; {len(revisions)} records written; {len(ticks)} ticks\n"
     )
     assert outcomes == {Phase.SUCCEEDED: TASKS}
-    one_final_record_each(handles, revisions)
+    one_final_record_each({*handles, *ticks}, revisions)
+    none_is_missing(ticks)
     failures_are_counted_once(revisions)
     what_the_protocol_allows(handles, revisions, fleet, storm.leases_lost)
 
@@ -117,9 +127,26 @@ async def all_outcomes(handles: dict[str, AsyncHandle[object]]) -> Counter[Phase
     return outcomes
 
 
-def one_final_record_each(handles: dict[str, AsyncHandle[object]], revisions: list[Revision]) -> None:
+async def all_ticks(client: AsyncClient) -> list[str]:
+    """Stop the schedule, and return the ids of its tasks once each has ended."""
+    await client.schedules.suspend("drills", "beat")
+
+    # One may be on its way from a worker that was handed its tick before.
+    await asyncio.sleep(2 * LEASE)
+    ticks = {each.address.id for each in await client.tasks("drills") if each.address.id.startswith("beat-")}
+    for each in ticks:
+        await client.handle("drills", each).wait(60)
+    return sorted(ticks)
+
+
+def none_is_missing(ticks: list[str]) -> None:
+    seconds = [int(each.rpartition("-")[2]) for each in ticks]
+    assert seconds == list(range(seconds[0], seconds[-1] + 1))
+
+
+def one_final_record_each(tasks: set[str], revisions: list[Revision]) -> None:
     finals = Counter(revision.task for revision in revisions if revision.record.done)
-    assert set(finals) == set(handles)
+    assert set(finals) == tasks
     assert [task for task, count in finals.items() if count != 1] == []
 
 

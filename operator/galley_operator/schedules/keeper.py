@@ -93,6 +93,8 @@ class ScheduleKeeper:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._clock = clock
         self._changed = asyncio.Event()
+        self._found: dict[tuple[str, str], dict[str, Kept]] = {}
+        """The schedules of the queues that were read in this look."""
         self._swept_at = float("-inf")
         self._reflector: Reflector[ScheduleObject, ScheduleObject] = Reflector(
             cluster, Source(TASKSCHEDULES, ScheduleObject, lambda shaped, _: shaped, namespaces), self, faults
@@ -123,6 +125,7 @@ class ScheduleKeeper:
 
     async def once(self) -> None:
         """Look at each schedule, and now and then at all queues."""
+        self._found.clear()
         for key, thing in list(self._reflector.things.items()):
             try:
                 await self._look_at(thing)
@@ -164,7 +167,11 @@ class ScheduleKeeper:
         metadata = thing.metadata
         spec = _spec(thing)
         place = metadata.namespace, spec.queue_name
-        present = await stored.find(self._broker, *place, check_schedule_name(metadata.name))
+        check_schedule_name(metadata.name)
+        if place not in self._found:
+            found = stored.schedules_of(self._broker, *place)
+            self._found[place] = {kept.schedule.name: kept async for kept in found}
+        present = self._found[place].get(metadata.name)
         if present is not None and (present.schedule.uid, present.schedule.generation) == (
             metadata.uid, metadata.generation,
         ):  # fmt: skip

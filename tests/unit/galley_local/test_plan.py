@@ -37,6 +37,27 @@ async def test_queues_and_tasks_may_stand_in_different_files_in_any_order(tmp_pa
     assert list(plan.queues) == [("default", "images")]
 
 
+async def test_schedules_need_their_queue_and_lane_as_tasks_do(tmp_path: Path) -> None:
+    schedule = """
+apiVersion: galley.dev/v1alpha1
+kind: TaskSchedule
+metadata: {name: one}
+spec: {queueName: images, handler: thumb, priority: low, cron: "@daily"}
+"""
+    (tmp_path / "a.yaml").write_text(f"{schedule}---{_TASK}")
+    (tmp_path / "b.yml").write_text(_QUEUE)
+    plan = await plan_of(tmp_path, "a.yaml", "b.yml")
+    assert [each.metadata.name for each in plan.schedules] == ["one"]
+    assert [task.metadata.name for task in plan.tasks] == ["one"], "a task may have the name of a schedule"
+    for old, new, words in (
+        ("queueName: images", "queueName: texts", "schedule 'one' names queue 'texts'"),
+        ("priority: low", "priority: critical", "schedule 'one' asks for lane 'critical'"),
+    ):
+        (tmp_path / "a.yaml").write_text(schedule.replace(old, new))
+        with pytest.raises(FilesUnusable, match=words):
+            await plan_of(tmp_path, "a.yaml", "b.yml")
+
+
 async def test_a_folder_means_its_manifests_and_not_its_programs(tmp_path: Path) -> None:
     (tmp_path / "queue.yaml").write_text(_QUEUE)
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")

@@ -16,19 +16,31 @@ from msgspec.structs import replace
 from galley.broker import schedules as stored
 from galley.broker import topology
 from galley.client import AsyncClient
-from galley.errors import EnvelopeInvalid, ScheduleNotFound
+from galley.encryption import DecryptionKeyMissing
+from galley.encryption.payloads import Payloads
+from galley.errors import (
+    EnvelopeInvalid,
+    LaneNotEnabled,
+    QueueNotFound,
+    ScheduleInvalid,
+    ScheduleNotFound,
+)
 from galley.handler import call
+from galley.lanes import Lane
 from galley.record import Outcome, Record, State
 from galley.repeat import Repeat
 from galley.schedule import Action, Schedule, address_of, decode, encode, tick_id
 from galley.schedules import ScheduleView
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
+from galley_worker.settle import TICK_KEPT_SECONDS
 from galley_worker.ticker import Ticker
+from galley_worker.verdict import Succeed
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.galley_worker.bench import Bench, a_bench
+from tests.unit.galley.encryption.keys import payloads
+from tests.unit.galley_worker.bench import KEEP_SECONDS, Bench, a_bench
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CALL = call("images", "resize", width=3)
@@ -137,7 +149,7 @@ async def test_a_worker_whose_clock_is_wrong_neither_fires_early_nor_skips(hours
 @in_virtual_time
 async def test_no_tick_fires_again_after_the_servers_clock_went_back() -> None:
     async with at_noon() as bench, ticking(bench):
-        await begun(bench, "@every 10s", overlap="allow")
+        await begun(bench, "@every 10s", overlap="allow", catch_up="all", catch_up_limit=1000)
         await bench.pass_time(25)
         bench.server._began -= timedelta(hours=1)
         await bench.pass_time(3600 + 30)
@@ -358,6 +370,87 @@ async def test_without_room_a_tick_waits_until_there_is_some() -> None:
         assert tasks(bench) == []
         definition["max_bytes"] = before
         await eventually(lambda: tasks(bench), within=60)
+
+
+@in_virtual_time
+async def test_the_input_of_an_encrypted_queue_is_encrypted_in_the_schedule_and_in_each_task() -> None:
+    async with a_bench() as bench:
+        bench.server._began += NOON - bench.server.now()
+        stream = bench.server.streams[topology.work_stream("default", "images")]
+        stream.definition["metadata"][topology.ENCRYPTION_KEY] = topology.ENCRYPTED
+        bench.producer.payloads = payloads()
+        secret = call("images", "resize", card="4111")
+        async with ticking(bench) as broker:
+            broker.payloads = payloads()
+            await client_of(bench).schedules.create("nightly", secret, "@every 10s", overlap="allow")
+            await client_of(bench).schedules.create("nightly", secret, "@every 10s", overlap="allow")
+            await bench.pass_time(21)
+            stored_here = [each.body for each in bench.seen("stored")]
+            assert not any(b"4111" in body for body in stored_here)
+            (first, *_) = tasks(bench)
+            address = address_of("default", "images", Lane.NORMAL, first)
+            later = bench.server.streams[topology.later_stream("default", "images")]
+            message = later.last(topology.due_subject(address))
+            assert message is not None
+            assert b"4111" in bytes((await broker.payloads.read_task(address, message.body)).input)
+            handle = await client_of(bench).schedules.run_now("images", "nightly")
+            assert handle.envelope is not None
+            # Without the keys it is shown, and cannot be run.
+            bench.producer.payloads = Payloads()
+            assert (await client_of(bench).schedules.get("images", "nightly")).input is None
+            with pytest.raises(DecryptionKeyMissing):
+                await client_of(bench).schedules.run_now("images", "nightly")
+
+
+@in_virtual_time
+async def test_a_schedule_that_is_not_encrypted_fires_nothing_in_a_queue_that_has_to_be() -> None:
+    async with at_noon() as bench, MemoryBroker(bench.server, "w1") as broker:
+        broker.payloads = payloads()
+        ticker = Ticker(broker, bench.layout, Ledger(broker), measures(), bench.server.now, plaintext=False)
+        running = asyncio.create_task(ticker.run())
+        view = await begun(bench, "@every 10s", overlap="allow")
+        await bench.pass_time(11)
+        view = await client_of(bench).schedules.get("images", "nightly")
+        assert tasks(bench) == []
+        assert [tick.action for tick in view.recent] == [Action.REFUSED]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_the_end_of_a_tick_is_kept_for_a_day_though_results_are_not() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        for schedule, kept in (("nightly", str(TICK_KEPT_SECONDS)), ("", str(KEEP_SECONDS))):
+            address = await bench.submit(schedule=schedule)
+            held = bench.held(await bench.take(worker))
+            assert await worker.settler.settle(held, Succeed(Raw(b"1")))
+            (*_, record) = bench.seen("stored", "result")
+            assert record.subject == topology.record_subject(address)
+            assert record.headers[topology.TTL] == kept
+
+
+@in_virtual_time
+async def test_an_input_that_is_stored_as_an_object_is_refused() -> None:
+    async with a_bench() as bench:
+        large = replace(CALL, large=True)
+        for wrong, words in (
+            (large, "stored as an object"),
+            (CALL.options(task_id="mine"), "an id of its own"),
+            (CALL.options(deadline=NOON + timedelta(days=900)), "a time of its own"),
+        ):
+            with pytest.raises(ScheduleInvalid, match=words):
+                await client_of(bench).schedules.create("nightly", wrong, "@daily")
+        for queue, lane, error in (
+            ("nowhere", None, QueueNotFound),
+            ("images", Lane.CRITICAL, LaneNotEnabled),
+        ):
+            with pytest.raises(error):
+                await client_of(bench).schedules.create(
+                    "nightly", replace(CALL, queue=queue, lane=lane), "@daily"
+                )
+        for name in ("", "a.b", "x" * 49, "-a", "ä"):
+            with pytest.raises(ScheduleInvalid):
+                await client_of(bench).schedules.get("images", name)
 
 
 @in_virtual_time
