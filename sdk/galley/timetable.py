@@ -136,8 +136,8 @@ class Timetable:
         last = moment
         try:
             for tick in CronSim(self._line, moment.astimezone(self._zone)):
-                # A line of fixed times is in local time, of which an hour comes twice in autumn: in the second
-                # one, a tick of the first one may be found.
+                # A line of fixed times is in local time, of which an hour comes twice in autumn: from the
+                # second one, ticks of the first may be found.
                 if (found := tick.astimezone(UTC)) > last:
                     yield found
                     last = found
