@@ -189,6 +189,8 @@ def summary_of(record: Record) -> str:
     """Return the outcome of a task in one line."""
     if record.failure is not None:
         return f"{record.failure.reason}: {record.failure.message}"
+    if record.large is not None:
+        return f"a result of {record.large.size} bytes"
     if record.outcome is None or not bytes(record.result) or bytes(record.result) == b"null":
         return ""
     return msgspec.json.format(bytes(record.result), indent=-1).decode()

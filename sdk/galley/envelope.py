@@ -220,6 +220,14 @@ def decode(body: bytes) -> Envelope:
     return envelope
 
 
+def shown_input(envelope: Envelope) -> Raw:
+    """Return the input for those who look at a task; if it does not travel with it, what there is instead."""
+    if envelope.large is None:
+        return envelope.input
+    large = envelope.large
+    return Raw(_encode({"galley.stored": {"digest": large.digest, "size": large.size}}))
+
+
 def _versions(envelope: Envelope) -> tuple[int, ...]:
     """Return the versions a body may have; an encrypted one does not show whether it refers to objects."""
     if envelope.sealed:

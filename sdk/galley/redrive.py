@@ -25,7 +25,7 @@ from galley.broker.pipeline import DENIED, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.dead_letter import NO_TASK
-from galley.envelope import VERSION, Envelope, Flags, digest_of, encode_input
+from galley.envelope import VERSION, Envelope, Flags, digest_of, encode_input, shown_input
 from galley.errors import (
     DeadLetterNotFound,
     EnvelopeInvalid,
@@ -297,7 +297,7 @@ class AsyncDeadLetters:
         except EnvelopeInvalid:
             return replace(dead, body=bytes(letter.envelope))
         return replace(
-            dead, handler=envelope.handler, input=None if envelope.sealed else envelope.input,
+            dead, handler=envelope.handler, input=None if envelope.sealed else shown_input(envelope),
             submitted_at=envelope.submitted_at, uid=envelope.uid, labels=envelope.labels or {},
         )  # fmt: skip
 

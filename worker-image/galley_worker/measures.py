@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from galley_worker.circuit import Circuit, CircuitState
 from galley_worker.retry_budget import RetryBudget
+from galley.objects.node_cache import NodeCache
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 _EDGES: Final = (*map(str, _SECONDS), "+Inf")
@@ -32,6 +33,12 @@ class _Durations:
         self.seconds = 0.0
 
 
+class Cache:
+    """What the cache of objects counts; `galley.objects.node_cache.NodeCache` has the same attributes."""
+
+    hits = fetches = fetched_bytes = 0
+
+
 class Measures(Collector):
     """The worker's metrics: attempts by verdict and lane, their duration, slots and lost leases.
 
@@ -39,8 +46,12 @@ class Measures(Collector):
     for each.
     """
 
-    def __init__(self, namespace: str, queue: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+    def __init__(
+        self, namespace: str, queue: str, slots: Callable[[], int], busy: Callable[[], int],
+        cache: "Cache | NodeCache | None" = None,
+    ) -> None:  # fmt: skip
         self._queue = namespace, queue
+        self._cache = cache or Cache()
         self._slots = slots
         self._busy = busy
         self._attempts: Counter[tuple[str, str]] = Counter()
@@ -144,6 +155,18 @@ class Measures(Collector):
         )
         opened.add_metric(self._queue, self.circuit.opened if self.circuit is not None else 0)
         yield opened
+        for name, text, count in (
+            (
+                "galley_cache_hits",
+                "Objects tasks needed that were on the machine.",
+                self._cache.hits,
+            ),
+            ("galley_cache_fetches", "Objects that were fetched from an object store.", self._cache.fetches),
+            ("galley_cache_fetched_bytes", "Their bytes.", self._cache.fetched_bytes),
+        ):
+            counter = CounterMetricFamily(name, text, labels=labels)
+            counter.add_metric(self._queue, count)
+            yield counter
         for name, text, read in (
             (
                 "galley_circuit_open",

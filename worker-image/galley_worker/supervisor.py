@@ -91,7 +91,7 @@ class Supervisor:
             cache = parts.enter_context(NodeCache(self._settings.cache, self._settings.cache_bytes))
             runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
-            measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy)
+            measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy, cache)
             slots.circuit = measures.circuit = self._circuit(grown)
             await enter(self._health(measures))
             broker = await self._stop.unless_asked(self._connect())

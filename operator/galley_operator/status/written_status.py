@@ -217,10 +217,12 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
         message = _elsewhere(task, _encrypted("its result", record))
         return _status(task, phase, truth, phase, message, fields, since=ended_at)
     if outcome is Outcome.SUCCEEDED:
-        size = memoryview(record.result).nbytes
+        size = len(record.result) if record.large is None else record.large.size
         if size > INLINE_RESULT_LIMIT:
             fields["resultBytes"] = size
             message = _elsewhere(task, f"its result has {size} bytes, too many to be kept here")
+            if record.large is not None:
+                message = message.replace("galley show", "galley result").replace(" -o json", "")
             return _status(task, phase, truth, phase, message, fields, since=ended_at)
         if record.result != NULL:
             fields["result"] = record.result

@@ -23,6 +23,7 @@ from galley.broker.pause import is_paused
 from galley.broker.records import Records
 from galley.encryption import EncryptionError
 from galley.encryption.token import key_in
+from galley.envelope import shown_input
 from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
 from galley.lanes import Lane
 from galley.record import Stored
@@ -224,7 +225,7 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
     envelope = message.envelope
     if envelope is None:
         return recorded or TaskStatus(message.address, phase)
-    content = NOT_KNOWN if envelope.sealed else envelope.input
+    content = NOT_KNOWN if envelope.sealed else shown_input(envelope)
     if recorded is not None:
         return msgspec.structs.replace(
             recorded, input=content, deadline=envelope.deadline, labels=envelope.labels or {}

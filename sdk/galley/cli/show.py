@@ -31,6 +31,7 @@ from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal, safe_json
 from galley.dead_letter import NO_TASK
 from galley.encryption import DecryptionKeyMissing, EncryptionError
+from galley.envelope import shown_input
 from galley.errors import EnvelopeInvalid
 from galley.handle import AsyncHandle
 from galley.record import Outcome, Record, Stored
@@ -65,7 +66,10 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if locked is not None:
             document["notShown"] = str(locked)
         if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
-            document["result"] = msgspec.json.decode(record.result)
+            if record.large is None:
+                document["result"] = msgspec.json.decode(record.result)
+            else:
+                document["resultBytes"] = record.large.size
         write_document(document, options.output, terminal)
     return ExitCode.DONE
 
@@ -95,7 +99,7 @@ async def _with_input(broker: Broker, status: TaskStatus) -> TaskStatus:
         return status
     with suppress(EnvelopeInvalid):
         envelope = await broker.payloads.look_at_task(status.address, bytes(kept.letter.envelope))
-        return status if envelope.sealed else replace(status, input=envelope.input)
+        return status if envelope.sealed else replace(status, input=shown_input(envelope))
     return status
 
 
@@ -148,6 +152,10 @@ def _took(status: TaskStatus) -> str:
 
 def _outcome(status: TaskStatus, record: Record | None) -> Iterator[str]:
     if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
+        if record.large is not None:
+            command = f"galley result {status.address.queue}/{status.address.id}"
+            yield f"Result:    {record.large.size} bytes; `{command}` prints it"
+            return
         yield "Result:"
         yield from _indented(safe_json(msgspec.json.format(bytes(record.result), indent=2).decode()))
     if status.failure is not None:

@@ -3,7 +3,7 @@
 import json
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -17,9 +17,11 @@ from galley.cli.terminal import Terminal
 from galley.cli.waiting import wait_for
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
+from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
+from galley.reference import INLINE_LIMIT, LARGEST
 from galley.unique import OnConflict, Unique
 from galley.when import LONGEST_TIMEOUT_SECONDS, When
 
@@ -35,6 +37,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--lane", type=one_of("a lane", HIGHEST_FIRST), default=Lane.NORMAL, metavar="LANE",
         help=f"{', '.join(HIGHEST_FIRST)}; normal by default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--file", dest="files", type=text, action="append", default=[], metavar="NAME=PATH",
+        help="a file as the argument NAME of the handler; may be repeated",
     )  # fmt: skip
     label_argument(parser)
     parser.add_argument("--id", type=text, help="choose the id: the same id with the same input is one task")
@@ -70,14 +76,14 @@ def _timeout(text: str) -> float:
     return value
 
 
-def _input(options: Namespace, terminal: Terminal) -> Raw:
-    """Return the input as JSON.
+def _input(options: Namespace, terminal: Terminal) -> tuple[Raw, tuple[File, ...]]:
+    """Return the input as JSON, and the files in it.
 
     Raises:
         InputInvalid: if it is not JSON, or is too large.
     """
     if options.input is None:
-        return NO_INPUT
+        return _with_files(options, terminal, {}) if options.files else (NO_INPUT, ())
     try:
         text = terminal.read_input() if options.input == "-" else options.input
         value = json.loads(text)
@@ -87,7 +93,20 @@ def _input(options: Namespace, terminal: Terminal) -> Raw:
         raise InputInvalid(
             options.handler, f"not JSON: {error}", """quote it for the shell, such as '{"path": "a.png"}'"""
         ) from None
-    return encode_input(options.handler, value)
+    return _with_files(options, terminal, value)
+
+
+def _with_files(options: Namespace, terminal: Terminal, value: Any) -> tuple[Raw, tuple[File, ...]]:
+    files = []
+    for argument in options.files:
+        name, _, path = argument.partition("=")
+        if not name or not path:
+            raise Misuse(f"{argument[:80]!r} is not NAME=PATH", "write --file file=page.png")
+        if not isinstance(value, dict) or name in value:
+            raise Misuse(f"argument {name[:80]!r} is given twice, or the input is no object", "give it once")
+        files.append(File(terminal.folder / path))
+        value[name] = files[-1]
+    return encode_input(options.handler, value, LARGEST), tuple(files)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
@@ -106,7 +125,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             key=options.unique_key, on_conflict=options.on_conflict or OnConflict.REJECT
         ),
     )  # fmt: skip
-    call = Call[object](options.queue, options.handler, _input(options, terminal))
+    data, files = _input(options, terminal)
+    large = len(data) > INLINE_LIMIT
+    call = Call[object](options.queue, options.handler, data, files=files, large=large)
     async with connected(options, terminal) as client:
         handle = await client.submit(call, when, task_id=options.id)
         if handle.existed:

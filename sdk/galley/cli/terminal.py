@@ -16,6 +16,7 @@ from rich.console import Console
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
 from galley.errors import GalleyError
+from galley.file import File
 
 _UNSAFE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
@@ -102,6 +103,7 @@ class Terminal:
             OutputFailed, OutputClosed: if it cannot be written.
         """
         layout: dict[str, Any] = {"indent": indent} if indent else {"separators": (",", ":")}
+        layout["default"] = _file
         text = json.dumps(value, ensure_ascii=False, **layout)
         self.result(safe_json(text) if self.can_show(text) else json.dumps(value, **layout))
 
@@ -202,3 +204,10 @@ def own_terminal() -> Terminal:
         folder = Path(os.environ.get("PWD", "/nonexistent"))
     stdout, stderr = Output("standard output", sys.stdout), Output("standard error", sys.stderr)
     return Terminal(sys.stdin, cast("TextIO", stdout), cast("TextIO", stderr), os.environ, folder)
+
+
+def _file(value: object) -> object:
+    """Return what is printed for a file of a result."""
+    if isinstance(value, File):
+        return {"file": value.name, "size": value.size, "digest": value.digest}
+    raise TypeError(f"{type(value).__name__} is not JSON")

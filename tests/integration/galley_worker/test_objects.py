@@ -1,15 +1,19 @@
 """Large inputs, large results and files, with a real nats-server and real workers."""
 
+import asyncio
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from galley import AsyncClient, File, RetryPolicy, TaskFailed, When
 from galley.broker import topology
+from galley.cli.main import main
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.handlers import artifacts
+from tests.unit.galley.cli.a_terminal import a_terminal, err, out
 
 
 @pytest.fixture
@@ -73,3 +77,55 @@ async def test_a_file_that_is_gone_when_the_handler_returned_fails_with_the_reas
     with pytest.raises(TaskFailed, match=r"gone\.txt") as failed:
         await handle.result(within=30)
     assert "temporary folder" in str(failed.value)
+
+
+async def test_the_commands_take_and_give_files(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    source = tmp_path / "page.bin"
+    source.write_bytes(b"page" * 1000)
+
+    async def galley(*words: str) -> tuple[int, str, str]:
+        terminal = a_terminal()
+        place = ["--server", client.broker.server, "-n", client.namespace]
+        code = await asyncio.to_thread(main, [*words, *place], terminal)
+        return code, out(terminal), err(terminal)
+
+    code, said, problem = await galley(
+        "submit", "drills", "measure", "--file", f"file={source}", "--id", "page", "--wait", "30"
+    )
+    assert (code, json.loads(said)["size"]) == (0, 4000), problem
+    code, said, _ = await galley("submit", "drills", "same", "--file", f"files={source}", "--wait", "30")
+    assert code != 0  # one file is no list of them
+    await galley("submit", "drills", "produce", '{"size": 5000}', "--id", "made", "--wait", "30")
+    code, said, _ = await galley("result", "drills/made")
+    assert json.loads(said)["file"] == "made.bin"
+    code, _, said = await galley("result", "drills/made", "--output", str(tmp_path / "made"))
+    assert (code, (tmp_path / "made").stat().st_size) == (0, 5000), said
+    text = json.dumps({"text": "abc" * 200_000})
+    (tmp_path / "input.json").write_text(text)
+    await client.submit(artifacts.reverse.call("abc" * 200_000), task_id="long")
+    code, _, said = await galley("result", "drills/long", "--output", str(tmp_path / "long.json"))
+    assert json.loads((tmp_path / "long.json").read_text()) == "cba" * 200_000
+    code, said, _ = await galley("show", "drills/long")
+    assert "Result:    600002 bytes; `galley result drills/long` prints it" in said
+    code, said, _ = await galley("show", "drills/long", "-o", "json")
+    assert json.loads(said)["resultBytes"] == 600_002
+    for words, problem in (
+        (["--file", "file"], "is not NAME=PATH"),
+        (["[1]", "--file", f"file={source}"], "no object"),
+        (["--file", f"file={tmp_path / 'none'}"], "cannot be read: No such file"),
+    ):
+        code, _, said = await galley("submit", "drills", "measure", *words)
+        assert problem in said
+        assert code != 0
+    code, _, said = await galley("result", "drills/long", "--output", str(tmp_path / "no" / "file"))
+    assert "cannot be read" in said
+
+
+async def test_what_waits_shows_where_its_large_input_is(client: AsyncClient, queue: TaskQueue) -> None:
+    assert queue.metadata.name == "drills"
+    handle = await client.submit(artifacts.reverse.call("abc" * 200_000))
+    shown = json.loads(bytes((await handle.status()).input))
+    assert shown["galley.stored"]["size"] == 600_011
