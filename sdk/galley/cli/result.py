@@ -59,5 +59,8 @@ command: Final = Command(
     "Wait for the end of a task and print its result",
     _arguments,
     _run,
-    ("galley result thumbnail-hills --output hills.json", "galley result images/thumbnail-stars --within 30"),
+    (
+        "galley result thumbnail-hills --within 30",
+        "galley result images/thumbnail-stars --within 30 --output stars.json",
+    ),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import AsyncIterator
@@ -63,8 +64,9 @@ async def test_each_example_of_the_help_works(example: str, client: AsyncClient)
         await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
         await submit(client, "texts", "summary")
     # There is no worker here: waiting can only time out, which says that the rest of the line was right.
-    expected = 124 if "--wait" in example else 0
-    code, _, err = await shell(example.replace("--wait 30", "--wait 0.1"), client)
+    waits = "--wait" in example or "--within" in example
+    code, _, err = await shell(re.sub("(--wait|--within) 30", r"\1 0.1", example), client)
+    expected = 124 if waits else 0
     assert code == expected, err
 
 
