@@ -15,9 +15,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from galley.objects.node_cache import NodeCache
 from galley_worker.circuit import Circuit, CircuitState
 from galley_worker.retry_budget import RetryBudget
-from galley.objects.node_cache import NodeCache
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 _EDGES: Final = (*map(str, _SECONDS), "+Inf")
