@@ -41,6 +41,12 @@ class LeanClient(Nats):
         self.denied: Callable[[str], None] = lambda _subject: None
         """Called with a subject, in lower case, that we may not publish to and did."""
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether the present connection is encrypted."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
     async def subscribe_directly(self, subject: str, react: React) -> Subscription:
         """Call `react` with each message on `subject`, in the middle of reading; it must be quick."""
         subscription = await self.subscribe(subject, cb=_never_called)

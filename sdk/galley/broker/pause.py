@@ -4,11 +4,13 @@ The consumers of the lanes are paused, so it needs no operator and no worker, an
 them. Tasks are still accepted, delayed tasks still become due, and what runs goes on.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerRefused
 from galley.errors import QueueNotFound
 
 _FOR_GOOD: Final = "2200-01-01T00:00:00Z"
@@ -48,9 +50,10 @@ async def is_paused(broker: Broker, namespace: str, queue: str) -> bool:
     """
     work = topology.work_stream(namespace, queue)
     for lane in await _lanes(broker, namespace, queue):
-        info = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{work}.{lane}")
-        if info.get("paused"):
-            return True
+        with suppress(BrokerRefused):  # a consumer that is missing is not paused
+            info = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{work}.{lane}")
+            if info.get("paused"):
+                return True
     return False
 
 

@@ -17,6 +17,7 @@ from galley.cli import (
     cancel,
     completion,
     dead,
+    doctor,
     get,
     keys,
     logs,
@@ -37,7 +38,7 @@ from galley.errors import GalleyError
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
     why.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
-    queue_control.purge, schedule.command, keys.command, completion.command, version.command,
+    queue_control.purge, doctor.command, schedule.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

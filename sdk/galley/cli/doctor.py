@@ -1,0 +1,110 @@
+"""`galley doctor`: what is wrong with an installation, and what to do about it."""
+
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec.structs import replace
+from rich.text import Text
+
+from galley.broker import checkup, inspect
+from galley.broker.errors import NotAllowed
+from galley.cli.command import Command, text
+from galley.cli.errors import NoServer
+from galley.cli.exit_code import ExitCode
+from galley.cli.output import Format, format_argument, write_document
+from galley.cli.server import connected, server_arguments
+from galley.cli.terminal import Terminal, safe
+from galley.client import AsyncClient
+from galley.doctor import Finding, Level, judge_queue, judge_server, strangers
+from galley.errors import GalleyError
+
+_STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "queues", metavar="QUEUE", type=text, nargs="*",
+        help="only these queues; needed with the credentials of a queue",
+    )  # fmt: skip
+    format_argument(parser, Format.JSON, Format.YAML)
+    server_arguments(parser)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    findings: list[Finding] = []
+    try:
+        async with connected(options, terminal) as client:
+            findings += await _examined(client, options)
+    except GalleyError as error:
+        if isinstance(error, NoServer):
+            raise
+        findings.append(Finding(Level.FAIL, "connection", str(error), error.hint))
+    if options.output is not None:
+        write_document([_document(each) for each in findings], options.output, terminal)
+    else:
+        for finding in findings:
+            _show(finding, terminal)
+    failed = any(finding.level is Level.FAIL for finding in findings)
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+async def _examined(client: AsyncClient, options: Namespace) -> list[Finding]:
+    broker, namespace = client.broker, client.namespace
+    facts = await checkup.server_facts(broker, options.credentials)
+    findings: list[Finding] = []
+    views: list[inspect.QueueView] = []
+    try:
+        if not options.queues:
+            views = await inspect.queues(broker, namespace)
+    except NotAllowed:
+        findings.append(
+            Finding(
+                Level.WARN, "queues", "these credentials do not list queues", "name one: galley doctor QUEUE"
+            )
+        )
+    for name in options.queues:
+        try:
+            views.append(await inspect.queue(broker, namespace, name))
+        except GalleyError as error:
+            findings.append(Finding(Level.FAIL, f"queue {name}", str(error), error.hint))
+    if views:
+        asked = await checkup.server_time(broker, namespace, views[0].queue)
+        facts = replace(facts, server_now=asked, now=datetime.now(UTC)) if asked else facts
+    elif not findings:
+        findings.append(
+            Finding(
+                Level.WARN, "queues", f"namespace {namespace} has none",
+                "apply a TaskQueue, or name another namespace: -n NAMESPACE",
+            )
+        )  # fmt: skip
+    heard = await checkup.workers_heard(broker, namespace)
+    for view in views:
+        findings += judge_queue(await checkup.queue_facts(broker, view, heard))
+    if heard is not None and not options.queues:
+        findings += strangers({view.queue for view in views}, set(heard))
+    return [*judge_server(facts), *findings]
+
+
+def _show(finding: Finding, terminal: Terminal) -> None:
+    hint = f"; {finding.hint}" if finding.hint else ""
+    line = Text(f"{finding.level:<5}", style=_STYLES[finding.level])
+    line.append(" ".join(safe(f"{finding.check}: {finding.message}{hint}").split()), style="default")
+    if terminal.interactive:
+        terminal.console(100_000).print(line)
+    else:
+        terminal.result(line.plain)
+
+
+def _document(finding: Finding) -> dict[str, str]:
+    document = {"level": finding.level.value, "check": finding.check, "message": finding.message}
+    return document | ({"hint": finding.hint} if finding.hint else {})
+
+
+command: Final = Command(
+    "doctor",
+    "Find what is wrong with an installation, and say what to do",
+    _arguments,
+    _run,
+    ("galley doctor", "galley doctor images -o json"),
+)
