@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECRETS = ("thing", "galley-nats-auth", "galley-nats-server", "galley-nats-store", "galley-images-producer")
 QUEUES = ("images", "words", "greetings", "thing")
-TASKS = ("ada", "migrate", "thing")
+TASKS = ("ada", "migrate", "stars", "thing")
 STANDS_FOR = {"NAME": "thing", "QUEUE": "images", "TASK": "ada", "USER": "ada", "ID": "ada"}
 """Words in capitals, and an object of the test."""
 

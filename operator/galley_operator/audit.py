@@ -65,7 +65,7 @@ def record(action: str, namespace: str, queue: str, about: About) -> None:
     """Write a line.
 
     Args:
-        action: `submit`, `cancel`, `edit`, `scale` or `delete`.
+        action: `submit`, `cancel`, `redrive`, `edit`, `scale` or `delete`.
         namespace: of the queue.
         queue: its name.
         about: the rest.

@@ -84,6 +84,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Where the input is stored, if it is too large to travel; `input` is empty then."""
     files: tuple[Reference, ...] = ()
     """The files in the input."""
+    redriven: Annotated[str, Meta(max_length=63)] = ""
+    """The wish of the Task object that it was run again for, so that none is heeded twice."""
     sealed: str = ""
     """Where the queue's payloads are encrypted: input, references, digest and the words of the history (see
     `galley.encryption`), which are then empty. All before it in the body is authenticated; after it comes the

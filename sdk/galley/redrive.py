@@ -52,6 +52,7 @@ class Redriven(StrEnum):
 
     QUEUED = "queued again"
     ALREADY = "was redriven already"
+    HEEDED = "failed again since that was asked for"
 
 
 class DeadTask(Struct, frozen=True):
@@ -159,6 +160,27 @@ class AsyncDeadLetters:
             NotAllowed, BrokerUnreachable, BrokerSilent: as `find`; redriving again is safe.
         """
         return await self._redrive(await self._find(queue, task_id))
+
+    async def redrive_declared(self, queue: str, task_id: str, uid: str, mark: str) -> Redriven:
+        """Have the dead task of a Task object run again, once for each mark.
+
+        The process that keeps the status of the object calls this, and then says in it that the task waits.
+
+        Args:
+            queue: its name.
+            task_id: name of the object.
+            uid: of the object.
+            mark: stands for the wish; the task keeps it.
+
+        Raises:
+            NotRedrivable: it was declared by another object, or as `redrive`.
+            As `redrive` besides.
+        """
+        kept = await self._find(queue, task_id)
+        envelope = await self._envelope(kept)
+        if envelope.redriven == mark:
+            return Redriven.HEEDED
+        return await self._redrive(kept, uid, mark)
 
     async def redrive_all(
         self, queue: str, which: Selection = ALL, *, rate: float | None = None
@@ -315,22 +337,24 @@ class AsyncDeadLetters:
             raise self._broker.payloads.missing(kept.address, envelope.sealed)
         return envelope
 
-    async def _redrive(self, kept: Kept) -> Redriven:
+    async def _redrive(self, kept: Kept, uid: str = "", mark: str = "") -> Redriven:
         records, address = Records(self._broker), kept.address
         envelope = await self._envelope(kept)
         stored = await records.read(address)
         if _moved_on(kept, stored):
             await dead_letters.drop(self._broker, kept)
             return Redriven.ALREADY
-        if envelope.uid:
+        if envelope.uid != uid:
             raise _not(
                 kept, "it was declared by a Task object, which shows that it failed",
-                "replace the object: `kubectl replace --force -f FILE` deletes and creates it, which runs it",
+                f"label the object: `kubectl label task {kept.address.id} galley.dev/redrive=1`; "
+                "each new value runs it again",
             )  # fmt: skip
         now = datetime.now(UTC)
         attempt, fence = kept.letter.attempt + 1, stored.sequence if stored is not None else 0
         again = replace(
             envelope, history=History(attempts=kept.letter.history.attempts), not_before=None,
+            redriven=mark,
             deadline=envelope.deadline if envelope.deadline and envelope.deadline > now else None,
         )  # fmt: skip
         flags = Flags(attempt, fence, republished=True)
@@ -339,7 +363,7 @@ class AsyncDeadLetters:
             # For those who look at it; the message alone would do, and a worker may have been quicker.
             waiting = Record(
                 State.RETRY, attempt, handler=again.handler, lane=address.lane,
-                submitted_at=again.submitted_at, due_at=now, digest=again.digest,
+                submitted_at=again.submitted_at, due_at=now, digest=again.digest, uid=again.uid,
                 labels=again.labels,
             )  # fmt: skip
             await records.write(address, waiting, fence)

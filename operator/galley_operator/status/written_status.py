@@ -228,7 +228,8 @@ def _ended(task: ActiveTask, record: Record, outcome: Outcome, fields: dict[str,
             fields["result"] = record.result
         return _status(task, phase, truth, phase, "", fields, since=ended_at)
     if outcome is Outcome.CANCELLED:
-        return _status(task, phase, truth, phase, "it was cancelled", fields, since=ended_at)
+        told = record.failure or Failure(phase, "it was cancelled")
+        return _status(task, phase, truth, told.reason, _short(told.message), fields, since=ended_at)
     failure = record.failure or Failure("Failed", "no reason was recorded")
     fields["error"] = _error(failure)
     return _status(task, phase, truth, failure.reason, _short(failure.message), fields, since=ended_at)

@@ -50,8 +50,8 @@ class DeclaredStatus(Part):
     """Where the task is in its life, in one word; made from the rest, for columns and selectors."""
 
     conditions: tuple[Condition, ...] = Field((), max_length=8, json_schema_extra=keyed_by("type"))
-    """`Succeeded` is Unknown until the task has ended, then True or False for good. `Finished` is False
-    until the task has ended, then True, whether it succeeded, failed or was cancelled."""
+    """`Succeeded` is Unknown until the task has ended, then True or False until it is redriven. `Finished`
+    is False until the task has ended, then True, whether it succeeded, failed or was cancelled."""
 
     attempts: Whole | None = Field(None, ge=0, le=_MOST)
     """Number of the present or last attempt."""

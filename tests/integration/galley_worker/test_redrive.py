@@ -270,7 +270,7 @@ async def test_a_task_that_was_declared_says_how_to_run_it_again(
     assert ack.stored
     with pytest.raises(NotRedrivable) as refused:
         await client.dead_letters.redrive("drills", handle.id)
-    assert "kubectl replace --force" in refused.value.hint
+    assert "galley.dev/redrive" in refused.value.hint
 
 
 def test_the_client_without_a_loop_does_the_same(

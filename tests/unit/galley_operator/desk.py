@@ -125,7 +125,7 @@ class Desk:
             "outcome": Outcome.SUCCEEDED,
             "worker": "w1",
         }
-        await self.write(name, Record(State.DONE, 1, **{**defaults, **changes}), kind)
+        await self.write(name, Record(State.DONE, **{"attempt": 1, **defaults, **changes}), kind)
         stream = self.server.streams[topology.work_stream("default", "images")]
         for message in list(stream.messages.values()):
             if message.subject.endswith(f".{kind}.{name}"):
