@@ -85,7 +85,7 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
         memory: of the decision before; None for the first one.
         now: the time, timezone-aware.
     """
-    memory = memory or Memory()
+    memory, policy = memory or Memory(), policy.at(now) if policy.minimums else policy
     if signals.missing is not None:
         return _hold(signals, policy, memory, now)
     assert isinstance(signals.backlog, QueueBacklog)

@@ -103,7 +103,7 @@ class Scaler:
         alone = decide(signals, self.policy, self._memory, now)
         if self._ledger is None:
             return alone
-        claim = claim_of((self._namespace, self._queue), self.cost, self.policy, signals, alone)
+        claim = claim_of((self._namespace, self._queue), self.cost, self.policy.at(now), signals, alone)
         if claim is None:
             return alone
         allowed = self._ledger.allowed(claim, now)

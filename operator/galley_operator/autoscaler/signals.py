@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Self
 
 from galley.backlog import QueueBacklog, Unknown
-from galley.resources.task_queue import TaskQueue
+from galley.resources.task_queue import Minimum, TaskQueue
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.fleet.fleet import Workforce
 
@@ -43,6 +43,8 @@ class ScalingPolicy:
     """Attempts one worker runs at the same time."""
     idle_seconds: float
     """For how long fewer workers must have sufficed before any is let go."""
+    minimums: tuple[Minimum, ...] = ()
+    """Hours at which more workers are kept."""
     priority: int = 0
     """Beside other queues that share a budget."""
     weight: int = 1
@@ -62,10 +64,16 @@ class ScalingPolicy:
             slots=queue.spec.worker.concurrency,
             # Who says a number means it now; patience is for a number that follows the work.
             idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
+            minimums=scaling.minimums if scaling.workers is None else (),
             priority=scaling.priority,
             weight=scaling.weight,
             target_seconds=scaling.target_wait_seconds,
         )
+
+    def at(self, now: datetime) -> Self:
+        """Return the policy with the minimum that holds at a time."""
+        least = max((each.min_workers for each in self.minimums if each.holds(now)), default=0)
+        return replace(self, min_workers=min(self.max_workers, max(self.min_workers, least)), minimums=())
 
     def workers_for(self, slots: float) -> int:
         """Return how many workers have so many slots, whatever the bounds."""

@@ -42,7 +42,14 @@ from galley.resources.pod_template import (
     PullSecret,
     SecurityContext,
 )
-from galley.resources.queue_status import LaneStatus, ScalingMode, TaskQueueStatus, WorkersStatus
+from galley.resources.queue_status import (
+    LaneStatus,
+    ScalingLimit,
+    ScalingMode,
+    ScalingStatus,
+    TaskQueueStatus,
+    WorkersStatus,
+)
 from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
 from galley.resources.task import Task, TaskSpec, TaskUnique
 from galley.resources.task_queue import (
@@ -52,6 +59,7 @@ from galley.resources.task_queue import (
     Handlers,
     InputAs,
     Limits,
+    Minimum,
     Plaintext,
     Retention,
     Retry,
@@ -60,6 +68,7 @@ from galley.resources.task_queue import (
     Scaling,
     TaskQueue,
     TaskQueueSpec,
+    Weekday,
 )
 from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
 from galley.resources.volume import (
@@ -115,6 +124,7 @@ __all__ = [
     "LogLevel",
     "Medium",
     "Metadata",
+    "Minimum",
     "NodeAffinity",
     "NodeSelector",
     "NodeSelectorTerm",
@@ -133,7 +143,9 @@ __all__ = [
     "RetryBudget",
     "RetryRule",
     "Scaling",
+    "ScalingLimit",
     "ScalingMode",
+    "ScalingStatus",
     "SecretEnvSource",
     "SecretKeyRef",
     "SecretVolume",
@@ -161,6 +173,7 @@ __all__ = [
     "ValueFrom",
     "Volume",
     "VolumeMount",
+    "Weekday",
     "WeightedPodAffinityTerm",
     "Worker",
     "WorkersStatus",

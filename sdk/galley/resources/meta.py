@@ -40,7 +40,10 @@ QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?
 MOUNT_PATTERN: Final = r"^(/[A-Za-z0-9._-]+)+$"
 RELATIVE_PATTERN: Final = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
+TIME_OF_DAY_PATTERN: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
 PATTERNS_IN_WORDS: Final = {
+    TIME_OF_DAY_PATTERN: ("a time of day", "use hours and minutes with two digits each, such as 08:00"),
     NAME_PATTERN: (
         "a name",
         "use 1 to 63 of a-z, 0-9 and -, no dots, starting and ending with a letter or digit",

@@ -85,13 +85,13 @@ class ScalingStatus(Part):
     """What keeps the number from that: `None`, `MaxWorkers`, `MinWorkers`, `Step`, `Fixed`, `Budget`
     or `Signals`."""
 
-    arrivals_per_second: Annotated[Number, Field(ge=0)] | None = None
+    arrivals_per_second: Annotated[Number, Field(ge=0, le=1e9)] | None = None
     """Tasks that become due in a second."""
 
-    task_seconds: Annotated[Number, Field(ge=0)] | None = None
+    task_seconds: Annotated[Number, Field(ge=0, le=1e9)] | None = None
     """Seconds a task takes of a slot, on average; left out until five tasks have ended."""
 
-    start_seconds: Annotated[Number, Field(ge=0)] | None = None
+    start_seconds: Annotated[Number, Field(ge=0, le=1e9)] | None = None
     """Seconds a worker took to start lately; left out until one was seen to start."""
 
 

@@ -1,7 +1,9 @@
 """TaskQueue: one queue, its handlers, its workers and its limits."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo
 
 from msgspec import UNSET
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -10,6 +12,7 @@ from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS
 from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
+    TIME_OF_DAY_PATTERN,
     Argument,
     Choice,
     HandlerName,
@@ -81,6 +84,67 @@ class Handlers(Part):
         return commands
 
 
+class Weekday(StrEnum):
+    """A day of the week."""
+
+    MONDAY = "Mon"
+    TUESDAY = "Tue"
+    WEDNESDAY = "Wed"
+    THURSDAY = "Thu"
+    FRIDAY = "Fri"
+    SATURDAY = "Sat"
+    SUNDAY = "Sun"
+
+
+_TimeOfDay = Annotated[str, Field(pattern=TIME_OF_DAY_PATTERN, max_length=5)]
+
+
+class Minimum(Part):
+    """Workers kept at some hours, such as business hours."""
+
+    days: tuple[Weekday, ...] = Field(
+        tuple(Weekday), min_length=1, max_length=7, json_schema_extra=checked(without_repeats("day"))
+    )
+    """Days on which the hours begin, of `Mon`, `Tue`, `Wed`, `Thu`, `Fri`, `Sat`, `Sun`; each by default."""
+
+    start: _TimeOfDay
+    """Time at which they begin, such as `08:00`."""
+
+    end: _TimeOfDay
+    """Time at which they end, such as `18:00`. One that is not after `start` is on the next day."""
+
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
+    """Time zone of both, by its name in the IANA database."""
+
+    min_workers: Whole = Field(ge=1, le=1000)
+    """Workers kept in these hours, within `maxWorkers`."""
+
+    @field_validator("days")
+    @classmethod
+    def _days_differ(cls, days: tuple[Weekday, ...]) -> tuple[Weekday, ...]:
+        refuse_repeats(days, "day")
+        return days
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, LookupError):
+            raise refusal(f"there is no time zone {name!r}", "use one such as Europe/Berlin or UTC") from None
+        return name
+
+    def holds(self, now: datetime) -> bool:
+        """Return whether a time, which is timezone-aware, is within the hours."""
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        names = tuple(Weekday)
+        today, yesterday = names[local.weekday()], names[local.weekday() - 1]
+        clock = local.strftime("%H:%M")
+        if self.start < self.end:
+            return today in self.days and self.start <= clock < self.end
+        return (today in self.days and clock >= self.start) or (yesterday in self.days and clock < self.end)
+
+
 class Scaling(Part):
     """Between which bounds, and how patiently, the number of workers follows the work."""
 
@@ -104,6 +168,9 @@ class Scaling(Part):
     min_workers: Whole = Field(0, ge=0, le=1000)
     """Workers kept while there is nothing to do. 0 costs nothing when idle; 1 saves the first task
     the start of a worker."""
+
+    minimums: tuple[Minimum, ...] = Field((), max_length=8)
+    """Hours at which more workers are kept, at most 8. Where several hold, the highest counts."""
 
     max_workers: Whole = Field(4, ge=1, le=1000)
     """Workers at most, whatever waits: the bound of what this queue may cost."""

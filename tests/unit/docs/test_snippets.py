@@ -83,6 +83,6 @@ def test_commands_of_galley_have_valid_arguments(block: Block) -> None:
         parsers[command.name] = argparse.ArgumentParser(exit_on_error=False)
         command.arguments(parsers[command.name])
     for line in re.findall(r"^(?:\$ )?(galley .*)$", block.body, re.MULTILINE):
-        words = shlex.split(line, comments=True)
+        words = shlex.split(line.split(" > ")[0], comments=True)
         assert words[1] in parsers, line
         parsers[words[1]].parse_args(words[2:])

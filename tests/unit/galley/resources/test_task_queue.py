@@ -157,7 +157,24 @@ FULL: dict[str, Any] = {
             },
         },
         "handlers": {"commands": [{"name": "convert", "command": ["convert", ""], "inputAs": "args"}]},
-        "scaling": {"minWorkers": 1000, "maxWorkers": 1000, "idleSeconds": 86_400, "workers": 1000},
+        "scaling": {
+            "minWorkers": 1000,
+            "minimums": [
+                {
+                    "days": ["Mon", "Sun"],
+                    "start": "23:59",
+                    "end": "00:00",
+                    "timeZone": "Europe/Berlin",
+                    "minWorkers": 1000,
+                }
+            ],
+            "maxWorkers": 1000,
+            "idleSeconds": 86_400,
+            "targetWaitSeconds": 86_400,
+            "priority": 1000,
+            "weight": 100,
+            "workers": 1000,
+        },
         "retry": {"attempts": 100, "backoffSeconds": 0.5, "maxBackoffSeconds": 0.5, "crashes": 20},
         "timeoutSeconds": 86_400,
         "limits": {
