@@ -97,7 +97,10 @@ class ObjectStoreInvalid(ObjectError):
 
     def __init__(self, store: str, problem: str) -> None:
         self.store, self.problem = store, problem
-        super().__init__(f"object store {store!r}: {problem}", "give s3://BUCKET or s3://BUCKET/PREFIX")
+        super().__init__(
+            f"object store {store!r}: {problem}",
+            "set GALLEY_OBJECTS to s3://BUCKET/PREFIX, and install obstore",
+        )
 
 
 class FileChanged(ObjectError):

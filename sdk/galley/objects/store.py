@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from galley.address import TaskAddress
 from galley.broker.objects import PART, Place, StreamObjects
 from galley.objects.content import Content
-from galley.objects.errors import ObjectDamaged, ObjectStoreUnknown
+from galley.objects.errors import ObjectDamaged, ObjectStoreInvalid, ObjectStoreUnknown
 from galley.objects.sealing import CLEAR_PART, TAG, Seal
 from galley.reference import Reference
 
@@ -51,8 +51,10 @@ class Objects:
         place = environ.get(VARIABLE, "")
         if not place:
             return cls(broker)
-        from galley.objects.bucket import BucketObjects  # noqa: PLC0415 - its library is large
-
+        try:
+            from galley.objects.bucket import BucketObjects  # noqa: PLC0415 - its library is large
+        except ImportError as error:
+            raise ObjectStoreInvalid(place, f"the library for buckets is not installed: {error}") from None
         seconds = environ.get(SECONDS_VARIABLE, "")
         return cls(broker, BucketObjects(place, environ, retry_seconds=_seconds(seconds)))
 

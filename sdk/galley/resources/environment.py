@@ -8,6 +8,8 @@ from galley.resources.meta import Choice, EnvironmentName, ObjectName, Part, ref
 from galley.resources.rule import Rule, checked, quoted
 
 OWN_ENVIRONMENT: Final = "GALLEY_"
+OPEN_ENVIRONMENT: Final = ("GALLEY_CACHE", "GALLEY_CACHE_BYTES", "GALLEY_OBJECTS", "GALLEY_OBJECT_SECONDS")
+"""Settings of the worker that a queue may make."""
 """Prefix of the variables that Galley sets for its workers."""
 
 
@@ -69,7 +71,8 @@ class EnvironmentVariable(Part):
     model_config = ConfigDict(
         json_schema_extra=checked(
             Rule(
-                f"!self.name.startsWith({quoted(OWN_ENVIRONMENT)})",
+                f"!self.name.startsWith({quoted(OWN_ENVIRONMENT)}) || "
+                f"self.name in [{', '.join(map(quoted, OPEN_ENVIRONMENT))}]",
                 f"'{{{{self.name}}}}' is set by Galley itself; choose a name without {OWN_ENVIRONMENT}",
                 ".name",
             ),
@@ -85,7 +88,8 @@ class EnvironmentVariable(Part):
     )
 
     name: EnvironmentName
-    """Name of the variable. Names that begin with GALLEY_ are Galley's own."""
+    """Name of the variable. Names that begin with GALLEY_ are Galley's own, but for GALLEY_CACHE,
+    GALLEY_CACHE_BYTES, GALLEY_OBJECTS and GALLEY_OBJECT_SECONDS, which say where large data are."""
 
     value: Annotated[str, Field(max_length=32_768)] | None = None
     """Its value, at most 32768 characters; `$(NAME)` refers to a variable further up in the list."""
@@ -96,7 +100,7 @@ class EnvironmentVariable(Part):
     @field_validator("name")
     @classmethod
     def _name_is_free(cls, name: str) -> str:
-        if name.startswith(OWN_ENVIRONMENT):
+        if name.startswith(OWN_ENVIRONMENT) and name not in OPEN_ENVIRONMENT:
             raise refusal(f"{name!r} is set by Galley itself", f"choose a name without {OWN_ENVIRONMENT}")
         return name
 

@@ -281,3 +281,14 @@ def test_the_memory_after_which_a_process_is_replaced_is_written_with_its_unit(
 def test_memory_without_a_unit_or_with_one_that_means_less_is_refused(memory: str) -> None:
     with pytest.raises(ValidationError):
         Recycle(memory=memory)
+
+
+def test_a_queue_may_say_where_large_data_are_and_no_more() -> None:
+    def template(name: str) -> dict[str, object]:
+        return {"worker": {"template": {"env": [{"name": name, "value": "s3://bucket"}]}}}
+
+    assert (
+        TaskQueueSpec.model_validate(template("GALLEY_OBJECTS")).worker.template.env[0].value == "s3://bucket"
+    )
+    with pytest.raises(ValidationError, match="is set by Galley itself"):
+        TaskQueueSpec.model_validate(template("GALLEY_SERVER"))
