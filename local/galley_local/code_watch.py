@@ -31,6 +31,7 @@ class CodeWatch:
         *,
         replace: Callable[[LocalQueue], None],
         say: Callable[[str], None],
+        reread: Callable[[Path], Awaitable[Collection[LocalQueue]]],
         tick: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(_LOOK_SECONDS),
     ) -> None:
         """Describe what to watch.
@@ -40,9 +41,11 @@ class CodeWatch:
             manifests: the files they were read from.
             replace: starts new workers for a queue, after the present ones have ended what they run.
             say: tells the person what happens.
+            reread: takes over what a changed manifest says, and returns the queues as they are then.
             tick: returns when it is time to look again.
         """
         self._queues, self._replace, self._say, self._tick = queues, replace, say, tick
+        self._reread = reread
         self._manifests = {path: _stamp(path) for path in manifests}
         self._files: dict[tuple[str, str], dict[Path, Stamp]] = {
             queue.name: _stamps(_given_files(queue)) for queue in queues
@@ -62,7 +65,9 @@ class CodeWatch:
             now = _stamp(path)
             if now not in (None, before):
                 self._manifests[path] = now
-                self._say(f"{path} changed: start `galley dev` again to use it")
+                self._queues = await self._reread(path)
+                for queue in self._queues:
+                    await self._learn(queue)
         for queue in self._queues:
             known = self._files[queue.name]
             changed = [file for file, before in known.items() if (now := _stamp(file)) and now != before]

@@ -29,7 +29,7 @@ from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
 from galley_local.errors import FilesUnusable, WorkersDoNotStart
 from galley_local.nats_server import STORE_BYTES, NatsServer
-from galley_local.plan import Plan, read_plan
+from galley_local.plan import LocalQueue, Plan, read_plan
 from galley_local.project import Project
 from galley_local.queue_keys import as_setting, keys_of
 from galley_local.queue_runtime import QueueRuntime, gone
@@ -88,7 +88,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         await parts.enter_async_context(board.listening())
         stop = parts.enter_context(_stopping())
         with display_for(terminal, passing=options.until_done) as display:
-            run = Run(plan, project, broker, board, display)
+            run = Run(plan, project, broker, board, display, options.files)
             for remark in (*plan.remarks, *_misleading(terminal.environ)):
                 display.say(remark)
             if idle := plan.idle_fields:
@@ -134,15 +134,21 @@ def _misleading(environ: Mapping[str, str]) -> Iterator[str]:
 class Run:
     """Runs the queues of a plan."""
 
-    def __init__(
-        self, plan: Plan, project: Project, broker: Broker, board: TaskBoard, display: Display
+    def __init__(  # noqa: PLR0917 - what it runs on
+        self,
+        plan: Plan,
+        project: Project,
+        broker: Broker,
+        board: TaskBoard,
+        display: Display,
+        files: tuple[Path, ...] = (),
     ) -> None:
         reader = SignalReader(broker)
         self.runtimes = [
             QueueRuntime(broker, reader, queue, project, as_setting(plan.keys))
             for queue in plan.queues.values()
         ]
-        self._plan = plan
+        self._plan, self._project, self._files = plan, project, files
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()
         self._all_ended = asyncio.Event()
@@ -179,7 +185,38 @@ class Run:
             self._plan.manifests,
             replace=lambda queue: runtimes[queue.name].fleet.replace(),
             say=self._display.say,
+            reread=self._reread,
         )
+
+    async def _reread(self, path: Path) -> list[LocalQueue]:
+        """Take over what a changed manifest says of the queues that are served; returns them."""
+        say = self._display.say
+        try:
+            plan = await read_plan(self._files, self._project.folder)
+        except GalleyError as error:
+            say(f"{path} changed, and is not used: {error}; {error.hint}")
+            return [runtime.queue for runtime in self.runtimes]
+        changed = []
+        for runtime in self.runtimes:
+            queue = plan.queues.pop(runtime.queue.name, None)
+            if queue is None or queue.resource == runtime.queue.resource:
+                continue
+            name = queue.name[1]
+            if _fixed(queue) != _fixed(runtime.queue):
+                say(f"{path} changed lanes or encryption of {name}: start `galley dev` again to use it")
+                continue
+            try:
+                await runtime.change(queue)
+                changed.append(name)
+            except GalleyError as error:
+                say(f"queue {name} stays as it was: {error}; {error.hint}")
+        if changed:
+            say(f"{path} changed: {', '.join(changed)} taken over")
+            self._project.declare(runtime.queue.declared for runtime in self.runtimes)
+        if plan.queues:
+            new = ", ".join(name for _, name in plan.queues)
+            say(f"{path} has further queues: start `galley dev` again for {new}")
+        return [runtime.queue for runtime in self.runtimes]
 
     async def _submit(self) -> None:
         """Submit the tasks of the plan; those of an earlier run continue.
@@ -273,6 +310,11 @@ class Run:
         )
         # A terminal may be stopped (Ctrl-S), which must not stop the queues.
         await asyncio.to_thread(self._display.show, moment)
+
+
+def _fixed(queue: LocalQueue) -> tuple[object, ...]:
+    """Return what a queue keeps as long as it is served."""
+    return queue.resource.spec.lanes, queue.resource.spec.encryption
 
 
 class Stop:

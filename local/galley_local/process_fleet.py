@@ -35,8 +35,7 @@ class ProcessFleet:
         self._problem = ""
 
     async def __aenter__(self) -> Self:
-        self._place.manifest.parent.mkdir(parents=True, exist_ok=True)
-        self._place.manifest.write_text(self._queue.model_dump_json(by_alias=True, indent=2) + "\n")
+        self._write_manifest()
         async with AsyncExitStack() as opening:
             metadata = self._queue.metadata
             await opening.enter_async_context(
@@ -51,6 +50,16 @@ class ProcessFleet:
     ) -> None:
         self.dismiss()
         await self._open.__aexit__(None, None, None)
+
+    def _write_manifest(self) -> None:
+        self._place.manifest.parent.mkdir(parents=True, exist_ok=True)
+        self._place.manifest.write_text(self._queue.model_dump_json(by_alias=True, indent=2) + "\n")
+
+    def change(self, queue: TaskQueue, place: WorkerPlace) -> None:
+        """Run the workers of a queue by another manifest from now on: those there are end by their drain."""
+        self._queue, self._place = queue, place
+        self._write_manifest()
+        self.replace()
 
     def replace(self) -> None:
         """Have all workers end by their drain; `scale` starts others."""

@@ -50,18 +50,9 @@ class QueueRuntime:
         """Args: keys: of the encrypted queues, as `GALLEY_KEYS` has them."""
         self.queue = queue
         self.moves: list[Move] = []
-        self._broker, self._reader = broker, reader
+        self._broker, self._reader, self._project, self._keys = broker, reader, project, keys
         namespace, name = queue.name
-        place = WorkerPlace(
-            folder=queue.folder,
-            import_paths=queue.import_paths,
-            manifest=project.manifests / f"{namespace}.{name}.json",
-            logs=project.logs,
-            server=broker.server,
-            namespace=namespace,
-            keys=keys,
-        )
-        self.fleet = ProcessFleet(broker, queue.resource, place)
+        self.fleet = ProcessFleet(broker, queue.resource, self._place(queue))
         self._bell = Doorbell(broker, namespace, name)
         self.scaler = Scaler(
             reader, self._bell, _Noting(self), ScalingPolicy.of(queue.resource), queue=queue.name
@@ -89,6 +80,34 @@ class QueueRuntime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._open.__aexit__(None, None, None)
+
+    def _place(self, queue: LocalQueue) -> WorkerPlace:
+        namespace, name = queue.name
+        return WorkerPlace(
+            folder=queue.folder,
+            import_paths=queue.import_paths,
+            manifest=self._project.manifests / f"{namespace}.{name}.json",
+            logs=self._project.logs,
+            server=self._broker.server,
+            namespace=namespace,
+            keys=self._keys,
+        )
+
+    async def change(self, queue: LocalQueue) -> None:
+        """Take over a changed manifest: limits and scaling at once, the rest with workers that replace these.
+
+        Raises:
+            QueueConflict, BrokerRefused, BrokerUnreachable: if the broker refuses; the queue stays as it was.
+        """
+        await ensure(self._broker, layout_of(queue.resource, INSTALL))
+        before, self.queue = self.queue.resource.spec, queue
+        self.scaler.policy = ScalingPolicy.of(queue.resource)
+        now = queue.resource.spec
+        scaled_alike = before.model_copy(update={"scaling": now.scaling, "paused": now.paused})
+        if scaled_alike != now:
+            self.fleet.change(queue.resource, self._place(queue))
+        elif now.paused and not before.paused:
+            self.fleet.replace()  # at once, not when they are idle; the scaler starts none
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
         return supply_of(self.fleet.problem, self.scaler)

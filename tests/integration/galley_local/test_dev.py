@@ -472,3 +472,20 @@ async def test_a_changed_task_is_refused_by_apply_and_by_the_next_run(project: P
     assert "has a task 'first' already" in again.err
     assert again.err.endswith("hint: give the task another name, or forget earlier runs: --fresh\n")
     assert (await galley(project, "dev", "queue.yaml", "--until-done", "--fresh")).code == 0
+
+
+async def test_a_manifest_that_changes_takes_effect(project: Path) -> None:
+    manifest = project / "queue.yaml"
+    manifest.write_text(_QUEUE.replace("spec:\n  worker", "spec:\n  paused: true\n  worker", 1))
+    async with dev(project, "queue.yaml") as running:
+        await running.says("serving sums")
+        await has_phase(project, "first", "Queued")
+        manifest.write_text("spec: [")
+        await running.says("changed, and is not used")
+        assert await phase_of(project, "first") == "Queued"
+        manifest.write_text(_QUEUE.replace("concurrency: 2", "concurrency: 1"))
+        await running.says("sums taken over")
+        told = await galley(project, "result", "first", "--within", "60")
+        assert (told.code, told.out) == (0, "3\n"), running.lines
+        manifest.write_text(_QUEUE.replace("spec:\n  worker", "spec:\n  lanes: [normal, low]\n  worker", 1))
+        await running.says("changed lanes or encryption of sums: start `galley dev` again to use it")

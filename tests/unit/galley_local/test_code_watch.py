@@ -29,6 +29,7 @@ class Watched:
     def __init__(self) -> None:
         self.replaced: list[str] = []
         self.said: list[str] = []
+        self.reread: list[Path] = []
 
     async def watch(self, folder: Path, *files: str) -> CodeWatch:
         plan = await read_plan([folder / file for file in files], folder)
@@ -36,9 +37,14 @@ class Watched:
         async def end() -> None:
             raise Ended
 
+        async def reread(path: Path) -> list[LocalQueue]:
+            self.reread.append(path)
+            return list((await read_plan([folder / file for file in files], folder)).queues.values())
+
         watch = CodeWatch(
-            plan.queues.values(), plan.manifests, replace=self._replace, say=self.said.append, tick=end
-        )
+            plan.queues.values(), plan.manifests,
+            replace=self._replace, say=self.said.append, reread=reread, tick=end,
+        )  # fmt: skip
         with pytest.raises(Ended):
             await watch.run()
         return watch
@@ -104,14 +110,18 @@ async def test_code_that_was_broken_is_watched_and_so_is_what_it_imports_newly(p
     assert watched.replaced == ["images", "images"]
 
 
-async def test_an_edited_manifest_is_told_once(project: Path) -> None:
+async def test_an_edited_manifest_is_read_again_once_and_its_new_modules_are_watched(project: Path) -> None:
     watched = Watched()
     watch = await watched.watch(project, "queue.yaml")
-    edit(project / "queue.yaml", _QUEUE + "# edited\n")
+    (project / "more.py").write_text("X = 1\n")
+    edit(project / "queue.yaml", _QUEUE.replace("[jobs]", "[jobs, more]"))
     await watch.look()
     await watch.look()
-    assert watched.said == [f"{project / 'queue.yaml'} changed: start `galley dev` again to use it"]
+    assert watched.reread == [project / "queue.yaml"]
     assert watched.replaced == []
+    edit(project / "more.py", "X = 2\n")
+    await watch.look()
+    assert watched.replaced == ["images"]
 
 
 async def test_a_queue_in_a_module_of_a_manifest_that_may_be_misspelled_is_told(project: Path) -> None:
