@@ -175,6 +175,8 @@ class Handler(Generic[P, R]):
         self._by_name, self._required = _arguments(self.signature)
         self.lane, self.timeout_seconds, self.retry = rules.lane, rules.timeout_seconds, rules.retry
         self.labels, self.unique = rules.labels, rules.unique or None
+        self.store_result = True
+        """Whether what it returns is kept."""
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -246,8 +248,9 @@ class Handler(Generic[P, R]):
             raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
         files = () if file.encoded == before else file.files_in(encoded)
         large = len(encoded) > INLINE_LIMIT
+        result = self.types.result if self.store_result else None
         return Call(
-            self.queue, self.name, encoded, self.types.result, self.lane, self.unique, labels=self.labels,
+            self.queue, self.name, encoded, result, self.lane, self.unique, labels=self.labels,
             files=files, large=large,
         )  # fmt: skip
 
@@ -268,14 +271,14 @@ def task(
     *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None, unique: Asked | None = None,
-    cron: str | Repeat | None = None, time_zone: str | None = None,
+    cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
     lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None,
-    unique: Asked | None = None,
+    unique: Asked | None = None, store_result: bool = True,
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -296,6 +299,8 @@ def task(
         time_zone: the zone whose clocks the cron line follows; UTC by default.
         unique: at most one task of calls made with `handler.call` has its key at a time; see
             `galley.Unique`.
+        store_result: whether what it returns is kept. If not, `result()` returns None once the task has
+            succeeded, and nothing can get the result later; files it returns are not stored either.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -323,6 +328,7 @@ def task(
 
     def register(function: Callable[P, R]) -> Handler[P, R]:
         handler = Handler(function, queue, name, rules, repeat)
+        handler.store_result = store_result
         REGISTRY.add(handler)
         return handler
 

@@ -275,7 +275,7 @@ class _Tasks:
         try:
             named = msgspec.json.decode(held.input)
             value = await invoke(handler, handler.types.decode(bytes(held.input), named))
-            held.result = Raw(encode_value(value))
+            held.result = Raw(encode_value(value if handler.store_result else None))
             self._files += files_in(held.result)
         except Misfit as error:
             self._fail(held, Failure("InputInvalid", f"the input does not fit the handler: {error}"))

@@ -129,3 +129,12 @@ async def test_what_waits_shows_where_its_large_input_is(client: AsyncClient, qu
     handle = await client.submit(artifacts.reverse.call("abc" * 200_000))
     shown = json.loads(bytes((await handle.status()).input))
     assert shown["galley.stored"]["size"] == 600_011
+
+
+async def test_a_result_that_is_not_to_be_stored_is_not(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    for handler in (artifacts.discard, artifacts.adiscard):
+        handle = await client.submit(handler.call(1))
+        assert await handle.result(within=30) is None

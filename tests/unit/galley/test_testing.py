@@ -288,3 +288,13 @@ def test_a_period_of_a_unique_key_ends_by_the_clients_clock() -> None:
         client.submit(galley.call("keys", "nothing_here"), unique=rules)
     client.advance(61)
     client.submit(galley.call("keys", "nothing_here"), unique=rules)
+
+
+@galley.task(queue="discarding", store_result=False)
+def discarding() -> object:
+    """Return what could not even be encoded."""
+    return object()
+
+
+def test_a_result_that_is_not_stored_is_none() -> None:
+    assert EagerClient().submit(discarding.call()).result() is None

@@ -158,7 +158,8 @@ class ConcurrentService:
                 failed.message = _UNASKED
             outcome: Answer = failed
         else:
-            outcome = call.done(order.id, perf_counter() - began, value, self._spool)
+            kept = value if handler.store_result else None
+            outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
         if order.id not in self._asked:
             # Leaving the table first: a cancel that comes now is too late, the handler has ended.
             del self._running[order.id]

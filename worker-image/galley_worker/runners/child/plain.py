@@ -122,7 +122,8 @@ class PlainService:
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
         else:
-            outcome = call.done(order.id, perf_counter() - began, value, self._spool)
+            kept = value if handler.store_result else None
+            outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
         if context:
             # It holds variables, which this task may have set: the next one starts without them.
             self._context = self._base.copy()
