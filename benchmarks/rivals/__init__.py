@@ -1,0 +1,1 @@
+"""Galley beside other task queues for Python, each in an environment of its own."""

@@ -1,0 +1,212 @@
+"""Compare Galley with other task queues: `python -m benchmarks.rivals`; `--quick` for those without a server.
+
+Each waits with a backlog before its one worker is started. Then the worker is killed in the middle of a
+second backlog and started again, and the results that never come are counted.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.rivals.page import Result, page
+from galley_local.nats_server import NatsServer
+from tests.support.documents import free_port
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PLACES = ROOT / ".rivals"
+_PATIENCE_SECONDS = 45
+"""After so long without a result there will be no more."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One queue and how it is set up."""
+
+    title: str
+    module: str
+    packages: tuple[str, ...]
+    server: str
+    """`nats`, `redis`, or empty if it needs none."""
+
+
+RIVALS = (
+    Rival("Galley, NATS", "galley_nats", (), "nats"),
+    Rival("Huey, 4 processes, SQLite", "huey_sqlite", ("huey==3.5.4",), ""),
+    Rival("Huey, 4 processes, Redis", "huey_redis", ("huey==3.5.4", "redis==8.1.0"), "redis"),
+    Rival("Dramatiq, 2 x 8, Redis", "dramatiq_redis", ("dramatiq[redis]==2.2.1",), "redis"),
+    Rival("Celery, 4 processes, Redis", "celery_redis", ("celery[redis]==5.7.0",), "redis"),
+    Rival("RQ, 4 workers, Redis", "rq_redis", ("rq==3.0.0",), "redis"),
+    Rival("arq, 1 process, Redis", "arq_redis", ("arq==0.28.0",), "redis"),
+    Rival("taskiq, 2 processes, Redis streams", "taskiq_redis_streams", ("taskiq==0.13.0", "taskiq-redis==1.2.4"),
+          "redis"),
+)  # fmt: skip
+
+
+class Set:
+    """One rival with a fresh store. Its commands are those of `adapters/adapter.py`."""
+
+    def __init__(self, rival: Rival, python: Path, store: str, folder: Path, server_pid: int | None) -> None:
+        self.rival, self.folder, self.server_pid = rival, folder, server_pid
+        # Imported, not run as a script: tasks are known by the name of their module.
+        self._command = [str(python), "-c", f"import {rival.module}; {rival.module}.run()"]
+        self._environment = {**os.environ, "RIVAL_STORE": store, "RIVAL_FOLDER": str(folder)}
+        self._environment["PYTHONPATH"] = str(HERE / "adapters")
+
+    def tell(self, *words: object, within: float = 600.0) -> dict[str, Any]:
+        """Run a command of the adapter and return what it printed."""
+        done = subprocess.run(
+            [*self._command, *map(str, words)], env=self._environment, cwd=HERE / "adapters", timeout=within,
+            stdout=subprocess.PIPE, check=True,
+        )  # fmt: skip
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    @contextmanager
+    def worker(self) -> Iterator[psutil.Process]:
+        """Run the worker; it is killed with all its processes."""
+        with (self.folder / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*self._command, "worker"], env=self._environment, cwd=HERE / "adapters",
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, its descendants, and wait for the first."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    for pid in (process.pid, *(each.pid for each in family)):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def used(process: psutil.Process) -> float:
+    """Return the processor seconds of a process and its descendants."""
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+@contextmanager
+def fresh(rival: Rival) -> Iterator[Set]:
+    """Give a rival its environment, an empty store, and its server."""
+    python = Path(sys.executable) if not rival.packages else environment(rival)
+    with tempfile.TemporaryDirectory(prefix="galley-rivals-") as name:
+        folder = Path(name)
+        if rival.server == "nats":
+            server = NatsServer(folder / "nats")
+            asyncio.run(server.start())
+            try:
+                yield Set(rival, python, server.url, folder, server.pid)
+            finally:
+                server.kill()
+        elif rival.server == "redis":
+            port = free_port()
+            redis = subprocess.Popen(
+                ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", "",
+                 "--appendonly", "yes"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                time.sleep(0.5)
+                yield Set(rival, python, f"redis://127.0.0.1:{port}/0", folder, redis.pid)
+            finally:
+                kill(redis)
+        else:
+            yield Set(rival, python, name, folder, None)
+
+
+def environment(rival: Rival) -> Path:
+    """Return the Python of a rival's environment, which is made at the first use."""
+    place = PLACES / rival.module
+    python, stamp = place / "bin" / "python", place / ".made"
+    if not stamp.exists() or stamp.read_text() != " ".join(rival.packages):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *rival.packages], check=True)
+        stamp.write_text(" ".join(rival.packages))
+    return python
+
+
+def drain(rival: Rival, tasks: int) -> Result:
+    """Measure a backlog that waits before its worker."""
+    with fresh(rival) as ready:
+        submitted = ready.tell("submit", tasks, 0)["seconds"]
+        server = psutil.Process(ready.server_pid) if ready.server_pid else None
+        before = used(server) if server else 0.0
+        with ready.worker() as worker:
+            seen = ready.tell("watch", tasks, _PATIENCE_SECONDS)
+            cpu = used(worker)
+        after = used(server) if server else 0.0
+    rate = (seen["count"] - seen["first"]) / max(0.001, seen["last_at"] - seen["first_at"])
+    return Result(
+        rival.title, rate, tasks / submitted, cpu / tasks * 1e6, (after - before) / tasks * 1e6,
+        tasks - int(seen["count"]),
+    )  # fmt: skip
+
+
+def lost(rival: Rival, tasks: int) -> int:
+    """Kill the worker in the middle, start it again, and return how many results never come."""
+    with fresh(rival) as ready:
+        ready.tell("submit", tasks, 0.01)
+        with ready.worker():
+            ready.tell("watch", tasks // 10, _PATIENCE_SECONDS)
+        with ready.worker():
+            return tasks - int(ready.tell("watch", tasks, _PATIENCE_SECONDS)["count"])
+
+
+def main() -> int:
+    """Measure all, print the table, and write the page unless it was a quick run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few tasks, and only those without a server")
+    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of adapters")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    tasks, rounds, killed = (200, 1, 0) if options.quick else (options.tasks, options.rounds, 400)
+    if not options.quick and shutil.which("redis-server") is None:
+        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], check=True)
+    chosen = [each for each in RIVALS if (each.server != "redis" or not options.quick)
+              and (not options.only or each.module in options.only)]  # fmt: skip
+    runs: dict[str, list[Result]] = {each.title: [] for each in chosen}
+    for _ in range(rounds):
+        for rival in chosen:
+            runs[rival.title].append(drain(rival, tasks))
+            print(runs[rival.title][-1].text(), flush=True)
+    missing = {} if options.quick else {rival.title: lost(rival, killed) for rival in chosen}
+    for title, count in missing.items():
+        print(f"{title}: {count} of {killed} results missing after kill -9 of its worker", flush=True)
+    if not options.quick:
+        versions = {each.title: ", ".join(each.packages) or "this repository" for each in chosen}
+        options.page.write_text(page(runs, missing, versions, tasks, killed))
+    complete = all(each.left == 0 for of in runs.values() for each in of)
+    return 0 if complete and not missing.get(RIVALS[0].title) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

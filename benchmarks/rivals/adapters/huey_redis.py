@@ -1,0 +1,25 @@
+"""Huey with Redis, four processes."""
+
+import time
+
+from adapter import BIN, STORE, main
+from huey import RedisHuey
+
+huey = RedisHuey("rivals", url=STORE)
+
+
+@huey.task()
+def work(seconds: float) -> int:
+    if seconds:
+        time.sleep(seconds)
+    return 1
+
+
+def submit(tasks: int, seconds: float) -> None:
+    for _ in range(tasks):
+        work(seconds)
+
+
+def run() -> None:
+    command = [f"{BIN}/huey_consumer", "huey_redis.huey", "-k", "process", "-w", "4", "-q"]
+    main(submit, huey.result_count, command)
