@@ -7,6 +7,7 @@ to the end of its task.
 """
 
 import asyncio
+import functools
 import inspect
 import itertools
 import os
@@ -28,6 +29,7 @@ from galley.batch import SomeRefused
 from galley.broker.cancel import Cancelled
 from galley.client import task_address
 from galley.current import CurrentTask, find_by
+from galley.eager_letters import AsyncEagerDeadLetters, EagerDeadLetters
 from galley.envelope import digest_of
 from galley.errors import (
     GalleyError,
@@ -200,6 +202,10 @@ class _Tasks:
         if held is None:
             raise TaskNotFound(address.queue, address.id)
         return held
+
+    def all(self) -> list[_Held]:
+        """Return all tasks, in the order they were submitted."""
+        return list(self._held.values())
 
     def of_queue(self, queue: str, phase: Phase | None, labels: str) -> list[TaskStatus]:
         """Return the tasks of a queue in the order they were submitted."""
@@ -391,6 +397,13 @@ class _Eager:
 class EagerClient(_Eager):
     """Takes the place of `galley.Client` in tests."""
 
+    @functools.cached_property
+    def dead_letters(self) -> EagerDeadLetters:
+        """Tasks that failed: to look at, edit, drop, and run again, which happens at once."""
+        return EagerDeadLetters(
+            self._tasks.all, lambda: self.now, lambda: _finished(self._tasks.run_due(_invoke))
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -539,6 +552,12 @@ class EagerHandle(Generic[R]):
 
 class AsyncEagerClient(_Eager):
     """Takes the place of `galley.AsyncClient` in tests."""
+
+    @functools.cached_property
+    def dead_letters(self) -> AsyncEagerDeadLetters:
+        """Tasks that failed: to look at, edit, drop, and run again."""
+        letters = EagerDeadLetters(self._tasks.all, lambda: self.now, lambda: None)
+        return AsyncEagerDeadLetters(letters)
 
     async def __aenter__(self) -> Self:
         return self

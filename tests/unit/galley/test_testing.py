@@ -298,3 +298,38 @@ def discarding() -> object:
 
 def test_a_result_that_is_not_stored_is_none() -> None:
     assert EagerClient().submit(discarding.call()).result() is None
+
+
+def test_a_dead_task_is_found_edited_and_redriven_as_on_a_queue() -> None:
+    client = EagerClient()
+    handle = client.submit(galley.call("keys", "nothing_here", n=1))
+    client.submit(galley.call("keys", "nothing_here", n=2))
+    [dead, other] = client.dead_letters.find("keys")
+    assert (dead.id, dead.reason, bytes(dead.input or b"")) == (handle.id, "HandlerNotFound", b'{"n":1}')
+    assert client.dead_letters.find("keys", galley.Selection(reason="Boom")) == []
+    edited = client.dead_letters.edit("keys", handle.id, input={"n": 3}, handler="still_nothing")
+    assert (edited.handler, bytes(edited.input or b"")) == ("still_nothing", b'{"n":3}')
+    assert client.dead_letters.redrive("keys", handle.id) is galley.Redriven.QUEUED
+    with pytest.raises(galley.TaskFailed, match="still_nothing"):
+        handle.result()
+    assert [each.id for each in client.dead_letters.redrive_all("keys", rate=1)] == [handle.id, other.id]
+    client.dead_letters.drop("keys", handle.id)
+    with pytest.raises(galley.DeadLetterNotFound):
+        client.dead_letters.get("keys", handle.id)
+    assert [each.id for each in client.dead_letters.drop_all("keys")] == [other.id]
+    assert client.dead_letters.find("keys") == []
+
+
+async def test_an_asynchronous_client_for_tests_has_dead_letters_too() -> None:
+    client = AsyncEagerClient()
+    handle = await client.submit(galley.call("keys", "nothing_here"))
+    assert [dead.id for dead in await client.dead_letters.find("keys")] == [handle.id]
+    await client.dead_letters.edit("keys", handle.id, input={})
+    await client.dead_letters.redrive("keys", handle.id)
+    with pytest.raises(galley.TaskFailed):
+        await handle.result()
+    assert len(await client.dead_letters.redrive_all("keys")) == 1
+    await client.advance(1)
+    assert (await client.dead_letters.get("keys", handle.id)).reason == "HandlerNotFound"
+    await client.dead_letters.drop("keys", handle.id)
+    assert await client.dead_letters.drop_all("keys") == []
