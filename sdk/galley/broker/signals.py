@@ -166,8 +166,10 @@ class SignalReader:
         lanes = self._lanes[name]
         sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
         sources += _beside_lanes(namespace, queue)
-        await asyncio.gather(*(self._refresh(source, rung) for source in sources))
-        await asyncio.gather(*(self._look_at_oldest(source) for source in sources))
+        # Idle queues are many, and a gather of nothing costs more than all the rest of their look.
+        if asked := [source for source in sources if not self._known_empty(source, rung)]:
+            await asyncio.gather(*(self._refresh(source, rung) for source in asked))
+            await asyncio.gather(*(self._look_at_oldest(source) for source in asked))
         return self._backlog(name, lanes)
 
     def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
@@ -251,13 +253,19 @@ class SignalReader:
         async for stream in paged(page):
             yield stream
 
-    async def _refresh(self, source: _Source, rung: bool) -> None:
-        """Ask a source for its figures, unless it was empty and its stream did not change since."""
+    def _fingerprint(self, source: _Source, rung: bool) -> tuple[int, int, int] | None:
         stream = self._streams.get(source.stream)
-        fingerprint = stream.state.fingerprint if stream is not None and not rung else None
+        return stream.state.fingerprint if stream is not None and not rung else None
+
+    def _known_empty(self, source: _Source, rung: bool) -> bool:
+        """Return whether a source was empty and its stream did not change since."""
         before = self._readings.get(source)
-        if before is not None and before.still_empty(fingerprint):
-            return
+        return before is not None and before.still_empty(self._fingerprint(source, rung))
+
+    async def _refresh(self, source: _Source, rung: bool) -> None:
+        """Ask a source for its figures."""
+        fingerprint = self._fingerprint(source, rung)
+        before = self._readings.get(source)
         try:
             figures = await self._ask(
                 f"CONSUMER.INFO.{source.stream}.{source.consumer}", None, _decode_figures
