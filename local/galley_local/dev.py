@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from galley.broker.connection import Broker
+from galley.broker.schedules import remove
 from galley.broker.signals import SignalReader
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
@@ -20,7 +21,7 @@ from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
-from galley.resources import Task
+from galley.resources import Task, TaskSchedule
 from galley.schedule_manifest import apply_schedule
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
@@ -216,7 +217,27 @@ class Run:
         if plan.queues:
             new = ", ".join(name for _, name in plan.queues)
             say(f"{path} has further queues: start `galley dev` again for {new}")
+        try:
+            await self._keep_schedules(plan.schedules)
+        except GalleyError as error:
+            say(f"schedules stay as they were: {error}; {error.hint}")
         return [runtime.queue for runtime in self.runtimes]
+
+    async def _keep_schedules(self, wanted: list[TaskSchedule]) -> None:
+        """Make the schedules of the manifests, and remove those that were in them before."""
+        left = {(each.metadata.namespace, each.spec.queue_name, each.metadata.name) for each in wanted}
+        for schedule in wanted:
+            client = AsyncClient.over(self._broker, schedule.metadata.namespace)
+            if await apply_schedule(client, schedule):
+                self._display.say(f"schedule {schedule.metadata.name} configured")
+        for schedule in self._plan.schedules:
+            namespace, queue, name = (
+                schedule.metadata.namespace, schedule.spec.queue_name, schedule.metadata.name,
+            )  # fmt: skip
+            if (namespace, queue, name) not in left:
+                await remove(self._broker, namespace, queue, name)
+                self._display.say(f"schedule {name} removed")
+        self._plan.schedules = wanted
 
     async def _submit(self) -> None:
         """Submit the tasks of the plan; those of an earlier run continue.
@@ -239,11 +260,7 @@ class Run:
             return submitted.created
 
         created = await asyncio.gather(*(submit(task) for task in self._plan.tasks))
-        for schedule in self._plan.schedules:
-            name = schedule.metadata.name
-            client = AsyncClient.over(self._broker, schedule.metadata.namespace)
-            if await apply_schedule(client, schedule):
-                self._display.say(f"schedule {name} configured")
+        await self._keep_schedules(self._plan.schedules)
         self._submitted.set()
         if new := sum(created):
             self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")
