@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,26 @@ def test_galley_runs_every_task_and_ends_none(tasks: list[Arrival], slots: int, 
     assert not world.workers, "all workers go once nothing is left"
     bound = clairvoyant(trace)
     assert sum(bound.waits) <= sum(outcome.waits) + 1e-6
+
+
+class Crashing(Galley):
+    """An operator that is started again at every third look or so, and knows nothing of before."""
+
+    def look(self, world: World) -> None:
+        if world.chance.random() < 0.3:
+            self.memory = None
+        super().look(world)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_scale_in_ends_no_task_however_often_the_operator_starts_again(seed: int) -> None:
+    waves = [Arrival(90.0 * wave + n / 50, 2.0 + n % 30) for wave in range(6) for n in range(60)]
+    trace = a_trace(*waves, start_seconds=1.0)
+    world = World(trace, Crashing(replace(policy(trace), idle_seconds=0)), seed)
+    outcome = world.run()
+    assert len(outcome.waits) == len(waves)
+    assert outcome.killed == 0
+    assert sum(b < a for (_, a), (_, b) in pairwise(outcome.counts)) > 20, "there were scale-ins"
 
 
 def test_the_same_trace_and_seed_give_the_same_outcome() -> None:
