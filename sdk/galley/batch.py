@@ -9,6 +9,7 @@ from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher, Receipt
 from galley.broker.unique_keys import UniquePublisher
+from galley.cached import is_cached, publish_cached
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused
 from galley.handle import AsyncHandle
@@ -213,6 +214,8 @@ class Batch(Generic[R]):
             return await self._unique.publish(address, envelope, key)
         if not envelope.digest:
             return await self._publisher.publish(address, envelope)
+        if is_cached(address):
+            return await publish_cached(self._publisher.broker, self._publisher, address, envelope)
         return await self._publisher.publish_once(address, envelope)
 
     async def _store_whole(self, call: Call[R], submission: Submission) -> "_Whole":

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from galley import file
 from galley.bounds import is_handler_name, is_queue_name
+from galley.cached import Cached, cached
 from galley.envelope import encode_input
 from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
 from galley.file import File
@@ -56,6 +57,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """Those in the input."""
     large: bool = False
     """Whether the input is too large to travel with the task."""
+    cache: Cached | None = None
+    """Those of `@task(cache=..., version=...)`."""
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -177,6 +180,8 @@ class Handler(Generic[P, R]):
         self.labels, self.unique = rules.labels, rules.unique or None
         self.store_result = True
         """Whether what it returns is kept."""
+        self.cache: Cached | None = None
+        """For how long its results are used again; None if they are not."""
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -251,7 +256,7 @@ class Handler(Generic[P, R]):
         result = self.types.result if self.store_result else None
         return Call(
             self.queue, self.name, encoded, result, self.lane, self.unique, labels=self.labels,
-            files=files, large=large,
+            files=files, large=large, cache=self.cache,
         )  # fmt: skip
 
 
@@ -272,6 +277,7 @@ def task(
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
+    cache: float | None = None, version: str = "",
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
@@ -279,6 +285,7 @@ def task(
     labels: dict[str, str] | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None,
     unique: Asked | None = None, store_result: bool = True,
+    cache: float | None = None, version: str = "",
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -301,6 +308,9 @@ def task(
             `galley.Unique`.
         store_result: whether what it returns is kept. If not, `result()` returns None once the task has
             succeeded, and nothing can get the result later; files it returns are not stored either.
+        cache: seconds for which a result is used again, at most: calls with equal input, in the same period
+            of so many seconds, are one task. It needs `retention.resultsSeconds` of as much.
+        version: of the handler's code; another one does not use earlier results.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -329,6 +339,7 @@ def task(
     def register(function: Callable[P, R]) -> Handler[P, R]:
         handler = Handler(function, queue, name, rules, repeat)
         handler.store_result = store_result
+        handler.cache = cached(cache, version)
         REGISTRY.add(handler)
         return handler
 

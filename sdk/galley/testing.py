@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.batch import SomeRefused
 from galley.broker.cancel import Cancelled
+from galley.cached import Cached, cached_id
 from galley.client import task_address
 from galley.current import CurrentTask, find_by
 from galley.eager_letters import AsyncEagerDeadLetters, EagerDeadLetters
@@ -129,6 +130,8 @@ class _Tasks:
         """Take in a task; returns where it is, and whether it was there before."""
         rules = (call.rules or NO_RULES).over(When(labels=labels).over(when)).over(When(labels=call.labels))
         own_id = call.task_id if task_id is None else check_task_id(task_id)
+        if call.cache is not None and own_id is None:
+            own_id = self._cached_id(call, call.cache)
         key = call.queue, own_id or new_task_id()
         data = call.input
         if call.files:
@@ -191,6 +194,15 @@ class _Tasks:
                 )
         self._keys[place] = task_id, asked.key.until, self.now + timedelta(seconds=asked.key.seconds)
         return None
+
+    def _cached_id(self, call: Call[Any], rules: Cached) -> str:
+        """Return the id of the task of a cached handler; what failed is tried with another one."""
+        chosen, number = cached_id(call, rules, self.now), 0
+        while (known := self._held.get((call.queue, f"{chosen}-{number}" if number else chosen))) is not None:
+            if known.status.phase in (Phase.SUCCEEDED, Phase.QUEUED, Phase.RUNNING) or number == 9:
+                break
+            number += 1
+        return f"{chosen}-{number}" if number else chosen
 
     def find(self, address: TaskAddress) -> _Held:
         """Return a task.

@@ -64,6 +64,11 @@ class Publisher:
         self.patience = patience_seconds
         self._looks: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
+    @property
+    def broker(self) -> Broker:
+        """The connection."""
+        return self._broker
+
     async def publish(self, address: TaskAddress, envelope: Envelope, *, chosen_id: bool = False) -> Receipt:
         """Store the task and return when the broker has it.
 

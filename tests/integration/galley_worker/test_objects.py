@@ -138,3 +138,19 @@ async def test_a_result_that_is_not_to_be_stored_is_not(
     for handler in (artifacts.discard, artifacts.adiscard):
         handle = await client.submit(handler.call(1))
         assert await handle.result(within=30) is None
+
+
+async def test_equal_cached_tasks_at_the_same_time_run_once_and_a_failure_is_not_kept(
+    client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    call = artifacts.slowly.call(str(tmp_path / "count"))
+    handles = await client.submit_many([call] * 20)
+    handles += await asyncio.gather(*(client.submit(call) for _ in range(20)))
+    assert {await handle.result(within=30) for handle in handles} == {1}
+    failing = artifacts.slowly.call(str(tmp_path / "failures"), fails=1)
+    with pytest.raises(TaskFailed):
+        await (await client.submit(failing)).result(within=30)
+    assert await (await client.submit(failing)).result(within=30) == 2
+    again = await client.submit(failing)
+    assert (again.existed, await again.result(within=30)) == (True, 2)

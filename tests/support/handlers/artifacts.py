@@ -3,9 +3,10 @@
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
-from galley import File, task
+from galley import File, RetryPolicy, task
 
 
 @task(queue="drills")
@@ -61,3 +62,15 @@ def discard(value: int) -> object:
 async def adiscard(value: int) -> object:
     """Return what could not even be encoded."""
     return object()
+
+
+@task(queue="drills", cache=3600, retry=RetryPolicy(attempts=1))
+def slowly(path: str, fails: int = 0) -> int:
+    """Count in a file how often it ran; fail so many times."""
+    with Path(path).open("a") as log:
+        log.write("x")
+    time.sleep(0.3)  # noqa: TID251 - it is work
+    runs = len(Path(path).read_text())
+    if runs <= fails:
+        raise ValueError(runs)
+    return runs

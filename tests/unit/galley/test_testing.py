@@ -333,3 +333,36 @@ async def test_an_asynchronous_client_for_tests_has_dead_letters_too() -> None:
     assert (await client.dead_letters.get("keys", handle.id)).reason == "HandlerNotFound"
     await client.dead_letters.drop("keys", handle.id)
     assert await client.dead_letters.drop_all("keys") == []
+
+
+RUNS: list[int] = []
+
+
+@galley.task(queue="caching", cache=3600, version="2", retry=galley.RetryPolicy(attempts=1))
+def expensive(value: int) -> int:
+    """Fail the first time with 13."""
+    RUNS.append(value)
+    if value == 13 and RUNS.count(13) == 1:
+        raise ValueError(value)
+    return value * 2
+
+
+def test_a_cached_result_is_used_again_for_its_time_and_a_failure_is_not() -> None:
+    RUNS.clear()
+    client = EagerClient()
+    first, second = client.submit(expensive.call(1)), client.submit(expensive.call(1))
+    assert (first.existed, second.existed, second.result()) == (False, True, 2)
+    assert client.submit(expensive.call(2)).result() == 4
+    assert RUNS == [1, 2]
+    client.advance(3601)
+    assert client.submit(expensive.call(1)).result() == 2
+    assert RUNS == [1, 2, 1]
+    with pytest.raises(galley.TaskFailed):
+        client.submit(expensive.call(13)).result()
+    assert client.submit(expensive.call(13)).result() == 26
+
+
+@pytest.mark.parametrize(("cache", "version"), [(0, ""), (1e9, ""), (True, ""), (None, "1")])
+def test_cache_rules_that_cannot_be_are_refused(cache: float | None, version: str) -> None:
+    with pytest.raises(galley.SubmissionInvalid, match=r"cache|version"):
+        galley.task(queue="caching", name="wrong", cache=cache, version=version)(lambda: None)
