@@ -26,5 +26,5 @@ def submit(tasks: int, seconds: float) -> None:
 
 
 def run() -> None:
-    main(submit, lambda: keys("dramatiq-results:*"), [
+    main(submit, lambda: keys("[0-9a-f]" * 32), [
         f"{BIN}/dramatiq", "dramatiq_redis", "-p", "2", "-t", "8"])  # fmt: skip
