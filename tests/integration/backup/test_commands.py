@@ -97,7 +97,7 @@ async def test_streams_are_listed_with_their_copies(server: NatsServer, tmp_path
     assert code == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:3] for line in out.splitlines()}
     assert rows["GW_shop_images"] == ["5", "1"]
-    assert len(rows) == 5
+    assert len(rows) == 6
     code, _, err = await galley(tmp_path, server, "streams", "--replicas", "3")
     assert code == 1
     assert "replicas > 1 not supported in non-clustered mode" in err
