@@ -188,6 +188,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="names of adapters")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
+    # What it started must not outlive it when it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     tasks, rounds, killed = (200, 1, 0) if options.quick else (options.tasks, options.rounds, 400)
     if not options.quick and shutil.which("redis-server") is None:
         subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], check=True)
