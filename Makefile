@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	mutants simulate storm storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-rivals docs gen verify lock clean
+	large mutants simulate storm storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ unit: $(STAMP) ## Run the unit tests
 
 integration: $(STAMP) ## Run the tests against a real nats-server and real workers
 	@$(BIN)/python -m pytest -q $(BESIDE) 4 tests/facts tests/conformance tests/integration
+
+large: $(STAMP) ## Stream a file of 1 GiB through a queue's objects, in less than 200 MB of memory
+	@$(BIN)/python -m tests.support.large_file 1024 200
 
 mutants: $(STAMP) ## Make small mistakes in the code, and show which test finds each; NAMES=... for some
 	@$(BIN)/python -m tests.mutants $(NAMES)

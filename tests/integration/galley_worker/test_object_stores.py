@@ -228,3 +228,11 @@ async def test_fifty_tasks_on_one_machine_fetch_their_model_once(
     workers = await start(queue, ("w1", "w2"), GALLEY_CACHE=str(tmp_path / "cache"))
     assert {(await handle.result(within=60))["size"] for handle in handles} == {4 * 1024**2}
     assert sum(len(worker.logged("object fetched")) for worker in workers) == 1
+
+
+async def test_a_file_is_streamed_in_little_memory() -> None:
+    """`make large` does the same with 1 GiB."""
+    words = [sys.executable, "-m", "tests.support.large_file", "64", "90"]
+    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
