@@ -27,9 +27,9 @@ async def transfer(folder: Path, size: int) -> None:
     """Send it, fetch it, and print seconds and memory."""
     source, target = folder / "source", folder / "target"
     block = os.urandom(MEGABYTE)
-    with source.open("wb") as file:
+    with source.open("wb") as written:
         for number in range(size):
-            file.write(number.to_bytes(8, "big") + block[8:])
+            written.write(number.to_bytes(8, "big") + block[8:])
     server = NatsServer(folder / "nats")
     await server.start()
     async with connect(server.url, "default") as client:
