@@ -135,15 +135,17 @@ def _quota(situation: Situation) -> Finding:
     return Truth.FALSE, "QueueFull", f"{said}; raise the limit, or delete what is not needed"
 
 
-_LIMITED: Final = {
+_LIMITED: Final[dict[ScalingLimit, Finding]] = {
     ScalingLimit.MAX_WORKERS: (
-        "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits"
+        Truth.TRUE, "MaxWorkers",
+        "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits",
     ),
     ScalingLimit.BUDGET: (
+        Truth.TRUE, "Budget",
         "the workers of all queues are limited, and this one gets fewer than it needs; raise the chart's "
-        "budget, or its spec.scaling.priority"
+        "budget, or its spec.scaling.priority",
     ),
-}
+}  # fmt: skip
 
 
 def _scaling(situation: Situation) -> Finding:
@@ -158,7 +160,7 @@ def _scaling(situation: Situation) -> Finding:
     if decision.limit is ScalingLimit.SIGNALS:
         return Truth.FALSE, "SignalsMissing", f"{decision.reason}; it changes once that is known again"
     if decision.limit in _LIMITED:
-        return Truth.TRUE, decision.limit.value, _LIMITED[decision.limit]
+        return _LIMITED[decision.limit]
     seconds = decision.memory.learned.task_seconds
     target = scaling.target_wait_seconds if scaling is not None else None
     if seconds is not None and target is not None and target < seconds / 10:
