@@ -142,8 +142,7 @@ _LIMITED: Final[dict[ScalingLimit, Finding]] = {
     ),
     ScalingLimit.BUDGET: (
         Truth.TRUE, "Budget",
-        "the workers of all queues are limited, and this one gets fewer than it needs; raise the chart's "
-        "budget, or its spec.scaling.priority",
+        "all queues share a budget, and this one gets fewer workers than it needs; raise it, or its priority",
     ),
 }  # fmt: skip
 
