@@ -82,5 +82,5 @@ command: Final = Command(
     "Print what the handler of a task wrote, in all its attempts, wherever they ran",
     _arguments,
     _run,
-    ("galley logs thumbnail-hills", "galley logs images/thumbnail-stars --follow --attempt 2"),
+    ("galley logs thumbnail-hills", "galley logs images/thumbnail-stars --attempt 2"),
 )

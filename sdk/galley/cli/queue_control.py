@@ -86,12 +86,12 @@ drain: Final = Command(
     "Pause a queue, and wait until none of its tasks runs",
     _drain_arguments,
     _drain,
-    ("galley drain images", "galley drain images --within 300"),
+    ("galley drain images", "galley drain texts"),
 )
 purge: Final = Command(
     "purge",
     "Cancel all tasks of a queue that wait for a slot, a time or a retry",
     _purge_arguments,
     _purge,
-    ("galley purge images", "galley purge images --yes"),
+    ("galley purge images --yes", "galley purge texts --yes"),
 )

@@ -66,7 +66,8 @@ async def test_each_example_of_the_help_works(example: str, client: AsyncClient)
     # There is no worker here: waiting can only time out, which says that the rest of the line was right.
     waits = "--wait" in example or "--within" in example
     code, _, err = await shell(re.sub("(--wait|--within) 30", r"\1 0.1", example), client)
-    expected = 124 if waits else 0
+    # Nor does anything serve the queues, which the doctor finds.
+    expected = 124 if waits else 1 if "doctor" in example else 0
     assert code == expected, err
 
 
