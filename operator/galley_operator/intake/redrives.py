@@ -48,7 +48,7 @@ class Redrives:
         faults: Faults,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._cluster, self._broker, self._now = cluster, broker, now
+        self._cluster, self._broker, self._faults, self._now = cluster, broker, faults, now
         self._asked: asyncio.Queue[ActiveTask] = asyncio.Queue()
         source = Source(
             TASKS, TaskObject, ActiveTasks().keep, namespaces,
@@ -76,6 +76,9 @@ class Redrives:
                     log.warning("task not redriven", extra=_about(task, error))
                 except GalleyError as error:
                     log.warning("task not redriven", extra=_about(task, error))
+                    group.create_task(self._again(task), name="redrive later")
+                except Exception as error:  # whatever it is costs this Task alone
+                    self._faults.caught("redrive", error, "/".join(task.key))
                     group.create_task(self._again(task), name="redrive later")
 
     async def _again(self, task: ActiveTask) -> None:

@@ -10,6 +10,7 @@ from galley.broker import dead_letters
 from galley.dead_letter import DeadLetter
 from galley.envelope import encode
 from galley.record import Failure, Outcome
+from galley.redrive import AsyncDeadLetters
 from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import TASKS
 from galley_operator.intake.redrives import REDRIVE_LABEL
@@ -87,6 +88,26 @@ async def test_a_status_that_could_not_be_written_is_written_later(answered: boo
             it.api.after = refuse
         label(it, "one", "1")
         await waits(it, 2)
+
+
+@in_virtual_time
+async def test_an_unexpected_error_costs_a_pause_and_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, redrive = iter([True]), AsyncDeadLetters.redrive_declared
+
+    async def fail_once(*asked: Any) -> Any:
+        if next(lost, False):
+            raise RuntimeError("raised by a test")
+        return await redrive(*asked)
+
+    monkeypatch.setattr(AsyncDeadLetters, "redrive_declared", fail_once)
+    async with desk() as it:
+        it.queue()
+        it.api.task("one")
+        await it.until("one", "Queued", "Unknown", "Queued")
+        await fails(it, "one")
+        label(it, "one", "1")
+        await waits(it, 2)
+        assert it.faults == ["redrive"]
 
 
 @in_virtual_time
