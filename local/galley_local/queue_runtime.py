@@ -110,7 +110,8 @@ class QueueRuntime:
             self.fleet.replace()  # at once, not when they are idle; the scaler starts none
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
-        return supply_of(self.fleet.problem, self.scaler)
+        paused = "spec.paused is true, so no task is started" if self.queue.resource.spec.paused else ""
+        return supply_of(self.fleet.problem or paused, self.scaler)
 
     async def run(self) -> None:
         """Scale the workers to the work."""

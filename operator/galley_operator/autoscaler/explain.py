@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from galley.backlog import QueueBacklog
 from galley.broker.control import Supply
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
+
+PAUSED_BY_COMMAND: Final = "`galley pause` holds this queue, so no task is started; `galley resume` ends that"
 
 _LONGEST: Final = 2000
 
@@ -20,6 +23,8 @@ def supply_of(problem: str, scaler: Scaler | None) -> Supply:
     signals = scaler.signals if scaler is not None else None
     if decision is None or signals is None:
         return Supply(problem[:_LONGEST])
+    if not problem and isinstance(signals.backlog, QueueBacklog) and signals.backlog.paused:
+        problem = PAUSED_BY_COMMAND
     workers = {"desired": decision.desired}
     if decision.needed is not None:
         workers["needed"] = decision.needed

@@ -13,6 +13,7 @@ from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley.resources.queue_status import ScalingLimit, ScalingStatus
 from galley_operator.autoscaler.decide import Decision
+from galley_operator.autoscaler.explain import PAUSED_BY_COMMAND
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
@@ -63,6 +64,8 @@ class Situation:
     """Of the queue's limits, as far as known."""
     decision: Decision | None = None
     """The last one of its autoscaler; None before the first."""
+    held: bool = False
+    """Whether `galley pause` pauses it."""
 
 
 Finding = tuple[Truth, str, str]
@@ -185,8 +188,8 @@ def _workers(situation: Situation) -> Finding:
 def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     present = workforce.present
     ready = sum(worker.phase in (WorkerPhase.READY, WorkerPhase.DRAINING) for worker in present)
-    if situation.queue is not None and situation.queue.spec.scaled.mode is ScalingMode.PAUSED:
-        return Truth.FALSE, "Paused", _paused(situation.queue, situation.waiting, len(present))
+    if pause := _pause(situation, len(present)):
+        return Truth.FALSE, "Paused", pause
     if situation.trouble is not None:
         return Truth.FALSE, situation.trouble.reason, situation.trouble.message
     if not present and not situation.desired:
@@ -200,6 +203,14 @@ def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
 
 def _starting(workers: int) -> str:
     return "the worker is starting" if workers == 1 else f"the first of {workers} workers is starting"
+
+
+def _pause(situation: Situation, present: int) -> str:
+    """Return what pauses a queue, empty if nothing does."""
+    if situation.queue is not None and situation.queue.spec.scaled.mode is ScalingMode.PAUSED:
+        return _paused(situation.queue, situation.waiting, present)
+    waiting = f"; {_tasks(situation.waiting)}" if situation.waiting else ""
+    return PAUSED_BY_COMMAND + waiting if situation.held else ""
 
 
 def _paused(queue: TaskQueue, waiting: int, present: int) -> str:

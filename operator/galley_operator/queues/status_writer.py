@@ -118,6 +118,7 @@ class QueueStatusWriter:
             backlog.waiting if isinstance(backlog, QueueBacklog) else 0,
             backlog.usage if isinstance(backlog, QueueBacklog) else (),
             decision,
+            isinstance(backlog, QueueBacklog) and backlog.paused,
         )
         return status_of(
             served.found.name,

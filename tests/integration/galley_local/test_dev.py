@@ -480,6 +480,7 @@ async def test_a_manifest_that_changes_takes_effect(project: Path) -> None:
     async with dev(project, "queue.yaml") as running:
         await running.says("serving sums")
         await has_phase(project, "first", "Queued")
+        assert "spec.paused is true" in (await galley(project, "show", "first")).out
         manifest.write_text("spec: [")
         await running.says("changed, and is not used")
         assert await phase_of(project, "first") == "Queued"

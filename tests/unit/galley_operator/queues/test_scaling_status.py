@@ -102,6 +102,9 @@ def test_the_status_has_what_was_decided_from_and_a_restart_decides_the_same() -
     assert remembered(None) is None
 
 
+PAUSED = replace(a_backlog(40, 1), paused=True)
+
+
 def test_those_who_ask_over_the_broker_get_the_sentence_and_the_numbers() -> None:
     queue = a_queue()
     decision = decided(queue, a_backlog(40, 1))
@@ -110,6 +113,8 @@ def test_those_who_ask_over_the_broker_get_the_sentence_and_the_numbers() -> Non
     said = supply_of("", scaler)
     assert said.scaling == decision.reason
     assert said.workers == {"desired": 4, "needed": 11, "present": 2, "ready": 1}
+    held = cast("Scaler", SimpleNamespace(last=decision, signals=replace(signals, backlog=PAUSED)))
+    assert "`galley resume` ends that" in supply_of("", held).problem
     blind = cast("Scaler", SimpleNamespace(last=decided(queue, SILENT), signals=Signals(SILENT, SILENT)))
     assert supply_of("", blind).workers.keys() == {"desired"}
     assert supply_of("no such image", None) == Supply("no such image")

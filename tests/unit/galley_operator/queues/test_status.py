@@ -66,6 +66,7 @@ def condition(situation: Situation, kind: str, before: tuple[Condition, ...] = (
             ("Unknown", "NotObserved"),
             ("Unknown", "NotObserved"),
         ),
+        (replace(FINE, held=True, waiting=40), ("False", "Paused"), ("False", "Paused")),
         (replace(FINE, streams=CONFLICT), ("False", "QueueConflict"), ("True", "ScaledToZero")),
         (
             replace(FINE, streams=CONFLICT, workforce=None),
@@ -82,6 +83,13 @@ def test_what_is_found_makes_the_conditions(
     assert conditions["Ready"] == ready
     assert conditions["WorkersAvailable"] == workers
     assert conditions["StreamsReady"][0] == ("False" if situation.streams else "True")
+
+
+def test_a_queue_that_a_command_pauses_says_so_and_how_to_resume() -> None:
+    message = condition(replace(FINE, held=True, waiting=40), "Ready").message
+    assert message == (
+        "`galley pause` holds this queue, so no task is started; `galley resume` ends that; 40 tasks wait"
+    )
 
 
 def test_a_condition_says_what_happened_to_what_and_what_to_do() -> None:
