@@ -4,7 +4,6 @@ import email
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def dead_letters(client: galley.Client) -> str:
 def schedule(client: galley.Client) -> str:
     """A task every second for three seconds, another every minute, and one that starts in two seconds."""
     ticks, now = OUT / "ticks", datetime.now(UTC)
-    start = now.replace(microsecond=0) + timedelta(seconds=1)
+    start = now.replace(microsecond=0) + timedelta(seconds=2)
     end = start + timedelta(seconds=3)
     call = tick.call(file=str(ticks))
     client.schedules.create(
@@ -202,7 +201,7 @@ def running(name: str, *arguments: str, until: str) -> Iterator[None]:
         Thread(target=process.stdout.read, daemon=True).start()
         yield
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(WITHIN)
 
 

@@ -10,7 +10,7 @@ from galley.backup.destination import Destination, Stored
 from galley.backup.errors import DestinationFailed
 from galley.backup.sealing import Key
 from galley.broker.connection import Broker
-from galley.broker.snapshot import messages_from, owned_streams
+from galley.broker.snapshot import StreamKind, messages_from, owned_streams
 from galley_local.nats_server import NatsServer
 
 KEY: Final = Key(b"\x07" * 32)
@@ -23,9 +23,11 @@ def lose_disk(server: NatsServer, folder: Path) -> None:
 
 
 async def subjects_in(broker: Broker, *namespaces: str) -> dict[str, list[str]]:
-    """Return the subjects of the messages of each stream, sorted."""
+    """Return the subjects of the messages of each stream that archives have, sorted."""
     found = {}
     for stream in await owned_streams(broker, namespaces):
+        if stream.kind is StreamKind.NOTES:
+            continue
         messages = [each async for batch in messages_from(broker, stream, 1) for each in batch]
         found[stream.name] = sorted(each.subject for each in messages)
     return found

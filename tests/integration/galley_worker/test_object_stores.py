@@ -147,7 +147,7 @@ async def test_a_result_without_room_is_tried_again_and_then_a_dead_letter(
     with pytest.raises(TaskFailed, match="could not be stored: the objects of queue 'drills' have no room"):
         await handle.result(within=30)
     assert (await handle.status()).attempt == 2
-    [dead] = await client.dead_letters.find("drills")
+    dead = await client.dead_letters.get("drills", handle.id)
     assert "ResultNotStored" in str(dead.attempts)
     with pytest.raises(ObjectsFull, match="of 1048576 bytes are used") as full:
         await client.submit(artifacts.reverse.call("x" * 2 * 1024**2))
