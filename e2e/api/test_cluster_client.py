@@ -81,8 +81,8 @@ async def test_a_missing_definition_is_told_from_a_missing_object(
 ) -> None:
     with pytest.raises(ObjectNotFound):
         await cluster.get(TASKS, api_namespace, "none")
-    unknown = Resource("galley.dev", "v1alpha1", "taskschedules", "TaskSchedule")
-    with pytest.raises(KindNotServed, match="taskschedules"):
+    unknown = Resource("galley.dev", "v1alpha1", "taskboards", "TaskBoard")
+    with pytest.raises(KindNotServed, match="taskboards"):
         await cluster.get(unknown, api_namespace, "none")
 
 

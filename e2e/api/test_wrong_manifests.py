@@ -180,6 +180,9 @@ POKES: tuple[Any, ...] = (
 )  # fmt: skip
 """Values that are right at some place and wrong at others."""
 
+ONLY_MODELS = ("timeZone",)
+"""What the API server cannot judge, having no list of time zones: the operator refuses it in a condition."""
+
 
 def _places(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Yield the way to each value in a value, itself included."""
@@ -239,7 +242,7 @@ def test_models_and_cluster_judge_alike_wherever_a_value_is_replaced(
         for poke in POKES:
             manifest = _poked(full, place, poke)
             refusal, answer = _refusal(manifest), dry_run.create(manifest)
-            if bool(refusal) == answer.taken:
+            if bool(refusal) == answer.taken and not (refusal and place[-1] in ONLY_MODELS):
                 apart.append(f"{'.'.join(map(str, place))} = {str(poke)[:60]!r}: {refusal or answer.message}")
     assert apart == []
 

@@ -11,10 +11,15 @@ from nats.aio.msg import Msg
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerUnreachable
 from galley.broker.records import Records
 from galley.record import Stored
 
 log = logging.getLogger(__name__)
+
+_SILENT_LOOKS: Final = 3
+"""Looks without an answer after which the broker counts as away: in a cluster whose servers restart one after
+the other, streams have no leader for some seconds."""
 
 _LOOK_AGAIN_SECONDS: Final = 30.0
 """News travel at most once; this bounds how long a lost one can matter."""
@@ -26,15 +31,22 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
     Raises:
         QueueNotFound: if the namespace never had a queue.
         ClientClosed, ClientElsewhere: if the connection cannot be used here, or is closed meanwhile.
-        BrokerUnreachable: if the broker is connected and yet does not answer.
+        BrokerUnreachable: if the broker is connected and yet does not answer, three times in a row.
     """
-    records = Records(broker)
+    records, silent = Records(broker), 0
     async with _changes(broker, address) as changed:
         while True:
             # Cleared before the look, so that news during the look are not missed.
             changed.clear()
             broker.check_usable()
-            stored = await records.look_up(address) if broker.connected else None
+            try:
+                stored = await records.look_up(address) if broker.connected else None
+                silent = 0
+            except BrokerUnreachable:
+                silent += 1
+                if silent == _SILENT_LOOKS:
+                    raise
+                continue
             if stored is not None and stored.record.done:
                 return stored
             try:

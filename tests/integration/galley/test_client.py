@@ -29,10 +29,13 @@ from galley import (
     connect,
     dev_file,
 )
+from galley.address import TaskAddress
 from galley.broker import inspect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
 from galley.broker.errors import QueueConflict
+from galley.broker.records import Records
+from galley.record import Stored
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 
@@ -50,6 +53,24 @@ async def test_a_task_submitted_while_no_worker_runs_waits(client: AsyncClient) 
     status = await handle.status()
 
     assert (status.phase, status.handler, status.attempt) == (Phase.QUEUED, "resize", 0)
+
+
+@pytest.mark.parametrize(("silent", "heard"), [(2, True), (3, False)])
+async def test_a_wait_outlives_a_broker_that_is_silent_for_a_while(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch, silent: int, heard: bool
+) -> None:
+    handle = await client.submit(call("images", "resize"))
+    assert await handle.cancel() is Cancelled.BEFORE_START
+    looks, look_up = iter(range(silent)), Records.look_up
+
+    async def unheard(records: Records, address: TaskAddress) -> Stored | None:
+        if next(looks, None) is not None:
+            raise BrokerUnreachable(client.broker.server, "no answer")
+        return await look_up(records, address)
+
+    monkeypatch.setattr(Records, "look_up", unheard)
+    with pytest.raises(TaskCancelled if heard else BrokerUnreachable):
+        await handle.result(within=20)
 
 
 async def test_waiting_for_a_result_ends_when_the_caller_says(client: AsyncClient) -> None:

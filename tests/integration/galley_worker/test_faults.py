@@ -77,7 +77,7 @@ async def test_a_task_whose_workers_keep_vanishing_is_buried(
     client: AsyncClient, hasty: TaskQueue, start: StartWorkers
 ) -> None:
     handle = await client.submit(call("drills", "aecho", value="poison", seconds=60))
-    # The first attempt takes the fast path, which leaves no record of who was lost; the fourth one runs alone.
+    # The first attempt takes the fast path, which leaves no record of a lost worker; the fourth runs alone.
     for name in ("w1", "w2", "w3", "w4"):
         (worker,) = await start(hasty, (name,), GALLEY_LEASE_SECONDS=str(LEASE))
         await eventually(partial(runs_on, handle, name), within=20)
