@@ -40,7 +40,9 @@ async def placed(broker: Broker, replicas: int) -> list[str]:
     async def change() -> bool:
         try:
             changed.extend(await set_replicas(broker, replicas))
-        except BrokerRefused:
+        except BrokerRefused as error:
+            if "no suitable peers" not in str(error):
+                raise
             return False
         return True
 

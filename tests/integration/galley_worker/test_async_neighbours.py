@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from galley import AsyncClient, AsyncHandle, RetryPolicy, TaskFailed, When, call
@@ -58,7 +59,9 @@ async def test_a_handler_deaf_to_signals_does_not_keep_its_worker_from_ending(
     client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
     (worker,) = await start(drills)
-    handle = await client.submit(call("drills", "deaf", seconds=60))
+    # A delayed task is claimed before it runs, so that there is a record to count by.
+    soon = When(not_before=datetime.now(UTC) + timedelta(seconds=0.2))
+    handle = await client.submit(call("drills", "deaf", seconds=60), soon)
     await eventually(lambda: worker.ready, within=20)
 
     async def running() -> bool:
@@ -69,4 +72,4 @@ async def test_a_handler_deaf_to_signals_does_not_keep_its_worker_from_ending(
 
     assert await asyncio.to_thread(worker.process.wait, 15) == 0  # grace: 2 s
     status = await handle.status()
-    assert (status.history.errors, status.history.crashes) == (0, 0)
+    assert (status.history.errors, status.history.crashes, status.history.preemptions) == (0, 0, 1)
