@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 
 from e2e.api.operator_process import OperatorProcess, operator
 from e2e.nats_pod import NatsPod, nats_pod
+from e2e.operators import Operators
+from e2e.release import Release
 from galley.broker.connection import Broker
 from galley.client import AsyncClient
 from galley.handler import call
@@ -34,6 +36,14 @@ def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_only_operator(cluster: Cluster) -> Iterator[None]:
+    """Have no operator of the chart, which serves all namespaces, write conditions beside ours."""
+    operators = Operators(Kubectl(cluster), Release(cluster))
+    with operators.absent() if operators.pods() else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
