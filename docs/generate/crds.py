@@ -110,6 +110,8 @@ TASKS: Final = Kind(
         Column("Due", ".spec.notBefore", says="Its earliest start.", wide=True),
         Column("Lane", ".spec.priority", says="The lane it waits in.", wide=True),
         Column("Worker", ".status.worker", says="Pod of the last attempt.", wide=True),
+        Column("Progress", ".status.progress.fraction", "number", "How far it is, from 0 to 1.", wide=True),
+        Column("Note", ".status.progress.note", says="What its handler says beside that.", wide=True),
         Column("Reason", _SUCCEEDED.format("reason"), says="Why it is in its phase.", wide=True),
         Column("Message", _SUCCEEDED.format("message"), says="The same as a sentence.", wide=True),
     ),

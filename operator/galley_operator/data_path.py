@@ -33,6 +33,7 @@ from galley_operator.intake.reading import Reading
 from galley_operator.intake.redrives import Redrives
 from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry, KeptSeconds
 from galley_operator.status.keeper import EndOfWorker, StatusKeeper, unknown_end
+from galley_operator.status.progress import ProgressNews
 from galley_operator.status.records import RecordStreams
 from galley_operator.status.writer import StatusWriter
 from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, QueueKey, TaskObject
@@ -128,6 +129,7 @@ class DataPath:
         )
         kept = KeptSeconds(settings.task_ttl_seconds, settings.failed_task_ttl_seconds)
         self.expiry = Expiry(cluster, settings.namespaces, kept, self._remember)
+        self.progress = ProgressNews(broker, tasks, self.status.progressed)
         self.redrives = Redrives(cluster, broker, settings.namespaces, faults)
         self.orphans = Orphans(self._nats, self._held, tasks, queues, self.intake.withdraw)
 
@@ -159,6 +161,7 @@ class DataPath:
             group.create_task(
                 keep_running("orphans", lambda: self.orphans.run(settings.sweep_seconds)), name="orphans"
             )
+            group.create_task(keep_running("progress", self.progress.run), name="hear progress")
             group.create_task(keep_running("redrives", self.redrives.run), name="redrive tasks")
             group.create_task(
                 keep_running("expiry", lambda: self.expiry.run(settings.expiry_seconds)), name="expire"

@@ -9,10 +9,17 @@ from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.errors import GalleyError
-from galley.record import Record, Stored
+from galley.note import Progress
+from galley.record import Record, State, Stored
 from galley_operator.cluster.reflector import Key
 from galley_operator.status.writer import StatusWriter
-from galley_operator.status.written_status import Context, linger_of, lost_worker, status_of
+from galley_operator.status.written_status import (
+    PROGRESS_SECONDS,
+    Context,
+    linger_of,
+    lost_worker,
+    status_of,
+)
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.report import AlreadyRan, Pending, Recorded, Report, Until
@@ -45,6 +52,8 @@ class StatusKeeper:
         """Args: end_of_worker: tells how a worker ended that was lost, where that is known."""
         self._tasks, self._queues, self._writer = tasks, queues, writer
         self._own, self._end_of_worker, self._now = own, end_of_worker, now
+        self._runs: dict[str, Recorded] = {}
+        """The last record of each Task that runs, by uid."""
         self._unowned: asyncio.Queue[tuple[TaskAddress, Stored, Record]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -58,8 +67,8 @@ class StatusKeeper:
         known = self._tasks.take(task, report, now)
         if known is None:
             return report
-        context = Context(now, (known.namespace, known.queue) in self._queues, self._end_of(known, report))
-        status = status_of(known, report, context)
+        self._remember_run(known, report)
+        status = status_of(known, report, self._context(known, report, now))
         if status is not None:
             self._writer.offer(known, status, linger_of(report, status, now))
         if isinstance(report, AlreadyRan | Recorded) and known.ended:
@@ -78,6 +87,28 @@ class StatusKeeper:
         if task is not None:
             self.report(task, Recorded(stored))
 
+    def progressed(self, address: TaskAddress, progress: Progress) -> None:
+        """Take in how far a task is; that of a task which is no Task's changes nothing.
+
+        Where its record is not known yet, that writes it.
+        """
+        task = self._tasks.progressed(address, progress)
+        run = self._runs.get(task.uid) if task is not None else None
+        if task is None or run is None:
+            return
+        status = status_of(task, run, self._context(task, run, self._now()))
+        if status is not None:
+            self._writer.offer(task, status, PROGRESS_SECONDS)
+
+    def _context(self, task: ActiveTask, report: Report, now: datetime) -> Context:
+        return Context(now, (task.namespace, task.queue) in self._queues, self._end_of(task, report))
+
+    def _remember_run(self, task: ActiveTask, report: Report) -> None:
+        if isinstance(report, Recorded) and report.stored.record.state is State.RUN:
+            self._runs[task.uid] = report
+        elif isinstance(report, Recorded) or task.ended:
+            self._runs.pop(task.uid, None)
+
     def _end_of(self, task: ActiveTask, report: Report) -> str:
         lost = lost_worker(report.stored.record) if isinstance(report, Recorded) else ""
         return self._end_of_worker(task.namespace, lost) if lost else ""
@@ -89,4 +120,5 @@ class StatusKeeper:
 
     def forget(self, task: ActiveTask) -> None:
         """Write nothing more about a Task that is gone."""
+        self._runs.pop(task.uid, None)
         self._writer.forget(task.uid)

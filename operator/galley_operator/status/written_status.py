@@ -5,13 +5,14 @@ and replaces what stood there, so that nothing of before is left over. The phase
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 from msgspec import Struct
 
 from galley.encryption.token import key_in
 from galley.history import WORKER_LOST
+from galley.note import Progress
 from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import FINISHED, INLINE_RESULT_LIMIT, SUCCEEDED, TRACEBACK_LIMIT
 from galley.task_status import Phase
@@ -29,6 +30,9 @@ LINGER_SECONDS: Final = 0.15
 
 BRIEF_SECONDS: Final = 5.0
 """A state that is over sooner is not written: most tasks are done by then."""
+
+PROGRESS_SECONDS: Final = 1.0
+"""How long a progress waits for one that takes its place: each Task has at most one such write a second."""
 
 _LINGER: Final = {Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0, Until.LATER: 1.0, Until.PAUSE: 2.0}
 """Seconds before a task reports that it was not admitted: queue and tasks are often applied together, and
@@ -170,6 +174,8 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
     fields["queuedTime"] = _time(task.queued_at or record.submitted_at or task.created)
     if record.worker:
         fields["worker"] = record.worker[:_LONGEST_WORKER]
+    if _is_of(task.progress, record):
+        fields["progress"] = _progress(task.progress)
     if record.started_at is not None:
         fields["startTime"] = _time(record.started_at)
     if record.outcome is not None:
@@ -187,6 +193,18 @@ def recorded(task: ActiveTask, record: Record, end_of_worker: str = "") -> Writt
         message = "its worker stopped and gave it back; waits for a free worker"
         return _status(task, Phase.QUEUED, "Unknown", Phase.QUEUED, message, fields)
     return _status(task, Phase.RUNNING, "Unknown", Phase.RUNNING, f"attempt {record.attempt} runs", fields)
+
+
+def _is_of(progress: Progress | None, record: Record) -> TypeGuard[Progress]:
+    """Return whether a progress is that of the attempt a record tells of, and not of one before."""
+    if progress is None or record.state is State.RETRY or record.handed_back:
+        return False
+    return progress.attempt == record.attempt
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    said: dict[str, Any] = {} if progress.fraction is None else {"fraction": progress.fraction}
+    return {**said, "note": progress.text} if progress.text else said
 
 
 def _redacted(task: ActiveTask, record: Record) -> Record:
@@ -267,8 +285,13 @@ def _status(  # noqa: PLR0917 - a status has so many parts
         "conditions": [condition, finished],
         **fields,
     }
-    shown = shown_by(phase.value, str(reason), fields.get("attempts", 0), fields.get("worker", ""))
-    return WrittenStatus(body, shown, phase.ended)
+    return WrittenStatus(body, _shown(body, str(reason)), phase.ended)
+
+
+def _shown(body: dict[str, Any], reason: str) -> int:
+    said = body.get("progress", {})
+    attempts, worker = body.get("attempts", 0), body.get("worker", "")
+    return shown_by(body["phase"], reason, attempts, worker, said.get("fraction"), said.get("note", ""))
 
 
 def _error(failure: Failure) -> dict[str, str]:
@@ -330,5 +353,4 @@ def _because(status: WrittenStatus, reason: str, message: str) -> WrittenStatus:
         for each in status.body["conditions"]
     ]
     body = {**status.body, "conditions": conditions}
-    shown = shown_by(body["phase"], reason, body.get("attempts", 0), body.get("worker", ""))
-    return WrittenStatus(body, shown, status.final)
+    return WrittenStatus(body, _shown(body, reason), status.final)

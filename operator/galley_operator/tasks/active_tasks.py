@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
+from galley.note import Progress
 from galley.task_status import Phase
 from galley_operator.audit import USER_ANNOTATION
 from galley_operator.cluster.reflector import Key
@@ -62,12 +63,18 @@ class _Condition(Struct, frozen=True, gc=False):
     reason: str = ""
 
 
+class _SeenProgress(Struct, frozen=True, gc=False):
+    fraction: float | None = None
+    note: str = ""
+
+
 class SeenStatus(Struct, frozen=True, rename="camel"):
     """What is read of a Task's status."""
 
     phase: str = ""
     attempts: int = 0
     worker: str = ""
+    progress: _SeenProgress | None = None
     queued_time: datetime | None = None
     conditions: list[_Condition] = []
 
@@ -98,6 +105,8 @@ def _route_of(spec: Raw) -> _Route:
 
 _LANES: Final = {lane.value: lane for lane in Lane}
 _NO_STATUS: Final = SeenStatus()
+_NOTHING_SAID: Final = _SeenProgress()
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _IN_BROKER: Final = frozenset(
     phase.value for phase in (Phase.SCHEDULED, Phase.QUEUED, Phase.RUNNING, Phase.RETRYING)
 )
@@ -134,6 +143,8 @@ class ActiveTask(Struct, frozen=True, gc=False, eq=False):
     """Whether it has to be looked for in the broker: it may be there, or no longer be."""
     user: str = ""
     """Who created it, by its annotation: worth what writes that."""
+    progress: Progress | None = None
+    """How far its handler said an attempt is; None if it did not say."""
     by_uid: bool = False
     """Whether an operator before 0.2 put it into the broker, under its uid."""
 
@@ -150,9 +161,11 @@ class ActiveTask(Struct, frozen=True, gc=False, eq=False):
         return TaskAddress(self.namespace, self.queue, self.lane, Kind.DIRECT, self.name)
 
 
-def shown_by(phase: str, reason: str, attempts: int, worker: str) -> int:
+def shown_by(  # noqa: PLR0917 - what matters in a status
+    phase: str, reason: str, attempts: int, worker: str, fraction: float | None = None, note: str = ""
+) -> int:
     """Return a number that stands for what matters in a status; equal ones need not be written again."""
-    return hash((phase, reason, attempts, worker))
+    return hash((phase, reason, attempts, worker, fraction, note))
 
 
 class TaskListener(Protocol):
@@ -222,7 +235,8 @@ class ActiveTasks:
         """Return what is known of a Task now that it was seen like this (see `Source.keep`)."""
         metadata, status = seen.metadata, seen.status or _NO_STATUS
         reason = next((each.reason for each in status.conditions if each.type == "Succeeded"), "")
-        shown = shown_by(status.phase, reason, status.attempts, status.worker)
+        said = status.progress or _NOTHING_SAID
+        shown = shown_by(status.phase, reason, status.attempts, status.worker, said.fraction, said.note)
         known = self._tasks.get((metadata.namespace, metadata.name))
         if known is not None and known.uid == metadata.uid:
             return replace(
@@ -252,6 +266,9 @@ class ActiveTasks:
             status.queued_time,
             in_broker,
             user=intern(metadata.annotations.user) if metadata.annotations is not None else "",
+            progress=(
+                Progress(_LONG_AGO, status.attempts, said.fraction, said.note) if status.progress else None
+            ),
         )
 
     def changed(self, key: Key, now: ActiveTask, *, listed: bool) -> None:
@@ -313,6 +330,13 @@ class ActiveTasks:
             case Unclear():
                 self.doubted(task)
         return None if changes is None else self._replace(task, unsure=False, **changes)
+
+    def progressed(self, address: TaskAddress, progress: Progress) -> ActiveTask | None:
+        """Take in how far a task is; None if it is no Task, has ended, or said so later before."""
+        task = self.find(address)
+        if task is None or task.ended or (task.progress is not None and task.progress.at >= progress.at):
+            return None
+        return self._replace(task, progress=progress)
 
     def doubted(self, task: ActiveTask) -> ActiveTask | None:
         """Take in that it is not known whether the broker has a Task."""

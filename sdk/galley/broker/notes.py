@@ -5,7 +5,7 @@ Why a stream of their own: docs/adr/0023-notes.md.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from nats.aio.msg import Msg
@@ -47,6 +47,32 @@ async def progress_of(broker: Broker, address: TaskAddress) -> Progress | None:
     except EnvelopeInvalid as error:
         log.warning("progress not readable", extra={"task": address.id, "error": str(error)})
         return None
+
+
+@asynccontextmanager
+async def hearing_progress(
+    broker: Broker, react: Callable[[TaskAddress, Progress], None]
+) -> AsyncIterator[None]:
+    """Call `react` with each progress that a task of any queue reports, while the block runs.
+
+    One subscription serves all queues. What is encrypted is passed over. News travel at most once: what was
+    said while the connection was away is found with `progress_of`.
+    """
+
+    async def hear(message: Msg) -> None:
+        if wire.seal_in(message.data):
+            return
+        try:
+            react(topology.parse_noted(message.subject), wire.decode_progress(message.data))
+        except (ValueError, EnvelopeInvalid) as error:
+            log.warning("progress not readable", extra={"subject": message.subject, "error": str(error)})
+
+    subscription = await broker.subscribe(topology.all_progress(), hear)
+    try:
+        yield
+    finally:
+        if broker.connected:
+            await subscription.unsubscribe()
 
 
 async def checkpoint_of(broker: Broker, address: TaskAddress) -> bytes | None:

@@ -168,6 +168,21 @@ def noted_in_queue(namespace: str, queue: str) -> str:
     return f"galley.noted.{namespace}.{queue}.>"
 
 
+def all_progress() -> str:
+    """Return the pattern of the progress of all tasks of all queues, as it is heard."""
+    return "galley.noted.*.*.*.*.progress"
+
+
+def parse_noted(subject: str) -> TaskAddress:
+    """Return whose note was heard on a subject; its lane is not known, and given as normal.
+
+    Raises:
+        ValueError: if that is no such subject.
+    """
+    _, _, namespace, queue, kind, task_id, *_ = subject.split(".")
+    return TaskAddress(namespace, queue, Lane.NORMAL, Kind(kind), task_id)
+
+
 def shared_records_stream(namespace: str) -> str:
     """Return the name of the stream that keeps the records of all queues of a namespace, if 0.1 made it."""
     return f"GR_{namespace}"

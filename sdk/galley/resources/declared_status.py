@@ -4,8 +4,9 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field, JsonValue
 
+from galley.note import TEXT_LIMIT
 from galley.resources.condition import Condition
-from galley.resources.meta import Part, Whole
+from galley.resources.meta import Number, Part, Whole
 from galley.resources.rule import keyed_by
 from galley.task_status import Phase
 
@@ -37,6 +38,16 @@ class DeclaredFailure(Part):
     """End of the handler's traceback; `galley show` prints all of it, and those of earlier attempts."""
 
 
+class DeclaredProgress(Part):
+    """How far the present or last attempt is, as its handler says."""
+
+    fraction: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """From 0 to 1; left out if the handler gave only a text."""
+
+    note: str = Field("", max_length=4 * TEXT_LIMIT)
+    """What the handler said beside it."""
+
+
 class DeclaredStatus(Part):
     """How far a declared task has come.
 
@@ -55,6 +66,10 @@ class DeclaredStatus(Part):
 
     attempts: Whole | None = Field(None, ge=0, le=_MOST)
     """Number of the present or last attempt."""
+
+    progress: DeclaredProgress | None = None
+    """How far the present or last attempt is; written at most once a second, and only if the handler reports
+    progress. Left out for encrypted queues: `galley show` with their keys prints it."""
 
     queued_time: AwareDatetime | None = None
     """Time at which the broker had taken the task in."""

@@ -8,8 +8,11 @@ import pytest
 from msgspec import Raw
 
 from galley.address import Kind
+from galley.broker import notes
 from galley.broker.publish import Publisher
+from galley.broker.topology import note_subject
 from galley.envelope import Envelope
+from galley.note import PROGRESS, Progress, encode
 from galley.record import Outcome, Record, State
 from galley_operator.cluster.resource import TASKQUEUES, TASKS
 from tests.support.eventually import eventually
@@ -453,3 +456,98 @@ async def test_a_loop_that_ends_with_an_exception_is_started_again() -> None:
         it.api.task("two")
         await it.until("two", "Queued", "Unknown", "Queued", within=300)
         assert "intake" in it.faults
+
+
+# Progress.
+
+
+async def say(it: Desk, name: str, fraction: float, text: str = "", attempt: int = 1) -> None:
+    """Report a progress as a worker does."""
+    said = Progress(it.server.now(), attempt, fraction, text)
+    await (await notes.put(it.broker, it.address(name), PROGRESS, encode(said)))
+
+
+async def begin(it: Desk, name: str, **changes: Any) -> None:
+    """Admit a Task and begin its attempt as a worker does."""
+    it.queue()
+    uid = it.api.task(name)["metadata"]["uid"]
+    await it.until(name, "Queued", "Unknown", "Queued")
+    started = {"worker": "w1", "started_at": it.server.now(), "uid": uid}
+    await it.write(name, Record(State.RUN, **{"attempt": 1, **started, **changes}))
+
+
+@in_virtual_time
+async def test_progress_is_written_at_most_once_a_second_and_stays_when_the_task_has_ended() -> None:
+    async with desk() as it:
+        await begin(it, "one")
+        written = it.path.writer.written
+        for step in range(100):
+            await say(it, "one", step / 100, f"page {step}")
+            await asyncio.sleep(0.05)
+        assert 3 <= it.path.writer.written - written <= 5
+        await asyncio.sleep(2)
+        assert it.api.status("one")["phase"] == "Running"
+        assert it.api.status("one")["progress"] == {"fraction": 0.99, "note": "page 99"}
+        await it.end("one")
+        await it.until("one", "Succeeded", "True", "Succeeded")
+        assert it.api.status("one")["progress"] == {"fraction": 0.99, "note": "page 99"}
+
+
+@in_virtual_time
+async def test_progress_of_the_attempt_before_is_not_shown() -> None:
+    async with desk() as it:
+        await begin(it, "one")
+        await say(it, "one", 0.7)
+        await eventually(lambda: "progress" in it.api.status("one"), within=5)
+        await it.write("one", Record(State.RUN, attempt=2, worker="w2", started_at=it.server.now()))
+        await eventually(lambda: it.api.status("one")["attempts"] == 2, within=10)
+        assert "progress" not in it.api.status("one")
+        await say(it, "one", 0.1, attempt=2)
+        await eventually(lambda: it.api.status("one").get("progress") == {"fraction": 0.1}, within=5)
+
+
+@in_virtual_time
+async def test_progress_of_direct_tasks_and_of_encrypted_queues_is_not_written() -> None:
+    async with desk() as it:
+        await begin(it, "one")
+        await it.until("one", "Running", "Unknown", "Running")
+        written = it.path.writer.written
+        await say(it, "other", 0.5)
+        await (await it.broker.pipeline.send(note_subject(it.address("one"), PROGRESS), b'{"sealed":"x"}'))
+        await (await it.broker.pipeline.send(note_subject(it.address("one"), PROGRESS), b"{}"))
+        await asyncio.sleep(10)
+        assert it.path.writer.written == written
+        assert it.faults == []
+
+
+@in_virtual_time
+async def test_a_new_leader_keeps_the_progress_and_reads_what_was_said_meanwhile() -> None:
+    async with desk() as it:
+        names = "heard", "missed", "sealed"
+        for name in names:
+            await begin(it, name)
+            await say(it, name, 0.2)
+        await eventually(lambda: all("progress" in it.api.status(name) for name in names), within=30)
+        api, server = it.api, it.server
+    async with MemoryBroker(server, "worker") as broker:
+        address = it.address("missed")
+        await (await notes.put(broker, address, PROGRESS, encode(Progress(server.now(), 1, 0.8))))
+        await (await broker.pipeline.send(note_subject(it.address("sealed"), PROGRESS), b'{"sealed":"x"}'))
+    async with desk(api, server) as again:
+        await eventually(lambda: api.status("missed")["progress"] == {"fraction": 0.8}, within=10)
+        await asyncio.sleep(5)
+        assert api.status("heard")["progress"] == {"fraction": 0.2}
+        assert again.faults == []
+
+
+@in_virtual_time
+async def test_progress_said_while_the_broker_was_away_is_read_when_it_is_back() -> None:
+    async with desk() as it:
+        await begin(it, "one")
+        await say(it, "one", 0.2)
+        await eventually(lambda: "progress" in it.api.status("one"), within=5)
+        async with MemoryBroker(it.server, "worker") as broker:
+            it.broker.line.cut()
+            said = encode(Progress(it.server.now(), 1, 0.9))
+            await (await notes.put(broker, it.address("one"), PROGRESS, said))
+            await eventually(lambda: it.api.status("one")["progress"] == {"fraction": 0.9}, within=30)
