@@ -11,7 +11,7 @@ Times may be of any clock that all sources share; events of equal time keep the 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 WORK = "work"
@@ -126,6 +126,41 @@ def history_allowed(events: Iterable[Event], *, complete: bool = True, skew: flo
         or _letter(ordered, records, complete=complete)
         or (_end(records) if complete else None)
     )
+
+
+def redriven_history_allowed(events: Iterable[Event], skew: float = 0.0) -> str | None:
+    """Return what the protocol forbids in the history of a task that may have been redriven, or None.
+
+    Each redrive begins a history of its own: with the attempt after the last one, and after that one failed.
+    The task must have ended, and its last dead letter, if it has one, must be in the last history.
+    """
+    events = list(events)
+    records = sorted((e for e in events if isinstance(e, RecordWritten)), key=lambda record: record.sequence)
+    failed = [record for record in records[:-1] if record.state == "done" and record.outcome == "failed"]
+    before = 0
+    for number, end in enumerate([*failed, None]):
+        last = end.attempt if end is not None else 10**9
+        life = [renumbered for event in events if (renumbered := _of_life(event, before, last)) is not None]
+        if number:
+            begun = failed[number - 1].at
+            early = [e for e in life if isinstance(e, Started) and e.at < begun - skew]
+            if early:
+                return f"{_named(early[0])} of a redrive came before the failure at {begun:g}"
+        letter = [e for e in events if isinstance(e, DeadLettered) and end is None]
+        wrong = history_allowed([*life, *letter], complete=end is None, skew=skew)
+        if wrong is not None:
+            return f"after {number} redrives: {wrong}"
+        before = last
+    return None
+
+
+def _of_life(event: Event, before: int, last: int) -> Event | None:
+    """Return an event with attempts counted from `before`, or None if it is of another life."""
+    if isinstance(event, DeadLettered):
+        return None
+    if not isinstance(event, Started | Ended | RecordWritten):
+        return event
+    return replace(event, attempt=event.attempt - before) if before < event.attempt <= last else None
 
 
 def _chain(records: list[RecordWritten]) -> str | None:

@@ -142,6 +142,22 @@ def fail_once(path: str) -> str:
 
 
 @task(queue="drills")
+def die_once(path: str, text: str) -> str:
+    """Fail for good the first time, which a file remembers; then return the text backwards."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return text[::-1]
+    raise NonRetryable("not mended yet")
+
+
+@task(queue="drills")
+def turn(text: str) -> str:
+    """Return the text backwards."""
+    return text[::-1]
+
+
+@task(queue="drills")
 async def slow_once(path: str, seconds: float) -> str:
     """Take `seconds` the first time, which a file remembers, and none after."""
     try:
