@@ -10,7 +10,8 @@ from galley.backup.destination import Destination, Stored
 from galley.backup.errors import DestinationFailed
 from galley.backup.sealing import Key
 from galley.broker.connection import Broker
-from galley.broker.snapshot import StreamKind, messages_from, owned_streams
+from galley.broker.snapshot import messages_from, owned_streams
+from galley.broker.stream_kind import StreamKind
 from galley_local.nats_server import NatsServer
 
 KEY: Final = Key(b"\x07" * 32)

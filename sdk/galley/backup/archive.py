@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from galley.backup.errors import ArchiveDamaged, ArchiveTooNew
 from galley.backup.sealing import Key, sealed, unsealed
-from galley.broker.snapshot import StoredMessage, StreamKind
+from galley.broker.snapshot import StoredMessage
+from galley.broker.stream_kind import StreamKind
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

@@ -30,7 +30,7 @@ from galley.broker.refill import (
     refill,
     remove_stranded,
 )
-from galley.broker.snapshot import StreamKind
+from galley.broker.stream_kind import StreamKind
 from galley.broker.topology import ENCRYPTED, ENCRYPTION_KEY, MARK_KEY, RESTORING_KEY
 from galley.errors import GalleyError
 

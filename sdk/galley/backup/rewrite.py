@@ -17,7 +17,8 @@ from msgspec import Raw
 from galley.backup.archive import StreamEntry
 from galley.broker import topology
 from galley.broker.refill import RESTORED, Outgoing
-from galley.broker.snapshot import StoredMessage, StreamKind, name_of
+from galley.broker.snapshot import StoredMessage
+from galley.broker.stream_kind import StreamKind, name_of
 from galley.envelope import Flags
 from galley.errors import EnvelopeInvalid
 from galley.record import State

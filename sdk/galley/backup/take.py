@@ -31,12 +31,12 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.snapshot import (
     OwnedStream,
     StoredMessage,
-    StreamKind,
     consumers_of,
     messages_from,
     owned_streams,
     unknown_streams,
 )
+from galley.broker.stream_kind import StreamKind
 
 log = logging.getLogger(__name__)
 

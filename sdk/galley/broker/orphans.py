@@ -11,6 +11,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import remove, stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.listing import all_streams
+from galley.broker.stream_kind import StreamKind, name_of
 
 _STREAM_NOT_FOUND: Final = 10059
 
@@ -72,13 +73,9 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
         (topology.shared_dead_stream(namespace), topology.dead_of_queue(namespace, queue)),
     ):
         await _ask_of(broker, stream, "PURGE", {"filter": pattern})
-    for stream in (
-        topology.records_stream(namespace, queue),
-        topology.dead_stream(namespace, queue),
-        topology.object_stream(namespace, queue),
-        topology.notes_stream(namespace, queue),
-    ):
-        await _ask_of(broker, stream, "DELETE", None)
+    for kind in StreamKind:
+        if kind not in (StreamKind.WORK, StreamKind.LATER):
+            await _ask_of(broker, name_of(kind, namespace, queue), "DELETE", None)
     # Last, since only their metadata tells that there is something left to be done.
     await remove(broker, namespace, queue)
 

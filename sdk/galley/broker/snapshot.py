@@ -6,7 +6,6 @@ snapshots of JetStream do neither: see docs/adr/0018-backup-by-reading.md.
 
 import asyncio
 from collections.abc import AsyncIterator
-from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +17,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import status_in
 from galley.broker.listing import all_streams, paged
+from galley.broker.stream_kind import StreamKind, kind_of
 
 _BATCH: Final = 1000
 _BATCH_BYTES: Final = 4 * 1024**2
@@ -34,22 +34,6 @@ _OURS: Final = (
     "nats-last-sequence", "nats-upto-sequence",
 )  # fmt: skip
 """Headers that the server adds to an answer."""
-
-
-class StreamKind(StrEnum):
-    """What a stream holds, in the order in which streams are read.
-
-    A task leaves a stream only after it is stored in one that follows, and its record is stored before its
-    message is acknowledged. Only a redriven dead letter goes the other way: hence the second round.
-    """
-
-    WORK = "work"
-    LATER = "later"
-    RECORDS = "records"
-    DEAD = "dead"
-    OBJECTS = "objects"
-    NOTES = "notes"
-    """Progress, checkpoints and output: what backups leave out."""
 
 
 class StoredMessage(Struct, frozen=True, array_like=True, gc=False):
@@ -142,33 +126,6 @@ async def unknown_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> l
         if kind_of(stream["config"]["name"], namespace, queue) is None:
             found.append(stream["config"]["name"])
     return found
-
-
-def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
-    """Return what a stream holds, or None if it is none of Galley's."""
-    kinds = _OWN if queue else _SHARED
-    return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)
-
-
-def name_of(kind: StreamKind, namespace: str, queue: str) -> str:
-    """Return the name of a stream."""
-    if not queue and kind in _SHARED:
-        return _SHARED[kind](namespace)
-    return _OWN[kind](namespace, queue)
-
-
-_OWN: Final = {
-    StreamKind.WORK: topology.work_stream,
-    StreamKind.LATER: topology.later_stream,
-    StreamKind.RECORDS: topology.records_stream,
-    StreamKind.DEAD: topology.dead_stream,
-    StreamKind.OBJECTS: topology.object_stream,
-    StreamKind.NOTES: topology.notes_stream,
-}
-_SHARED: Final = {
-    StreamKind.RECORDS: topology.shared_records_stream,
-    StreamKind.DEAD: topology.shared_dead_stream,
-}
 
 
 async def consumers_of(broker: Broker, stream: str) -> list[dict[str, Any]]:

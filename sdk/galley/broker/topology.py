@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from galley.address import Kind, TaskAddress
+from galley.broker.stream_kind import StreamKind, name_of
 from galley.lanes import Lane
 
 LEASE_SECONDS: Final = 30.0
@@ -120,32 +121,32 @@ class QueueLayout:
 
 def work_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of ready tasks."""
-    return f"GW_{namespace}_{queue}"
+    return name_of(StreamKind.WORK, namespace, queue)
 
 
 def later_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of delayed and retried tasks."""
-    return f"GS_{namespace}_{queue}"
+    return name_of(StreamKind.LATER, namespace, queue)
 
 
 def records_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of records and results."""
-    return f"GR_{namespace}_{queue}"
+    return name_of(StreamKind.RECORDS, namespace, queue)
 
 
 def dead_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of dead letters."""
-    return f"GD_{namespace}_{queue}"
+    return name_of(StreamKind.DEAD, namespace, queue)
 
 
 def object_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of large inputs, results and files."""
-    return f"GO_{namespace}_{queue}"
+    return name_of(StreamKind.OBJECTS, namespace, queue)
 
 
 def notes_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of progress, checkpoints and output."""
-    return f"GN_{namespace}_{queue}"
+    return name_of(StreamKind.NOTES, namespace, queue)
 
 
 def note_subject(address: TaskAddress, what: str) -> str:
@@ -185,12 +186,12 @@ def parse_noted(subject: str) -> TaskAddress:
 
 def shared_records_stream(namespace: str) -> str:
     """Return the name of the stream that keeps the records of all queues of a namespace, if 0.1 made it."""
-    return f"GR_{namespace}"
+    return name_of(StreamKind.RECORDS, namespace)
 
 
 def shared_dead_stream(namespace: str) -> str:
     """Return the name of the stream that keeps the dead letters of all queues, if 0.1 made it."""
-    return f"GD_{namespace}"
+    return name_of(StreamKind.DEAD, namespace)
 
 
 def _tail(address: TaskAddress) -> str:

@@ -11,7 +11,8 @@ from galley import record as records
 from galley.backup.archive import StreamEntry
 from galley.backup.rewrite import Rewrite
 from galley.broker import stream_config, topology
-from galley.broker.snapshot import StoredMessage, StreamKind, name_of
+from galley.broker.snapshot import StoredMessage
+from galley.broker.stream_kind import StreamKind, name_of
 from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Claim, Outcome, Record, State

@@ -1,0 +1,43 @@
+"""The kinds of streams there are, and what a stream of each kind is called: the one table of them."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class StreamKind(StrEnum):
+    """What a stream holds, in the order in which streams are read.
+
+    A task leaves a stream only after it is stored in one that follows, and its record is stored before its
+    message is acknowledged. Only a redriven dead letter goes the other way: hence the second round.
+    """
+
+    WORK = "work"
+    LATER = "later"
+    RECORDS = "records"
+    DEAD = "dead"
+    OBJECTS = "objects"
+    NOTES = "notes"
+    """Progress, checkpoints and output: what backups leave out."""
+
+
+PREFIXES: Final = {
+    StreamKind.WORK: "GW",
+    StreamKind.LATER: "GS",
+    StreamKind.RECORDS: "GR",
+    StreamKind.DEAD: "GD",
+    StreamKind.OBJECTS: "GO",
+    StreamKind.NOTES: "GN",
+}
+SHARED: Final = frozenset((StreamKind.RECORDS, StreamKind.DEAD))
+"""Of these, 0.1 made one for all queues of a namespace."""
+
+
+def name_of(kind: StreamKind, namespace: str, queue: str = "") -> str:
+    """Return the name of a stream of a queue, or of one that the queues of a namespace share."""
+    return f"{PREFIXES[kind]}_{namespace}_{queue}" if queue else f"{PREFIXES[kind]}_{namespace}"
+
+
+def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
+    """Return what a stream holds, or None if it is none of Galley's."""
+    kinds = StreamKind if queue else SHARED
+    return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)
