@@ -199,6 +199,16 @@ class Attempts:
             return
         present = UnderWay(delivery, lease, self._parts.clock())
         self.under_way[message] = present
+        try:
+            await self._in_turn(present)
+        finally:
+            # A message whose lease was lost may have been delivered here again by now.
+            if self.under_way.get(message) is present:
+                del self.under_way[message]
+            self._parts.leases.release(lease)
+
+    async def _in_turn(self, present: UnderWay) -> None:
+        """Run an attempt once none is alone any more."""
         solitude = self._parts.solitude
         await solitude.enter()
         try:
@@ -210,10 +220,6 @@ class Attempts:
                 solitude.leave_alone()
             else:
                 solitude.leave()
-            # A message whose lease was lost may have been delivered here again by now.
-            if self.under_way.get(message) is present:
-                del self.under_way[message]
-            self._parts.leases.release(lease)
 
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery

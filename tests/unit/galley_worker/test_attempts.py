@@ -464,3 +464,24 @@ async def test_a_task_that_crashed_too_often_runs_while_no_other_does() -> None:
         shop.handlers.started[2].end(RETURNED)
         await waiting
         assert shop.bench.final(later).outcome is Outcome.SUCCEEDED
+
+
+@in_virtual_time
+async def test_an_attempt_that_is_cancelled_while_another_is_alone_leaves_nothing_behind() -> None:
+    async with a_shop() as shop:
+        solitude = shop.worker.solitude
+        await solitude.enter()
+        await solitude.alone()
+        address = await shop.bench.submit()
+        waiting = shop.begin(await shop.bench.take(shop.worker))
+        await shop.bench.pass_time(1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert (waiting.cancelled(), shop.attempts.under_way, shop.leases._leases) == (True, {}, set())
+        solitude.leave_alone()
+        # Its lease is not renewed any more, so the message comes again.
+        again = await shop.bench.take(shop.worker)
+        attempt = shop.begin(again)
+        (await shop.handlers.running()).end(RETURNED)
+        await attempt
+        assert shop.bench.final(address).outcome is Outcome.SUCCEEDED
