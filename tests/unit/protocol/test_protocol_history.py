@@ -16,6 +16,7 @@ from tests.support.protocol_history import (
     RecordWritten,
     Started,
     history_allowed,
+    redriven_history_allowed,
 )
 
 
@@ -123,3 +124,33 @@ def test_clocks_that_differ_a_little_are_allowed_for() -> None:
     events: list[Event] = [started(1, delivered=2), run(1.004, 1), ended(2), done(3, 2)]
     assert history_allowed(events) is not None
     assert history_allowed(events, skew=0.01) is None
+
+
+REDRIVEN: list[Event] = [
+    started(1), ended(2, ending="raised"), done(3, 1, outcome="failed"),
+    retry(5, 2), run(6, 3, attempt=2, claim=(WORK, 8)),
+    started(7, sequence=8, attempt=2, flagged=True), ended(8, attempt=2), done(9, 4, attempt=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("events", [FAST, RETRIED, KILLED, BURIED, REDRIVEN, [*REDRIVEN[:3], *REDRIVEN[4:]]])
+def test_a_redrive_begins_a_history_of_its_own(events: list[Event]) -> None:
+    assert redriven_history_allowed(events) is None
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([*REDRIVEN, done(10, 5, attempt=2)], "after 1 redrives: record done 1 (succeeded) #5 was written"),
+        ([*REDRIVEN[:3], started(2.5, "w2", attempt=2), *REDRIVEN[4:]], "came before the failure at 3"),
+        ([*REDRIVEN[:5], started(7, sequence=9, attempt=2, flagged=True), *REDRIVEN[6:]], "no run record"),
+        ([*REDRIVEN, started(11, "w2")], "after 0 redrives: the start of attempt 1 by w2 at 11 came after"),
+        (REDRIVEN[:4], "after 1 redrives: record retry 1 #2 is the last record: the task is lost"),
+        ([*REDRIVEN, DeadLettered(at=12)], "there is a dead letter, but the record says done (succeeded)"),
+        ([*FAST, run(5, 2, attempt=2)], "was written after record done"),
+    ],
+)  # fmt: skip
+def test_what_a_redrive_does_not_excuse_is_named(events: list[Event], said: str) -> None:
+    found = redriven_history_allowed(events)
+    assert found is not None
+    assert said in found
