@@ -3,7 +3,7 @@
 Among the tasks are ticks of a schedule, dead letters that two clients redrive at the same time, and inputs
 and results that are stored as objects.
 
-`GALLEY_STORM_TASKS` and `GALLEY_STORM_FAULTS` set its size (2,000 tasks and 12 faults unless set; `make
+`GALLEY_STORM_TASKS` and `GALLEY_STORM_FAULTS` set its size (800 tasks and 8 faults unless set; `make
 storm` runs 20,000 and 120), `GALLEY_STORM_SEED` its course.
 """
 
@@ -29,8 +29,8 @@ from tests.support.observed import Revision, all_revisions, events_by_task, keep
 from tests.support.protocol_history import LeaseLost, redriven_history_allowed
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases, workers
 
-TASKS = int(os.environ.get("GALLEY_STORM_TASKS", "2000"))
-FAULTS = int(os.environ.get("GALLEY_STORM_FAULTS", "12"))
+TASKS = int(os.environ.get("GALLEY_STORM_TASKS", "800"))
+FAULTS = int(os.environ.get("GALLEY_STORM_FAULTS", "8"))
 SEED = int(os.environ.get("GALLEY_STORM_SEED", "20261121"))
 LEASE = 3.0
 
