@@ -335,17 +335,21 @@ class AsyncClient:
                 `AsyncHandle.result`.
         """
         waiting = {asyncio.create_task(handle.wait()): handle for handle in handles}
+        # Each tells of its own end: `asyncio.wait` for the first of many costs their square.
+        ended: asyncio.Queue[asyncio.Task[TaskStatus]] = asyncio.Queue()
+        for one in waiting:
+            one.add_done_callback(ended.put_nowait)
         until = None if within is None else asyncio.get_running_loop().time() + within
         try:
             while waiting:
-                left = None if until is None else until - asyncio.get_running_loop().time()
-                ended, _ = await asyncio.wait(waiting, timeout=left, return_when="FIRST_COMPLETED")
-                if not ended:
-                    raise ResultTimeout(next(iter(waiting.values())).id, within or 0.0)
-                for one in ended:
-                    handle = waiting.pop(one)
-                    one.result()
-                    yield handle
+                try:
+                    async with asyncio.timeout_at(until):
+                        one = await ended.get()
+                except TimeoutError:
+                    raise ResultTimeout(next(iter(waiting.values())).id, within or 0.0) from None
+                handle = waiting.pop(one)
+                one.result()
+                yield handle
         finally:
             for one in waiting:
                 one.cancel()

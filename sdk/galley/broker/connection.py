@@ -23,6 +23,8 @@ from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerT
 from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
+from galley.broker.lean_parser import React
+from galley.broker.news import News
 from galley.broker.permissions import INBOX
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.questions import Questions
@@ -179,6 +181,11 @@ class Broker:
 
         return Objects.at(self, self.objects_at)
 
+    @functools.cached_property
+    def news(self) -> News:
+        """What waiters hear of changed records."""
+        return News(self)
+
     @property
     def has_credentials(self) -> bool:
         """Whether it identifies itself to the server, and so may be limited to what its role may do."""
@@ -246,9 +253,22 @@ class Broker:
             ClientClosed, ClientElsewhere: if the connection cannot be used here.
             BrokerUnreachable: if the connection is closing.
         """
+        return await self._subscribe(subject, lambda: self.nats.subscribe(subject, cb=react))
+
+    async def subscribe_directly(self, subject: str, react: React) -> Subscription:
+        """Call `react` with each message on `subject` in the middle of reading; it must be quick.
+
+        Raises:
+            ClientClosed, ClientElsewhere, BrokerUnreachable: as `subscribe`.
+        """
+        return await self._subscribe(subject, lambda: self.nats.subscribe_directly(subject, react))
+
+    async def _subscribe(
+        self, subject: str, subscribe: Callable[[], Awaitable[Subscription]]
+    ) -> Subscription:
         self.check_usable()
         try:
-            return await self.nats.subscribe(subject, cb=react)
+            return await subscribe()
         except NatsError as error:
             raise BrokerUnreachable(self.server, f"{subject}: {error}") from error
 

@@ -28,13 +28,18 @@ _LOOK_AGAIN_SECONDS: Final = 30.0
 async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
     """Return the final record of a task as soon as there is one; waits without limit.
 
+    What was there before is found by the first look, which comes after the subscription. What comes later is
+    told by the news, or by the reconnection if they were missed while the connection was away; the close of
+    the connection ends the wait. News that got lost on a good connection cost half a minute at most.
+
     Raises:
         QueueNotFound: if the namespace never had a queue.
         ClientClosed, ClientElsewhere: if the connection cannot be used here, or is closed meanwhile.
         BrokerUnreachable: if the broker is connected and yet does not answer, three times in a row.
     """
     records, silent = Records(broker), 0
-    async with _changes(broker, address) as changed:
+    broker.check_usable()
+    async with broker.news.of(address) as changed:
         while True:
             # Cleared before the look, so that news during the look are not missed.
             changed.clear()
@@ -54,29 +59,6 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
                     await changed.wait()
             except TimeoutError:
                 continue
-
-
-@asynccontextmanager
-async def _changes(broker: Broker, address: TaskAddress) -> AsyncIterator[asyncio.Event]:
-    changed = asyncio.Event()
-
-    async def hear(_: Msg) -> None:
-        changed.set()
-
-    async def reconnected() -> None:
-        changed.set()
-
-    broker.check_usable()
-    forget = broker.on_reconnect(reconnected)
-    forget_close = broker.on_close(changed.set)
-    subscription = await broker.subscribe(topology.done_subject(address), hear)
-    try:
-        yield changed
-    finally:
-        forget()
-        forget_close()
-        if broker.connected:
-            await subscription.unsubscribe()
 
 
 @asynccontextmanager

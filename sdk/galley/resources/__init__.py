@@ -1,7 +1,7 @@
 """The resources people write, as models; manifests are read into them."""
 
 from galley.resources.condition import Condition, Truth
-from galley.resources.declared_status import DeclaredFailure, DeclaredStatus
+from galley.resources.declared_status import DeclaredFailure, DeclaredProgress, DeclaredStatus
 from galley.resources.environment import (
     ConfigMapEnvSource,
     ConfigMapKeyRef,
@@ -107,6 +107,7 @@ __all__ = [
     "ConfigMapKeyRef",
     "ConfigMapVolume",
     "DeclaredFailure",
+    "DeclaredProgress",
     "DeclaredStatus",
     "EmptyDirVolume",
     "Encryption",

@@ -253,6 +253,9 @@ class MemoryClient(LeanClient):
         if subscription in self._interest:
             self._interest.remove(subscription)
 
+    def forget_subscription(self, subscription: Subscription) -> None:
+        self.forget(cast("MemorySubscription", subscription))
+
     def call(self, callback: Awaitable[None]) -> None:
         async def run() -> None:
             await callback
