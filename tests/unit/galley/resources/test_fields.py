@@ -39,7 +39,7 @@ def test_the_public_names_are_these() -> None:
         "API_VERSION", "AccessMode", "Affinity", "Backoff", "ClaimSpec", "ClaimTemplate",
         "ClaimVolume", "Code",
         "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
-        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredStatus", "EmptyDirVolume", "Encryption",
+        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredProgress", "DeclaredStatus", "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
         "InitContainer", "InputAs", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
