@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs.generate import chart, cli, crds, errors, resources, settings
+from docs.generate import chart, cli, crds, errors, http, resources, settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -15,6 +15,7 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/settings.md": settings.document,
     "docs/reference/resources.md": resources.document,
     "docs/reference/cli.md": cli.document,
+    "docs/reference/http.md": http.document,
     "charts/galley/README.md": chart.document,
     **crds.FILES,
 }

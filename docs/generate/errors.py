@@ -17,6 +17,7 @@ PACKAGES: Final = {
     "galley.backup": "In backups",
     "galley_local": "In local mode",
     "galley_worker": "In a worker",
+    "galley_gateway": "Over HTTP",
     "galley_operator": "In the control plane",
 }
 """The packages that have errors of their own, in the order of the document, the most special name counts."""

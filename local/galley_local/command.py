@@ -23,6 +23,10 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--port", type=_port, help="port of nats-server; a free one by default")
     parser.add_argument(
+        "--http-port", type=_port, metavar="PORT",
+        help="port of the HTTP API and the dashboard on this machine; a free one by default",
+    )  # fmt: skip
+    parser.add_argument(
         "--fresh", action="store_true", help="delete the tasks and results of earlier runs in this folder"
     )
     parser.add_argument(
@@ -34,17 +38,18 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _port(number: str) -> int:
     if not number.isdecimal() or not 1 <= int(number) <= 65535:
-        raise Misuse(f"{number[:40]!r} is not a port", "use a number from 1 to 65535, or omit --port")
+        raise Misuse(f"{number[:40]!r} is not a port", "use a number from 1 to 65535, or omit it")
     return int(number)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     return await dev(
         DevOptions(
-            tuple(options.files), options.until_done, options.port, options.fresh, tuple(options.keys)
+            tuple(options.files), options.until_done, options.port, options.fresh, tuple(options.keys),
+            options.http_port,
         ),
         terminal,
-    )
+    )  # fmt: skip
 
 
 command: Final = Command(

@@ -29,6 +29,7 @@ from galley_local.board import TaskBoard
 from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
 from galley_local.errors import FilesUnusable, WorkersDoNotStart
+from galley_local.http import served
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import LocalQueue, Plan, read_plan
 from galley_local.project import Project
@@ -56,6 +57,8 @@ class DevOptions:
     fresh: bool = False
     keys: tuple[str, ...] = ()
     """Keys of encrypted queues: `PATH` or `QUEUE=PATH`."""
+    http_port: int | None = None
+    """Port of the HTTP API and the dashboard; None means a free one."""
 
 
 async def dev(options: DevOptions, terminal: Terminal) -> int:
@@ -90,6 +93,10 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         stop = parts.enter_context(_stopping())
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display, options.files)
+            if not options.until_done:
+                address = await parts.enter_async_context(served(broker, plan, options.http_port))
+                project.announce(server.url, plan.namespace, address)
+                display.say(f"HTTP API and dashboard at {address}")
             for remark in (*plan.remarks, *_misleading(terminal.environ)):
                 display.say(remark)
             if idle := plan.idle_fields:

@@ -94,11 +94,17 @@ class Project:
             file.parent.mkdir(exist_ok=True)
             file.write_text(queue.model_dump_json(by_alias=True) + "\n")
 
-    def announce(self, server: str, namespace: str) -> None:
-        """Write the file by which commands in other terminals find this server."""
+    def announce(self, server: str, namespace: str, http: str = "") -> None:
+        """Write the file by which commands in other terminals find this server.
+
+        Args:
+            server: address of NATS.
+            namespace: the default namespace of those commands.
+            http: address of the HTTP API; empty if none is served.
+        """
         started = rfc_3339(datetime.now(UTC))
         with contextlib.suppress(OSError):  # a full disk: commands can still use --server
-            dev_file.write(self.folder, DevFile(server, namespace, os.getpid(), started))
+            dev_file.write(self.folder, DevFile(server, namespace, os.getpid(), started, http))
 
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)

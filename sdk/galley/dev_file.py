@@ -11,7 +11,7 @@ FOLDER: Final = ".galley"
 _NAME: Final = "dev.json"
 
 
-class DevFile(Struct, frozen=True):
+class DevFile(Struct, frozen=True, omit_defaults=True):
     """What a running `galley dev` tells other commands."""
 
     server: str
@@ -19,6 +19,8 @@ class DevFile(Struct, frozen=True):
     pid: int
     started: str
     """RFC 3339."""
+    http: str = ""
+    """Address of the HTTP API and the dashboard; empty if none is served."""
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,335 @@
+"""Operations on tasks: submit, look, wait, list, cancel, retry."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+from starlette.responses import Response
+
+from galley.batch import SubmitIncomplete
+from galley.broker.errors import BrokerUnreachable
+from galley.client import AsyncClient
+from galley.errors import (
+    DeadLetterNotFound,
+    InputInvalid,
+    LaneNotEnabled,
+    NotRedrivable,
+    QueueFull,
+    QueueNotFound,
+    ResultTimeout,
+    TaskConflict,
+    TaskNotFound,
+    UniqueConflict,
+)
+from galley.handle import AsyncHandle
+from galley.queues import TaskSelection
+from galley.task_status import Phase, TaskStatus
+from galley_gateway import problem
+from galley_gateway.access import Right
+from galley_gateway.api import model
+from galley_gateway.api.events import event, stream
+from galley_gateway.api.view import task_view, with_result
+from galley_gateway.body import number, text
+from galley_gateway.errors import RequestInvalid
+from galley_gateway.operation import Ask, Operation, Parameter, reply
+
+QUEUE: Final = "/queues/{queue}"
+TASKS: Final = f"{QUEUE}/tasks"
+TASK: Final = f"{TASKS}/{{id}}"
+
+WAIT_SECONDS: Final = 30.0
+LONGEST_WAIT_SECONDS: Final = 300.0
+PAGE: Final = 100
+_LARGEST_PAGE: Final = 1000
+_LOOK_SECONDS: Final = 2.0
+"""A record tells when a task has ended, and nothing when it starts: that is looked at."""
+
+_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "Any text of 1 to 255 characters: a repetition with the same key is the same task. Not beside an `id`.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "header",
+)
+
+
+def _key_id(ask: Ask) -> str | None:
+    """Return the id that stands for the Idempotency-Key of a request; None if it has none."""
+    key = ask.request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255:
+        raise RequestInvalid("Idempotency-Key", f"{len(key)} characters", "use 1 to 255 characters")
+    return "key-" + hashlib.sha256(key.encode()).hexdigest()[:48]
+
+
+def _handle(ask: Ask) -> AsyncHandle[Any]:
+    return ask.client.handle(ask.queue, ask.name)
+
+
+async def submit(ask: Ask) -> Response:
+    """Submit one task."""
+    new: model.NewTask = ask.body
+    key = _key_id(ask)
+    if key is not None and (new.id or new.unique):
+        raise RequestInvalid(
+            "Idempotency-Key", "the body has an id or a unique key as well", "leave one of them out"
+        )
+    handle = await ask.client.submit(new.call(ask.queue, key))
+    stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
+    at = f"{ask.request.url.path}/{handle.id}"
+    return reply(stored, 200 if handle.existed else 201, {"Location": at})
+
+
+async def submit_many(ask: Ask) -> Response:
+    """Submit many tasks, each for itself."""
+    problems: dict[int, Any] = {}
+    calls, places = [], []
+    for place, new in enumerate(ask.body.tasks):
+        try:
+            calls.append(new.call(ask.queue, None))
+            places.append(place)
+        except InputInvalid as error:
+            problems[place] = error
+    handles: dict[int, AsyncHandle[Any]] = {}
+    try:
+        handles = dict(zip(places, await ask.client.submit_many(calls), strict=True))
+    except SubmitIncomplete as incomplete:
+        handles = {places[index]: handle for index, handle in incomplete.submitted.items()}
+        refused = getattr(incomplete, "refused", {})
+        problems |= {places[index]: error for index, error in refused.items()}
+        for place in places:
+            if place not in handles and place not in problems:
+                problems[place] = incomplete
+    answers = []
+    for place in range(len(ask.body.tasks)):
+        if place in handles:
+            handle = handles[place]
+            stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
+            answers.append(model.SubmittedOrProblem(task=stored))
+        else:
+            refusal = model.shaped(problem.document(problems[place]), model.Problem)
+            answers.append(model.SubmittedOrProblem(problem=refusal))
+    return reply(model.SubmittedMany(len(handles), len(answers) - len(handles), answers))
+
+
+async def get(ask: Ask) -> Response:
+    """Return one task, with its result if it succeeded."""
+    handle = _handle(ask)
+    return reply(await with_result(handle, await handle.status()))
+
+
+async def wait(ask: Ask) -> Response:
+    """Return one task when it has ended, or in the state it is in when the time is over."""
+    seconds = number(ask.query, "seconds", WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+    handle = _handle(ask)
+    # A task that never was would be waited for in vain.
+    status = await handle.status()
+    if status.phase.ended:
+        return reply(await with_result(handle, status))
+    note = ""
+    with ask.gateway.places.taken(ask.user.name):
+        try:
+            ended = await ask.gateway.while_asked(ask.request, handle.wait(seconds, hold_slot=True))
+        except ResultTimeout as timeout:
+            ended, note = None, timeout.worker_problem
+    if ended is not None:
+        return reply(await with_result(handle, ended))
+    return reply(replace(task_view(await handle.status()), note=note), 202)
+
+
+async def events(ask: Ask) -> Response:
+    """Send what a task becomes, until it has ended."""
+    handle = _handle(ask)
+    status = await handle.status()
+    return stream(ask.gateway, ask.user.name, ask.request, _changes(handle, status))
+
+
+async def _changes(handle: AsyncHandle[Any], status: TaskStatus) -> AsyncGenerator[bytes, None]:
+    seen = b""
+    while True:
+        view = await with_result(handle, status) if status.phase.ended else task_view(status)
+        now = msgspec.json.encode(view)
+        if now != seen:
+            yield event("ended" if status.phase.ended else "changed", now)
+        if status.phase.ended:
+            return
+        seen = now
+        try:
+            # Less than a second, so that a look in vain does not ask for the problems of workers.
+            status = await handle.wait(0.99, hold_slot=True)
+        except ResultTimeout:
+            await asyncio.sleep(_LOOK_SECONDS - 1)
+            status = await handle.status()
+
+
+async def logs(ask: Ask) -> Response:
+    """Return what the handler of a task wrote, or send it as it comes."""
+    handle = _handle(ask)
+    await handle.status()
+    if ask.query.get("follow") not in {"true", "1"}:
+        return reply(model.Lines(await handle.logs()))
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        async for line in handle.follow_logs():
+            yield event("line", msgspec.json.encode(line))
+        yield event("ended", b"{}")
+
+    return stream(ask.gateway, ask.user.name, ask.request, lines())
+
+
+def selection(query: dict[str, str]) -> TaskSelection:
+    """Return which tasks a query is about.
+
+    Raises:
+        RequestInvalid: if there is no such phase.
+        SelectorInvalid: if `labels` is no selector.
+    """
+    named = text(query, "phase")
+    phases = None
+    if named is not None:
+        known = {phase.value.lower(): phase for phase in Phase}
+        words = [word.strip().lower() for word in named.split(",")]
+        wrong = [word for word in words if word not in known]
+        if wrong:
+            raise RequestInvalid("phase", f"{wrong[0][:40]!r}", f"use {', '.join(Phase)}")
+        phases = tuple(known[word] for word in words)
+    return TaskSelection(phases=phases, handler=text(query, "handler"), labels=text(query, "labels"))
+
+
+def cut(meant: list[Any], query: dict[str, str]) -> tuple[list[Any], str]:
+    """Return a page of what was found, and where the next one begins; empty if it is the last.
+
+    Raises:
+        RequestInvalid: if the page is not one.
+    """
+    limit = max(1, int(number(query, "limit", PAGE, _LARGEST_PAGE)))
+    first = int(number(query, "continue", 0, 1e9))
+    following = str(first + limit) if first + limit < len(meant) else ""
+    return meant[first : first + limit], following
+
+
+async def found(client: AsyncClient, queue: str, query: dict[str, str]) -> list[TaskStatus]:
+    """Return the tasks of a queue that a query is about, newest first.
+
+    Raises:
+        RequestInvalid, SelectorInvalid: if the query is none.
+        QueueNotFound, BrokerUnreachable: as `AsyncQueues.find`.
+    """
+    which = selection(query)
+    meant = await client.queues.find(queue, which)
+    if wanted := text(query, "search"):
+        meant = [status for status in meant if wanted in status.address.id]
+    meant.reverse()
+    return meant
+
+
+async def list_tasks(ask: Ask) -> Response:
+    """Return a page of the tasks of a queue, newest first."""
+    meant = await found(ask.client, ask.queue, ask.query)
+    some, following = cut(meant, ask.query)
+    return reply(model.TaskList([task_view(status) for status in some], len(meant), following))
+
+
+async def cancel(ask: Ask) -> Response:
+    """Cancel a task, in whatever state it is."""
+    return reply(model.CancelView((await _handle(ask).cancel()).value))
+
+
+async def retry(ask: Ask) -> Response:
+    """Have a task that failed run again."""
+    return reply(model.RedriveView((await ask.client.dead_letters.redrive(ask.queue, ask.name)).value))
+
+
+_EXAMPLE: Final = {"handler": "thumbnail", "input": {"path": "input/hills.jpg"}, "lane": "high"}
+_SUBMITTED: Final = {"id": "0c5nqSYtGkDaxAVzBqNEJw", "namespace": "default", "queue": "images"}
+_VIEW: Final = {
+    **_SUBMITTED, "lane": "high", "phase": "Succeeded", "handler": "thumbnail", "attempt": 1,
+    "submittedAt": "2026-01-01T12:00:00Z", "result": {"width": 128},
+}  # fmt: skip
+PAGED: Final = (
+    Parameter(
+        "limit", f"Entries of a page; {PAGE} by default.", {"type": "integer", "minimum": 1, "maximum": 1000}
+    ),
+    Parameter("continue", "`next` of the page before."),
+)
+
+SUBMIT: Final = Operation(
+    "submitTask", "POST", TASKS, Right("create", "tasks"), submit, "Submit one task",
+    "Answers when the task is on disk. Submitting the same `id` or `Idempotency-Key` again is safe: if the "
+    "task is there, the status is 200 and `existed` is true.",
+    takes=model.NewTask, answers=model.Submitted,
+    status=((201, "The task was submitted."), (200, "The task was there before.")),
+    parameters=(_KEY,), example=_EXAMPLE, example_answer=_SUBMITTED,
+    fails=(QueueNotFound, LaneNotEnabled, QueueFull, TaskConflict, UniqueConflict, BrokerUnreachable),
+)  # fmt: skip
+
+OPERATIONS: Final = (
+    SUBMIT,
+    Operation(
+        "submitTasks", "POST", f"{QUEUE}/submit-many", Right("create", "tasks"), submit_many,
+        "Submit up to 1000 tasks",
+        "Each task is accepted or refused for itself; the answer has them in the order of the request.",
+        takes=model.NewTasks, answers=model.SubmittedMany,
+        example={"tasks": [_EXAMPLE, {"handler": "thumbnail", "input": {"path": "input/sea.jpg"}}]},
+        example_answer={"submitted": 2, "refused": 0, "tasks": [{"task": _SUBMITTED}, {"task": _SUBMITTED}]},
+        fails=(BrokerUnreachable,),
+    ),
+    Operation(
+        "listTasks", "GET", TASKS, Right("list", "tasks"), list_tasks, "List the tasks of a queue",
+        "Newest first. It reads every task of the queue, so it is for queues of thousands, not of millions.",
+        answers=model.TaskList,
+        parameters=(
+            Parameter("phase", "One or more phases, separated by commas."),
+            Parameter("handler", "Only tasks of this handler."),
+            Parameter("labels", "A selector, such as `team=billing,tier!=low`."),
+            Parameter("search", "Only tasks whose id contains this."),
+            *PAGED,
+        ),
+        example_answer={"tasks": [_VIEW], "total": 1}, fails=(QueueNotFound,),
+    ),
+    Operation(
+        "getTask", "GET", TASK, Right("get", "tasks"), get, "Look at a task",
+        "With its result, if it succeeded.", answers=model.TaskView, example_answer=_VIEW,
+        fails=(TaskNotFound, QueueNotFound),
+    ),
+    Operation(
+        "waitForTask", "GET", f"{TASK}/wait", Right("get", "tasks"), wait, "Wait until a task has ended",
+        "Answers as soon as it has ended, with its result. If it has not within the time, the status is 202; "
+        "ask again. A wait that is cut off loses nothing.",
+        answers=model.TaskView,
+        status=((200, "The task has ended."), (202, "The task has not ended yet.")),
+        parameters=(
+            Parameter(
+                "seconds", f"How long to wait; {WAIT_SECONDS:g} by default.",
+                {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS},
+            ),
+        ),
+        example_answer=_VIEW, fails=(TaskNotFound, QueueNotFound),
+    ),
+    Operation(
+        "followTask", "GET", f"{TASK}/events", Right("get", "tasks"), events, "Follow a task",
+        "Server-sent events: `changed` with the task whenever it changed, and `ended` at last.",
+        answers=model.TaskView, fails=(TaskNotFound, QueueNotFound), streams=True,
+    ),
+    Operation(
+        "taskOutput", "GET", f"{TASK}/logs", Right("get", "tasks"), logs, "Read what a task wrote",
+        "With `follow=true` server-sent events: `line` for each, and `ended` at last.",
+        answers=model.Lines,
+        parameters=(Parameter("follow", "Whether to go on until the task has ended.", {"type": "boolean"}),),
+        fails=(TaskNotFound, QueueNotFound),
+    ),
+    Operation(
+        "cancelTask", "POST", f"{TASK}/cancel", Right("delete", "tasks"), cancel, "Cancel a task",
+        "In whatever state it is. When this answers, no attempt of it begins any more.",
+        answers=model.CancelView, example_answer={"outcome": "cancelled before it ran"},
+        fails=(TaskNotFound, QueueNotFound),
+    ),
+    Operation(
+        "retryTask", "POST", f"{TASK}/retry", Right("patch", "tasks"), retry, "Run a task again that failed",
+        "Redrives its dead letter, with a fresh budget of retries.",
+        answers=model.RedriveView, fails=(DeadLetterNotFound, NotRedrivable, QueueFull),
+    ),
+)  # fmt: skip

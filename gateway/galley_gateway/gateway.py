@@ -1,0 +1,65 @@
+"""What all operations share: the connection to the broker, the rights, the limits."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from starlette.requests import Request
+
+from galley.broker.connection import Broker
+from galley.broker.signals import SignalReader
+from galley.client import AsyncClient
+from galley_gateway.access import Access
+from galley_gateway.limits import Limits, Places, Rates
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a submit is tried again while the broker gives no answer: a caller waits for it."""
+
+
+@dataclass
+class Gateway:
+    """One gateway over one connection."""
+
+    broker: Broker
+    access: Access
+    limits: Limits = field(default_factory=Limits)
+    namespaces: tuple[str, ...] = ("default",)
+    """Those that the dashboard offers; a right in others counts as well."""
+
+    def __post_init__(self) -> None:
+        """Make what is counted."""
+        self.places = Places(self.limits)
+        self.reader = SignalReader(self.broker)
+        self.rates = Rates(self.limits.rate)
+        self.closing = asyncio.Event()
+        """Set when the process is to end: what waits answers at once."""
+        self._clients: dict[str, AsyncClient] = {}
+
+    def client(self, namespace: str) -> AsyncClient:
+        """Return the client of a namespace."""
+        found = self._clients.get(namespace)
+        if found is None:
+            found = AsyncClient.over(self.broker, namespace, PATIENCE_SECONDS)
+            # Only of namespaces somebody has a right in: nothing grows by asking.
+            self._clients[namespace] = found
+        return found
+
+    async def while_asked(self, request: Request, work: Awaitable[T]) -> T | None:
+        """Return what `work` returns; None if the asking side went away, or the process is to end, first."""
+        working = asyncio.ensure_future(work)
+        others = {asyncio.ensure_future(_gone(request)), asyncio.ensure_future(self.closing.wait())}
+        try:
+            await asyncio.wait({working, *others}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for each in (working, *others):
+                each.cancel()
+            await asyncio.wait({working, *others})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

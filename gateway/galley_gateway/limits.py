@@ -1,0 +1,87 @@
+"""How much one gateway takes at once."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from galley_gateway.errors import RateExceeded, TooManyWaits
+
+JSON_DEPTH: Final = 100
+"""Levels of arrays and objects in a body. Readers of tasks recurse, and each has a limit of its own."""
+
+_SENDERS: Final = 10_000
+"""Senders whose rate is remembered; the one that was silent longest is forgotten first."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a gateway."""
+
+    body_bytes: int = 1024 * 1024
+    body_seconds: float = 10.0
+    """Time for a body to arrive, and for the head of a request."""
+    rate: float = 5000.0
+    """Requests a second of one user; twice as many in the first second."""
+    waits: int = 2000
+    """Requests that wait for tasks or follow something, of all users."""
+    waits_of_user: int = 1000
+    connections: int = 4000
+
+
+class Rates:
+    """A bucket of tokens for each sender."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args: rate: requests a second."""
+        self._rate, self._clock = rate, clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, sender: str) -> None:
+        """Count one request.
+
+        Raises:
+            RateExceeded: if the sender has none left.
+        """
+        now, most = self._clock(), 2 * self._rate
+        left, at = self._left.pop(sender, (most, now))
+        left = min(most, left + (now - at) * self._rate)
+        self._left[sender] = (max(0.0, left - 1), now)
+        if len(self._left) > _SENDERS:
+            self._left.popitem(last=False)
+        if left < 1:
+            raise RateExceeded(self._rate)
+
+
+class Places:
+    """The places of requests that stay open."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken: dict[str, int] = {}
+        self.open = 0
+
+    @contextmanager
+    def taken(self, user: str) -> Iterator[None]:
+        """Hold a place for as long as the block.
+
+        Raises:
+            TooManyWaits: if there is none.
+        """
+        mine = self._taken.get(user, 0)
+        if mine >= self._limits.waits_of_user:
+            raise TooManyWaits(self._limits.waits_of_user)
+        if self.open >= self._limits.waits:
+            raise TooManyWaits(self._limits.waits)
+        self._taken[user] = mine + 1
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+            if self._taken[user] == 1:
+                del self._taken[user]
+            else:
+                self._taken[user] -= 1

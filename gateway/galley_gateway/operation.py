@@ -1,0 +1,192 @@
+"""Operations: each names its path, its right, what it takes and what it answers.
+
+Routes, checks of rights and the OpenAPI document are all made of these, so none can lack one of them.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from galley.bounds import is_queue_name
+from galley.client import AsyncClient
+from galley.errors import GalleyError
+from galley.handler import check_queue_name
+from galley.logs import log_often
+from galley_gateway import problem
+from galley_gateway.access import Right, User
+from galley_gateway.body import body_of
+from galley_gateway.errors import NotIdentified, RequestInvalid
+from galley_gateway.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = "/api/v1"
+_BEARER: Final = "bearer "
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a query or a header."""
+
+    name: str
+    meaning: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    where: str = "query"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, after the checks."""
+
+    gateway: Gateway
+    user: User
+    client: AsyncClient
+    queue: str
+    """Empty where the operation is not about one."""
+    name: str
+    """The id of the task, or the name of the schedule; empty where there is none."""
+    query: dict[str, str]
+    body: Any
+    request: Request
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the client."""
+        return self.client.namespace
+
+
+Run = Callable[[Ask], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing a request can ask for."""
+
+    id: str
+    method: str
+    path: str
+    """Below `/api/v1/namespaces/{namespace}`."""
+    right: Right
+    run: Run
+    summary: str
+    meaning: str = ""
+    takes: type | None = None
+    answers: type | None = None
+    status: tuple[tuple[int, str], ...] = ((200, "Done."),)
+    """The statuses of success, the first one with the answer."""
+    parameters: tuple[Parameter, ...] = ()
+    example: Any = None
+    example_answer: Any = None
+    fails: tuple[type[GalleyError], ...] = ()
+    streams: bool = False
+    """Whether it answers with server-sent events."""
+
+    @property
+    def full_path(self) -> str:
+        """The whole path."""
+        return f"{ROOT}/namespaces/{{namespace}}{self.path}"
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something."""
+        return self.method != "GET"
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a value as JSON."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+async def perform(  # noqa: PLR0917 - what a request is made of
+    gateway: Gateway,
+    operation: Operation,
+    user: User,
+    request: Request,
+    place: Mapping[str, str],
+    body: Callable[[], Awaitable[Any]],
+) -> Response:
+    """Check the rights of a user, and do what an operation is about.
+
+    Args:
+        gateway: that was asked.
+        operation: what is asked for.
+        user: who asks.
+        request: the request.
+        place: `namespace`, `queue`, and `id` or `name`, as far as the operation has them.
+        body: reads the body; called once the user is known to have the right.
+
+    Raises:
+        GalleyError: if it cannot be done.
+    """
+    namespace, queue = place["namespace"], place.get("queue", "")
+    if not is_queue_name(namespace):
+        raise RequestInvalid(
+            "namespace", f"{namespace[:80]!r} is not the name of a namespace", "use that of a namespace"
+        )
+    if "queue" in place:
+        check_queue_name(queue)
+    # Before anything is looked up: without the right, nothing tells whether a queue or a task is there.
+    await gateway.access.check(user, operation.right, namespace, queue)
+    ask = Ask(
+        gateway,
+        user,
+        gateway.client(namespace),
+        queue,
+        place.get("id", place.get("name", "")),
+        dict(request.query_params),
+        await body(),
+        request,
+    )
+    response = await operation.run(ask)
+    if operation.changes:
+        log_often(
+            log,
+            logging.INFO,
+            "changed over http",
+            {
+                "operation": operation.id,
+                "user": user.name,
+                "namespace": namespace,
+                "queue": queue,
+                "task": ask.name,
+            },
+        )
+    return response
+
+
+def token_of(request: Request) -> str:
+    """Return the bearer token of a request, empty if it has none.
+
+    Raises:
+        NotIdentified: if it brings another kind of credentials.
+    """
+    given = request.headers.get("authorization", "")
+    if not given:
+        return ""
+    if not given.lower().startswith(_BEARER):
+        raise NotIdentified("its Authorization header is not `Bearer TOKEN`")
+    return given[len(_BEARER) :].strip()
+
+
+def route(gateway: Gateway, operation: Operation) -> Route:
+    """Return the route of an operation, for programs that send a bearer token."""
+
+    async def serve(request: Request) -> Response:
+        try:
+            user = await gateway.access.identify(token_of(request))
+            gateway.rates.take(user.name)
+
+            async def body() -> Any:
+                return None if operation.takes is None else await body_of(request, operation.takes)
+
+            return await perform(gateway, operation, user, request, request.path_params, body)
+        except GalleyError as error:
+            return problem.answer(error, request.url.path)
+
+    return Route(operation.full_path, serve, methods=[operation.method], name=operation.id)

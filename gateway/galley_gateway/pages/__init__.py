@@ -1,0 +1,1 @@
+"""The dashboard: pages rendered here, a few lines of script that keep them up to date."""

@@ -1,0 +1,164 @@
+"""What the pages show."""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+
+from galley.broker import inspect
+from galley.encryption.errors import EncryptionError
+from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
+from galley.redrive import DeadTask, Selection
+from galley.task_status import Phase
+from galley_gateway.access import Right
+from galley_gateway.api import dead, queues, schedules, tasks
+from galley_gateway.api.view import task_view, with_result, with_workers
+from galley_gateway.body import text
+from galley_gateway.operation import Operation
+from galley_gateway.pages.page import Look, Page
+
+_PAGE: Final = 50
+_LINES: Final = 500
+_SHOWN: Final = 64 * 1024
+"""Characters of an input or a result on a page; the API has all of it."""
+
+
+def by_id(name: str) -> Operation:
+    """Return an operation."""
+    known = (*tasks.OPERATIONS, *queues.OPERATIONS, *dead.OPERATIONS, *schedules.OPERATIONS)
+    return next(each for each in known if each.id == name)
+
+
+async def _queues(look: Look) -> dict[str, Any]:
+    return {"queues": await inspect.queues(look.client.broker, look.namespace)}
+
+
+async def _queue(look: Look) -> dict[str, Any]:
+    view = await look.client.queues.get(look.queue)
+    document = await with_workers(look.client.broker, look.gateway.reader, view)
+    return {"view": document, "beats": look.beats}
+
+
+def _paged(found: list[Any], look: Look) -> dict[str, Any]:
+    some, following = tasks.cut(found, {"limit": str(_PAGE), **_continued(look)})
+    first = int(_continued(look).get("continue", "0"))
+    previous = str(max(0, first - _PAGE)) if first else None
+    return {
+        "some": some, "total": len(found), "first": first, "following": following, "previous": previous,
+    }  # fmt: skip
+
+
+def _continued(look: Look) -> dict[str, str]:
+    given = look.query.get("continue", "")
+    return {"continue": given} if given.isdecimal() and len(given) < 10 else {}
+
+
+async def _tasks(look: Look) -> dict[str, Any]:
+    found = await tasks.found(look.client, look.queue, look.query)
+    page = _paged(found, look)
+    return {
+        **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
+        "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
+        "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
+    }  # fmt: skip
+
+
+async def _task(look: Look) -> dict[str, Any]:
+    handle = look.client.handle(look.queue, look.name)
+    letter: DeadTask | None = None
+    status = await handle.status()
+    view = await with_result(handle, status)
+    if status.phase is Phase.FAILED:
+        try:
+            letter = await look.client.dead_letters.get(look.queue, look.name)
+        except DeadLetterNotFound:
+            letter = None
+    try:
+        lines = await handle.logs()
+    except EncryptionError:
+        lines = []
+    waits = not status.phase.ended and status.phase is not Phase.RUNNING
+    given = letter.input if letter is not None and letter.input is not None else status.input
+    return {
+        "task": view,
+        "dead": letter,
+        "input": _shown(bytes(given)) if given else None,
+        "result": None if view.result is msgspec.UNSET else _shown(bytes(view.result)),
+        "lines": lines[-_LINES:],
+        "more": len(lines) > _LINES,
+        "problem": await handle.worker_problem() if waits else "",
+    }
+
+
+def _shown(data: bytes) -> str:
+    """Return JSON for people, shortened."""
+    whole = msgspec.json.format(data, indent=2).decode(errors="replace")
+    return whole if len(whole) <= _SHOWN else f"{whole[:_SHOWN]}\n… {len(whole) - _SHOWN} more characters"
+
+
+async def _dead(look: Look) -> dict[str, Any]:
+    which = Selection(handler=text(look.query, "handler"), reason=text(look.query, "reason"))
+    page = _paged(await look.client.dead_letters.find(look.queue, which), look)
+    return {**page, "letters": page["some"], "queue": look.queue}
+
+
+async def _schedules(look: Look) -> dict[str, Any]:
+    return {"schedules": await look.client.schedules.list(look.queue), "queue": look.queue}
+
+
+async def find_task(look: Look) -> Response:
+    """Return the way to the task of an id, in whichever queue it is.
+
+    Raises:
+        TaskNotFound: if no queue has it.
+    """
+    wanted = look.query.get("id", "").strip()
+    found = await inspect.queues(look.client.broker, look.namespace)
+
+    async def has_it(queue: str) -> bool:
+        try:
+            await look.client.handle(queue, wanted).status()
+        except (TaskNotFound, QueueNotFound):
+            return False
+        return True
+
+    for each in found:
+        look.client.handle(each.queue, wanted)
+    answers = await asyncio.gather(*(has_it(each.queue) for each in found), return_exceptions=True)
+    for each, answer in zip(found, answers, strict=True):
+        if answer is True:
+            return RedirectResponse(f"/ui/{look.namespace}/queues/{each.queue}/tasks/{wanted}", 303)
+    for answer in answers:
+        if isinstance(answer, GalleyError):
+            raise answer
+    raise TaskNotFound("*", wanted)
+
+
+_LIST_TASKS: Final = Right("list", "tasks")
+
+PAGES: Final = (
+    Page("/queues", "queues.html", "Queues", Right("list", "taskqueues"), _queues),
+    Page(
+        "/queues/{queue}", "queue.html", "Queue", Right("get", "taskqueues"), _queue,
+        (by_id("pauseQueue"), by_id("resumeQueue")), hears_workers=True,
+    ),
+    Page("/queues/{queue}/tasks", "tasks.html", "Tasks", _LIST_TASKS, _tasks),
+    Page(
+        "/queues/{queue}/tasks/{id}", "task.html", "Task", Right("get", "tasks"), _task,
+        (by_id("cancelTask"), by_id("retryTask")),
+    ),
+    Page(
+        "/queues/{queue}/dead-letters", "dead.html", "Dead letters", _LIST_TASKS, _dead,
+        (by_id("retryTask"), by_id("dropDeadLetter"), by_id("redriveDeadLetters")),
+    ),
+    Page(
+        "/queues/{queue}/schedules", "schedules.html", "Schedules", Right("list", "taskschedules"),
+        _schedules,
+        (by_id("suspendSchedule"), by_id("resumeSchedule"), by_id("runSchedule")),
+    ),
+    Page(
+        "/queues/{queue}/workers", "workers.html", "Workers", Right("get", "taskqueues"), _queue,
+        hears_workers=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,214 @@
+"""A page: its path, the rights it needs, and where its content is from."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from galley.bounds import is_queue_name
+from galley.broker.control import hearing
+from galley.client import AsyncClient
+from galley.errors import GalleyError
+from galley.handler import check_queue_name
+from galley_gateway import problem
+from galley_gateway.access import Right, User
+from galley_gateway.api.events import event, stream
+from galley_gateway.errors import NotIdentified, NotPermitted, PageNotFound
+from galley_gateway.gateway import Gateway
+from galley_gateway.operation import Operation
+from galley_gateway.pages import session
+from galley_gateway.pages.beats import Beats
+
+LOOK_SECONDS: Final = 2.0
+"""Time between two looks at what an open page shows."""
+
+TEMPLATES: Final = Environment(
+    loader=PackageLoader("galley_gateway.pages"),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a page."""
+
+    gateway: Gateway
+    user: User
+    request: Request
+    client: AsyncClient
+    queue: str
+    name: str
+    query: dict[str, str]
+    beats: Beats
+    csrf: str
+    here: str
+    can: dict[str, bool]
+    said: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is looked at."""
+        return self.client.namespace
+
+    def with_query(self, name: str, value: str) -> str:
+        """Return the address of this page with another value of a parameter."""
+        rest = {key: text for key, text in self.query.items() if key not in {name, "live", "done"} and text}
+        return f"{self.request.url.path}?{urlencode({**rest, name: value})}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the dashboard."""
+
+    path: str
+    """Below `/ui/{namespace}`."""
+    template: str
+    title: str
+    right: Right
+    content: Callable[[Look], Awaitable[dict[str, Any]]]
+    actions: tuple[Operation, ...] = ()
+    hears_workers: bool = False
+
+
+@dataclass
+class Pages:
+    """Renders pages for those who may see them."""
+
+    gateway: Gateway
+    done: dict[str, str] = field(default_factory=dict)
+    """What to say when an action was done, by the id of its operation."""
+
+    async def serve(self, page: Page, request: Request) -> Response:
+        """Return a page, or what keeps it up to date."""
+        live = request.query_params.get("live") == "1"
+        try:
+            user = await session.user_of(self.gateway, request)
+        except NotIdentified:
+            return _to_login(request, live=live)
+        except GalleyError as error:
+            return self.problem(request, error)
+        try:
+            place = request.path_params
+            if live:
+                await self.check(user, page.right, place)
+                return self._live(page, request, user)
+            return HTMLResponse(await self._rendered(page, request, user, Beats()))
+        except GalleyError as error:
+            return self.problem(request, error, user)
+
+    async def check(self, user: User, right: Right, place: dict[str, str]) -> None:
+        """Return if a user may see what is at a place.
+
+        Raises:
+            NotPermitted, AccessUnknown: if not.
+            PageNotFound, QueueNameInvalid: if there can be no such place.
+        """
+        if not is_queue_name(place["namespace"]):
+            raise PageNotFound(f"/ui/{place['namespace']}")
+        if "queue" in place:
+            check_queue_name(place["queue"])
+        await self.gateway.access.check(user, right, place["namespace"], place.get("queue", ""))
+
+    async def _rendered(self, page: Page, request: Request, user: User, beats: Beats) -> str:
+        place = request.path_params
+        # Asked again for each look: a right that was taken away ends what is open, too.
+        await self.check(user, page.right, place)
+        query = dict(request.query_params)
+        can = {each.id: await self._may(user, each.right, place) for each in page.actions}
+        look = Look(
+            self.gateway, user, request, self.gateway.client(place["namespace"]), place.get("queue", ""),
+            place.get("id", ""), query, beats, session.form_token(request), "", can,
+            self.done.get(query.get("done", ""), ""),
+        )  # fmt: skip
+        kept = {key: text for key, text in query.items() if key not in {"live", "done"}}
+        here = f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path
+        look = Look(**{**look.__dict__, "here": here})
+        found = await page.content(look)
+        heading = {"title": look.name or look.queue or page.title, "live": True, "page": look, "query": query}
+        frame = self._frame(request, user, look.namespace)
+        return TEMPLATES.get_template(page.template).render(**frame, **heading, **found)
+
+    async def _may(self, user: User, right: Right, place: dict[str, str]) -> bool:
+        try:
+            await self.gateway.access.check(user, right, place["namespace"], place.get("queue", ""))
+        except NotPermitted:
+            return False
+        return True
+
+    def _frame(self, request: Request, user: User | None, namespace: str) -> dict[str, Any]:
+        names = self.gateway.namespaces
+        return {
+            "namespace": namespace,
+            "namespaces": names if namespace in names or not namespace else (*names, namespace),
+            "user": user.name if user is not None else "",
+            "login": self.gateway.access.login,
+            "csrf": session.form_token(request),
+        }
+
+    def _live(self, page: Page, request: Request, user: User) -> StreamingResponse:
+        return stream(self.gateway, user.name, request, self._renderings(page, request, user))
+
+    async def _renderings(self, page: Page, request: Request, user: User) -> AsyncGenerator[bytes, None]:
+        place = request.path_params
+        beats = Beats(listening=page.hears_workers)
+        seen = ""
+        async with AsyncExitStack() as stack:
+            if page.hears_workers:
+                await stack.enter_async_context(
+                    hearing(self.gateway.broker, place["namespace"], place["queue"], beats.hear)
+                )
+            while True:
+                try:
+                    await session.user_of(self.gateway, request)
+                    html = await self._rendered(page, request, user, beats)
+                except NotIdentified:
+                    yield event("login", b"{}")
+                    return
+                except GalleyError as error:
+                    yield event("problem", msgspec.json.encode(problem.document(error)))
+                    seen = ""
+                else:
+                    if html != seen:
+                        seen = html
+                        yield event("page", html.encode())
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def problem(self, request: Request, error: GalleyError, user: User | None = None) -> Response:
+        """Return the page that tells of an error."""
+        found = problem.document(error)
+        namespace = request.path_params.get("namespace", "")
+        frame = self._frame(request, user, namespace if is_queue_name(namespace) else "")
+        html = TEMPLATES.get_template("problem.html").render(
+            **frame, title=found["title"], live=False, problem={"hint": "", **found}, back="/ui/"
+        )
+        return HTMLResponse(html, found["status"])
+
+    def login(self, request: Request, following: str, problem: str = "") -> Response:
+        """Return the page to log in at."""
+        html = TEMPLATES.get_template("login.html").render(
+            **self._frame(request, None, ""), title="Log in", live=False, next=following, problem=problem
+        )
+        return HTMLResponse(html, 401 if problem else 200)
+
+
+def _to_login(request: Request, *, live: bool) -> Response:
+    if live:
+        return Response(event("login", b"{}"), media_type="text/event-stream")
+    here = request.url.path
+    return RedirectResponse(f"/ui/login?next={quote(here)}", 303)
+
+
+def local_path(text: str) -> str:
+    """Return a path of a page of ours; the first page for anything else."""
+    plain = text.startswith("/ui/") and "//" not in text and "\\" not in text and text.isprintable()
+    return text if plain and not text.startswith("/ui/do/") else "/ui/"

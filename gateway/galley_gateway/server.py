@@ -1,0 +1,132 @@
+"""Serving the application: the listening socket, and what a connection may cost."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from galley_gateway.errors import PortTaken
+from galley_gateway.gateway import Gateway
+
+_IDLE_SECONDS: Final = 65
+"""How long a connection may be idle between two requests: longer than load balancers keep one."""
+_LAST_SECONDS: Final = 5
+"""How long requests may take that are under way at the end."""
+_WAITING_CONNECTIONS: Final = 2048
+_HEAD_BYTES: Final = 64 * 1024
+
+
+class _Connection(HttpToolsProtocol):
+    """One connection, whose requests have to begin and be complete in time."""
+
+    most: int = 4000
+    head_seconds: float = 10.0
+    _late: asyncio.TimerHandle | None = None
+    _head_bytes: int = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Count it, and wait for its first request."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
+            return
+        self._late = self.loop.call_later(self.head_seconds, self._close_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Take more of a request; the head of each has to be complete in time, and is bounded."""
+        super().data_received(data)
+        cycle: Any = self.cycle
+        answering = cycle is not None and not cycle.response_complete
+        if self.transport.is_closing() or answering:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > _HEAD_BYTES:
+            self.transport.abort()
+        elif self._late is None:
+            self._late = self.loop.call_later(self.head_seconds, self._close_late)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: from here on, the limits of bodies count."""
+        self._forget()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        self._head_bytes = 0
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_late(self) -> None:
+        self._late = None
+        self.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        PortTaken: if it cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_WAITING_CONNECTIONS)
+    except OSError as error:
+        listening.close()
+        raise PortTaken(host, port, error.strerror or str(error)) from error
+    listening.setblocking(False)
+    return listening
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, gateway: Gateway, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve for as long as the block; at its end, requests that wait are answered at once."""
+    limits = gateway.limits
+    protocol = type(
+        "Connection", (_Connection,), {"most": limits.connections, "head_seconds": limits.body_seconds}
+    )
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    try:
+        yield
+    finally:
+        gateway.closing.set()
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        listening.close()
