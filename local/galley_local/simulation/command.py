@@ -93,7 +93,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     for trace in _chosen(options):
         policy = ScalingPolicy(
             options.min_workers, trace.max_workers, trace.slots, options.idle_seconds,
-            options.target_wait_seconds,
+            target_seconds=options.target_wait_seconds,
         )  # fmt: skip
         found = simulate(trace, policy, options.seed)
         results += found

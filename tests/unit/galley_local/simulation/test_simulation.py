@@ -166,6 +166,17 @@ def test_the_command_simulates_a_file_and_draws_it(
     assert (tmp_path / "plots" / "load.svg").read_text("utf-8").startswith("<svg")
 
 
+def test_a_longer_target_costs_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "load.jsonl"
+    file.write_text("\n".join(write_line(10 * (n // 50), 1.0, "normal") for n in range(1000)), "utf-8")
+    costs = []
+    for target in ("0", "30"):
+        assert main(["simulate", str(file), "--target-wait-seconds", target, "-o", "json"]) == 0
+        found = {each["scaler"]: each for each in json.loads(capsys.readouterr().out)}
+        costs.append(found["galley"]["workerSeconds"])
+    assert costs[1] < costs[0]
+
+
 @pytest.mark.parametrize(
     "words", [["--seed", "x"], ["--max-workers", "0"], ["--start-seconds", "-1"], ["--start-seconds", "x"]]
 )
