@@ -191,7 +191,7 @@ class Run:
         return CodeWatch(
             self._plan.queues.values(),
             self._plan.manifests,
-            replace=lambda queue: runtimes[queue.name].fleet.replace(),
+            replace=lambda queue: runtimes[queue.name].replace_workers(),
             say=self._display.say,
             reread=self._reread,
         )

@@ -108,6 +108,12 @@ class QueueRuntime:
             self.fleet.change(queue.resource, self._place(queue))
         elif now.paused and not before.paused:
             self.fleet.replace()  # at once, not when they are idle; the scaler starts none
+        self.scaler.wake()
+
+    def replace_workers(self) -> None:
+        """Have others take the places of all workers."""
+        self.fleet.replace()
+        self.scaler.wake()
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
         paused = "spec.paused is true, so no task is started" if self.queue.resource.spec.paused else ""

@@ -111,7 +111,7 @@ class OperatorSettings(BaseModel):
     """The same for Tasks that failed."""
     sweep_seconds: float = Field(60.0, ge=1, le=600)
     """Seconds between two reconciles of all queues and their objects, which restore what was edited or
-    deleted even if no watch reported it."""
+    deleted even if no watch reported it; of a queue at rest, every fifth time."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """Copies NATS keeps of each stream that is made new: 3 on a NATS of three servers."""
     health_port: int = Field(8080, ge=0, le=65535)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,12 +17,17 @@ from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
 from galley_operator.autoscaler.shares import Cost, Ledger, claim_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
-from galley_operator.fleet.fleet import Fleet
+from galley_operator.fleet.fleet import Fleet, WorkerPhase
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 1.0
-"""Time between two looks when nothing rings; what a removed worker has waited for at least."""
+"""Time between two looks while something waits, runs or changes; what a removed worker has waited for at
+least."""
+
+REST_SECONDS: Final = 15.0
+"""Time between two looks at a queue at rest, for changes that nothing reported. All queues take them at the
+same time, so that they share one listing of the streams."""
 
 READ_SECONDS: Final = 5.0
 """How long backlog and workers may take to be read before they count as not known."""
@@ -33,6 +39,21 @@ _SETTLE_SECONDS: Final = (0.0, 0.01, 0.05)
 """The bell may be heard before the task is counted; so it is looked for so often after a ring."""
 
 Value = TypeVar("Value")
+
+
+def at_rest(signals: Signals, decision: Decision) -> bool:
+    """Return whether nothing waits or runs, and the workers are as many, and as they are to stay."""
+    backlog, workforce = signals.backlog, signals.workforce
+    if signals.missing is not None or isinstance(backlog, Unknown) or isinstance(workforce, Unknown):
+        return False
+    return (
+        not backlog.waiting
+        and not backlog.in_flight
+        and len(workforce.workers) == decision.desired == decision.memory.most_needed
+        and all(worker.phase is WorkerPhase.READY for worker in workforce.workers)
+        and not workforce.replacing
+        and not decision.memory.asked
+    )
 
 
 class Scaler:
@@ -70,19 +91,39 @@ class Scaler:
         """What the last decision was made on."""
         self.last: Decision | None = None
         """The last decision."""
+        self.resting_since: float | None = None
+        """Since when nothing would change without a word from elsewhere, by the loop's clock; None if
+        something would."""
 
     async def run(self) -> None:
-        """Sweep once a second, and at once when the doorbell rings."""
+        """Sweep once a second, and at once when the doorbell rings; seldom while the queue is at rest.
+
+        What ends a rest: the doorbell, for tasks that are submitted, planned or come due; a connection to
+        the broker that was made again; and `wake`, called where the policy changes or workers are seen to.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            next_sweep = loop.time() + SWEEP_SECONDS
+            began = loop.time()
             # Armed before the look, so that what comes during the look is heard.
             await self._arm()
             await self.sweep()
-            if await self._bell.wait(max(0.0, next_sweep - loop.time())):
+            if self.resting and self._bell.armed:
+                pause = (math.floor(began / REST_SECONDS) + 1) * REST_SECONDS - loop.time()
+            else:
+                pause = began + SWEEP_SECONDS - loop.time()
+            if await self._bell.wait(max(0.0, pause)):
                 await self._answer_bell()
-                # Rings once a sweep: a flood of tasks is no flood of sweeps.
-                await asyncio.sleep(max(0.0, next_sweep - loop.time()))
+            # Rings once a sweep: a flood of tasks is no flood of sweeps.
+            await asyncio.sleep(max(0.0, began + SWEEP_SECONDS - loop.time()))
+
+    def wake(self) -> None:
+        """Look within a second, if the queue is at rest: something about it has changed."""
+        self._bell.interrupt()
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last look found nothing that would change without a word from elsewhere."""
+        return self.resting_since is not None
 
     async def sweep(self, *, rung: bool = False) -> Decision:
         """Read, decide and write once; returns the decision and keeps it in `last`."""
@@ -96,6 +137,10 @@ class Scaler:
         decision = self._decide(signals, self._clock())
         self._tell(decision)
         self.signals, self.last, self._memory = signals, decision, decision.memory
+        if not at_rest(signals, decision):
+            self.resting_since = None
+        elif self.resting_since is None:
+            self.resting_since = asyncio.get_running_loop().time()
         await self._write(decision)
         return decision
 
@@ -120,8 +165,8 @@ class Scaler:
                 return
 
     async def _arm(self) -> None:
-        """Listen for new work where it would change the number of workers, and nowhere else."""
-        if self.signals is None or self._could_grow(self.signals):
+        """Listen for new work where it would change the number of workers, or end a rest."""
+        if self.signals is None or self.resting or self._could_grow(self.signals):
             await self._attempt("arm the doorbell", WRITE_SECONDS, self._bell.arm)
         else:
             await self._attempt("disarm the doorbell", WRITE_SECONDS, self._bell.disarm)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -55,18 +56,24 @@ class Workloads:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._listeners: dict[Queue, Callable[[], None]] = {}
+
+        def changed(queue: Queue) -> None:
+            touched(queue)
+            self._tell(queue)
+
         self._pods_of: dict[Queue, dict[Key, Pod]] = {}
         where = tuple(namespaces)
         self._pods = Reflector(
             cluster,
             Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS),
-            _PodIndex(self._pods_of),
+            _PodIndex(self._pods_of, self._tell),
             faults,
         )
         self._deployments = Reflector(
             cluster,
             Source(DEPLOYMENTS, Deployment, lambda deployment, _: deployment, where, labels=OURS),
-            _Touch[Deployment](touched),
+            _Touch[Deployment](changed),
             faults,
         )
         self._config_maps = Reflector(
@@ -75,6 +82,19 @@ class Workloads:
             _Touch[Owned](touched),
             faults,
         )
+
+    @contextmanager
+    def told_to(self, queue: Queue, listener: Callable[[], None]) -> Iterator[None]:
+        """Call a listener at each change of a queue's pods or Deployment, for as long as the block."""
+        self._listeners[queue] = listener
+        try:
+            yield
+        finally:
+            del self._listeners[queue]
+
+    def _tell(self, queue: Queue) -> None:
+        if (listener := self._listeners.get(queue)) is not None:
+            listener()
 
     @property
     def synced(self) -> bool:
@@ -151,17 +171,21 @@ def _queue_of(metadata: Metadata) -> Queue:
 class _PodIndex:
     """Pods by queue."""
 
-    def __init__(self, pods_of: dict[Queue, dict[Key, Pod]]) -> None:
-        self._pods_of = pods_of
+    def __init__(self, pods_of: dict[Queue, dict[Key, Pod]], tell: Callable[[Queue], None]) -> None:
+        self._pods_of, self._tell = pods_of, tell
 
     def changed(self, key: Key, now: Pod, *, listed: bool) -> None:  # noqa: ARG002
-        self._pods_of.setdefault(_queue_of(now.metadata), {})[key] = now
+        queue = _queue_of(now.metadata)
+        self._pods_of.setdefault(queue, {})[key] = now
+        self._tell(queue)
 
     def gone(self, key: Key, last: Pod) -> None:
-        pods = self._pods_of.get(_queue_of(last.metadata), {})
+        queue = _queue_of(last.metadata)
+        pods = self._pods_of.get(queue, {})
         pods.pop(key, None)
         if not pods:
-            self._pods_of.pop(_queue_of(last.metadata), None)
+            self._pods_of.pop(queue, None)
+        self._tell(queue)
 
 
 class _Touch(Generic[Thing]):

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = 4
 """Queues looked at side by side."""
 
+REST_SWEEPS: Final = 5
+"""A queue at rest is reconciled at every fifth sweep: its streams and objects are many to ask for."""
+
 _UNWRITTEN_EVENTS: Final = 100
 
 
@@ -54,6 +57,10 @@ class ServedQueue:
     found: QueueObject
     outcome: Reconciled | None = None
     """None before the first look has ended."""
+    reconciled_at: float = float("-inf")
+    """When it was reconciled last, by the loop's clock."""
+    reconciled_with: ClientTls | None = None
+    """What its workers need to encrypt connections, then."""
     dead_letters: int | None = None
     """How many there were at the last look; None if that is not known."""
     runtime: ScaledQueue | None = None
@@ -61,6 +68,8 @@ class ServedQueue:
     written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
     """The status on the cluster, as far as we know."""
     written_at: float = float("-inf")
+    found_from: object = None
+    """What `written` was found from: while the queue is at rest, the same gives the same."""
     write_again_at: float = float("-inf")
     """Before this, none is tried."""
     failures: Failures = field(default_factory=lambda: Failures(None))
@@ -96,6 +105,7 @@ class Queues:
         self._workloads, self._metrics = workloads, metrics
         self._known, self._turns, self._faults = known, turns, faults
         self._reconciler = Reconciler(cluster, broker, settings, secrets, tls)
+        self._tls = tls
         self._reader = SignalReader(broker)
         self._ledger = Ledger(settings.budget) if settings.budget.limited else None
         self._events = Events(cluster, settings.pod_name)
@@ -150,8 +160,26 @@ class Queues:
         self._known.listed(bodies)
         self.listed = frozenset(key_of(each) for each in bodies)
         for key in self.listed | set(self.served):
-            self._turns.add(key, patient=True)
+            if not self._may_wait(key):
+                self._turns.add(key, patient=True)
         self.first_listed.set()
+
+    def _may_wait(self, key: Queue) -> bool:
+        """Return whether a queue is at rest, was reconciled since, and uses nothing that others change."""
+        served, found = self.served.get(key), self._known.found(key)
+        if served is None or found is None or served.outcome is None or served.runtime is None:
+            return False
+        since, queue = served.runtime.scaler.resting_since, served.found.queue
+        if queue is None or queue.spec.worker.code is not None or not served.outcome.complete or found.going:
+            return False
+        age = asyncio.get_running_loop().time() - served.reconciled_at
+        return (
+            since is not None
+            and since < served.reconciled_at
+            and age < (REST_SWEEPS - 0.5) * self._settings.sweep_seconds
+            and (found.uid, found.generation) == (served.found.uid, served.found.generation)
+            and served.reconciled_with == self._tls()
+        )
 
     async def _resync(self) -> None:
         while True:
@@ -209,6 +237,7 @@ class Queues:
             served = self.served[key] = ServedQueue(
                 found, written=found.status, failures=Failures(found.status.dead_letters)
             )
+        served.reconciled_at, served.reconciled_with = asyncio.get_running_loop().time(), self._tls()
         outcome = await self._reconciler.reconcile(found)
         self._tell(found, served.outcome, outcome)
         served.found, served.outcome = found, outcome

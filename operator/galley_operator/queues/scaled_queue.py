@@ -60,6 +60,7 @@ class ScaledQueue:
         """
         self._worker_resources = worker_resources or PodResources()
         name = queue.metadata.namespace, queue.metadata.name
+        self._name, self._workloads = name, workloads
         self._bell = Doorbell(broker, *name)
         self._fleet = DeploymentFleet(
             broker,
@@ -87,14 +88,17 @@ class ScaledQueue:
 
     def update(self, queue: TaskQueue) -> None:
         """Decide by what the queue says now, from the next sweep on."""
-        self.scaler.policy = ScalingPolicy.of(queue)
-        self.scaler.cost = Cost.of(queue, self._worker_resources)
+        policy, cost = ScalingPolicy.of(queue), Cost.of(queue, self._worker_resources)
+        if (policy, cost) != (self.scaler.policy, self.scaler.cost):
+            self.scaler.policy, self.scaler.cost = policy, cost
+            self.scaler.wake()
         self._fleet.slots = queue.spec.worker.concurrency
 
     async def run(self) -> None:
         """Keep the workers at the number the work asks for."""
         async with self._bell, self._fleet:
-            await self.scaler.run()
+            with self._workloads.told_to(self._name, self.scaler.wake):
+                await self.scaler.run()
 
     async def workforce(self) -> Workforce | Unknown:
         """Return the workers as they are now, or why they are not known."""

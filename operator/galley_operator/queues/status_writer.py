@@ -71,16 +71,19 @@ class QueueStatusWriter:
 
         async with asyncio.TaskGroup() as group:
             for served in list(self._queues.served.values()):
-                group.create_task(write(served))
+                if served.found_from is None or served.found_from != _source(served):
+                    group.create_task(write(served))
         ready = sum(_is_ready(served.written) for served in self._queues.served.values())
         self._metrics.queues_ready.set(ready)
 
     async def _write(self, served: ServedQueue) -> None:
         if not _looked_at(served):
             return
+        source = _source(served)
         status = await self._found(served)
         self._show(served, status)
         if status == served.written:
+            served.found_from = source
             return
         now = asyncio.get_running_loop().time()
         pause = 0.0 if urgent(status, served.written) else FIGURES_SECONDS
@@ -169,6 +172,14 @@ def _body(served: ServedQueue, status: TaskQueueStatus) -> dict[str, Any]:
 def _looked_at(served: ServedQueue) -> bool:
     """Whether there is something to be said that will still be true in a second."""
     return served.outcome is not None and (served.runtime is None or served.runtime.scaler.last is not None)
+
+
+def _source(served: ServedQueue) -> object:
+    """Return what the status of a queue at rest depends on; None for a queue that may change at any time."""
+    scaler = served.runtime.scaler if served.runtime is not None else None
+    if scaler is None or not scaler.resting:
+        return None
+    return served.found, served.outcome, served.dead_letters, scaler.last
 
 
 def _is_ready(status: TaskQueueStatus) -> bool:

@@ -34,6 +34,8 @@ class QueueObject:
     status: TaskQueueStatus = field(default_factory=TaskQueueStatus)
     going: bool = False
     """Whether it was deleted, and only waits for what it owns to go before it."""
+    version: str = field(default="", compare=False)
+    """Its `resourceVersion`."""
     metadata: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """As the API server wrote it, for the audit log."""
 
@@ -99,8 +101,12 @@ class KnownQueues:
 
     def seen(self, body: dict[str, Any]) -> None:
         """Take in a TaskQueue; an older state than the one known changes nothing."""
+        metadata = body["metadata"]
+        before = self._found.get((metadata.get("namespace", ""), metadata["name"]))
+        version = metadata.get("resourceVersion")
+        if before is not None and version is not None and before.version == version:
+            return
         now = read_queue(body)
-        before = self._found.get(now.key)
         if before is not None and before.uid == now.uid and before.generation > now.generation:
             return
         self._found[now.key] = now
@@ -161,6 +167,7 @@ def read_queue(body: dict[str, Any]) -> QueueObject:
         problem,
         _status(body.get("status") or {}),
         going="deletionTimestamp" in metadata,
+        version=metadata.get("resourceVersion", ""),
         metadata={key: metadata[key] for key in ("annotations", "managedFields") if key in metadata},
     )
 

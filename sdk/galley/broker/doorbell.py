@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,14 +25,18 @@ class Doorbell:
         self._broker = broker
         self._subjects = topology.doorbells(namespace, queue)
         self._armed: dict[str, Subscription] = {}
-        self._rung = asyncio.Event()
+        self._rung = False
+        self._over = asyncio.Event()
+        self._stop_hearing: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
+        self._stop_hearing = self._broker.on_reconnect(self._reconnected)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_hearing()
         await self.disarm()
 
     async def arm(self) -> None:
@@ -39,10 +44,16 @@ class Doorbell:
 
         Drops a ring that came before this call: read the backlog after arming.
         """
-        self._rung.clear()
+        self._rung = False
+        self._over.clear()
         for subject in self._subjects:
             if subject not in self._armed:
                 await self._listen(subject)
+
+    @property
+    def armed(self) -> bool:
+        """Whether it rings, or has rung, for the next task."""
+        return self._rung or len(self._armed) == len(self._subjects)
 
     async def disarm(self) -> None:
         """Stop listening. What rang before can still be waited for."""
@@ -53,13 +64,24 @@ class Doorbell:
                 await subscription.unsubscribe()
 
     async def wait(self, seconds: float) -> bool:
-        """Return True as soon as the bell has rung since it was armed, False after `seconds`."""
+        """Return True as soon as the bell has rung since it was armed, False after `seconds`.
+
+        False comes sooner if `interrupt` was called since, or if the connection was lost and made again: a
+        ring may be lost with it.
+        """
         try:
             async with asyncio.timeout(seconds):
-                await self._rung.wait()
+                await self._over.wait()
         except TimeoutError:
             return False
-        return True
+        return self._rung
+
+    def interrupt(self) -> None:
+        """End the wait without a ring: something else is to be looked at."""
+        self._over.set()
+
+    async def _reconnected(self) -> None:
+        self.interrupt()
 
     async def _listen(self, subject: str) -> None:
         heard = False
@@ -68,7 +90,8 @@ class Doorbell:
             nonlocal heard
             heard = True
             self._armed.pop(subject, None)
-            self._rung.set()
+            self._rung = True
+            self._over.set()
 
         try:
             subscription = await self._broker.subscribe(subject, hear)

@@ -87,9 +87,7 @@ async def test_the_first_task_is_answered_before_the_next_sweep(
     broker: Broker, queue: QueueLayout, fleet: FleetInMemory, running: Scaler
 ) -> None:
     loop = asyncio.get_running_loop()
-    before = running.last
-    await eventually(lambda: running.last is not before, within=3)
-    # A sweep has just begun, so the next one is most of a second away.
+    assert running.resting, "the next sweep is seconds away"
     started = loop.time()
     await submit(broker, queue)
     await eventually(lambda: len(fleet.members) == 1, within=3)

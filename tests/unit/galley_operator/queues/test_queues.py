@@ -1,6 +1,7 @@
 """TaskQueues from an event to their objects, streams and status, over an API and a nats-server in memory."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.inspect import worker_problem
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, TASKQUEUES
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
@@ -133,6 +134,42 @@ async def test_those_who_wait_for_tasks_are_told_why_no_worker_takes_them() -> N
         assert await worker_problem(producer, "default", "images") == ""
         with pytest.raises(BrokerUnreachable):
             await worker_problem(producer, "default", "of-another-operator")
+
+
+@in_virtual_time
+async def test_a_change_ends_the_rest_of_a_queue() -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        runtime = it.queues.served["default", "images"].runtime
+        assert runtime is not None
+        assert runtime.scaler.resting
+        last = runtime.scaler.last
+        labels = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["metadata"]["labels"]
+        pod = {"metadata": {"namespace": "default", "name": "galley-images-1", "labels": labels}}
+        it.api.put(PODS, pod)
+        await eventually(lambda: runtime.scaler.last is not last, within=2)
+        it.api.remove(PODS, "galley-images-1")
+        await eventually(lambda: runtime.scaler.resting, within=2)
+        it.apply(scaling={"minWorkers": 2})
+        assert runtime.scaler.resting, "nothing has been reconciled yet"
+        deployment = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]
+        await eventually(lambda: deployment["spec"]["replicas"] == 2, within=3)
+
+
+@in_virtual_time
+async def test_queues_at_rest_cost_few_requests() -> None:
+    async with stage() as it:
+        for number in range(10):
+            it.apply(f"q{number}")
+        await eventually(lambda: it.ready("q9") == ("True", "Serving"), within=60)
+        await asyncio.sleep(70)
+        written = len(it.api.log)
+        await asyncio.sleep(600)
+        # Four objects of each queue, applied at every fifth of 60 sweeps, and no status.
+        applied = Counter(each.plural for each in it.api.log[written:])
+        assert applied.keys() == ALL
+        assert applied["configmaps"] <= 10 * 13
 
 
 @in_virtual_time

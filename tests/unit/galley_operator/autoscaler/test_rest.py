@@ -1,0 +1,122 @@
+"""A queue at rest is seldom looked at, and whatever happens to it ends the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from galley.broker.doorbell import Doorbell
+from galley.broker.ensure import ensure
+from galley.broker.publish import Publisher
+from galley.broker.signals import SignalReader
+from galley.broker.topology import work_stream
+from galley_operator.autoscaler.decide import Decision
+from galley_operator.autoscaler.scaler import REST_SECONDS, Scaler
+from galley_operator.autoscaler.signals import ScalingPolicy
+from tests.conformance.fleet_in_memory import FleetInMemory
+from tests.support.builders import a_queue, an_address, an_envelope
+from tests.support.eventually import eventually
+from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.virtual_time import in_virtual_time
+
+QUEUE = a_queue()
+QUEUE_NAME = QUEUE.namespace, QUEUE.queue
+
+
+@dataclass
+class Stage:
+    """One scaler at work, and how often it looked."""
+
+    server: MemoryServer
+    broker: MemoryBroker
+    fleet: FleetInMemory
+    scaler: Scaler
+    looks: list[float]
+
+    async def submit(self) -> None:
+        await Publisher(self.broker).publish(an_address(of=QUEUE), an_envelope())
+
+    async def until_rest(self) -> None:
+        await eventually(lambda: self.scaler.resting, within=60)
+        # Past the next look that all take together.
+        await asyncio.sleep(REST_SECONDS + 1)
+
+
+class Counting(Scaler):
+    """Notes when it looked."""
+
+    looks: list[float]
+
+    async def sweep(self, *, rung: bool = False) -> Decision:
+        self.looks.append(asyncio.get_running_loop().time())
+        return await super().sweep(rung=rung)
+
+
+@asynccontextmanager
+async def stage(least: int = 0) -> AsyncIterator[Stage]:
+    server, fleet = MemoryServer(), FleetInMemory(slots=1)
+    async with MemoryBroker(server, "operator") as broker, Doorbell(broker, *QUEUE_NAME) as bell:
+        await ensure(broker, QUEUE)
+        policy = ScalingPolicy(least, 4, 1, 2)
+        loop, began = asyncio.get_running_loop(), datetime.now(UTC)
+        begin = loop.time()
+        scaler = Counting(
+            SignalReader(broker), bell, fleet, policy,
+            queue=QUEUE_NAME, clock=lambda: began + timedelta(seconds=loop.time() - begin),
+        )  # fmt: skip
+        scaler.looks = []
+        running = asyncio.create_task(scaler.run())
+        try:
+            yield Stage(server, broker, fleet, scaler, scaler.looks)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+@in_virtual_time
+async def test_a_queue_at_rest_is_looked_at_four_times_a_minute() -> None:
+    for least in (0, 2):
+        async with stage(least) as it:
+            await it.until_rest()
+            assert len(it.fleet.members) == least
+            before = len(it.looks)
+            await asyncio.sleep(600)
+            assert len(it.looks) - before == 600 / REST_SECONDS
+
+
+@in_virtual_time
+async def test_the_first_task_is_decided_on_within_a_tenth_of_a_second() -> None:
+    async with stage() as it:
+        for _ in range(3):
+            await it.until_rest()
+            began = asyncio.get_running_loop().time()
+            await it.submit()
+            await eventually(lambda: len(it.fleet.members) == 1, within=5)
+            assert asyncio.get_running_loop().time() - began < 0.1
+            await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+
+
+async def reconnect(it: Stage) -> None:
+    it.broker.line.cut()
+
+
+async def wake(it: Stage) -> None:
+    it.scaler.policy = replace(it.scaler.policy, min_workers=1)
+    it.scaler.wake()
+
+
+@pytest.mark.parametrize("happen", [reconnect, wake])
+def test_what_may_hide_a_change_ends_the_rest(happen: Callable[[Stage], Awaitable[None]]) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            await it.until_rest()
+            before = len(it.looks)
+            await happen(it)
+            await asyncio.sleep(3)
+            assert len(it.looks) > before
+
+    run()
