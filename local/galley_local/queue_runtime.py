@@ -116,8 +116,7 @@ class QueueRuntime:
         self.scaler.wake()
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
-        paused = "spec.paused is true, so no task is started" if self.queue.resource.spec.paused else ""
-        return supply_of(self.fleet.problem or paused, self.scaler)
+        return supply_of(self.fleet.problem, self.scaler, self.queue.resource)
 
     async def run(self) -> None:
         """Scale the workers to the work."""

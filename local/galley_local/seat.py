@@ -93,6 +93,7 @@ class Seat:
             self._since,
             beat.done if beat is not None else 0,
             beat.busy_seconds if beat is not None else 0.0,
+            beat is not None and beat.circuit_open,
         )
 
     def _phase(self) -> WorkerPhase:

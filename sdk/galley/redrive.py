@@ -199,7 +199,7 @@ class AsyncDeadLetters:
             SubmissionInvalid: the rate is not more than 0.
             NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
-        _check_rate(rate)
+        check_rate(rate)
         meant = [each async for each in self._selected(queue, which)]
         done: list[DeadTask] = []
         passed_over: NotRedrivable | None = None
@@ -383,7 +383,12 @@ def _not(kept: Kept, problem: str, advice: str) -> NotRedrivable:
     return NotRedrivable(kept.address.queue, kept.address.id, problem, advice)
 
 
-def _check_rate(rate: float | None) -> None:
+def check_rate(rate: float | None) -> None:
+    """Check how many a second are to be redriven.
+
+    Raises:
+        SubmissionInvalid: if it is not more than 0.
+    """
     if rate is not None and not 0 < rate < float("inf"):
         raise SubmissionInvalid("rate", f"{rate!r} a second", "use a number that is more than 0")
 

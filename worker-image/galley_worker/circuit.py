@@ -42,6 +42,11 @@ class Circuit:
         self._later, self._changed = later, changed
         self._in_a_row = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker takes no tasks, or a single one to try."""
+        return self.state is not CircuitState.CLOSED
+
     def room(self, free: int, busy: int) -> int:
         """Return how many tasks the worker may take, of so many it could take beside those it runs."""
         if self.state is CircuitState.CLOSED:
@@ -52,7 +57,7 @@ class Circuit:
         """Take in how an attempt ended; those that were handed back or cancelled are left out."""
         if not failed:
             self._in_a_row = 0
-            if self.state is not CircuitState.CLOSED:
+            if self.is_open:
                 log.info("circuit closed", extra={"after": self._failures})
                 self.state = CircuitState.CLOSED
                 self._changed()

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from galley.objects.node_cache import NodeCache
-from galley_worker.circuit import Circuit, CircuitState
+from galley_worker.circuit import Circuit
 from galley_worker.retry_budget import RetryBudget
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -94,7 +94,7 @@ class Measures(Collector):
         self._notes_dropped += 1
 
     def _open(self) -> int:
-        return int(self.circuit is not None and self.circuit.state is not CircuitState.CLOSED)
+        return int(self.circuit is not None and self.circuit.is_open)
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -91,7 +91,7 @@ class Presence:
             slots = self._slots
             beat = Heartbeat(
                 self._who.name, slots.concurrency, slots.busy, draining, not draining, slots.done,
-                round(slots.busy_seconds, 3),
+                round(slots.busy_seconds, 3), slots.circuit is not None and slots.circuit.is_open,
             )  # fmt: skip
             send_heartbeat(self._broker, namespace, queue, beat)
             await asyncio.sleep(HEARTBEAT_SECONDS)

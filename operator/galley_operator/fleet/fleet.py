@@ -38,6 +38,8 @@ class WorkerView:
     """Attempts that ended since its process began, as last heard."""
     busy_seconds: float = 0.0
     """Seconds that its slots were busy since then, all together, as last heard."""
+    circuit_open: bool = False
+    """Whether it takes no tasks, or a single one to try, since its attempts all failed; as last heard."""
 
 
 @dataclass(frozen=True, slots=True)

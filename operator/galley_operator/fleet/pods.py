@@ -290,6 +290,7 @@ def view_of(
         pod.since or now,
         beat.done if beat is not None else 0,
         beat.busy_seconds if beat is not None else 0.0,
+        beat is not None and beat.circuit_open,
     )
 
 

@@ -129,7 +129,8 @@ class Queues:
             return None
         ready = condition(served.written.conditions, READY)
         problem = ready.message if ready is not None and ready.status is Truth.FALSE else ""
-        return supply_of(problem, served.runtime.scaler if served.runtime is not None else None)
+        scaler = served.runtime.scaler if served.runtime is not None else None
+        return supply_of(problem, scaler, served.found.queue)
 
     def _changed(self, queue: Queue, *, appeared: bool) -> None:
         del appeared

@@ -9,11 +9,17 @@ from typing import Final
 
 from galley.backlog import QueueBacklog, Unknown, Usage
 from galley.errors import GalleyError, HandlersMissing
-from galley.resources import LaneStatus, ScalingMode, TaskQueue, TaskQueueStatus, WorkersStatus
+from galley.resources import LaneStatus, TaskQueue, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
 from galley.resources.queue_status import ScalingLimit, ScalingStatus
 from galley_operator.autoscaler.decide import Decision
-from galley_operator.autoscaler.explain import PAUSED_BY_COMMAND
+from galley_operator.autoscaler.explain import (
+    PAUSED_BY_COMMAND,
+    all_open,
+    circuit_sentence,
+    manifest_pause,
+    open_circuits,
+)
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
@@ -26,6 +32,7 @@ STREAMS_READY: Final = "StreamsReady"
 WORKERS_AVAILABLE: Final = "WorkersAvailable"
 WITHIN_QUOTA: Final = "WithinQuota"
 SCALING_ACTIVE: Final = "ScalingActive"
+CIRCUIT_CLOSED: Final = "CircuitClosed"
 
 _FULL_SHARE: Final = 0.98
 """Use of a limit from which a queue counts as full: the next large task may not fit."""
@@ -83,6 +90,8 @@ def conditions_of(
         WITHIN_QUOTA: _quota(situation),
         SCALING_ACTIVE: _scaling(situation),
     }
+    if situation.queue is not None and situation.queue.spec.circuit is not None:
+        found[CIRCUIT_CLOSED] = _circuit(situation.queue, situation.workforce)
     conditions = tuple(each for each in before if each.type in found)
     for kind, (status, reason, message) in found.items():
         fresh = Condition(
@@ -188,10 +197,8 @@ def _workers(situation: Situation) -> Finding:
 def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     present = workforce.present
     ready = sum(worker.phase in (WorkerPhase.READY, WorkerPhase.DRAINING) for worker in present)
-    if pause := _pause(situation, len(present)):
-        return Truth.FALSE, "Paused", pause
-    if situation.trouble is not None:
-        return Truth.FALSE, situation.trouble.reason, situation.trouble.message
+    if (held := _held(situation, workforce)) is not None:
+        return held
     if not present and not situation.desired:
         if situation.waiting:
             return Truth.TRUE, "Starting", f"{_tasks(situation.waiting)}, the first worker is about to start"
@@ -201,13 +208,35 @@ def _of_workforce(situation: Situation, workforce: Workforce) -> Finding:
     return Truth.TRUE, "WorkersReady", f"{ready} of {len(present)} workers take tasks"
 
 
+def _held(situation: Situation, workforce: Workforce) -> Finding | None:
+    """Return what keeps tasks from being started; None if nothing does."""
+    if pause := _pause(situation, len(workforce.present)):
+        return Truth.FALSE, "Paused", pause
+    if situation.trouble is not None:
+        return Truth.FALSE, situation.trouble.reason, situation.trouble.message
+    if situation.queue is not None and all_open(workforce):
+        return Truth.FALSE, "CircuitOpen", circuit_sentence(situation.queue, workforce)
+    return None
+
+
+def _circuit(queue: TaskQueue, workforce: Workforce | Unknown | None) -> Finding:
+    """Return whether workers take tasks as far as the success of their attempts decides that."""
+    if not isinstance(workforce, Workforce):
+        return Truth.UNKNOWN, "NotObserved", "the workers have not been observed yet"
+    broken, ready = open_circuits(workforce)
+    if not broken:
+        return Truth.TRUE, "Closed", "no worker keeps from taking tasks because its attempts failed"
+    reason = "Open" if broken == ready else "PartlyOpen"
+    return Truth.FALSE, reason, circuit_sentence(queue, workforce)
+
+
 def _starting(workers: int) -> str:
     return "the worker is starting" if workers == 1 else f"the first of {workers} workers is starting"
 
 
 def _pause(situation: Situation, present: int) -> str:
     """Return what pauses a queue, empty if nothing does."""
-    if situation.queue is not None and situation.queue.spec.scaled.mode is ScalingMode.PAUSED:
+    if situation.queue is not None and manifest_pause(situation.queue):
         return _paused(situation.queue, situation.waiting, present)
     waiting = f"; {_tasks(situation.waiting)}" if situation.waiting else ""
     return PAUSED_BY_COMMAND + waiting if situation.held else ""
@@ -216,9 +245,8 @@ def _pause(situation: Situation, present: int) -> str:
 def _paused(queue: TaskQueue, waiting: int, present: int) -> str:
     """Return what pauses a queue, and the command that ends that: to apply its manifest again does not."""
     metadata = queue.metadata
-    field = "spec.paused is true" if queue.spec.paused else "spec.scaling.workers is 0"
     patch = '{"spec":{"paused":false}}' if queue.spec.paused else '{"spec":{"scaling":{"workers":null}}}'
-    parts = [f"{field}, so no task is started"]
+    parts = [f"{manifest_pause(queue)}, so no task is started"]
     if waiting:
         parts.append(_tasks(waiting))
     if present:

@@ -77,6 +77,17 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
 
 
+class Pause(StrEnum):
+    """What may keep the tasks of a queue from being started."""
+
+    MANIFEST = "manifest"
+    """`spec.paused` is true, or `spec.scaling.workers` is 0."""
+    COMMAND = "command"
+    """`galley pause`, or the same from Python."""
+    CIRCUIT = "circuit"
+    """`spec.circuit`: the attempts of all workers failed, one after the other."""
+
+
 class Supply(Struct, frozen=True, omit_defaults=True):
     """How the workers of a queue come up."""
 
@@ -86,9 +97,11 @@ class Supply(Struct, frozen=True, omit_defaults=True):
     """Why there are as many as there are, as a sentence; empty if nothing was decided yet."""
     workers: dict[str, int] = {}
     """How many are ready, present, desired and needed, as far as known."""
+    paused_by: tuple[Pause, ...] = ()
+    """What keeps tasks from being started although workers could run them."""
 
 
-class Heartbeat(Struct, frozen=True):
+class Heartbeat(Struct, frozen=True, omit_defaults=True):
     """How a worker is."""
 
     worker: str
@@ -100,6 +113,8 @@ class Heartbeat(Struct, frozen=True):
     """Attempts that ended since the worker started."""
     busy_seconds: float = 0.0
     """Seconds that its slots were busy since then, all together."""
+    circuit_open: bool = False
+    """Whether it takes no tasks, or a single one to try, since its attempts all failed."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.control import Request, Verb, ask_supply, ask_workers
+from galley.broker.control import Pause, Request, Supply, Verb, ask_supply, ask_workers
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerRefused
+from galley.broker.errors import BrokerError, BrokerRefused
 from galley.broker.held import Message, message_of
 from galley.broker.listing import all_streams, subjects_of
 from galley.broker.notes import progress_of
@@ -47,6 +47,9 @@ class QueueView:
     backlog_limit: int
     paused: bool = False
     """Whether `galley pause` paused it; a TaskQueue that pauses itself has no workers instead."""
+    paused_by: tuple[str, ...] = ()
+    """All that keeps its tasks from being started: `manifest`, `command`, `circuit`; left out unless
+    `with_pauses` added it."""
 
 
 async def queues(broker: Broker, namespace: str) -> list[QueueView]:
@@ -173,6 +176,26 @@ def submission_order(status: TaskStatus) -> tuple[datetime, str]:
 
 async def _recorded(broker: Broker, address: TaskAddress, stored: Stored) -> TaskStatus:
     return of_record(address, await broker.payloads.look_at_record(address, stored.record))
+
+
+def pauses_of(view: QueueView, supply: Supply | None) -> list[str]:
+    """Return all that keeps the tasks of a queue from being started."""
+    said = {each.value for each in supply.paused_by} if supply is not None else set[str]()
+    # The broker knows best whether a command paused it: what scales the queue looks now and then.
+    said = (said | {Pause.COMMAND.value}) if view.paused else said - {Pause.COMMAND.value}
+    return sorted(said, key=[each.value for each in Pause].index)
+
+
+async def with_pauses(broker: Broker, views: list[QueueView]) -> list[QueueView]:
+    """Return queues with all that pauses them, as far as what starts their workers answers."""
+
+    async def one(view: QueueView) -> QueueView:
+        supply = None
+        with suppress(BrokerError):
+            supply = await ask_supply(broker, view.namespace, view.queue)
+        return replace(view, paused_by=tuple(pauses_of(view, supply)))
+
+    return list(await asyncio.gather(*(one(view) for view in views)))
 
 
 async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:

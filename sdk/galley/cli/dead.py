@@ -17,7 +17,7 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe, safe_json
 from galley.client import AsyncClient
 from galley.errors import GalleyError, NotRedrivable, RedriveIncomplete
-from galley.redrive import DeadTask, Selection
+from galley.redrive import DeadTask, Selection, check_rate
 
 _ACTIONS: Final = ("list", "show", "redrive", "drop", "edit")
 
@@ -104,6 +104,7 @@ def _check(options: Namespace) -> None:
         raise Misuse("--input is for edit", "galley dead edit QUEUE/ID --input JSON")
     if options.rate is not None and options.action != "redrive":
         raise Misuse("--rate is for redrive", "galley dead redrive QUEUE --all --rate NUMBER")
+    check_rate(options.rate)
     if options.action in ("redrive", "drop"):
         for target in options.targets:
             if "/" not in target and not options.all:
@@ -140,8 +141,7 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
     code = ExitCode.DONE
     letters = client.dead_letters
     for target in options.targets:
-        whole = "/" not in target and options.action == "drop"
-        if whole and not await _agreed(client, target, options, terminal):
+        if "/" not in target and not await _agreed(client, target, options, terminal):
             code = ExitCode.FAILED
             continue
         try:
@@ -170,7 +170,11 @@ async def _agreed(client: AsyncClient, queue: str, options: Namespace, terminal:
     if not many:
         return True
     letters = "1 dead letter" if many == 1 else f"{many} dead letters"
-    return confirmed(f"drop {letters} of queue {queue} for good", terminal, yes=options.yes)
+    deed = f"drop {letters} of queue {queue} for good"
+    if options.action == "redrive":
+        pace = f", at most {options.rate:g} a second" if options.rate is not None else ""
+        deed = f"queue {letters} of queue {queue} again{pace}"
+    return confirmed(deed, terminal, yes=options.yes)
 
 
 async def _edit(client: AsyncClient, options: Namespace, terminal: Terminal) -> None:
@@ -224,5 +228,8 @@ command: Final = Command(
     "List, show, edit, drop and redrive tasks that will not be tried again",
     _arguments,
     _run,
-    ("galley dead list images --reason AttemptsExhausted", "galley dead redrive images --all --rate 10"),
+    (
+        "galley dead list images --reason AttemptsExhausted",
+        "galley dead redrive images --all --rate 10 --yes",
+    ),
 )

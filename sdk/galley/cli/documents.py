@@ -59,6 +59,7 @@ def queue_document(view: QueueView) -> dict[str, Any]:
         "later": view.later,
         "backlogLimit": view.backlog_limit,
         "paused": view.paused,
+        "pausedBy": list(view.paused_by),
     }
 
 

@@ -30,7 +30,7 @@ QUEUES: Final = Listing[QueueView](
         Column("lanes", lambda view: ",".join(view.lanes)),
         Column("held", lambda view: view.held),
         Column("later", lambda view: view.later),
-        Column("paused", lambda view: "paused" if view.paused else "", sparse=True),
+        Column("paused by", lambda view: ", ".join(view.paused_by), sparse=True),
         Column("limit", lambda view: view.backlog_limit, wide=True),
         Column("namespace", lambda view: view.namespace, wide=True),
     ),
@@ -128,7 +128,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             found = [one for view in views for one in await client.schedules.list(view.queue)]
             SCHEDULES.write(found, options.output, terminal)
         elif what == "queues":
-            QUEUES.write(views, options.output, terminal)
+            QUEUES.write(await inspect.with_pauses(client.broker, views), options.output, terminal)
         elif options.watch:
 
             async def look() -> list[TaskStatus]:

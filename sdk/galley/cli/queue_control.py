@@ -1,8 +1,11 @@
 """`galley pause`, `resume`, `drain` and `purge`: what is done to a queue as a whole."""
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from typing import Final
 
+from galley.broker.control import Pause, ask_supply
+from galley.broker.errors import BrokerError
 from galley.cli.cancel import cancel_counted
 from galley.cli.command import Command, text
 from galley.cli.confirm import confirm_argument
@@ -10,6 +13,7 @@ from galley.cli.duration import FOREVER, seconds_argument
 from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
+from galley.client import AsyncClient
 from galley.queues import WAITING, TaskSelection
 
 
@@ -50,7 +54,18 @@ async def _resume(options: Namespace, terminal: Terminal) -> int:
         for queue in options.queues:
             await client.queues.resume(queue)
             terminal.result(f"queue/{queue}: resumed")
+            if (still := await _still_paused(client, queue)) is not None:
+                terminal.say(f"queue/{queue}: its tasks are still not started: {still}")
     return ExitCode.DONE
+
+
+async def _still_paused(client: AsyncClient, queue: str) -> str | None:
+    """Return what pauses a queue beside the command that was just undone; None if nothing is known to."""
+    supply = None
+    with suppress(BrokerError):
+        supply = await ask_supply(client.broker, client.namespace, queue)
+    others = {Pause.MANIFEST, Pause.CIRCUIT}
+    return supply.problem if supply is not None and others & set(supply.paused_by) else None
 
 
 async def _drain(options: Namespace, terminal: Terminal) -> int:

@@ -5,12 +5,14 @@ from typing import Final
 
 from galley.broker import inspect
 from galley.broker.control import Supply, ask_supply
+from galley.broker.inspect import QueueView, pauses_of
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Format, format_argument, write_document
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 
+PAUSED: Final = "`galley pause` holds it, so no task is started; `galley resume` ends that"
 _NOTHING: Final = "nothing scales it: neither an operator nor `galley dev` answers for it"
 
 
@@ -26,12 +28,21 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         view = await inspect.queue(client.broker, client.namespace, options.queue)
         supply = await ask_supply(client.broker, client.namespace, view.queue)
     if options.output is not None:
-        write_document(_document(view.queue, supply), options.output, terminal)
+        write_document(_document(view, supply), options.output, terminal)
         return ExitCode.DONE
-    terminal.result(f"{view.queue}: {_sentence(supply)}")
-    if supply is not None and supply.problem:
-        terminal.result(f"{view.queue}: {supply.problem}")
+    for sentence in _sentences(view, supply):
+        terminal.result(f"{view.queue}: {sentence}")
     return ExitCode.DONE
+
+
+def _sentences(view: QueueView, supply: Supply | None) -> list[str]:
+    """Return what is said of a queue; what pauses it comes first, since it explains the number of workers."""
+    problem = supply.problem if supply is not None else ""
+    paused = supply.paused_by if supply is not None else ()
+    first = [PAUSED] if view.paused and "galley pause" not in problem else []
+    if problem and paused:
+        return [*first, problem, _sentence(supply)]
+    return [*first, _sentence(supply), *([problem] if problem else [])]
 
 
 def _sentence(supply: Supply | None) -> str:
@@ -44,12 +55,11 @@ def _sentence(supply: Supply | None) -> str:
     return f"{supply.scaling}{ready}"
 
 
-def _document(queue: str, supply: Supply | None) -> dict[str, object]:
+def _document(view: QueueView, supply: Supply | None) -> dict[str, object]:
+    document: dict[str, object] = {"queue": view.queue, "pausedBy": pauses_of(view, supply)}
     if supply is None:
-        return {"queue": queue, "reason": _NOTHING}
-    return {
-        "queue": queue, "reason": supply.scaling, "problem": supply.problem, "workers": supply.workers,
-    }  # fmt: skip
+        return document | {"reason": _NOTHING}
+    return document | {"reason": supply.scaling, "problem": supply.problem, "workers": supply.workers}
 
 
 command: Final = Command(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from galley.broker.connection import Broker
-from galley.broker.control import Supply, answering_supply
+from galley.broker.control import Pause, Supply, answering_supply
 from galley.broker.ensure import ensure
 from galley.cli.main import OWN_COMMANDS, main
 from galley.client import AsyncClient
@@ -91,11 +91,35 @@ async def test_why_says_what_scales_a_queue_says_of_it(client: AsyncClient) -> N
         _, out, _ = await shell("galley why images -o json", client)
         assert json.loads(out) == {
             "queue": "images", "reason": "1 worker", "problem": "no such image", "workers": {"desired": 1},
+            "pausedBy": [],
         }  # fmt: skip
     _, out, _ = await shell("galley why images", client)
     assert "nothing scales it" in out
     _, out, _ = await shell("galley why images -o json", client)
     assert "nothing scales it" in json.loads(out)["reason"]
+
+
+async def test_what_pauses_a_queue_is_named_first_and_all_of_it(client: AsyncClient) -> None:
+    said = "spec.paused is true, so no task is started"
+    supply = Supply(said, "0 workers: 1 waiting", paused_by=(Pause.MANIFEST,))
+    await client.queues.pause("images")
+    code, out, _ = await shell("galley why images", client)
+    assert out.splitlines()[0].startswith("images: `galley pause` holds it")
+    async with answering_supply(client.broker, client.namespace, "images", lambda *_: supply):
+        _, out, _ = await shell("galley why images", client)
+        first, second, third = out.splitlines()
+        assert "`galley resume` ends that" in first
+        assert (second, third) == (f"images: {said}", "images: 0 workers: 1 waiting")
+        _, out, _ = await shell("galley get queues images -o json", client)
+        assert json.loads(out)[0]["pausedBy"] == ["manifest", "command"]
+        _, out, _ = await shell("galley get queues -o table", client)
+        assert "manifest, command" in out
+        code, out, err = await shell("galley resume images", client)
+        assert (code, out) == (0, "queue/images: resumed\n")
+        assert err == f"queue/images: its tasks are still not started: {said}\n"
+    assert await shell("galley resume images", client) == (0, "queue/images: resumed\n", "")
+    _, out, _ = await shell("galley get queues -o table", client)
+    assert "PAUSED BY" not in out
 
 
 async def test_a_reader_that_has_seen_enough_is_no_error(client: AsyncClient) -> None:

@@ -80,7 +80,12 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
     dropped = run("drop", "images", "--all", "--handler", "blur", "--yes")
     assert dropped[:2] == (0, "queue/images: 1 dropped\n")
     assert run("drop", "images/three")[0] == 1
-    assert run("redrive", "images", "--all", "--rate", "100")[:2] == (0, "queue/images: 1 queued again\n")
+    code, _, told = run("redrive", "images", "--all", "--rate", "100")
+    assert code == 2
+    assert "queue 1 dead letter of queue images again, at most 100 a second: not done" in told
+    assert "add --yes" in told
+    redriven = run("redrive", "images", "--all", "--rate", "100", "--yes")
+    assert redriven[:2] == (0, "queue/images: 1 queued again\n")
     assert run("list", "images")[:2] == (0, "")
 
 

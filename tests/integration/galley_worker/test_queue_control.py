@@ -7,6 +7,7 @@ import pytest
 
 from galley import AsyncClient, DrainTimeout, Phase, QueueNotFound, TaskSelection, call
 from galley.backlog import QueueBacklog
+from galley.broker.control import Heartbeat, hearing
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.signals import SignalReader
@@ -31,6 +32,10 @@ def waits(gate: str):
 @task
 def quick():
     return 1
+
+@task
+def fails():
+    raise OSError("the database is away")
 """
 
 
@@ -95,3 +100,19 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
     for action in (client.queues.pause, client.queues.resume, client.queues.drain):
         with pytest.raises(QueueNotFound):
             await action("nothing")
+
+
+async def test_a_worker_tells_in_its_heartbeats_that_its_circuit_is_open(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_handlers.py").write_text(HANDLERS)
+    worker = {"modules": ["broken_handlers"], "concurrency": 2}
+    queue = a_task_queue(namespace, "broken", worker=worker, circuit={"failures": 1, "seconds": 600})
+    await ensure(client.broker, layout_of(queue, "tests"))
+    beats: list[Heartbeat] = []
+    async with hearing(client.broker, namespace, "broken", beats.append):
+        await start(queue, GALLEY_IMPORT_PATHS=str(tmp_path))
+        await eventually(lambda: bool(beats), within=20)
+        assert not beats[-1].circuit_open
+        await client.submit(call("broken", "fails"))
+        await eventually(lambda: beats[-1].circuit_open, within=20)

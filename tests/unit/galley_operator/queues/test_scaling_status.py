@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from galley.backlog import QueueBacklog, Unknown
-from galley.broker.control import Supply
+from galley.broker.control import Pause, Supply
 from galley.resources import TaskQueue, TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley.resources.queue_status import ScalingLimit
@@ -19,8 +19,10 @@ from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Workforce
 from galley_operator.queues.scaled_queue import remembered
 from galley_operator.queues.status import (
+    CIRCUIT_CLOSED,
     SCALING_ACTIVE,
     Situation,
+    conditions_of,
     occurrences,
     scaling_of,
     status_of,
@@ -32,6 +34,11 @@ from tests.unit.galley_operator.autoscaler.queues import NOON, SILENT, a_backlog
 def a_queue(**scaling: Any) -> TaskQueue:
     spec = {"worker": {"modules": ["thumbs"]}, "scaling": scaling}
     return TaskQueue.model_validate({"metadata": {"name": "images", "namespace": "shop"}, "spec": spec})
+
+
+def with_spec(queue: TaskQueue, **changes: Any) -> TaskQueue:
+    document = queue.model_dump(by_alias=True, mode="json", exclude_unset=True)
+    return TaskQueue.model_validate({**document, "spec": {**document["spec"], **changes}})
 
 
 def decided(queue: TaskQueue, backlog: QueueBacklog | Unknown, learned: Learned | None = None) -> Decision:
@@ -110,11 +117,66 @@ def test_those_who_ask_over_the_broker_get_the_sentence_and_the_numbers() -> Non
     decision = decided(queue, a_backlog(40, 1))
     signals = Signals(a_backlog(40, 1), workers("ready:1", "start"))
     scaler = cast("Scaler", SimpleNamespace(last=decision, signals=signals))
-    said = supply_of("", scaler)
+    said = supply_of("", scaler, queue)
     assert said.scaling == decision.reason
     assert said.workers == {"desired": 4, "needed": 11, "present": 2, "ready": 1}
     held = cast("Scaler", SimpleNamespace(last=decision, signals=replace(signals, backlog=PAUSED)))
-    assert "`galley resume` ends that" in supply_of("", held).problem
+    assert "`galley resume` ends that" in supply_of("", held, queue).problem
     blind = cast("Scaler", SimpleNamespace(last=decided(queue, SILENT), signals=Signals(SILENT, SILENT)))
-    assert supply_of("", blind).workers.keys() == {"desired"}
-    assert supply_of("no such image", None) == Supply("no such image")
+    assert supply_of("", blind, queue).workers.keys() == {"desired"}
+    assert supply_of("no such image", None, None) == Supply("no such image")
+
+
+def test_those_who_ask_are_told_all_that_pauses_a_queue() -> None:
+    paused = with_spec(a_queue(), paused=True)
+    assert supply_of("", None, paused).paused_by == (Pause.MANIFEST,)
+    queue = with_spec(a_queue(), circuit={"seconds": 7})
+    open_one = replace(workers("ready:1").workers[0], circuit_open=True)
+    signals = Signals(PAUSED, Workforce((open_one,)))
+    scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=signals))
+    said = supply_of("", scaler, queue)
+    assert said.paused_by == (Pause.COMMAND, Pause.CIRCUIT)
+    assert "`galley resume` ends that" in said.problem
+    signals = replace(signals, backlog=a_backlog(40, 1))
+    scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=signals))
+    said = supply_of("", scaler, queue)
+    assert said.paused_by == (Pause.CIRCUIT,)
+    assert "the last attempts of the worker all failed" in said.problem
+    assert "every 7 s" in said.problem
+    starting = Signals(PAUSED, workers("start"))
+    scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=starting))
+    assert supply_of("", scaler, queue).paused_by == (Pause.COMMAND,)
+
+
+@pytest.mark.parametrize(
+    ("open_ones", "closed", "ready"),
+    [
+        ("", (Truth.TRUE, "Closed"), (Truth.TRUE, "Serving")),
+        ("1", (Truth.FALSE, "PartlyOpen"), (Truth.TRUE, "Serving")),
+        ("12", (Truth.FALSE, "Open"), (Truth.FALSE, "CircuitOpen")),
+    ],
+)
+def test_open_circuits_are_a_condition_and_those_of_all_workers_say_that_the_queue_is_not_ready(
+    open_ones: str, closed: tuple[Truth, str], ready: tuple[Truth, str]
+) -> None:
+    queue = with_spec(a_queue(), circuit={"failures": 3, "seconds": 7})
+    crew = Workforce(
+        tuple(
+            replace(each, circuit_open=each.name[1:] in open_ones)
+            for each in workers("ready", "ready").workers
+        )
+    )
+    conditions = conditions_of(Situation(1, workforce=crew, queue=queue, desired=2), (), NOON)
+    found = {each.type: (each.status, each.reason) for each in conditions}
+    assert (found[CIRCUIT_CLOSED], found["Ready"]) == (closed, ready)
+    message = next(each.message for each in conditions if each.type == CIRCUIT_CLOSED)
+    assert ("of all 2 workers" in message) is (open_ones == "12")
+    assert ("of 1 of 2 workers" in message) is (open_ones == "1")
+
+
+def test_a_queue_without_a_circuit_has_no_condition_of_one() -> None:
+    queue = with_spec(a_queue(), circuit={})
+    there = conditions_of(Situation(1, workforce=SILENT, queue=queue), (), NOON)
+    assert {each.type: each.status for each in there}[CIRCUIT_CLOSED] is Truth.UNKNOWN
+    without = conditions_of(Situation(1, workforce=SILENT, queue=a_queue()), there, NOON)
+    assert CIRCUIT_CLOSED not in {each.type for each in without}
