@@ -303,10 +303,10 @@ DECIDE_: Final = (
         DECIDE,
     ),
     _of(
-        "autoscaler/shares",
+        "autoscaler/ledger",
         "draining workers hold nothing",
-        "            _spend(each, each.held, spent)\n",
-        "            _spend(each, min(each.held, each.wanted), spent)\n",
+        "            spend(each, each.held, spent)\n",
+        "            spend(each, min(each.held, each.wanted), spent)\n",
         "the budget is exceeded while a queue gives workers back",
         DECIDE,
     ),

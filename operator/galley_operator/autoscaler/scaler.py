@@ -14,7 +14,8 @@ from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.failpoint import failpoint
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
-from galley_operator.autoscaler.shares import Cost, Ledger, claim_of
+from galley_operator.autoscaler.ledger import Ledger
+from galley_operator.autoscaler.shares import Cost, claim_of
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.errors import FleetRefused
 from galley_operator.fleet.fleet import Fleet, WorkerPhase
@@ -82,6 +83,8 @@ class Scaler:
         self._reader, self._bell, self._fleet, self._clock = reader, bell, fleet, clock
         self._namespace, self._queue = queue
         self._memory, self._ledger = memory, ledger
+        if ledger is not None:
+            ledger.join(queue, self.wake)
         self.cost = Cost(1)
         """What one worker requests; may be replaced at any time."""
         self._failing: dict[str, datetime] = {}

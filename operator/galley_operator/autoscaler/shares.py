@@ -1,4 +1,4 @@
-"""What each queue gets of a budget that all share. Pure, but for the ledger, which keeps what was claimed.
+"""What each queue gets of a budget that all share. Pure; `ledger` keeps what was claimed.
 
 The budget is given out one worker after the other, in four rounds: first the guaranteed minima, then what
 tasks of the lane `critical` need, then what all tasks need, then workers that are only kept for a while. In
@@ -8,10 +8,9 @@ queue whose next worker does not fit is passed over; others go on.
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final, Self
+from typing import Self
 
 from galley.backlog import QueueBacklog
 from galley.lanes import Lane
@@ -24,9 +23,6 @@ from galley_operator.budget import Budget, WorkerBudget
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 
 Queue = tuple[str, str]
-
-SETTLE_SECONDS: Final = 5.0
-"""Time after a start in which no queue grows, so that each has told what it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +152,15 @@ def _round(
     heapq.heapify(turns)
     while turns:
         _, queue, claim = heapq.heappop(turns)
-        if given[queue] >= claim.rounds[number] or not _fits(claim, 1, budget, spent):
+        if given[queue] >= claim.rounds[number] or not fits(claim, 1, budget, spent):
             continue
-        _spend(claim, 1, spent)
+        spend(claim, 1, spent)
         given[queue] += 1
         heapq.heappush(turns, (given[queue] / claim.weight, queue, claim))
 
 
-def _fits(claim: Claim, workers: int, budget: Budget, spent: Mapping[str, Cost]) -> bool:
+def fits(claim: Claim, workers: int, budget: Budget, spent: Mapping[str, Cost]) -> bool:
+    """Return whether a budget has so many more workers of a queue left, given what was spent by namespace."""
     more, namespace = claim.cost.times(workers), claim.queue[0]
     own = budget.namespaces.get(namespace)
     return spent.get("", Cost()).plus(more).within(budget) and (
@@ -171,45 +168,8 @@ def _fits(claim: Claim, workers: int, budget: Budget, spent: Mapping[str, Cost])
     )
 
 
-def _spend(claim: Claim, workers: int, spent: dict[str, Cost]) -> None:
+def spend(claim: Claim, workers: int, spent: dict[str, Cost]) -> None:
     """Note what was spent: of the cluster under the empty name, which no namespace has."""
     more = claim.cost.times(workers)
     for name in ("", claim.queue[0]):
         spent[name] = spent.get(name, Cost()).plus(more)
-
-
-@dataclass(slots=True)
-class Ledger:
-    """The claims of all queues on a budget. A queue grows only into what no other holds."""
-
-    budget: Budget
-    _claims: dict[Queue, Claim] = field(default_factory=dict)
-    _began: datetime | None = None
-
-    def allowed(self, claim: Claim, now: datetime) -> int:
-        """Note a claim; return how many workers its queue may have now."""
-        self._began = self._began or now
-        self._claims[claim.queue] = claim
-        if not claim.rounds[-1]:
-            return 0
-        most = share(self._claims.values(), self.budget)[claim.queue]
-        if most <= claim.held:
-            return most
-        if 0 <= (now - self._began).total_seconds() < SETTLE_SECONDS:
-            return claim.held
-        spent: dict[str, Cost] = {}
-        for each in self._claims.values():
-            _spend(each, each.held, spent)
-        more = 0
-        while claim.held + more < most and _fits(claim, more + 1, self.budget, spent):
-            more += 1
-        return claim.held + more
-
-    def took(self, queue: Queue, workers: int) -> None:
-        """Note that a queue is about to have so many, if that is more than it has."""
-        if (claim := self._claims.get(queue)) is not None:
-            self._claims[queue] = replace(claim, held=max(claim.held, workers))
-
-    def forget(self, queue: Queue) -> None:
-        """Forget a queue that is gone."""
-        self._claims.pop(queue, None)

@@ -21,7 +21,7 @@ from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
-from galley_operator.autoscaler.shares import Ledger
+from galley_operator.autoscaler.ledger import Ledger
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of

@@ -13,8 +13,9 @@ from galley.resources import TaskQueue
 from galley.resources.pod_resources import PodResources
 from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.learned import Learned
+from galley_operator.autoscaler.ledger import Ledger
 from galley_operator.autoscaler.scaler import Scaler
-from galley_operator.autoscaler.shares import Cost, Ledger
+from galley_operator.autoscaler.shares import Cost
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.cluster.client import Cluster
 from galley_operator.errors import FleetUnknown

@@ -15,7 +15,8 @@ from galley.resources import TaskQueue
 from galley.resources.pod_resources import PodResources
 from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler.decide import Decision, decide
-from galley_operator.autoscaler.shares import Claim, Cost, Ledger, claim_of, share
+from galley_operator.autoscaler.ledger import Ledger
+from galley_operator.autoscaler.shares import Claim, Cost, claim_of, share
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.budget import Budget
 from galley_operator.fleet.fleet import Workforce
@@ -236,3 +237,14 @@ def test_a_budget_is_read_as_an_administrator_writes_it() -> None:
         with pytest.raises(ValidationError):
             Budget.model_validate(wrong)
     assert isinstance(ScalingPolicy.of(TaskQueue.model_validate({"metadata": {"name": "a"}})).priority, int)
+
+
+def test_a_queue_at_rest_is_woken_when_another_claims_what_it_holds() -> None:
+    ledger, woken = Ledger(Budget(workers=2)), []
+    for name in ("a", "b"):
+        ledger.join(("shop", name), lambda name=name: woken.append(name))  # type: ignore[misc]
+    ledger.allowed(a_claim("a", held=2, kept=2), at(0))
+    assert ledger.allowed(a_claim("b", wanted=1), at(10)) == 0
+    assert woken == ["a"], "only those that hold too much"
+    ledger.forget(("shop", "a"))
+    assert ledger.allowed(a_claim("b", wanted=1), at(11)) == 1

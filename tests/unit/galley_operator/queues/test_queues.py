@@ -63,6 +63,11 @@ class Stage:
         )
         return found.get("status", ""), found.get("reason", "")
 
+    def condition(self, name: str, kind: str) -> str:
+        """Return the reason of a condition."""
+        status = self.api.objects[TASKQUEUES.plural, "default", name].get("status", {})
+        return next((str(c["reason"]) for c in status.get("conditions", []) if c["type"] == kind), "")
+
 
 @asynccontextmanager
 async def stage(
