@@ -177,7 +177,7 @@ async def test_urgent_work_takes_workers_from_others_which_finish_what_they_run(
         assert it.most == 2, "never more than the budget, and all of it while there was work"
 
 
-async def test_workers_that_do_not_come_up_starve_nobody_else(
+async def test_workers_that_do_not_come_up_leave_the_budget_to_others(
     nats_server: NatsServer, namespace: str, tmp_path: Path
 ) -> None:
     queues: dict[str, Any] = {"broken": {"priority": 10, "broken": True}, "bulk": {}}
