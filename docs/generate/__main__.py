@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from docs.generate import chart, cli, crds, errors, http, resources, settings
+from docs.generate import chart, cli, crds, errors, http, metrics, resources, settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -14,6 +14,7 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/errors.md": errors.document,
     "docs/reference/settings.md": settings.document,
     "docs/reference/resources.md": resources.document,
+    "docs/reference/metrics.md": metrics.document,
     "docs/reference/cli.md": cli.document,
     "docs/reference/http.md": http.document,
     "charts/galley/README.md": chart.document,

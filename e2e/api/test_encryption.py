@@ -139,7 +139,7 @@ async def test_from_nothing_to_encrypted_tasks_and_on_to_another_authority(
                 assert await (await client.submit(call(QUEUE, "echo", value=8))).result(30) == 8
         assert running.logged("server told to load certificates")
         assert NEW_AUTHORITY not in stage.get("secret", SERVER)["metadata"].get("annotations", {})
-        assert "galley_operator_certificate_expiry_seconds" in running.page("metrics")[1]
+        assert "galley_operator_certificate_expiry_timestamp_seconds" in running.page("metrics")[1]
         assert running.stop() == 0
 
 

@@ -1,101 +1,165 @@
-"""Figures of the operator for Prometheus."""
+"""Figures of the operator for Prometheus; those of queues' tasks are in `galley_operator.figures`."""
 
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from galley.series import Kind, Series
+from galley_operator.figures import QUEUE, FiguresOfQueues
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+QUEUES: Final = Series("galley_operator_queues", Kind.GAUGE, "TaskQueues served.")
+QUEUES_READY: Final = Series(
+    "galley_operator_queues_ready", Kind.GAUGE, "TaskQueues whose condition `Ready` is True."
+)
+READY: Final = Series(
+    "galley_operator_queue_ready",
+    Kind.GAUGE,
+    "1 if the condition `Ready` of a TaskQueue is True, else 0.",
+    QUEUE,
+)
+WORKERS: Final = Series(
+    "galley_operator_workers", Kind.GAUGE,
+    "Workers of a queue by `state`: `needed` by the work, `desired` within the limits, `present` or `ready`.",
+    (*QUEUE, "state"),
+)  # fmt: skip
+ARRIVALS: Final = Series(
+    "galley_operator_arrivals_per_second", Kind.GAUGE, "Tasks that become due in a second.", QUEUE
+)
+TASK_SECONDS: Final = Series(
+    "galley_operator_task_seconds", Kind.GAUGE, "Time a task takes of a slot, on average.", QUEUE
+)
+START_SECONDS: Final = Series(
+    "galley_operator_worker_start_seconds", Kind.GAUGE, "Time a worker takes to start.", QUEUE
+)
+HELD: Final = Series(
+    "galley_operator_scaling_held", Kind.GAUGE,
+    "1 while the number of workers is held because something is not known.", QUEUE,
+)  # fmt: skip
+SCALINGS: Final = Series(
+    "galley_operator_scalings_total", Kind.COUNTER, "Changes of the number of workers, `out` or `in`.",
+    (*QUEUE, "direction"),
+)  # fmt: skip
+RECONCILE_SECONDS: Final = Series(
+    "galley_operator_reconcile_seconds", Kind.HISTOGRAM, "Time to reconcile a queue's streams and objects."
+)
+RECONCILE_ERRORS: Final = Series(
+    "galley_operator_reconcile_errors_total", Kind.COUNTER, "Reconciles of a queue that failed, by reason.",
+    ("reason",),
+)  # fmt: skip
+STATUS_WRITES: Final = Series(
+    "galley_operator_queue_status_writes_total", Kind.COUNTER, "Writes of a TaskQueue's status."
+)
+FAULTS: Final = Series(
+    "galley_operator_unexpected_errors_total", Kind.COUNTER,
+    "Exceptions the operator does not expect, and loops it started again.", ("where",),
+)  # fmt: skip
+LOOP_LAG: Final = Series("galley_operator_loop_lag_seconds", Kind.GAUGE, "Lateness of the event loop.")
+LEADING: Final = Series("galley_operator_leading", Kind.GAUGE, "1 if this replica leads, else 0.")
+
+API_REQUESTS: Final = Series(
+    "galley_operator_api_requests_total", Kind.COUNTER, "Requests the API server answered."
+)
+API_WITHOUT_ROOM: Final = Series(
+    "galley_operator_api_requests_without_room_total",
+    Kind.COUNTER,
+    "Requests it refused with 429.",
+)
+CERTIFICATE: Final = Series(
+    "galley_operator_certificate_expiry_timestamp_seconds", Kind.GAUGE,
+    "When the certificate of the chart's NATS ends, in seconds since 1970.",
+)  # fmt: skip
+ACTIVE_TASKS: Final = Series("galley_operator_active_tasks", Kind.GAUGE, "Task objects that have not ended.")
+CONNECTED: Final = Series(
+    "galley_operator_broker_connected", Kind.GAUGE, "1 while there is a connection to NATS, else 0."
+)
+CONNECTIONS: Final = Series(
+    "galley_operator_broker_connections_total", Kind.COUNTER, "Connections to NATS that were made."
+)
+ADMITTED: Final = Series(
+    "galley_operator_tasks_admitted_total", Kind.COUNTER, "Tasks this process has given to NATS."
+)
+TASK_STATUS_WRITES: Final = Series(
+    "galley_operator_task_status_writes_total", Kind.COUNTER, "Writes of a Task's status."
+)
+TASK_STATUS_WAITING: Final = Series(
+    "galley_operator_task_status_waiting", Kind.GAUGE, "Statuses of Tasks that wait to be written."
+)
+
+SERIES: Final = (
+    LEADING, QUEUES, QUEUES_READY, READY, RECONCILE_SECONDS, RECONCILE_ERRORS, STATUS_WRITES, WORKERS,
+    SCALINGS, HELD, ARRIVALS, TASK_SECONDS, START_SECONDS, CONNECTED, CONNECTIONS, API_REQUESTS,
+    API_WITHOUT_ROOM, ACTIVE_TASKS, ADMITTED, TASK_STATUS_WRITES, TASK_STATUS_WAITING, CERTIFICATE,
+    LOOP_LAG, FAULTS,
+)  # fmt: skip
+
+
+class _Read(Collector):
+    """A figure that another part keeps, read when it is asked for."""
+
+    def __init__(self, series: Series, read: Callable[[], float]) -> None:
+        self._series, self._read = series, read
+
+    def collect(self) -> list[Metric]:
+        name, meaning = self._series.name, self._series.meaning
+        if self._series.kind is Kind.COUNTER:
+            return [CounterMetricFamily(name.removesuffix("_total"), meaning, value=self._read())]
+        return [GaugeMetricFamily(name, meaning, value=self._read())]
 
 
 class OperatorMetrics:
     """What one operator process counts."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
-        self._figures: list[Gauge] = []
-        self.queues = Gauge("galley_operator_queues", "TaskQueues served", registry=registry)
-        self.queues_ready = Gauge(
-            "galley_operator_queues_ready", "TaskQueues whose condition Ready is True", registry=registry
-        )
-        self.workers = Gauge(
-            "galley_operator_workers",
-            "Workers of a queue: needed, desired, present and ready",
-            ["namespace", "queue", "state"],
-            registry=registry,
-        )
-        self.waiting = Gauge(
-            "galley_operator_waiting_tasks",
-            "Tasks of a queue that wait for a free slot",
-            ["namespace", "queue"],
-            registry=registry,
-        )
-        self.running = self._of_queue("galley_operator_running_tasks", "Tasks of a queue that workers hold")
-        self.oldest = self._of_queue(
-            "galley_operator_oldest_wait_seconds", "Time the oldest waiting task has waited"
-        )
-        self.arrivals = self._of_queue(
-            "galley_operator_arrivals_per_second", "Tasks that become due in a second"
-        )
-        self.task_seconds = self._of_queue(
-            "galley_operator_task_seconds", "Time a task takes of a slot, on average"
-        )
-        self.start_seconds = self._of_queue(
-            "galley_operator_worker_start_seconds", "Time a worker takes to start"
-        )
-        self.held = self._of_queue(
-            "galley_operator_scaling_held",
-            "1 while the number of workers is held because something is not known",
-        )
-        self.scalings = Counter(
-            "galley_operator_scalings_total",
-            "Changes of the number of workers",
-            ["namespace", "queue", "direction"],
-            registry=registry,
-        )
+        self._registry = registry = CollectorRegistry()
+        self._of_queue: list[Gauge] = []
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.tasks = FiguresOfQueues()
+        registry.register(self.tasks)
+        self.queues, self.queues_ready = self._gauge(QUEUES), self._gauge(QUEUES_READY)
+        self.ready, self.held = self._gauge(READY), self._gauge(HELD)
+        self.workers = self._gauge(WORKERS)
+        self.arrivals, self.task_seconds = self._gauge(ARRIVALS), self._gauge(TASK_SECONDS)
+        self.start_seconds = self._gauge(START_SECONDS)
+        self.loop_lag, self.leading = self._gauge(LOOP_LAG), self._gauge(LEADING)
+        self.scalings, self.reconcile_errors = self._counter(SCALINGS), self._counter(RECONCILE_ERRORS)
+        self.queue_status_writes, self.faults = self._counter(STATUS_WRITES), self._counter(FAULTS)
         self.reconcile_seconds = Histogram(
-            "galley_operator_reconcile_seconds",
-            "Time to reconcile a queue's streams and objects",
-            buckets=_SECONDS,
-            registry=registry,
+            RECONCILE_SECONDS.name, RECONCILE_SECONDS.meaning, buckets=_SECONDS, registry=registry
         )
-        self.reconcile_errors = Counter(
-            "galley_operator_reconcile_errors_total",
-            "Reconciles of a queue that ended in an error",
-            ["reason"],
-            registry=registry,
-        )
-        self.queue_status_writes = Counter(
-            "galley_operator_queue_status_writes_total", "Writes of a TaskQueue's status", registry=registry
-        )
-        self.faults = Counter(
-            "galley_operator_unexpected_errors_total",
-            "Exceptions the operator does not expect, and loops it started again",
-            ["where"],
-            registry=registry,
-        )
-        self.loop_lag = Gauge(
-            "galley_operator_loop_lag_seconds",
-            "Lateness of the event loop",
-            registry=registry,
-        )
-        self.leading = Gauge("galley_operator_leading", "1 if this replica leads", registry=registry)
 
-    def _of_queue(self, name: str, meaning: str) -> Gauge:
-        gauge = Gauge(name, meaning, ["namespace", "queue"], registry=self._registry)
-        self._figures.append(gauge)
+    def _gauge(self, series: Series) -> Gauge:
+        gauge = Gauge(series.name, series.meaning, series.labels, registry=self._registry)
+        if series.labels == QUEUE:
+            self._of_queue.append(gauge)
         return gauge
 
-    def figure(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show what another part counts, as `galley_operator_<name>`."""
-        Gauge(f"galley_operator_{name}", meaning, registry=self._registry).set_function(read)
+    def _counter(self, series: Series) -> Counter:
+        return Counter(series.name, series.meaning, series.labels, registry=self._registry)
+
+    def figure(self, series: Series, read: Callable[[], float]) -> None:
+        """Show what another part keeps."""
+        self._registry.register(_Read(series, read))
 
     def forget(self, namespace: str, queue: str) -> None:
         """Show a queue no more."""
+        self.tasks.forget((namespace, queue))
         for state in ("desired", "present", "ready", "needed"):
             self._remove(self.workers, namespace, queue, state)
-        for gauge in (self.waiting, *self._figures):
+        for gauge in self._of_queue:
             self._remove(gauge, namespace, queue)
 
     def page(self) -> bytes:

@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from galley.broker.connection import Broker
+from galley.broker.counts import CountReader
+from galley_operator import metrics as series
 from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
 from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
+from galley_operator.figures import CountKeeper
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.handlers import QueueWatch
 from galley_operator.health import LATE_SECONDS, Health, LoopWatch, served
@@ -175,6 +178,7 @@ class Operator:
                 ("queues", queues.run),
                 ("queue status", statuses.run),
                 ("stream collector", collector.run),
+                ("counts", CountKeeper(CountReader(broker), metrics.tasks).run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),
@@ -204,19 +208,13 @@ class Operator:
             parts.view, parts.workloads, parts.leadership, self._metrics.figure,
         )  # fmt: skip
         connection = parts.cluster.connection
-        figure("api_requests", "Requests the API server answered", lambda: connection.answered)
-        figure(
-            "api_requests_without_room",
-            "Requests the API server had no room for",
-            lambda: connection.without_room,
-        )
+        figure(series.API_REQUESTS, lambda: connection.answered)
+        figure(series.API_WITHOUT_ROOM, lambda: connection.without_room)
         if (keeper := parts.access.keeper) is not None:
-            figure(
-                "certificate_expiry_seconds",
-                "When the certificate of NATS ends, in seconds since 1970",
-                lambda: keeper.present.expires,
-            )
-        figure("active_tasks", "Tasks that have not ended", lambda: len(view.tasks))
+            figure(series.CERTIFICATE, lambda: keeper.present.expires)
+        figure(series.ACTIVE_TASKS, lambda: len(view.tasks))
+        figure(series.CONNECTED, lambda: parts.broker.connected)
+        figure(series.CONNECTIONS, lambda: parts.broker.connection)
 
         def deaf() -> str:
             now = time.monotonic()
@@ -242,9 +240,9 @@ class Operator:
     def _watch_over_leader(self, health: Health, queues: Queues, path: DataPath) -> None:
         figure, publishing = self._metrics.figure, path.publishing
         began = asyncio.get_running_loop().time()
-        figure("tasks_admitted", "Tasks given to the broker by this process", lambda: publishing.admitted)
-        figure("task_status_writes", "Writes of a Task's status", lambda: path.writer.written)
-        figure("task_status_waiting", "Statuses of Tasks that wait to be written", lambda: len(path.writer))
+        figure(series.ADMITTED, lambda: publishing.admitted)
+        figure(series.TASK_STATUS_WRITES, lambda: path.writer.written)
+        figure(series.TASK_STATUS_WAITING, lambda: len(path.writer))
 
         def silent() -> str:
             since = asyncio.get_running_loop().time() - max(began, queues.swept_at)

@@ -42,6 +42,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What ever happened in a queue, by the sequences of its streams; each begins at 0 with its stream."""
+
+    submitted: int
+    """Tasks that were submitted, redrives and repeated submits included."""
+    dead_letters: int
+    """Dead letters that were written."""
+    dead: int
+    """Dead letters there are."""
+    counts: int
+    """Changes of the queue's counts (`galley.broker.counts`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueBacklog:
     """The tasks of one queue, highest lane first."""
 
@@ -52,6 +66,8 @@ class QueueBacklog:
     """Of each limit of the queue, as far as known."""
     paused: bool = False
     """Whether `galley pause` paused the queue, so that a free slot takes nothing."""
+    totals: Totals | None = None
+    """None while the streams cannot be listed, or those of dead letters are shared with other queues."""
 
     @property
     def waiting(self) -> int:

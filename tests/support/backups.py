@@ -11,7 +11,7 @@ from galley.backup.errors import DestinationFailed
 from galley.backup.sealing import Key
 from galley.broker.connection import Broker
 from galley.broker.snapshot import messages_from, owned_streams
-from galley.broker.stream_kind import StreamKind
+from galley.broker.stream_kind import NOT_ARCHIVED
 from galley_local.nats_server import NatsServer
 
 KEY: Final = Key(b"\x07" * 32)
@@ -27,7 +27,7 @@ async def subjects_in(broker: Broker, *namespaces: str) -> dict[str, list[str]]:
     """Return the subjects of the messages of each stream that archives have, sorted."""
     found = {}
     for stream in await owned_streams(broker, namespaces):
-        if stream.kind is StreamKind.NOTES:
+        if stream.kind in NOT_ARCHIVED:
             continue
         messages = [each async for batch in messages_from(broker, stream, 1) for each in batch]
         found[stream.name] = sorted(each.subject for each in messages)

@@ -279,7 +279,7 @@ class Attempts:
         ending = await self._end(present, held)
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
             journal.lost(held, "its lease was lost")
-            self._parts.measures.lost()
+            self._parts.measures.lost(held.delivery.address.lane)
             await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
@@ -421,6 +421,10 @@ class Attempts:
                 checkpoint=checkpoint,
             )
         )
+        if held.delivery.delivered == 1:
+            # Of one that is delivered again, most of the time was an attempt.
+            waited = self._parts.now().timestamp() - held.delivery.stored_at
+            self._parts.measures.waited(waited, address.lane)
         journal.started(held)
         ran = await present.execution.ending
         if not self._parts.notebook.empty:

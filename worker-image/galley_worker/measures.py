@@ -1,12 +1,10 @@
 """Measures: the metrics of a worker, for Prometheus."""
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -15,22 +13,78 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from galley.broker.counts import ATTEMPT, LOST, WAIT, Name, Times
 from galley.objects.node_cache import NodeCache
+from galley.series import Kind, Series
 from galley_worker.circuit import Circuit
 from galley_worker.retry_budget import RetryBudget
 
-_SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
-_EDGES: Final = (*map(str, _SECONDS), "+Inf")
+QUEUE: Final = ("namespace", "queue")
 
+ATTEMPTS: Final = Series(
+    "galley_attempts_total", Kind.COUNTER, "Attempts that ended here, by what followed.",
+    (*QUEUE, "lane", "verdict"),
+)  # fmt: skip
+ATTEMPT_SECONDS: Final = Series(
+    "galley_attempt_seconds", Kind.HISTOGRAM, "Time from delivery to verdict.", (*QUEUE, "lane")
+)
+WAIT_SECONDS: Final = Series(
+    "galley_wait_seconds", Kind.HISTOGRAM,
+    "Time from when a task could run to the start of its handler, by first deliveries.", (*QUEUE, "lane"),
+)  # fmt: skip
+LEASES_LOST: Final = Series(
+    "galley_leases_lost_total",
+    Kind.COUNTER,
+    "Attempts dropped because their lease could not be renewed.",
+    QUEUE,
+)
+FAILED: Final = Series(
+    "galley_attempts_failed_internally_total",
+    Kind.COUNTER,
+    "Attempts that failed outside their handler.",
+    QUEUE,
+)
+TICKS: Final = Series(
+    "galley_schedule_ticks_total", Kind.COUNTER,
+    "Ticks of schedules looked at here, by `action`: `Fired`, `Skipped`, `Missed` or `Refused`.",
+    (*QUEUE, "schedule", "action"),
+)  # fmt: skip
+TICKS_LATE: Final = Series(
+    "galley_schedule_late_seconds", Kind.GAUGE, "How late the last tick fired here was submitted.",
+    (*QUEUE, "schedule"),
+)  # fmt: skip
+NOTES_DROPPED: Final = Series(
+    "galley_notes_dropped_total", Kind.COUNTER,
+    "Parts of output, progress and checkpoints that were not stored.", QUEUE,
+)  # fmt: skip
+COUNTS_GIVEN_UP: Final = Series(
+    "galley_counts_given_up_total", Kind.COUNTER,
+    "Numbers for `galley_queue_...` that may not have reached NATS, since it was away too long.", QUEUE,
+)  # fmt: skip
+RETRIES_DELAYED: Final = Series(
+    "galley_retries_delayed_total", Kind.COUNTER, "Retries put off by the retry budget of the queue.", QUEUE
+)
+CIRCUIT_OPENED: Final = Series(
+    "galley_circuit_opened_total", Kind.COUNTER, "Times the circuit of this worker opened.", QUEUE
+)
+CIRCUIT: Final = Series(
+    "galley_circuit_open", Kind.GAUGE, "1 while this worker takes no tasks since all fail, else 0.", QUEUE
+)
+CACHE_HITS: Final = Series(
+    "galley_cache_hits_total", Kind.COUNTER, "Objects tasks needed that were on the machine already.", QUEUE
+)
+CACHE_FETCHES: Final = Series(
+    "galley_cache_fetches_total", Kind.COUNTER, "Objects that were fetched from an object store.", QUEUE
+)
+CACHE_BYTES: Final = Series("galley_cache_fetched_bytes_total", Kind.COUNTER, "Their bytes.", QUEUE)
+SLOTS: Final = Series("galley_slots", Kind.GAUGE, "Attempts this worker can run at once.", QUEUE)
+BUSY: Final = Series("galley_slots_busy", Kind.GAUGE, "Attempts that run now.", QUEUE)
 
-class _Durations:
-    """Durations of the attempts of one lane: their sum, and the count of each bucket."""
-
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(_EDGES)
-        self.seconds = 0.0
+SERIES: Final = (
+    ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
+    CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
+    CACHE_BYTES,
+)  # fmt: skip
 
 
 class Cache:
@@ -55,29 +109,51 @@ class Measures(Collector):
         self._slots = slots
         self._busy = busy
         self._attempts: Counter[tuple[str, str]] = Counter()
-        self._durations: dict[str, _Durations] = {}
-        self._lost = 0
+        self._durations: dict[str, Times] = {}
+        self._waits: dict[str, Times] = {}
+        self._lost: Counter[str] = Counter()
         self._failed = 0
         self._ticks: Counter[tuple[str, str]] = Counter()
         self._late: dict[str, float] = {}
         self._notes_dropped = 0
         self.circuit: Circuit | None = None
         self.budget: RetryBudget | None = None
+        self.counts_given_up: Callable[[], int] = lambda: 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def settled(self, verdict: str, seconds: float, lane: str) -> None:
         """Count an attempt that was settled."""
         self._attempts[lane, verdict] += 1
         durations = self._durations.get(lane)
         if durations is None:
-            durations = self._durations[lane] = _Durations()
-        durations.counts[bisect_left(_SECONDS, seconds)] += 1
-        durations.seconds += seconds
+            durations = self._durations[lane] = Times()
+        durations.add(seconds)
 
-    def lost(self) -> None:
+    def waited(self, seconds: float, lane: str) -> None:
+        """Count how long a task waited until its handler was started, since it could be."""
+        waits = self._waits.get(lane)
+        if waits is None:
+            waits = self._waits[lane] = Times()
+        waits.add(max(0.0, seconds))
+
+    def totals(self, ended: Counter[Name]) -> Counter[Name]:
+        """Return all that outlives this worker.
+
+        Args:
+            ended: what it settled, by lane and how it ended.
+        """
+        found = Counter(ended)
+        found.update({(lane, LOST): count for lane, count in self._lost.items()})
+        for kind, lanes in ((WAIT, self._waits), (ATTEMPT, self._durations)):
+            for lane, times in lanes.items():
+                found.update({(lane, name): count for name, count in times.named(kind)})
+        return found
+
+    def lost(self, lane: str) -> None:
         """Count an attempt dropped with its lease."""
-        self._lost += 1
+        self._lost[lane] += 1
 
     def failed(self) -> None:
         """Count an attempt that failed outside its handler."""
@@ -102,80 +178,44 @@ class Measures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics for the library."""
-        labels = "namespace", "queue"
-        attempts = CounterMetricFamily(
-            "galley_attempts", "Attempts ended here, by what followed.", labels=(*labels, "lane", "verdict")
+        yield self._counter(
+            ATTEMPTS, (((lane, verdict), count) for (lane, verdict), count in self._attempts.items())
         )
-        for (lane, verdict), count in self._attempts.items():
-            attempts.add_metric((*self._queue, lane, verdict), count)
-        yield attempts
-        seconds = HistogramMetricFamily(
-            "galley_attempt_seconds", "Time from delivery to verdict.", labels=(*labels, "lane")
-        )
-        for lane, durations in self._durations.items():
-            buckets = list(zip(_EDGES, accumulate(durations.counts), strict=True))
-            seconds.add_metric((*self._queue, lane), buckets, durations.seconds)
-        yield seconds
-        lost = CounterMetricFamily(
-            "galley_leases_lost", "Attempts dropped because their lease could not be renewed.", labels=labels
-        )
-        lost.add_metric(self._queue, self._lost)
-        yield lost
-        failed = CounterMetricFamily(
-            "galley_attempts_failed_internally", "Attempts that failed outside their handler.", labels=labels
-        )
-        failed.add_metric(self._queue, self._failed)
-        yield failed
-        ticks = CounterMetricFamily(
-            "galley_schedule_ticks", "Ticks of schedules looked at here, by what became of them.",
-            labels=(*labels, "schedule", "action"),
-        )  # fmt: skip
-        for (schedule, action), count in self._ticks.items():
-            ticks.add_metric((*self._queue, schedule, action), count)
-        yield ticks
-        late = GaugeMetricFamily(
-            "galley_schedule_late_seconds", "How late the last tick fired here was submitted.",
-            labels=(*labels, "schedule"),
-        )  # fmt: skip
-        for schedule, seconds_late in self._late.items():
-            late.add_metric((*self._queue, schedule), seconds_late)
-        yield late
-        dropped = CounterMetricFamily(
-            "galley_notes_dropped", "Parts of output, progress and checkpoints not stored.", labels=labels
-        )
-        dropped.add_metric(self._queue, self._notes_dropped)
-        yield dropped
-        delayed = CounterMetricFamily(
-            "galley_retries_delayed", "Retries put off by the retry budget of the queue.", labels=labels
-        )
-        delayed.add_metric(self._queue, self.budget.delayed if self.budget is not None else 0)
-        yield delayed
-        opened = CounterMetricFamily(
-            "galley_circuit_opened", "Times the circuit of this worker opened.", labels=labels
-        )
-        opened.add_metric(self._queue, self.circuit.opened if self.circuit is not None else 0)
-        yield opened
-        for name, text, count in (
-            (
-                "galley_cache_hits",
-                "Objects tasks needed that were on the machine.",
-                self._cache.hits,
-            ),
-            ("galley_cache_fetches", "Objects that were fetched from an object store.", self._cache.fetches),
-            ("galley_cache_fetched_bytes", "Their bytes.", self._cache.fetched_bytes),
+        yield self._histogram(ATTEMPT_SECONDS, self._durations)
+        yield self._histogram(WAIT_SECONDS, self._waits)
+        ticks = (((schedule, action), count) for (schedule, action), count in self._ticks.items())
+        yield self._counter(TICKS, ticks)
+        yield self._gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))
+        for series, count in (
+            (LEASES_LOST, self._lost.total()),
+            (FAILED, self._failed),
+            (NOTES_DROPPED, self._notes_dropped),
+            (COUNTS_GIVEN_UP, self.counts_given_up()),
+            (RETRIES_DELAYED, self.budget.delayed if self.budget is not None else 0),
+            (CIRCUIT_OPENED, self.circuit.opened if self.circuit is not None else 0),
+            (CACHE_HITS, self._cache.hits),
+            (CACHE_FETCHES, self._cache.fetches),
+            (CACHE_BYTES, self._cache.fetched_bytes),
         ):
-            counter = CounterMetricFamily(name, text, labels=labels)
-            counter.add_metric(self._queue, count)
-            yield counter
-        for name, text, read in (
-            (
-                "galley_circuit_open",
-                "1 while this worker takes no tasks as all fail, else 0.",
-                self._open,
-            ),
-            ("galley_slots", "Attempts this worker can run at once.", self._slots),
-            ("galley_slots_busy", "Attempts under way.", self._busy),
-        ):
-            gauge = GaugeMetricFamily(name, text, labels=labels)
-            gauge.add_metric(self._queue, read())
-            yield gauge
+            yield self._counter(series, (((), count),))
+        for series, value in ((CIRCUIT, self._open()), (SLOTS, self._slots()), (BUSY, self._busy())):
+            yield self._gauge(series, (((), value),))
+
+    def _counter(self, series: Series, samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+        name = series.name.removesuffix("_total")
+        counter = CounterMetricFamily(name, series.meaning, labels=series.labels)
+        for labels, value in samples:
+            counter.add_metric((*self._queue, *labels), value)
+        return counter
+
+    def _gauge(self, series: Series, samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+        gauge = GaugeMetricFamily(series.name, series.meaning, labels=series.labels)
+        for labels, value in samples:
+            gauge.add_metric((*self._queue, *labels), value)
+        return gauge
+
+    def _histogram(self, series: Series, lanes: Mapping[str, Times]) -> Metric:
+        histogram = HistogramMetricFamily(series.name, series.meaning, labels=series.labels)
+        for lane, times in lanes.items():
+            histogram.add_metric((*self._queue, lane), times.buckets, times.seconds)
+        return histogram

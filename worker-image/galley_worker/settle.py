@@ -1,5 +1,6 @@
 """Settling: writing what a verdict says, first the record, then the acknowledgement. All tasks end here."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, assert_never
@@ -8,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.broker import counts
 from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.dead_letter import NO_TASK, DeadLetter
@@ -35,6 +37,8 @@ class Settler:
         self._worker = worker
         self._keep_seconds = keep_seconds
         self._now = now
+        self.ended: Counter[counts.Name] = Counter()
+        """Attempts settled here, by lane and how they ended; not those another worker had settled."""
 
     async def settle(self, held: Held, verdict: Verdict) -> bool:
         """Write what the verdict says; return False if the task had been settled by another worker before."""
@@ -43,21 +47,26 @@ class Settler:
                 final = self._final(held, Outcome.SUCCEEDED, result=result)
                 if large is not None:
                     final = replace(final, v=REFERRING_VERSION, large=large)
-                return await self._end(held, final)
+                name, by_us = counts.SUCCEEDED, await self._end(held, final)
             case Cancel(failure):
-                return await self._end(held, self._final(held, Outcome.CANCELLED, failure=failure))
+                final = self._final(held, Outcome.CANCELLED, failure=failure)
+                name, by_us = counts.CANCELLED, await self._end(held, final)
             case Bury(failure, history):
-                return await self._end(
-                    held, self._final(held, Outcome.FAILED, failure=failure, history=history)
-                )
+                final = self._final(held, Outcome.FAILED, failure=failure, history=history)
+                name, by_us = counts.FAILED, await self._end(held, final)
             case RetryAt(due_at, failure, history):
-                return await self._schedule(held, held.flags.attempt + 1, due_at, failure, history)
+                again = held.flags.attempt + 1
+                name, by_us = counts.RETRIED, await self._schedule(held, again, due_at, failure, history)
             case Defer(due_at, failure, history):
-                return await self._schedule(held, held.flags.attempt, due_at, failure, history)
+                again = held.flags.attempt
+                name, by_us = counts.DEFERRED, await self._schedule(held, again, due_at, failure, history)
             case HandBack(history):
-                return await self._hand_back(held, history)
+                name, by_us = counts.HANDED_BACK, await self._hand_back(held, history)
             case _:
                 assert_never(verdict)
+        if by_us:
+            self.ended[held.delivery.address.lane, name] += 1
+        return by_us
 
     def _kept(self, address: TaskAddress, uid: str = "", schedule: str = "") -> int:
         least = DECLARED_KEPT_SECONDS if uid or address.kind is Kind.DECLARED else 0
@@ -82,6 +91,7 @@ class Settler:
         )
         failpoint("unreadable.before_letter")
         if await self._bury(delivery, letter):
+            self.ended[delivery.address.lane, counts.FAILED] += 1
             self._acknowledge(delivery)
 
     async def finish(self, delivery: Delivery, final: Record) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 from galley.broker.connection import Broker
+from galley.broker.counts import Outbox
 from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.objects import Place
@@ -46,6 +48,7 @@ from galley_worker.settle import Settler
 from galley_worker.slots import Changes, WorkerSlots
 from galley_worker.solitude import Solitude
 from galley_worker.stop import Stop
+from galley_worker.tally import Tally
 from galley_worker.ticker import Ticker
 from galley_worker.uniqueness import Uniqueness
 
@@ -111,6 +114,8 @@ class Supervisor:
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
             self._condition = presence.condition
+            outbox = Outbox(broker, (namespace, name), self._who.holder, time.monotonic)
+            await enter(Tally(outbox, measures, settler).kept())
             await enter(beside(leases.run(), "leases"))
             self._notebook.dropped = measures.note_dropped
             await enter(self._notebook.writing(broker))

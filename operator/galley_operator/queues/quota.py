@@ -49,7 +49,9 @@ async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
     async for stream in all_streams(broker, f"galley.*.{namespace}.>", complete=True):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY)
-        if queue is not None and metadata.get(topology.NAMESPACE_KEY) == namespace:
+        if queue is None or stream["config"]["name"] == topology.counts_stream(namespace, queue):
+            continue  # counts are so small that they are not part of the quota
+        if metadata.get(topology.NAMESPACE_KEY) == namespace:
             reserved[queue] += max(0, stream["config"].get("max_bytes") or 0)
             there.add(stream["config"]["name"])
     for queue in list(reserved):

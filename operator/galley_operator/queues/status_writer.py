@@ -135,12 +135,10 @@ class QueueStatusWriter:
 
     def _show(self, served: ServedQueue, status: TaskQueueStatus) -> None:
         name = served.found.namespace, served.found.name
-        if status.waiting is not None:
-            self._metrics.waiting.labels(*name).set(status.waiting)
-            self._metrics.running.labels(*name).set(status.in_flight or 0)
-            oldest = status.oldest_waiting_time
-            waited = (self._clock() - oldest).total_seconds() if oldest is not None else 0.0
-            self._metrics.oldest.labels(*name).set(max(0.0, waited))
+        signals = served.runtime.scaler.signals if served.runtime is not None else None
+        if signals is not None and isinstance(signals.backlog, QueueBacklog):
+            self._metrics.tasks.seen(name, signals.backlog)
+        self._metrics.ready.labels(*name).set(_is_ready(status))
         if (scaling := status.scaling) is not None:
             self._metrics.held.labels(*name).set(scaling.limit is ScalingLimit.SIGNALS)
             for gauge, figure in (

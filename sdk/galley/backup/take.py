@@ -36,7 +36,7 @@ from galley.broker.snapshot import (
     owned_streams,
     unknown_streams,
 )
-from galley.broker.stream_kind import StreamKind
+from galley.broker.stream_kind import NOT_ARCHIVED
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ class _Taking:
                     yield part
         for number in range(1, _ROUNDS + 1):
             for stream in await owned_streams(self.broker, tuple(self.namespaces)):
-                if stream.kind is StreamKind.NOTES:
-                    continue  # nothing depends on them, and there may be much of it
+                if stream.kind in NOT_ARCHIVED:
+                    continue
                 async for part in self._stream(stream, number):
                     yield part
         server = self.broker.nats.connected_server_version

@@ -10,7 +10,7 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
-from galley.broker import topology
+from galley.broker import counts, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
@@ -77,7 +77,9 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
         if ack.code != WRONG_SEQUENCE:
             raise BrokerRefused(f"cancel task {address}", ack.code, ack.problem)
         at_least = ack.last_sequence
-    running = await _end(broker, address._replace(lane=present.lane))
+    address = address._replace(lane=present.lane)
+    counts.add_one(broker, address, counts.CANCELLED)
+    running = await _end(broker, address)
     return Cancelled.RUNNING if running else Cancelled.BEFORE_START
 
 

@@ -75,7 +75,7 @@ class Import(NamedTuple):
 EXPORTS: Final = (
     *(
         Export(f"galley.{verb}.>")
-        for verb in ("task", "plan", "schedule", "again", "result", "dead", "note", "hb", "object")
+        for verb in ("task", "plan", "schedule", "again", "result", "dead", "note", "hb", "object", "count")
     ),
     Export("galley.answer.>"),
     Export("galley.workers.>"),
@@ -204,6 +204,7 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         # The checkpoint of an earlier attempt.
         f"$JS.API.DIRECT.GET.{topology.notes_stream(namespace, queue)}.galley.note.{namespace}.{queue}.>",
         f"galley.hb.{namespace}.{queue}.*",
+        topology.count_subject(namespace, queue, "*", "*"),
         # Whether the task of an earlier tick waits, and which schedules there are.
         f"$JS.API.DIRECT.GET.{topology.later_stream(namespace, queue)}",
         *_reads_of_objects(namespace, queue),
@@ -246,6 +247,7 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *_reads_of_records(namespace, queue),
         *_reads_of_objects(namespace, queue),
         *_reads_of_notes(namespace, queue),
+        f"$JS.API.DIRECT.GET.{topology.counts_stream(namespace, queue)}",
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
     )
@@ -263,6 +265,8 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
         topology.timer_subject(namespace, queue, "*"),
         f"galley.result.{namespace}.{queue}.>",
         topology.control_subject(namespace, queue, "cancel"),
+        # Of the counts, those of tasks that were cancelled before they ran.
+        topology.count_subject(namespace, queue, "*", "cancelled"),
     )
 
 

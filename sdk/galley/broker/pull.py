@@ -80,6 +80,8 @@ class Delivery(NamedTuple):
     header: str | None
     problem: str = ""
     """Why it cannot be a task, whatever its body says; empty for nearly all."""
+    stored_at: float = 0.0
+    """Since when it could run, by the server's clock, in seconds since 1970."""
 
 
 class _Open:
@@ -232,7 +234,7 @@ class Pulls:
         if subject.startswith(self._prefix):
             self._on_status(subject, headers)
             return
-        stream, consumer, delivered, at, *_ = topology.parse_ack_subject(reply)
+        stream, consumer, delivered, at, _, nanoseconds, *_ = topology.parse_ack_subject(reply)
         source = self._by_name[stream, consumer]
         names = subject.split(".")
         task_id, problem = names[6], ""
@@ -260,6 +262,7 @@ class Pulls:
                 body,
                 header_in(headers, topology.FLAGS_HEADER),
                 problem,
+                int(nanoseconds) / 1e9,
             )
         )
         if filled:

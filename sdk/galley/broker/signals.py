@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from galley.backlog import LaneBacklog, QueueBacklog, Unknown, Usage
+from galley.backlog import LaneBacklog, QueueBacklog, Totals, Unknown, Usage
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
@@ -196,11 +196,22 @@ class SignalReader:
         planned = plan.waiting + plan.in_flight if plan is not None else 0
         left = max(0, later.state.messages - due) if later else 0
         paused = any(reading.paused for lane in lanes for reading in self._known(name, lane))
-        return QueueBacklog(tuple(backlogs), left + planned, tuple(self._usage(name)), paused)
+        return QueueBacklog(
+            tuple(backlogs), left + planned, tuple(self._usage(name)), paused, self._totals(name)
+        )
 
     def _known(self, name: tuple[str, str], lane: Lane) -> list[_Reading]:
         found = (self._readings.get(source) for source in _sources(*name, lane))
         return [reading for reading in found if reading is not None]
+
+    def _totals(self, name: tuple[str, str]) -> Totals | None:
+        work = self._streams.get(topology.work_stream(*name))
+        dead = self._streams.get(topology.dead_stream(*name))
+        counts = self._streams.get(topology.counts_stream(*name))
+        if work is None or dead is None:
+            return None
+        changes = counts.state.last_seq if counts is not None else 0
+        return Totals(work.state.last_seq, dead.state.last_seq, dead.state.messages, changes)
 
     def _usage(self, name: tuple[str, str]) -> Iterator[Usage]:
         work = self._streams.get(topology.work_stream(*name))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from galley.address import Kind
 from galley.broker.topology import (
+    COUNT_BYTES,
     DEAD_LETTER_SECONDS,
     ENCRYPTED,
     ENCRYPTION_KEY,
@@ -21,6 +22,8 @@ from galley.broker.topology import (
     TIMER,
     UID_KEY,
     QueueLayout,
+    count_subject,
+    counts_stream,
     dead_stream,
     fired_subject,
     later_stream,
@@ -35,6 +38,9 @@ from galley.broker.topology import (
     work_stream,
 )
 
+COUNT_REPEAT_SECONDS: Final = 120.0
+"""How long the server knows an increment again that is sent twice."""
+
 _MAX_WAITING: Final = 8192
 """Parked pulls a consumer holds; above it workers would be refused. Cannot be changed later."""
 
@@ -48,6 +54,7 @@ def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any
         dead_definition(layout, replicas),
         object_definition(layout, replicas),
         notes_definition(layout, replicas),
+        counts_definition(layout, replicas),
     ]
 
 
@@ -174,6 +181,24 @@ def notes_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
             "src": notes_of_queue(layout.namespace, layout.queue),
             "dest": noted_in_queue(layout.namespace, layout.queue),
         },
+        "metadata": _metadata(layout),
+    }
+
+
+def counts_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of counts: each message adds to the number its subject stands for."""
+    return {
+        "name": counts_stream(layout.namespace, layout.queue),
+        "subjects": [count_subject(layout.namespace, layout.queue, "*", "*")],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_bytes": COUNT_BYTES,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_counter": True,
+        "duplicate_window": int(COUNT_REPEAT_SECONDS * 1_000_000_000),
         "metadata": _metadata(layout),
     }
 

@@ -17,7 +17,9 @@ class StreamKind(StrEnum):
     DEAD = "dead"
     OBJECTS = "objects"
     NOTES = "notes"
-    """Progress, checkpoints and output: what backups leave out."""
+    """Progress, checkpoints and output."""
+    COUNTS = "counts"
+    """How many attempts ended, and how."""
 
 
 PREFIXES: Final = {
@@ -27,7 +29,11 @@ PREFIXES: Final = {
     StreamKind.DEAD: "GD",
     StreamKind.OBJECTS: "GO",
     StreamKind.NOTES: "GN",
+    StreamKind.COUNTS: "GC",
 }
+NOT_ARCHIVED: Final = frozenset((StreamKind.NOTES, StreamKind.COUNTS))
+"""What backups leave out: nothing depends on it, and tasks that a restore runs again count again."""
+
 SHARED: Final = frozenset((StreamKind.RECORDS, StreamKind.DEAD))
 """Of these, 0.1 made one for all queues of a namespace."""
 

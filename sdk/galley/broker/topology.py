@@ -1,8 +1,9 @@
 """Names of every stream, consumer and subject; `stream_config` has the configuration of each stream.
 
-Each queue has six streams of its own, so that none can take the room of another: *work* and *later* with
-one consumer a lane each, *records*, *dead letters*, *objects* for large inputs and results, and *notes*:
-output, progress and checkpoints. Delayed tasks enter by the work stream, and workers move them.
+Each queue has seven streams of its own, so that none can take the room of another: *work* and *later* with
+one consumer a lane each, *records*, *dead letters*, *objects* for large inputs and results, *notes*:
+output, progress and checkpoints, and *counts*: how many attempts ended, and how. Delayed tasks enter by the
+work stream, and workers move them.
 
 Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
 """
@@ -39,6 +40,9 @@ OUTPUT_BYTES: Final = 64 * 1024**2
 OBJECT_BYTES: Final = 256 * 1024**2
 """What queues set aside for notes and objects unless they say otherwise."""
 
+COUNT_BYTES: Final = 256 * 1024
+"""Most bytes of a queue's counts: about ten times what those of five lanes take."""
+
 PLAN: Final = "plan"
 """Consumer of the work stream for delayed tasks: a worker moves them to the later stream."""
 
@@ -56,6 +60,8 @@ RETRY_SHARE: Final = 0.9
 """Share up to which retries are stored. Above it the server moves tasks that are due, and they must fit."""
 
 FLAGS_HEADER: Final = "Galley"
+INCREMENT: Final = "Nats-Incr"
+MESSAGE_ID: Final = "Nats-Msg-Id"
 EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 TTL: Final = "Nats-TTL"
@@ -147,6 +153,16 @@ def object_stream(namespace: str, queue: str) -> str:
 def notes_stream(namespace: str, queue: str) -> str:
     """Return the name of the stream of progress, checkpoints and output."""
     return name_of(StreamKind.NOTES, namespace, queue)
+
+
+def counts_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of what workers counted."""
+    return name_of(StreamKind.COUNTS, namespace, queue)
+
+
+def count_subject(namespace: str, queue: str, lane: str, name: str) -> str:
+    """Return where one count of a lane stands."""
+    return f"galley.count.{namespace}.{queue}.{lane}.{name}"
 
 
 def note_subject(address: TaskAddress, what: str) -> str:

@@ -95,6 +95,15 @@ PUBLISH: dict[str, set[Role]] = {
     # unique keys
     "galley.result.ns.mine.unique.key.abc": {P, W, M},
     "galley.result.ns.theirs.unique.key.abc": set(),
+    # counts
+    "galley.count.ns.mine.high.succeeded": {W},
+    "galley.count.ns.mine.high.cancelled": {W, M},
+    "galley.count.ns.theirs.high.succeeded": set(),
+    "galley.count.ns.theirs.high.cancelled": set(),
+    "$JS.API.DIRECT.GET.GC_ns_mine": {P, M},
+    "$JS.API.DIRECT.GET.GC_ns_theirs": set(),
+    "$JS.API.STREAM.PURGE.GC_ns_mine": set(),
+    "$JS.API.STREAM.MSG.GET.GC_ns_mine": set(),
     # objects
     "galley.object.ns.mine.part.abc.0": {P, W, M},
     "galley.object.ns.mine.whole.abc": {P, W, M},

@@ -1,5 +1,6 @@
 """One stream in memory: what it accepts, what it keeps, and for how long."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +58,8 @@ class Stream:
     last_sequence: int = 0
     _by_subject: dict[str, int] = field(default_factory=dict)
     """Sequence of the last message of each subject."""
+    _ids: dict[str, Message] = field(default_factory=dict)
+    """By message id; none is ever forgotten here."""
 
     @property
     def name(self) -> str:
@@ -87,9 +90,15 @@ class Stream:
         Raises:
             Refusal: if an expectation does not hold, or there is no room.
         """
+        if (again := self._ids.get(headers.get(topology.MESSAGE_ID, ""))) is not None:
+            return again
         self._check(subject, headers, len(body))
+        if self.definition.get("allow_msg_counter"):
+            body = self._sum(subject, headers)
         self.last_sequence += 1
         message = Message(self.last_sequence, subject, headers, body, at)
+        if topology.MESSAGE_ID in headers:
+            self._ids[headers[topology.MESSAGE_ID]] = message
         before = self._by_subject.get(subject)
         single = self.definition.get("max_msgs_per_subject") == 1 or topology.SCHEDULE in headers
         if before is not None and single:
@@ -97,6 +106,12 @@ class Stream:
         self.messages[message.sequence] = message
         self._by_subject[subject] = message.sequence
         return message
+
+    def _sum(self, subject: str, headers: Headers) -> bytes:
+        """Return the body of a counter that a message adds to."""
+        last = self.last(subject)
+        before = int(json.loads(last.body)["val"]) if last is not None else 0
+        return json.dumps({"val": str(before + int(headers[topology.INCREMENT]))}).encode()
 
     def remove(self, sequence: int) -> None:
         message = self.messages.pop(sequence, None)

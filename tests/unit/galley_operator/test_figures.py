@@ -1,0 +1,142 @@
+"""The figures of queues as Prometheus reads them, and how they are kept."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from galley.backlog import LaneBacklog, QueueBacklog, Totals, Usage
+from galley.broker import counts
+from galley.broker.counts import Counted, CountReader, Outbox
+from galley.broker.signals import LISTING_SECONDS, SignalReader
+from galley.lanes import Lane
+from galley.series import Kind, Series
+from galley_operator import figures, metrics
+from galley_operator.figures import CountKeeper, FiguresOfQueues
+from galley_operator.metrics import OperatorMetrics
+from galley_worker import measures
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_worker.bench import Bench, a_bench
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+QUEUE = ("default", "images")
+BACKLOG = QueueBacklog(
+    (
+        LaneBacklog(Lane.HIGH, 3, 1, NOW - timedelta(seconds=90)),
+        LaneBacklog(Lane.NORMAL, 0, 2),
+    ),
+    later=7,
+    usage=(Usage("backlog", 5, 1000),),
+    paused=True,
+    totals=Totals(submitted=40, dead_letters=9, dead=4, counts=1),
+)
+
+
+def samples(shown: FiguresOfQueues) -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(shown)
+    return {
+        sample.name + "".join(f" {sample.labels[name]}" for name in sorted(sample.labels)): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def test_a_backlog_is_shown_by_lane() -> None:
+    shown = FiguresOfQueues(lambda: NOW)
+    shown.seen(QUEUE, BACKLOG)
+    found = samples(shown)
+    assert found["galley_queue_waiting_tasks high default images"] == 3
+    assert found["galley_queue_running_tasks normal default images"] == 2
+    assert found["galley_queue_oldest_wait_seconds high default images"] == 90
+    assert found["galley_queue_oldest_wait_seconds normal default images"] == 0
+    assert found["galley_queue_later_tasks default images"] == 7
+    assert found["galley_queue_paused default images"] == 1
+    assert found["galley_queue_dead_letters default images"] == 4
+    assert found["galley_queue_dead_letters_total default images"] == 9
+    assert found["galley_queue_submitted_total default images"] == 40
+    assert found["galley_queue_limit backlog default images"] == 1000
+    assert found["galley_queue_limit_used backlog default images"] == 5
+
+
+def test_outcomes_begin_at_a_visible_zero() -> None:
+    shown = FiguresOfQueues(lambda: NOW)
+    shown.seen(QUEUE, BACKLOG)
+    assert samples(shown)["galley_queue_outcomes_total normal default failed images"] == 0
+    shown.counted(QUEUE, Counted({("normal", counts.FAILED): 2, ("low", counts.FAILED): 5}))
+    found = samples(shown)
+    assert found["galley_queue_outcomes_total normal default failed images"] == 2
+    assert found["galley_queue_outcomes_total low default failed images"] == 5, "of a lane that is gone"
+
+
+def test_totals_that_are_not_known_just_now_stay() -> None:
+    shown = FiguresOfQueues(lambda: NOW)
+    shown.seen(QUEUE, BACKLOG)
+    shown.seen(QUEUE, replace(BACKLOG, totals=None))
+    assert samples(shown)["galley_queue_dead_letters_total default images"] == 9
+
+
+def test_a_queue_that_is_gone_is_not_shown() -> None:
+    shown = FiguresOfQueues(lambda: NOW)
+    shown.seen(QUEUE, BACKLOG)
+    shown.forget(QUEUE)
+    assert not samples(shown)
+
+
+@pytest.mark.parametrize(
+    "series", [*figures.SERIES, *metrics.SERIES, *measures.SERIES], ids=lambda each: each.name
+)
+def test_names_and_units_are_as_prometheus_wants_them(series: Series) -> None:
+    assert series.name.endswith("_total") == (series.kind is Kind.COUNTER)
+    assert not series.name.endswith(("_ms", "_milliseconds", "_minutes", "_kb", "_count", "_sum", "_bucket"))
+    assert series.meaning.endswith(".")
+    assert not {"id", "task", "worker", "pod", "job", "instance"} & set(series.labels)
+
+
+def test_no_metric_is_served_that_is_not_in_the_tables() -> None:
+    page = OperatorMetrics().page().decode()
+    served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE galley_")}
+    served = {name.removesuffix("_created").removesuffix("_total") for name in served}
+    assert served <= {each.name.removesuffix("_total") for each in (*figures.SERIES, *metrics.SERIES)}
+
+
+async def look(bench: Bench, keeper: CountKeeper, shown: FiguresOfQueues, reader: SignalReader) -> None:
+    await bench.pass_time(LISTING_SECONDS)
+    backlog = await reader.read(*QUEUE)
+    assert isinstance(backlog, QueueBacklog)
+    shown.seen(QUEUE, backlog)
+    await keeper.look()
+
+
+@in_virtual_time
+async def test_counts_are_read_when_they_changed_and_stay_while_the_broker_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_bench() as bench:
+        shown, reader = FiguresOfQueues(), SignalReader(bench.producer)
+        keeper = CountKeeper(CountReader(bench.producer), shown)
+        outbox = Outbox(bench.producer, QUEUE, "w1", lambda: 0.0)
+        ended = ("normal", counts.SUCCEEDED)
+        await outbox.hand_over(Counter({ended: 3}))
+        await look(bench, keeper, shown, reader)
+        name = "galley_queue_outcomes_total normal default succeeded images"
+        assert samples(shown)[name] == 3
+        bench.mark()
+        await look(bench, keeper, shown, reader)
+        await outbox.hand_over(Counter({ended: 5}))
+        bench.producer.line.lose(to_server=lambda subject: "DIRECT.GET" in subject)
+        await look(bench, keeper, shown, reader)
+        assert samples(shown)[name] == 3
+        assert "counts not read" in caplog.text
+        bench.producer.line.lose()
+        await look(bench, keeper, shown, reader)
+        assert samples(shown)[name] == 5
+        bench.server.streams.clear()
+        bench.server.create(bench.layout)
+        await look(bench, keeper, shown, reader)
+        await Outbox(bench.producer, QUEUE, "w2", lambda: 0.0).hand_over(Counter({ended: 1}))
+        await look(bench, keeper, shown, reader)
+        assert samples(shown)[name] == 1, "the stream was made again"
