@@ -43,7 +43,7 @@ async def test_a_waiting_task_is_cancelled_in_its_record_before_its_messages_go(
         address = await bench.submit()
         bench.mark()
         assert await cancel(bench.producer, address, ABOUT, KEEP) is Cancelled.BEFORE_START
-        assert bench.writes() == ["result", "purged"]
+        assert bench.writes() == ["result", "count", "purged"]
         assert bench.in_work == 0
         final = bench.final(address)
         assert (final.outcome, final.handler) == (Outcome.CANCELLED, "resize")
