@@ -191,10 +191,16 @@ def _counter(series: Series, samples: Iterable[tuple[tuple[str, ...], float]]) -
 
 
 class CountKeeper:
-    """Reads the counts of queues as they change, for as long as `run` runs."""
+    """Takes in what is known of queues, and reads their counts as they change, for as long as `run` runs."""
 
-    def __init__(self, reader: CountReader, figures: FiguresOfQueues) -> None:
-        self._reader, self._figures = reader, figures
+    def __init__(
+        self,
+        reader: CountReader,
+        figures: FiguresOfQueues,
+        backlogs: Callable[[], Iterable[tuple[Queue, QueueBacklog]]],
+    ) -> None:
+        """Args: backlogs: yields what is known of each queue's tasks."""
+        self._reader, self._figures, self._backlogs = reader, figures, backlogs
         self._read: dict[Queue, int] = {}
 
     async def run(self) -> None:
@@ -204,7 +210,9 @@ class CountKeeper:
             await asyncio.sleep(COUNT_SECONDS)
 
     async def look(self) -> None:
-        """Read what has changed."""
+        """Take in backlogs, and read the counts that have changed."""
+        for queue, backlog in self._backlogs():
+            self._figures.seen(queue, backlog)
         changes = self._figures.changes()
         for queue in [*self._read]:
             if changes.get(queue, 0) < self._read[queue]:

@@ -178,7 +178,7 @@ class Operator:
                 ("queues", queues.run),
                 ("queue status", statuses.run),
                 ("stream collector", collector.run),
-                ("counts", CountKeeper(CountReader(broker), metrics.tasks).run),
+                ("counts", CountKeeper(CountReader(broker), metrics.tasks, queues.backlogs).run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),

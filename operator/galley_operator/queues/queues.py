@@ -7,11 +7,12 @@ are made what it asks for, and its workers are scaled for as long as it exists.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
 from galley.broker.dead_letters import count_dead
@@ -121,6 +122,13 @@ class Queues:
             stack.enter_context(self._known.told_to(self._changed))
             await stack.enter_async_context(answering_supply(self._broker, "*", "*", self.supply))
             await self._run()
+
+    def backlogs(self) -> Iterator[tuple[Queue, QueueBacklog]]:
+        """Yield what was last known of each queue's tasks."""
+        for key, served in self.served.items():
+            signals = served.runtime.scaler.signals if served.runtime is not None else None
+            if signals is not None and isinstance(signals.backlog, QueueBacklog):
+                yield key, signals.backlog
 
     def supply(self, namespace: str, name: str) -> Supply | None:
         """Return why no worker of a queue takes tasks, for those who wait for one; None if it is not ours."""

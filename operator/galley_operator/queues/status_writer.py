@@ -135,9 +135,6 @@ class QueueStatusWriter:
 
     def _show(self, served: ServedQueue, status: TaskQueueStatus) -> None:
         name = served.found.namespace, served.found.name
-        signals = served.runtime.scaler.signals if served.runtime is not None else None
-        if signals is not None and isinstance(signals.backlog, QueueBacklog):
-            self._metrics.tasks.seen(name, signals.backlog)
         self._metrics.ready.labels(*name).set(_is_ready(status))
         if (scaling := status.scaling) is not None:
             self._metrics.held.labels(*name).set(scaling.limit is ScalingLimit.SIGNALS)

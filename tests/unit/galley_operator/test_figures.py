@@ -1,7 +1,7 @@
 """The figures of queues as Prometheus reads them, and how they are kept."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -103,12 +103,26 @@ def test_no_metric_is_served_that_is_not_in_the_tables() -> None:
     assert served <= {each.name.removesuffix("_total") for each in (*figures.SERIES, *metrics.SERIES)}
 
 
-async def look(bench: Bench, keeper: CountKeeper, shown: FiguresOfQueues, reader: SignalReader) -> None:
-    await bench.pass_time(LISTING_SECONDS)
-    backlog = await reader.read(*QUEUE)
-    assert isinstance(backlog, QueueBacklog)
-    shown.seen(QUEUE, backlog)
-    await keeper.look()
+@dataclass
+class Seen:
+    """A keeper of the counts of the one queue of a bench."""
+
+    bench: Bench
+    shown: FiguresOfQueues
+    reader: SignalReader = field(init=False)
+    keeper: CountKeeper = field(init=False)
+    backlogs: list[tuple[tuple[str, str], QueueBacklog]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reader = SignalReader(self.bench.producer)
+        self.keeper = CountKeeper(CountReader(self.bench.producer), self.shown, lambda: self.backlogs)
+
+    async def look(self) -> None:
+        await self.bench.pass_time(LISTING_SECONDS)
+        backlog = await self.reader.read(*QUEUE)
+        assert isinstance(backlog, QueueBacklog)
+        self.backlogs[:] = [(QUEUE, backlog)]
+        await self.keeper.look()
 
 
 @in_virtual_time
@@ -116,27 +130,26 @@ async def test_counts_are_read_when_they_changed_and_stay_while_the_broker_is_aw
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with a_bench() as bench:
-        shown, reader = FiguresOfQueues(), SignalReader(bench.producer)
-        keeper = CountKeeper(CountReader(bench.producer), shown)
+        shown = FiguresOfQueues()
+        seen = Seen(bench, shown)
         outbox = Outbox(bench.producer, QUEUE, "w1", lambda: 0.0)
         ended = ("normal", counts.SUCCEEDED)
         await outbox.hand_over(Counter({ended: 3}))
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         name = "galley_queue_outcomes_total normal default succeeded images"
         assert samples(shown)[name] == 3
-        bench.mark()
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         await outbox.hand_over(Counter({ended: 5}))
         bench.producer.line.lose(to_server=lambda subject: "DIRECT.GET" in subject)
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         assert samples(shown)[name] == 3
         assert "counts not read" in caplog.text
         bench.producer.line.lose()
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         assert samples(shown)[name] == 5
         bench.server.streams.clear()
         bench.server.create(bench.layout)
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         await Outbox(bench.producer, QUEUE, "w2", lambda: 0.0).hand_over(Counter({ended: 1}))
-        await look(bench, keeper, shown, reader)
+        await seen.look()
         assert samples(shown)[name] == 1, "the stream was made again"
