@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants simulate storm storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
+	large mutants simulate storm scale-ins storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +62,7 @@ simulate: $(STAMP) ## Play schedules of the worker's logic in memory, faults at 
 	@$(BIN)/python -m tests.simulation $(SEEDS)
 
 storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
-	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm
+	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm/test_storm.py
 
 lint-chart: e2e/build ## Run kube-score and checkov on the chart's defaults and on a worker
 	@$(BIN)/python -m tools.supply lint-chart
@@ -75,6 +75,9 @@ licences: $(STAMP) ## List the licences of what is in those bills; fails on one 
 
 audit: $(STAMP) ## Look for known vulnerabilities of what is in those bills
 	@$(BIN)/python -m tools.supply audit
+
+scale-ins: $(STAMP) ## Take 1,000 workers away under load while the autoscaler is killed at each step (half an hour)
+	@GALLEY_SCALE_INS=1000 GALLEY_SCALE_IN_SECONDS=5400 $(BIN)/python -m pytest -q -s tests/storm/test_scale_in.py
 
 storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; shows what the other one's tasks wait
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
