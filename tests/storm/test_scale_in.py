@@ -190,12 +190,10 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
             def make() -> Scaler:
                 return Scaler(reader, bell, _Counting(yard), policy, queue=name)
 
-            numbers = cycle(
-                (lambda: chance.choice((0, 1, MOST // 2)), lambda: chance.choice((MOST - 1, MOST)))
-            )
+            choices = cycle(((0, 1, MOST // 2), (MOST - 1, MOST)))
 
             def number() -> int:
-                return next(numbers)()
+                return chance.choice(next(choices))
 
             work = [asyncio.create_task(each) for each in (scale_on(make, number), yard.feed())]
             try:
