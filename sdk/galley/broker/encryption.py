@@ -54,6 +54,9 @@ class Transport(TcpTransport):
     write fails, asyncio drops what it has not read yet, and a task on its way waits for its lease to end.
     """
 
+    _closed: "select.poll | None" = None
+    """What tells that the server closed the connection; None until there is one."""
+
     def __bool__(self) -> bool:
         """Be true from the beginning, or the library puts one of its own in our place."""
         return True
@@ -66,9 +69,17 @@ class Transport(TcpTransport):
         self._closed.register(self._io_writer.get_extra_info("socket"), _CLOSED_BY_PEER)
 
     def writelines(self, payload: list[bytes]) -> None:
-        """Write, unless the server has closed the connection."""
-        if not self._closed.poll(0):
+        """Write, unless the server has closed the connection, or there is none yet.
+
+        The library writes what is left when it closes, also in the midst of a try to connect.
+        """
+        if self._closed is not None and not self._closed.poll(0):
             super().writelines(payload)  # type: ignore[no-untyped-call]
+
+    async def drain(self) -> None:
+        """Wait until what was written is on its way; raises what the network raises."""
+        if self._closed is not None:
+            await super().drain()  # type: ignore[no-untyped-call]
 
     async def connect_tls(
         self, uri: Any, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int

@@ -1,5 +1,6 @@
 """A connection that is reset: what the server had sent before is read, and nothing waits for its lease."""
 
+import asyncio
 import socket
 import struct
 import threading
@@ -115,3 +116,17 @@ async def test_what_arrived_before_a_reset_is_read_although_something_was_to_be_
             assert way.ended.wait(5)
             await eventually(lambda: heard == [BODY], within=5)
             await eventually(lambda: broker.connected, within=20)
+
+
+async def test_a_client_with_a_question_left_closes_while_it_tries_to_connect(
+    own_nats_server: NatsServer,
+) -> None:
+    async with Broker(own_nats_server.url, name="test") as broker:
+        before = broker.nats._transport
+        own_nats_server.kill()
+        # It is trying to connect: there is a new transport, and no connection.
+        await eventually(lambda: broker.nats._transport is not before and not broker.connected, within=20)
+        asking = asyncio.create_task(broker.request("$JS.API.INFO", b""))
+        await eventually(lambda: broker.nats.pending_data_size > 0, within=20)
+    asking.cancel()
+    await asyncio.wait([asking])
