@@ -12,7 +12,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants simulate storm scale-ins storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
+	large mutants faults simulate storm scale-ins storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ mutants: $(STAMP) ## Make small mistakes in the code, and show which test finds 
 
 simulate: $(STAMP) ## Play schedules of the worker's logic in memory, faults at random; SEEDS=0-9999
 	@$(BIN)/python -m tests.simulation $(SEEDS)
+
+faults: $(STAMP) ## Kill, freeze and delay processes, and lose answers, at each named place
+	@GALLEY_FAULTS=all $(BIN)/python -m pytest -q tests/failpoints
 
 storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm/test_storm.py

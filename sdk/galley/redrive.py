@@ -34,6 +34,7 @@ from galley.errors import (
     RedriveIncomplete,
     SubmissionInvalid,
 )
+from galley.failpoint import failpoint
 from galley.handler import check_handler_name, check_queue_name
 from galley.history import History, PastAttempt
 from galley.labels import selector
@@ -358,6 +359,7 @@ class AsyncDeadLetters:
             deadline=envelope.deadline if envelope.deadline and envelope.deadline > now else None,
         )  # fmt: skip
         flags = Flags(attempt, fence, republished=True)
+        failpoint("redrive.before_send")
         await self._publisher.publish_again(address, again, flags)
         if stored is not None:
             # For those who look at it; the message alone would do, and a worker may have been quicker.
@@ -366,7 +368,9 @@ class AsyncDeadLetters:
                 submitted_at=again.submitted_at, due_at=now, digest=again.digest, uid=again.uid,
                 labels=again.labels,
             )  # fmt: skip
+            failpoint("redrive.before_record")
             await records.write(address, waiting, fence)
+        failpoint("redrive.before_drop")
         await dead_letters.drop(self._broker, kept)
         return Redriven.QUEUED
 

@@ -1,7 +1,7 @@
-"""A worker, a producer or a canceller that fails where the file `FAILPOINT_FILE` says.
+"""A worker, or a program that submits, redrives or cancels, that fails where the file `FAILPOINT_FILE` says.
 
 The file says `settle.before_ack crash`; that happens once. Run as
-`python -m tests.failpoints.armed worker|submit|cancel ARGUMENT...`.
+`python -m tests.failpoints.armed worker|submit|unique|large|redrive|cancel ARGUMENT...`.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from galley import call, connect
+from galley import Unique, When, call, connect
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.pipeline import UNANSWERED, Ack, PublishPipeline
 from galley.broker.pull import RENEW
 from galley.failpoint import hook
 from galley_worker.main import main as work
+from tests.failpoints.texts import large_text
 
 DELAY_SECONDS: Final = 0.2
 """A stall that no lease of the tests notices."""
@@ -98,9 +99,29 @@ async def submit(server: str, namespace: str, task_id: str) -> None:
         await client.submit(call("drills", "aecho", value=task_id), task_id=task_id)
 
 
+async def unique(server: str, namespace: str, key: str) -> None:
+    async with connect(server, namespace) as client:
+        await client.submit(
+            call("drills", "aecho", value=key), When(unique=Unique(key=key, on_conflict="existing"))
+        )
+
+
+async def large(server: str, namespace: str, task_id: str) -> None:
+    async with connect(server, namespace) as client:
+        await client.submit(call("drills", "turn", text=large_text(task_id)), task_id=task_id)
+
+
+async def redrive(server: str, namespace: str, task_id: str) -> None:
+    async with connect(server, namespace) as client:
+        await client.dead_letters.redrive("drills", task_id)
+
+
 async def cancel(server: str, namespace: str, task_id: str) -> None:
     async with connect(server, namespace) as client:
         sys.stdout.write(str(await client.handle("drills", task_id).cancel()))
+
+
+ROLES: Final = {each.__name__: each for each in (submit, unique, large, redrive, cancel)}
 
 
 def main(role: str, *arguments: str) -> int:
@@ -109,7 +130,7 @@ def main(role: str, *arguments: str) -> int:
     hook(passed)
     if role == "worker":
         return work()
-    asyncio.run({"submit": submit, "cancel": cancel}[role](*arguments))
+    asyncio.run(ROLES[role](*arguments))
     return 0
 
 

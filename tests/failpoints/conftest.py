@@ -28,3 +28,10 @@ def stage_of_two(stage: Stage) -> Iterator[Stage]:
     yield stage
     stage.reserve.kill()
     stage.reserve = None
+
+
+@pytest.fixture
+def stage_for(request: pytest.FixtureRequest, fault: str) -> Stage:
+    """What a test of this fault needs."""
+    found: Stage = request.getfixturevalue("stage_of_two" if fault == "freeze" else "stage")
+    return found

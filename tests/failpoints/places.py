@@ -1,5 +1,6 @@
 """Every named place, and what has to happen for a process to come there."""
 
+import os
 from typing import Final
 
 WORKER: Final = {
@@ -32,8 +33,50 @@ CLIENT: Final = {
 }
 """Places in a producer or a canceller, by what it does."""
 
+DATA_WORKER: Final = {
+    "object.before_use": "returned_large",
+    "object.before_parts": "returned_large",
+    "object.before_whole": "returned_large",
+    "key.before_begin": "unique",
+    "key.before_release": "unique",
+    "note.before_write": "noting",
+}
+"""Places in a worker that has to do with objects, unique keys and notes."""
+
+DATA_CLIENT: Final = {
+    "object.before_use": "large",
+    "object.before_parts": "large",
+    "object.before_whole": "large",
+    "key.before_claim": "unique",
+    "key.before_confirm": "unique",
+    "redrive.before_send": "redrive",
+    "redrive.before_record": "redrive",
+    "redrive.before_drop": "redrive",
+}
+"""Places in a program, by what it does."""
+
+TICKER: Final = ("tick.before_task", "tick.before_store")
+SWEEP: Final = ("sweep.before_leaving", "sweep.before_delete", "sweep.before_forget")
+
 SCALER: Final = ("scale.before_undrain", "scale.before_scale", "scale.before_drain")
 FLEET: Final = ("scale_in.before_cost", "scale_in.before_replicas")
 """Places in the operator."""
 
 FAULTS: Final = ("crash", "freeze", "delay", "lose")
+ALL: Final = os.environ.get("GALLEY_FAULTS") == "all"
+"""Whether each place of stored data is driven with each fault (`make faults`); CI has some, with a crash."""
+
+_IN_CI: Final = (
+    *("object.before_whole", "key.before_begin", "key.before_confirm", "redrive.before_record"),
+    "tick.before_task",
+)
+
+
+def data_cases(places: dict[str, str], *of: str) -> list[tuple[str, str, str]]:
+    """Return place, what leads there, and fault, for the places of a table that some ways lead to."""
+    return [
+        (place, scenario, fault)
+        for fault in ("crash", "lose", "delay", "freeze")
+        for place, scenario in places.items()
+        if (scenario in of or not of) and (ALL or (fault == "crash" and place in _IN_CI))
+    ]

@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from galley import AsyncClient, AsyncHandle, call, connect
+from galley import AsyncClient, AsyncHandle, Unique, When, call, connect
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.control import Request, Verb, ask_workers
@@ -26,10 +26,11 @@ from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Record, State
 from galley.resources import TaskQueue
+from tests.failpoints.texts import large_text
 from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
 from tests.support.observed import all_revisions, events_by_task, keep_revisions
-from tests.support.protocol_history import DeadLettered, Event, LeaseLost, history_allowed
+from tests.support.protocol_history import DeadLettered, Event, LeaseLost, redriven_history_allowed
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases
 
 LEASE: Final = 1.0
@@ -133,7 +134,7 @@ class Stage:
             text=True,
         )
 
-    async def end(self, client: AsyncClient, handle: AsyncHandle[object]) -> Record:
+    async def end(self, client: AsyncClient, handle: AsyncHandle[object], *, redrives: int = 0) -> Record:
         """Return the last record of a task once nothing of it is left, having checked how it came about."""
         records = Records(client.broker)
 
@@ -148,9 +149,9 @@ class Stage:
         events: list[Event] = [*events_by_task(revisions, self.fleet)[handle.id], *self.lost]
         if await self._letter(client, handle.address):
             events.append(DeadLettered(at=time.time()))
-        wrong = history_allowed(events, complete=True, skew=0.25)
+        wrong = redriven_history_allowed(events, skew=0.25)
         assert wrong is None, (wrong, sorted(events, key=lambda event: event.at))
-        assert sum(each.record.done for each in revisions) == 1
+        assert sum(each.record.done for each in revisions) == 1 + redrives
         return final
 
     async def _empty(self, client: AsyncClient) -> bool:
@@ -261,13 +262,33 @@ async def dropped(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return handle
 
 
+async def returned_large(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    """Submit a task whose result is stored as an object."""
+    return await client.submit(call("drills", "turn", text=large_text(secrets.token_hex(6))))
+
+
+async def unique(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    return await client.submit(call("drills", "aecho", value=1), When(unique=Unique(key=UNIQUE)))
+
+
+UNIQUE: Final = "the only one"
+
+
+async def noting(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    return await client.submit(call("drills", "say", text="half of it"))
+
+
 SCENARIOS: Final = {
-    each.__name__: each for each in (plain, claimed, refused, failed, unreadable, retried, drained, dropped)
+    each.__name__: each
+    for each in (
+        *(plain, claimed, refused, failed, unreadable, retried, drained, dropped),
+        *(returned_large, unique, noting),
+    )
 }
 
 
-async def run_place(stage: Stage, place: str, scenario: str, fault: str) -> None:
-    """Have a worker fail at a place, and check how the task of it ends."""
+async def run_place(stage: Stage, place: str, scenario: str, fault: str) -> AsyncHandle[object]:
+    """Have a worker fail at a place, check how the task of it ends, and return the task."""
     async with visiting(stage) as client:
         stage.arm(place, fault)
         handle = await SCENARIOS[scenario](stage, client)
@@ -286,3 +307,4 @@ async def run_place(stage: Stage, place: str, scenario: str, fault: str) -> None
         # A worker that dies before it records an error leaves none behind.
         told = {"retried": 1, "failed": 1}.get(scenario, 0)
         assert final.history.errors in ({0, told} if deserved else {told}), final.history
+        return handle

@@ -48,6 +48,8 @@ async def all_revisions(client: AsyncClient, queue: str = "drills") -> AsyncIter
                 break
             found += 1
             sequence = int(headers["Nats-Sequence"]) + 1
+            if topology.is_key(headers["Nats-Subject"]):
+                continue
             task = headers["Nats-Subject"].rpartition(".")[2]
             yield Revision(task, time_of(headers["Nats-Time-Stamp"]), sequence - 1, decode(answer.data))
         if found < 500:

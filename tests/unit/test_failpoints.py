@@ -4,7 +4,16 @@ import ast
 from pathlib import Path
 
 from galley import failpoint
-from tests.failpoints.places import CLIENT, FLEET, SCALER, WORKER
+from tests.failpoints.places import (
+    CLIENT,
+    DATA_CLIENT,
+    DATA_WORKER,
+    FLEET,
+    SCALER,
+    SWEEP,
+    TICKER,
+    WORKER,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("sdk/galley", "operator/galley_operator", "worker-image/galley_worker", "local/galley_local")
@@ -24,7 +33,8 @@ def named() -> list[str]:
 
 
 def test_every_place_is_driven_by_a_test() -> None:
-    assert sorted(set(named())) == sorted({*WORKER, *CLIENT, *SCALER, *FLEET})
+    of_data = {*DATA_WORKER, *DATA_CLIENT, *TICKER, *SWEEP}
+    assert sorted(set(named())) == sorted({*WORKER, *CLIENT, *SCALER, *FLEET, *of_data})
 
 
 def test_nothing_is_hooked_in_unless_a_test_does_it() -> None:

@@ -21,6 +21,7 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.pipeline import NO_RESPONDERS, Ack
 from galley.encryption import EncryptionError, KeyServiceUnavailable
+from galley.failpoint import failpoint
 from galley.lanes import Lane
 from galley.logs import log_often
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress
@@ -168,6 +169,8 @@ class Notebook:
     async def _send(self, key: _Key, page: _Page) -> list[asyncio.Future[Ack]]:
         """Send what a page has; what cannot be encrypted now stays on it."""
         answers: list[asyncio.Future[Ack]] = []
+        if not page.empty:
+            failpoint("note.before_write")
         try:
             while page.lines:
                 part = _first(page.lines)

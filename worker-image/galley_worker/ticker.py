@@ -30,6 +30,7 @@ from galley.broker.topology import QueueLayout
 from galley.encryption import EncryptionError
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
+from galley.failpoint import failpoint
 from galley.lanes import Lane
 from galley.record import Outcome, Record, State
 from galley.repeat import Overlap
@@ -200,6 +201,7 @@ class Ticker:
         if task.sealed:
             raise self._broker.payloads.missing(address, task.sealed)
         body = await self._broker.payloads.task_bytes(address, task)
+        failpoint("tick.before_task")
         await self._ledger.plan(address, body, task.not_before or tick)
 
     async def _unfinished(self, address: TaskAddress) -> bool:
@@ -239,6 +241,7 @@ class Ticker:
 
     async def _store(self, delivery: Delivery, schedule: Schedule, at: datetime) -> None:
         """Have the schedule delivered again at `at`, unless it was changed or deleted meanwhile."""
+        failpoint("tick.before_store")
         while True:
             ack = await stored.store(self._broker, self._place, schedule, at, instead_of=delivery.sequence)
             if ack.stored or ack.code == WRONG_SEQUENCE:

@@ -14,6 +14,7 @@ from galley.address import TaskAddress
 from galley.broker.errors import BrokerError
 from galley.broker.unique_keys import Keys
 from galley.errors import EnvelopeInvalid
+from galley.failpoint import failpoint
 from galley.unique_key import KeyState, Right, UniqueKey, Until, begins, may_begin
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Uniqueness:
                         return key.task
                     case Right.AFTER_WRITE:
                         record = begins(key, address.id, wanted)
+                        failpoint("key.before_begin")
                         ack = await self._keys.write(namespace, queue, wanted.digest, record, fence)
                         if ack.stored:
                             return ""
@@ -61,6 +63,7 @@ class Uniqueness:
         if wanted.until is not Until.FINISHED:
             return
         namespace, queue = address.namespace, address.queue
+        failpoint("key.before_release")
         try:
             found = await self._keys.read(namespace, queue, wanted.digest)
             if found is not None and found.record.task == address.id:

@@ -21,6 +21,7 @@ from galley.broker.lean_client import header_block
 from galley.broker.listing import subjects_of
 from galley.broker.objects import Place, decode_whole
 from galley.broker.records import Records
+from galley.failpoint import failpoint
 from galley.lanes import Lane
 from galley.record import Outcome, Record
 
@@ -85,6 +86,7 @@ class Sweep:
         uses, names, leaving = await self._listed()
         unused = [name for name in names if name not in leaving and not await self._used(uses.get(name, ()))]
         for name in unused:
+            failpoint("sweep.before_leaving")
             await self._send(topology.leaving_subject(*self._place, name))
         deleted = 0
         for name in leaving:
@@ -177,12 +179,14 @@ class Sweep:
     async def _delete(self, name: str) -> bool:
         whole = await self._last(topology.whole_subject(*self._place, name))
         store = decode_whole(whole.data).store if whole is not None else ""
+        failpoint("sweep.before_delete")
         if store and not await self._remove(store, name):
             return False
         for verb in ("use", "whole", "part"):
             tail = f"{verb}.{name}" if verb == "whole" else f"{verb}.{name}.>"
             await self._purge(topology.objects_of_queue(*self._place, tail))
         # Last: the next sweep finds it if this one ends here.
+        failpoint("sweep.before_forget")
         await self._purge(topology.leaving_subject(*self._place, name))
         return True
 

@@ -19,6 +19,7 @@ from galley.broker.publish import Publisher, Receipt
 from galley.broker.records import Records
 from galley.envelope import Envelope
 from galley.errors import UniqueConflict
+from galley.failpoint import failpoint
 from galley.record import Outcome, Record
 from galley.task_id import new_task_id
 from galley.unique import OnConflict, Wanted
@@ -147,6 +148,7 @@ class UniquePublisher:
         if over is not None and over.state is KeyState.CLAIMED and over.task == owner and over.previous:
             replaces = over.previous  # what that claim replaces has its place until it is confirmed
         record = claim(address.id, wanted.key, over, replaces, self._keys.now(), envelope.not_before)
+        failpoint("key.before_claim")
         sequence = await self._put(address, wanted, record, found.sequence if found is not None else 0)
         return None if sequence is None else StoredKey(record, sequence)
 
@@ -186,6 +188,7 @@ class UniquePublisher:
         """Return whether the task has its key, or had it and has begun."""
         if claimed.record.state is not KeyState.CLAIMED:
             return True
+        failpoint("key.before_confirm")
         if await self._put(address, wanted, confirmed(claimed.record), claimed.sequence) is not None:
             return True
         found = await self._read(address, wanted)

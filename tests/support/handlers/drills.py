@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from galley import NonRetryable, task
+from galley import NonRetryable, current_task, task
 
 
 def _note(word: str) -> None:
@@ -155,6 +155,17 @@ def die_once(path: str, text: str) -> str:
 def turn(text: str) -> str:
     """Return the text backwards."""
     return text[::-1]
+
+
+@task(queue="drills")
+async def say(text: str, seconds: float = 0.0) -> str:
+    """Say how far it is, keep a checkpoint, and return."""
+    running = current_task()
+    assert running is not None
+    running.progress(0.5, text)
+    running.checkpoint(text)
+    await asyncio.sleep(seconds)
+    return text
 
 
 @task(queue="drills")
