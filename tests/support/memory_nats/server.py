@@ -269,7 +269,7 @@ class MemoryServer:
             "STREAM.CREATE": self._create_stream,
             "STREAM.UPDATE": self._update_stream,
             "STREAM.INFO": lambda name, asked: self._stream_info(self._stream(name), asked),
-            "STREAM.PURGE": lambda name, asked: self._purge(self._stream(name), asked.get("filter", ">")),
+            "STREAM.PURGE": lambda name, asked: self._purge(self._stream(name), asked),
             "STREAM.DELETE": self._delete_stream,
             "CONSUMER.CREATE": self._create_consumer,
             "CONSUMER.INFO": lambda of, name, _asked: self._consumer_info(self._consumer(of, name)),
@@ -353,8 +353,13 @@ class MemoryServer:
             "delivered": {"stream_seq": consumer.next_sequence - 1},
         }
 
-    def _purge(self, stream: Stream, pattern: str) -> dict[str, Any]:
-        gone = [each for each in stream.messages.values() if matches(pattern, each.subject)]
+    def _purge(self, stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
+        pattern, end = asked.get("filter", ">"), asked.get("seq") or float("inf")
+        gone = [
+            each
+            for each in stream.messages.values()
+            if matches(pattern, each.subject) and each.sequence < end
+        ]
         for message in gone:
             stream.remove(message.sequence)
             self._note("purged", message.subject, message.sequence, stream=stream.name)

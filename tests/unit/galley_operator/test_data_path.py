@@ -303,7 +303,7 @@ async def test_work_that_the_broker_lost_is_put_there_again() -> None:
         it.queue()
         it.api.task("one")
         await it.until("one", "Queued", "Unknown", "Queued")
-        it.server._purge(it.server.streams["GW_default_images"], ">")
+        it.server._purge(it.server.streams["GW_default_images"], {})
         await eventually(lambda: it.waiting() == ["one"], within=60)
 
 

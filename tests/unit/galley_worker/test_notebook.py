@@ -68,6 +68,17 @@ async def test_of_many_values_one_a_second_is_written_and_always_the_last() -> N
 
 
 @in_virtual_time
+async def test_what_was_written_is_not_written_again_with_what_follows() -> None:
+    async with a_desk() as desk:
+        desk.notebook.report(desk.work, Saved(1, b"1"))
+        await desk.bench.pass_time(2)
+        desk.notebook.report(desk.work, Progressed(1, 0.5, "half"))
+        await desk.bench.pass_time(2)
+        await desk.notebook.finish(desk.work)
+        assert desk.written == ["checkpoint", "progress"]
+
+
+@in_virtual_time
 async def test_an_attempt_that_says_nothing_writes_nothing() -> None:
     async with a_desk() as desk:
         desk.notebook.line(said(None, "of the worker itself"))

@@ -266,13 +266,28 @@ async def test_a_suspended_schedule_fires_no_more_until_it_is_resumed() -> None:
         await begun(bench, "@every 10s", overlap="allow", catch_up="all")
         await bench.pass_time(11)
         assert (await client.schedules.suspend("images", "nightly")).next_at is None
+        await bench.pass_time(2)
+        before = bench.seen("stored")
         await bench.pass_time(100)
-        assert len(tasks(bench)) == 1
+        assert (len(tasks(bench)), bench.seen("stored")) == (1, before), "it costs nothing"
         # A program that makes its schedules when it starts does not undo that.
         assert (await client.schedules.create("nightly", CALL, "@every 20s", overlap="allow")).suspended
         await client.schedules.resume("images", "nightly")
         await bench.pass_time(15)
         assert tasks(bench)[1:] == [tick_id("nightly", NOON + timedelta(seconds=120))]
+
+
+@in_virtual_time
+async def test_a_schedule_that_the_code_no_longer_has_goes() -> None:
+    async with at_noon() as bench, ticking(bench):
+        await begun(bench, "@every 10s", overlap="allow")
+        kept = await stored.find(bench.producer, "default", "images", "nightly")
+        assert kept is not None
+        gone, place = replace(kept.schedule, gone=True), ("default", "images")
+        assert await stored.replaced(bench.producer, place, gone, stored.AT_ONCE, instead_of=kept.sequence)
+        await bench.pass_time(60)
+        assert tasks(bench) == []
+        assert bench.server.streams[topology.later_stream(*place)].messages == {}
 
 
 @in_virtual_time

@@ -429,3 +429,40 @@ async def test_a_key_written_by_a_newer_version_keeps_no_task_from_running() -> 
         put_key(shop.bench, KeyRecord("01X", KeyState.CONFIRMED, v=9))
         await run_next(shop)
         assert outcome(shop, handle) is Outcome.SUCCEEDED
+
+
+@in_virtual_time
+async def test_a_task_whose_key_was_evicted_takes_no_key_away_at_its_end() -> None:
+    async with a_shop() as shop:
+        client = client_of(shop)
+        await client.submit(CALL, unique="k")
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        running = await shop.handlers.running()
+        stream = shop.bench.server.streams[topology.records_stream("default", "images")]
+        stream.remove(stream.last(KEY).sequence)  # type: ignore[union-attr]
+        second = await client.submit(NEWER, unique="k")
+        running.end(Returned(Raw(b"1")))
+        await attempt
+        with pytest.raises(UniqueConflict, match=second.id):
+            await client.submit(CALL, unique="k")
+
+
+@in_virtual_time
+async def test_a_task_that_is_replaced_while_its_worker_looks_does_not_begin() -> None:
+    async with a_shop() as shop:
+        client, keys = client_of(shop), shop.attempts._parts.uniqueness._keys
+        first = await client.submit(CALL, unique=DEBOUNCE)
+        read = keys.read
+        newer: list[AsyncHandle[Any]] = []
+
+        async def read_and_lose(*arguments: Any) -> Any:
+            found = await read(*arguments)
+            if not newer:
+                newer.append(await client.submit(NEWER, unique=DEBOUNCE))
+            return found
+
+        keys.read = read_and_lose  # type: ignore[method-assign, assignment]
+        await run_next(shop)
+        await run_next(shop)
+        assert outcome(shop, first) is Outcome.CANCELLED
+        assert [one.work.task_id for one in shop.handlers.started] == [newer[0].id]

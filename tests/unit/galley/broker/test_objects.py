@@ -19,6 +19,7 @@ from galley.record import Failure, Outcome, Record, State
 from galley.reference import Reference
 from tests.support.builders import an_address
 from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import Bench, a_bench
 
 DATA = bytes(range(256)) * (3 * PART // 256) + b"the last part"
@@ -314,3 +315,64 @@ async def test_a_silent_broker_ends_a_sweep_and_nothing_else() -> None:
             await collector.sweep()
         bench.producer.line.lose()
         assert (await collector.sweep()).leaving == 1
+
+
+@in_virtual_time
+async def test_an_object_is_not_deleted_between_the_look_for_it_and_the_task() -> None:
+    async with a_bench() as bench:
+        collector, objects = Collector(bench), Objects(bench.producer)
+        first, reference = await stored(bench)
+        collector.end(first)
+        look = objects._stream.there
+
+        async def look_and_sweep(*arguments: Any) -> Any:
+            found = await look(*arguments)
+            await collector.sweep()
+            await collector.sweep(after=LEAVING_SECONDS)
+            return found
+
+        objects._stream.there = look_and_sweep  # type: ignore[method-assign, assignment]
+        second = an_address(of=bench.layout)
+        assert await objects.put(second, Bytes(DATA), INPUT) == reference
+        await bench.submit(second)
+        assert await read(objects, second, reference) == DATA
+
+
+@in_virtual_time
+async def test_equal_content_in_a_bucket_is_not_taken_for_that_of_the_stream() -> None:
+    async with a_bench() as bench:
+        objects, digest = Objects(bench.producer), hashlib.sha256(DATA).hexdigest()
+        await objects._stream.finish(place(bench), digest, len(DATA), "s3://bucket")
+        address, reference = await stored(bench)
+        assert reference.id.startswith("own-")
+        assert await read(objects, address, reference) == DATA
+
+
+@in_virtual_time
+async def test_an_encrypted_object_that_was_deleted_is_stored_again() -> None:
+    async with a_bench() as bench:
+        bench.producer.payloads = payloads()
+        collector, objects = Collector(bench), Objects(bench.producer)
+        first, second, third = (an_address(of=bench.layout) for _ in range(3))
+        reference = await objects.put(first, Bytes(DATA), INPUT)
+        assert (await objects.put(second, Bytes(DATA), INPUT)).object == reference.object
+        collector.end(first)
+        collector.end(second)
+        await collector.sweep()
+        assert (await collector.sweep(after=LEAVING_SECONDS)).deleted == 1
+        again = await objects.put(third, Bytes(DATA), INPUT)
+        assert again.object != reference.object
+        assert await read(objects, third, again) == DATA
+
+
+@in_virtual_time
+async def test_a_result_that_is_stored_waits_for_its_record_and_a_claim_keeps_an_input() -> None:
+    async with a_bench() as bench:
+        collector = Collector(bench)
+        ended, _ = await stored(bench, b"result", RESULT)
+        running, _ = await stored(bench, b"input")
+        bench.put(running, Record(State.RUN, 1))
+        assert (await collector.sweep()).leaving == 0
+        assert (await collector.sweep(after=GRACE_SECONDS + 1)).leaving == 1
+        assert await Objects(bench.producer)._stream.there(place(bench), hashlib.sha256(b"input").hexdigest())
+        assert ended != running
