@@ -32,6 +32,16 @@ def a_task(name: str, handler: str = "echo", queue: str = "drills", **spec: Any)
     }
 
 
+def a_schedule(name: str, **spec: Any) -> dict[str, Any]:
+    """Return a TaskSchedule."""
+    return {
+        "apiVersion": "galley.dev/v1alpha1",
+        "kind": "TaskSchedule",
+        "metadata": {"name": name},
+        "spec": {"queueName": "drills", "handler": "echo", "cron": "@every 1s", **spec},
+    }
+
+
 def in_seconds(seconds: float) -> str:
     """Return a time as manifests write it."""
     return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"

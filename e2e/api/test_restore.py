@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.api.scene import Scene, a_task
+from e2e.api.scene import Scene, a_schedule, a_task
+from galley.schedule import RUN_NOW
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
 from tests.support.backups import lose_disk
@@ -91,13 +92,19 @@ async def test_objects_and_tasks_are_restored_into_another_namespace(
     stage: Scene, own_nats_server: NatsServer
 ) -> None:
     await half_done(stage)
+    nightly = a_schedule("nightly", cron="0 3 * * *")
+    nightly["metadata"]["annotations"] = {RUN_NOW: "once"}
+    stage.apply(nightly)
     done(galley(stage, "backup", "take", "archives", "-n", stage.namespace))
     lose_disk(own_nats_server, stage.folder / "nats")
     await own_nats_server.start()
     old, new = stage.namespace, f"{stage.namespace}-new"
     stage.api.kubectl("create", "namespace", new)
-    stage.api.kubectl("delete", "tasks,taskqueues", "--all", "-n", old, "--wait=false")
-    assert "11 objects created" in done(galley(stage, "restore", "archives", "--map", f"{old}={new}"))
+    stage.api.kubectl("delete", "tasks,taskqueues,taskschedules", "--all", "-n", old, "--wait=false")
+    assert "12 objects created" in done(galley(stage, "restore", "archives", "--map", f"{old}={new}"))
+    # It keeps what it was told, but for the wish to run at once, which was heeded before the backup.
+    schedule = stage.api.kubectl.get("taskschedule", "nightly", "-n", new)
+    assert (schedule["spec"]["cron"], schedule["metadata"].get("annotations") or {}) == ("0 3 * * *", {})
     stage.namespace = new
     assert {task["metadata"]["name"] for task in stage.tasks()} == {f"waits-{number}" for number in range(10)}
     queue = await stage.queue()

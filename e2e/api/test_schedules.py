@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from e2e.api.scene import Scene
+from e2e.api.scene import Scene, a_schedule
 from galley import AsyncClient
 from galley.broker.connection import Broker
 from galley.resources import TaskQueue
@@ -19,15 +19,6 @@ from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def a_schedule(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "galley.dev/v1alpha1",
-        "kind": "TaskSchedule",
-        "metadata": {"name": name},
-        "spec": {"queueName": "drills", "handler": "echo", "cron": "@every 1s", **spec},
-    }
 
 
 @asynccontextmanager

@@ -32,6 +32,9 @@ IDLE_SECONDS: Final = 30 * 24 * 3600
 COUNTED: Final = 10_000
 """Missed ticks are counted to this."""
 
+RUN_NOW: Final = "galley.dev/run-now"
+"""Annotation of a TaskSchedule: a new value runs its task once."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,46}[A-Za-z0-9])?")
 _VERSION: Final = 1
 

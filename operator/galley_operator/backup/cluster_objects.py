@@ -1,4 +1,4 @@
-"""TaskQueues and Tasks of a cluster, as a backup reads and a restore creates them."""
+"""TaskQueues, TaskSchedules and Tasks of a cluster, as a backup reads and a restore creates them."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -6,9 +6,13 @@ from typing import Any, Final
 from galley.backup.objects import Made, ObjectKind
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
-from galley_operator.cluster.resource import TASKQUEUES, TASKS, Resource
+from galley_operator.cluster.resource import TASKQUEUES, TASKS, TASKSCHEDULES, Resource
 
-_RESOURCES: Final[dict[ObjectKind, Resource]] = {ObjectKind.QUEUES: TASKQUEUES, ObjectKind.TASKS: TASKS}
+_RESOURCES: Final[dict[ObjectKind, Resource]] = {
+    ObjectKind.QUEUES: TASKQUEUES,
+    ObjectKind.SCHEDULES: TASKSCHEDULES,
+    ObjectKind.TASKS: TASKS,
+}
 _MANAGER: Final = "galley-restore"
 
 

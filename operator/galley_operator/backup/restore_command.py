@@ -71,7 +71,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if options.dry_run:
             terminal.result(f"{name}: good; nothing was changed (--dry-run)")
             return ExitCode.DONE
-        terminal.result(_told(await restore.run(outline)))
+        report = await restore.run(outline)
+        _tell_of_buckets(report, terminal)
+        terminal.result(_told(report))
     return ExitCode.DONE
 
 
@@ -86,7 +88,7 @@ def _tell(outline: Outline, terminal: Terminal) -> None:
             f"{outline.ended} Tasks have ended and are not created again; `galley show` has their outcome"
         )
     if not outline.manifest.objects:
-        terminal.say("the archive has no TaskQueues and Tasks: it was taken without a cluster")
+        terminal.say("the archive has no objects of Kubernetes: it was taken without a cluster")
     for need in outline.manifest.needs:
         terminal.say(f"needs {need.kind} {need.namespace}/{need.name}, which is not in the archive")
 
@@ -102,6 +104,14 @@ def _told(report: Report) -> str:
         if count:
             parts.append(f"{count} {what}")
     return f"{report.outline.archive}: restored; {', '.join(parts)}"
+
+
+def _tell_of_buckets(report: Report, terminal: Terminal) -> None:
+    for bucket in sorted(report.buckets):
+        terminal.say(
+            f"large data of these tasks is in {bucket}, which is not in the archive; it is found there "
+            "under NAMESPACE/QUEUE"
+        )
 
 
 command: Final = Command(

@@ -22,7 +22,7 @@ from galley.errors import GalleyError, ManifestInvalid
 from galley.resources import TaskScheduleStatus
 from galley.resources.problem import explain, field_path
 from galley.resources.task_schedule import TaskScheduleSpec
-from galley.schedule import Origin, Schedule, check_schedule_name
+from galley.schedule import RUN_NOW, Origin, Schedule, check_schedule_name
 from galley.schedule_manifest import ScheduleMetadata, schedule_of
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
@@ -39,9 +39,6 @@ LOOK_SECONDS: Final = 5.0
 
 SWEEP_SECONDS: Final = 60.0
 """Time between two looks at all queues for schedules whose object is gone."""
-
-RUN_NOW: Final = "galley.dev/run-now"
-"""Annotation: a new value runs the schedule's task once."""
 
 
 class _Annotations(Struct, frozen=True):

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from galley.backup.archive import Need
+from galley.schedule import RUN_NOW
 from galley.task_status import Phase
 
 _OF_THE_SERVER: Final = (
@@ -20,6 +21,7 @@ class ObjectKind(StrEnum):
     """Kinds of objects in a backup, in the order in which they are restored."""
 
     QUEUES = "taskqueues"
+    SCHEDULES = "taskschedules"
     TASKS = "tasks"
 
 
@@ -58,11 +60,14 @@ def kept(kind: ObjectKind, body: dict[str, Any]) -> dict[str, Any]:
 def restorable(kind: ObjectKind, body: dict[str, Any], namespace: str) -> dict[str, Any] | None:
     """Return what is created for an archived object, or None for a Task that has ended.
 
-    The outcome of such a Task is in its record. Created again without it, it would run again.
+    The outcome of such a Task is in its record. Created again without it, it would run again. So would the
+    task of a TaskSchedule that was told to run now.
     """
     if kind is ObjectKind.TASKS and body.get("status", {}).get("phase") in _ENDED:
         return None
     metadata = {**body["metadata"], "namespace": namespace}
+    if annotations := metadata.get("annotations"):
+        metadata["annotations"] = {key: text for key, text in annotations.items() if key != RUN_NOW}
     return {"metadata": metadata, "spec": body["spec"]}
 
 

@@ -1,8 +1,9 @@
 """Restoring an archive: first it is checked as a whole, then what would be overwritten, then it is written.
 
-Records and dead letters come before tasks, so that a worker that takes a restored task finds out whether it
-has ended. Consumers are made last: no worker can take a task before all of them are there. Each write is
-conditional, so a restore that was interrupted continues when it is run again.
+Large data comes before what refers to it, and records and dead letters before tasks, so that a worker that
+takes a restored task finds out whether it has ended. Consumers are made last: no worker can take a task
+before all of them are there. Each write is conditional, so a restore that was interrupted continues when it
+is run again.
 """
 
 import logging
@@ -21,6 +22,7 @@ from galley.backup.sealing import Key
 from galley.backup.verify import parts_at, verify_archive
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
+from galley.broker.objects import buckets_of
 from galley.broker.refill import (
     RESTORED,
     Refilled,
@@ -36,7 +38,11 @@ from galley.errors import GalleyError
 
 log = logging.getLogger(__name__)
 
-_PASSES: Final = ((StreamKind.RECORDS, StreamKind.DEAD), (StreamKind.LATER, StreamKind.WORK))
+_PASSES: Final = (
+    (StreamKind.OBJECTS,),
+    (StreamKind.RECORDS, StreamKind.DEAD),
+    (StreamKind.LATER, StreamKind.WORK),
+)
 
 
 class Plan(StrEnum):
@@ -96,6 +102,8 @@ class Report:
     """Records of tasks that were begun while the backup was taken, and whose messages are not in it."""
     created: int = 0
     """Objects."""
+    buckets: set[str] = field(default_factory=set)
+    """Where large data is that no archive has: there it has to be for the tasks to find it."""
 
 
 def _now() -> datetime:
@@ -215,6 +223,8 @@ class Restore:
             archived = messages_in(part, self.archive)
             outgoing = [new for each in archived if (new := rewrite.message(entry, each)) is not None]
             report.expired += len(archived) - len(outgoing)
+            if entry.kind is StreamKind.OBJECTS:
+                report.buckets |= buckets_of(outgoing)
             await refill(self.broker, outgoing, newest=part.heading.round > 1, into=refilled)
 
     async def _close(self, outline: Outline) -> None:

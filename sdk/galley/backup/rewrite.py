@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley.backup.archive import StreamEntry
 from galley.broker import topology
@@ -22,6 +23,8 @@ from galley.broker.stream_kind import StreamKind, name_of
 from galley.envelope import Flags
 from galley.errors import EnvelopeInvalid
 from galley.record import State
+from galley.schedule import decode as decode_schedule
+from galley.schedule import encode as encode_schedule
 
 _CONSUMER_KEYS: Final = (
     "durable_name", "name", "filter_subject", "ack_policy", "ack_wait", "max_deliver", "max_waiting",
@@ -89,7 +92,9 @@ class Rewrite:
         body, unfinished, fence = message.body, False, 0
         if entry.kind is StreamKind.RECORDS:
             body, unfinished = _record(body, self.now)
-        elif b'"uid"' in body:
+        elif entry.kind is StreamKind.LATER and topology.is_schedule(message.subject):
+            body = _schedule(body, self.now)
+        elif entry.kind is not StreamKind.OBJECTS and b'"uid"' in body:
             body = _without_uid(body)
         headers = []
         for name, text in message.headers:
@@ -146,6 +151,17 @@ def _record(body: bytes, now: datetime) -> tuple[bytes, bool]:
         for name in ("claim", "handedBack"):
             record.pop(name, None)
     return msgspec.json.encode(record), state is not State.DONE
+
+
+def _schedule(body: bytes, now: datetime) -> bytes:
+    """Return a schedule that fires from now on: its earlier ticks may have run after the backup was taken."""
+    try:
+        schedule = decode_schedule(body)
+    except EnvelopeInvalid:
+        return body  # the worker that takes it reports it
+    decided = schedule.progress.decided
+    progress = replace(schedule.progress, decided=now if decided is None else max(decided, now))
+    return encode_schedule(replace(schedule, uid="", generation=0, progress=progress))
 
 
 def _without_uid(body: bytes) -> bytes:

@@ -14,8 +14,8 @@ that refer to it. So what a producer found is not deleted under its hands, which
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Final, NamedTuple
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.failpoint import failpoint
 from galley.objects.errors import ObjectDamaged, ObjectMissing, ObjectsFull, ObjectStoreUnavailable
 
 PART: Final = 512 * 1024
@@ -66,6 +67,28 @@ class Whole(msgspec.Struct, frozen=True, omit_defaults=True):
 
 decode_whole: Final = msgspec.json.Decoder(Whole).decode
 """Reads it."""
+
+
+class _Message(Protocol):
+    """A message of a stream of objects."""
+
+    @property
+    def subject(self) -> str:
+        """Its subject."""
+
+    @property
+    def body(self) -> bytes:
+        """Its content."""
+
+
+def buckets_of(messages: Iterable[_Message]) -> set[str]:
+    """Return the addresses of the buckets that some messages of a stream say have the bytes of objects."""
+    found = set()
+    for message in messages:
+        if message.subject.split(".")[4:5] == ["whole"]:
+            with contextlib.suppress(msgspec.MsgspecError):
+                found.add(decode_whole(message.body).store)
+    return found - {""}
 
 
 class StreamObjects:
@@ -115,6 +138,7 @@ class StreamObjects:
         """
         under_way: set[asyncio.Task[None]] = set()
         number = 0
+        failpoint("object.before_parts")
         try:
             async for piece in pieces:
                 subject = topology.part_subject(*place, name, number)
@@ -138,6 +162,7 @@ class StreamObjects:
         Raises:
             ObjectsFull, ObjectStoreUnavailable, NotAllowed: as `put`.
         """
+        failpoint("object.before_whole")
         whole = msgspec.json.encode(Whole(size, store, round(self._clock(), 3)))
         await self._write_once(place, topology.whole_subject(*place, name), whole)
 
@@ -153,6 +178,7 @@ class StreamObjects:
             ObjectsFull, ObjectStoreUnavailable, NotAllowed: as `put`.
         """
         body = str(round(self._clock())).encode()
+        failpoint("object.before_use")
         await self._write_once(Place.of(address), topology.use_subject(address, name, role), body)
 
     async def there(self, place: Place, name: str) -> Whole | None:

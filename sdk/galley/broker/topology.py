@@ -259,6 +259,11 @@ def schedule_in_any_state(namespace: str, queue: str, schedule: str = "*") -> st
     return f"galley.*.{namespace}.{queue}.{TIMER}.{SCHEDULED}.{schedule}"
 
 
+def is_schedule(subject: str) -> bool:
+    """Return whether a subject is of a schedule, waiting or due, and not of a task."""
+    return subject.split(".")[4:6] == [TIMER, SCHEDULED]
+
+
 def record_subject(address: TaskAddress) -> str:
     """Return where the record of a task stands."""
     return f"galley.result.{address.namespace}.{address.queue}.{address.kind}.{address.id}"

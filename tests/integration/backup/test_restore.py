@@ -1,11 +1,15 @@
 """What was backed up is restored: every message, once, and nothing else is touched."""
 
+import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from galley import AsyncClient, call
 from galley import envelope as envelopes
 from galley.address import TaskAddress
 from galley.backup import take
@@ -30,7 +34,9 @@ from galley.broker.connection import Broker
 from galley.broker.dead_letters import bury
 from galley.broker.ensure import ensure, remove, stream_info
 from galley.broker.later import Door, send_later
+from galley.broker.layout import layout_of
 from galley.broker.lean_client import header_block
+from galley.broker.objects import Place, StreamObjects
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.broker.refill import RESTORED
@@ -38,9 +44,13 @@ from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
 from galley.dead_letter import DeadLetter
 from galley.envelope import FIRST, Flags, encode
 from galley.record import Claim, Failure, Outcome, Record, State
+from galley.reference import INLINE_LIMIT
+from galley_local.nats_server import NatsServer
 from tests.support.backups import KEY, FailingReads, subjects_in
 from tests.support.builders import a_queue, an_address, an_envelope
+from tests.support.eventually import eventually
 from tests.support.s3 import BUCKET, s3_server
+from tests.support.workers import a_task_queue, workers
 
 
 async def filled(
@@ -426,3 +436,54 @@ async def test_an_object_store_that_refuses_is_told_and_has_no_archive(
         nowhere = destination_at("s3://nowhere/galley", server.environment)
         with pytest.raises(DestinationFailed, match="404 Not Found"):
             await take_backup(broker, nowhere, KEY, namespaces=[namespace])
+
+
+async def test_large_results_and_schedules_are_there_after_a_restore(  # noqa: PLR0917 - fixtures
+    broker: Broker, other: Broker, namespace: str, folder: Folder, nats_server: NatsServer,
+    other_server: NatsServer, tmp_path: Path,
+) -> None:  # fmt: skip
+    queue = a_task_queue(namespace)
+    await ensure(broker, layout_of(queue, "tests"))
+    client, text = AsyncClient.over(broker, namespace), secrets.token_hex(INLINE_LIMIT)
+    with workers(nats_server.url, queue, tmp_path):
+        handle = await client.submit(call("drills", "turn", text=text), task_id="large")
+        assert await handle.result(within=30) == text[::-1]
+        await client.schedules.create(
+            "beat", call("drills", "echo"), "@every 1s", overlap="allow", catch_up="all", catch_up_limit=100
+        )
+        await eventually(partial(fired, client, 2), within=30)
+    waits = await client.submit(call("drills", "turn", text=text + "!"), task_id="waits")
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    fired_before = (await client.schedules.get("drills", "beat")).fired
+    await asyncio.sleep(2)  # ticks that pass: the ones that may have run elsewhere
+    begun = datetime.now(UTC)
+    await restored(other, folder, summary.name, namespaces={namespace: "elsewhere"})
+    queue = a_task_queue("elsewhere")
+    there = AsyncClient.over(other, "elsewhere")
+    assert await there.handle("drills", "large").result(within=20) == text[::-1]
+    with workers(other_server.url, queue, tmp_path, ["w2"]):
+        assert await there.handle("drills", waits.id).result(within=30) == f"!{text[::-1]}"
+        await eventually(partial(fired, there, fired_before + 2), within=30)
+    ticks = sorted(each.address.id for each in await there.tasks("drills") if "beat-" in each.address.id)
+    of_the_restored = [int(each.rpartition("-")[2]) for each in ticks][fired_before:]
+    assert of_the_restored[0] >= begun.timestamp() - 1
+    assert of_the_restored == list(range(of_the_restored[0], of_the_restored[-1] + 1))
+
+
+async def fired(client: AsyncClient, ticks: int) -> bool:
+    return (await client.schedules.get("drills", "beat")).fired >= ticks
+
+
+async def test_a_restore_names_the_buckets_it_cannot_bring_back(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue(namespace=namespace)
+    await ensure(broker, layout)
+    place, streams = Place(namespace, layout.queue), StreamObjects(broker)
+    await streams.finish(place, "a" * 64, 5)
+    await streams.finish(place, "b" * 64, 5, "s3://bucket/prefix")
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    restore = Restore(other, folder, summary.name, [KEY])
+    report = await restore.run(await restore.outline())
+    assert report.buckets == {"s3://bucket/prefix"}
+    assert await StreamObjects(other).there(place, "a" * 64) is not None

@@ -13,11 +13,11 @@ from galley.broker import schedules as stored
 from galley.client import AsyncClient
 from galley.handler import call
 from galley.resources import TaskSchedule
-from galley.schedule import Origin, Schedule
+from galley.schedule import RUN_NOW, Origin, Schedule
 from galley.schedule_manifest import apply_schedule
 from galley_operator.cluster.resource import TASKSCHEDULES
 from galley_operator.faults import Faults
-from galley_operator.schedules.keeper import RUN_NOW, ScheduleKeeper
+from galley_operator.schedules.keeper import ScheduleKeeper
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
