@@ -42,7 +42,7 @@ async def test_a_sweep_that_ends_anywhere_is_finished_by_the_next(
     async with Broker(nats_server.url, name="test") as broker:
         await ensure(broker, queue)
         kept, gone = an_address(of=queue), an_address(of=queue)
-        for address, data in ((kept, b"in use"), (gone, b"nobody's")):
+        for address, data in ((kept, b"in use"), (gone, b"not in use")):
             await broker.objects.put(address, Bytes(data), INPUT)
         await Publisher(broker).publish(kept, an_envelope())
 
