@@ -71,6 +71,10 @@ class QueueFacts(Struct, frozen=True):
     dead: int | None = None
     missing: tuple[str, ...] = ()
     """Streams and consumers that a queue of this version has, and this one has not."""
+    differing: tuple[str, ...] = ()
+    """Streams whose configuration is not that of this version, each with the fields that differ."""
+    silent: tuple[str, ...] = ()
+    """Streams of which the server says nothing: in a cluster of NATS, those without a leader."""
     locked: bool = False
     """Whether it is encrypted, and this client has no keys of it."""
     usage: tuple[tuple[str, int, int], ...] = ()
@@ -144,8 +148,19 @@ def judge_queue(facts: QueueFacts) -> Iterator[Finding]:
             Level.FAIL, f"{name}: streams", f"{', '.join(facts.missing)} missing",
             "run the operator, or `galley dev`, of this version: it makes them",
         )  # fmt: skip
-    else:
-        yield _ok(f"{name}: streams", "all there")
+    if facts.silent:
+        yield Finding(
+            Level.FAIL, f"{name}: streams", f"no answer about {', '.join(facts.silent)}",
+            "it has no leader, or its disk is slow: look at the pods of NATS; `galley streams` shows leaders",
+        )  # fmt: skip
+    if facts.differing:
+        yield Finding(
+            Level.WARN, f"{name}: streams",
+            f"made by another version, or changed by hand: {'; '.join(facts.differing)}",
+            "run the operator, or `galley dev`, of this version: it changes them back",
+        )  # fmt: skip
+    if not (facts.missing or facts.silent or facts.differing):
+        yield _ok(f"{name}: streams", "all there, and as this version makes them")
     yield _workers(name, facts)
     if facts.paused:
         level = Level.WARN if facts.backlog else Level.OK

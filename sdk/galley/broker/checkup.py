@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,8 @@ from galley.broker.control import HEARTBEAT_SECONDS, ask_supply
 from galley.broker.creds_file import read_creds
 from galley.broker.dead_letters import count_dead
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
-from galley.broker.errors import BrokerError, BrokerRefused
+from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
+from galley.broker.stream_config import stream_definitions
 from galley.doctor import QueueFacts, ServerFacts
 
 _LISTEN_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
@@ -77,7 +79,7 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
     metadata = work["config"].get("metadata", {}) if work is not None else {}
     locked = metadata.get(topology.ENCRYPTION_KEY) == topology.ENCRYPTED
     address = topology.parse_task_subject(f"galley.result.{namespace}.{queue}.sdk.none")
-    missing, usage = await _streams(broker, view)
+    found = await _streams(broker, view)
     return QueueFacts(
         queue,
         view.held,
@@ -87,9 +89,11 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
         problem,
         None if heard is None else heard[queue],
         dead,
-        tuple(missing),
+        tuple(found.missing),
+        tuple(found.differing),
+        tuple(found.silent),
         locked and broker.payloads.keys_of(address) is None,
-        tuple(usage),
+        tuple(found.usage),
     )
 
 
@@ -101,10 +105,22 @@ async def _supply(broker: Broker, namespace: str, queue: str) -> tuple[bool | No
     return supply is not None, supply.problem if supply is not None else ""
 
 
-async def _streams(broker: Broker, view: inspect.QueueView) -> tuple[list[str], list[tuple[str, int, int]]]:
-    """Return the names of streams and consumers that are missing, and how full the streams are."""
+@dataclass
+class _Streams:
+    """What was found out about the streams of a queue."""
+
+    missing: list[str] = field(default_factory=list)
+    """Streams and consumers."""
+    differing: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    usage: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+async def _streams(broker: Broker, view: inspect.QueueView) -> _Streams:
+    """Return what is wrong with the streams and consumers of a queue, and how full the streams are."""
     namespace, queue = view.namespace, view.queue
-    names = {"laterBytes": topology.later_stream(namespace, queue)}
+    work = topology.work_stream(namespace, queue)
+    names = {"": work, "laterBytes": topology.later_stream(namespace, queue)}
     if not broker.has_credentials:
         names |= {
             "recordBytes": await records_stream_of(broker, namespace, queue),
@@ -112,19 +128,43 @@ async def _streams(broker: Broker, view: inspect.QueueView) -> tuple[list[str], 
             "objectBytes": topology.object_stream(namespace, queue),
             "outputBytes": topology.notes_stream(namespace, queue),
         }
-    missing: list[str] = []
-    usage: list[tuple[str, int, int]] = []
+    found, configs = _Streams(), dict[str, dict[str, Any]]()
     for limit, name in names.items():
-        info: dict[str, Any] | None = await stream_info(broker, name)
+        try:
+            info = await stream_info(broker, name)
+        except BrokerUnreachable:
+            found.silent.append(name)
+            continue
         if info is None:
-            missing.append(f"stream {name}")
-        elif limit not in ("recordBytes", "outputBytes"):  # these delete their oldest themselves
-            usage.append((limit, int(info["state"]["bytes"]), int(info["config"].get("max_bytes") or -1)))
-    for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
-        for lane in view.lanes:
-            if f"stream {stream}" not in missing and await inspect.handed_out(broker, stream, lane) is None:
-                missing.append(f"consumer {lane} of {stream}")
-    return missing, usage
+            found.missing.append(f"stream {name}")
+            continue
+        configs[name] = info["config"]
+        if limit not in ("", "recordBytes", "outputBytes"):  # the last two delete their oldest themselves
+            most = int(info["config"].get("max_bytes") or -1)
+            found.usage.append((limit, int(info["state"]["bytes"]), most))
+    found.differing = _differing(view, configs)
+    for stream in (work, topology.later_stream(namespace, queue)):
+        for lane in view.lanes if stream in configs else ():
+            if await inspect.handed_out(broker, stream, lane) is None:
+                found.missing.append(f"consumer {lane} of {stream}")
+    return found
+
+
+_CHOSEN: Final = frozenset({"max_msgs", "max_bytes", "num_replicas", "metadata"})
+"""What a queue's manifest, the installation and administrators decide."""
+
+
+def _differing(view: inspect.QueueView, configs: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the streams that are not as this version makes them, each with the fields that differ."""
+    layout = topology.QueueLayout(view.namespace, view.queue, view.lanes, 1, 1, 1, "")
+    differing = []
+    for definition in stream_definitions(layout, 1):
+        if (present := configs.get(definition["name"])) is None:
+            continue
+        wanted = ((key, value) for key, value in definition.items() if key not in _CHOSEN)
+        if fields := [key for key, value in wanted if present.get(key) != value]:
+            differing.append(f"{definition['name']} ({', '.join(fields)})")
+    return differing
 
 
 async def workers_heard(broker: Broker, namespace: str) -> Counter[str] | None:

@@ -2,6 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -18,7 +20,10 @@ from galley.cli.terminal import Terminal, safe
 from galley.client import AsyncClient
 from galley.doctor import Finding, Level, judge_queue, judge_server, strangers
 from galley.errors import GalleyError
+from galley.target import NAMESPACE_VARIABLE
 
+CHECKUPS: Final = "galley.checkups"
+"""Entry points of other packages that look at what this one cannot."""
 _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
@@ -27,19 +32,27 @@ def _arguments(parser: ArgumentParser) -> None:
         "queues", metavar="QUEUE", type=text, nargs="*",
         help="only these queues; needed with the credentials of a queue",
     )  # fmt: skip
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", type=Path,
+        help="a cluster to look at; else the one this runs in, else that of KUBECONFIG, else none",
+    )  # fmt: skip
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     findings: list[Finding] = []
+    named = options.kubeconfig or terminal.environ.get("KUBECONFIG")
+    in_cluster = bool(named) or "KUBERNETES_SERVICE_HOST" in terminal.environ
     try:
         async with connected(options, terminal) as client:
             findings += await _examined(client, options)
     except GalleyError as error:
-        if isinstance(error, NoServer):
+        if isinstance(error, NoServer) and not in_cluster:
             raise
         findings.append(Finding(Level.FAIL, "connection", str(error), error.hint))
+    if in_cluster:
+        findings += await _cluster(Path(named) if named else None, options, terminal)
     if options.output is not None:
         write_document([_document(each) for each in findings], options.output, terminal)
     else:
@@ -47,6 +60,19 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             _show(finding, terminal)
     failed = any(finding.level is Level.FAIL for finding in findings)
     return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+async def _cluster(kubeconfig: Path | None, options: Namespace, terminal: Terminal) -> list[Finding]:
+    """Return what the operator's package finds in the cluster; this one does not speak to API servers."""
+    [*found] = metadata.entry_points(group=CHECKUPS)
+    try:
+        examine = found[0].load()
+    except (IndexError, ImportError):
+        what = "not looked at: the package of the operator is not there"
+        return [Finding(Level.WARN, "cluster", what, "pip install 'galley-tasks[operator]'")]
+    namespace = options.namespace or terminal.environ.get(NAMESPACE_VARIABLE) or "default"
+    result: list[Finding] = await examine(kubeconfig, namespace)
+    return result
 
 
 async def _examined(client: AsyncClient, options: Namespace) -> list[Finding]:

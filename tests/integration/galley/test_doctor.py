@@ -58,6 +58,18 @@ async def test_what_is_wrong_is_found_and_named(nats_server: NatsServer, namespa
                 f"stream {notes}, consumer high of {work} missing"
             )
             assert checks["queue images: paused"]["hint"] == "galley resume images"
+            await ensure(client.broker, layout_of(a_task_queue(namespace, "images"), "tests"))
+            objects = topology.object_stream(namespace, "images")
+            info = await client.broker.api("look", f"STREAM.INFO.{objects}")
+            await client.broker.api(
+                "change", f"STREAM.UPDATE.{objects}", {**info["config"], "discard_new_per_subject": False}
+            )
+            await ensure(client.broker, layout_of(a_task_queue(namespace, "texts"), "tests"))
+            code, checks = await found()
+            assert checks["queue texts: streams"]["level"] == "ok"
+            assert checks["queue images: streams"]["message"] == (
+                f"made by another version, or changed by hand: {objects} (discard_new_per_subject)"
+            )
             beating.cancel()
         stranger = asyncio.create_task(_beat(client, namespace, "gone"))
         heard = await checkup.workers_heard(client.broker, namespace)

@@ -60,6 +60,8 @@ def test_what_is_not_wrong_is_ok(changes: dict[str, object]) -> None:
     ("changes", "level", "check"),
     [
         ({"missing": ("stream GN_ns_images",)}, Level.FAIL, "queue images: streams"),
+        ({"silent": ("GN_ns_images",)}, Level.FAIL, "queue images: streams"),
+        ({"differing": ("GN_ns_images (discard)",)}, Level.WARN, "queue images: streams"),
         ({"problem": "the image cannot be pulled"}, Level.WARN, "queue images: workers"),
         ({"problem": "the image cannot be pulled", "workers": 0}, Level.FAIL, "queue images: workers"),
         ({"served": False, "workers": 0}, Level.FAIL, "queue images: workers"),
