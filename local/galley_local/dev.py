@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from galley.broker.connection import Broker
+from galley.broker.object_collector import ObjectCollector
 from galley.broker.schedules import remove
 from galley.broker.signals import SignalReader
 from galley.cli.exit_code import ExitCode
@@ -34,7 +35,7 @@ from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import LocalQueue, Plan, read_plan
 from galley_local.project import Project
 from galley_local.queue_keys import as_setting, keys_of
-from galley_local.queue_runtime import QueueRuntime, gone
+from galley_local.queue_runtime import INSTALL, QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
@@ -174,12 +175,14 @@ class Run:
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
                 watching = background.create_task(self._code_watch().run(), name="code watch")
+                collector = ObjectCollector(self._broker, INSTALL)
+                collecting = background.create_task(collector.run(), name="objects")
                 scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
                 if done:
                     await stop.or_after(self._all_over())
                 else:
                     await stop.asked.wait()
-                for task in (watching, *scaling):
+                for task in (watching, collecting, *scaling):
                     task.cancel()
                 await self._begin_drain()
             showing.cancel()

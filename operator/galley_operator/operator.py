@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from galley.broker.connection import Broker
 from galley.broker.counts import CountReader
+from galley.broker.object_collector import ObjectCollector
 from galley_operator import metrics as series
 from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
@@ -155,6 +156,7 @@ class Operator:
         )  # fmt: skip
         statuses = QueueStatusWriter(cluster, queues, metrics, faults)
         collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=access.secrets)
+        objects = ObjectCollector(broker, settings.install, collector.is_ours)
         path = DataPath(
             cluster, broker, parts.view, known,
             DataPathSettings(
@@ -178,6 +180,7 @@ class Operator:
                 ("queues", queues.run),
                 ("queue status", statuses.run),
                 ("stream collector", collector.run),
+                ("objects", objects.run),
                 ("counts", CountKeeper(CountReader(broker), metrics.tasks, queues.backlogs).run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),

@@ -24,6 +24,7 @@ from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
+from galley_operator.key_queue import KeyQueue
 from galley_operator.status.written_status import queued
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks, TaskObject
 
@@ -49,17 +50,18 @@ class Redrives:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._broker, self._faults, self._now = cluster, broker, faults, now
-        self._asked: asyncio.Queue[ActiveTask] = asyncio.Queue()
+        self._asked: KeyQueue[Key] = KeyQueue(asyncio.get_running_loop().time)
+        """Each Task is in it at most once, however often it changes."""
         source = Source(
             TASKS, TaskObject, ActiveTasks().keep, namespaces,
             fields=f"status.phase={Phase.FAILED}", labels=REDRIVE_LABEL,
         )  # fmt: skip
         self._reflector: Reflector[TaskObject, ActiveTask] = Reflector(cluster, source, self, faults)
 
-    def changed(self, _key: Key, now: ActiveTask, *, listed: bool) -> None:  # noqa: ARG002 - see `Listener`
+    def changed(self, key: Key, now: ActiveTask, *, listed: bool) -> None:
         """Take in a Task that failed and has the label."""
         if (now.labels or {}).get(REDRIVE_LABEL):
-            self._asked.put_nowait(now)
+            self._asked.add(key, patient=listed)
 
     def gone(self, _key: Key, _last: ActiveTask) -> None:
         """Take in that it runs again, or is gone."""
@@ -69,26 +71,30 @@ class Redrives:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reflector.run(), name="watch redrives")
             while True:
-                task = await self._asked.get()
-                try:
-                    await self._redrive(task)
-                except (NotRedrivable, ObjectNotFound) as error:
-                    log.warning("task not redriven", extra=_about(task, error))
-                except GalleyError as error:
-                    log.warning("task not redriven", extra=_about(task, error))
-                    group.create_task(self._again(task), name="redrive later")
-                except Exception as error:  # whatever it is costs this Task alone
-                    self._faults.caught("redrive", error, "/".join(task.key))
-                    group.create_task(self._again(task), name="redrive later")
+                key = await self._asked.get()
+                task = self._reflector.things.get(key)
+                if task is not None and not await self._tried(task):
+                    self._asked.add_later(key, _PAUSE_SECONDS)
+                self._asked.done(key)
 
-    async def _again(self, task: ActiveTask) -> None:
-        await asyncio.sleep(_PAUSE_SECONDS)
-        present = self._reflector.things.get(task.key)
-        if present is not None and present.uid == task.uid:
-            self._asked.put_nowait(present)
+    async def _tried(self, task: ActiveTask) -> bool:
+        """Redrive a Task; returns False if that is to be tried again."""
+        try:
+            await self._redrive(task)
+        except (NotRedrivable, ObjectNotFound) as error:
+            log.warning("task not redriven", extra=_about(task, error))
+        except GalleyError as error:
+            log.warning("task not redriven", extra=_about(task, error))
+            return False
+        except Exception as error:  # whatever it is costs this Task alone
+            self._faults.caught("redrive", error, "/".join(task.key))
+            return False
+        return True
 
     async def _redrive(self, task: ActiveTask) -> None:
-        mark = (task.labels or {})[REDRIVE_LABEL]
+        mark = (task.labels or {}).get(REDRIVE_LABEL)
+        if not mark:
+            return  # the label was taken away meanwhile
         publisher = Publisher(self._broker, patience_seconds=_PATIENCE_SECONDS)
         letters = AsyncDeadLetters(
             self._broker, task.namespace, publisher,

@@ -69,7 +69,7 @@ class StreamCollector:
         if listed is None:
             return
         for kept in await kept_queues(self._broker, self._settings.install):
-            if self._is_ours(kept.namespace) and (kept.namespace, kept.queue) not in listed:
+            if self.is_ours(kept.namespace) and (kept.namespace, kept.queue) not in listed:
                 await self._look_at(kept, in_use={namespace for namespace, _ in listed})
 
     async def _look_at(self, kept: Kept, in_use: Collection[str]) -> None:
@@ -97,7 +97,7 @@ class StreamCollector:
             return False
         return True
 
-    def _is_ours(self, namespace: str) -> bool:
+    def is_ours(self, namespace: str) -> bool:
         """Whether we would know of a queue there."""
         served = self._settings.served_namespaces
         return not served or namespace in served

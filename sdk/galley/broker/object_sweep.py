@@ -1,11 +1,13 @@
-"""Deletes the objects that no task refers to. Workers of the queue do it now and then; nothing waits for it.
+"""Deletes the objects that no task refers to. Nothing waits for it.
+
+Workers of a queue look every two minutes; the operator and `galley dev` look at all queues, also those that
+have no workers (`galley.broker.object_collector`).
 
 An object that is found without a task twice, with a pause between, is deleted: see `galley.broker.objects`
 for why a producer that refers to it meanwhile loses nothing. If a process is killed on the way, the next one
 finds the same.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -34,8 +36,6 @@ LEAVING_SECONDS: Final = 120.0
 SWEEP_SECONDS: Final = 120.0
 """How often the objects of a queue are looked at, however many workers it has."""
 
-_AT_ONCE: Final = 32
-
 Remove = Callable[[str, str], Awaitable[bool]]
 """Deletes an object, given the address of its store and its name; returns False if it is not known here."""
 
@@ -61,7 +61,6 @@ class Sweep:
         self._now = now or (lambda: datetime.now(UTC))
         self._stream = topology.object_stream(*place)
         self._records = Records(broker)
-        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def taken(self, seconds: float = SWEEP_SECONDS) -> bool:
         """Return whether it is our turn: no other process has looked for so long.
@@ -83,6 +82,8 @@ class Sweep:
         info = await stream_info(self._broker, self._stream)
         if info is None or info["state"]["messages"] == 0:
             return Swept()
+        if topology.RESTORING_KEY in (info["config"].get("metadata") or {}):
+            return Swept()  # the tasks that refer to its objects are not there yet
         uses, names, leaving = await self._listed()
         unused = [name for name in names if name not in leaving and not await self._used(uses.get(name, ()))]
         for name in unused:
