@@ -39,6 +39,7 @@ from galley_local.queue_runtime import INSTALL, QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
+from galley_local.topics import LocalTopics
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ class Run:
             QueueRuntime(broker, reader, queue, project, as_setting(plan.keys))
             for queue in plan.queues.values()
         ]
+        namespaces = dict.fromkeys(namespace for namespace, _ in plan.queues)
+        self._topics = {each: LocalTopics(broker, each, display.say) for each in namespaces}
         self._plan, self._project, self._files = plan, project, files
         self._broker, self._board, self._display = broker, board, display
         self._submitted = asyncio.Event()
@@ -171,6 +174,8 @@ class Run:
             async with AsyncExitStack() as queues:
                 for runtime in self.runtimes:
                     await queues.enter_async_context(runtime)
+                for topics in self._topics.values():
+                    await topics.begin((), self._plan.queues.values())
                 await self._submit()
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
@@ -178,6 +183,9 @@ class Run:
                 collector = ObjectCollector(self._broker, INSTALL)
                 collecting = background.create_task(collector.run(), name="objects")
                 scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
+                scaling += [
+                    background.create_task(each.run(), name="topics") for each in self._topics.values()
+                ]
                 if done:
                     await stop.or_after(self._all_over())
                 else:

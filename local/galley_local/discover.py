@@ -13,6 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from galley.errors import GalleyError
 from galley.registry import REGISTRY
 
@@ -21,7 +23,8 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
     """Import the module.
 
     Returns:
-        `queues` (queue -> names of its handlers) and `loaded` (module -> file, of those in the folders);
+        `queues` (queue -> names of its handlers), `loaded` (module -> file, of those in the folders) and
+        `subscribes` (queue -> name of a handler -> its subscriptions, and its lane);
         or `error`, `hint`, and whether it is about a `relative` import.
     """
     sys.path[:0] = folders
@@ -34,8 +37,17 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
             "error": _place(file, error), "hint": getattr(error, "hint", ""),
             "relative": isinstance(error, ImportError) and "relative import" in str(error),
         }  # fmt: skip
-    queues = {queue: sorted(REGISTRY.of_queue(queue)) for queue in REGISTRY.queues()}
-    return {"queues": queues, "loaded": _loaded(folders)}
+    found = {queue: REGISTRY.of_queue(queue) for queue in REGISTRY.queues()}
+    subscribes = {
+        queue: {
+            name: [msgspec.to_builtins(handler.subscribes), handler.lane]
+            for name, handler in handlers.items()
+            if handler.subscribes
+        }
+        for queue, handlers in found.items()
+    }
+    queues = {queue: sorted(handlers) for queue, handlers in found.items()}
+    return {"queues": queues, "loaded": _loaded(folders), "subscribes": subscribes}
 
 
 def _loaded(folders: list[str]) -> dict[str, str]:

@@ -8,12 +8,19 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from galley.lanes import Lane
 from galley.resources.meta import MODULE_PATTERN
+from galley.topic import Subscribe
 from galley_local.errors import FilesUnusable
+
+Subscriptions = tuple[tuple[Subscribe, ...], Lane | None]
+"""Those of a handler, and the lane of its tasks; None if it names none."""
 
 _IMPORT_SECONDS: Final = 30.0
 
@@ -31,6 +38,8 @@ class Module:
     """Names of its handlers, by queue."""
     loaded: dict[str, str]
     """The modules in these folders that importing it loads, each with its file."""
+    subscribes: dict[str, dict[str, Subscriptions]] = field(default_factory=dict)
+    """By queue and handler, what it subscribes to."""
 
 
 async def read_module(path: Path) -> Module:
@@ -71,7 +80,8 @@ async def import_file(path: Path, file: Path, name: str, import_paths: tuple[Pat
     if "error" in found:
         raise FilesUnusable(f"{path} does not import: {found['error']}", _hint(path, name, found))
     loaded = {module: where for module, where in found["loaded"].items() if "site-packages" not in where}
-    return Module(path, name, import_paths, found["queues"], loaded)
+    subscribes = msgspec.convert(found["subscribes"], dict[str, dict[str, Subscriptions]])
+    return Module(path, name, import_paths, found["queues"], loaded, subscribes)
 
 
 def check_not_hidden(source: str, name: str, import_paths: Iterable[Path]) -> None:

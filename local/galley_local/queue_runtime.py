@@ -146,12 +146,13 @@ class QueueRuntime:
 
 
 def may_repeat(queue: LocalQueue) -> bool:
-    """Return whether the code of a queue may have schedules, which only a worker that starts makes.
+    """Return whether the code of a queue may have schedules or subscriptions, which only a worker makes.
 
     By its text: a worker that is started in vain costs little.
     """
     files = (file_of(name, queue.import_paths) for name in queue.resource.spec.worker.modules)
-    return any(b"cron" in file.read_bytes() for file in files if file is not None)
+    texts = (file.read_bytes() for file in files if file is not None)
+    return any(word in text for text in texts for word in (b"cron", b"subscribe"))
 
 
 class _Noting:

@@ -18,6 +18,7 @@ from galley.broker.errors import (
     TlsFailed,
 )
 from galley.broker.inspect import QueueView
+from galley.broker.topics import Published, StoredEvent
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_task
 from galley.encryption.errors import (
@@ -40,10 +41,13 @@ from galley.errors import (
     CredentialsInvalid,
     DeadLetterNotFound,
     DrainTimeout,
+    EventInvalid,
+    FilterInvalid,
     GalleyError,
     HandlerExists,
     HandlerNameInvalid,
     HandlerUnusable,
+    HopLimit,
     InputInvalid,
     Invalid,
     LabelInvalid,
@@ -72,10 +76,13 @@ from galley.errors import (
     TaskFailed,
     TaskNotFound,
     TlsInvalid,
+    TopicFull,
+    TopicNotFound,
     UniqueConflict,
     WaitsForOwnQueue,
     WaitsInCircle,
 )
+from galley.event import Event
 from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call, Handler, call, task
@@ -100,9 +107,11 @@ from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
-from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules
+from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules, Topics
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
+from galley.topic import Subscribe
+from galley.topics import AsyncTopics, Replayed, TopicView
 from galley.unique import Unique
 from galley.when import When
 
@@ -113,6 +122,7 @@ __all__ = [
     "AsyncHandle",
     "AsyncQueues",
     "AsyncSchedules",
+    "AsyncTopics",
     "AttemptOver",
     "BrokerError",
     "BrokerFull",
@@ -143,17 +153,21 @@ __all__ = [
     "EncryptionError",
     "EncryptionKeysInvalid",
     "EncryptionRequired",
+    "Event",
+    "EventInvalid",
     "FailureRule",
     "File",
     "FileChanged",
     "FileElsewhere",
     "FileUnreadable",
+    "FilterInvalid",
     "GalleyError",
     "Handle",
     "Handler",
     "HandlerExists",
     "HandlerNameInvalid",
     "HandlerUnusable",
+    "HopLimit",
     "InputInvalid",
     "Invalid",
     "KeyServiceUnavailable",
@@ -178,6 +192,7 @@ __all__ = [
     "PlaintextRefused",
     "Progress",
     "ProgressInvalid",
+    "Published",
     "QueueFull",
     "QueueNameInvalid",
     "QueueNotEncrypted",
@@ -188,6 +203,7 @@ __all__ = [
     "Redriven",
     "Refused",
     "Repeat",
+    "Replayed",
     "ResultMismatch",
     "ResultTimeout",
     "RetryAfter",
@@ -202,9 +218,11 @@ __all__ = [
     "SelectorInvalid",
     "Snooze",
     "SomeRefused",
+    "StoredEvent",
     "SubmissionInvalid",
     "SubmitIncomplete",
     "SubmitInterrupted",
+    "Subscribe",
     "TaskCancelled",
     "TaskConflict",
     "TaskEnded",
@@ -215,6 +233,10 @@ __all__ = [
     "Tls",
     "TlsFailed",
     "TlsInvalid",
+    "TopicFull",
+    "TopicNotFound",
+    "TopicView",
+    "Topics",
     "Unique",
     "UniqueConflict",
     "WaitsForOwnQueue",

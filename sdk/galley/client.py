@@ -41,6 +41,7 @@ from galley.target import (
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls, tls_of
+from galley.topics import AsyncTopics
 from galley.unique import Asked, wanted
 from galley.when import NO_RULES, When
 
@@ -136,6 +137,10 @@ class AsyncClient:
             broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None, ())[1]
         )
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
+        self.topics = AsyncTopics(broker, namespace, self._publisher)
+        """Topics: to publish events, look at who subscribes, read events, and replay them."""
+        self.publish = self.topics.publish
+        """Publish an event: `AsyncTopics.publish`."""
 
     async def __aenter__(self) -> Self:
         """Connect.

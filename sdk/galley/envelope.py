@@ -69,11 +69,14 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """None means the queue's policy."""
     history: History = NO_HISTORY
     ancestors: Annotated[tuple[Annotated[str, Meta(max_length=127)], ...], Meta(max_length=32)] = ()
-    """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last."""
+    """Queues (`NAMESPACE/QUEUE`) of the handlers it descends from: the one that submitted it is the last. If
+    it descends from an event that a handler published, `hops:N` is among them (`galley.topic`)."""
     labels: WireLabels | None = None
     """To find the task by; not encrypted, and no part of the digest."""
     schedule: str = ""
     """Name of the schedule whose tick it is for; empty if there is none."""
+    event: Annotated[str, Meta(max_length=320)] = ""
+    """The event it is a copy of, as `TOPIC/ID`; empty if there is none."""
     uid: str = ""
     """Of the Task object this was submitted for; empty if there is none."""
     digest: str = ""

@@ -8,6 +8,8 @@
     │   ├── LabelInvalid       a label of a task
     │   ├── SelectorInvalid    an expression that selects by labels
     │   ├── ScheduleInvalid    a cron line, time zone or rule of a schedule
+    │   ├── EventInvalid       an event, or a rule of a topic or a subscription
+    │   │   └── FilterInvalid      the filter of a subscription
     │   ├── ProgressInvalid    not a fraction from 0 to 1
     │   ├── CheckpointInvalid  not JSON, or too large
     │   ├── HandlerUnusable    `@task` on something a worker cannot run
@@ -23,6 +25,7 @@
     │   ├── QueueNotFound
     │   ├── LaneNotEnabled
     │   ├── QueueFull
+    │   ├── TopicFull
     │   ├── ScheduleTaken      the name is that of a schedule that is declared elsewhere
     │   └── TaskConflict       the id is in use for another handler or input
     ├── SubmitIncomplete   (in galley.batch) `submit_many` did not store every task
@@ -40,6 +43,8 @@
     ├── TaskNotFound
     ├── DeadLetterNotFound
     ├── ScheduleNotFound
+    ├── TopicNotFound
+    ├── HopLimit           a handler publishes, for an event that came of too many others
     ├── ScheduleChanged    others changed a schedule at the same moment, again and again
     ├── NotRedrivable      a dead letter that cannot run again as it is
     ├── RedriveIncomplete  some of many dead letters were not redriven
@@ -152,6 +157,32 @@ class ScheduleInvalid(Invalid):
         """Args: field: which part of it; problem: what is wrong with it; hint: what to do."""
         super().__init__(f"{field}: {problem}", hint)
         self.field, self.problem = field, problem
+
+
+class EventInvalid(Invalid):
+    """An event, or a rule of a topic or a subscription, can never work."""
+
+    reason = "EventInvalid"
+
+    def __init__(self, field: str, problem: str, hint: str) -> None:
+        """Args: field: which part of it; problem: what is wrong with it; hint: what to do."""
+        super().__init__(f"{field}: {problem}", hint)
+        self.field, self.problem = field, problem
+
+
+class FilterInvalid(EventInvalid):
+    """The filter of a subscription cannot be used."""
+
+    reason = "FilterInvalid"
+
+    def __init__(self, text: str, problem: str) -> None:
+        """Args: text: the filter; problem: what is wrong with it, and where."""
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        super().__init__(
+            "filter", f"{shown!r}: {problem}",
+            'write it as: type == "reading" && attributes.region in ["eu", "us"]',
+        )  # fmt: skip
+        self.text = text
 
 
 class ProgressInvalid(Invalid):
@@ -350,6 +381,18 @@ class TaskConflict(Refused):
     def __init__(self, queue: str, task_id: str, differs: str) -> None:
         self.queue, self.task_id, self.differs = queue, task_id, differs
         super().__init__(f"queue {queue!r} has a task {task_id!r} already, with another {differs}")
+
+
+class TopicFull(Refused):
+    """The topics of the namespace have no room; the event was not stored."""
+
+    reason = "TopicFull"
+    hint = "publish again later: events make room as their retention passes; or raise spec.retention.bytes"
+
+    def __init__(self, topic: str, problem: str = "") -> None:
+        """Args: topic: name of the topic; problem: what the server says."""
+        super().__init__(f"topic {topic!r} has no room{f': {problem}' if problem else ''}")
+        self.topic, self.problem = topic, problem
 
 
 class ScheduleTaken(Refused):
@@ -568,6 +611,30 @@ class ScheduleNotFound(GalleyError):
         """Args: queue: name of the queue; name: name of the schedule."""
         super().__init__(f"queue {queue!r} has no schedule {name!r}")
         self.queue, self.name = queue, name
+
+
+class TopicNotFound(GalleyError):
+    """The namespace has no topic of that name."""
+
+    reason = "TopicNotFound"
+    hint = "list them: galley get topics; declare it as a Topic; is it the right namespace?"
+
+    def __init__(self, namespace: str, topic: str) -> None:
+        """Args: namespace: of the topic; topic: its name."""
+        super().__init__(f"namespace {namespace!r} has no topic {topic!r}")
+        self.namespace, self.topic = namespace, topic
+
+
+class HopLimit(GalleyError):
+    """A handler publishes an event, and its own task came of too many events, one after the other."""
+
+    reason = "HopLimit"
+    hint = "a handler may not publish what leads to its own task again without an end"
+
+    def __init__(self, topic: str, hops: int) -> None:
+        """Args: topic: name of the topic; hops: how many events led to the task."""
+        super().__init__(f"nothing was published to topic {topic!r}: {hops} events led to this task already")
+        self.topic, self.hops = topic, hops
 
 
 class ScheduleChanged(GalleyError):

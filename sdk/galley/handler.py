@@ -14,7 +14,7 @@ from galley import file
 from galley.bounds import is_handler_name, is_queue_name
 from galley.cached import Cached, cached
 from galley.envelope import encode_input
-from galley.errors import HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
+from galley.errors import EventInvalid, HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
 from galley.file import File
 from galley.lanes import Lane
 from galley.reference import INLINE_LIMIT, LARGEST
@@ -23,6 +23,8 @@ from galley.repeat import Repeat, repeat_of
 from galley.retry import RetryPolicy
 from galley.schedule import schedule_name_of
 from galley.task_id import check_task_id
+from galley.topic import Asked as Topics
+from galley.topic import Subscribe, subscribes
 from galley.typed import Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
 from galley.usable import is_async, usable
@@ -182,6 +184,8 @@ class Handler(Generic[P, R]):
         """Whether what it returns is kept."""
         self.cache: Cached | None = None
         """For how long its results are used again; None if they are not."""
+        self.subscribes: tuple[Subscribe, ...] = ()
+        """The topics whose events become its tasks."""
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -278,6 +282,7 @@ def task(
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
+    subscribe: Topics | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
@@ -286,6 +291,7 @@ def task(
     cron: str | Repeat | None = None, time_zone: str | None = None,
     unique: Asked | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
+    subscribe: Topics | None = None,
 ) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -311,6 +317,8 @@ def task(
         cache: seconds for which a result is used again, at most: calls with equal input, in the same period
             of so many seconds, are one task. It needs `retention.resultsSeconds` of as much.
         version: of the handler's code; another one does not use earlier results.
+        subscribe: topics whose events become tasks of this handler: a name, a `galley.Subscribe` with a
+            filter and an input mapping, or several of them. The queue must be named.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -327,7 +335,12 @@ def task(
         SubmissionInvalid: if no task can have that lane, timeout or retry policy.
         LabelInvalid: if a label has not the syntax of Kubernetes.
         ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
+        EventInvalid, FilterInvalid: if there can be no such topic, mapping or filter, or no queue is named.
     """
+    topics = subscribes(subscribe)
+    if topics and queue is None:
+        hint = 'add queue="...": each queue that imports the module would get a copy of each event'
+        raise EventInvalid("subscribe", "is given without queue", hint)
     repeat = None if cron is None else repeat_of(cron, time_zone=time_zone)
     if cron is None and time_zone is not None:
         raise ScheduleInvalid("time_zone", "is given without cron", "add cron, such as cron='0 3 * * *'")
@@ -340,6 +353,7 @@ def task(
         handler = Handler(function, queue, name, rules, repeat)
         handler.store_result = store_result
         handler.cache = cached(cache, version)
+        handler.subscribes = topics
         REGISTRY.add(handler)
         return handler
 

@@ -28,3 +28,13 @@ def line() -> tuple[str, ...]:
     task = current_task()
     before = tuple(os.environ.get(ANCESTORS_VARIABLE, "").split()) if task is None else task.ancestors
     return (*(queue for queue in before if queue != own), own)[-_DEPTH:]
+
+
+HOPS_WORD: Final = "hops:"
+"""Among the ancestors of a task, before the number of events that led to it."""
+
+
+def hops() -> int:
+    """Return how many events led to the task this code runs for, each published for the one before."""
+    found = [word for word in line() if word.startswith(HOPS_WORD)]
+    return max((int(word.removeprefix(HOPS_WORD)) for word in found), default=0)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -109,6 +109,23 @@ class Portal:
             raise
         finally:
             portal.waiting.discard(done)
+
+    def iterate(self, begin: Callable[[AsyncClient], AsyncGenerator[T, None]]) -> Iterator[T]:
+        """Yield what an async generator of a client yields, and end it when the caller has enough."""
+
+        async def start(client: AsyncClient) -> AsyncGenerator[T, None]:
+            return begin(client)
+
+        async def end(items: AsyncGenerator[T, None]) -> None:
+            await items.aclose()
+
+        items = self.call(start)
+        try:
+            while (item := self.call(lambda _: anext(items, None))) is not None:
+                yield item
+        finally:
+            with contextlib.suppress(ClientClosed):  # it ended with the client
+                self.call(lambda _: end(items))
 
     def close(self) -> None:
         """Close the connection; calls that wait in other threads raise `ClientClosed`."""

@@ -1,8 +1,8 @@
 """The client for programs without an event loop: scripts, notebooks, views of Flask and Django."""
 
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -12,10 +12,11 @@ from galley.batch import SubmitIncomplete, SubmitInterrupted
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.inspect import QueueView
+from galley.broker.topics import Published, StoredEvent
 from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
 from galley.envelope import Envelope
-from galley.errors import ClientClosed
+from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call
@@ -28,6 +29,7 @@ from galley.repeat import Repeat
 from galley.schedules import ScheduleView
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
+from galley.topics import Replayed, TopicView
 from galley.typed import Typed
 from galley.unique import Asked
 from galley.when import When
@@ -161,6 +163,22 @@ class Client:
         return DeadLetters(self._portal)
 
     @property
+    def topics(self) -> "Topics":
+        """Topics: to publish events, look at who subscribes, read events, and replay them."""
+        return Topics(self._portal)
+
+    def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, **rules: Any
+    ) -> Published:
+        """Publish an event: `AsyncTopics.publish`, with its other arguments.
+
+        Raises:
+            EventInvalid, TopicNotFound, TopicFull, HopLimit, NotAllowed: as there.
+            BrokerUnreachable, BrokerSilent, ClientClosed: as there.
+        """
+        return self.topics.publish(topic, data, attributes, **rules)
+
+    @property
     def schedules(self) -> "Schedules":
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         return Schedules(self._portal)
@@ -204,19 +222,10 @@ class Client:
         """
         waiting = list(handles)
 
-        async def begin(client: AsyncClient) -> AsyncGenerator[AsyncHandle[R], None]:
-            return client.as_completed([one.over(client.broker) for one in waiting], within)
-
-        async def end(ended: AsyncGenerator[AsyncHandle[R], None]) -> None:
-            await ended.aclose()
-
-        ended = self._portal.call(begin)
-        try:
-            while (handle := self._portal.call(lambda _: anext(ended, None))) is not None:
-                yield self._sync(handle)
-        finally:
-            with suppress(ClientClosed):  # its waits ended with it
-                self._portal.call(lambda _: end(ended))
+        for handle in self._portal.iterate(
+            lambda client: client.as_completed([one.over(client.broker) for one in waiting], within)
+        ):
+            yield self._sync(handle)
 
     def _sync(self, handle: AsyncHandle[R]) -> "Handle[R]":
         return Handle(
@@ -433,20 +442,7 @@ class Handle(Generic[R]):
             DecryptionKeyMissing, QueueNotFound, BrokerUnreachable: as there.
             ClientClosed: its client is closed.
         """
-
-        async def begin(client: AsyncClient) -> AsyncGenerator[LogLine, None]:
-            return self.over(client.broker).follow_logs(attempt)
-
-        async def end(lines: AsyncGenerator[LogLine, None]) -> None:
-            await lines.aclose()
-
-        lines = self._portal.call(begin)
-        try:
-            while (line := self._portal.call(lambda _: anext(lines, None))) is not None:
-                yield line
-        finally:
-            with suppress(ClientClosed):
-                self._portal.call(lambda _: end(lines))
+        yield from self._portal.iterate(lambda client: self.over(client.broker).follow_logs(attempt))
 
     def worker_problem(self) -> str:
         """Return why no worker runs the task; empty if one does or will, or nothing is known."""
@@ -467,3 +463,38 @@ class Handle(Generic[R]):
 
     def _call(self, use: Callable[[AsyncHandle[R]], Coroutine[Any, Any, T]]) -> T:
         return self._portal.call(lambda client: use(self.over(client.broker)))
+
+
+class Topics:
+    """The topics of a namespace: `AsyncTopics`, which says what each call raises."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, **rules: Any
+    ) -> Published:
+        """Publish an event, and return when the broker has it on disk."""
+        return self._portal.call(lambda client: client.topics.publish(topic, data, attributes, **rules))
+
+    def publish_cloudevent(self, topic: str, body: bytes | str) -> Published:
+        """Publish a CloudEvent in structured JSON."""
+        return self._portal.call(lambda client: client.topics.publish_cloudevent(topic, body))
+
+    def get(self, topic: str) -> TopicView:
+        """Return a topic, who subscribes to it, and how far they are."""
+        return self._portal.call(lambda client: client.topics.get(topic))
+
+    def list(self) -> list[TopicView]:
+        """Return all topics of the namespace, by name."""
+        return self._portal.call(lambda client: client.topics.list())
+
+    def events(self, topic: str, since: datetime | None = None) -> Iterator[StoredEvent]:
+        """Yield the events of a topic that are kept, oldest first."""
+        return self._portal.iterate(lambda client: client.topics.events(topic, since))
+
+    def replay(
+        self, topic: str, subscription: str, since: datetime, until: datetime | None = None
+    ) -> Replayed:
+        """Run the handler of a subscription for events that are kept."""
+        return self._portal.call(lambda client: client.topics.replay(topic, subscription, since, until))

@@ -53,6 +53,17 @@ TICKS_LATE: Final = Series(
     "galley_schedule_late_seconds", Kind.GAUGE, "How late the last tick fired here was submitted.",
     (*QUEUE, "schedule"),
 )  # fmt: skip
+EVENTS: Final = Series(
+    "galley_events_total", Kind.COUNTER,
+    "Events looked at here for each subscription, by `action`: `Copied`, `Filtered` or `Missed`, which leaves "
+    "a dead letter.",
+    (*QUEUE, "topic", "action"),
+)  # fmt: skip
+EVENTS_HELD_BACK: Final = Series(
+    "galley_events_held_back_total", Kind.COUNTER,
+    "Times an event could not be copied yet, as when the queue is full; it is delivered again.",
+    (*QUEUE, "topic"),
+)  # fmt: skip
 NOTES_DROPPED: Final = Series(
     "galley_notes_dropped_total", Kind.COUNTER,
     "Parts of output, progress and checkpoints that were not stored.", QUEUE,
@@ -115,6 +126,8 @@ class Measures(Collector):
         self._failed = 0
         self._ticks: Counter[tuple[str, str]] = Counter()
         self._late: dict[str, float] = {}
+        self._events: Counter[tuple[str, str]] = Counter()
+        self._held_back: Counter[str] = Counter()
         self._notes_dropped = 0
         self.circuit: Circuit | None = None
         self.budget: RetryBudget | None = None
@@ -165,6 +178,14 @@ class Measures(Collector):
         if action == "Fired":
             self._late[schedule] = late
 
+    def copied(self, topic: str, action: str) -> None:
+        """Count an event of a topic, by what became of it for one subscription."""
+        self._events[topic, action] += 1
+
+    def held_back(self, topic: str) -> None:
+        """Count an event that could not be copied yet, and is delivered again."""
+        self._held_back[topic] += 1
+
     def note_dropped(self) -> None:
         """Count a note that was not stored: progress, a checkpoint, or a part of an output."""
         self._notes_dropped += 1
@@ -186,6 +207,10 @@ class Measures(Collector):
         ticks = (((schedule, action), count) for (schedule, action), count in self._ticks.items())
         yield self._counter(TICKS, ticks)
         yield self._gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))
+        events = ((names, count) for names, count in self._events.items())
+        yield self._counter(EVENTS, events)
+        held_back = (((topic,), count) for topic, count in self._held_back.items())
+        yield self._counter(EVENTS_HELD_BACK, held_back)
         for series, count in (
             (LEASES_LOST, self._lost.total()),
             (FAILED, self._failed),

@@ -30,6 +30,8 @@ from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
 from galley_worker.code_schedules import declare
+from galley_worker.code_subscriptions import subscribe
+from galley_worker.fanout import Fanout
 from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
@@ -125,6 +127,12 @@ class Supervisor:
             ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
             await enter(beside(ticker.run(), "ticker"))
             await enter(beside(declare(broker, layout, runners.rules), "schedules of the code"))
+            fanout = Fanout(
+                broker, layout, ledger, measures, self._who.name, _now,
+                plaintext=plaintext_allowed(self._queue),
+            )  # fmt: skip
+            await enter(beside(fanout.run(), "events"))
+            await enter(beside(subscribe(broker, layout, runners.rules), "subscriptions of the code"))
             await enter(presence.shown(namespace, name))
             log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
             await hands.run()

@@ -1,6 +1,7 @@
 """Lists that the server gives in pages."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -79,10 +80,11 @@ class StoredMessage(NamedTuple):
     subject: str
     sequence: int
     body: bytes
+    stored_at: datetime
 
 
 async def messages_of(
-    broker: Broker, stream: str, pattern: str, sequence: int = 1
+    broker: Broker, stream: str, pattern: str, sequence: int = 1, since: datetime | None = None
 ) -> AsyncIterator[StoredMessage]:
     """Yield the messages of a stream whose subjects fit a pattern, oldest first; none if there is no stream.
 
@@ -91,20 +93,27 @@ async def messages_of(
         stream: its name.
         pattern: of the subjects.
         sequence: where to begin.
+        since: only messages that were stored then, or later.
 
     Raises:
         NotAllowed: if our credentials may not read the stream as a whole.
         BrokerUnreachable: if the broker does not answer.
     """
+    request: dict[str, Any] = {"next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE, "seq": sequence}
+    if since is not None:
+        del request["seq"]
+        request["start_time"] = since.isoformat()
     while True:
-        request = {"seq": sequence, "next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE}
         found = 0
         async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
             headers = answer.headers or {}
             if "Status" in headers or "Nats-Subject" not in headers:
                 break
             found += 1
-            sequence = int(headers["Nats-Sequence"]) + 1
-            yield StoredMessage(headers["Nats-Subject"], sequence - 1, answer.data)
+            sequence = int(headers["Nats-Sequence"])
+            stored_at = msgspec.convert(headers["Nats-Time-Stamp"], datetime, strict=False)
+            yield StoredMessage(headers["Nats-Subject"], sequence, answer.data, stored_at)
         if found < _MESSAGES_AT_ONCE:
             return
+        request.pop("start_time", None)
+        request["seq"] = sequence + 1

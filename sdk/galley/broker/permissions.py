@@ -75,11 +75,24 @@ class Import(NamedTuple):
 EXPORTS: Final = (
     *(
         Export(f"galley.{verb}.>")
-        for verb in ("task", "plan", "schedule", "again", "result", "dead", "note", "hb", "object", "count")
+        for verb in (
+            "task",
+            "plan",
+            "schedule",
+            "again",
+            "result",
+            "dead",
+            "note",
+            "hb",
+            "object",
+            "count",
+            "event",
+            "subscribe",
+        )
     ),
     Export("galley.answer.>"),
     Export("galley.workers.>"),
-    *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "noted", "ctl")),
+    *(Export(f"galley.{verb}.>", Flow.STREAM) for verb in ("done", "noted", "ctl", "live")),
     Export("$JS.API.INFO"),
     Export("$JS.API.STREAM.INFO.*"),
     Export("$JS.API.STREAM.LIST"),
@@ -121,7 +134,11 @@ def permissions_of(role: Role, namespace: str, queue: str) -> Permissions:
                 topology.holder_subject(namespace, queue, "*"),
             ),
         )
-    news = topology.changes_of_queue(namespace, queue), topology.noted_in_queue(namespace, queue)
+    news = (
+        topology.changes_of_queue(namespace, queue),
+        topology.noted_in_queue(namespace, queue),
+        topology.live_subject(namespace, "*"),
+    )
     heard = (inbox, *news, answers)
     publish = (*_connecting(), *_submitting(namespace, queue), *_looking(namespace, queue))
     if role is Role.MANAGER:
@@ -212,6 +229,31 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         *_reads_of_dead_letters(namespace, queue),
         topology.objects_of_queue(namespace, queue),
         f"$JS.API.STREAM.PURGE.{topology.object_stream(namespace, queue)}",
+        *_copying(namespace, queue),
+        *_publishing(namespace),
+    )
+
+
+def _copying(namespace: str, queue: str) -> tuple[str, ...]:
+    """Return what copies events of topics into a queue: its own consumer, and its own subscriptions."""
+    stream, code = topology.topics_stream(namespace), topology.code_subscriptions_subject(namespace, queue)
+    return (
+        f"$JS.API.CONSUMER.INFO.{stream}.{queue}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{queue}",
+        f"$JS.ACK.{stream}.{queue}.>",
+        f"$JS.API.DIRECT.GET.{stream}.{code}",
+        code,
+        f"galley.task.{namespace}.{queue}.*.{Kind.DIRECT}.*",
+    )
+
+
+def _publishing(namespace: str) -> tuple[str, ...]:
+    """Return what publishes events: each role of a namespace may, to all its topics and to no others."""
+    stream = topology.topics_stream(namespace)
+    return (
+        topology.event_subject(namespace, "*"),
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.{topology.topic_subject(namespace, '>')}",
     )
 
 
@@ -250,6 +292,8 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         f"$JS.API.DIRECT.GET.{topology.counts_stream(namespace, queue)}",
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
+        *_publishing(namespace),
+        f"$JS.API.CONSUMER.INFO.{topology.topics_stream(namespace)}.*",
     )
 
 
@@ -263,6 +307,8 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
         f"$JS.API.STREAM.PURGE.{topology.dead_stream(namespace, queue)}",
         topology.dead_of_queue(namespace, queue),
         topology.timer_subject(namespace, queue, "*"),
+        # The events that are kept, to list topics and to replay them.
+        f"$JS.API.DIRECT.GET.{topology.topics_stream(namespace)}",
         f"galley.result.{namespace}.{queue}.>",
         topology.control_subject(namespace, queue, "cancel"),
         # Of the counts, those of tasks that were cancelled before they ran.

@@ -47,6 +47,9 @@ RENEW: Final = b"+WPI"
 _KINDS: Final = {kind.value: kind for kind in Kind} | {topology.SCHEDULED: Kind.DIRECT}
 _LANES: Final = {lane.value: lane for lane in Lane} | {topology.TIMER: Lane.NORMAL}
 
+_EVENT_WORDS: Final = 4
+"""Words of the subject of an event; in its address the topic stands where a task has its queue."""
+
 
 class Source(NamedTuple):
     """One consumer: of a lane of the work or the later stream, of tasks to be planned, or of schedules."""
@@ -237,6 +240,8 @@ class Pulls:
         stream, consumer, delivered, at, _, nanoseconds, *_ = topology.parse_ack_subject(reply)
         source = self._by_name[stream, consumer]
         names = subject.split(".")
+        if len(names) == _EVENT_WORDS:
+            names += (Lane.NORMAL, Kind.DIRECT, "-")
         task_id, problem = names[6], ""
         if not task_id.isascii():
             task_id = task_id.encode("utf-8", "backslashreplace").decode()

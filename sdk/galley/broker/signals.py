@@ -165,7 +165,7 @@ class SignalReader:
             return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
         lanes = self._lanes[name]
         sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
-        sources += _beside_lanes(namespace, queue)
+        sources += self._beside_lanes(namespace, queue)
         # Idle queues are many, and a gather of nothing costs more than all the rest of their look.
         if asked := [source for source in sources if not self._known_empty(source, rung)]:
             await asyncio.gather(*(self._refresh(source, rung) for source in asked))
@@ -179,7 +179,7 @@ class SignalReader:
             if len(known) < len(_sources(*name, lane)):
                 return self._not_known(name, f"lane {lane} has not answered yet")
             backlogs.append(_together(lane, known))
-        beside = (self._readings.get(each) for each in _beside_lanes(*name))
+        beside = (self._readings.get(each) for each in self._beside_lanes(*name))
         if any(each is not None and not each.empty for each in beside) and not any(
             each.waiting or each.in_flight for each in backlogs
         ):
@@ -230,8 +230,17 @@ class SignalReader:
         for lane in self._lanes.pop(name, ()):
             for source in _sources(*name, lane):
                 self._readings.pop(source, None)
-        for source in _beside_lanes(*name):
+        for source in self._beside_lanes(*name):
             self._readings.pop(source, None)
+
+    def _beside_lanes(self, namespace: str, queue: str) -> tuple[_Source, ...]:
+        """Return the sources that take no slot; events only if the queue subscribes to some."""
+        topics = topology.topics_stream(namespace)
+        stream = self._streams.get(topics)
+        if stream is None or queue not in stream.config.metadata.get(topology.SUBSCRIBERS_KEY, "").split(","):
+            return _beside_lanes(namespace, queue)
+        events = _Source(topics, queue, topology.event_subject(namespace, "*"))
+        return (*_beside_lanes(namespace, queue), events)
 
     def _not_known(self, name: tuple[str, str], why: str) -> Unknown:
         before = self._unknown.get(name)

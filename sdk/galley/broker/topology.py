@@ -75,6 +75,8 @@ LANES_KEY: Final = "galley.dev/lanes"
 ENCRYPTION_KEY: Final = "galley.dev/encryption"
 """Whether the queue's payloads are encrypted: `required`, or `none`; so producers learn of it."""
 UID_KEY: Final = "galley.dev/uid"
+SUBSCRIBERS_KEY: Final = "galley.dev/subscribers"
+"""Of the stream of topics: the queues that have a consumer there."""
 ORPHANED_KEY: Final = "galley.dev/orphaned-at"
 """Since when the queue is known to be gone; streams of a queue that is there do not have it."""
 RESTORING_KEY: Final = "galley.dev/restoring"
@@ -163,6 +165,36 @@ def counts_stream(namespace: str, queue: str) -> str:
 def count_subject(namespace: str, queue: str, lane: str, name: str) -> str:
     """Return where one count of a lane stands."""
     return f"galley.count.{namespace}.{queue}.{lane}.{name}"
+
+
+def topics_stream(namespace: str) -> str:
+    """Return the name of the stream of all topics of a namespace: their events, and who subscribes."""
+    return f"GT_{namespace}"
+
+
+def event_subject(namespace: str, topic: str) -> str:
+    """Return where events of a topic are published; `topic` may be a pattern."""
+    return f"galley.event.{namespace}.{topic}"
+
+
+def live_subject(namespace: str, topic: str) -> str:
+    """Return where events of a topic are heard as they are stored; `topic` may be a pattern."""
+    return f"galley.live.{namespace}.{topic}"
+
+
+def topic_subject(namespace: str, topic: str) -> str:
+    """Return where it stands what a topic is; `topic` may be a pattern."""
+    return f"galley.topic.{namespace}.{topic}"
+
+
+def subscriptions_subject(namespace: str, topic: str, queue: str) -> str:
+    """Return where the subscriptions of a queue to a topic stand; both may be patterns."""
+    return f"galley.topic.{namespace}.{topic}.{queue}"
+
+
+def code_subscriptions_subject(namespace: str, queue: str) -> str:
+    """Return where a worker says which subscriptions the code of its queue has; `queue` may be a pattern."""
+    return f"galley.subscribe.{namespace}.{queue}"
 
 
 def note_subject(address: TaskAddress, what: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.support.memory_nats.stream import Message, Stream, matches
@@ -55,10 +56,20 @@ class Consumer:
     def __post_init__(self) -> None:
         if self.definition.get("deliver_policy") == "by_start_sequence":
             self.next_sequence = self.definition["opt_start_seq"]
+        if self.definition.get("deliver_policy") == "by_start_time":
+            since = datetime.fromisoformat(self.definition["opt_start_time"])
+            later = (each.sequence for each in self.stream.messages.values() if each.at >= since)
+            self.next_sequence = min(later, default=self.stream.last_sequence + 1)
 
     @property
     def name(self) -> str:
         return str(self.definition.get("name") or self.definition["durable_name"])
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of the subjects it delivers."""
+        several = self.definition.get("filter_subjects")
+        return tuple(several) if several else (self.definition["filter_subject"],)
 
     @property
     def lease_seconds(self) -> float:
@@ -68,7 +79,7 @@ class Consumer:
     def waiting(self) -> int:
         """Messages that were never handed out."""
         return sum(
-            sequence >= self.next_sequence and matches(self.definition["filter_subject"], message.subject)
+            sequence >= self.next_sequence and any(matches(each, message.subject) for each in self.patterns)
             for sequence, message in self.stream.messages.items()
         )
 
@@ -93,7 +104,10 @@ class Consumer:
             if not pull.alive:
                 self._end(pull)
                 continue
-            if self.in_flight - len(self.given_back) >= self.definition.get("max_ack_pending", 1000):
+            now = asyncio.get_running_loop().time()
+            leased = sum(ends > now for ends in self.pending.values())
+            # What comes again does not count: it is pending already.
+            if leased >= self.definition.get("max_ack_pending", 1000):
                 break
             message = self._next()
             if message is None:
@@ -151,9 +165,7 @@ class Consumer:
             if (message := self.stream.messages.get(sequence)) is not None:
                 return message
             del self.pending[sequence]
-        while (
-            message := self.stream.next_of(self.definition["filter_subject"], self.next_sequence)
-        ) is not None:
+        while (message := self.stream.next_of(self.patterns, self.next_sequence)) is not None:
             self.next_sequence = message.sequence + 1
             if message.sequence not in self.pending:
                 return message

@@ -159,10 +159,13 @@ class MemoryServer:
     def _store(self, stream: Stream, subject: str, headers: Headers, body: bytes) -> Message:
         if subject.startswith(self.full):
             raise Refusal(NO_ROOM, "insufficient storage resources available")
+        if (known := stream.known(headers, self.now())) is not None:
+            return known
         before = stream.last(subject)
         message = stream.store(subject, headers, body, self.now())
         self._note("stored", subject, message.sequence, body=body, headers=headers, stream=stream.name)
-        if (seconds := headers.get(topology.TTL)) and topology.SCHEDULE not in headers:
+        seconds = headers.get(topology.TTL, "never")
+        if seconds != "never" and topology.SCHEDULE not in headers:
             self._loop.call_later(float(seconds), self._expire, stream, message)
         if schedule := headers.get(topology.SCHEDULE):
             at = datetime.fromisoformat(schedule.removeprefix("@at "))
@@ -231,7 +234,8 @@ class MemoryServer:
                 consumer.give_back(sequence)
         elif sequence in consumer.pending or sequence in consumer.given_back:
             self._note("ack", about, sequence, stream=stream_name)
-            stream.remove(sequence)
+            if stream.definition["retention"] == "workqueue":
+                stream.remove(sequence)
             consumer.acknowledge(sequence)
 
     def _delivered(self, consumer: Consumer, message: Message, count: int) -> None:
@@ -326,6 +330,7 @@ class MemoryServer:
         present = self.consumers.get((stream, name))
         if present is not None:
             present.definition = definition
+            present.serve()
             return present
         consumer = Consumer(self._stream(stream), definition, self._delivered)
         self.consumers[stream, name] = consumer
@@ -340,7 +345,7 @@ class MemoryServer:
         }
         if pattern := request.get("subjects_filter"):
             state["subjects"] = stream.subjects(pattern)
-        return {"config": stream.definition, "state": state}
+        return {"config": stream.definition, "state": state, "ts": self.now().isoformat()}
 
     def _consumer_info(self, consumer: Consumer) -> dict[str, Any]:
         return {
@@ -360,6 +365,7 @@ class MemoryServer:
             for each in stream.messages.values()
             if matches(pattern, each.subject) and each.sequence < end
         ]
+        gone = gone[: len(gone) - asked.get("keep", 0)]
         for message in gone:
             stream.remove(message.sequence)
             self._note("purged", message.subject, message.sequence, stream=stream.name)
@@ -391,6 +397,9 @@ class MemoryServer:
         self, client: "MemoryClient", stream: Stream, reply: str, request: dict[str, Any]
     ) -> None:
         pattern, sequence = request["next_by_subj"], request.get("seq", 1)
+        if since := request.get("start_time"):
+            later = (m.sequence for m in stream.messages.values() if m.at >= datetime.fromisoformat(since))
+            sequence = min(later, default=stream.last_sequence + 1)
         if "batch" not in request:
             self._answer_message(client, reply, stream.next_of(pattern, sequence), stream)
             return

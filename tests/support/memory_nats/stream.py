@@ -59,7 +59,7 @@ class Stream:
     _by_subject: dict[str, int] = field(default_factory=dict)
     """Sequence of the last message of each subject."""
     _ids: dict[str, Message] = field(default_factory=dict)
-    """By message id; none is ever forgotten here."""
+    """The last message of each message id."""
 
     @property
     def name(self) -> str:
@@ -77,12 +77,20 @@ class Stream:
         sequence = max(found, default=None)
         return None if sequence is None else self.messages[sequence]
 
-    def next_of(self, pattern: str, at_least: int) -> Message | None:
-        """Return the first message of a pattern from a sequence on."""
+    def next_of(self, patterns: str | tuple[str, ...], at_least: int) -> Message | None:
+        """Return the first message of some patterns from a sequence on."""
+        several = (patterns,) if isinstance(patterns, str) else patterns
         for sequence, message in self.messages.items():
-            if sequence >= at_least and matches(pattern, message.subject):
+            if sequence >= at_least and any(matches(each, message.subject) for each in several):
                 return message
         return None
+
+    def known(self, headers: Headers, now: datetime) -> Message | None:
+        """Return the message that was stored under the same message id a short time ago."""
+        name = headers.get(topology.MESSAGE_ID)
+        before = self._ids.get(name) if name else None
+        seconds = self.definition.get("duplicate_window", 0) / 1e9
+        return before if before is not None and (now - before.at).total_seconds() < seconds else None
 
     def store(self, subject: str, headers: Headers, body: bytes, at: datetime) -> Message:
         """Keep a message.
@@ -90,7 +98,7 @@ class Stream:
         Raises:
             Refusal: if an expectation does not hold, or there is no room.
         """
-        if (again := self._ids.get(headers.get(topology.MESSAGE_ID, ""))) is not None:
+        if (again := self.known(headers, at)) is not None:
             return again
         self._check(subject, headers, len(body))
         if self.definition.get("allow_msg_counter"):
@@ -138,7 +146,7 @@ class Stream:
     def _check(self, subject: str, headers: Headers, size: int) -> None:
         if "Nats-Rollup" in headers:
             raise Refusal(ROLLUP_DENIED, "rollup not permitted")
-        if topology.TTL in headers and float(headers[topology.TTL]) < 1:
+        if headers.get(topology.TTL, "never") != "never" and float(headers[topology.TTL]) < 1:
             raise Refusal(TTL_INVALID, "invalid per-message TTL")
         target = headers.get(topology.SCHEDULE_TARGET)
         if target is not None and not self.takes(target):

@@ -14,6 +14,7 @@ from msgspec import Struct
 from galley.lanes import Lane
 from galley.repeat import Repeat
 from galley.retry import RetryPolicy
+from galley.topic import Subscribe
 from galley_worker.ending import Spool
 
 LENGTH: Final = 4
@@ -141,6 +142,7 @@ class HandlerRules(Struct, array_like=True, frozen=True):
     """When it runs by itself; None if it does not."""
     lane: Lane | None = None
     labels: dict[str, str] | None = None
+    subscribes: tuple[Subscribe, ...] = ()
 
 
 class Ready(Struct, array_like=True, tag=14):

@@ -119,10 +119,16 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
     def ready() -> None:
         rules = {
             name: frames.HandlerRules(
-                handler.timeout_seconds, handler.retry, handler.repeat, handler.lane, handler.labels
+                handler.timeout_seconds,
+                handler.retry,
+                handler.repeat,
+                handler.lane,
+                handler.labels,
+                handler.subscribes,
             )
             for name, handler in handlers.items()
             if (handler.timeout_seconds, handler.retry, handler.repeat) != (None, None, None)
+            or handler.subscribes
         }
         wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several, rules)]))
 

@@ -1,0 +1,243 @@
+"""Topics as programs use them: publish an event once, and each queue that subscribes runs a task for it."""
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerRefused
+from galley.broker.publish import Publisher
+from galley.broker.topics import (
+    Published,
+    StoredEvent,
+    TopicPublisher,
+    events_of,
+    find_topic,
+    subscriptions_of,
+    topics_of,
+)
+from galley.errors import EventInvalid, HopLimit, TopicNotFound
+from galley.event import DEFAULT_TYPE, HOPS_LIMIT, Attribute, Event, check_topic_name, decode, event_of
+from galley.filter import FilterFailed
+from galley.inside import WORKER_VARIABLE, hops
+from galley.topic import MappingFailed, Subscription, Topic, concerns, copy_address, task_of
+
+_CONSUMER_NOT_FOUND = 10014
+
+
+class SubscribedQueue(NamedTuple):
+    """A queue that subscribes to a topic."""
+
+    queue: str
+    subscriptions: tuple[Subscription, ...]
+    pending: int
+    """Events of all topics the queue subscribes to that are not copied into it yet."""
+
+
+class TopicView(NamedTuple):
+    """A topic as it stands."""
+
+    topic: Topic
+    queues: tuple[SubscribedQueue, ...]
+    events: int
+    """Events that are kept."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.topic.name
+
+
+class Replayed(NamedTuple):
+    """What a replay did."""
+
+    copied: int
+    """Tasks that were stored."""
+    present: int
+    """Tasks that waited in the queue already. One that has ended, and whose record is kept, counts as copied,
+    and does not run again."""
+    filtered: int
+    failed: int
+    """Events to which the filter or the input mapping could not be applied."""
+
+
+class AsyncTopics:
+    """The topics of a client's namespace."""
+
+    def __init__(self, broker: Broker, namespace: str, publisher: Publisher) -> None:
+        self._broker, self._namespace, self._tasks = broker, namespace, publisher
+        self._publisher = TopicPublisher(broker, namespace, publisher.patience)
+
+    async def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, *,
+        key: str = "", event_id: str | None = None, event_type: str = DEFAULT_TYPE, source: str = "",
+        subject: str = "",
+    ) -> Published:  # fmt: skip
+        """Publish an event, and return when the broker has it on disk.
+
+        Args:
+            topic: name of the topic.
+            data: what handlers get as their input unless their subscription says otherwise: what can be
+                written as JSON, at most 256 KiB.
+            attributes: what filters look at: names of a to z and digits; texts, whole numbers, true, false.
+            key: events of one key keep their order where a subscription asks for it.
+            event_id: an id of your own. The same source and id is the same event: publishing it again runs
+                no handler again, for as long as the records of its tasks are kept.
+            event_type: `type` of the CloudEvent.
+            source: `source` of the CloudEvent; the queue in a handler, else `galley`.
+            subject: `subject` of the CloudEvent.
+
+        Raises:
+            EventInvalid: there can be no such event or topic.
+            TopicNotFound, TopicFull: nothing was stored.
+            HopLimit: the handler that publishes runs for an event that came of too many others.
+            NotAllowed: the credentials are of another namespace.
+            BrokerUnreachable, BrokerSilent: no answer; publishing it again with the same `event_id` is safe.
+            ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
+        """
+        event = event_of(
+            data, datetime.now(UTC), source=source or _source(), attributes=attributes, event_id=event_id,
+            event_type=event_type, subject=subject, key=key,
+        )  # fmt: skip
+        return await self.publish_event(topic, event)
+
+    async def publish_cloudevent(self, topic: str, body: bytes | str) -> Published:
+        """Publish a CloudEvent in structured JSON, as other programs write it.
+
+        Raises:
+            EventInvalid: it is no CloudEvent 1.0, or one that Galley does not take.
+            As `publish` besides.
+        """
+        return await self.publish_event(
+            topic, decode(body.encode() if isinstance(body, str) else body, datetime.now(UTC))
+        )
+
+    async def publish_event(self, topic: str, event: Event) -> Published:
+        """As `publish`, for an event at hand."""
+        self._broker.check_usable()
+        check_topic_name(topic)
+        led = hops()
+        if led >= HOPS_LIMIT:
+            raise HopLimit(topic, led)
+        if WORKER_VARIABLE in os.environ:
+            event = replace(event, hops=led + 1)
+        return await self._publisher.publish(topic, event)
+
+    async def get(self, topic: str) -> TopicView:
+        """Return a topic, who subscribes to it, and how far they are.
+
+        Raises:
+            TopicNotFound, EventInvalid: there is none of that name, or can be none.
+            NotAllowed: the credentials are of another namespace.
+            BrokerUnreachable, ClientClosed, ClientElsewhere: as `publish`.
+        """
+        self._broker.check_usable()
+        found = await find_topic(self._broker, self._namespace, check_topic_name(topic))
+        if found is None:
+            raise TopicNotFound(self._namespace, topic)
+        return await self._view(found)
+
+    async def list(self) -> list[TopicView]:
+        """Return all topics of the namespace, by name.
+
+        Raises:
+            NotAllowed: the credentials are not those of a manager of a queue of the namespace.
+            BrokerUnreachable, ClientClosed, ClientElsewhere: as `publish`.
+        """
+        self._broker.check_usable()
+        return [await self._view(topic) for topic in await topics_of(self._broker, self._namespace)]
+
+    async def events(self, topic: str, since: datetime | None = None) -> AsyncGenerator[StoredEvent, None]:
+        """Yield the events of a topic that are kept, oldest first.
+
+        Args:
+            topic: its name.
+            since: only those stored then, or later; a time with its offset from UTC.
+
+        Raises:
+            TopicNotFound, NotAllowed, BrokerUnreachable: as `get`; the credentials have to be a manager's.
+        """
+        await self.get(topic)
+        async for stored in events_of(self._broker, self._namespace, topic, since=since):
+            yield stored
+
+    async def replay(
+        self, topic: str, subscription: str, since: datetime, until: datetime | None = None
+    ) -> Replayed:
+        """Run the handler of a subscription for events that are kept, as if it had been there before.
+
+        An event whose task waits, runs, or ended and still has its record is not run again, so a replay that
+        was interrupted can be repeated.
+
+        Args:
+            topic: name of the topic.
+            subscription: name of the subscription.
+            since: events stored from then on; a time with its offset from UTC.
+            until: events stored before then; None for all that are there now.
+
+        Raises:
+            TopicNotFound: there is no such topic.
+            EventInvalid: the topic has no such subscription.
+            QueueFull: the queue took only a part; repeat it later.
+            NotAllowed: the credentials are not those of a manager of the queue.
+            BrokerUnreachable, ClientClosed, ClientElsewhere: as `publish`.
+        """
+        view = await self.get(topic)
+        several = [each for queue in view.queues for each in queue.subscriptions]
+        chosen = next((each for each in several if each.name == subscription), None)
+        if chosen is None:
+            known = ", ".join(sorted(each.name for each in several)) or "none"
+            raise EventInvalid("subscription", f"topic {topic!r} has no {subscription!r}", f"it has: {known}")
+        chosen = replace(chosen, since=None)
+        info = await stream_info(self._broker, topology.topics_stream(self._namespace))
+        last = info["state"]["last_seq"] if info is not None else 0
+        counts = [0, 0, 0, 0]
+        async for stored in events_of(self._broker, self._namespace, topic, since=since):
+            if stored.sequence > last or (until is not None and stored.stored_at >= until):
+                break
+            counts[await self._replay_one(topic, chosen, stored)] += 1
+        return Replayed(*counts)
+
+    async def _replay_one(self, topic: str, subscription: Subscription, stored: StoredEvent) -> int:
+        """Copy one event; returns which of the figures of `Replayed` counts it."""
+        try:
+            if not concerns(subscription, topic, stored.event, stored.stored_at):
+                return 2
+            task = task_of(topic, subscription, stored.event, stored.stored_at)
+        except (FilterFailed, MappingFailed):
+            return 3
+        address = copy_address(self._namespace, topic, subscription, stored.event)
+        receipt = await self._tasks.publish(address, task, chosen_id=True)
+        return 1 if receipt.duplicate else 0
+
+    async def _view(self, topic: Topic) -> TopicView:
+        queues = []
+        for queue in topic.queues:
+            several = await subscriptions_of(self._broker, self._namespace, topic.name, queue)
+            queues.append(SubscribedQueue(queue, several, await self._pending(queue)))
+        subject = topology.event_subject(self._namespace, topic.name)
+        stream = topology.topics_stream(self._namespace)
+        info = await stream_info(self._broker, stream, {"subjects_filter": subject})
+        counts = (info or {}).get("state", {}).get("subjects") or {}
+        return TopicView(topic, tuple(queues), sum(counts.values()))
+
+    async def _pending(self, queue: str) -> int:
+        stream = topology.topics_stream(self._namespace)
+        try:
+            info = await self._broker.api(
+                f"look at consumer {queue} of {stream}", f"CONSUMER.INFO.{stream}.{queue}"
+            )
+        except BrokerRefused as refusal:
+            if refusal.code == _CONSUMER_NOT_FOUND:
+                return 0
+            raise
+        return int(info["num_pending"]) + int(info["num_ack_pending"])
+
+
+def _source() -> str:
+    return os.environ.get(WORKER_VARIABLE) or "galley"

@@ -1,0 +1,407 @@
+"""Topics: each event that a subscription asks for becomes one task of its queue, whatever happens."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace as changed
+
+from galley.address import TaskAddress
+from galley.broker import dead_letters, topology
+from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
+from galley.broker.topics import declare_code
+from galley.client import AsyncClient
+from galley.envelope import decode
+from galley.errors import EventInvalid, HopLimit, TopicFull, TopicNotFound
+from galley.event import HOPS_LIMIT
+from galley.lanes import Lane
+from galley.topic import Subscribe, Subscription, Topic
+from galley_worker.fanout import Fanout
+from galley_worker.ledger import Ledger
+from galley_worker.measures import Measures
+from tests.support.builders import a_queue
+from tests.support.eventually import eventually
+from tests.support.memory_nats import MemoryBroker
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_worker.bench import Bench, a_bench
+
+IMAGES = Subscription("resize", "images", "resize")
+MAIL = Subscription("mail", "mail", "send")
+
+
+class Town:
+    """A bench with a second queue, and topics."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.server = bench, bench.server
+        self.images = bench.layout
+        self.mail = changed_layout(bench, "mail")
+        self.server.create(self.mail)
+        self.keeper = TopicKeeper(bench.producer, self.images.namespace, "test")
+        self.client = AsyncClient.over(bench.producer, self.images.namespace)
+
+    async def keep(self, *subscriptions: Subscription, **rules: Any) -> list[str]:
+        """Have the topic `uploads` with these subscriptions."""
+        return await self.keeper.keep([Declared(Topic("uploads", **rules), subscriptions)])
+
+    def copies(self, queue: str) -> list[TaskAddress]:
+        """Return the tasks that wait in a queue, in their order."""
+        stream = self.server.streams[topology.work_stream(self.images.namespace, queue)]
+        return [topology.parse_task_subject(each.subject) for each in stream.messages.values()]
+
+    def task(self, queue: str) -> Any:
+        """Return the first task that waits in a queue."""
+        stream = self.server.streams[topology.work_stream(self.images.namespace, queue)]
+        return decode(next(iter(stream.messages.values())).body)
+
+    async def letters(self, queue: str) -> list[dead_letters.Kept]:
+        """Return the dead letters of a queue."""
+        found = dead_letters.all_of(self.bench.producer, self.images.namespace, queue)
+        return [kept async for kept in found]
+
+    async def settled(self) -> None:
+        """Wait until all events are acknowledged."""
+
+        async def acknowledged() -> bool:
+            stream = topology.topics_stream(self.images.namespace)
+            return all(
+                not each.waiting and not each.in_flight
+                for (name, _), each in self.server.consumers.items()
+                if name == stream
+            )
+
+        await eventually(acknowledged, within=600)
+
+
+def changed_layout(bench: Bench, queue: str, **changes: Any) -> topology.QueueLayout:
+    return a_queue(queue, namespace=bench.layout.namespace, **changes)
+
+
+@asynccontextmanager
+async def a_town() -> AsyncIterator[Town]:
+    async with a_bench() as bench:
+        yield Town(bench)
+
+
+@asynccontextmanager
+async def copying(
+    town: Town, *layouts: topology.QueueLayout, counted: Measures | None = None, plaintext: bool = True
+) -> AsyncIterator[None]:
+    """Run the fan-out of a worker of each queue."""
+    async with AsyncExitStack() as stack:
+        running = []
+        for layout in layouts or (town.images, town.mail):
+            broker = await stack.enter_async_context(MemoryBroker(town.server, f"{layout.queue}-1"))
+            fanout = Fanout(
+                broker, layout, Ledger(broker), counted or Measures("default", layout.queue, int, int), "w1",
+                town.server.now, plaintext=plaintext,
+            )  # fmt: skip
+            running.append(asyncio.create_task(fanout.run()))
+        try:
+            yield
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_one_publish_becomes_one_task_in_each_queue_that_subscribes() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES, MAIL)
+        published = await town.client.publish("uploads", {"path": "a.png"}, event_id="one")
+        await town.settled()
+        assert [len(town.copies(queue)) for queue in ("images", "mail")] == [1, 1]
+        assert town.copies("images")[0].id.startswith("resize-")
+        task = town.task("images")
+        assert task.handler == "resize"
+        assert bytes(task.input) == b'{"path":"a.png"}'
+        assert task.event == "uploads/one"
+        assert published.id == "one"
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seconds", [0, 1, 3600])
+async def test_a_repeated_publish_doubles_nothing(seconds: float) -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES, MAIL)
+        await town.client.publish("uploads", 1, event_id="one")
+        await town.bench.pass_time(seconds)
+        await town.client.publish("uploads", 1, event_id="one")
+        await town.settled()
+        assert [len(town.copies(queue)) for queue in ("images", "mail")] == [1, 1]
+
+
+@in_virtual_time
+async def test_a_copy_is_flagged_so_that_it_claims_its_record_before_it_runs() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES)
+        await town.client.publish("uploads", 1)
+        await town.settled()
+        stream = town.server.streams[topology.work_stream("default", "images")]
+        assert next(iter(stream.messages.values())).headers[topology.FLAGS_HEADER].endswith(";r")
+
+
+@in_virtual_time
+async def test_a_filter_decides_which_events_a_queue_gets() -> None:
+    counted = Measures("default", "images", int, int)
+    async with a_town() as town, copying(town, town.images, counted=counted):
+        await town.keep(changed(IMAGES, filter='attributes.region in ["eu", "us"] && key != "x"'))
+        for region, key in (("eu", "a"), ("asia", "a"), ("us", "x"), ("us", "b")):
+            await town.client.publish("uploads", 1, {"region": region}, key=key)
+        await town.settled()
+        assert len(town.copies("images")) == 2
+        text = counted.text()
+        assert (
+            b'galley_events_total{action="Filtered",namespace="default",queue="images",topic="uploads"} 2.0'
+            in text
+        )
+        assert (
+            b'galley_events_total{action="Copied",namespace="default",queue="images",topic="uploads"} 2.0'
+            in text
+        )
+
+
+@in_virtual_time
+async def test_an_input_mapping_makes_the_arguments_of_the_handler() -> None:
+    async with a_town() as town, copying(town):
+        mapping = {"device": "data.device", "where": "attributes.region", "whole": "event", "at": "time"}
+        await town.keep(changed(IMAGES, input=mapping))
+        await town.client.publish("uploads", {"device": 7}, {"region": "eu"}, event_id="one")
+        await town.settled()
+        given = msgspec.json.decode(town.task("images").input)
+        assert (given["device"], given["where"], given["whole"]["id"]) == (7, "eu", "one")
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"filter": "attributes.size > 3"}, "FilterFailed"),
+        ({"input": {"device": "data.device"}}, "InputMappingFailed"),
+        ({"lane": Lane.CRITICAL}, "InputMappingFailed"),
+    ],
+    ids=["filter", "mapping", "lane"],
+)
+async def test_an_event_that_cannot_be_looked_at_as_asked_becomes_a_dead_letter(
+    change: dict[str, Any], reason: str
+) -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(changed(IMAGES, **change), MAIL)
+        await town.client.publish("uploads", {"path": "a"}, event_id="one")
+        await town.settled()
+        assert town.copies("images") == []
+        assert len(town.copies("mail")) == 1
+        letter = (await town.letters("images"))[0].letter
+        assert letter.failure.reason == reason
+        assert "uploads" in letter.failure.message
+        assert b'"path":"a"' in bytes(letter.envelope)
+
+
+@in_virtual_time
+async def test_a_queue_that_takes_encrypted_tasks_only_gets_a_dead_letter() -> None:
+    async with a_town() as town, copying(town, town.images, plaintext=False):
+        await town.keep(IMAGES)
+        await town.client.publish("uploads", 1)
+        await town.settled()
+        assert "not encrypted" in (await town.letters("images"))[0].letter.failure.message
+
+
+@in_virtual_time
+async def test_a_full_queue_does_not_hold_up_another_and_gets_its_copy_once_it_has_room() -> None:
+    async with a_town() as town:
+        small = changed_layout(town.bench, "small", backlog=1)
+        town.server.create(small)
+        async with copying(town, town.mail, small):
+            await town.keep(MAIL, Subscription("small", "small", "run"))
+            for number in range(3):
+                await town.client.publish("uploads", {"n": number})
+            await eventually(lambda: awaited(len(town.copies("mail")) == 3), within=60)
+            assert len(town.copies("small")) == 1
+            view = await town.client.topics.get("uploads")
+            assert {each.queue: each.pending for each in view.queues} == {"mail": 0, "small": 2}
+            stream = town.server.streams[topology.work_stream("default", "small")]
+            for _ in range(2):
+                stream.remove(next(iter(stream.messages)))
+                await eventually(lambda: awaited(len(stream.messages) == 1), within=60)
+            await town.settled()
+
+
+async def awaited(value: bool) -> bool:
+    return value
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seed", range(4))
+async def test_workers_that_die_at_any_moment_leave_one_copy_of_each_event(seed: int) -> None:
+    chance = random.Random(seed)
+    async with a_town() as town:
+        await town.keep(IMAGES, MAIL)
+        for number in range(40):
+            await town.client.publish("uploads", {"n": number}, event_id=f"{number % 30}")
+        for _ in range(25):
+            async with copying(town):
+                await asyncio.sleep(chance.choice((0, 0.0001, 0.001, 0.01)))
+            await town.bench.pass_time(chance.choice((0.1, 31)))
+        async with copying(town):
+            await town.settled()
+        for queue in ("images", "mail"):
+            assert len(town.copies(queue)) == len(set(town.copies(queue))) == 30
+
+
+@in_virtual_time
+async def test_a_new_subscription_gets_the_events_from_then_on_and_a_replay_those_before() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(MAIL)
+        began = town.server.now()
+        await town.client.publish("uploads", {"n": 1})
+        await town.bench.pass_time(10)
+        await town.keep(MAIL, IMAGES)
+        await town.client.publish("uploads", {"n": 2})
+        await town.settled()
+        assert len(town.copies("images")) == 1
+        replayed = await town.client.topics.replay("uploads", "resize", began)
+        assert (replayed.copied, replayed.present) == (1, 1)
+        again = await town.client.topics.replay("uploads", "resize", began)
+        assert (again.copied, again.present) == (0, 2)
+        assert len(town.copies("images")) == 2
+        with pytest.raises(EventInvalid, match="topic 'uploads' has no 'none'"):
+            await town.client.topics.replay("uploads", "none", began)
+
+
+@in_virtual_time
+async def test_the_time_of_a_subscription_stays_when_it_is_changed() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES)
+        before = (await town.client.topics.get("uploads")).queues[0].subscriptions[0]
+        await town.bench.pass_time(10)
+        await town.keep(changed(IMAGES, filter='key == "a"'))
+        after = (await town.client.topics.get("uploads")).queues[0].subscriptions[0]
+        assert (after.since, after.filter) == (before.since, 'key == "a"')
+
+
+@in_virtual_time
+async def test_a_topic_that_is_removed_takes_its_events_along_and_nothing_waits() -> None:
+    async with a_town() as town:
+        await town.keep(IMAGES, MAIL)
+        await town.client.publish("uploads", 1)
+        async with copying(town, town.mail):
+            await eventually(lambda: awaited(len(town.copies("mail")) == 1), within=60)
+        await town.keeper.keep([])
+        async with copying(town):
+            await town.bench.pass_time(60)
+            await town.settled()
+        assert (len(town.copies("mail")), len(town.copies("images"))) == (1, 0)
+        town.client.topics._publisher._known.clear()
+        with pytest.raises(TopicNotFound, match="no topic 'uploads'"):
+            await town.client.publish("uploads", 1)
+        stream = town.server.streams[topology.topics_stream("default")]
+        assert stream.messages == {}
+        assert [name for name in town.server.consumers if name[0] == stream.name] == []
+
+
+@in_virtual_time
+async def test_the_order_of_events_is_kept_where_a_subscription_asks_for_it() -> None:
+    async with a_town() as town:
+        small = changed_layout(town.bench, "small", backlog=3)
+        town.server.create(small)
+        await town.keep(Subscription("small", "small", "run", ordered=True))
+        events = [f"e{number}" for number in range(12)]
+        for event in events:
+            await town.client.publish("uploads", {"n": event}, event_id=event)
+        seen: list[str] = []
+        async with copying(town, small, small):
+            stream = town.server.streams[topology.work_stream("default", "small")]
+            while len(seen) < len(events):
+                await eventually(lambda: awaited(bool(stream.messages)), within=60)
+                first = next(iter(stream.messages.values()))
+                seen.append(decode(first.body).event.removeprefix("uploads/"))
+                stream.remove(first.sequence)
+        assert seen == events
+
+
+@in_virtual_time
+async def test_what_is_no_event_is_dropped_and_the_next_one_copied() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES)
+        stream = town.server.streams[topology.topics_stream("default")]
+        for body in (b"", b"{}", b'{"specversion":"2.0","id":"a","source":"b","type":"c"}', b"\xff"):
+            town.server._store(stream, topology.event_subject("default", "uploads"), {}, body)
+        await town.client.publish("uploads", 1)
+        await town.settled()
+        assert len(town.copies("images")) == 1
+        assert await town.letters("images") == []
+
+
+@in_virtual_time
+async def test_a_full_topic_refuses_the_next_event() -> None:
+    async with a_town() as town:
+        await town.keep(retention_bytes=1)
+        town.server.streams[topology.topics_stream("default")].definition["max_bytes"] = 600
+
+        async def many() -> None:
+            for number in range(10):
+                await town.client.publish("uploads", {"n": number})
+
+        with pytest.raises(TopicFull, match="'uploads' has no room"):
+            await many()
+
+
+@in_virtual_time
+async def test_an_event_that_came_of_too_many_others_is_not_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(IMAGES)
+        monkeypatch.setenv("GALLEY_WORKER_OF", "default/images")
+        for led in range(HOPS_LIMIT):
+            monkeypatch.setenv("GALLEY_ANCESTORS", f"hops:{led}")
+            await town.client.publish("uploads", led, event_id=f"{led}")
+        await town.settled()
+        assert len(town.copies("images")) == HOPS_LIMIT
+        stream = town.server.streams[topology.work_stream("default", "images")]
+        assert decode(list(stream.messages.values())[-1].body).ancestors == (f"hops:{HOPS_LIMIT}",)
+        monkeypatch.setenv("GALLEY_ANCESTORS", f"hops:{HOPS_LIMIT}")
+        with pytest.raises(HopLimit, match="16 events led to this task"):
+            await town.client.publish("uploads", 1)
+
+
+@in_virtual_time
+async def test_code_subscribes_to_topics_that_are_declared() -> None:
+    async with a_town() as town, copying(town):
+        producer = town.bench.producer
+        body = code_body({"resize": (Subscribe("uploads"), Subscribe("nowhere"))}, {"resize": Lane.HIGH})
+        assert not await declare_code(producer, "default", "images", body)
+        assert await town.keep() == []
+        assert await declare_code(producer, "default", "images", body)
+        assert await town.keep() == [
+            "handler resize of queue images subscribes to topic nowhere, which is not declared"
+        ]
+        await town.client.publish("uploads", 1)
+        await town.settled()
+        assert town.copies("images")[0].lane is Lane.HIGH
+        assert await declare_code(producer, "default", "images", code_body({}, {}))
+        assert await town.keep() == []
+        assert (await town.client.topics.get("uploads")).queues == ()
+
+
+@in_virtual_time
+async def test_events_can_be_read_from_a_time_on() -> None:
+    async with a_town() as town:
+        await town.keep()
+        await town.client.publish("uploads", {"n": 1}, event_id="a")
+        await town.bench.pass_time(10)
+        since = town.server.now()
+        await town.client.publish("uploads", {"n": 2}, event_id="b")
+        found = [each async for each in town.client.topics.events("uploads")]
+        assert [each.event.id for each in found] == ["a", "b"]
+        found = [each async for each in town.client.topics.events("uploads", since - timedelta(seconds=1))]
+        assert [each.event.id for each in found] == ["b"]
+        assert [view.name for view in await town.client.topics.list()] == ["uploads"]
+        with pytest.raises(TopicNotFound):
+            await town.client.topics.get("nowhere")

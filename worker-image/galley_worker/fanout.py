@@ -1,0 +1,236 @@
+"""Fan-out: puts a copy of each event that a subscription of the queue asks for into the queue, as a task.
+
+Any worker of the queue does it, and takes no slot for it. All of it may be done twice: the id of a copy
+follows from the event and the subscription, and a copy claims its record before it runs. An event is
+acknowledged once all its copies are stored; one whose filter or input mapping fails becomes a dead letter of
+the queue, which `galley dead` shows and redrives. Which subscriptions there are is read after the delivery,
+so that one that was there before the event was published always counts.
+
+It waits for a delivery, a pull that ended (`changed`), or a timer that looks for pulls whose server died.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from galley.address import TaskAddress
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
+from galley.broker.publish import Publisher
+from galley.broker.pull import Delivery, Pulls, Source
+from galley.broker.topics import subscriptions_of
+from galley.broker.topology import QueueLayout
+from galley.dead_letter import DeadLetter
+from galley.encryption import KeyServiceUnavailable
+from galley.envelope import Envelope
+from galley.errors import EnvelopeInvalid, EventInvalid, QueueFull
+from galley.event import Event, decode
+from galley.failpoint import failpoint
+from galley.filter import FilterFailed
+from galley.lanes import Lane
+from galley.record import Failure
+from galley.topic import MappingFailed, Subscription, concerns, copy_address, task_of, task_of_miss
+from galley_worker.attempts import UNDECIDED_SECONDS
+from galley_worker.ledger import Ledger, NoRoom
+from galley_worker.measures import Measures
+from galley_worker.settle import NO_ROOM_SECONDS
+from galley_worker.ticker import stamp_of
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 256
+_LOOK_SECONDS: Final = 5.0
+_ABSENT_SECONDS: Final = 1.0
+_ABSENT_MOST: Final = 10.0
+_PATIENCE_SECONDS: Final = 5.0
+
+
+class Copied(StrEnum):
+    """What became of an event for one subscription; a label of the metric."""
+
+    COPIED = "Copied"
+    FILTERED = "Filtered"
+    MISSED = "Missed"
+    """Its filter or its mapping failed, or the queue does not take it: there is a dead letter."""
+
+
+class Fanout:
+    """Copies the events of one queue's subscriptions. `run` does so until it is cancelled."""
+
+    def __init__(  # noqa: PLR0917 - what it runs on
+        self,
+        broker: Broker,
+        layout: QueueLayout,
+        ledger: Ledger,
+        measures: Measures,
+        worker: str,
+        now: Callable[[], datetime],
+        *,
+        plaintext: bool = True,
+    ) -> None:
+        """Args: plaintext: whether the queue takes what was not encrypted before."""
+        self._broker, self._ledger, self._measures = broker, ledger, measures
+        self._worker, self._now, self._plaintext = worker, now, plaintext
+        self._layout = layout
+        self._publisher = Publisher(broker, _PATIENCE_SECONDS)
+        self._source = Source(topology.topics_stream(layout.namespace), Lane.NORMAL, layout.queue)
+        self._arrived: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Take an event."""
+        self._arrived.append(delivery)
+        self._wake.set()
+
+    def changed(self) -> None:
+        """Pull again: a pull ended."""
+        self._wake.set()
+
+    def reconnected(self) -> None:
+        """Forget what was delivered on a connection that broke; it is delivered again."""
+        self._arrived.clear()
+
+    async def run(self) -> None:
+        """Copy events until cancelled; what is not copied by then is given back."""
+        while True:
+            await self._subscribed()
+            await self._while_subscribed()
+
+    async def _subscribed(self) -> None:
+        """Return once the queue has a consumer of events; most queues have none, and never will."""
+        pause = _ABSENT_SECONDS
+        stream, queue = topology.topics_stream(self._layout.namespace), self._layout.queue
+        while True:
+            try:
+                await self._broker.api(f"look at consumer {queue}", f"CONSUMER.INFO.{stream}.{queue}")
+            except BrokerError:  # it has none, or has no rights to it, or the broker is away
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _ABSENT_MOST)
+            else:
+                return
+
+    async def _while_subscribed(self) -> None:
+        try:
+            async with Pulls(self._broker, self._layout, self, [self._source]) as pulls:
+                while not pulls.refusals:
+                    self._wake.clear()
+                    await self._copy_some()
+                    if self._broker.connected and not pulls.is_open(self._source):
+                        await pulls.park(self._source, _AT_ONCE)
+                    try:
+                        async with asyncio.timeout(_LOOK_SECONDS):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pulls.drop_silent()
+        finally:
+            for delivery in self._arrived:
+                self._ledger.give_back(delivery.reply)
+            self._arrived.clear()
+
+    async def _copy_some(self) -> None:
+        while self._arrived:
+            by_topic: dict[str, list[Delivery]] = defaultdict(list)
+            for _ in range(min(_AT_ONCE, len(self._arrived))):
+                delivery = self._arrived.popleft()
+                by_topic[delivery.address.queue].append(delivery)
+            async with asyncio.TaskGroup() as group:
+                for topic, deliveries in by_topic.items():
+                    group.create_task(self._copy_of_topic(topic, deliveries))
+
+    async def _copy_of_topic(self, topic: str, deliveries: list[Delivery]) -> None:
+        """Copy events of one topic. Does not raise for what they are."""
+        try:
+            found = await subscriptions_of(self._broker, self._layout.namespace, topic, self._layout.queue)
+        except (BrokerError, EnvelopeInvalid) as error:
+            log.warning("events not copied", extra={"topic": topic, "error": str(error)})
+            for delivery in deliveries:
+                self._ledger.give_back(delivery.reply, NO_ROOM_SECONDS)
+            return
+        failpoint("fanout.before_copies")
+        async with asyncio.TaskGroup() as group:
+            for delivery in deliveries:
+                group.create_task(self._look_at(topic, found, delivery))
+
+    async def _look_at(self, topic: str, found: tuple[Subscription, ...], delivery: Delivery) -> None:
+        """Copy one event. Does not raise for what it is."""
+        try:
+            await self._copy(topic, found, delivery)
+        except Exception as error:  # whatever it is costs this event's time, not the others
+            room = NoRoom | BrokerError | QueueFull | KeyServiceUnavailable
+            again = NO_ROOM_SECONDS if isinstance(error, room) else UNDECIDED_SECONDS
+            self._measures.held_back(topic)
+            about = {
+                "topic": topic,
+                "sequence": delivery.sequence,
+                "error": f"{type(error).__name__}: {error}",
+            }
+            log.warning("event not copied yet", extra=about)
+            self._ledger.give_back(delivery.reply, again)
+
+    async def _copy(self, topic: str, found: tuple[Subscription, ...], delivery: Delivery) -> None:
+        stored_at = stamp_of(delivery)
+        try:
+            event = decode(delivery.body, stored_at)
+        except EventInvalid as error:
+            # There is no subscription to keep it for: it is no event, and was not published by Galley.
+            log.warning(
+                "event dropped", extra={"topic": topic, "sequence": delivery.sequence, "error": str(error)}
+            )
+            self._ledger.acknowledge(delivery.reply)
+            return
+        copies: list[tuple[TaskAddress, Envelope]] = []
+        for subscription in found:
+            try:
+                if not concerns(subscription, topic, event, stored_at):
+                    self._measures.copied(topic, Copied.FILTERED)
+                    continue
+                self._check(subscription)
+                task = task_of(topic, subscription, event, stored_at)
+                copies.append((copy_address(self._layout.namespace, topic, subscription, event), task))
+            except (FilterFailed, MappingFailed, EventInvalid) as error:
+                await self._miss(topic, subscription, event, stored_at, error)
+        if len(copies) == 1:
+            await self._publish(*copies[0])
+        elif copies:
+            async with asyncio.TaskGroup() as group:
+                for address, task in copies:
+                    group.create_task(self._publish(address, task))
+        for _ in copies:
+            self._measures.copied(topic, Copied.COPIED)
+        failpoint("fanout.before_ack")
+        self._ledger.acknowledge(delivery.reply)
+
+    def _check(self, subscription: Subscription) -> None:
+        if subscription.lane not in self._layout.lanes:
+            raise MappingFailed(f"the queue has no lane {subscription.lane}")
+        if not self._plaintext:
+            raise MappingFailed("the queue takes encrypted tasks only, and events are not encrypted")
+
+    async def _publish(self, address: TaskAddress, task: Envelope) -> None:
+        await self._publisher.publish(address, task, chosen_id=True)
+
+    async def _miss(
+        self, topic: str, subscription: Subscription, event: Event, stored_at: datetime, error: Exception
+    ) -> None:
+        """Keep an event that could not be looked at as asked, as a dead letter of the queue."""
+        address = copy_address(self._layout.namespace, topic, subscription, event)
+        reason = {FilterFailed: "FilterFailed", MappingFailed: "InputMappingFailed"}.get(
+            type(error), "EventInvalid"
+        )
+        task = task_of_miss(topic, subscription, event, stored_at)
+        problem = f"subscription {subscription.name} of topic {topic}: {error}"
+        letter = DeadLetter(
+            Failure(reason, problem[:1000]), self._now(), self._worker, 1, subscription.lane,
+            envelope=Raw(msgspec.json.encode(task)),
+        )  # fmt: skip
+        await self._ledger.bury(address, letter)
+        self._measures.copied(topic, Copied.MISSED)
+        log.warning("event missed", extra={"topic": topic, "task": address.id, "error": problem})
