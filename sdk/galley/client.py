@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,13 @@ from galley.bounds import is_queue_name
 from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
+from galley.broker.topics import Published
 from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Cached, cached_id, is_cached, publish_cached
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
+from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_handler_name, check_queue_name
@@ -139,8 +141,6 @@ class AsyncClient:
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         self.topics = AsyncTopics(broker, namespace, self._publisher)
         """Topics: to publish events, look at who subscribes, read events, and replay them."""
-        self.publish = self.topics.publish
-        """Publish an event: `AsyncTopics.publish`."""
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -278,6 +278,17 @@ class AsyncClient:
 
         self.broker.check_usable()
         return await download(self.broker.objects, file, Path(to))
+
+    async def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, **rules: Any
+    ) -> Published:
+        """Publish an event: `AsyncTopics.publish`, with its other arguments.
+
+        Raises:
+            EventInvalid, TopicNotFound, TopicFull, HopLimit, NotAllowed: as there.
+            BrokerUnreachable, BrokerSilent, ClientClosed, ClientElsewhere: as there.
+        """
+        return await self.topics.publish(topic, data, attributes, **rules)
 
     def handle(self, queue: str, task_id: str) -> AsyncHandle[Any]:
         """Return a handle on a task submitted earlier, by this or another program.

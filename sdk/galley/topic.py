@@ -202,7 +202,7 @@ def subscription_name(queue: str, handler: str) -> str:
 
 
 def copy_id(topic: str, subscription: str, event: Event) -> str:
-    """Return the id of the task of an event for a subscription: the same whoever makes it, and when."""
+    """Return the id of the task of an event for a subscription: the same in every process."""
     words = f"{topic}\0{subscription}\0{event.source}\0{event.id}"
     return f"{subscription}-{sha256(words.encode()).hexdigest()[:24]}"
 

@@ -31,8 +31,8 @@ RECORDS_: Final = (
     _of(
         "broker/listing",
         "a page begins where the last one ended",
-        '            sequence = int(headers["Nats-Sequence"]) + 1\n',
-        '            sequence = int(headers["Nats-Sequence"])\n',
+        '        request["seq"] = sequence + 1\n',
+        '        request["seq"] = sequence\n',
         "tasks are listed twice, or without end",
         RECORDS,
     ),

@@ -26,6 +26,8 @@ PUBLIC = {
     "TlsFailed", "TlsInvalid", "Unique", "UniqueConflict", "WaitsForOwnQueue",
     "WaitsInCircle", "When", "call", "connect", "current_task", "on", "on_start",
     "on_stop", "task",
+    "AsyncTopics", "Event", "EventInvalid", "FilterInvalid", "HopLimit", "Published", "Replayed",
+    "StoredEvent", "Subscribe", "TopicFull", "TopicNotFound", "TopicView", "Topics",
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The subscriptions of `@task(subscribe=...)`: each worker that starts says what the code has.
 
-During a rollout the worker that started last decides, which is one with the new code. Whoever keeps the
-topics (`galley.broker.topic_keeper`) takes it up; a worker may not change consumers.
+During a rollout the worker that started last decides, which is one with the new code. The owner of the
+streams (`galley.broker.topic_keeper`) takes it up; a worker may not change consumers.
 """
 
 import asyncio

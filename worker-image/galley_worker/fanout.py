@@ -33,7 +33,6 @@ from galley.encryption import KeyServiceUnavailable
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid, EventInvalid, QueueFull
 from galley.event import Event, decode
-from galley.failpoint import failpoint
 from galley.filter import FilterFailed
 from galley.lanes import Lane
 from galley.record import Failure
@@ -154,7 +153,6 @@ class Fanout:
             for delivery in deliveries:
                 self._ledger.give_back(delivery.reply, NO_ROOM_SECONDS)
             return
-        failpoint("fanout.before_copies")
         async with asyncio.TaskGroup() as group:
             for delivery in deliveries:
                 group.create_task(self._look_at(topic, found, delivery))
@@ -205,7 +203,6 @@ class Fanout:
                     group.create_task(self._publish(address, task))
         for _ in copies:
             self._measures.copied(topic, Copied.COPIED)
-        failpoint("fanout.before_ack")
         self._ledger.acknowledge(delivery.reply)
 
     def _check(self, subscription: Subscription) -> None:

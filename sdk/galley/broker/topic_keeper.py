@@ -1,6 +1,6 @@
 """Makes the topics of a namespace what is asked for: their stream, who subscribes, and the consumers.
 
-Whoever owns the streams runs it: the operator, and `galley dev`. Publishing and delivering do not need it.
+The owner of the streams runs it: the operator, and `galley dev`. Publishing and delivering do not need it.
 The order of the writes matters (`tests/unit/protocol/topic_model.py`): the consumer of a queue takes a topic
 before the subscription is there, and gives it up after the subscription is gone.
 """

@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,17 +16,21 @@ import msgspec
 from galley.address import TaskAddress
 from galley.batch import SomeRefused
 from galley.broker.cancel import Cancelled
+from galley.broker.topics import Published
 from galley.client import task_address
 from galley.errors import (
     GalleyError,
 )
+from galley.event import Attribute, event_of
 from galley.file import File
 from galley.handler import Call, Handler
 from galley.note import LogLine, Progress
+from galley.registry import REGISTRY
 from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
 from galley.testing.letters import AsyncEagerDeadLetters, EagerDeadLetters
 from galley.testing.tasks import START, Tasks
+from galley.topic import Subscription, concerns, copy_id, subscription_name, task_of
 from galley.typed import Typed
 from galley.unique import Asked
 from galley.when import When
@@ -62,6 +66,25 @@ class _Eager:
     def input(self, handle: "EagerHandle[Any] | AsyncEagerHandle[Any]") -> Any:
         """Return the input of a task as JSON has it: the arguments of a handler by name."""
         return msgspec.json.decode(self._tasks.find(handle.address).input)
+
+    def _event(
+        self, topic: str, data: Any, attributes: Mapping[str, Attribute] | None, rules: dict[str, Any]
+    ) -> tuple[Published, list[Call[Any]]]:
+        """Return an event, and the calls of the handlers in this process that subscribe to it."""
+        source = rules.pop("source", "") or "galley"
+        event = event_of(data, self.now, source=source, attributes=attributes, **rules)
+        calls = []
+        for queue in REGISTRY.queues():
+            for name, handler in REGISTRY.of_queue(queue).items():
+                for asked in handler.subscribes:
+                    named = subscription_name(queue, name)
+                    subscription = Subscription(named, queue, name, asked.filter, input=asked.input)
+                    if asked.topic != topic or not concerns(subscription, topic, event, self.now):
+                        continue
+                    task = task_of(topic, subscription, event, self.now)
+                    own = copy_id(topic, named, event)
+                    calls.append(Call[Any](queue, name, task.input, lane=handler.lane, task_id=own))
+        return Published(topic, event.id, 0), calls
 
 
 class EagerClient(_Eager):
@@ -115,6 +138,20 @@ class EagerClient(_Eager):
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())
+
+    def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, **rules: Any
+    ) -> Published:
+        """Publish an event, and run the handlers in this process that subscribe to its topic.
+
+        Raises:
+            EventInvalid: as `galley.Client.publish`.
+            FilterFailed, MappingFailed: where a worker stores a dead letter.
+        """
+        published, calls = self._event(topic, data, attributes, rules)
+        for call in calls:
+            self.submit(call)
+        return published
 
     def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Copy the content of a file to a path and return the path: `galley.Client.download`."""
@@ -267,6 +304,20 @@ class AsyncEagerClient(_Eager):
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())
+
+    async def publish(
+        self, topic: str, data: Any = None, attributes: Mapping[str, Attribute] | None = None, **rules: Any
+    ) -> Published:
+        """Publish an event, and run the handlers in this process that subscribe to its topic.
+
+        Raises:
+            EventInvalid: as `galley.AsyncClient.publish`.
+            FilterFailed, MappingFailed: where a worker stores a dead letter.
+        """
+        published, calls = self._event(topic, data, attributes, rules)
+        for call in calls:
+            await self.submit(call)
+        return published
 
     async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Copy the content of a file to a path and return the path: `galley.AsyncClient.download`."""

@@ -9,6 +9,8 @@ from galley_worker.measures import Measures
 
 QUEUE = {"namespace": "default", "queue": "images"}
 EACH = {
+    "galley_events": "counter",
+    "galley_events_held_back": "counter",
     "galley_attempts": "counter",
     "galley_attempt_seconds": "histogram",
     "galley_wait_seconds": "histogram",

@@ -12,13 +12,14 @@ from tests.unit.protocol.topic_model import (
 )
 
 CRASH = TopicScenario("workers die, and the event is published twice")
+ONCE = TopicScenario("a worker dies", repeats=0)
 LATE = TopicScenario("a queue subscribes while the event is published", late=True)
 FULL = TopicScenario("a queue is full", full=True, repeats=0)
 BROKEN = TopicScenario("a filter fails on the event", broken=True)
-ALL = (CRASH, LATE, FULL, BROKEN)
+ALL = (CRASH, ONCE, LATE, FULL, BROKEN)
 
 PREVENTS = {
-    TopicRule.COPY_FIRST: (CRASH, TopicFlaw.LOST),
+    TopicRule.COPY_FIRST: (ONCE, TopicFlaw.LOST),
     TopicRule.DERIVED_ID: (CRASH, TopicFlaw.DOUBLED),
     TopicRule.FLAGGED: (CRASH, TopicFlaw.DOUBLED),
     TopicRule.LOOK_AFTER: (LATE, TopicFlaw.LOST),
