@@ -55,8 +55,8 @@ TICKS_LATE: Final = Series(
 )  # fmt: skip
 EVENTS: Final = Series(
     "galley_events_total", Kind.COUNTER,
-    "Events looked at here for each subscription, by `action`: `Copied`, `Filtered` or `Missed`, which leaves "
-    "a dead letter.",
+    "Events looked at here for each subscription, by `action`: `Copied`, `Filtered`, or `Missed`, as a dead "
+    "letter.",
     (*QUEUE, "topic", "action"),
 )  # fmt: skip
 EVENTS_HELD_BACK: Final = Series(
@@ -93,7 +93,8 @@ BUSY: Final = Series("galley_slots_busy", Kind.GAUGE, "Attempts that run now.", 
 
 SERIES: Final = (
     ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
-    CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
+    CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
+    NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
     CACHE_BYTES,
 )  # fmt: skip
 
