@@ -99,6 +99,10 @@ SETS: dict[str, Sequence[str]] = {
         "rbac.aggregateQueuesToEdit=true",
         "metrics.serviceMonitor=true",
         "metrics.podMonitor=true",
+        "metrics.rules.enabled=true",
+        "metrics.rules.runbookUrl=https://docs.example.com/runbooks/",
+        "metrics.dashboards.enabled=true",
+        "metrics.natsExporter.enabled=true",
     ),
     "renamed, without roles and CRDs": (
         "fullnameOverride=tasks",
@@ -239,6 +243,44 @@ def test_monitors_keep_the_labels_of_the_series() -> None:
     [workers] = of_kind(things, "PodMonitor").values()
     for endpoint in (*operator["spec"]["endpoints"], *workers["spec"]["podMetricsEndpoints"]):
         assert endpoint["honorLabels"] is True
+
+
+def test_alerts_come_with_the_address_of_their_runbook_and_unchanged_templates() -> None:
+    url = "https://docs.example.com/runbooks"
+    things = rendered("metrics.rules.enabled=true", f"metrics.rules.runbookUrl={url}/")
+    [made] = of_kind(things, "PrometheusRule").values()
+    source = yaml.safe_load((CHART / "files" / "prometheus" / "rules.yaml").read_text("utf-8"))
+    for group, original in zip(made["spec"]["groups"], source["groups"], strict=True):
+        for rule, wanted in zip(group["rules"], original["rules"], strict=True):
+            page = rule.get("annotations", {}).pop("runbook_url", None)
+            assert rule == wanted
+            if page is not None:
+                name = page.removeprefix(f"{url}/")
+                assert (CHART.parents[1] / "docs" / "runbooks" / f"{name}.md").exists(), name
+    assert "GalleyNoLeader" in str(made)
+    assert not of_kind(rendered(), "PrometheusRule")
+
+
+def test_dashboards_are_in_the_chart_as_they_are_in_its_files() -> None:
+    [made] = [
+        each
+        for name, each in of_kind(rendered("metrics.dashboards.enabled=true"), "ConfigMap").items()
+        if name.endswith("-dashboards")
+    ]
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for name, text in made["data"].items():
+        assert json.loads(text) == json.loads((CHART / "files" / "grafana" / name).read_text("utf-8"))
+    assert len(made["data"]) == 3
+
+
+def test_the_operator_knows_the_disk_of_all_servers() -> None:
+    def disk(*settings: str) -> list[str]:
+        deployment = of_kind(rendered(*settings), "Deployment")["galley-operator"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        return [each["value"] for each in container["env"] if each["name"].endswith("_BROKER_STORAGE_BYTES")]
+
+    assert disk("nats.replicas=3", "nats.storage.size=10Gi") == [str(3 * 9 * 1024**3)]
+    assert disk("nats.enabled=false", "nats.url=nats://elsewhere:4222", "nats.auth.enabled=false") == []
 
 
 def test_the_api_server_warns_about_namespaces_that_are_not_served() -> None:

@@ -3,10 +3,11 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from docs.generate import chart, cli, crds, errors, http, metrics, resources, settings
+from docs.generate import chart, cli, crds, dashboards, errors, http, metrics, resources, settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -19,10 +20,16 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/http.md": http.document,
     "charts/galley/README.md": chart.document,
     **crds.FILES,
+    **{
+        f"charts/galley/files/grafana/{each.uid.removeprefix('galley-')}.json": partial(
+            dashboards.document, each
+        )
+        for each in dashboards.DASHBOARDS
+    },
 }
 
 _SAYS: Final = "Made from the code by `make gen`; changes here are lost."
-_NOTES: Final = {".md": f"<!-- {_SAYS} -->\n\n", ".yaml": f"# {_SAYS}\n"}
+_NOTES: Final = {".md": f"<!-- {_SAYS} -->\n\n", ".yaml": f"# {_SAYS}\n", ".json": ""}
 
 
 def drift(path: Path, fresh: str) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from galley.series import Series
-from galley_operator import figures, metrics
+from galley_operator import broker_figures, figures, metrics
 from galley_worker import measures
 
 _TOP: Final = """# Metrics
@@ -31,12 +31,18 @@ begin at 0, which Prometheus takes for a restart. Messages that are no tasks cou
 """
 
 
+EVERY: Final = (*figures.SERIES, *broker_figures.SERIES, *metrics.SERIES, *measures.SERIES)
+
+
 def document() -> str:
     """Return the page."""
     return "\n".join((
         _TOP,
         _QUEUES,
         *_table(figures.SERIES),
+        "## NATS, from the operator\n",
+        "More about NATS tells [an exporter](../operations/monitoring.md#nats).\n",
+        *_table(broker_figures.SERIES),
         "## The operator\n",
         *_table(metrics.SERIES),
         "## Workers\n",

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from galley.series import Kind, Series
+from galley_operator.broker_figures import BrokerFigures
 from galley_operator.figures import QUEUE, FiguresOfQueues
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -128,7 +129,9 @@ class OperatorMetrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.tasks = FiguresOfQueues()
+        self.broker = BrokerFigures()
         registry.register(self.tasks)
+        registry.register(self.broker)
         self.queues, self.queues_ready = self._gauge(QUEUES), self._gauge(QUEUES_READY)
         self.ready, self.held = self._gauge(READY), self._gauge(HELD)
         self.workers = self._gauge(WORKERS)

@@ -181,6 +181,7 @@ class Operator:
                 ("queue status", statuses.run),
                 ("stream collector", collector.run),
                 ("objects", objects.run),
+                ("room of the broker", lambda: metrics.broker.follow(broker, settings.broker_storage_bytes)),
                 ("counts", CountKeeper(CountReader(broker), metrics.tasks, queues.backlogs).run),
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),

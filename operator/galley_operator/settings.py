@@ -114,6 +114,9 @@ class OperatorSettings(BaseModel):
     deleted even if no watch reported it; of a queue at rest, every fifth time."""
     stream_replicas: int = Field(1, ge=1, le=5)
     """Copies NATS keeps of each stream that is made new: 3 on a NATS of three servers."""
+    broker_storage_bytes: int | None = Field(None, ge=1)
+    """Disk of all servers of NATS together that streams may take, for the metric of it, where NATS tells no
+    limit of our account; left out, that metric is absent."""
     health_port: int = Field(8080, ge=0, le=65535)
     """Port of /livez, /readyz and /metrics; 0 serves none."""
     health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside the pod

@@ -70,6 +70,31 @@ def kube_score() -> Path:
     )
 
 
+def prometheus(program: str = "prometheus") -> Path:
+    """Return Prometheus or its `promtool`: those on PATH, or Debian's, unpacked into the cache.
+
+    Raises:
+        ToolFailed: if there are neither.
+    """
+    if (present := shutil.which(program)) is not None:
+        return Path(present)
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise ToolFailed(f"there is no `{program}` on PATH, nor apt-get to fetch it with: install Prometheus")
+
+    def make(folder: Path) -> None:
+        fetch = ("apt-get", "download", "--quiet", "prometheus")
+        try:
+            run(*fetch, cwd=folder)
+        except ToolFailed:  # a fresh machine has no lists yet
+            run("apt-get", "update", "--quiet")
+            run(*fetch, cwd=folder)
+        (package,) = folder.glob("*.deb")
+        run("dpkg-deb", "--extract", str(package), str(folder))
+        package.unlink()
+
+    return _kept("prometheus", b"debian", make) / "usr" / "bin" / program
+
+
 def run(
     *command: str,
     cwd: Path = ROOT,

@@ -8,19 +8,19 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from docs.generate.metrics import EVERY
 from galley.backlog import LaneBacklog, QueueBacklog, Totals, Usage
 from galley.broker import counts
 from galley.broker.counts import Counted, CountReader, Outbox
 from galley.broker.signals import LISTING_SECONDS, SignalReader
 from galley.lanes import Lane
 from galley.series import Kind, Series
-from galley_operator import figures, metrics
 from galley_operator.figures import CountKeeper, FiguresOfQueues
 from galley_operator.metrics import OperatorMetrics
-from galley_worker import measures
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import Bench, a_bench
 
+EVERY_NAME = {each.name.removesuffix("_total") for each in EVERY}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUE = ("default", "images")
 BACKLOG = QueueBacklog(
@@ -86,9 +86,7 @@ def test_a_queue_that_is_gone_is_not_shown() -> None:
     assert not samples(shown)
 
 
-@pytest.mark.parametrize(
-    "series", [*figures.SERIES, *metrics.SERIES, *measures.SERIES], ids=lambda each: each.name
-)
+@pytest.mark.parametrize("series", EVERY, ids=lambda each: each.name)
 def test_names_and_units_are_as_prometheus_wants_them(series: Series) -> None:
     assert series.name.endswith("_total") == (series.kind is Kind.COUNTER)
     assert not series.name.endswith(("_ms", "_milliseconds", "_minutes", "_kb", "_count", "_sum", "_bucket"))
@@ -100,7 +98,7 @@ def test_no_metric_is_served_that_is_not_in_the_tables() -> None:
     page = OperatorMetrics().page().decode()
     served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE galley_")}
     served = {name.removesuffix("_created").removesuffix("_total") for name in served}
-    assert served <= {each.name.removesuffix("_total") for each in (*figures.SERIES, *metrics.SERIES)}
+    assert served <= EVERY_NAME
 
 
 @dataclass
