@@ -1,4 +1,4 @@
-"""The application: all operations, the OpenAPI document, probes and pages, behind one door."""
+"""The application: operations, OpenAPI document and pages behind one door, and beside it the probes."""
 
 from collections.abc import Collection
 from typing import Final
@@ -36,20 +36,10 @@ def application(gateway: Gateway, hosts: Collection[str] = ()) -> ASGIApp:
     async def document(_: Request) -> Response:
         return reply(described)
 
-    async def live(_: Request) -> Response:
-        return PlainTextResponse("alive\n")
-
-    async def ready(_: Request) -> Response:
-        if gateway.broker.connected and not gateway.closing.is_set():
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("the broker does not answer\n", 503)
-
     routes: list[BaseRoute] = [
         *(route(gateway, operation) for operation in OPERATIONS),
         *pages.routes(gateway),
         Route("/openapi.json", document),
-        Route("/livez", live),
-        Route("/readyz", ready),
     ]
     app = Starlette(
         routes=routes,
@@ -61,6 +51,26 @@ def application(gateway: Gateway, hosts: Collection[str] = ()) -> ASGIApp:
         },
     )
     return Door(app, gateway.limits, hosts)
+
+
+def health(gateway: Gateway) -> ASGIApp:
+    """Return the application with the probes and the figures of a gateway, for a port of their own."""
+
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def ready(_: Request) -> Response:
+        if gateway.closing.is_set():
+            return PlainTextResponse("ends\n", 503)
+        if not gateway.broker.connected:
+            return PlainTextResponse("there is no connection to the broker\n", 503)
+        return PlainTextResponse("ready\n")
+
+    async def figures(_: Request) -> Response:
+        gateway.metrics.waits.set(gateway.places.open)
+        return PlainTextResponse(gateway.metrics.page())
+
+    return Starlette(routes=[Route("/livez", live), Route("/readyz", ready), Route("/metrics", figures)])
 
 
 async def _refused(request: Request, error: Exception) -> Response:

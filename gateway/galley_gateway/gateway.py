@@ -12,6 +12,7 @@ from galley.broker.signals import SignalReader
 from galley.client import AsyncClient
 from galley_gateway.access import Access
 from galley_gateway.limits import Limits, Places, Rates
+from galley_gateway.metrics import GatewayMetrics
 
 T = TypeVar("T")
 
@@ -26,13 +27,14 @@ class Gateway:
     broker: Broker
     access: Access
     limits: Limits = field(default_factory=Limits)
-    namespaces: tuple[str, ...] = ("default",)
-    """Those that the dashboard offers; a right in others counts as well."""
+    namespaces: tuple[str, ...] = ()
+    """Those that the dashboard offers, to those who may see them; empty means all that have queues."""
 
     def __post_init__(self) -> None:
         """Make what is counted."""
         self.places = Places(self.limits)
         self.reader = SignalReader(self.broker)
+        self.metrics = GatewayMetrics()
         self.rates = Rates(self.limits.rate)
         self.closing = asyncio.Event()
         """Set when the process is to end: what waits answers at once."""

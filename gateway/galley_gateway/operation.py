@@ -4,6 +4,7 @@ Routes, checks of rights and the OpenAPI document are all made of these, so none
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -86,6 +87,8 @@ class Operation:
     fails: tuple[type[GalleyError], ...] = ()
     streams: bool = False
     """Whether it answers with server-sent events."""
+    waits: bool = False
+    """Whether it answers when a task has ended."""
 
     @property
     def full_path(self) -> str:
@@ -176,8 +179,17 @@ def token_of(request: Request) -> str:
 
 def route(gateway: Gateway, operation: Operation) -> Route:
     """Return the route of an operation, for programs that send a bearer token."""
+    seconds = gateway.metrics.seconds.labels(operation.id)
 
     async def serve(request: Request) -> Response:
+        began = time.perf_counter()
+        response = await answered(request)
+        gateway.metrics.requests.labels(operation.id, response.status_code).inc()
+        if not operation.waits:
+            seconds.observe(time.perf_counter() - began)
+        return response
+
+    async def answered(request: Request) -> Response:
         try:
             user = await gateway.access.identify(token_of(request))
             gateway.rates.take(user.name)

@@ -307,7 +307,7 @@ OPERATIONS: Final = (
                 {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS},
             ),
         ),
-        example_answer=_VIEW, fails=(TaskNotFound, QueueNotFound),
+        example_answer=_VIEW, fails=(TaskNotFound, QueueNotFound), waits=True,
     ),
     Operation(
         "followTask", "GET", f"{TASK}/events", Right("get", "tasks"), events, "Follow a task",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from galley.bounds import is_queue_name
+from galley.broker import inspect
 from galley.broker.control import hearing
 from galley.client import AsyncClient
 from galley.errors import GalleyError
@@ -25,6 +26,9 @@ from galley_gateway.gateway import Gateway
 from galley_gateway.operation import Operation
 from galley_gateway.pages import session
 from galley_gateway.pages.beats import Beats
+from galley_gateway.remembered import Remembered
+
+_NAMESPACES_SECONDS: Final = 10.0
 
 LOOK_SECONDS: Final = 2.0
 """Time between two looks at what an open page shows."""
@@ -88,6 +92,10 @@ class Pages:
     done: dict[str, str] = field(default_factory=dict)
     """What to say when an action was done, by the id of its operation."""
 
+    def __post_init__(self) -> None:
+        """Make what is remembered."""
+        self._with_queues: Remembered[list[str]] = Remembered(_NAMESPACES_SECONDS)
+
     async def serve(self, page: Page, request: Request) -> Response:
         """Return a page, or what keeps it up to date."""
         live = request.query_params.get("live") == "1"
@@ -96,7 +104,7 @@ class Pages:
         except NotIdentified:
             return _to_login(request, live=live)
         except GalleyError as error:
-            return self.problem(request, error)
+            return await self.problem(request, error)
         try:
             place = request.path_params
             if live:
@@ -104,7 +112,7 @@ class Pages:
                 return self._live(page, request, user)
             return HTMLResponse(await self._rendered(page, request, user, Beats()))
         except GalleyError as error:
-            return self.problem(request, error, user)
+            return await self.problem(request, error, user)
 
     async def check(self, user: User, right: Right, place: dict[str, str]) -> None:
         """Return if a user may see what is at a place.
@@ -135,7 +143,7 @@ class Pages:
         look = Look(**{**look.__dict__, "here": here})
         found = await page.content(look)
         heading = {"title": look.name or look.queue or page.title, "live": True, "page": look, "query": query}
-        frame = self._frame(request, user, look.namespace)
+        frame = await self._frame(request, user, look.namespace)
         return TEMPLATES.get_template(page.template).render(**frame, **heading, **found)
 
     async def _may(self, user: User, right: Right, place: dict[str, str]) -> bool:
@@ -145,11 +153,41 @@ class Pages:
             return False
         return True
 
-    def _frame(self, request: Request, user: User | None, namespace: str) -> dict[str, Any]:
-        names = self.gateway.namespaces
+    async def namespaces(self, user: User) -> list[str]:
+        """Return the namespaces whose queues a user may list: names of others are not told.
+
+        Raises:
+            BrokerUnreachable, AccessUnknown: if that cannot be found out.
+        """
+        names = list(self.gateway.namespaces)
+        if not names:
+            names = await self._with_queues.get("", lambda: inspect.namespaces(self.gateway.broker))
+        listing = Right("list", "taskqueues")
+        allowed = [await self._may(user, listing, {"namespace": name}) for name in names]
+        return [name for name, may in zip(names, allowed, strict=True) if may]
+
+    async def home(self, request: Request) -> Response:
+        """Return the way to the first page."""
+        try:
+            user = await session.user_of(self.gateway, request)
+            names = await self.namespaces(user)
+        except NotIdentified:
+            return _to_login(request, live=False)
+        except GalleyError as error:
+            return await self.problem(request, error)
+        if not names:
+            refusal = NotPermitted(user.name, "list", "taskqueues", "*")
+            return await self.problem(request, refusal, user)
+        return RedirectResponse(f"/ui/{names[0]}/queues", 303)
+
+    async def _frame(self, request: Request, user: User | None, namespace: str) -> dict[str, Any]:
+        names: list[str] = []
+        if user is not None:
+            with suppress(GalleyError):  # the page itself says what is wrong
+                names = await self.namespaces(user)
         return {
             "namespace": namespace,
-            "namespaces": names if namespace in names or not namespace else (*names, namespace),
+            "namespaces": names if namespace in names or not namespace else [*names, namespace],
             "user": user.name if user is not None else "",
             "login": self.gateway.access.login,
             "csrf": session.form_token(request),
@@ -183,20 +221,24 @@ class Pages:
                         yield event("page", html.encode())
                 await asyncio.sleep(LOOK_SECONDS)
 
-    def problem(self, request: Request, error: GalleyError, user: User | None = None) -> Response:
+    async def problem(self, request: Request, error: GalleyError, user: User | None = None) -> Response:
         """Return the page that tells of an error."""
         found = problem.document(error)
         namespace = request.path_params.get("namespace", "")
-        frame = self._frame(request, user, namespace if is_queue_name(namespace) else "")
+        frame = await self._frame(request, user, namespace if is_queue_name(namespace) else "")
         html = TEMPLATES.get_template("problem.html").render(
             **frame, title=found["title"], live=False, problem={"hint": "", **found}, back="/ui/"
         )
         return HTMLResponse(html, found["status"])
 
-    def login(self, request: Request, following: str, problem: str = "") -> Response:
+    async def login(self, request: Request, following: str, problem: str = "") -> Response:
         """Return the page to log in at."""
         html = TEMPLATES.get_template("login.html").render(
-            **self._frame(request, None, ""), title="Log in", live=False, next=following, problem=problem
+            **await self._frame(request, None, ""),
+            title="Log in",
+            live=False,
+            next=following,
+            problem=problem,
         )
         return HTMLResponse(html, 401 if problem else 200)
 

@@ -41,10 +41,9 @@ _KINDS: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+x
 def routes(gateway: Gateway) -> list[BaseRoute]:
     """Return the routes of the dashboard of a gateway."""
     pages = Pages(gateway, _DONE)
-    first = gateway.namespaces[0] if gateway.namespaces else "default"
 
-    async def home(_: Request) -> Response:
-        return RedirectResponse(f"/ui/{first}/queues", 303)
+    async def home(request: Request) -> Response:
+        return await pages.home(request)
 
     return [
         Route("/", home),
@@ -67,7 +66,7 @@ def _guarded(pages: Pages, serve: Serve) -> Callable[[Request], Awaitable[Respon
         try:
             return await serve(pages, request)
         except GalleyError as error:
-            return pages.problem(request, error)
+            return await pages.problem(request, error)
 
     return guarded
 
@@ -101,15 +100,15 @@ async def _form(request: Request) -> dict[str, str]:
 
 async def _login(pages: Pages, request: Request) -> Response:
     if request.method == "GET":
-        return pages.login(request, local_path(request.query_params.get("next", "")))
+        return await pages.login(request, local_path(request.query_params.get("next", "")))
     form = await _form(request)
     token, following = form.get("token", "").strip(), local_path(form.get("next", ""))
     if problem := session.usable(token):
-        return pages.login(request, following, problem)
+        return await pages.login(request, following, problem)
     try:
         await pages.gateway.access.identify(token)
     except NotIdentified as error:
-        return pages.login(request, following, str(error))
+        return await pages.login(request, following, str(error))
     response = RedirectResponse(following, 303)
     session.log_in(response, request, token)
     return response

@@ -72,6 +72,20 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
     return views
 
 
+async def namespaces(broker: Broker) -> list[str]:
+    """Return the namespaces that have queues.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    found = set()
+    async for stream in all_streams(broker):
+        metadata = stream["config"].get("metadata") or {}
+        if metadata.get(topology.QUEUE_KEY):
+            found.add(metadata.get(topology.NAMESPACE_KEY, ""))
+    return sorted(found - {""})
+
+
 async def queue(broker: Broker, namespace: str, name: str) -> QueueView:
     """Return one queue; unlike listing, this works with the permissions of that queue alone.
 

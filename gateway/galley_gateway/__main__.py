@@ -1,0 +1,12 @@
+"""Start the gateway: `python -m galley_gateway`, told by its environment (see `settings`)."""
+
+import signal
+import sys
+
+if __name__ == "__main__":
+    # A container's first process ignores signals it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    from galley_gateway.main import main
+
+    sys.exit(main())
