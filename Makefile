@@ -124,9 +124,10 @@ verify: $(STAMP) ## Fail if a generated document differs from the code
 	@$(BIN)/python -m docs.generate --verify
 
 lock: $(STAMP) ## Update the pinned versions in requirements/ (needs uv)
-	@$(LOCK) --extra local --extra operator --extra worker --group dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK) --extra local --extra gateway --extra operator --extra worker --group dev pyproject.toml -o requirements/dev.txt
 	@$(LOCK) -c requirements/dev.txt --extra worker pyproject.toml -o requirements/worker.txt
 	@$(LOCK) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
+	@$(LOCK) -c requirements/dev.txt --extra gateway pyproject.toml -o requirements/gateway.txt
 	@$(LOCK) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	@$(LOCK) requirements/lint.in -o requirements/lint.txt
 	@$(LOCK) requirements/supply.in -o requirements/supply.txt

@@ -66,6 +66,21 @@ SETS: dict[str, Sequence[str]] = {
         "operator.taskTtlSeconds=null",
         "crds.keep=false",
     ),
+    "a gateway behind an Ingress": (
+        "operator.namespaces={one}",
+        "gateway.enabled=true",
+        "gateway.replicas=3",
+        "gateway.hosts={galley.example.com}",
+        "gateway.ingress.enabled=true",
+        "gateway.ingress.tlsSecret=certificate",
+        "networkPolicy.gateway[0].namespaceSelector.matchLabels.name=ingress",
+    ),
+    "a gateway that an autoscaler scales, without credentials for NATS": (
+        "gateway.enabled=true",
+        "gateway.replicas=null",
+        "nats.auth.enabled=false",
+        "nats.tls.enabled=false",
+    ),
     "backups to a volume": (
         "operator.namespaces={one}",
         "backup.enabled=true",

@@ -12,11 +12,15 @@ import pytest
 from testcluster.errors import CannotRunHere
 from testcluster.images import cache
 from testcluster.images.build import archives
-from testcluster.images.image import DOCKERFILES, OPERATOR, WORKER
+from testcluster.images.image import DOCKERFILES, GATEWAY, OPERATOR, WORKER
 from testcluster.tests.footprint import of_machine
 from tests.support.cannot_run import cannot_run
 
 pytestmark = pytest.mark.timeout(600)
+
+
+_OWN = {OPERATOR.name: "galley_operator", GATEWAY.name: "galley_gateway"}
+"""The package of an image; that of workers where there is no other."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_it_runs_without_root_and_is_called_what_the_chart_asks_for(
     assert config["config"]["User"] == "65532:65532"
     assert names == [DOCKERFILES[name].reference]
     assert DOCKERFILES[name].reference.startswith(f"docker.io/library/{name}:")
-    package = "galley_operator" if name == OPERATOR.name else "galley_worker"
+    package = _OWN.get(name, "galley_worker")
     assert config["config"]["Entrypoint"] == ["python", "-m", package]
 
 
@@ -66,18 +70,17 @@ def test_it_has_its_own_code_and_no_pip(built: dict[str, Path], name: str) -> No
     packages = {
         path.split("/")[6] for path in paths if path.startswith("/opt/galley/lib/python3.13/site-packages/")
     }
-    own, other = (
-        ("galley_operator", "galley_worker")
-        if name == OPERATOR.name
-        else ("galley_worker", "galley_operator")
-    )
-    assert {"galley", own} <= packages
-    assert other not in packages
+    own = _OWN.get(name, "galley_worker")
+    ours = {each for each in packages if each.startswith("galley_") and not each.endswith(".dist-info")}
+    # Of the operator, the gateway has what talks to the API server.
+    more = {"galley_operator"} if name == GATEWAY.name else set()
+    assert ours - {"galley_command.py"} == {own} | more
+    assert "galley" in packages
     assert "pip" not in packages
     assert not [path for path in paths if path.endswith(("/bin/pip", "/bin/pip3"))]
 
 
-@pytest.mark.parametrize("name", [WORKER.name, OPERATOR.name])
+@pytest.mark.parametrize("name", [WORKER.name, OPERATOR.name, GATEWAY.name])
 def test_nothing_of_this_machine_is_in_it(built: dict[str, Path], name: str) -> None:
     config, _ = config_of(built[name])
     assert str(cache.folder()) not in json.dumps(config)

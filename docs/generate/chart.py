@@ -22,10 +22,11 @@ _HEAD: Final = """\
 
     helm install galley charts/galley --namespace galley-system --create-namespace
 
-Before that, build the two images and push them to a registry that the cluster pulls from:
+Before that, build the images and push them to a registry that the cluster pulls from:
 
     docker build -f operator/Dockerfile -t REGISTRY/galley-operator:{version} .
     docker build -f worker-image/Dockerfile -t REGISTRY/galley-worker:{version} .
+    docker build -f gateway/Dockerfile -t REGISTRY/galley-gateway:{version} .     # with gateway.enabled
     helm install ... --set operator.image.repository=REGISTRY/galley-operator \\
       --set worker.image.repository=REGISTRY/galley-worker
 

@@ -186,7 +186,7 @@ async def test_what_is_no_token_of_the_cluster_is_refused(api: Served, galley_ap
     ):
         headers = {"Authorization": given} if given else {}
         answer = await api.ask("GET", api.path("red"), **headers)
-        assert (answer.status, answer.body["reason"]) == (401, "NotIdentified"), given
+        assert (answer.status, "NotIdentified" in str(answer.body)) == (401, True), given
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert token not in str(answer.body)
     assert (await api.ask("GET", api.path("red"), Authorization=f"bearer {token}")).status == 200

@@ -72,6 +72,9 @@ class ClusterAccess:
         """
         if not token:
             raise NotIdentified("it has no token")
+        if len(token.split()) > 1 or not token.isprintable():
+            # The API server would take the first word, and the others would make it another token to us.
+            raise NotIdentified("its token has more than one word")
         # Tokens themselves are not kept in memory.
         key = hashlib.sha256(token.encode()).digest()
         found = await self._users.get(key, lambda: self._review(token))

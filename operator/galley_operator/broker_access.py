@@ -19,7 +19,7 @@ from galley.tls import Tls
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.credentials.account import Account
-from galley_operator.credentials.backup_secret import BackupSecret
+from galley_operator.credentials.backup_secret import BackupSecret, GatewaySecret
 from galley_operator.credentials.certificate import Times
 from galley_operator.credentials.certificate_keeper import CertificateKeeper
 from galley_operator.credentials.client_tls import ClientTls, read_files
@@ -50,6 +50,8 @@ class BrokerAccess:
         """None where NATS requires no credentials; known once there is a connection."""
         self.backup: BackupSecret | None = None
         """None where there are no backups, or NATS requires no credentials."""
+        self.gateway: GatewaySecret | None = None
+        """None where there is no gateway, or NATS requires no credentials."""
         self._registrar: Registrar | None = None
 
     async def connect(self) -> Broker:
@@ -86,6 +88,7 @@ class BrokerAccess:
                         self._settings.certificate_look_seconds,
                     )
                 self.backup = None if keys is None else self._backup(keys)
+                self.gateway = None if keys is None else self._gateway(keys)
                 return broker
 
     async def close(self) -> None:
@@ -166,6 +169,11 @@ class BrokerAccess:
             return None
         place = self._namespace, name
         return BackupSecret(self._cluster, keys.account, self._registrar, place, tls=self.client_tls)
+
+    def _gateway(self, keys: Keys) -> GatewaySecret | None:
+        if not (name := self._settings.gateway_secret):
+            return None
+        return GatewaySecret(self._cluster, keys.account, None, (self._namespace, name), tls=self.client_tls)
 
     def _broker(self, account: Account | None) -> Broker:
         name = f"galley operator {self._settings.pod_name}"

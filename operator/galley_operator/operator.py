@@ -189,6 +189,8 @@ class Operator:
             )
             if (backup := parts.access.backup) is not None:
                 loops += (("credentials of backups", backup.run),)
+            if (gateway := parts.access.gateway) is not None:
+                loops += (("credentials of the gateway", gateway.run),)
             for name, work in loops:
                 await stack.enter_async_context(_beside(faults.keep_running(name, work), name))
             await self._stopping.wait()

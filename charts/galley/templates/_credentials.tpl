@@ -63,10 +63,17 @@ resolver: {
   resources: [secrets]
   resourceNames: [{{ include "galley.credentials.secret" . }}]
   verbs: [get]
-{{- if or .Values.backup.enabled (and .Values.nats.enabled (not .Values.nats.auth.existingSecret)) }}
+{{- if or .Values.backup.enabled .Values.gateway.enabled (and .Values.nats.enabled (not .Values.nats.auth.existingSecret)) }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]
+{{- end }}
+{{- if .Values.gateway.enabled }}
+# The credentials of the gateway.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "galley.gateway.secret" . }}]
+  verbs: [get, patch]
 {{- end }}
 {{- if .Values.backup.enabled }}
 # The credentials of backups.

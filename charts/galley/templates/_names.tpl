@@ -175,6 +175,7 @@ priorityClassName: {{ . }}
 {{/* What no schema can say. */}}
 {{- define "galley.checks" -}}
 {{- include "galley.checkResources" (list "backup.resources" .Values.backup.resources) -}}
+{{- include "galley.checkResources" (list "gateway.resources" .Values.gateway.resources) -}}
 {{- include "galley.checkResources" (list "operator.resources" .Values.operator.resources) -}}
 {{- include "galley.checkResources" (list "nats.resources" .Values.nats.resources) -}}
 {{- include "galley.checkResources" (list "worker.resources" .Values.worker.resources) -}}

@@ -1,4 +1,4 @@
-"""The Secret with the credentials of `galley backup`, which may read all streams and change nothing."""
+"""The Secrets with the credentials of `galley backup` and of the gateway."""
 
 import asyncio
 import base64
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from galley.broker.permissions import backup_permissions
+from galley.broker.permissions import backup_permissions, gateway_permissions
 from galley.errors import GalleyError
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
@@ -22,17 +22,16 @@ from galley_operator.credentials.registrar import Registrar
 
 log = logging.getLogger(__name__)
 
-_LABELS: Final = {
-    "app.kubernetes.io/managed-by": "galley",
-    "app.kubernetes.io/part-of": "galley",
-    "app.kubernetes.io/component": "backup",
-}
+_LABELS: Final = {"app.kubernetes.io/managed-by": "galley", "app.kubernetes.io/part-of": "galley"}
 _LOOK_SECONDS: Final = 3600.0
 _AGAIN_SECONDS: Final = 10.0
 
 
 class BackupSecret:
-    """Keeps the credentials of backups good for as long as `run` runs."""
+    """Keeps the credentials of backups good for as long as `run` runs. They read all streams."""
+
+    component = "backup"
+    permissions = staticmethod(backup_permissions)
 
     def __init__(
         self,
@@ -58,6 +57,10 @@ class BackupSecret:
         self._cluster, self._account, self._registrar = cluster, account, registrar
         self._place, self._tls, self._clock = place, tls, clock
 
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {**_LABELS, "app.kubernetes.io/component": self.component}
+
     async def run(self) -> None:
         """Look again and again until cancelled; errors are logged."""
         while True:
@@ -65,9 +68,8 @@ class BackupSecret:
                 await self.ensure()
                 pause = _LOOK_SECONDS
             except GalleyError as error:
-                log.warning(
-                    "credentials of backups not renewed", extra={"error": str(error), "hint": error.hint}
-                )
+                about = {"component": self.component, "error": str(error), "hint": error.hint}
+                log.warning("credentials not renewed", extra=about)
                 pause = _AGAIN_SECONDS
             await asyncio.sleep(pause)
 
@@ -85,12 +87,12 @@ class BackupSecret:
             account = self._registrar.authority.backup_account()
         present, tls = await self._present(), self._tls()
         entries = {} if tls is None else tls.entries
-        why = due_for(present.get(FILE_KEY), account, backup_permissions(), self._clock())
+        why = due_for(present.get(FILE_KEY), account, self.permissions(), self._clock())
         if not why and {key: text for key, text in present.items() if key != FILE_KEY} != entries:
             why = "the authorities or the certificate of clients changed"
         if why:
             await self._cluster.apply(SECRETS, self._secret(account, entries), manager=MANAGER)
-            log.info("credentials of backups renewed", extra={"reason": why})
+            log.info("credentials renewed", extra={"component": self.component, "reason": why})
 
     async def _present(self) -> dict[str, str]:
         namespace, name = self._place
@@ -98,19 +100,26 @@ class BackupSecret:
             found = await self._cluster.get(SECRETS, namespace, name)
         except ObjectNotFound:
             return {}
-        check_owner(SECRETS, found, {"labels": _LABELS})
+        check_owner(SECRETS, found, {"labels": self._labels})
         return entries_of(found)
 
     def _secret(self, account: Account, entries: dict[str, str]) -> dict[str, Any]:
         namespace, name = self._place
         text = account.credentials(
-            "galley backup", backup_permissions(), now=self._clock(), valid_seconds=VALID_SECONDS
+            f"galley {self.component}", self.permissions(), now=self._clock(), valid_seconds=VALID_SECONDS
         )
         return {
-            "metadata": {"namespace": namespace, "name": name, "labels": _LABELS},
+            "metadata": {"namespace": namespace, "name": name, "labels": self._labels},
             "type": "Opaque",
             "data": {
                 key: base64.b64encode(value.encode()).decode()
                 for key, value in {FILE_KEY: text, **entries}.items()
             },
         }
+
+
+class GatewaySecret(BackupSecret):
+    """The same for the gateway, which is a user of the account of the streams."""
+
+    component = "gateway"
+    permissions = staticmethod(gateway_permissions)

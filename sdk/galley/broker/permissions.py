@@ -164,6 +164,38 @@ def backup_imports() -> tuple[Import, ...]:
     return tuple(Import(subject, Flow.SERVICE) for subject in backup_permissions().publish)
 
 
+def gateway_permissions() -> Permissions:
+    """Return what the gateway may do: with all queues what their managers and producers may, and no more.
+
+    It is a user of the account of the streams and not an account of its own, since control requests go from
+    account to account: docs/adr/0031-a-gateway-of-operations.md. Names of streams are single words, in which
+    patterns cannot tell queues apart.
+    """
+    every = "*", "*"
+    reads = ("STREAM.LIST", "STREAM.INFO.*", "CONSUMER.INFO.*.*", "DIRECT.GET.>")
+    changes = ("STREAM.PURGE.*", "CONSUMER.PAUSE.*.*")
+    return Permissions(
+        (
+            *_connecting(),
+            *(f"$JS.API.{each}" for each in (*reads, *changes)),
+            *_submitting(*every),
+            topology.control_subject(*every, "ping"),
+            topology.control_subject(*every, "cancel"),
+            topology.workers_subject(*every),
+            topology.dead_of_queue(*every),
+            topology.timer_subject(*every, "*"),
+            f"galley.result.{'.'.join(every)}.>",
+        ),
+        (
+            f"{INBOX}.gateway.>",
+            topology.changes_of_queue(*every),
+            topology.noted_in_queue(*every),
+            topology.answer_subject(*every, "*"),
+            topology.heartbeat_subject(*every, "*"),
+        ),
+    )
+
+
 def imports_of(role: Role, namespace: str, queue: str) -> tuple[Import, ...]:
     """Return what the account of a role of a queue imports: its permissions, less its own inboxes.
 

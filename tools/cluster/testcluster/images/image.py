@@ -96,13 +96,19 @@ def operator(tree: Path) -> Image:
     return _of_the_project("galley-operator", tree, "operator", "operator")
 
 
-def _of_the_project(name: str, tree: Path, room: str, lock: str) -> Image:
+def gateway(tree: Path) -> Image:
+    """Return the image of the gateway, made from a tree of this repository."""
+    others = "operator/galley_operator/__init__.py", "operator/galley_operator/cluster"
+    return _of_the_project("galley-gateway", tree, "gateway", "gateway", others)
+
+
+def _of_the_project(name: str, tree: Path, room: str, lock: str, others: tuple[str, ...] = ()) -> Image:
     locks = tree / "requirements"
     return Image(
         name,
         dockerfile=tree / room / "Dockerfile",
         context=tree,
-        sources=(*_PROJECT, f"{room}/galley_{lock}"),
+        sources=(*_PROJECT, *others, f"{room}/galley_{lock}"),
         locks=(locks / "build.txt", locks / f"{lock}.txt"),
         tag=_version(tree),
     )
@@ -110,6 +116,7 @@ def _of_the_project(name: str, tree: Path, room: str, lock: str) -> Image:
 
 WORKER: Final = worker(ROOT)
 OPERATOR: Final = operator(ROOT)
+GATEWAY: Final = gateway(ROOT)
 THUMBNAILS: Final = Image(
     "galley-thumbnails",
     dockerfile=ROOT / "examples" / "thumbnails" / "Dockerfile",
@@ -119,7 +126,7 @@ THUMBNAILS: Final = Image(
     tag=WORKER.tag,
     origin=WORKER,
 )
-DOCKERFILES: Final[Mapping[str, Image]] = {image.name: image for image in (WORKER, OPERATOR, THUMBNAILS)}
+DOCKERFILES: Final[Mapping[str, Image]] = {image.name: image for image in (WORKER, OPERATOR, GATEWAY, THUMBNAILS)}
 """The images that are built from a Dockerfile, by name; each after the one it starts from."""
 
 NATS: Final = "nats"
