@@ -30,7 +30,7 @@ def galley(cluster: Cluster) -> Release:
     except (CannotRunHere, NotPossible) as error:
         cannot_run("tests of Galley on a cluster", str(error))
     volume.make(Kubectl(cluster), NAMESPACE)
-    release = Release(cluster, settings={**WITHOUT_A_REGISTRY, **volume.SETTINGS})
+    release = Release(cluster, settings={**WITHOUT_A_REGISTRY, **volume.SETTINGS, "gateway.enabled": "true"})
     release.install()
     return release
 

@@ -139,7 +139,9 @@ async def test_a_queue_tells_why_it_has_so_many_workers(kubectl: Kubectl, place:
 
 
 def test_helm_test_runs_a_task_and_leaves_nothing(galley: Release, kubectl: Kubectl) -> None:
-    assert "Succeeded after" in galley.test()
+    said = galley.test()
+    assert "Succeeded after" in said
+    assert "over HTTP" in said
     left = kubectl.get("taskqueues,tasks", "-n", "default")["items"]
     assert [thing["metadata"]["name"] for thing in left] == []
 

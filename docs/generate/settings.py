@@ -15,6 +15,8 @@ from galley.resources import Task, TaskQueue, TaskSchedule
 from galley.resources.description import descriptions
 from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.tls import VARIABLES
+from galley_gateway.settings import PREFIX as GATEWAY_PREFIX
+from galley_gateway.settings import GatewaySettings
 from galley_operator.settings import PREFIX as OPERATOR_PREFIX
 from galley_operator.settings import OperatorSettings
 from galley_worker.settings import PREFIX, WorkerSettings
@@ -62,7 +64,11 @@ def document() -> str:
         *_table(_environment_rows(WorkerSettings, PREFIX)),
         "\n## The operator\n",
         "`python -m galley_operator` reads these from its environment; the chart sets them.\n",
-        *_table(_environment_rows(OperatorSettings, OPERATOR_PREFIX)), "",
+        *_table(_environment_rows(OperatorSettings, OPERATOR_PREFIX)),
+        "\n## The gateway\n",
+        "`python -m galley_gateway` reads these from its environment, beside those of a producer; the chart",
+        "sets them.\n",
+        *_table(_environment_rows(GatewaySettings, GATEWAY_PREFIX)), "",
     ])  # fmt: skip
 
 

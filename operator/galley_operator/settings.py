@@ -66,8 +66,8 @@ class OperatorSettings(BaseModel):
     """Name of the Secret, in the operator's namespace, for the credentials of `galley backup`. When left out,
     none are made."""
     gateway_secret: str = ""
-    """Name of the Secret, in the operator's namespace, for the credentials of the gateway. When left out, none
-    are made."""
+    """Name of the Secret, in the operator's namespace, for the credentials of the gateway. When left out,
+    none are made."""
     namespaces: str = ""
     """Namespaces whose queues and tasks are served, separated by commas; all of the cluster's when left
     out, which needs rights everywhere."""

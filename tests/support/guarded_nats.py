@@ -13,7 +13,7 @@ import pytest
 
 from galley.broker.account_directory import AccountDirectory
 from galley.broker.connection import Broker
-from galley.broker.permissions import Role, backup_permissions
+from galley.broker.permissions import Role, backup_permissions, gateway_permissions
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
 from galley_operator.credentials.authority import Authority
@@ -122,6 +122,12 @@ class GuardedNats:
         path = self.folder / "backup.creds"
         account = self.authority.backup_account()
         path.write_text(account.credentials("galley backup", backup_permissions(), valid_seconds=3600))
+        return path
+
+    def write_gateway_creds(self) -> Path:
+        """Write credentials of the gateway, and return the file."""
+        path = self.folder / "gateway.creds"
+        path.write_text(self.account.credentials("galley gateway", gateway_permissions(), valid_seconds=3600))
         return path
 
     def directory(self) -> AccountDirectory:

@@ -126,7 +126,9 @@ THUMBNAILS: Final = Image(
     tag=WORKER.tag,
     origin=WORKER,
 )
-DOCKERFILES: Final[Mapping[str, Image]] = {image.name: image for image in (WORKER, OPERATOR, GATEWAY, THUMBNAILS)}
+DOCKERFILES: Final[Mapping[str, Image]] = {
+    image.name: image for image in (WORKER, OPERATOR, GATEWAY, THUMBNAILS)
+}
 """The images that are built from a Dockerfile, by name; each after the one it starts from."""
 
 NATS: Final = "nats"
