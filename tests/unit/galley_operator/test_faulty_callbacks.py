@@ -40,7 +40,6 @@ OF_THE_PROCESS: Final = {
     "QueueWatch.": "kopf's watch; tests/unit/galley_operator/test_handlers.py",
     "CertificateKeeper.": "runs within keep_running; its own tests",
     "BackupSecret.": "runs within keep_running; its own tests",
-    "GatewaySecret.": "runs within keep_running; its own tests",
     "LoopWatch.": "measures the loop; without it /livez fails and the process is started again",
     "OperatorMetrics.": "of a page: the request fails, tests/unit/galley_operator/test_health.py",
     "Health.": "of a page: the request fails, tests/unit/galley_operator/test_health.py",
