@@ -26,6 +26,7 @@ _PULLING: Final = {
     "ImageInspectError",
 }
 _CONFIGURATION: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_OUT_OF_MEMORY: Final = "OOMKilled"
 _CANNOT_START: Final = 3
 """Exit code of a worker that knows why it cannot work, and has said so."""
 
@@ -99,6 +100,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
 
     phase: str = "Pending"
     reason: str = ""
+    message: str = ""
     conditions: list[PodCondition] = []
     container_statuses: list[ContainerStatus] = []
 
@@ -201,14 +203,39 @@ def end_of(pod: Pod) -> Trouble | None:
     """Return how a pod's worker ended the last time; None if it never did, as far as is known."""
     container = pod.container
     ended = container.state.terminated or container.last_state.terminated
+    if ended is not None and ended.reason == _OUT_OF_MEMORY:
+        return _of_end(pod, ended)
+    if not pod.active and (evicted := _eviction_of(pod)) is not None:
+        return evicted
     if ended is not None and (container.restart_count or container.state.running is None):
         return _of_end(pod, ended)
     return None
 
 
+def _eviction_of(pod: Pod) -> Trouble | None:
+    """Return why the cluster took a pod away; None if it did not."""
+    name, status = pod.name, pod.status
+    if status.reason == "Evicted":
+        why = _clipped(status.message) or "no reason was given"
+        return Trouble(
+            "Evicted",
+            f"worker {name} was evicted by its node: {why}; raise "
+            "spec.worker.template.resources.requests, or write less to the pod's disk",
+        )
+    for condition in status.conditions:
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            said = f" ({_clipped(condition.message)})" if condition.message else ""
+            return Trouble(
+                "Evicted",
+                f"worker {name} was evicted: {condition.reason}{said}; if it had too little time, raise "
+                "spec.worker.gracePeriodSeconds",
+            )
+    return None
+
+
 def _of_end(pod: Pod, ended: Terminated) -> Trouble:
     name = pod.name
-    if ended.reason == "OOMKilled":
+    if ended.reason == _OUT_OF_MEMORY:
         return Trouble(
             "OutOfMemory",
             f"worker {name} was killed for want of memory (OOMKilled); raise "

@@ -20,6 +20,8 @@ from galley_operator.fleet.pods import Metadata, Pod, end_of
 
 log = logging.getLogger(__name__)
 
+ENDS_KEPT: Final = 1000
+"""Workers whose end is remembered after their pod is gone."""
 STALE_SECONDS: Final = 240.0
 """A watch without a word for so long is not believed any more: bookmarks come sooner."""
 
@@ -63,11 +65,12 @@ class Workloads:
             self._tell(queue)
 
         self._pods_of: dict[Queue, dict[Key, Pod]] = {}
+        self._ended: dict[Key, str] = {}
         where = tuple(namespaces)
         self._pods = Reflector(
             cluster,
             Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS),
-            _PodIndex(self._pods_of, self._tell),
+            _PodIndex(self._pods_of, self._tell, self._remember_end),
             faults,
         )
         self._deployments = Reflector(
@@ -138,8 +141,17 @@ class Workloads:
     def end_of(self, namespace: str, worker: str) -> str:
         """Return, as a sentence, how a worker ended; empty if that is not known."""
         pod = self._pods.things.get((namespace, worker))
-        end = end_of(pod) if pod is not None else None
+        if pod is None:
+            return self._ended.get((namespace, worker), "")
+        end = end_of(pod)
         return end.message if end is not None else ""
+
+    def _remember_end(self, key: Key, last: Pod) -> None:
+        """Keep how the worker of a pod that is gone ended: its tasks are missed a lease later."""
+        if (end := end_of(last)) is not None:
+            self._ended[key] = end.message
+            if len(self._ended) > ENDS_KEPT:
+                del self._ended[next(iter(self._ended))]
 
     def _check(self, reflector: Reflector[Any, Any], resource: Resource, queue: Queue) -> None:
         if not reflector.synced.is_set():
@@ -171,8 +183,13 @@ def _queue_of(metadata: Metadata) -> Queue:
 class _PodIndex:
     """Pods by queue."""
 
-    def __init__(self, pods_of: dict[Queue, dict[Key, Pod]], tell: Callable[[Queue], None]) -> None:
-        self._pods_of, self._tell = pods_of, tell
+    def __init__(
+        self,
+        pods_of: dict[Queue, dict[Key, Pod]],
+        tell: Callable[[Queue], None],
+        ended: Callable[[Key, Pod], None],
+    ) -> None:
+        self._pods_of, self._tell, self._ended = pods_of, tell, ended
 
     def changed(self, key: Key, now: Pod, *, listed: bool) -> None:  # noqa: ARG002
         queue = _queue_of(now.metadata)
@@ -180,6 +197,7 @@ class _PodIndex:
         self._tell(queue)
 
     def gone(self, key: Key, last: Pod) -> None:
+        self._ended(key, last)
         queue = _queue_of(last.metadata)
         pods = self._pods_of.get(queue, {})
         pods.pop(key, None)

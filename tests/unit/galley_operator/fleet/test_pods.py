@@ -26,6 +26,10 @@ def a_pod(name: str = "w-1", **changes: Any) -> Pod:
         conditions.append(
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unplaced}
         )
+    if disrupted := changes.get("disrupted"):
+        conditions.append(
+            {"type": "DisruptionTarget", "status": "True", "reason": disrupted, "message": "by the API"}
+        )
     container = {
         "name": "worker",
         "restartCount": changes.get("restarts", 0),
@@ -48,6 +52,8 @@ def a_pod(name: str = "w-1", **changes: Any) -> Pod:
             "spec": {"nodeName": changes.get("node", "n1")},
             "status": {
                 "phase": changes.get("phase", "Running"),
+                "reason": changes.get("reason", ""),
+                "message": changes.get("message", ""),
                 "conditions": conditions,
                 "containerStatuses": [container],
             },
@@ -236,3 +242,32 @@ def test_how_a_worker_ended_is_known_after_it_was_started_again() -> None:
     assert end is not None
     assert (end.reason, "OOMKilled" in end.message) == ("OutOfMemory", True)
     assert end_of(a_pod()) is None
+
+
+LOW = "The node was low on resource: memory."
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [
+        (a_pod(phase="Failed", reason="Evicted", message=LOW, state=terminated(137)), f"by its node: {LOW}"),
+        (a_pod(phase="Failed", reason="Evicted", state={}), "by its node: no reason was given; raise"),
+        (a_pod(deleted=True, disrupted="EvictionByEvictionAPI"), "EvictionByEvictionAPI (by the API); if it"),
+        (
+            a_pod(deleted=True, disrupted="PreemptionByScheduler", state=terminated(143)),
+            "PreemptionBySch",
+        ),
+    ],
+)
+def test_a_worker_whose_pod_was_evicted_ended_by_that(pod: Pod, words: str) -> None:
+    end = end_of(pod)
+    assert end is not None
+    assert end.reason == "Evicted"
+    assert words in end.message
+
+
+def test_a_pod_that_stays_was_not_evicted_and_one_without_memory_ended_by_that() -> None:
+    assert end_of(a_pod(disrupted="EvictionByEvictionAPI")) is None
+    starved = end_of(a_pod(phase="Failed", reason="Evicted", state=terminated(137, "OOMKilled")))
+    assert starved is not None
+    assert starved.reason == "OutOfMemory"
