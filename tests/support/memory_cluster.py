@@ -75,9 +75,9 @@ class MemoryCluster(Cluster):
         self._touch(body)
         return body
 
-    def touch(self, resource: Resource, namespace: str, name: str) -> None:
-        """Have an object change, by another client."""
-        self._touch(self._found("get", resource, namespace, name))
+    def touch(self, resource: Resource, namespace: str, name: str, *, generation: bool = False) -> None:
+        """Have an object change, by another client; `generation`: also its spec."""
+        self._touch(self._found("get", resource, namespace, name), generation=generation)
 
     def cut(self) -> None:
         """Break all watches."""

@@ -1,6 +1,6 @@
 """What queues claim of a budget that all share, and how many workers each may have now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -47,6 +47,21 @@ class Ledger:
             more += 1
         return claim.held + more
 
+    def problem(self, claim: Claim, allowed: int) -> str:
+        """Return why the budget can never allow what a queue is to have; empty if it can."""
+        if not fits(claim, 1, self.budget, {}):
+            return (
+                f"one worker of this queue requests {claim.cost}, more than the whole budget, so that none "
+                "can start; lower worker.template.resources.requests, or raise the budget"
+            )
+        minima = sum(each.least for each in self._claims.values())
+        if allowed < claim.least and not _all_fit(self._claims.values(), self.budget):
+            return (
+                f"the minWorkers of all queues, {minima} workers, are more than the budget, which leaves "
+                f"this queue {allowed} of {claim.least}; lower spec.scaling.minWorkers, or raise the budget"
+            )
+        return ""
+
     def took(self, queue: Queue, workers: int) -> None:
         """Note that a queue is about to have so many, if that is more than it has."""
         if (claim := self._claims.get(queue)) is not None:
@@ -56,3 +71,13 @@ class Ledger:
         """Forget a queue that is gone."""
         self._claims.pop(queue, None)
         self._wakes.pop(queue, None)
+
+
+def _all_fit(claims: Collection[Claim], budget: Budget) -> bool:
+    """Return whether the minima of all queues fit."""
+    spent: dict[str, Cost] = {}
+    for claim in claims:
+        if not fits(claim, claim.least, budget, spent):
+            return False
+        spend(claim, claim.least, spent)
+    return True

@@ -94,6 +94,8 @@ class Scaler:
         """What the last decision was made on."""
         self.last: Decision | None = None
         """The last decision."""
+        self.budget_problem = ""
+        """Why the budget can never allow what the queue is to have; empty if it can."""
         self.resting_since: float | None = None
         """Since when nothing would change without a word from elsewhere, by the loop's clock; None if
         something would."""
@@ -155,6 +157,7 @@ class Scaler:
         if claim is None:
             return alone
         allowed = self._ledger.allowed(claim, now)
+        self.budget_problem = self._ledger.problem(claim, allowed)
         decision = decide(signals, replace(self.policy, allowed=allowed), self._memory, now)
         if decision.scale_to is not None:
             self._ledger.took(claim.queue, decision.scale_to)

@@ -40,6 +40,9 @@ class Cost:
         given = {**defaults.limits, **defaults.requests, **template.limits, **template.requests}
         return cls(1, *(amount(given[name]) if name in given else Decimal(0) for name in ("cpu", "memory")))
 
+    def __str__(self) -> str:
+        return f"{self.cpu.normalize():f} CPU and {self.memory / 1024**2:.0f} MiB of memory"
+
     def times(self, number: int) -> Self:
         """Return the cost of so many."""
         return replace(

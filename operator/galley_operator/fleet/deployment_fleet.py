@@ -128,6 +128,9 @@ class DeploymentFleet:
         self._beats: dict[str, _Beat] = {}
         self._applied: Deployment | None = None
         self._leaving: frozenset[str] = frozenset()
+        self.overridden: tuple[int, int, float] | None = None
+        """The replicas that another client set last, those set before, and when it was seen, by the loop's
+        clock."""
         self._first_seen: dict[str, float] = {}
         self._missing_since: float | None = None
         self._scaled_at: datetime | None = None
@@ -252,6 +255,7 @@ class DeploymentFleet:
         if deployment is None:
             raise FleetUnknown(self._queue, f"there is no Deployment {self._name} yet")
         now, moment = asyncio.get_running_loop().time(), self._clock()
+        self._see_who_scales(deployment, now)
         pods = [pod for pod in self._sight.pods() if pod.active or pod.metadata.deletion_timestamp]
         self._forget_all_but(pods)
         seen = [(pod, self._view(pod, now, moment)) for pod in pods]
@@ -277,6 +281,13 @@ class DeploymentFleet:
             missing,
             failing or next(troubled, None),
         )
+
+    def _see_who_scales(self, deployment: Deployment, now: float) -> None:
+        """Note a number of replicas that is not ours, and count from it: it is told once."""
+        before = self._applied or deployment
+        if before.uid == deployment.uid and before.spec.replicas != deployment.spec.replicas:
+            self.overridden = deployment.spec.replicas, before.spec.replicas, now
+        self._applied = deployment
 
     def _view(self, pod: Pod, now: float, moment: datetime) -> WorkerView:
         heard = self._beats.get(pod.name)

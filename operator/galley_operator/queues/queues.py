@@ -30,12 +30,14 @@ from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
+from galley_operator.fleet.names import child_name
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
+from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, Interference
 from galley_operator.queues.status import READY
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
@@ -73,6 +75,8 @@ class ServedQueue:
     """What `written` was found from: while the queue is at rest, the same gives the same."""
     write_again_at: float = float("-inf")
     """Before this, none is tried."""
+    interference: Interference | None = None
+    """What another client did to its Deployment."""
     failures: Failures = field(default_factory=lambda: Failures(None))
 
 
@@ -250,6 +254,8 @@ class Queues:
         outcome = await self._reconciler.reconcile(found)
         self._tell(found, served.outcome, outcome)
         served.found, served.outcome = found, outcome
+        if outcome.restored:
+            self._interfered(served, outcome.restored)
         if found.queue is not None and outcome.complete:
             self._scale(key, served)
         if outcome.streams is None and found.queue is not None:
@@ -258,6 +264,17 @@ class Queues:
                 self.occur(Occurrence(found, "TasksFailed", _failed(new, total, key), warning=True))
         self._metrics.queues.set(len(self.served))
         return outcome.complete or found.queue is None
+
+    def _interfered(self, served: ServedQueue, what: str) -> None:
+        """Tell that another client changed or deleted the Deployment."""
+        name = child_name(served.found.name)
+        message = (
+            f"Deployment {name} was {what} by another client, and is now again what the queue asks for; "
+            "change the TaskQueue instead, and to pause it set spec.paused"
+        )
+        until = asyncio.get_running_loop().time() + INTERFERENCE_SECONDS
+        served.interference = Interference(f"Deployment{what.capitalize()}", message, until)
+        self.occur(Occurrence(served.found, served.interference.reason, message, warning=True))
 
     def _audit_edit(self, found: QueueObject) -> None:
         author = author_of(found.metadata, users_recorded=self._settings.users_recorded)
@@ -300,6 +317,7 @@ class Queues:
             self._ledger.forget(key)
         if served is None:
             return
+        self._reconciler.forget(served.found.uid)
         log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})
         record("delete", *key, About(uid=served.found.uid))
         if served.scaling is not None:

@@ -37,6 +37,8 @@ class Reconciled:
 
     streams: GalleyError | None = None
     children: GalleyError | None = None
+    restored: str = ""
+    """What had happened to the Deployment, as a verb, and was undone; empty if nothing had."""
 
     @property
     def complete(self) -> bool:
@@ -67,6 +69,8 @@ class Reconciler:
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets, self._tls = secrets, tls
         self._reserving = asyncio.Lock()
+        self._made: dict[str, dict[str, Any]] = {}
+        """The Deployment of each queue as it was applied last, by the queue's uid."""
 
     async def reconcile(self, found: QueueObject) -> Reconciled:
         """Make streams and objects so; what cannot be done is in the outcome, and left as it was.
@@ -87,12 +91,16 @@ class Reconciler:
         except GalleyError as error:
             return Reconciled(streams=error)
         try:
-            await self._make(found.queue, found.uid)
+            return Reconciled(restored=await self._make(found.queue, found.uid))
         except GalleyError as error:
             return Reconciled(children=error)
-        return Reconciled()
 
-    async def _make(self, queue: TaskQueue, uid: str) -> None:
+    def forget(self, uid: str) -> None:
+        """Forget a queue that is gone."""
+        self._made.pop(uid, None)
+
+    async def _make(self, queue: TaskQueue, uid: str) -> str:
+        """Make a queue's objects; returns what others had done to its Deployment since the last time."""
         await check_consent(self._cluster, queue, init_containers=self._settings.allow_init_containers)
         making = Making(
             with_resources(queue, self._settings.worker_resources),
@@ -109,11 +117,17 @@ class Reconciler:
         children = [
             (resource, body, await self._present(resource, body)) for resource, body in children_of(making)
         ]
+        restored = ""
         for resource, body, present in children:
-            if resource is DEPLOYMENTS:
-                await self._make_deployment(queue, body, present)
-            else:
+            if resource is not DEPLOYMENTS:
                 await self._cluster.apply(resource, body, manager=OPERATOR)
+                continue
+            generation = await self._make_deployment(queue, body, present)
+            if self._made.get(uid) == body:
+                edited = present is not None and generation != present["metadata"].get("generation")
+                restored = "deleted" if present is None else "changed" if edited else ""
+            self._made[uid] = body
+        return restored
 
     async def _present(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
         """Return a child as it is, or None if it does not exist.
@@ -131,8 +145,10 @@ class Reconciler:
 
     async def _make_deployment(
         self, queue: TaskQueue, body: dict[str, Any], present: dict[str, Any] | None
-    ) -> None:
+    ) -> int | None:
         """Apply the Deployment without ever owning, or changing, the number of its replicas.
+
+        Returns its generation.
 
         A field without an owner is reset to its default: 1. So the autoscaler owns it from the beginning, by
         an apply of its own before ours leaves it out.
@@ -150,7 +166,9 @@ class Reconciler:
                 },
                 manager=AUTOSCALER,
             )
-        await self._cluster.apply(DEPLOYMENTS, body, manager=OPERATOR)
+        applied = await self._cluster.apply(DEPLOYMENTS, body, manager=OPERATOR)
+        generation: int | None = applied["metadata"].get("generation")
+        return generation
 
     async def _code_digest(self, queue: TaskQueue) -> str:
         """Return a name for the present state of a queue's code, so that a change of it replaces workers."""

@@ -24,6 +24,7 @@ from galley_operator.fleet.fleet import Workforce
 from galley_operator.fleet.names import child_name
 from galley_operator.fleet.pods import Trouble
 from galley_operator.fleet.workloads import Workloads
+from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, Interference
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,20 @@ class ScaledQueue:
             return await self._fleet.observe()
         except GalleyError as error:
             return Unknown(str(error), datetime.now(UTC))
+
+    @property
+    def interference(self) -> Interference | None:
+        """What another client did to the number of its workers."""
+        found = self._fleet.overridden
+        if found is None:
+            return None
+        seen, own, at = found
+        message = (
+            f"the replicas of Deployment {child_name(self._name[1])} were set to {seen} by another client "
+            f"(from {own}), and are set back to what the queue needs; use kubectl scale taskqueue, or "
+            "spec.scaling, and remove what scales the Deployment"
+        )
+        return Interference("ReplicasChanged", message, at + INTERFERENCE_SECONDS)
 
     @property
     def trouble(self) -> Trouble | None:

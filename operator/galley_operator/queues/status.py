@@ -11,7 +11,7 @@ from galley.backlog import QueueBacklog, Unknown, Usage
 from galley.errors import GalleyError, HandlersMissing
 from galley.resources import LaneStatus, TaskQueue, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Condition, Truth, condition, with_condition
-from galley.resources.queue_status import ScalingLimit, ScalingStatus
+from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.autoscaler.explain import (
     PAUSED_BY_COMMAND,
@@ -25,6 +25,7 @@ from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.fleet.pods import Trouble
 from galley_operator.queues.events import Occurrence
+from galley_operator.queues.scaling_condition import Finding, Interference, scaling_finding
 from galley_operator.tasks.known_queues import QueueObject
 
 READY: Final = "Ready"
@@ -71,12 +72,12 @@ class Situation:
     """Of the queue's limits, as far as known."""
     decision: Decision | None = None
     """The last one of its autoscaler; None before the first."""
+    interference: Interference | None = None
+    """What others did lately to the number of its workers."""
+    budget_problem: str = ""
+    """Why the budget can never allow what the queue is to have; empty if it can."""
     held: bool = False
     """Whether `galley pause` pauses it."""
-
-
-Finding = tuple[Truth, str, str]
-"""Whether it holds, the reason, and the sentence."""
 
 
 def conditions_of(
@@ -88,7 +89,9 @@ def conditions_of(
         STREAMS_READY: _streams(situation),
         WORKERS_AVAILABLE: _workers(situation),
         WITHIN_QUOTA: _quota(situation),
-        SCALING_ACTIVE: _scaling(situation),
+        SCALING_ACTIVE: scaling_finding(
+            situation.queue, situation.decision, situation.interference, situation.budget_problem
+        ),
     }
     if situation.queue is not None and situation.queue.spec.circuit is not None:
         found[CIRCUIT_CLOSED] = _circuit(situation.queue, situation.workforce)
@@ -145,42 +148,6 @@ def _quota(situation: Situation) -> Finding:
         for each in full
     )
     return Truth.FALSE, "QueueFull", f"{said}; raise the limit, or delete what is not needed"
-
-
-_LIMITED: Final[dict[ScalingLimit, Finding]] = {
-    ScalingLimit.MAX_WORKERS: (
-        Truth.TRUE, "MaxWorkers",
-        "more workers are needed than spec.scaling.maxWorkers allows; raise it for shorter waits",
-    ),
-    ScalingLimit.BUDGET: (
-        Truth.TRUE, "Budget",
-        "all queues share a budget, and this one gets fewer workers than it needs; raise it, or its priority",
-    ),
-}  # fmt: skip
-
-
-def _scaling(situation: Situation) -> Finding:
-    """Return whether the number of workers follows the work."""
-    decision = situation.decision
-    if decision is None:
-        return Truth.UNKNOWN, "NotObserved", "nothing has been decided yet"
-    scaling = situation.queue.spec.scaling if situation.queue is not None else None
-    if scaling is not None and scaling.workers is not None:
-        message = f"spec.scaling.workers is {scaling.workers}, and the number does not follow the work"
-        return Truth.FALSE, scaling.mode.value, f"{message}; set it to null to have it follow"
-    if decision.limit is ScalingLimit.SIGNALS:
-        return Truth.FALSE, "SignalsMissing", f"{decision.reason}; it changes once that is known again"
-    if decision.limit in _LIMITED:
-        return _LIMITED[decision.limit]
-    seconds = decision.memory.learned.task_seconds
-    target = scaling.target_wait_seconds if scaling is not None else None
-    if seconds is not None and target is not None and target < seconds / 10:
-        message = (
-            "spec.scaling.targetWaitSeconds is below a tenth of what a task takes, so that nearly every "
-            "waiting task gets a slot of its own; a longer target saves workers"
-        )
-        return Truth.TRUE, "TargetShort", message
-    return Truth.TRUE, "Scaling", "the number of workers follows the work"
 
 
 def _workers(situation: Situation) -> Finding:

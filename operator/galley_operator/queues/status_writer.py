@@ -18,6 +18,7 @@ from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import Queues, ServedQueue
 from galley_operator.queues.reconcile import Reconciled
+from galley_operator.queues.scaling_condition import Interference
 from galley_operator.queues.status import READY, Situation, occurrences, status_of, urgent
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,9 @@ class QueueStatusWriter:
             backlog.waiting if isinstance(backlog, QueueBacklog) else 0,
             backlog.usage if isinstance(backlog, QueueBacklog) else (),
             decision,
-            isinstance(backlog, QueueBacklog) and backlog.paused,
+            held=isinstance(backlog, QueueBacklog) and backlog.paused,
+            interference=_interference(served),
+            budget_problem=runtime.scaler.budget_problem if runtime is not None else "",
         )
         return status_of(
             served.found.name,
@@ -169,12 +172,20 @@ def _looked_at(served: ServedQueue) -> bool:
     return served.outcome is not None and (served.runtime is None or served.runtime.scaler.last is not None)
 
 
+def _interference(served: ServedQueue) -> Interference | None:
+    """Return what another client did lately to the Deployment."""
+    now = asyncio.get_running_loop().time()
+    by_fleet = served.runtime.interference if served.runtime is not None else None
+    found = (each for each in (served.interference, by_fleet) if each is not None and now < each.until)
+    return max(found, key=lambda each: each.until, default=None)
+
+
 def _source(served: ServedQueue) -> object:
     """Return what the status of a queue at rest depends on; None for a queue that may change at any time."""
     scaler = served.runtime.scaler if served.runtime is not None else None
     if scaler is None or not scaler.resting:
         return None
-    return served.found, served.outcome, served.dead_letters, scaler.last
+    return served.found, served.outcome, served.dead_letters, scaler.last, _interference(served)
 
 
 def _is_ready(status: TaskQueueStatus) -> bool:

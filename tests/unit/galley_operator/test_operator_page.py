@@ -9,14 +9,17 @@ from galley.errors import HandlersMissing
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PAGE = (ROOT / "docs" / "operations" / "operator.md").read_text("utf-8")
-SOURCES = ("fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py", "queues/status.py")
+SOURCES = (
+    "fleet/pods.py", "fleet/deployment.py", "fleet/deployment_fleet.py",
+    "queues/status.py", "queues/scaling_condition.py", "queues/scaled_queue.py",
+)  # fmt: skip
 
 
 def reasons() -> set[str]:
     found: set[str] = set()
     for name in SOURCES:
         text = (ROOT / "operator" / "galley_operator" / name).read_text("utf-8")
-        found.update(re.findall(r'Trouble\(\s*"([A-Z]\w+)"', text))
+        found.update(re.findall(r'(?:Trouble|Interference)\(\s*"([A-Z]\w+)"', text))
         found.update(re.findall(r'"(QuotaExceeded|PodsRefused)"', text))
         found.update(re.findall(r'Truth\.\w+, "([A-Z]\w+)"', text))
         found.update(error.reason for error in (HandlersMissing,) if f"{error.__name__}(" in text)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.lanes import Lane
 from galley.resources import TaskQueue
+from galley.resources.condition import Truth
 from galley.resources.pod_resources import PodResources
 from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler.decide import Decision, decide
@@ -20,6 +21,7 @@ from galley_operator.autoscaler.shares import Claim, Cost, claim_of, share
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.budget import Budget
 from galley_operator.fleet.fleet import Workforce
+from galley_operator.queues.scaling_condition import scaling_finding
 from tests.unit.galley_operator.autoscaler.queues import (
     NOON,
     POLICY,
@@ -248,3 +250,36 @@ def test_a_queue_at_rest_is_woken_when_another_claims_what_it_holds() -> None:
     assert woken == ["a"], "only those that hold too much"
     ledger.forget(("shop", "a"))
     assert ledger.allowed(a_claim("b", wanted=1), at(11)) == 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ((a_claim("a", 9),), ""),
+        ((a_claim("a", least=2), a_claim("b", 9)), ""),
+        (
+            (a_claim("a", 1, cost=Cost(1, Decimal(9), Decimal(2**30))),),
+            "requests 9 CPU and 1024 MiB of memory",
+        ),
+        (
+            (a_claim("b", least=2, held=2, priority=1), a_claim("a", least=2)),
+            "4 workers, are more than the budget",
+        ),
+    ],
+)
+def test_a_budget_that_can_never_be_met_is_named(claims: tuple[Claim, ...], says: str) -> None:
+    ledger = Ledger(Budget(workers=3, cpu=Decimal(3)))
+    *others, last = claims
+    for claim in others:
+        ledger.allowed(claim, at(0))
+    problem = ledger.problem(last, ledger.allowed(last, at(10)))
+    assert says in problem
+    assert bool(says) == bool(problem)
+
+
+def test_a_queue_that_the_budget_can_never_serve_says_so() -> None:
+    policy = replace(POLICY, allowed=0)
+    decision = decide(Signals(a_backlog(3), Workforce()), policy, None, NOON)
+    queue = TaskQueue.model_validate({"metadata": {"name": "a"}, "spec": {"worker": {"modules": ["jobs"]}}})
+    assert scaling_finding(queue, decision, None, "too much") == (Truth.FALSE, "BudgetTooSmall", "too much")
+    assert scaling_finding(queue, decision, None, "")[1] == "Budget"

@@ -1,6 +1,7 @@
 """TaskQueues from an event to their objects, streams and status, over an API and a nats-server in memory."""
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.queues import Queues
+from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
@@ -65,8 +67,15 @@ class Stage:
 
     def condition(self, name: str, kind: str) -> str:
         """Return the reason of a condition."""
+        return self._of_condition(name, kind, "reason")
+
+    def message(self, name: str, kind: str) -> str:
+        """Return the message of a condition."""
+        return self._of_condition(name, kind, "message")
+
+    def _of_condition(self, name: str, kind: str, part: str) -> str:
         status = self.api.objects[TASKQUEUES.plural, "default", name].get("status", {})
-        return next((str(c["reason"]) for c in status.get("conditions", []) if c["type"] == kind), "")
+        return next((str(c[part]) for c in status.get("conditions", []) if c["type"] == kind), "")
 
 
 @asynccontextmanager
@@ -160,6 +169,77 @@ async def test_a_change_ends_the_rest_of_a_queue() -> None:
         assert runtime.scaler.resting, "nothing has been reconciled yet"
         deployment = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]
         await eventually(lambda: deployment["spec"]["replicas"] == 2, within=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"scaling": {"minWorkers": 3, "maxWorkers": 2}}, "minWorkers is 3, above maxWorkers"),
+        ({"worker": {"modules": ["jobs"], "concurrency": 0}}, "concurrency"),
+    ],
+)
+def test_a_spec_that_cannot_be_changes_no_worker_and_is_named(spec: dict[str, Any], says: str) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            it.apply(scaling={"minWorkers": 2})
+            it.apply("other")
+            replicas = it.api.objects
+            await eventually(lambda: it.ready("other") == ("True", "Serving"), within=60)
+            it.apply(**spec)
+            await eventually(lambda: it.ready() == ("False", "QueueInvalid"), within=10)
+            assert says in it.message("images", "Ready")
+            assert it.condition("images", "ScalingActive") == "SpecInvalid"
+            assert replicas[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]["replicas"] == 2
+            assert it.ready("other") == ("True", "Serving"), "others go on"
+            it.apply(scaling={"minWorkers": 3})
+            await eventually(
+                lambda: replicas[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]["replicas"] == 3,
+                within=10,
+            )
+
+    run()
+
+
+def edited(it: Stage) -> None:
+    template = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "example.com/other:1"
+    it.api.touch(DEPLOYMENTS, "default", "galley-images", generation=True)
+
+
+def deleted(it: Stage) -> None:
+    it.api.remove(DEPLOYMENTS, "galley-images")
+
+
+def scaled(it: Stage) -> None:
+    it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]["replicas"] = 7
+    it.api.touch(DEPLOYMENTS, "default", "galley-images", generation=True)
+
+
+@pytest.mark.parametrize(
+    ("happen", "reason"),
+    [(edited, "DeploymentChanged"), (deleted, "DeploymentDeleted"), (scaled, "ReplicasChanged")],
+)
+def test_a_deployment_that_others_change_is_restored_and_a_condition_says_so(
+    happen: Callable[[Stage], None], reason: str
+) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            it.apply(scaling={"minWorkers": 2, "idleSeconds": 0})
+            await eventually(lambda: it.condition("images", "ScalingActive") == "Scaling", within=60)
+            await asyncio.sleep(3)
+            before = copy.deepcopy(it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"])
+            happen(it)
+            await eventually(lambda: it.condition("images", "ScalingActive") == reason, within=20)
+            assert "galley-images" in it.message("images", "ScalingActive")
+            if happen is not scaled:  # that takes pods that drain
+                now = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]
+                assert (now["template"], now["replicas"]) == (before["template"], before["replicas"])
+            await asyncio.sleep(INTERFERENCE_SECONDS + 20)
+            assert it.condition("images", "ScalingActive") == "Scaling"
+
+    run()
 
 
 @in_virtual_time

@@ -61,7 +61,13 @@ QUICK = Learned.remembered(rate=2.0, task_seconds=30.0, start_seconds=4.0)
         ({"maxWorkers": 2}, a_backlog(400), Truth.TRUE, "MaxWorkers", "raise it"),
         ({"workers": 2}, a_backlog(400), Truth.FALSE, "Fixed", "set it to null"),
         ({"workers": 0}, a_backlog(400), Truth.FALSE, "Paused", "spec.scaling.workers is 0"),
-        ({"maxWorkers": 99, "targetWaitSeconds": 1}, a_backlog(1), Truth.TRUE, "TargetShort", "a tenth"),
+        (
+            {"maxWorkers": 99, "targetWaitSeconds": 1},
+            a_backlog(1),
+            Truth.TRUE,
+            "TargetShort",
+            "below the 30 s",
+        ),
         ({}, SILENT, Truth.FALSE, "SignalsMissing", "is not known since 12:00:00"),
     ],
 )
