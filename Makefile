@@ -6,6 +6,8 @@ BIN := .venv/bin
 STAMP := .venv/.made
 # Most tests wait for processes they started, so running more of them than there are cores saves time.
 BESIDE := --dist loadfile --numprocesses
+# Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
+IN_ORDER := --no-loadscope-reorder
 COUNT := -p tests.support.count
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
@@ -24,7 +26,7 @@ demo-cluster: e2e/build ## Run 19 tasks on a cluster created for it; KEEP=1 leav
 	@$(BIN)/python -m e2e.demo
 
 test: $(STAMP) ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 tests
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
 
@@ -102,8 +104,9 @@ cluster/up: e2e/build ## Create a one-node cluster to try things on; it runs unt
 cluster/down: $(STAMP) ## Remove that cluster
 	@$(BIN)/testcluster down
 
-bench: $(STAMP) ## Run the benchmarks; writes benchmarks/results.json
+bench: $(STAMP) ## Run the benchmarks and count instructions (needs valgrind); writes into benchmarks/
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.instructions --keep
 
 bench-idle: e2e/build ## Measure what 100 queues at rest cost the operator (three minutes)
 	@$(BIN)/python -m benchmarks.idle

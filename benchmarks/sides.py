@@ -115,8 +115,15 @@ class GalleyWorker:
     """The process of `python -m galley_worker`. Use it as `async with`."""
 
     def __init__(
-        self, stage: Stage, plan: Plan, folder: Path, command: Sequence[str] = GALLEY_WORKER
+        self,
+        stage: Stage,
+        plan: Plan,
+        folder: Path,
+        command: Sequence[str] = GALLEY_WORKER,
+        end_seconds: float = 10.0,
     ) -> None:
+        """Args: command: what is started; end_seconds: how long it may take to end in order."""
+        self._end_seconds = end_seconds
         manifest = folder / "queue.json"
         queue = queue_of(GALLEY_QUEUE, plan)
         manifest.write_text(json.dumps(queue.model_dump(mode="json", by_alias=True)))
@@ -153,11 +160,11 @@ class GalleyWorker:
             )  # fmt: skip
 
     async def end(self) -> None:
-        """End it in order, or kill it after ten seconds."""
+        """End it in order, or kill it if that takes too long."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(self._process.wait, 10)
+            await asyncio.to_thread(self._process.wait, self._end_seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

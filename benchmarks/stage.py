@@ -27,7 +27,7 @@ GALLEY_QUEUE: Final = benchmark_handlers.QUEUE
 RAW_QUEUE: Final = "bench-raw"
 
 _LOOK_AGAIN_SECONDS: Final = 0.05
-_DONE_SECONDS: Final = 120.0
+DONE_SECONDS: Final = 120.0
 _LONGEST_HOLD: Final = timedelta(hours=1)
 _LEAD: Final = timedelta(milliseconds=200)
 
@@ -52,9 +52,11 @@ def queue_of(name: str, plan: Plan) -> TaskQueue:
 class Stage:
     """The server and its two queues."""
 
-    def __init__(self, server: NatsServer, broker: Broker) -> None:
+    def __init__(self, server: NatsServer, broker: Broker, patience_seconds: float = DONE_SECONDS) -> None:
+        """Args: patience_seconds: how long workers may take for what is waited for."""
         self.server = server
         self.broker = broker
+        self._patience = patience_seconds
 
     @property
     def url(self) -> str:
@@ -87,13 +89,13 @@ class Stage:
             NotDone: none came for minutes.
         """
         stream = work_stream(NAMESPACE, queue)
-        give_up = time.monotonic() + _DONE_SECONDS
+        give_up = time.monotonic() + self._patience
         while True:
             info = await self.broker.api(f"look at {stream}", f"CONSUMER.INFO.{stream}.{Lane.NORMAL}")
             if info["num_waiting"]:
                 return
             if time.monotonic() > give_up:
-                raise NotDone(f"no worker of {queue} asked for tasks in {_DONE_SECONDS:g} s")
+                raise NotDone(f"no worker of {queue} asked for tasks in {self._patience:g} s")
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def wait_until_done(self, queue: str, count: int) -> float:
@@ -105,14 +107,14 @@ class Stage:
         Raises:
             NotDone: it took minutes.
         """
-        give_up = time.monotonic() + _DONE_SECONDS
+        give_up = time.monotonic() + self._patience
         while True:
             records = await self._state(records_stream(NAMESPACE, queue))
             left = await self._state(work_stream(NAMESPACE, queue))
             if records["messages"] >= count and not left["messages"]:
                 return datetime.fromisoformat(records["last_ts"]).timestamp()
             if time.monotonic() > give_up:
-                raise NotDone(f"{records['messages']} of {count} tasks of {queue} in {_DONE_SECONDS:g} s")
+                raise NotDone(f"{records['messages']} of {count} tasks of {queue} in {self._patience:g} s")
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def results(self, queue: str) -> list[Any]:
@@ -142,9 +144,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, plan: Plan) -> AsyncIterator[Stage]:
+async def staged(folder: Path, plan: Plan, patience_seconds: float = DONE_SECONDS) -> AsyncIterator[Stage]:
     """Run a nats-server with its data in `folder`, and make the queues."""
     async with NatsServer(folder) as server, Broker(server.url, name="galley benchmarks") as broker:
         for name in (GALLEY_QUEUE, RAW_QUEUE):
             await ensure(broker, layout_of(queue_of(name, plan), "benchmarks"))
-        yield Stage(server, broker)
+        yield Stage(server, broker, patience_seconds)

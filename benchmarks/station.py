@@ -7,7 +7,7 @@ collector or event loop runs in another's time. Processes stay between runs, as 
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,8 +23,23 @@ class StationLost(Exception):
 class Station:
     """The side that asks. Use it as `async with Station("benchmarks.raw_producer", ...)`."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        before: Sequence[str] = (),
+        patience_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
+        """Describe a process.
+
+        Args:
+            module: what it runs.
+            arguments: of the module.
+            before: a command that runs it.
+            patience_seconds: how long it may take to answer.
+        """
+        self._patience = patience_seconds
+        self._command = [*before, sys.executable, "-m", module, *arguments]
         self._module = module
         self._process: asyncio.subprocess.Process | None = None
 
@@ -43,7 +58,7 @@ class Station:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(self._patience):
                 await process.wait()
         except TimeoutError:
             process.kill()
@@ -70,11 +85,11 @@ class Station:
         assert self._process is not None
         assert self._process.stdout is not None
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(self._patience):
                 line = await self._process.stdout.readline()
         except TimeoutError:
             self._process.kill()
-            raise StationLost(f"{self._module} did not answer in {_ANSWER_SECONDS:g} s") from None
+            raise StationLost(f"{self._module} did not answer in {self._patience:g} s") from None
         if not line:
             raise StationLost(f"{self._module} ended with exit code {await self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
