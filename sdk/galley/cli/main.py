@@ -26,6 +26,7 @@ from galley.cli import (
     schedule,
     show,
     submit,
+    top,
     version,
     why,
 )
@@ -37,7 +38,7 @@ from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
-    why.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
+    why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
     queue_control.purge, doctor.command, schedule.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 

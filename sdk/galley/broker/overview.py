@@ -1,0 +1,97 @@
+"""Looking at queues again and again: what waits and runs, which workers there are, and how fast tasks end."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from galley.broker import counts, inspect, topology
+from galley.broker.connection import Broker
+from galley.broker.control import Supply, ask_supply
+from galley.broker.counts import Counted, CountReader
+from galley.broker.errors import BrokerError, BrokerRefused
+from galley.broker.inspect import QueueView
+
+_WINDOW = 12
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """One queue at one time; what is not known is None."""
+
+    view: QueueView
+    running: int
+    supply: Supply | None
+    succeeded_per_second: float | None
+    failed_per_second: float | None
+    retried_per_second: float | None
+
+    @property
+    def waiting(self) -> int:
+        """Tasks a free slot would take."""
+        return max(0, self.view.held - self.running)
+
+    @property
+    def workers(self) -> str:
+        """How many are ready, of how many that are wanted."""
+        if self.supply is None or "desired" not in self.supply.workers:
+            return ""
+        return f"{self.supply.workers.get('ready', 0)}/{self.supply.workers['desired']}"
+
+
+class Overview:
+    """Looks at the queues of a namespace; rates are those of the last looks, a minute of them at most."""
+
+    def __init__(self, broker: Broker, namespace: str, queue: str | None, clock: Callable[[], float]) -> None:
+        """Args: queue: only this one; clock: monotonic, in seconds."""
+        self._broker, self._namespace, self._queue, self._clock = broker, namespace, queue, clock
+        self._reader = CountReader(broker)
+        self._seen: dict[str, list[tuple[float, Counted]]] = {}
+
+    async def look(self) -> list[QueueFigures]:
+        """Return the queues as they are now, by name.
+
+        Raises:
+            QueueNotFound: if there is no such queue.
+            BrokerUnreachable: if the broker does not answer.
+        """
+        if self._queue is None:
+            views = await inspect.queues(self._broker, self._namespace)
+        else:
+            views = [await inspect.queue(self._broker, self._namespace, self._queue)]
+        return list(await asyncio.gather(*(self._figures(view) for view in views)))
+
+    async def _figures(self, view: QueueView) -> QueueFigures:
+        supply = None
+        with suppress(BrokerError):
+            supply = await ask_supply(self._broker, view.namespace, view.queue)
+        running = await self._running(view)
+        counted = await self._reader.read(view.namespace, view.queue)
+        seen = self._seen.setdefault(view.queue, [])
+        seen.append((self._clock(), counted))
+        del seen[:-_WINDOW]
+
+        def rate(name: str) -> float | None:
+            (began, before), (ended, now) = seen[0], seen[-1]
+            if ended <= began:
+                return None
+            more = sum(number for *_, number in now.of(name)) - sum(number for *_, number in before.of(name))
+            return max(0, more) / (ended - began)
+
+        return QueueFigures(
+            view, running, supply, rate(counts.SUCCEEDED), rate(counts.FAILED), rate(counts.RETRIED)
+        )
+
+    async def _running(self, view: QueueView) -> int:
+        place = view.namespace, view.queue
+        streams = topology.work_stream(*place), topology.later_stream(*place)
+        asked = [(stream, lane) for stream in streams for lane in view.lanes]
+
+        async def held(stream: str, lane: str) -> int:
+            try:
+                figures = await self._broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{stream}.{lane}")
+            except BrokerRefused:  # the lane was just removed
+                return 0
+            return int(figures["num_ack_pending"])
+
+        return sum(await asyncio.gather(*(held(stream, lane) for stream, lane in asked)))
