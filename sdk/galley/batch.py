@@ -9,7 +9,7 @@ from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher, Receipt
 from galley.broker.unique_keys import UniquePublisher
-from galley.cached import is_cached, publish_cached
+from galley.cached import Entry, publish_cached
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused
 from galley.handle import AsyncHandle
@@ -103,6 +103,8 @@ class Submission(NamedTuple):
     envelope: Envelope
     unique: Wanted | None = None
     """Its unique key; None if it has none."""
+    cached: Entry | None = None
+    """Where its result may be, if its handler's results are used again."""
 
 
 _STORES_AT_ONCE: Final = 4
@@ -184,7 +186,7 @@ class Batch(Generic[R]):
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
         try:
             for call in calls:
-                address, envelope, key = submission = self._describe(call)
+                address, envelope, key, _ = submission = self._describe(call)
                 answer: asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]
                 if call.large or call.files:
                     await self._room.acquire()
@@ -209,13 +211,13 @@ class Batch(Generic[R]):
         return None
 
     async def _store(self, submission: Submission) -> Receipt:
-        address, envelope, key = submission
+        address, envelope, key, cached = submission
         if key is not None:
             return await self._unique.publish(address, envelope, key)
         if not envelope.digest:
             return await self._publisher.publish(address, envelope)
-        if is_cached(address):
-            return await publish_cached(self._publisher.broker, self._publisher, address, envelope)
+        if cached is not None:
+            return await publish_cached(self._publisher.broker, self._publisher, address, envelope, cached)
         return await self._publisher.publish_once(address, envelope)
 
     async def _store_whole(self, call: Call[R], submission: Submission) -> "_Whole":

@@ -1,17 +1,18 @@
 """Results that are used again: the task of a cached handler has an id made of its work and a period of time.
 
 The same work in the same period is the same task, so it runs once however many ask for it at a time, and
-later ones get its result. No store is needed beside the records of tasks.
+later ones get its result. At the beginning of a period the task of the period before still counts, until the
+time it was submitted is as long ago as its handler allows. No store is needed beside the records of tasks.
 """
 
 import hashlib
-import re
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
 from galley.address import TaskAddress
+from galley.broker.known import Known, check_same_work
 from galley.broker.records import Records
 from galley.envelope import Envelope, digest_of
 from galley.errors import SubmissionInvalid
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from galley.handler import Call
 
 LONGEST_SECONDS: Final = 30 * 24 * 3600
-_TRIES: Final = 10
+TRIES: Final = 10
 """Failed tasks of one work and period after which the last failure is the answer."""
-_ID: Final = re.compile(r"cache_[0-9a-f]{32}(-\d)?")
 
 
 class Cached(Struct, frozen=True):
@@ -34,6 +34,17 @@ class Cached(Struct, frozen=True):
 
     seconds: float
     version: str = ""
+
+
+class Entry(NamedTuple):
+    """Where the result of a call is, if there is one."""
+
+    id: str
+    """Of the task of this period."""
+    before: str
+    """Of the one of the period before."""
+    since: datetime
+    """A task that was submitted earlier does not count any more."""
 
 
 def cached(seconds: float | None, version: str) -> Cached | None:
@@ -53,8 +64,8 @@ def cached(seconds: float | None, version: str) -> Cached | None:
     return Cached(float(seconds), version)
 
 
-def cached_id(call: "Call[Any]", rules: Cached, now: datetime) -> str:
-    """Return the id of the task for a call: the same for the same work in the same period."""
+def entry_of(call: "Call[Any]", rules: Cached, now: datetime) -> Entry:
+    """Return where the result of a call is: the same for the same work at the same time."""
     data = call.input
     if call.files:
         data = Raw(with_references(data, {file.mark: file.hashed() for file in call.files}))
@@ -62,29 +73,57 @@ def cached_id(call: "Call[Any]", rules: Cached, now: datetime) -> str:
     digest = hashlib.sha256(work.encode()).hexdigest()
     # Periods of different work begin at different times, so that not all of it runs again at once.
     period = int((now.timestamp() + int(digest[:8], 16) % rules.seconds) // rules.seconds)
+    return Entry(_id(digest, period), _id(digest, period - 1), now - timedelta(seconds=rules.seconds))
+
+
+def _id(digest: str, period: int) -> str:
     return f"cache_{hashlib.sha256(f'{digest}/{period}'.encode()).hexdigest()[:32]}"
 
 
-def is_cached(address: TaskAddress) -> bool:
-    """Return whether a task has an id that `cached_id` made."""
-    return _ID.fullmatch(address.id) is not None
+def numbered(task_id: str, number: int) -> str:
+    """Return the id of a task that is tried after others of its work and period have failed."""
+    return f"{task_id}-{number}" if number else task_id
 
 
 async def publish_cached(
-    broker: "Broker", publisher: "Publisher", address: TaskAddress, envelope: Envelope
+    broker: "Broker", publisher: "Publisher", address: TaskAddress, envelope: Envelope, entry: Entry
 ) -> "Receipt":
     """Store a task unless its work has been done, or is under way; what failed is tried with another id.
 
     Raises:
         As `Publisher.publish_once`.
     """
+    from galley.broker.publish import Receipt  # noqa: PLC0415 - it uses this module
+
+    if await publisher.look(address) is None:
+        earlier = await _of_the_period_before(broker, publisher, address, entry)
+        if earlier is not None:
+            check_same_work(earlier.address, earlier.handler, earlier.digest, envelope)
+            return Receipt(earlier.address, duplicate=True)
     receipt = await publisher.publish_once(address, envelope)
     # The objects of a task belong to its id, so a task that has some is not tried with another.
-    for number in range(1, 1 if envelope.large or envelope.files else _TRIES):
+    for number in range(1, 1 if envelope.large or envelope.files else TRIES):
         if not receipt.duplicate:
             break
         stored = await Records(broker).look_up(receipt.address)
         if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):
             break
-        receipt = await publisher.publish_once(address._replace(id=f"{address.id}-{number}"), envelope)
+        receipt = await publisher.publish_once(address._replace(id=numbered(address.id, number)), envelope)
     return receipt
+
+
+async def _of_the_period_before(
+    broker: "Broker", publisher: "Publisher", address: TaskAddress, entry: Entry
+) -> Known | None:
+    """Return the task of the period before if its result is good still, or on its way."""
+    for number in range(TRIES):
+        task = address._replace(id=numbered(entry.before, number))
+        known = await publisher.look(task)
+        if known is None:
+            return None
+        if known.submitted_at is None or known.submitted_at <= entry.since:
+            continue
+        stored = await Records(broker).look_up(known.address)
+        if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):
+            return known
+    return None

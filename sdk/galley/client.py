@@ -18,7 +18,7 @@ from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.publish import Publisher
 from galley.broker.topics import Published
 from galley.broker.unique_keys import UniquePublisher
-from galley.cached import Cached, cached_id, is_cached, publish_cached
+from galley.cached import Cached, Entry, entry_of, publish_cached
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import ResultTimeout, SubmissionInvalid
@@ -203,14 +203,14 @@ class AsyncClient:
         """
         if unique is not None:
             call = call.options(unique=unique)
-        address, envelope, key = self._task(call, _rules(when, labels), task_id, line())
+        address, envelope, key, cached = self._task(call, _rules(when, labels), task_id, line())
         try:
             if call.large or call.files:
                 envelope = await self._with_objects(call, address, envelope)
             if key is not None:
                 receipt = await self._unique.publish(address, envelope, key)
-            elif envelope.digest and is_cached(address):
-                receipt = await publish_cached(self.broker, self._publisher, address, envelope)
+            elif cached is not None:
+                receipt = await publish_cached(self.broker, self._publisher, address, envelope, cached)
             elif envelope.digest:
                 receipt = await self._publisher.publish_once(address, envelope)
             else:
@@ -372,14 +372,14 @@ class AsyncClient:
             if waiting:
                 await asyncio.wait(waiting)
 
-    def _cached_id(self, call: Call[Any], rules: Cached, now: datetime) -> str:
+    def _entry(self, call: Call[Any], rules: Cached, now: datetime) -> Entry:
         somewhere = TaskAddress(self.namespace, call.queue, Lane.NORMAL, Kind.DIRECT, "")
         if self.broker.payloads.keys_of(somewhere) is not None:
             raise SubmissionInvalid(
                 "cache", f"queue {call.queue!r} is encrypted, and the id of a cached task tells of its input",
                 "use a handler without cache there",
             )  # fmt: skip
-        return cached_id(call, rules, now)
+        return entry_of(call, rules, now)
 
     def _task(self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]) -> Submission:
         check_queue_name(call.queue)
@@ -387,8 +387,10 @@ class AsyncClient:
         now = datetime.now(UTC)
         rules = when if call.rules is None else call.rules.over(when)
         own_id = call.task_id if task_id is None else check_task_id(task_id)
+        cached = None
         if call.cache is not None and own_id is None:
-            own_id = self._cached_id(call, call.cache, now)
+            cached = self._entry(call, call.cache, now)
+            own_id = cached.id
         lane = rules.lane or call.lane or Lane.NORMAL
         labels = rules.labels if call.labels is None else merged(rules.labels, call.labels)
         unique = call.unique if rules.unique is None else rules.unique
@@ -413,6 +415,7 @@ class AsyncClient:
                 labels=labels or None,
             ),
             wanted(unique, call.handler, call.input) if unique else None,
+            cached,
         )
 
 

@@ -13,6 +13,7 @@ UNIQUE: Final = "tests/unit/galley_worker/test_uniqueness.py"
 NOTEBOOK: Final = "tests/unit/galley_worker/test_notebook.py"
 TICKER: Final = "tests/unit/galley_worker/test_ticker.py"
 REDRIVE: Final = "tests/integration/galley_worker/test_redrive.py"
+RESULTS: Final = "tests/unit/galley/test_cached.py"
 REDRIVES: Final = "tests/unit/galley_worker/test_redrives.py"
 
 
@@ -407,4 +408,31 @@ TICKED: Final = (
     ),
 )
 
-MUTANTS: Final = (*STORED, *SWEPT, *CACHED, *KEYS, *NOTES, *REDRIVEN, *TICKED)
+USED_AGAIN: Final = (
+    _of(
+        f"{_SDK}cached",
+        "a period begins with nothing",
+        "    if await publisher.look(address) is None:\n",
+        "    if False:\n",
+        "a result is used for half of the time that was asked for",
+        RESULTS,
+    ),
+    _of(
+        f"{_SDK}cached",
+        "old results count",
+        "        if known.submitted_at is None or known.submitted_at <= entry.since:\n",
+        "        if known.submitted_at is None:\n",
+        "a result is used for twice the time that was asked for",
+        RESULTS,
+    ),
+    _of(
+        f"{_SDK}cached",
+        "a failure of the period before counts",
+        "        if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):\n            return known\n",
+        "        return known\n",
+        "a failure is the answer for an hour",
+        RESULTS,
+    ),
+)
+
+MUTANTS: Final = (*STORED, *SWEPT, *CACHED, *USED_AGAIN, *KEYS, *NOTES, *REDRIVEN, *TICKED)

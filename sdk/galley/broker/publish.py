@@ -104,7 +104,7 @@ class Publisher:
         self._broker.check_usable()
         receipt = Receipt(address, duplicate=True)
         for _ in range(_LOOKS):
-            if known := await self._look(address):
+            if known := await self.look(address):
                 check_same_work(address, known.handler, known.digest, envelope)
                 # It may be what we published ourselves, and whose answer was lost.
                 return Receipt(known.address, duplicate=known.submitted_at != envelope.submitted_at)
@@ -135,8 +135,13 @@ class Publisher:
                 raise self._given_up(address, ack)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _look(self, address: TaskAddress) -> Known | None:
-        """Return what is known of a task, trying again while the broker does not answer."""
+    async def look(self, address: TaskAddress) -> Known | None:
+        """Return what is known of a task, trying again while the broker does not answer.
+
+        Raises:
+            BrokerUnreachable: if it does not for as long as the patience lasts.
+            As `known_task` besides.
+        """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self.patience
         while True:

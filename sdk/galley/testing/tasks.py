@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker.cancel import Cancelled
-from galley.cached import Cached, cached_id
+from galley.cached import TRIES, Cached, entry_of, numbered
 from galley.current import CurrentTask, find_by
 from galley.envelope import digest_of
 from galley.errors import (
@@ -58,6 +58,9 @@ _orders: Final = itertools.count(1)
 _running: Final[dict[int, tuple["Tasks", "Held"]]] = {}
 """The tasks whose handlers run now, of all clients."""
 _present: Final[ContextVar[CurrentTask | None]] = ContextVar("galley task under test", default=None)
+
+_GOOD: Final = (Phase.SUCCEEDED, Phase.QUEUED, Phase.RUNNING)
+"""Phases in which the result of a cached task is there, or on its way."""
 
 Invoke = Callable[[Handler[..., Any], dict[str, Any]], Coroutine[Any, Any, Any]]
 """Calls a handler."""
@@ -187,12 +190,20 @@ class Tasks:
 
     def _cached_id(self, call: Call[Any], rules: Cached) -> str:
         """Return the id of the task of a cached handler; what failed is tried with another one."""
-        chosen, number = cached_id(call, rules, self.now), 0
-        while (known := self._held.get((call.queue, f"{chosen}-{number}" if number else chosen))) is not None:
-            if known.status.phase in (Phase.SUCCEEDED, Phase.QUEUED, Phase.RUNNING) or number == 9:
+        entry = entry_of(call, rules, self.now)
+        for number in range(TRIES) if (call.queue, entry.id) not in self._held else ():
+            known = self._held.get((call.queue, numbered(entry.before, number)))
+            if known is None:
                 break
-            number += 1
-        return f"{chosen}-{number}" if number else chosen
+            if (known.status.submitted_at or self.now) > entry.since and known.status.phase in _GOOD:
+                return known.status.address.id
+        chosen = entry.id
+        for number in range(TRIES):
+            chosen = numbered(entry.id, number)
+            known = self._held.get((call.queue, chosen))
+            if known is None or known.status.phase in _GOOD:
+                break
+        return chosen
 
     def find(self, address: TaskAddress) -> Held:
         """Return a task.

@@ -143,7 +143,7 @@ async def test_a_result_that_is_not_to_be_stored_is_not(
 async def test_equal_cached_tasks_at_the_same_time_run_once_and_a_failure_is_not_kept(
     client: AsyncClient, queue: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
-    await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
+    await start(queue, ("w1", "w2"), GALLEY_CACHE=str(tmp_path / "cache"))
     call = artifacts.slowly.call(str(tmp_path / "count"))
     handles = await client.submit_many([call] * 20)
     handles += await asyncio.gather(*(client.submit(call) for _ in range(20)))

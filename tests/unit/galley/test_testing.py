@@ -354,7 +354,9 @@ def test_a_cached_result_is_used_again_for_its_time_and_a_failure_is_not() -> No
     assert (first.existed, second.existed, second.result()) == (False, True, 2)
     assert client.submit(expensive.call(2)).result() == 4
     assert RUNS == [1, 2]
-    client.advance(3601)
+    client.advance(3599)
+    assert client.submit(expensive.call(1)).existed, "whenever its period began"
+    client.advance(2)
     assert client.submit(expensive.call(1)).result() == 2
     assert RUNS == [1, 2, 1]
     with pytest.raises(galley.TaskFailed):
