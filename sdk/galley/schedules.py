@@ -18,7 +18,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.publish import Publisher
 from galley.broker.schedules import Kept
 from galley.broker.topology import LANES_KEY, work_stream
-from galley.envelope import Envelope, digest_of
+from galley.envelope import INPUT_LIMIT, Envelope, digest_of
 from galley.errors import (
     LaneNotEnabled,
     QueueNotFound,
@@ -137,9 +137,10 @@ class AsyncSchedules:
             )
         if call.task_id is not None:
             raise ScheduleInvalid("call", "has an id of its own", "leave out task_id: each tick makes one")
-        if call.large or call.files:
+        if call.files or len(call.input) > INPUT_LIMIT:
+            problem = "has files" if call.files else f"has an input of {len(call.input)} bytes of JSON"
             raise ScheduleInvalid(
-                "call", "has an input that is stored as an object, which goes with its first task",
+                "call", f"{problem}; a schedule keeps {INPUT_LIMIT} bytes, and no objects",
                 "pass the place of the data, such as a URL, and read it in the handler",
             )  # fmt: skip
         lane = (call.rules.lane if call.rules else None) or call.lane or Lane.NORMAL

@@ -90,10 +90,10 @@ WAITING_: Final = (
         RECORDS,
     ),
     _of(
-        "broker/waiting",
+        "broker/news",
         "no look after a reconnection",
-        "    forget = broker.on_reconnect(reconnected)\n",
-        "    forget = lambda: None\n",
+        "[self._broker.on_reconnect(self._reconnected), self._broker.on_close(self._wake)]",
+        "[self._broker.on_close(self._wake)]",
         "an end that came meanwhile is heard half a minute late",
         RECORDS,
     ),

@@ -101,8 +101,8 @@ SETTLE: Final = (
     _of(
         "settle",
         "the schedule of the same attempt",
-        "held, held.flags.attempt + 1, due_at, failure, history)",
-        "held, held.flags.attempt, due_at, failure, history)",
+        "                again = held.flags.attempt + 1\n",
+        "                again = held.flags.attempt\n",
         "attempts are not counted",
         ORDER,
     ),

@@ -18,6 +18,7 @@ from galley.broker import topology
 from galley.client import AsyncClient
 from galley.encryption import DecryptionKeyMissing
 from galley.encryption.payloads import Payloads
+from galley.envelope import INPUT_LIMIT
 from galley.errors import (
     EnvelopeInvalid,
     LaneNotEnabled,
@@ -25,9 +26,11 @@ from galley.errors import (
     ScheduleInvalid,
     ScheduleNotFound,
 )
+from galley.file import File
 from galley.handler import call
 from galley.lanes import Lane
 from galley.record import Outcome, Record, State
+from galley.reference import INLINE_LIMIT
 from galley.repeat import Repeat
 from galley.schedule import Action, Schedule, address_of, decode, encode, tick_id
 from galley.schedules import ScheduleView
@@ -445,11 +448,24 @@ async def test_the_end_of_a_tick_is_kept_for_a_day_though_results_are_not() -> N
 
 
 @in_virtual_time
-async def test_an_input_that_is_stored_as_an_object_is_refused() -> None:
+async def test_an_input_above_256_kib_goes_with_the_schedule() -> None:
+    async with at_noon() as bench, ticking(bench):
+        large = call("images", "resize", width="3" * (INLINE_LIMIT + 1))
+        assert large.large
+        await client_of(bench).schedules.create("nightly", large, "@every 10s", overlap="allow")
+        await bench.pass_time(11)
+        assert tasks(bench) == [tick_id("nightly", NOON + timedelta(seconds=10))]
+        task = bench.seen("stored", "schedule")[-2]
+        assert bytes(large.input) in task.body
+
+
+@in_virtual_time
+async def test_an_input_that_is_too_large_for_a_schedule_is_refused() -> None:
     async with a_bench() as bench:
-        large = replace(CALL, large=True)
+        large = call("images", "resize", width="3" * INPUT_LIMIT)
         for wrong, words in (
-            (large, "stored as an object"),
+            (large, f"has an input of {len(large.input)} bytes of JSON; a schedule keeps {INPUT_LIMIT} "),
+            (replace(CALL, files=(File(__file__),)), "has files; a schedule keeps"),
             (CALL.options(task_id="mine"), "an id of its own"),
             (CALL.options(deadline=NOON + timedelta(days=900)), "a time of its own"),
         ):
