@@ -11,6 +11,22 @@ class Reason(NamedTuple):
 
 
 REASONS: Final = {
+    "StepFailed": Reason(
+        "A step of the workflow failed and was not tried again; the message names it and says why.",
+        "Look at the step's dead letter, fix the cause, and run the rest with `workflow.redrive()`.",
+    ),
+    "StepInvalid": Reason(
+        "The task of a step could not be made of the results before it: a part is missing, or too large.",
+        "Pass a part that every result has; return large data as a `galley.File`.",
+    ),
+    "WorkflowEnded": Reason(
+        "The step did not run: its workflow had ended, since another step failed or it was cancelled.",
+        "Nothing; `workflow.redrive()` runs it.",
+    ),
+    "Cancelled": Reason(
+        "The step was cancelled by hand, so that what depends on it does not run.",
+        "Run the rest with `workflow.redrive()`, or submit the workflow again.",
+    ),
     "HandlerRaised": Reason(
         "The handler raised an exception; its name, message and traceback are kept. Tried again.",
         "Fix the handler; if no attempt can succeed, raise `galley.NonRetryable`.",

@@ -107,13 +107,26 @@ from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
-from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules, Topics
+from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules, Topics, Workflow, Workflows
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.topic import Subscribe
 from galley.topics import AsyncTopics, Replayed, TopicView
 from galley.unique import Unique
 from galley.when import When
+from galley.workflow.errors import (
+    WorkflowCancelled,
+    WorkflowConflict,
+    WorkflowFailed,
+    WorkflowInvalid,
+    WorkflowNotFailed,
+    WorkflowNotFound,
+    WorkflowsFull,
+)
+from galley.workflow.result import previous
+from galley.workflow.shape import Graph, chain, chord, group
+from galley.workflow.state import OnFailure
+from galley.workflows import AsyncWorkflow, AsyncWorkflows, StepStatus, WorkflowStatus
 
 __all__ = [
     "AccessRefused",
@@ -123,6 +136,8 @@ __all__ = [
     "AsyncQueues",
     "AsyncSchedules",
     "AsyncTopics",
+    "AsyncWorkflow",
+    "AsyncWorkflows",
     "AttemptOver",
     "BrokerError",
     "BrokerFull",
@@ -162,6 +177,7 @@ __all__ = [
     "FileUnreadable",
     "FilterInvalid",
     "GalleyError",
+    "Graph",
     "Handle",
     "Handler",
     "HandlerExists",
@@ -186,6 +202,7 @@ __all__ = [
     "ObjectStoreUnavailable",
     "ObjectStoreUnknown",
     "ObjectsFull",
+    "OnFailure",
     "Overlap",
     "PayloadAltered",
     "Phase",
@@ -218,6 +235,7 @@ __all__ = [
     "SelectorInvalid",
     "Snooze",
     "SomeRefused",
+    "StepStatus",
     "StoredEvent",
     "SubmissionInvalid",
     "SubmitIncomplete",
@@ -242,11 +260,25 @@ __all__ = [
     "WaitsForOwnQueue",
     "WaitsInCircle",
     "When",
+    "Workflow",
+    "WorkflowCancelled",
+    "WorkflowConflict",
+    "WorkflowFailed",
+    "WorkflowInvalid",
+    "WorkflowNotFailed",
+    "WorkflowNotFound",
+    "WorkflowStatus",
+    "Workflows",
+    "WorkflowsFull",
     "call",
+    "chain",
+    "chord",
     "connect",
     "current_task",
+    "group",
     "on",
     "on_start",
     "on_stop",
+    "previous",
     "task",
 ]

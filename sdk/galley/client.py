@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from galley import dev_file
 from galley.address import Kind, TaskAddress
@@ -21,7 +21,7 @@ from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Cached, Entry, entry_of, publish_cached
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
-from galley.errors import ResultTimeout, SubmissionInvalid
+from galley.errors import InputInvalid, ResultTimeout, SubmissionInvalid
 from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
@@ -46,6 +46,10 @@ from galley.tls import Tls, tls_of
 from galley.topics import AsyncTopics
 from galley.unique import Asked, wanted
 from galley.when import NO_RULES, When
+from galley.workflow.result import lacking
+from galley.workflow.shape import Shape
+from galley.workflow.state import PREFIX
+from galley.workflows import AsyncWorkflow, AsyncWorkflows
 
 R = TypeVar("R")
 
@@ -141,6 +145,10 @@ class AsyncClient:
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         self.topics = AsyncTopics(broker, namespace, self._publisher)
         """Topics: to publish events, look at who subscribes, read events, and replay them."""
+        self.workflows = AsyncWorkflows(
+            broker, namespace, self._publisher, lambda call, when: self._task(call, when, None, line())[:2]
+        )
+        """Tasks that belong together: to submit with rules of their own, look at, cancel and run again."""
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -159,15 +167,26 @@ class AsyncClient:
     ) -> None:
         await self.broker.__aexit__(kind, error, trace)
 
+    @overload
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None,
+    ) -> AsyncHandle[R]: ...  # fmt: skip
+    @overload
+    async def submit(
+        self, call: Shape, when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None, unique: None = None,
+    ) -> AsyncWorkflow[Any]: ...  # fmt: skip
+    async def submit(
+        self, call: Call[R] | Shape, when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
         unique: Asked | None = None,
-    ) -> AsyncHandle[R]:  # fmt: skip
-        """Submit one task and return when the broker has it on disk.
+    ) -> AsyncHandle[R] | AsyncWorkflow[Any]:  # fmt: skip
+        """Submit one task, or a workflow, and return when the broker has it on disk.
 
         Args:
-            call: the handler and its input, from `handler.call(...)` or `galley.call(...)`.
+            call: the handler and its input, from `handler.call(...)` or `galley.call(...)`; or a chain, group
+                or graph, for which `workflows.submit` has further rules.
             when: lane, times and retries; those of `call.options(...)` come before them, those of `@task` and
                 then the queue's after them.
             task_id: an id of your own, 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`. The same handler and
@@ -201,6 +220,12 @@ class AsyncClient:
             ObjectMissing: a file of a result is not stored any more, or not in this queue.
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
+        if isinstance(call, Shape):
+            if unique:
+                raise SubmissionInvalid(
+                    "unique", "a workflow has no unique key", "give it an id of your own: task_id"
+                )
+            return await self.workflows.submit(call, id=task_id, when=when, labels=labels)
         if unique is not None:
             call = call.options(unique=unique)
         address, envelope, key, cached = self._task(call, _rules(when, labels), task_id, line())
@@ -384,10 +409,16 @@ class AsyncClient:
     def _task(self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]) -> Submission:
         check_queue_name(call.queue)
         check_handler_name(call.handler)
+        if call.partial is not None:
+            raise InputInvalid(
+                call.handler, lacking(call.partial), "pass all arguments, or use the call in a chain or graph"
+            )
         now = datetime.now(UTC)
         rules = when if call.rules is None else call.rules.over(when)
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         cached = None
+        if own_id is not None and own_id.startswith(PREFIX):
+            raise SubmissionInvalid("task id", f"{own_id!r} is for steps of workflows", "use another one")
         if call.cache is not None and own_id is None:
             cached = self._entry(call, call.cache, now)
             own_id = cached.id

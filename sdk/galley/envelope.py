@@ -87,6 +87,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Where the input is stored, if it is too large to travel; `input` is empty then."""
     files: tuple[Reference, ...] = ()
     """The files in the input."""
+    flow: str = ""
+    """Of a step of a workflow that another queue keeps: the name of that queue."""
     redriven: Annotated[str, Meta(max_length=63)] = ""
     """The wish of the Task object that it was run again for, so that none is heeded twice."""
     sealed: str = ""

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
@@ -29,6 +29,10 @@ from galley.typed import Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
 from galley.usable import is_async, usable
 from galley.when import NO_RULES, When
+from galley.workflow.result import Partial, StepResult, split
+
+if TYPE_CHECKING:
+    from galley.workflow.shape import Group
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +65,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """Whether the input is too large to travel with the task."""
     cache: Cached | None = None
     """Those of `@task(cache=..., version=...)`."""
+    partial: Partial | None = None
+    """What it lacks as a step of a workflow; None if it can be a task by itself."""
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -112,9 +118,13 @@ def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
     """
     check_handler_name(handler)
     before = file.encoded
-    encoded = encode_input(handler, arguments, LARGEST)
+    known, holes = split(arguments)
+    encoded = encode_input(handler, known, LARGEST)
     files = () if file.encoded == before else file.files_in(encoded)
-    return Call(check_queue_name(queue), handler, encoded, files=files, large=len(encoded) > INLINE_LIMIT)
+    return Call(
+        check_queue_name(queue), handler, encoded, files=files, large=len(encoded) > INLINE_LIMIT,
+        partial=Partial(holes=holes) if holes else None,
+    )  # fmt: skip
 
 
 @functools.lru_cache
@@ -233,12 +243,11 @@ class Handler(Generic[P, R]):
         Raises:
             InputInvalid: if the arguments do not fit the function, are not JSON, or are too large.
         """
-        if not args and self._required <= kwargs.keys() <= self._by_name:
+        whole = not args and self._required <= kwargs.keys() <= self._by_name
+        # A cheap look, since each submit takes it.
+        if whole and StepResult not in map(type, kwargs.values()):
             return self._call(kwargs)
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
+        bound = self._bound(args, kwargs)
         named: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             kind = self.signature.parameters[name].kind
@@ -247,7 +256,47 @@ class Handler(Generic[P, R]):
                     self.name, f"argument {name!r} has no name to travel by", "declare it by name"
                 )
             named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
-        return self._call(named)
+        known, holes = split(named)
+        missing = tuple(name for name in self.signature.parameters if name in self._required - named.keys())
+        call = self._call(known)
+        return call if not (missing or holes) else replace(call, partial=Partial(missing, holes))
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """Return which parameter has which argument; what is missing, a step of a workflow may be given."""
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = str(error)
+        try:
+            return self.signature.bind_partial(*args, **kwargs)
+        except TypeError:
+            raise InputInvalid(self.name, problem, f"it takes {self.signature}") from None
+
+    def step(self, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        """Return this handler as a step of a workflow: as `call`, for type checkers without its signature.
+
+        Arguments may be results of other steps, and the first that is needed and left out is the result of
+        what comes before it in a chain.
+
+        Raises:
+            InputInvalid: if the arguments do not fit the function, are not JSON, or are too large.
+        """
+        return self.call(*args, **kwargs)
+
+    def map(self, items: "Iterable[Any]", *, collect: bool = False) -> "Group":
+        """Return a group with one call for each item, which is passed as the first argument.
+
+        Args:
+            items: of any number up to 10,000.
+            collect: whether the failure of a member is a part of the result; see `galley.group`.
+
+        Raises:
+            InputInvalid: if an item does not fit the function.
+            WorkflowInvalid: there is no item.
+        """
+        from galley.workflow.shape import group  # noqa: PLC0415 - it is made of handlers
+
+        return group([self.step(item) for item in items], collect=collect)
 
     def _call(self, named: dict[str, Any]) -> Call[Any]:
         before = file.encoded

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from galley.address import TaskAddress
 from galley.batch import SubmitIncomplete, SubmitInterrupted
@@ -19,7 +19,7 @@ from galley.envelope import Envelope
 from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
-from galley.handler import Call
+from galley.handler import Call, check_queue_name
 from galley.note import LogLine, Progress
 from galley.portal import Portal
 from galley.queues import ALL as ANY_TASK
@@ -33,6 +33,15 @@ from galley.topics import Replayed, TopicView
 from galley.typed import Typed
 from galley.unique import Asked
 from galley.when import When
+from galley.workflow.shape import Item, Shape
+from galley.workflow.state import OnFailure
+from galley.workflows import (
+    DAY_SECONDS,
+    AsyncWorkflow,
+    StepStatus,
+    WorkflowStatus,
+    check_workflow_id,
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -92,12 +101,22 @@ class Client:
         """
         self._portal.close()
 
+    @overload
     def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None,
+    ) -> "Handle[R]": ...  # fmt: skip
+    @overload
+    def submit(
+        self, call: Shape, when: When | None = None, *, task_id: str | None = None,
+        labels: dict[str, str] | None = None, unique: None = None,
+    ) -> "Workflow[Any]": ...  # fmt: skip
+    def submit(
+        self, call: Call[R] | Shape, when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
         unique: Asked | None = None,
-    ) -> "Handle[R]":  # fmt: skip
-        """Submit one task and return when the broker has it on disk: `AsyncClient.submit`.
+    ) -> "Handle[R] | Workflow[Any]":  # fmt: skip
+        """Submit one task, or a workflow, and return when the broker has it on disk: `AsyncClient.submit`.
 
         Raises:
             TaskConflict, UniqueConflict, QueueNotFound, LaneNotEnabled, QueueFull: as there.
@@ -105,6 +124,13 @@ class Client:
             BrokerUnreachable, BrokerSilent, BrokerFull: as there.
             ClientClosed: the client is closed.
         """
+        if isinstance(call, Shape):
+            shape, key = call, unique or None
+            submit: Callable[..., Any] = AsyncClient.submit
+            made: AsyncWorkflow[Any] = self._portal.call(
+                lambda client: submit(client, shape, when, task_id=task_id, labels=labels, unique=key)
+            )
+            return _workflow(self._portal, made)
         return self._sync(
             self._submit(
                 lambda client: client.submit(call, when, task_id=task_id, labels=labels, unique=unique)
@@ -182,6 +208,11 @@ class Client:
     def schedules(self) -> "Schedules":
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         return Schedules(self._portal)
+
+    @property
+    def workflows(self) -> "Workflows":
+        """Tasks that belong together: to submit with rules of their own, look at, cancel and run again."""
+        return Workflows(self._portal)
 
     @property
     def queues(self) -> "Queues":
@@ -341,6 +372,83 @@ class Schedules:
         """Submit what a schedule runs, once and now; the same token submits the same task."""
         handle = self._portal.call(lambda client: client.schedules.run_now(queue, name, token))
         return Handle(self._portal, handle.address, handle.envelope, existed=handle.existed)
+
+
+class Workflows:
+    """The workflows of a namespace: `AsyncWorkflows`, which says what each call raises."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def submit(
+        self, item: Item, *, id: str | None = None, when: When | None = None,  # noqa: A002 - its name
+        on_failure: OnFailure | str = OnFailure.STOP, timeout_seconds: float = DAY_SECONDS,
+        labels: dict[str, str] | None = None,
+    ) -> "Workflow[Any]":  # fmt: skip
+        """Submit a workflow, and return when the broker has all of it on disk: `AsyncWorkflows.submit`."""
+        made: AsyncWorkflow[Any] = self._portal.call(
+            lambda client: client.workflows.submit(
+                item, id=id, when=when, on_failure=on_failure, timeout_seconds=timeout_seconds, labels=labels
+            )
+        )
+        return _workflow(self._portal, made)
+
+    def get(self, queue: str, id: str) -> "Workflow[Any]":  # noqa: A002 - its name
+        """Return a handle on a workflow submitted earlier, by this or another program."""
+        check_queue_name(queue)
+        return Workflow(self._portal, queue, check_workflow_id(id))
+
+    def list(self, queue: str) -> list[WorkflowStatus]:
+        """Return the workflows of a queue, oldest first; ended ones until they expire."""
+        return self._portal.call(lambda client: client.workflows.list(queue))
+
+
+class Workflow(Generic[R]):
+    """A submitted workflow, one handle for the whole: `AsyncWorkflow`, which says what each call raises."""
+
+    def __init__(
+        self, portal: Portal, queue: str, id: str, result: Typed | None = None,  # noqa: A002 - its name
+        *, existed: bool = False,
+    ) -> None:  # fmt: skip
+        self._portal = portal
+        self.queue, self.id = queue, id
+        self.existed = existed
+        """Whether it was there before this submission, which then added nothing."""
+        self._result = result
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.queue}/{self.id}>"
+
+    def result(self, within: float | None = None, *, hold_slot: bool = False) -> R:
+        """Wait until the workflow has ended and return its result."""
+        return self._call(lambda it: it.result(within, hold_slot=hold_slot))
+
+    def wait(self, within: float | None = None, *, hold_slot: bool = False) -> WorkflowStatus:
+        """Wait until the workflow has ended, however it did, and return its status."""
+        return self._call(lambda it: it.wait(within, hold_slot=hold_slot))
+
+    def status(self) -> WorkflowStatus:
+        """Return how far the workflow is."""
+        return self._call(lambda it: it.status())
+
+    def steps(self) -> list[StepStatus]:
+        """Return all steps, in the order in which they were written."""
+        return self._call(lambda it: it.steps())
+
+    def cancel(self) -> Cancelled:
+        """Cancel the workflow: no further step begins, and what runs is stopped."""
+        return self._call(lambda it: it.cancel())
+
+    def redrive(self) -> "Workflow[R]":
+        """Run what did not succeed of a workflow that failed or was cancelled, as a new workflow."""
+        return _workflow(self._portal, self._call(lambda it: it.redrive()))
+
+    def _call(self, ask: Callable[[AsyncWorkflow[R]], Coroutine[Any, Any, T]]) -> T:
+        return self._portal.call(lambda client: ask(client.workflows.get(self.queue, self.id, self._result)))
+
+
+def _workflow(portal: Portal, made: AsyncWorkflow[R]) -> Workflow[R]:
+    return Workflow(portal, made.queue, made.id, made.result_type, existed=made.existed)
 
 
 class _Read(Generic[R]):

@@ -28,6 +28,9 @@ PUBLIC = {
     "on_stop", "task",
     "AsyncTopics", "Event", "EventInvalid", "FilterInvalid", "HopLimit", "Published", "Replayed",
     "StoredEvent", "Subscribe", "TopicFull", "TopicNotFound", "TopicView", "Topics",
+    "AsyncWorkflow", "AsyncWorkflows", "Graph", "OnFailure", "previous", "StepStatus", "Workflow",
+    "WorkflowCancelled", "WorkflowConflict", "WorkflowFailed", "WorkflowInvalid", "WorkflowNotFailed",
+    "WorkflowNotFound", "WorkflowStatus", "Workflows", "WorkflowsFull", "chain", "chord", "group",
 }  # fmt: skip
 
 

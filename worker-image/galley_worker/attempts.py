@@ -21,11 +21,14 @@ from galley.history import History
 from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavailable
 from galley.record import Failure
 from galley.retry import RetryPolicy
+from galley.workflow.plan import START
+from galley.workflow.state import is_step, step_id
 from galley_worker import journal
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
+from galley_worker.flows import Workflows
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
@@ -131,6 +134,7 @@ class Parts:
     solitude: Solitude
     payloads: Payloads = field(default_factory=Payloads)
     objects: TaskObjects | None = None
+    flows: Workflows | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
@@ -185,6 +189,13 @@ class Attempts:
             present.stop(Cancelled())
         return present
 
+    def cancel_flow(self, flow: str) -> None:
+        """Stop the steps of a workflow that run here; others look at it before they begin."""
+        prefix = step_id(flow, 0)[:-1]
+        for present in self.under_way.values():
+            if present.delivery.address.id.startswith(prefix):
+                present.stop(Cancelled())
+
     def cut(self, why: str) -> None:
         """Stop all attempts; those that have not ended are handed back."""
         for present in self.under_way.values():
@@ -231,6 +242,9 @@ class Attempts:
         if refused is not None:
             held.refused = Failure(refused.reason, f"{refused}; {refused.hint}")
         present.held = held
+        if envelope.handler == START and is_step(delivery.address.id):
+            await self._parts.settler.start_flow(present.delivery, envelope)
+            return
         if envelope.large is None and not envelope.files:
             await self._attempt(present, held)
             return
@@ -256,6 +270,7 @@ class Attempts:
         delivery, flags, envelope, refused = present.delivery, held.flags, held.envelope, held.refused
         known = envelope.handler in self._parts.runners.handlers
         unique = envelope.unique
+        step = self._parts.flows is not None and is_step(delivery.address.id)
         claims = (
             refused is not None or not known or unique is not None or must_claim(delivery, flags, self._later)
         )
@@ -263,6 +278,12 @@ class Attempts:
             return
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
+        if step and present.stopped is None:
+            assert self._parts.flows is not None
+            over = await self._parts.flows.may_begin(delivery.address, envelope)
+            if over is not None:
+                await self._settle(present, held, Cancel(over))
+                return
         if held.refused is not None and present.stopped is None:
             await self._settle(present, held, Bury(held.refused, held.history))
             return

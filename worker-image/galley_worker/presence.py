@@ -63,6 +63,9 @@ class Presence:
                     return None
                 self._drain_for(request.seconds)
                 return Answer(self._who.name)
+            case Verb.CANCEL if request.flow:
+                self._attempts.cancel_flow(request.flow)
+                return None
             case Verb.CANCEL:
                 present = self._attempts.cancel(request.task)
             case _:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -14,11 +15,15 @@ from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.dead_letter import NO_TASK, DeadLetter
 from galley.envelope import Envelope, Flags
+from galley.envelope import decode as decode_envelope
+from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.history import History
 from galley.record import NULL, REFERRING_VERSION, Failure, Outcome, Record, State
+from galley.workflow.state import is_step
 from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
+from galley_worker.flows import Workflows
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
 
@@ -32,8 +37,13 @@ TICK_KEPT_SECONDS: Final = 24 * 3600
 class Settler:
     """Settles the attempts of one worker."""
 
-    def __init__(self, ledger: Ledger, worker: Who, keep_seconds: int, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: Ledger, worker: Who, keep_seconds: int, now: Callable[[], datetime],
+        flows: Workflows | None = None,
+    ) -> None:  # fmt: skip
+        """Args: flows: carries workflows on; None leaves tasks of workflows as others."""
         self._ledger = ledger
+        self._flows = flows
         self._worker = worker
         self._keep_seconds = keep_seconds
         self._now = now
@@ -70,7 +80,7 @@ class Settler:
 
     def _kept(self, address: TaskAddress, uid: str = "", schedule: str = "") -> int:
         least = DECLARED_KEPT_SECONDS if uid or address.kind is Kind.DECLARED else 0
-        least = max(least, TICK_KEPT_SECONDS) if schedule else least
+        least = max(least, TICK_KEPT_SECONDS) if schedule or is_step(address.id) else least
         return max(self._keep_seconds, least)
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
@@ -90,7 +100,7 @@ class Settler:
             _letter(final, delivery), envelope=NO_TASK, body=delivery.body, header=delivery.header
         )
         failpoint("unreadable.before_letter")
-        if await self._bury(delivery, letter):
+        if await self._bury(delivery, letter) and await self._carried_on(delivery, final):
             self.ended[delivery.address.lane, counts.FAILED] += 1
             self._acknowledge(delivery)
 
@@ -104,7 +114,32 @@ class Settler:
             failpoint("settle.before_letter")
             if not await self._bury(delivery, _letter(final, delivery)):
                 return
+        if await self._carried_on(delivery, final):
+            self._acknowledge(delivery)
+
+    async def start_flow(self, delivery: Delivery, envelope: Envelope) -> None:
+        """Publish the first steps of a workflow, then acknowledge the message it began with."""
+        assert self._flows is not None, "a worker runs workflows"
+        try:
+            await self._flows.start(delivery.address, envelope)
+        except NoRoom as error:
+            self._keep(delivery, str(error))
+            return
         self._acknowledge(delivery)
+
+    async def _carried_on(self, delivery: Delivery, final: Record) -> bool:
+        """Do what follows from the end of a step; return False if there is no room, and its message stays."""
+        if self._flows is None or not is_step(delivery.address.id):
+            return True
+        envelope = None
+        with suppress(EnvelopeInvalid):
+            envelope = decode_envelope(delivery.body)
+        try:
+            await self._flows.settled(delivery.address, envelope, final)
+        except NoRoom as error:
+            self._keep(delivery, str(error))
+            return False
+        return True
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Have the broker deliver the attempt that the record announces, and acknowledge this message."""

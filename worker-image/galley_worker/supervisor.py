@@ -32,6 +32,7 @@ from galley_worker.claimant import Claimant, Holders
 from galley_worker.code_schedules import declare
 from galley_worker.code_subscriptions import subscribe
 from galley_worker.fanout import Fanout
+from galley_worker.flows import Workflows
 from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
@@ -107,11 +108,16 @@ class Supervisor:
             leases = LeaseKeeper(broker, uninterrupted, lease_seconds)
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, lease_seconds)
-            settler = Settler(ledger, self._who, spec.retention.results_seconds, _now)
+            flows = Workflows(
+                broker, namespace, name, ledger, spec.retention.results_seconds, _now,
+                plaintext=plaintext_allowed(self._queue),
+            )  # fmt: skip
+            settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows)
             uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
             attempts = self._make_attempts(
-                ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects
-            )
+                ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
+                flows,
+            )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
@@ -187,6 +193,7 @@ class Supervisor:
         uniqueness: Uniqueness,
         solitude: Solitude,
         objects: TaskObjects,
+        flows: Workflows,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
@@ -212,6 +219,7 @@ class Supervisor:
             solitude,
             self._payloads,
             objects,
+            flows,
             circuit=measures.circuit,
         )
         if spec.retry_budget is not None:

@@ -42,7 +42,8 @@ async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> No
 async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
     """Return the bytes set aside for each queue of a namespace, deleted ones included.
 
-    Those made before queues had streams of notes and objects count as if they had them: they get them.
+    Those made before queues had streams of notes, objects and workflows count as if they had them: they get
+    them.
     """
     reserved: Counter[str] = Counter()
     there: set[str] = set()
@@ -58,6 +59,7 @@ async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
         for name, size in (
             (topology.notes_stream(namespace, queue), topology.OUTPUT_BYTES),
             (topology.object_stream(namespace, queue), topology.OBJECT_BYTES),
+            (topology.flow_stream(namespace, queue), topology.WORKFLOW_BYTES),
         ):
             reserved[queue] += 0 if name in there else size
     return reserved

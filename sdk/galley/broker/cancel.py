@@ -19,6 +19,7 @@ from galley.broker.records import Records
 from galley.error_group import ungrouped
 from galley.failpoint import failpoint
 from galley.record import Outcome, Record, State
+from galley.workflow.state import is_step
 
 
 class Cancelled(StrEnum):
@@ -86,7 +87,9 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
 async def _end(broker: Broker, address: TaskAddress) -> bool:
     """Take the messages of a cancelled task away and tell the workers; returns whether one ran it."""
     failpoint("cancel.before_purge")
-    await _purge(broker, address)
+    if not is_step(address.id):
+        # The message of a step stays: a worker finds its record, and carries its workflow on.
+        await _purge(broker, address)
     failpoint("cancel.before_request")
     asked = Request(task=f"{address.kind}.{address.id}")
     return await ask_workers(broker, address.namespace, address.queue, Verb.CANCEL, asked) is not None

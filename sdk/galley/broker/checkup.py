@@ -127,6 +127,7 @@ async def _streams(broker: Broker, view: inspect.QueueView) -> _Streams:
             "deadLetterBytes": await dead_stream_of(broker, namespace, queue),
             "objectBytes": topology.object_stream(namespace, queue),
             "outputBytes": topology.notes_stream(namespace, queue),
+            "workflowBytes": topology.flow_stream(namespace, queue),
         }
     found, configs = _Streams(), dict[str, dict[str, Any]]()
     for limit, name in names.items():

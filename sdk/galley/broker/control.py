@@ -57,6 +57,8 @@ class Request(Struct, frozen=True, omit_defaults=True):
 
     task: str = ""
     """`<kind>.<id>` of the task concerned."""
+    flow: str = ""
+    """To cancel: the workflow all of whose steps are concerned, and no other task."""
     workers: tuple[str, ...] = ()
     seconds: float = 0.0
     """Length of the drain; 0 ends one."""

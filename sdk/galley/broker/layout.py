@@ -32,6 +32,7 @@ def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
         dead_letter_bytes=spec.limits.dead_letter_bytes,
         object_bytes=spec.limits.object_bytes,
         output_bytes=spec.limits.output_bytes,
+        workflow_bytes=spec.limits.workflow_bytes,
         in_flight=max(_LEAST_IN_FLIGHT, slots * _PREFETCH_ALLOWANCE),
         install=install,
         uid=uid,

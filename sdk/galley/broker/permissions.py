@@ -87,6 +87,7 @@ EXPORTS: Final = (
             "object",
             "count",
             "event",
+            "flow",
             "subscribe",
         )
     ),
@@ -261,6 +262,11 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         *_reads_of_dead_letters(namespace, queue),
         topology.objects_of_queue(namespace, queue),
         f"$JS.API.STREAM.PURGE.{topology.object_stream(namespace, queue)}",
+        # Who settles a step of a workflow stores what follows.
+        f"galley.plan.{namespace}.{queue}.*.{Kind.DIRECT}.*",
+        topology.flows_of_queue(namespace, queue),
+        f"$JS.API.STREAM.PURGE.{topology.flow_stream(namespace, queue)}",
+        *_reads_of_flows(namespace, queue),
         *_copying(namespace, queue),
         *_publishing(namespace),
     )
@@ -309,6 +315,9 @@ def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
         f"galley.task.{tail}",
         f"galley.plan.{tail}",
         *(topology.objects_of_queue(namespace, queue, each) for each in written),
+        # A workflow: what it is and its plan, and not how far it is.
+        topology.flow_subject(namespace, queue, "*"),
+        topology.flow_part_subject(namespace, queue, "*", "plan.*"),
     )
 
 
@@ -322,6 +331,8 @@ def _looking(namespace: str, queue: str) -> tuple[str, ...]:
         *_reads_of_objects(namespace, queue),
         *_reads_of_notes(namespace, queue),
         f"$JS.API.DIRECT.GET.{topology.counts_stream(namespace, queue)}",
+        *_reads_of_flows(namespace, queue),
+        f"$JS.API.STREAM.INFO.{topology.flow_stream(namespace, queue)}",
         topology.control_subject(namespace, queue, "ping"),
         topology.workers_subject(namespace, queue),
         *_publishing(namespace),
@@ -356,6 +367,15 @@ def _reads_of_notes(namespace: str, queue: str) -> tuple[str, ...]:
     # No queues share such a stream, so it may be read as a whole.
     stream = topology.notes_stream(namespace, queue)
     return f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.galley.note.{namespace}.{queue}.>"
+
+
+def _reads_of_flows(namespace: str, queue: str) -> tuple[str, ...]:
+    # As with notes.
+    stream = topology.flow_stream(namespace, queue)
+    return (
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.{topology.flows_of_queue(namespace, queue)}",
+    )
 
 
 def _reads_of_records(namespace: str, queue: str) -> tuple[str, ...]:

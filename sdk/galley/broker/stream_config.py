@@ -30,6 +30,8 @@ from galley.broker.topology import (
     dead_stream,
     event_subject,
     fired_subject,
+    flow_stream,
+    flows_of_queue,
     later_stream,
     live_subject,
     noted_in_queue,
@@ -67,6 +69,7 @@ def stream_definitions(layout: QueueLayout, replicas: int) -> list[dict[str, Any
         object_definition(layout, replicas),
         notes_definition(layout, replicas),
         counts_definition(layout, replicas),
+        flow_definition(layout, replicas),
     ]
 
 
@@ -211,6 +214,24 @@ def counts_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
         "allow_direct": True,
         "allow_msg_counter": True,
         "duplicate_window": int(COUNT_REPEAT_SECONDS * 1_000_000_000),
+        "metadata": _metadata(layout),
+    }
+
+
+def flow_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
+    """Return the stream of workflows: one message for each subject, and a full stream takes no more."""
+    return {
+        "name": flow_stream(layout.namespace, layout.queue),
+        "subjects": [flows_of_queue(layout.namespace, layout.queue)],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_bytes": layout.workflow_bytes,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 100_000_000,
         "metadata": _metadata(layout),
     }
 

@@ -16,6 +16,8 @@ class StreamKind(StrEnum):
     RECORDS = "records"
     DEAD = "dead"
     OBJECTS = "objects"
+    FLOWS = "flows"
+    """Plans and states of workflows."""
     NOTES = "notes"
     """Progress, checkpoints and output."""
     COUNTS = "counts"
@@ -28,6 +30,7 @@ PREFIXES: Final = {
     StreamKind.RECORDS: "GR",
     StreamKind.DEAD: "GD",
     StreamKind.OBJECTS: "GO",
+    StreamKind.FLOWS: "GF",
     StreamKind.NOTES: "GN",
     StreamKind.COUNTS: "GC",
 }

@@ -1,9 +1,9 @@
 """Names of every stream, consumer and subject; `stream_config` has the configuration of each stream.
 
-Each queue has seven streams of its own, so that none can take the room of another: *work* and *later* with
+Each queue has eight streams of its own, so that none can take the room of another: *work* and *later* with
 one consumer a lane each, *records*, *dead letters*, *objects* for large inputs and results, *notes*:
-output, progress and checkpoints, and *counts*: how many attempts ended, and how. Delayed tasks enter by the
-work stream, and workers move them.
+output, progress and checkpoints, *counts*: how many attempts ended, and how, and *flows*: the plans of
+workflows and how far they are. Delayed tasks enter by the work stream, and workers move them.
 
 Why these: docs/adr/0001-a-broker-not-a-database.md, 0003-lanes.md and 0019-quotas.md.
 """
@@ -38,7 +38,8 @@ NOTE_SECONDS: Final = 30 * 24 * 3600
 
 OUTPUT_BYTES: Final = 64 * 1024**2
 OBJECT_BYTES: Final = 256 * 1024**2
-"""What queues set aside for notes and objects unless they say otherwise."""
+WORKFLOW_BYTES: Final = 64 * 1024**2
+"""What queues set aside for notes, objects and workflows unless they say otherwise."""
 
 COUNT_BYTES: Final = 256 * 1024
 """Most bytes of a queue's counts: about ten times what those of five lanes take."""
@@ -112,6 +113,8 @@ class QueueLayout:
     """Disk the queue's large inputs, results and files may take; what does not fit is refused."""
     output_bytes: int = OUTPUT_BYTES
     """Disk the output, progress and checkpoints of tasks may take; the oldest go first."""
+    workflow_bytes: int = WORKFLOW_BYTES
+    """Disk the plans and the state of workflows may take; what does not fit is refused."""
     lease_seconds: float = LEASE_SECONDS
     """How long the broker waits for a sign of life; workers need the same value."""
     uid: str = ""
@@ -124,7 +127,7 @@ class QueueLayout:
         """Disk that is set aside for the queue's streams, whether or not they hold anything."""
         tasks = self.backlog_bytes + self.later_bytes
         kept = self.record_bytes + self.dead_letter_bytes + self.object_bytes + self.output_bytes
-        return tasks + kept
+        return tasks + kept + self.workflow_bytes
 
 
 def work_stream(namespace: str, queue: str) -> str:
@@ -195,6 +198,26 @@ def subscriptions_subject(namespace: str, topic: str, queue: str) -> str:
 def code_subscriptions_subject(namespace: str, queue: str) -> str:
     """Return where a worker says which subscriptions the code of its queue has; `queue` may be a pattern."""
     return f"galley.subscribe.{namespace}.{queue}"
+
+
+def flow_stream(namespace: str, queue: str) -> str:
+    """Return the name of the stream of workflows."""
+    return name_of(StreamKind.FLOWS, namespace, queue)
+
+
+def flow_subject(namespace: str, queue: str, flow: str) -> str:
+    """Return where it stands how far a workflow is; `flow` is its id, or `*`."""
+    return f"galley.flow.{namespace}.{queue}.{flow}.root"
+
+
+def flow_part_subject(namespace: str, queue: str, flow: str, part: str) -> str:
+    """Return where a part of a workflow stands, such as `plan.0`, `join.7`, `marks.3`; or a pattern."""
+    return f"galley.flow.{namespace}.{queue}.{flow}.of.{part}"
+
+
+def flows_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all there is about workflows of a queue."""
+    return f"galley.flow.{namespace}.{queue}.>"
 
 
 def note_subject(address: TaskAddress, what: str) -> str:

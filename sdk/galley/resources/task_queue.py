@@ -359,6 +359,10 @@ class Limits(Part):
     """Bytes on disk for the output, progress and checkpoints of tasks, 1 MiB to 1 TiB. When they are used up,
     the oldest are deleted."""
 
+    workflow_bytes: Whole = Field(64 * 1024**2, ge=1024**2, le=1024**4)
+    """Bytes on disk for the plans and the state of workflows, 1 MiB to 1 TiB. When 70 % are used up, further
+    workflows are refused."""
+
 
 class Retention(Part):
     """How long the queue remembers."""

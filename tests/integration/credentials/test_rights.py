@@ -14,9 +14,9 @@ P, W, M = Role.PRODUCER, Role.WORKER, Role.MANAGER
 
 PUBLISH: dict[str, set[Role]] = {
     # tasks
-    "galley.task.ns.mine.high.sdk.id": {P, M},
+    "galley.task.ns.mine.high.sdk.id": {P, W, M},
     "galley.task.ns.mine.high.k8s.id": set(),
-    "galley.plan.ns.mine.low.sdk.id": {P, M},
+    "galley.plan.ns.mine.low.sdk.id": {P, W, M},
     "galley.plan.ns.mine.low.k8s.id": set(),
     "galley.plan.ns.theirs.low.sdk.id": set(),
     # A schedule names the subject it fires at, and may repeat.
@@ -104,6 +104,25 @@ PUBLISH: dict[str, set[Role]] = {
     "$JS.API.DIRECT.GET.GC_ns_theirs": set(),
     "$JS.API.STREAM.PURGE.GC_ns_mine": set(),
     "$JS.API.STREAM.MSG.GET.GC_ns_mine": set(),
+    # workflows
+    "galley.flow.ns.mine.f.root": {P, W, M},
+    "galley.flow.ns.mine.f.of.plan.0": {P, W, M},
+    "galley.flow.ns.mine.f.of.join.7": {W},
+    "galley.flow.ns.mine.f.of.marks.0": {W},
+    "galley.flow.ns.theirs.f.root": set(),
+    "galley.flow.other.mine.f.root": set(),
+    "galley.flow.ns.theirs.f.of.plan.0": set(),
+    "galley.flow.ns.theirs.f.of.join.7": set(),
+    "$JS.API.DIRECT.GET.GF_ns_mine": {P, W, M},
+    "$JS.API.DIRECT.GET.GF_ns_mine.galley.flow.ns.mine.f.root": {P, W, M},
+    "$JS.API.DIRECT.GET.GF_ns_mine.galley.flow.ns.theirs.f.root": set(),
+    "$JS.API.DIRECT.GET.GF_ns_theirs": set(),
+    "$JS.API.DIRECT.GET.GF_ns_theirs.galley.flow.ns.theirs.f.root": set(),
+    "$JS.API.STREAM.INFO.GF_ns_mine": {P, M},
+    "$JS.API.STREAM.INFO.GF_ns_theirs": set(),
+    "$JS.API.STREAM.PURGE.GF_ns_mine": {W},
+    "$JS.API.STREAM.PURGE.GF_ns_theirs": set(),
+    "$JS.API.STREAM.MSG.GET.GF_ns_mine": set(),
     # objects
     "galley.object.ns.mine.part.abc.0": {P, W, M},
     "galley.object.ns.mine.whole.abc": {P, W, M},

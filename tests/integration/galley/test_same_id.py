@@ -98,7 +98,7 @@ async def test_other_work_is_a_conflict_and_changes_nothing(
     before = await client.handle("images", "k1").status()
 
     with pytest.raises(TaskConflict, match=f"already, with another {differs}") as refused:
-        await client.submit(other, task_id="k1")  # type: ignore[arg-type]
+        await client.submit(other, task_id="k1")  # type: ignore[call-overload]
 
     assert (refused.value.queue, refused.value.task_id) == ("images", "k1")
     assert await client.handle("images", "k1").status() == before

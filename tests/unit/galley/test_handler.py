@@ -15,10 +15,12 @@ import pytest
 from msgspec.structs import replace
 
 import galley.handler
-from galley import Call, Handler, InputInvalid, call, task
+from galley import AsyncClient, Call, Handler, InputInvalid, call, task
+from galley.broker.connection import Broker
 from galley.errors import HandlerExists, HandlerNameInvalid, HandlerUnusable, QueueNameInvalid
 from galley.registry import Registry
 from galley.typed import Typed
+from galley.workflow.result import Partial
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +69,7 @@ def test_a_call_by_name_alone_carries_the_same() -> None:
     assert json.loads(bytes(made.input)) == {"path": "a.txt", "queue": "not the queue"}
 
 
-@pytest.mark.parametrize(
-    "wrong", [lambda add: add.call(), lambda add: add.call(1, 2, 3), lambda add: add.call(a=1, wrong=2)]
-)
+@pytest.mark.parametrize("wrong", [lambda add: add.call(1, 2, 3), lambda add: add.call(a=1, wrong=2)])
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(wrong: Callable[[Any], Any]) -> None:
     @task
     def add(a: int, b: int = 1) -> int:
@@ -78,6 +78,19 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(wrong: Ca
     with pytest.raises(InputInvalid, match="input of handler 'add'") as refused:
         wrong(add)
     assert "(a: int, b: int = 1) -> int" in refused.value.hint
+
+
+async def test_a_call_that_lacks_arguments_is_a_step_and_no_task() -> None:
+    @task(queue="sums")
+    def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    made = add.call(b=2)
+
+    assert made.partial == Partial(missing=("a",))
+    client = AsyncClient.over(Broker("nats://127.0.0.1:1", name="none"))
+    with pytest.raises(InputInvalid, match="missing a required argument: 'a'"):
+        await client.submit(made)
 
 
 def test_arguments_without_a_name_cannot_travel() -> None:
@@ -141,7 +154,7 @@ def test_a_handler_that_names_the_default_queue_belongs_to_that_one_alone(regist
     assert registry.of_queue("default") == {"add": add}
 
 
-@pytest.mark.parametrize("arguments", [{}, {"b": 1}, {"a": 1, "c": 2}, {"a": 1, "b": 2, "more": 3}])
+@pytest.mark.parametrize("arguments", [{"a": 1, "c": 2}, {"a": 1, "b": 2, "more": 3}])
 def test_arguments_by_name_alone_have_to_fit_the_function(arguments: dict[str, Any]) -> None:
     @task
     def add(a: int, b: int = 1) -> int:

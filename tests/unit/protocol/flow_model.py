@@ -1,7 +1,7 @@
 """The protocol of workflows as a transition system: two steps, a join of both, and the step after it.
 
-A task's own protocol is in `model`; here a message is delivered, perhaps twice, and its worker may die between
-any two writes. The client may die while it submits, and may cancel the whole, or one member by hand.
+A task's own protocol is in `model`; here a message is delivered, perhaps twice, and its worker may die
+between any two writes. The client may die while it submits, and may cancel the whole, or one member by hand.
 """
 
 from collections import deque
@@ -30,8 +30,8 @@ class FlowRule(StrEnum):
 FLOW_PROTOCOL: Final = frozenset(FlowRule)
 
 FLOW_WHY: Final = {
-    FlowRule.ONE_MESSAGE: "A client that dies between two first steps leaves a join that waits for the other.",
-    FlowRule.RECORD_FIRST: "The step may run again, and end differently from what its successor was given.",
+    FlowRule.ONE_MESSAGE: "A client that dies after the first of two steps leaves a join that waits.",
+    FlowRule.RECORD_FIRST: "The step may run again, and end in another way than its successor was given.",
     FlowRule.ACKNOWLEDGE_LAST: "A worker that dies after the acknowledgement leaves nothing that goes on.",
     FlowRule.SET: "A step that is delivered twice arrives twice.",
     FlowRule.JOIN_BY_CAS: "Of two that arrive at once, one is forgotten.",
@@ -185,33 +185,40 @@ class FlowModel:
                 if self.scenario.fails:
                     yield "the handler fails:", self._ended(state, index, hand, ok=False)
             case "record":
-                word = state.records[step] or ("ok" if hand.ok else "failed")
-                flaw = ""
-                if state.records[AFTER] == "" and step in MEMBERS and word != "ok" and self._good(state, step):
-                    flaw = FlowFlaw.OTHER_END
-                stored = _record(state, step, word)._replace(flaw=flaw)
-                at = "join" if FlowRule.RECORD_FIRST in self.rules else "mark"
-                if FlowRule.ACKNOWLEDGE_LAST not in self.rules:
-                    stored = _message(stored, step, -1)
-                yield "a worker records", _moved(stored, index, hand._replace(at=at, ok=word == "ok"))
+                yield "a worker records", self._recorded(state, index, hand)
             case "join":
                 yield from self._joins(state, index, hand)
             case "publish":
                 yield "a worker publishes what follows", self._published(state, index, hand)
             case "mark":
-                marked = state._replace(marks=state.marks | {step})
-                at = "finish" if len(marked.marks) == STEPS else "acknowledge"
-                yield "a worker marks", _moved(marked, index, hand._replace(at=at))
+                yield "a worker marks", self._marked(state, index, hand)
             case "finish":
-                good = all(word == "ok" for word in state.records)
-                ended, flaw = self._decided(state, "ok" if good else "failed")
-                moved = _moved(ended, index, hand._replace(at="acknowledge"))
-                yield "a worker ends the workflow at", moved._replace(flaw=flaw)
+                yield "a worker ends the workflow at", self._finished(state, index, hand)
             case "acknowledge":
-                gone = state
-                if FlowRule.ACKNOWLEDGE_LAST in self.rules and state.messages[step]:
-                    gone = _message(state, step, -1)
+                last = FlowRule.ACKNOWLEDGE_LAST in self.rules
+                gone = _message(state, step, -1) if last else state
                 yield "a worker acknowledges", _without(gone, index)
+
+    def _recorded(self, state: FlowState, index: int, hand: Hand) -> FlowState:
+        step = hand.step
+        word = state.records[step] or ("ok" if hand.ok else "failed")
+        other = state.records[AFTER] == "" and step in MEMBERS and word != "ok" and self._good(state, step)
+        stored = _record(state, step, word)._replace(flaw=FlowFlaw.OTHER_END if other else "")
+        if FlowRule.ACKNOWLEDGE_LAST not in self.rules:
+            stored = _message(stored, step, -1)
+        at = "join" if FlowRule.RECORD_FIRST in self.rules else "mark"
+        return _moved(stored, index, hand._replace(at=at, ok=word == "ok"))
+
+    @staticmethod
+    def _marked(state: FlowState, index: int, hand: Hand) -> FlowState:
+        marked = state._replace(marks=state.marks | {hand.step})
+        at = "finish" if len(marked.marks) == STEPS else "acknowledge"
+        return _moved(marked, index, hand._replace(at=at))
+
+    def _finished(self, state: FlowState, index: int, hand: Hand) -> FlowState:
+        good = all(word == "ok" for word in state.records)
+        ended, flaw = self._decided(state, "ok" if good else "failed")
+        return _moved(ended, index, hand._replace(at="acknowledge"))._replace(flaw=flaw)
 
     def _good(self, state: FlowState, step: int) -> bool:
         return step in state.good and FlowRule.RECORD_FIRST not in self.rules
@@ -239,8 +246,9 @@ class FlowModel:
             yield "a worker has nothing to join for", _moved(state, index, hand._replace(at=then))
             return
         if FlowRule.JOIN_BY_CAS not in self.rules and not hand.reading:
-            yield "a worker reads the join for", _moved(
-                state, index, hand._replace(seen=state.arrived, reading=True)
+            yield (
+                "a worker reads the join for",
+                _moved(state, index, hand._replace(seen=state.arrived, reading=True)),
             )
             return
         arrived = hand.seen if hand.reading else state.arrived
@@ -251,8 +259,9 @@ class FlowModel:
         complete = len(state.arrived) >= len(MEMBERS)
         at = "publish" if complete else then
         won = not already
-        yield "a worker stores the arrival of", _moved(
-            state, index, hand._replace(at=at, reading=False, won=won, seen=())
+        yield (
+            "a worker stores the arrival of",
+            _moved(state, index, hand._replace(at=at, reading=False, won=won, seen=())),
         )
 
     def _published(self, state: FlowState, index: int, hand: Hand) -> FlowState:

@@ -185,6 +185,7 @@ FULL: dict[str, Any] = {
             "deadLetterBytes": 1024**3,
             "objectBytes": 1024**3,
             "outputBytes": 32 * 1024**2,
+            "workflowBytes": 16 * 1024**2,
         },
         "retention": {"resultsSeconds": 2_592_000},
     },

@@ -1,0 +1,50 @@
+"""What a call may have in the place of an argument: the result of a step, or a part of it. Pure."""
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+
+class StepResult(Struct, frozen=True):
+    """The result of a step, to be passed to another one; `result["key"]` and `result[0]` are parts of it."""
+
+    step: str
+    """Name of the step; empty for what comes before it."""
+    path: tuple[str | int, ...] = ()
+
+    def __getitem__(self, key: str | int) -> "StepResult":
+        """Return a part of the result: a field of an object, or an element of a list."""
+        return StepResult(self.step, (*self.path, key))
+
+    def __iter__(self) -> Any:
+        """Refuse: how many parts there are is not known before the step has ended."""
+        raise TypeError(f"the result of step {self.step!r} is not known yet; pass it, or parts such as [0]")
+
+
+previous: Final = StepResult("")
+"""The result of what comes before a step in a chain."""
+
+
+class Partial(Struct, frozen=True):
+    """What a call lacks: it can be a step of a workflow, and not a task by itself."""
+
+    missing: tuple[str, ...] = ()
+    """Arguments that have to be given, and are not, in the order of the signature."""
+    holes: tuple[tuple[str, StepResult], ...] = ()
+    """Arguments that are results of other steps."""
+
+
+def split(arguments: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, StepResult], ...]]:
+    """Return the arguments that are known, and those that are results of steps."""
+    holes = tuple((name, value) for name, value in arguments.items() if isinstance(value, StepResult))
+    if not holes:
+        return arguments, ()
+    return {name: value for name, value in arguments.items() if not isinstance(value, StepResult)}, holes
+
+
+def lacking(partial: Partial) -> str:
+    """Return what keeps a call from being a task, as a part of a sentence."""
+    if partial.holes:
+        return f"argument {partial.holes[0][0]!r} is the result of a step"
+    missing = ", ".join(repr(name) for name in partial.missing)
+    return f"missing a required argument: {missing}"
