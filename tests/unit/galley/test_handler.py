@@ -85,7 +85,7 @@ async def test_a_call_that_lacks_arguments_is_a_step_and_no_task() -> None:
     def add(a: int, b: int = 1) -> int:
         return a + b
 
-    made = add.call(b=2)
+    made = add.call(b=2)  # type: ignore[call-arg]
 
     assert made.partial == Partial(missing=("a",))
     client = AsyncClient.over(Broker("nats://127.0.0.1:1", name="none"))
