@@ -4,13 +4,10 @@ Any worker of the queue does it, and takes no slot for it. All of it may be done
 follows from its tick, so the broker and the task's record refuse a second one, and the schedule is stored
 only in place of the very message that was delivered. The time is that of the server, which stamps each
 delivery: a worker whose clock is wrong submits nothing early and skips nothing.
-
-It waits for a delivery, a pull that ended (`changed`), or a timer that looks for pulls whose server died.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -25,7 +22,7 @@ from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb
 from galley.broker.errors import BrokerError
 from galley.broker.pipeline import WRONG_SEQUENCE
-from galley.broker.pull import Delivery, Pulls, Source
+from galley.broker.pull import Delivery, Source
 from galley.broker.topology import QueueLayout
 from galley.encryption import EncryptionError
 from galley.envelope import Envelope
@@ -48,14 +45,13 @@ from galley.schedule import (
     tick_id,
 )
 from galley_worker.attempts import UNDECIDED_SECONDS
+from galley_worker.feed import Feed
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.measures import Measures
 from galley_worker.settle import NO_ROOM_SECONDS, TICK_KEPT_SECONDS
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 64
-_LOOK_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 0.25
 _REFUSED_MOST: Final = 30.0
 STALE_SECONDS: Final = 10.0
@@ -81,55 +77,12 @@ class Ticker:
         self._place = layout.namespace, layout.queue
         self._layout = layout
         later = topology.later_stream(layout.namespace, layout.queue)
-        self._source = Source(later, Lane.NORMAL, topology.TIMER)
-        self._arrived: deque[Delivery] = deque()
-        self._wake = asyncio.Event()
-
-    def delivered(self, delivery: Delivery) -> None:
-        """Take a schedule that is due."""
-        self._arrived.append(delivery)
-        self._wake.set()
-
-    def changed(self) -> None:
-        """Pull again: a pull ended."""
-        self._wake.set()
-
-    def reconnected(self) -> None:
-        """Forget what was delivered on a connection that broke; it is delivered again."""
-        self._arrived.clear()
+        source = Source(later, Lane.NORMAL, topology.TIMER)
+        self._feed = Feed(broker, layout, source, ledger, self._look_at, _REFUSED_MOST)
 
     async def run(self) -> None:
         """Fire schedules until cancelled; what is not looked at by then is given back."""
-        pause = _REFUSED_SECONDS
-        try:
-            async with Pulls(self._broker, self._layout, self, [self._source]) as pulls:
-                while True:
-                    self._wake.clear()
-                    await self._look_at_some()
-                    if pulls.refusals:
-                        # Also while an operator of an earlier release has not made the consumer.
-                        pulls.refusals = 0
-                        await asyncio.sleep(pause)
-                        pause = min(2 * pause, _REFUSED_MOST)
-                    else:
-                        pause = _REFUSED_SECONDS
-                    if self._broker.connected and not pulls.is_open(self._source):
-                        await pulls.park(self._source, _AT_ONCE)
-                    try:
-                        async with asyncio.timeout(_LOOK_SECONDS):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        pulls.drop_silent()
-        finally:
-            for delivery in self._arrived:
-                self._ledger.give_back(delivery.reply)
-
-    async def _look_at_some(self) -> None:
-        while self._arrived:
-            some = [self._arrived.popleft() for _ in range(min(_AT_ONCE, len(self._arrived)))]
-            async with asyncio.TaskGroup() as group:
-                for delivery in some:
-                    group.create_task(self._look_at(delivery))
+        await self._feed.run()
 
     async def _look_at(self, delivery: Delivery) -> None:
         """Look at one schedule. Does not raise for what it is."""

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
@@ -73,6 +73,18 @@ Moment = Annotated[
     }),
 ]  # fmt: skip
 """A point in time with its offset from UTC."""
+
+
+def _input_fits(value: JsonValue) -> JsonValue:
+    try:
+        encode_input("", value)
+    except InputInvalid as error:
+        raise refusal(error.problem, error.hint) from None
+    return value
+
+
+Input = Annotated[JsonValue, AfterValidator(_input_fits)]
+"""The input of a handler, which has to fit into a message."""
 
 
 class TaskUnique(Part):
@@ -137,7 +149,7 @@ class TaskSpec(Part):
     handler: HandlerName
     """Which handler of the queue runs: the name of a `@task` function or of a command."""
 
-    input: JsonValue = Field(default_factory=dict)
+    input: Input = Field(default_factory=dict)
     """What the handler is given, at most 512 KiB as JSON; larger things are stored elsewhere and passed
     by their place. For a Python function an object with its arguments by name."""
 
@@ -166,15 +178,6 @@ class TaskSpec(Part):
 
     unique: TaskUnique | None = None
     """Its unique key; left out, other tasks do not concern it."""
-
-    @field_validator("input")
-    @classmethod
-    def _input_fits(cls, value: JsonValue) -> JsonValue:
-        try:
-            encode_input("", value)
-        except InputInvalid as error:
-            raise refusal(error.problem, error.hint) from None
-        return value
 
     @model_validator(mode="after")
     def _times_in_order(self) -> "TaskSpec":

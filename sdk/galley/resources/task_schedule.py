@@ -2,11 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from galley.bounds import TIMEOUT_SECONDS
-from galley.envelope import encode_input
-from galley.errors import InputInvalid, ScheduleInvalid
+from galley.errors import ScheduleInvalid
 from galley.lanes import Lane
 from galley.repeat import (
     CATCH_UP_LIMIT,
@@ -19,7 +18,7 @@ from galley.repeat import (
 )
 from galley.resources.meta import API_VERSION, Choice, HandlerName, Metadata, Name, Part, Whole, refusal
 from galley.resources.rule import Rule, checked
-from galley.resources.task import Moment
+from galley.resources.task import Input, Moment
 from galley.resources.task_queue import Retry
 from galley.schedule import NAME_LENGTH
 from galley.timetable import TEXT_LENGTH
@@ -57,7 +56,7 @@ class TaskScheduleSpec(Part):
     handler: HandlerName
     """Which handler of the queue runs: the name of a `@task` function or of a command."""
 
-    input: JsonValue = Field(default_factory=dict)
+    input: Input = Field(default_factory=dict)
     """What the handler is given at each tick, at most 512 KiB as JSON."""
 
     cron: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH)]
@@ -107,15 +106,6 @@ class TaskScheduleSpec(Part):
 
     retry: Retry | None = None
     """What follows an attempt that failed, as in a Task."""
-
-    @field_validator("input")
-    @classmethod
-    def _input_fits(cls, value: JsonValue) -> JsonValue:
-        try:
-            encode_input("", value)
-        except InputInvalid as error:
-            raise refusal(error.problem, error.hint) from None
-        return value
 
     @model_validator(mode="after")
     def _fires(self) -> "TaskScheduleSpec":

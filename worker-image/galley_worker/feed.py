@@ -1,0 +1,92 @@
+"""Feed: what one consumer delivers beside the tasks of the slots, handled some at a time.
+
+It waits for a delivery, a pull that ended (`changed`), or a timer that looks for pulls whose server died.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from galley.broker.connection import Broker
+from galley.broker.pull import Delivery, Pulls, Source
+from galley.broker.topology import QueueLayout
+from galley_worker.ledger import Ledger
+
+_AT_ONCE: Final = 64
+_LOOK_SECONDS: Final = 5.0
+_REFUSED_SECONDS: Final = 0.25
+
+
+class Feed:
+    """The deliveries of one consumer. `run` has each handled until it is cancelled."""
+
+    def __init__(  # noqa: PLR0917 - what it is made of
+        self,
+        broker: Broker,
+        layout: QueueLayout,
+        source: Source,
+        ledger: Ledger,
+        handle: Callable[[Delivery], Coroutine[Any, Any, None]],
+        longest_pause: float = _REFUSED_SECONDS,
+    ) -> None:
+        """Describe what is delivered.
+
+        Args:
+            broker: an open connection.
+            layout: the queue.
+            source: the consumer.
+            ledger: gives back what is not handled when it ends.
+            handle: handles one delivery; does not raise for what that is.
+            longest_pause: seconds between two pulls at most, as long as they are refused.
+        """
+        self._broker, self._layout, self._source = broker, layout, source
+        self._ledger, self._handle, self._longest = ledger, handle, longest_pause
+        self._arrived: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Take a delivery."""
+        self._arrived.append(delivery)
+        self._wake.set()
+
+    def changed(self) -> None:
+        """Pull again: a pull ended."""
+        self._wake.set()
+
+    def reconnected(self) -> None:
+        """Forget what was delivered on a connection that broke; it is delivered again."""
+        self._arrived.clear()
+
+    async def run(self) -> None:
+        """Have deliveries handled until cancelled; what is not handled by then is given back."""
+        pause = _REFUSED_SECONDS
+        try:
+            async with Pulls(self._broker, self._layout, self, [self._source]) as pulls:
+                while True:
+                    self._wake.clear()
+                    await self._handle_some()
+                    if pulls.refusals:
+                        # Also while an operator of an earlier release has not made the consumer.
+                        pulls.refusals = 0
+                        await asyncio.sleep(pause)
+                        pause = min(2 * pause, self._longest)
+                    else:
+                        pause = _REFUSED_SECONDS
+                    if self._broker.connected and not pulls.is_open(self._source):
+                        await pulls.park(self._source, _AT_ONCE)
+                    try:
+                        async with asyncio.timeout(_LOOK_SECONDS):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pulls.drop_silent()
+        finally:
+            for delivery in self._arrived:
+                self._ledger.give_back(delivery.reply)
+
+    async def _handle_some(self) -> None:
+        while self._arrived:
+            some = [self._arrived.popleft() for _ in range(min(_AT_ONCE, len(self._arrived)))]
+            async with asyncio.TaskGroup() as group:
+                for delivery in some:
+                    group.create_task(self._handle(delivery))
