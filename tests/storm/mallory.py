@@ -19,6 +19,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
+from galley.broker.objects import Place
 from galley.envelope import FIRST, Envelope, encode_input
 from galley.errors import GalleyError
 from galley.lanes import Lane
@@ -96,6 +97,40 @@ class Mallory:
                 await self._send(broker, verb.__name__, verb(self._address()), b"x" * SIZE)
             await asyncio.sleep(PAUSE)
 
+    async def hoard(self, broker: Broker) -> None:
+        """Store objects and references to them without end, as a producer may."""
+        place = self._namespace, self._queue
+        for number in range(10**9):
+            if not self._going:
+                return
+            subject = topology.part_subject(*place, f"own-{number}", 0)
+            await self._send(broker, "object", subject, b"x" * SIZE)
+            use = topology.use_subject(self._address(), f"own-{number}", "input")
+            await self._send(broker, "reference", use, b"1")
+            await asyncio.sleep(PAUSE)
+
+    async def chatter(self, broker: Broker) -> None:
+        """Write progress and output without end, as a worker may."""
+        while self._going:
+            for what in ("progress", "checkpoint", "log.1.1"):
+                note = topology.note_subject(self._address(), what)
+                await self._send(broker, "note", note, b"x" * SIZE)
+            await asyncio.sleep(PAUSE)
+
+    async def steal(self, broker: Broker, victim: str) -> None:
+        """Read objects, notes and schedules of a queue of another namespace by names that are known."""
+        theirs = Place(victim, self._queue)
+        for stream, subject in (
+            (topology.object_stream(*theirs), topology.whole_subject(*theirs, "a" * 64)),
+            (topology.notes_stream(*theirs), topology.notes_of_queue(*theirs)),
+            (topology.later_stream(*theirs), topology.timer_subject(*theirs, "nightly")),
+        ):
+            try:
+                answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+            except GalleyError:
+                answer = None
+            self.done["read of others" if answer is not None else "refused of others"] += 1
+
     async def connect(self, url: str, credentials: Path, most: int) -> None:
         """Open connections, and subscribe a lot on one of them."""
         async with AsyncExitStack() as stack:
@@ -128,6 +163,9 @@ async def main(words: list[str]) -> None:
             group.create_task(mallory.delay(as_producer))
             group.create_task(mallory.poison(as_producer))
             group.create_task(mallory.evict(as_worker))
+            group.create_task(mallory.hoard(as_producer))
+            group.create_task(mallory.chatter(as_worker))
+            group.create_task(mallory.steal(as_worker, "quiet"))
             group.create_task(mallory.connect(url, Path(producer), 20 * int(float(seconds))))
     sys.stdout.write(json.dumps(mallory.done) + "\n")
 

@@ -29,7 +29,8 @@ FLOOR = 0.25
 
 MIB = 1024**2
 LIMITS = {
-    "backlogBytes": 16 * MIB, "laterBytes": 16 * MIB, "recordBytes": 16 * MIB, "deadLetterBytes": 4 * MIB
+    "backlogBytes": 16 * MIB, "laterBytes": 16 * MIB, "recordBytes": 16 * MIB, "deadLetterBytes": 4 * MIB,
+    "objectBytes": 4 * MIB, "outputBytes": 4 * MIB,
 }  # fmt: skip
 
 
@@ -84,7 +85,10 @@ async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNa
         finally:
             if mallory.returncode is None:
                 mallory.kill()
-        for stream in (topology.work_stream, topology.later_stream, topology.records_stream):
+        for stream in (
+            topology.work_stream, topology.later_stream, topology.records_stream, topology.object_stream,
+            topology.notes_stream,
+        ):  # fmt: skip
             for namespace in ("quiet", "hostile"):
                 info = await operator.api("look", f"STREAM.INFO.{stream(namespace, 'drills')}")
                 assert info["state"]["bytes"] <= info["config"]["max_bytes"]
@@ -98,6 +102,9 @@ async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNa
     )
     assert len(during) == len(before)
     assert done["task refused"]
+    assert done["object refused"]
+    assert done["note stored"]
+    assert (done.get("read of others", 0), done["refused of others"]) == (0, 3)
     assert done["schedule refused"]
     assert not done.get("schedule stored")
     assert p99(during) <= max(2 * p99(before), FLOOR)
