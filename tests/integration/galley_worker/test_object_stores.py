@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import pytest
 from galley import (
     AsyncClient,
     Client,
+    DeadLetterNotFound,
     File,
     ObjectsFull,
     ObjectStoreUnavailable,
     ObjectStoreUnknown,
     Phase,
+    Redriven,
     RetryPolicy,
     TaskFailed,
+    TaskNotFound,
     When,
     connect,
 )
@@ -135,6 +139,14 @@ async def test_a_bucket_that_is_away_costs_no_attempt(
                 (tmp_path / "b.txt").write_text("other")
                 with pytest.raises(ObjectStoreUnavailable, match=f"object store s3://{BUCKET} did not store"):
                     await away.submit(artifacts.measure.call(File(tmp_path / "b.txt")))
+            server.refusals = 10**9
+            async with connect(client.broker.server, client.namespace) as refused:
+                refused.broker.objects_at = {**os.environ, **bucket, "GALLEY_OBJECT_SECONDS": "0.5"}
+                with pytest.raises(ObjectStoreUnavailable, match="503") as told:
+                    await refused.submit(artifacts.measure.call(File(tmp_path / "b.txt")), task_id="b")
+                assert told.value.store == f"s3://{BUCKET}"
+                with pytest.raises(TaskNotFound):
+                    await refused.handle("drills", "b").status()
 
 
 async def test_a_result_without_room_is_tried_again_and_then_a_dead_letter(
@@ -168,6 +180,16 @@ async def test_a_task_whose_object_is_gone_fails_with_the_reason(
         TaskFailed, match=r"ObjectMissing.*file 'a.txt'.* submit the task again with its data"
     ):
         await handle.result(within=30)
+    # Redriven without its data it fails again with the same reason, and stays a dead letter.
+    assert await client.dead_letters.redrive("drills", handle.id) is Redriven.QUEUED
+
+    async def dead_again() -> bool:
+        with suppress(DeadLetterNotFound):
+            dead = await client.dead_letters.get("drills", handle.id)
+            return (dead.reason, dead.attempt) == ("ObjectMissing", 2)
+        return False
+
+    await eventually(dead_again, within=30)
 
 
 UPLOAD = """

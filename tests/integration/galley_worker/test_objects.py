@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from galley import AsyncClient, File, RetryPolicy, TaskFailed, When
+from galley import AsyncClient, File, FileChanged, RetryPolicy, TaskFailed, TaskNotFound, When
 from galley.broker import topology
+from galley.broker.objects import PART, StreamObjects
 from galley.cli.main import main
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
@@ -154,3 +156,25 @@ async def test_equal_cached_tasks_at_the_same_time_run_once_and_a_failure_is_not
     assert await (await client.submit(failing)).result(within=30) == 2
     again = await client.submit(failing)
     assert (again.existed, await again.result(within=30)) == (True, 2)
+
+
+async def test_a_file_that_changes_while_its_task_is_submitted_submits_nothing(
+    client: AsyncClient, queue: TaskQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "growing.bin"
+    path.write_bytes(b"x" * 2 * PART)
+    room = StreamObjects.check_room
+
+    async def check_and_change(*arguments: Any) -> None:
+        await room(*arguments)
+        path.write_bytes(b"y" * 3 * PART)  # it was read once by now, for its digest
+
+    monkeypatch.setattr(StreamObjects, "check_room", check_and_change)
+    with pytest.raises(FileChanged, match=r"growing.bin changed while it was read") as changed:
+        await client.submit(artifacts.measure.call(File(path)), task_id="mine")
+    assert "rename it when it is complete" in changed.value.hint
+    with pytest.raises(TaskNotFound):
+        await client.handle(queue.metadata.name, "mine").status()
+    # The same task can be submitted once the file is complete.
+    monkeypatch.undo()
+    assert not (await client.submit(artifacts.measure.call(File(path)), task_id="mine")).existed
