@@ -94,7 +94,9 @@ class Supervisor:
         spec, lease_seconds, grown = self._queue.spec, self._settings.lease_seconds, Changes()
         async with AsyncExitStack() as parts:
             enter = parts.enter_async_context
-            cache = parts.enter_context(NodeCache(self._settings.cache, self._settings.cache_bytes))
+            cache = parts.enter_context(
+                NodeCache(self._settings.cache, self._settings.cache_bytes, f"{namespace}.{name}")
+            )
             runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
             measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy, cache)

@@ -1,12 +1,13 @@
 """Node cache: a folder that processes of one machine share, so that each object is fetched once.
 
-    content/DIGEST    complete objects; the time of change is that of no real file, so a change shows
+    content/QUEUE.DIGEST   complete objects; the time of change is that of no real file, so a change shows
     locks/XX          one process fetches an object, the others wait
     partial/          what is being fetched
     use/PROCESS/N/    links that attempts in progress read, so that making room takes nothing away from them
     spool/PROCESS/    what handlers return, until it is stored
 
-The kernel releases the lock of a process that is killed, and the next one begins from the start.
+Each queue has objects of its own, so a task that names the digest of another queue's object does not get it
+here either. The kernel releases the lock of a process that is killed, and the next one begins from the start.
 """
 
 import asyncio
@@ -50,14 +51,15 @@ Fetch: TypeAlias = Callable[[], AsyncGenerator[bytes, None]]
 class NodeCache:
     """The cache, for one process. Use it as `with NodeCache(...)`."""
 
-    def __init__(self, folder: Path, limit: int = DEFAULT_BYTES) -> None:
+    def __init__(self, folder: Path, limit: int = DEFAULT_BYTES, queue: str = "") -> None:
         """Describe the cache.
 
         Args:
             folder: where it is; made if it is not there. Only processes that trust each other may share it.
             limit: bytes above which the objects that were not used for the longest time go.
+            queue: namespace and name of the queue whose objects these are; others in the folder are not used.
         """
-        self.folder, self.limit = folder, limit
+        self.folder, self.limit, self._queue = folder, limit, queue
         self.hits = self.fetches = self.fetched_bytes = 0
         self._own = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._count = 0
@@ -120,7 +122,7 @@ class NodeCache:
 
     async def _link(self, reference: Reference, fetch: Fetch, link: Path) -> None:
         link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = self.folder / "content" / reference.digest
+        content = self._content(reference.digest)
         if await asyncio.to_thread(_linked, content, link, reference.size):
             self.hits += 1
             return
@@ -149,9 +151,12 @@ class NodeCache:
     def adopt(self, spooled: Path, digest: str) -> None:
         """Keep a file of the spool, which is stored now, as an object."""
         with suppress(OSError):  # the next reader fetches it
-            _complete(spooled, self.folder / "content" / digest)
+            _complete(spooled, self._content(digest))
             self.make_room()
         spooled.unlink(missing_ok=True)
+
+    def _content(self, digest: str) -> Path:
+        return self.folder / "content" / (f"{self._queue}.{digest}" if self._queue else digest)
 
     def make_room(self) -> None:
         """Remove the objects that were not used for the longest time, until the rest is within the limit."""

@@ -11,9 +11,16 @@ from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerUnreachable
 from galley.broker.object_sweep import GRACE_SECONDS, LEAVING_SECONDS, Sweep, Swept
 from galley.broker.objects import PART, Place
+from galley.client import AsyncClient
 from galley.dead_letter import DeadLetter, encode
+from galley.handler import call
 from galley.objects.content import Bytes
-from galley.objects.errors import ObjectDamaged, ObjectMissing, ObjectsFull, ObjectStoreUnavailable
+from galley.objects.errors import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectsFull,
+    ObjectStoreUnavailable,
+)
 from galley.objects.store import INPUT, RESULT, Objects
 from galley.record import Failure, Outcome, Record, State
 from galley.reference import Reference
@@ -346,6 +353,20 @@ async def test_equal_content_in_a_bucket_is_not_taken_for_that_of_the_stream() -
         address, reference = await stored(bench)
         assert reference.id.startswith("own-")
         assert await read(objects, address, reference) == DATA
+
+
+@in_virtual_time
+async def test_a_full_store_refuses_the_task_and_the_next_smaller_one_is_accepted() -> None:
+    async with a_bench() as bench:
+        stream_of(bench).definition["max_bytes"] = 2 * PART
+        client = AsyncClient.over(bench.producer, "default")
+        with pytest.raises(ObjectsFull, match="the objects of queue 'images' have no room") as full:
+            await client.submit(call("images", "resize", data="x" * (4 * PART)), task_id="large")
+        assert (full.value.queue, full.value.limit) == ("images", 2 * PART)
+        assert "objectBytes" in full.value.hint
+        assert bench.in_work == 0
+        await client.submit(call("images", "resize", data="x"), task_id="large")
+        assert bench.in_work == 1
 
 
 @in_virtual_time

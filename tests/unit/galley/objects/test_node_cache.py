@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from galley.objects import node_cache
-from galley.objects.errors import CacheUnusable, FileChanged, ObjectDamaged
+from galley.objects.errors import CacheUnusable, FileChanged, ObjectDamaged, ObjectMissing
 from galley.objects.node_cache import NodeCache, spooled, spooled_bytes
 from galley.reference import Reference
 
@@ -47,6 +47,22 @@ async def test_a_second_use_fetches_nothing_and_the_file_has_its_name(tmp_path: 
                 assert (path.name, path.read_bytes()) == ("model.bin", MODEL)
             assert not path.exists()
         assert (source.times, cache.hits, cache.fetches, cache.size) == (1, 1, 1, len(MODEL))
+
+
+async def test_a_task_gets_no_object_of_another_queue_by_its_digest(tmp_path: Path) -> None:
+    reference = referring(MODEL)
+    missing = Source(b"", ObjectMissing("it", "the objects of the attacker's queue"))
+    with NodeCache(tmp_path, queue="victim.models") as theirs, NodeCache(tmp_path, queue="mallory.q") as ours:
+        async with theirs.holding([(reference, Source())]):
+            pass
+        with pytest.raises(ObjectMissing):
+            async with ours.holding([(reference, missing)]):
+                pytest.fail("it was handed out")
+        # What the attacker stores itself is not what the victim reads.
+        path, _, _ = spooled_bytes(ours.spool, b"!" * len(MODEL))
+        ours.adopt(path, reference.digest)
+        async with theirs.holding([(reference, missing)]) as places:
+            assert Path(next(iter(places.values()))).read_bytes() == MODEL
 
 
 async def test_many_at_once_fetch_once(tmp_path: Path) -> None:
