@@ -60,8 +60,8 @@ MUTANTS: Final = (
     _of(
         f"{_WORKER}settle",
         "ends of ticks are kept as briefly as any",
-        "least = max(least, TICK_KEPT_SECONDS) if schedule else least",
-        "least = max(least, 0) if schedule else least",
+        "least = max(least, TICK_KEPT_SECONDS) if schedule or is_step(address.id) else least",
+        "least = max(least, TICK_KEPT_SECONDS) if is_step(address.id) else least",
         "a tick runs again when its result has expired",
         TICKER,
     ),

@@ -36,8 +36,8 @@ SETTLE: Final = (
         "settle",
         "no letter",
         "            if not await self._bury(delivery, _letter(final, delivery)):\n                return\n"
-        "        self._ack",
-        "            pass\n        self._ack",
+        "        if await self._carried_on",
+        "            pass\n        if await self._carried_on",
         "failed tasks cannot be looked at or redriven",
         ORDER,
     ),
