@@ -8,9 +8,10 @@ to the end of its task.
 
 from galley.testing.clients import AsyncEagerClient, AsyncEagerHandle, EagerClient, EagerHandle
 from galley.testing.letters import AsyncEagerDeadLetters, EagerDeadLetters
+from galley.testing.schedules import AsyncEagerSchedules, EagerSchedules
 from galley.testing.tasks import START
 
 __all__ = [
-    "START", "AsyncEagerClient", "AsyncEagerDeadLetters", "AsyncEagerHandle", "EagerClient",
-    "EagerDeadLetters", "EagerHandle",
+    "START", "AsyncEagerClient", "AsyncEagerDeadLetters", "AsyncEagerHandle", "AsyncEagerSchedules",
+    "EagerClient", "EagerDeadLetters", "EagerHandle", "EagerSchedules",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ from galley.registry import REGISTRY
 from galley.retry import RetryPolicy
 from galley.task_status import Phase, TaskStatus
 from galley.testing.letters import AsyncEagerDeadLetters, EagerDeadLetters
+from galley.testing.schedules import AsyncEagerSchedules, EagerSchedules
 from galley.testing.tasks import START, Tasks
 from galley.topic import Subscription, concerns, copy_id, subscription_name, task_of
 from galley.typed import Typed
@@ -96,6 +97,16 @@ class EagerClient(_Eager):
         return EagerDeadLetters(
             self._tasks.all, lambda: self.now, lambda: _finished(self._tasks.run_due(_invoke))
         )
+
+    @functools.cached_property
+    def schedules(self) -> EagerSchedules:
+        """Schedules, which fire as `advance` moves the clock."""
+
+        def run(address: TaskAddress, existed: bool) -> EagerHandle[Any]:
+            _finished(self._tasks.run_due(_invoke))
+            return EagerHandle(self._tasks, address, None, existed=existed)
+
+        return EagerSchedules(self._tasks.schedules, run)
 
     def __enter__(self) -> Self:
         return self
@@ -265,6 +276,16 @@ class AsyncEagerClient(_Eager):
         """Tasks that failed: to look at, edit, drop, and run again."""
         letters = EagerDeadLetters(self._tasks.all, lambda: self.now, lambda: None)
         return AsyncEagerDeadLetters(letters)
+
+    @functools.cached_property
+    def schedules(self) -> AsyncEagerSchedules:
+        """Schedules, which fire as `advance` moves the clock."""
+
+        async def run(address: TaskAddress, existed: bool) -> AsyncEagerHandle[Any]:
+            await self._tasks.run_due(_invoke_in_loop)
+            return AsyncEagerHandle(EagerHandle(self._tasks, address, None, existed=existed))
+
+        return AsyncEagerSchedules(self._tasks.schedules, run)
 
     async def __aenter__(self) -> Self:
         return self

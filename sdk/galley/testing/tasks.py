@@ -42,6 +42,7 @@ from galley.registry import REGISTRY
 from galley.retry import RetryPolicy, Then, kinds_of
 from galley.task_id import check_task_id, new_task_id
 from galley.task_status import Phase, TaskStatus
+from galley.testing.schedules import Clockwork
 from galley.typed import Misfit, Typed
 from galley.unique import OnConflict, Wanted, wanted
 from galley.unique_key import Until
@@ -114,6 +115,7 @@ class Tasks:
         self._held: dict[tuple[str, str], Held] = {}
         self._keys: dict[tuple[str, str], tuple[str, Until, datetime]] = {}
         """Unique keys: the task that has each, until when, and the end of its period."""
+        self.schedules = Clockwork(self)
         self._files: list[File] = []
         """Files in inputs and results: what stands for them in JSON leads to these."""
 
@@ -216,6 +218,15 @@ class Tasks:
             raise TaskNotFound(address.queue, address.id)
         return held
 
+    def has_ended(self, queue: str, task_id: str) -> bool:
+        """Return whether a task has ended, or is not there."""
+        held = self._held.get((queue, task_id))
+        return held is None or held.status.phase.ended
+
+    def address_of(self, queue: str, task_id: str) -> TaskAddress:
+        """Return where a task is."""
+        return self._held[queue, task_id].status.address
+
     def all(self) -> list[Held]:
         """Return all tasks, in the order they were submitted."""
         return list(self._held.values())
@@ -246,9 +257,17 @@ class Tasks:
         """Run all that is due, up to a time, to which the clock moves."""
         if not self._run and until is None:
             return
-        while (held := self.next_due(until)) is not None:
-            self.now = max(self.now, held.status.due_at or self.now)
-            await self.attempt(held, invoke)
+        while True:
+            held, tick = self.next_due(until), self.schedules.next_at()
+            begins = (until or self.now) if held is None else (held.status.due_at or self.now)
+            if tick is not None and tick <= begins:
+                self.now = max(self.now, tick)
+                self.schedules.fire()
+            elif held is not None:
+                self.now = max(self.now, begins)
+                await self.attempt(held, invoke)
+            else:
+                break
         self.now = max(self.now, until or self.now)
 
     async def finish(self, held: Held, invoke: "Invoke", within: float | None) -> None:
