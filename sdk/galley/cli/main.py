@@ -29,6 +29,7 @@ from galley.cli import (
     top,
     version,
     why,
+    workflow,
 )
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
@@ -39,7 +40,8 @@ from galley.errors import GalleyError
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
     why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
-    queue_control.purge, doctor.command, schedule.command, keys.command, completion.command, version.command,
+    queue_control.purge, doctor.command, schedule.command, workflow.command, keys.command,
+    completion.command, version.command,
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class WorkflowNotFound(GalleyError):
     """A queue has no workflow of that id, or it has expired."""
 
     reason = "WorkflowNotFound"
-    hint = "look at `galley get workflows`; one that has ended is kept as long as results of its queue"
+    hint = "look at `galley workflow list`; one that has ended is kept as long as results of its queue"
 
     def __init__(self, queue: str, workflow: str) -> None:
         super().__init__(f"queue {queue!r} has no workflow {workflow!r}")
@@ -81,7 +81,7 @@ class WorkflowFailed(TaskFailed):
         self.task_id, self.why, self.message = workflow, why, message
         TaskEnded.__init__(
             self, f"workflow {workflow} failed: {message}",
-            f"galley show {queue}/{workflow} draws its steps; galley workflow redrive runs the rest again",
+            f"galley workflow show {queue}/{workflow} draws its steps; galley workflow redrive runs the rest",
         )  # fmt: skip
 
 

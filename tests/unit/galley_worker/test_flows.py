@@ -1,0 +1,289 @@
+"""Workflows over the server in memory: whatever dies, each step runs, each join fires once, each one ends."""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from galley import Graph, WorkflowCancelled, WorkflowFailed, call, chain, chord, group, previous
+from galley.broker import topology
+from galley.broker.cancel import Cancelled
+from galley.broker.pull import Delivery, Pulls
+from galley.client import AsyncClient
+from galley.handler import Call
+from galley.record import Failure
+from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
+from galley.workflow.plan import START
+from galley.workflow.result import StepResult
+from galley.workflow.shape import Item
+from galley.workflows import AsyncWorkflow
+from galley_worker.claim import Who
+from galley_worker.claimant import Claimant
+from galley_worker.flows import Workflows
+from galley_worker.ledger import Ledger
+from galley_worker.settle import Settler
+from galley_worker.solitude import Solitude
+from galley_worker.verdict import Bury, Cancel, Succeed
+from tests.support.memory_nats import MemoryBroker
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
+
+GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
+SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1").split()]
+"""Of the storm; `make storm-graphs` runs a big one."""
+
+
+def step(name: str, **arguments: Any) -> Call[Any]:
+    return call("images", name, **arguments)
+
+
+@dataclass
+class Crew:
+    """Workers that die now and then; their handlers return what they were given, or fail."""
+
+    bench: Bench
+    chance: random.Random
+    dies: float = 0.0
+    ran: Counter[str] = field(default_factory=Counter)
+    """How often the handler of each task ran to its end and was recorded by this crew."""
+    number: int = 0
+
+    async def run(self) -> None:
+        """Start one worker after the other, each until it dies."""
+        while True:
+            self.number += 1
+            work = asyncio.create_task(self._one(f"w{self.number}"))
+            try:
+                if self.dies:
+                    await asyncio.sleep(self.chance.expovariate(self.dies))
+                    work.cancel()
+                await asyncio.wait({work})
+                if not work.cancelled() and work.exception() is not None:
+                    raise AssertionError from work.exception()
+            finally:
+                work.cancel()
+                await asyncio.wait({work})
+
+    async def _one(self, name: str) -> None:
+        bench = self.bench
+        async with MemoryBroker(bench.server, name, lambda: 0.001 * self.chance.random()) as broker:
+            ledger, who = Ledger(broker), Who(name, name)
+            flows = Workflows(broker, "default", "images", ledger, KEEP_SECONDS, bench.server.now)
+            settler = Settler(ledger, who, KEEP_SECONDS, bench.server.now, flows)
+            claimant = Claimant(ledger, settler, who, bench.server.now, bench.ask, solitude := Solitude())
+            hands = Hands()
+            async with Pulls(broker, bench.layout, hands) as pulls, asyncio.TaskGroup() as tasks:
+                worker = Worker(broker, pulls, hands, ledger, settler, claimant, who, solitude)
+                while True:
+                    delivery = await bench.take_any(worker)
+                    tasks.create_task(self._attempt(worker, flows, delivery))
+
+    async def _attempt(self, worker: Worker, flows: Workflows, delivery: Delivery) -> None:
+        held = self.bench.held(delivery)
+        if held.envelope.handler == START:
+            await worker.settler.start_flow(delivery, held.envelope)
+            return
+        if not await worker.claimant.claim(held, POLICY):
+            return
+        over = await flows.may_begin(delivery.address, held.envelope)
+        if over is not None:
+            await worker.settler.settle(held, Cancel(over))
+            return
+        await asyncio.sleep(0.01 * self.chance.random())
+        value = msgspec.json.decode(held.envelope.input)
+        self.ran[delivery.address.id] += 1
+        if held.envelope.handler == "fail":
+            await worker.settler.settle(held, Bury(Failure("NonRetryable", "no luck"), held.history))
+        else:
+            await worker.settler.settle(held, Succeed(Raw(msgspec.json.encode(value.get("value")))))
+
+
+@dataclass
+class Stage:
+    bench: Bench
+    client: AsyncClient
+    crew: Crew
+
+    async def submit(self, item: Item, **rules: Any) -> AsyncWorkflow[Any]:
+        return await self.client.workflows.submit(item, **rules)
+
+    def records(self, flow: str) -> list[str]:
+        stream = self.bench.server.streams[topology.records_stream("default", "images")]
+        return [subject for subject in stream.subjects(">") if f"flow_{flow}" in subject]
+
+
+@asynccontextmanager
+async def a_stage(seed: int = 0, dies: float = 0.0, crews: int = 2) -> AsyncIterator[Stage]:
+    async with a_bench() as bench:
+        crew = Crew(bench, random.Random(seed), dies)
+        for _ in range(crews):
+            bench.start(crew.run())
+        yield Stage(bench, AsyncClient.over(bench.producer, "default"), crew)
+
+
+@in_virtual_time
+async def test_results_flow_through_chains_groups_and_graphs() -> None:
+    async with a_stage() as stage:
+        graph = Graph()
+        left = graph.add("left", step("echo", value={"size": [1, 2]}))
+        right = graph.add("right", chain(step("echo", value=3), step("echo", value=previous)))
+        graph.add("both", step("echo", value=left["size"][1]), after=[right])
+        graph.add("alone", group(step("echo", value=n) for n in range(3)))
+        made = await stage.submit(graph)
+        wide = await stage.submit(
+            chord(group(step("echo", value=n) for n in range(230)), step("echo", value=previous))
+        )
+
+        assert await made.result(within=100) == {"both": 2, "alone": [0, 1, 2]}
+        assert await wide.result(within=100) == list(range(230))
+        assert (await wide.status()).progress == "231 of 231"
+
+
+@in_virtual_time
+async def test_a_failure_stops_goes_on_or_is_collected() -> None:
+    async with a_stage() as stage:
+        item = group(step("fail"), chain(step("echo", value=1), step("echo", value=2)))
+        stopped = await stage.submit(chain(item, step("echo", value=previous)))
+        going = await stage.submit(chain(item, step("echo", value=previous)), on_failure="continue")
+        collected = await stage.submit(chain(item, step("echo", value=previous)), on_failure="collect")
+
+        for failed in (stopped, going):
+            with pytest.raises(WorkflowFailed, match="step fail: NonRetryable: no luck"):
+                await failed.result(within=100)
+        status = await going.status()
+        assert (status.succeeded, status.failed, status.skipped) == (2, 1, 1)
+        error = {"error": {"step": "fail", "reason": "NonRetryable", "message": "no luck"}}
+        assert await collected.result(within=100) == [error, 2]
+
+
+@in_virtual_time
+async def test_a_redrive_runs_what_did_not_succeed_and_nothing_else() -> None:
+    async with a_stage() as stage:
+        flow = await stage.submit(chain(step("echo", value=1), step("fail"), step("echo", value=previous)))
+        with pytest.raises(WorkflowFailed):
+            await flow.result(within=100)
+        first = set(stage.crew.ran)
+
+        again = await flow.redrive()
+
+        with pytest.raises(WorkflowFailed):
+            await again.result(within=100)
+        assert (await flow.redrive()).id == again.id
+        assert {each.rpartition("_")[2] for each in set(stage.crew.ran) - first} == {"1"}
+        done = await stage.submit(step("echo", value=1))
+        await done.result(within=100)
+        with pytest.raises(WorkflowNotFailed, match="succeeded"):
+            await done.redrive()
+
+
+@in_virtual_time
+async def test_after_a_cancellation_no_step_begins_and_there_is_one_end() -> None:
+    async with a_stage() as stage:
+        flow = await stage.submit(
+            chord(group(step("echo", value=n) for n in range(40)), step("echo", value=previous))
+        )
+        await asyncio.sleep(0.05)
+
+        assert await flow.cancel() is Cancelled.RUNNING
+        begun = sum(stage.crew.ran.values())
+
+        with pytest.raises(WorkflowCancelled):
+            await flow.result(within=100)
+        await asyncio.sleep(30)
+        assert sum(stage.crew.ran.values()) - begun <= 40  # those whose look came before
+        assert await flow.cancel() is Cancelled.TOO_LATE
+        assert (await flow.status()).phase == "Cancelled"
+        assert not any(each.endswith("_40") for each in stage.crew.ran)
+
+
+@in_virtual_time
+async def test_a_member_that_is_cancelled_by_hand_ends_the_workflow() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
+        member = stage.client.handle("images", (await flow.steps())[0].task_id)
+        await member.cancel()
+        stage.bench.start(stage.crew.run())
+
+        with pytest.raises(WorkflowFailed, match="Cancelled"):
+            await flow.result(within=100)
+
+
+@in_virtual_time
+async def test_a_part_of_a_result_that_is_missing_fails_the_step_with_a_reason() -> None:
+    async with a_stage() as stage:
+        flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous["size"])))
+        with pytest.raises(WorkflowFailed, match=r"StepInvalid.*no part"):
+            await flow.result(within=100)
+
+
+@in_virtual_time
+async def test_the_same_workflow_under_the_same_id_is_one() -> None:
+    async with a_stage() as stage:
+        item = chain(step("echo", value=1), step("echo", value=2))
+        first = await stage.submit(item, id="order-1")
+        again = await stage.submit(item, id="order-1")
+        assert (first.existed, again.existed) == (False, True)
+        with pytest.raises(WorkflowConflict):
+            await stage.submit(chain(step("echo", value=3)), id="order-1")
+        assert await again.result(within=100) == 2
+        assert all(count == 1 for count in stage.crew.ran.values())
+        with pytest.raises(WorkflowNotFound):
+            await stage.client.workflows.get("images", "none").result(within=1)
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (lambda: chain(step("echo", value=previous)), "nothing does"),
+        (Graph, "has no steps"),
+        (lambda: group(step("echo") for _ in range(10_001)), "more than 10000 steps"),
+        (lambda: chain(step("echo").options(task_id="x")), "an id of its own"),
+        (lambda: chain(step("echo").options(unique="x")), "a unique key"),
+    ],
+)
+@in_virtual_time
+async def test_what_cannot_be_is_refused_at_the_edge(item: Any, words: str) -> None:
+    async with a_stage(crews=0) as stage:
+        with pytest.raises(WorkflowInvalid, match=words):
+            await stage.submit(item())
+
+
+def a_graph(chance: random.Random) -> tuple[Item, int]:
+    """Return some workflow, and how many steps it has."""
+    graph, count = Graph(), 0
+    names: list[StepResult] = []
+    for number in range(chance.randint(2, 8)):
+        after = chance.sample(names, min(len(names), chance.randint(0, 3)))
+        wide = chance.choice((0, 0, 3))
+        item: Item = step("echo", value=number)
+        if wide:
+            item = chord(group(step("echo", value=n) for n in range(wide)), step("echo", value=previous))
+        count += wide + 1
+        names.append(graph.add(f"s{number}", item, after=after))
+    return graph, count
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@in_virtual_time
+async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) -> None:
+    chance = random.Random(seed)
+    async with a_stage(seed, dies=4.0, crews=3) as stage:
+        flows = []
+        for _ in range(GRAPHS):
+            item, count = a_graph(chance)
+            flows.append((await stage.submit(item), count))
+        for flow, count in flows:
+            await flow.result(within=100_000)
+            status = await flow.status()
+            assert (status.phase, status.done) == ("Succeeded", count)
+            # One record for each step, and one for the whole.
+            assert len(stage.records(flow.id)) == count + 1
+        assert stage.crew.number > 6
