@@ -115,7 +115,9 @@ def ensure_room(folder: Path) -> None:
 def _install(packages: list[str]) -> str:
     """Return why it did not work, or nothing."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    # Another test may be installing something.
+    patient = "-oDPkg::Lock::Timeout=300"
+    install = ["apt-get", "install", patient, "--yes", "--quiet", "--no-install-recommends", *packages]
     said = ""
     for command in (install, ["apt-get", "update", "--quiet"], install):  # a fresh machine has no lists yet
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

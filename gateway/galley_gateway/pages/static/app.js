@@ -58,8 +58,10 @@ function placeOf(element) {
 function update(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   const focused = document.activeElement, place = placeOf(focused);
+  // Replacing moves a part out of its document, so which there are is noted first.
+  const parts = [...fresh.querySelectorAll("[data-part]")], names = new Set(parts.map((part) => part.id));
   let last = null;
-  for (const part of fresh.querySelectorAll("[data-part]")) {
+  for (const part of parts) {
     const before = last;
     last = part.id;
     if (sent.get(part.id) === part.outerHTML) continue;
@@ -76,7 +78,7 @@ function update(html) {
     if (now) now.scrollTop = below ? now.scrollHeight : output ? output.scrollTop : now.scrollHeight;
   }
   for (const [id] of sent) {
-    if (!fresh.getElementById(id)) { document.getElementById(id)?.remove(); sent.delete(id); }
+    if (!names.has(id)) { document.getElementById(id)?.remove(); sent.delete(id); }
   }
   if (place !== null && place >= 0 && !document.contains(focused)) {
     document.querySelectorAll("#live a, #live button, #live input, #live summary, #live pre")[place]?.focus({ preventScroll: true });

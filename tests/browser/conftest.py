@@ -1,0 +1,116 @@
+"""A browser, a gateway that can be stopped and started, and a worker."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from selenium import webdriver
+
+from galley.broker.connection import Broker
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from galley_gateway.access import Access, OpenAccess, Right, User
+from galley_gateway.app import application
+from galley_gateway.errors import NotIdentified, NotPermitted
+from galley_gateway.gateway import Gateway
+from galley_gateway.server import listen, serving
+from galley_local.nats_server import NatsServer
+from tests.support.chromium import chromium
+from tests.support.documents import free_port
+from tests.support.workers import WorkerProcess, a_task_queue
+
+NAMESPACE: Final = "pages"
+
+
+class ReadersAccess:
+    """Admits the token `reader` to look at everything, and to change nothing."""
+
+    login = True
+
+    async def identify(self, token: str) -> User:
+        if token != "reader":
+            raise NotIdentified("its token is not known")
+        return User("reader")
+
+    async def check(self, user: User, right: Right, namespace: str, queue: str = "") -> None:
+        del queue
+        if right.verb not in {"get", "list"} or namespace != NAMESPACE:
+            raise NotPermitted(user.name, right.verb, right.resource, namespace)
+
+
+class Site:
+    """A gateway on a port of its own, in a thread of its own."""
+
+    def __init__(self, server: str, access: Access) -> None:
+        self._server, self._access = server, access
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._thread: threading.Thread | None = None
+        self._stop: Any = None
+        self.start()
+
+    def start(self) -> None:
+        """Serve again, at the same address."""
+        up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(up)), daemon=True)
+        self._thread.start()
+        assert up.wait(20)
+
+    async def _serve(self, up: threading.Event) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(stop.set)
+        async with Broker(self._server, name="site") as broker:
+            gateway = Gateway(broker, self._access, namespaces=(NAMESPACE,))
+            async with serving(application(gateway, ["127.0.0.1"]), gateway, listen("127.0.0.1", self.port)):
+                up.set()
+                await stop.wait()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        assert self._thread is not None
+        self._stop()
+        self._thread.join(20)
+
+    def page(self, rest: str) -> str:
+        """Return the address of a page."""
+        return f"{self.address}/ui/{NAMESPACE}/queues{rest}"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def worked(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    """A queue `drills` with a worker."""
+    queue = a_task_queue(NAMESPACE)
+
+    async def prepare() -> None:
+        async with Broker(nats_server.url, name="test") as broker:
+            await ensure(broker, layout_of(queue, "tests"))
+
+    asyncio.run(prepare())
+    worker = WorkerProcess(nats_server.url, queue, tmp_path_factory.mktemp("worker"), "w1")
+    yield worker
+    worker.kill()
+
+
+@pytest.fixture(scope="session")
+def site(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
+    del worked
+    found = Site(nats_server.url, OpenAccess())
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def readers(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
+    del worked
+    found = Site(nats_server.url, ReadersAccess())
+    yield found
+    found.stop()

@@ -1,0 +1,214 @@
+"""The dashboard in a real browser: each page, each action, a lost connection, a user without rights."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.browser.conftest import NAMESPACE, Site
+from tests.support.chromium import CONTRAST, WIDTHS, picture, resize
+
+EVIL: Final = "</pre><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'&"
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def ask(site: Site, method: str, path: str, body: Any = None) -> Any:
+    """Send a request to the API."""
+    request = urllib.request.Request(
+        f"{site.address}/api/v1/namespaces/{NAMESPACE}/queues/drills{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        method=method,
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text = answer.read()
+        return json.loads(text) if text else None
+
+
+def submit(site: Site, task_id: str, handler: str = "echo", wait: bool = True, **task: Any) -> None:
+    ask(site, "POST", "/tasks", {"handler": handler, "id": task_id, **task})
+    if wait:
+        ask(site, "GET", f"/tasks/{task_id}/wait?seconds=40")
+
+
+def until(browser: webdriver.Chrome, condition: Callable[[], Any], why: str = "") -> Any:
+    """Wait until a condition of the page holds."""
+    return WebDriverWait(browser, 20, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition(), why)
+
+
+def text_of(browser: webdriver.Chrome) -> str:
+    return str(browser.execute_script("return document.body.innerText"))
+
+
+def click(browser: webdriver.Chrome, path: str) -> None:
+    """Click on an element, which the page may replace at that moment."""
+
+    def clicked() -> bool:
+        browser.find_element(By.XPATH, path).click()
+        return True
+
+    until(browser, clicked, path)
+
+
+def press(browser: webdriver.Chrome, label: str, confirm: bool = False) -> None:
+    """Press a button, and agree to its question if it has one."""
+    click(browser, f"//main//button[starts-with(normalize-space(), '{label}')]")
+    if confirm:
+        until(browser, lambda: browser.switch_to.alert, "a question").accept()
+    until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".said"), f"{label} is done")
+
+
+PAGES: Final = {
+    "queues": "", "queue": "/drills", "tasks": "/drills/tasks", "task": "/drills/tasks/evil",
+    "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
+    "no-queue": "/nothing", "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
+}  # fmt: skip
+
+
+def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
+    site: Site, browser: webdriver.Chrome
+) -> None:
+    submit(site, "evil", input={"value": EVIL}, labels={"team": "billing"})
+    submit(site, "dead", "fail", input={"message": EVIL}, retry={"attempts": 1})
+    ask(site, "PUT", "/schedules/nightly", {
+        "task": {"handler": "echo", "input": {"value": EVIL}}, "repeat": {"cron": "0 3 * * *"},
+    })  # fmt: skip
+    shown = {
+        "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
+        "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
+        "failed-task": EVIL, "no-tasks": "No task fits",
+    }  # fmt: skip
+    for name, path in PAGES.items():
+        resize(browser, WIDTHS[0])
+        browser.get(site.page(path))
+        until(browser, lambda name=name: shown[name] in text_of(browser), f"{name} shows its content")
+        assert browser.execute_script("return window.evil") is None, name
+        assert browser.execute_script("return document.images.length") == 0, name
+        for theme in ("light", "dark"):
+            browser.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
+            assert browser.execute_script(CONTRAST) == [], (name, theme)
+            for width in WIDTHS:
+                resize(browser, width)
+                beyond = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
+                assert beyond <= 0, (name, width)
+                picture(browser, f"{name}-{theme}-{width}")
+    severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert [line for line in severe if "404" not in line["message"]] == []
+
+
+def test_a_page_goes_on_by_itself_and_keeps_its_place(site: Site, browser: webdriver.Chrome) -> None:
+    resize(browser, WIDTHS[0])
+    browser.get(site.page("/drills/tasks"))
+    browser.execute_script("window.same = 1")
+    search = browser.find_element(By.NAME, "search")
+    search.send_keys("half a wo")
+    submit(site, "live-one", wait=False)
+    until(browser, lambda: "live-one" in text_of(browser), "the new task is shown")
+    until(browser, lambda: browser.find_element(
+        By.XPATH, "//tr[contains(., 'live-one')]//span[contains(@class, 'succeeded')]"
+    ), "its end is shown")  # fmt: skip
+    assert browser.execute_script("return window.same") == 1
+    assert search.get_attribute("value") == "half a wo"
+
+
+def test_each_action_does_what_its_button_says(site: Site, browser: webdriver.Chrome) -> None:
+    resize(browser, WIDTHS[0])
+    browser.get(site.page("/drills"))
+    press(browser, "Pause", confirm=True)
+    assert ask(site, "GET", "")["paused"] is True
+    press(browser, "Resume")
+    assert ask(site, "GET", "")["paused"] is False
+
+    submit(site, "to-cancel", wait=False, notBefore="2090-01-01T00:00:00Z")
+    browser.get(site.page("/drills/tasks/to-cancel"))
+    press(browser, "Cancel", confirm=True)
+    assert ask(site, "GET", "/tasks/to-cancel")["phase"] == "Cancelled"
+
+    for task in ("again", "drop-me", "all-1", "all-2"):
+        submit(site, task, "fail", retry={"attempts": 1})
+    browser.get(site.page("/drills/tasks/again"))
+    press(browser, "Retry")
+    browser.get(site.page("/drills/dead-letters"))
+    row = "//tr[contains(., 'drop-me')]//button[starts-with(normalize-space(), 'Drop')]"
+    click(browser, row)
+    until(browser, lambda: browser.switch_to.alert).accept()
+    until(browser, lambda: "is deleted" in text_of(browser))
+    letters = [each["id"] for each in ask(site, "GET", "/dead-letters")["deadLetters"]]
+    assert "drop-me" not in letters
+    assert "all-1" in letters
+    press(browser, "Redrive all", confirm=True)
+
+    ask(site, "PUT", "/schedules/weekly", {"task": {"handler": "echo"}, "repeat": {"cron": "@weekly"}})
+    browser.get(site.page("/drills/schedules"))
+    line = "//tr[contains(., 'weekly')]//button[starts-with(normalize-space(), '{}')]"
+    for label, state in (("Suspend", True), ("Resume", False)):
+        click(browser, line.format(label))
+        until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".said"))
+        until(browser, lambda state=state: ask(site, "GET", "/schedules/weekly")["suspended"] is state)
+        browser.get(site.page("/drills/schedules"))
+    before = ask(site, "GET", "/tasks?handler=echo")["total"]
+    click(browser, line.format("Run now"))
+    until(browser, lambda: ask(site, "GET", "/tasks?handler=echo")["total"] == before + 1)
+
+    browser.find_element(By.ID, "find-id").send_keys("to-cancel", Keys.ENTER)
+    until(browser, lambda: browser.current_url.endswith("/tasks/to-cancel"))
+
+
+def test_a_lost_connection_is_shown_and_comes_back(site: Site, browser: webdriver.Chrome) -> None:
+    browser.get(site.page("/drills/tasks"))
+    state = browser.find_element(By.ID, "link-state")
+    until(browser, lambda: not state.is_displayed())
+    site.stop()
+    try:
+        until(browser, state.is_displayed, "the page says that the connection is lost")
+        assert state.text == "connection lost"
+    finally:
+        site.start()
+    submit(site, "after-the-loss", wait=False)
+    until(browser, lambda: "after-the-loss" in text_of(browser), "the page goes on")
+    until(browser, lambda: not state.is_displayed())
+
+
+def test_the_keyboard_reaches_everything(site: Site, browser: webdriver.Chrome) -> None:
+    resize(browser, WIDTHS[2])
+    browser.get(site.page("/drills"))
+    active = "return document.activeElement.textContent.trim() || document.activeElement.name"
+    seen = []
+    for _ in range(16):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        seen.append(browser.execute_script(active))
+    assert seen[0] == "Skip to content"
+    assert {"Galley", "id", "Find", "Tasks", "Dead letters", "Workers", "Pause"} <= set(seen)
+
+
+def test_a_user_logs_in_and_can_do_no_more_than_look(readers: Site, browser: webdriver.Chrome) -> None:
+    resize(browser, WIDTHS[0])
+    browser.get(readers.page("/drills"))
+    picture(browser, "login")
+    browser.find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
+    until(browser, lambda: "its token is not known" in text_of(browser))
+    browser.find_element(By.ID, "token").send_keys("reader", Keys.ENTER)
+    until(browser, lambda: browser.current_url.endswith(f"/ui/{NAMESPACE}/queues/drills"))
+    assert browser.execute_script("return document.cookie") == ""
+    buttons = browser.find_elements(By.CSS_SELECTOR, "main .actions button")
+    assert [button.is_enabled() for button in buttons] == [False]
+    # One that is pressed all the same is refused: the button is not what keeps it from happening.
+    browser.execute_script(
+        "const b = document.querySelector('main .actions button'); b.disabled = false;"
+        "b.form.removeAttribute('data-confirm'); b.click()"
+    )
+    until(browser, lambda: "may not patch taskqueues" in text_of(browser))
+    browser.get(f"{readers.address}/ui/elsewhere/queues")
+    assert "may not list taskqueues" in text_of(browser)
+    browser.get(readers.page(""))
+    browser.find_element(By.XPATH, "//button[. = 'Log out']").click()
+    until(browser, lambda: browser.current_url.endswith("/ui/login"))
+    browser.get(readers.page(""))
+    assert "/ui/login" in browser.current_url
