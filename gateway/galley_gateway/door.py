@@ -51,6 +51,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         started = False
+        body: _Body | None = None
 
         async def send_safely(message: Message) -> None:
             nonlocal started
@@ -60,6 +61,9 @@ class Door:
                 for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
+                if body is not None and body.pending:
+                    # The rest is not read, so the connection cannot be used again.
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -72,7 +76,6 @@ class Door:
             if started:
                 raise
             response = problem.answer(error, scope["path"])
-            # What is left of the body is not read, so the connection cannot be used again.
             response.headers["Connection"] = "close"
             await response(scope, receive, send_safely)
 
@@ -112,9 +115,15 @@ class _Body:
         self._read = 0
         self._until: float | None = None
         self._complete = False
+        self._begun = False
         given = headers.get("content-length", "0")
         if not given.isdecimal() or int(given) > limits.body_bytes:
             raise BodyTooLarge(limits.body_bytes)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is more of a body than was read."""
+        return self._begun and not self._complete
 
     async def receive(self) -> Message:
         """Return the next message.
@@ -125,6 +134,7 @@ class _Body:
         """
         if self._complete:
             return await self._receive()
+        self._begun = True
         loop = asyncio.get_running_loop()
         if self._until is None:
             self._until = loop.time() + self._limits.body_seconds

@@ -57,6 +57,11 @@ def click(browser: webdriver.Chrome, path: str) -> None:
     until(browser, clicked, path)
 
 
+def until_shown(browser: webdriver.Chrome, text: str) -> None:
+    """Wait until a page shows a text."""
+    until(browser, lambda: text in text_of(browser), text)
+
+
 def press(browser: webdriver.Chrome, label: str, confirm: bool = False) -> None:
     """Press a button, and agree to its question if it has one."""
     click(browser, f"//main//button[starts-with(normalize-space(), '{label}')]")
@@ -88,7 +93,7 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
     for name, path in PAGES.items():
         resize(browser, WIDTHS[0])
         browser.get(site.page(path))
-        until(browser, lambda name=name: shown[name] in text_of(browser), f"{name} shows its content")
+        until_shown(browser, shown[name])
         assert browser.execute_script("return window.evil") is None, name
         assert browser.execute_script("return document.images.length") == 0, name
         for theme in ("light", "dark"):
@@ -99,7 +104,8 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
                 beyond = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
                 assert beyond <= 0, (name, width)
                 picture(browser, f"{name}-{theme}-{width}")
-    severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    lines = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    severe = [line for line in lines if line["level"] == "SEVERE"]
     assert [line for line in severe if "404" not in line["message"]] == []
 
 
@@ -151,7 +157,7 @@ def test_each_action_does_what_its_button_says(site: Site, browser: webdriver.Ch
     for label, state in (("Suspend", True), ("Resume", False)):
         click(browser, line.format(label))
         until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".said"))
-        until(browser, lambda state=state: ask(site, "GET", "/schedules/weekly")["suspended"] is state)
+        assert ask(site, "GET", "/schedules/weekly")["suspended"] is state
         browser.get(site.page("/drills/schedules"))
     before = ask(site, "GET", "/tasks?handler=echo")["total"]
     click(browser, line.format("Run now"))
