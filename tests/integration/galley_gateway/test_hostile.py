@@ -123,7 +123,7 @@ async def test_waits_are_bounded_and_end_when_the_one_who_waits_goes(small: Serv
     await small.ask("POST", tasks, {"handler": "echo", "id": "far", "notBefore": "2090-01-01T00:00:00Z"})
     waiting = [asyncio.create_task(small.ask("GET", f"{tasks}/far/wait?seconds=60")) for _ in range(2)]
     async with asyncio.timeout(10):
-        while small.gateway.places.open < 2:  # noqa: ASYNC110 - the gateway tells nobody
+        while small.gateway.places.open < 2:  # noqa: ASYNC110 - it does not tell
             await asyncio.sleep(0.01)
     refused = await small.ask("GET", f"{tasks}/far/wait")
     assert (refused.status, refused.body["reason"]) == (429, "TooManyWaits")
