@@ -160,7 +160,9 @@ def _of_life(event: Event, before: int, last: int) -> Event | None:
         return None
     if not isinstance(event, Started | Ended | RecordWritten):
         return event
-    return replace(event, attempt=event.attempt - before) if before < event.attempt <= last else None
+    # A task that was cancelled before it was claimed has a record of attempt 0.
+    least = before + 1 if before else 0
+    return replace(event, attempt=event.attempt - before) if least <= event.attempt <= last else None
 
 
 def _chain(records: list[RecordWritten]) -> str | None:

@@ -133,7 +133,14 @@ REDRIVEN: list[Event] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("events", [FAST, RETRIED, KILLED, BURIED, REDRIVEN, [*REDRIVEN[:3], *REDRIVEN[4:]]])
+CANCELLED: list[Event] = [
+    started(1), done(2, 1, attempt=0, outcome="cancelled"), ended(2.1, ending="cancelled"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "events", [FAST, RETRIED, KILLED, BURIED, CANCELLED, REDRIVEN, [*REDRIVEN[:3], *REDRIVEN[4:]]]
+)
 def test_a_redrive_begins_a_history_of_its_own(events: list[Event]) -> None:
     assert redriven_history_allowed(events) is None
 
