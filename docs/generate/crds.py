@@ -18,6 +18,8 @@ from galley.resources import (
     TaskQueueStatus,
     TaskSchedule,
     TaskScheduleStatus,
+    Topic,
+    TopicStatus,
 )
 from galley.resources.description import descriptions
 from galley.resources.rule import VALIDATIONS, Rule
@@ -143,7 +145,21 @@ TASK_SCHEDULES: Final = Kind(
     rules=(NAME_RULE,),
 )
 
-KINDS: Final = (TASK_QUEUES, TASKS, TASK_SCHEDULES)
+TOPICS: Final = Kind(
+    Topic,
+    TopicStatus,
+    plural="topics",
+    short="tpc",
+    columns=(
+        Column("State", _READY.format("reason"), says="`Active`, or why not."),
+        Column("Queues", ".status.queues", "integer", "Queues that subscribe."),
+        Column("Retention", ".spec.retention.seconds", "integer", "Seconds an event is kept."),
+        _AGE,
+        Column("Message", _READY.format("message"), says="The state as a sentence.", wide=True),
+    ),
+)
+
+KINDS: Final = (TASK_QUEUES, TASKS, TASK_SCHEDULES, TOPICS)
 
 
 def definition(kind: Kind) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from typing import Final
 from docs.generate.crds import CATEGORY, KINDS, Kind, definition
 from docs.generate.structural import Schema
 
-_ANCHORS: Final = {"TaskQueue": "a-queue", "Task": "a-task", "TaskSchedule": "a-schedule"}
+_ANCHORS: Final = {
+    "TaskQueue": "a-queue", "Task": "a-task", "TaskSchedule": "a-schedule", "Topic": "a-topic"
+}  # fmt: skip
 
 _OPENING: Final = f"""\
 # Resources on a cluster
 
-`kubectl get {CATEGORY}` lists all TaskQueues, Tasks and TaskSchedules, and `kubectl explain` describes each
+`kubectl get {CATEGORY}` lists all of them, and `kubectl explain` describes each
 field. [Settings](settings.md) lists the fields of `spec` with defaults and bounds.
 """
 

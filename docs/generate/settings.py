@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from galley.broker.connection import DEFAULT_SERVER
-from galley.resources import Task, TaskQueue, TaskSchedule
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic
 from galley.resources.description import descriptions
 from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.tls import VARIABLES
@@ -54,6 +54,9 @@ def document() -> str:
         "\n## A schedule\n",
         _first_line(TaskSchedule), "",
         *_table(_rows(TaskSchedule)),
+        "\n## A topic\n",
+        _first_line(Topic), "",
+        *_table(_rows(Topic)),
         "\n## A producer\n",
         "For the command `galley`, and for `galley.Client()` in a program. Arguments (`--server`, `-n`,",
         "those of `connect`) take precedence over these variables, and these over the `galley dev` that",

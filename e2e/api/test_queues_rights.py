@@ -18,13 +18,14 @@ from tests.support.eventually import eventually
 ALL = ["get", "list", "watch", "create", "patch"]
 RULES = [
     {
-        "apiGroups": ["galley.dev"], "resources": ["taskqueues", "taskschedules"],
+        "apiGroups": ["galley.dev"], "resources": ["taskqueues", "taskschedules", "topics"],
         "verbs": ["get", "list", "watch"],
     },
     {"apiGroups": ["galley.dev"], "resources": ["tasks"], "verbs": ["get", "list", "watch", "delete"]},
     {
         "apiGroups": ["galley.dev"],
-        "resources": ["taskqueues/status", "tasks/status", "taskschedules/status"], "verbs": ["patch"],
+        "resources": ["taskqueues/status", "tasks/status", "taskschedules/status", "topics/status"],
+        "verbs": ["patch"],
     },
     {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ALL},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},

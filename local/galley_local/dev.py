@@ -14,6 +14,7 @@ from galley.broker.connection import Broker
 from galley.broker.object_collector import ObjectCollector
 from galley.broker.schedules import remove
 from galley.broker.signals import SignalReader
+from galley.broker.topic_keeper import Declared
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
@@ -23,6 +24,7 @@ from galley.error_group import ungrouped
 from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
 from galley.resources import Task, TaskSchedule
+from galley.resources.topic import declared_topic
 from galley.schedule_manifest import apply_schedule
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
@@ -175,7 +177,7 @@ class Run:
                 for runtime in self.runtimes:
                     await queues.enter_async_context(runtime)
                 for topics in self._topics.values():
-                    await topics.begin((), self._plan.queues.values())
+                    await topics.begin(self._declared(self._plan, topics), self._plan.queues.values())
                 await self._submit()
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
@@ -235,11 +237,18 @@ class Run:
         if plan.queues:
             new = ", ".join(name for _, name in plan.queues)
             say(f"{path} has further queues: start `galley dev` again for {new}")
+        for topics in self._topics.values():
+            topics.declare(self._declared(plan, topics))
         try:
             await self._keep_schedules(plan.schedules)
         except GalleyError as error:
             say(f"schedules stay as they were: {error}; {error.hint}")
         return [runtime.queue for runtime in self.runtimes]
+
+    @staticmethod
+    def _declared(plan: Plan, topics: LocalTopics) -> list[Declared]:
+        mine = (each for each in plan.topics if each.metadata.namespace == topics.namespace)
+        return [Declared(*declared_topic(each)) for each in mine]
 
     async def _keep_schedules(self, wanted: list[TaskSchedule]) -> None:
         """Make the schedules of the manifests, and remove those that were in them before."""

@@ -8,7 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from galley.resources import DEFAULT_NAMESPACE, PodTemplate, Task, TaskQueue, TaskSchedule, read_manifests
+from galley.resources import (
+    DEFAULT_NAMESPACE,
+    PodTemplate,
+    Task,
+    TaskQueue,
+    TaskSchedule,
+    Topic,
+    read_manifests,
+)
 from galley_local.errors import FilesUnusable
 from galley_local.module import Module, check_not_hidden, file_of, read_module
 
@@ -46,6 +54,7 @@ class Plan:
     queues: dict[tuple[str, str], LocalQueue] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
     schedules: list[TaskSchedule] = field(default_factory=list)
+    topics: list[Topic] = field(default_factory=list)
     manifests: list[Path] = field(default_factory=list)
     """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
@@ -104,6 +113,8 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
         _check_queue(plan, task, sources)
     for schedule in plan.schedules:
         _check_queue(plan, schedule, sources)
+    for topic in plan.topics:
+        _check_topic(plan, topic, sources[topic.metadata.namespace, topic.kind, topic.metadata.name])
     return plan
 
 
@@ -137,7 +148,9 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
     for resource in read_manifests(path):
         metadata = resource.metadata
         # Tasks of different queues may have the same name; they are different tasks.
-        of = "" if isinstance(resource, TaskQueue) else f"{resource.kind} {resource.spec.queue_name}"
+        of: str = "" if isinstance(resource, TaskQueue) else resource.kind
+        if isinstance(resource, Task | TaskSchedule):
+            of += f" {resource.spec.queue_name}"
         name = (metadata.namespace, of, metadata.name)
         if (first := sources.setdefault(name, path)) != path:
             raise FilesUnusable(
@@ -148,6 +161,8 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
             plan.tasks.append(resource)
         elif isinstance(resource, TaskSchedule):
             plan.schedules.append(resource)
+        elif isinstance(resource, Topic):
+            plan.topics.append(resource)
         else:
             folder = path.resolve().parent
             queue = LocalQueue(resource, folder, tuple(dict.fromkeys((folder, project))), str(path), resource)
@@ -251,3 +266,20 @@ def _check_queue(plan: Plan, task: Task | TaskSchedule, sources: dict[tuple[str,
             f"which queue {spec.queue_name!r} has not enabled",
             f"use one of {', '.join(queue.resource.spec.lanes)}, or add it to spec.lanes in {queue.source}",
         )
+
+
+def _check_topic(plan: Plan, topic: Topic, place: Path) -> None:
+    for each in topic.spec.subscriptions:
+        queue = plan.queues.get((topic.metadata.namespace, each.queue_name))
+        what = f"{place}: subscription {each.name!r} of topic {topic.metadata.name!r}"
+        if queue is None:
+            known = ", ".join(name for _, name in plan.queues)
+            raise FilesUnusable(
+                f"{what} names queue {each.queue_name!r}, which no file here declares",
+                f"add the file with its TaskQueue; declared are: {known}",
+            )
+        if each.priority not in queue.resource.spec.lanes:
+            raise FilesUnusable(
+                f"{what} asks for lane {each.priority.value!r}, which its queue has not enabled",
+                f"use one of {', '.join(queue.resource.spec.lanes)}",
+            )

@@ -26,6 +26,7 @@ class LocalTopics:
     """Keeps the topics of one namespace. `run` does so until it is cancelled."""
 
     def __init__(self, broker: Broker, namespace: str, say: Callable[[str], None]) -> None:
+        self.namespace = namespace
         self._broker, self._namespace, self._say = broker, namespace, say
         self._keeper = TopicKeeper(broker, namespace, INSTALL)
         self._declared: list[Declared] = []

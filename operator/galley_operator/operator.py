@@ -38,6 +38,7 @@ from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.schedules.keeper import ScheduleKeeper
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.topics.keeper import TopicsKeeper
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,9 @@ class Operator:
             faults, parts.workloads.end_of,
         )  # fmt: skip
         schedules = ScheduleKeeper(cluster, broker, known, settings.scopes, faults)
+        topics = TopicsKeeper(
+            cluster, broker, known, settings.scopes, settings.install, faults, settings.stream_replicas
+        )
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
         self._watch_over_leader(parts.health, queues, path)
         scope = settings.namespaces or "all"
@@ -186,6 +190,7 @@ class Operator:
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),
+                ("topics", lambda: _after(queues.first_listed, topics.run)),
             )
             if (backup := parts.access.backup) is not None:
                 loops += (("credentials of backups", backup.run),)

@@ -22,6 +22,8 @@ class StreamKind(StrEnum):
     """Progress, checkpoints and output."""
     COUNTS = "counts"
     """How many attempts ended, and how."""
+    TOPICS = "topics"
+    """The events of all topics of a namespace, and what the topics are."""
 
 
 PREFIXES: Final = {
@@ -33,9 +35,11 @@ PREFIXES: Final = {
     StreamKind.FLOWS: "GF",
     StreamKind.NOTES: "GN",
     StreamKind.COUNTS: "GC",
+    StreamKind.TOPICS: "GT",
 }
-NOT_ARCHIVED: Final = frozenset((StreamKind.NOTES, StreamKind.COUNTS))
-"""What backups leave out: nothing depends on it, and tasks that a restore runs again count again."""
+NOT_ARCHIVED: Final = frozenset((StreamKind.NOTES, StreamKind.COUNTS, StreamKind.TOPICS))
+"""What backups leave out: nothing depends on it, tasks that a restore runs again count again, and topics are
+declared again; their copies are tasks."""
 
 SHARED: Final = frozenset((StreamKind.RECORDS, StreamKind.DEAD))
 """Of these, 0.1 made one for all queues of a namespace."""
@@ -48,5 +52,5 @@ def name_of(kind: StreamKind, namespace: str, queue: str = "") -> str:
 
 def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
     """Return what a stream holds, or None if it is none of Galley's."""
-    kinds = StreamKind if queue else SHARED
+    kinds = StreamKind if queue else (*SHARED, StreamKind.TOPICS)
     return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)

@@ -6,7 +6,7 @@ before the subscription is there, and gives it up after the subscription is gone
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -73,13 +73,19 @@ class TopicKeeper:
         self._stream = topology.topics_stream(namespace)
 
     async def keep(
-        self, declared: Iterable[Declared], *, implied: bool = False, expected: bool = False
+        self,
+        declared: Iterable[Declared],
+        *,
+        implied: bool = False,
+        expected: bool = False,
+        unchanged: Collection[str] = (),
     ) -> list[str]:
         """Make the topics what is asked for.
 
         Args:
             declared: all topics of the namespace, with the subscriptions declared with them.
             implied: whether a topic that only code subscribes to is made, with the defaults.
+            unchanged: names of topics that stay as they are, since what is asked of them cannot be read.
             expected: whether to make the stream though there is no topic yet, since code will subscribe.
 
         Returns:
@@ -97,9 +103,15 @@ class TopicKeeper:
             for subscription in each.subscriptions:
                 key = each.topic.name, subscription.queue
                 wanted[key] = (*wanted.get(key, ()), subscription)
-        problems = await self._add_code(topics, wanted, implied=implied)
         present = await self._present()
         before = {topic.name: topic for topic in await topics_of(self._broker, self._namespace)}
+        for name in before.keys() & set(unchanged):
+            topics[name] = before[name]
+            for key, subscriptions in present.items():
+                if key[0] == name:
+                    wanted[key] = tuple(each for each in subscriptions if each.origin is Origin.OBJECT)
+        problems = await self._add_code(topics, wanted, implied=implied)
+        wanted = {key: subscriptions for key, subscriptions in wanted.items() if subscriptions}
         if not (topics or before or present or expected):
             return problems
         await self._ensure_stream(topics.values(), {queue for _, queue in (*present, *wanted)})

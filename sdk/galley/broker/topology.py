@@ -172,7 +172,7 @@ def count_subject(namespace: str, queue: str, lane: str, name: str) -> str:
 
 def topics_stream(namespace: str) -> str:
     """Return the name of the stream of all topics of a namespace: their events, and who subscribes."""
-    return f"GT_{namespace}"
+    return name_of(StreamKind.TOPICS, namespace)
 
 
 def event_subject(namespace: str, topic: str) -> str:

@@ -21,7 +21,7 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
-from galley.resources import Task, TaskQueue, TaskSchedule, read_manifests
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic, read_manifests
 from galley.resources.manifest import Resource
 from galley.schedule_manifest import apply_schedule
 
@@ -32,6 +32,7 @@ _UNCHANGED: Final[dict[Outcome | None, str]] = {
     Outcome.FAILED: "unchanged: it had failed",
     Outcome.CANCELLED: "unchanged: it had been cancelled",
 }
+_TOPICS: Final = "give its file to `galley dev`, or on a cluster to `kubectl apply`"
 _IN_VAIN: Final = (_UNCHANGED[Outcome.FAILED], _UNCHANGED[Outcome.CANCELLED])
 
 
@@ -51,7 +52,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         await _check_queues(client, placed, _project_of(client, terminal), terminal)
         tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
         for each in (each for resources in placed.values() for each in resources):
-            if isinstance(each, TaskSchedule):
+            if isinstance(each, Topic):
+                terminal.result(f"topic/{each.metadata.name} not applied: {_TOPICS}")
+            elif isinstance(each, TaskSchedule):
                 changed = await apply_schedule(client, each)
                 state = "configured" if changed else "unchanged"
                 terminal.result(f"taskschedule/{each.metadata.name} {state}")
@@ -109,7 +112,7 @@ async def _check_queues(
                 if view is None:
                     raise QueueNotServed(str(path), each.metadata.name)
                 terminal.result(_compare(str(path), each, view, project))
-            elif each.spec.queue_name not in there[namespace]:
+            elif isinstance(each, Task | TaskSchedule) and each.spec.queue_name not in there[namespace]:
                 raise QueueNotFound(namespace, each.spec.queue_name)
 
 

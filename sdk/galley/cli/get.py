@@ -20,6 +20,7 @@ from galley.cli.schedule import SCHEDULES
 from galley.cli.selection import selected, selection_arguments, selects
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
+from galley.cli.topic import TOPICS
 from galley.cli.watch import watch
 from galley.client import AsyncClient
 from galley.task_status import TaskStatus
@@ -87,7 +88,9 @@ TASKS: Final = Listing[TaskStatus](
     empty="no tasks",
 )
 
-_NOUNS: Final = {f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule") for s in ("s", "")}
+_NOUNS: Final = {
+    f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule", "topic") for s in ("s", "")
+}
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
@@ -103,7 +106,7 @@ SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", metavar="queues|tasks|schedules", choices=_NOUNS)
+    parser.add_argument("what", metavar="queues|tasks|schedules|topics", choices=_NOUNS)
     parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its own")
     selection_arguments(parser)
     parser.add_argument(
@@ -122,7 +125,12 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     what = _NOUNS[options.what]
     if what != "tasks":
         _check_not_about_tasks(options, what)
+    if what == "topics" and options.queue is not None:
+        raise Misuse("topics are not of a queue", "galley get topics, or galley topic show NAME")
     async with connected(options, terminal) as client:
+        if what == "topics":
+            TOPICS.write(await client.topics.list(), options.output, terminal)
+            return ExitCode.DONE
         views = await _views(client, options)
         if what == "schedules":
             found = [one for view in views for one in await client.schedules.list(view.queue)]
@@ -172,7 +180,7 @@ async def _tasks(client: AsyncClient, views: list[QueueView], options: Namespace
 
 command: Final = Command(
     "get",
-    "List queues, tasks or schedules",
+    "List queues, tasks, schedules or topics",
     _arguments,
     _run,
     ("galley get queues -o wide", "galley get tasks images --phase failed --sort ended -o json"),

@@ -21,12 +21,14 @@ from galley.cli import (
     get,
     keys,
     logs,
+    publish,
     queue_control,
     result,
     schedule,
     show,
     submit,
     top,
+    topic,
     version,
     why,
     workflow,
@@ -40,8 +42,8 @@ from galley.errors import GalleyError
 OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
     why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
-    queue_control.purge, doctor.command, schedule.command, workflow.command, keys.command,
-    completion.command, version.command,
+    queue_control.purge, doctor.command, schedule.command, workflow.command, publish.command,
+    topic.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

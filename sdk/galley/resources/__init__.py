@@ -71,6 +71,7 @@ from galley.resources.task_queue import (
     Weekday,
 )
 from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
+from galley.resources.topic import Topic, TopicRetention, TopicSpec, TopicStatus, TopicSubscription
 from galley.resources.volume import (
     AccessMode,
     ClaimSpec,
@@ -168,6 +169,11 @@ __all__ = [
     "TickStatus",
     "Toleration",
     "TolerationOperator",
+    "Topic",
+    "TopicRetention",
+    "TopicSpec",
+    "TopicStatus",
+    "TopicSubscription",
     "TopologySpread",
     "Truth",
     "Unsatisfiable",

@@ -13,15 +13,16 @@ from galley.resources.problem import Place, Problem, explain, field_path, neares
 from galley.resources.task import Task
 from galley.resources.task_queue import TaskQueue
 from galley.resources.task_schedule import TaskSchedule
+from galley.resources.topic import Topic
 
 FILE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
-Resource: TypeAlias = TaskQueue | Task | TaskSchedule
+Resource: TypeAlias = TaskQueue | Task | TaskSchedule | Topic
 """What a manifest declares."""
 
 KINDS: Final[dict[str, type[Resource]]] = {
-    "TaskQueue": TaskQueue, "Task": Task, "TaskSchedule": TaskSchedule
+    "TaskQueue": TaskQueue, "Task": Task, "TaskSchedule": TaskSchedule, "Topic": Topic
 }  # fmt: skip
 
 _LIST_FIELDS: Final = ("apiVersion", "kind", "metadata", "items")
@@ -74,7 +75,7 @@ def parse_manifests(text: str, source: str) -> list[Resource]:
     except NotYaml as error:
         reading.problems.append(error.problem)
     if not reading.seen and not reading.problems:
-        hint = f"write a TaskQueue, Task or TaskSchedule with apiVersion: {API_VERSION}"
+        hint = f"write a TaskQueue, Task, TaskSchedule or Topic with apiVersion: {API_VERSION}"
         reading.problems.append(Problem(1, "", "has no manifest in it", hint))
     if reading.problems:
         raise _first_of(reading.problems, reading.more, source)

@@ -1,13 +1,13 @@
 {{/* What the operator may do where queues are. */}}
 {{- define "galley.operatorRules" -}}
 - apiGroups: [galley.dev]
-  resources: [taskqueues, taskschedules]
+  resources: [taskqueues, taskschedules, topics]
   verbs: [get, list, watch]
 - apiGroups: [galley.dev]
   resources: [tasks]
   verbs: [get, list, watch, delete]
 - apiGroups: [galley.dev]
-  resources: [taskqueues/status, tasks/status, taskschedules/status]
+  resources: [taskqueues/status, tasks/status, taskschedules/status, topics/status]
   verbs: [patch]
 # The objects of a queue. None is deleted: they belong to their TaskQueue and go with it.
 - apiGroups: [apps]

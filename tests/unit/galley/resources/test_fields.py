@@ -15,6 +15,8 @@ from galley.resources import (
     TaskQueueStatus,
     TaskSchedule,
     TaskScheduleStatus,
+    Topic,
+    TopicStatus,
 )
 from galley.resources.description import descriptions
 from galley.resources.meta import Part
@@ -26,7 +28,8 @@ FIELDS = [(part, name) for part in PARTS for name in part.model_fields]
 
 
 def test_every_part_of_a_resource_is_a_public_name() -> None:
-    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, TaskSchedule, TaskScheduleStatus)
+    schedules_and_topics = (TaskSchedule, TaskScheduleStatus, Topic, TopicStatus)
+    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, *schedules_and_topics)
     named = {name for kind in kinds for name in kind.model_json_schema()["$defs"]}
     public = {part.__name__ for part in PARTS}
     enums = {name for name, each in vars(galley.resources).items() if isinstance(each, EnumType)}
@@ -53,7 +56,8 @@ def test_the_public_names_are_these() -> None:
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
         "Then", "TaskQueue", "TaskQueueSpec", "TaskQueueStatus", "TaskSchedule", "TaskScheduleSpec",
         "TaskScheduleStatus", "TaskSpec", "TaskUnique", "TickStatus", "Toleration",
-        "TolerationOperator", "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
+        "TolerationOperator", "Topic", "TopicRetention", "TopicSpec", "TopicStatus", "TopicSubscription",
+        "TopologySpread", "Truth", "Unsatisfiable", "ValueFrom", "Volume",
         "VolumeMount", "WeightedPodAffinityTerm", "Worker", "WorkersStatus", "parse_manifests",
         "read_manifests",
     }  # fmt: skip

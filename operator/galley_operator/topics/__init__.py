@@ -1,0 +1,1 @@
+"""Topics: the events each of them declares are kept and copied, and its status."""

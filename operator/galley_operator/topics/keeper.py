@@ -1,0 +1,218 @@
+"""Keeps the topics of each namespace in the broker as its Topic objects and the code of its queues say.
+
+Nothing that publishes or copies needs it: programs and workers do that. While the operator is away topics
+stay as they were.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from msgspec import Raw, Struct, field
+from pydantic import ValidationError
+
+from galley.broker import topology
+from galley.broker.connection import Broker
+from galley.broker.errors import BrokerError
+from galley.broker.listing import all_streams
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.broker.topics import topics_of
+from galley.errors import GalleyError, ManifestInvalid, TopicFull
+from galley.resources.condition import Condition, Truth, with_condition
+from galley.resources.problem import explain, field_path
+from galley.resources.topic import READY, Topic, TopicSpec, TopicStatus, declared_topic
+from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
+from galley_operator.cluster.reflector import Key, Reflector, Source
+from galley_operator.cluster.resource import TOPICS
+from galley_operator.faults import Faults
+from galley_operator.tasks.known_queues import KnownQueues
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""Time between two looks, which find what workers say of their code."""
+
+_MESSAGE_LENGTH: Final = 1000
+
+
+class ObjectMetadata(Struct, frozen=True):
+    """What is read of a Topic's metadata."""
+
+    name: str
+    uid: str
+    namespace: str = ""
+    resource_version: str = field(default="", name="resourceVersion")
+    generation: int = 0
+
+
+class TopicObject(Struct, frozen=True):
+    """What is read of a Topic."""
+
+    metadata: ObjectMetadata
+    spec: Raw = Raw(b"{}")
+    status: Raw = Raw(b"{}")
+
+    @property
+    def uid(self) -> str:
+        """Tells it from others of the same name."""
+        return self.metadata.uid
+
+
+class TopicsKeeper:
+    """Keeps topics for as long as `run` runs; only the leader runs it."""
+
+    def __init__(  # noqa: PLR0917 - what it is made of
+        self,
+        cluster: Cluster,
+        broker: Broker,
+        queues: KnownQueues,
+        namespaces: tuple[str | None, ...],
+        install: str,
+        faults: Faults,
+        replicas: int = 1,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
+        self._install, self._replicas, self._clock = install, replicas, clock
+        self._changed = asyncio.Event()
+        self._reflector: Reflector[TopicObject, TopicObject] = Reflector(
+            cluster, Source(TOPICS, TopicObject, lambda shaped, _: shaped, namespaces), self, faults
+        )
+
+    def changed(self, key: Key, now: TopicObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
+        """Look at all topics soon."""
+        self._changed.set()
+
+    def gone(self, key: Key, last: TopicObject) -> None:  # noqa: ARG002 - of a Listener
+        """Remove the topic soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep topics until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reflector.run(), name="topics seen")
+            while True:
+                self._changed.clear()
+                if self._reflector.synced.is_set():
+                    await self.once()
+                try:
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def once(self) -> None:
+        """Look at the topics of each namespace."""
+        by_namespace: dict[str, list[TopicObject]] = defaultdict(list)
+        for (namespace, _), thing in list(self._reflector.things.items()):
+            by_namespace[namespace].append(thing)
+        try:
+            for namespace in await self._with_streams():
+                by_namespace.setdefault(namespace, [])
+        except BrokerError as error:
+            log.warning("topics not listed", extra={"error": str(error)})
+        for namespace, things in by_namespace.items():
+            try:
+                await self._look_at(namespace, things)
+            except (BrokerError, ClusterError) as error:
+                log.warning("topics not looked at", extra={"namespace": namespace, "error": str(error)})
+            except Exception as error:  # whatever it is costs this namespace alone
+                self._faults.caught("topics", error, namespace)
+
+    async def _with_streams(self) -> list[str]:
+        """Return the namespaces that have a stream of topics of ours."""
+        found = []
+        async for stream in all_streams(self._broker, topology.topic_subject("*", ">")):
+            metadata = stream["config"].get("metadata") or {}
+            namespace = str(metadata.get(topology.NAMESPACE_KEY, ""))
+            ours = metadata.get(topology.OWNER_KEY) == self._install
+            if ours and stream["config"]["name"] == topology.topics_stream(namespace):
+                found.append(namespace)
+        return found
+
+    async def _look_at(self, namespace: str, things: list[TopicObject]) -> None:
+        declared: list[Declared] = []
+        problems: dict[str, GalleyError] = {}
+        for thing in things:
+            try:
+                declared.append(Declared(*declared_topic(_topic(thing), thing.uid)))
+            except ManifestInvalid as error:
+                problems[thing.metadata.name] = error
+        keeper = TopicKeeper(self._broker, namespace, self._install, self._replicas)
+        try:
+            for problem in await keeper.keep(declared, unchanged=problems):
+                log.warning("subscription not kept", extra={"namespace": namespace, "error": problem})
+        except (TopicFull, BrokerError) as error:
+            problems |= {each.topic.name: error for each in declared}
+        kept = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
+        for thing in things:
+            name = thing.metadata.name
+            topic = kept.get(name)
+            subscribed = [each for each in declared if each.topic.name == name]
+            missing = sorted(
+                {one.queue for each in subscribed for one in each.subscriptions}
+                - {queue for of, queue in self._queues if of == namespace}
+            )
+            await self._write(thing, self._status(thing, topic, problems.get(name), missing))
+
+    def _status(
+        self, thing: TopicObject, topic: Any, problem: GalleyError | None, missing: list[str]
+    ) -> TopicStatus:
+        before = _status(thing)
+        truth, reason, message = Truth.TRUE, "Active", "events are taken, and copied to the queues"
+        if problem is not None:
+            hint = f"; {problem.hint}" if problem.hint else ""
+            truth, reason, message = Truth.FALSE, problem.reason, f"{problem}{hint}"
+        elif missing:
+            what = f"there is no TaskQueue {', '.join(missing)}; the events for it are kept for their time"
+            truth, reason, message = Truth.FALSE, "QueueNotFound", what
+        fresh = Condition(
+            type=READY, status=truth, reason=reason, message=message[:_MESSAGE_LENGTH],
+            last_transition_time=self._clock(), observed_generation=thing.metadata.generation,
+        )  # fmt: skip
+        return TopicStatus(
+            observed_generation=thing.metadata.generation,
+            conditions=with_condition(before.conditions, fresh),
+            queues=len(topic.queues) if topic is not None else None,
+            since=topic.created_at if topic is not None else None,
+        )
+
+    async def _write(self, thing: TopicObject, status: TopicStatus) -> None:
+        if status == _status(thing):
+            return
+        metadata = thing.metadata
+        written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        try:
+            await self._cluster.replace_status(
+                TOPICS, metadata.namespace, metadata.name, metadata.resource_version, written
+            )
+        except (ObjectConflict, ObjectNotFound):
+            return  # it changed, and is looked at again as it is now
+
+
+def _topic(thing: TopicObject) -> Topic:
+    """Return a Topic.
+
+    Raises:
+        ManifestInvalid: if it is not valid: the API server does not check filters.
+    """
+    try:
+        spec = TopicSpec.model_validate_json(bytes(thing.spec), by_alias=True, by_name=False)
+    except ValidationError as invalid:
+        place, problem, hint = explain(TopicSpec, invalid.errors(include_url=False)[0])
+        at = f"spec.{field_path(place)}" if place else "spec"
+        raise ManifestInvalid(f"Topic {thing.metadata.name}", 0, at, problem, hint) from None
+    metadata = {"name": thing.metadata.name, "namespace": thing.metadata.namespace}
+    return Topic.model_validate({"metadata": metadata, "spec": spec})
+
+
+def _status(thing: TopicObject) -> TopicStatus:
+    """Return the status that an object has; an empty one if it cannot be read."""
+    try:
+        return TopicStatus.model_validate_json(bytes(thing.status), by_alias=True, by_name=False)
+    except ValidationError:
+        return TopicStatus()

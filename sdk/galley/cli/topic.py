@@ -1,0 +1,141 @@
+"""`galley topic`: who subscribes to topics, the events that are kept, and replays."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from galley.cli.command import Command, text
+from galley.cli.errors import Misuse
+from galley.cli.exit_code import ExitCode
+from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
+from galley.cli.server import connected, server_arguments
+from galley.cli.terminal import Terminal, safe
+from galley.event import encode
+from galley.topic import Subscription
+from galley.topics import TopicView
+
+_ACTIONS: Final = ("show", "events", "replay")
+
+
+def _document(view: TopicView) -> dict[str, Any]:
+    """Return a topic as plain data, with stable names for programs."""
+    topic = view.topic
+    return {
+        "name": topic.name,
+        "retentionSeconds": topic.retention_seconds,
+        "retentionBytes": topic.retention_bytes,
+        "origin": topic.origin.value,
+        "events": view.events,
+        "queues": [
+            {
+                "queue": each.queue,
+                "pending": each.pending,
+                "subscriptions": [msgspec.to_builtins(one) for one in each.subscriptions],
+            }
+            for each in view.queues
+        ],
+    }
+
+
+TOPICS: Final = Listing[TopicView](
+    (
+        Column("name", lambda view: view.name),
+        Column("events", lambda view: view.events),
+        Column("queues", lambda view: ",".join(each.queue for each in view.queues)),
+        Column("pending", lambda view: sum(each.pending for each in view.queues)),
+        Column("retention", lambda view: view.topic.retention_seconds, wide=True),
+        Column("declared", lambda view: view.topic.origin.value, wide=True),
+    ),
+    name=lambda view: view.name,
+    document=_document,
+    empty="no topics",
+)
+
+
+def _moment(word: str) -> datetime:
+    moment: datetime | None = None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(word)
+    if moment is None or moment.tzinfo is None:
+        raise Misuse(f"{word!r} is no time with an offset", "such as 2026-01-01T12:00:00Z")
+    return moment
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("action", metavar="|".join(_ACTIONS), choices=_ACTIONS)
+    parser.add_argument("topic", metavar="TOPIC", type=text)
+    parser.add_argument("--subscription", type=text, metavar="NAME", help="with replay: whose handler runs")
+    parser.add_argument(
+        "--since", type=text, metavar="TIME", help="events stored from then on; needed for replay"
+    )
+    parser.add_argument("--until", type=text, metavar="TIME", help="with replay: events stored before then")
+    format_argument(parser, Format.JSON, Format.YAML)
+    server_arguments(parser)
+
+
+async def _run(options: Namespace, terminal: Terminal) -> int:
+    since = _moment(options.since) if options.since else None
+    until = _moment(options.until) if options.until else None
+    if options.action == "replay":
+        if options.subscription is None or since is None:
+            example = "galley topic replay TOPIC --subscription NAME --since TIME"
+            raise Misuse("replay needs --subscription and --since", example)
+        async with connected(options, terminal) as client:
+            done = await client.topics.replay(options.topic, options.subscription, since, until)
+        terminal.result(
+            f"{done.copied} copied, {done.present} present already, {done.filtered} filtered, "
+            f"{done.failed} failed"
+        )
+        return ExitCode.DONE
+    async with connected(options, terminal) as client:
+        if options.action == "events":
+            async for stored in client.topics.events(options.topic, since):
+                # One CloudEvent a line; characters that a terminal obeys are escaped.
+                terminal.result(json.dumps(json.loads(encode(stored.event))))
+            return ExitCode.DONE
+        view = await client.topics.get(options.topic)
+    if options.output is not None:
+        write_document(_document(view), options.output, terminal)
+        return ExitCode.DONE
+    for line in _lines(view):
+        terminal.result(safe(line))
+    return ExitCode.DONE
+
+
+def _lines(view: TopicView) -> Iterator[str]:
+    topic = view.topic
+    yield f"topic       {topic.name}"
+    yield f"declared    {topic.origin.value}"
+    yield f"events      {view.events} kept, each for {topic.retention_seconds} s"
+    if not view.queues:
+        yield "queues      none subscribes"
+    for each in view.queues:
+        yield f"queue       {each.queue}: {each.pending} to be looked at"
+        for one in each.subscriptions:
+            yield f"  {one.name}{_rules(one)}"
+
+
+def _rules(subscription: Subscription) -> str:
+    said = f" runs {subscription.handler}"
+    if subscription.filter:
+        said += f" if {subscription.filter}"
+    if subscription.ordered:
+        said += ", in order"
+    return said + (f", since {rfc_3339(subscription.since)}" if subscription.since else "")
+
+
+command: Final = Command(
+    "topic",
+    "Look at a topic and its events, and replay them",
+    _arguments,
+    _run,
+    (
+        "galley topic show orders",
+        "galley topic replay orders --subscription mail-send --since 2026-01-01T12:00:00Z",
+    ),
+)

@@ -1,0 +1,156 @@
+"""Topics over an API and a nats-server in memory: they are kept, changed, shown and removed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from galley.broker import topology
+from galley.broker.topic_keeper import code_body
+from galley.broker.topics import declare_code
+from galley.client import AsyncClient
+from galley.topic import Subscribe
+from galley.topics import TopicView
+from galley_operator.cluster.resource import TOPICS
+from galley_operator.faults import Faults
+from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.topics.keeper import TopicsKeeper
+from tests.support.builders import a_queue
+from tests.support.eventually import eventually
+from tests.support.memory_cluster import MemoryCluster
+from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_operator.desk import a_task_queue_object
+
+BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RESIZE = {"name": "resize", "queueName": "images", "handler": "resize", "filter": 'key == "a"'}
+
+
+@dataclass
+class Stage:
+    server: MemoryServer
+    cluster: MemoryCluster
+    broker: MemoryBroker
+    queues: KnownQueues
+    faults: Faults
+
+    def declare(self, name: str = "uploads", **spec: Any) -> None:
+        """Have a Topic be there, or changed, as `kubectl apply` does it."""
+        present = self.cluster.objects.get(("topics", "default", name))
+        generation = 1 + (present["metadata"]["generation"] if present else 0)
+        metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": generation}
+        body = {"metadata": metadata, "spec": spec, "status": present.get("status", {}) if present else {}}
+        self.cluster.put(TOPICS, body)
+
+    def ready(self, name: str = "uploads") -> str:
+        status = self.cluster.objects["topics", "default", name].get("status") or {}
+        conditions = status.get("conditions") or [{"reason": "none"}]
+        return str(conditions[0]["reason"])
+
+    def message(self, name: str = "uploads") -> str:
+        return str(self.cluster.objects["topics", "default", name]["status"]["conditions"][0]["message"])
+
+    async def view(self, name: str = "uploads") -> TopicView:
+        return await AsyncClient.over(self.broker, "default").topics.get(name)
+
+
+@asynccontextmanager
+async def a_stage() -> AsyncIterator[Stage]:
+    server, queues = MemoryServer(BEGAN), KnownQueues()
+    server.create(a_queue("images"))
+    body = a_task_queue_object("images")
+    body["metadata"]["uid"] = "uid-images"
+    queues.seen(body)
+    async with MemoryBroker(server, "operator") as broker:
+        stage = Stage(server, MemoryCluster(), broker, queues, Faults())
+        keeper = TopicsKeeper(stage.cluster, broker, queues, (None,), "tests", stage.faults, clock=server.now)
+        running = asyncio.create_task(keeper.run())
+        try:
+            yield stage
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_topic_is_kept_as_its_object_says_and_its_status_shows_it() -> None:
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[RESIZE])
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        (queue,) = (await stage.view()).queues
+        assert (queue.queue, queue.subscriptions[0].filter) == ("images", 'key == "a"')
+        stage.declare(subscriptions=[{**RESIZE, "filter": 'key == "b"'}], retention={"seconds": 120})
+
+        async def changed() -> bool:
+            view = await stage.view()
+            return (
+                view.topic.retention_seconds == 120 and 'key == "b"' in view.queues[0].subscriptions[0].filter
+            )
+
+        await eventually(changed, within=30)
+        stream = stage.server.streams[topology.topics_stream("default")]
+        assert stream.definition["max_age"] == 120_000_000_000
+
+
+@in_virtual_time
+async def test_a_filter_that_cannot_be_read_leaves_the_topic_as_it_was() -> None:
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[RESIZE])
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        stage.declare(subscriptions=[{**RESIZE, "filter": "key =="}])
+        await eventually(lambda: stage.ready() == "ManifestInvalid", within=30)
+        assert "'key ==': it ends, a value is missing" in stage.message()
+        (queue,) = (await stage.view()).queues
+        assert queue.subscriptions[0].filter == 'key == "a"'
+
+
+@in_virtual_time
+async def test_a_subscription_of_an_unknown_queue_is_shown() -> None:
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[{**RESIZE, "queueName": "nowhere"}])
+        await eventually(lambda: stage.ready() == "QueueNotFound", within=30)
+        assert "there is no TaskQueue nowhere" in stage.message()
+
+
+@in_virtual_time
+async def test_a_topic_whose_object_is_gone_is_removed() -> None:
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[RESIZE])
+        stage.declare("other")
+        await eventually(lambda: stage.ready() == "Active" == stage.ready("other"), within=30)
+        for name in ("uploads", "other"):
+            stage.cluster.remove(TOPICS, name)
+
+        async def empty() -> bool:
+            return not stage.server.streams[topology.topics_stream("default")].messages
+
+        await eventually(empty, within=30)
+        assert not [name for name in stage.server.consumers if name[0] == topology.topics_stream("default")]
+
+
+@in_virtual_time
+async def test_the_code_of_a_queue_subscribes_beside_the_object() -> None:
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[RESIZE])
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        body = code_body({"shrink": (Subscribe("uploads"),)}, {})
+        assert await declare_code(stage.broker, "default", "images", body)
+
+        async def both() -> bool:
+            names = [each.name for queue in (await stage.view()).queues for each in queue.subscriptions]
+            return names == ["resize", "images-shrink"]
+
+        await eventually(both, within=30)
+
+
+@in_virtual_time
+async def test_a_stream_of_another_installation_is_left_alone() -> None:
+    async with a_stage() as stage:
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        stream = stage.server.streams[topology.topics_stream("default")]
+        stream.definition["metadata"] = {**stream.definition["metadata"], topology.OWNER_KEY: "others"}
+        stage.declare(retention={"seconds": 60})
+        await eventually(lambda: stage.ready() == "QueueConflict", within=30)
