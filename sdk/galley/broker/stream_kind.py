@@ -52,5 +52,6 @@ def name_of(kind: StreamKind, namespace: str, queue: str = "") -> str:
 
 def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
     """Return what a stream holds, or None if it is none of Galley's."""
-    kinds = StreamKind if queue else (*SHARED, StreamKind.TOPICS)
+    of_queue = [kind for kind in StreamKind if kind is not StreamKind.TOPICS]
+    kinds = of_queue if queue else [*SHARED, StreamKind.TOPICS]
     return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)
