@@ -180,9 +180,7 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     await stage.condition("Ready", status="False", reason="Paused")
     client = AsyncClient.over(stage.broker, stage.namespace)
     handles = [await client.submit(call("drills", "nothing")) for _ in range(3)]
-    with pytest.raises(
-        ResultTimeout, match=r"workers of queue 'drills' do not start: spec.scaling.workers is 0"
-    ):
+    with pytest.raises(ResultTimeout, match=r"queue 'drills' is paused: spec.scaling.workers is 0"):
         await handles[0].result(within=1)
     await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=15)
     await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=10)

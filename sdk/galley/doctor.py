@@ -66,6 +66,8 @@ class QueueFacts(Struct, frozen=True):
     """Whether the operator, or `galley dev`, says that it starts the queue's workers."""
     problem: str = ""
     """Why no worker starts, as it says."""
+    held: str = ""
+    """What pauses it beside `galley pause`, as a sentence."""
     workers: int | None = None
     """Workers whose heartbeats were heard."""
     dead: int | None = None
@@ -166,6 +168,11 @@ def judge_queue(facts: QueueFacts) -> Iterator[Finding]:
         level = Level.WARN if facts.backlog else Level.OK
         hint = f"galley resume {facts.name}" if facts.backlog else ""
         yield Finding(level, f"{name}: paused", f"paused, tasks in it: {facts.backlog}", hint)
+    if facts.held:
+        level = Level.WARN if facts.backlog else Level.OK
+        yield Finding(
+            level, f"{name}: paused", facts.held, f"galley why {facts.name}" if facts.backlog else ""
+        )
     yield from _limits(name, facts)
     if facts.dead:
         letters = "1 task was given up" if facts.dead == 1 else f"{facts.dead} tasks were given up"
@@ -196,7 +203,7 @@ def _workers(name: str, facts: QueueFacts) -> Finding:
         )  # fmt: skip
     if facts.workers is None:
         return _ok(check, f"served; {waits}")
-    if not facts.workers and facts.backlog and not facts.paused:
+    if not facts.workers and facts.backlog and not facts.paused and not facts.held:
         return Finding(
             Level.WARN, check, f"{waits}, and no worker is there",
             "wait for the first to start; if none comes, `galley show` of a task says why",

@@ -262,7 +262,7 @@ class AsyncHandle(Generic[R]):
             if problem := await inspect.worker_problem(
                 self._broker, self.address.namespace, self.address.queue
             ):
-                return f"workers of queue {self.address.queue!r} do not start: {problem}"
+                return problem
             return await self._unknown_handler()
         return ""
 

@@ -23,13 +23,16 @@ def supply_of(problem: str, scaler: Scaler | None, queue: TaskQueue | None) -> S
     """
     decision = scaler.last if scaler is not None else None
     signals = scaler.signals if scaler is not None else None
-    pauses = [Pause.MANIFEST] if queue is not None and manifest_pause(queue) else []
+    pauses: dict[Pause, str] = {}
+    if queue is not None and (field := manifest_pause(queue)):
+        # What the operator says of it names the command that ends it.
+        told = problem[:_LONGEST] if problem.startswith(field) else ""
+        pauses[Pause.MANIFEST] = told or f"{field}, so no task is started"
     if decision is None or signals is None:
-        return Supply(_first(problem, queue, pauses), paused_by=tuple(pauses))
+        return Supply(problem[:_LONGEST] or _first(pauses), paused_by=pauses)
     if isinstance(signals.backlog, QueueBacklog) and signals.backlog.paused:
-        pauses.append(Pause.COMMAND)
+        pauses[Pause.COMMAND] = PAUSED_BY_COMMAND
     workers = {"desired": decision.desired}
-    circuit = ""
     if decision.needed is not None:
         workers["needed"] = decision.needed
     if isinstance(signals.workforce, Workforce):
@@ -37,18 +40,12 @@ def supply_of(problem: str, scaler: Scaler | None, queue: TaskQueue | None) -> S
         workers["present"] = len(present)
         workers["ready"] = sum(worker.phase is WorkerPhase.READY for worker in present)
         if queue is not None and all_open(signals.workforce):
-            circuit = circuit_sentence(queue, signals.workforce)
-            pauses.append(Pause.CIRCUIT)
-    said = _first(problem, queue, pauses) or circuit
-    return Supply(said[:_LONGEST], decision.reason[:_LONGEST], workers, tuple(pauses))
+            pauses[Pause.CIRCUIT] = circuit_sentence(queue, signals.workforce)
+    return Supply(problem[:_LONGEST] or _first(pauses), decision.reason[:_LONGEST], workers, pauses)
 
 
-def _first(problem: str, queue: TaskQueue | None, pauses: list[Pause]) -> str:
-    if problem or queue is None:
-        return problem[:_LONGEST]
-    if Pause.MANIFEST in pauses:
-        return f"{manifest_pause(queue)}, so no task is started"
-    return PAUSED_BY_COMMAND if Pause.COMMAND in pauses else ""
+def _first(pauses: dict[Pause, str]) -> str:
+    return next(iter(pauses.values()), "")
 
 
 def manifest_pause(queue: TaskQueue) -> str:

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from galley.broker import inspect, topology
 from galley.broker.connection import Broker
-from galley.broker.control import HEARTBEAT_SECONDS, ask_supply
+from galley.broker.control import HEARTBEAT_SECONDS, Pause, ask_supply
 from galley.broker.creds_file import read_creds
 from galley.broker.dead_letters import count_dead
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
@@ -70,7 +70,7 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
         BrokerUnreachable: if the broker does not answer.
     """
     namespace, queue = view.namespace, view.queue
-    served, problem = await _supply(broker, namespace, queue)
+    served, problem, held = await _supply(broker, namespace, queue)
     dead: int | None = None
     if not broker.has_credentials:
         with suppress(BrokerRefused):
@@ -87,6 +87,7 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
         view.paused,
         served,
         problem,
+        held,
         None if heard is None else heard[queue],
         dead,
         tuple(found.missing),
@@ -97,12 +98,16 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
     )
 
 
-async def _supply(broker: Broker, namespace: str, queue: str) -> tuple[bool | None, str]:
+async def _supply(broker: Broker, namespace: str, queue: str) -> tuple[bool | None, str, str]:
+    """Return whether a queue is served, why its workers do not start, and what pauses it but a command."""
     try:
         supply = await ask_supply(broker, namespace, queue)
     except BrokerError:
-        return None, ""
-    return supply is not None, supply.problem if supply is not None else ""
+        return None, "", ""
+    if supply is None:
+        return False, "", ""
+    held = "; ".join(said for pause, said in supply.paused_by.items() if pause is not Pause.COMMAND)
+    return True, "" if supply.paused_by else supply.problem, held
 
 
 @dataclass

@@ -99,8 +99,8 @@ class Supply(Struct, frozen=True, omit_defaults=True):
     """Why there are as many as there are, as a sentence; empty if nothing was decided yet."""
     workers: dict[str, int] = {}
     """How many are ready, present, desired and needed, as far as known."""
-    paused_by: tuple[Pause, ...] = ()
-    """What keeps tasks from being started although workers could run them."""
+    paused_by: dict[Pause, str] = {}
+    """What keeps tasks from being started although workers could run them, each with a sentence."""
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True):

@@ -213,14 +213,18 @@ async def with_pauses(broker: Broker, views: list[QueueView]) -> list[QueueView]
 
 
 async def worker_problem(broker: Broker, namespace: str, queue: str) -> str:
-    """Return why no worker of a queue takes tasks, as what starts them says; empty if nothing is said.
+    """Return why no worker of a queue takes tasks, as a sentence; empty if nothing is said.
 
     Raises:
         NotAllowed: if the credentials are of another queue.
         BrokerUnreachable: if the broker does not answer.
     """
     supply = await ask_supply(broker, namespace, queue)
-    return supply.problem if supply is not None else ""
+    if supply is None or not supply.problem:
+        return ""
+    if supply.paused_by:
+        return f"queue {queue!r} is paused: {'; '.join(supply.paused_by.values())}"
+    return f"workers of queue {queue!r} do not start: {supply.problem}"
 
 
 async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddress]]:

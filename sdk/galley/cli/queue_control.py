@@ -54,18 +54,18 @@ async def _resume(options: Namespace, terminal: Terminal) -> int:
         for queue in options.queues:
             await client.queues.resume(queue)
             terminal.result(f"queue/{queue}: resumed")
-            if (still := await _still_paused(client, queue)) is not None:
+            for still in await _still_paused(client, queue):
                 terminal.say(f"queue/{queue}: its tasks are still not started: {still}")
     return ExitCode.DONE
 
 
-async def _still_paused(client: AsyncClient, queue: str) -> str | None:
-    """Return what pauses a queue beside the command that was just undone; None if nothing is known to."""
+async def _still_paused(client: AsyncClient, queue: str) -> list[str]:
+    """Return what pauses a queue beside the command that was just undone, as far as that is known."""
     supply = None
     with suppress(BrokerError):
         supply = await ask_supply(client.broker, client.namespace, queue)
-    others = {Pause.MANIFEST, Pause.CIRCUIT}
-    return supply.problem if supply is not None and others & set(supply.paused_by) else None
+    known = supply.paused_by if supply is not None else {}
+    return [said for pause, said in known.items() if pause is not Pause.COMMAND]
 
 
 async def _drain(options: Namespace, terminal: Terminal) -> int:

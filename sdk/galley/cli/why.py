@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from galley.broker import inspect
-from galley.broker.control import Supply, ask_supply
+from galley.broker.control import Pause, Supply, ask_supply
 from galley.broker.inspect import QueueView, pauses_of
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode
@@ -37,17 +37,15 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 def _sentences(view: QueueView, supply: Supply | None) -> list[str]:
     """Return what is said of a queue; what pauses it comes first, since it explains the number of workers."""
-    problem = supply.problem if supply is not None else ""
-    paused = supply.paused_by if supply is not None else ()
-    first = [PAUSED] if view.paused and "galley pause" not in problem else []
-    if problem and paused:
-        return [*first, problem, _sentence(supply)]
-    return [*first, _sentence(supply), *([problem] if problem else [])]
-
-
-def _sentence(supply: Supply | None) -> str:
+    first = [PAUSED] if view.paused else []
     if supply is None:
-        return _NOTHING
+        return [*first, _NOTHING]
+    first += [said for pause, said in supply.paused_by.items() if pause is not Pause.COMMAND]
+    problem = [supply.problem] if supply.problem and not first else []
+    return [*first, _sentence(supply), *problem]
+
+
+def _sentence(supply: Supply) -> str:
     if not supply.scaling:
         return "nothing has been decided yet"
     there = supply.workers

@@ -101,7 +101,9 @@ async def test_why_says_what_scales_a_queue_says_of_it(client: AsyncClient) -> N
 
 async def test_what_pauses_a_queue_is_named_first_and_all_of_it(client: AsyncClient) -> None:
     said = "spec.paused is true, so no task is started"
-    supply = Supply(said, "0 workers: 1 waiting", paused_by=(Pause.MANIFEST,))
+    supply = Supply(
+        said, "0 workers: 1 waiting", paused_by={Pause.MANIFEST: said, Pause.COMMAND: "as it was"}
+    )
     await client.queues.pause("images")
     code, out, _ = await shell("galley why images", client)
     assert out.splitlines()[0].startswith("images: `galley pause` holds it")

@@ -75,7 +75,7 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
 
     code, told, _ = await asyncio.to_thread(galley, "get", "queues", "-o", "table")
     assert code == 0
-    assert "paused" in told
+    assert "PAUSED BY" in told
     assert await asyncio.to_thread(galley, "resume", "gates") == (0, "queue/gates: resumed\n", "")
     assert await later.result(within=20) == 1
     assert not (await client.queues.get("gates")).paused

@@ -68,6 +68,7 @@ def test_what_is_not_wrong_is_ok(changes: dict[str, object]) -> None:
         ({"served": False, "workers": 0, "backlog": 0}, Level.WARN, "queue images: workers"),
         ({"workers": 0}, Level.WARN, "queue images: workers"),
         ({"paused": True}, Level.WARN, "queue images: paused"),
+        ({"held": "spec.paused is true", "workers": 0}, Level.WARN, "queue images: paused"),
         ({"backlog": 800}, Level.WARN, "queue images: limits"),
         ({"backlog": 1000}, Level.FAIL, "queue images: limits"),
         ({"usage": (("deadLetterBytes", GIB, GIB),)}, Level.FAIL, "queue images: limits"),

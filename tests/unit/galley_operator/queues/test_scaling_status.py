@@ -135,23 +135,23 @@ def test_those_who_ask_over_the_broker_get_the_sentence_and_the_numbers() -> Non
 
 def test_those_who_ask_are_told_all_that_pauses_a_queue() -> None:
     paused = with_spec(a_queue(), paused=True)
-    assert supply_of("", None, paused).paused_by == (Pause.MANIFEST,)
+    assert supply_of("", None, paused).paused_by.keys() == {Pause.MANIFEST}
     queue = with_spec(a_queue(), circuit={"seconds": 7})
     open_one = replace(workers("ready:1").workers[0], circuit_open=True)
     signals = Signals(PAUSED, Workforce((open_one,)))
     scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=signals))
     said = supply_of("", scaler, queue)
-    assert said.paused_by == (Pause.COMMAND, Pause.CIRCUIT)
+    assert said.paused_by.keys() == {Pause.COMMAND, Pause.CIRCUIT}
     assert "`galley resume` ends that" in said.problem
     signals = replace(signals, backlog=a_backlog(40, 1))
     scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=signals))
     said = supply_of("", scaler, queue)
-    assert said.paused_by == (Pause.CIRCUIT,)
+    assert said.paused_by.keys() == {Pause.CIRCUIT}
     assert "the last attempts of the worker all failed" in said.problem
     assert "every 7 s" in said.problem
     starting = Signals(PAUSED, workers("start"))
     scaler = cast("Scaler", SimpleNamespace(last=decided(queue, PAUSED), signals=starting))
-    assert supply_of("", scaler, queue).paused_by == (Pause.COMMAND,)
+    assert supply_of("", scaler, queue).paused_by.keys() == {Pause.COMMAND}
 
 
 @pytest.mark.parametrize(
