@@ -31,9 +31,10 @@ def order(client: Client, name: str, *, in_stock: bool) -> str:
     paid = graph.add("charge", charge.call(order=name, cents=1250))
     shipped = graph.add("ship", group(ship.step(paid=paid, in_stock=in_stock), collect=True))
     graph.add("close", close.step(shipped=shipped, paid=paid))
+    workflow = client.submit(graph, task_id=name)
     # With an id of its own the order can be submitted again, and is one.
-    for _ in range(2):
-        workflow = client.submit(graph, task_id=name)
+    if not client.submit(graph, task_id=name).existed:
+        raise RuntimeError(f"{name} was submitted twice")
     return str(workflow.result(WITHIN)["close"])
 
 

@@ -51,6 +51,10 @@ LONGEST_SECONDS: Final = 30 * DAY_SECONDS
 """Longest time a workflow may take."""
 
 _PATIENCE_SECONDS: Final = 30.0
+_SMALL_BYTES: Final = 16 * 1024
+"""Bytes of a plan up to which the room that was there a second ago is enough."""
+_CHECKED_SECONDS: Final = 5.0
+"""How long what was seen of a queue counts: a program that submits many workflows asks once."""
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.05
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -250,6 +254,8 @@ class AsyncWorkflows:
         self._broker, self._namespace, self._publisher, self._task = broker, namespace, publisher, task
         self._flows = Flows(broker)
         self._rules = EncryptionRules(broker)
+        self._known_lanes: dict[str, tuple[float, tuple[Lane, ...]]] = {}
+        self._room_seen: dict[str, float] = {}
 
     async def submit(
         self, item: Item, *, id: str | None = None, when: When | None = None,  # noqa: A002 - its name
@@ -289,7 +295,7 @@ class AsyncWorkflows:
         work = compiled(item, collect=rule is OnFailure.COLLECT)
         place = Place(self._namespace, check_queue_name(work.queue), flow)
         tasks = {draft.number: self._task_of(draft, when) for draft in work.drafts if draft.call is not None}
-        await self._check_queues({address: address.queue for address, _ in tasks.values()})
+        await self._check_queues({(address.queue, address.lane) for address, _ in tasks.values()})
         encoded = {number: (address.lane, Raw(encode(task))) for number, (address, task) in tasks.items()}
         nodes, start = numbered(work, lambda draft, _: encoded[draft.number])
         now = datetime.now(UTC)
@@ -311,21 +317,28 @@ class AsyncWorkflows:
         address, envelope = self._task(replace(call, partial=None, cache=None), when or When())
         return address, replace(envelope, submitted_at=_EPOCH)
 
-    async def _check_queues(self, used: dict[TaskAddress, str]) -> None:
+    async def _check_queues(self, used: set[tuple[str, Lane]]) -> None:
         """Check that queues and lanes are there, and how tasks of theirs are encrypted."""
-        lanes: dict[str, set[Lane]] = {}
-        for address, queue in used.items():
-            lanes.setdefault(queue, set()).add(address.lane)
-        for queue, wanted in lanes.items():
-            info = await stream_info(self._broker, topology.work_stream(self._namespace, queue))
-            if info is None:
-                raise QueueNotFound(self._namespace, queue)
-            enabled = tuple(Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(","))
-            for lane in wanted:
-                if lane not in enabled:
-                    raise LaneNotEnabled(queue, lane, enabled)
-            address = TaskAddress(self._namespace, queue, Lane.NORMAL, Kind.DIRECT, "")
-            await self._rules.check(address, _PATIENCE_SECONDS)
+        for queue, lane in used:
+            enabled = await self._lanes(queue)
+            if lane not in enabled:
+                raise LaneNotEnabled(queue, lane, enabled)
+            address = TaskAddress(self._namespace, queue, lane, Kind.DIRECT, "")
+            if not self._rules.settled(address):
+                await self._rules.check(address, _PATIENCE_SECONDS)
+
+    async def _lanes(self, queue: str) -> tuple[Lane, ...]:
+        """Return the lanes of a queue, as they were some seconds ago at most."""
+        now = asyncio.get_running_loop().time()
+        known = self._known_lanes.get(queue)
+        if known is not None and now - known[0] < _CHECKED_SECONDS:
+            return known[1]
+        info = await stream_info(self._broker, topology.work_stream(self._namespace, queue))
+        if info is None:
+            raise QueueNotFound(self._namespace, queue)
+        lanes = tuple(Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(","))
+        self._known_lanes[queue] = now, lanes
+        return lanes
 
     async def _store(self, place: Place, root: Root, nodes: list[Node]) -> bool:
         """Store a workflow: its root, its plan, and then the one message that begins it."""
@@ -358,15 +371,15 @@ class AsyncWorkflows:
             task = replace(envelope, submitted_at=now, deadline=deadline, flow=home)
             address = place.address(root.start, node.queue, node.lane)
         else:
-            info = await stream_info(self._broker, topology.work_stream(place.namespace, place.queue))
-            if info is None:
-                raise QueueNotFound(place.namespace, place.queue)
-            lanes = [Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(",")]
+            lanes = await self._lanes(place.queue)
             lane = Lane.NORMAL if Lane.NORMAL in lanes else lanes[0]
             task, address = Envelope(START, now), place.address(root.start, place.queue, lane)
         await self._publisher.publish(address, task, chosen_id=True)
 
     async def _check_room(self, place: Place, size: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if size < _SMALL_BYTES and now - self._room_seen.get(place.queue, float("-inf")) < 1.0:
+            return
         info = await stream_info(self._broker, place.stream)
         if info is None:
             raise WorkflowInvalid(
@@ -376,6 +389,7 @@ class AsyncWorkflows:
         limit = int(info["config"].get("max_bytes") or -1)
         if limit > 0 and info["state"]["bytes"] + size > SHARE * limit:
             raise WorkflowsFull(place.queue, int(info["state"]["bytes"]), limit)
+        self._room_seen[place.queue] = now
 
     async def _full(self, place: Place) -> WorkflowsFull:
         info = await stream_info(self._broker, place.stream)

@@ -1,5 +1,6 @@
 """Attempts: lease, claim, timeout and cancellation around a handler, from the delivery to the verdict."""
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -274,18 +275,14 @@ class Attempts:
         claims = (
             refused is not None or not known or unique is not None or must_claim(delivery, flags, self._later)
         )
-        if claims and not await self._parts.claimant.claim(held, self._policy(held)):
+        over, claimed = await self._claim(held, step=step) if claims or step else (None, True)
+        if not claimed:
             return
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
-        if step and present.stopped is None:
-            assert self._parts.flows is not None
-            over = await self._parts.flows.may_begin(delivery.address, envelope)
-            if over is not None:
-                await self._settle(present, held, Cancel(over))
-                return
-        if held.refused is not None and present.stopped is None:
-            await self._settle(present, held, Bury(held.refused, held.history))
+        never = self._never(held, over)
+        if never is not None and present.stopped is None:
+            await self._settle(present, held, never)
             return
         if not known and present.stopped is None:
             await self._settle(present, held, self._without_handler(held))
@@ -304,6 +301,23 @@ class Attempts:
             await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
+
+    @staticmethod
+    def _never(held: Held, over: Failure | None) -> Verdict | None:
+        """Return the verdict on what is not to run, whatever its handler would do."""
+        if over is not None:
+            return Cancel(over)
+        return Bury(held.refused, held.history) if held.refused is not None else None
+
+    async def _claim(self, held: Held, *, step: bool) -> tuple[Failure | None, bool]:
+        """Claim a task, and look at the workflow of a step; return why it is not to run, and if it is ours."""
+        flows = self._parts.flows
+        if not step or flows is None:
+            return None, await self._parts.claimant.claim(held, self._policy(held))
+        async with asyncio.TaskGroup() as both:
+            claimed = both.create_task(self._parts.claimant.claim(held, self._policy(held)))
+            over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
+        return over.result(), claimed.result()
 
     async def _open(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None] | None:
         """Return the task of a delivery, and why it must not run if so; None if it is done with for now."""

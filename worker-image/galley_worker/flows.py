@@ -135,7 +135,10 @@ class Workflows:
             place, number = self._place(address, envelope)
         except ValueError:
             return
-        root = await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+        # It was looked at when the step began; should it have ended since, what follows finds that.
+        root = self._flows.known_root(place) or await self._insist(
+            lambda: self._flows.root(place), f"look at workflow {place.flow}"
+        )
         if root is None or number >= root.tasks:
             return
         try:
@@ -149,11 +152,20 @@ class Workflows:
                 await self._mark(place, root, {number: mark})
                 await self._end(place, root, Outcome.FAILED, failed=node.name, failure=_failure(node, final))
                 return
-            await self._carry_on(place, root, [Came(number, slot)], {number: mark})
+            came = [Came(number, slot)]
+            if mark is Mark.SUCCEEDED and await self._leads_to_tasks(place, root, node):
+                # Beside each other: this mark is not the last one while a task follows.
+                await each((self._mark(place, root, {number: mark}), self._carry_on(place, root, came, {})))
+            else:
+                await self._carry_on(place, root, came, {number: mark})
         except FlowsFull as error:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         except FlowGone:
             log.info("workflow gone", extra={"workflow": place.flow, "task": address.id})
+
+    async def _leads_to_tasks(self, place: Place, root: Root, node: Node) -> bool:
+        following = [await self._node(place, root, number) for number, _ in node.next]
+        return bool(following) and not any(one.join or one.given for one in following)
 
     def _place(self, address: TaskAddress, envelope: Envelope | None) -> tuple[Place, int]:
         flow, number = parse_step(address.id)

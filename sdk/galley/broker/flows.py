@@ -123,6 +123,11 @@ class Flows:
         self._remember(place.root, root, found[1])
         return root
 
+    def known_root(self, place: Place) -> Root | None:
+        """Return a workflow as this process saw it last; what it is does not change, only how far it is."""
+        known = self._known.get(place.root)
+        return None if known is None else known[0]
+
     async def node(self, place: Place, root: Root, number: int) -> Node:
         """Return a node of a plan.
 
