@@ -310,7 +310,7 @@ class Attempts:
         return Bury(held.refused, held.history) if held.refused is not None else None
 
     async def _claim(self, held: Held, *, step: bool) -> tuple[Failure | None, bool]:
-        """Claim a task, and look at the workflow of a step; return why it is not to run, and if it is ours."""
+        """Claim a task, and look at the workflow of a step: why it is not to run, and if it is ours."""
         flows = self._parts.flows
         if not step or flows is None:
             return None, await self._parts.claimant.claim(held, self._policy(held))
