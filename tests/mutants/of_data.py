@@ -13,6 +13,8 @@ UNIQUE: Final = "tests/unit/galley_worker/test_uniqueness.py"
 NOTEBOOK: Final = "tests/unit/galley_worker/test_notebook.py"
 TICKER: Final = "tests/unit/galley_worker/test_ticker.py"
 REDRIVE: Final = "tests/integration/galley_worker/test_redrive.py"
+COLLECTOR: Final = "tests/unit/galley/broker/test_object_collector.py"
+REWRITE: Final = "tests/unit/galley/backup/test_rewrite.py"
 RESULTS: Final = "tests/unit/galley/test_cached.py"
 REDRIVES: Final = "tests/unit/galley_worker/test_redrives.py"
 
@@ -408,6 +410,65 @@ TICKED: Final = (
     ),
 )
 
+COLLECTED: Final = (
+    _of(
+        f"{_SDK}broker/object_collector",
+        "others' objects are collected",
+        "                and metadata.get(topology.OWNER_KEY) == self._install\n",
+        "",
+        "an installation deletes the objects of another one",
+        COLLECTOR,
+    ),
+    _of(
+        f"{_SDK}broker/object_collector",
+        "namespaces of others are collected",
+        "                and self._is_ours(namespace)\n",
+        "",
+        "an operator deletes objects in namespaces it does not serve",
+        COLLECTOR,
+    ),
+    _of(
+        f"{_SDK}broker/object_collector",
+        "no queue is left alone",
+        "min(2 * rest + 1, LONGEST_REST)",
+        "0",
+        "an operator looks through all objects of all queues every five minutes",
+        COLLECTOR,
+    ),
+    _of(
+        f"{_SDK}broker/object_sweep",
+        "objects that are being restored go",
+        "        if topology.RESTORING_KEY in (",
+        "        if False and topology.RESTORING_KEY in (",
+        "a worker deletes the large data of a restore under way",
+        COLLECTOR,
+    ),
+    _of(
+        f"{_SDK}backup/rewrite",
+        "a restored schedule runs what it ran before",
+        "decided=now if decided is None else max(decided, now))",
+        "decided=decided)",
+        "a nightly mail is sent twice after a restore",
+        REWRITE,
+    ),
+    _of(
+        f"{_SDK}backup/rewrite",
+        "a restored schedule is that of the old object",
+        'uid="", generation=0, progress=progress',
+        "progress=progress",
+        "the operator deletes each schedule that was restored",
+        REWRITE,
+    ),
+    _of(
+        f"{_SDK}objects/node_cache",
+        "all queues share what is cached",
+        '(f"{self._queue}.{digest}" if self._queue else digest)',
+        "digest",
+        "a task reads the file of another queue by its digest",
+        CACHE,
+    ),
+)
+
 USED_AGAIN: Final = (
     _of(
         f"{_SDK}cached",
@@ -435,4 +496,4 @@ USED_AGAIN: Final = (
     ),
 )
 
-MUTANTS: Final = (*STORED, *SWEPT, *CACHED, *USED_AGAIN, *KEYS, *NOTES, *REDRIVEN, *TICKED)
+MUTANTS: Final = (*STORED, *SWEPT, *CACHED, *COLLECTED, *USED_AGAIN, *KEYS, *NOTES, *REDRIVEN, *TICKED)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from galley import envelope as envelopes
 from galley import record as records
@@ -16,6 +17,10 @@ from galley.broker.stream_kind import StreamKind, name_of
 from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Claim, Outcome, Record, State
+from galley.repeat import Repeat
+from galley.schedule import Progress, Schedule
+from galley.schedule import decode as decode_schedule
+from galley.schedule import encode as encode_schedule
 from tests.support.builders import a_queue, an_address
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -200,3 +205,36 @@ def test_addresses_of_every_kind_are_moved() -> None:
     for spell in (topology.task_subject, topology.record_subject, topology.dead_subject, topology.due_subject,
                   topology.again_subject, topology.schedule_subject):  # fmt: skip
         assert MOVED.subject(spell(address)) == spell(moved)
+
+
+@pytest.mark.parametrize("decided", [None, NOW - timedelta(hours=3), NOW + timedelta(hours=1)])
+def test_a_schedule_goes_on_from_the_restore_and_belongs_to_no_object(decided: datetime | None) -> None:
+    schedule = Schedule(
+        "nightly", Repeat("@every 1m"), Raw(b'{"uid":"x"}'), "resize", uid="old", generation=3,
+        progress=Progress(decided=decided, fired=7),
+    )  # fmt: skip
+    for subject in (
+        topology.timer_subject("shop", "images", "nightly"),
+        topology.fired_subject("shop", "images", "nightly"),
+    ):
+        moved = MOVED.message(an_entry(StreamKind.LATER), a_message(subject, encode_schedule(schedule)))
+        assert moved is not None
+        found = decode_schedule(moved.body)
+        assert (found.uid, found.generation, found.progress.fired) == ("", 0, 7)
+        assert found.progress.decided == max(decided or NOW, NOW)
+        assert found.same_as(schedule)
+
+
+def test_what_is_no_schedule_is_left_to_the_worker_that_takes_it() -> None:
+    subject = topology.timer_subject("shop", "images", "nightly")
+    moved = MOVED.message(an_entry(StreamKind.LATER), a_message(subject, b"no schedule"))
+    assert moved is not None
+    assert moved.body == b"no schedule"
+
+
+def test_the_bytes_of_an_object_are_not_looked_into() -> None:
+    body = b'{"uid":"this is a part of a file"}'
+    subject = topology.part_subject("shop", "images", "a" * 64, 0)
+    moved = MOVED.message(an_entry(StreamKind.OBJECTS), a_message(subject, body))
+    assert moved is not None
+    assert moved.body == body
