@@ -1,9 +1,9 @@
 """Restoring an archive: first it is checked as a whole, then what would be overwritten, then it is written.
 
-Large data comes before what refers to it, and records and dead letters before tasks, so that a worker that
-takes a restored task finds out whether it has ended. Consumers are made last: no worker can take a task
-before all of them are there. Each write is conditional, so a restore that was interrupted continues when it
-is run again.
+Large data and workflows come before what refers to them, and records and dead letters before tasks, so that a
+worker that takes a restored task finds out whether it has ended. Consumers are made last: no worker can take a
+task before all of them are there. Each write is conditional, so a restore that was interrupted continues when
+it is run again.
 """
 
 import logging
@@ -38,8 +38,8 @@ from galley.errors import GalleyError
 
 log = logging.getLogger(__name__)
 
-_PASSES: Final = (
-    (StreamKind.OBJECTS,),
+PASSES: Final = (
+    (StreamKind.OBJECTS, StreamKind.FLOWS),
     (StreamKind.RECORDS, StreamKind.DEAD),
     (StreamKind.LATER, StreamKind.WORK),
 )
@@ -162,7 +162,7 @@ class Restore:
             for planned in outline.streams:
                 await self._open(planned, outline.manifest.id)
             refilled = Refilled()
-            for kinds in _PASSES:
+            for kinds in PASSES:
                 doing = f"{refilled.written + refilled.kept} messages are there"
                 await self._fill(outline, kinds, refilled, report)
                 report.written, report.kept = refilled.written, refilled.kept

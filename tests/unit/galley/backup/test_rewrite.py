@@ -10,10 +10,11 @@ from msgspec import Raw
 from galley import envelope as envelopes
 from galley import record as records
 from galley.backup.archive import StreamEntry
+from galley.backup.restore import PASSES
 from galley.backup.rewrite import Rewrite
 from galley.broker import stream_config, topology
 from galley.broker.snapshot import StoredMessage
-from galley.broker.stream_kind import StreamKind, name_of
+from galley.broker.stream_kind import NOT_ARCHIVED, StreamKind, name_of
 from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Claim, Outcome, Record, State
@@ -238,3 +239,7 @@ def test_the_bytes_of_an_object_are_not_looked_into() -> None:
     moved = MOVED.message(an_entry(StreamKind.OBJECTS), a_message(subject, body))
     assert moved is not None
     assert moved.body == body
+
+
+def test_what_is_archived_is_restored() -> None:
+    assert sorted(kind for kinds in PASSES for kind in kinds) == sorted(set(StreamKind) - NOT_ARCHIVED)
