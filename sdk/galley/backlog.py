@@ -1,6 +1,6 @@
 """How much work a queue has, as far as that is known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from galley.lanes import Lane
@@ -66,7 +66,7 @@ class QueueBacklog:
     """Of each limit of the queue, as far as known."""
     paused: bool = False
     """Whether `galley pause` paused the queue, so that a free slot takes nothing."""
-    totals: Totals | None = None
+    totals: Totals | None = field(default=None, compare=False)
     """None while the streams cannot be listed, or those of dead letters are shared with other queues."""
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
-from galley import dev_file
+from galley import dev_file, tracing
 from galley.address import Kind, TaskAddress
 from galley.batch import Batch, Submission, SubmitInterrupted, note
 from galley.bounds import is_queue_name
@@ -228,25 +228,26 @@ class AsyncClient:
             return await self.workflows.submit(call, id=task_id, when=when, labels=labels)
         if unique is not None:
             call = call.options(unique=unique)
-        address, envelope, key, cached = self._task(call, _rules(when, labels), task_id, line())
-        try:
-            if call.large or call.files:
-                envelope = await self._with_objects(call, address, envelope)
-            if key is not None:
-                receipt = await self._unique.publish(address, envelope, key)
-            elif cached is not None:
-                receipt = await publish_cached(self.broker, self._publisher, address, envelope, cached)
-            elif envelope.digest:
-                receipt = await self._publisher.publish_once(address, envelope)
-            else:
-                receipt = await self._publisher.publish(address, envelope)
-        except asyncio.CancelledError as cancelled:
-            unknown = AsyncHandle[Any](self.broker, address, envelope, call.result)
-            cancelled.__cause__ = SubmitInterrupted({}, {}, {0: unknown}, 1, "it was cancelled")
-            raise
-        handle = AsyncHandle[R](self.broker, address, envelope, call.result)
-        note(handle, receipt)
-        return handle
+        with tracing.span("submit", call.queue, call.handler, kind="PRODUCER"):
+            address, envelope, key, cached = self._task(call, _rules(when, labels), task_id, line())
+            try:
+                if call.large or call.files:
+                    envelope = await self._with_objects(call, address, envelope)
+                if key is not None:
+                    receipt = await self._unique.publish(address, envelope, key)
+                elif cached is not None:
+                    receipt = await publish_cached(self.broker, self._publisher, address, envelope, cached)
+                elif envelope.digest:
+                    receipt = await self._publisher.publish_once(address, envelope)
+                else:
+                    receipt = await self._publisher.publish(address, envelope)
+            except asyncio.CancelledError as cancelled:
+                unknown = AsyncHandle[Any](self.broker, address, envelope, call.result)
+                cancelled.__cause__ = SubmitInterrupted({}, {}, {0: unknown}, 1, "it was cancelled")
+                raise
+            handle = AsyncHandle[R](self.broker, address, envelope, call.result)
+            note(handle, receipt)
+            return handle
 
     async def submit_many(
         self, calls: Iterable[Call[R]], when: When | None = None, *, labels: dict[str, str] | None = None
@@ -268,7 +269,8 @@ class AsyncClient:
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         self.broker.check_usable()
-        return await self._batch(_rules(when, labels)).submit(calls)
+        with tracing.span("submit many", self.namespace, kind="PRODUCER"):
+            return await self._batch(_rules(when, labels)).submit(calls)
 
     def _batch(self, rules: When) -> Batch[Any]:
         ancestors = line()
@@ -444,6 +446,7 @@ class AsyncClient:
                 digest="" if own_id is None else digest_of(call.handler, call.input),
                 ancestors=ancestors,
                 labels=labels or None,
+                trace=tracing.present(),
             ),
             wanted(unique, call.handler, call.input) if unique else None,
             cached,

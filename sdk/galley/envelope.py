@@ -52,6 +52,9 @@ WireLabels = Annotated[
 _HEADER_PREFIX: Final = f"v={VERSION};a="
 
 
+TRACE: Final = "^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(,[0-9a-f]{16})?)?$"
+
+
 class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One task as it travels: what to run, with what, and under which rules."""
 
@@ -91,6 +94,9 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Of a step of a workflow that another queue keeps: the name of that queue."""
     redriven: Annotated[str, Meta(max_length=63)] = ""
     """The wish of the Task object that it was run again for, so that none is heeded twice."""
+    trace: Annotated[str, Meta(pattern=TRACE)] = ""
+    """The W3C `traceparent` of what submitted it, and after a comma the span of its last attempt; empty if it
+    belongs to no trace."""
     sealed: str = ""
     """Where the queue's payloads are encrypted: input, references, digest and the words of the history (see
     `galley.encryption`), which are then empty. All before it in the body is authenticated; after it comes the

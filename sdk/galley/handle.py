@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import Raw
 
+from galley import tracing
 from galley.address import TaskAddress
 from galley.broker import inspect
 from galley.broker.cancel import Cancelled, cancel
@@ -99,7 +100,8 @@ class AsyncHandle(Generic[R]):
             BrokerUnreachable: the broker does not answer.
             ClientClosed, ClientElsewhere: its client is closed, or belongs to another event loop.
         """
-        stored = await self._ended(within, hold_slot=hold_slot)
+        with tracing.span("wait", self.address.queue):
+            stored = await self._ended(within, hold_slot=hold_slot)
         record = await self._broker.payloads.outcome(self.address, stored.record)
         if self.envelope is not None:
             check_same_work(self.address, record.handler, record.digest, self.envelope)

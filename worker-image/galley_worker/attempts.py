@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
@@ -39,6 +39,7 @@ from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
+from galley_worker.traces import Traces, parent_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -89,6 +90,8 @@ class UnderWay:
     lease_lost: bool = False
     held: Held | None = None
     """What settling it needs; None until it is read."""
+    span: Any = None
+    """Its span, where spans are sent."""
 
     def delivered_again(self, reply: str) -> None:
         """Renew, acknowledge and give back the message by its new delivery from now on."""
@@ -142,6 +145,7 @@ class Parts:
     budget: RetryBudget | None = None
     """None schedules retries as their policies say."""
     circuit: Circuit | None = None
+    traces: Traces | None = None
 
 
 class Attempts:
@@ -228,6 +232,8 @@ class Attempts:
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
+            if present.span is not None:
+                Traces.end(present.span, None)
             if present.held is not None and present.held.alone:
                 solitude.leave_alone()
             else:
@@ -368,6 +374,9 @@ class Attempts:
         seconds = self._parts.clock() - present.began
         self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
         journal.settled(held, verdict, seconds, by_us=by_us)
+        if present.span is not None:
+            Traces.end(present.span, verdict)
+            present.span = None
         if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
             await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
 
@@ -437,6 +446,10 @@ class Attempts:
             return present.stopped
         if timeout <= 0:
             return TimedOut(0.0)
+        if self._parts.traces is not None:
+            present.span = self._parts.traces.begin(held)
+        traced = present.span is not None or held.envelope.trace
+        traceparent = parent_of(held.envelope.trace, present.span) if traced else ""
         present.execution = self._parts.runners.start(
             Work(
                 task_id=address.id,
@@ -454,6 +467,7 @@ class Attempts:
                 ancestors=held.envelope.ancestors,
                 kind=address.kind,
                 checkpoint=checkpoint,
+                trace=traceparent,
             )
         )
         if held.delivery.delivered == 1:

@@ -4,6 +4,7 @@ import logging
 
 from galley.broker.pull import Delivery
 from galley.logs import log_often
+from galley.tracing import id_in
 from galley_worker.claim import Held
 from galley_worker.ending import Ending
 from galley_worker.verdict import Bury, RetryAt, Verdict
@@ -100,4 +101,5 @@ def _about(held: Held) -> dict[str, object]:
         "lane": address.lane,
         "attempt": held.flags.attempt,
         "handler": held.envelope.handler,
+        **({"trace": id_in(held.envelope.trace)} if held.envelope.trace else {}),
     }

@@ -25,6 +25,7 @@ from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
 from galley.resources import Plaintext, TaskQueue
+from galley.tracing import id_in
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
@@ -53,6 +54,7 @@ from galley_worker.solitude import Solitude
 from galley_worker.stop import Stop
 from galley_worker.tally import Tally
 from galley_worker.ticker import Ticker
+from galley_worker.traces import Traces, sent
 from galley_worker.uniqueness import Uniqueness
 
 log = logging.getLogger(__name__)
@@ -116,9 +118,10 @@ class Supervisor:
             )  # fmt: skip
             settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows)
             uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
+            traces = parts.enter_context(sent(os.environ, namespace, name))
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
-                flows,
+                flows, traces,
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
@@ -196,6 +199,7 @@ class Supervisor:
         solitude: Solitude,
         objects: TaskObjects,
         flows: Workflows,
+        traces: Traces | None,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
@@ -223,6 +227,7 @@ class Supervisor:
             objects,
             flows,
             circuit=measures.circuit,
+            traces=traces,
         )
         if spec.retry_budget is not None:
             limit = spec.retry_budget
@@ -272,7 +277,10 @@ def _connecting() -> Condition:
 def _log_line(line: Line) -> None:
     """Log what a handler wrote, at the level it was written at, whatever the worker's own level."""
     work = line.work
-    about = {"task": work.task_id, "attempt": work.attempt, "handler": work.handler} if work else {}
+    about: dict[str, object] = {}
+    if work is not None:
+        about = {"task": work.task_id, "queue": work.queue, "attempt": work.attempt, "handler": work.handler}
+        about |= {"trace": id_in(work.trace)} if work.trace else {}
     logger = {"logger": line.logger} if line.logger else {}
     event = "attempt notice" if line.stream == "galley" else "handler output"
     _output_log.log(line.level, event, extra={"stream": line.stream, "line": line.text, **logger, **about})

@@ -32,3 +32,5 @@ class Work(Struct, frozen=True):
     kind: str = Kind.DIRECT
     checkpoint: bytes = b""
     """That of an earlier attempt, as JSON; empty if there is none."""
+    trace: str = ""
+    """The W3C `traceparent` it runs under; empty if it belongs to no trace."""

@@ -268,6 +268,7 @@ def _task(work: Work) -> dict[str, str]:
         "GALLEY_TASK_ID": work.task_id,
         "GALLEY_TASK_QUEUE": work.queue,
         "GALLEY_TASK_ATTEMPT": str(work.attempt),
+        **({"TRACEPARENT": work.trace} if work.trace else {}),
         ANCESTORS_VARIABLE: " ".join(work.ancestors),
     }
 

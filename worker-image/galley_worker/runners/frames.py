@@ -43,6 +43,8 @@ class Run(Struct, array_like=True, tag=0, gc=False):
     """What of the input is in files; None for nearly all."""
     checkpoint: bytes = b""
     """That of an earlier attempt, as JSON; empty if there is none."""
+    trace: str = ""
+    """The W3C `traceparent` it runs under; empty if it belongs to no trace."""
 
 
 class Objects(Struct, array_like=True):

@@ -147,6 +147,7 @@ class HandlerProcess(asyncio.Protocol):
                 work.ancestors,
                 None if work.files is None and not work.large else Objects(work.large, work.files or {}),
                 work.checkpoint,
+                work.trace,
             )
         )  # fmt: skip
 

@@ -73,6 +73,18 @@ def arguments(data: bytes, types: Signature) -> dict[str, Any]:
         raise InputInvalid(f"the input does not fit the handler: {misfit}") from None
 
 
+def trace_under(traceparent: str) -> None:
+    """Make an attempt the parent of the spans its handler begins, in the present context."""
+    try:
+        from opentelemetry.context import attach  # noqa: PLC0415 - most handlers are not traced
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+            TraceContextTextMapPropagator,
+        )
+    except ImportError:  # then the handler begins none
+        return
+    attach(TraceContextTextMapPropagator().extract({"traceparent": traceparent}))
+
+
 def task_of(order: Run, queue: str) -> CurrentTask:
     """Return the task of an order, as its handler sees it."""
     return CurrentTask(

@@ -151,6 +151,8 @@ class ConcurrentService:
         named = None
         try:
             named = call.arguments_of(order, handler.types)
+            if order.trace:
+                call.trace_under(order.trace)
             value = await function(**named)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             failed = call.failed(order.id, perf_counter() - began, function, named, error)

@@ -116,6 +116,8 @@ class PlainService:
         named = None
         try:
             named = call.arguments_of(order, handler.types)
+            if order.trace:
+                context.run(call.trace_under, order.trace)
             value = context.run(function, **named)
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
