@@ -1,4 +1,4 @@
-"""Traces of a task: submit, wait, attempts, the spans of its handler; retries are linked to the one before."""
+"""Traces of a task: submit, wait, attempts, the spans of its handler; retries are linked to attempts."""
 
 import json
 import threading
