@@ -1,9 +1,9 @@
 """Restoring an archive: first it is checked as a whole, then what would be overwritten, then it is written.
 
-Large data and workflows come before what refers to them, and records and dead letters before tasks, so that a
-worker that takes a restored task finds out whether it has ended. Consumers are made last: no worker can take a
-task before all of them are there. Each write is conditional, so a restore that was interrupted continues when
-it is run again.
+Large data and workflows come before what refers to them, and records and dead letters before tasks, so that
+a worker that takes a restored task finds out whether it has ended. Consumers are made last: no worker can
+take a task before all of them are there. Each write is conditional, so a restore that was interrupted
+continues when it is run again.
 """
 
 import logging
