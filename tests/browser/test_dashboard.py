@@ -88,7 +88,7 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
     shown = {
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
-        "failed-task": EVIL, "no-tasks": "No task fits",
+        "failed-task": EVIL, "no-tasks": "No task fits among",
     }  # fmt: skip
     for name, path in PAGES.items():
         resize(browser, WIDTHS[0])

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -219,11 +220,15 @@ async def found(client: AsyncClient, queue: str, query: dict[str, str]) -> list[
         QueueNotFound, BrokerUnreachable: as `AsyncQueues.find`.
     """
     which = selection(query)
-    meant = await client.queues.find(queue, which)
+    return among(await client.queues.find(queue, which), which, query)
+
+
+def among(tasks: list[TaskStatus], which: TaskSelection, query: dict[str, str]) -> list[TaskStatus]:
+    """Return those tasks that a query is about, newest first."""
+    meant = which.of(tasks, datetime.now(UTC))
     if wanted := text(query, "search"):
         meant = [status for status in meant if wanted in status.address.id]
-    meant.reverse()
-    return meant
+    return meant[::-1]
 
 
 async def list_tasks(ask: Ask) -> Response:

@@ -19,6 +19,8 @@ from galley_gateway.operation import Operation
 from galley_gateway.pages.page import Look, Page
 
 _PAGE: Final = 50
+_LATEST: Final = 500
+"""Tasks that ended or changed last, and waiting ones of each lane, that the page of tasks looks at."""
 _LINES: Final = 500
 _SHOWN: Final = 64 * 1024
 """Characters of an input or a result on a page; the API has all of it."""
@@ -55,11 +57,14 @@ def _continued(look: Look) -> dict[str, str]:
 
 
 async def _tasks(look: Look) -> dict[str, Any]:
-    found = await tasks.found(look.client, look.queue, look.query)
+    which = tasks.selection(look.query)
+    known = await inspect.latest(look.client.broker, look.namespace, look.queue, _LATEST)
+    found = tasks.among(known, which, look.query)
     page = _paged(found, look)
     return {
         **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
+        "latest": _LATEST,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
 

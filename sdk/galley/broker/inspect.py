@@ -171,6 +171,36 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
         yield recorded
 
 
+async def latest(broker: Broker, namespace: str, queue: str, most: int) -> list[TaskStatus]:
+    """Return tasks of a queue at a cost that does not grow with their number, in the order of submission.
+
+    Args:
+        broker: an open connection.
+        namespace: of the queue.
+        queue: its name.
+        most: so many of the oldest of each lane that have not ended, and of the latest changes of records.
+
+    Raises:
+        QueueNotFound: if there is no such queue.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    view = await _lanes_of(broker, namespace, queue)
+    found: dict[tuple[Kind, str], TaskStatus] = {}
+    async for address, stored in Records(broker).latest_of(namespace, queue, most):
+        found[address.kind, address.id] = await _recorded(broker, address, stored)
+    for lane in view:
+        for waiting in await peek(broker, namespace, queue, lane, most):
+            found.setdefault((waiting.address.kind, waiting.address.id), waiting)
+    return sorted(found.values(), key=submission_order)
+
+
+async def _lanes_of(broker: Broker, namespace: str, queue: str) -> tuple[Lane, ...]:
+    work = await stream_info(broker, topology.work_stream(namespace, queue))
+    if work is None:
+        raise QueueNotFound(namespace, queue)
+    return tuple(Lane(word) for word in work["config"]["metadata"][topology.LANES_KEY].split(","))
+
+
 async def tasks_in_order(
     broker: Broker, namespace: str, queue: str, phase: Phase | None = None
 ) -> list[TaskStatus]:

@@ -135,8 +135,26 @@ class Records:
             async for found in self._all_in(stream, topology.records_of_queue(namespace, queue)):
                 yield found
 
-    async def _all_in(self, stream: str, pattern: str) -> AsyncIterator[tuple[TaskAddress, Stored]]:
-        async for message in messages_of(self._broker, stream, pattern):
+    async def latest_of(
+        self, namespace: str, queue: str, most: int
+    ) -> AsyncIterator[tuple[TaskAddress, Stored]]:
+        """Yield records of a queue among the last `most` changes, oldest change first.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer.
+        """
+        stream = topology.records_stream(namespace, queue)
+        info = await stream_info(self._broker, stream)
+        if info is None:
+            return
+        first = max(1, int(info["state"]["last_seq"]) - most + 1)
+        async for found in self._all_in(stream, topology.records_of_queue(namespace, queue), first):
+            yield found
+
+    async def _all_in(
+        self, stream: str, pattern: str, sequence: int = 1
+    ) -> AsyncIterator[tuple[TaskAddress, Stored]]:
+        async for message in messages_of(self._broker, stream, pattern, sequence):
             try:
                 record = wire.decode(message.body)
                 address = _address_of(message.subject, record)
