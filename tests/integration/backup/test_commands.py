@@ -40,7 +40,7 @@ async def server(own_nats_server: NatsServer, tmp_path: Path) -> NatsServer:
 async def test_an_archive_is_taken_listed_and_verified(server: NatsServer, tmp_path: Path) -> None:
     code, out, err = await galley(tmp_path, server, "backup", "take", "archives", "--key-file", "backup.key")
     assert code == 0, err
-    assert ": 5 messages of 5 streams, 0 objects, " in out
+    assert ": 5 messages of 6 streams, 0 objects, " in out
     code, out, _ = await galley(tmp_path, server, "backup", "list", "archives", "-o", "json")
     [listed] = json.loads(out)
     assert (listed["complete"], listed["messages"], listed["streams"]) == (True, 5, 5)
