@@ -47,6 +47,12 @@ three times their time, since a load takes as long to change by chance."""
 MOST_RETURNS: Final = 6
 """Doublings of the time for which workers are kept under load, at most."""
 
+MOST_IDLE_RETURNS: Final = 2
+"""The same while nothing waits or runs: a load that pauses finds its workers; one that ends costs little."""
+
+KEPT_NOISE: Final = 2.0
+"""Standard deviations of the estimated load by which workers may be too many before any is let go."""
+
 START_SECONDS: Final = 60.0
 """How long a starting worker delays scale-in; one that hangs must not delay it longer."""
 
@@ -106,7 +112,8 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     desired = policy.within(max(policy.min_workers, min(needed, step)))
     limit = _limit(policy, needed, desired)
     memory = _first_of(memory, workforce, now)
-    memory = _remembered(policy, memory, need, desired, now)
+    staying = sum(not _is_leaving(worker, memory, now) for worker in workforce.present)
+    memory = _remembered(policy, memory, need, desired, now, staying=staying)
     kept = memory.most_needed if policy.allowed is None else min(memory.most_needed, policy.allowed)
     moves = _moves(workforce, desired, kept, memory, now)
     memory = _counted(memory, moves, len(workforce.present), now)
@@ -167,18 +174,26 @@ def _step(memory: Memory, present: int, now: datetime) -> tuple[Memory, int]:
     return memory, max(present, before + max(STEP_WORKERS, before))
 
 
-def _remembered(policy: ScalingPolicy, memory: Memory, need: Need, desired: int, now: datetime) -> Memory:
+def _remembered(
+    policy: ScalingPolicy, memory: Memory, need: Need, desired: int, now: datetime, *, staying: int
+) -> Memory:
     """Return the memory with what is needed now, and until when it counts.
 
-    Longer where workers came and went under load, and shorter for what only a backlog needs.
+    Longer where workers that were let go were needed again, and shorter for what only a backlog needs.
     """
-    longer = 2**memory.returns if need.slots else 1
+    longer = 2 ** (memory.returns if need.slots else min(memory.returns, MOST_IDLE_RETURNS))
     patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
+    if memory.learned.task_seconds is not None and not memory.timed:
+        # Until now each task got a slot, which says nothing of what they need.
+        memory = replace(memory, needs=(), timed=True)
     if memory.learned.task_seconds is not None:
         short = max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start)
         peak = min(policy.idle_seconds, short) * longer
         if need.slots:
             steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
+            # What is there stays as long as it is only more than needed by the error of the estimate.
+            enough = policy.workers_for(need.arrivals + KEPT_NOISE * memory.learned.load_noise)
+            steady = max(steady, min(staying, policy.within(enough)))
     memory = memory.needing(steady, now, patience).peaking(desired, now, peak)
     until = [
         needs[0][0] + timedelta(seconds=seconds)

@@ -84,6 +84,15 @@ class Learned:
         return max(1e-6, self.busy_seconds / self.done) if self.done >= _ENOUGH else None
 
     @property
+    def load_noise(self) -> float:
+        """Return by how many slots the estimated load is off by chance: its standard deviation."""
+        seconds = self.task_seconds
+        if seconds is None or not self.rate:
+            return 0.0
+        came = self.rate * min(self.seen, max(_RATE_SECONDS, seconds))
+        return self.rate * seconds * math.sqrt(1 / min(self.done, _WEIGHED) + 1 / max(1.0, came))
+
+    @property
     def expected_start(self) -> float:
         """Return the time a worker takes to start, as far as known."""
         return START_SECONDS if self.start_seconds is None else self.start_seconds

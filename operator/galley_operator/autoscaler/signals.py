@@ -107,6 +107,8 @@ class Memory:
     """Workers asked to drain, and when last."""
     learned: Learned = field(default_factory=Learned)
     """Of the queue's tasks and workers."""
+    timed: bool = False
+    """Whether the needs were found with a known time of a task."""
     step: tuple[datetime, int] | None = None
     """When the present step up began, and how many workers there were then."""
     returns: int = 0

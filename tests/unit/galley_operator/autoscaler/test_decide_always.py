@@ -164,14 +164,13 @@ def test_any_history_ends_with_as_many_workers_as_the_last_load_needs(
 ) -> None:
     fleet, memory, second = Imagined(policy.slots), None, 0
     for tasks, seconds in [*history, (load, None)]:
-        end = second + seconds if seconds is not None else None
-        while end is None or second < end:
-            if end is None and memory is not None:
-                # Workers that came and went under load are kept for longer.
-                end = second + int(policy.idle_seconds) * 2**memory.returns + 10
+        begin, returns = second, 0
+        while second < begin + (seconds or int(policy.idle_seconds) * 2**returns + 10):
             now = at(second)
             decision = decide(Signals(a_backlog(tasks), fleet.view()), policy, memory, now)
             memory = decision.memory
+            # Workers that came and went are kept for longer, also those that come back only now.
+            returns = max(returns, memory.returns)
             fleet.obey(decision, now)
             assert len(fleet.workers) <= policy.max_workers
             second += 1
