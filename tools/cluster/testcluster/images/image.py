@@ -98,7 +98,7 @@ def operator(tree: Path) -> Image:
 
 def gateway(tree: Path) -> Image:
     """Return the image of the gateway, made from a tree of this repository."""
-    others = "operator/galley_operator/__init__.py", "operator/galley_operator/cluster"
+    others = tuple(f"operator/galley_operator/{each}" for each in ("__init__.py", "errors.py", "cluster"))
     return _of_the_project("galley-gateway", tree, "gateway", "gateway", others)
 
 
