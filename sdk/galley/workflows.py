@@ -18,7 +18,7 @@ from galley.broker.control import Request, Verb
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
-from galley.broker.flows import SHARE, FlowGone, Flows, FlowsFull, Place
+from galley.broker.flows import FlowGone, Flows, FlowsFull, Place
 from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
@@ -387,7 +387,7 @@ class AsyncWorkflows:
                 "let the operator, or galley dev, of this release set it up",
             )  # fmt: skip
         limit = int(info["config"].get("max_bytes") or -1)
-        if limit > 0 and info["state"]["bytes"] + size > SHARE * limit:
+        if limit > 0 and info["state"]["bytes"] + size > topology.FLOW_SHARE * limit:
             raise WorkflowsFull(place.queue, int(info["state"]["bytes"]), limit)
         self._room_seen[place.queue] = now
 
@@ -490,7 +490,7 @@ class AsyncWorkflows:
         after = _after(nodes)
         return [
             StepStatus(
-                node.name, _STATES[Mark(marks[number])], node.queue,
+                node.name, _state(root, Mark(marks[number])), node.queue,
                 node.given or place.address(number).id, after[number],
             )
             for number, node in enumerate(nodes[: root.tasks])
@@ -593,6 +593,10 @@ def check_workflow_id(id: str) -> str:  # noqa: A002 - its name
             "id", f"{id[:80]!r} is none", "use 1 to 48 characters of A-Z, a-z, 0-9 and -, not - at an end"
         )
     return id
+
+
+def _state(root: Root, mark: Mark) -> str:
+    return "Skipped" if mark is Mark.WAITING and root.ended is not None else _STATES[mark]
 
 
 def _rule(on_failure: OnFailure | str) -> OnFailure:

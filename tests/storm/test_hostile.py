@@ -30,7 +30,7 @@ FLOOR = 0.25
 MIB = 1024**2
 LIMITS = {
     "backlogBytes": 16 * MIB, "laterBytes": 16 * MIB, "recordBytes": 16 * MIB, "deadLetterBytes": 4 * MIB,
-    "objectBytes": 4 * MIB, "outputBytes": 4 * MIB,
+    "objectBytes": 4 * MIB, "outputBytes": 4 * MIB, "workflowBytes": 4 * MIB,
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ _FOLLOWS: Final = {
     "backlogBytes": "further tasks are refused until some have ended",
     "laterBytes": "retries and delayed tasks stay in the backlog until there is room",
     "deadLetterBytes": "failed tasks stay in the backlog until there is room",
+    "workflowBytes": "further workflows are refused until some have ended",
     "objectBytes": "large inputs are refused, and tasks with a large result are tried again",
 }
 

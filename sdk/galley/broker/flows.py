@@ -39,10 +39,6 @@ _CHUNKS: Final = 256
 """Messages of plans a process remembers; each has up to 700 KB, mostly far less."""
 _TRIES: Final = 10
 
-SHARE: Final = 0.7
-"""Share of the stream that plans may take; the rest is for the states of workflows, which grow."""
-
-
 class FlowGone(Exception):
     """A workflow is not there: it has expired, or its end was written and its parts removed."""
 

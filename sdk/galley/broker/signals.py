@@ -222,6 +222,7 @@ class SignalReader:
             ("laterBytes", self._streams.get(topology.later_stream(*name)), topology.RETRY_SHARE),
             ("deadLetterBytes", self._streams.get(topology.dead_stream(*name)), 1.0),
             ("objectBytes", self._streams.get(topology.object_stream(*name)), 1.0),
+            ("workflowBytes", self._streams.get(topology.flow_stream(*name)), topology.FLOW_SHARE),
         ):
             if stream is not None and stream.config.max_bytes > 0:
                 yield Usage(quota, stream.state.bytes, int(stream.config.max_bytes * share))

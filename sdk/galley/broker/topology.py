@@ -41,6 +41,9 @@ OBJECT_BYTES: Final = 256 * 1024**2
 WORKFLOW_BYTES: Final = 64 * 1024**2
 """What queues set aside for notes, objects and workflows unless they say otherwise."""
 
+FLOW_SHARE: Final = 0.7
+"""Share of the stream of workflows that plans may take; the rest is for their states, which grow."""
+
 COUNT_BYTES: Final = 256 * 1024
 """Most bytes of a queue's counts: about ten times what those of five lanes take."""
 

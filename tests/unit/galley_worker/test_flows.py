@@ -17,6 +17,7 @@ from galley import Graph, WorkflowCancelled, WorkflowFailed, call, chain, chord,
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
 from galley.broker.pull import Delivery, Pulls
+from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.handler import Call
 from galley.record import Failure
@@ -182,6 +183,25 @@ async def test_a_redrive_runs_what_did_not_succeed_and_nothing_else() -> None:
         await done.result(within=100)
         with pytest.raises(WorkflowNotFailed, match="succeeded"):
             await done.redrive()
+
+
+@in_virtual_time
+async def test_a_workflow_is_drawn_with_what_comes_before_each_step() -> None:
+    async with a_stage() as stage:
+        flow = await stage.submit(
+            chain(group(step("echo", value=1), step("fail")), step("echo", value=previous))
+        )
+        with pytest.raises(WorkflowFailed):
+            await flow.result(within=100)
+        await asyncio.sleep(1)
+
+        assert list(drawn(await flow.steps())) == [
+            "  + echo  Succeeded",
+            "  x fail  Failed",
+            "  ~   echo-2  Skipped  after echo, fail",
+        ]
+        [listed] = await stage.client.workflows.list("images")
+        assert (listed.id, listed.phase, listed.failed_step) == (flow.id, "Failed", "fail")
 
 
 @in_virtual_time

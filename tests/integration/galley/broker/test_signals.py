@@ -73,6 +73,7 @@ async def test_an_empty_queue_has_a_backlog_of_nothing(reader: SignalReader, que
             Usage("laterBytes", 0, int(queue.later_bytes * 0.9)),
             Usage("deadLetterBytes", 0, queue.dead_letter_bytes),
             Usage("objectBytes", 0, queue.object_bytes),
+            Usage("workflowBytes", 0, int(queue.workflow_bytes * topology.FLOW_SHARE)),
         ),
     )
 
