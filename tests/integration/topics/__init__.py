@@ -1,0 +1,1 @@
+"""Tests of topics on a real nats-server."""
