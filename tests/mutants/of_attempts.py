@@ -150,8 +150,8 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "runs without a claim",
-        "        if claims and not await self._parts.claimant.claim(held, self._policy(held)):\n            return\n",
-        "        if claims:\n            await self._parts.claimant.claim(held, self._policy(held))\n",
+        "        if not claimed:\n            return\n",
+        "",
         "an ended task runs again",
         ATTEMPTS,
     ),

@@ -39,6 +39,7 @@ _CHUNKS: Final = 256
 """Messages of plans a process remembers; each has up to 700 KB, mostly far less."""
 _TRIES: Final = 10
 
+
 class FlowGone(Exception):
     """A workflow is not there: it has expired, or its end was written and its parts removed."""
 
