@@ -130,9 +130,14 @@ def _nats(say: Say) -> Path:
 
 def _keep_layers_bounded() -> None:
     layers = cache.folder() / "layers"
+    # Renamed first: a removal that is cut off must not leave half of them in use.
+    gone = layers.with_name("layers.gone")
+    if gone.exists():
+        shutil.rmtree(gone)
     if not layers.exists():
         return
     # A hundred thousand files and more, which Python looks at for half a minute.
     counted = subprocess.run(["du", "--summarize", "--block-size=1", layers], capture_output=True, check=True)
     if int(counted.stdout.split()[0]) > _LAYERS_GIBIBYTES * 2**30:
-        shutil.rmtree(layers)
+        layers.rename(gone)
+        shutil.rmtree(gone)
