@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from galley.backlog import QueueBacklog, Totals
 from galley.broker import counts
-from galley.broker.counts import Counted, CountReader
+from galley.broker.counts import Counted, CountReader, Times
 from galley.broker.errors import BrokerError
 from galley.series import Kind, Series
 
@@ -125,7 +125,9 @@ class FiguresOfQueues(Collector):
         for series, kind in ((WAITS, counts.WAIT), (ATTEMPTS, counts.ATTEMPT)):
             histogram = HistogramMetricFamily(series.name, series.meaning, labels=series.labels)
             for queue, each in self._of.items():
-                for lane, times in each.counted.times(kind).items():
+                # Lanes without any as well: a rate needs a sample before the first.
+                empty = {str(lane.lane): Times() for lane in each.backlog.lanes} if each.backlog else {}
+                for lane, times in (empty | each.counted.times(kind)).items():
                     histogram.add_metric((*queue, lane), times.buckets, times.seconds)
             yield histogram
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from galley.error_group import ungrouped
 from galley.errors import GalleyError
-from galley.logs import log_as_json
+from galley.logs import log_as_json, switch_level_by_signal
 from galley_operator.errors import LeadershipLost
 from galley_operator.operator import Operator
 from galley_operator.settings import OperatorSettings, read_settings
@@ -19,6 +19,7 @@ log = logging.getLogger("galley_operator")
 
 
 async def _run(settings: OperatorSettings) -> None:
+    switch_level_by_signal()
     operator = Operator(settings)
     operator.catch_signals()
     with ungrouped():

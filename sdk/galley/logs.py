@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, TextIO
 
 import msgspec
+
+log = logging.getLogger(__name__)
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -95,3 +98,15 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
     """
     handler = JsonLines(stream.buffer, always)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def switch_level_by_signal() -> None:
+    """Have SIGUSR1 switch the logs of this process to DEBUG, and the next one back; needs a running loop."""
+    usual = logging.root.level
+
+    def switch() -> None:
+        level = usual if logging.root.level == logging.DEBUG else logging.DEBUG
+        logging.root.setLevel(level)
+        log.warning("log level switched", extra={"to": logging.getLevelName(level)})
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, switch)

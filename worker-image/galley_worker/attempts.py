@@ -472,7 +472,7 @@ class Attempts:
         )
         if held.delivery.delivered == 1:
             # Of one that is delivered again, most of the time was an attempt.
-            waited = self._parts.now().timestamp() - held.delivery.stored_at
+            waited = held.started_at.timestamp() - held.delivery.stored_at
             self._parts.measures.waited(waited, address.lane)
         journal.started(held)
         ran = await present.execution.ending

@@ -11,7 +11,7 @@ from typing import Final
 
 from galley.errors import GalleyError
 from galley.inside import mark_worker
-from galley.logs import log_as_json
+from galley.logs import log_as_json, switch_level_by_signal
 from galley.resources import TaskQueue
 from galley_worker.errors import ModuleImportFailed, StartHookFailed
 from galley_worker.runners.socket_folder import short_socket_folder
@@ -33,6 +33,7 @@ async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     _collect_rarely()
     mark_worker(queue.metadata.namespace, queue.metadata.name)
     supervisor = Supervisor(settings, queue)
+    switch_level_by_signal()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

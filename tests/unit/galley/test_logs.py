@@ -4,13 +4,16 @@ import asyncio
 import io
 import json
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from galley.logs import log_as_json, log_often
+from galley.logs import log_as_json, log_often, switch_level_by_signal
+from tests.support.eventually import eventually
 
 log = logging.getLogger("galley.tests")
 KEYS = {"task": "a1", "attempt": 2, "lane": "normal"}
@@ -95,3 +98,19 @@ def test_a_line_that_cannot_be_written_does_not_end_what_it_tells_of(
     output.buffer.close()
     log_often(log, logging.INFO, "attempt settled", KEYS)
     assert "Message: 'lines not written'" in capsys.readouterr().err
+
+
+async def test_a_signal_switches_to_debug_and_the_next_one_back(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.root.level
+    logging.root.setLevel(logging.INFO)
+    loop = asyncio.get_running_loop()
+    try:
+        switch_level_by_signal()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await eventually(lambda: logging.root.level == logging.DEBUG, within=5)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await eventually(lambda: logging.root.level == logging.INFO, within=5)
+        assert [record.__dict__["to"] for record in caplog.records] == ["DEBUG", "INFO"]
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+        logging.root.setLevel(before)

@@ -66,6 +66,7 @@ def test_outcomes_begin_at_a_visible_zero() -> None:
     shown = FiguresOfQueues(lambda: NOW)
     shown.seen(QUEUE, BACKLOG)
     assert samples(shown)["galley_queue_outcomes_total normal default failed images"] == 0
+    assert samples(shown)["galley_queue_wait_seconds_bucket normal +Inf default images"] == 0
     shown.counted(QUEUE, Counted({("normal", counts.FAILED): 2, ("low", counts.FAILED): 5}))
     found = samples(shown)
     assert found["galley_queue_outcomes_total normal default failed images"] == 2
