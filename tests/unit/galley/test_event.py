@@ -1,0 +1,94 @@
+"""Events: CloudEvents there and back, and what is refused."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import galley
+from galley.errors import EventInvalid
+from galley.event import DATA_LIMIT, check_topic_name, decode, encode, event_of
+from galley.testing import EagerClient
+from galley.topic import check_mapping, subscribes, subscription_name
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_an_event_comes_back_as_it_was() -> None:
+    event = event_of(
+        {"n": 1},
+        NOW,
+        source="shop",
+        attributes={"region": "eu", "size": 3, "hot": True},
+        key="a",
+        subject="s",
+    )
+    assert decode(encode(event)) == event
+    assert b'"specversion":"1.0"' in encode(event)
+    assert decode(b'{"specversion":"1.0","id":"a","source":"b","type":"c","x":null}', NOW).time == NOW
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"data": float("nan")}, "data"),
+        ({"data": object()}, "data: cannot be written"),
+        ({"data": "x" * DATA_LIMIT}, "the limit is"),
+        ({"key": "k" * 10_000}, "key: has 10000 characters"),
+        ({"event_id": ""}, "id: is ''"),
+        ({"source": "a\nb"}, "source: is"),
+        ({"attributes": {"Region": "eu"}}, "cannot be the name"),
+        ({"attributes": {"id": "eu"}}, "cannot be the name"),
+        ({"attributes": {"big": 2**40}}, "32 bits|big is"),
+        ({"attributes": {"none": None}}, "none is"),
+        ({"attributes": {f"a{n}": 1 for n in range(40)}}, "there are 40"),
+        ({"hops": 99}, "galleyhops"),
+    ],
+)
+def test_what_can_be_no_event_is_refused(changes: dict[str, Any], problem: str) -> None:
+    given: dict[str, Any] = {"data": 1, "source": "shop", **changes}
+    with pytest.raises(EventInvalid, match=problem):
+        event_of(given.pop("data"), NOW, **given)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b'{"id":"a"}', b'{"specversion":"0.3","id":"a","source":"b","type":"c"}',
+        b'{"specversion":"1.0","id":"a","source":"b","type":"c"}',
+        b'{"specversion":"1.0","id":"a","source":"b","type":"c","data_base64":"aa"}',
+        b'{"specversion":"1.0","id":"a","source":"b","type":"c","x":{"deep":1}}',
+    ],
+)  # fmt: skip
+def test_what_is_no_cloudevent_is_refused(body: bytes) -> None:
+    with pytest.raises(EventInvalid):
+        decode(body)
+
+
+def test_names_mappings_and_subscriptions_are_checked() -> None:
+    for wrong in ("a.b", "", "A"):
+        with pytest.raises(EventInvalid, match="topic"):
+            check_topic_name(wrong)
+    with pytest.raises(EventInvalid, match="no part of an event"):
+        check_mapping({"a": "body.x"})
+    with pytest.raises(EventInvalid, match="has 65 fields"):
+        check_mapping({f"a{n}": "data" for n in range(65)})
+    with pytest.raises(EventInvalid, match="names a topic twice"):
+        subscribes(["a", "a"])
+    with pytest.raises(EventInvalid, match="without queue"):
+        galley.task(subscribe="a")
+    assert len(subscription_name("q" * 63, "h" * 63)) <= 32
+
+
+@galley.task(queue="eager-topics", subscribe=galley.Subscribe("eager-orders", filter='key == "a"'))
+def note_order(n: int) -> int:
+    return n + 1
+
+
+def test_a_client_for_tests_runs_the_handlers_that_subscribe() -> None:
+    client = EagerClient()
+    client.publish("eager-orders", {"n": 1}, key="a", event_id="one")
+    client.publish("eager-orders", {"n": 1}, key="a", event_id="one")
+    client.publish("eager-orders", {"n": 5}, key="b")
+    (status,) = client.tasks("eager-topics")
+    assert client.handle("eager-topics", status.address.id).result() == 2
