@@ -35,6 +35,7 @@ from galley_worker.solitude import Solitude
 from galley_worker.verdict import Bury, Cancel, Succeed
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
 
 GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
@@ -56,6 +57,7 @@ class Crew:
     ran: Counter[str] = field(default_factory=Counter)
     """How often the handler of each task ran to its end and was recorded by this crew."""
     number: int = 0
+    encrypted: bool = False
 
     async def run(self) -> None:
         """Start one worker after the other, each until it dies."""
@@ -76,6 +78,8 @@ class Crew:
     async def _one(self, name: str) -> None:
         bench = self.bench
         async with MemoryBroker(bench.server, name, lambda: 0.001 * self.chance.random()) as broker:
+            if self.encrypted:
+                broker.payloads = payloads()
             ledger, who = Ledger(broker), Who(name, name)
             flows = Workflows(broker, "default", "images", ledger, KEEP_SECONDS, bench.server.now)
             settler = Settler(ledger, who, KEEP_SECONDS, bench.server.now, flows)
@@ -89,6 +93,8 @@ class Crew:
 
     async def _attempt(self, worker: Worker, flows: Workflows, delivery: Delivery) -> None:
         held = self.bench.held(delivery)
+        if self.encrypted:
+            held.envelope = await worker.broker.payloads.read_task(delivery.address, delivery.body)
         if held.envelope.handler == START:
             await worker.settler.start_flow(delivery, held.envelope)
             return
@@ -202,6 +208,24 @@ async def test_a_workflow_is_drawn_with_what_comes_before_each_step() -> None:
         ]
         [listed] = await stage.client.workflows.list("images")
         assert (listed.id, listed.phase, listed.failed_step) == (flow.id, "Failed", "fail")
+
+
+@in_virtual_time
+async def test_nothing_of_an_encrypted_workflow_is_stored_in_the_clear() -> None:
+    async with a_bench() as bench:
+        stream = bench.server.streams[topology.work_stream("default", "images")]
+        stream.definition["metadata"][topology.ENCRYPTION_KEY] = topology.ENCRYPTED
+        bench.producer.payloads = payloads()
+        crew = Crew(bench, random.Random(1), encrypted=True)
+        bench.start(crew.run())
+        stage = Stage(bench, AsyncClient.over(bench.producer, "default"), crew)
+        members = group(step("echo", value=f"card-{n}") for n in range(3))
+        flow = await stage.submit(chord(members, step("echo", value=previous)))
+
+        assert await flow.result(within=100) == ["card-0", "card-1", "card-2"]
+        stored = [seen.body for seen in bench.seen("stored")]
+        assert len(stored) > 10
+        assert [seen.subject for seen in bench.seen("stored") if b"card-" in seen.body] == []
 
 
 @in_virtual_time
