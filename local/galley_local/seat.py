@@ -53,6 +53,7 @@ class Seat:
         self._removed = asyncio.Event()
         self._beat: Heartbeat | None = None
         self._heard_at = float("-inf")
+        self._heard: datetime | None = None
         self._started_at = float("-inf")
         self._ready_at: float | None = None
         self._deaths = 0
@@ -62,7 +63,7 @@ class Seat:
         now = asyncio.get_running_loop().time()
         if now - self._started_at < _STARTUP_SECONDS:
             return
-        self._beat, self._heard_at = beat, now
+        self._beat, self._heard_at, self._heard = beat, now, self._clock()
         if beat.ready and self._ready_at is None:
             self._ready_at = now
             self.problem = ""
@@ -94,6 +95,7 @@ class Seat:
             beat.done if beat is not None else 0,
             beat.busy_seconds if beat is not None else 0.0,
             beat is not None and beat.circuit_open,
+            self._heard,
         )
 
     def _phase(self) -> WorkerPhase:

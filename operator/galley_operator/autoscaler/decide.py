@@ -264,8 +264,13 @@ def _worth(worker: WorkerView) -> tuple[bool, bool, bool, int, datetime]:
 
 
 def _may_go(worker: WorkerView, memory: Memory) -> bool:
-    """Whether a worker can be taken away now: failed, or drained by a request of an earlier sweep."""
-    return removable(worker) and (worker.phase is WorkerPhase.FAILED or worker.name in memory.asked)
+    """Whether a worker can be taken away now: failed, or drained, by its own word since it was asked to.
+
+    What it said before may be from an earlier drain, after which it went back to work.
+    """
+    asked = memory.asked.get(worker.name)
+    said_since = asked is not None and (worker.heard is None or worker.heard > asked)
+    return removable(worker) and (worker.phase is WorkerPhase.FAILED or said_since)
 
 
 def _to_be_asked(worker: WorkerView, memory: Memory, now: datetime) -> bool:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -296,7 +296,8 @@ class DeploymentFleet:
         fresh = heard is not None and now - heard.at <= SILENT_SECONDS
         stuck = now - self._first_seen.setdefault(pod.metadata.uid, now) > STUCK_SECONDS
         phase = phase_of(pod, beat, stuck=stuck)
-        return view_of(pod, phase, beat, fresh=fresh, slots=self.slots, now=moment)
+        at = moment - timedelta(seconds=now - heard.at) if heard is not None else None
+        return view_of(pod, phase, beat, fresh=fresh, slots=self.slots, now=moment, heard=at)
 
     def _missing(
         self, number: int, trouble: Trouble | None, now: float, moment: datetime

@@ -40,6 +40,8 @@ class WorkerView:
     """Seconds that its slots were busy since then, all together, as last heard."""
     circuit_open: bool = False
     """Whether it takes no tasks, or a single one to try, since its attempts all failed; as last heard."""
+    heard: datetime | None = None
+    """When it last said so; None if that makes no difference, since it is seen as it is."""
 
 
 @dataclass(frozen=True, slots=True)

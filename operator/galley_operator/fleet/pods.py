@@ -296,7 +296,14 @@ def phase_of(pod: Pod, beat: Heartbeat | None, *, stuck: bool) -> WorkerPhase:
 
 
 def view_of(
-    pod: Pod, phase: WorkerPhase, beat: Heartbeat | None, *, fresh: bool, slots: int, now: datetime
+    pod: Pod,
+    phase: WorkerPhase,
+    beat: Heartbeat | None,
+    *,
+    fresh: bool,
+    slots: int,
+    now: datetime,
+    heard: datetime | None = None,
 ) -> WorkerView:
     """Return a pod's worker as the autoscaler sees it.
 
@@ -307,6 +314,7 @@ def view_of(
         fresh: whether that was lately.
         slots: what the queue gives each worker.
         now: what stands for its start where that is not known.
+        heard: when its last heartbeat was heard.
     """
     known = beat is not None and fresh
     return WorkerView(
@@ -318,6 +326,7 @@ def view_of(
         beat.done if beat is not None else 0,
         beat.busy_seconds if beat is not None else 0.0,
         beat is not None and beat.circuit_open,
+        heard,
     )
 
 

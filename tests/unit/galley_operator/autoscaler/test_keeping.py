@@ -6,7 +6,7 @@ from galley_operator.autoscaler.decide import MOST_RETURNS, decide
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.fleet.fleet import Workforce
-from tests.unit.galley_operator.autoscaler.queues import a_backlog, at, seen, workers
+from tests.unit.galley_operator.autoscaler.queues import a_backlog, asked, at, seen, workers
 
 POLICY = ScalingPolicy(0, 40, 1, 30)
 
@@ -51,3 +51,11 @@ def test_what_was_asked_for_before_a_task_was_timed_is_not_kept_on() -> None:
     memory = replace(known(1.0), timed=False).needing(40, at(-1), 30)
     assert decide(seen(a_backlog(0, 10), idle(40)), POLICY, memory, at(0)).drain
     assert not decide(seen(a_backlog(0, 10), idle(40)), POLICY, replace(memory, timed=True), at(0)).drain
+
+
+def test_a_worker_goes_only_by_what_it_said_since_it_was_asked() -> None:
+    (worker,) = workers("drain").workers
+    memory = asked(Memory(), w1=0)
+    for heard, gone in ((at(-0.5), 0), (at(0.5), 1), (None, 1)):
+        force = Workforce((replace(worker, heard=heard),))
+        assert decide(seen(a_backlog(), force), POLICY, memory, at(1)).remove == gone
