@@ -39,7 +39,7 @@ from tests.failpoints.places import SCALER
 from tests.support.eventually import eventually
 
 SCALE_INS = int(os.environ.get("GALLEY_SCALE_INS", "4"))
-SECONDS = float(os.environ.get("GALLEY_SCALE_IN_SECONDS", "60"))
+SECONDS = float(os.environ.get("GALLEY_SCALE_IN_SECONDS", "110"))
 SEED = int(os.environ.get("GALLEY_STORM_SEED", "20261129"))
 MOST = 2 if SCALE_INS < 100 else 8
 SLOTS = 2
