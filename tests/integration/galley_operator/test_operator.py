@@ -89,7 +89,7 @@ async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_orde
             await eventually(lambda: cluster.condition("two", namespace)[0] == "Cancelled", within=30)
         metrics = (await asyncio.to_thread(page, unused_tcp_port, "metrics"))[1]
         assert "galley_operator_leading 1.0" in metrics
-        assert "galley_operator_tasks_admitted 2.0" in metrics
+        assert "galley_operator_tasks_admitted_total 2.0" in metrics
         operator.stop()
         await asyncio.wait_for(running, 20)
         assert cluster.objects[LEASES.plural, namespace, "galley-operator"]["spec"]["holderIdentity"] == ""
