@@ -257,9 +257,17 @@ DECIDE_: Final = (
     _of(
         "autoscaler/decide",
         "who was not asked may go",
-        "(worker.phase is WorkerPhase.FAILED or worker.name in memory.asked)",
-        "True",
+        "said_since = asked is not None and (",
+        "said_since = asked is None or (",
         "a worker that drains for another reason goes",
+        DECIDE,
+    ),
+    _of(
+        "autoscaler/decide",
+        "an older heartbeat lets a worker go",
+        "(worker.heard is None or worker.heard > asked)",
+        "True",
+        "a worker that went back to work since then goes",
         DECIDE,
     ),
     _of(

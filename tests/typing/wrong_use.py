@@ -38,8 +38,8 @@ async def results_have_the_handlers_type(client: AsyncClient) -> None:
 
 async def what_is_submitted_is_a_call(client: AsyncClient) -> None:
     """Not a function, and not its result."""
-    await client.submit(thumbnail)  # wrong: arg-type
-    await client.submit(thumbnail("a.png"))  # wrong: arg-type
+    await client.submit(thumbnail)  # wrong: call-overload
+    await client.submit(thumbnail("a.png"))  # wrong: call-overload
     await client.submit(thumbnail.call("a.png"), When(lane="urgent"))  # wrong: arg-type
     await client.submit_many([thumbnail.call("a.png"), thumbnail.call("b.png")])
     await client.submit_many(thumbnail.call("a.png"))  # wrong: arg-type

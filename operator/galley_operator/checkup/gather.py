@@ -17,6 +17,8 @@ from galley.resources import (
     TaskQueueStatus,
     TaskSchedule,
     TaskScheduleStatus,
+    Topic,
+    TopicStatus,
 )
 from galley.resources.description import model_in
 from galley_operator.checkup.facts import ClusterFacts, DefinitionFacts, OperatorFacts, QueueObjectFacts
@@ -31,6 +33,7 @@ _OURS: Final[dict[str, tuple[type[BaseModel], type[BaseModel]]]] = {
     "taskqueues.galley.dev": (TaskQueue, TaskQueueStatus),
     "tasks.galley.dev": (Task, DeclaredStatus),
     "taskschedules.galley.dev": (TaskSchedule, TaskScheduleStatus),
+    "topics.galley.dev": (Topic, TopicStatus),
 }
 _OPERATOR: Final = "app.kubernetes.io/name=galley-operator"
 

@@ -160,8 +160,8 @@ def test_the_definitions_of_this_version_have_exactly_its_fields() -> None:
 
 async def test_missing_definitions_are_read_as_such() -> None:
     found = await gather(a_cluster(crds=False), "shop")
-    assert [each.fields for each in found.definitions] == [None] * 3
-    assert [each.level for each in judge_cluster(found)][:3] == [Level.FAIL] * 3
+    assert [each.fields for each in found.definitions] == [None] * len(KINDS)
+    assert [each.level for each in judge_cluster(found)][: len(KINDS)] == [Level.FAIL] * len(KINDS)
 
 
 class Refusing(MemoryCluster):
