@@ -168,8 +168,9 @@ class Operator:
         )  # fmt: skip
         schedules = ScheduleKeeper(cluster, broker, known, settings.scopes, faults)
         topics = TopicsKeeper(
-            cluster, broker, known, settings.scopes, settings.install, faults, settings.stream_replicas
-        )
+            cluster, broker, known, settings.scopes, settings.install, faults, queues.reservations,
+            settings.stream_replicas,
+        )  # fmt: skip
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
         self._watch_over_leader(parts.health, queues, path)
         scope = settings.namespaces or "all"

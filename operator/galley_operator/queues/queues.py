@@ -110,6 +110,8 @@ class Queues:
         self._workloads, self._metrics = workloads, metrics
         self._known, self._turns, self._faults = known, turns, faults
         self._reconciler = Reconciler(cluster, broker, settings, secrets, tls)
+        self.reservations = self._reconciler.reservations
+        """For others who set bytes aside on NATS."""
         self._tls = tls
         self._reader = SignalReader(broker)
         self._ledger = Ledger(settings.budget) if settings.budget.limited else None

@@ -5,7 +5,11 @@ all there is. Streams of deleted queues count until they are collected, so that 
 gains nothing.
 """
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -13,6 +17,60 @@ from galley.broker.listing import all_streams
 from galley.broker.topology import QueueLayout
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.quota import NamespaceQuota, Quotas
+
+
+@dataclass
+class _Reserved:
+    """The bytes set aside in a namespace."""
+
+    queues: Counter[str] = field(default_factory=Counter)
+    """By queue, deleted ones included."""
+    topics: int = 0
+    """For the events of all its topics."""
+
+
+class Reservations:
+    """Has the quotas hold, whoever sets bytes aside: one at a time, since two must not take the last room."""
+
+    def __init__(self, broker: Broker, quotas: Quotas) -> None:
+        self._broker, self._quotas = broker, quotas
+        self._reserving = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of_queue(self, layout: QueueLayout) -> AsyncIterator[None]:
+        """Have the streams of a queue made or changed in the block.
+
+        Raises:
+            StorageQuotaExceeded, BrokerUnreachable: as `check_quota`; the block does not run.
+        """
+        async with self._reserving:
+            await check_quota(self._broker, layout, self._quotas)
+            yield
+
+    @asynccontextmanager
+    async def of_topics(self, namespace: str, wanted: int) -> AsyncIterator[None]:
+        """Have the stream of a namespace's topics made or changed in the block.
+
+        Args:
+            namespace: whose topics.
+            wanted: bytes they set aside together.
+
+        Raises:
+            StorageQuotaExceeded: if they would set aside more than is left; what they have they keep.
+            BrokerUnreachable: if the broker does not answer.
+        """
+        async with self._reserving:
+            await self._check_topics(namespace, wanted)
+            yield
+
+    async def _check_topics(self, namespace: str, wanted: int) -> None:
+        limit = self._quotas.of(namespace).namespace_bytes
+        if limit is None:
+            return
+        reserved = await _reserved(self._broker, namespace)
+        others = sum(reserved.queues.values())
+        if wanted > reserved.topics and others + wanted > limit:
+            raise StorageQuotaExceeded(namespace, "namespaceBytes", others, wanted, limit, of="topics")
 
 
 async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> None:
@@ -25,9 +83,10 @@ async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> No
     quota = quotas.of(layout.namespace)
     if quota == NamespaceQuota():
         return
-    reserved = await _reserved(broker, layout.namespace)
+    found = await _reserved(broker, layout.namespace)
+    reserved = found.queues
     present, wanted = reserved.pop(layout.queue, 0), layout.reserved_bytes
-    others = sum(reserved.values())
+    others = sum(reserved.values()) + found.topics
     if wanted <= present:
         return
     name = f"{layout.namespace}/{layout.queue}"
@@ -39,17 +98,20 @@ async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> No
         raise StorageQuotaExceeded(name, "namespaceQueues", len(reserved), 1, quota.namespace_queues)
 
 
-async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
-    """Return the bytes set aside for each queue of a namespace, deleted ones included.
+async def _reserved(broker: Broker, namespace: str) -> _Reserved:
+    """Return the bytes set aside in a namespace.
 
     Those made before queues had streams of notes, objects and workflows count as if they had them: they get
     them.
     """
-    reserved: Counter[str] = Counter()
+    found = _Reserved()
+    reserved = found.queues
     there: set[str] = set()
     async for stream in all_streams(broker, f"galley.*.{namespace}.>", complete=True):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY)
+        if stream["config"]["name"] == topology.topics_stream(namespace):
+            found.topics = max(0, stream["config"].get("max_bytes") or 0)
         if queue is None or stream["config"]["name"] == topology.counts_stream(namespace, queue):
             continue  # counts are so small that they are not part of the quota
         if metadata.get(topology.NAMESPACE_KEY) == namespace:
@@ -62,4 +124,4 @@ async def _reserved(broker: Broker, namespace: str) -> Counter[str]:
             (topology.flow_stream(namespace, queue), topology.WORKFLOW_BYTES),
         ):
             reserved[queue] += 0 if name in there else size
-    return reserved
+    return found

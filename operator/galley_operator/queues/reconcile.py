@@ -1,6 +1,5 @@
 """Reconciles a queue's streams and objects; safe to repeat at any time."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
 from galley_operator.queues.consent import check_consent
 from galley_operator.queues.pod import with_resources
-from galley_operator.queues.quota import check_quota
+from galley_operator.queues.quota import Reservations
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import QueueObject
 
@@ -68,7 +67,8 @@ class Reconciler:
         """
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets, self._tls = secrets, tls
-        self._reserving = asyncio.Lock()
+        self.reservations = Reservations(broker, settings.quotas)
+        """For all who set bytes aside."""
         self._made: dict[str, dict[str, Any]] = {}
         """The Deployment of each queue as it was applied last, by the queue's uid."""
 
@@ -84,9 +84,7 @@ class Reconciler:
             return Reconciled(children=NamespaceReserved(found.queue.metadata.namespace))
         try:
             layout = layout_of(found.queue, self._settings.install, found.uid)
-            # One at a time: two queues must not both take the last room of their namespace.
-            async with self._reserving:
-                await check_quota(self._broker, layout, self._settings.quotas)
+            async with self.reservations.of_queue(layout):
                 await ensure(self._broker, layout, self._settings.stream_replicas)
         except GalleyError as error:
             return Reconciled(streams=error)

@@ -18,7 +18,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.listing import all_streams
-from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.broker.topic_keeper import Declared, TopicKeeper, bytes_of
 from galley.broker.topics import topics_of
 from galley.errors import GalleyError, ManifestInvalid, TopicFull
 from galley.resources.condition import Condition, Truth, with_condition
@@ -28,7 +28,9 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TOPICS
+from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.faults import Faults
+from galley_operator.queues.quota import Reservations
 from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
@@ -73,11 +75,13 @@ class TopicsKeeper:
         namespaces: tuple[str | None, ...],
         install: str,
         faults: Faults,
+        reservations: Reservations,
         replicas: int = 1,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._install, self._replicas, self._clock = install, replicas, clock
+        self._reservations = reservations
         self._changed = asyncio.Event()
         self._reflector: Reflector[TopicObject, TopicObject] = Reflector(
             cluster, Source(TOPICS, TopicObject, lambda shaped, _: shaped, namespaces), self, faults
@@ -144,9 +148,15 @@ class TopicsKeeper:
                 problems[thing.metadata.name] = error
         keeper = TopicKeeper(self._broker, namespace, self._install, self._replicas)
         try:
-            for problem in await keeper.keep(declared, unchanged=problems):
+            # Those whose object cannot be read stay as they are.
+            before = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
+            unread = [before[name] for name in problems.keys() & before.keys()]
+            wanted = bytes_of([*(each.topic for each in declared), *unread])
+            async with self._reservations.of_topics(namespace, wanted):
+                not_kept = await keeper.keep(declared, unchanged=problems)
+            for problem in not_kept:
                 log.warning("subscription not kept", extra={"namespace": namespace, "error": problem})
-        except (TopicFull, BrokerError) as error:
+        except (TopicFull, StorageQuotaExceeded, BrokerError) as error:
             problems |= {each.topic.name: error for each in declared}
         kept = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
         for thing in things:

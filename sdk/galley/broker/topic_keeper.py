@@ -166,7 +166,7 @@ class TopicKeeper:
             self._namespace,
             self._install,
             max((each.retention_seconds for each in kept), default=stream_config.REPEATED_SECONDS),
-            sum(each.retention_bytes for each in kept) + _OVERHEAD_BYTES,
+            bytes_of(kept),
             queues,
         )
         info = await stream_info(self._broker, self._stream)
@@ -287,6 +287,11 @@ class TopicKeeper:
     async def _purge(self, subject: str, keep: int = 0) -> None:
         request = {"filter": subject} | ({"keep": keep} if keep else {})
         await self._broker.api(f"purge {subject}", f"STREAM.PURGE.{self._stream}", request)
+
+
+def bytes_of(topics: Iterable[Topic]) -> int:
+    """Return the bytes that a namespace sets aside for its topics."""
+    return sum(each.retention_bytes for each in topics) + _OVERHEAD_BYTES
 
 
 def code_body(handlers: Mapping[str, tuple[Subscribe, ...]], lanes: Mapping[str, Lane]) -> bytes:

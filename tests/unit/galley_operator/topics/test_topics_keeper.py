@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from galley.broker import topology
+from galley.broker.ensure import stream_info
 from galley.broker.topic_keeper import code_body
 from galley.broker.topics import declare_code
 from galley.client import AsyncClient
 from galley.topic import Subscribe
 from galley.topics import TopicView
 from galley_operator.cluster.resource import TOPICS
+from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.faults import Faults
+from galley_operator.queues.quota import Reservations
+from galley_operator.quota import Quotas
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.topics.keeper import TopicsKeeper
 from tests.support.builders import a_queue
@@ -57,7 +63,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def a_stage() -> AsyncIterator[Stage]:
+async def a_stage(quotas: Quotas | None = None) -> AsyncIterator[Stage]:
     server, queues = MemoryServer(BEGAN), KnownQueues()
     server.create(a_queue("images"))
     body = a_task_queue_object("images")
@@ -65,7 +71,10 @@ async def a_stage() -> AsyncIterator[Stage]:
     queues.seen(body)
     async with MemoryBroker(server, "operator") as broker:
         stage = Stage(server, MemoryCluster(), broker, queues, Faults())
-        keeper = TopicsKeeper(stage.cluster, broker, queues, (None,), "tests", stage.faults, clock=server.now)
+        reservations = Reservations(broker, quotas or Quotas())
+        keeper = TopicsKeeper(
+            stage.cluster, broker, queues, (None,), "tests", stage.faults, reservations, clock=server.now
+        )
         running = asyncio.create_task(keeper.run())
         try:
             yield stage
@@ -154,3 +163,34 @@ async def test_a_stream_of_another_installation_is_left_alone() -> None:
         stream.definition["metadata"] = {**stream.definition["metadata"], topology.OWNER_KEY: "others"}
         stage.declare(retention={"seconds": 60})
         await eventually(lambda: stage.ready() == "QueueConflict", within=30)
+
+
+@in_virtual_time
+async def test_topics_and_queues_share_the_bytes_of_their_namespace() -> None:
+    queue, mib = a_queue("images"), 1024**2
+    room = Quotas.model_validate({"namespaceBytes": queue.reserved_bytes + 40 * mib}, by_alias=True)
+    async with a_stage(room) as stage:
+        stage.declare("small", retention={"bytes": 8 * mib})
+        await eventually(lambda: stage.ready("small") == "Active", within=30)
+        stage.declare("large", retention={"bytes": 2**40})
+        await eventually(lambda: stage.ready("large") == "StorageQuotaExceeded", within=30)
+        assert "spec.retention.bytes" in stage.message("large")
+        assert await topic_bytes(stage) == 10 * mib
+        # One that is kept as it was, since its object cannot be read now, still takes its room.
+        stage.declare("large", retention={"bytes": 24 * mib})
+        await eventually(lambda: stage.ready("large") == "Active", within=30)
+        stage.declare("large", retention={"bytes": 24 * mib}, subscriptions=[{**RESIZE, "filter": "(("}])
+        stage.declare("third", retention={"bytes": 24 * mib})
+        await eventually(lambda: stage.ready("third") == "StorageQuotaExceeded", within=30)
+        assert await topic_bytes(stage) == 34 * mib
+        # And a further queue finds what the topics left.
+        refused = Reservations(stage.broker, room).of_queue(a_queue("another"))
+        with pytest.raises(StorageQuotaExceeded):
+            async with refused:
+                raise AssertionError("there is no room for it")
+
+
+async def topic_bytes(stage: Stage) -> int:
+    info = await stream_info(stage.broker, topology.topics_stream("default"))
+    assert info is not None
+    return int(info["config"]["max_bytes"])
