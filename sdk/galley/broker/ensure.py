@@ -85,7 +85,11 @@ async def _ensure_stream(broker: Broker, layout: QueueLayout, definition: dict[s
     owner = present.get("metadata", {}).get(topology.OWNER_KEY)
     if owner != layout.install:
         raise QueueConflict(name, f"installation {owner!r}", f"it is not of installation {layout.install!r}")
-    if present.get("metadata", {}).get(topology.QUEUE_KEY) is not None:
+    # The others hold what stays when a lane goes: outcomes, and counts of them.
+    if name in (
+        topology.work_stream(layout.namespace, layout.queue),
+        topology.later_stream(layout.namespace, layout.queue),
+    ):
         await _refuse_removing_used_lanes(broker, layout, name, present)
     # The number of replicas of what exists is an administrator's to change, not a restart's.
     wanted = {**definition, "num_replicas": present["num_replicas"]}

@@ -22,7 +22,7 @@ from tests.support.eventually import eventually
 from tests.support.three_nats import in_step, streams_of, three_nats
 
 LAYOUT = a_queue("images", namespace="shop")
-STREAMS = 6
+STREAMS = 8
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -103,7 +103,7 @@ async def test_one_server_becomes_three_by_a_backup_and_a_restore(tmp_path: Path
             restore = Restore(broker, folder, summary.name, [KEY], replicas=3)
             await restore.run(await restore.outline())
             assert await subjects_in(broker) == before
-            await eventually(lambda: in_step(broker, 3, STREAMS - 1), within=60)
+            await eventually(lambda: in_step(broker, 3, STREAMS - 2), within=60)
 
 
 async def test_the_copies_of_streams_are_changed_while_tasks_are_there(tmp_path: Path) -> None:

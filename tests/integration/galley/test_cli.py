@@ -14,9 +14,12 @@ import pytest
 from galley.broker.connection import Broker
 from galley.broker.control import Pause, Supply, answering_supply
 from galley.broker.ensure import ensure
+from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.cli.main import OWN_COMMANDS, main
 from galley.client import AsyncClient
 from galley.handler import call
+from galley.topic import Subscription, Topic
+from galley.workflow.shape import chain
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.support.command import run_command
@@ -59,8 +62,20 @@ async def submit(client: AsyncClient, queue: str, *ids: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_each_example_of_the_help_works(example: str, client: AsyncClient) -> None:
-    if "apply" not in example:
+async def test_each_example_of_the_help_works(example: str, client: AsyncClient, tmp_path: Path) -> None:
+    if "workflow" in example:
+        workflow = await client.workflows.submit(
+            chain(call("texts", "count"), call("texts", "sum")), id="order-42"
+        )
+        if "redrive" in example:
+            await workflow.cancel()
+    elif "publish" in example or "topic" in example:
+        topics = TopicKeeper(client.broker, client.namespace, a_queue("images").install)
+        await topics.keep([Declared(Topic("orders"), (Subscription("mail-send", "images", "noop"),))])
+        event = tmp_path / "event.json"
+        event.write_text('{"specversion": "1.0", "id": "7", "source": "/shop", "type": "placed"}')
+        example = example.replace("event.json", str(event))
+    elif "apply" not in example:
         await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
         await submit(client, "texts", "summary")
     # There is no worker here: waiting can only time out, which says that the rest of the line was right.

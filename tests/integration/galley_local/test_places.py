@@ -112,6 +112,7 @@ async def test_a_reader_that_goes_away_ends_it_with_the_next_line(tmp_path: Path
     )  # fmt: skip
     assert process.stdout is not None
     async with asyncio.timeout(60):
+        assert b"HTTP API" in await process.stdout.readline()
         assert b"serving default" in await process.stdout.readline()
         process.stdout._transport.close()  # type: ignore[attr-defined]
         await galley(tmp_path, "submit", "default", "hello")
