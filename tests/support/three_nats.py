@@ -96,6 +96,20 @@ def three_nats(folder: Path) -> Iterator[ThreeNats]:
         servers.close()
 
 
+async def formed(broker: Broker) -> bool:
+    """Whether each server takes streams, which those that start together do a moment after the first does.
+
+    On a cluster, a pod of NATS is not ready before.
+    """
+    probe = {"name": "probe", "subjects": ["probe"], "num_replicas": 3}
+    try:
+        await broker.api("create probe", "STREAM.CREATE.probe", probe)
+        await broker.api("delete probe", "STREAM.DELETE.probe")
+    except BrokerError:
+        return False
+    return True
+
+
 async def streams_of(broker: Broker) -> list[dict[str, Any]]:
     """Return what the servers say of each stream."""
     return [each async for each in all_streams(broker)]

@@ -19,7 +19,7 @@ from galley.broker.publish import Publisher
 from tests.support.backups import KEY, subjects_in
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
-from tests.support.three_nats import in_step, streams_of, three_nats
+from tests.support.three_nats import formed, in_step, streams_of, three_nats
 
 LAYOUT = a_queue("images", namespace="shop")
 STREAMS = 8
@@ -62,6 +62,7 @@ async def test_one_server_may_be_lost_with_its_disk_and_two_stop_until_one_retur
     with three_nats(tmp_path) as servers:
         servers.start(0, 1, 2)
         async with servers.broker() as broker:
+            await eventually(lambda: formed(broker), within=60)
             await ensure(broker, LAYOUT, 3)
             await submit(broker, 100)
             await eventually(lambda: in_step(broker, 3, STREAMS), within=60)
@@ -100,6 +101,7 @@ async def test_one_server_becomes_three_by_a_backup_and_a_restore(tmp_path: Path
         servers.lose_disk(0)
         servers.start(0, 1, 2)
         async with servers.broker() as broker:
+            await eventually(lambda: formed(broker), within=60)
             restore = Restore(broker, folder, summary.name, [KEY], replicas=3)
             await restore.run(await restore.outline())
             assert await subjects_in(broker) == before
@@ -110,6 +112,7 @@ async def test_the_copies_of_streams_are_changed_while_tasks_are_there(tmp_path:
     with three_nats(tmp_path) as servers:
         servers.start(0, 1, 2)
         async with servers.broker() as broker:
+            await eventually(lambda: formed(broker), within=60)
             await ensure(broker, LAYOUT, 1)
             await submit(broker, 100)
             before = await subjects_in(broker)
