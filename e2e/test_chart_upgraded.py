@@ -30,7 +30,9 @@ def _before(galley: Release, cluster: Cluster) -> Iterator[None]:
     for archive in archives:
         cluster.load_image(archive)
     try:
-        galley.install(previous.tree() / "charts" / "galley", operator__namespaces=None)
+        galley.install(
+            previous.tree() / "charts" / "galley", operator__namespaces=None, gateway__enabled=None
+        )
         yield
     finally:
         galley.install()
