@@ -8,6 +8,7 @@ that a Role with `resourceNames` can grant a single queue.
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,7 +26,11 @@ REMEMBERED_SECONDS: Final = 10.0
 """How long an answer counts: a token or a right that is taken away works for so long at most."""
 
 _UNKNOWN_TOKENS: Final = 50.0
-"""Tokens a second that are asked about for the first time: guesses must not keep the API server busy."""
+"""Tokens a second that are asked about without having been accepted before: guesses must not keep the API
+server busy."""
+
+_MOST_ACCEPTED: Final = 10_000
+"""Accepted tokens that are remembered, so that guesses of others do not keep their users out."""
 
 TOKEN_REVIEWS: Final = Resource(
     "authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False
@@ -61,13 +66,14 @@ class ClusterAccess:
         self._users: Remembered[User | str] = Remembered(remembered_seconds, clock)
         self._rights: Remembered[bool] = Remembered(remembered_seconds, clock)
         self._unknown = Rates(_UNKNOWN_TOKENS, clock)
+        self._accepted: OrderedDict[bytes, None] = OrderedDict()
 
     async def identify(self, token: str) -> User:
         """Return whose token it is.
 
         Raises:
             NotIdentified: if it is empty, or the cluster does not accept it.
-            RateExceeded: if too many new tokens come.
+            RateExceeded: if too many tokens come that were never accepted, and it is one of them.
             AccessUnknown: if the cluster does not answer.
         """
         if not token:
@@ -77,13 +83,23 @@ class ClusterAccess:
             raise NotIdentified("its token has more than one word")
         # Tokens themselves are not kept in memory.
         key = hashlib.sha256(token.encode()).digest()
-        found = await self._users.get(key, lambda: self._review(token))
+        found = await self._users.get(key, lambda: self._review(token, key))
         if isinstance(found, str):
             raise NotIdentified(found)
         return found
 
-    async def _review(self, token: str) -> User | str:
-        self._unknown.take("")
+    async def _review(self, token: str, key: bytes) -> User | str:
+        if key not in self._accepted:
+            self._unknown.take("")
+        found = await self._user_of(token)
+        self._accepted.pop(key, None)
+        if isinstance(found, User):
+            self._accepted[key] = None
+            if len(self._accepted) > _MOST_ACCEPTED:
+                self._accepted.popitem(last=False)
+        return found
+
+    async def _user_of(self, token: str) -> User | str:
         spec: dict[str, Any] = {"token": token}
         if self._audiences:
             spec["audiences"] = list(self._audiences)
