@@ -11,7 +11,8 @@ GalleyError
     ├── ReferenceNotAllowed    the Secret or PersistentVolumeClaim is not
     ├── InitContainersNotAllowed
     ├── OperatorFault          an exception in the operator that it does not expect
-    ├── StorageQuotaExceeded   a queue, or topics, ask for more of NATS than the namespace may take
+    ├── StorageQuotaExceeded   a queue asks for more of NATS than its namespace may take
+    ├── TopicsQuotaExceeded    the topics of a namespace do
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
@@ -19,8 +20,6 @@ GalleyError
     ├── StoreEncrypted         the streams of NATS are encrypted, and no key is configured
     └── ClusterError           (in galley_operator.cluster.errors) the Kubernetes API could not do it
 """
-
-from typing import Literal
 
 from galley.errors import GalleyError
 
@@ -172,37 +171,34 @@ class NamespaceReserved(OperatorError):
 
 
 class StorageQuotaExceeded(OperatorError):
-    """A queue, or the topics of a namespace, would set aside more on NATS than they may."""
+    """A queue would set aside more on NATS than it, or its namespace, may."""
 
     reason = "StorageQuotaExceeded"
 
-    def __init__(
-        self,
-        name: str,
-        quota: str,
-        used: int,
-        wanted: int,
-        limit: int,
-        *,
-        of: Literal["queue", "topics"] = "queue",
-    ) -> None:
-        """Args: name: of the queue, or the namespace of the topics."""
-        self.name, self.quota, self.used, self.wanted, self.limit, self.of = (
-            name, quota, used, wanted, limit, of,
-        )  # fmt: skip
+    def __init__(self, queue: str, quota: str, used: int, wanted: int, limit: int) -> None:
+        self.queue, self.quota, self.used, self.wanted, self.limit = queue, quota, used, wanted, limit
         what = "queues" if quota == "namespaceQueues" else "bytes"
-        who, sets = (f"queue {name}", "sets") if of == "queue" else (f"the topics of {name}", "set")
-        others = (
-            f" beside {used} of the others in its namespace"
-            if of == "queue"
-            else f" beside {used} of its queues"
-        )
-        asked = "is one more" if what == "queues" else f"{sets} aside {wanted} bytes"
-        lower = "spec.limits of the TaskQueue" if of == "queue" else "spec.retention.bytes of the Topics"
+        others = f" beside {used} of the others in its namespace" if used else ""
+        asked = "is one more" if what == "queues" else f"sets aside {wanted} bytes"
         super().__init__(
-            f"{who} {asked}{others if used else ''}, which is more than {limit} {what} (quotas.{quota})",
-            f"lower {lower} or delete queues (their streams are kept for a day); an "
+            f"queue {queue} {asked}{others}, which is more than {limit} {what} (quotas.{quota})",
+            "lower spec.limits of the TaskQueue or delete queues (their streams are kept for a day); an "
             "administrator can raise quotas of the chart, also for one namespace (quotas.namespaces)",
+        )
+
+
+class TopicsQuotaExceeded(OperatorError):
+    """The topics of a namespace would set aside more on NATS than its queues leave of its quota."""
+
+    reason = "TopicsQuotaExceeded"
+
+    def __init__(self, namespace: str, used: int, wanted: int, limit: int) -> None:
+        self.namespace, self.used, self.wanted, self.limit = namespace, used, wanted, limit
+        super().__init__(
+            f"the topics of {namespace} set aside {wanted} bytes beside {used} of its queues, which is more "
+            f"than {limit} bytes (quotas.namespaceBytes)",
+            "lower spec.retention.bytes of the Topics; an administrator can raise quotas of the chart, also "
+            "for one namespace (quotas.namespaces)",
         )
 
 

@@ -15,7 +15,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.listing import all_streams
 from galley.broker.topology import QueueLayout
-from galley_operator.errors import StorageQuotaExceeded
+from galley_operator.errors import StorageQuotaExceeded, TopicsQuotaExceeded
 from galley_operator.quota import NamespaceQuota, Quotas
 
 
@@ -30,7 +30,7 @@ class _Reserved:
 
 
 class Reservations:
-    """Has the quotas hold, whoever sets bytes aside: one at a time, since two must not take the last room."""
+    """Checks quotas for all that set bytes aside, one at a time: two must not take the last room."""
 
     def __init__(self, broker: Broker, quotas: Quotas) -> None:
         self._broker, self._quotas = broker, quotas
@@ -56,7 +56,7 @@ class Reservations:
             wanted: bytes they set aside together.
 
         Raises:
-            StorageQuotaExceeded: if they would set aside more than is left; what they have they keep.
+            TopicsQuotaExceeded: if they would set aside more than is left; what they have they keep.
             BrokerUnreachable: if the broker does not answer.
         """
         async with self._reserving:
@@ -70,7 +70,7 @@ class Reservations:
         reserved = await _reserved(self._broker, namespace)
         others = sum(reserved.queues.values())
         if wanted > reserved.topics and others + wanted > limit:
-            raise StorageQuotaExceeded(namespace, "namespaceBytes", others, wanted, limit, of="topics")
+            raise TopicsQuotaExceeded(namespace, others, wanted, limit)
 
 
 async def check_quota(broker: Broker, layout: QueueLayout, quotas: Quotas) -> None:

@@ -28,7 +28,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TOPICS
-from galley_operator.errors import StorageQuotaExceeded
+from galley_operator.errors import TopicsQuotaExceeded
 from galley_operator.faults import Faults
 from galley_operator.queues.quota import Reservations
 from galley_operator.tasks.known_queues import KnownQueues
@@ -156,7 +156,7 @@ class TopicsKeeper:
                 not_kept = await keeper.keep(declared, unchanged=problems)
             for problem in not_kept:
                 log.warning("subscription not kept", extra={"namespace": namespace, "error": problem})
-        except (TopicFull, StorageQuotaExceeded, BrokerError) as error:
+        except (TopicFull, TopicsQuotaExceeded, BrokerError) as error:
             problems |= {each.topic.name: error for each in declared}
         kept = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
         for thing in things:

@@ -173,7 +173,7 @@ async def test_topics_and_queues_share_the_bytes_of_their_namespace() -> None:
         stage.declare("small", retention={"bytes": 8 * mib})
         await eventually(lambda: stage.ready("small") == "Active", within=30)
         stage.declare("large", retention={"bytes": 2**40})
-        await eventually(lambda: stage.ready("large") == "StorageQuotaExceeded", within=30)
+        await eventually(lambda: stage.ready("large") == "TopicsQuotaExceeded", within=30)
         assert "spec.retention.bytes" in stage.message("large")
         assert await topic_bytes(stage) == 10 * mib
         # One that is kept as it was, since its object cannot be read now, still takes its room.
@@ -181,7 +181,7 @@ async def test_topics_and_queues_share_the_bytes_of_their_namespace() -> None:
         await eventually(lambda: stage.ready("large") == "Active", within=30)
         stage.declare("large", retention={"bytes": 24 * mib}, subscriptions=[{**RESIZE, "filter": "(("}])
         stage.declare("third", retention={"bytes": 24 * mib})
-        await eventually(lambda: stage.ready("third") == "StorageQuotaExceeded", within=30)
+        await eventually(lambda: stage.ready("third") == "TopicsQuotaExceeded", within=30)
         assert await topic_bytes(stage) == 34 * mib
         # And a further queue finds what the topics left.
         refused = Reservations(stage.broker, room).of_queue(a_queue("another"))
