@@ -229,7 +229,9 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
         assert runners.capacity == 2
         while runners.capacity < 18:
             for work in [start(runners, "maybe_slow") for _ in range(50)]:
-                assert value(await ended(work)) == 0.0
+                ending = await ended(work)
+                # On a busy machine a quick one can look slow, and what waits behind it goes back.
+                assert isinstance(ending, NotBegun) or value(ending) == 0.0
         slow = start(runners, "maybe_slow", seconds=30.0)
         behind = [start(runners, "maybe_slow") for _ in range(8)]
         for work in behind:
