@@ -45,7 +45,7 @@ class Gateway:
         found = self._clients.get(namespace)
         if found is None:
             found = AsyncClient.over(self.broker, namespace, PATIENCE_SECONDS)
-            # Only of namespaces somebody has a right in: nothing grows by asking.
+            # Only namespaces in which a user has a right get here, so requests alone do not make this grow.
             self._clients[namespace] = found
         return found
 

@@ -25,8 +25,8 @@ LIMIT_SECONDS = 120
 BESIDE = 2
 PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")
 """Those the tests need; loading the others takes longer than most of the tests."""
-COPIED = ("sdk", "operator", "worker-image", "local", "tests", "tools", "docs", "pyproject.toml")
-SOURCES = ("sdk", "operator", "worker-image", "local", "tools/cluster")
+COPIED = ("sdk", "operator", "worker-image", "gateway", "local", "tests", "tools", "docs", "pyproject.toml")
+SOURCES = ("sdk", "operator", "worker-image", "gateway", "local", "tools/cluster")
 
 
 class Verdict(NamedTuple):

@@ -1,7 +1,6 @@
 """Every named place in the code is one that a test makes a process fail at, and costs nothing otherwise."""
 
 import ast
-from pathlib import Path
 
 from galley import failpoint
 from tests.failpoints.places import (
@@ -14,21 +13,18 @@ from tests.failpoints.places import (
     TICKER,
     WORKER,
 )
-
-ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("sdk/galley", "operator/galley_operator", "worker-image/galley_worker", "local/galley_local")
+from tests.support.source import SOURCES
 
 
 def named() -> list[str]:
     """Return the names of all places in the code."""
     names = []
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
-                    (argument,) = node.args
-                    assert isinstance(argument, ast.Constant), f"{path}: {ast.unparse(node)}"
-                    names.append(str(argument.value))
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failpoint":
+                (argument,) = node.args
+                assert isinstance(argument, ast.Constant), f"{path}: {ast.unparse(node)}"
+                names.append(str(argument.value))
     return names
 
 

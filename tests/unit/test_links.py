@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.source import ROOT, SOURCES
+
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
@@ -32,8 +33,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def test_pages_that_code_refers_to_are_there() -> None:
-    folders = ("sdk", "operator", "worker-image", "local")
-    texts = [path.read_text("utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    texts = [path.read_text("utf-8") for path in SOURCES]
     named = {name for text in texts for name in re.findall(r"\bdocs/[\w/.-]+\.md\b", text)}
     assert named
     assert {name for name in named if not (ROOT / name).is_file()} == set()

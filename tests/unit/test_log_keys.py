@@ -11,15 +11,9 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parent.parent.parent
-SOURCES: Final = sorted(
-    path
-    for package in (
-        "sdk/galley", "worker-image/galley_worker", "operator/galley_operator", "local/galley_local",
-    )
-    for path in (ROOT / package).rglob("*.py")
-    if path != ROOT / "sdk/galley/logs.py"
-)  # fmt: skip
+from tests.support.source import ROOT, SOURCES
+
+LOGGING: Final = [path for path in SOURCES if path != ROOT / "sdk/galley/logs.py"]
 
 RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 WRITTEN_FIRST: Final = frozenset({"time", "level", "event"})
@@ -88,7 +82,7 @@ def clashes(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", LOGGING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_log_call_passes_a_reserved_key(path: Path) -> None:
     assert clashes(path.read_text("utf-8")) == []
 

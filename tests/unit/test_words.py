@@ -6,9 +6,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("sdk/galley", "operator/galley_operator", "worker-image/galley_worker", "local/galley_local")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+from tests.support.source import ROOT, SOURCES
 
 STRANGERS = {
     "job": "task", "jobs": "tasks",
@@ -25,11 +23,11 @@ ODD = re.compile(
 """Words that readers stumble over: say it again with those of the field."""
 
 WRITTEN = (
-    "sdk", "operator", "worker-image", "local", "docs", "charts", "examples", "benchmarks", "tools",
-    "tests", "e2e",
+    "sdk", "operator", "worker-image", "local", "gateway", "docs", "charts", "examples", "benchmarks",
+    "tools", "tests", "e2e",
 )  # fmt: skip
 LITERATURE = ROOT / "examples/folder/input"
-KINDS = {".py", ".md", ".yaml", ".yml", ".json", ".tpl", ".txt", ".toml"}
+KINDS = {".py", ".html", ".js", ".md", ".yaml", ".yml", ".json", ".tpl", ".txt", ".toml"}
 
 BUCKETS = {"util", "utils", "helper", "helpers", "common", "base", "manager", "misc", "models"}
 
