@@ -46,6 +46,8 @@ REQUEST_SECONDS: Final = 5.0
 
 NOT_ENABLED: Final = 10039
 """Error of an account without JetStream."""
+NO_LEADER: Final = 10008
+"""Error of servers that have elected none of them yet, or lost too many ("temporarily unavailable")."""
 _ENABLED_SECONDS: Final = 0.2
 _INFO_SECONDS: Final = 2.0
 
@@ -348,7 +350,7 @@ class Broker:
         Raises:
             BrokerRefused: if the answer is an error; its `code` is the server's `err_code`.
             BrokerFull: if that is for want of room.
-            BrokerUnreachable: if no answer came in time.
+            BrokerUnreachable: if no answer came in time, or the servers have no leader at present.
         """
         body = b"" if request is None else msgspec.json.encode(request)
         asked_at = self._clock()
@@ -357,8 +359,10 @@ class Broker:
             raise BrokerUnreachable(self.server, "JetStream does not answer (not enabled, or no leader)")
         decoded: dict[str, Any] = msgspec.json.decode(answer.data)
         if error := decoded.get("error"):
-            kind = BrokerFull if error.get("err_code", 0) in NO_ROOM else BrokerRefused
-            raise kind(action, error.get("err_code", 0), error.get("description", "no description"))
+            code, said = error.get("err_code", 0), error.get("description", "no description")
+            if code == NO_LEADER:
+                raise BrokerUnreachable(self.server, f"{said} (its servers have no leader)")
+            raise (BrokerFull if code in NO_ROOM else BrokerRefused)(action, code, said)
         if told := decoded.get("ts"):
             self._clock_watch.compare(told, asked_at, self._clock())
         return decoded
@@ -438,7 +442,7 @@ class Broker:
             error = msgspec.json.decode(answer.data).get("error")
             if not error:
                 return
-            if error.get("err_code") != NOT_ENABLED:
+            if error.get("err_code") not in {NOT_ENABLED, NO_LEADER}:
                 raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
             # A server of a cluster says so of every account until it has found the others.
             self._last_error = str(error.get("description"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.memory_nats.client import MemoryClient
 
 STREAM_NOT_FOUND = 10059
+NO_LEADER = 10008
 CONSUMER_NOT_FOUND = 10014
 NO_ROOM = 10047
 
@@ -54,6 +55,8 @@ class MemoryServer:
         self.frozen = False
         self.uncounted = 0
         """Messages that consumers do not count yet: the real server does that a moment after it confirmed."""
+        self.leaderless = False
+        """Whether the API answers as servers do that have no leader: it is temporarily unavailable."""
         self.full: tuple[str, ...] = ()
         """Beginnings of the subjects there is no room for."""
         self.stale: dict[str, tuple[Message, int]] = {}
@@ -267,6 +270,8 @@ class MemoryServer:
             client.deliver_answer(reply, json.dumps(answer).encode())
 
     def _administer(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        if self.leaderless:
+            raise Refusal(NO_LEADER, "JetStream system temporarily unavailable")
         kind, action, *names = verb.split(".")
         actions: dict[str, Callable[..., dict[str, Any]]] = {
             "STREAM.LIST": self._list,

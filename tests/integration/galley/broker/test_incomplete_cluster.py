@@ -55,8 +55,11 @@ async def test_the_client_asks_again_and_then_says_why(tmp_path: Path) -> None:
                 pass
 
 
-async def test_the_client_asks_again_if_there_is_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "first", [None, b'{"error": {"code": 503, "err_code": 10008}}'], ids=["silent", "no leader"]
+)
+async def test_the_client_asks_again_if_there_is_no_answer_or_no_leader(
+    first: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_INFO_SECONDS", 0.1)
     asked = 0
@@ -64,8 +67,8 @@ async def test_the_client_asks_again_if_there_is_no_answer(
     async def answer_the_second(message: Msg) -> None:
         nonlocal asked
         asked += 1
-        if asked == 2:
-            await message.respond(b"{}")
+        if answer := first if asked == 1 else b"{}":
+            await message.respond(answer)
 
     with server(tmp_path, PLAIN):
         async with await nats.connect(await url(tmp_path)) as api:

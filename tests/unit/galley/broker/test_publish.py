@@ -1,5 +1,6 @@
 """Publishing over a server in memory: what travels, what a lost answer means, how refusals are named."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Final
 
@@ -147,6 +148,30 @@ async def test_servers_that_elect_a_leader_are_waited_for_also_when_asked_for_th
         with pytest.raises(BrokerSilent):
             await publisher.publish(an_address(of=bench.layout, queue="nowhere"), an_envelope())
         assert 20 <= (bench.server.now() - began).total_seconds() < 32
+
+
+@pytest.mark.parametrize("known", [True, False])
+@in_virtual_time
+async def test_a_task_is_stored_once_servers_without_a_leader_have_one(known: bool) -> None:
+    async with a_bench() as bench:
+        publisher = Publisher(bench.producer, patience_seconds=20)
+        if known:
+            await publisher.publish(an_address(of=bench.layout), an_envelope())
+        bench.server.leaderless = True
+        publishing = asyncio.create_task(publisher.publish(an_address(of=bench.layout), an_envelope()))
+        await asyncio.sleep(5)
+        bench.server.leaderless = False
+        assert not (await publishing).duplicate
+
+
+@in_virtual_time
+async def test_servers_without_a_leader_are_waited_for_no_longer_than_one_s_patience() -> None:
+    async with a_bench() as bench:
+        bench.server.leaderless = True
+        with pytest.raises(BrokerSilent, match="temporarily unavailable"):
+            await Publisher(bench.producer, patience_seconds=20).publish(
+                an_address(of=bench.layout), an_envelope()
+            )
 
 
 @pytest.mark.parametrize(
