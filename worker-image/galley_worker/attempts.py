@@ -16,6 +16,7 @@ from galley.encryption import DecryptionKeyMissing, EncryptionError, KeyServiceU
 from galley.encryption.payloads import Payloads
 from galley.envelope import Envelope, Flags
 from galley.envelope import decode as decode_envelope
+from galley.error_group import ungrouped
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.history import History
@@ -320,9 +321,10 @@ class Attempts:
         flows = self._parts.flows
         if not step or flows is None:
             return None, await self._parts.claimant.claim(held, self._policy(held))
-        async with asyncio.TaskGroup() as both:
-            claimed = both.create_task(self._parts.claimant.claim(held, self._policy(held)))
-            over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
+        with ungrouped():
+            async with asyncio.TaskGroup() as both:
+                claimed = both.create_task(self._parts.claimant.claim(held, self._policy(held)))
+                over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
         return over.result(), claimed.result()
 
     async def _open(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None] | None:
