@@ -5,14 +5,12 @@ follows from the event and the subscription, and a copy claims its record before
 acknowledged once all its copies are stored; one whose filter or input mapping fails becomes a dead letter of
 the queue, which `galley dead` shows and redrives. Which subscriptions there are is read after the delivery,
 so that one that was there before the event was published always counts.
-
-It waits for a delivery, a pull that ended (`changed`), or a timer that looks for pulls whose server died.
 """
 
 import asyncio
 import logging
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -25,12 +23,13 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.publish import Publisher
-from galley.broker.pull import Delivery, Pulls, Source
+from galley.broker.pull import Delivery, Source
 from galley.broker.topics import subscriptions_of
 from galley.broker.topology import QueueLayout
 from galley.dead_letter import DeadLetter
 from galley.encryption import KeyServiceUnavailable
 from galley.envelope import Envelope
+from galley.error_group import ungrouped
 from galley.errors import EnvelopeInvalid, EventInvalid, QueueFull
 from galley.event import Event, decode
 from galley.filter import FilterFailed
@@ -38,6 +37,7 @@ from galley.lanes import Lane
 from galley.record import Failure
 from galley.topic import MappingFailed, Subscription, concerns, copy_address, task_of, task_of_miss
 from galley_worker.attempts import UNDECIDED_SECONDS
+from galley_worker.feed import Feed
 from galley_worker.ledger import Ledger, NoRoom
 from galley_worker.measures import Measures
 from galley_worker.settle import NO_ROOM_SECONDS
@@ -46,7 +46,6 @@ from galley_worker.ticker import stamp_of
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 256
-_LOOK_SECONDS: Final = 5.0
 _ABSENT_SECONDS: Final = 1.0
 _ABSENT_MOST: Final = 10.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -80,28 +79,13 @@ class Fanout:
         self._worker, self._now, self._plaintext = worker, now, plaintext
         self._layout = layout
         self._publisher = Publisher(broker, _PATIENCE_SECONDS)
-        self._source = Source(topology.topics_stream(layout.namespace), Lane.NORMAL, layout.queue)
-        self._arrived: deque[Delivery] = deque()
-        self._wake = asyncio.Event()
-
-    def delivered(self, delivery: Delivery) -> None:
-        """Take an event."""
-        self._arrived.append(delivery)
-        self._wake.set()
-
-    def changed(self) -> None:
-        """Pull again: a pull ended."""
-        self._wake.set()
-
-    def reconnected(self) -> None:
-        """Forget what was delivered on a connection that broke; it is delivered again."""
-        self._arrived.clear()
+        source = Source(topology.topics_stream(layout.namespace), Lane.NORMAL, layout.queue)
+        self._feed = Feed(broker, layout, source, ledger, self._copy_some, _ABSENT_MOST, _AT_ONCE)
 
     async def run(self) -> None:
         """Copy events until cancelled; what is not copied by then is given back."""
-        while True:
-            await self._subscribed()
-            await self._while_subscribed()
+        await self._subscribed()
+        await self._feed.run()
 
     async def _subscribed(self) -> None:
         """Return once the queue has a consumer of events; most queues have none, and never will."""
@@ -116,33 +100,13 @@ class Fanout:
             else:
                 return
 
-    async def _while_subscribed(self) -> None:
-        try:
-            async with Pulls(self._broker, self._layout, self, [self._source]) as pulls:
-                while not pulls.refusals:
-                    self._wake.clear()
-                    await self._copy_some()
-                    if self._broker.connected and not pulls.is_open(self._source):
-                        await pulls.park(self._source, _AT_ONCE)
-                    try:
-                        async with asyncio.timeout(_LOOK_SECONDS):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        pulls.drop_silent()
-        finally:
-            for delivery in self._arrived:
-                self._ledger.give_back(delivery.reply)
-            self._arrived.clear()
-
-    async def _copy_some(self) -> None:
-        while self._arrived:
-            by_topic: dict[str, list[Delivery]] = defaultdict(list)
-            for _ in range(min(_AT_ONCE, len(self._arrived))):
-                delivery = self._arrived.popleft()
-                by_topic[delivery.address.queue].append(delivery)
-            async with asyncio.TaskGroup() as group:
-                for topic, deliveries in by_topic.items():
-                    group.create_task(self._copy_of_topic(topic, deliveries))
+    async def _copy_some(self, deliveries: Sequence[Delivery]) -> None:
+        by_topic: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            by_topic[delivery.address.queue].append(delivery)
+        async with asyncio.TaskGroup() as group:
+            for topic, of_topic in by_topic.items():
+                group.create_task(self._copy_of_topic(topic, of_topic))
 
     async def _copy_of_topic(self, topic: str, deliveries: list[Delivery]) -> None:
         """Copy events of one topic. Does not raise for what they are."""
@@ -198,9 +162,10 @@ class Fanout:
         if len(copies) == 1:
             await self._publish(*copies[0])
         elif copies:
-            async with asyncio.TaskGroup() as group:
-                for address, task in copies:
-                    group.create_task(self._publish(address, task))
+            with ungrouped():
+                async with asyncio.TaskGroup() as group:
+                    for address, task in copies:
+                        group.create_task(self._publish(address, task))
         for _ in copies:
             self._measures.copied(topic, Copied.COPIED)
         self._ledger.acknowledge(delivery.reply)

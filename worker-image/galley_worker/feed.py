@@ -5,17 +5,35 @@ It waits for a delivery, a pull that ended (`changed`), or a timer that looks fo
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeAlias
 
 from galley.broker.connection import Broker
 from galley.broker.pull import Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
 from galley_worker.ledger import Ledger
 
-_AT_ONCE: Final = 64
+AT_ONCE: Final = 64
 _LOOK_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 0.25
+
+
+Handle: TypeAlias = Callable[[Delivery], Coroutine[Any, Any, None]]
+"""Handles one delivery; does not raise for what that is."""
+
+HandleSome: TypeAlias = Callable[[Sequence[Delivery]], Coroutine[Any, Any, None]]
+"""Handles several; does not raise for what they are."""
+
+
+def side_by_side(handle: Handle) -> HandleSome:
+    """Return what handles several deliveries at the same time, each by itself."""
+
+    async def all_of(deliveries: Sequence[Delivery]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for delivery in deliveries:
+                group.create_task(handle(delivery))
+
+    return all_of
 
 
 class Feed:
@@ -27,8 +45,9 @@ class Feed:
         layout: QueueLayout,
         source: Source,
         ledger: Ledger,
-        handle: Callable[[Delivery], Coroutine[Any, Any, None]],
+        handle: HandleSome,
         longest_pause: float = _REFUSED_SECONDS,
+        at_once: int = AT_ONCE,
     ) -> None:
         """Describe what is delivered.
 
@@ -37,9 +56,11 @@ class Feed:
             layout: the queue.
             source: the consumer.
             ledger: gives back what is not handled when it ends.
-            handle: handles one delivery; does not raise for what that is.
+            handle: handles what was delivered.
             longest_pause: seconds between two pulls at most, as long as they are refused.
+            at_once: deliveries asked for, and handled, at a time.
         """
+        self._at_once = at_once
         self._broker, self._layout, self._source = broker, layout, source
         self._ledger, self._handle, self._longest = ledger, handle, longest_pause
         self._arrived: deque[Delivery] = deque()
@@ -74,7 +95,7 @@ class Feed:
                     else:
                         pause = _REFUSED_SECONDS
                     if self._broker.connected and not pulls.is_open(self._source):
-                        await pulls.park(self._source, _AT_ONCE)
+                        await pulls.park(self._source, self._at_once)
                     try:
                         async with asyncio.timeout(_LOOK_SECONDS):
                             await self._wake.wait()
@@ -86,7 +107,5 @@ class Feed:
 
     async def _handle_some(self) -> None:
         while self._arrived:
-            some = [self._arrived.popleft() for _ in range(min(_AT_ONCE, len(self._arrived)))]
-            async with asyncio.TaskGroup() as group:
-                for delivery in some:
-                    group.create_task(self._handle(delivery))
+            some = min(self._at_once, len(self._arrived))
+            await self._handle([self._arrived.popleft() for _ in range(some)])

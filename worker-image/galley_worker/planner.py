@@ -20,7 +20,7 @@ from galley.lanes import Lane
 from galley.record import Failure
 from galley_worker import journal
 from galley_worker.attempts import UNDECIDED_SECONDS
-from galley_worker.feed import Feed
+from galley_worker.feed import Feed, side_by_side
 from galley_worker.ledger import Ledger, NoRoom, TooLarge
 from galley_worker.settle import NO_ROOM_SECONDS, Settler
 from galley_worker.verdict import TOO_LARGE
@@ -39,7 +39,8 @@ class Planner:
     ) -> None:
         self._ledger, self._settler, self._now = ledger, settler, now
         work = topology.work_stream(layout.namespace, layout.queue)
-        self._feed = Feed(broker, layout, Source(work, Lane.NORMAL, topology.PLAN), ledger, self._move)
+        source = Source(work, Lane.NORMAL, topology.PLAN)
+        self._feed = Feed(broker, layout, source, ledger, side_by_side(self._move))
 
     async def run(self) -> None:
         """Move tasks until cancelled; what is not moved by then is given back."""

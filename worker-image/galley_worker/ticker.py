@@ -45,7 +45,7 @@ from galley.schedule import (
     tick_id,
 )
 from galley_worker.attempts import UNDECIDED_SECONDS
-from galley_worker.feed import Feed
+from galley_worker.feed import Feed, side_by_side
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.measures import Measures
 from galley_worker.settle import NO_ROOM_SECONDS, TICK_KEPT_SECONDS
@@ -78,7 +78,7 @@ class Ticker:
         self._layout = layout
         later = topology.later_stream(layout.namespace, layout.queue)
         source = Source(later, Lane.NORMAL, topology.TIMER)
-        self._feed = Feed(broker, layout, source, ledger, self._look_at, _REFUSED_MOST)
+        self._feed = Feed(broker, layout, source, ledger, side_by_side(self._look_at), _REFUSED_MOST)
 
     async def run(self) -> None:
         """Fire schedules until cancelled; what is not looked at by then is given back."""

@@ -232,6 +232,21 @@ async def test_a_full_queue_does_not_hold_up_another_and_gets_its_copy_once_it_h
             await town.settled()
 
 
+@in_virtual_time
+async def test_the_log_names_why_an_event_with_several_copies_waits(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_town() as town:
+        small = changed_layout(town.bench, "small", backlog=1)
+        town.server.create(small)
+        async with copying(town, small):
+            await town.keep(Subscription("one", "small", "run"), Subscription("two", "small", "run"))
+            await town.client.publish("uploads", {})
+            await eventually(lambda: awaited("event not copied yet" in caplog.text), within=60)
+            told = [each for each in caplog.records if each.message == "event not copied yet"]
+            assert str(told[0].__dict__["error"]).startswith("QueueFull: ")
+            given_back = town.bench.seen("nak", "event")
+            assert given_back
+
+
 async def awaited(value: bool) -> bool:
     return value
 
