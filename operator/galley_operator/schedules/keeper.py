@@ -10,22 +10,21 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct, field
-from pydantic import ValidationError
+from msgspec import Struct, field
 
 from galley.broker import schedules as stored
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.schedules import Kept
 from galley.client import AsyncClient
-from galley.errors import GalleyError, ManifestInvalid
+from galley.errors import GalleyError
 from galley.resources import TaskScheduleStatus
-from galley.resources.problem import explain, field_path
 from galley.resources.task_schedule import TaskScheduleSpec
 from galley.schedule import RUN_NOW, Origin, Schedule, check_schedule_name
 from galley.schedule_manifest import ScheduleMetadata, schedule_of
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
+from galley_operator.cluster.errors import ClusterError
+from galley_operator.cluster.kept_object import KeptObject, ObjectMetadata, keep_looking, write_status
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKSCHEDULES
 from galley_operator.faults import Faults
@@ -45,29 +44,17 @@ class _Annotations(Struct, frozen=True):
     run_now: str = field(default="", name=RUN_NOW)
 
 
-class ObjectMetadata(Struct, frozen=True):
+class ScheduleObjectMetadata(ObjectMetadata, frozen=True):
     """What is read of a TaskSchedule's metadata."""
 
-    name: str
-    uid: str
-    namespace: str = ""
-    resource_version: str = field(default="", name="resourceVersion")
-    generation: int = 0
     annotations: _Annotations | None = None
     labels: dict[str, str] | None = None
 
 
-class ScheduleObject(Struct, frozen=True):
+class ScheduleObject(KeptObject, frozen=True):
     """What is read of a TaskSchedule."""
 
-    metadata: ObjectMetadata
-    spec: Raw = Raw(b"{}")
-    status: Raw = Raw(b"{}")
-
-    @property
-    def uid(self) -> str:
-        """Tells it from others of the same name."""
-        return self.metadata.uid
+    metadata: ScheduleObjectMetadata
 
     @property
     def run_now(self) -> str:
@@ -108,17 +95,7 @@ class ScheduleKeeper:
 
     async def run(self) -> None:
         """Keep schedules until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._reflector.run(), name="task schedules seen")
-            while True:
-                self._changed.clear()
-                if self._reflector.synced.is_set():
-                    await self.once()
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._changed.wait()
-                except TimeoutError:
-                    pass
+        await keep_looking(self._reflector, self._changed, self.once, LOOK_SECONDS)
 
     async def once(self) -> None:
         """Look at each schedule, and now and then at all queues."""
@@ -139,7 +116,7 @@ class ScheduleKeeper:
                 log.warning("schedules not swept", extra={"error": str(error)})
 
     async def _look_at(self, thing: ScheduleObject) -> None:
-        before = _status(thing)
+        before = thing.status_as(TaskScheduleStatus)
         ran = before.run_now or ""
         found: Schedule | None = None
         problem: GalleyError | None = None
@@ -157,12 +134,12 @@ class ScheduleKeeper:
             problem = error
         status = status_of(before, thing.metadata.generation, found, problem, ran, self._clock())
         if status != before:
-            await self._write(thing, status)
+            await write_status(self._cluster, TASKSCHEDULES, thing, written(status))
 
     async def _keep(self, thing: ScheduleObject) -> Kept:
         """Return the schedule of an object after making it what the object says."""
         metadata = thing.metadata
-        spec = _spec(thing)
+        spec = thing.spec_as(TaskScheduleSpec, "TaskSchedule")
         place = metadata.namespace, spec.queue_name
         check_schedule_name(metadata.name)
         if place not in self._found:
@@ -179,15 +156,6 @@ class ScheduleKeeper:
         kept = await client.schedules.put(spec.queue_name, wanted, spec.suspend)
         log.info("schedule kept", extra={"schedule": metadata.name, "queue": spec.queue_name})
         return kept
-
-    async def _write(self, thing: ScheduleObject, status: TaskScheduleStatus) -> None:
-        metadata = thing.metadata
-        try:
-            await self._cluster.replace_status(
-                TASKSCHEDULES, metadata.namespace, metadata.name, metadata.resource_version, written(status)
-            )
-        except (ObjectConflict, ObjectNotFound):
-            return  # it changed, and is looked at again as it is now
 
     async def _sweep(self) -> None:
         """Remove schedules whose object is gone, or is now for another queue."""
@@ -212,25 +180,3 @@ def _queue_of(thing: ScheduleObject) -> str:
         return msgspec.json.decode(thing.spec, type=_Route).queue_name
     except msgspec.MsgspecError:
         return ""
-
-
-def _spec(thing: ScheduleObject) -> TaskScheduleSpec:
-    """Return the spec of an object.
-
-    Raises:
-        ManifestInvalid: if it is not valid: the API server does not check cron lines and time zones.
-    """
-    try:
-        return TaskScheduleSpec.model_validate_json(bytes(thing.spec), by_alias=True, by_name=False)
-    except ValidationError as invalid:
-        place, problem, hint = explain(TaskScheduleSpec, invalid.errors(include_url=False)[0])
-        at = f"spec.{field_path(place)}" if place else "spec"
-        raise ManifestInvalid(f"TaskSchedule {thing.metadata.name}", 0, at, problem, hint) from None
-
-
-def _status(thing: ScheduleObject) -> TaskScheduleStatus:
-    """Return the status that an object has; an empty one if it cannot be read."""
-    try:
-        return TaskScheduleStatus.model_validate_json(bytes(thing.status), by_alias=True, by_name=False)
-    except ValidationError:
-        return TaskScheduleStatus()

@@ -11,9 +11,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from msgspec import Raw, Struct, field
-from pydantic import ValidationError
-
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
@@ -22,10 +19,10 @@ from galley.broker.topic_keeper import Declared, TopicKeeper, bytes_of
 from galley.broker.topics import topics_of
 from galley.errors import GalleyError, ManifestInvalid, TopicFull
 from galley.resources.condition import Condition, Truth, with_condition
-from galley.resources.problem import explain, field_path
 from galley.resources.topic import READY, Topic, TopicSpec, TopicStatus, declared_topic
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
+from galley_operator.cluster.errors import ClusterError
+from galley_operator.cluster.kept_object import KeptObject, keep_looking, write_status
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TOPICS
 from galley_operator.errors import TopicsQuotaExceeded
@@ -39,29 +36,6 @@ LOOK_SECONDS: Final = 5.0
 """Time between two looks, which find what workers say of their code."""
 
 _MESSAGE_LENGTH: Final = 1000
-
-
-class ObjectMetadata(Struct, frozen=True):
-    """What is read of a Topic's metadata."""
-
-    name: str
-    uid: str
-    namespace: str = ""
-    resource_version: str = field(default="", name="resourceVersion")
-    generation: int = 0
-
-
-class TopicObject(Struct, frozen=True):
-    """What is read of a Topic."""
-
-    metadata: ObjectMetadata
-    spec: Raw = Raw(b"{}")
-    status: Raw = Raw(b"{}")
-
-    @property
-    def uid(self) -> str:
-        """Tells it from others of the same name."""
-        return self.metadata.uid
 
 
 class TopicsKeeper:
@@ -83,35 +57,25 @@ class TopicsKeeper:
         self._install, self._replicas, self._clock = install, replicas, clock
         self._reservations = reservations
         self._changed = asyncio.Event()
-        self._reflector: Reflector[TopicObject, TopicObject] = Reflector(
-            cluster, Source(TOPICS, TopicObject, lambda shaped, _: shaped, namespaces), self, faults
+        self._reflector: Reflector[KeptObject, KeptObject] = Reflector(
+            cluster, Source(TOPICS, KeptObject, lambda shaped, _: shaped, namespaces), self, faults
         )
 
-    def changed(self, key: Key, now: TopicObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
+    def changed(self, key: Key, now: KeptObject, *, listed: bool) -> None:  # noqa: ARG002 - of a Listener
         """Look at all topics soon."""
         self._changed.set()
 
-    def gone(self, key: Key, last: TopicObject) -> None:  # noqa: ARG002 - of a Listener
+    def gone(self, key: Key, last: KeptObject) -> None:  # noqa: ARG002 - of a Listener
         """Remove the topic soon."""
         self._changed.set()
 
     async def run(self) -> None:
         """Keep topics until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._reflector.run(), name="topics seen")
-            while True:
-                self._changed.clear()
-                if self._reflector.synced.is_set():
-                    await self.once()
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._changed.wait()
-                except TimeoutError:
-                    pass
+        await keep_looking(self._reflector, self._changed, self.once, LOOK_SECONDS)
 
     async def once(self) -> None:
         """Look at the topics of each namespace."""
-        by_namespace: dict[str, list[TopicObject]] = defaultdict(list)
+        by_namespace: dict[str, list[KeptObject]] = defaultdict(list)
         for (namespace, _), thing in list(self._reflector.things.items()):
             by_namespace[namespace].append(thing)
         try:
@@ -138,7 +102,7 @@ class TopicsKeeper:
                 found.append(namespace)
         return found
 
-    async def _look_at(self, namespace: str, things: list[TopicObject]) -> None:
+    async def _look_at(self, namespace: str, things: list[KeptObject]) -> None:
         declared: list[Declared] = []
         problems: dict[str, GalleyError] = {}
         for thing in things:
@@ -170,9 +134,9 @@ class TopicsKeeper:
             await self._write(thing, self._status(thing, topic, problems.get(name), missing))
 
     def _status(
-        self, thing: TopicObject, topic: Any, problem: GalleyError | None, missing: list[str]
+        self, thing: KeptObject, topic: Any, problem: GalleyError | None, missing: list[str]
     ) -> TopicStatus:
-        before = _status(thing)
+        before = thing.status_as(TopicStatus)
         truth, reason, message = Truth.TRUE, "Active", "events are taken, and copied to the queues"
         if problem is not None:
             hint = f"; {problem.hint}" if problem.hint else ""
@@ -191,38 +155,17 @@ class TopicsKeeper:
             since=topic.created_at if topic is not None else None,
         )
 
-    async def _write(self, thing: TopicObject, status: TopicStatus) -> None:
-        if status == _status(thing):
-            return
-        metadata = thing.metadata
-        written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        try:
-            await self._cluster.replace_status(
-                TOPICS, metadata.namespace, metadata.name, metadata.resource_version, written
-            )
-        except (ObjectConflict, ObjectNotFound):
-            return  # it changed, and is looked at again as it is now
+    async def _write(self, thing: KeptObject, status: TopicStatus) -> None:
+        if status != thing.status_as(TopicStatus):
+            written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+            await write_status(self._cluster, TOPICS, thing, written)
 
 
-def _topic(thing: TopicObject) -> Topic:
+def _topic(thing: KeptObject) -> Topic:
     """Return a Topic.
 
     Raises:
         ManifestInvalid: if it is not valid: the API server does not check filters.
     """
-    try:
-        spec = TopicSpec.model_validate_json(bytes(thing.spec), by_alias=True, by_name=False)
-    except ValidationError as invalid:
-        place, problem, hint = explain(TopicSpec, invalid.errors(include_url=False)[0])
-        at = f"spec.{field_path(place)}" if place else "spec"
-        raise ManifestInvalid(f"Topic {thing.metadata.name}", 0, at, problem, hint) from None
     metadata = {"name": thing.metadata.name, "namespace": thing.metadata.namespace}
-    return Topic.model_validate({"metadata": metadata, "spec": spec})
-
-
-def _status(thing: TopicObject) -> TopicStatus:
-    """Return the status that an object has; an empty one if it cannot be read."""
-    try:
-        return TopicStatus.model_validate_json(bytes(thing.status), by_alias=True, by_name=False)
-    except ValidationError:
-        return TopicStatus()
+    return Topic.model_validate({"metadata": metadata, "spec": thing.spec_as(TopicSpec, "Topic")})
