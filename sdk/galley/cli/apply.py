@@ -49,7 +49,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     read = {path: read_manifests(path) for path in options.files}
     async with connected(options, terminal) as client:
         placed = {path: [_placed(each, client) for each in resources] for path, resources in read.items()}
-        await _check_queues(client, placed, _project_of(client, terminal), terminal)
+        await _check_served(client, placed, _project_of(client, terminal), terminal)
         tasks = [each for resources in placed.values() for each in resources if isinstance(each, Task)]
         for each in (each for resources in placed.values() for each in resources):
             if isinstance(each, Topic):
@@ -92,13 +92,13 @@ def _placed(resource: Resource, client: AsyncClient) -> Resource:
     return resource.model_copy(update={"metadata": own})
 
 
-async def _check_queues(
+async def _check_served(
     client: AsyncClient, read: dict[Path, list[Resource]], project: Path | None, terminal: Terminal
 ) -> None:
-    """Refuse all if a queue is missing or differs: only what runs its workers can create or change one.
+    """Refuse all if a queue or topic is missing, or a queue differs: this command cannot make them so.
 
     Raises:
-        QueueNotServed, QueueNotFound, QueueChanged: about the first queue like that.
+        QueueNotServed, QueueNotFound, QueueChanged, TopicNotFound: about the first one like that.
     """
     there: dict[str, dict[str, QueueView]] = {}
     for path, resources in read.items():
@@ -114,6 +114,8 @@ async def _check_queues(
                 terminal.result(_compare(str(path), each, view, project))
             elif isinstance(each, Task | TaskSchedule) and each.spec.queue_name not in there[namespace]:
                 raise QueueNotFound(namespace, each.spec.queue_name)
+            elif isinstance(each, Topic):
+                await AsyncClient.over(client.broker, namespace).topics.get(each.metadata.name)
 
 
 def _compare(source: str, queue: TaskQueue, view: QueueView, project: Path | None) -> str:

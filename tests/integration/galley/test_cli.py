@@ -225,6 +225,24 @@ async def test_apply_submits_nothing_when_one_of_its_queues_does_not_exist(
     assert f"hint: run it: galley dev {manifest}" in err
 
 
+async def test_apply_submits_nothing_when_one_of_its_topics_does_not_exist(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "both.yaml"
+    manifest.write_text(
+        "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: one}\n"
+        "spec: {queueName: images, handler: noop}\n---\n"
+        "apiVersion: galley.dev/v1alpha1\nkind: Topic\nmetadata: {name: orders}\n"
+    )
+    code, out, err = await shell(f"galley apply -f {manifest}", client)
+    assert code != 0
+    assert (out, f"namespace '{client.namespace}' has no topic 'orders'" in err) == ("", True)
+    topics = TopicKeeper(client.broker, client.namespace, a_queue("images").install)
+    await topics.keep([Declared(Topic("orders"))])
+    code, out, _ = await shell(f"galley apply -f {manifest}", client)
+    assert (code, out.splitlines()[-1]) == (0, "task/one created")
+
+
 async def test_apply_refuses_a_queue_whose_streams_differ_from_its_file(
     client: AsyncClient, tmp_path: Path
 ) -> None:
