@@ -13,7 +13,8 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
 from galley_operator.cluster.resource import TASKS
-from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
+from galley_operator.tasks.active_tasks import UNFINISHED
+from galley_operator.tasks.task_object import TaskObject
 from tests.support.api_server import ApiServer
 
 pytestmark = pytest.mark.timeout(60)

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import signal
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +40,7 @@ from galley_local.queue_runtime import INSTALL, QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
+from galley_local.stop import Stop, stopping
 from galley_local.topics import LocalTopics
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         project.announce(server.url, plan.namespace)
         board = TaskBoard(broker, {name: queue.resource.spec.lanes for name, queue in plan.queues.items()})
         await parts.enter_async_context(board.listening())
-        stop = parts.enter_context(_stopping())
+        stop = parts.enter_context(stopping())
         with display_for(terminal, passing=options.until_done) as display:
             run = Run(plan, project, broker, board, display, options.files)
             if not options.until_done:
@@ -359,47 +359,3 @@ class Run:
 def _fixed(queue: LocalQueue) -> tuple[object, ...]:
     """Return what a queue keeps as long as it is served."""
     return queue.resource.spec.lanes, queue.resource.spec.encryption
-
-
-class Stop:
-    """Ctrl-C: the first one drains, the second one stops at once."""
-
-    def __init__(self, running: asyncio.Task[object]) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = False
-        self._running = running
-
-    def signal(self) -> None:
-        """Handle one Ctrl-C."""
-        if self.asked.is_set() and not self.hurried:
-            self.hurried = True
-            self._running.cancel()
-        self.asked.set()
-
-    async def or_after(self, work: Coroutine[object, object, None]) -> None:
-        """Return when the work is done or a stop is requested, whichever is first."""
-        working = asyncio.ensure_future(work)
-        asked = asyncio.ensure_future(self.asked.wait())
-        try:
-            await asyncio.wait([working, asked], return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            working.cancel()
-            asked.cancel()
-
-
-@contextmanager
-def _stopping() -> Iterator[Stop]:
-    """Yield the state that SIGINT and SIGTERM set."""
-    running = asyncio.current_task()
-    assert running is not None
-    stop = Stop(running)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.signal)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -36,9 +36,10 @@ from galley_operator.status.keeper import EndOfWorker, StatusKeeper, unknown_end
 from galley_operator.status.progress import ProgressNews
 from galley_operator.status.records import RecordStreams
 from galley_operator.status.writer import StatusWriter
-from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, QueueKey, TaskObject
+from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.queue_keys import payloads_of
+from galley_operator.tasks.task_object import TaskObject
 
 _FLUSH_SECONDS: Final = 5.0
 

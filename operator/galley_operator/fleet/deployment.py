@@ -4,7 +4,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from galley_operator.fleet.pods import Metadata, PodCondition, Trouble
+from galley_operator.fleet.pods import Metadata, PodCondition
+from galley_operator.fleet.trouble import Trouble
 
 _QUOTA: Final = "exceeded quota"
 

@@ -27,17 +27,9 @@ from galley_operator.cluster.resource import DEPLOYMENTS, PODS
 from galley_operator.errors import FleetRefused, FleetUnknown
 from galley_operator.fleet.deployment import Deployment, newer
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
-from galley_operator.fleet.pods import (
-    DELETION_COST,
-    LEAVING_COST,
-    Pod,
-    Trouble,
-    phase_of,
-    removal_order,
-    trouble_of,
-    view_of,
-    would_go_first,
-)
+from galley_operator.fleet.pods import DELETION_COST, LEAVING_COST, Pod, removal_order, would_go_first
+from galley_operator.fleet.trouble import Trouble, trouble_of
+from galley_operator.fleet.view import phase_of, view_of
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from galley_operator.errors import FleetUnknown
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment import Deployment
 from galley_operator.fleet.names import OURS, QUEUE_LABEL, child_name
-from galley_operator.fleet.pods import Metadata, Pod, end_of
+from galley_operator.fleet.pods import Metadata, Pod
+from galley_operator.fleet.trouble import end_of
 
 log = logging.getLogger(__name__)
 

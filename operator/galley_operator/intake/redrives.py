@@ -26,7 +26,8 @@ from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
 from galley_operator.key_queue import KeyQueue
 from galley_operator.status.written_status import queued
-from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks, TaskObject
+from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
+from galley_operator.tasks.task_object import TaskObject
 
 log = logging.getLogger(__name__)
 

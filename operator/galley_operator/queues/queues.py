@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from galley.backlog import QueueBacklog
@@ -18,7 +17,6 @@ from galley.broker.control import Supply, answering_supply
 from galley.broker.dead_letters import count_dead
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
-from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
@@ -38,6 +36,7 @@ from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, Interference
+from galley_operator.queues.served_queue import ServedQueue
 from galley_operator.queues.status import READY
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
@@ -51,33 +50,6 @@ REST_SWEEPS: Final = 5
 """A queue at rest is reconciled at every fifth sweep: its streams and objects are many to ask for."""
 
 _UNWRITTEN_EVENTS: Final = 100
-
-
-@dataclass(slots=True)
-class ServedQueue:
-    """One queue, what was last found of it, and who scales it."""
-
-    found: QueueObject
-    outcome: Reconciled | None = None
-    """None before the first look has ended."""
-    reconciled_at: float = float("-inf")
-    """When it was reconciled last, by the loop's clock."""
-    reconciled_with: ClientTls | None = None
-    """What its workers need to encrypt connections, then."""
-    dead_letters: int | None = None
-    """How many there were at the last look; None if that is not known."""
-    runtime: ScaledQueue | None = None
-    scaling: asyncio.Task[None] | None = None
-    written: TaskQueueStatus = field(default_factory=TaskQueueStatus)
-    """The status on the cluster, as far as we know."""
-    written_at: float = float("-inf")
-    found_from: object = None
-    """What `written` was found from: while the queue is at rest, the same gives the same."""
-    write_again_at: float = float("-inf")
-    """Before this, none is tried."""
-    interference: Interference | None = None
-    """What another client did to its Deployment."""
-    failures: Failures = field(default_factory=lambda: Failures(None))
 
 
 class Queues:

@@ -22,7 +22,7 @@ from galley_operator.errors import FleetUnknown
 from galley_operator.fleet.deployment_fleet import DeploymentFleet
 from galley_operator.fleet.fleet import Workforce
 from galley_operator.fleet.names import child_name
-from galley_operator.fleet.pods import Trouble
+from galley_operator.fleet.trouble import Trouble
 from galley_operator.fleet.workloads import Workloads
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, Interference
 

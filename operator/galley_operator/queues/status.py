@@ -23,7 +23,7 @@ from galley_operator.autoscaler.explain import (
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
-from galley_operator.fleet.pods import Trouble
+from galley_operator.fleet.trouble import Trouble
 from galley_operator.queues.events import Occurrence
 from galley_operator.queues.scaling_condition import Finding, Interference, scaling_finding
 from galley_operator.tasks.known_queues import QueueObject

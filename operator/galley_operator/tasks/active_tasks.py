@@ -10,15 +10,13 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any, Final, Protocol
 
-import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
 from galley.note import Progress
 from galley.task_status import Phase
-from galley_operator.audit import USER_ANNOTATION
 from galley_operator.cluster.reflector import Key
 from galley_operator.tasks.report import (
     Admitted,
@@ -30,6 +28,7 @@ from galley_operator.tasks.report import (
     Unclear,
     Until,
 )
+from galley_operator.tasks.task_object import SeenProgress, SeenStatus, TaskObject, route_of
 
 UNFINISHED: Final = ",".join(f"status.phase!={phase}" for phase in Phase if phase.ended)
 """Field selector of the Tasks that have not ended, those without a phase included."""
@@ -41,71 +40,9 @@ QueueKey = tuple[str, str]
 """Namespace and name of a queue."""
 
 
-class _Annotations(Struct, frozen=True, gc=False):
-    user: str = field(default="", name=USER_ANNOTATION)
-
-
-class TaskMetadata(Struct, frozen=True, gc=False):
-    """What is read of a Task's metadata."""
-
-    name: str
-    uid: str
-    namespace: str = ""
-    resource_version: str = field(default="", name="resourceVersion")
-    generation: int = 0
-    created: datetime | None = field(default=None, name="creationTimestamp")
-    annotations: _Annotations | None = None
-    labels: dict[str, str] | None = None
-
-
-class _Condition(Struct, frozen=True, gc=False):
-    type: str = ""
-    reason: str = ""
-
-
-class _SeenProgress(Struct, frozen=True, gc=False):
-    fraction: float | None = None
-    note: str = ""
-
-
-class SeenStatus(Struct, frozen=True, rename="camel"):
-    """What is read of a Task's status."""
-
-    phase: str = ""
-    attempts: int = 0
-    worker: str = ""
-    progress: _SeenProgress | None = None
-    queued_time: datetime | None = None
-    conditions: list[_Condition] = []
-
-
-class TaskObject(Struct, frozen=True):
-    """What is read of a Task."""
-
-    metadata: TaskMetadata
-    spec: Raw = Raw(b"{}")
-    status: SeenStatus | None = None
-
-
-class _Route(Struct, frozen=True, rename="camel", gc=False):
-    queue_name: str = ""
-    priority: str = Lane.NORMAL.value
-    not_before: str = ""
-
-
-_route = msgspec.json.Decoder(_Route).decode
-
-
-def _route_of(spec: Raw) -> _Route:
-    try:
-        return _route(spec)
-    except msgspec.ValidationError:
-        return _Route()  # a look at the whole spec says what is wrong with it
-
-
 _LANES: Final = {lane.value: lane for lane in Lane}
 _NO_STATUS: Final = SeenStatus()
-_NOTHING_SAID: Final = _SeenProgress()
+_NOTHING_SAID: Final = SeenProgress()
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _IN_BROKER: Final = frozenset(
     phase.value for phase in (Phase.SCHEDULED, Phase.QUEUED, Phase.RUNNING, Phase.RETRYING)
@@ -247,7 +184,7 @@ class ActiveTasks:
                 generation=metadata.generation,
                 queued_at=status.queued_time or known.queued_at,
             )
-        route = _route_of(seen.spec)
+        route = route_of(seen.spec)
         in_broker = status.phase in _IN_BROKER
         return ActiveTask(
             intern(metadata.namespace),

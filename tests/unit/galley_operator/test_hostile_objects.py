@@ -28,7 +28,8 @@ from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.key_secret import keys_in
 from galley_operator.credentials.queue_secrets import FILE_KEY, QueueSecrets, secret_name
 from galley_operator.credentials.trust import made_keys
-from galley_operator.tasks.active_tasks import QueueKey, TaskObject
+from galley_operator.tasks.active_tasks import QueueKey
+from galley_operator.tasks.task_object import TaskObject
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.mutation import mangled, mutated

@@ -10,7 +10,8 @@ from galley_operator.cluster.errors import ObjectInvalid
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
-from galley_operator.tasks.active_tasks import UNFINISHED, TaskObject
+from galley_operator.tasks.active_tasks import UNFINISHED
+from galley_operator.tasks.task_object import TaskObject
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.virtual_time import in_virtual_time

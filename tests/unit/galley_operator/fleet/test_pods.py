@@ -6,15 +6,9 @@ import pytest
 from galley.broker.control import Heartbeat
 from galley_operator.fleet.deployment import Deployment, newer
 from galley_operator.fleet.fleet import WorkerPhase
-from galley_operator.fleet.pods import (
-    LEAVING_COST,
-    Pod,
-    end_of,
-    phase_of,
-    removal_order,
-    trouble_of,
-    would_go_first,
-)
+from galley_operator.fleet.pods import LEAVING_COST, Pod, removal_order, would_go_first
+from galley_operator.fleet.trouble import end_of, trouble_of
+from galley_operator.fleet.view import phase_of
 
 RUNNING = {"running": {"startedAt": "2026-03-01T08:30:00Z"}}
 

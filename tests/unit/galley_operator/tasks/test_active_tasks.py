@@ -9,13 +9,7 @@ from galley.address import Kind, TaskAddress
 from galley.lanes import Lane
 from galley.record import Record, State, Stored
 from galley.task_status import Phase
-from galley_operator.tasks.active_tasks import (
-    UNFINISHED,
-    ActiveTask,
-    ActiveTasks,
-    TaskObject,
-    shown_by,
-)
+from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, shown_by
 from galley_operator.tasks.report import (
     Admitted,
     AlreadyRan,
@@ -27,6 +21,7 @@ from galley_operator.tasks.report import (
     Unclear,
     Until,
 )
+from galley_operator.tasks.task_object import TaskObject
 from tests.unit.galley_operator.intake.tasks import NOW
 
 RUNNING = Recorded(Stored(Record(State.RUN, 1), 7))
