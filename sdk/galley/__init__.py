@@ -107,7 +107,10 @@ from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
-from galley.sync_client import Client, DeadLetters, Handle, Queues, Schedules, Topics, Workflow, Workflows
+from galley.sync_client import Client
+from galley.sync_handle import Handle
+from galley.sync_parts import DeadLetters, Queues, Schedules, Topics
+from galley.sync_workflows import Workflow, Workflows
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
 from galley.topic import Subscribe
