@@ -4,7 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
@@ -15,6 +15,8 @@ from galley.batch import Batch, Submission, SubmitInterrupted, note
 from galley.bounds import is_queue_name
 from galley.broker import inspect
 from galley.broker.connection import DEFAULT_SERVER, Broker
+from galley.broker.encryption_rules import EncryptionRules
+from galley.broker.objects import Place
 from galley.broker.publish import Publisher
 from galley.broker.topics import Published
 from galley.broker.unique_keys import UniquePublisher
@@ -55,6 +57,9 @@ R = TypeVar("R")
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a submit is tried again while the broker gives no answer."""
+
+LONGEST_KEEP_SECONDS: Final = 30 * 86_400.0
+"""For how long a file may be kept that no task refers to."""
 
 
 class AsyncClient:
@@ -285,6 +290,39 @@ class AsyncClient:
 
         self.broker.check_usable()
         return await with_objects(self.broker.objects, address, envelope, call.files)
+
+    async def put_file(
+        self, queue: str, file: str | os.PathLike[str] | File, *, keep: timedelta | float = 3600.0
+    ) -> File:
+        """Store a file for tasks that are submitted later: by this program, by others, or with a manifest.
+
+        Args:
+            queue: the queue whose tasks may have it as an argument.
+            file: the file, or its path.
+            keep: how long it is kept at least while no task refers to it, in seconds; at most 30 days. A task
+                that was submitted keeps it as long as it needs it.
+
+        Raises:
+            SubmissionInvalid: `keep` is not between 0 and 30 days.
+            EncryptionRequired, QueueNotEncrypted, KeyServiceUnavailable: as `submit`.
+            QueueNotFound: there is no such queue.
+            ObjectsFull, ObjectStoreUnavailable: it could not be stored.
+            FileUnreadable, FileChanged: it cannot be read, or changed meanwhile.
+            NotAllowed: the credentials are of another queue.
+            QueueNameInvalid: no queue can have that name.
+            BrokerUnreachable, ClientClosed, ClientElsewhere: as `submit`.
+        """
+        from galley.objects.transfer import put_file  # noqa: PLC0415 - most programs need none of it
+
+        self.broker.check_usable()
+        seconds = keep.total_seconds() if isinstance(keep, timedelta) else float(keep)
+        if not 0 <= seconds <= LONGEST_KEEP_SECONDS:
+            raise SubmissionInvalid("keep", f"{seconds:.0f} s is not between 0 and 30 days", "use 30 days")
+        address = task_address(self.namespace, queue, "put")
+        await inspect.queue(self.broker, self.namespace, queue)
+        await EncryptionRules(self.broker).check(address, PATIENCE_SECONDS)
+        source = file if isinstance(file, File) else File(file)
+        return await put_file(self.broker.objects, Place.of(address), source, seconds)
 
     async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Write the content of a file of a result to a path, all of it or nothing, and return the path.

@@ -10,17 +10,20 @@ from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.known import known_task
 from galley.broker.publish import Publisher
 from galley.broker.unique_keys import UniquePublisher
-from galley.envelope import INPUT_LIMIT, NO_INPUT, Envelope, digest_of, encode_input
+from galley.envelope import INPUT_LIMIT, NO_INPUT, REFERRING_VERSION, Envelope, digest_of, encode_input
 from galley.errors import InputInvalid, ManifestInvalid
+from galley.file import FIELD, File, files_in
 from galley.history import Moment
 from galley.labels import check_labels
 from galley.lanes import Lane
+from galley.objects.errors import ObjectMissing
 from galley.resources.task import Task
 from galley.retry import RetryPolicy
 from galley.unique import Unique, Wanted, wanted
@@ -137,7 +140,7 @@ def envelope_of(
     if size > INPUT_LIMIT:
         raise InputInvalid(
             spec.handler, f"{size} bytes of JSON, the limit is {INPUT_LIMIT}",
-            "submit the task from Python, with the data as a galley.File, which is streamed",
+            "store the data as a file, with `galley files put`, and refer to that",
         )  # fmt: skip
     return Envelope(
         spec.handler,
@@ -151,6 +154,43 @@ def envelope_of(
         uid=uid,
         digest=spec.digest,
     )
+
+
+async def with_put_files(broker: Broker, address: TaskAddress, envelope: Envelope) -> Envelope:
+    """Return the task with references to the files in its input, which `galley files put` has stored.
+
+    Raises:
+        InputInvalid: what stands for a file is none that was put.
+        ObjectMissing: the queue does not have it, or has it no longer.
+        ObjectStoreUnavailable, ObjectsFull: the store does not answer, or has no room for another reference.
+        NotAllowed: the credentials are of another queue.
+    """
+    references = []
+    for file in files_of_input(envelope.handler, envelope.input):
+        if file.reference is None or file.reference.key:
+            raise InputInvalid(envelope.handler, f"{FIELD}: it was not stored by `galley files put`", _PUT)
+        if not await broker.objects.refer(address, file.reference, "input"):
+            raise ObjectMissing(f"file {file.name!r}", f"of queue {address.queue!r}", _PUT)
+        references.append(file.reference)
+    return replace(envelope, v=REFERRING_VERSION, files=tuple(references)) if references else envelope
+
+
+def files_of_input(handler: str, data: Raw) -> tuple[File, ...]:
+    """Return the files in an input that was written by hand.
+
+    Raises:
+        InputInvalid: what stands for a file is none.
+    """
+    if _FILE not in bytes(data):
+        return ()
+    try:
+        return files_in(data)
+    except ValueError as error:
+        raise InputInvalid(handler, f"{FIELD}: {error}", _PUT) from None
+
+
+_FILE: Final = FIELD.encode()
+_PUT: Final = "store the file with `galley files put QUEUE FILE`, and copy what that prints into the input"
 
 
 class Submitted(NamedTuple):
@@ -173,6 +213,7 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
 
     Raises:
         TaskConflict: its queue has another task of that name; nothing was stored.
+        InputInvalid, ObjectError: a file in its input is not there; nothing was stored.
         UniqueConflict: another task has its unique key; nothing was stored.
         QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
         BrokerUnreachable: no answer; doing it again is safe.
@@ -180,7 +221,7 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     address = address_of(task)
     now = datetime.now(UTC)
     spec, publisher = spec_of(task), Publisher(broker)
-    envelope = envelope_of(spec, now, now, labels=task.metadata.labels)
+    envelope = await with_put_files(broker, address, envelope_of(spec, now, now, labels=task.metadata.labels))
     key = key_of(spec)
     if key is None or await known_task(broker, address) is not None:
         receipt = await publisher.publish_once(address, envelope)

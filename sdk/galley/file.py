@@ -210,7 +210,7 @@ def from_json(value: Any) -> File:
         return found
     reference = msgspec.convert(inner, Reference) if inner is not None else None
     if reference is None:
-        raise ValueError("Expected a file, as galley.File(path) makes it")
+        raise ValueError("Expected a file, as galley.File(path) makes it or `galley files put` prints it")
     reference = msgspec.structs.replace(reference, name=_name(reference.name))
     place = (_here.get() or {}).get(f"{reference.digest}/{reference.name}")
     return File.stored(reference, Path(place) if place else None)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -149,6 +150,19 @@ class Client:
                 for known in (incomplete.submitted, incomplete.unknown):
                     known.update({place: self._sync(handle) for place, handle in known.items()})
             raise
+
+    def put_file(
+        self, queue: str, file: str | os.PathLike[str] | File, *, keep: timedelta | float = 3600.0
+    ) -> File:
+        """Store a file for tasks that are submitted later: `AsyncClient.put_file`.
+
+        Raises:
+            SubmissionInvalid, EncryptionRequired, QueueNotEncrypted, KeyServiceUnavailable: as there.
+            ObjectsFull, ObjectStoreUnavailable, FileUnreadable, FileChanged: as there.
+            QueueNotFound, NotAllowed, QueueNameInvalid, BrokerUnreachable: as there.
+            ClientClosed: the client is closed.
+        """
+        return self._portal.call(lambda client: client.put_file(queue, file, keep=keep))
 
     def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Write the content of a file of a result to a path and return the path: `AsyncClient.download`.

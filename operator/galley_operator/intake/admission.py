@@ -114,7 +114,7 @@ def input_fits(spec: DeclaredSpec, _facts: Facts) -> Report | None:
         return None
     message = (
         f"its input has {size} bytes of JSON, the limit is {INPUT_LIMIT}; "
-        "store the data where workers can read it, and pass its place"
+        "store the data as a file, with `galley files put`, and refer to that"
     )
     return Rejected("InputInvalid", message)
 

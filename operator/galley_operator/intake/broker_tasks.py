@@ -14,6 +14,7 @@ from galley.broker.pipeline import NO_RESPONDERS
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.broker.unique_keys import UniquePublisher
+from galley.declared import with_put_files
 from galley.envelope import Envelope
 from galley.errors import QueueNotFound
 from galley.record import Record, State, Stored
@@ -75,6 +76,7 @@ class BrokerTasks(Protocol):
 
         Raises:
             QueueNotFound, LaneNotEnabled, QueueFull, InputInvalid: refused; nothing was stored.
+            ObjectError: a file in its input is not there, or it is not known; nothing was stored.
             UniqueConflict: another task has its unique key; nothing was stored.
         """
         ...
@@ -131,6 +133,7 @@ class NatsTasks:
 
     async def publish(self, address: TaskAddress, envelope: Envelope, unique: Wanted | None = None) -> bool:
         """Put a task into the broker; returns False if there was one of that address."""
+        envelope = await with_put_files(self._broker, address, envelope)
         if unique is not None:
             receipt = await self._unique.publish(address, envelope, unique, own_id=True)
             return not receipt.duplicate

@@ -1,10 +1,12 @@
 """Doing what was decided about a Task: making room for it in the broker, and putting it there."""
 
 from collections.abc import Callable
+from typing import Final
 
 from galley.address import TaskAddress
 from galley.encryption import EncryptionError
-from galley.errors import LaneNotEnabled, QueueFull, QueueNotFound, UniqueConflict
+from galley.errors import InputInvalid, QueueFull, QueueNotFound, Refused, UniqueConflict
+from galley.objects.errors import ObjectError, ObjectMissing
 from galley_operator.audit import About, record
 from galley_operator.intake.admission import Publish, Step
 from galley_operator.intake.broker_tasks import BrokerTasks
@@ -45,17 +47,30 @@ class Publishing:
             await self._broker.forget(address)
         try:
             added = await self._broker.publish(address, step.envelope, step.unique)
-        except UniqueConflict as error:
-            return Rejected(error.reason, f"{error}; apply it again under another name when that has ended")
-        except (QueueFull, QueueNotFound) as error:
-            # Its TaskQueue is there, or it would not have come so far: streams follow in a moment.
-            reason = "QueueNotReady" if isinstance(error, QueueNotFound) else error.reason
-            return Pending(reason, f"{error}; it is tried again until the queue takes it", Until.ROOM)
-        except (LaneNotEnabled, EncryptionError) as error:
-            return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
+        except (Refused, InputInvalid, EncryptionError, ObjectError) as error:
+            return _refused(error)
         if not added:
             return Unclear()  # ours, from before a crash or a lost answer, or work of another door
         self.admitted += 1
         user = task.user if self._users_recorded else ""
         record("submit", task.namespace, task.queue, About(task=task.name, uid=task.uid, user=user))
         return Admitted()
+
+
+def _refused(error: Refused | InputInvalid | EncryptionError | ObjectError) -> Report:
+    """Return what it means for a Task that the broker has not taken it."""
+    match error:
+        case UniqueConflict():
+            return Rejected(error.reason, f"{error}; apply it again under another name when that has ended")
+        case InputInvalid() | ObjectMissing():
+            return Rejected(error.reason, f"{error}; {error.hint}; then apply the Task under another name")
+        case QueueNotFound():
+            # Its TaskQueue is there, or it would not have come so far: streams follow in a moment.
+            return Pending("QueueNotReady", f"{error}; {_AGAIN}", Until.ROOM)
+        case QueueFull():
+            return Pending(error.reason, f"{error}; {_AGAIN}", Until.ROOM)
+        case _:
+            return Pending(error.reason, f"{error}; {error.hint}", Until.LATER)
+
+
+_AGAIN: Final = "it is tried again until the queue takes it"

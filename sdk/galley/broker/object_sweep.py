@@ -21,7 +21,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.lean_client import header_block
 from galley.broker.listing import subjects_of
-from galley.broker.objects import Place, decode_whole
+from galley.broker.objects import Place, decode_whole, held_until
 from galley.broker.records import Records
 from galley.failpoint import failpoint
 from galley.lanes import Lane
@@ -129,6 +129,8 @@ class Sweep:
         return False
 
     async def _refers(self, address: TaskAddress, role: str, subject: str) -> bool:
+        if held_until(address.id) > self._now().timestamp():
+            return True
         record = await self._record(address)
         if record is not None and not record.done:
             return True

@@ -2,7 +2,7 @@
 
     part.NAME.NUMBER              the bytes
     whole.NAME                    all parts are stored, here or in the store it names
-    use.NAME.ROLE.KIND.ID         a task refers to it
+    use.NAME.ROLE.KIND.ID         a task refers to it, or it was stored for tasks to come: `hold_id`
     leaving.NAME                  no task refers to it, and it is deleted soon
 
 The name is the digest of the content, so equal content is stored once. A producer first writes that its task
@@ -13,6 +13,8 @@ that refer to it. So what a producer found is not deleted under its hands, which
 
 import asyncio
 import contextlib
+import re
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final, NamedTuple, Protocol
@@ -67,6 +69,20 @@ class Whole(msgspec.Struct, frozen=True, omit_defaults=True):
 
 decode_whole: Final = msgspec.json.Decoder(Whole).decode
 """Reads it."""
+
+
+_HOLD: Final = re.compile(r"hold-([0-9]{10,12})-[0-9a-f]{8}")
+
+
+def hold_id(until: float) -> str:
+    """Return the id under which an object is kept that no task refers to yet; `until`: seconds since 1970."""
+    return f"hold-{int(until)}-{secrets.token_hex(4)}"
+
+
+def held_until(task_id: str) -> float:
+    """Return until when an object is kept for tasks to come, in seconds since 1970; 0 if that is a task."""
+    found = _HOLD.fullmatch(task_id)
+    return float(found[1]) if found else 0.0
 
 
 class _Message(Protocol):

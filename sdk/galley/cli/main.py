@@ -18,6 +18,7 @@ from galley.cli import (
     completion,
     dead,
     doctor,
+    files,
     get,
     keys,
     logs,
@@ -43,7 +44,7 @@ OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
     why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
     queue_control.purge, doctor.command, schedule.command, workflow.command, publish.command,
-    topic.command, keys.command, completion.command, version.command,
+    topic.command, files.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from galley.cli.labels import label_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.cli.waiting import wait_for
+from galley.declared import files_of_input
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
 from galley.file import File
@@ -97,7 +98,7 @@ def _input(options: Namespace, terminal: Terminal) -> tuple[Raw, tuple[File, ...
 
 
 def _with_files(options: Namespace, terminal: Terminal, value: Any) -> tuple[Raw, tuple[File, ...]]:
-    files = []
+    files = []  # as long as they are referred to, what stands for them in JSON can be found
     for argument in options.files:
         name, _, path = argument.partition("=")
         if not name or not path:
@@ -106,7 +107,8 @@ def _with_files(options: Namespace, terminal: Terminal, value: Any) -> tuple[Raw
             raise Misuse(f"argument {name[:80]!r} is given twice, or the input is no object", "give it once")
         files.append(File(terminal.folder / path))
         value[name] = files[-1]
-    return encode_input(options.handler, value, LARGEST), tuple(files)
+    data = encode_input(options.handler, value, LARGEST)
+    return data, files_of_input(options.handler, data)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:

@@ -56,12 +56,12 @@ class ObjectMissing(ObjectError):
 
     reason = "ObjectMissing"
 
-    def __init__(self, what: str, store: str) -> None:
+    def __init__(self, what: str, store: str, hint: str = "") -> None:
         self.what, self.store = what, store
-        super().__init__(
-            f"{what} is not in object store {store}",
-            "it was deleted, or not restored with the tasks of a backup; submit the task again with its data",
+        gone = (
+            "it was deleted, or not restored with the tasks of a backup: submit the task again, with its data"
         )
+        super().__init__(f"{what} is not in object store {store}", hint or gone)
 
 
 class ObjectDamaged(ObjectError):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -12,10 +13,11 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from galley.address import TaskAddress
-from galley.broker.objects import Place
+from galley.address import Kind, TaskAddress
+from galley.broker.objects import Place, hold_id
 from galley.envelope import NO_INPUT, REFERRING_VERSION, Envelope, digest_of
-from galley.file import FIELD, File, with_references
+from galley.file import FIELD, File, files_of, with_references
+from galley.lanes import Lane
 from galley.objects.content import Bytes, FileContent
 from galley.objects.errors import FileElsewhere, FileUnreadable, ObjectDamaged, ObjectMissing
 from galley.objects.store import INPUT
@@ -83,6 +85,26 @@ def _stable(data: bytes) -> bytes:
         return {name: walk(each) for name, each in value.items()}
 
     return msgspec.json.encode(walk(msgspec.json.decode(data)))
+
+
+async def put_file(objects: "Objects", place: Place, file: File, keep_seconds: float) -> File:
+    """Store a file before any task refers to it, and return it as it is stored.
+
+    Args:
+        objects: where to.
+        place: the queue whose tasks may have it.
+        file: the file.
+        keep_seconds: how long it is kept at least, though no task refers to it.
+
+    Raises:
+        ObjectsFull, ObjectStoreUnavailable: it could not be stored.
+        FileUnreadable, FileChanged: it cannot be read, or changed meanwhile.
+        NotAllowed: the credentials are of another queue.
+    """
+    holder = hold_id(time.time() + keep_seconds)
+    address = TaskAddress(*place, Lane.NORMAL, Kind.DIRECT, holder)
+    with files_of(*place):
+        return File.stored(await _stored(objects, address, file), file.path() if file.here else None)
 
 
 async def fetched(objects: "Objects", address: TaskAddress, reference: Reference) -> bytes:

@@ -23,7 +23,7 @@ from galley.errors import (
 )
 from galley.event import Attribute, event_of
 from galley.file import File
-from galley.handler import Call, Handler
+from galley.handler import Call, Handler, check_queue_name
 from galley.note import LogLine, Progress
 from galley.registry import REGISTRY
 from galley.retry import RetryPolicy
@@ -163,6 +163,17 @@ class EagerClient(_Eager):
         for call in calls:
             self.submit(call)
         return published
+
+    def put_file(
+        self,
+        queue: str,
+        file: str | os.PathLike[str] | File,
+        *,
+        keep: timedelta | float = 3600.0,  # noqa: ARG002
+    ) -> File:
+        """Return the file, which tasks of this client use where it is: `galley.Client.put_file`."""
+        check_queue_name(queue)
+        return file if isinstance(file, File) else File(file)
 
     def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Copy the content of a file to a path and return the path: `galley.Client.download`."""
@@ -339,6 +350,17 @@ class AsyncEagerClient(_Eager):
         for call in calls:
             await self.submit(call)
         return published
+
+    async def put_file(
+        self,
+        queue: str,
+        file: str | os.PathLike[str] | File,
+        *,
+        keep: timedelta | float = 3600.0,  # noqa: ARG002
+    ) -> File:
+        """Return the file, which tasks of this client use where it is: `galley.AsyncClient.put_file`."""
+        check_queue_name(queue)
+        return file if isinstance(file, File) else File(file)
 
     async def download(self, file: File, to: str | os.PathLike[str]) -> Path:
         """Copy the content of a file to a path and return the path: `galley.AsyncClient.download`."""

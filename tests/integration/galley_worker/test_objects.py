@@ -100,6 +100,25 @@ async def test_the_commands_take_and_give_files(
     assert (code, json.loads(said)["size"]) == (0, 4000), problem
     code, said, _ = await galley("submit", "drills", "same", "--file", f"files={source}", "--wait", "30")
     assert code != 0  # one file is no list of them
+    code, put, problem = await galley("files", "put", "drills", str(source))
+    assert code == 0, problem
+    code, said, problem = await galley("submit", "drills", "measure", f'{{"file": {put}}}', "--wait", "30")
+    assert (code, json.loads(said)["name"]) == (0, "page.bin"), problem
+    manifest = tmp_path / "task.yaml"
+    manifest.write_text(
+        "apiVersion: galley.dev/v1alpha1\nkind: Task\nmetadata: {name: declared}\n"
+        f"spec: {{queueName: drills, handler: measure, input: {{file: {put.strip()}}}}}\n"
+    )
+    code, _, problem = await galley("apply", "-f", str(manifest))
+    assert code == 0, problem
+    code, said, problem = await galley("result", "drills/declared", "--within", "30")
+    assert (code, json.loads(said)["size"]) == (0, 4000), problem
+    for queue_name, keep, problem in (
+        ("drills", "31d", "2678400 s is not"),
+        ("none", "1h", "no queue 'none'"),
+    ):
+        code, _, said = await galley("files", "put", queue_name, str(source), "--keep", keep)
+        assert (code != 0, problem in said) == (True, True), said
     await galley("submit", "drills", "produce", '{"size": 5000}', "--id", "made", "--wait", "30")
     code, said, _ = await galley("result", "drills/made")
     assert json.loads(said)["file"] == "made.bin"

@@ -5,14 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerUnreachable
 from galley.broker.object_sweep import GRACE_SECONDS, LEAVING_SECONDS, Sweep, Swept
-from galley.broker.objects import PART, Place
+from galley.broker.objects import PART, Place, hold_id
 from galley.client import AsyncClient
 from galley.dead_letter import DeadLetter, encode
+from galley.declared import with_put_files
+from galley.errors import InputInvalid
+from galley.file import File
 from galley.handler import call
 from galley.objects.content import Bytes
 from galley.objects.errors import (
@@ -24,7 +28,7 @@ from galley.objects.errors import (
 from galley.objects.store import INPUT, RESULT, Objects
 from galley.record import Failure, Outcome, Record, State
 from galley.reference import Reference
-from tests.support.builders import an_address
+from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import Bench, a_bench
@@ -233,6 +237,50 @@ async def test_an_object_goes_once_its_task_has_ended_and_not_before() -> None:
         assert (await collector.sweep(after=LEAVING_SECONDS - 10)).deleted == 0
         assert await collector.sweep(after=20) == Swept(0, 1, 0)
         assert stream_of(bench).messages == {}
+
+
+@in_virtual_time
+async def test_a_file_that_was_put_stays_as_long_as_asked_and_then_as_long_as_its_task() -> None:
+    async with a_bench() as bench:
+        collector = Collector(bench)
+        until = bench.server.now().timestamp() + 3 * GRACE_SECONDS
+        holder = an_address(of=bench.layout, id=hold_id(until))
+        reference = await Objects(bench.producer).put(holder, Bytes(b"page"), INPUT, "page.bin")
+        assert (await collector.sweep(after=3 * GRACE_SECONDS - 60)).leaving == 0
+        address = an_address(of=bench.layout)
+        named = bytes(File.stored(reference).as_json())
+        referring = await with_put_files(
+            bench.producer, address, an_envelope(input=Raw(b'{"page":%s}' % named))
+        )
+        assert referring.files == (reference,)
+        await bench.submit(address, input=referring.input)
+        assert (await collector.sweep(after=2 * GRACE_SECONDS)).leaving == 0
+        # A task that has ended needs it no more, and what kept it has passed.
+        work = bench.server.streams[topology.work_stream(*place(bench))]
+        work.remove(next(iter(work.messages)))
+        collector.end(address)
+        assert (await collector.sweep()).leaving == 1
+
+
+@pytest.mark.parametrize(
+    ("inner", "problem"),
+    [
+        (b'{"digest":"%s","size":4}' % (b"0" * 64), "is not in object store"),
+        (b'{"digest":"%s","size":4,"key":"a"}' % (b"0" * 64), "was not stored by `galley files put`"),
+        (b'{"path":"page.bin"}', "missing required field"),
+        (b'"s3://bucket/page"', "Expected `object`"),
+        (b'{"local":"0123456789abcdef"}', "a file of another process"),
+    ],
+)
+@in_virtual_time
+async def test_what_stands_for_no_file_that_was_put_is_refused_with_what_to_do(
+    inner: bytes, problem: str
+) -> None:
+    async with a_bench() as bench:
+        envelope = an_envelope(input=Raw(b'{"page":{"galley.file":%s}}' % inner))
+        with pytest.raises((InputInvalid, ObjectMissing), match=problem) as refused:
+            await with_put_files(bench.producer, an_address(of=bench.layout), envelope)
+        assert "galley files put" in str(refused.value.hint)
 
 
 @in_virtual_time

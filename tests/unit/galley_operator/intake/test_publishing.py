@@ -9,7 +9,11 @@ from msgspec.structs import replace
 from galley.address import TaskAddress
 from galley.broker.errors import BrokerError
 from galley.broker.publish import Publisher
+from galley.envelope import decode
+from galley.file import File
 from galley.lanes import Lane
+from galley.objects.content import Bytes
+from galley.objects.store import INPUT
 from galley.record import Failure, Outcome, Record, State
 from galley.unique import OnConflict, Unique, wanted
 from galley_operator.cluster.errors import ClusterUnreachable
@@ -80,6 +84,31 @@ async def test_what_the_broker_refuses_waits_for_what_would_change_that(
         )
         assert isinstance(report, Pending)
         assert report.until is until
+
+
+@in_virtual_time
+async def test_a_task_whose_input_names_a_file_refers_to_it() -> None:
+    async with a_bench() as bench:
+        task = a_task()
+        reference = await bench.producer.objects.put(task.address, Bytes(b"page"), INPUT, "page.bin")
+        named = bytes(File.stored(reference).as_json())
+        envelope = an_envelope(uid=task.uid, input=Raw(b'{"page":%s}' % named))
+        assert await publishing(bench).carry_out(task, Publish(envelope)) == Admitted()
+        (stored,) = bench.seen("stored", "task")
+        assert decode(stored.body).files == (reference,)
+
+
+@in_virtual_time
+async def test_a_task_whose_input_names_a_file_that_is_not_there_is_rejected_with_what_to_do() -> None:
+    async with a_bench() as bench:
+        there = b'{"galley.file":{"digest":"%s","size":4,"name":"a.bin"}}' % (b"0" * 64)
+        for inner, reason in ((there, "ObjectMissing"), (b'{"galley.file":"s3://b/a"}', "InputInvalid")):
+            step = Publish(an_envelope(uid="u1", input=Raw(b'{"page":%s}' % inner)))
+            report = await publishing(bench).carry_out(a_task(), step)
+            assert isinstance(report, Rejected)
+            assert report.reason == reason
+            assert "galley files put" in report.message
+        assert bench.in_work == 0
 
 
 @in_virtual_time
