@@ -1,6 +1,7 @@
 """Fixtures of the tests on a real cluster."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from e2e import volume
 from e2e.marks import Marks
 from e2e.place import Place
 from e2e.release import NAMESPACE, WITHOUT_A_REGISTRY, Release
+from e2e.rendered_cluster import RenderedCluster
 from testcluster.cluster import Cluster
 from testcluster.errors import CannotRunHere, NotPossible
 from testcluster.images.build import archives
@@ -47,3 +49,15 @@ def place(galley: Release, kubectl: Kubectl, namespace_of_pods: str) -> Iterator
 def marks(place: Place) -> Marks:
     """Notes what handlers in `place` really do."""
     return Marks(place)
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[RenderedCluster]:
+    """Three servers of the rendered chart, with encrypted streams."""
+    cluster = RenderedCluster(tmp_path, "nats.replicas=3", "nats.encryption.enabled=true")
+    await cluster.prepare(store_key=1)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()

@@ -4,92 +4,33 @@ Certificates, their authority and the key of the streams are replaced while task
 """
 
 import asyncio
-import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nats.aio.client import Client as Nats
 
 from e2e.rendered_chart import nats_config
 from e2e.rendered_cluster import NAMESPACE, RenderedCluster
+from e2e.rendered_queue import QUEUE, SHOP, a_queue, ran, settings_of, submitting
 from galley import BrokerError, call, connect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.permissions import Role
 from galley.client import AsyncClient
-from galley.resources import TaskQueue
-from galley_local.nats_binary import nats_server_binary
 from galley_operator.cluster.resource import SECRETS
-from galley_operator.credentials.certificate import Times, issued, made_authority, utc
+from galley_operator.credentials.certificate import Times
 from galley_operator.credentials.certificate_keeper import CertificateKeeper
-from galley_operator.credentials.key_secret import entries_of
 from galley_operator.credentials.server_secret import NEW_AUTHORITY
 from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue, workers
 
 pytestmark = pytest.mark.timeout(240)
 
-SHOP, QUEUE = "shop", "drills"
 NEEDLE = "needle-4c1f6f0e"
-
-
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[RenderedCluster]:
-    cluster = RenderedCluster(tmp_path, "nats.replicas=3", "nats.encryption.enabled=true")
-    await cluster.prepare(store_key=1)
-    try:
-        await cluster.start()
-        yield cluster
-    finally:
-        cluster.kill()
-
-
-async def a_queue(cluster: RenderedCluster, replicas: int) -> TaskQueue:
-    """Make the streams of a queue, as soon as the servers have a leader."""
-    queue = a_task_queue(SHOP, QUEUE, worker={"concurrency": 4}, retry={"attempts": 1})
-
-    async def made() -> bool:
-        try:
-            async with cluster.operator() as operator:
-                await ensure(operator, layout_of(queue, "tests"), replicas)
-        except BrokerError:
-            return False
-        return True
-
-    await eventually(made, within=60)
-    return queue
-
-
-async def settings_of(cluster: RenderedCluster) -> dict[str, str]:
-    """Return the environment of a worker."""
-    creds = await cluster.credentials(Role.WORKER, SHOP, QUEUE)
-    return {"GALLEY_CREDENTIALS": str(creds), "GALLEY_TLS_CA": str(cluster.ca_file)}
-
-
-async def submitting(client: AsyncClient, until: asyncio.Event, prefix: str = "w") -> list[str]:
-    """Submit tasks until told to stop and return their words once all have succeeded."""
-    words: list[str] = []
-    results: list[asyncio.Task[Any]] = []
-    async with asyncio.TaskGroup() as waiting:
-        while not until.is_set():
-            word = f"{prefix}-{len(words)}"
-            handle = await client.submit(call(QUEUE, "note", word=word))
-            words.append(word)
-            results.append(waiting.create_task(handle.result(60)))
-            await asyncio.sleep(0.02)
-    assert [result.result() for result in results] == words
-    return words
-
-
-def ran(folder: Path) -> Counter[str]:
-    return Counter(line.split()[1] for line in (folder / "drills.log").read_text().splitlines())
 
 
 async def test_three_servers_with_accounts_lose_one_and_no_task(
@@ -112,96 +53,6 @@ async def test_three_servers_with_accounts_lose_one_and_no_task(
         assert worker.end() == 0
     assert len(words) > 50
     assert ran(tmp_path) == Counter(words)
-
-
-ROGUE = """
-server_name: rogue
-listen: 127.0.0.1:-1
-jetstream: disabled
-cluster {{ name: galley-nats, listen: 127.0.0.1:-1, no_advertise: true, {tls} {login} routes: [ {routes} ] }}
-system_account: SYS
-accounts {{ SYS {{ users: [{{user: s, password: s}}] }}, {account} {{ users: [{{user: a, password: a}}] }} }}
-ports_file_dir: "{folder}"
-"""
-
-
-async def heard_by_a_rogue(
-    cluster: RenderedCluster, folder: Path, *, tls: str = "", login: str = ""
-) -> list[str]:
-    """Run a server that tries to join, and return the subjects of tasks that it hears of one submitted."""
-    folder.mkdir()  # noqa: ASYNC240 - it does not block
-    routes = ", ".join(f"nats://{login}127.0.0.1:{port}" for port in cluster.route_ports)
-    told = (
-        f"authorization {{ user: {login.split(':', maxsplit=1)[0]}, password: {login.split(':')[1][:-1]} }},"
-        if login
-        else ""
-    )
-    account = cluster.authority.streams.public
-    config = folder / "rogue.conf"
-    config.write_text(ROGUE.format(tls=tls, login=told, routes=routes, account=account, folder=folder))
-    with (folder / "log").open("wb") as log:
-        rogue = subprocess.Popen(  # noqa: ASYNC220 - it does not block
-            [nats_server_binary(), "--config", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
-    nats, heard = Nats(), list[str]()
-
-    async def take(message: Any) -> None:
-        heard.append(message.subject)
-
-    def port() -> str:
-        [found] = folder.glob("*.ports")
-        return str(json.loads(found.read_text())["nats"][0])
-
-    def listening() -> bool:
-        try:
-            return bool(port())
-        except ValueError:
-            return False
-
-    try:
-        await eventually(listening, within=20)
-        await nats.connect(port().replace("nats://", "nats://a:a@"))
-        await nats.subscribe("galley.>", cb=take)
-        await nats.flush()
-        await asyncio.sleep(1.5)  # a route that can be made is made within a second
-        producer = await cluster.credentials(Role.PRODUCER, SHOP, QUEUE)
-        async with connect(cluster.urls[0], SHOP, credentials=producer, tls=cluster.tls) as client:
-            await client.submit(call(QUEUE, "note", word="secret"))
-        await asyncio.sleep(0.5)
-    finally:
-        rogue.kill()
-        rogue.wait(10)
-        if nats.is_connected:
-            await nats.close()
-    return [subject for subject in heard if subject.startswith("galley.task.")]
-
-
-async def test_a_server_that_is_not_ours_cannot_join_and_hears_nothing(
-    three: RenderedCluster, tmp_path: Path
-) -> None:
-    await a_queue(three, 1)
-    entries = entries_of(await three.secrets.get(SECRETS, NAMESPACE, "galley-nats-server"))
-    password = f"galley:{entries['route.password']}@"
-    foreign = issued(
-        made_authority(utc(0), timedelta(days=36500)), ["127.0.0.1"], utc(0), timedelta(days=36500)
-    )
-    for name, text in (("foreign.crt", foreign.certificate), ("foreign.key", foreign.key)):
-        (tmp_path / name).write_text(text)
-
-    def tls(certificate: Path, key: Path) -> str:
-        ca = three.ca_file
-        return f'tls {{ cert_file: "{certificate}", key_file: "{key}", ca_file: "{ca}", verify: true }},'
-
-    theirs = tls(tmp_path / "foreign.crt", tmp_path / "foreign.key")
-    ours = tls(tmp_path / "server" / "tls.crt", tmp_path / "server" / "tls.key")
-    for number, (encryption, login) in enumerate((
-        ("", ""), ("", password), (theirs, password), (ours, ""), (ours, "galley:wrong@"),
-    )):  # fmt: skip
-        assert await heard_by_a_rogue(three, tmp_path / f"r{number}", tls=encryption, login=login) == [], (
-            number
-        )
-    # With both it is one of ours: the proof that the rogue would have heard, as it did on an open port.
-    assert await heard_by_a_rogue(three, tmp_path / "both", tls=ours, login=password)
 
 
 async def test_certificates_and_their_authority_are_replaced_while_tasks_run(tmp_path: Path) -> None:

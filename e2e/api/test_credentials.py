@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from e2e.api.operator_process import operator
-from e2e.api.test_queues import Stage
+from e2e.api.queue_stage import Stage
 from galley import call, connect
 from galley.broker.connection import Broker
 from galley.broker.creds_file import read_creds

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from e2e.api.operator_process import operator
+from e2e.api.queue_stage import Stage
 from e2e.api.test_credentials import KEYS, QUEUE, settings, written
-from e2e.api.test_queues import Stage
 from galley import Tls, call, connect
 from galley.broker.connection import Broker
 from galley.broker.permissions import Role

@@ -1,16 +1,14 @@
 """The operator as a process: what becomes of a TaskQueue, whatever is done to it and its objects."""
 
 import json
-import re
 import shlex
 import shutil
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e2e.api.operator_process import OperatorProcess, operator
+from e2e.api.queue_stage import CHILD, Stage, condition_of, events, settings_for
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
@@ -19,77 +17,10 @@ from galley.client import AsyncClient
 from galley.errors import ResultTimeout, TaskFailed
 from galley.handler import call
 from galley_local.nats_server import NatsServer
-from tests.support.api_server import ApiServer
 from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue, workers
-from tests.unit.galley.resources.test_task_queue import FULL
 
 KINDS = ("configmap", "serviceaccount", "poddisruptionbudget", "deployment")
-CHILD = "galley-drills"
-
-
-class Stage:
-    """One namespace on the API server, with the operator that serves it."""
-
-    def __init__(self, api: ApiServer, broker: Broker, namespace: str) -> None:
-        self.api, self.broker, self.namespace = api, broker, namespace
-
-    def apply(self, name: str = "drills", **spec: Any) -> None:
-        spec = {**spec, "worker": {"modules": ["drills"], **spec.get("worker", {})}}
-        queue = {"kind": "TaskQueue", "metadata": {"name": name}, "spec": spec}
-        self.api.kubectl.apply({"apiVersion": "galley.dev/v1alpha1", **queue}, namespace=self.namespace)
-
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        return self.api.kubectl.get(kind, name, "-n", self.namespace)
-
-    def there(self, kind: str, name: str = CHILD) -> bool:
-        return bool(self.api.kubectl("get", kind, name, "-n", self.namespace, "--ignore-not-found"))
-
-    def change(self, kind: str, name: str, patch: dict[str, Any]) -> None:
-        self.api.kubectl("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", json.dumps(patch))
-
-    def delete(self, kind: str, name: str) -> None:
-        self.api.kubectl("delete", kind, name, "-n", self.namespace, "--wait=false")
-
-    def status(self, name: str = "drills") -> dict[str, Any]:
-        return dict(self.get("taskqueue", name).get("status", {}))
-
-    async def condition(self, kind: str, *, name: str = "drills", **wanted: Any) -> dict[str, Any]:
-        """Return a condition once these of its fields are so."""
-
-        def has() -> dict[str, Any] | None:
-            conditions = {each["type"]: each for each in self.status(name).get("conditions", [])}
-            found: dict[str, Any] = conditions.get(kind, {})
-            assert {key: found.get(key) for key in wanted} == wanted, conditions
-            return found
-
-        found = await eventually(has, within=30, why=f"condition {kind}")
-        assert found is not None
-        return found
-
-
-@pytest.fixture
-async def stage(galley_api: ApiServer, nats_server: NatsServer, api_namespace: str) -> AsyncIterator[Stage]:
-    async with Broker(nats_server.url, name="test") as broker:
-        yield Stage(galley_api, broker, api_namespace)
-
-
-@pytest.fixture
-def running(stage: Stage, nats_server: NatsServer, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator(
-        stage.api.kubeconfig, nats_server.url, tmp_path, **settings_for(stage.namespace)
-    ) as process:
-        yield process
-
-
-def settings_for(namespace: str, **more: Any) -> dict[str, Any]:
-    return {
-        "namespaces": namespace,
-        "install": namespace,
-        "lease_namespace": namespace,
-        "sweep_seconds": 2,
-        **more,
-    }
 
 
 async def test_a_queue_gets_streams_objects_and_conditions(stage: Stage, running: OperatorProcess) -> None:
@@ -164,12 +95,6 @@ async def test_a_queue_beside_the_keys_is_not_served_unless_asked_for(
         await stage.condition("Ready", status="True")
 
 
-def events(stage: Stage, kind: str) -> list[tuple[str, str]]:
-    """Return reason and text of the events of a type."""
-    found = stage.get("events", f"--field-selector=type={kind}")["items"]
-    return [(each["reason"], each["message"]) for each in found]
-
-
 async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     stage: Stage, running: OperatorProcess
 ) -> None:
@@ -193,11 +118,6 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     assert "workers" not in stage.get("taskqueue", "drills")["spec"]["scaling"]
     await eventually(lambda: stage.status()["scalingMode"] == "Automatic", within=10)
     await eventually(lambda: "Ready" in [reason for reason, _ in events(stage, "Normal")], within=10)
-
-
-def condition_of(stage: Stage, kind: str) -> dict[str, Any]:
-    [found] = [each for each in stage.status()["conditions"] if each["type"] == kind]
-    return dict(found)
 
 
 async def test_a_queue_without_handlers_is_not_ready(stage: Stage, running: OperatorProcess) -> None:
@@ -319,89 +239,6 @@ async def test_code_that_is_missing_is_said_and_waited_for(stage: Stage, running
         return bool(now != before)
 
     await eventually(newer, within=15)
-
-
-async def test_workers_run_as_an_account_only_if_it_was_set_free(
-    stage: Stage, running: OperatorProcess
-) -> None:
-    stage.api.kubectl("create", "serviceaccount", "admin", "-n", stage.namespace)
-    stage.apply(worker={"template": {"serviceAccountName": "admin"}})
-    found = await stage.condition("Ready", status="False", reason="AccountNotAllowed")
-    assert not stage.there("deployment")
-    [command] = re.findall(r"runs (kubectl label .*);", found["message"])
-    stage.api.kubectl(*shlex.split(command)[1:])
-    await stage.condition("Ready", status="True")
-    pod = stage.get("deployment", CHILD)["spec"]["template"]["spec"]
-    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("admin", True)
-
-
-async def test_secrets_and_claims_are_used_only_if_their_owner_labelled_them(
-    stage: Stage, running: OperatorProcess
-) -> None:
-    volumes = [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}]
-    template = {"envFrom": [{"secretRef": {"name": "keys"}}], "volumes": volumes}
-    stage.apply(worker={"template": template})
-    found = await stage.condition("Ready", status="False", reason="ReferenceNotAllowed")
-    assert "Secret 'keys': it does not exist" in found["message"]
-    stage.api.kubectl("create", "secret", "generic", "keys", "-n", stage.namespace, "--from-literal=a=b")
-    await eventually(lambda: "has no label" in condition_of(stage, "Ready")["message"], within=20)
-    command = shlex.split(re.findall(r"runs (kubectl label .*);", condition_of(stage, "Ready")["message"])[0])
-    stage.api.kubectl(*command[1:])
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models", "labels": {"galley.dev/workers": "allowed"}},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    await eventually(lambda: "'models'" in condition_of(stage, "Ready")["message"], within=20)
-    assert not stage.there("deployment")
-    stage.api.kubectl.apply(claim, namespace=stage.namespace)
-    await stage.condition("Ready", status="True")
-
-
-async def test_init_containers_need_the_consent_of_the_installation(
-    stage: Stage, nats_server: NatsServer, tmp_path: Path
-) -> None:
-    fetch = {"name": "fetch", "command": ["true"]}
-    with operator(stage.api.kubeconfig, nats_server.url, tmp_path, **settings_for(stage.namespace)):
-        stage.apply(worker={"template": {"initContainers": [fetch]}})
-        found = await stage.condition("Ready", status="False", reason="InitContainersNotAllowed")
-        assert "operator.allowInitContainers" in found["message"]
-        assert not stage.there("deployment")
-    allowing = settings_for(stage.namespace, allow_init_containers=True)
-    with operator(stage.api.kubeconfig, nats_server.url, tmp_path, "operator-2", **allowing):
-        await stage.condition("Ready", status="True")
-    [container] = stage.get("deployment", CHILD)["spec"]["template"]["spec"]["initContainers"]
-    assert container["name"] == "fetch"
-
-
-async def test_an_api_server_takes_a_pod_with_every_part_a_queue_may_name(
-    stage: Stage, running: OperatorProcess
-) -> None:
-    template = FULL["spec"]["worker"]["template"] | {"serviceAccountName": None, "initContainers": []}
-    given = {key: value for key, value in template.items() if value}
-    for name in ("api", "shop-keys"):
-        stage.api.kubectl("create", "secret", "generic", name, "-n", stage.namespace)
-        stage.api.kubectl("label", "secret", name, "-n", stage.namespace, "galley.dev/workers=allowed")
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models", "labels": {"galley.dev/workers": "allowed"}},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    stage.api.kubectl.apply(claim, namespace=stage.namespace)
-    stage.apply(worker={"template": given})
-    await stage.condition("StreamsReady", status="True")
-    await eventually(lambda: stage.there("deployment"), within=20)
-    pod = stage.get("deployment", CHILD)["spec"]["template"]["spec"]
-    stage.api.kubectl(
-        "label", "namespace", stage.namespace, "pod-security.kubernetes.io/enforce=restricted", "--overwrite"
-    )
-    thing = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "worker"}, "spec": pod}
-    stage.api.kubectl(
-        "create", "--dry-run=server", "-n", stage.namespace, "-f", "-",
-        given=json.dumps(thing | {"spec": {**pod, "priorityClassName": None}}),
-    )  # fmt: skip
 
 
 async def test_a_deleted_queue_is_served_no_more_and_keeps_its_streams(

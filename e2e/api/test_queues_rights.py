@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from e2e.api.operator_process import operator
-from e2e.api.test_queues import Stage, settings_for
+from e2e.api.queue_stage import Stage, settings_for
 from galley.broker.connection import Broker
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
