@@ -31,16 +31,18 @@ def socket_folder() -> Iterator[None]:
     if len(os.fsencode(parent)) > _LONGEST:
         parent = next((Path(each) for each in _SHORT if os.access(each, os.W_OK | os.X_OK)), parent)
     remove_left(parent)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,
+        (Path(folder) / _LOCK).open("w") as lock,
+    ):
         # As long as it is locked its worker runs, in whichever container that shares the parent.
-        with (Path(folder) / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            current: Any = process.current_process()
-            current._config["tempdir"] = folder  # noqa: SLF001
-            try:
-                yield
-            finally:
-                current._config.pop("tempdir", None)  # noqa: SLF001
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        current: Any = process.current_process()
+        current._config["tempdir"] = folder  # noqa: SLF001
+        try:
+            yield
+        finally:
+            current._config.pop("tempdir", None)  # noqa: SLF001
 
 
 def remove_left(parent: Path) -> None:
