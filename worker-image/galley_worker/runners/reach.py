@@ -1,7 +1,7 @@
 """Which addresses a worker sends requests to: none that lead to the services of its own machine or cloud.
 
-Whoever may write a TaskQueue may run programs in its worker's pod anyway, so what the pod may reach is a
-matter of its NetworkPolicy. The addresses refused here give out credentials to whoever asks from a node.
+A user who may write a TaskQueue may run programs in its worker's pod anyway, so what the pod may reach is a
+matter of its NetworkPolicy. The addresses refused here give out credentials to any process of a node.
 """
 
 import socket

@@ -34,6 +34,10 @@ request is not lost on one that is being closed."""
 EVENT: Final = "galley.task"
 """The `type` of what is sent."""
 
+HTTP_STATUS: Final = "HttpStatus"
+HTTP_UNREACHABLE: Final = "HttpUnreachable"
+ADDRESS_REFUSED: Final = "AddressRefused"
+
 _TOLD_BYTES: Final = 8 * 1024
 """Bytes of an answer that is no success that are kept for people."""
 _TRY_AGAIN: Final = (408, 425, 429)
@@ -80,15 +84,15 @@ class Webhooks(InTurn):
         except asyncio.CancelledError:
             return execution.because or CutOff("its request was ended")
         except AddressRefused as error:
-            return _failure("AddressRefused", f"no request is sent to {handler.url}: {error}", final=True)
+            return _failure(ADDRESS_REFUSED, f"no request is sent to {handler.url}: {error}", final=True)
         except aiohttp.InvalidURL as error:
-            return _failure("AddressRefused", f"no request is sent to {handler.url}: {error}", final=True)
+            return _failure(ADDRESS_REFUSED, f"no request is sent to {handler.url}: {error}", final=True)
         except (aiohttp.ClientError, OSError) as error:
             cause = error.__cause__
             if isinstance(cause, AddressRefused):
-                return _failure("AddressRefused", f"no request is sent to {handler.url}: {cause}", final=True)
+                return _failure(ADDRESS_REFUSED, f"no request is sent to {handler.url}: {cause}", final=True)
             told = str(error) or type(error).__name__
-            return _failure("HttpUnreachable", f"no answer from {handler.url}: {told}", kinds=("http",))
+            return _failure(HTTP_UNREACHABLE, f"no answer from {handler.url}: {told}", kinds=("http",))
 
     async def _post(self, handler: HttpHandler, work: Work) -> Finish:
         url = URL(handler.url)
@@ -169,14 +173,14 @@ async def _no_success(response: aiohttp.ClientResponse, now: datetime) -> Finish
     if 300 <= status < 400:
         target = response.headers.get("Location", "")[:200]
         moved = f"{message}; redirects are not followed (to {target!r}); name that URL in the queue"
-        return _failure("HttpStatus", moved, text, final=True)
+        return _failure(HTTP_STATUS, moved, text, final=True)
     pause = retry_after(response.headers.get("Retry-After", ""), now)
     if status == 429 and pause is not None:
         # It was not looked at: the receiver says when it has room.
-        return Snoozed(pause, Failure("HttpStatus", message[:MESSAGE_LIMIT], text))
+        return Snoozed(pause, Failure(HTTP_STATUS, message[:MESSAGE_LIMIT], text))
     final = status < 500 and status not in _TRY_AGAIN
     kinds = ("http", f"http {status}")
-    return _failure("HttpStatus", message, text, final=final, pause=pause, kinds=kinds)
+    return _failure(HTTP_STATUS, message, text, final=final, pause=pause, kinds=kinds)
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
