@@ -69,6 +69,9 @@ class QueueBacklog:
     totals: Totals | None = field(default=None, compare=False)
     """None while the streams cannot be listed, or those of dead letters are shared with other queues."""
 
+    coming: tuple[tuple[datetime, int], ...] = ()
+    """When tasks for later fall due, to the second, and how many, the first ones first."""
+
     @property
     def waiting(self) -> int:
         """Tasks of all lanes that a free slot would take."""

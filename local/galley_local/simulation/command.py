@@ -11,6 +11,7 @@ from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Column, Format, Listing, format_argument
 from galley.cli.terminal import Terminal
+from galley.lanes import Lane
 from galley_local.errors import PlotsNotWritten
 from galley_local.simulation.report import Result, picture, simulate
 from galley_local.simulation.trace import Trace, built_in, read_trace
@@ -46,6 +47,10 @@ def _arguments(parser: ArgumentParser) -> None:
         "--idle-seconds", type=_whole("--idle-seconds", 0, 86_400), default=30, help="likewise"
     )
     parser.add_argument("--target-wait-seconds", type=_seconds, help="likewise")
+    parser.add_argument(
+        "--lane-target", metavar="LANE=SECONDS", action="append", type=_lane_target, default=[],
+        help="as in spec.scaling.lanes; may be repeated. Traces that are built in have critical and normal",
+    )  # fmt: skip
     parser.add_argument("--concurrency", type=_whole("--concurrency", 1, 256), help="slots of a worker")
     parser.add_argument("--start-seconds", type=_seconds, help="time a worker takes to start")
     parser.add_argument("--seed", type=_whole("--seed", 0, 2**32), default=0, help="of the built-in traces")
@@ -72,6 +77,13 @@ def _seconds(number: str) -> float:
     return seconds
 
 
+def _lane_target(words: str) -> tuple[Lane, float]:
+    lane, _, seconds = words.partition("=")
+    if lane not in tuple(Lane):
+        raise Misuse(f"{words[:40]!r} is no target of a lane", "write it as critical=2")
+    return Lane(lane), _seconds(seconds)
+
+
 def _chosen(options: Namespace) -> list[Trace]:
     known = built_in(options.seed)
     traces = []
@@ -93,7 +105,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     for trace in _chosen(options):
         policy = ScalingPolicy(
             options.min_workers, trace.max_workers, trace.slots, options.idle_seconds,
-            target_seconds=options.target_wait_seconds,
+            target_seconds=options.target_wait_seconds, lane_targets=dict(options.lane_target),
         )  # fmt: skip
         found = simulate(trace, policy, options.seed)
         results += found

@@ -36,7 +36,8 @@ class Galley:
     def look(self, world: World) -> None:
         """Decide, and do what was decided, as `Scaler.sweep` does."""
         views = {worker.name: _view(worker, world) for worker in world.workers.values()}
-        backlog = QueueBacklog((LaneBacklog(Lane.NORMAL, world.waiting, world.running),))
+        urgent, other = (LaneBacklog(lane, *world.of_lane(lane)) for lane in (Lane.CRITICAL, Lane.NORMAL))
+        backlog = QueueBacklog((urgent, other))
         decision = decide(
             Signals(backlog, Workforce(tuple(views.values()))),
             self._policy, self.memory, _BEGIN + timedelta(seconds=world.now),

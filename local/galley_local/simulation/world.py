@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol
 
+from galley.lanes import Lane
 from galley_local.simulation.trace import Arrival, Trace
 
 SWEEP_SECONDS: Final = 1.0
@@ -88,6 +89,14 @@ class World:
     def running(self) -> int:
         """Tasks that run."""
         return sum(len(worker.running) for worker in self.workers.values())
+
+    def of_lane(self, lane: Lane) -> tuple[int, int]:
+        """Return how many tasks of a lane wait and run; those that are not urgent are `normal`."""
+        urgent = lane is Lane.CRITICAL
+        running = sum(
+            task.urgent == urgent for worker in self.workers.values() for task in worker.running.values()
+        )
+        return len(self._waiting[not urgent]), running
 
     @property
     def present(self) -> list[Worker]:

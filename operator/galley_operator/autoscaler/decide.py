@@ -17,7 +17,8 @@ from typing import Final
 from galley.backlog import QueueBacklog
 from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler import reason
-from galley_operator.autoscaler.need import Need, need_of
+from galley_operator.autoscaler.lane_need import averaged, queue_need
+from galley_operator.autoscaler.need import Need, ahead_seconds
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 
@@ -80,6 +81,8 @@ class Decision:
     """To be handed to the next decision."""
     reason: str
     """Why, as a sentence for people."""
+    next_at: datetime | None = None
+    """When tasks for later begin to count, so that another decision is due; None if no time is known."""
 
 
 def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: datetime) -> Decision:
@@ -97,16 +100,7 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     assert isinstance(signals.backlog, QueueBacklog)
     assert isinstance(signals.workforce, Workforce)
     backlog, workforce = signals.backlog, signals.workforce
-    memory = replace(
-        memory, learned=memory.learned.after(backlog.waiting + backlog.in_flight, workforce, now)
-    )
-    need = need_of(
-        0 if backlog.paused else backlog.waiting,
-        backlog.in_flight,
-        memory.learned,
-        target=policy.target_seconds,
-        ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
-    )
+    memory, need = _looked(memory, backlog, workforce, policy, now)
     memory, step = _step(memory, len(workforce.present), now)
     needed = policy.workers_for(need.slots)
     desired = policy.within(max(policy.min_workers, min(needed, step)))
@@ -139,7 +133,34 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
             leaving=len(moves.leaving),
             now=now,
         ),
+        next_at=_next_at(backlog, memory, now),
     )
+
+
+def _next_at(backlog: QueueBacklog, memory: Memory, now: datetime) -> datetime | None:
+    """Return when tasks for later count that do not yet; now if some do."""
+    if not backlog.coming or backlog.paused:
+        return None
+    return max(now, backlog.coming[0][0] - timedelta(seconds=ahead_seconds(memory.learned)))
+
+
+def _looked(
+    memory: Memory, backlog: QueueBacklog, workforce: Workforce, policy: ScalingPolicy, now: datetime
+) -> tuple[Memory, Need]:
+    """Return what is known after this look, and the slots that are needed."""
+    if policy.lane_targets:
+        seconds = (now - memory.learned.at).total_seconds() if memory.learned.at is not None else 0.0
+        memory = replace(memory, lane_load=averaged(memory.lane_load, backlog, seconds))
+    learned = memory.learned.after(backlog.waiting + backlog.in_flight, workforce, now)
+    need = queue_need(
+        backlog,
+        learned,
+        policy,
+        memory.lane_load,
+        ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
+        due=[((at - now).total_seconds(), tasks) for at, tasks in backlog.coming],
+    )
+    return replace(memory, learned=learned), need
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,18 @@ Three numbers, of which the highest counts:
   seconds a slot that is free starts `1 + t / m` tasks of `m` seconds, one that is busy `t / m`;
 - enough for the tasks that come, with the room by the square-root rule that lets 95 of 100 start in time.
 
+Tasks for later count among those that wait as soon as a worker that is started then is ready a little before
+they fall due.
+
 Where it is not known how long a task takes, each task gets a slot.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from galley.lanes import Lane
 from galley_operator.autoscaler.learned import Learned
 
 LATE_SHARE: Final = 0.05
@@ -30,6 +35,21 @@ START_SHARE: Final = 0.5
 more lets those wait on that waited for the start."""
 
 
+AHEAD_SHARE: Final = 1.25
+"""Part of a worker's start for which tasks that fall due are seen ahead: some starts take longer."""
+
+AHEAD_SECONDS: Final = 2.0
+"""Seconds beyond that: two looks."""
+
+Due = Sequence[tuple[float, int]]
+"""Seconds from now, and tasks that fall due then, the first ones first."""
+
+
+def ahead_seconds(learned: Learned) -> float:
+    """Return how long before tasks fall due their workers are started."""
+    return learned.expected_start * AHEAD_SHARE + AHEAD_SECONDS
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """How many slots are needed, and for what."""
@@ -41,9 +61,15 @@ class Need:
     """For those that come."""
     within: float | None
     """Seconds in which a backlog is to be started; None if the time of a task is not known."""
+    due: int = 0
+    """Tasks for later that it includes."""
+    lane: Lane | None = None
+    """Whose target decides, where lanes have targets of their own."""
 
 
-def need_of(waiting: int, running: int, learned: Learned, *, target: float | None, ready_slots: int) -> Need:
+def need_of(
+    waiting: int, running: int, learned: Learned, *, target: float | None, ready_slots: int, due: Due = ()
+) -> Need:
     """Return the slots a queue needs.
 
     Args:
@@ -52,24 +78,49 @@ def need_of(waiting: int, running: int, learned: Learned, *, target: float | Non
         learned: of its tasks and workers.
         target: seconds a task should wait at most; None for as soon as starting workers helps.
         ready_slots: slots of workers that take tasks now.
+        due: tasks for later; those beyond `ahead_seconds` do not count.
     """
-    if not waiting and not running:
+    horizon = ahead_seconds(learned)
+    due = [(at, tasks) for at, tasks in due if at <= horizon]
+    later = sum(tasks for _, tasks in due)
+    if not waiting and not running and not later:
         # Who comes back soon enough finds the workers that are kept for the idle time.
         return Need(0.0, 0.0, 0.0, None)
     seconds = learned.task_seconds
     if seconds is None:
-        return Need(waiting + running, waiting + running, 0.0, None)
+        tasks = waiting + running + later
+        return Need(tasks, tasks, 0.0, None, later)
     start = learned.expected_start
     within = max(SHORTEST_TARGET, start * START_SHARE) if target is None else target
     # What will wait when workers that are started now have started.
-    left = max(0.0, waiting + learned.rate * start - ready_slots * start / seconds)
-    backlog = max(running, min(1, waiting), (left + running + learned.rate * within) / (1 + within / seconds))
+    left = _left(waiting, learned.rate, ready_slots / seconds, start, due)
+    backlog = max(
+        running, min(1, waiting + later), (left + running + learned.rate * within) / (1 + within / seconds)
+    )
     load = learned.rate * seconds
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
     allowed = max(target or 0.0, seconds * OWN_SHARE)
     hurried = max(0.0, 1 - allowed / (start + 1))
     arrivals = load + hurried * _room(load, 0.0 if target is None else target / seconds)
-    return Need(max(backlog, arrivals), backlog, arrivals, within)
+    return Need(max(backlog, arrivals), backlog, arrivals, within, later)
+
+
+def _left(waiting: int, rate: float, pace: float, start: float, due: Due) -> float:
+    """Return what will wait after the time of a start.
+
+    Args:
+        waiting: tasks that wait now.
+        rate: tasks that come in a second; those that fall due are among them.
+        pace: tasks that slots which are ready start in a second.
+        start: seconds that a worker takes to start.
+        due: tasks for later; those that fall due after the start are left as they are.
+    """
+    left, at = float(waiting), 0.0
+    for seconds, tasks in due:
+        passed = max(0.0, min(seconds, start) - at)
+        left = max(max(0.0, left - pace * passed) + tasks, left + (rate - pace) * passed)
+        at += passed
+    return max(0.0, left + (rate - pace) * (start - at))
 
 
 def _room(load: float, patience: float) -> float:

@@ -49,18 +49,25 @@ def of_holding(signals: Signals, present: int | None) -> str:
 
 
 def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memory) -> str:
+    if backlog.paused:
+        waiting = _count(backlog.waiting, "task waits", "tasks wait")
+        running = f", {backlog.in_flight} still running" if backlog.in_flight else ""
+        return f"`galley pause` holds this queue; {waiting}{running}"
     if not backlog.waiting and not backlog.in_flight:
-        return "nothing waits or runs"
+        return f"nothing waits or runs; {_due(need)}" if need.due else "nothing waits or runs"
     tasks = "task" if backlog.waiting + backlog.in_flight == 1 else "tasks"
     slots = "1 slot" if policy.slots == 1 else f"{policy.slots} slots"
     work = f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks}"
+    if need.due:
+        work += f" ({_due(need)})"
     learned = memory.learned
     if learned.task_seconds is None or need.within is None:
         return f"{work} over {slots} each"
     rate = f"{_figure(learned.rate)} a second come"
     needed = "1 slot is" if need.slots <= 1 else f"{math.ceil(need.slots)} slots are"
+    which = "them" if need.lane is None else f"those of lane {need.lane}"
     for_what = (
-        f"to start them within {_figure(need.within)} s"
+        f"to start {which} within {_figure(need.within)} s"
         if need.backlog >= need.arrivals
         else "for those that come"
     )
@@ -68,12 +75,25 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
     return f"{work} of {seconds}, {rate}: {needed} needed {for_what}, at {slots} each"
 
 
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
+
+
+def _due(need: Need) -> str:
+    return _count(
+        need.due,
+        "task for later is due about when a worker has started",
+        "tasks for later are due about when workers have started",
+    )
+
+
 def _bounds(policy: ScalingPolicy, need: Need, limit: ScalingLimit) -> str:
     match limit:
         case ScalingLimit.FIXED:
-            return f"always {policy.max_workers}"
+            return f"spec.scaling fixes the number at {policy.max_workers}"
         case ScalingLimit.MIN_WORKERS:
-            return f"at least {policy.min_workers}"
+            which = "minimums at this hour" if policy.by_hours else "minWorkers"
+            return f"at least {policy.min_workers} by spec.scaling.{which}"
         case ScalingLimit.MAX_WORKERS:
             wanted = policy.workers_for(need.slots)
             return (

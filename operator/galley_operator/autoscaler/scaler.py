@@ -54,6 +54,11 @@ def at_rest(signals: Signals, decision: Decision) -> bool:
         and all(worker.phase is WorkerPhase.READY for worker in workforce.workers)
         and not workforce.replacing
         and not decision.memory.asked
+        and (
+            decision.next_at is None
+            or decision.memory.learned.at is None
+            or decision.next_at > decision.memory.learned.at
+        )
     )
 
 
@@ -104,7 +109,8 @@ class Scaler:
         """Sweep once a second, and at once when the doorbell rings; seldom while the queue is at rest.
 
         What ends a rest: the doorbell, for tasks that are submitted, planned or come due; a connection to
-        the broker that was made again; and `wake`, called where the policy changes or workers are seen to.
+        the broker that was made again; `wake`, called where the policy changes or workers are seen to; and
+        the time at which workers for tasks for later are to be started.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -113,7 +119,9 @@ class Scaler:
             await self._arm()
             await self.sweep()
             if self.resting and self._bell.armed:
-                pause = (math.floor(began / REST_SECONDS) + 1) * REST_SECONDS - loop.time()
+                pause = min(
+                    (math.floor(began / REST_SECONDS) + 1) * REST_SECONDS - loop.time(), self._until_due()
+                )
             else:
                 pause = began + SWEEP_SECONDS - loop.time()
             if await self._bell.wait(max(0.0, pause)):
@@ -169,6 +177,11 @@ class Scaler:
             await self.sweep(rung=True)
             if self.signals is not None and self._has_work(self.signals):
                 return
+
+    def _until_due(self) -> float:
+        """Return the seconds until workers for tasks for later are to be started."""
+        at = self.last.next_at if self.last is not None else None
+        return math.inf if at is None else (at - self._clock()).total_seconds()
 
     async def _arm(self) -> None:
         """Listen for new work where it would change the number of workers, or end a rest."""

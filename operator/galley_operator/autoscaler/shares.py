@@ -125,7 +125,7 @@ def claim_of(
         sum(lane.waiting for lane in critical),
         sum(lane.in_flight for lane in critical),
         replace(decision.memory.learned, rate=0.0),
-        target=policy.target_seconds,
+        target=policy.target_of(Lane.CRITICAL),
         ready_slots=0,
     )
     return replace(

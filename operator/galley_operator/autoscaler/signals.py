@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Self
+from typing import Final, Self
 
 from galley.backlog import QueueBacklog, Unknown
+from galley.lanes import Lane
 from galley.resources.task_queue import Minimum, TaskQueue
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.fleet.fleet import Workforce
+
+_NO_TARGETS: Final[Mapping[Lane, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class ScalingPolicy:
     """For how long fewer workers must have sufficed before any is let go."""
     minimums: tuple[Minimum, ...] = ()
     """Hours at which more workers are kept."""
+    by_hours: bool = False
+    """Whether `min_workers` is that of such hours."""
     priority: int = 0
     """Beside other queues that share a budget."""
     weight: int = 1
@@ -53,6 +58,8 @@ class ScalingPolicy:
     """Workers the budget of all queues allows now; None if there is none."""
     target_seconds: float | None = None
     """How long a task should wait at most; None for as short as workers that start can make it."""
+    lane_targets: Mapping[Lane, float] = field(default_factory=lambda: _NO_TARGETS)
+    """The same for the tasks of lanes that have a target of their own."""
 
     @classmethod
     def of(cls, queue: TaskQueue) -> Self:
@@ -68,12 +75,18 @@ class ScalingPolicy:
             priority=scaling.priority,
             weight=scaling.weight,
             target_seconds=scaling.target_wait_seconds,
+            lane_targets={lane.name: lane.target_wait_seconds for lane in scaling.lanes} or _NO_TARGETS,
         )
+
+    def target_of(self, lane: Lane) -> float | None:
+        """Return how long a task of a lane should wait at most."""
+        return self.lane_targets.get(lane, self.target_seconds)
 
     def at(self, now: datetime) -> Self:
         """Return the policy with the minimum that holds at a time."""
         least = max((each.min_workers for each in self.minimums if each.holds(now)), default=0)
-        return replace(self, min_workers=min(self.max_workers, max(self.min_workers, least)), minimums=())
+        fewest = min(self.max_workers, max(self.min_workers, least))
+        return replace(self, min_workers=fewest, minimums=(), by_hours=fewest > self.min_workers)
 
     def workers_for(self, slots: float) -> int:
         """Return how many workers have so many slots, whatever the bounds."""
@@ -105,6 +118,8 @@ class Memory:
     """Until when the most that were needed are kept."""
     asked: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
     """Workers asked to drain, and when last."""
+    lane_load: Mapping[Lane, float] = field(default_factory=lambda: _NO_TARGETS)
+    """Tasks of each lane that run on average, where lanes have targets of their own."""
     learned: Learned = field(default_factory=Learned)
     """Of the queue's tasks and workers."""
     timed: bool = False

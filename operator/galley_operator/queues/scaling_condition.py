@@ -51,7 +51,7 @@ def scaling_finding(  # noqa: PLR0911 - one for each thing that can be wrong
     if queue is None:
         message = "spec is invalid, and workers are scaled by the last valid one; Ready says what to correct"
         return Truth.TRUE, "SpecInvalid", message
-    return _LIMITED.get(decision.limit) or _of_target(decision, queue.spec.scaling.target_wait_seconds)
+    return _LIMITED.get(decision.limit) or _of_targets(decision, queue)
 
 
 _LIMITED: Final[dict[ScalingLimit, Finding]] = {
@@ -66,12 +66,15 @@ _LIMITED: Final[dict[ScalingLimit, Finding]] = {
 }  # fmt: skip
 
 
-def _of_target(decision: Decision, target: float | None) -> Finding:
-    seconds = decision.memory.learned.task_seconds
-    if seconds is not None and target is not None and target < seconds:
-        message = (
-            f"spec.scaling.targetWaitSeconds is {target:g}, below the {seconds:.2g} s that a task takes, so "
-            "that many tasks that wait get a slot of their own; a longer target saves workers"
-        )
-        return Truth.TRUE, "TargetShort", message
+def _of_targets(decision: Decision, queue: TaskQueue) -> Finding:
+    scaling, seconds = queue.spec.scaling, decision.memory.learned.task_seconds
+    targets = {"targetWaitSeconds": scaling.target_wait_seconds}
+    targets |= {f"lanes[{lane.name}].targetWaitSeconds": lane.target_wait_seconds for lane in scaling.lanes}
+    for name, target in targets.items():
+        if seconds is not None and target is not None and target < seconds:
+            message = (
+                f"spec.scaling.{name} is {target:g}, below the {seconds:.2g} s that a task takes, so that "
+                "many tasks that wait get a slot of their own; a longer target saves workers"
+            )
+            return Truth.TRUE, "TargetShort", message
     return Truth.TRUE, "Scaling", "the number of workers follows the work"

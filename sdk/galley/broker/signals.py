@@ -21,6 +21,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.listing import paged
+from galley.broker.upcoming import Upcoming
 from galley.lanes import HIGHEST_FIRST, Lane
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ OLDEST_SECONDS: Final = 5.0
 """Time between two looks at the oldest task of a lane: a read of the task itself, dearer than a count."""
 
 _STREAM_NOT_FOUND: Final = 10059
+
+_ANY: Final = 2**31
+"""Tasks there may be while the streams cannot be listed."""
 
 
 class _State(Struct):
@@ -142,6 +146,7 @@ class SignalReader:
         self._lanes: dict[tuple[str, str], tuple[Lane, ...]] = {}
         self._readings: dict[_Source, _Reading] = {}
         self._unknown: dict[tuple[str, str], Unknown] = {}
+        self._upcoming: dict[tuple[str, str], Upcoming] = {}
 
     async def read(self, namespace: str, queue: str, *, rung: bool = False) -> QueueBacklog | Unknown:
         """Return the backlog of a queue.
@@ -170,6 +175,7 @@ class SignalReader:
         if asked := [source for source in sources if not self._known_empty(source, rung)]:
             await asyncio.gather(*(self._refresh(source, rung) for source in asked))
             await asyncio.gather(*(self._look_at_oldest(source) for source in asked))
+        await self._look_ahead(name)
         return self._backlog(name, lanes)
 
     def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
@@ -195,10 +201,26 @@ class SignalReader:
         plan = self._readings.get(_beside_lanes(*name)[0])
         planned = plan.waiting + plan.in_flight if plan is not None else 0
         left = max(0, later.state.messages - due) if later else 0
+        ahead = self._upcoming.get(name)
+        coming = ahead.listed(self._clock(), left if later else _ANY) if ahead is not None else ()
         paused = any(reading.paused for lane in lanes for reading in self._known(name, lane))
         return QueueBacklog(
-            tuple(backlogs), left + planned, tuple(self._usage(name)), paused, self._totals(name)
+            tuple(backlogs), left + planned, tuple(self._usage(name)), paused, self._totals(name), coming
         )
+
+    async def _look_ahead(self, name: tuple[str, str]) -> None:
+        """Read when tasks for later fall due, if some were added; what fails is read at the next look."""
+        later = self._streams.get(topology.later_stream(*name))
+        if later is None:
+            return
+        state = later.state
+        if state.messages == 0 and name not in self._upcoming:
+            return
+        ahead = self._upcoming.setdefault(name, Upcoming(*name))
+        try:
+            await ahead.refresh(self._broker, state.messages, state.last_seq)
+        except BrokerError as error:
+            log.debug("tasks for later not read", extra={"queue": name[1], "error": str(error)})
 
     def _known(self, name: tuple[str, str], lane: Lane) -> list[_Reading]:
         found = (self._readings.get(source) for source in _sources(*name, lane))
@@ -228,6 +250,7 @@ class SignalReader:
                 yield Usage(quota, stream.state.bytes, int(stream.config.max_bytes * share))
 
     def _forget(self, name: tuple[str, str]) -> None:
+        self._upcoming.pop(name, None)
         for lane in self._lanes.pop(name, ()):
             for source in _sources(*name, lane):
                 self._readings.pop(source, None)

@@ -173,6 +173,17 @@ class Minimum(Part):
         return (today in self.days and clock >= self.start) or (yesterday in self.days and clock < self.end)
 
 
+class LaneScaling(Part):
+    """What holds for the tasks of one lane."""
+
+    name: Lane
+    """The lane, one of `spec.lanes`."""
+
+    target_wait_seconds: Annotated[Number, Field(ge=0, le=86_400)]
+    """Seconds a task of this lane should wait at most, instead of the `targetWaitSeconds` of all. Tasks of
+    higher lanes start before, so that they count, too."""
+
+
 class Scaling(Part):
     """Between which bounds, and how patiently, the number of workers follows the work."""
 
@@ -213,6 +224,11 @@ class Scaling(Part):
     More saves workers, which then work a backlog off in that time. Left out, tasks that come steadily find a
     free slot, and a backlog is worked off in half the time that a worker takes to start."""
 
+    lanes: tuple[LaneScaling, ...] = Field(
+        (), max_length=4, json_schema_extra=checked(without_repeats("lane", "name"))
+    )
+    """Lanes that have a target of their own, at most 4."""
+
     priority: Whole = Field(0, ge=-1000, le=1000)
     """Where workers are limited for all queues together (the chart's `budget`), a queue of a higher priority
     gets those it needs first, and takes them from others: idle ones first, then busy ones once what they
@@ -226,6 +242,12 @@ class Scaling(Part):
     """Fixed number of workers; turns the autoscaler off, and 0 pauses the queue. `kubectl scale` and a
     HorizontalPodAutoscaler set it. Left out, the number follows the work. A manifest without it does not
     undo `kubectl scale`; set it to null with `kubectl patch`, as the queue's condition shows."""
+
+    @field_validator("lanes")
+    @classmethod
+    def _lanes_differ(cls, lanes: tuple[LaneScaling, ...]) -> tuple[LaneScaling, ...]:
+        refuse_repeats([lane.name for lane in lanes], "lane", "name")
+        return lanes
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Scaling":
@@ -450,6 +472,17 @@ class Circuit(Part):
 class TaskQueueSpec(Part):
     """What is wanted of a queue."""
 
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "self.scaling.lanes.all(each, each.name in self.lanes)",
+                "lane '{{self.scaling.lanes.filter(each, !(each.name in self.lanes))[0].name}}' is not in "
+                "spec.lanes; add it there, or remove its target",
+                ".scaling.lanes",
+            )
+        )
+    )
+
     lanes: tuple[Lane, ...] = Field(
         DEFAULT_LANES, min_length=1, max_length=4, json_schema_extra=checked(without_repeats("lane"))
     )
@@ -491,6 +524,16 @@ class TaskQueueSpec(Part):
     encryption: Encryption | None = None
     """Encrypts inputs, results, error messages and tracebacks, so that the broker, its disk and backups hold
     none of them in the clear. Not encrypted when left out."""
+
+    @model_validator(mode="after")
+    def _targets_have_their_lane(self) -> "TaskQueueSpec":
+        for index, lane in enumerate(self.scaling.lanes):
+            if lane.name not in self.lanes:
+                raise refusal(
+                    f"lane {lane.name.value!r} is not in spec.lanes",
+                    "add it there, or remove its target", "scaling", "lanes", index,
+                )  # fmt: skip
+        return self
 
     @property
     def scaled(self) -> Scaling:

@@ -120,10 +120,11 @@ async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
     assert (await (await send_later(broker, address, encode(an_envelope()), FIRST, at, Door.FIRST))).stored
     backlog = await known(reader, queue)
     assert (backlog.waiting, backlog.later) == (0, 1)
+    assert backlog.coming == ((at.replace(microsecond=0), 1),)
 
     async def due() -> bool:
         backlog = await known(reader, queue)
-        return (backlog.waiting, backlog.later) == (1, 0)
+        return (backlog.waiting, backlog.later, backlog.coming) == (1, 0, ())
 
     await eventually(due, within=5)
     await take(broker, queue, stream=topology.later_stream(queue.namespace, queue.queue))

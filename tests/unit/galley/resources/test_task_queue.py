@@ -168,6 +168,7 @@ FULL: dict[str, Any] = {
                     "minWorkers": 1000,
                 }
             ],
+            "lanes": [{"name": "low", "targetWaitSeconds": 1800.0}],
             "maxWorkers": 1000,
             "idleSeconds": 86_400,
             "targetWaitSeconds": 86_400,

@@ -182,6 +182,20 @@ WRONG = {
         "package.module",
     ),
     "module twice": Wrong(QUEUE + "  worker: {modules: [a, a]}\n", 6, "spec.worker.modules[1]", "twice"),
+    "target of a lane that is not there": Wrong(
+        QUEUE + "  scaling:\n    lanes: [{name: critical, targetWaitSeconds: 1}]\n",
+        7,
+        "spec.scaling.lanes[0]",
+        "lane 'critical' is not in spec.lanes",
+        "add it there",
+    ),
+    "two targets of a lane": Wrong(
+        QUEUE
+        + "  scaling:\n    lanes: [{name: low, targetWaitSeconds: 1}, {name: low, targetWaitSeconds: 2}]\n",
+        7,
+        "spec.scaling.lanes[1].name",
+        "lane 'low' stands in the list twice",
+    ),
     "no slots": Wrong(
         QUEUE + "  worker: {concurrency: 0}\n", 6, "spec.worker.concurrency", "at least 1", "from 1 to 256"
     ),

@@ -39,11 +39,11 @@ FIXED = replace(POLICY, min_workers=2, max_workers=2, slots=1)
         ),
         (
             a_backlog(), workers("start"), replace(POLICY, min_workers=1), needed(0, -99),
-            "1 worker: nothing waits or runs; at least 1; 1 starting",
+            "1 worker: nothing waits or runs; at least 1 by spec.scaling.minWorkers; 1 starting",
         ),
         (
             a_backlog(3, 2), workers("ready:1", "ready:1"), FIXED, needed(0, -99),
-            "2 workers: 3 waiting + 2 running tasks over 1 slot each; always 2",
+            "2 workers: 3 waiting + 2 running tasks over 1 slot each; spec.scaling fixes the number at 2",
         ),
         (
             a_backlog(0, 1), workers("ready:1", "ready"), POLICY, needed(2, -18),

@@ -10,9 +10,11 @@ import pytest
 
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
+from galley.broker.later import Door, send_later
 from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import work_stream
+from galley.envelope import Flags, encode
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.autoscaler.scaler import REST_SECONDS, Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
@@ -35,9 +37,19 @@ class Stage:
     fleet: FleetInMemory
     scaler: Scaler
     looks: list[float]
+    clock: Callable[[], datetime]
 
     async def submit(self) -> None:
         await Publisher(self.broker).publish(an_address(of=QUEUE), an_envelope())
+
+    async def submit_later(self, wait: timedelta) -> float:
+        """Have a task due after a while; return when, by the loop's clock."""
+        loop = asyncio.get_running_loop()
+        due_at, began = loop.time() + wait.total_seconds(), self.clock()
+        address = an_address(of=QUEUE)
+        body, flags = encode(an_envelope()), Flags()
+        await (await send_later(self.broker, address, body, flags, began + wait, Door.FIRST))
+        return due_at
 
     async def until_rest(self) -> None:
         await eventually(lambda: self.scaler.resting, within=60)
@@ -63,14 +75,15 @@ async def stage(least: int = 0) -> AsyncIterator[Stage]:
         policy = ScalingPolicy(least, 4, 1, 2)
         loop, began = asyncio.get_running_loop(), datetime.now(UTC)
         begin = loop.time()
-        scaler = Counting(
-            SignalReader(broker), bell, fleet, policy,
-            queue=QUEUE_NAME, clock=lambda: began + timedelta(seconds=loop.time() - begin),
-        )  # fmt: skip
+
+        def clock() -> datetime:
+            return began + timedelta(seconds=loop.time() - begin)
+
+        scaler = Counting(SignalReader(broker, clock), bell, fleet, policy, queue=QUEUE_NAME, clock=clock)
         scaler.looks = []
         running = asyncio.create_task(scaler.run())
         try:
-            yield Stage(server, broker, fleet, scaler, scaler.looks)
+            yield Stage(server, broker, fleet, scaler, scaler.looks, clock)
         finally:
             running.cancel()
             await asyncio.wait([running])

@@ -68,6 +68,13 @@ QUICK = Learned.remembered(rate=2.0, task_seconds=30.0, start_seconds=4.0)
             "TargetShort",
             "below the 30 s",
         ),
+        (
+            {"maxWorkers": 99, "lanes": [{"name": "high", "targetWaitSeconds": 1}]},
+            a_backlog(1),
+            Truth.TRUE,
+            "TargetShort",
+            "lanes[high].targetWaitSeconds is 1",
+        ),
         ({}, SILENT, Truth.FALSE, "SignalsMissing", "is not known since 12:00:00"),
     ],
 )
