@@ -14,7 +14,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ audit: $(STAMP) ## Look for known vulnerabilities of what is in those bills
 
 scale-ins: $(STAMP) ## Take 1,000 workers away under load while the autoscaler is killed at each step (half an hour)
 	@GALLEY_SCALE_INS=1000 GALLEY_SCALE_IN_SECONDS=5400 $(BIN)/python -m pytest -q -s tests/storm/test_scale_in.py
+
+scale-ins/pods: e2e/build ## Take 200 pods away under load, through rollouts, evictions and the operator's end (half an hour)
+	@GALLEY_SCALE_INS=200 $(BIN)/python -m pytest -q -s e2e/test_scale_in.py
 
 storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; shows what the other one's tasks wait
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py

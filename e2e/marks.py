@@ -114,6 +114,12 @@ class Marks:
             runs.setdefault(word, []).append(run)
         return runs
 
+    def unfinished(self) -> Counter[str]:
+        """Return how many runs of each worker began and have not ended, by the name of its pod."""
+        noted = self._noted()
+        ended = {run for what, _, run, *_ in noted if what == "ended"}
+        return Counter(pod for what, _, run, pod, *_ in noted if what == "began" and run not in ended)
+
     def once_each(self, count: int, *, again: int = 0, attempts: int = 1) -> None:
         """Wait until all tasks have succeeded, and see that each ran once, in its first attempt.
 

@@ -50,7 +50,7 @@ def test_the_public_names_are_these() -> None:
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry",
         "RetryRule", "RetryBudget", "Circuit", "Scaling", "ScalingLimit", "ScalingMode", "ScalingStatus",
-        "Minimum", "Weekday", "SecretEnvSource",
+        "LaneScaling", "Minimum", "Weekday", "SecretEnvSource",
         "SecretKeyRef",
         "SecretVolume", "SecurityContext",
         "SelectorOperator", "StorageRequests", "StorageResources", "TaintEffect", "Task",
