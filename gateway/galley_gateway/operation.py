@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from galley.audit import Actor, Writer, acting
 from galley.bounds import is_queue_name
 from galley.client import AsyncClient
 from galley.errors import GalleyError
@@ -146,7 +147,13 @@ async def perform(  # noqa: PLR0917 - what a request is made of
         await body(),
         request,
     )
-    response = await operation.run(ask)
+    # The lines of an audit that this makes name the user, and where the request came from.
+    origin = request.client.host if request.client is not None else ""
+    before = acting.set(Actor(Writer.GATEWAY, user.name, origin))
+    try:
+        response = await operation.run(ask)
+    finally:
+        acting.reset(before)
     if operation.changes:
         log_often(
             log,

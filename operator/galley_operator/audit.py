@@ -9,6 +9,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
+from galley.audit import AuditLine, Writer
+
 USER_ANNOTATION: Final = "galley.dev/changed-by"
 
 _OURS: Final = frozenset(("galley-operator", "galley-autoscaler"))
@@ -73,5 +75,15 @@ def record(action: str, namespace: str, queue: str, about: About) -> None:
     log.info("audit", extra={
         "action": action, "namespace": namespace, "queue": queue, "task": about.task, "uid": about.uid,
         "user": about.user, "manager": about.manager, "generation": about.generation,
-        "workers": about.workers, "reason": about.reason,
+        "workers": about.workers, "reason": about.reason, "writer": Writer.OPERATOR,
+    })  # fmt: skip
+
+
+def heard(namespace: str, line: AuditLine) -> None:
+    """Write a line that a client or a gateway has stored."""
+    entry = line.entry
+    log.info("audit", extra={
+        "action": entry.action, "namespace": namespace, "queue": line.queue, "task": entry.task,
+        "user": entry.user if line.attested else "", "says": "" if line.attested else entry.user,
+        "origin": entry.origin, "count": entry.count, "reason": entry.detail, "writer": line.writer,
     })  # fmt: skip

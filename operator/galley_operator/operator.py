@@ -20,6 +20,7 @@ from galley.broker.connection import Broker
 from galley.broker.counts import CountReader
 from galley.broker.object_collector import ObjectCollector
 from galley_operator import metrics as series
+from galley_operator.audit_trail import AuditTrail
 from galley_operator.broker_access import BrokerAccess
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
@@ -192,6 +193,7 @@ class Operator:
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),
                 ("topics", lambda: _after(queues.first_listed, topics.run)),
+                ("audit", AuditTrail(broker).run),
             )
             if (backup := parts.access.backup) is not None:
                 loops += (("credentials of backups", backup.run),)

@@ -10,7 +10,9 @@ from msgspec import Raw
 
 from galley import tracing
 from galley.address import TaskAddress
+from galley.audit import Action
 from galley.broker import inspect
+from galley.broker.audit import note
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
@@ -283,6 +285,18 @@ class AsyncHandle(Generic[R]):
         Raises:
             TaskNotFound, QueueNotFound: it neither waits nor has a record.
             BrokerUnreachable: the broker does not answer; it may or may not be cancelled.
+        """
+        outcome = await self.cancel_unnoted()
+        if outcome is not Cancelled.TOO_LATE:
+            place = self.address.namespace, self.address.queue
+            await note(self._broker, *place, Action.CANCEL, self.address.id)
+        return outcome
+
+    async def cancel_unnoted(self) -> Cancelled:
+        """Cancel the task without an audit line: of many, one line tells.
+
+        Raises:
+            As `cancel`.
         """
         self._broker.check_usable()
         if self.envelope is not None:

@@ -7,7 +7,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from galley.audit import Action
 from galley.broker import inspect, pause
+from galley.broker.audit import note
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.inspect import QueueView
@@ -117,13 +119,15 @@ class AsyncQueues:
         async def cancel(status: TaskStatus) -> bool:
             async with room:
                 try:
-                    outcome = await AsyncHandle[object](self._broker, status.address, None).cancel()
+                    outcome = await AsyncHandle[object](self._broker, status.address, None).cancel_unnoted()
                 except TaskNotFound:  # it has ended, and its record has expired
                     return False
                 return outcome is not Cancelled.TOO_LATE
 
         outcomes = await asyncio.gather(*map(cancel, tasks), return_exceptions=True)
         done = [status for status, outcome in zip(tasks, outcomes, strict=True) if outcome is True]
+        if done:
+            await self._note(queue, Action.CANCEL, count=len(done))
         for outcome in outcomes:
             if isinstance(outcome, GalleyError):
                 ids = [status.address.id for status in done]
@@ -151,6 +155,7 @@ class AsyncQueues:
         """
         self._broker.check_usable()
         await pause.pause(self._broker, self._namespace, check_queue_name(queue))
+        await self._note(queue, Action.PAUSE)
 
     async def resume(self, queue: str) -> None:
         """Start tasks of a queue again. A queue that its manifest pauses stays paused (`spec.paused`).
@@ -160,6 +165,10 @@ class AsyncQueues:
         """
         self._broker.check_usable()
         await pause.resume(self._broker, self._namespace, check_queue_name(queue))
+        await self._note(queue, Action.RESUME)
+
+    async def _note(self, queue: str, action: Action, count: int | None = None) -> None:
+        await note(self._broker, self._namespace, queue, action, count=count)
 
     async def drain(self, queue: str, within: float | None = None) -> None:
         """Pause a queue, and return when no worker holds a task of it. It stays paused.

@@ -17,7 +17,9 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.audit import Action
 from galley.broker import dead_letters, inspect, topology
+from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import Kept
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
@@ -160,7 +162,9 @@ class AsyncDeadLetters:
             DecryptionKeyMissing: it is encrypted, and this client has not its key; it stays.
             NotAllowed, BrokerUnreachable, BrokerSilent: as `find`; redriving again is safe.
         """
-        return await self._redrive(await self._find(queue, task_id))
+        redriven = await self._redrive(await self._find(queue, task_id))
+        await self._note(queue, Action.REDRIVE, task_id)
+        return redriven
 
     async def redrive_declared(self, queue: str, task_id: str, uid: str, mark: str) -> Redriven:
         """Have the dead task of a Task object run again, once for each mark.
@@ -211,9 +215,11 @@ class AsyncDeadLetters:
             except NotRedrivable as error:
                 passed_over = passed_over or error
             except GalleyError as error:
+                await self._note(queue, Action.REDRIVE, count=len(done))
                 raise _incomplete(queue, done, len(meant), error) from error
             if rate is not None and place + 1 < len(meant):
                 await asyncio.sleep(1 / rate)
+        await self._note(queue, Action.REDRIVE, count=len(done))
         if passed_over is not None:
             raise _incomplete(queue, done, len(meant), passed_over) from passed_over
         return done
@@ -226,6 +232,7 @@ class AsyncDeadLetters:
             NotAllowed, BrokerUnreachable: as `find`.
         """
         await dead_letters.drop(self._broker, await self._find(queue, task_id))
+        await self._note(queue, Action.DROP, task_id)
 
     async def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
         """Delete all dead letters that are meant; returns them.
@@ -237,6 +244,7 @@ class AsyncDeadLetters:
         async for kept, dead in self._selected(queue, which):
             if await dead_letters.drop(self._broker, kept):
                 dropped.append(dead)
+        await self._note(queue, Action.DROP, count=len(dropped))
         return dropped
 
     async def edit(
@@ -272,9 +280,16 @@ class AsyncDeadLetters:
         if ack.code == WRONG_SEQUENCE:
             raise _not(kept, "it was changed at the same time", "look at it, and edit it again")
         _check(self._broker, kept, ack)
+        await self._note(queue, Action.EDIT, task_id, detail=f"handler {envelope.handler}")
         return await self.get(queue, task_id)
 
     # How.
+
+    async def _note(
+        self, queue: str, action: Action, task: str = "", *, count: int | None = None, detail: str = ""
+    ) -> None:
+        if count != 0:
+            await note(self._broker, self._namespace, queue, action, task, count=count, detail=detail)
 
     async def _find(self, queue: str, task_id: str) -> Kept:
         self._broker.check_usable()

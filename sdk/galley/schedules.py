@@ -11,7 +11,9 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.audit import Action
 from galley.broker import schedules as stored
+from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
@@ -119,7 +121,10 @@ class AsyncSchedules:
         """
         self._broker.check_usable()
         schedule = await self.prepared(name, call, repeat_of(cron, **rules))
-        return await self._view(await self.put(call.queue, schedule, suspended))
+        kept = await self.put(call.queue, schedule, suspended)
+        if kept.changed:
+            await self._note(call.queue, Action.SCHEDULE, name, f"{schedule.repeat.cron} runs {call.handler}")
+        return await self._view(kept)
 
     async def prepared(
         self, name: str, call: Call[Any], repeat: Repeat, origin: Origin = Origin.CLIENT
@@ -241,6 +246,7 @@ class AsyncSchedules:
         """
         await self._kept(queue, name)
         await stored.remove(self._broker, self._namespace, queue, name)
+        await self._note(queue, Action.DELETE, name, "schedule")
 
     async def suspend(self, queue: str, name: str) -> ScheduleView:
         """Have a schedule fire no more until `resume`.
@@ -267,6 +273,7 @@ class AsyncSchedules:
             changed = replace(kept.schedule, suspended=suspended, reset=True, progress=progress)
             place = self._namespace, queue
             if await stored.replaced(self._broker, place, changed, stored.AT_ONCE, instead_of=kept.sequence):
+                await self._note(queue, Action.PAUSE if suspended else Action.RESUME, name, "schedule")
                 return await self._view(kept._replace(schedule=changed))
         raise ScheduleChanged(queue, name)
 
@@ -283,8 +290,9 @@ class AsyncSchedules:
             DecryptionKeyMissing, PayloadAltered: its input is encrypted and cannot be decrypted here.
             QueueNotFound, LaneNotEnabled, QueueFull, NotAllowed, BrokerUnreachable: as `submit`.
         """
-        kept = await self._kept(queue, name)
-        return await self.run(kept, token)
+        handle = await self.run(await self._kept(queue, name), token)
+        await self._note(queue, Action.RUN, name, f"task {handle.id}")
+        return handle
 
     async def run(self, kept: Kept, token: str = "") -> AsyncHandle[Any]:
         """As `run_now`, for a schedule at hand."""
@@ -297,6 +305,9 @@ class AsyncSchedules:
         task = replace(envelope, submitted_at=datetime.now(UTC), schedule=schedule.name)
         receipt = await self._publisher.publish_once(address, task)
         return AsyncHandle(self._broker, receipt.address, task, existed=receipt.duplicate)
+
+    async def _note(self, queue: str, action: Action, name: str, detail: str) -> None:
+        await note(self._broker, self._namespace, queue, action, name, detail=detail)
 
     async def _kept(self, queue: str, name: str) -> Kept:
         self._broker.check_usable()

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from galley.audit import Action
 from galley.broker import topology
+from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
@@ -201,6 +203,8 @@ class AsyncTopics:
             if stored.sequence > last or (until is not None and stored.stored_at >= until):
                 break
             counts[await self._replay_one(topic, chosen, stored)] += 1
+        detail = f"topic {topic}, subscription {subscription}"
+        await note(self._broker, self._namespace, chosen.queue, Action.REPLAY, count=counts[0], detail=detail)
         return Replayed(*counts)
 
     async def _replay_one(self, topic: str, subscription: Subscription, stored: StoredEvent) -> int:

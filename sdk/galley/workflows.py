@@ -11,7 +11,9 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.audit import Action
 from galley.broker import topology
+from galley.broker.audit import note
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb
@@ -524,6 +526,7 @@ class AsyncWorkflows:
         request = msgspec.json.encode(Request(flow=place.flow))
         for queue in {place.queue, *root.queues}:
             self._broker.publish(topology.control_subject(place.namespace, queue, Verb.CANCEL), request)
+        await note(self._broker, place.namespace, place.queue, Action.CANCEL, place.flow, detail="workflow")
         return Cancelled.RUNNING if ack.stored else Cancelled.TOO_LATE
 
     async def redrive(self, place: Place, result: Typed | None = None) -> AsyncWorkflow[Any]:
@@ -559,6 +562,8 @@ class AsyncWorkflows:
             digest=sha256(f"{place.flow}/{root.digest}".encode()).hexdigest()[:16],
         )  # fmt: skip
         existed = await self._store(fresh, new, given)
+        detail = f"workflow, as {fresh.flow}"
+        await note(self._broker, place.namespace, place.queue, Action.REDRIVE, place.flow, detail=detail)
         return AsyncWorkflow(self, self._broker, self._flows, fresh, result, existed=existed)
 
     async def list(self, queue: str) -> list[WorkflowStatus]:

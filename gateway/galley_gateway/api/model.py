@@ -324,6 +324,29 @@ class ScheduleList(Struct, frozen=True):
     schedules: list[ScheduleDocument]
 
 
+class AuditDocument(Struct, frozen=True):
+    """One thing that was done."""
+
+    time: datetime
+    queue: str
+    action: str
+    task: str
+    count: int | None
+    user: str
+    attested: bool
+    writer: str
+    origin: str
+    detail: str
+
+
+class AuditList(Struct, frozen=True, omit_defaults=True):
+    """A page of what was done, newest first."""
+
+    lines: list[AuditDocument]
+    total: int
+    next: str = ""
+
+
 def as_json(value: object) -> Raw:
     """Return a result as it travels."""
     return Raw(encode_value(value))

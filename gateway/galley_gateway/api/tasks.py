@@ -10,7 +10,10 @@ import msgspec
 from msgspec.structs import replace
 from starlette.responses import Response
 
+from galley import audit
+from galley.audit import Action
 from galley.batch import SubmitIncomplete
+from galley.broker.audit import note_soon
 from galley.broker.errors import BrokerUnreachable
 from galley.client import AsyncClient
 from galley.errors import (
@@ -79,9 +82,17 @@ async def submit(ask: Ask) -> Response:
             "Idempotency-Key", "the body has an id or a unique key as well", "leave one of them out"
         )
     handle = await ask.client.submit(new.call(ask.queue, key))
+    if not handle.existed:
+        await _note_submit(ask, handle.id)
     stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
     at = f"{ask.request.url.path}/{handle.id}"
     return reply(stored, 200 if handle.existed else 201, {"Location": at})
+
+
+async def _note_submit(ask: Ask, task: str = "", count: int | None = None, detail: str = "") -> None:
+    actor = audit.actor()
+    entry = audit.entry_of(actor, Action.SUBMIT, task, count, detail)
+    await note_soon(ask.client.broker, ask.namespace, ask.queue, entry, actor.writer)
 
 
 async def submit_many(ask: Ask) -> Response:
@@ -104,6 +115,8 @@ async def submit_many(ask: Ask) -> Response:
         for place in places:
             if place not in handles and place not in problems:
                 problems[place] = incomplete
+    if new_ids := [handle.id for handle in handles.values() if not handle.existed]:
+        await _note_submit(ask, count=len(new_ids), detail=f"{new_ids[0]} to {new_ids[-1]}")
     answers = []
     for place in range(len(ask.body.tasks)):
         if place in handles:

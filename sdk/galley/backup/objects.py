@@ -21,6 +21,7 @@ class ObjectKind(StrEnum):
     """Kinds of objects in a backup, in the order in which they are restored."""
 
     QUEUES = "taskqueues"
+    TOPICS = "topics"
     SCHEDULES = "taskschedules"
     TASKS = "tasks"
 

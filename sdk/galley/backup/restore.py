@@ -29,17 +29,20 @@ from galley.broker.refill import (
     make_consumer,
     make_stream,
     mark,
+    message_ids,
     refill,
     remove_stranded,
+    start_after,
 )
-from galley.broker.stream_kind import StreamKind
+from galley.broker.snapshot import ACK_FLOOR
+from galley.broker.stream_kind import OF_NAMESPACE, StreamKind
 from galley.broker.topology import ENCRYPTED, ENCRYPTION_KEY, MARK_KEY, RESTORING_KEY
 from galley.errors import GalleyError
 
 log = logging.getLogger(__name__)
 
 PASSES: Final = (
-    (StreamKind.OBJECTS, StreamKind.FLOWS),
+    (StreamKind.OBJECTS, StreamKind.FLOWS, StreamKind.TOPICS, StreamKind.AUDIT),
     (StreamKind.RECORDS, StreamKind.DEAD),
     (StreamKind.LATER, StreamKind.WORK),
 )
@@ -216,6 +219,7 @@ class Restore:
     ) -> None:
         rewrite = self._rewrite()
         streams = {each.entry.name: each.entry for each in outline.streams if each.entry.kind in kinds}
+        there: dict[str, frozenset[str]] = {}
         async for part in self._parts():
             entry = streams.get(part.heading.stream)
             if entry is None:
@@ -223,16 +227,31 @@ class Restore:
             archived = messages_in(part, self.archive)
             outgoing = [new for each in archived if (new := rewrite.message(entry, each)) is not None]
             report.expired += len(archived) - len(outgoing)
+            if entry.name not in there:
+                there[entry.name] = await self._known(entry)
+            known = there[entry.name]
+            refilled.kept += sum(each.message_id in known for each in outgoing)
+            outgoing = [each for each in outgoing if each.message_id not in known]
             if entry.kind is StreamKind.OBJECTS:
                 report.buckets |= buckets_of(outgoing)
             await refill(self.broker, outgoing, newest=part.heading.round > 1, into=refilled)
+
+    async def _known(self, entry: StreamEntry) -> frozenset[str]:
+        """Return the ids of messages that are there, in a stream that may have several for a subject."""
+        if entry.kind not in OF_NAMESPACE:
+            return frozenset()
+        return await message_ids(self.broker, self._rewrite().stream(entry))
 
     async def _close(self, outline: Outline) -> None:
         rewrite = self._rewrite()
         for planned in outline.streams:
             for consumer in planned.entry.consumers:
-                if consumer.get("filter_subject"):
-                    await make_consumer(self.broker, planned.name, rewrite.consumer(consumer))
+                if consumer.get("filter_subject") or consumer.get("filter_subjects"):
+                    config = rewrite.consumer(consumer)
+                    if planned.entry.kind in OF_NAMESPACE:
+                        config.pop("opt_start_time", None)
+                        config |= await start_after(self.broker, planned.name, consumer.get(ACK_FLOOR, 0))
+                    await make_consumer(self.broker, planned.name, config)
             await mark(self.broker, planned.name, {RESTORING_KEY: None, RESTORED: outline.manifest.id})
 
     async def _bodies(self) -> AsyncIterator[tuple[ObjectKind, dict[str, object] | None]]:

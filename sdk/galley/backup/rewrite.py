@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from galley.backup.archive import StreamEntry
 from galley.broker import topology
-from galley.broker.refill import RESTORED, Outgoing
+from galley.broker.refill import ADDED_BYTES, RESTORED, Outgoing
 from galley.broker.snapshot import StoredMessage
-from galley.broker.stream_kind import StreamKind, name_of
+from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
 from galley.envelope import Flags
 from galley.errors import EnvelopeInvalid
 from galley.record import State
@@ -27,8 +27,8 @@ from galley.schedule import decode as decode_schedule
 from galley.schedule import encode as encode_schedule
 
 _CONSUMER_KEYS: Final = (
-    "durable_name", "name", "filter_subject", "ack_policy", "ack_wait", "max_deliver", "max_waiting",
-    "max_ack_pending", "deliver_policy", "replay_policy",
+    "durable_name", "name", "filter_subject", "filter_subjects", "ack_policy", "ack_wait", "max_deliver",
+    "max_waiting", "max_ack_pending", "deliver_policy", "opt_start_time", "replay_policy",
 )  # fmt: skip
 _SERVERS_OWN: Final = "_nats."
 _DROPPED: Final = re.compile(r"nats-(expected-.*|scheduler|schedule-next|msg-id)", re.IGNORECASE)
@@ -71,6 +71,9 @@ class Rewrite:
                 "src": self.subject(republish["src"]),
                 "dest": self.subject(republish["dest"]),
             }
+        if entry.kind in OF_NAMESPACE and config["max_bytes"] > 0:
+            # It may have been full, and each message is longer now.
+            config["max_bytes"] += ADDED_BYTES * entry.messages
         if self.replicas is not None:
             config["num_replicas"] = self.replicas
         gone = (topology.UID_KEY, topology.ORPHANED_KEY, topology.MARK_KEY, RESTORED)
@@ -85,16 +88,19 @@ class Rewrite:
     def consumer(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the configuration a consumer is made with."""
         kept: dict[str, Any] = {key: config[key] for key in _CONSUMER_KEYS if key in config}
+        if several := kept.get("filter_subjects"):
+            return kept | {"filter_subjects": [self.subject(each) for each in several]}
         return kept | {"filter_subject": self.subject(kept["filter_subject"])}
 
     def message(self, entry: StreamEntry, message: StoredMessage) -> Outgoing | None:
         """Return what is written for a message, or None if its time was over by now."""
         body, unfinished, fence = message.body, False, 0
+        several = entry.kind in OF_NAMESPACE and topology.repeats(message.subject)
         if entry.kind is StreamKind.RECORDS:
             body, unfinished = _record(body, self.now)
         elif entry.kind is StreamKind.LATER and topology.is_schedule(message.subject):
             body = _schedule(body, self.now)
-        elif entry.kind is not StreamKind.OBJECTS and b'"uid"' in body:
+        elif entry.kind is not StreamKind.OBJECTS and not several and b'"uid"' in body:
             body = _without_uid(body)
         headers = []
         for name, text in message.headers:
@@ -103,7 +109,7 @@ class Rewrite:
                 value = _time_left(text, message.stored_at, self.now)
                 if value is None:
                     return None
-            elif _DROPPED.fullmatch(name):
+            elif _DROPPED.fullmatch(name) and not (several and name == topology.MESSAGE_ID):
                 continue
             elif name == topology.SCHEDULE_TARGET:
                 value = self.subject(text)
@@ -118,6 +124,7 @@ class Rewrite:
             message.sequence,
             unfinished,
             fence,
+            several,
         )
 
 

@@ -33,6 +33,9 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
     await _ensure_stream(broker, layout, stream_config.notes_definition(layout, replicas))
     await _ensure_stream(broker, layout, stream_config.counts_definition(layout, replicas))
     await _ensure_stream(broker, layout, stream_config.flow_definition(layout, replicas))
+    await _ensure_stream(
+        broker, layout, stream_config.audit_definition(layout.namespace, layout.install, replicas)
+    )
     for stream, definition in stream_config.consumer_definitions(layout):
         await _ensure_consumer(broker, stream, definition)
     await _remove_disabled_lanes(broker, layout)

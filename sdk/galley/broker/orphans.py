@@ -11,7 +11,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import remove, stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.listing import all_streams
-from galley.broker.stream_kind import StreamKind, name_of
+from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
 
 _STREAM_NOT_FOUND: Final = 10059
 
@@ -74,19 +74,23 @@ async def collect(broker: Broker, namespace: str, queue: str) -> None:
     ):
         await _ask_of(broker, stream, "PURGE", {"filter": pattern})
     for kind in StreamKind:
-        if kind not in (StreamKind.WORK, StreamKind.LATER):
+        if kind not in (StreamKind.WORK, StreamKind.LATER, *OF_NAMESPACE):
             await _ask_of(broker, name_of(kind, namespace, queue), "DELETE", None)
     # Last, since only their metadata tells that there is something left to be done.
     await remove(broker, namespace, queue)
 
 
 async def collect_namespace(broker: Broker, namespace: str) -> None:
-    """Delete the streams the queues of a namespace shared, if 0.1 made them.
+    """Delete the streams the queues of a namespace shared: the audit's, and those that 0.1 made.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    for stream in (topology.shared_records_stream(namespace), topology.shared_dead_stream(namespace)):
+    for stream in (
+        topology.shared_records_stream(namespace),
+        topology.shared_dead_stream(namespace),
+        topology.audit_stream(namespace),
+    ):
         await _ask_of(broker, stream, "DELETE", None)
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from galley.address import Kind
+from galley.audit import Writer
 from galley.broker import topology
 
 INBOX: Final = "_INBOX"
@@ -89,6 +90,7 @@ EXPORTS: Final = (
             "event",
             "flow",
             "subscribe",
+            "audit",
         )
     ),
     Export("galley.answer.>"),
@@ -186,6 +188,9 @@ def gateway_permissions() -> Permissions:
             topology.dead_of_queue(*every),
             topology.timer_subject(*every, "*"),
             f"galley.result.{'.'.join(every)}.>",
+            # It names the user that the API server named; no other account may write such lines.
+            topology.audit_subject(*every, Writer.GATEWAY),
+            topology.audit_subject(*every, f"{Writer.GATEWAY}-submits"),
         ),
         (
             f"{INBOX}.gateway.>",
@@ -356,6 +361,8 @@ def _managing(namespace: str, queue: str) -> tuple[str, ...]:
         topology.control_subject(namespace, queue, "cancel"),
         # Of the counts, those of tasks that were cancelled before they ran.
         topology.count_subject(namespace, queue, "*", "cancelled"),
+        # Lines that say what a client did; no role of a queue may read, change or remove one.
+        topology.audit_subject(namespace, queue, Writer.CLIENT),
     )
 
 

@@ -12,6 +12,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.pipeline import NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.broker.snapshot import every_message
 from galley.envelope import Flags
 
 ORIGIN: Final = "Galley-Restored"
@@ -20,9 +21,14 @@ ORIGIN: Final = "Galley-Restored"
 RESTORED: Final = "galley.dev/restored"
 """In the metadata of a stream: the archive it was restored from."""
 
+ADDED_BYTES: Final = 64
+"""By which a restored message is longer at most."""
+
 _PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.5
 _NOT_FOUND: Final = 10037
+_NOT_READY: Final = frozenset((10008, 10049))
+"""The servers elect a leader, or one of a cluster that has just formed cannot create a store yet."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -38,6 +44,13 @@ class Outgoing(Struct, frozen=True):
     """Whether it is the record of a task that has not ended."""
     fence: int = 0
     """Sequence, where it was read, of the record that its attempt may replace; 0 if there is none."""
+    several: bool = False
+    """Whether its subject may have several messages, which are told apart by their ids."""
+
+    @property
+    def message_id(self) -> str:
+        """What tells it from others of its subject; empty if there are none."""
+        return dict(self.headers).get(topology.MESSAGE_ID, "") if self.several else ""
 
 
 class Refilled(Struct):
@@ -67,7 +80,7 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
     sent = [(each, await _send(broker, each)) for each in fenced]
     for message, future in sent:
         ack = await _answer(broker, message, await future)
-        if not ack.stored and newest and await _older_removed(broker, message):
+        if not (ack.stored or message.several) and newest and await _older_removed(broker, message):
             ack = await _answer(broker, message, await (await _send(broker, message)))
         if ack.stored:
             into.written += 1
@@ -101,7 +114,8 @@ def _with_fence(text: str, fence: int) -> str:
 
 async def _send(broker: Broker, message: Outgoing) -> "asyncio.Future[Ack]":
     lines = "".join(f"{name}: {text}\r\n" for name, text in message.headers)
-    own = f"{topology.EXPECTED_SEQUENCE}: 0\r\n{ORIGIN}: {message.origin}\r\n"
+    alone = "" if message.several else f"{topology.EXPECTED_SEQUENCE}: 0\r\n"
+    own = f"{alone}{ORIGIN}: {message.origin}\r\n"
     block = f"NATS/1.0\r\n{lines}{own}\r\n".encode(errors="surrogateescape")
     return await broker.pipeline.send(message.subject, message.body, block)
 
@@ -189,12 +203,55 @@ async def _has(broker: Broker, stream: str, pattern: str) -> bool:
 
 
 async def make_stream(broker: Broker, config: dict[str, Any]) -> None:
-    """Create a stream.
+    """Create a stream, trying again for a minute while the servers are not ready.
 
     Raises:
         BrokerRefused: if the broker does not take the configuration.
+        BrokerUnreachable: if it does not answer.
     """
-    await broker.api(f"create stream {config['name']}", f"STREAM.CREATE.{config['name']}", config)
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _PATIENCE_SECONDS
+    while True:
+        try:
+            await broker.api(f"create stream {config['name']}", f"STREAM.CREATE.{config['name']}", config)
+        except BrokerRefused as refusal:
+            if refusal.code not in _NOT_READY or loop.time() >= give_up:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+async def message_ids(broker: Broker, stream: str) -> frozenset[str]:
+    """Return the ids of all messages in a stream that have one.
+
+    Raises:
+        BrokerError: if it cannot be read.
+    """
+    found = set[str]()
+    async for message in every_message(broker, stream):
+        found |= {text for name, text in message.headers if name == topology.MESSAGE_ID}
+    return frozenset(found)
+
+
+async def start_after(broker: Broker, stream: str, floor: int) -> dict[str, Any]:
+    """Return where a consumer begins in a restored stream.
+
+    Args:
+        broker: an open connection.
+        stream: that was restored.
+        floor: sequence, in the stream that was archived, up to which the consumer was done.
+
+    Raises:
+        BrokerError: if the stream cannot be read.
+    """
+    last = 0
+    async for message in every_message(broker, stream):
+        origin = dict(message.headers).get(ORIGIN, "")
+        if origin.isdecimal() and int(origin) > floor:
+            return {"deliver_policy": "by_start_sequence", "opt_start_seq": message.sequence}
+        last = message.sequence
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": last + 1}
 
 
 async def make_consumer(broker: Broker, stream: str, config: dict[str, Any]) -> None:
@@ -205,10 +262,11 @@ async def make_consumer(broker: Broker, stream: str, config: dict[str, Any]) -> 
     """
     name = config["durable_name"]
     listed = await broker.api(f"list consumers of {stream}", f"CONSUMER.NAMES.{stream}")
+    one = (config["filter_subject"],) if "filter_subject" in config else ()
     if name not in (listed.get("consumers") or ()):
         await broker.api(
             f"create consumer {name} of {stream}",
-            f"CONSUMER.CREATE.{stream}.{name}.{config['filter_subject']}",
+            ".".join(("CONSUMER.CREATE", stream, name, *one)),
             {"stream_name": stream, "config": config, "action": "create"},
         )
 

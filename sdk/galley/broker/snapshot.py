@@ -29,6 +29,9 @@ _PAUSE_SECONDS: Final = 0.5
 _NOT_FOUND: Final = 10037
 _UNAVAILABLE: Final = 10008
 """The servers elect a leader just now."""
+ACK_FLOOR: Final = "galley.dev/ack-floor"
+"""Beside the configuration of a consumer: the last sequence up to which all messages were acknowledged."""
+
 _OURS: Final = (
     "nats-stream", "nats-subject", "nats-sequence", "nats-time-stamp", "nats-num-pending",
     "nats-last-sequence", "nats-upto-sequence",
@@ -129,7 +132,7 @@ async def unknown_streams(broker: Broker, namespaces: tuple[str, ...] = ()) -> l
 
 
 async def consumers_of(broker: Broker, stream: str) -> list[dict[str, Any]]:
-    """Return the configurations of a stream's durable consumers.
+    """Return the configurations of a stream's durable consumers, and up to where they are done.
 
     Raises:
         BrokerError: if they cannot be listed.
@@ -141,7 +144,11 @@ async def consumers_of(broker: Broker, stream: str) -> list[dict[str, Any]]:
         )
         return listed.get("consumers") or [], int(listed["total"])
 
-    return [each["config"] async for each in paged(page) if each["config"].get("durable_name")]
+    return [
+        {**each["config"], ACK_FLOOR: each["ack_floor"]["stream_seq"]}
+        async for each in paged(page)
+        if each["config"].get("durable_name")
+    ]
 
 
 async def messages_from(
@@ -163,6 +170,22 @@ async def messages_from(
             yield found
         if not left:
             return
+
+
+async def every_message(broker: Broker, stream: str) -> AsyncIterator[StoredMessage]:
+    """Yield the messages of a stream of one server or of several, by its name.
+
+    Raises:
+        BrokerRefused: with code 404 if there is no such stream.
+        BrokerUnreachable: if no answer came for a minute.
+    """
+    info = await stream_info(broker, stream)
+    if info is None:
+        raise BrokerRefused(f"read stream {stream}", 404, "it was deleted")
+    owned = OwnedStream(StreamKind.TOPICS, "", "", info["config"], info["created"], 0)
+    async for batch in messages_from(broker, owned, 1):
+        for message in batch:
+            yield message
 
 
 async def _patiently(

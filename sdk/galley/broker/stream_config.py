@@ -24,6 +24,8 @@ from galley.broker.topology import (
     TIMER,
     UID_KEY,
     QueueLayout,
+    audit_stream,
+    audit_subject,
     code_subscriptions_subject,
     count_subject,
     counts_stream,
@@ -49,6 +51,12 @@ from galley.broker.topology import (
 
 COUNT_REPEAT_SECONDS: Final = 120.0
 """How long the server knows an increment again that is sent twice."""
+
+AUDIT_LINES: Final = 1000
+"""Lines that are kept for each queue and kind of writer: none can push out those of another."""
+AUDIT_LINE_BYTES: Final = 2048
+AUDIT_BYTES: Final = 32 * 1024**2
+AUDIT_SECONDS: Final = 90 * 24 * 3600
 
 REPEATED_SECONDS: Final = 60
 """How long the server knows an event again that is published a second time."""
@@ -314,6 +322,27 @@ def topics_definition(
             NAMESPACE_KEY: namespace,
             SUBSCRIBERS_KEY: ",".join(sorted(subscribers)),
         },
+    }
+
+
+def audit_definition(namespace: str, install: str, replicas: int) -> dict[str, Any]:
+    """Return the stream of who did what: nothing in it can be changed or removed before its time."""
+    return {
+        "name": audit_stream(namespace),
+        "subjects": [audit_subject(namespace, "*", "*")],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": AUDIT_LINES,
+        "max_msg_size": AUDIT_LINE_BYTES,
+        "max_bytes": AUDIT_BYTES,
+        "max_age": AUDIT_SECONDS * 1_000_000_000,
+        "deny_delete": True,
+        "deny_purge": True,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "duplicate_window": 120_000_000_000,
+        "metadata": {OWNER_KEY: install, NAMESPACE_KEY: namespace},
     }
 
 

@@ -11,6 +11,8 @@ class StreamKind(StrEnum):
     message is acknowledged. Only a redriven dead letter goes the other way: hence the second round.
     """
 
+    TOPICS = "topics"
+    """The events of all topics of a namespace, and what the topics are. The copies of events are tasks."""
     WORK = "work"
     LATER = "later"
     RECORDS = "records"
@@ -22,8 +24,8 @@ class StreamKind(StrEnum):
     """Progress, checkpoints and output."""
     COUNTS = "counts"
     """How many attempts ended, and how."""
-    TOPICS = "topics"
-    """The events of all topics of a namespace, and what the topics are."""
+    AUDIT = "audit"
+    """Who did what in a namespace."""
 
 
 PREFIXES: Final = {
@@ -36,10 +38,13 @@ PREFIXES: Final = {
     StreamKind.NOTES: "GN",
     StreamKind.COUNTS: "GC",
     StreamKind.TOPICS: "GT",
+    StreamKind.AUDIT: "GA",
 }
-NOT_ARCHIVED: Final = frozenset((StreamKind.NOTES, StreamKind.COUNTS, StreamKind.TOPICS))
-"""What backups leave out: nothing depends on it, tasks that a restore runs again count again, and topics are
-declared again; their copies are tasks."""
+NOT_ARCHIVED: Final = frozenset((StreamKind.NOTES, StreamKind.COUNTS))
+"""What backups leave out: nothing depends on it, and tasks that a restore runs again count again."""
+
+OF_NAMESPACE: Final = frozenset((StreamKind.TOPICS, StreamKind.AUDIT))
+"""Of these there is one for a namespace."""
 
 SHARED: Final = frozenset((StreamKind.RECORDS, StreamKind.DEAD))
 """Of these, 0.1 made one for all queues of a namespace."""
@@ -52,6 +57,5 @@ def name_of(kind: StreamKind, namespace: str, queue: str = "") -> str:
 
 def kind_of(name: str, namespace: str, queue: str) -> StreamKind | None:
     """Return what a stream holds, or None if it is none of Galley's."""
-    of_queue = [kind for kind in StreamKind if kind is not StreamKind.TOPICS]
-    kinds = of_queue if queue else [*SHARED, StreamKind.TOPICS]
+    kinds = set(StreamKind) - OF_NAMESPACE if queue else SHARED | OF_NAMESPACE
     return next((kind for kind in kinds if name_of(kind, namespace, queue) == name), None)

@@ -38,6 +38,7 @@ from galley.topic import (
 log = logging.getLogger(__name__)
 
 _CONSUMER_NOT_FOUND: Final = 10014
+_BEGINNING: Final = ("deliver_policy", "opt_start_time", "opt_start_seq")
 _OVERHEAD_BYTES: Final = 2 * 1024**2
 """Of the stream, for what the topics are."""
 
@@ -204,8 +205,10 @@ class TopicKeeper:
             action = "create"
         else:
             present = info["config"]
-            # Where it began stays as it was made.
-            definition["opt_start_time"] = present["opt_start_time"]
+            # Where it began stays as it was made; one of a backup begins at a message, and not at a time.
+            for key in _BEGINNING:
+                definition.pop(key, None)
+            definition |= {key: present[key] for key in _BEGINNING if key in present}
             if all(
                 _same(present.get(key), definition[key]) for key in ("filter_subjects", "max_ack_pending")
             ):

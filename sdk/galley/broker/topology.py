@@ -63,6 +63,9 @@ FIRST_SHARE: Final = 0.5
 RETRY_SHARE: Final = 0.9
 """Share up to which retries are stored. Above it the server moves tasks that are due, and they must fit."""
 
+NO_QUEUE: Final = "_"
+"""Stands in the subjects of audit lines that are about a namespace, and not a queue."""
+
 FLAGS_HEADER: Final = "Galley"
 INCREMENT: Final = "Nats-Incr"
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -181,6 +184,21 @@ def topics_stream(namespace: str) -> str:
 def event_subject(namespace: str, topic: str) -> str:
     """Return where events of a topic are published; `topic` may be a pattern."""
     return f"galley.event.{namespace}.{topic}"
+
+
+def repeats(subject: str) -> bool:
+    """Return whether a subject has several messages: events of a topic, and lines of an audit."""
+    return subject.startswith(("galley.event.", "galley.audit."))
+
+
+def audit_stream(namespace: str) -> str:
+    """Return the name of the stream of who did what in a namespace."""
+    return name_of(StreamKind.AUDIT, namespace)
+
+
+def audit_subject(namespace: str, queue: str, writer: str) -> str:
+    """Return where one kind of writer adds lines about a queue; `queue` and `writer` may be patterns."""
+    return f"galley.audit.{namespace}.{queue}.{writer}"
 
 
 def live_subject(namespace: str, topic: str) -> str:

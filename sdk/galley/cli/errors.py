@@ -8,7 +8,7 @@ GalleyError
     ├── QueueChanged
     ├── NoQueues
     ├── NoSuchTask
-    ├── ModuleBroken
+    ├── AuditNotReadable
     ├── OutputFailed
     │   └── OutputClosed
     └── CommandBroken
@@ -93,6 +93,20 @@ class NoSuchTask(CliError):
         super().__init__(f"no queue in namespace {namespace!r} has a task {task_id!r}")
 
 
+class AuditNotReadable(CliError):
+    """The credentials do not allow reading the audit lines of a namespace."""
+
+    reason = "AuditNotReadable"
+    hint = (
+        "credentials of one queue may not read what was done to others: use those of galley-backup, or ask "
+        "the gateway: GET /api/v1/namespaces/NAMESPACE/audit"
+    )
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(f"these credentials do not allow reading {stream}")
+
+
 class OutputFailed(CliError):
     """The output of the command cannot be written."""
 
@@ -108,19 +122,6 @@ class OutputClosed(OutputFailed):
     """The reader of the output has gone, as in `galley get tasks | head -1`."""
 
     reason = "OutputClosed"
-
-
-class ModuleBroken(CliError):
-    """A module that a command was to import cannot be imported."""
-
-    reason = "ModuleBroken"
-
-    def __init__(self, module: str, problem: str) -> None:
-        self.module, self.problem = module, problem
-        super().__init__(
-            f"module {module} cannot be imported: {problem}",
-            "run the command where workers could import it, in a folder and an environment with all it needs",
-        )
 
 
 class CommandBroken(CliError):

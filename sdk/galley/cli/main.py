@@ -14,6 +14,7 @@ import argcomplete
 
 from galley.cli import (
     apply,
+    audit,
     cancel,
     completion,
     dead,
@@ -44,7 +45,7 @@ OWN_COMMANDS: Final = (
     submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
     why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
     queue_control.purge, doctor.command, schedule.command, workflow.command, publish.command,
-    topic.command, files.command, keys.command, completion.command, version.command,
+    topic.command, files.command, audit.command, keys.command, completion.command, version.command,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.publish import Publisher
-from galley.broker.stream_kind import NOT_ARCHIVED, StreamKind, name_of
+from galley.broker.stream_kind import NOT_ARCHIVED, OF_NAMESPACE, StreamKind, name_of
 from galley.cli.main import main
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -38,8 +38,8 @@ async def server(own_nats_server: NatsServer, tmp_path: Path) -> NatsServer:
     return own_nats_server
 
 
-OF_A_QUEUE = set(StreamKind) - {StreamKind.TOPICS}
-ARCHIVED = OF_A_QUEUE - NOT_ARCHIVED
+OF_A_QUEUE = set(StreamKind) - OF_NAMESPACE
+ARCHIVED = {*OF_A_QUEUE, StreamKind.AUDIT} - NOT_ARCHIVED
 
 
 async def test_an_archive_is_taken_listed_and_verified(server: NatsServer, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ async def test_an_archive_is_taken_listed_and_verified(server: NatsServer, tmp_p
     )
     manifest = json.loads(out)
     assert {each["name"] for each in manifest["streams"]} == {
-        name_of(kind, "shop", "images") for kind in ARCHIVED
+        name_of(kind, "shop", "" if kind in OF_NAMESPACE else "images") for kind in ARCHIVED
     }
     assert all(len(part["sha256"]) == 64 for part in manifest["parts"])
 
@@ -101,7 +101,8 @@ async def test_streams_are_listed_with_their_copies(server: NatsServer, tmp_path
     assert code == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:3] for line in out.splitlines()}
     assert rows["GW_shop_images"] == ["5", "1"]
-    assert set(rows) == {name_of(kind, "shop", "images") for kind in OF_A_QUEUE}
+    own = {name_of(kind, "shop", "images") for kind in OF_A_QUEUE}
+    assert set(rows) == own | {name_of(StreamKind.AUDIT, "shop")}
     code, _, err = await galley(tmp_path, server, "streams", "--replicas", "3")
     assert code == 1
     assert "replicas > 1 not supported in non-clustered mode" in err

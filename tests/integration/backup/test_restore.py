@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from galley import AsyncClient, call
@@ -30,6 +31,7 @@ from galley.backup.sealing import Key
 from galley.backup.take import Retention, take_backup
 from galley.backup.verify import verify_archive
 from galley.broker import topology
+from galley.broker.audit import lines_of
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import bury
 from galley.broker.ensure import ensure, remove, stream_info
@@ -41,11 +43,16 @@ from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.broker.refill import RESTORED
 from galley.broker.snapshot import OwnedStream, messages_from, owned_streams
+from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.dead_letter import DeadLetter
 from galley.envelope import FIRST, Flags, encode
 from galley.record import Claim, Failure, Outcome, Record, State
 from galley.reference import INLINE_LIMIT
+from galley.topic import Subscription, Topic
 from galley_local.nats_server import NatsServer
+from galley_worker.fanout import Fanout
+from galley_worker.ledger import Ledger
+from galley_worker.measures import Measures
 from tests.support.backups import KEY, FailingReads, subjects_in
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -487,3 +494,52 @@ async def test_a_restore_names_the_buckets_it_cannot_bring_back(
     report = await restore.run(await restore.outline())
     assert report.buckets == {"s3://bucket/prefix"}
     assert await StreamObjects(other).there(place, "a" * 64) is not None
+
+
+async def test_topics_are_restored_with_their_events_and_no_event_is_copied_twice(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    layout = a_queue("images", namespace=namespace)
+    await ensure(broker, layout)
+    eu = Subscription("resize", "images", "resize", 'attributes.region == "eu"')
+    declared = [Declared(Topic("uploads", retention_seconds=600, retention_bytes=1024**2, uid="old"), (eu,))]
+    await TopicKeeper(broker, namespace, layout.install).keep(declared)
+    client = AsyncClient.over(broker, namespace)
+    for number in range(6):
+        await client.publish("uploads", {"uid": number}, {"region": "eu"}, event_id=f"e{number}")
+        if number == 2:
+            await copied(broker, layout, 3)
+    await client.queues.pause("images")
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+
+    restore = await restored(other, folder, summary.name, namespaces={namespace: "elsewhere"})
+    moved = a_queue("images", namespace="elsewhere", install=layout.install)
+    there = AsyncClient.over(other, "elsewhere")
+    events = [each.event async for each in there.topics.events("uploads")]
+    assert [event.id for event in events] == [f"e{number}" for number in range(6)]
+    assert msgspec.json.decode(events[5].data) == {"uid": 5}
+    assert [line.entry.action async for line in lines_of(other, "elsewhere")] == ["pause"]
+    # It can be run again, and the keeper of topics finds nothing to change.
+    again = await restore.run(await Restore(other, folder, summary.name, [KEY], namespaces={
+        namespace: "elsewhere"}, keep_existing=True).outline())  # fmt: skip
+    assert (again.written, again.kept) == (0, summary.messages)
+    await TopicKeeper(other, "elsewhere", moved.install).keep(declared)
+    await there.publish("uploads", 1, {"region": "eu"}, event_id="after")
+    await copied(other, moved, 7)
+    ids = [each.address.id for each in await there.tasks("images")]
+    assert len(set(ids)) == 7
+
+
+async def copied(broker: Broker, layout: topology.QueueLayout, tasks: int) -> None:
+    """Have a worker's fan-out copy events until the queue holds so many tasks."""
+
+    async def there() -> bool:
+        info = await stream_info(broker, topology.work_stream(layout.namespace, layout.queue))
+        return info is not None and info["state"]["messages"] == tasks
+
+    measures = Measures(layout.namespace, layout.queue, int, int)
+    fanout = Fanout(broker, layout, Ledger(broker), measures, "w1", lambda: datetime.now(UTC))
+    running = asyncio.create_task(fanout.run())
+    await eventually(there, within=20)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -22,7 +22,7 @@ from tests.support.eventually import eventually
 from tests.support.three_nats import formed, in_step, streams_of, three_nats
 
 LAYOUT = a_queue("images", namespace="shop")
-STREAMS = 8
+STREAMS = 9
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -14,7 +14,7 @@ from galley.backup.restore import PASSES
 from galley.backup.rewrite import Rewrite
 from galley.broker import stream_config, topology
 from galley.broker.snapshot import StoredMessage
-from galley.broker.stream_kind import NOT_ARCHIVED, StreamKind, name_of
+from galley.broker.stream_kind import NOT_ARCHIVED, OF_NAMESPACE, StreamKind, name_of
 from galley.envelope import Flags
 from galley.lanes import Lane
 from galley.record import Claim, Outcome, Record, State
@@ -42,7 +42,7 @@ def a_message(
     return StoredMessage(subject, 41, "2026-11-28T11:59:00.123456789Z", given, body)
 
 
-@pytest.mark.parametrize("kind", sorted(set(StreamKind) - {StreamKind.TOPICS}))
+@pytest.mark.parametrize("kind", sorted(set(StreamKind) - OF_NAMESPACE))
 def test_a_stream_moves_to_another_namespace(kind: StreamKind) -> None:
     entry = an_entry(kind)
     config = MOVED.config(entry)

@@ -1,0 +1,58 @@
+"""Who did what in a namespace."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from starlette.responses import Response
+
+from galley.broker.audit import lines_of
+from galley_gateway.access import Right
+from galley_gateway.api import model
+from galley_gateway.api.tasks import PAGED, cut
+from galley_gateway.body import number, text
+from galley_gateway.operation import Ask, Operation, Parameter, reply
+
+_LONGEST_HOURS: Final = 24 * 366.0
+
+
+async def list_audit(ask: Ask) -> Response:
+    """Return a page of the lines of a namespace, newest first."""
+    task, user = text(ask.query, "task"), text(ask.query, "user")
+    hours = number(ask.query, "hours", _LONGEST_HOURS, _LONGEST_HOURS)
+    since = datetime.now(UTC) - timedelta(hours=hours)
+    found = [
+        model.AuditDocument(
+            line.at, line.queue, line.entry.action.value, line.entry.task, line.entry.count, line.entry.user,
+            line.attested, line.writer.value, line.entry.origin, line.entry.detail,
+        )
+        async for line in lines_of(ask.client.broker, ask.namespace, text(ask.query, "queue") or "", since)
+        if task in (None, line.entry.task) and user in (None, line.entry.user)
+    ]  # fmt: skip
+    some, following = cut(found[::-1], ask.query)
+    return reply(model.AuditList(some, len(found), following))
+
+
+OPERATIONS: Final = (
+    Operation(
+        "listAudit", "GET", "/audit", Right("list", "taskqueues"), list_audit, "List who did what",
+        "Newest first. `attested` says that the API server named the user; without it, `user` and `origin` "
+        "are what a client says of itself, and that it had credentials of the queue's manager is all that is "
+        "known.",
+        answers=model.AuditList,
+        parameters=(
+            Parameter("queue", "Only what was done to this queue."),
+            Parameter("task", "Only what was done to the task with this id."),
+            Parameter("user", "Only what this user did."),
+            Parameter("hours", "Only what was done in so many hours.", {"type": "number", "minimum": 0}),
+            *PAGED,
+        ),
+        example_answer={
+            "lines": [{
+                "time": "2026-11-28T12:00:00Z", "queue": "images", "action": "cancel", "task": "4QZ8",
+                "count": None, "user": "alice", "attested": True, "writer": "gateway", "origin": "10.0.0.7",
+                "detail": "",
+            }],
+            "total": 1,
+        },
+    ),
+)  # fmt: skip
