@@ -13,6 +13,7 @@ from galley.bounds import NAME_PATTERN
 from galley.resources import (
     API_VERSION,
     DeclaredStatus,
+    DeclaredWorkflowStatus,
     Task,
     TaskQueue,
     TaskQueueStatus,
@@ -20,10 +21,12 @@ from galley.resources import (
     TaskScheduleStatus,
     Topic,
     TopicStatus,
+    Workflow,
 )
 from galley.resources.description import descriptions
 from galley.resources.rule import VALIDATIONS, Rule
 from galley.resources.task_schedule import NAME_RULE
+from galley.resources.workflow import NAME_RULE as WORKFLOW_NAME_RULE
 
 GROUP, VERSION = API_VERSION.split("/")
 
@@ -159,7 +162,26 @@ TOPICS: Final = Kind(
     ),
 )
 
-KINDS: Final = (TASK_QUEUES, TASKS, TASK_SCHEDULES, TOPICS)
+WORKFLOWS: Final = Kind(
+    Workflow,
+    DeclaredWorkflowStatus,
+    plural="workflows",
+    short="wf",
+    columns=(
+        Column("Phase", ".status.phase", says="Where it is in its life."),
+        Column("Progress", ".status.progress", says="How many steps have ended, such as `3 of 7`."),
+        _AGE,
+        Column("Failed", ".status.failedStep", says="The step whose failure ended it.", wide=True),
+        Column("Queue", ".status.queue", says="The queue that has its state.", wide=True),
+        Column("Workflow", ".status.workflow", says="Its id.", wide=True),
+        Column("Reason", _SUCCEEDED.format("reason"), says="Why it is in its phase.", wide=True),
+        Column("Message", _SUCCEEDED.format("message"), says="The same as a sentence.", wide=True),
+    ),
+    selectable=(".status.phase",),
+    rules=(WORKFLOW_NAME_RULE,),
+)
+
+KINDS: Final = (TASK_QUEUES, TASKS, TASK_SCHEDULES, TOPICS, WORKFLOWS)
 
 
 def definition(kind: Kind) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from docs.generate.crds import CATEGORY, KINDS, Kind, definition
 from docs.generate.structural import Schema
 
 _ANCHORS: Final = {
-    "TaskQueue": "a-queue", "Task": "a-task", "TaskSchedule": "a-schedule", "Topic": "a-topic"
+    "TaskQueue": "a-queue", "Task": "a-task", "TaskSchedule": "a-schedule", "Topic": "a-topic",
+    "Workflow": "a-workflow",
 }  # fmt: skip
 
 _OPENING: Final = f"""\
@@ -39,7 +40,8 @@ beyond types and bounds; several mistakes are reported at once. The differences:
 - Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not checked then, since it may be
   created later. A condition says what is missing.
 - Whether a cron line can fire and its time zone exists is checked by the operator, and a condition says so.
-- The `spec` of a Task never changes. Deleting a Task that has not ended cancels it.
+- Whether a Workflow has a cycle, or an unknown step, is checked by the operator, and a condition says so.
+- The `spec` of a Task or a Workflow never changes. Deleting one that has not ended cancels it.
 """
 
 

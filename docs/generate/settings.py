@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from galley.broker.connection import DEFAULT_SERVER
-from galley.resources import Task, TaskQueue, TaskSchedule, Topic
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow
 from galley.resources.description import descriptions
 from galley.target import CREDENTIALS_VARIABLE, DEFAULT_NAMESPACE, NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.tls import VARIABLES
@@ -57,6 +57,9 @@ def document() -> str:
         "\n## A topic\n",
         _first_line(Topic), "",
         *_table(_rows(Topic)),
+        "\n## A workflow\n",
+        _first_line(Workflow), "",
+        *_table(_rows(Workflow)),
         "\n## A producer\n",
         "For the command `galley`, and for `galley.Client()` in a program. Arguments (`--server`, `-n`,",
         "those of `connect`) take precedence over these variables, and these over the `galley dev` that",

@@ -21,10 +21,15 @@ RULES = [
         "apiGroups": ["galley.dev"], "resources": ["taskqueues", "taskschedules", "topics"],
         "verbs": ["get", "list", "watch"],
     },
-    {"apiGroups": ["galley.dev"], "resources": ["tasks"], "verbs": ["get", "list", "watch", "delete"]},
+    {
+        "apiGroups": ["galley.dev"], "resources": ["tasks", "workflows"],
+        "verbs": ["get", "list", "watch", "delete"],
+    },
     {
         "apiGroups": ["galley.dev"],
-        "resources": ["taskqueues/status", "tasks/status", "taskschedules/status", "topics/status"],
+        "resources": [
+            "taskqueues/status", "tasks/status", "taskschedules/status", "topics/status", "workflows/status",
+        ],
         "verbs": ["patch"],
     },
     {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ALL},

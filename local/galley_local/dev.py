@@ -22,11 +22,14 @@ from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, TaskConflict
 from galley.logs import log_as_json
-from galley.resources import Task, TaskSchedule
+from galley.resources import Task, TaskSchedule, Workflow
 from galley.resources.topic import declared_topic
 from galley.schedule_manifest import apply_schedule
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
+from galley.workflow.errors import WorkflowConflict
+from galley.workflow.state import outcome_address
+from galley.workflow_manifest import apply_workflow
 from galley_local.board import TaskBoard
 from galley_local.code_watch import CodeWatch
 from galley_local.display import Display, display_for
@@ -287,12 +290,32 @@ class Run:
             return submitted.created
 
         created = await asyncio.gather(*(submit(task) for task in self._plan.tasks))
+        begun = [await self._submit_workflow(each) for each in self._plan.workflows]
         await self._keep_schedules(self._plan.schedules)
         self._submitted.set()
         if new := sum(created):
             self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")
-        if old := len(created) - new:
+        if more := sum(begun):
+            self._display.say(f"{more} workflow{'s' if more > 1 else ''} submitted")
+        if old := len(created) + len(begun) - new - more:
             self._display.say(f"{old} unchanged since an earlier run (--fresh deletes those)")
+
+    async def _submit_workflow(self, manifest: Workflow) -> bool:
+        """Submit a workflow of the plan, and return whether no earlier run had it.
+
+        Raises:
+            FilesUnusable: if an earlier run had another one of that name.
+            Refused, BrokerError: if it is not accepted.
+        """
+        client = AsyncClient.over(self._broker, manifest.metadata.namespace)
+        try:
+            workflow = await apply_workflow(client, manifest)
+        except WorkflowConflict as conflict:
+            raise FilesUnusable(
+                str(conflict), "give the workflow another name, or forget earlier runs: --fresh"
+            ) from conflict
+        self._board.declare(outcome_address(client.namespace, workflow.queue, workflow.id))
+        return not workflow.existed
 
     async def _all_over(self) -> None:
         """Return when the declared tasks have ended and the workers are gone.

@@ -10,11 +10,17 @@ from typing import Final
 
 from galley.resources import (
     DEFAULT_NAMESPACE,
+    Metadata,
     PodTemplate,
     Task,
     TaskQueue,
     TaskSchedule,
+    TaskScheduleSpec,
+    TaskSpec,
     Topic,
+    TopicSubscription,
+    Workflow,
+    WorkflowStep,
     read_manifests,
 )
 from galley_local.errors import FilesUnusable
@@ -55,6 +61,7 @@ class Plan:
     tasks: list[Task] = field(default_factory=list)
     schedules: list[TaskSchedule] = field(default_factory=list)
     topics: list[Topic] = field(default_factory=list)
+    workflows: list[Workflow] = field(default_factory=list)
     manifests: list[Path] = field(default_factory=list)
     """The manifest files that were read."""
     remarks: list[str] = field(default_factory=list)
@@ -109,10 +116,13 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
             f"no queue is declared in {', '.join(map(str, files))}",
             "add a file with a TaskQueue, or a Python file with @task functions",
         )
-    for task in plan.tasks:
-        _check_queue(plan, task, sources)
-    for schedule in plan.schedules:
-        _check_queue(plan, schedule, sources)
+    declared: list[Task | TaskSchedule] = [*plan.tasks, *plan.schedules]
+    for each in declared:
+        of = f"{each.kind} {each.spec.queue_name}"
+        _check_queue(plan, each, sources[each.metadata.namespace, of, each.metadata.name])
+    for workflow in plan.workflows:
+        metadata = workflow.metadata
+        _check_workflow(plan, workflow, sources[metadata.namespace, workflow.kind, metadata.name])
     for topic in plan.topics:
         _check_topic(plan, topic, sources[topic.metadata.namespace, topic.kind, topic.metadata.name])
     return plan
@@ -163,6 +173,8 @@ def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[s
             plan.schedules.append(resource)
         elif isinstance(resource, Topic):
             plan.topics.append(resource)
+        elif isinstance(resource, Workflow):
+            plan.workflows.append(resource)
         else:
             folder = path.resolve().parent
             queue = LocalQueue(resource, folder, tuple(dict.fromkeys((folder, project))), str(path), resource)
@@ -249,37 +261,39 @@ def _with_module(queue: TaskQueue, module: str) -> TaskQueue:
     return queue.model_copy(update={"spec": queue.spec.model_copy(update={"worker": worker})})
 
 
-def _check_queue(plan: Plan, task: Task | TaskSchedule, sources: dict[tuple[str, str, str], Path]) -> None:
-    metadata, spec = task.metadata, task.spec
-    queue = plan.queues.get((metadata.namespace, spec.queue_name))
-    place = sources[metadata.namespace, f"{task.kind} {spec.queue_name}", metadata.name]
+def _check_queue(plan: Plan, task: Task | TaskSchedule, place: Path) -> None:
     what = "task" if isinstance(task, Task) else "schedule"
-    if queue is None:
-        known = ", ".join(name for _, name in plan.queues)
-        raise FilesUnusable(
-            f"{place}: {what} {metadata.name!r} names queue {spec.queue_name!r}, which no file here declares",
-            f"add the file with its TaskQueue; declared are: {known}",
-        )
-    if spec.priority not in queue.resource.spec.lanes:
-        raise FilesUnusable(
-            f"{place}: {what} {metadata.name!r} asks for lane {spec.priority.value!r}, "
-            f"which queue {spec.queue_name!r} has not enabled",
-            f"use one of {', '.join(queue.resource.spec.lanes)}, or add it to spec.lanes in {queue.source}",
-        )
+    _check_use(plan, task.metadata, task.spec, f"{place}: {what} {task.metadata.name!r}")
 
 
 def _check_topic(plan: Plan, topic: Topic, place: Path) -> None:
     for each in topic.spec.subscriptions:
-        queue = plan.queues.get((topic.metadata.namespace, each.queue_name))
         what = f"{place}: subscription {each.name!r} of topic {topic.metadata.name!r}"
-        if queue is None:
-            known = ", ".join(name for _, name in plan.queues)
-            raise FilesUnusable(
-                f"{what} names queue {each.queue_name!r}, which no file here declares",
-                f"add the file with its TaskQueue; declared are: {known}",
-            )
-        if each.priority not in queue.resource.spec.lanes:
-            raise FilesUnusable(
-                f"{what} asks for lane {each.priority.value!r}, which its queue has not enabled",
-                f"use one of {', '.join(queue.resource.spec.lanes)}",
-            )
+        _check_use(plan, topic.metadata, each, what)
+
+
+def _check_workflow(plan: Plan, workflow: Workflow, place: Path) -> None:
+    for step in workflow.spec.steps:
+        what = f"{place}: step {step.name!r} of workflow {workflow.metadata.name!r}"
+        _check_use(plan, workflow.metadata, step, what)
+
+
+def _check_use(
+    plan: Plan,
+    metadata: Metadata,
+    use: TaskSpec | TaskScheduleSpec | TopicSubscription | WorkflowStep,
+    what: str,
+) -> None:
+    """Refuse what names a queue that is not declared, or a lane that its queue does not have."""
+    queue = plan.queues.get((metadata.namespace, use.queue_name))
+    if queue is None:
+        known = ", ".join(name for _, name in plan.queues)
+        raise FilesUnusable(
+            f"{what} names queue {use.queue_name!r}, which no file here declares",
+            f"add the file with its TaskQueue; declared are: {known}",
+        )
+    if use.priority not in queue.resource.spec.lanes:
+        raise FilesUnusable(
+            f"{what} asks for lane {use.priority.value!r}, which queue {use.queue_name!r} has not enabled",
+            f"use one of {', '.join(queue.resource.spec.lanes)}, or add it to spec.lanes in {queue.source}",
+        )

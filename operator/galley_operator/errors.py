@@ -13,6 +13,8 @@ GalleyError
     ├── OperatorFault          an exception in the operator that it does not expect
     ├── StorageQuotaExceeded   a queue asks for more of NATS than its namespace may take
     ├── TopicsQuotaExceeded    the topics of a namespace do
+    ├── WorkflowAcrossQueues   its steps are of several queues, whose workers cannot reach each other
+    ├── WorkflowNotBegun       it could not be submitted, or was lost, and its time is over
     ├── CodeNotFound           the ConfigMap with a queue's code is missing
     ├── KeysInvalid            the keys that sign NATS credentials are malformed
     ├── KeysNotFound           the Secret with them is missing
@@ -200,6 +202,29 @@ class TopicsQuotaExceeded(OperatorError):
             "lower spec.retention.bytes of the Topics; an administrator can raise quotas of the chart, also "
             "for one namespace (quotas.namespaces)",
         )
+
+
+class WorkflowAcrossQueues(OperatorError):
+    """The steps of a Workflow are of several queues, and the workers of each reach its own queue only."""
+
+    reason = "WorkflowAcrossQueues"
+    hint = "keep its steps in one queue: NATS gives the workers of each queue credentials of their own"
+
+    def __init__(self, name: str, queues: str) -> None:
+        self.name, self.queues = name, queues
+        super().__init__(f"Workflow {name} has steps in several queues: {queues}")
+
+
+class WorkflowNotBegun(OperatorError):
+    """A Workflow could not be submitted, or was not found any more, until its time was over."""
+
+    reason = "WorkflowNotBegun"
+
+    hint = "mend that, and declare it again under another name"
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"{problem}; the time of the workflow is over")
 
 
 class CodeNotFound(OperatorError):

@@ -40,6 +40,7 @@ from galley_operator.schedules.keeper import ScheduleKeeper
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.topics.keeper import TopicsKeeper
+from galley_operator.workflows.keeper import WorkflowKeeper
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +169,9 @@ class Operator:
             faults, parts.workloads.end_of,
         )  # fmt: skip
         schedules = ScheduleKeeper(cluster, broker, known, settings.scopes, faults)
+        workflows = WorkflowKeeper(
+            cluster, broker, known, settings.scopes, faults, one_queue=access.secrets is not None
+        )
         topics = TopicsKeeper(
             cluster, broker, known, settings.scopes, settings.install, faults, queues.reservations,
             settings.stream_replicas,
@@ -194,6 +198,7 @@ class Operator:
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),
                 ("topics", lambda: _after(queues.first_listed, topics.run)),
                 ("audit", AuditTrail(broker).run),
+                ("workflows", lambda: _after(queues.first_listed, workflows.run)),
             )
             if (backup := parts.access.backup) is not None:
                 loops += (("credentials of backups", backup.run),)

@@ -25,13 +25,15 @@ from galley_operator.cluster.resource import (
     TASKQUEUES,
     TASKS,
     TASKSCHEDULES,
+    TOPICS,
+    WORKFLOWS,
     Resource,
 )
 from tests.support.memory_cluster import MemoryCluster
 
 _SERVED: Final = (
     NAMESPACES, PODS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, DEPLOYMENTS, PDBS, LEASES, EVENTS, TASKQUEUES,
-    TASKS, TASKSCHEDULES,
+    TASKS, TASKSCHEDULES, TOPICS, WORKFLOWS,
 )  # fmt: skip
 
 

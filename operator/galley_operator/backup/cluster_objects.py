@@ -1,4 +1,4 @@
-"""TaskQueues, Topics, TaskSchedules and Tasks of a cluster, as a backup reads and a restore creates them."""
+"""The objects of a cluster, as a backup reads and a restore creates them."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -6,13 +6,21 @@ from typing import Any, Final
 from galley.backup.objects import Made, ObjectKind
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
-from galley_operator.cluster.resource import TASKQUEUES, TASKS, TASKSCHEDULES, TOPICS, Resource
+from galley_operator.cluster.resource import (
+    TASKQUEUES,
+    TASKS,
+    TASKSCHEDULES,
+    TOPICS,
+    WORKFLOWS,
+    Resource,
+)
 
 _RESOURCES: Final[dict[ObjectKind, Resource]] = {
     ObjectKind.QUEUES: TASKQUEUES,
     ObjectKind.TOPICS: TOPICS,
     ObjectKind.SCHEDULES: TASKSCHEDULES,
     ObjectKind.TASKS: TASKS,
+    ObjectKind.WORKFLOWS: WORKFLOWS,
 }
 _MANAGER: Final = "galley-restore"
 

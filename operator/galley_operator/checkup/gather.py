@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from galley.doctor import Finding, Level
 from galley.resources import (
     DeclaredStatus,
+    DeclaredWorkflowStatus,
     Task,
     TaskQueue,
     TaskQueueStatus,
@@ -19,6 +20,7 @@ from galley.resources import (
     TaskScheduleStatus,
     Topic,
     TopicStatus,
+    Workflow,
 )
 from galley.resources.description import model_in
 from galley_operator.checkup.facts import ClusterFacts, DefinitionFacts, OperatorFacts, QueueObjectFacts
@@ -34,6 +36,7 @@ _OURS: Final[dict[str, tuple[type[BaseModel], type[BaseModel]]]] = {
     "tasks.galley.dev": (Task, DeclaredStatus),
     "taskschedules.galley.dev": (TaskSchedule, TaskScheduleStatus),
     "topics.galley.dev": (Topic, TopicStatus),
+    "workflows.galley.dev": (Workflow, DeclaredWorkflowStatus),
 }
 _OPERATOR: Final = "app.kubernetes.io/name=galley-operator"
 

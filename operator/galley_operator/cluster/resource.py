@@ -68,3 +68,4 @@ TASKQUEUES: Final = Resource("galley.dev", "v1alpha1", "taskqueues", "TaskQueue"
 TASKS: Final = Resource("galley.dev", "v1alpha1", "tasks", "Task")
 TASKSCHEDULES: Final = Resource("galley.dev", "v1alpha1", "taskschedules", "TaskSchedule")
 TOPICS: Final = Resource("galley.dev", "v1alpha1", "topics", "Topic")
+WORKFLOWS: Final = Resource("galley.dev", "v1alpha1", "workflows", "Workflow")

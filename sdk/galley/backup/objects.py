@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 from galley.backup.archive import Need
 from galley.schedule import RUN_NOW
 from galley.task_status import Phase
+from galley.workflow.state import WORKFLOW
 
 _OF_THE_SERVER: Final = (
     "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink",
@@ -24,6 +25,7 @@ class ObjectKind(StrEnum):
     TOPICS = "topics"
     SCHEDULES = "taskschedules"
     TASKS = "tasks"
+    WORKFLOWS = "workflows"
 
 
 class Made(StrEnum):
@@ -32,6 +34,10 @@ class Made(StrEnum):
     CREATED = "created"
     SAME = "is there already"
     DIFFERS = "exists with another spec, which was kept"
+
+
+_ENDING: Final = (ObjectKind.TASKS, ObjectKind.WORKFLOWS)
+"""Kinds of objects that end."""
 
 
 class Objects(Protocol):
@@ -48,27 +54,34 @@ class Objects(Protocol):
 
 
 def kept(kind: ObjectKind, body: dict[str, Any]) -> dict[str, Any]:
-    """Return what of an object is archived: its metadata as people wrote it, its spec, a Task's phase."""
+    """Return what of an object is archived: metadata as people wrote it, its spec, the phase of what ends."""
     metadata = {key: value for key, value in body["metadata"].items() if key not in _OF_THE_SERVER}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {key: text for key, text in annotations.items() if key != _LAST_APPLIED}
     whole = {"metadata": metadata, "spec": body.get("spec", {})}
-    if kind is ObjectKind.TASKS:
-        whole["status"] = {"phase": (body.get("status") or {}).get("phase", "")}
+    if kind in _ENDING:
+        status = body.get("status") or {}
+        whole["status"] = {"phase": status.get("phase", "")}
+        if workflow := status.get("workflow"):
+            whole["status"]["workflow"] = workflow
     return whole
 
 
 def restorable(kind: ObjectKind, body: dict[str, Any], namespace: str) -> dict[str, Any] | None:
-    """Return what is created for an archived object, or None for a Task that has ended.
+    """Return what is created for an archived object, or None for a Task or Workflow that has ended.
 
-    The outcome of such a Task is in its record. Created again without it, it would run again. So would the
+    Its outcome is in its record. Created again without it, it would run again. So would the
     task of a TaskSchedule that was told to run now.
     """
-    if kind is ObjectKind.TASKS and body.get("status", {}).get("phase") in _ENDED:
+    status = body.get("status", {})
+    if kind in _ENDING and status.get("phase") in _ENDED:
         return None
     metadata = {**body["metadata"], "namespace": namespace}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {key: text for key, text in annotations.items() if key != RUN_NOW}
+    if kind is ObjectKind.WORKFLOWS and (workflow := status.get("workflow")):
+        # It goes on: under the uid of the new object it would be another one.
+        metadata["annotations"] = metadata.get("annotations", {}) | {WORKFLOW: workflow}
     return {"metadata": metadata, "spec": body["spec"]}
 
 

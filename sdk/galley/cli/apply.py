@@ -1,4 +1,4 @@
-"""`galley apply`: the tasks of manifest files."""
+"""`galley apply`: the tasks, schedules and workflows of manifest files."""
 
 import asyncio
 from argparse import ArgumentParser, Namespace
@@ -21,9 +21,10 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
-from galley.resources import Task, TaskQueue, TaskSchedule, Topic, read_manifests
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow, read_manifests
 from galley.resources.manifest import Resource
 from galley.schedule_manifest import apply_schedule
+from galley.workflow_manifest import apply_workflow
 
 _AT_ONCE: Final = 64
 _UNCHANGED: Final[dict[Outcome | None, str]] = {
@@ -39,7 +40,8 @@ _IN_VAIN: Final = (_UNCHANGED[Outcome.FAILED], _UNCHANGED[Outcome.CANCELLED])
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", dest="files", type=Path, nargs="+", action="extend", required=True, metavar="FILE",
-        help="manifests; the tasks in them are submitted, each under its name, and the schedules made",
+        help="manifests; the tasks and workflows in them are submitted, each under its name, and the "
+        "schedules made",
     )  # fmt: skip
     server_arguments(parser)
 
@@ -58,6 +60,10 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
                 changed = await apply_schedule(client, each)
                 state = "configured" if changed else "unchanged"
                 terminal.result(f"taskschedule/{each.metadata.name} {state}")
+            elif isinstance(each, Workflow):
+                workflow = await apply_workflow(client, each)
+                state = "unchanged" if workflow.existed else "created"
+                terminal.result(f"workflow/{each.metadata.name} {state}")
         room = asyncio.Semaphore(_AT_ONCE)
         with ungrouped():
             async with asyncio.TaskGroup() as group:
@@ -112,10 +118,21 @@ async def _check_served(
                 if view is None:
                     raise QueueNotServed(str(path), each.metadata.name)
                 terminal.result(_compare(str(path), each, view, project))
-            elif isinstance(each, Task | TaskSchedule) and each.spec.queue_name not in there[namespace]:
-                raise QueueNotFound(namespace, each.spec.queue_name)
+            elif missing := [queue for queue in _used(each) if queue not in there[namespace]]:
+                raise QueueNotFound(namespace, missing[0])
             elif isinstance(each, Topic):
                 await AsyncClient.over(client.broker, namespace).topics.get(each.metadata.name)
+
+
+def _used(resource: Resource) -> list[str]:
+    """Return the queues that have to be there before a resource is applied."""
+    match resource:
+        case Task() | TaskSchedule():
+            return [resource.spec.queue_name]
+        case Workflow():
+            return [step.queue_name for step in resource.spec.steps]
+        case _:
+            return []
 
 
 def _compare(source: str, queue: TaskQueue, view: QueueView, project: Path | None) -> str:
@@ -181,7 +198,7 @@ async def _submit(client: AsyncClient, task: Task, room: asyncio.Semaphore) -> s
 
 command: Final = Command(
     "apply",
-    "Submit the tasks of manifest files, and make their schedules; a task that exists is left as it is",
+    "Submit the tasks and workflows of manifest files, and make their schedules; what exists stays",
     _arguments,
     _run,
     (

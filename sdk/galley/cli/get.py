@@ -22,6 +22,7 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.cli.topic import TOPICS
 from galley.cli.watch import watch
+from galley.cli.workflow import WORKFLOWS
 from galley.client import AsyncClient
 from galley.task_status import TaskStatus
 
@@ -89,7 +90,7 @@ TASKS: Final = Listing[TaskStatus](
 )
 
 _NOUNS: Final = {
-    f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule", "topic") for s in ("s", "")
+    f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule", "topic", "workflow") for s in ("s", "")
 }
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -106,7 +107,7 @@ SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", metavar="queues|tasks|schedules|topics", choices=_NOUNS)
+    parser.add_argument("what", metavar="queues|tasks|schedules|topics|workflows", choices=_NOUNS)
     parser.add_argument("queue", metavar="QUEUE", type=text, nargs="?", help="only this queue, or its own")
     selection_arguments(parser)
     parser.add_argument(
@@ -135,6 +136,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if what == "schedules":
             found = [one for view in views for one in await client.schedules.list(view.queue)]
             SCHEDULES.write(found, options.output, terminal)
+        elif what == "workflows":
+            statuses = [one for view in views for one in await client.workflows.list(view.queue)]
+            WORKFLOWS.write(statuses, options.output, terminal)
         elif what == "queues":
             QUEUES.write(await inspect.with_pauses(client.broker, views), options.output, terminal)
         elif options.watch:

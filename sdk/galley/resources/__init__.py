@@ -90,6 +90,7 @@ from galley.resources.volume import (
     VolumeMount,
 )
 from galley.resources.worker import Code, LogLevel, Recycle, Worker
+from galley.resources.workflow import DeclaredWorkflowStatus, Workflow, WorkflowSpec, WorkflowStep
 from galley.retry import Backoff, Then
 
 __all__ = [
@@ -111,6 +112,7 @@ __all__ = [
     "DeclaredFailure",
     "DeclaredProgress",
     "DeclaredStatus",
+    "DeclaredWorkflowStatus",
     "EmptyDirVolume",
     "Encryption",
     "EnvironmentSource",
@@ -186,6 +188,9 @@ __all__ = [
     "WeightedPodAffinityTerm",
     "Worker",
     "WorkersStatus",
+    "Workflow",
+    "WorkflowSpec",
+    "WorkflowStep",
     "parse_manifests",
     "read_manifests",
 ]

@@ -14,15 +14,17 @@ from galley.resources.task import Task
 from galley.resources.task_queue import TaskQueue
 from galley.resources.task_schedule import TaskSchedule
 from galley.resources.topic import Topic
+from galley.resources.workflow import Workflow
 
 FILE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
-Resource: TypeAlias = TaskQueue | Task | TaskSchedule | Topic
+Resource: TypeAlias = TaskQueue | Task | TaskSchedule | Topic | Workflow
 """What a manifest declares."""
 
 KINDS: Final[dict[str, type[Resource]]] = {
-    "TaskQueue": TaskQueue, "Task": Task, "TaskSchedule": TaskSchedule, "Topic": Topic
+    "TaskQueue": TaskQueue, "Task": Task, "TaskSchedule": TaskSchedule, "Topic": Topic,
+    "Workflow": Workflow,
 }  # fmt: skip
 
 _LIST_FIELDS: Final = ("apiVersion", "kind", "metadata", "items")
@@ -75,7 +77,7 @@ def parse_manifests(text: str, source: str) -> list[Resource]:
     except NotYaml as error:
         reading.problems.append(error.problem)
     if not reading.seen and not reading.problems:
-        hint = f"write a TaskQueue, Task, TaskSchedule or Topic with apiVersion: {API_VERSION}"
+        hint = f"write a TaskQueue, Task, TaskSchedule, Topic or Workflow with apiVersion: {API_VERSION}"
         reading.problems.append(Problem(1, "", "has no manifest in it", hint))
     if reading.problems:
         raise _first_of(reading.problems, reading.more, source)

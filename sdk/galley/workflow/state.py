@@ -7,6 +7,7 @@ what.
 
 import re
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -28,6 +29,10 @@ PREFIX: Final = "flow_"
 
 ID_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,46}[A-Za-z0-9])?$"
 _ID: Final = re.compile(ID_PATTERN.strip("^$"))
+
+
+WORKFLOW: Final = "galley.dev/workflow"
+"""Annotation of a restored Workflow object: the id of the workflow that was submitted for it before."""
 
 
 class Mark(StrEnum):
@@ -161,6 +166,11 @@ def outcome_id(flow: str) -> str:
 def is_workflow_id(text: str) -> bool:
     """Return whether a workflow can have that id."""
     return _ID.fullmatch(text) is not None
+
+
+def workflow_id(name: str, uid: str) -> str:
+    """Return the id of the workflow of an object: another one if it is deleted and declared again."""
+    return f"{name}-{sha256(uid.encode()).hexdigest()[:8]}"
 
 
 def is_step(task_id: str) -> bool:

@@ -21,9 +21,12 @@ def spec_of(kind: Kind) -> dict[str, Any]:
 def test_people_call_our_kinds_by_short_names() -> None:
     names = {kind.model.__name__: definition(kind)["spec"]["names"] for kind in KINDS}
     assert {kind: each["shortNames"] for kind, each in names.items()} == {
-        "TaskQueue": ["tq"], "Task": ["tk"], "TaskSchedule": ["tsch"], "Topic": ["tpc"]
+        "TaskQueue": ["tq"], "Task": ["tk"], "TaskSchedule": ["tsch"], "Topic": ["tpc"],
+        "Workflow": ["wf"],
     }  # fmt: skip
-    assert {each["plural"] for each in names.values()} == {"taskqueues", "tasks", "taskschedules", "topics"}
+    assert {each["plural"] for each in names.values()} == {
+        "taskqueues", "tasks", "taskschedules", "topics", "workflows"
+    }  # fmt: skip
     assert {word for each in names.values() for word in each["categories"]} == {"galley"}
 
 

@@ -45,6 +45,7 @@ OF_THE_PROCESS: Final = {
     "Health.": "of a page: the request fails, tests/unit/galley_operator/test_health.py",
     "Redrives.": "of a Task that failed, which the desk here has none of; intake/test_redrives.py",
     "TopicsKeeper.": "runs within keep_running, and each topic apart; topics/test_topics_keeper.py",
+    "WorkflowKeeper.": "runs within keep_running, and each workflow apart; workflows/test_workflow_keeper.py",
     "ScheduleKeeper.": "runs within keep_running, and each schedule apart; schedules/test_keeper.py",
     "CountKeeper.": "runs within keep_running; test_figures.py",
     "StreamCollector.": "runs within keep_running; e2e/api/test_queues_collected.py",

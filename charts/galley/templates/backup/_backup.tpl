@@ -105,7 +105,7 @@ metadata:
     {{- $labels | nindent 4 }}
 rules:
   - apiGroups: [galley.dev]
-    resources: [taskqueues, topics, taskschedules, tasks]
+    resources: [taskqueues, topics, taskschedules, tasks, workflows]
     verbs: {{ $verbs | toJson }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -133,7 +133,7 @@ metadata:
     {{- $labels | nindent 4 }}
 rules:
   - apiGroups: [galley.dev]
-    resources: [taskqueues, topics, taskschedules, tasks]
+    resources: [taskqueues, topics, taskschedules, tasks, workflows]
     verbs: {{ $verbs | toJson }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

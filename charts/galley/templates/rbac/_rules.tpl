@@ -4,10 +4,10 @@
   resources: [taskqueues, taskschedules, topics]
   verbs: [get, list, watch]
 - apiGroups: [galley.dev]
-  resources: [tasks]
+  resources: [tasks, workflows]
   verbs: [get, list, watch, delete]
 - apiGroups: [galley.dev]
-  resources: [taskqueues/status, tasks/status, taskschedules/status, topics/status]
+  resources: [taskqueues/status, tasks/status, taskschedules/status, topics/status, workflows/status]
   verbs: [patch]
 # The objects of a queue. None is deleted: they belong to their TaskQueue and go with it.
 - apiGroups: [apps]

@@ -6,6 +6,7 @@ import pytest
 
 from galley.backup.archive import Need
 from galley.backup.objects import ObjectKind, kept, needs_of, restorable
+from galley.workflow.state import WORKFLOW
 
 
 def a_task(phase: str | None) -> dict[str, Any]:
@@ -43,6 +44,16 @@ def test_a_task_that_has_ended_is_not_created_again(phase: str | None, created: 
     assert (body is not None) == created
     if body is not None:
         assert body == {"metadata": {**archived["metadata"], "namespace": "new"}, "spec": {"handler": "h"}}
+
+
+def test_a_workflow_that_runs_goes_on_under_its_id_and_one_that_ended_is_not_created() -> None:
+    running = a_task("Running")
+    running["status"]["workflow"] = "order-1a2b"
+    body = restorable(ObjectKind.WORKFLOWS, kept(ObjectKind.WORKFLOWS, running), "new")
+    assert body is not None
+    assert body["metadata"]["annotations"] == {"note": "x", WORKFLOW: "order-1a2b"}
+    running["status"]["phase"] = "Failed"
+    assert restorable(ObjectKind.WORKFLOWS, kept(ObjectKind.WORKFLOWS, running), "new") is None
 
 
 def test_what_a_queue_needs_is_named() -> None:

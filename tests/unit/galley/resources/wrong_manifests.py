@@ -49,7 +49,7 @@ def indented(text: str) -> str:
 
 WRONG = {
     # the file as a whole
-    "empty": Wrong("", 1, "", "has no manifest in it", "TaskQueue, Task, TaskSchedule or Topic"),
+    "empty": Wrong("", 1, "", "has no manifest in it", "TaskQueue, Task, TaskSchedule, Topic or Workflow"),
     "comments only": Wrong("# nothing\n---\n---\n", 1, "", "has no manifest in it"),
     "too large": Wrong("#" * (FILE_LIMIT + 1), 0, "", "larger than 4 MiB", "split it"),
     "open bracket": Wrong("a: 1\nb: [1\nc: 2\n", 3, "", "is not YAML", "begins at line 2"),

@@ -1,0 +1,1 @@
+"""Workflows: what each object declares is submitted once, and its status follows."""

@@ -1,0 +1,1 @@
+"""Tests of galley_operator.topics."""
