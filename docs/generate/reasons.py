@@ -35,6 +35,19 @@ REASONS: Final = {
         "The handler raised `galley.NonRetryable` or a subclass: no attempt can succeed. Not tried again.",
         "Fix what the message names, usually the input, and submit the task under another id.",
     ),
+    "HttpStatus": Reason(
+        "An HTTP handler answered with a status that is no success; the message has the status and the first "
+        "line of the answer. 408, 425, 429 and 5xx are tried again, others are not.",
+        "See the log of the receiver; 401 often means that it has another key than the Secret.",
+    ),
+    "HttpUnreachable": Reason(
+        "No whole answer came from the URL of an HTTP handler. Tried again.",
+        "Check the URL, its certificate, and the NetworkPolicies of the queue's pods.",
+    ),
+    "AddressRefused": Reason(
+        "The URL of an HTTP handler leads to an address that no request is sent to. Not tried again.",
+        "Name a URL of a server; metadata services of clouds are no handlers.",
+    ),
     "CommandFailed": Reason(
         "The command exited with a code other than 0; the end of its output is kept. Tried again.",
         "Run the command by hand with the task's input.",

@@ -38,7 +38,7 @@ from galley_local.http import served
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import LocalQueue, Plan, read_plan
 from galley_local.project import Project
-from galley_local.queue_keys import as_setting, keys_of
+from galley_local.queue_keys import as_setting, keys_of, signing_keys_of
 from galley_local.queue_runtime import INSTALL, QueueRuntime, gone
 from galley_local.results import print_moves, print_results
 from galley_local.server_watch import ServerWatch
@@ -79,6 +79,7 @@ async def dev(options: DevOptions, terminal: Terminal) -> int:
     with Project(terminal.folder) as project:
         if options.fresh:
             project.forget()
+        plan.signing_keys = signing_keys_of(plan, terminal.environ, project)
         with (project.logs / "dev.log").open("w") as log:
             log_as_json("INFO", log)
             return await _serve(options, plan, project, terminal)
@@ -104,7 +105,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
                 address = await parts.enter_async_context(served(broker, plan, options.http_port))
                 project.announce(server.url, plan.namespace, address)
                 display.say(f"HTTP API and dashboard at {address}")
-            for remark in (*plan.remarks, *_misleading(terminal.environ)):
+            for remark in (*plan.remarks, *_signed_by(plan), *_misleading(terminal.environ)):
                 display.say(remark)
             if idle := plan.idle_fields:
                 display.say(f"ignored here, since they are for a cluster: {', '.join(idle)}")
@@ -136,6 +137,11 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
     return ExitCode.FAILED if surprises else ExitCode.DONE
 
 
+def _signed_by(plan: Plan) -> Iterator[str]:
+    for secret, place in plan.signing_keys.items():
+        yield f"requests of HTTP handlers with secretName {secret} are signed with the key in {place}"
+
+
 def _misleading(environ: Mapping[str, str]) -> Iterator[str]:
     """Return a warning about variables that direct commands of this shell to another server."""
     found = [name for name in (SERVER_VARIABLE, NAMESPACE_VARIABLE) if environ.get(name)]
@@ -160,7 +166,7 @@ class Run:
     ) -> None:
         reader = SignalReader(broker)
         self.runtimes = [
-            QueueRuntime(broker, reader, queue, project, as_setting(plan.keys))
+            QueueRuntime(broker, reader, queue, project, as_setting(plan.keys), as_setting(plan.signing_keys))
             for queue in plan.queues.values()
         ]
         namespaces = dict.fromkeys(namespace for namespace, _ in plan.queues)

@@ -68,6 +68,8 @@ class Plan:
     """Warnings about the files."""
     keys: dict[str, Path] = field(default_factory=dict)
     """Where the keys of each encrypted queue are, by the queue's name."""
+    signing_keys: dict[str, Path] = field(default_factory=dict)
+    """Where the keys are that sign requests of HTTP handlers, by the name of their Secret."""
 
     @property
     def namespace(self) -> str:

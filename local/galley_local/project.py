@@ -1,9 +1,11 @@
 """The folder `.galley` of a project, in which `galley dev` keeps its data."""
 
+import base64
 import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -93,6 +95,23 @@ class Project:
             file = dev_file.queue_file(self.folder, queue.metadata.namespace, queue.metadata.name)
             file.parent.mkdir(exist_ok=True)
             file.write_text(queue.model_dump_json(by_alias=True) + "\n")
+
+    def signing_key(self, secret: str) -> Path:
+        """Return the folder with the key of this project that stands for a Secret; it is made once.
+
+        Raises:
+            FolderUnusable: if it cannot be written.
+        """
+        folder = self.own / "signing" / secret
+        key = folder / "key"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not key.exists():
+                key.touch(0o600)
+                key.write_text(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+        except OSError as error:
+            raise FolderUnusable(str(folder), error.strerror or str(error)) from error
+        return folder
 
     def announce(self, server: str, namespace: str, http: str = "") -> None:
         """Write the file by which commands in other terminals find this server.

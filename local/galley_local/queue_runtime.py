@@ -44,10 +44,12 @@ class Move:
 class QueueRuntime:
     """Use it as `async with`; `run` scales until it is cancelled, and the exit drains the workers."""
 
-    def __init__(
-        self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project, keys: str = ""
-    ) -> None:
-        """Args: keys: of the encrypted queues, as `GALLEY_KEYS` has them."""
+    def __init__(  # noqa: PLR0917 - what a queue runs on
+        self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project,
+        keys: str = "", signing_keys: str = "",
+    ) -> None:  # fmt: skip
+        """Args: keys, signing_keys: as `GALLEY_KEYS` and `GALLEY_SIGNING_KEYS` have them."""
+        self._signing_keys = signing_keys
         self.queue = queue
         self.moves: list[Move] = []
         self._broker, self._reader, self._project, self._keys = broker, reader, project, keys
@@ -91,6 +93,7 @@ class QueueRuntime:
             server=self._broker.server,
             namespace=namespace,
             keys=self._keys,
+            signing_keys=self._signing_keys,
         )
 
     async def change(self, queue: LocalQueue) -> None:

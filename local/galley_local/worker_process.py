@@ -42,6 +42,8 @@ class WorkerPlace:
     namespace: str
     keys: str = ""
     """Keys of the encrypted queues, as `GALLEY_KEYS` has them."""
+    signing_keys: str = ""
+    """Keys that sign requests, as `GALLEY_SIGNING_KEYS` has them."""
 
     def environment(self, worker: str) -> dict[str, str]:
         """Return the environment of a worker: ours, but of Galley's settings only those of this worker.
@@ -53,10 +55,10 @@ class WorkerPlace:
             for name, value in os.environ.items()
             if name.removeprefix(PREFIX).lower() not in WorkerSettings.model_fields
         }
-        keys = {"GALLEY_KEYS": self.keys} if self.keys else {}
+        keys = {"GALLEY_KEYS": self.keys, "GALLEY_SIGNING_KEYS": self.signing_keys}
         return (
             ours
-            | keys
+            | {name: value for name, value in keys.items() if value}
             | {
                 "GALLEY_SERVER": self.server,
                 "GALLEY_NAMESPACE": self.namespace,

@@ -10,6 +10,7 @@ GalleyError
     ├── AccountNotAllowed      the ServiceAccount is not labelled for worker use
     ├── ReferenceNotAllowed    the Secret or PersistentVolumeClaim is not
     ├── InitContainersNotAllowed
+    ├── UrlNotAllowed          the URL of an HTTP handler is not one of those of the installation
     ├── OperatorFault          an exception in the operator that it does not expect
     ├── StorageQuotaExceeded   a queue asks for more of NATS than its namespace may take
     ├── TopicsQuotaExceeded    the topics of a namespace do
@@ -142,6 +143,21 @@ class InitContainersNotAllowed(OperatorError):
             f"TaskQueue {queue!r} has init containers, which this installation does not allow",
             "remove spec.worker.template.initContainers, or have an administrator set "
             "operator.allowInitContainers in the chart's values",
+        )
+
+
+class UrlNotAllowed(OperatorError):
+    """The queue names a URL as a handler that this installation does not allow."""
+
+    reason = "UrlNotAllowed"
+
+    def __init__(self, queue: str, handler: str, url: str, allowed: str) -> None:
+        self.queue, self.handler, self.url, self.allowed = queue, handler, url, allowed
+        super().__init__(
+            f"TaskQueue {queue!r} has the URL {url!r} as handler {handler!r}, which this installation does "
+            "not allow",
+            f"use one that begins with one of: {allowed}; or have an administrator add it to "
+            "operator.allowedHandlerUrls in the chart's values",
         )
 
 

@@ -90,6 +90,9 @@ class OperatorSettings(BaseModel):
     limited when left out."""
     allow_init_containers: bool = False
     """Whether queues may have init containers, which run before their workers."""
+    allowed_handler_urls: Json[tuple[str, ...]] = Field("[]", validate_default=True)
+    """JSON list of the beginnings of URLs that queues may name as HTTP handlers; any if empty. A host may
+    begin with `*.`, for all names below it."""
     kubeconfig: Path | None = None
     """File that says how to reach the cluster; the pod's own ServiceAccount when left out."""
     pod_name: str = Field(default_factory=socket.gethostname, min_length=1)

@@ -10,15 +10,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from galley import code_schedules
 from galley.broker import schedules as stored
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.topology import QueueLayout
 from galley.client import AsyncClient
 from galley.encryption import KeyServiceUnavailable
-from galley.envelope import NO_INPUT
 from galley.errors import GalleyError
-from galley.handler import Call
 from galley.schedule import Origin, schedule_name_of
 from galley_worker.runners.frames import HandlerRules
 
@@ -53,10 +52,8 @@ async def _declare(broker: Broker, layout: QueueLayout, rules: Mapping[str, Hand
             continue
         name = schedule_name_of(handler)
         wanted.add(name)
-        call = Call[object](layout.queue, handler, NO_INPUT, lane=its.lane, labels=its.labels)
         try:
-            schedule = await client.schedules.prepared(name, call, its.repeat, Origin.CODE)
-            await client.schedules.put(layout.queue, schedule)
+            await code_schedules.declare(client.schedules, layout.queue, handler, its)
         except BrokerError:
             raise
         except GalleyError as error:

@@ -4,7 +4,8 @@
     └── WorkerError
         ├── ModuleImportFailed    a module of handlers cannot be imported
         ├── StartHookFailed       an on_start hook of a module raised
-        └── SettingsInvalid       its environment or its TaskQueue is not valid
+        ├── SettingsInvalid       its environment or its TaskQueue is not valid
+        └── SigningKeysInvalid    the keys that sign its requests cannot be used
 
 What goes wrong inside an attempt is not an error here: it is an Ending.
 """
@@ -57,3 +58,14 @@ class SettingsInvalid(WorkerError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"the worker's settings are wrong: {problem}")
+
+
+class SigningKeysInvalid(WorkerError):
+    """The keys that sign the requests of HTTP handlers cannot be used."""
+
+    reason = "SigningKeysInvalid"
+    hint = "each entry of the Secret is one key: whsec_ and 24 to 64 random bytes in base64"
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"the signing keys in {source} cannot be used: {problem}")

@@ -46,6 +46,10 @@ class WorkerSettings(BaseModel):
     """Keys of the queue, where its payloads are encrypted, as `PATH` or `QUEUE=PATH`, several separated as in
     PATH: a folder with a file for each key, as a mounted Secret, or the manifest of a Secret. Changes take
     effect while the worker runs. Handlers that submit tasks use the same."""
+    signing_keys: str = ""
+    """Keys that sign the requests of HTTP handlers, as `SECRET=PATH`, several separated as in PATH: a folder
+    with a file for each key, as a mounted Secret, or the manifest of a Secret. Changes take effect while the
+    worker runs."""
     cache: Path = Field(default_factory=default_folder)
     """Folder for large inputs, files and results while handlers use them, and as long as there is room after
     that. Workers of one queue on one machine may share it, so that each object is fetched once. By default a
@@ -165,3 +169,20 @@ def payloads_of(settings: WorkerSettings, queue: TaskQueue) -> Payloads:
     if source is None:
         raise SettingsInvalid(f"{PREFIX}KEYS: queue {name!r} is encrypted, and no keys are given for it")
     return payloads_with({name: source})
+
+
+def signing_keys_of(settings: WorkerSettings, queue: TaskQueue) -> dict[str, Path]:
+    """Return where the signing keys of the HTTP handlers of a queue are, by the name of their Secret.
+
+    Raises:
+        SettingsInvalid: if those of one are not given.
+    """
+    given = read_given(text for text in settings.signing_keys.split(os.pathsep) if text)
+    found = {}
+    for handler in queue.spec.handlers.http:
+        source = given.get(handler.secret_name, given.get(ALL_QUEUES))
+        if source is None:
+            problem = f"no keys of Secret {handler.secret_name!r} are given, by which requests are signed"
+            raise SettingsInvalid(f"{PREFIX}SIGNING_KEYS: {problem}")
+        found[handler.secret_name] = source
+    return found

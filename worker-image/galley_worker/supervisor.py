@@ -46,8 +46,8 @@ from galley_worker.presence import Presence, beside
 from galley_worker.puller import Puller
 from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.runners import Runners
-from galley_worker.runners.settings import CommandHandler, Line, RunnerSettings
-from galley_worker.settings import WorkerSettings, payloads_of
+from galley_worker.runners.settings import CommandHandler, HttpHandler, Line, RunnerSettings
+from galley_worker.settings import WorkerSettings, payloads_of, signing_keys_of
 from galley_worker.settle import Settler
 from galley_worker.slots import Changes, WorkerSlots
 from galley_worker.solitude import Solitude
@@ -169,6 +169,7 @@ class Supervisor:
 
     def _runner_settings(self, cache: NodeCache) -> RunnerSettings:
         spec = self._queue.spec
+        keys = signing_keys_of(self._settings, self._queue)
         return RunnerSettings(
             queue=self._queue.metadata.name,
             modules=spec.worker.modules,
@@ -177,6 +178,11 @@ class Supervisor:
                 CommandHandler(command.name, command.command, command.input_as.value)
                 for command in spec.handlers.commands
             ),
+            http=tuple(
+                HttpHandler(handler.name, handler.url, keys[handler.secret_name])
+                for handler in spec.handlers.http
+            ),
+            namespace=self._queue.metadata.namespace,
             preload=spec.worker.preload,
             concurrency=spec.worker.concurrency,
             recycle_tasks=spec.worker.recycle.tasks,

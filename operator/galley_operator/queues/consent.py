@@ -5,42 +5,57 @@ by a label. It is checked before the queue's objects are applied; workers that r
 is removed, until they are replaced.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.resource import CLAIMS, SECRETS, SERVICEACCOUNTS, Resource
-from galley_operator.errors import AccountNotAllowed, InitContainersNotAllowed, ReferenceNotAllowed
+from galley_operator.errors import (
+    AccountNotAllowed,
+    InitContainersNotAllowed,
+    ReferenceNotAllowed,
+    UrlNotAllowed,
+)
 from galley_operator.fleet.names import USABLE_LABEL
+from galley_operator.queues.url_rule import allows
 
 _NO_LABEL: Final = f"it has no label {USABLE_LABEL}=allowed"
 _NOT_THERE: Final = "it does not exist"
 
 
-async def check_consent(cluster: Cluster, queue: TaskQueue, *, init_containers: bool) -> None:
+async def check_consent(
+    cluster: Cluster, queue: TaskQueue, *, init_containers: bool, urls: Collection[str] = ()
+) -> None:
     """Raise the first thing a queue's pods use without consent.
 
     Args:
         cluster: the API server.
         queue: the queue.
         init_containers: whether this installation allows them.
+        urls: beginnings of URLs that HTTP handlers may have; any if empty.
 
     Raises:
         AccountNotAllowed: its ServiceAccount is not labelled for workers.
         ReferenceNotAllowed: a Secret or PersistentVolumeClaim is not.
         InitContainersNotAllowed: the installation does not allow init containers.
+        UrlNotAllowed: the installation does not allow the URL of a handler.
         ClusterError: if that cannot be read.
     """
     template, namespace = queue.spec.worker.template, queue.metadata.namespace
     if template.init_containers and not init_containers:
         raise InitContainersNotAllowed(queue.metadata.name)
+    for handler in queue.spec.handlers.http:
+        if not allows(urls, handler.url):
+            raise UrlNotAllowed(queue.metadata.name, handler.name, handler.url, ", ".join(urls))
     account = template.service_account_name
     if account is not None and (problem := await _problem(cluster, SERVICEACCOUNTS, namespace, account)):
         raise AccountNotAllowed(account, namespace, problem)
     secrets = set(template.secrets())
     if queue.spec.encryption is not None:
         secrets.add((queue.spec.encryption.secret_name, False))
+    secrets |= {(handler.secret_name, False) for handler in queue.spec.handlers.http}
     for resource, names in ((SECRETS, secrets), (CLAIMS, template.claims())):
         for name, optional in sorted(names):
             problem = await _problem(cluster, resource, namespace, name)

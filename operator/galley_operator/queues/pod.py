@@ -1,5 +1,6 @@
 """The pod of a queue's worker: always within the *restricted* profile, whatever the queue says."""
 
+import hashlib
 from typing import Any, Final
 
 from galley.broker.permissions import Role
@@ -24,6 +25,7 @@ _MANIFEST_FOLDER: Final = "/etc/galley/queue"
 _CODE_FOLDER: Final = "/etc/galley/code"
 _CREDENTIALS_FOLDER: Final = "/etc/galley/credentials"
 _KEYS_FOLDER: Final = "/etc/galley/keys"
+_SIGNING_FOLDER: Final = "/etc/galley/signing"
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - a folder of the worker's container alone
 _DEAF_SECONDS: Final = 1
 """Delay of SIGTERM. The first process of a container ignores signals it has no handler for, and Python
@@ -183,6 +185,8 @@ def _own_environment(
         told |= {VARIABLES[name]: value for name, value in files.items() if value}
     if queue.spec.encryption is not None:
         told["GALLEY_KEYS"] = f"{queue.metadata.name}={_KEYS_FOLDER}"
+    if secrets := _signing_secrets(queue):
+        told["GALLEY_SIGNING_KEYS"] = ":".join(f"{each}={_SIGNING_FOLDER}/{each}" for each in secrets)
     name = {"name": "GALLEY_WORKER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in told.items())]
 
@@ -198,6 +202,10 @@ def _mounts(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
         mounts.append({"name": "credentials", "mountPath": _CREDENTIALS_FOLDER, "readOnly": True})
     if queue.spec.encryption is not None:
         mounts.append({"name": "encryption-keys", "mountPath": _KEYS_FOLDER, "readOnly": True})
+    mounts += (
+        {"name": _volume_name(secret), "mountPath": f"{_SIGNING_FOLDER}/{secret}", "readOnly": True}
+        for secret in _signing_secrets(queue)
+    )
     return mounts
 
 
@@ -216,7 +224,20 @@ def _volumes(queue: TaskQueue, credentials: bool) -> list[dict[str, Any]]:
         # As a folder, which the kubelet updates when a key is added or removed.
         secret = {"secretName": encryption.secret_name, "defaultMode": 0o440}
         volumes.append({"name": "encryption-keys", "secret": secret})
+    for name in _signing_secrets(queue):
+        secret = {"secretName": name, "defaultMode": 0o440}
+        volumes.append({"name": _volume_name(name), "secret": secret})
     return [*volumes, *(_volume(volume) for volume in queue.spec.worker.template.volumes)]
+
+
+def _signing_secrets(queue: TaskQueue) -> list[str]:
+    """Return the names of the Secrets whose keys sign requests."""
+    return sorted({handler.secret_name for handler in queue.spec.handlers.http})
+
+
+def _volume_name(secret: str) -> str:
+    """Return the name of the volume of a Secret, whose own name may be too long for one, or have dots."""
+    return f"signing-{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
 
 
 def _volume(volume: Volume) -> dict[str, Any]:

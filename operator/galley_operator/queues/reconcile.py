@@ -99,7 +99,10 @@ class Reconciler:
 
     async def _make(self, queue: TaskQueue, uid: str) -> str:
         """Make a queue's objects; returns what others had done to its Deployment since the last time."""
-        await check_consent(self._cluster, queue, init_containers=self._settings.allow_init_containers)
+        await check_consent(
+            self._cluster, queue, init_containers=self._settings.allow_init_containers,
+            urls=self._settings.allowed_handler_urls,
+        )  # fmt: skip
         making = Making(
             with_resources(queue, self._settings.worker_resources),
             uid,

@@ -127,7 +127,7 @@ def _ready(situation: Situation) -> Finding:
 
 def without_handlers(queue: TaskQueue) -> bool:
     """Return whether a queue has no handlers for certain; of modules, only their workers know."""
-    return not queue.spec.worker.modules and not queue.spec.handlers.commands
+    return not queue.spec.worker.modules and not queue.spec.handlers.names
 
 
 def _streams(situation: Situation) -> Finding:

@@ -180,7 +180,7 @@ def known_of(found: QueueObject) -> KnownQueue:
     return KnownQueue(
         found.name,
         tuple(spec.lanes),
-        None if spec.worker.modules else frozenset(command.name for command in spec.handlers.commands),
+        None if spec.worker.modules else spec.handlers.names,
         max(DECLARED_KEPT_SECONDS, spec.retention.results_seconds),
     )
 

@@ -8,6 +8,7 @@ GalleyError
     ├── QueueChanged
     ├── NoQueues
     ├── NoSuchTask
+    ├── ModuleBroken
     ├── AuditNotReadable
     ├── OutputFailed
     │   └── OutputClosed
@@ -122,6 +123,19 @@ class OutputClosed(OutputFailed):
     """The reader of the output has gone, as in `galley get tasks | head -1`."""
 
     reason = "OutputClosed"
+
+
+class ModuleBroken(CliError):
+    """A module that a command was to import cannot be imported."""
+
+    reason = "ModuleBroken"
+
+    def __init__(self, module: str, problem: str) -> None:
+        self.module, self.problem = module, problem
+        super().__init__(
+            f"module {module} cannot be imported: {problem}",
+            "run the command where workers could import it, in a folder and an environment with all it needs",
+        )
 
 
 class CommandBroken(CliError):

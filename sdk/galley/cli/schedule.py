@@ -13,6 +13,7 @@ from galley.cli.command import Command, one_of, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
+from galley.cli.register import import_module, register
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe, safe_json
 from galley.client import AsyncClient
@@ -24,7 +25,7 @@ from galley.repeat import CatchUp, Overlap, repeat_of
 from galley.schedule import Origin
 from galley.schedules import ScheduleView
 
-_ACTIONS: Final = ("list", "show", "create", "suspend", "resume", "run-now", "delete")
+_ACTIONS: Final = ("list", "show", "create", "suspend", "resume", "run-now", "delete", "register")
 
 
 def _document(view: ScheduleView) -> dict[str, Any]:
@@ -74,7 +75,11 @@ SCHEDULES: Final = Listing[ScheduleView](
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="|".join(_ACTIONS), choices=_ACTIONS)
     parser.add_argument(
-        "targets", metavar="QUEUE/NAME", type=text, nargs="+", help="schedules; with list, queues"
+        "targets",
+        metavar="QUEUE/NAME",
+        type=text,
+        nargs="+",
+        help="schedules; with list, queues; with register, modules (or files) with @task(cron=...)",
     )
     create = parser.add_argument_group("create")
     create.add_argument("--handler", type=text, metavar="HANDLER", help="what each tick runs")
@@ -103,6 +108,9 @@ def _arguments(parser: ArgumentParser) -> None:
         "--catch-up", type=one_of("a policy", tuple(CatchUp)), metavar="POLICY",
         help="of ticks that passed while no worker ran: skip (by default), one, all",
     )  # fmt: skip
+    parser.add_argument(
+        "--queue", type=text, metavar="QUEUE", help="with register: only this queue, and handlers without one"
+    )
     parser.add_argument("--token", type=text, help="with run-now: the same token runs nothing twice")
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
@@ -124,6 +132,9 @@ def _number(argument: str) -> float:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     _check(options)
+    if options.action == "register":
+        for target in options.targets:
+            import_module(target, terminal.folder)
     async with connected(options, terminal) as client:
         match options.action:
             case "list":
@@ -131,6 +142,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
                 SCHEDULES.write(found, options.output, terminal)
             case "create":
                 await _create(client, options, terminal)
+            case "register":
+                await _register(client, options, terminal)
             case _:
                 return await _each(client, options, terminal)
     return ExitCode.DONE
@@ -149,7 +162,9 @@ def _check(options: Namespace) -> None:
         raise Misuse(f"--{given[0].replace('_', '-')} is for create", "galley schedule create QUEUE/NAME ...")
     if options.token is not None and options.action != "run-now":
         raise Misuse("--token is for run-now", "galley schedule run-now QUEUE/NAME --token TEXT")
-    if options.action != "list":
+    if options.queue is not None and options.action != "register":
+        raise Misuse("--queue is for register", "name schedules as QUEUE/NAME")
+    if options.action not in ("list", "register"):
         for target in options.targets:
             _one(target)
 
@@ -173,6 +188,15 @@ async def _create(client: AsyncClient, options: Namespace, terminal: Terminal) -
     )  # fmt: skip
     view = await client.schedules.create(name, call, repeat)
     terminal.result(f"schedule/{name}: {_when(view)}")
+
+
+async def _register(client: AsyncClient, options: Namespace, terminal: Terminal) -> None:
+    made = False
+    async for view in register(client.schedules, options.queue):
+        terminal.result(f"schedule/{view.name}: {_when(view)}")
+        made = True
+    if not made:
+        terminal.say(f"no @task(cron=...) in {', '.join(options.targets)}")
 
 
 def _input(options: Namespace) -> Raw:
@@ -262,7 +286,7 @@ def _time(moment: datetime | None) -> str:
 
 command: Final = Command(
     "schedule",
-    "Make, list, show, suspend, resume, run and delete schedules",
+    "Make, list, show, suspend, resume, run, delete and register schedules",
     _arguments,
     _run,
     (

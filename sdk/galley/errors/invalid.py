@@ -160,7 +160,7 @@ class HandlersMissing(Invalid):
         if not modules:
             super().__init__(
                 f"queue {queue!r} has no handlers",
-                "name modules in spec.worker.modules, or add spec.handlers.commands",
+                "name modules in spec.worker.modules, or add spec.handlers.commands or spec.handlers.http",
             )
             return
         super().__init__(

@@ -40,9 +40,16 @@ QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?
 MOUNT_PATTERN: Final = r"^(/[A-Za-z0-9._-]+)+$"
 RELATIVE_PATTERN: Final = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
+URL_PATTERN: Final = (
+    r"^https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s#\\]*)?$"
+)
 TIME_OF_DAY_PATTERN: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 PATTERNS_IN_WORDS: Final = {
+    URL_PATTERN: (
+        "a URL for requests",
+        "use https:// or http:// and a host, such as https://example.com/tasks, without a user or a fragment",
+    ),
     TIME_OF_DAY_PATTERN: ("a time of day", "use hours and minutes with two digits each, such as 08:00"),
     NAME_PATTERN: (
         "a name",

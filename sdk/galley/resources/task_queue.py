@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import UNSET
@@ -13,6 +13,7 @@ from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
     TIME_OF_DAY_PATTERN,
+    URL_PATTERN,
     Argument,
     Choice,
     HandlerName,
@@ -69,6 +70,22 @@ class Command(Part):
         return command
 
 
+class HttpHandler(Part):
+    """A handler behind a URL: each task is POSTed there, and the answer is its result."""
+
+    name: HandlerName
+    """What tasks call this handler by: 1 to 63 letters, digits, `_`, `-` and `.`."""
+
+    url: Annotated[str, Field(pattern=URL_PATTERN, max_length=2048)]
+    """Where tasks are POSTed: `https://` or `http://` and a host, without a user, a password or a fragment.
+    The requests are sent from the queue's workers, so they reach what its pods reach."""
+
+    secret_name: ObjectName
+    """Secret, in the queue's namespace, with the keys that sign the requests after Standard Webhooks. It
+    needs the label `galley.dev/workers: allowed`. Each entry is a key, `whsec_` and 24 to 64 random bytes as
+    base64, and each one signs, so that a key can be replaced. Workers notice a change within a minute."""
+
+
 class Handlers(Part):
     """Handlers the queue declares beside the Python functions of its modules."""
 
@@ -77,11 +94,22 @@ class Handlers(Part):
     )
     """Programs that tasks of this queue may name as their handler, at most 64."""
 
-    @field_validator("commands")
+    http: tuple[HttpHandler, ...] = Field(
+        (), max_length=64, json_schema_extra=checked(without_repeats("handler", "name"))
+    )
+    """URLs that tasks of this queue may name as their handler, at most 64: workers in any language."""
+
+    @field_validator("commands", "http")
     @classmethod
-    def _names_differ(cls, commands: tuple[Command, ...]) -> tuple[Command, ...]:
-        refuse_repeats([command.name for command in commands], "handler", "name")
-        return commands
+    def _names_differ(cls, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
+        refuse_repeats([handler.name for handler in handlers], "handler", "name")
+        return handlers
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all of them."""
+        commands, urls = self.commands, self.http
+        return frozenset([*(each.name for each in commands), *(each.name for each in urls)])
 
 
 class Weekday(StrEnum):
@@ -264,7 +292,8 @@ class RetryRule(Part):
         min_length=1, max_length=RULES
     )
     """Exception classes, by name or with their module (`ValueError`, `requests.exceptions.HTTPError`), which
-    stand for their subclasses, too; `exit 3` for an exit code; or a reason: `TimedOut`, `Crashed`."""
+    stand for their subclasses, too; `exit 3` for an exit code; `http 503` for the status of an HTTP handler;
+    or a reason: `TimedOut`, `Crashed`."""
 
     then: Then
     """`retry`; `fail`, a dead letter at once; or `snooze`, the same attempt again later at no cost."""

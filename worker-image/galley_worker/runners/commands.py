@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,12 +19,13 @@ from msgspec import Raw
 from galley.history import MESSAGE_LIMIT
 from galley.inside import ANCESTORS_VARIABLE
 from galley.record import Failure
-from galley_worker.ending import Crashed, CutOff, Ending, NotBegun, Raised, Returned
+from galley_worker.ending import Crashed, Ending, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
 from galley_worker.runners.child.sweep import carries
 from galley_worker.runners.execution import Account, Execution
 from galley_worker.runners.exits import in_words
+from galley_worker.runners.in_turn import InTurn
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import CommandHandler, RunnerSettings
 from galley_worker.runners.sweeper import Sweeper
@@ -40,16 +40,14 @@ _ROUNDS: Final = 100
 _PAUSE_SECONDS: Final = 0.005
 
 
-class Commands:
+class Commands(InTurn):
     """Runs programs, at most `concurrency` at a time."""
 
     def __init__(self, settings: RunnerSettings, clock: Callable[[], float]) -> None:
+        super().__init__("program", settings.concurrency, clock)
         self._settings = settings
-        self._clock = clock
         self._known = {command.name: command for command in settings.commands}
-        self._waiting: deque[Execution] = deque()
-        self._running: dict[Execution, Subprocess | None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._subprocesses: dict[Execution, Subprocess] = {}
         # Starting a program takes a millisecond or more, which the event loop has no time for.
         self._threads = ThreadPoolExecutor(2, "galley commands")
         self._sweeper = Sweeper() if settings.commands else None
@@ -57,67 +55,27 @@ class Commands:
         if self._sweeper is not None:
             # What a command leaves becomes a child of this process, where it is found when the command ends.
             adopt_orphans()
-        self._loop = asyncio.get_running_loop()
 
-    def submit(self, execution: Execution) -> None:
-        """Run a work as soon as there is room."""
-        if len(self._running) >= self._settings.concurrency:
-            self._waiting.append(execution)
+    def knows(self, name: str) -> bool:
+        """Return whether a handler is a command."""
+        return name in self._known
+
+    def _interrupt(self, execution: Execution, *, at_once: bool) -> None:
+        """Send SIGTERM, and SIGKILL after the grace."""
+        running = self._subprocesses.get(execution)
+        if running is None:  # about to start: `_execute` looks once it has
             return
-        self._running[execution] = None
-        task = self._loop.create_task(self._run(execution), name=f"command {execution.work.task_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def stop(self, execution: Execution) -> None:
-        """End an execution for the reason it carries: SIGTERM, and SIGKILL after the grace."""
-        if execution in self._waiting:
-            self._waiting.remove(execution)
-            execution.end(execution.because)  # type: ignore[arg-type]
-        elif (subprocess_ := self._running.get(execution)) is not None:
-            subprocess_.terminate(self._settings.kill_grace_seconds)
-
-    def sweep(self, now: float) -> list[Execution]:
-        """Return the executions that have run longer than they may."""
-        return [
-            execution for execution in self._running
-            if execution.started_at is not None and now - execution.started_at > execution.work.timeout
-        ]  # fmt: skip
-
-    def slow(self, _now: float) -> int:
-        """Return how many slots are taken: starting a program is never quick."""
-        return len(self._running)
-
-    def release(self, _now: float) -> int:
-        """End as `NotBegun` what waits, since no program ends soon; return how many those were."""
-        released = len(self._waiting)
-        while self._waiting:
-            self._waiting.pop().end(NotBegun("every slot is held by a program"))
-        return released
+        if at_once:
+            running.kill()
+        else:
+            running.terminate(self._settings.kill_grace_seconds)
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and kill every program."""
-        for execution in self._waiting:
-            execution.end(CutOff(why))
-        self._waiting.clear()
-        for execution, running in list(self._running.items()):
-            execution.because = execution.because or CutOff(why)
-            if running is not None:
-                running.kill()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2 * _DEATH_SECONDS)
+        await super().close(why)
         self._threads.shutdown(wait=False)
         if self._sweeper is not None:
             await asyncio.to_thread(self._sweeper.close)
-
-    async def _run(self, execution: Execution) -> None:
-        try:
-            execution.end(await self._execute(execution))
-        finally:
-            execution.end(Crashed("the command could not be followed to its end"))
-            del self._running[execution]
-            if self._waiting:
-                self.submit(self._waiting.popleft())
 
     async def _execute(self, execution: Execution) -> Ending:
         command = self._known[execution.work.handler]
@@ -142,10 +100,13 @@ class Commands:
             return _not_started(command, error)
         running.follow(self._loop, self._settings, execution.account)
         execution.started_at = self._clock()
-        self._running[execution] = running
+        self._subprocesses[execution] = running
         if execution.because is not None:
             running.terminate(self._settings.kill_grace_seconds)
-        code = await running.ended
+        try:
+            code = await running.ended
+        finally:
+            del self._subprocesses[execution]
         left = await self._loop.run_in_executor(self._threads, _end_left, f"{MARK}={mark}".encode(), number)
         if left:
             self._settings.notice(execution.work, ended_in_words(left).rstrip())

@@ -89,8 +89,9 @@ class Runners:
         Raises:
             ModuleImportFailed: if one does not import.
             StartHookFailed: if a start hook raises.
-            HandlersMissing: if there is no command, and the modules have no handler of the queue.
-            HandlerExists: if a command and a function have the same name.
+            HandlersMissing: if there is no command and no URL, and the modules have no handler of the queue.
+            HandlerExists: if two handlers have the same name.
+            SigningKeysInvalid: if the keys of an HTTP handler cannot be used.
         """
         self._loop = asyncio.get_running_loop()
         try:
@@ -112,6 +113,8 @@ class Runners:
         self._runners.append(commands)
         for command in settings.commands:
             self._by_name[command.name] = commands, Service()
+        if settings.http:
+            self._open_http()
         if settings.modules:
             fork_server = self._exits.enter_context(ForkServer(settings.preload, settings.import_paths))
             plain = Pool("plain", settings, fork_server, self._clock)
@@ -123,11 +126,24 @@ class Runners:
             for names, pool in ((found.plain, plain), (found.concurrent, concurrent)):
                 for name in names:
                     if name in self._by_name:
-                        raise HandlerExists(settings.queue, name, "a command", "a Python function")
+                        other = "a command" if commands.knows(name) else "an HTTP handler"
+                        raise HandlerExists(settings.queue, name, other, "a Python function")
                     self._by_name[name] = pool, Service()
         self.handlers = frozenset(self._by_name)
         if not self.handlers:
             raise HandlersMissing(settings.queue, ", ".join(settings.modules))
+
+    def _open_http(self) -> None:
+        from galley_worker.runners.webhooks import (  # noqa: PLC0415 - most workers need no HTTP client
+            Webhooks,
+        )
+
+        webhooks = Webhooks(self._settings, self._clock)
+        self._runners.append(webhooks)
+        for handler in self._settings.http:
+            if handler.name in self._by_name:
+                raise HandlerExists(self._settings.queue, handler.name, "a command", "an HTTP handler")
+            self._by_name[handler.name] = webhooks, Service()
 
     async def _close(self) -> None:
         if self._timer is not None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from galley_worker.runners.frames import Progressed, Saved
@@ -46,6 +47,17 @@ class CommandHandler:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpHandler:
+    """A URL the queue declares as a handler."""
+
+    name: str
+    url: str
+    """Where tasks are POSTed."""
+    keys: Path
+    """Where the keys are that sign the requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """Which handlers there are and how they are run."""
 
@@ -55,6 +67,9 @@ class RunnerSettings:
     import_paths: tuple[str, ...] = ()
     """Folders put in front of `sys.path` before the modules are imported."""
     commands: tuple[CommandHandler, ...] = ()
+    http: tuple[HttpHandler, ...] = ()
+    namespace: str = ""
+    """Namespace of the queue, which receivers of requests are told."""
     preload: tuple[str, ...] = ()
     """Modules imported before the fork, whose memory, and all else, the children share."""
     concurrency: int = 1

@@ -1,31 +1,56 @@
-"""Where multiprocessing puts the socket of its fork server: in a folder whose path a socket may have.
+"""Where multiprocessing puts the socket of its fork server: in a folder that goes with the worker.
 
-The path of a Unix socket has at most 107 bytes, which a long TMPDIR exceeds. There is no public way to name
-another folder for the socket alone.
+The path of a Unix socket has at most 107 bytes, which a long TMPDIR exceeds. And a worker that is killed
+cannot remove its folder, so the next one does. There is no public way to name a folder for the socket alone.
 """
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import process
+from pathlib import Path
 from typing import Any, Final
 
-_LONGEST: Final = 107 - len("/pymp-12345678/listener-12345678")
+_PREFIX: Final = "galley-socket-"
+_LONGEST: Final = 107 - len(f"/{_PREFIX}12345678/listener-12345678")
 _SHORT: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - made by mkdtemp, for us alone
+_LOCK: Final = "lock"
 
 
 @contextmanager
-def short_socket_folder() -> Iterator[None]:
-    """Have multiprocessing use a folder with a short path, if the one for temporary files is too long."""
-    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST:
-        yield
-        return
-    parent = next((each for each in _SHORT if os.access(each, os.W_OK | os.X_OK)), None)
-    with tempfile.TemporaryDirectory(prefix="galley-", dir=parent, ignore_cleanup_errors=True) as folder:
+def socket_folder() -> Iterator[None]:
+    """Have multiprocessing use a folder with a short path, and remove those that killed workers left.
+
+    Raises:
+        OSError: if there is no folder for temporary files.
+    """
+    parent = Path(tempfile.gettempdir())
+    if len(os.fsencode(parent)) > _LONGEST:
+        parent = next((Path(each) for each in _SHORT if os.access(each, os.W_OK | os.X_OK)), parent)
+    remove_left(parent)
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,
+        (Path(folder) / _LOCK).open("w") as lock,
+    ):
+        # As long as it is locked its worker runs, in whichever container that shares the parent.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         current: Any = process.current_process()
         current._config["tempdir"] = folder  # noqa: SLF001
         try:
             yield
         finally:
             current._config.pop("tempdir", None)  # noqa: SLF001
+
+
+def remove_left(parent: Path) -> None:
+    """Remove the folders of workers that were killed; one that is in use, or of another user, stays."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            with (folder / _LOCK).open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # locked, just made, of another user, or removed by another worker

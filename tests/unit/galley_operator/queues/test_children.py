@@ -127,6 +127,16 @@ def test_a_worker_is_told_where_it_is_and_for_whom() -> None:
     assert mounts["/etc/galley/queue"] == "queue"
 
 
+def test_keys_that_sign_requests_are_mounted_once_for_each_secret() -> None:
+    at = {"url": "https://x.example/", "secretName": "hooks.v1"}
+    queue = a_queue(handlers={"http": [{"name": "a", **at}, {"name": "b", **at}]})
+    assert environment(queue)["GALLEY_SIGNING_KEYS"] == "hooks.v1=/etc/galley/signing/hooks.v1"
+    [volume] = [each for each in pod(queue)["spec"]["volumes"] if each["name"].startswith("signing-")]
+    assert volume["secret"] == {"secretName": "hooks.v1", "defaultMode": 0o440}
+    [mount] = [each for each in container(queue)["volumeMounts"] if each["name"] == volume["name"]]
+    assert mount["mountPath"] == "/etc/galley/signing/hooks.v1"
+
+
 def test_keys_of_an_encrypted_queue_are_mounted_as_a_folder_that_changes() -> None:
     queue = a_queue(encryption={"secretName": "image-keys"})
     assert environment(queue)["GALLEY_KEYS"] == f"{queue.metadata.name}=/etc/galley/keys"

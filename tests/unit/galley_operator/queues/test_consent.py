@@ -69,8 +69,16 @@ async def test_init_containers_need_the_consent_of_the_installation() -> None:
     await check_consent(MemoryCluster(), queue, init_containers=True)
 
 
-async def test_the_secret_with_the_keys_of_an_encrypted_queue_needs_the_label_too() -> None:
-    queue, cluster = a_task_queue("shop", encryption={"secretName": "thing"}), MemoryCluster()
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"encryption": {"secretName": "thing"}},
+        {"handlers": {"http": [{"name": "a", "url": "https://x/", "secretName": "thing"}]}},
+    ],
+    ids=["encryption", "signatures"],
+)
+async def test_a_secret_with_keys_needs_the_label_too(spec: dict[str, Any]) -> None:
+    queue, cluster = a_task_queue("shop", **spec), MemoryCluster()
     unlabelled: tuple[dict[str, str] | None, ...] = (None, {})
     for labels in unlabelled:
         if labels is not None:

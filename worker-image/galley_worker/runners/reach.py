@@ -1,0 +1,72 @@
+"""Which addresses a worker sends requests to: none that lead to the services of its own machine or cloud.
+
+A user who may write a TaskQueue may run programs in its worker's pod anyway, so what the pod may reach is a
+matter of its NetworkPolicy. The addresses refused here give out credentials to any process of a node.
+"""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+_METADATA: Final = (ip_address("fd00:ec2::254"), ip_address("100.100.100.200"))
+"""Metadata services of clouds whose address is not link-local."""
+
+
+class AddressRefused(OSError):
+    """A host leads to an address that no request is sent to; the message says which."""
+
+
+def check_address(host: str, text: str) -> None:
+    """Return if requests may be sent to an address.
+
+    Args:
+        host: name of it, for people.
+        text: the address.
+
+    Raises:
+        AddressRefused: if not.
+    """
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if reason := _refusal(address):
+        raise AddressRefused(f"{host} is {address}, {reason}")
+
+
+def _refusal(address: IPv4Address | IPv6Address) -> str:
+    if address.is_link_local or address in _METADATA:
+        return "where a cloud's metadata service may be"
+    if address.is_multicast or address.is_unspecified or (address.is_reserved and not address.is_loopback):
+        return "which is no address of a server"
+    return ""
+
+
+class Resolver(AbstractResolver):
+    """Looks up names, and refuses those that lead to an address that is refused.
+
+    It is asked for each new connection, so a name cannot change between the check and its use.
+    """
+
+    def __init__(self) -> None:
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host.
+
+        Raises:
+            AddressRefused: if one of them is refused.
+            OSError: if it is not known.
+        """
+        found = await self._resolver.resolve(host, port, family)
+        for each in found:
+            check_address(host, each["host"])
+        return found
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._resolver.close()
