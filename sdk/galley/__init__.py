@@ -1,6 +1,7 @@
 """Galley: a task queue that lives in Kubernetes. This is what producers and handlers import."""
 
 from galley.batch import SomeRefused, SubmitIncomplete, SubmitInterrupted
+from galley.batching import Batch
 from galley.broker.cancel import Cancelled
 from galley.broker.errors import (
     AccessRefused,
@@ -20,7 +21,7 @@ from galley.broker.errors import (
 from galley.broker.inspect import QueueView
 from galley.broker.topics import Published, StoredEvent
 from galley.client import AsyncClient, connect
-from galley.current import CurrentTask, current_task
+from galley.current import CurrentTask, current_batch, current_task
 from galley.encryption.errors import (
     DecryptionKeyMissing,
     EncryptionError,
@@ -142,6 +143,7 @@ __all__ = [
     "AsyncWorkflow",
     "AsyncWorkflows",
     "AttemptOver",
+    "Batch",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",
@@ -277,6 +279,7 @@ __all__ = [
     "chain",
     "chord",
     "connect",
+    "current_batch",
     "current_task",
     "group",
     "on",

@@ -122,16 +122,21 @@ def _nothing() -> CurrentTask | None:
     return None
 
 
+def _none() -> tuple[CurrentTask, ...]:
+    return ()
+
+
 def _nowhere() -> Reporter:
     return _Nowhere()
 
 
 _find: Callable[[], CurrentTask | None] = _nothing
+_find_batch: Callable[[], tuple[CurrentTask, ...]] = _none
 _reporter: Callable[[], Reporter] = _nowhere
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that this code runs for; None outside of a worker.
+    """Return the task that this code runs for; None outside of a worker, and in a handler of batches.
 
     Threads and asyncio tasks that a handler starts see the handler's task. `id` and `attempt` make a key for
     calls that must not be repeated; `id` alone is the same for all attempts.
@@ -139,7 +144,22 @@ def current_task() -> CurrentTask | None:
     return _find()
 
 
-def find_by(find: Callable[[], CurrentTask | None], reporter: Callable[[], Reporter] = _nowhere) -> None:
-    """Set how `current_task` finds it, and where its reports go; a worker does, in each of its processes."""
-    global _find, _reporter
-    _find, _reporter = find, reporter
+def current_batch() -> tuple[CurrentTask, ...]:
+    """Return the tasks whose inputs a handler of batches has, in the order of the inputs.
+
+    Each has its own id, attempt, progress and checkpoints. Empty outside of such a handler.
+    """
+    return _find_batch()
+
+
+def find_by(
+    find: Callable[[], CurrentTask | None],
+    reporter: Callable[[], Reporter] = _nowhere,
+    batch: Callable[[], tuple[CurrentTask, ...]] = _none,
+) -> None:
+    """Set how `current_task` and `current_batch` find it, and where reports go.
+
+    A worker does, in each of its processes.
+    """
+    global _find, _reporter, _find_batch
+    _find, _reporter, _find_batch = find, reporter, batch

@@ -11,6 +11,8 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from galley import file
+from galley.batching import Asked as Batches
+from galley.batching import Batch, batch_of, only_parameter
 from galley.bounds import is_handler_name, is_queue_name
 from galley.cached import Cached, cached
 from galley.envelope import encode_input
@@ -27,16 +29,18 @@ from galley.topic import Asked as Topics
 from galley.topic import Subscribe, subscribes
 from galley.typed import Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
-from galley.usable import is_async, usable
+from galley.usable import is_async, shown, usable
 from galley.when import NO_RULES, When
 from galley.workflow.result import Partial, StepResult, split
 
 if TYPE_CHECKING:
+    from galley.batching import BatchDecorator
     from galley.workflow.shape import Group
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+X = TypeVar("X")
 
 DEFAULT_QUEUE: Final = "default"
 _COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -196,6 +200,8 @@ class Handler(Generic[P, R]):
         """For how long its results are used again; None if they are not."""
         self.subscribes: tuple[Subscribe, ...] = ()
         """The topics whose events become its tasks."""
+        self.batch: Batch | None = None
+        """How many inputs it takes at once; None if each of its calls has one."""
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -211,7 +217,7 @@ class Handler(Generic[P, R]):
     @functools.cached_property
     def types(self) -> Signature:
         """The annotated types; evaluated at the first use, since they may be defined below the function."""
-        return Signature(self.function)
+        return Signature(self.function, batched=self.batch is not None)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -313,6 +319,31 @@ class Handler(Generic[P, R]):
         )  # fmt: skip
 
 
+class BatchHandler(Handler[[X], R]):
+    """A registered function that takes a list: the inputs of several tasks.
+
+    Calling it with a list runs it here; `call` makes the input of one task out of one element.
+    """
+
+    def take(self, rules: Batch) -> None:
+        """Take inputs at once by these rules.
+
+        Raises:
+            HandlerUnusable: the function does not take one list.
+        """
+        self.item = only_parameter(self.function, shown(self.function))
+        self.batch = rules
+        self.subscribes = tuple(
+            replace(each, input={self.item: "data"}) if each.input == "data" else each
+            for each in self.subscribes
+        )
+
+    if TYPE_CHECKING:
+
+        def __call__(self, items: list[X], /) -> Any:  # type: ignore[override]
+            """Run the function here, in this process."""
+
+
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of arguments that may be given by name, and of those that must be given at all."""
     named = [one for one in signature.parameters.values() if one.kind not in _COLLECTING]
@@ -331,8 +362,16 @@ def task(
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
-    subscribe: Topics | None = None,
+    subscribe: Topics | None = None, batch: None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
+@overload
+def task(
+    *, batch: Batches, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
+    timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    labels: dict[str, str] | None = None, unique: Asked | None = None,
+    store_result: bool = True, cache: float | None = None, version: str = "",
+    subscribe: Topics | None = None,
+) -> "BatchDecorator": ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
     lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
@@ -340,8 +379,8 @@ def task(
     cron: str | Repeat | None = None, time_zone: str | None = None,
     unique: Asked | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
-    subscribe: Topics | None = None,
-) -> Handler[P, R] | Callable[[Callable[P, R]], Handler[P, R]]:  # fmt: skip
+    subscribe: Topics | None = None, batch: Batches | None = None,
+) -> Any:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
     Args:
@@ -368,6 +407,9 @@ def task(
         version: of the handler's code; another one does not use earlier results.
         subscribe: topics whose events become tasks of this handler: a name, a `galley.Subscribe` with a
             filter and an input mapping, or several of them. The queue must be named.
+        batch: how many tasks it takes at once: a number, or a `galley.Batch`. The function has one
+            parameter, a list, and each task one element of it; it returns a list with a result for each, in
+            which an exception stands for a failure, or None.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -377,11 +419,11 @@ def task(
 
     Raises:
         HandlerUnusable: if a worker could not run it: a class, a method without its object, a generator, or
-            something that is not a function.
+            something that is not a function; or, with `batch`, a function that does not take one list.
         HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
-        SubmissionInvalid: if no task can have that lane, timeout or retry policy.
+        SubmissionInvalid: if no task can have that lane, timeout or retry policy, or there is no such batch.
         LabelInvalid: if a label has not the syntax of Kubernetes.
         ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
         EventInvalid, FilterInvalid: if there can be no such topic, mapping or filter, or no queue is named.
@@ -398,11 +440,16 @@ def task(
         unique=asked(unique),
     )  # fmt: skip
 
+    together = batch_of(batch)
+
     def register(function: Callable[P, R]) -> Handler[P, R]:
-        handler = Handler(function, queue, name, rules, repeat)
+        kind = Handler if together is None else BatchHandler
+        handler: Handler[P, R] = kind(function, queue, name, rules, repeat)  # type: ignore[assignment]
         handler.store_result = store_result
         handler.cache = cached(cache, version)
         handler.subscribes = topics
+        if isinstance(handler, BatchHandler) and together is not None:
+            handler.take(together)
         REGISTRY.add(handler)
         return handler
 

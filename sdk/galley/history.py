@@ -55,6 +55,8 @@ class PastAttempt(Struct, frozen=True, rename="camel", omit_defaults=True):
     started_at: Moment | None = None
     traceback: str = ""
     """The last lines of it, as it was printed; empty where the handler raised nothing."""
+    batch: Count = 0
+    """How many inputs the handler had, if it ended with all of them at once; 0 if it was this one alone."""
 
 
 class History(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -64,6 +66,15 @@ class History(Struct, frozen=True, rename="camel", omit_defaults=True):
     crashes: Count = 0
     preemptions: Count = 0
     attempts: Annotated[tuple[PastAttempt, ...], Meta(max_length=KEPT_ATTEMPTS)] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the next attempt shares no batch: a neighbour may be why the last one failed.
+
+        If the input itself is the cause, it fails alone.
+        """
+        failed = [past for past in self.attempts if past.ended_by is not EndedBy.PREEMPTION]
+        return bool(failed) and (failed[-1].batch > 1 or failed[-1].ended_by is EndedBy.CRASH)
 
     def with_attempt(self, past: PastAttempt) -> "History":
         """Return the history with one more attempt at its end."""

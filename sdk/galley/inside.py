@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from galley.current import current_task
+from galley.current import current_batch, current_task
 
 WORKER_VARIABLE: Final = "GALLEY_WORKER_OF"
 """Set by a worker for all it starts: namespace and queue it works for."""
@@ -26,7 +26,12 @@ def line() -> tuple[str, ...]:
     if not own:
         return ()
     task = current_task()
-    before = tuple(os.environ.get(ANCESTORS_VARIABLE, "").split()) if task is None else task.ancestors
+    if task is not None:
+        before = task.ancestors
+    elif together := current_batch():
+        before = tuple(dict.fromkeys(each for one in together for each in one.ancestors))
+    else:
+        before = tuple(os.environ.get(ANCESTORS_VARIABLE, "").split())
     return (*(queue for queue in before if queue != own), own)[-_DEPTH:]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.batching import each_of, outcome_of
 from galley.file import File, from_json
 from galley.json_value import NotFinite, encode_value
 
@@ -147,8 +148,13 @@ def _by_name(signature: inspect.Signature) -> dict[str, Any]:
 class Signature:
     """The annotated types of one function."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, batched: bool = False) -> None:
+        """Args: batched: whether the types are those of one element of the lists it takes and returns."""
         found = annotations_of(function)
+        if batched:
+            returned = found.pop("return", Any)
+            found = {name: each_of(annotation) for name, annotation in found.items()}
+            found["return"] = outcome_of(returned)
         self.result = typed(found.pop("return", Any))
         parameters = inspect.signature(function).parameters
         self._parameters: dict[str, Typed] = {}

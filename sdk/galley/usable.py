@@ -31,7 +31,7 @@ def usable(function: Any, name: str | None = None) -> Callable[..., Any]:
     if objection is None and name is None and not isinstance(getattr(function, "__name__", None), str):
         objection = _Objection("it has no name of its own", "give it one: task(name=...)(function)")
     if objection is not None:
-        raise HandlerUnusable(_shown(function), *objection)
+        raise HandlerUnusable(shown(function), *objection)
     made: Callable[..., Any] = function
     return made
 
@@ -96,7 +96,8 @@ def _signature(function: Callable[..., Any]) -> _Objection | None:
     return None
 
 
-def _shown(function: object) -> str:
+def shown(function: object) -> str:
+    """Return a function as messages name it."""
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         text = repr(function)

@@ -31,6 +31,7 @@ PUBLIC = {
     "AsyncWorkflow", "AsyncWorkflows", "Graph", "OnFailure", "previous", "StepStatus", "Workflow",
     "WorkflowCancelled", "WorkflowConflict", "WorkflowFailed", "WorkflowInvalid", "WorkflowNotFailed",
     "WorkflowNotFound", "WorkflowStatus", "Workflows", "WorkflowsFull", "chain", "chord", "group",
+    "Batch", "current_batch",
 }  # fmt: skip
 
 

@@ -222,6 +222,8 @@ class Attempts:
             # A message whose lease was lost may have been delivered here again by now.
             if self.under_way.get(message) is present:
                 del self.under_way[message]
+            if present.execution is not None and (batch := present.execution.batch) is not None:
+                batch.settled(batch)
             self._parts.leases.release(lease)
 
     async def _in_turn(self, present: UnderWay) -> None:
@@ -470,6 +472,7 @@ class Attempts:
                 kind=address.kind,
                 checkpoint=checkpoint,
                 trace=traceparent,
+                apart=bool(held.history.attempts) and (held.alone or held.history.apart),
             )
         )
         if held.delivery.delivered == 1:

@@ -57,6 +57,8 @@ class Raised(Struct, frozen=True):
     """Seconds until the next attempt, if the handler said so."""
     kinds: tuple[str, ...] = ()
     """Names by which rules of retries may know the failure, beside its reason."""
+    batch: int = 0
+    """How many inputs the handler had, if it failed with all of them at once."""
 
 
 class Snoozed(Struct, frozen=True):
@@ -72,6 +74,8 @@ class TimedOut(Struct, frozen=True):
     """The attempt took longer than its timeout."""
 
     seconds: float
+    batch: int = 0
+    """How many inputs the handler had, if that holds for all of them."""
 
 
 class Cancelled(Struct, frozen=True):
@@ -95,6 +99,8 @@ class Crashed(Struct, frozen=True):
 
     detail: str
     """Such as `exit code 3` or `signal 9 (SIGKILL)`."""
+    batch: int = 0
+    """How many inputs the handler had."""
 
 
 Ending: TypeAlias = Returned | Raised | Snoozed | TimedOut | Cancelled | CutOff | NotBegun | Crashed

@@ -64,6 +64,9 @@ EVENTS_HELD_BACK: Final = Series(
     "Times an event could not be copied yet, as when the queue is full; it is delivered again.",
     (*QUEUE, "topic"),
 )  # fmt: skip
+BATCH_SIZE: Final = Series(
+    "galley_batch_size", Kind.HISTOGRAM, "Tasks whose inputs a handler got by one call.", (*QUEUE, "handler")
+)
 NOTES_DROPPED: Final = Series(
     "galley_notes_dropped_total", Kind.COUNTER,
     "Parts of output, progress and checkpoints that were not stored.", QUEUE,
@@ -91,10 +94,13 @@ CACHE_BYTES: Final = Series("galley_cache_fetched_bytes_total", Kind.COUNTER, "T
 SLOTS: Final = Series("galley_slots", Kind.GAUGE, "Attempts this worker can run at once.", QUEUE)
 BUSY: Final = Series("galley_slots_busy", Kind.GAUGE, "Attempts that run now.", QUEUE)
 
+SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""Upper bounds of the buckets of batch sizes."""
+
 SERIES: Final = (
     ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
     CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
-    NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
+    BATCH_SIZE, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
     CACHE_BYTES,
 )  # fmt: skip
 
@@ -132,6 +138,7 @@ class Measures(Collector):
         self._notes_dropped = 0
         self.circuit: Circuit | None = None
         self.budget: RetryBudget | None = None
+        self.batch_sizes: Callable[[], Mapping[str, Counter[int]]] = dict
         self.counts_given_up: Callable[[], int] = lambda: 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -205,6 +212,7 @@ class Measures(Collector):
         )
         yield self._histogram(ATTEMPT_SECONDS, self._durations)
         yield self._histogram(WAIT_SECONDS, self._waits)
+        yield self._sizes(self.batch_sizes())
         ticks = (((schedule, action), count) for (schedule, action), count in self._ticks.items())
         yield self._counter(TICKS, ticks)
         yield self._gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))
@@ -239,6 +247,16 @@ class Measures(Collector):
         for labels, value in samples:
             gauge.add_metric((*self._queue, *labels), value)
         return gauge
+
+    def _sizes(self, handlers: Mapping[str, Counter[int]]) -> Metric:
+        histogram = HistogramMetricFamily(BATCH_SIZE.name, BATCH_SIZE.meaning, labels=BATCH_SIZE.labels)
+        for handler, sizes in handlers.items():
+            buckets: list[tuple[str, float]] = [
+                (str(edge), sum(count for size, count in sizes.items() if size <= edge)) for edge in SIZES
+            ]
+            tasks = sum(size * count for size, count in sizes.items())
+            histogram.add_metric((*self._queue, handler), [*buckets, ("+Inf", sizes.total())], tasks)
+        return histogram
 
     def _histogram(self, series: Series, lanes: Mapping[str, Times]) -> Metric:
         histogram = HistogramMetricFamily(series.name, series.meaning, labels=series.labels)

@@ -93,7 +93,7 @@ class Presence:
             draining = bool(self._drained_until) or self._stop.asked.is_set()
             slots = self._slots
             beat = Heartbeat(
-                self._who.name, slots.concurrency, slots.busy, draining, not draining, slots.done,
+                self._who.name, slots.concurrency, slots.taken, draining, not draining, slots.done,
                 round(slots.busy_seconds, 3), slots.circuit is not None and slots.circuit.is_open,
             )  # fmt: skip
             send_heartbeat(self._broker, namespace, queue, beat)

@@ -48,6 +48,7 @@ class WorkerSlots:
         self.solitude = Solitude(grown.tell)
         self.circuit: Circuit | None = None
         self._runners = runners
+        runners.changing = self._count
 
     def take(self) -> None:
         """Count an attempt that begins."""
@@ -61,18 +62,24 @@ class WorkerSlots:
         self.done += 1
 
     @property
+    def taken(self) -> int:
+        """Slots that attempts take: a batch takes one. At least one while any attempt is under way."""
+        return max(min(1, self.busy), self.busy - self._runners.sharing)
+
+    @property
     def busy_seconds(self) -> float:
         """Seconds that slots were busy, all together and so far.
 
         Divided by `done` it is what one attempt takes of a slot. Attempts beyond `concurrency`, which wait
-        in the worker while handlers are quick, take none.
+        in the worker while handlers are quick, take none; a batch takes one, from when it is complete.
         """
         self._count()
         return self._busy_seconds
 
     def _count(self) -> None:
         now = self._clock()
-        self._busy_seconds += min(self.busy, self.concurrency) * (now - self._counted_at)
+        busy = max(0, min(self.busy - self._runners.sharing - self._runners.waiting, self.concurrency))
+        self._busy_seconds += busy * (now - self._counted_at)
         self._counted_at = now
 
     @property
@@ -91,4 +98,4 @@ class WorkerSlots:
     @property
     def brisk(self) -> bool:
         """Whether slots come free within milliseconds."""
-        return self._runners.capacity > self.concurrency
+        return self._runners.slots > self.concurrency

@@ -102,6 +102,7 @@ class Supervisor:
             runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
             measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy, cache)
+            measures.batch_sizes = lambda: runners.batch_sizes
             slots.circuit = measures.circuit = self._circuit(grown)
             await enter(self._health(measures))
             broker = await self._stop.unless_asked(self._connect())
@@ -249,7 +250,9 @@ class Supervisor:
 
     def _take_line(self, line: Line) -> None:
         _log_line(line)
-        self._notebook.line(line)
+        for work in (line.work.members if line.work is not None else ()) or (line.work,):
+            # What a handler of batches writes is kept with each of its tasks.
+            self._notebook.line(line._replace(work=work))
 
     @asynccontextmanager
     async def _health(self, measures: Measures) -> AsyncIterator[None]:
@@ -286,6 +289,7 @@ def _log_line(line: Line) -> None:
     about: dict[str, object] = {}
     if work is not None:
         about = {"task": work.task_id, "queue": work.queue, "attempt": work.attempt, "handler": work.handler}
+        about |= {"batch": len(work.members)} if work.members else {}
         about |= {"trace": id_in(work.trace)} if work.trace else {}
     logger = {"logger": line.logger} if line.logger else {}
     event = "attempt notice" if line.stream == "galley" else "handler output"

@@ -122,13 +122,13 @@ def judge(  # noqa: C901, PLR0911 - one case for each ending
             return _snoozed(pause, failure, given, now)
         case Raised():
             return _raised(ending, policy, given, now, jitter)
-        case TimedOut(seconds):
+        case TimedOut(seconds, batch):
             failure = Failure(TIMED_OUT, f"the attempt took longer than {seconds:g} s and was killed")
-            history = _lengthened(given, EndedBy.ERROR, failure, now)
+            history = _lengthened(given, EndedBy.ERROR, failure, now, batch)
             rule = policy.rule_for((TIMED_OUT, "TimeoutError"))
-        case Crashed(detail):
+        case Crashed(detail, batch):
             failure = Failure(CRASHED, f"its process died: {detail}")
-            history = _lengthened(given, EndedBy.CRASH, failure, now)
+            history = _lengthened(given, EndedBy.CRASH, failure, now, batch)
             if runs_alone(given.history, policy):
                 return _killed(failure, history)
             rule = policy.rule_for((CRASHED, detail.replace("exit code", "exit", 1)))
@@ -144,7 +144,7 @@ def _raised(
     ending: Raised, policy: RetryPolicy, given: Circumstances, now: datetime, jitter: Callable[[], float]
 ) -> RetryAt | Defer | Bury:
     failure, pause = ending.failure, ending.pause
-    history = _lengthened(given, EndedBy.ERROR, failure, now)
+    history = _lengthened(given, EndedBy.ERROR, failure, now, ending.batch)
     # What the handler says itself comes before the rules.
     said = pause is not None or not ending.retryable
     rule = None if said else policy.rule_for((failure.reason, *ending.kinds))
@@ -277,7 +277,9 @@ def _lost_lease(attempt: int, worker: str, now: datetime, began: datetime | None
     return PastAttempt(attempt, EndedBy.PREEMPTION, LEASE_LOST, message, worker, now, began)
 
 
-def _lengthened(given: Circumstances, by: EndedBy, failure: Failure, now: datetime) -> History:
+def _lengthened(
+    given: Circumstances, by: EndedBy, failure: Failure, now: datetime, batch: int = 0
+) -> History:
     reason, message, trace = failure.reason, failure.message, failure.traceback
-    past = PastAttempt(given.attempt, by, reason, message, given.worker, now, given.started_at, trace)
+    past = PastAttempt(given.attempt, by, reason, message, given.worker, now, given.started_at, trace, batch)
     return given.history.with_attempt(past)

@@ -34,3 +34,7 @@ class Work(Struct, frozen=True):
     """That of an earlier attempt, as JSON; empty if there is none."""
     trace: str = ""
     """The W3C `traceparent` it runs under; empty if it belongs to no trace."""
+    apart: bool = False
+    """Whether a handler of batches gets it by itself."""
+    members: "tuple[Work, ...]" = ()
+    """The works of a batch; empty for one work."""

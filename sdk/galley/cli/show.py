@@ -179,6 +179,7 @@ def _past(status: TaskStatus) -> Iterator[str]:
         yield (
             f"  {attempt.number}  {attempt.ended_by.value:<11}"
             f"{rfc_3339(attempt.ended_at)}  {attempt.worker}  {attempt.reason}"
+            + (f" (with all {attempt.batch} tasks of its batch)" if attempt.batch else "")
         )
         yield from _indented(attempt.message, 5)
         if status.failure is None or attempt is not history.attempts[-1]:

@@ -143,9 +143,12 @@ class EagerClient(_Eager):
         refused: dict[int, GalleyError] = {}
         for place, call in enumerate(calls):
             try:
-                submitted[place] = self.submit(call, when, labels=labels)
+                address, existed = self._tasks.add(call, when, None, labels)
             except GalleyError as error:
                 refused[place] = error
+            else:
+                submitted[place] = EagerHandle(self._tasks, address, call.result, existed=existed)
+        _finished(self._tasks.run_due(_invoke))
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())
@@ -330,9 +333,13 @@ class AsyncEagerClient(_Eager):
         refused: dict[int, GalleyError] = {}
         for place, call in enumerate(calls):
             try:
-                submitted[place] = await self.submit(call, when, labels=labels)
+                address, existed = self._tasks.add(call, when, None, labels)
             except GalleyError as error:
                 refused[place] = error
+            else:
+                eager: EagerHandle[R] = EagerHandle(self._tasks, address, call.result, existed=existed)
+                submitted[place] = AsyncEagerHandle(eager)
+        await self._tasks.run_due(_invoke_in_loop)
         if refused:
             raise SomeRefused(dict(submitted), refused)
         return list(submitted.values())

@@ -13,6 +13,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.batching import outcomes
 from galley.broker.cancel import Cancelled
 from galley.cached import TRIES, Cached, entry_of, numbered
 from galley.current import CurrentTask, find_by
@@ -59,6 +60,7 @@ _orders: Final = itertools.count(1)
 _running: Final[dict[int, tuple["Tasks", "Held"]]] = {}
 """The tasks whose handlers run now, of all clients."""
 _present: Final[ContextVar[CurrentTask | None]] = ContextVar("galley task under test", default=None)
+_batch: Final[ContextVar[tuple[CurrentTask, ...]]] = ContextVar("galley batch under test", default=())
 
 _GOOD: Final = (Phase.SUCCEEDED, Phase.QUEUED, Phase.RUNNING)
 """Phases in which the result of a cached task is there, or on its way."""
@@ -109,7 +111,7 @@ class Tasks:
     """The tasks of one client, and the rules by which they run."""
 
     def __init__(self, namespace: str, now: datetime, retry: RetryPolicy, *, run: bool) -> None:
-        find_by(_present.get, Reports)
+        find_by(_present.get, Reports, _batch.get)
         self.namespace, self.now = namespace, now
         self._retry, self._run = retry, run
         self._held: dict[tuple[str, str], Held] = {}
@@ -287,11 +289,35 @@ class Tasks:
         raise ResultTimeout(held.status.address.id, within or 0.0)
 
     async def attempt(self, held: Held, invoke: "Invoke") -> None:
-        """Run one attempt of a task, and settle it."""
+        """Run one attempt of a task, and settle it; a handler of batches gets what else is due, too."""
+        handler = self._begin(held)
+        if handler is None:
+            return
+        together = [held]
+        if handler.batch is not None:
+            neighbours = self._neighbours(held, handler.batch.size - 1)
+            together += [other for other in neighbours if self._begin(other) is not None]
+        orders = [next(_orders) for _ in together]
+        tasks = tuple(map(_seen, together, orders))
+        _running.update({order: (self, each) for order, each in zip(orders, together, strict=True)})
+        token, batch = _present.set(tasks[0] if handler.batch is None else None), _batch.set(())
+        try:
+            if handler.batch is None:
+                await self._one(held, handler, invoke)
+            else:
+                await self._several(together, tasks, handler, invoke)
+        finally:
+            for order in orders:
+                del _running[order]
+            _present.reset(token)
+            _batch.reset(batch)
+
+    def _begin(self, held: Held) -> Handler[..., Any] | None:
+        """Mark an attempt as begun; returns its handler, or None if it is not to run."""
         status = held.status
         if status.deadline is not None and self.now >= status.deadline:
             self._fail(held, Failure("DeadlineExceeded", "it had not started by its deadline"))
-            return
+            return None
         number = 1 + status.history.errors
         held.status = replace(
             status, phase=Phase.RUNNING, attempt=number, started_at=self.now, due_at=None, worker="testing"
@@ -299,44 +325,83 @@ class Tasks:
         handler = REGISTRY.of_queue(status.address.queue).get(status.handler)
         if handler is None:
             self._fail(held, Failure("HandlerNotFound", f"no handler {status.handler!r} is imported here"))
-            return
-        last = status.history.attempts[-1] if status.history.attempts else None
-        order = next(_orders)
-        _running[order] = self, held
-        token = _present.set(
-            CurrentTask(
-                status.address.id, status.address.queue, status.address.lane, status.handler, number,
-                status.submitted_at or self.now, status.deadline,
-                f"{last.reason}: {last.message}" if last else "", saved=held.saved, order=order,
-            )
-        )  # fmt: skip
-        try:
-            named = msgspec.json.decode(held.input)
-            value = await invoke(handler, handler.types.decode(bytes(held.input), named))
-            held.result = Raw(encode_value(value if handler.store_result else None))
-            self._files += files_in(held.result)
-        except Misfit as error:
-            self._fail(held, Failure("InputInvalid", f"the input does not fit the handler: {error}"))
-        except Snooze as error:
-            self._wait(held, error.seconds, Failure("Snooze", str(error)))
-        except Exception as error:
-            held.error = error
-            self._failed(held, handler, error)
-        else:
-            held.status = replace(held.status, phase=Phase.SUCCEEDED, ended_at=self.now)
-        finally:
-            del _running[order]
-            _present.reset(token)
+        return handler
 
-    def _failed(self, held: Held, handler: Handler[..., Any], error: Exception) -> None:
+    def _neighbours(self, held: Held, most: int) -> list[Held]:
+        """Return what a batch has beside a task: what is due, unless one of them failed in a batch before."""
+        if held.status.history.apart:
+            return []
+        place, handler = held.status.address.queue, held.status.handler
+        return [
+            other for other in self._held.values()
+            if (other.status.address.queue, other.status.handler) == (place, handler)
+            and not other.status.phase.ended and other.status.phase is not Phase.RUNNING
+            and (other.status.due_at or self.now) <= self.now and not other.status.history.apart
+        ][:most]  # fmt: skip
+
+    async def _one(self, held: Held, handler: Handler[..., Any], invoke: "Invoke") -> None:
+        try:
+            value = await invoke(handler, _arguments(held, handler))
+        except Exception as error:
+            self._settle(held, handler, error)
+        else:
+            self._settle(held, handler, value)
+
+    async def _several(
+        self, together: list[Held], tasks: tuple[CurrentTask, ...], handler: Handler[..., Any],
+        invoke: "Invoke",
+    ) -> None:  # fmt: skip
+        fitting, named = [], []
+        for held, task in zip(together, tasks, strict=True):
+            try:
+                named.append(_arguments(held, handler))
+                fitting.append((held, task))
+            except Misfit as error:
+                self._settle(held, handler, error)
+        if not fitting:
+            return
+        _batch.set(tuple(task for _, task in fitting))
+        (name,) = handler.signature.parameters
+        size = len(fitting) if len(fitting) > 1 else 0
+        try:
+            value = await invoke(handler, {name: [each[name] for each in named]})
+            each_outcome = outcomes(value, len(fitting))
+        except Exception as error:
+            for held, _ in fitting:
+                self._settle(held, handler, error, size)
+        else:
+            for (held, _), outcome in zip(fitting, each_outcome, strict=True):
+                self._settle(held, handler, outcome)
+
+    def _settle(self, held: Held, handler: Handler[..., Any], outcome: Any, batch: int = 0) -> None:
+        """Settle an attempt by what its handler returned, or by the exception it raised."""
+        if isinstance(outcome, Misfit):
+            self._fail(held, Failure("InputInvalid", f"the input does not fit the handler: {outcome}"))
+        elif isinstance(outcome, Snooze):
+            self._wait(held, outcome.seconds, Failure("Snooze", str(outcome)))
+        elif isinstance(outcome, Exception):
+            held.error = outcome
+            self._failed(held, handler, outcome, batch)
+        else:
+            try:
+                held.result = Raw(encode_value(outcome if handler.store_result else None))
+            except Exception as error:
+                held.error = error
+                self._failed(held, handler, error, batch)
+                return
+            self._files += files_in(held.result)
+            held.status = replace(held.status, phase=Phase.SUCCEEDED, ended_at=self.now)
+
+    def _failed(self, held: Held, handler: Handler[..., Any], error: Exception, batch: int) -> None:
         reason = "HandlerRaised"
         if isinstance(error, RetryAfter | NonRetryable):
             reason = "RetryAfter" if isinstance(error, RetryAfter) else "NonRetryable"
-        failure = Failure(reason, f"{type(error).__name__}: {error}", traceback.format_exc())
+        lines = "".join(traceback.format_exception(error))
+        failure = Failure(reason, f"{type(error).__name__}: {error}", lines)
         status = held.status
         past = PastAttempt(
             status.attempt, EndedBy.ERROR, reason, failure.message, "testing", self.now, status.started_at,
-            failure.traceback,
+            failure.traceback, batch,
         )  # fmt: skip
         held.status = replace(status, history=status.history.with_attempt(past))
         policy = held.rules.retry or handler.retry or self._retry
@@ -391,3 +456,23 @@ class Tasks:
             return expected.decode(held.result)
         except Misfit as error:
             raise ResultMismatch(address.id, str(error)) from None
+
+
+def _seen(held: Held, order: int) -> CurrentTask:
+    """Return a task as its handler sees it."""
+    status = held.status
+    last = status.history.attempts[-1] if status.history.attempts else None
+    return CurrentTask(
+        status.address.id, status.address.queue, status.address.lane, status.handler, status.attempt,
+        status.submitted_at or status.started_at or START, status.deadline,
+        f"{last.reason}: {last.message}" if last else "", saved=held.saved, order=order,
+    )  # fmt: skip
+
+
+def _arguments(held: Held, handler: Handler[..., Any]) -> dict[str, Any]:
+    """Return the input of a task as its handler takes it.
+
+    Raises:
+        Misfit: it does not fit.
+    """
+    return handler.types.decode(bytes(held.input), msgspec.json.decode(held.input))

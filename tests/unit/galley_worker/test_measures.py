@@ -1,5 +1,7 @@
 """A worker's metrics, read as Prometheus reads them."""
 
+from collections import Counter
+
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,6 +21,7 @@ EACH = {
     "galley_retries_delayed": "counter",
     "galley_circuit_opened": "counter",
     "galley_circuit_open": "gauge",
+    "galley_batch_size": "histogram",
     "galley_notes_dropped": "counter",
     "galley_cache_hits": "counter",
     "galley_cache_fetches": "counter",
@@ -98,6 +101,14 @@ def test_durations_are_summed_and_sorted_into_buckets_by_lane(measures: Measures
         assert value(measures, f"{name}_bucket", lane="normal", le=bound) == count
     assert value(measures, f"{name}_bucket", lane="low", le="7200.0") == 0, "longer than two hours"
     assert value(measures, f"{name}_count", lane="low") == 1
+
+
+def test_batches_are_sorted_by_their_size_for_each_handler(measures: Measures) -> None:
+    measures.batch_sizes = lambda: {"store": Counter({1: 2, 40: 1, 1000: 1})}
+    name = "galley_batch_size"
+    for bound, count in (("1", 2), ("20", 2), ("50", 3), ("500", 3), ("+Inf", 4)):
+        assert value(measures, f"{name}_bucket", handler="store", le=bound) == count
+    assert value(measures, f"{name}_sum", handler="store") == 1042
 
 
 def test_slots_are_read_when_asked_for(measures: Measures, busy: list[str]) -> None:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from galley_worker.ending import Cancelled, CutOff, Finish, TimedOut
 from galley_worker.work import Work
 
@@ -62,6 +64,7 @@ class Execution:
         "_account",
         "_stopper",
         "asked_at",
+        "batch",
         "because",
         "certain",
         "ending",
@@ -89,6 +92,8 @@ class Execution:
         """When the child was asked for it."""
         self.because: Cancelled | TimedOut | CutOff | None = None
         """Why it is being stopped."""
+        self.batch: Carrier | None = None
+        """The batch it is a member of, once that is sent on its way."""
         self.id = 0
         self._stopper = stopper
         self._account: Account | None = None
@@ -119,3 +124,32 @@ class Execution:
         if self._account is None:
             self._account = Account(self.work)
         return self._account
+
+
+class Carrier(Execution):
+    """A batch on its way: what a pool sees of it. Its members are executions of their own."""
+
+    __slots__ = ("members", "settled", "under_way")
+
+    def __init__(
+        self,
+        members: "tuple[Execution, ...]",
+        ending: "asyncio.Future[Finish]",
+        service: Service,
+        stopper: "Callable[[Execution], None]",
+    ) -> None:
+        works = tuple(member.work for member in members)
+        timeout = max(work.timeout for work in works)
+        super().__init__(replace(works[0], members=works, timeout=timeout), ending, service, stopper)
+        self.members = members
+        self.under_way = len(members)
+        """Members that are not settled."""
+        self.settled: Callable[[Carrier], None] = lambda _carrier: None
+        """Called once for each member, when its attempt is over."""
+        for member in members:
+            member.batch = self
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether no member is left whose ending is not known."""
+        return all(member.ending.done() for member in self.members)

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from galley.batching import Batch
 from galley.lanes import Lane
 from galley.repeat import Repeat
 from galley.retry import RetryPolicy
@@ -20,6 +21,7 @@ from galley_worker.ending import Spool
 LENGTH: Final = 4
 FRAME_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a frame beyond which the stream is garbage; all inputs a child may hold end far below."""
+_MEMBERS: Final = 1024
 CHUNK: Final = 256 * 1024
 """Bytes asked of the socket at a time."""
 
@@ -54,6 +56,23 @@ class Objects(Struct, array_like=True):
     """File with the input; empty if that is in the order."""
     files: dict[str, str] = {}
     """Paths of the files in the input, by `digest/name`."""
+
+
+class RunBatch(Struct, array_like=True, tag=5):
+    """Supervisor: run these together, by one call of their handler."""
+
+    id: int
+    members: list[Run]
+
+
+def member_id(order: int, place: int) -> int:
+    """Return the number by which a member of a batch reports: no order has it."""
+    return -(order * _MEMBERS + place) - 1
+
+
+def order_of(number: int) -> tuple[int, int]:
+    """Return the order behind a number, and the place of the member in it."""
+    return (number, 0) if number >= 0 else divmod(-number - 1, _MEMBERS)
 
 
 class Recall(Struct, array_like=True, tag=1):
@@ -122,6 +141,16 @@ class Again(Struct, array_like=True, tag=18):
     traceback: str
 
 
+class Outcomes(Struct, array_like=True, tag=20):
+    """Child: what became of each member of a batch."""
+
+    id: int
+    seconds: float
+    members: list[Done | Spooled | Failed | Again]
+    whole: bool
+    """Whether the handler failed with all of them at once."""
+
+
 class Stopped(Struct, array_like=True, tag=12):
     """Child: the handler ended after it was asked to."""
 
@@ -145,6 +174,7 @@ class HandlerRules(Struct, array_like=True, frozen=True):
     lane: Lane | None = None
     labels: dict[str, str] | None = None
     subscribes: tuple[Subscribe, ...] = ()
+    batch: Batch | None = None
 
 
 class Ready(Struct, array_like=True, tag=14):
@@ -196,10 +226,9 @@ class Saved(Struct, array_like=True, tag=31):
     body: bytes
 
 
-Order: TypeAlias = Run | Recall | Cancel | Leave | Ask
-Answer: TypeAlias = (
-    Done | Spooled | Failed | Again | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
-)
+Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask
+Member: TypeAlias = Done | Spooled | Failed | Again
+Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

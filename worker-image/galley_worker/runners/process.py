@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from galley.record import Failure
 from galley_worker.ending import Raised, Returned, ReturnedLarge, Snoozed
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
-from galley_worker.runners.execution import Account, Execution
+from galley_worker.runners.execution import Account, Carrier, Execution
 from galley_worker.runners.exits import in_words
 from galley_worker.runners.fork_server import Child, ForkServer
 from galley_worker.runners.frames import (
@@ -37,12 +37,14 @@ from galley_worker.runners.frames import (
     Recall,
     Recalled,
     Run,
+    RunBatch,
     Saved,
     Spooled,
     Stopped,
 )  # fmt: skip
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import RunnerSettings
+from galley_worker.work import Work
 
 _DEATH_SECONDS: Final = 5.0
 """How long after SIGKILL a process is believed to be dead even if the kernel does not say so."""
@@ -138,18 +140,11 @@ class HandlerProcess(asyncio.Protocol):
             self.head_since = execution.started_at = self._clock()
             self.window = execution.service.window
         running[number] = execution
-        self.sent += 1
-        deadline = 0.0 if work.deadline is None else work.deadline.timestamp()
-        self._say(
-            Run(
-                number, work.handler, bytes(work.input), work.task_id, work.lane, work.attempt,
-                work.submitted_at.timestamp(), deadline, work.last_error,
-                work.ancestors,
-                None if work.files is None and not work.large else Objects(work.large, work.files or {}),
-                work.checkpoint,
-                work.trace,
-            )
-        )  # fmt: skip
+        self.sent += len(work.members) or 1
+        if work.members:
+            self._say(RunBatch(number, [_run(number, member) for member in work.members]))
+        else:
+            self._say(_run(number, work))
 
     def cancel(self, execution: Execution) -> None:
         """Ask an `async def` handler to stop."""
@@ -288,14 +283,20 @@ class HandlerProcess(asyncio.Protocol):
                 execution = self._take_out(number)
                 execution.service.observe(seconds)
                 self._end_large(execution, ReturnedLarge(Raw(result), tuple(files), large))
+            case frames.Outcomes(number, seconds, members, whole):
+                carrier = self._take_out(number)
+                carrier.service.observe(seconds)
+                assert isinstance(carrier, Carrier), "a batch is sent as one"
+                self._end_members(carrier, members, len(members) if whole else 0)
             case Stopped(number):
                 execution = self._take_out(number)
                 if execution.because is not None:
                     execution.end(execution.because)
             case Recalled(numbers):
                 self.recalling = False
-                self.sent -= len(numbers)
-                self.parent.gave_back(self, [self.running.pop(number) for number in numbers])
+                back = [self.running.pop(number) for number in numbers]
+                self.sent -= sum([len(each.work.members) or 1 for each in back])
+                self.parent.gave_back(self, back)
             case frames.Said():
                 for output in self._outputs:
                     output.drain()
@@ -313,15 +314,29 @@ class HandlerProcess(asyncio.Protocol):
             returned.discard()
         execution.end(returned)
 
+    def _end_members(self, carrier: Carrier, answers: Sequence[frames.Member], together: int) -> None:
+        for member, answer in zip(carrier.members, answers, strict=True):
+            match answer:
+                case Done():
+                    member.end(Returned(Raw(answer.result)))
+                case Spooled():
+                    returned = ReturnedLarge(Raw(answer.result), tuple(answer.files), answer.large)
+                    self._end_large(member, returned)
+                case _:
+                    member.end(_raised(answer, together))
+        carrier.end(Returned(Raw(b"null")))
+
     def _take_news(self, answer: Ran | Progressed | Saved) -> None:
         """Take over when an async handler really began, or what one reports, unless it has ended."""
-        execution = self.running.get(answer.id)
+        number, place = frames.order_of(answer.id)
+        execution = self.running.get(number)
         if execution is None:
             return
         if isinstance(answer, Ran):
             execution.started_at, execution.certain = self._clock() - answer.seconds, True
         else:
-            self._settings.on_report(execution.work, answer)
+            work = execution.work
+            self._settings.on_report(work.members[place] if work.members else work, answer)
 
     def _exited(self) -> None:
         if self._ending is None:
@@ -359,8 +374,20 @@ class HandlerProcess(asyncio.Protocol):
                     return
 
 
-def _raised(answer: Failed | Again) -> Raised | Snoozed:
+def _run(number: int, work: Work) -> Run:
+    deadline = 0.0 if work.deadline is None else work.deadline.timestamp()
+    return Run(
+        number, work.handler, bytes(work.input), work.task_id, work.lane, work.attempt,
+        work.submitted_at.timestamp(), deadline, work.last_error,
+        work.ancestors,
+        None if work.files is None and not work.large else Objects(work.large, work.files or {}),
+        work.checkpoint,
+        work.trace,
+    )  # fmt: skip
+
+
+def _raised(answer: Failed | Again, together: int = 0) -> Raised | Snoozed:
     failure = Failure(answer.reason, answer.message, answer.traceback)
     if isinstance(answer, Failed):
-        return Raised(failure, answer.retryable, kinds=answer.kinds)
+        return Raised(failure, answer.retryable, kinds=answer.kinds, batch=together)
     return Snoozed(answer.pause, failure) if answer.free else Raised(failure, True, answer.pause)

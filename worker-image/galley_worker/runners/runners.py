@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Final, Protocol, Self
 from galley.errors import HandlerExists, HandlersMissing
 from galley.record import Failure
 from galley_worker.ending import Raised, TimedOut
+from galley_worker.runners.batches import Batches
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
 from galley_worker.runners.fork_server import ForkServer
@@ -73,7 +75,10 @@ class Runners:
         self._settings = settings
         self._clock = clock
         self._by_name: dict[str, tuple[Runner, Service]] = {}
+        self.changing: Callable[[], None] = lambda: None
+        """Called before works begin or cease to share a slot."""
         self._runners: list[Runner] = []
+        self._batches: dict[str, Batches] = {}
         self._slow = 0
         self._mean = FAST_SECONDS
         self._ahead = 0
@@ -128,7 +133,7 @@ class Runners:
                     if name in self._by_name:
                         other = "a command" if commands.knows(name) else "an HTTP handler"
                         raise HandlerExists(settings.queue, name, other, "a Python function")
-                    self._by_name[name] = pool, Service()
+                    self._by_name[name] = self._in_front(name, pool), Service()
         self.handlers = frozenset(self._by_name)
         if not self.handlers:
             raise HandlersMissing(settings.queue, ", ".join(settings.modules))
@@ -144,6 +149,20 @@ class Runners:
             if handler.name in self._by_name:
                 raise HandlerExists(self._settings.queue, handler.name, "a command", "an HTTP handler")
             self._by_name[handler.name] = webhooks, Service()
+
+    def _in_front(self, name: str, pool: Pool) -> Runner:
+        """Return what takes the works of a handler: the pool, or what gathers batches for it."""
+        rules = self.rules.get(name)
+        if rules is None or rules.batch is None:
+            return pool
+        batches = Batches(rules.batch, pool, self._clock, self._told)
+        self._batches[name] = batches
+        # Before the pools, so that what is not on its way is ended first.
+        self._runners.insert(0, batches)
+        return batches
+
+    def _told(self, *, before: bool) -> None:
+        (self.changing if before else self._grown)()
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -175,10 +194,32 @@ class Runners:
         """Works that may be started and not ended at one time, for now.
 
         `concurrency`, and up to eight more per slot that is not held by a slow work, while handlers are
-        so quick that waiting in a child costs less than waiting at the broker.
+        so quick that waiting in a child costs less than waiting at the broker. A batch takes one slot, and
+        what has room in the one that is gathered may come.
         """
+        slots = self.slots
+        return slots if not self._batches else slots + sum([one.beyond for one in self._batches.values()])
+
+    @property
+    def slots(self) -> int:
+        """The same without what batches have room for."""
         concurrency = self._settings.concurrency
         return concurrency + self._ahead * max(0, concurrency - self._slow)
+
+    @property
+    def sharing(self) -> int:
+        """Works under way that take no slot of their own: all but one of each batch."""
+        return sum([one.sharing for one in self._batches.values()])
+
+    @property
+    def waiting(self) -> int:
+        """Slots that are kept for batches which are gathered, and so not busy yet."""
+        return sum([one.gathers for one in self._batches.values()])
+
+    @property
+    def batch_sizes(self) -> dict[str, Counter[int]]:
+        """How many batches of each size there were, by handler."""
+        return {name: one.sizes for name, one in self._batches.items()}
 
     def _look_closely(self) -> None:
         self._close_look = True

@@ -19,6 +19,7 @@ from galley.current import CurrentTask, find_by
 from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
+from galley_worker.runners.child.batch import BatchCall
 from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
@@ -34,6 +35,7 @@ from galley_worker.runners.frames import (
     Recall,
     Recalled,
     Run,
+    RunBatch,
     Said,
     Stopped,
 )  # fmt: skip
@@ -67,10 +69,11 @@ class ConcurrentService:
         self._incoming = frames.Frames()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, float] = {}
-        self._orders: dict[int, Run] = {}
+        self._orders: dict[int, Run | RunBatch] = {}
         """Those whose handlers have begun."""
+        self._batches: dict[int, BatchCall] = {}
         self._asked: set[int] = set()
-        self._reports = Reports(wire, self._orders.__contains__)
+        self._reports = Reports(wire, lambda order: frames.order_of(order)[0] in self._orders)
         self._answers: list[Answer] = []
         self._leaving = False
 
@@ -81,7 +84,7 @@ class ConcurrentService:
         self._descendants = Descendants()
         self._surroundings.touched = False
         self._observe_steps()
-        find_by(self._task, lambda: self._reports)
+        find_by(self._task, lambda: self._reports, self._tasks)
         loop.add_reader(self._wire, self._read)
         while not self._leaving:
             # A handler may stop the loop, and SystemExit or KeyboardInterrupt in a task of its own end it.
@@ -106,7 +109,11 @@ class ConcurrentService:
 
     def _task(self) -> CurrentTask | None:
         order = self._orders.get(current.get())
-        return None if order is None else call.task_of(order, self._queue)
+        return call.task_of(order, self._queue) if isinstance(order, Run) else None
+
+    def _tasks(self) -> tuple[CurrentTask, ...]:
+        batch = self._batches.get(current.get())
+        return () if batch is None else batch.tasks()
 
     def _read(self) -> None:
         try:
@@ -119,7 +126,7 @@ class ConcurrentService:
 
     def _obey(self, order: Order) -> None:
         match order:
-            case Run(id):
+            case Run(id) | RunBatch(id):
                 task = self._loop.create_task(self._run(order), name=f"order {id}")
                 self._running[id] = task
                 task.add_done_callback(lambda _ended: self._ended(id))
@@ -140,33 +147,46 @@ class ConcurrentService:
             self._asked.add(order)
             task.cancel()
 
-    async def _run(self, order: Run) -> None:
+    async def _run(self, order: Run | RunBatch) -> None:
         began, since = perf_counter(), monotonic()
         current.set(order.id)
         self._since[order.id], self._orders[order.id] = since, order
         write_begun(self._page, 0, order.id)
         write_step(self._page, AFTER_BEGUN, order.id, since, since)
-        handler = self._handlers[order.handler]
-        function = handler.function
-        named = None
-        try:
-            named = call.arguments_of(order, handler.types)
-            if order.trace:
-                call.trace_under(order.trace)
-            value = await function(**named)
-        except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
-            failed = call.failed(order.id, perf_counter() - began, function, named, error)
-            if type(error) is asyncio.CancelledError:
-                failed.message = _UNASKED
-            outcome: Answer = failed
+        if isinstance(order, RunBatch):
+            outcome: Answer = await self._call_batch(order, began)
         else:
-            kept = value if handler.store_result else None
-            outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
+            handler = self._handlers[order.handler]
+            function = handler.function
+            named = None
+            try:
+                named = call.arguments_of(order, handler.types)
+                if order.trace:
+                    call.trace_under(order.trace)
+                value = await function(**named)
+            except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
+                failed = call.failed(order.id, perf_counter() - began, function, named, error)
+                if type(error) is asyncio.CancelledError:
+                    failed.message = _UNASKED
+                outcome = failed
+            else:
+                kept = value if handler.store_result else None
+                outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
         if order.id not in self._asked:
             # Leaving the table first: a cancel that comes now is too late, the handler has ended.
             del self._running[order.id]
             self._close(order.id)
             self._answer(outcome)
+
+    async def _call_batch(self, order: RunBatch, began: float) -> Answer:
+        handler = self._handlers[order.members[0].handler]
+        batch = self._batches[order.id] = BatchCall(order, handler, self._queue, self._spool)
+        try:
+            value = await handler.function(**batch.arguments) if batch.items else None
+        except BaseException as error:  # as in `_run`
+            told = _UNASKED if type(error) is asyncio.CancelledError else ""
+            return batch.raised(error, perf_counter() - began, told)
+        return batch.returned(value, perf_counter() - began)
 
     def _ended(self, order: int) -> None:
         # Also reached by a task cancelled before its first step, which runs none of the code above.
@@ -177,8 +197,11 @@ class ConcurrentService:
 
     def _close(self, order: int) -> None:
         self._since.pop(order, None)
-        self._orders.pop(order, None)
+        ended = self._orders.pop(order, None)
         self._reports.end(order)
+        if type(ended) is RunBatch:
+            self._reports.end_batch(ended)
+            self._batches.pop(order, None)
         if self._descendants.noted:
             names = self._descendants.end_of(order)
             if not self._running:

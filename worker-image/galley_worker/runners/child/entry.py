@@ -125,10 +125,12 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
                 handler.lane,
                 handler.labels,
                 handler.subscribes,
+                handler.batch,
             )
             for name, handler in handlers.items()
             if (handler.timeout_seconds, handler.retry, handler.repeat) != (None, None, None)
             or handler.subscribes
+            or handler.batch
         }
         wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several, rules)]))
 

@@ -23,12 +23,13 @@ from galley.current import CurrentTask, find_by
 from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
+from galley_worker.runners.child.batch import BatchCall
 from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, lost
-from galley_worker.runners.frames import Answer, Leave, Recall, Run, Said
+from galley_worker.runners.frames import Answer, Leave, Recall, Run, RunBatch, Said
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
@@ -56,17 +57,18 @@ class PlainService:
         self._wire = wire
         self._handlers = handlers
         self._begun = begun
-        self._orders: deque[Run] = deque()
+        self._orders: deque[Run | RunBatch] = deque()
         self._more: SimpleQueue[None] = SimpleQueue()
         self._answers: deque[Answer] = deque()
         self._sending = threading.Lock()
         self._running = 0
-        self._order: Run | None = None
+        self._order: Run | RunBatch | None = None
+        self._batch: BatchCall | None = None
         self._leaving = False
         self._looked = 0.0
         self._surroundings = Surroundings()
         self._descendants = Descendants()
-        self._reports = Reports(wire, lambda order: order == self._running)
+        self._reports = Reports(wire, lambda order: frames.order_of(order)[0] == self._running)
         self._base = contextvars.copy_context()
         self._context = self._base.copy()
 
@@ -75,7 +77,7 @@ class PlainService:
         threading.Thread(target=self._read, name="galley orders", daemon=True).start()
         STREAMS.owner = lambda: current.get() or self._running
         reports = self._reports
-        find_by(self._task, lambda: reports)
+        find_by(self._task, lambda: reports, self._tasks)
         page, orders, answers = self._begun, self._orders, self._answers
         surroundings, descendants = self._surroundings, self._descendants
         surroundings.touched = False
@@ -94,7 +96,9 @@ class PlainService:
             self._running, self._order = order.id, order
             write_begun(page, 0, order.id)
             began = perf_counter()
-            outcome = self._run(order, began)
+            outcome = (
+                self._run_batch(order, began) if isinstance(order, RunBatch) else self._run(order, began)
+            )
             if (
                 not orders or STREAMS.written or descendants.noted or surroundings.touched
                 or not STREAMS.intact
@@ -131,12 +135,36 @@ class PlainService:
             self._context = self._base.copy()
         return outcome
 
+    def _run_batch(self, order: RunBatch, began: float) -> Answer:
+        handler = self._handlers[order.members[0].handler]
+        batch = self._batch = BatchCall(order, handler, self._queue, self._spool)
+        context = self._context
+        try:
+            value = context.run(handler.function, **batch.arguments) if batch.items else None
+            if type(value) is CoroutineType:
+                value = context.run(call.awaited, value)
+        except BaseException as error:  # as above
+            outcome = batch.raised(error, perf_counter() - began)
+        else:
+            outcome = batch.returned(value, perf_counter() - began)
+        self._reports.end_batch(order)
+        self._batch = None
+        if context:
+            self._context = self._base.copy()
+        return outcome
+
     def _task(self) -> CurrentTask | None:
         order = self._order
         # A thread of an earlier task may still run.
-        if order is None or STREAMS.owner() != order.id:
+        if type(order) is not Run or STREAMS.owner() != order.id:
             return None
         return call.task_of(order, self._queue)
+
+    def _tasks(self) -> tuple[CurrentTask, ...]:
+        order, batch = self._order, self._batch
+        if order is None or batch is None or STREAMS.owner() != order.id:
+            return ()
+        return batch.tasks()
 
     def _tidy(self, order: int, began: float) -> None:
         """Take back what a handler left or changed, and mark what it wrote as complete."""
@@ -169,7 +197,7 @@ class PlainService:
             except (frames.Garbage, msgspec.DecodeError):
                 lost()
             for orders in said:
-                self._orders.extend(order for order in orders if type(order) is Run)
+                self._orders.extend(order for order in orders if isinstance(order, Run | RunBatch))
                 if any(type(order) is Recall for order in orders):
                     self._give_back()
                 if any(type(order) is Leave for order in orders):

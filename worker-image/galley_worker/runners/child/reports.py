@@ -61,6 +61,11 @@ class Reports:
             if report is not None:
                 self._wire.send(frames.encode([report]))
 
+    def end_batch(self, order: frames.RunBatch) -> None:
+        """Pass on what the members of a batch reported last, before its answer."""
+        for place in range(len(order.members) if self._sent else 0):
+            self.end(frames.member_id(order.id, place))
+
     def _here(self, order: int) -> bool:
         # A process that the handler forked has a copy of all this, and must not write to our socket.
         return os.getpid() == self._pid and self._runs(order)
