@@ -6,6 +6,7 @@ from tests.mutants import (
     of_claims,
     of_data,
     of_encryption,
+    of_gateway,
     of_more,
     of_reading,
     of_scaling,
@@ -13,6 +14,8 @@ from tests.mutants import (
     of_settling,
     of_statuses,
     of_submitting,
+    of_topics,
+    of_workflows,
 )
 
 MUTANTS = (
@@ -21,6 +24,7 @@ MUTANTS = (
     *of_claims.MUTANTS,
     *of_data.MUTANTS,
     *of_encryption.MUTANTS,
+    *of_gateway.MUTANTS,
     *of_more.MUTANTS,
     *of_reading.MUTANTS,
     *of_scaling.MUTANTS,
@@ -28,4 +32,6 @@ MUTANTS = (
     *of_settling.MUTANTS,
     *of_statuses.MUTANTS,
     *of_submitting.MUTANTS,
+    *of_topics.MUTANTS,
+    *of_workflows.MUTANTS,
 )

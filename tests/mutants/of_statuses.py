@@ -54,8 +54,8 @@ INTAKE_: Final = (
     _of(
         "intake/publishing",
         "a full queue is no reason to wait",
-        "(QueueFull, QueueNotFound) as error",
-        "QueueNotFound as error",
+        '        case QueueFull():\n            return Pending(error.reason, f"{error}; {_AGAIN}", Until.ROOM)\n',
+        '        case QueueFull():\n            return Pending(error.reason, f"{error}; {_AGAIN}", Until.LATER)\n',
         "a full queue is tried with growing pauses, and nothing says so",
         INTAKE,
     ),

@@ -7,7 +7,7 @@ import pytest
 
 from galley_gateway.access import Right, User
 from galley_gateway.cluster_access import TOKEN_REVIEWS, ClusterAccess
-from galley_gateway.errors import AccessUnknown, GatewayError, NotIdentified, RateExceeded
+from galley_gateway.errors import AccessUnknown, GatewayError, NotIdentified, NotPermitted, RateExceeded
 from galley_gateway.remembered import Remembered
 from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
@@ -35,16 +35,73 @@ async def test_while_the_api_server_is_away_nothing_is_allowed(
 
 
 class Reviews(MemoryCluster):
-    """Accepts the tokens that it is told to."""
+    """Accepts the tokens that it is told to, and allows what is on its list."""
 
-    def __init__(self, *accepted: str) -> None:
+    def __init__(self, *accepted: str, audiences: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.accepted = set(accepted)
+        self.accepted, self.audiences = set(accepted), audiences
+        self.allowed: set[tuple[str, str]] = set()
+        """Users, and the resource with its part and name that they may use."""
+        self.denied = False
+        self.asked = 0
 
     async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        assert resource is TOKEN_REVIEWS
-        authenticated = body["spec"]["token"] in self.accepted
-        return {"status": {"authenticated": authenticated, "user": {"username": "ada"}}}
+        self.asked += 1
+        spec = body["spec"]
+        if resource is TOKEN_REVIEWS:
+            authenticated = spec["token"] in self.accepted
+            status = {
+                "authenticated": authenticated,
+                "user": {"username": "ada"},
+                "audiences": self.audiences,
+            }
+            return {"status": status}
+        asked = spec["resourceAttributes"]
+        what = "/".join(asked[key] for key in ("resource", "subresource", "name") if key in asked)
+        return {"status": {"allowed": (spec["user"], what) in self.allowed, "denied": self.denied}}
+
+
+async def test_what_is_no_token_is_not_asked_about() -> None:
+    access = ClusterAccess(cluster := Reviews("", "ada", "ada x", "ada\x7f"))
+    for token in ("", "ada x", "ada\x7f"):
+        with pytest.raises(NotIdentified):
+            await access.identify(token)
+    assert cluster.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("audiences", "accepted"), [(("galley", "x"), True), (("other",), False), ((), False)]
+)
+async def test_a_token_counts_if_it_is_for_this_gateway(audiences: tuple[str, ...], accepted: bool) -> None:
+    access = ClusterAccess(Reviews("ada", audiences=audiences), ("galley",))
+    if accepted:
+        assert (await access.identify("ada")).name == "ada"
+        return
+    with pytest.raises(NotIdentified, match="not for galley"):
+        await access.identify("ada")
+
+
+async def test_a_right_is_one_user_s_on_one_queue() -> None:
+    access = ClusterAccess(cluster := Reviews(), remembered_seconds=0)
+    ada, eve, right = User("ada"), User("eve"), Right("get", "tasks")
+    cluster.allowed = {("ada", "taskqueues/tasks/red")}
+    await access.check(ada, right, "shop", "red")
+    for user, queue in ((eve, "red"), (ada, "blue"), (ada, "")):
+        with pytest.raises(NotPermitted):
+            await access.check(user, right, "shop", queue)
+    cluster.allowed.add(("eve", "tasks"))
+    await access.check(eve, right, "shop", "green")
+    cluster.denied = True
+    with pytest.raises(NotPermitted):
+        await access.check(eve, right, "shop", "green")
+
+
+async def test_what_is_remembered_of_one_user_is_not_said_of_another() -> None:
+    access = ClusterAccess(cluster := Reviews())
+    cluster.allowed = {("ada", "tasks")}
+    await access.check(User("ada"), Right("get", "tasks"), "shop", "red")
+    with pytest.raises(NotPermitted):
+        await access.check(User("eve"), Right("get", "tasks"), "shop", "red")
 
 
 async def test_guesses_of_others_keep_no_user_out() -> None:
@@ -63,6 +120,12 @@ async def test_guesses_of_others_keep_no_user_out() -> None:
     cluster.accepted.clear()
     now = 120.0
     with pytest.raises(NotIdentified):
+        await access.identify("ada")
+    now = 180.0
+    for number in range(100):
+        with pytest.raises(NotIdentified):
+            await access.identify(f"guess-{number}")
+    with pytest.raises(RateExceeded):
         await access.identify("ada")
 
 
