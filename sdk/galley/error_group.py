@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from galley.errors import GalleyError
+
+E = TypeVar("E", bound=BaseException)
 
 
 @contextmanager
@@ -19,9 +22,10 @@ def ungrouped() -> Iterator[None]:
         ours, others = group.split(GalleyError)
         if ours is None or others is not None:
             raise
-        raise _first(ours) from None
+        raise first_of(ours) from None
 
 
-def _first(group: BaseExceptionGroup[GalleyError]) -> GalleyError:
-    each = group.exceptions[0]
-    return _first(each) if isinstance(each, BaseExceptionGroup) else each
+def first_of(group: BaseExceptionGroup[E]) -> E:
+    """Return the first exception of a group, or of the groups in it."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

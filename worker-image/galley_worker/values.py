@@ -15,6 +15,7 @@ from galley.broker.records import Records
 from galley.encryption import PlaintextRefused
 from galley.envelope import NO_INPUT, REFERRING_VERSION, Envelope
 from galley.envelope import decode as decode_envelope
+from galley.error_group import first_of
 from galley.errors import EnvelopeInvalid
 from galley.file import FIELD, files_in
 from galley.lanes import Lane
@@ -208,10 +209,5 @@ async def each(work: Iterable[Awaitable[T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(thing)) for thing in work]
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
     return [task.result() for task in tasks]
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

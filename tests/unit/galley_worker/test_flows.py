@@ -16,29 +16,38 @@ from msgspec import Raw
 from galley import Graph, WorkflowCancelled, WorkflowFailed, call, chain, chord, group, previous
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
-from galley.broker.pull import Delivery, Pulls
+from galley.broker.pull import Pulls
+from galley.broker.unique_keys import Keys
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.handler import Call
 from galley.record import Failure
 from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
-from galley.workflow.plan import START
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
 from galley.workflows import AsyncWorkflow
+from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
+from galley_worker.ending import Raised, Returned
 from galley_worker.flows import Workflows
+from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
+from galley_worker.measures import Measures
+from galley_worker.notebook import Notebook
+from galley_worker.runners.execution import Execution, Service
+from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
-from galley_worker.verdict import Bury, Cancel, Succeed
+from galley_worker.uniqueness import Uniqueness
+from galley_worker.work import Work
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
 
 GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
+LEASE: Final = 30.0
 SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1").split()]
 """Of the storm; `make storm-graphs` runs a big one."""
 
@@ -76,41 +85,57 @@ class Crew:
                 await asyncio.wait({work})
 
     async def _one(self, name: str) -> None:
-        bench = self.bench
+        bench, clock = self.bench, asyncio.get_running_loop().time
         async with MemoryBroker(bench.server, name, lambda: 0.001 * self.chance.random()) as broker:
             if self.encrypted:
                 broker.payloads = payloads()
-            ledger, who = Ledger(broker), Who(name, name)
-            flows = Workflows(broker, "default", "images", ledger, KEEP_SECONDS, bench.server.now)
-            settler = Settler(ledger, who, KEEP_SECONDS, bench.server.now, flows)
-            claimant = Claimant(ledger, settler, who, bench.server.now, bench.ask, solitude := Solitude())
+            ledger, who, now = Ledger(broker), Who(name, name), bench.server.now
+            flows = Workflows(broker, "default", "images", ledger, KEEP_SECONDS, now)
+            settler = Settler(ledger, who, KEEP_SECONDS, now, flows)
+            claimant = Claimant(ledger, settler, who, now, bench.ask, solitude := Solitude())
+            leases = LeaseKeeper(broker, clock, LEASE)
+            handlers, measures = Handlers(self), Measures("default", "images", lambda: 4, lambda: 0)
+            parts = Parts(
+                handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
+                Uniqueness(Keys(broker, now)), Notebook("default", who, now, broker), solitude,
+                broker.payloads, flows=flows, clock=clock, now=now,
+            )  # fmt: skip
+            attempts = Attempts(Rules("default", "images", who, POLICY, 60.0, 120.0), parts)
             hands = Hands()
             async with Pulls(broker, bench.layout, hands) as pulls, asyncio.TaskGroup() as tasks:
+                tasks.create_task(leases.run())
                 worker = Worker(broker, pulls, hands, ledger, settler, claimant, who, solitude)
                 while True:
-                    delivery = await bench.take_any(worker)
-                    tasks.create_task(self._attempt(worker, flows, delivery))
+                    tasks.create_task(attempts.run(await bench.take_any(worker)))
 
-    async def _attempt(self, worker: Worker, flows: Workflows, delivery: Delivery) -> None:
-        held = self.bench.held(delivery)
-        if self.encrypted:
-            held.envelope = await worker.broker.payloads.read_task(delivery.address, delivery.body)
-        if held.envelope.handler == START:
-            await worker.settler.start_flow(delivery, held.envelope)
+
+class Handlers:
+    """Return what they were given a moment later, or fail. They die with their worker."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.handlers, self.rules = ("echo", "fail"), dict[str, HandlerRules]()
+        self._crew, self._worker = crew, asyncio.current_task()
+
+    def start(self, work: Work) -> Execution:
+        loop = asyncio.get_running_loop()
+        execution = Execution(work, loop.create_future(), Service(), self._stop)
+        loop.call_later(0.01 * self._crew.chance.random(), self._end, execution)
+        return execution
+
+    def _end(self, execution: Execution) -> None:
+        assert self._worker is not None
+        if execution.ending.done() or self._worker.cancelling() or self._worker.done():
             return
-        if not await worker.claimant.claim(held, POLICY):
-            return
-        over = await flows.may_begin(delivery.address, held.envelope)
-        if over is not None:
-            await worker.settler.settle(held, Cancel(over))
-            return
-        await asyncio.sleep(0.01 * self.chance.random())
-        value = msgspec.json.decode(held.envelope.input)
-        self.ran[delivery.address.id] += 1
-        if held.envelope.handler == "fail":
-            await worker.settler.settle(held, Bury(Failure("NonRetryable", "no luck"), held.history))
-        else:
-            await worker.settler.settle(held, Succeed(Raw(msgspec.json.encode(value.get("value")))))
+        work = execution.work
+        self._crew.ran[work.task_id] += 1
+        value = msgspec.json.decode(work.input).get("value")
+        failed = Raised(Failure("NonRetryable", "no luck"), retryable=False)
+        execution.end(failed if work.handler == "fail" else Returned(Raw(msgspec.json.encode(value))))
+
+    @staticmethod
+    def _stop(execution: Execution) -> None:
+        assert execution.because is not None
+        execution.end(execution.because)
 
 
 @dataclass

@@ -4,11 +4,12 @@ A task's own protocol is in `model`; here a message is delivered, perhaps twice,
 between any two writes. The client may die while it submits, and may cancel the whole, or one member by hand.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+from tests.unit.protocol.ways import Ways, search
 
 
 class FlowRule(StrEnum):
@@ -129,6 +130,8 @@ class FlowModel:
 
     def steps(self, state: FlowState) -> Next:
         """Yield all that can happen next."""
+        if state.flaw:
+            return
         yield from self._client(state)
         for step in range(STEPS):
             held = sum(hand.step == step for hand in state.hands)
@@ -284,39 +287,16 @@ class FlowModel:
 
     def verdict(self, state: FlowState) -> str:
         """Return the flaw of a state in which nothing more happens, if it has one."""
+        if state.flaw:
+            return state.flaw
         return FlowFlaw.WAITS if not state.end else ""
 
 
-def explore_flow(scenario: FlowScenario, rules: frozenset[FlowRule] = FLOW_PROTOCOL) -> dict[str, list[str]]:
-    """Return the shortest way to each kind of bad state, and under `""` the number of states."""
+def explore_flow(scenario: FlowScenario, rules: frozenset[FlowRule] = FLOW_PROTOCOL) -> Ways:
+    """Return how many states can be reached, and the shortest way to each kind of bad one."""
     model = FlowModel(scenario, rules)
-    begin = scenario.begin()
-    ways: dict[FlowState, tuple[FlowState | None, str]] = {begin: (None, "")}
-    found: dict[str, list[str]] = {}
-    waiting = deque([begin])
-    while waiting:
-        state = waiting.popleft()
-        following = [] if state.flaw else list(model.steps(state))
-        # Deaths and cancellations that do not happen leave nothing to do either.
-        goes_on = [label for label, _ in following if "dies" not in label and "cancel" not in label]
-        flaw = state.flaw or (model.verdict(state) if not goes_on else "")
-        if flaw:
-            found.setdefault(flaw, _way(ways, state))
-        for label, after in following:
-            if after not in ways:
-                ways[after] = state, label
-                waiting.append(after)
-    found[""] = [str(len(ways))]
-    return found
-
-
-def _way(ways: dict[FlowState, tuple[FlowState | None, str]], state: FlowState) -> list[str]:
-    labels: list[str] = []
-    while (before := ways[state])[0] is not None:
-        labels.append(before[1])
-        assert before[0] is not None
-        state = before[0]
-    return labels[::-1]
+    # Deaths and cancellations that do not happen leave nothing to do either.
+    return search(scenario.begin(), model.steps, model.verdict, ("dies", "cancel"))
 
 
 def _with(state: FlowState, hand: Hand) -> FlowState:

@@ -4,11 +4,12 @@ A task's own protocol is in `model`; here a copy is stored, runs once and ends, 
 subscription of the second queue is made while the event is published; its queue may be full for good.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+from tests.unit.protocol.ways import Ways, search
 
 
 class TopicRule(StrEnum):
@@ -98,37 +99,29 @@ class TopicScenario:
     repeats: int = 1
 
 
-def explore_topics(
-    scenario: TopicScenario, rules: frozenset[TopicRule] = TOPIC_PROTOCOL
-) -> dict[str, tuple[str, ...]]:
-    """Return the shortest way to each flaw that is reachable, and under "" the number of states."""
+def explore_topics(scenario: TopicScenario, rules: frozenset[TopicRule] = TOPIC_PROTOCOL) -> Ways:
+    """Return how many states can be reached, and the shortest way to each kind of bad one."""
     second = Side("no") if scenario.late else Side()
-    start = State((Side(), second), repeats=scenario.repeats, deaths=scenario.deaths)
-    ways: dict[State, tuple[str, ...]] = {start: ()}
-    found: dict[str, tuple[str, ...]] = {}
-    ahead = deque([start])
-    while ahead:
-        state = ahead.popleft()
-        steps = list(_steps(state, scenario, rules))
-        for flaw in _flaws(state, scenario, ended=not steps):
-            found.setdefault(flaw, ways[state])
-        for label, after in steps:
-            if after not in ways:
-                ways[after] = (*ways[state], label)
-                ahead.append(after)
-    found[""] = (str(len(ways)),)
-    return found
+    begin = State((Side(), second), repeats=scenario.repeats, deaths=scenario.deaths)
+    return search(
+        begin,
+        lambda state: () if _doubled(state) else _steps(state, scenario, rules),
+        lambda state: _verdict(state, scenario),
+    )
 
 
-def _flaws(state: State, scenario: TopicScenario, *, ended: bool) -> Iterator[TopicFlaw]:
-    if any(side.runs > 1 for side in state.sides):
-        yield TopicFlaw.DOUBLED
-    if not ended:
-        return
+def _doubled(state: State) -> bool:
+    return any(side.runs > 1 for side in state.sides)
+
+
+def _verdict(state: State, scenario: TopicScenario) -> str:
+    if _doubled(state):
+        return TopicFlaw.DOUBLED
     for number, side in enumerate(state.sides):
         if side.owed and not side.runs and not side.letter and not (number == 1 and scenario.full):
             full = scenario.full and any(not hand.acked for hands in state.messages for hand in hands)
-            yield TopicFlaw.HELD_UP if full else TopicFlaw.LOST
+            return TopicFlaw.HELD_UP if full else TopicFlaw.LOST
+    return ""
 
 
 def _steps(state: State, scenario: TopicScenario, rules: frozenset[TopicRule]) -> Iterator[tuple[str, State]]:

@@ -4,11 +4,12 @@ A task's own protocol is in `model`; here a task is sent, begins, ends, or is dr
 its place. The key is one record, written by compare-and-set only.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+from tests.unit.protocol.ways import Ways, search
 
 
 class KeyRule(StrEnum):
@@ -127,6 +128,8 @@ class KeyModel:
 
     def steps(self, state: KeyState) -> Next:
         """Yield all that can happen next."""
+        if state.flaw:
+            return
         for index, one in enumerate(state.submissions):
             yield from self._producer(state, index, one)
             if one.task == "sent":
@@ -265,6 +268,8 @@ class KeyModel:
 
     def verdict(self, state: KeyState) -> str:
         """Return the flaw of a state in which nothing more happens, if it has one."""
+        if state.flaw:
+            return state.flaw
         ran = any(one.task == "ended" for one in state.submissions)
         for index, one in enumerate(state.submissions):
             if one.at == "accepted" and one.task == "dropped":
@@ -280,34 +285,10 @@ class KeyModel:
         return ""
 
 
-def explore_keys(scenario: KeyScenario, rules: frozenset[KeyRule] = KEY_PROTOCOL) -> dict[str, list[str]]:
-    """Return the shortest way to each kind of bad state, and under `""` the number of states."""
+def explore_keys(scenario: KeyScenario, rules: frozenset[KeyRule] = KEY_PROTOCOL) -> Ways:
+    """Return how many states can be reached, and the shortest way to each kind of bad one."""
     model = KeyModel(scenario, rules)
-    begin = scenario.begin()
-    ways: dict[KeyState, tuple[KeyState | None, str]] = {begin: (None, "")}
-    found: dict[str, list[str]] = {}
-    waiting = deque([begin])
-    while waiting:
-        state = waiting.popleft()
-        following = [] if state.flaw else list(model.steps(state))
-        flaw = state.flaw or (model.verdict(state) if not following else "")
-        if flaw:
-            found.setdefault(flaw, _way(ways, state))
-        for label, after in following:
-            if after not in ways:
-                ways[after] = state, label
-                waiting.append(after)
-    found[""] = [str(len(ways))]
-    return found
-
-
-def _way(ways: dict[KeyState, tuple[KeyState | None, str]], state: KeyState) -> list[str]:
-    labels: list[str] = []
-    while (before := ways[state])[0] is not None:
-        labels.append(before[1])
-        assert before[0] is not None
-        state = before[0]
-    return labels[::-1]
+    return search(scenario.begin(), model.steps, model.verdict)
 
 
 def _begun(state: KeyState) -> frozenset[int]:
