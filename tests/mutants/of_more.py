@@ -169,7 +169,7 @@ RUNNING: Final = (
     _of(
         f"{_WORKER}presence",
         "busy workers say that they are idle",
-        "slots.concurrency, slots.busy, draining",
+        "slots.concurrency, slots.taken, draining",
         "slots.concurrency, 0, draining",
         "a worker that runs a task goes",
         f"{FLEET}::test_process_fleet[what_a_worker_runs_is_seen_and_gone_when_it_ended]",
