@@ -475,7 +475,8 @@ class TaskQueueSpec(Part):
     model_config = ConfigDict(
         json_schema_extra=checked(
             Rule(
-                "self.scaling.lanes.all(each, each.name in self.lanes)",
+                "!has(self.scaling) || !has(self.scaling.lanes) || "
+                "self.scaling.lanes.all(each, has(self.lanes) && each.name in self.lanes)",
                 "lane '{{self.scaling.lanes.filter(each, !(each.name in self.lanes))[0].name}}' is not in "
                 "spec.lanes; add it there, or remove its target",
                 ".scaling.lanes",
