@@ -27,6 +27,7 @@ from galley_operator.cluster.config import ClusterConfig, load_config
 from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
 from galley_operator.figures import CountKeeper
+from galley_operator.fleet.ends import WorkerEnds
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.handlers import QueueWatch
 from galley_operator.health import LATE_SECONDS, Health, LoopWatch, served
@@ -67,6 +68,7 @@ class _Parts:
     health: Health
     faults: Faults
     workloads: Workloads
+    ends: WorkerEnds
     view: TaskView
     leadership: Leadership
     turns: KeyQueue[Queue]
@@ -121,7 +123,8 @@ class Operator:
                 return
             stack.push_async_exit(broker)
             turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
-            workloads = Workloads(cluster, settings.scopes, turns.add, faults)
+            ends = WorkerEnds(broker)
+            workloads = Workloads(cluster, settings.scopes, turns.add, faults, ends=ends.see)
             view = TaskView(cluster, settings.scopes, faults)
             leadership = Leadership(
                 cluster,
@@ -130,7 +133,7 @@ class Operator:
                 LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             )
             parts = _Parts(
-                config, cluster, broker, access, health, faults, workloads, view, leadership, turns
+                config, cluster, broker, access, health, faults, workloads, ends, view, leadership, turns
             )
             if access.keeper is not None:
                 # Each replica does: the leader may be the one that cannot reach the API server.
@@ -196,6 +199,7 @@ class Operator:
                 ("tasks", lambda: _after(queues.first_listed, path.run)),
                 ("kopf", lambda: _after(queues.first_listed, watch.run)),
                 ("schedules", lambda: _after(queues.first_listed, schedules.run)),
+                ("ends of workers", parts.ends.run),
                 ("topics", lambda: _after(queues.first_listed, topics.run)),
                 ("audit", AuditTrail(broker).run),
                 ("workflows", lambda: _after(queues.first_listed, workflows.run)),

@@ -18,6 +18,9 @@ CHECKPOINT_LIMIT: Final = 512 * 1024
 TEXT_LIMIT: Final = 200
 """Characters of the text beside a progress; what is longer is shortened."""
 
+END_LIMIT: Final = 800
+"""Characters of a sentence on how a worker ended: it becomes part of the message of an attempt."""
+
 PROGRESS: Final = "progress"
 CHECKPOINT: Final = "checkpoint"
 OUTPUT: Final = "log"
@@ -35,6 +38,13 @@ class Progress(Struct, frozen=True, omit_defaults=True):
     def __str__(self) -> str:
         percent = "" if self.fraction is None else f"{self.fraction:.0%}"
         return " ".join(part for part in (percent, self.text) if part)
+
+
+class WorkerEnd(Struct, frozen=True, omit_defaults=True):
+    """How a worker ended, as the cluster says."""
+
+    at: Moment
+    said: Annotated[str, Meta(max_length=END_LIMIT)]
 
 
 class LogLine(Struct, frozen=True, omit_defaults=True):
@@ -67,6 +77,7 @@ class _Sealed(Struct, frozen=True, omit_defaults=True):
 
 encode = msgspec.json.Encoder().encode
 _decode_progress = msgspec.json.Decoder(Progress).decode
+decode_end = msgspec.json.Decoder(WorkerEnd).decode
 _decode_output = msgspec.json.Decoder(Output).decode
 _decode_sealed = msgspec.json.Decoder(_Sealed).decode
 

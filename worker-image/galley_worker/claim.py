@@ -60,6 +60,8 @@ class ClaimAt:
     """Worker that ran it before and did not end it; empty if there is none, or if it was handed back."""
     crashed: bool = False
     """Whether the process of `lost_worker` is gone, which counts as a crash."""
+    since: datetime | None = None
+    """When `lost_worker` began it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class AskHolder:
     history: History
     worker: str
     claim: Claim
+    since: datetime | None = None
 
 
 class Holder(StrEnum):
@@ -172,7 +175,7 @@ def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | No
             assert record.claim is not None
             if record.handed_back or record.claim.holder == mine.holder:
                 return ClaimAt(stored.sequence, record.history)
-            return AskHolder(stored.sequence, record.history, record.worker, record.claim)
+            return AskHolder(stored.sequence, record.history, record.worker, record.claim, record.started_at)
         case State.RUN if record.attempt >= flags.attempt:
             return DropIt(f"another message runs attempt {record.attempt}")
         case _:
@@ -191,7 +194,7 @@ def take_over(step: AskHolder, holder: Holder) -> ClaimAt | HeldElsewhere | Look
         case Holder.AWAITED:
             return LookAgain(f"worker {step.worker} may still be reconnecting")
         case Holder.IDLE | Holder.SILENT | Holder.GONE:
-            return ClaimAt(step.fence, step.history, step.worker, crashed=holder is Holder.GONE)
+            return ClaimAt(step.fence, step.history, step.worker, holder is Holder.GONE, step.since)
         case _:
             assert_never(holder)
 

@@ -6,7 +6,7 @@ killed delivers again what it had delivered shortly before (docs/adr/0016-who-co
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from galley.address import TaskAddress
@@ -45,6 +45,8 @@ RECONNECT_SECONDS: Final = 5.0
 
 _ASK_AGAIN_SECONDS: Final = 0.5
 _ASK_TIMES: Final = 4
+CLOCKS_DIFFER: Final = timedelta(seconds=5)
+"""By how much the clocks of nodes may differ."""
 LOOK_AGAIN_SECONDS: Final = 2.0
 """After this a message comes again whose holder may still be reconnecting; meanwhile its slot is free."""
 
@@ -177,9 +179,13 @@ class Claimant:
 
     async def _take_over(self, held: Held, policy: RetryPolicy, step: ClaimAt) -> ClaimAt | None:
         """Return the claim with the attempt of another worker in its history; None if that ends the task."""
+        end = await self._ledger.end_of(held.delivery.address, step.lost_worker) if step.crashed else None
+        # One from before the attempt is of an earlier life of a container that was restarted.
+        known = end is not None and (step.since is None or end.at + CLOCKS_DIFFER >= step.since)
         history, last = taken_over(
-            step.history, policy, step.lost_worker, held.flags.attempt, self._now(), crashed=step.crashed
-        )
+            step.history, policy, step.lost_worker, held.flags.attempt, self._now(),
+            crashed=step.crashed, end=end.said if end is not None and known else "",
+        )  # fmt: skip
         if last is None:
             return ClaimAt(step.fence, history)
         held.fence, held.history = step.fence, history

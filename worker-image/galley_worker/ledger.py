@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from galley import record as wire
 from galley.address import TaskAddress
-from galley.broker import topology
+from galley.broker import notes, topology
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import bury
 from galley.broker.errors import BrokerError
@@ -31,6 +31,7 @@ from galley.broker.room import LaterRoom
 from galley.dead_letter import DeadLetter
 from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered
 from galley.envelope import Envelope, Flags
+from galley.note import WorkerEnd
 from galley.record import Record, Stored
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,13 @@ class Ledger:
                 return None if stored is None else await self._decrypted(address, stored)
             except (BrokerError, KeyServiceUnavailable) as error:
                 tries = await _pause(tries, f"read the record of {address}", str(error))
+
+    async def end_of(self, address: TaskAddress, worker: str) -> WorkerEnd | None:
+        """Return how a worker of the task's queue ended; None if that is not known."""
+        try:
+            return await notes.end_of(self._broker, address.namespace, address.queue, worker)
+        except BrokerError:
+            return None  # it decides nothing
 
     async def _decrypted(self, address: TaskAddress, stored: Stored) -> Stored:
         """Return a record with its payload; as it is stored if that was altered: nothing depends on it."""

@@ -239,7 +239,14 @@ def dropped(given: Circumstances, now: datetime) -> History:
 
 
 def taken_over(
-    history: History, policy: RetryPolicy, lost_worker: str, attempt: int, now: datetime, *, crashed: bool
+    history: History,
+    policy: RetryPolicy,
+    lost_worker: str,
+    attempt: int,
+    now: datetime,
+    *,
+    crashed: bool,
+    end: str = "",
 ) -> tuple[History, Bury | None]:
     """Return the history of a task that another worker did not end, and whether that was a crash too many.
 
@@ -250,10 +257,12 @@ def taken_over(
         attempt: number of the attempt.
         now: the present time.
         crashed: whether the process of that worker is gone; otherwise the attempt is free.
+        end: how that worker ended, if the cluster has said it.
     """
     if not crashed:
         return history.with_attempt(_lost_lease(attempt, lost_worker, now)), None
-    failure = Failure(WORKER_LOST, f"worker {lost_worker} is gone, and did not end the attempt")
+    said = f"worker {lost_worker} is gone, and did not end the attempt{f': {end}' if end else ''}"
+    failure = Failure(WORKER_LOST, said)
     past = PastAttempt(attempt, EndedBy.CRASH, failure.reason, failure.message, lost_worker, now)
     longer = history.with_attempt(past)
     return longer, _killed(failure, longer) if runs_alone(history, policy) else None

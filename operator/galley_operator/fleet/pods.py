@@ -45,6 +45,7 @@ class Terminated(Struct, frozen=True, rename="camel"):
     """A container that ended."""
 
     exit_code: int = 0
+    finished_at: datetime | None = None
     reason: str = ""
     message: str = ""
 

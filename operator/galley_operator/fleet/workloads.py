@@ -48,6 +48,7 @@ class Workloads:
 
     Args:
         touched: called with a queue one of whose objects, pods apart, was changed or deleted.
+        ends: called with a queue and a pod of it that was changed or is gone.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Workloads:
         touched: Callable[[Queue], None],
         faults: Faults,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        ends: "Callable[[Queue, Pod], None]" = lambda _queue, _pod: None,
     ) -> None:
         self._clock = clock
         self._listeners: dict[Queue, Callable[[], None]] = {}
@@ -71,7 +74,7 @@ class Workloads:
         self._pods = Reflector(
             cluster,
             Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS),
-            _PodIndex(self._pods_of, self._tell, self._remember_end),
+            _PodIndex(self._pods_of, self._tell, self._remember_end, ends),
             faults,
         )
         self._deployments = Reflector(
@@ -189,17 +192,20 @@ class _PodIndex:
         pods_of: dict[Queue, dict[Key, Pod]],
         tell: Callable[[Queue], None],
         ended: Callable[[Key, Pod], None],
+        ends: Callable[[Queue, Pod], None],
     ) -> None:
-        self._pods_of, self._tell, self._ended = pods_of, tell, ended
+        self._pods_of, self._tell, self._ended, self._ends = pods_of, tell, ended, ends
 
     def changed(self, key: Key, now: Pod, *, listed: bool) -> None:  # noqa: ARG002
         queue = _queue_of(now.metadata)
         self._pods_of.setdefault(queue, {})[key] = now
+        self._ends(queue, now)
         self._tell(queue)
 
     def gone(self, key: Key, last: Pod) -> None:
         self._ended(key, last)
         queue = _queue_of(last.metadata)
+        self._ends(queue, last)
         pods = self._pods_of.get(queue, {})
         pods.pop(key, None)
         if not pods:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 from nats.aio.msg import Msg
 
 from galley import note as wire
@@ -17,7 +18,7 @@ from galley.broker.connection import Broker
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
 from galley.errors import EnvelopeInvalid
-from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress
+from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress, WorkerEnd
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,29 @@ async def hearing_progress(
     finally:
         if broker.connected:
             await subscription.unsubscribe()
+
+
+async def put_end(broker: Broker, namespace: str, queue: str, worker: str, end: WorkerEnd) -> None:
+    """Store how a worker ended, for the worker that takes over its tasks. It may be lost; nothing waits."""
+    await broker.pipeline.send(topology.worker_end_subject(namespace, queue, worker), wire.encode(end))
+
+
+async def end_of(broker: Broker, namespace: str, queue: str, worker: str) -> WorkerEnd | None:
+    """Return how a worker ended; None if that is not known.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    stream = topology.notes_stream(namespace, queue)
+    subject = topology.worker_end_subject(namespace, queue, worker)
+    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+    if answer is None or "Nats-Subject" not in (answer.headers or {}):
+        return None
+    try:
+        return wire.decode_end(answer.data)
+    except msgspec.MsgspecError as error:
+        log.warning("end of worker not readable", extra={"worker": worker, "error": str(error)})
+        return None
 
 
 async def checkpoint_of(broker: Broker, address: TaskAddress) -> bytes | None:

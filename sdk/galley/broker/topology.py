@@ -251,6 +251,11 @@ def noted_subject(address: TaskAddress, what: str) -> str:
     return f"galley.noted.{address.namespace}.{address.queue}.{address.kind}.{address.id}.{what}"
 
 
+def worker_end_subject(namespace: str, queue: str, worker: str) -> str:
+    """Return where it stands how a worker ended. `end` is no kind of task, so no note of a task is there."""
+    return f"galley.note.{namespace}.{queue}.end.{worker}"
+
+
 def notes_of_queue(namespace: str, queue: str) -> str:
     """Return the pattern of all notes of a queue."""
     return f"galley.note.{namespace}.{queue}.>"

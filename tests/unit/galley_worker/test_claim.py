@@ -184,7 +184,7 @@ def test_a_process_takes_its_own_claim_for_its_own_and_asks_about_any_other() ->
     again = delivery._replace(delivered=2)
     assert what_next(claim_of(again, "h1"), SECOND, TASK, Stored(record, 50)) == ClaimAt(50, TASK.history)
     asked = what_next(claim_of(again, "h2"), SECOND, TASK, Stored(record, 50))
-    assert asked == AskHolder(50, TASK.history, "w1", claim_of(delivery, "h1"))
+    assert asked == AskHolder(50, TASK.history, "w1", claim_of(delivery, "h1"), NOON)
 
 
 SITUATIONS = [

@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
+from galley.broker import notes, topology
 from galley.broker.control import Answer, Question, answering_as
 from galley.broker.pull import Delivery
 from galley.history import EndedBy
+from galley.note import WorkerEnd
 from galley.record import Claim, Record, State
 from galley_worker.claim import Holder
 from galley_worker.claimant import LOOK_AGAIN_SECONDS, RECONNECT_SECONDS, Claimant, Holders
@@ -88,6 +92,38 @@ async def test_who_has_no_connection_is_gone_and_that_is_a_crash() -> None:
         stored = pair.bench.record(pair.delivery.address)
         assert stored is not None
         assert stored.record.history.attempts[0].ended_by is EndedBy.CRASH
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@in_virtual_time
+async def test_how_the_worker_ended_is_in_the_history_unless_it_was_before_the_attempt(
+    earlier: bool,
+) -> None:
+    async with a_pair() as pair:
+        began = pair.bench.server.now()
+        record = pair.bench.record(pair.delivery.address)
+        assert record is not None
+        pair.bench.put(pair.delivery.address, replace(record.record, started_at=began))
+        at = began - timedelta(minutes=1) if earlier else began + timedelta(seconds=1)
+        said = "worker w0 was killed for want of memory (OOMKilled)"
+        await notes.put_end(pair.second.broker, "default", "images", "w0", WorkerEnd(at, said))
+        await pair.holder.nats.close()
+        assert await pair.claim() == (True, 1, 0)
+        stored = pair.bench.record(pair.delivery.address)
+        assert stored is not None
+        assert ("OOMKilled" in stored.record.history.attempts[0].message) is not earlier
+
+
+@in_virtual_time
+async def test_an_end_that_cannot_be_read_or_had_decides_nothing() -> None:
+    async with a_pair() as pair:
+        broker, address = pair.second.broker, pair.delivery.address
+        assert await pair.second.ledger.end_of(address, "w0") is None
+        subject = topology.worker_end_subject("default", "images", "w0")
+        await (await broker.pipeline.send(subject, b"{}"))
+        assert await pair.second.ledger.end_of(address, "w0") is None
+        await broker.nats.close()
+        assert await pair.second.ledger.end_of(address, "w0") is None
 
 
 @in_virtual_time
