@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Final
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ SOON: Final = timedelta(hours=24)
 NEARLY_FULL: Final = 0.8
 FULL: Final = 0.98
 CLOCK_SECONDS: Final = 5.0
+_HERE: Final = version("galley-tasks")
 _UNCAPPED: Final = -1
 
 
@@ -81,6 +83,8 @@ class QueueFacts(Struct, frozen=True):
     """Whether it is encrypted, and this client has no keys of it."""
     usage: tuple[tuple[str, int, int], ...] = ()
     """Name, used and limit of each limit in bytes that is known."""
+    other_versions: tuple[str, ...] = ()
+    """Versions of Galley in its workers other than ours; empty text for one before 0.2."""
 
 
 def judge_server(facts: ServerFacts) -> Iterator[Finding]:
@@ -164,6 +168,13 @@ def judge_queue(facts: QueueFacts) -> Iterator[Finding]:
     if not (facts.missing or facts.silent or facts.differing):
         yield _ok(f"{name}: streams", "all there, and as this version makes them")
     yield _workers(name, facts)
+    if facts.other_versions:
+        theirs = ", ".join(each or "before 0.2" for each in facts.other_versions)
+        yield Finding(
+            Level.WARN, f"{name}: version", f"workers have Galley {theirs}, and this command {_HERE}",
+            "build the image of the workers (spec.worker.image) with the version that is installed in the "
+            "cluster, restart `galley dev`, or use the command of that version",
+        )  # fmt: skip
     if facts.paused:
         level = Level.WARN if facts.backlog else Level.OK
         hint = f"galley resume {facts.name}" if facts.backlog else ""

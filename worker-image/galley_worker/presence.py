@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Final
 
 from galley.broker.connection import Broker
 from galley.broker.control import (
@@ -94,10 +96,13 @@ class Presence:
             slots = self._slots
             beat = Heartbeat(
                 self._who.name, slots.concurrency, slots.taken, draining, not draining, slots.done,
-                round(slots.busy_seconds, 3), slots.circuit is not None and slots.circuit.is_open,
+                round(slots.busy_seconds, 3), slots.circuit is not None and slots.circuit.is_open, _VERSION,
             )  # fmt: skip
             send_heartbeat(self._broker, namespace, queue, beat)
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+_VERSION: Final = version("galley-tasks")
 
 
 def _began_at(present: UnderWay) -> datetime:

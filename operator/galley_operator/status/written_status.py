@@ -221,7 +221,7 @@ def _encrypted(what: str, record: Record) -> str:
 
 def _explained(record: Record, end_of_worker: str) -> Record:
     """Return the record of a task whose worker was lost, with what others than the workers know of that."""
-    if not end_of_worker or record.failure is None:
+    if not end_of_worker or record.failure is None or end_of_worker in record.failure.message:
         return record
     failure = msgspec.structs.replace(record.failure, message=f"{record.failure.message}; {end_of_worker}")
     return msgspec.structs.replace(record, failure=failure)

@@ -1,10 +1,11 @@
 """Gathering what `galley.doctor` judges, with whatever rights the credentials give."""
 
 import asyncio
-from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,13 +14,16 @@ from nats.aio.msg import Msg
 
 from galley.broker import inspect, topology
 from galley.broker.connection import Broker
-from galley.broker.control import HEARTBEAT_SECONDS, Pause, ask_supply
+from galley.broker.control import HEARTBEAT_SECONDS, Pause, ask_supply, decode_heartbeat
 from galley.broker.creds_file import read_creds
 from galley.broker.dead_letters import count_dead
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.stream_config import stream_definitions
 from galley.doctor import QueueFacts, ServerFacts
+
+VERSION: Final = version("galley-tasks")
+"""Of Galley here."""
 
 _LISTEN_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 _LOOPBACK: Final = ("127.", "localhost", "[::1]", "::1")
@@ -58,13 +62,13 @@ async def server_time(broker: Broker, namespace: str, queue: str) -> datetime | 
     return None
 
 
-async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[str] | None) -> QueueFacts:
+async def queue_facts(broker: Broker, view: inspect.QueueView, heard: "Heard | None") -> QueueFacts:
     """Return what is known of a queue.
 
     Args:
         broker: an open connection.
         view: the queue.
-        heard: workers that were heard, by queue; None if that may not be listened to.
+        heard: workers that were heard; None if that may not be listened to.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
@@ -88,13 +92,14 @@ async def queue_facts(broker: Broker, view: inspect.QueueView, heard: Counter[st
         served,
         problem,
         held,
-        None if heard is None else heard[queue],
+        None if heard is None else len(heard.get(queue, ())),
         dead,
         tuple(found.missing),
         tuple(found.differing),
         tuple(found.silent),
         locked and broker.payloads.keys_of(address) is None,
         tuple(found.usage),
+        tuple(sorted(set((heard or {}).get(queue, {}).values()) - {VERSION})),
     )
 
 
@@ -173,18 +178,23 @@ def _differing(view: inspect.QueueView, configs: dict[str, dict[str, Any]]) -> l
     return differing
 
 
-async def workers_heard(broker: Broker, namespace: str) -> Counter[str] | None:
-    """Return how many workers of each queue send heartbeats; None if the credentials do not let us listen."""
+Heard = Mapping[str, Mapping[str, str]]
+"""Of each queue, its workers and the version of Galley in each."""
+
+
+async def workers_heard(broker: Broker, namespace: str) -> Heard | None:
+    """Return the workers that send heartbeats; None if the credentials do not let us listen."""
     if broker.has_credentials:
         return None
-    found: set[tuple[str, str]] = set()
+    found: dict[str, dict[str, str]] = {}
 
     async def hear(message: Msg) -> None:
         words = message.subject.split(".")
-        found.add((words[3], words[4]))
+        with suppress(msgspec.MsgspecError):
+            found.setdefault(words[3], {})[words[4]] = decode_heartbeat(message.data).version
 
     subscription = await broker.subscribe(topology.heartbeat_subject(namespace, "*", "*"), hear)
     await asyncio.sleep(_LISTEN_SECONDS)
     if broker.connected:
         await subscription.unsubscribe()
-    return Counter(queue for queue, _ in found)
+    return found

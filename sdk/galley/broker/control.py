@@ -117,6 +117,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     """Seconds that its slots were busy since then, all together."""
     circuit_open: bool = False
     """Whether it takes no tasks, or a single one to try, since its attempts all failed."""
+    version: str = ""
+    """Of Galley in the worker; empty if that is older than 0.2."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -124,7 +126,8 @@ _decode_request = msgspec.json.Decoder(Request).decode
 _decode_question = msgspec.json.Decoder(Question).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _decode_supply = msgspec.json.Decoder(Supply).decode
-_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+"""Reads a heartbeat; raises `msgspec.MsgspecError` if it is none."""
 
 
 async def ask_workers(
@@ -279,7 +282,7 @@ async def hearing(
 
     async def hear(message: Msg) -> None:
         try:
-            react(_decode_heartbeat(message.data))
+            react(decode_heartbeat(message.data))
         except msgspec.MsgspecError as error:
             log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
 

@@ -25,6 +25,15 @@ def wrong(findings: Iterable[Finding]) -> list[tuple[Level, str]]:
     return [(finding.level, finding.check) for finding in found]
 
 
+def test_workers_of_another_version_are_named_with_theirs() -> None:
+    [found] = [
+        each for each in judge_queue(replace(QUEUE, other_versions=("", "0.3.0"))) if each.level is Level.WARN
+    ]
+    assert found.check == "queue images: version"
+    assert "before 0.2, 0.3.0" in found.message
+    assert "spec.worker.image" in found.hint
+
+
 def test_an_installation_that_is_well_has_nothing_but_ok() -> None:
     assert wrong(judge_server(SERVER)) == []
     assert wrong(judge_queue(QUEUE)) == []
