@@ -11,6 +11,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,10 +73,15 @@ def methods() -> dict[str, set[tuple[str, str]]]:
     return found
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(ROOT.rglob("*.py")):
-        module = ".".join(("galley_operator", *path.relative_to(ROOT).with_suffix("").parts))
-        yield module, ast.parse(path.read_text())
+@cache
+def trees() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple(
+        (
+            ".".join(("galley_operator", *path.relative_to(ROOT).with_suffix("").parts)),
+            ast.parse(path.read_text()),
+        )
+        for path in sorted(ROOT.rglob("*.py"))
+    )
 
 
 def callbacks(*, certain: bool = False) -> dict[str, tuple[str, str, str]]:
