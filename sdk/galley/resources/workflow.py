@@ -66,7 +66,7 @@ class WorkflowStep(Part):
     `${steps.NAME.result[0]}` a part of it; the step then depends on it. Text that begins with `$${` loses its
     first character and is not looked at."""
 
-    depends_on: tuple[Name, ...] = Field((), max_length=100)
+    depends_on: tuple[Name, ...] = Field((), max_length=32)
     """Further steps that have to succeed before it begins."""
 
     priority: Lane = Lane.NORMAL
