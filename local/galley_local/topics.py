@@ -12,6 +12,7 @@ from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
 from galley.broker.topics import declare_code
 from galley.errors import TopicFull
 from galley.lanes import Lane
+from galley.resources.topic import refused_by, refuses_events
 from galley.topic import Subscribe
 from galley_local.module import Module, file_of
 from galley_local.plan import LocalQueue
@@ -32,6 +33,9 @@ class LocalTopics:
         self._declared: list[Declared] = []
         self._changed = asyncio.Event()
         self._told: list[str] = []
+        self._locked: set[str] = set()
+        self._subscribing: set[str] = set()
+        """Queues whose code subscribes."""
 
     async def begin(self, declared: Iterable[Declared], queues: Iterable[LocalQueue]) -> None:
         """Make the topics before anything is published.
@@ -40,11 +44,14 @@ class LocalTopics:
             QueueConflict, TopicFull, BrokerRefused, BrokerUnreachable: as `TopicKeeper.keep`.
         """
         self._declared = list(declared)
-        served = [queue for queue in queues if queue.name[0] == self._namespace]
+        there = list(queues)
+        self._locked = {queue.name[1] for queue in there if refuses_events(queue.resource)}
+        served = [queue for queue in there if queue.name[0] == self._namespace]
         await self._keeper.keep(self._declared, implied=True, expected=any(map(may_subscribe, served)))
         for queue in served:
             handlers, lanes = _subscriptions(queue.given, queue.name[1])
             if handlers:
+                self._subscribing.add(queue.name[1])
                 await declare_code(self._broker, *queue.name, code_body(handlers, lanes))
         await self.keep()
 
@@ -60,6 +67,9 @@ class LocalTopics:
             QueueConflict, TopicFull, BrokerRefused, BrokerUnreachable: as `TopicKeeper.keep`.
         """
         problems = await self._keeper.keep(self._declared, implied=True)
+        of_objects = {one.queue for each in self._declared for one in each.subscriptions}
+        if locked := sorted(self._locked & (of_objects | self._subscribing)):
+            problems.append(refused_by(locked))
         for problem in problems:
             if problem not in self._told:
                 self._say(problem)

@@ -19,7 +19,15 @@ from galley.broker.topic_keeper import Declared, TopicKeeper, bytes_of
 from galley.broker.topics import topics_of
 from galley.errors import GalleyError, ManifestInvalid, TopicFull
 from galley.resources.condition import Condition, Truth, with_condition
-from galley.resources.topic import READY, Topic, TopicSpec, TopicStatus, declared_topic
+from galley.resources.topic import (
+    READY,
+    Topic,
+    TopicSpec,
+    TopicStatus,
+    declared_topic,
+    refused_by,
+    refuses_events,
+)
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.kept_object import KeptObject, keep_looking, write_status
@@ -131,10 +139,21 @@ class TopicsKeeper:
                 {one.queue for each in subscribed for one in each.subscriptions}
                 - {queue for of, queue in self._queues if of == namespace}
             )
-            await self._write(thing, self._status(thing, topic, problems.get(name), missing))
+            locked = [queue for queue in (topic.queues if topic else ()) if self._locked(namespace, queue)]
+            await self._write(thing, self._status(thing, topic, problems.get(name), missing, locked))
+
+    def _locked(self, namespace: str, queue: str) -> bool:
+        """Return whether a queue takes encrypted tasks only: events are not encrypted."""
+        found = self._queues.found((namespace, queue))
+        return found is not None and found.queue is not None and refuses_events(found.queue)
 
     def _status(
-        self, thing: KeptObject, topic: Any, problem: GalleyError | None, missing: list[str]
+        self,
+        thing: KeptObject,
+        topic: Any,
+        problem: GalleyError | None,
+        missing: list[str],
+        locked: list[str],
     ) -> TopicStatus:
         before = thing.status_as(TopicStatus)
         truth, reason, message = Truth.TRUE, "Active", "events are taken, and copied to the queues"
@@ -144,6 +163,8 @@ class TopicsKeeper:
         elif missing:
             what = f"there is no TaskQueue {', '.join(missing)}; the events for it are kept for their time"
             truth, reason, message = Truth.FALSE, "QueueNotFound", what
+        elif locked:
+            truth, reason, message = Truth.FALSE, "QueueEncrypted", refused_by(locked)
         fresh = Condition(
             type=READY, status=truth, reason=reason, message=message[:_MESSAGE_LENGTH],
             last_transition_time=self._clock(), observed_generation=thing.metadata.generation,

@@ -1,5 +1,6 @@
 """Topic: events that are published once and run a task in each queue that subscribes, declared."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
@@ -23,6 +24,7 @@ from galley.resources.meta import (
     refusal,
 )
 from galley.resources.rule import keyed_by
+from galley.resources.task_queue import Plaintext, TaskQueue
 from galley.topic import NAME_LENGTH, RETENTION_SECONDS, SUBSCRIPTIONS_LIMIT, TOPIC_BYTES
 
 _MOST = 2**53 - 1
@@ -163,3 +165,17 @@ def declared_topic(resource: Topic, uid: str = "") -> tuple[kept.Topic, tuple[ke
         for each in spec.subscriptions
     )  # fmt: skip
     return topic, subscriptions
+
+
+def refuses_events(queue: TaskQueue) -> bool:
+    """Return whether the copies of events become dead letters of a queue: it takes encrypted tasks only."""
+    encryption = queue.spec.encryption
+    return encryption is not None and encryption.plaintext is Plaintext.REFUSE
+
+
+def refused_by(queues: Sequence[str]) -> str:
+    """Return what is said of such queues."""
+    return (
+        f"TaskQueue {', '.join(queues)} takes encrypted tasks only, and events are not encrypted: each becomes "
+        "a dead letter there; set spec.encryption.plaintext: Accept, or subscribe another queue"
+    )

@@ -124,6 +124,22 @@ async def test_a_subscription_of_an_unknown_queue_is_shown() -> None:
 
 
 @in_virtual_time
+async def test_a_queue_that_takes_encrypted_tasks_only_is_named() -> None:
+    async with a_stage() as stage:
+        body = a_task_queue_object("images")
+        body["metadata"] |= {"uid": "uid-images", "generation": 2, "resourceVersion": "2"}
+        body["spec"]["encryption"] = {"secretName": "keys"}
+        stage.queues.seen(body)
+        stage.declare(subscriptions=[RESIZE])
+        await eventually(lambda: stage.ready() == "QueueEncrypted", within=30)
+        assert "TaskQueue images takes encrypted tasks only" in stage.message()
+        body["metadata"] |= {"generation": 3, "resourceVersion": "3"}
+        body["spec"]["encryption"]["plaintext"] = "Accept"
+        stage.queues.seen(body)
+        await eventually(lambda: stage.ready() == "Active", within=30)
+
+
+@in_virtual_time
 async def test_a_topic_whose_object_is_gone_is_removed() -> None:
     async with a_stage() as stage:
         stage.declare(subscriptions=[RESIZE])
