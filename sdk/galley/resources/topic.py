@@ -176,6 +176,6 @@ def refuses_events(queue: TaskQueue) -> bool:
 def refused_by(queues: Sequence[str]) -> str:
     """Return what is said of such queues."""
     return (
-        f"TaskQueue {', '.join(queues)} takes encrypted tasks only, and events are not encrypted: each becomes "
-        "a dead letter there; set spec.encryption.plaintext: Accept, or subscribe another queue"
+        f"TaskQueue {', '.join(queues)} takes encrypted tasks only, and events are not encrypted: each "
+        "becomes a dead letter there; set spec.encryption.plaintext: Accept, or subscribe another queue"
     )
