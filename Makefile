@@ -14,7 +14,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ scale-ins/pods: e2e/build ## Take 200 pods away under load, through rollouts, ev
 
 storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; shows what the other one's tasks wait
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
+
+hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and messages that are nearly right
+	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 $(BIN)/python -m pytest -q -s tests/unit/galley_operator/test_hostile_objects.py \
+	  tests/unit/galley_operator/test_faulty_callbacks.py tests/unit/galley/test_hostile_bytes.py
 
 drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; prints what was lost and how long it took
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py

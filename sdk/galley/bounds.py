@@ -34,7 +34,8 @@ class Range(NamedTuple):
         """Return whether `value` is a finite number in the range; a bool is not a number."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and self.least <= value <= self.most
+        # Compared first: a number of hundreds of digits has no place among floats.
+        return self.least <= value <= self.most and math.isfinite(value)
 
     def __str__(self) -> str:
         return f"{self.least} to {self.most}"
@@ -51,6 +52,9 @@ UNIQUE_SECONDS: Final = Range(1, 365 * 86_400)
 
 COUNT: Final = Range(0, 2**31 - 1)
 """Of attempts, errors, crashes and preemptions in messages and records."""
+
+COUNTED: Final = Range(0, 2**53)
+"""Of what workers count: the server adds numbers of any length, and a gauge is a float."""
 
 SEQUENCE: Final = Range(0, 2**64 - 1)
 """A sequence number of a stream."""

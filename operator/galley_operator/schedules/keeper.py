@@ -22,6 +22,7 @@ from galley.resources import TaskScheduleStatus
 from galley.resources.task_schedule import TaskScheduleSpec
 from galley.schedule import RUN_NOW, Origin, Schedule, check_schedule_name
 from galley.schedule_manifest import ScheduleMetadata, schedule_of
+from galley.unreadable import UNREADABLE
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.kept_object import KeptObject, ObjectMetadata, keep_looking, write_status
@@ -178,5 +179,5 @@ def _queue_of(thing: ScheduleObject) -> str:
     """Return the queue of an object, or nothing if that cannot be read."""
     try:
         return msgspec.json.decode(thing.spec, type=_Route).queue_name
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ""

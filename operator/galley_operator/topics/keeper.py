@@ -44,6 +44,7 @@ LOOK_SECONDS: Final = 5.0
 """Time between two looks, which find what workers say of their code."""
 
 _MESSAGE_LENGTH: Final = 1000
+_MOST_TOLD: Final = 20
 
 
 class TopicsKeeper:
@@ -65,6 +66,8 @@ class TopicsKeeper:
         self._install, self._replicas, self._clock = install, replicas, clock
         self._reservations = reservations
         self._changed = asyncio.Event()
+        self._told: dict[str, list[str]] = {}
+        """What was said last about each namespace."""
         self._reflector: Reflector[KeptObject, KeptObject] = Reflector(
             cluster, Source(TOPICS, KeptObject, lambda shaped, _: shaped, namespaces), self, faults
         )
@@ -126,8 +129,12 @@ class TopicsKeeper:
             wanted = bytes_of([*(each.topic for each in declared), *unread])
             async with self._reservations.of_topics(namespace, wanted):
                 not_kept = await keeper.keep(declared, unchanged=problems)
-            for problem in not_kept:
-                log.warning("subscription not kept", extra={"namespace": namespace, "error": problem})
+            if not_kept != self._told.get(namespace, []):
+                # Workers choose their words: each is written once, and a few of them.
+                self._told[namespace] = not_kept
+                for problem in not_kept[:_MOST_TOLD]:
+                    about = {"namespace": namespace, "error": problem, "of": len(not_kept)}
+                    log.warning("subscription not kept", extra=about)
         except (TopicFull, TopicsQuotaExceeded, BrokerError) as error:
             problems |= {each.topic.name: error for each in declared}
         kept = {topic.name: topic for topic in await topics_of(self._broker, namespace)}

@@ -25,6 +25,7 @@ from galley.errors import EnvelopeInvalid
 from galley.record import State
 from galley.schedule import decode as decode_schedule
 from galley.schedule import encode as encode_schedule
+from galley.unreadable import UNREADABLE
 
 _CONSUMER_KEYS: Final = (
     "durable_name", "name", "filter_subject", "filter_subjects", "ack_policy", "ack_wait", "max_deliver",
@@ -149,7 +150,7 @@ def _record(body: bytes, now: datetime) -> tuple[bytes, bool]:
     try:
         record = _fields(body)
         state = msgspec.json.decode(record["state"], type=State)
-    except (msgspec.MsgspecError, KeyError):
+    except (*UNREADABLE, KeyError):
         return body, False  # readers pass it over
     record.pop("uid", None)
     if state is State.RUN:
@@ -178,7 +179,7 @@ def _without_uid(body: bytes) -> bytes:
         parts.pop("uid", None)
         if (inner := parts.get("envelope")) is not None and bytes(inner) != b"null":
             parts["envelope"] = Raw(_without_uid(bytes(inner)))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return body  # the worker that takes it reports it
     return msgspec.json.encode(parts)
 

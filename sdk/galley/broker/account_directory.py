@@ -18,6 +18,7 @@ from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.identity import Identity, Source
 from galley.broker.lean_client import LeanClient
 from galley.tls import Tls, required_by
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class AccountDirectory:
                     found[server.id] = frozenset(server.tags)
             finally:
                 await answers.unsubscribe()
-        except (NatsError, OSError, TimeoutError, msgspec.MsgspecError) as error:
+        except (NatsError, OSError, TimeoutError, *UNREADABLE) as error:
             if found:
                 return found
             problem = str(error) or type(error).__name__
@@ -170,7 +171,7 @@ class AccountDirectory:
     def _check(self, action: str, answer: bytes) -> None:
         try:
             reply = _decode_reply(answer)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise BrokerRefused(action, 0, f"unreadable answer: {error}") from error
         if reply.error is not None:
             raise BrokerRefused(action, reply.error.code, reply.error.description)

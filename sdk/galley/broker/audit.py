@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
 from nats.aio.msg import Msg
 
 from galley import audit
@@ -22,6 +21,7 @@ from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +145,6 @@ def read(subject: str, body: bytes, stored_at: datetime) -> AuditLine | None:
             Writer(writer.removesuffix(_SUBMITS)),
             entry,
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         log.warning("audit line not readable", extra={"subject": subject, "problem": str(error)[:200]})
         return None

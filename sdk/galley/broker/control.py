@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ async def ask_workers(
             return
         try:
             heard.set_result(_decode_answer(message.data))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("answer not understood", extra={"subject": message.subject, "error": str(error)})
 
     answer_to = topology.answer_subject(namespace, queue, secrets.token_hex(12))
@@ -173,7 +174,7 @@ async def answering(
             verb = Verb(message.subject.rpartition(".")[2])
             request = _decode_request(message.data)
             answer = await react(verb, request)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, *UNREADABLE) as error:
             log.warning("request not understood", extra={"subject": message.subject, "error": str(error)})
             return
         if answer is None:
@@ -216,7 +217,7 @@ async def answering_as(
     async def hear(message: Msg) -> None:
         try:
             answer = react(_decode_question(message.data))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("question not understood", extra={"subject": message.subject, "error": str(error)})
             return
         if message.reply:
@@ -283,7 +284,7 @@ async def hearing(
     async def hear(message: Msg) -> None:
         try:
             react(decode_heartbeat(message.data))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
 
     subscription = await broker.subscribe(topology.heartbeat_subject(namespace, queue, "*"), hear)

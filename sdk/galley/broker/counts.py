@@ -17,12 +17,14 @@ import msgspec
 from msgspec import Struct
 
 from galley.address import TaskAddress
+from galley.bounds import COUNTED
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
 from galley.broker.stream_config import COUNT_REPEAT_SECONDS
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +185,18 @@ class Counted(NamedTuple):
         return found
 
 
+def _number_in(body: bytes) -> int:
+    """Return the number in a message.
+
+    Raises:
+        ValueError: if it is less than 0, or more than can be counted.
+    """
+    number = int(_decode(body).val)
+    if not COUNTED.holds(number):
+        raise ValueError(f"it has {len(body)} characters, or is less than 0")
+    return number
+
+
 class CountReader:
     """Reads the counts of queues, of each only what changed since it was read last."""
 
@@ -203,8 +217,8 @@ class CountReader:
             last = message.sequence
             *_, lane, name = message.subject.split(".")
             try:
-                totals[lane, name] = int(_decode(message.body).val)
-            except (msgspec.MsgspecError, ValueError) as error:
+                totals[lane, name] = _number_in(message.body)
+            except (*UNREADABLE, ValueError) as error:
                 log.warning("count not readable", extra={"subject": message.subject, "error": str(error)})
         self._read[namespace, queue] = last, totals
         return Counted(dict(totals))

@@ -23,6 +23,7 @@ from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.listing import paged
 from galley.broker.upcoming import Upcoming
 from galley.lanes import HIGHEST_FIRST, Lane
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -353,7 +354,7 @@ class SignalReader:
     async def _ask(self, subject: str, request: object, decode: Callable[[bytes], _Answer]) -> _Answer:
         try:
             answer = decode((await self._request(subject, request)).data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise BrokerRefused(f"answer {subject} as expected", 0, str(error)) from error
         if answer.error is not None:
             raise BrokerRefused(f"answer {subject}", answer.error.err_code, answer.error.description)

@@ -25,6 +25,7 @@ from galley.broker.topics import encoded, topics_of
 from galley.errors import EnvelopeInvalid, EventInvalid, TopicFull
 from galley.lanes import Lane
 from galley.topic import (
+    SUBSCRIPTIONS_LIMIT,
     Origin,
     QueueSubscriptions,
     Subscribe,
@@ -305,6 +306,9 @@ def code_body(handlers: Mapping[str, tuple[Subscribe, ...]], lanes: Mapping[str,
 def _take_code(
     topics: dict[str, Topic], wanted: _By, queue: str, code: CodeSubscriptions, *, implied: bool
 ) -> list[str]:
+    count = sum(map(len, code.handlers.values()))
+    if count > SUBSCRIPTIONS_LIMIT:
+        return [f"the code of queue {queue} has {count} subscriptions, the limit is {SUBSCRIPTIONS_LIMIT}"]
     problems = []
     for handler, asked in ((name, each) for name, several in code.handlers.items() for each in several):
         subscription = Subscription(

@@ -11,8 +11,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from galley.errors import EnvelopeInvalid
 from galley.handler import Call, Handler
 from galley.lanes import Lane
+from galley.unreadable import UNREADABLE
 from galley.workflow.errors import WorkflowInvalid
 from galley.workflow.result import Partial, StepResult, previous
 from galley.workflow.shape import ALL_MOST, STEPS_MOST, Chain, Graph, Group, Item
@@ -371,6 +373,9 @@ def read_chunk(data: bytes | Raw) -> tuple[Node, ...]:
     """Return the nodes in a message of a plan.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        EnvelopeInvalid: it is none.
     """
-    return _decode(data)
+    try:
+        return _decode(data)
+    except UNREADABLE as error:
+        raise EnvelopeInvalid(f"a plan that cannot be read: {error}") from None

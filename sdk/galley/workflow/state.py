@@ -20,6 +20,7 @@ from galley.errors import EnvelopeInvalid
 from galley.history import Moment
 from galley.lanes import Lane
 from galley.record import Outcome
+from galley.unreadable import UNREADABLE
 from galley.workflow.plan import WIDTH
 
 VERSION: Final = 1
@@ -213,7 +214,7 @@ def decode_root(body: bytes) -> Root:
     """
     try:
         root = _decode_root(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"a workflow that cannot be read: {error}") from None
     if root.v != VERSION:
         raise EnvelopeInvalid(f"a workflow of version {root.v}, known here is {VERSION}")
@@ -228,5 +229,5 @@ def decode_slots(data: bytes | Raw) -> Slots:
     """
     try:
         return _decode_slots(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"a join that cannot be read: {error}") from None

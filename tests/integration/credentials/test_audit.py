@@ -5,17 +5,20 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from galley import AsyncClient, call
 from galley.audit import Action, Actor, AuditLine, Entry, Writer, acting, encode, entry_of
 from galley.broker import audit, topology
 from galley.broker.connection import Broker
+from galley.broker.counts import CountReader
 from galley.broker.ensure import ensure, stream_info
 from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.lean_client import header_block
 from galley.broker.permissions import Role
 from galley_operator.audit import About, log, record
 from galley_operator.audit_trail import AuditTrail
+from galley_operator.figures import FiguresOfQueues
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
@@ -125,6 +128,19 @@ async def test_a_manager_who_floods_its_own_lines_pushes_out_no_others(nats: Gua
     assert others == ["alice", "bob"]
     assert info is not None
     assert info["state"]["messages"] == 1002
+
+
+async def test_numbers_of_any_length_do_not_break_the_page_of_all_namespaces(nats: GuardedNats) -> None:
+    creds = nats.write_creds(Role.MANAGER, "ns", "mine")
+    async with nats.operator() as operator, Broker(nats.url, name="evil", credentials=creds) as broker:
+        subject = topology.count_subject("ns", "mine", "high", "cancelled")
+        for number in (f"+{10**400}", f"-{10**401}", "+1"):
+            headers = header_block({topology.INCREMENT: number})
+            assert (await (await broker.pipeline.send(subject, b"", headers))).stored, number
+            figures, registry = FiguresOfQueues(), CollectorRegistry()
+            registry.register(figures)
+            figures.counted(("ns", "mine"), await CountReader(operator).read("ns", "mine"))
+            assert b"galley_queue_outcomes_total" in generate_latest(registry)
 
 
 async def test_a_line_that_cannot_be_stored_is_in_the_log_and_undoes_nothing(

@@ -19,6 +19,7 @@ from msgspec import Raw
 from galley.history import MESSAGE_LIMIT
 from galley.inside import ANCESTORS_VARIABLE
 from galley.record import Failure
+from galley.unreadable import UNREADABLE
 from galley_worker.ending import Crashed, Ending, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
@@ -202,7 +203,7 @@ def _arguments(command: CommandHandler, work: Work) -> tuple[list[str], bytes | 
     data = large.read_bytes() if large else work.input
     try:
         values = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"the input is not JSON: {error}") from None
     if not isinstance(values, list):
         raise TypeError(f'command {command.name!r} takes a list of arguments as input, such as ["a", 1]')

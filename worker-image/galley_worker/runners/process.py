@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-import msgspec
 from msgspec import Raw
 
 from galley.record import Failure
+from galley.unreadable import UNREADABLE
 from galley_worker.ending import Raised, Returned, ReturnedLarge, Snoozed
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
@@ -262,7 +262,7 @@ class HandlerProcess(asyncio.Protocol):
                         execution.end(Returned(Raw(answer.result)))
                     else:
                         self._take_rare(answer)
-        except (frames.Garbage, msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        except (frames.Garbage, *UNREADABLE, KeyError):
             self.kill("it wrote garbage to the worker's socket", ours=False)
             return False
         if running:
