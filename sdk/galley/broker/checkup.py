@@ -21,6 +21,7 @@ from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from galley.broker.stream_config import stream_definitions
 from galley.doctor import QueueFacts, ServerFacts
+from galley.unreadable import UNREADABLE
 
 VERSION: Final = version("galley-tasks")
 """Of Galley here."""
@@ -190,7 +191,7 @@ async def workers_heard(broker: Broker, namespace: str) -> Heard | None:
 
     async def hear(message: Msg) -> None:
         words = message.subject.split(".")
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             found.setdefault(words[3], {})[words[4]] = decode_heartbeat(message.data).version
 
     subscription = await broker.subscribe(topology.heartbeat_subject(namespace, "*", "*"), hear)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import msgspec
 from nats.aio.msg import Msg
 
 from galley import note as wire
@@ -19,6 +18,7 @@ from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
 from galley.errors import EnvelopeInvalid
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress, WorkerEnd
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ async def end_of(broker: Broker, namespace: str, queue: str, worker: str) -> Wor
         return None
     try:
         return wire.decode_end(answer.data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         log.warning("end of worker not readable", extra={"worker": worker, "error": str(error)})
         return None
 
