@@ -21,7 +21,7 @@ class Right:
 
     verb: str
     resource: str
-    """`tasks`, `taskqueues` or `taskschedules`."""
+    """`tasks`, `taskqueues`, `taskschedules` or `topics`, or a part of one, such as `topics/events`."""
 
 
 class Access(Protocol):

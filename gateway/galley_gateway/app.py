@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from galley.errors import GalleyError
 from galley_gateway import problem
-from galley_gateway.api import audit, dead, openapi, queues, schedules, tasks
+from galley_gateway.api import audit, dead, openapi, queues, schedules, tasks, topics, workflows
 from galley_gateway.door import Door
 from galley_gateway.errors import GatewayError, MethodRefused, PageNotFound
 from galley_gateway.gateway import Gateway
@@ -20,7 +20,8 @@ from galley_gateway.operation import Operation, reply, route
 from galley_gateway.pages import routes as pages
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    *tasks.OPERATIONS, *queues.OPERATIONS, *dead.OPERATIONS, *schedules.OPERATIONS, *audit.OPERATIONS,
+    *tasks.OPERATIONS, *queues.OPERATIONS, *dead.OPERATIONS, *schedules.OPERATIONS, *workflows.OPERATIONS,
+    *topics.OPERATIONS, *audit.OPERATIONS,
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Reading what a request brings: its body, and its parameters."""
 
 import re
+from collections.abc import Collection
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,16 +16,21 @@ _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _JSON: Final = "application/json"
 
 
-async def body_of(request: Request, shape: type[T]) -> T:
-    """Return the body of a request as a value of a type.
+async def body_of(request: Request, shape: type[T], raw: Collection[str] = ()) -> T | bytes:
+    """Return the body of a request as a value of a type, or as it came where it is of a type of `raw`.
 
     Raises:
         RequestInvalid: if it is not JSON of that shape, or nested too deeply.
         BodyTooLarge, BodyTooSlow: as the door says.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in raw:
+        data = await request.body()
+        _check_depth(data)
+        return data
     if kind != _JSON:
-        raise RequestInvalid("Content-Type", f"{kind[:80] or 'none'!r}", f"send {_JSON}")
+        known = " or ".join((_JSON, *raw))
+        raise RequestInvalid("Content-Type", f"{kind[:80] or 'none'!r}", f"send {known}")
     return decoded(await request.body(), shape)
 
 
@@ -34,14 +40,18 @@ def decoded(data: bytes, shape: type[T]) -> T:
     Raises:
         RequestInvalid: if it is not JSON of that shape, or nested too deeply.
     """
-    if _deeper_than(data, JSON_DEPTH):
-        raise RequestInvalid("body", f"nested more than {JSON_DEPTH} levels deep", "use fewer levels")
+    _check_depth(data)
     try:
         return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:
         raise RequestInvalid("body", str(error), "GET /openapi.json describes what it takes") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestInvalid("body", f"not JSON: {error}", "send one JSON object, as UTF-8") from None
+
+
+def _check_depth(data: bytes) -> None:
+    if _deeper_than(data, JSON_DEPTH):
+        raise RequestInvalid("body", f"nested more than {JSON_DEPTH} levels deep", "use fewer levels")
 
 
 def _deeper_than(data: bytes, limit: int) -> bool:

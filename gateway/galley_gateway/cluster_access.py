@@ -122,7 +122,8 @@ class ClusterAccess:
         if right.resource == "taskqueues":
             asked = [{"resource": "taskqueues", **({"name": queue} if queue else {})}]
         else:
-            asked = [{"resource": right.resource}]
+            resource, _, part = right.resource.partition("/")
+            asked = [{"resource": resource, **({"subresource": part} if part else {})}]
             if queue:
                 part = _PARTS[right.resource]
                 asked.append({"resource": "taskqueues", "subresource": part, "name": queue})

@@ -79,6 +79,8 @@ class Operation:
     summary: str
     meaning: str = ""
     takes: type | None = None
+    takes_raw: tuple[str, ...] = ()
+    """Further types of a body, which is handed on as bytes."""
     answers: type | None = None
     status: tuple[tuple[int, str], ...] = ((200, "Done."),)
     """The statuses of success, the first one with the answer."""
@@ -202,7 +204,9 @@ def route(gateway: Gateway, operation: Operation) -> Route:
             gateway.rates.take(user.name)
 
             async def body() -> Any:
-                return None if operation.takes is None else await body_of(request, operation.takes)
+                if operation.takes is None:
+                    return None
+                return await body_of(request, operation.takes, operation.takes_raw)
 
             return await perform(gateway, operation, user, request, request.path_params, body)
         except GalleyError as error:

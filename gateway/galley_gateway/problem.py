@@ -19,7 +19,10 @@ from galley.errors import (
     ScheduleNotFound,
     TaskConflict,
     TaskNotFound,
+    TopicFull,
+    TopicNotFound,
 )
+from galley.workflow.errors import WorkflowNotFound, WorkflowsFull
 from galley_gateway.errors import GatewayError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -29,6 +32,10 @@ _STATUS: Final[tuple[tuple[type[GalleyError], int], ...]] = (
     (TaskNotFound, 404),
     (DeadLetterNotFound, 404),
     (ScheduleNotFound, 404),
+    (TopicNotFound, 404),
+    (WorkflowNotFound, 404),
+    (TopicFull, 429),
+    (WorkflowsFull, 429),
     (QueueFull, 429),
     (TaskConflict, 409),
     (NotRedrivable, 409),

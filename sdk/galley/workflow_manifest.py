@@ -8,7 +8,7 @@ from galley.workflows import AsyncWorkflow
 
 
 async def submit_workflow(
-    client: AsyncClient, id: str, spec: WorkflowSpec, labels: dict[str, str] | None, uid: str = "",  # noqa: A002
+    client: AsyncClient, id: str | None, spec: WorkflowSpec, labels: dict[str, str] | None, uid: str = "",  # noqa: A002
 ) -> AsyncWorkflow[Any]:  # fmt: skip
     """Submit what a spec asks for; the same one under the same id is submitted once.
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from galley.bounds import HANDLER_PATTERN
+from galley.bounds import HANDLER_PATTERN, NAME_PATTERN
 from galley.envelope import encode_input
+from galley.event import DEFAULT_TYPE
 from galley.handler import Call, check_handler_name
 from galley.json_value import encode_value
 from galley.lanes import Lane
@@ -343,6 +344,150 @@ class AuditList(Struct, frozen=True, omit_defaults=True):
     """A page of what was done, newest first."""
 
     lines: list[AuditDocument]
+    next: str = ""
+
+
+class NewEvent(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An event to publish."""
+
+    data: Annotated[Any, Meta(description="What handlers get as their input; any JSON up to 256 KiB.")] = None
+    attributes: Annotated[
+        dict[str, str | int | bool], Meta(description="What filters of subscriptions look at.")
+    ] = {}
+    id: Annotated[str | None, Meta(description="An id of your own, so that a repetition is safe.")] = None
+    type: str = DEFAULT_TYPE
+    source: str = "http"
+    subject: str = ""
+    key: Annotated[str, Meta(description="Events of one key keep their order where it is asked for.")] = ""
+
+
+class PublishedView(Struct, frozen=True):
+    """Where an event is."""
+
+    topic: str
+    id: str
+    sequence: int
+
+
+class SubscriptionView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a queue does with the events of a topic."""
+
+    name: str
+    handler: str
+    filter: str = ""
+    lane: Lane = Lane.NORMAL
+    input: Any = "data"
+    ordered: bool = False
+
+
+class SubscribedView(Struct, frozen=True, rename="camel"):
+    """A queue that subscribes to a topic."""
+
+    queue: str
+    pending: Annotated[int, Meta(description="Events that are not copied into the queue yet.")]
+    subscriptions: list[SubscriptionView]
+
+
+class TopicDocument(Struct, frozen=True, rename="camel"):
+    """A topic."""
+
+    name: str
+    events: Annotated[int, Meta(description="Events that are kept.")]
+    retention_seconds: int
+    retention_bytes: int
+    origin: str
+    queues: list[SubscribedView]
+
+
+class TopicList(Struct, frozen=True):
+    """The topics of a namespace, by name."""
+
+    topics: list[TopicDocument]
+
+
+class StepView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A step of a workflow."""
+
+    name: str
+    state: Annotated[
+        str, Meta(description="`Waiting` (or running), `Succeeded`, `Failed`, `Cancelled` or `Skipped`.")
+    ]
+    queue: str
+    task_id: Annotated[str, Meta(description="Its task, once all before it have succeeded.")]
+    after: Annotated[
+        list[str], Meta(description="What it depends on; of a wide group the first and the last.")
+    ] = []
+
+
+class WorkflowDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A workflow, and how far it is."""
+
+    id: str
+    queue: str
+    phase: Annotated[str, Meta(description="`Running`, `Succeeded`, `Failed` or `Cancelled`.")]
+    steps: int
+    succeeded: int
+    failed: int
+    skipped: int
+    cancelled: int
+    created_at: datetime
+    deadline: datetime
+    ended_at: datetime | None = None
+    failed_step: str = ""
+    message: str = ""
+    continues: str = ""
+    continued_by: str = ""
+    labels: dict[str, str] = {}
+    graph: list[StepView] | None = None
+
+
+class NewStep(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A step of a workflow."""
+
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, max_length=63)]
+    handler: Annotated[str, Meta(pattern=HANDLER_PATTERN, max_length=63)]
+    queue_name: Annotated[str, Meta(description="Its queue; that of the path if left out.")] = ""
+    input: Annotated[
+        Any,
+        Meta(description="An argument `${steps.NAME.result}` is the result of that step, or a part of it."),
+    ] = {}
+    depends_on: Annotated[list[str], Meta(description="Further steps that have to succeed first.")] = []
+    priority: Lane = Lane.NORMAL
+    timeout_seconds: int | None = None
+    retry: Annotated[dict[str, Any] | None, Meta(description="As `spec.retry` of a Task.")] = None
+
+
+class NewWorkflow(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A workflow to submit: the steps of a Workflow manifest."""
+
+    steps: Annotated[list[NewStep], Meta(min_length=1, max_length=1000)]
+    id: Annotated[str | None, Meta(description="An id of your own, so that a repetition is safe.")] = None
+    labels: dict[str, str] | None = None
+    on_failure: Literal["stop", "continue", "collect"] = "stop"
+    timeout_seconds: int = 86_400
+
+    def spec(self, queue: str) -> dict[str, Any]:
+        """Return it as the `spec` of a manifest.
+
+        Args:
+            queue: that of steps that name none.
+        """
+        steps = [
+            {
+                name: value
+                for name, value in msgspec.to_builtins(each).items()
+                if value is not None and name != "queueName"
+            }
+            | {"queueName": each.queue_name or queue}
+            for each in self.steps
+        ]
+        return {"steps": steps, "onFailure": self.on_failure, "timeoutSeconds": self.timeout_seconds}
+
+
+class WorkflowList(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of the workflows of a queue, newest first."""
+
+    workflows: list[WorkflowDocument]
     total: int
     next: str = ""
 

@@ -17,8 +17,8 @@ _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 _MEANING: Final = {
     "namespace": "The namespace of the queue.",
     "queue": "The name of the queue.",
-    "id": "The id of the task.",
-    "name": "The name of the schedule.",
+    "id": "The id of the task, dead letter or workflow.",
+    "name": "The name of the schedule or topic.",
 }
 _TEMPLATE: Final = "#/components/schemas/{name}"
 _BEFORE: Final[dict[int, type[GatewayError]]] = {
@@ -89,7 +89,8 @@ def _described(operation: Operation) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": _reference(operation.takes)}
         if operation.example is not None:
             content["example"] = operation.example
-        found["requestBody"] = {"required": True, "content": {"application/json": content}}
+        raw: dict[str, Any] = {kind: {"schema": {"type": "object"}} for kind in operation.takes_raw}
+        found["requestBody"] = {"required": True, "content": {"application/json": content, **raw}}
     return found
 
 

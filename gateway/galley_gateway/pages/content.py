@@ -12,10 +12,11 @@ from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNo
 from galley.redrive import DeadTask, Selection
 from galley.task_status import Phase
 from galley_gateway.access import Right
-from galley_gateway.api import dead, queues, schedules, tasks
+from galley_gateway.api import dead, queues, schedules, tasks, topics, workflows
 from galley_gateway.api.view import task_view, with_result, with_workers
 from galley_gateway.body import text
 from galley_gateway.operation import Operation
+from galley_gateway.pages.graph import drawing_of
 from galley_gateway.pages.page import Look, Page
 
 _PAGE: Final = 50
@@ -28,7 +29,10 @@ _SHOWN: Final = 64 * 1024
 
 def by_id(name: str) -> Operation:
     """Return an operation."""
-    known = (*tasks.OPERATIONS, *queues.OPERATIONS, *dead.OPERATIONS, *schedules.OPERATIONS)
+    known = (
+        *tasks.OPERATIONS, *queues.OPERATIONS, *dead.OPERATIONS, *schedules.OPERATIONS,
+        *workflows.OPERATIONS,
+    )  # fmt: skip
     return next(each for each in known if each.id == name)
 
 
@@ -112,6 +116,27 @@ async def _schedules(look: Look) -> dict[str, Any]:
     return {"schedules": await look.client.schedules.list(look.queue), "queue": look.queue}
 
 
+async def _workflows(look: Look) -> dict[str, Any]:
+    page = _paged((await look.client.workflows.list(look.queue))[::-1], look)
+    shown = [workflows.workflow_view(status) for status in page["some"]]
+    return {**page, "workflows": shown, "queue": look.queue}
+
+
+async def _workflow(look: Look) -> dict[str, Any]:
+    workflow = look.client.workflows.get(look.queue, look.name)
+    status = await workflow.status()
+    drawing = drawing_of(await workflows.steps_of(workflow))
+    return {"flow": workflows.workflow_view(status), "drawing": drawing}
+
+
+async def _topics(look: Look) -> dict[str, Any]:
+    return {"topics": [topics.topic_view(view) for view in await look.client.topics.list()]}
+
+
+async def _topic(look: Look) -> dict[str, Any]:
+    return {"topic": topics.topic_view(await look.client.topics.get(look.name))}
+
+
 async def find_task(look: Look) -> Response:
     """Return the way to the task of an id, in whichever queue it is.
 
@@ -157,6 +182,13 @@ PAGES: Final = (
         "/queues/{queue}/dead-letters", "dead.html", "Dead letters", _LIST_TASKS, _dead,
         (by_id("retryTask"), by_id("dropDeadLetter"), by_id("redriveDeadLetters")),
     ),
+    Page("/queues/{queue}/workflows", "workflows.html", "Workflows", _LIST_TASKS, _workflows),
+    Page(
+        "/queues/{queue}/workflows/{id}", "workflow.html", "Workflow", Right("get", "tasks"), _workflow,
+        (by_id("cancelWorkflow"), by_id("redriveWorkflow")),
+    ),
+    Page("/topics", "topics.html", "Topics", Right("list", "topics"), _topics),
+    Page("/topics/{id}", "topic.html", "Topic", Right("get", "topics"), _topic),
     Page(
         "/queues/{queue}/schedules", "schedules.html", "Schedules", Right("list", "taskschedules"),
         _schedules,

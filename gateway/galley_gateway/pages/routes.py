@@ -30,6 +30,8 @@ _DONE: Final = {
     "redriveDeadLetters": "The dead letters run again.",
     "suspendSchedule": "The schedule is suspended.",
     "resumeSchedule": "The schedule is resumed.",
+    "cancelWorkflow": "The workflow is cancelled, or had ended already.",
+    "redriveWorkflow": "What did not succeed runs again, as a new workflow.",
     "runSchedule": "A task of the schedule was submitted.",
 }
 """The actions of the pages, and what is said when one was done."""

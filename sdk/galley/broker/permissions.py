@@ -191,6 +191,9 @@ def gateway_permissions() -> Permissions:
             # It names the user that the API server named; no other account may write such lines.
             topology.audit_subject(*every, Writer.GATEWAY),
             topology.audit_subject(*every, f"{Writer.GATEWAY}-submits"),
+            topology.event_subject("*", "*"),
+            # Of the counts, those of tasks that were cancelled before they ran.
+            topology.count_subject(*every, "*", "cancelled"),
         ),
         (
             f"{INBOX}.gateway.>",

@@ -1,0 +1,90 @@
+"""Operations on topics: publish events, and look at who subscribes."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from starlette.responses import Response
+
+from galley.errors import EventInvalid, TopicFull, TopicNotFound
+from galley.event import DEFAULT_TYPE, decode
+from galley.topics import SubscribedQueue, TopicView
+from galley_gateway.access import Right
+from galley_gateway.api import model
+from galley_gateway.operation import Ask, Operation, reply
+
+TOPICS: Final = "/topics"
+TOPIC: Final = f"{TOPICS}/{{name}}"
+CLOUDEVENT: Final = "application/cloudevents+json"
+
+
+async def publish(ask: Ask) -> Response:
+    """Publish one event: our own shape, or a CloudEvent."""
+    if isinstance(ask.body, bytes):
+        event = decode(ask.body, datetime.now(UTC))
+        done = await ask.client.topics.publish_event(ask.name, event)
+    else:
+        new: model.NewEvent = ask.body
+        done = await ask.client.topics.publish(
+            ask.name, new.data, new.attributes, key=new.key, event_id=new.id, event_type=new.type,
+            source=new.source, subject=new.subject,
+        )  # fmt: skip
+    return reply(model.PublishedView(done.topic, done.id, done.sequence), 201)
+
+
+async def list_topics(ask: Ask) -> Response:
+    """Return the topics of a namespace."""
+    return reply(model.TopicList([topic_view(view) for view in await ask.client.topics.list()]))
+
+
+async def get_topic(ask: Ask) -> Response:
+    """Return one topic."""
+    return reply(topic_view(await ask.client.topics.get(ask.name)))
+
+
+def topic_view(view: TopicView) -> model.TopicDocument:
+    """Return a topic, and who subscribes to it."""
+    topic = view.topic
+    return model.TopicDocument(
+        topic.name, view.events, topic.retention_seconds, topic.retention_bytes, topic.origin.value,
+        [_subscriber(queue) for queue in view.queues],
+    )  # fmt: skip
+
+
+def _subscriber(queue: SubscribedQueue) -> model.SubscribedView:
+    several = [
+        model.SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered)
+        for each in queue.subscriptions
+    ]
+    return model.SubscribedView(queue.queue, queue.pending, several)
+
+
+_TOPIC: Final = {
+    "name": "readings", "events": 12, "retentionSeconds": 86400, "retentionBytes": 67108864,
+    "origin": "object",
+    "queues": [{"queue": "alarms", "pending": 0, "subscriptions": [
+        {"name": "hot", "handler": "warn", "filter": "data.celsius > 80", "lane": "high"},
+    ]}],
+}  # fmt: skip
+
+OPERATIONS: Final = (
+    Operation(
+        "listTopics", "GET", TOPICS, Right("list", "topics"), list_topics, "List the topics of a namespace",
+        answers=model.TopicList, example_answer={"topics": [_TOPIC]},
+    ),
+    Operation(
+        "getTopic", "GET", TOPIC, Right("get", "topics"), get_topic, "Look at a topic",
+        "With the queues that subscribe, and how many events are not copied into each yet.",
+        answers=model.TopicDocument, example_answer=_TOPIC, fails=(TopicNotFound,),
+    ),
+    Operation(
+        "publishEvent", "POST", f"{TOPIC}/events", Right("create", "topics/events"), publish,
+        "Publish an event",
+        "Answers when the event is on disk; each queue that subscribes runs a task for it. The same `id` and "
+        f"`source` is the same event. A body of type `{CLOUDEVENT}` is a CloudEvent 1.0 in structured mode.",
+        takes=model.NewEvent, takes_raw=(CLOUDEVENT,), answers=model.PublishedView,
+        status=((201, "The event was published."),),
+        example={"data": {"device": 7, "celsius": 81}, "attributes": {"region": "eu"}, "type": DEFAULT_TYPE},
+        example_answer={"topic": "readings", "id": "01M8K988EF1JMJDNSTRVJVJ4YF", "sequence": 13},
+        fails=(TopicNotFound, EventInvalid, TopicFull),
+    ),
+)  # fmt: skip
