@@ -11,6 +11,8 @@ from selenium import webdriver
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.topic import Subscription, Topic
 from galley_gateway.access import Access, OpenAccess, Right, User
 from galley_gateway.app import application
 from galley_gateway.errors import NotIdentified, NotPermitted
@@ -93,6 +95,11 @@ def worked(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
     async def prepare() -> None:
         async with Broker(nats_server.url, name="test") as broker:
             await ensure(broker, layout_of(queue, "tests"))
+            declared = Declared(
+                Topic("readings", retention_seconds=3600),
+                (Subscription("hot", "drills", "echo", 'attributes.region == "eu"', ordered=True),),
+            )
+            assert await TopicKeeper(broker, NAMESPACE, "tests").keep([declared]) == []
 
     asyncio.run(prepare())
     worker = WorkerProcess(nats_server.url, queue, tmp_path_factory.mktemp("worker"), "w1")

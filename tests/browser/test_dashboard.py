@@ -73,6 +73,8 @@ def press(browser: webdriver.Chrome, label: str, confirm: bool = False) -> None:
 PAGES: Final = {
     "queues": "", "queue": "/drills", "tasks": "/drills/tasks", "task": "/drills/tasks/evil",
     "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
+    "workflows": "/drills/workflows", "workflow": "/drills/workflows/shop-order",
+    "topics": "../topics", "topic": "../topics/readings",
     "no-queue": "/nothing", "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
 }  # fmt: skip
 
@@ -85,7 +87,16 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
     ask(site, "PUT", "/schedules/nightly", {
         "task": {"handler": "echo", "input": {"value": EVIL}}, "repeat": {"cron": "0 3 * * *"},
     })  # fmt: skip
+    ask(site, "POST", "/workflows", {"id": "shop-order", "steps": [
+        {"name": "charge", "handler": "echo", "input": {"value": EVIL}},
+        {"name": "pack", "handler": "fail", "input": {"message": EVIL}, "retry": {"attempts": 1},
+         "dependsOn": ["charge"]},
+        *({"name": f"page-{number}", "handler": "echo", "dependsOn": ["charge"]} for number in range(9)),
+        {"name": "ship", "handler": "echo", "dependsOn": ["pack", "page-0"]},
+    ]})  # fmt: skip
     shown = {
+        "workflows": "shop-order", "workflow": "Run the rest", "topics": "readings",
+        "topic": "attributes.region",
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
         "failed-task": EVIL, "no-tasks": "No task fits among",

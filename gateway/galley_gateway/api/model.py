@@ -344,6 +344,7 @@ class AuditList(Struct, frozen=True, omit_defaults=True):
     """A page of what was done, newest first."""
 
     lines: list[AuditDocument]
+    total: int
     next: str = ""
 
 

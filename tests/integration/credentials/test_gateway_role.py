@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from galley import AsyncClient, Phase, call
+from galley import AsyncClient, Phase, call, chain
 from galley.broker.connection import Broker
 from galley.broker.control import hearing
 from galley.broker.ensure import ensure
 from galley.broker.permissions import gateway_permissions
 from galley.broker.signals import SignalReader
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.topic import Topic
 from tests.integration.credentials.test_rights import PUBLISH, SUBSCRIBE, Judged, covers
 from tests.support.builders import a_queue
 from tests.support.guarded_nats import GuardedNats
@@ -52,8 +54,19 @@ async def test_it_publishes_and_hears_what_the_table_says(own_guarded_nats: Guar
 
 
 async def test_it_is_enough_for_all_that_the_gateway_does(own_guarded_nats: GuardedNats, creds: Path) -> None:
-    async with Broker(own_guarded_nats.url, name="gateway", credentials=creds) as broker:
+    async with (
+        own_guarded_nats.operator() as owner,
+        Broker(own_guarded_nats.url, name="gateway", credentials=creds) as broker,
+    ):
         client = AsyncClient.over(broker, "ns")
+        keeper = TopicKeeper(owner, "ns", "tests")
+        assert await keeper.keep([Declared(Topic("readings", retention_seconds=600), ())]) == []
+        assert (await client.publish("readings", 1)).topic == "readings"
+        assert [each.name for each in await client.topics.list()] == ["readings"]
+        flow = await client.workflows.submit(chain(call("mine", "echo"), call("theirs", "echo")))
+        assert (await flow.status()).steps == 2
+        await flow.cancel()
+        assert (await flow.redrive()).id in [each.id for each in await client.workflows.list("mine")]
         handle = await client.submit(call("mine", "echo", value=1), task_id="one")
         assert (await client.submit(call("mine", "echo", value=1), task_id="one")).existed
         await client.submit(call("mine", "echo", value="x" * 300_000), task_id="large")
