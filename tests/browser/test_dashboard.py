@@ -74,7 +74,7 @@ PAGES: Final = {
     "queues": "", "queue": "/drills", "tasks": "/drills/tasks", "task": "/drills/tasks/evil",
     "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
     "workflows": "/drills/workflows", "workflow": "/drills/workflows/shop-order",
-    "topics": "../topics", "topic": "../topics/readings",
+    "topics": "/../topics", "topic": "/../topics/readings",
     "no-queue": "/nothing", "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
 }  # fmt: skip
 

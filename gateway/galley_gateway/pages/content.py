@@ -23,6 +23,8 @@ _PAGE: Final = 50
 _LATEST: Final = 500
 """Tasks that ended or changed last, and waiting ones of each lane, that the page of tasks looks at."""
 _LINES: Final = 500
+_FAILED: Final = 20
+"""Steps of a workflow that failed which are named beside its graph."""
 _SHOWN: Final = 64 * 1024
 """Characters of an input or a result on a page; the API has all of it."""
 
@@ -125,8 +127,9 @@ async def _workflows(look: Look) -> dict[str, Any]:
 async def _workflow(look: Look) -> dict[str, Any]:
     workflow = look.client.workflows.get(look.queue, look.name)
     status = await workflow.status()
-    drawing = drawing_of(await workflows.steps_of(workflow))
-    return {"flow": workflows.workflow_view(status), "drawing": drawing}
+    steps = await workflows.steps_of(workflow)
+    failed = [step for step in steps if step.state == "Failed" and step.task_id][:_FAILED]
+    return {"flow": workflows.workflow_view(status), "drawing": drawing_of(steps), "failed": failed}
 
 
 async def _topics(look: Look) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _many(steps: Sequence[StepStatus], x: int) -> Box:
     worst = next((state for state in _WORST_FIRST if counts[state]), "Waiting")
     detail = ", ".join(f"{counts[state]} {state.lower()}" for state in _WORST_FIRST if counts[state])
     name = f"{len(steps)} steps"
-    return Box(x, _MARGIN, f"{name}: {detail}", name, worst, _short(detail))
+    return Box(x, _MARGIN, f"{name}: {detail}", name, worst, f"{counts[worst]} {worst.lower()}")
 
 
 def _line(from_: Box, to: Box) -> str:

@@ -1,5 +1,7 @@
 """Workflows and topics over HTTP."""
 
+from typing import Any
+
 import pytest
 
 from galley.broker.ensure import ensure
@@ -27,7 +29,7 @@ class OneQueueAccess:
             raise NotPermitted(user.name, right.verb, right.resource, namespace)
 
 
-TWO = {
+TWO: dict[str, Any] = {
     "id": "two", "labels": {"team": "billing"},
     "steps": [
         {"name": "first", "handler": "echo", "input": {"value": 7}},
