@@ -59,14 +59,6 @@ async def test_it_is_enough_for_all_that_the_gateway_does(own_guarded_nats: Guar
         Broker(own_guarded_nats.url, name="gateway", credentials=creds) as broker,
     ):
         client = AsyncClient.over(broker, "ns")
-        keeper = TopicKeeper(owner, "ns", "tests")
-        assert await keeper.keep([Declared(Topic("readings", retention_seconds=600), ())]) == []
-        assert (await client.publish("readings", 1)).topic == "readings"
-        assert [each.name for each in await client.topics.list()] == ["readings"]
-        flow = await client.workflows.submit(chain(call("mine", "echo"), call("theirs", "echo")))
-        assert (await flow.status()).steps == 2
-        await flow.cancel()
-        assert (await flow.redrive()).id in [each.id for each in await client.workflows.list("mine")]
         handle = await client.submit(call("mine", "echo", value=1), task_id="one")
         assert (await client.submit(call("mine", "echo", value=1), task_id="one")).existed
         await client.submit(call("mine", "echo", value="x" * 300_000), task_id="large")
@@ -85,3 +77,11 @@ async def test_it_is_enough_for_all_that_the_gateway_does(own_guarded_nats: Guar
         async with hearing(broker, "ns", "mine", lambda _: None):
             assert (await handle.cancel()).value == "cancelled before it ran"
         assert (await handle.wait(5)).phase is Phase.CANCELLED
+        keeper = TopicKeeper(owner, "ns", "tests")
+        assert await keeper.keep([Declared(Topic("readings", retention_seconds=600), ())]) == []
+        assert (await client.publish("readings", 1)).topic == "readings"
+        assert [each.name for each in await client.topics.list()] == ["readings"]
+        flow = await client.workflows.submit(chain(call("mine", "echo"), call("theirs", "echo")))
+        assert (await flow.status()).steps == 2
+        await flow.cancel()
+        assert (await flow.redrive()).id in [each.id for each in await client.workflows.list("mine")]
