@@ -118,6 +118,7 @@ from galley.topic import Subscribe
 from galley.topics import AsyncTopics, Replayed, TopicView
 from galley.unique import Unique
 from galley.when import When
+from galley.workflow.continuation import then
 from galley.workflow.errors import (
     WorkflowCancelled,
     WorkflowConflict,
@@ -287,4 +288,5 @@ __all__ = [
     "on_stop",
     "previous",
     "task",
+    "then",
 ]

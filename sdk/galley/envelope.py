@@ -112,10 +112,13 @@ class Flags(Struct, frozen=True):
     """Sequence of the record this message may replace; 0 means there must be none."""
     republished: bool = False
     """The same task may have been published before, so the record must be asked first."""
+    awaits: str = ""
+    """The workflow whose outcome becomes that of the task: its handler has ended."""
 
     def encode(self) -> str:
         """Return the header's text, such as `v=1;a=2;f=1041;r`."""
-        return f"{_HEADER_PREFIX}{self.attempt};f={self.fence}{';r' if self.republished else ''}"
+        awaits = f";w={self.awaits}" if self.awaits else ""
+        return f"{_HEADER_PREFIX}{self.attempt};f={self.fence}{';r' if self.republished else ''}{awaits}"
 
     @classmethod
     def decode(cls, text: str | None) -> "Flags":
@@ -133,7 +136,7 @@ class Flags(Struct, frozen=True):
         if named.get("v") != str(VERSION):
             raise EnvelopeInvalid(f"its version is {named.get('v')!r}, known here is {VERSION}")
         try:
-            flags = cls(int(named.get("a", "1")), int(named.get("f", "0")), "r" in words)
+            flags = cls(int(named.get("a", "1")), int(named.get("f", "0")), "r" in words, named.get("w", ""))
         except ValueError:
             raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}") from None
         if not COUNT.holds(flags.attempt) or flags.attempt < 1 or not SEQUENCE.holds(flags.fence):

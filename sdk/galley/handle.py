@@ -13,7 +13,7 @@ from galley.address import TaskAddress
 from galley.audit import Action
 from galley.broker import inspect
 from galley.broker.audit import note
-from galley.broker.cancel import Cancelled, cancel
+from galley.broker.cancel import CANCELLED_KEPT_SECONDS, Cancelled, cancel
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.known import Known, check_same_work, known_task
@@ -41,9 +41,6 @@ from galley.typed import Misfit, Typed
 R = TypeVar("R")
 
 _FILE = FIELD.encode()
-
-CANCELLED_KEPT_SECONDS = 24 * 3600
-"""How long the record of a cancelled task is kept, so that no copy of it can run."""
 
 
 class AsyncHandle(Generic[R]):

@@ -96,6 +96,8 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Those of the task."""
     large: Reference | None = None
     """Where the result is stored, if it is too large for the record; `result` is null then."""
+    awaits: str = ""
+    """When state is `retry`: the workflow whose outcome becomes that of the task."""
     v: int = VERSION
     sealed: str = ""
     """Where the queue's payloads are encrypted: result, digest, and the words of failure and history (see

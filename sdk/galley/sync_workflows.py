@@ -8,10 +8,10 @@ from galley.handler import check_queue_name
 from galley.portal import Portal
 from galley.typed import Typed
 from galley.when import When
+from galley.workflow.continuation import DAY_SECONDS
 from galley.workflow.shape import Item
 from galley.workflow.state import OnFailure
 from galley.workflows import (
-    DAY_SECONDS,
     AsyncWorkflow,
     StepStatus,
     WorkflowStatus,

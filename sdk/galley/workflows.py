@@ -14,25 +14,24 @@ from galley.address import Kind, TaskAddress
 from galley.audit import Action
 from galley.broker import topology
 from galley.broker.audit import note
-from galley.broker.cancel import Cancelled
+from galley.broker.cancel import Cancelled, cancel_flow
 from galley.broker.connection import Broker
-from galley.broker.control import Request, Verb
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.broker.errors import BrokerRefused
 from galley.broker.flows import FlowGone, Flows, FlowsFull, Place
-from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.envelope import Envelope, encode
 from galley.errors import LaneNotEnabled, QueueNotFound, TaskCancelled, TaskFailed
-from galley.handle import CANCELLED_KEPT_SECONDS, AsyncHandle
+from galley.handle import AsyncHandle
 from galley.handler import Call, check_queue_name
 from galley.lanes import Lane
-from galley.record import Outcome, Record, State
+from galley.record import Outcome
 from galley.task_id import new_task_id
 from galley.typed import Typed
 from galley.when import When
+from galley.workflow.continuation import DAY_SECONDS, EPOCH, check_seconds, rule_of
 from galley.workflow.errors import (
     WorkflowCancelled,
     WorkflowConflict,
@@ -48,10 +47,6 @@ from galley.workflow.state import Mark, OnFailure, Root, ended, is_workflow_id, 
 
 R = TypeVar("R")
 
-DAY_SECONDS: Final = 24 * 3600.0
-LONGEST_SECONDS: Final = 30 * DAY_SECONDS
-"""Longest time a workflow may take."""
-
 _PATIENCE_SECONDS: Final = 30.0
 _SMALL_BYTES: Final = 16 * 1024
 """Bytes of a plan up to which the room that was there a second ago is enough."""
@@ -59,8 +54,6 @@ _CHECKED_SECONDS: Final = 5.0
 """How long what was seen of a queue counts: a program that submits many workflows asks once."""
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.05
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""Stands for the time of submission in a plan, which is then the same whenever it is made."""
 
 
 class StepStatus(Struct, frozen=True):
@@ -288,11 +281,7 @@ class AsyncWorkflows:
             NotAllowed: the credentials are of another queue or role.
         """
         self._broker.check_usable()
-        rule = _rule(on_failure)
-        if isinstance(timeout_seconds, bool) or not 0 < timeout_seconds <= LONGEST_SECONDS:
-            raise WorkflowInvalid(
-                "timeout_seconds", repr(timeout_seconds), f"use up to {LONGEST_SECONDS:.0f} seconds"
-            )
+        rule, timeout_seconds = rule_of(on_failure), check_seconds(timeout_seconds)
         flow = new_task_id() if id is None else check_workflow_id(id)
         work = compiled(item, collect=rule is OnFailure.COLLECT)
         place = Place(self._namespace, check_queue_name(work.queue), flow)
@@ -317,7 +306,7 @@ class AsyncWorkflows:
                 "have a step before it return the data: results may have 64 MiB, and files",
             )  # fmt: skip
         address, envelope = self._task(replace(call, partial=None, cache=None), when or When())
-        return address, replace(envelope, submitted_at=_EPOCH)
+        return address, replace(envelope, submitted_at=EPOCH)
 
     async def _check_queues(self, used: set[tuple[str, Lane]]) -> None:
         """Check that queues and lanes are there, and how tasks of theirs are encrypted."""
@@ -501,33 +490,10 @@ class AsyncWorkflows:
     async def cancel(self, place: Place) -> Cancelled:
         """Cancel a workflow."""
         root = await self.root_of(place)
-        address, now = outcome_address(*place), datetime.now(UTC)
-        final = Record(
-            State.DONE, 0, handler=place.flow, submitted_at=root.created_at, ended_at=now,
-            outcome=Outcome.CANCELLED, labels=root.labels, uid=root.uid, digest=root.digest,
-        )  # fmt: skip
-        ack = await Records(self._broker).write(address, final, 0, CANCELLED_KEPT_SECONDS)
-        if ack.unanswered:
-            raise BrokerUnreachable(self._broker.server, f"cancelling workflow {place.flow}: {ack.problem}")
-        if ack.code == DENIED:
-            raise NotAllowed(topology.record_subject(address))
-        if not ack.stored and ack.code != WRONG_SEQUENCE:
-            raise BrokerRefused(f"cancel workflow {place.flow}", ack.code, ack.problem)
-        outcome = Outcome.CANCELLED
-        if not ack.stored:
-            stored = await Records(self._broker).read(address, ack.last_sequence)
-            if stored is None or stored.record.outcome is not Outcome.CANCELLED:
-                return Cancelled.TOO_LATE
-        keep = max(1, int((root.deadline - now).total_seconds() + DAY_SECONDS))
         try:
-            await self._flows.change_root(place, keep, lambda it: ended(it, outcome, now))
+            return await cancel_flow(self._broker, self._flows, place, root)
         except FlowGone:
             return Cancelled.TOO_LATE
-        request = msgspec.json.encode(Request(flow=place.flow))
-        for queue in {place.queue, *root.queues}:
-            self._broker.publish(topology.control_subject(place.namespace, queue, Verb.CANCEL), request)
-        await note(self._broker, place.namespace, place.queue, Action.CANCEL, place.flow, detail="workflow")
-        return Cancelled.RUNNING if ack.stored else Cancelled.TOO_LATE
 
     async def redrive(self, place: Place, result: Typed | None = None) -> AsyncWorkflow[Any]:
         """Run again what did not succeed of a workflow."""
@@ -602,15 +568,6 @@ def check_workflow_id(id: str) -> str:  # noqa: A002 - its name
 
 def _state(root: Root, mark: Mark) -> str:
     return "Skipped" if mark is Mark.WAITING and root.ended is not None else _STATES[mark]
-
-
-def _rule(on_failure: OnFailure | str) -> OnFailure:
-    try:
-        return OnFailure(on_failure)
-    except ValueError:
-        raise WorkflowInvalid(
-            "on_failure", repr(on_failure)[:80], f"use one of {', '.join(OnFailure)}"
-        ) from None
 
 
 def _root(  # noqa: PLR0917 - what a root is made of

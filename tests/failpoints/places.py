@@ -40,8 +40,16 @@ DATA_WORKER: Final = {
     "key.before_begin": "unique",
     "key.before_release": "unique",
     "note.before_write": "noting",
+    "then.before_plan": "onward",
+    "then.before_record": "onward",
+    "then.before_schedule": "onward",
+    "then.before_wake": "onward",
+    "flow.before_join": "onward",
+    "flow.before_task": "onward",
+    "flow.before_mark": "onward",
+    "flow.before_end": "onward",
 }
-"""Places in a worker that has to do with objects, unique keys and notes."""
+"""Places in a worker that has to do with objects, unique keys, notes and workflows."""
 
 DATA_CLIENT: Final = {
     "object.before_use": "large",
@@ -69,6 +77,7 @@ ALL: Final = os.environ.get("GALLEY_FAULTS") == "all"
 _IN_CI: Final = (
     *("object.before_whole", "key.before_begin", "key.before_confirm", "redrive.before_record"),
     "tick.before_task",
+    "then.before_schedule",
 )
 
 

@@ -278,11 +278,15 @@ async def noting(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return await client.submit(call("drills", "say", text="half of it"))
 
 
+async def onward(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    return await client.submit(call("drills", "onward", count=3))
+
+
 SCENARIOS: Final = {
     each.__name__: each
     for each in (
         *(plain, claimed, refused, failed, unreadable, retried, drained, dropped),
-        *(returned_large, unique, noting),
+        *(returned_large, unique, noting, onward),
     )
 }
 

@@ -30,6 +30,10 @@ async def run_and_look(stage: Stage, place: str, scenario: str, fault: str) -> N
         if scenario == "returned_large":
             assert isinstance(result, str)
             assert len(result) > 300_000
+        if scenario == "onward":
+            assert result == [0, 1, 2]
+            phases = {each.phase for each in await client.workflows.list("drills")}
+            assert phases == {"Succeeded"}
         if scenario == "unique":
             await the_key_is_free(client, UNIQUE)
         if scenario == "noting":

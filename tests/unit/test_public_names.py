@@ -30,7 +30,7 @@ PUBLIC = {
     "StoredEvent", "Subscribe", "TopicFull", "TopicNotFound", "TopicView", "Topics",
     "AsyncWorkflow", "AsyncWorkflows", "Graph", "OnFailure", "previous", "StepStatus", "Workflow",
     "WorkflowCancelled", "WorkflowConflict", "WorkflowFailed", "WorkflowInvalid", "WorkflowNotFailed",
-    "WorkflowNotFound", "WorkflowStatus", "Workflows", "WorkflowsFull", "chain", "chord", "group",
+    "WorkflowNotFound", "WorkflowStatus", "Workflows", "WorkflowsFull", "chain", "chord", "group", "then",
     "Batch", "current_batch",
 }  # fmt: skip
 

@@ -29,9 +29,11 @@ from galley_worker import journal
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
+from galley_worker.continuation import Continuations
 from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
 from galley_worker.flows import Workflows
 from galley_worker.leases import Lease, LeaseKeeper
+from galley_worker.ledger import NoRoom
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
@@ -140,6 +142,7 @@ class Parts:
     payloads: Payloads = field(default_factory=Payloads)
     objects: TaskObjects | None = None
     flows: Workflows | None = None
+    continuations: Continuations | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
@@ -255,7 +258,9 @@ class Attempts:
         if envelope.handler == START and is_step(delivery.address.id):
             await self._parts.settler.start_flow(present.delivery, envelope)
             return
-        if envelope.large is None and not envelope.files:
+        if flags.awaits and await self._waits_on(held):
+            return
+        if (envelope.large is None and not envelope.files) or flags.awaits:
             await self._attempt(present, held)
             return
         assert self._parts.objects is not None, "a worker has objects"
@@ -290,6 +295,9 @@ class Attempts:
         if self._cancelled and _task(delivery) in self._cancelled:
             present.stop(Cancelled())
         never = self._never(held, over)
+        if flags.awaits:
+            await self._after_workflow(present, held, never)
+            return
         if never is not None and present.stopped is None:
             await self._settle(present, held, never)
             return
@@ -310,6 +318,28 @@ class Attempts:
             await self._parts.settler.let_go(held, dropped(self._circumstances(held), self._parts.now()))
             return
         await self._settle(present, held, self._judge(held, ending))
+
+    async def _waits_on(self, held: Held) -> bool:
+        """Return whether a task waits for a workflow and is done with for now."""
+        assert self._parts.continuations is not None, "a worker has continuations"
+        try:
+            if not await self._parts.continuations.look(held):
+                return False
+        except NoRoom as error:
+            self._parts.settler.keep(held.delivery, str(error))
+            return True
+        self._parts.settler.drop(held.delivery)
+        return True
+
+    async def _after_workflow(self, present: UnderWay, held: Held, over: Verdict | None) -> None:
+        """Settle a task as the workflow ended that took the place of its handler."""
+        continuations = self._parts.continuations
+        assert continuations is not None, "a worker has continuations"
+        if present.stopped is not None:
+            over = Cancel()
+        if over is not None:
+            await continuations.stop(held)
+        await self._settle(present, held, over or await continuations.verdict(held))
 
     @staticmethod
     def _never(held: Held, over: Failure | None) -> Verdict | None:

@@ -47,6 +47,13 @@ class ReturnedLarge(Struct, frozen=True):
                 Path(each.path).unlink(missing_ok=True)
 
 
+class Continued(Struct, frozen=True):
+    """The handler returned `galley.then(...)`: a workflow takes its place."""
+
+    plan: bytes
+    """The workflow, as `galley.workflow.continuation` writes it."""
+
+
 class Raised(Struct, frozen=True):
     """The handler raised, or was not called because its input does not match its parameters."""
 
@@ -103,7 +110,9 @@ class Crashed(Struct, frozen=True):
     """How many inputs the handler had."""
 
 
-Ending: TypeAlias = Returned | Raised | Snoozed | TimedOut | Cancelled | CutOff | NotBegun | Crashed
+Ending: TypeAlias = (
+    Returned | Continued | Raised | Snoozed | TimedOut | Cancelled | CutOff | NotBegun | Crashed
+)
 """How an attempt ended."""
 
 Finish: TypeAlias = Ending | ReturnedLarge

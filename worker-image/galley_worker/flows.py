@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -26,9 +28,11 @@ from galley.broker.publish import Publisher
 from galley.encryption import EncryptionError, KeyServiceUnavailable
 from galley.envelope import Envelope
 from galley.errors import GalleyError, QueueFull, Refused
+from galley.failpoint import failpoint
 from galley.objects.errors import ObjectError, ObjectStoreUnavailable
 from galley.record import Failure, Outcome, Record, State
-from galley.workflow.plan import WIDTH, Node
+from galley.workflow.continuation import read_onward
+from galley.workflow.plan import START, WIDTH, Node, chunked
 from galley.workflow.state import (
     Failed,
     Mark,
@@ -43,6 +47,7 @@ from galley.workflow.state import (
 )
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.values import SMALL_RESULT, Unfit, Values, each
+from galley_worker.wake import parent_name, parent_of, wake
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +124,69 @@ class Workflows:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         except FlowGone:
             log.info("workflow gone", extra={"workflow": place.flow})
+
+    async def store(self, address: TaskAddress, attempt: int, envelope: Envelope, plan: bytes) -> str:
+        """Store the workflow that takes the place of a task, and return its id; it does not begin yet.
+
+        The id follows from the task, its attempt and the plan: a repeated attempt stores the same one.
+
+        Raises:
+            NoRoom: the queue has no room for it now.
+        """
+        work, now = read_onward(plan), self._now()
+        name = b"/".join((parent_name(address).encode(), str(attempt).encode(), plan))
+        place = Place(address.namespace, self._queue, f"then-{sha256(name).hexdigest()[:24]}")
+        chunks, first = chunked(work.nodes)
+        deadline = now + timedelta(seconds=work.seconds)
+        root = Root(
+            place.flow, work.tasks, len(work.nodes), first, work.start, work.out, now,
+            min(deadline, envelope.deadline or deadline), on_failure=work.on_failure,
+            queues=tuple(sorted({node.queue for node in work.nodes} - {"", self._queue})),
+            marks="." * (work.tasks if work.tasks <= WIDTH else -(-work.tasks // WIDTH)),
+            labels=envelope.labels, parent=parent_name(address),
+        )  # fmt: skip
+        keep = self._kept(root)
+        try:
+            await self._insist(lambda: self._flows.create(place, root, keep), f"store workflow {place.flow}")
+            for index, body in enumerate(chunks):
+                failpoint("then.before_plan")
+                write = partial(self._flows.write_chunk, place, index, body, root, keep)
+                await self._insist(write, f"store workflow {place.flow}")
+        except FlowsFull as error:
+            raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
+        return place.flow
+
+    async def root(self, place: Place) -> Root | None:
+        """Return a workflow as it is now; None if there is none."""
+        return await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+
+    async def record(self, address: TaskAddress) -> Record | None:
+        """Return the record of a step, or that of the end of a workflow.
+
+        Raises:
+            EncryptionError: it cannot be decrypted.
+        """
+        return await self._insist(lambda: self._values.record(address), f"read the record of {address}")
+
+    async def begin(self, place: Place, root: Root) -> None:
+        """Publish the message that begins a stored workflow; may be repeated.
+
+        Raises:
+            NoRoom: the queue has no room for it now.
+        """
+        node = await self._node(place, root, root.start)
+        if not node.queue:
+            lane = parent_of(place, root).lane
+            address, task = place.address(root.start, place.queue, lane), Envelope(START, self._now())
+            await self._submit(place, root, address, task)
+            return
+        marks: dict[int, Mark] = {}
+        await self._begin(place, root, root.start, node, Slot(), marks)
+        await self._mark(place, root, marks)
+
+    async def end(self, place: Place, root: Root, failure: Failure) -> None:
+        """End a workflow as failed, unless it has ended."""
+        await self._end(place, root, Outcome.FAILED, failure=failure)
 
     async def settled(self, address: TaskAddress, envelope: Envelope | None, final: Record) -> None:
         """Do all that follows from the end of a step; may be repeated.
@@ -205,6 +273,7 @@ class Workflows:
             return slots
 
         keep = self._kept(root)
+        failpoint("flow.before_join")
         slots = await self._flows.change_join(place, number, node.join, keep, arrive)
         if None in slots:
             return None
@@ -261,8 +330,12 @@ class Workflows:
         envelope = await self._insist(
             lambda: self._values.task(place, root, address, node, source), f"make task {address}"
         )
+        await self._submit(place, root, address, envelope)
+
+    async def _submit(self, place: Place, root: Root, address: TaskAddress, envelope: Envelope) -> None:
         deadline = root.deadline if envelope.deadline is None else min(envelope.deadline, root.deadline)
         home = place.queue if address.queue != place.queue else ""
+        failpoint("flow.before_task")
         task = replace(envelope, submitted_at=self._now(), deadline=deadline, flow=home)
         try:
             await self._insist(
@@ -279,6 +352,7 @@ class Workflows:
         """Mark steps as ended; if all have, end the workflow."""
         if not marks:
             return
+        failpoint("flow.before_mark")
         if root.small:
             whole = await self._change_root(place, root, lambda now: _marked(now, marks))
         else:
@@ -343,6 +417,7 @@ class Workflows:
             started_at=root.created_at, ended_at=now, outcome=outcome, failure=failure, uid=root.uid,
             labels=root.labels, digest=root.digest,
         )  # fmt: skip
+        failpoint("flow.before_end")
         written = await self._ledger.write(address, final, 0, self._keep_seconds)
         if isinstance(written, Beaten):
             stored = await self._ledger.read(address, written.by)
@@ -354,7 +429,15 @@ class Workflows:
             await self._forget(place)
         else:
             self._stop(place, root)
+        if root.parent:
+            await self._wake(place, root)
         log.info("workflow ended", extra={"workflow": place.flow, "outcome": str(outcome), "step": failed})
+
+    async def _wake(self, place: Place, root: Root) -> None:
+        try:
+            await wake(self._broker, place, root, self._now())
+        except BrokerError as error:
+            log.info("task not woken", extra={"workflow": place.flow, "error": str(error)})
 
     async def _forget(self, place: Place) -> None:
         try:

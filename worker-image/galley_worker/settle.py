@@ -25,7 +25,7 @@ from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
 from galley_worker.flows import Workflows
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
-from galley_worker.verdict import TOO_LARGE, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
+from galley_worker.verdict import TOO_LARGE, Await, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
 
 NO_ROOM_SECONDS: Final = 5.0
 """Pause before a message is delivered again for whose retry or dead letter there was no room."""
@@ -58,6 +58,8 @@ class Settler:
                 if large is not None:
                     final = replace(final, v=REFERRING_VERSION, large=large)
                 name, by_us = counts.SUCCEEDED, await self._end(held, final)
+            case Await(plan):
+                name, by_us = counts.DEFERRED, await self._await(held, plan)
             case Cancel(failure):
                 final = self._final(held, Outcome.CANCELLED, failure=failure)
                 name, by_us = counts.CANCELLED, await self._end(held, final)
@@ -123,7 +125,7 @@ class Settler:
         try:
             await self._flows.start(delivery.address, envelope)
         except NoRoom as error:
-            self._keep(delivery, str(error))
+            self.keep(delivery, str(error))
             return
         self._acknowledge(delivery)
 
@@ -137,7 +139,7 @@ class Settler:
         try:
             await self._flows.settled(delivery.address, envelope, final)
         except NoRoom as error:
-            self._keep(delivery, str(error))
+            self.keep(delivery, str(error))
             return False
         return True
 
@@ -155,7 +157,7 @@ class Settler:
             await self._end(held, self._too_large(held, error))
             return
         except NoRoom as error:
-            self._keep(held.delivery, str(error))
+            self.keep(held.delivery, str(error))
             return
         self.drop(held.delivery)
 
@@ -203,7 +205,7 @@ class Settler:
         await self.finish(held.delivery, final)
         return True
 
-    def _keep(self, delivery: Delivery, why: str) -> None:
+    def keep(self, delivery: Delivery, why: str) -> None:
         """Leave a message in its stream: the next worker finds its record, and stores what is missing."""
         journal.no_room(delivery, why)
         self.look_again(delivery, NO_ROOM_SECONDS)
@@ -216,7 +218,7 @@ class Settler:
         try:
             await self._store(delivery, letter)
         except NoRoom as error:
-            self._keep(delivery, f"dead letters (spec.limits.deadLetterBytes): {error}")
+            self.keep(delivery, f"dead letters (spec.limits.deadLetterBytes): {error}")
             return False
         return True
 
@@ -231,9 +233,10 @@ class Settler:
             letter = replace(letter, failure=failure, envelope=NO_TASK, body=None, history=history)
             await self._ledger.bury(delivery.address, letter)
 
-    async def _schedule(
-        self, held: Held, attempt: int, due_at: datetime, failure: Failure, history: History
-    ) -> bool:
+    async def _schedule(  # noqa: PLR0917 - what the record and the message say
+        self, held: Held, attempt: int, due_at: datetime, failure: Failure | None, history: History,
+        awaits: str = "",
+    ) -> bool:  # fmt: skip
         """Write that the task waits for `attempt`, and have the broker deliver it at that time."""
         address = held.delivery.address
         record = Record(
@@ -250,6 +253,7 @@ class Settler:
             uid=held.envelope.uid,
             digest=held.envelope.digest,
             labels=held.envelope.labels,
+            awaits=awaits,
         )
         failpoint("retry.before_record")
         try:
@@ -260,8 +264,20 @@ class Settler:
             return await self._yield_to(held, sequence)
         again = replace(held.envelope, history=history)
         failpoint("retry.before_schedule")
-        await self.schedule_again(held, again, Flags(attempt, sequence), due_at)
+        await self.schedule_again(held, again, Flags(attempt, sequence, awaits=awaits), due_at)
         return True
+
+    async def _await(self, held: Held, plan: bytes) -> bool:
+        """Store the workflow that takes the place of a task, then say so in its record; then it may begin."""
+        assert self._flows is not None, "a worker runs workflows"
+        attempt = held.flags.attempt
+        try:
+            flow = await self._flows.store(held.delivery.address, attempt, held.envelope, plan)
+        except NoRoom as error:
+            self.keep(held.delivery, str(error))
+            return False
+        failpoint("then.before_record")
+        return await self._schedule(held, attempt, self._now(), None, held.history, flow)
 
     def _too_large(self, held: Held, error: TooLarge) -> Record:
         failure = Failure(TOO_LARGE, f"larger than the broker stores: {error}")

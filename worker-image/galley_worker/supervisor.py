@@ -32,6 +32,7 @@ from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
 from galley_worker.code_schedules import declare
 from galley_worker.code_subscriptions import subscribe
+from galley_worker.continuation import Continuations
 from galley_worker.fanout import Fanout
 from galley_worker.flows import Workflows
 from galley_worker.hands import Hands
@@ -122,7 +123,7 @@ class Supervisor:
             traces = parts.enter_context(sent(os.environ, namespace, name))
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
-                flows, traces,
+                flows, Continuations(broker, ledger, flows, _now), traces,
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
@@ -206,6 +207,7 @@ class Supervisor:
         solitude: Solitude,
         objects: TaskObjects,
         flows: Workflows,
+        continuations: Continuations,
         traces: Traces | None,
     ) -> Attempts:
         spec = self._queue.spec
@@ -233,6 +235,7 @@ class Supervisor:
             self._payloads,
             objects,
             flows,
+            continuations,
             circuit=measures.circuit,
             traces=traces,
         )

@@ -13,6 +13,7 @@ from galley.reference import Reference
 from galley.retry import FailureRule, RetryPolicy, Then
 from galley_worker.ending import (
     Cancelled,
+    Continued,
     Crashed,
     CutOff,
     Ending,
@@ -43,6 +44,12 @@ class Succeed(Struct, frozen=True):
     result: Raw
     large: Reference | None = None
     """Where it is stored, if it is too large for a record."""
+
+
+class Await(Struct, frozen=True):
+    """Have a workflow take the place of the handler; the task ends as it does. Costs no attempt."""
+
+    plan: bytes
 
 
 class RetryAt(Struct, frozen=True):
@@ -84,7 +91,7 @@ class HandBack(Struct, frozen=True):
     history: History
 
 
-Verdict = Succeed | RetryAt | Defer | Bury | Cancel | HandBack
+Verdict = Succeed | Await | RetryAt | Defer | Bury | Cancel | HandBack
 
 
 class Circumstances(Struct, frozen=True):
@@ -112,6 +119,8 @@ def judge(  # noqa: C901, PLR0911 - one case for each ending
     match ending:
         case Returned(result, large):
             return Succeed(result, large)
+        case Continued(plan):
+            return Await(plan)
         case Cancelled():
             return Cancel()
         case CutOff(why):

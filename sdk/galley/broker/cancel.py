@@ -4,9 +4,12 @@ Only the record decides; clearing the streams and telling the worker save work.
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
@@ -14,12 +17,16 @@ from galley.broker import counts, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.broker.flows import FlowGone, Flows, Place
 from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.records import Records
 from galley.error_group import ungrouped
 from galley.failpoint import failpoint
 from galley.record import Outcome, Record, State
-from galley.workflow.state import is_step
+from galley.workflow.state import Root, ended, is_step, outcome_address
+
+CANCELLED_KEPT_SECONDS: Final = 24 * 3600
+"""How long the record of what was cancelled is kept, so that no copy of it can run."""
 
 
 class Cancelled(StrEnum):
@@ -81,7 +88,51 @@ async def cancel(broker: Broker, address: TaskAddress, about: Record, keep_secon
     address = address._replace(lane=present.lane)
     counts.add_one(broker, address, counts.CANCELLED)
     running = await _end(broker, address)
+    if present.awaits:
+        await _cancel_awaited(broker, Place(address.namespace, address.queue, present.awaits))
     return Cancelled.RUNNING if running else Cancelled.BEFORE_START
+
+
+async def cancel_flow(broker: Broker, flows: Flows, place: Place, root: Root) -> Cancelled:
+    """Cancel a workflow: no further step of it begins, and what runs is stopped.
+
+    Raises:
+        FlowGone: it is not there any more.
+        BrokerUnreachable, NotAllowed, BrokerRefused: as `cancel`.
+    """
+    address, now = outcome_address(*place), datetime.now(UTC)
+    final = Record(
+        State.DONE, 0, handler=place.flow, submitted_at=root.created_at, ended_at=now,
+        outcome=Outcome.CANCELLED, labels=root.labels, uid=root.uid, digest=root.digest,
+    )  # fmt: skip
+    records = Records(broker)
+    ack = await records.write(address, final, 0, CANCELLED_KEPT_SECONDS)
+    if ack.unanswered:
+        raise BrokerUnreachable(broker.server, f"cancelling workflow {place.flow}: {ack.problem}")
+    if ack.code == DENIED:
+        raise NotAllowed(topology.record_subject(address))
+    if not ack.stored and ack.code != WRONG_SEQUENCE:
+        raise BrokerRefused(f"cancel workflow {place.flow}", ack.code, ack.problem)
+    if not ack.stored:
+        stored = await records.read(address, ack.last_sequence)
+        if stored is None or stored.record.outcome is not Outcome.CANCELLED:
+            return Cancelled.TOO_LATE
+    keep = max(1, int((root.deadline - now).total_seconds() + CANCELLED_KEPT_SECONDS))
+    await flows.change_root(place, keep, lambda it: ended(it, Outcome.CANCELLED, now))
+    request = msgspec.json.encode(Request(flow=place.flow))
+    for queue in {place.queue, *root.queues}:
+        broker.publish(topology.control_subject(place.namespace, queue, Verb.CANCEL), request)
+    return Cancelled.RUNNING if ack.stored else Cancelled.TOO_LATE
+
+
+async def _cancel_awaited(broker: Broker, place: Place) -> None:
+    """Cancel the workflow that took the place of a task, if it is still there."""
+    flows = Flows(broker)
+    root = await flows.root(place)
+    if root is None or root.ended is not None:
+        return
+    with suppress(FlowGone):
+        await cancel_flow(broker, flows, place, root)
 
 
 async def _end(broker: Broker, address: TaskAddress) -> bool:

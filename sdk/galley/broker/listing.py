@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerUnreachable
@@ -81,6 +82,8 @@ class StoredMessage(NamedTuple):
     sequence: int
     body: bytes
     stored_at: datetime
+    header: str = ""
+    """That of a task: what its worker needs to know of the attempt."""
 
 
 async def messages_of(
@@ -112,7 +115,13 @@ async def messages_of(
             found += 1
             sequence = int(headers["Nats-Sequence"])
             stored_at = msgspec.convert(headers["Nats-Time-Stamp"], datetime, strict=False)
-            yield StoredMessage(headers["Nats-Subject"], sequence, answer.data, stored_at)
+            yield StoredMessage(
+                headers["Nats-Subject"],
+                sequence,
+                answer.data,
+                stored_at,
+                headers.get(topology.FLAGS_HEADER, ""),
+            )
         if found < _MESSAGES_AT_ONCE:
             return
         request.pop("start_time", None)

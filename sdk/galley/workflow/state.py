@@ -93,6 +93,8 @@ class Root(Struct, frozen=True, rename="camel", omit_defaults=True):
     labels: WireLabels | None = None
     uid: str = ""
     """Of the Workflow object it was submitted for."""
+    parent: str = ""
+    """The task that ends as this does, as `LANE.KIND.ID`; empty if there is none."""
 
     @property
     def small(self) -> bool:

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from galley import NonRetryable, current_task, task
+from galley import NonRetryable, chord, current_task, task, then
 
 
 def _note(word: str) -> None:
@@ -33,6 +33,12 @@ async def aecho(value: object = None, seconds: float = 0.0) -> object:
     """Return the value after a while."""
     await asyncio.sleep(seconds)
     return value
+
+
+@task(queue="drills")
+async def onward(count: int) -> list[object]:
+    """Have a workflow return so many numbers."""
+    return then(chord(aecho.map(range(count)), aecho))  # type: ignore[no-any-return]
 
 
 @task(queue="drills")

@@ -7,13 +7,25 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import pytest
 from msgspec import Raw
 
-from galley import Graph, WorkflowCancelled, WorkflowFailed, call, chain, chord, group, previous
+from galley import (
+    Graph,
+    TaskCancelled,
+    TaskFailed,
+    WorkflowCancelled,
+    WorkflowFailed,
+    call,
+    chain,
+    chord,
+    group,
+    previous,
+)
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
 from galley.broker.pull import Pulls
@@ -22,14 +34,17 @@ from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.handler import Call
 from galley.record import Failure
+from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
+from galley.workflow.state import OnFailure
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
-from galley_worker.ending import Raised, Returned
+from galley_worker.continuation import Continuations
+from galley_worker.ending import Continued, Raised, Returned
 from galley_worker.flows import Workflows
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
@@ -41,11 +56,13 @@ from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
+from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
 
+LATE: Final = datetime(2030, 1, 1, tzinfo=UTC)
 GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
 LEASE: Final = 30.0
 SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1").split()]
@@ -54,6 +71,19 @@ SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1"
 
 def step(name: str, **arguments: Any) -> Call[Any]:
     return call("images", name, **arguments)
+
+
+def the_children(kind: str) -> Continuation:
+    """Return what the handler `then` returns: for `again` a workflow that does the same once more."""
+    if kind == "fail":
+        item: Item = chain(step("echo", value=1), step("fail"))
+    elif kind == "slow":
+        item = chain(step("echo", value=1).options(not_before=LATE), step("echo", value=2))
+    elif kind == "again":
+        item = chord(group(step("echo", value=n) for n in range(2)), step("then", value="plain"))
+    else:
+        item = chord(group(step("echo", value=n) for n in range(3)), step("echo", value=previous))
+    return Continuation(item, OnFailure.STOP, 3600.0)
 
 
 @dataclass
@@ -99,6 +129,7 @@ class Crew:
                 handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
                 Uniqueness(Keys(broker, now)), Notebook("default", who, now, broker), solitude,
                 broker.payloads, flows=flows, clock=clock, now=now,
+                continuations=Continuations(broker, ledger, flows, now),
             )  # fmt: skip
             attempts = Attempts(Rules("default", "images", who, POLICY, 60.0, 120.0), parts)
             hands = Hands()
@@ -113,7 +144,7 @@ class Handlers:
     """Return what they were given a moment later, or fail. They die with their worker."""
 
     def __init__(self, crew: Crew) -> None:
-        self.handlers, self.rules = ("echo", "fail"), dict[str, HandlerRules]()
+        self.handlers, self.rules = ("echo", "fail", "then"), dict[str, HandlerRules]()
         self._crew, self._worker = crew, asyncio.current_task()
 
     def start(self, work: Work) -> Execution:
@@ -129,6 +160,9 @@ class Handlers:
         work = execution.work
         self._crew.ran[work.task_id] += 1
         value = msgspec.json.decode(work.input).get("value")
+        if work.handler == "then":
+            execution.end(Continued(onward(the_children(value))))
+            return
         failed = Raised(Failure("NonRetryable", "no luck"), retryable=False)
         execution.end(failed if work.handler == "fail" else Returned(Raw(msgspec.json.encode(value))))
 
@@ -194,6 +228,63 @@ async def test_a_failure_stops_goes_on_or_is_collected() -> None:
         assert (status.succeeded, status.failed, status.skipped) == (2, 1, 1)
         error = {"error": {"step": "fail", "reason": "NonRetryable", "message": "no luck"}}
         assert await collected.result(within=100) == [error, 2]
+
+
+@in_virtual_time
+async def test_a_task_ends_as_the_workflow_that_took_its_place() -> None:
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="plain"))
+        assert await task.result(within=100) == [0, 1, 2]
+        nested = await stage.submit(chain(step("then", value="again"), step("echo", value=previous)))
+        assert await nested.result(within=100) == [0, 1, 2]
+
+        failing = await stage.client.submit(step("then", value="fail"))
+        with pytest.raises(TaskFailed, match="step fail: NonRetryable: no luck"):
+            await failing.result(within=100)
+        assert (await failing.status()).failure is not None
+        assert all(count == 1 for count in stage.crew.ran.values())
+
+
+@in_virtual_time
+async def test_cancelling_a_task_cancels_the_workflow_that_took_its_place() -> None:
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="slow"))
+
+        async def begun() -> bool:
+            return any(status.steps for status in await stage.client.workflows.list("images"))
+
+        await eventually(begun, within=100)
+        await task.cancel()
+        (status,) = await stage.client.workflows.list("images")
+        assert status.phase == "Cancelled"
+        assert (await task.status()).phase == "Cancelled"
+
+
+@in_virtual_time
+async def test_a_task_whose_workflow_is_cancelled_is_cancelled() -> None:
+    async with a_stage() as stage:
+        task = await stage.client.submit(step("then", value="slow"))
+
+        async def begun() -> bool:
+            return bool(await stage.client.workflows.list("images"))
+
+        await eventually(begun, within=100)
+        (status,) = await stage.client.workflows.list("images")
+        await stage.client.workflows.get("images", status.id).cancel()
+        with pytest.raises(TaskCancelled, match="was cancelled"):
+            await task.result(within=1000)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seed", range(1))
+async def test_a_storm_over_tasks_that_a_workflow_takes_the_place_of(seed: int) -> None:
+    async with a_stage(seed, dies=4.0, crews=3) as stage:
+        tasks = [await stage.client.submit(step("then", value="again")) for _ in range(max(4, GRAPHS // 10))]
+        for task in tasks:
+            assert await task.result(within=100_000) == [0, 1, 2]
+        # One workflow for each handler that returned one, however often a worker died.
+        assert len(await stage.client.workflows.list("images")) == 2 * len(tasks)
+        assert stage.crew.number > 3
 
 
 @in_virtual_time

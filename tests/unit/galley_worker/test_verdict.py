@@ -29,6 +29,7 @@ from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
     KILLS_ITS_WORKER,
     TIMED_OUT,
+    Await,
     Bury,
     Cancel,
     Circumstances,
@@ -342,7 +343,7 @@ def test_a_task_is_buried_exactly_when_a_budget_is_used_up(
     history = History()
     for ending in endings:
         verdict = verdict_on(ending, history, policy=policy)
-        assert not isinstance(verdict, Succeed | Cancel)
+        assert not isinstance(verdict, Succeed | Cancel | Await)
         history = verdict.history
         spent = history.errors >= policy.attempts or history.crashes > policy.crashes
         assert isinstance(verdict, Bury) == (spent and not isinstance(ending, CutOff))

@@ -114,6 +114,14 @@ class Spooled(Struct, array_like=True, tag=19):
     large: Spool | None = None
 
 
+class Onward(Struct, array_like=True, tag=21):
+    """Child: the handler returned a workflow that takes its place."""
+
+    id: int
+    seconds: float
+    plan: bytes
+
+
 class Failed(Struct, array_like=True, tag=11):
     """Child: the handler raised, or could not be called."""
 
@@ -146,7 +154,7 @@ class Outcomes(Struct, array_like=True, tag=20):
 
     id: int
     seconds: float
-    members: list[Done | Spooled | Failed | Again]
+    members: list[Done | Spooled | Onward | Failed | Again]
     whole: bool
     """Whether the handler failed with all of them at once."""
 
@@ -227,7 +235,7 @@ class Saved(Struct, array_like=True, tag=31):
 
 
 Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask
-Member: TypeAlias = Done | Spooled | Failed | Again
+Member: TypeAlias = Done | Spooled | Onward | Failed | Again
 Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
 
 _encode = msgspec.msgpack.Encoder().encode

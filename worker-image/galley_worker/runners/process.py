@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from galley.record import Failure
 from galley.unreadable import UNREADABLE
-from galley_worker.ending import Raised, Returned, ReturnedLarge, Snoozed
+from galley_worker.ending import Continued, Raised, Returned, ReturnedLarge, Snoozed
 from galley_worker.runners import frames
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.execution import Account, Carrier, Execution
@@ -273,7 +273,7 @@ class HandlerProcess(asyncio.Protocol):
                     head.started_at = now
         return True
 
-    def _take_rare(self, answer: frames.Answer) -> None:  # noqa: C901 - one case for each answer
+    def _take_rare(self, answer: frames.Answer) -> None:  # noqa: C901, PLR0912 - one case for each answer
         match answer:
             case Failed(number, seconds) | Again(number, seconds):
                 execution = self._take_out(number)
@@ -288,6 +288,10 @@ class HandlerProcess(asyncio.Protocol):
                 carrier.service.observe(seconds)
                 assert isinstance(carrier, Carrier), "a batch is sent as one"
                 self._end_members(carrier, members, len(members) if whole else 0)
+            case frames.Onward(number, seconds, plan):
+                execution = self._take_out(number)
+                execution.service.observe(seconds)
+                execution.end(Continued(plan))
             case Stopped(number):
                 execution = self._take_out(number)
                 if execution.because is not None:
@@ -319,6 +323,8 @@ class HandlerProcess(asyncio.Protocol):
             match answer:
                 case Done():
                     member.end(Returned(Raw(answer.result)))
+                case frames.Onward():
+                    member.end(Continued(answer.plan))
                 case Spooled():
                     returned = ReturnedLarge(Raw(answer.result), tuple(answer.files), answer.large)
                     self._end_large(member, returned)

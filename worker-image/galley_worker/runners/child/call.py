@@ -22,11 +22,15 @@ from galley.objects.node_cache import spooled, spooled_bytes
 from galley.reference import INLINE_LIMIT, LARGEST
 from galley.retry import LONGEST_BACKOFF_SECONDS, kinds_of
 from galley.typed import Misfit, Signature
+from galley.workflow.continuation import Continuation, onward
 from galley_worker.ending import Spool
-from galley_worker.runners.frames import Again, Done, Failed, Run, Spooled
+from galley_worker.runners.frames import Again, Done, Failed, Onward, Run, Spooled
 
 TRACEBACK_LIMIT: Final = 8 * 1024
 """Bytes kept of a traceback: its end, where the exception stands."""
+
+PLAN_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of a workflow that a handler may return."""
 
 _TOLD: Final = 5
 """Exceptions of a group whose messages are part of the group's."""
@@ -112,7 +116,7 @@ def awaited(value: "CoroutineType[Any, Any, Any]") -> object:
     return asyncio.run(value)
 
 
-def done(order: int, seconds: float, value: object, spool: str = "") -> Done | Spooled | Failed:
+def done(order: int, seconds: float, value: object, spool: str = "") -> Done | Spooled | Onward | Failed:
     """Return the answer for a handler that returned `value`.
 
     Args:
@@ -125,11 +129,24 @@ def done(order: int, seconds: float, value: object, spool: str = "") -> Done | S
     try:
         result = encode_value(value)
     except BaseException as error:  # anything may hide in a value
+        if isinstance(value, Continuation):
+            return _onward(order, seconds, value)
         problem = f"the result cannot be written as JSON: {describe(error)}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
     if len(result) > INLINE_LIMIT or file.encoded != files:
         return _spooled(order, seconds, result, spool, may_have_files=file.encoded != files)
     return Done(order, seconds, result)
+
+
+def _onward(order: int, seconds: float, value: Continuation) -> Onward | Failed:
+    try:
+        plan = onward(value)
+    except GalleyError as error:
+        return Failed(order, seconds, error.reason, f"{error}; {error.hint}", "", retryable=False)
+    if len(plan) > PLAN_LIMIT:
+        problem = f"galley.then: a workflow of {len(plan)} bytes, the limit is {PLAN_LIMIT}; use fewer steps"
+        return Failed(order, seconds, "WorkflowInvalid", problem, "", retryable=False)
+    return Onward(order, seconds, plan)
 
 
 def _spooled(
