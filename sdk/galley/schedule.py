@@ -7,7 +7,7 @@ The id of such a task is made of the schedule's name and its tick, so submitting
 
 import re
 import secrets
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Final, NamedTuple
@@ -188,6 +188,16 @@ def schedule_name_of(handler: str) -> str:
 def tick_id(name: str, tick: datetime) -> str:
     """Return the id of the task of a tick: the same in every process."""
     return f"{name}-{int(tick.timestamp())}"
+
+
+def ticks_of(task_id: str) -> tuple[str, datetime] | None:
+    """Return the schedule and the tick whose task would have that id; None for an id that no tick has.
+
+    Of each task this is asked, so what is no such id is told by one character.
+    """
+    if task_id[-11:-10] != "-" or not (seconds := task_id[-10:]).isdecimal() or not seconds.isascii():
+        return None
+    return task_id[:-11], datetime.fromtimestamp(int(seconds), UTC)
 
 
 def run_now_id(name: str, token: str = "") -> str:

@@ -247,6 +247,8 @@ class Attempts:
 
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
+        if delivery.source.stream != self._later and await self._parts.settler.refused_id(delivery):
+            return
         opened = await self._open(delivery)
         if opened is None:
             return

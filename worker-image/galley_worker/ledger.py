@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from galley import record as wire
 from galley.address import TaskAddress
-from galley.broker import notes, topology
+from galley.broker import notes, schedules, topology
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import bury
 from galley.broker.errors import BrokerError
@@ -130,6 +130,14 @@ class Ledger:
                 return None if stored is None else await self._decrypted(address, stored)
             except (BrokerError, KeyServiceUnavailable) as error:
                 tries = await _pause(tries, f"read the record of {address}", str(error))
+
+    async def reserved_for(self, address: TaskAddress) -> str:
+        """Return the schedule whose tick alone may have a task's id; empty if the id is free.
+
+        Raises:
+            BrokerError: if that is not known.
+        """
+        return await schedules.reserved_for(self._broker, address)
 
     async def end_of(self, address: TaskAddress, worker: str) -> WorkerEnd | None:
         """Return how a worker of the task's queue ended; None if that is not known."""

@@ -55,6 +55,8 @@ class Planner:
             self._settler.look_again(delivery, UNDECIDED_SECONDS)
 
     async def _decide(self, delivery: Delivery) -> None:
+        if await self._settler.refused_id(delivery):
+            return
         try:
             await self._ledger.plan(delivery.address, delivery.body, _due_at(delivery) or self._now())
         except EnvelopeInvalid as error:

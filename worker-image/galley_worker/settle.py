@@ -16,10 +16,11 @@ from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.dead_letter import NO_TASK, DeadLetter
 from galley.envelope import Envelope, Flags
 from galley.envelope import decode as decode_envelope
-from galley.errors import EnvelopeInvalid
+from galley.errors import EnvelopeInvalid, IdReserved
 from galley.failpoint import failpoint
 from galley.history import History
 from galley.record import NULL, REFERRING_VERSION, Failure, Outcome, Record, State
+from galley.schedule import ticks_of
 from galley.workflow.state import is_step
 from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
@@ -105,6 +106,27 @@ class Settler:
         if await self._bury(delivery, letter) and await self._carried_on(delivery, final):
             self.ended[delivery.address.lane, counts.FAILED] += 1
             self._acknowledge(delivery)
+
+    async def refused_id(self, delivery: Delivery) -> bool:
+        """Return whether a producer's message has an id that only a tick may have; then it is a dead letter.
+
+        No record is written: that would stand for the end of the tick's task, which it would suppress.
+        """
+        if ticks_of(delivery.address.id) is None:
+            return False
+        schedule = await self._ledger.reserved_for(delivery.address)
+        if not schedule:
+            return False
+        problem = IdReserved(delivery.address.queue, delivery.address.id, schedule)
+        failure = Failure(problem.reason, f"{problem}; {problem.hint}")
+        final = Record(
+            State.DONE, 1, worker=self._worker.name, lane=delivery.address.lane, ended_at=self._now(),
+            outcome=Outcome.FAILED, failure=failure,
+        )  # fmt: skip
+        if await self._bury(delivery, _letter(final, delivery)):
+            journal.dropped(delivery, str(problem))
+            self._acknowledge(delivery)
+        return True
 
     async def finish(self, delivery: Delivery, final: Record) -> None:
         """Write the dead letter of a task that has ended, if it failed, and acknowledge its message.

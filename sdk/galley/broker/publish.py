@@ -24,10 +24,12 @@ from galley.broker.errors import (
 from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.broker.schedules import reserved_for
 from galley.envelope import FIRST, Envelope, Flags
-from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound, Refused
+from galley.errors import GalleyError, IdReserved, LaneNotEnabled, QueueFull, QueueNotFound, Refused
 from galley.failpoint import failpoint
 from galley.lanes import Lane
+from galley.schedule import ticks_of
 
 _PAUSE_SECONDS: Final = 0.25
 
@@ -183,6 +185,8 @@ class Publisher:
         try:
             if not self._rules.settled(address):
                 await self._rules.check(address, self.patience)
+            if alone and ticks_of(address.id) and (schedule := await reserved_for(self._broker, address)):
+                raise IdReserved(address.queue, address.id, schedule)
         except Refused as refused:
             return _failed(refused)
         except NotAllowed:

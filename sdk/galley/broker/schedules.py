@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
-from galley.address import TaskAddress
+from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
@@ -20,7 +20,7 @@ from galley.broker.listing import messages_of
 from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.errors import EnvelopeInvalid, QueueNotFound
 from galley.repeat import Repeat
-from galley.schedule import Schedule, decode, encode
+from galley.schedule import Schedule, decode, encode, ticks_of
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,27 @@ async def wake(broker: Broker, namespace: str, queue: str) -> None:
     nothing = Schedule("wake", Repeat("@yearly"), Raw(b"null"), "", gone=True)
     # No schedule can have that name, and the worker acknowledges what is gone.
     await (await broker.pipeline.send(topology.fired_subject(namespace, queue, "-"), encode(nothing), b""))
+
+
+async def reserved_for(broker: Broker, address: TaskAddress) -> str:
+    """Return the schedule whose tick alone may have a task's id; empty if the id is free.
+
+    It is reserved until the tick was decided and its task has left the stream of tasks for later: from then
+    on its record tells a second task of the same id.
+
+    Raises:
+        NotAllowed: if our credentials are of another queue, or of an earlier release.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    tick = ticks_of(address.id)
+    if tick is None or address.kind is not Kind.DIRECT:
+        return ""
+    name, at = tick
+    kept = await find(broker, address.namespace, address.queue, name)
+    if kept is None:
+        return ""
+    decided = kept.schedule.progress.decided
+    return name if decided is None or at > decided or await waits(broker, address) else ""
 
 
 async def waits(broker: Broker, address: TaskAddress) -> bool:

@@ -93,6 +93,9 @@ _NOUNS: Final = {
     f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule", "topic", "workflow") for s in ("s", "")
 }
 
+_MOST: Final = 10_000
+"""Tasks that `--limit` may ask for."""
+
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
     "submitted": inspect.submission_order,
@@ -113,6 +116,11 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sort", choices=SORTS, default="submitted", metavar="FIELD", help=f"{', '.join(SORTS)}; tasks only"
     )
+    parser.add_argument(
+        "--limit", type=_limit, metavar="N",
+        help="at most so many; reads that many of the oldest that wait or run in each lane and of the latest "
+        "changes, however many tasks there are; tasks only",
+    )  # fmt: skip
     parser.add_argument("--reverse", action="store_true", help="in the opposite order; tasks only")
     parser.add_argument(
         "-w", "--watch", action="store_true",
@@ -120,6 +128,12 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     format_argument(parser, *Format)
     server_arguments(parser, reads=True)
+
+
+def _limit(argument: str) -> int:
+    if not argument.isdecimal() or not 1 <= int(argument) <= _MOST:
+        raise Misuse(f"{argument[:40]!r} is not a limit", f"use a number from 1 to {_MOST}")
+    return int(argument)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
@@ -162,24 +176,25 @@ async def _views(client: AsyncClient, options: Namespace) -> list[QueueView]:
 def _check_not_about_tasks(options: Namespace, what: str) -> None:
     if selects(options):
         raise Misuse(f"{what} have no phase, handler, age or labels here", "galley get tasks --phase ...")
-    if options.watch or options.reverse or options.sort != "submitted":
-        raise Misuse(
-            f"--watch, --sort and --reverse are for tasks, not for {what}", "galley get tasks --watch"
-        )
+    if options.watch or options.reverse or options.limit or options.sort != "submitted":
+        ours = "--watch, --sort, --limit and --reverse"
+        raise Misuse(f"{ours} are for tasks, not for {what}", "galley get tasks --watch")
 
 
 async def _tasks(client: AsyncClient, views: list[QueueView], options: Namespace) -> list[TaskStatus]:
     """Return the tasks of some queues that the options select, in their order."""
     which = selected(options)
-    found = [
-        status
-        for view in views
-        for status in which.of(
-            await inspect.tasks_in_order(client.broker, client.namespace, view.queue), datetime.now(UTC)
-        )
-    ]
-    in_order = sorted(found, key=inspect.submission_order)
-    return sorted(in_order, key=SORTS[options.sort], reverse=options.reverse)
+    found: list[TaskStatus] = []
+    for view in views:
+        place = client.broker, client.namespace, view.queue
+        if options.limit is None:
+            known = await inspect.tasks_in_order(*place)
+        else:
+            known = await inspect.latest(*place, options.limit)
+        found += which.of(known, datetime.now(UTC))
+    in_order = sorted(sorted(found, key=inspect.submission_order), key=SORTS[options.sort])
+    last = in_order if options.limit is None else in_order[-options.limit :]
+    return last[::-1] if options.reverse else last
 
 
 command: Final = Command(

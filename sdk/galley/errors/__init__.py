@@ -26,6 +26,7 @@
     │   ├── LaneNotEnabled
     │   ├── QueueFull
     │   ├── TopicFull
+    │   ├── IdReserved         the id belongs to a tick of a schedule
     │   ├── ScheduleTaken      the name is that of a schedule that is declared elsewhere
     │   └── TaskConflict       the id is in use for another handler or input
     ├── SubmitIncomplete   (in galley.batch) `submit_many` did not store every task
@@ -105,6 +106,7 @@ from galley.errors.of_requests import (
 )
 from galley.errors.of_results import ResultMismatch, ResultTimeout, TaskCancelled, TaskEnded, TaskFailed
 from galley.errors.refused import (
+    IdReserved,
     LaneNotEnabled,
     QueueFull,
     QueueNotFound,
@@ -134,6 +136,7 @@ __all__ = [
     "HandlerUnusable",
     "HandlersMissing",
     "HopLimit",
+    "IdReserved",
     "InputInvalid",
     "Invalid",
     "LabelInvalid",

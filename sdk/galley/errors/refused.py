@@ -85,6 +85,20 @@ class ScheduleTaken(Refused):
         self.queue, self.name, self.origin = queue, name, origin
 
 
+class IdReserved(Refused):
+    """The id is that of a tick of a schedule, whose task alone may have it; nothing was stored."""
+
+    reason = "IdReserved"
+
+    def __init__(self, queue: str, task_id: str, schedule: str) -> None:
+        """Args: queue: name of the queue; task_id: the id; schedule: name of the schedule."""
+        super().__init__(
+            f"id {task_id!r} belongs to a tick of schedule {schedule!r} of queue {queue!r}",
+            "choose another id; `galley schedule run-now` runs the task of a schedule beside its ticks",
+        )
+        self.queue, self.task_id, self.schedule = queue, task_id, schedule
+
+
 class UniqueConflict(Refused):
     """Another task has the unique key; nothing was stored.
 

@@ -15,7 +15,12 @@ from galley.broker.cancel import cancel
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.pull import Delivery
 from galley.broker.unique_keys import Keys
+from galley.client import AsyncClient
+from galley.envelope import encode
+from galley.handler import call
+from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
+from galley.schedule import address_of
 from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
 from galley_worker.ending import Crashed, CutOff, Finish, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
@@ -25,6 +30,7 @@ from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
+from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time, virtual_loop
 from tests.unit.galley_worker.bench import POLICY, Bench, Worker, a_bench
@@ -122,6 +128,22 @@ async def test_an_attempt_runs_is_settled_and_leaves_nothing_behind() -> None:
         assert (shop.bench.in_work, shop.attempts.under_way) == (0, {})
         await asyncio.sleep(LEASE)
         assert not shop.bench.seen("renewal"), "and no lease is renewed any longer"
+
+
+@in_virtual_time
+async def test_a_message_with_the_id_of_a_tick_to_come_does_not_run_and_is_a_dead_letter() -> None:
+    async with a_shop() as shop:
+        client = AsyncClient.over(shop.bench.producer, "default")
+        await client.schedules.create("nightly", call("images", "resize", width=3), "@every 1h")
+        soon = int(shop.bench.server.now().timestamp()) + 3600
+        address = address_of("default", "images", Lane.NORMAL, f"nightly-{soon}")
+        shop.bench.publish_raw(address, encode(an_envelope("resize")), "1")
+        await shop.begin(await shop.bench.take(shop.worker))
+        assert shop.handlers.started == []
+        assert shop.bench.record(address) is None
+        assert shop.bench.letters(address) == 1
+        await shop.worker.broker.nats.flush()
+        assert shop.bench.in_work == 0
 
 
 @in_virtual_time

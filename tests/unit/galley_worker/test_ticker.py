@@ -13,14 +13,19 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
+from galley.batch import SomeRefused
 from galley.broker import schedules as stored
 from galley.broker import topology
+from galley.broker.schedules import reserved_for
 from galley.client import AsyncClient
 from galley.encryption import DecryptionKeyMissing
 from galley.encryption.payloads import Payloads
 from galley.envelope import INPUT_LIMIT
+from galley.envelope import decode as decode_task
+from galley.envelope import encode as encode_task
 from galley.errors import (
     EnvelopeInvalid,
+    IdReserved,
     LaneNotEnabled,
     QueueNotFound,
     ScheduleInvalid,
@@ -36,9 +41,11 @@ from galley.schedule import Action, Schedule, address_of, decode, encode, tick_i
 from galley.schedules import ScheduleView
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
+from galley_worker.planner import Planner
 from galley_worker.settle import TICK_KEPT_SECONDS
 from galley_worker.ticker import Ticker
 from galley_worker.verdict import Succeed
+from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
@@ -570,3 +577,53 @@ def test_a_schedule_of_a_later_version_or_with_wrong_values_is_none() -> None:
     for body in (b"", b"{}", b"\xff", encode(replace(schedule, v=2)), wrong):
         with pytest.raises(EnvelopeInvalid):
             decode(body)
+
+
+def next_tick(view: ScheduleView) -> str:
+    assert view.next_at is not None
+    return tick_id(view.name, view.next_at)
+
+
+@in_virtual_time
+async def test_the_id_of_a_tick_to_come_is_refused_to_others_and_free_again_afterwards() -> None:
+    async with a_bench() as bench, ticking(bench):
+        taken = next_tick(await begun(bench, "@every 1h"))
+        client = client_of(bench)
+        with pytest.raises(IdReserved, match="belongs to a tick of schedule 'nightly'"):
+            await client.submit(CALL, task_id=taken)
+        with pytest.raises(SomeRefused):
+            await client.submit_many([CALL.options(task_id=taken)])
+        await client.submit(CALL, task_id="daily-1772366400")  # of no schedule
+        await client.submit(CALL, task_id="nightly-17723664000")  # of no tick
+        await eventually(lambda: taken in tasks(bench), within=3700)
+        # Its task waits: another of the id would run in its place.
+        address = address_of("default", "images", Lane.NORMAL, taken)
+        assert await reserved_for(bench.producer, address) == "nightly"
+        ended(bench, taken)
+        assert await reserved_for(bench.producer, address) == ""
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@in_virtual_time
+async def test_what_a_producer_writes_under_the_id_of_a_tick_does_not_stand_in_its_way(planned: bool) -> None:
+    async with a_bench() as bench, ticking(bench), bench.worker() as worker:
+        taken = next_tick(await begun(bench, "@every 1h"))
+        address = address_of("default", "images", Lane.NORMAL, taken)
+        soon = bench.server.now() + timedelta(hours=1) if planned else None
+        forged = encode_task(an_envelope("forged", not_before=soon, schedule="nightly"))
+        subject = topology.plan_subject(address) if planned else topology.task_subject(address)
+        await (await bench.producer.pipeline.send(subject, forged))
+        if planned:
+            planner = Planner(worker.broker, bench.layout, worker.ledger, worker.settler, bench.server.now)
+            running = bench.start(planner.run())
+            await eventually(lambda: bench.in_work == 0, within=60)
+            running.cancel()
+        else:
+            assert await worker.settler.refused_id(await bench.take(worker))
+            await eventually(lambda: bench.in_work == 0, within=60)
+        assert bench.record(address) is None
+        assert bench.letters(address) == 1
+        assert tasks(bench) == []
+        await eventually(lambda: taken in tasks(bench), within=3700)
+        delivery = await bench.take_any(worker)
+        assert (delivery.address.id, decode_task(delivery.body).handler) == (taken, "resize")
