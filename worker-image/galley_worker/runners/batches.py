@@ -1,14 +1,16 @@
 """Batches: gathers the works of one handler, and hands a pool several of them as one.
 
-A batch is complete when it has its size, or when its first member has waited long enough; the timer and the
-last member are all that wakes it. Each member stays an attempt of its own: it has its own lease, and may be
-stopped without the others. The pool sees a carrier, which takes one slot.
+A batch is complete when it has its size, or when its first member has waited long enough. While every slot
+has a batch, the next one goes on filling, and follows when one of them ends; not behind a batch that turns
+out slow, since another worker may be idle. So the timer, the last member, the end of a batch and the sweep
+are what wakes it. Each member stays an attempt of its own: it has its own lease, and may be stopped without
+the others. The pool sees a carrier, which takes one slot.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from galley.batching import Batch
 from galley_worker.ending import Crashed, Finish, NotBegun, Raised, TimedOut
@@ -23,25 +25,46 @@ class Told(Protocol):
         """Take note, before it happens or after."""
 
 
+AHEAD_SECONDS: Final = 1.0
+"""A batch may be gathered behind others that take no longer."""
+
+
 class Batches:
     """Gathers the works of one handler."""
 
-    def __init__(self, rules: Batch, pool: Pool, clock: Callable[[], float], told: Told) -> None:
+    def __init__(self, rules: Batch, pool: Pool, slots: int, clock: Callable[[], float], told: Told) -> None:
+        """Args: slots: batches that may run at a time; told: hears of changes in how slots are shared."""
         self.sizes: Counter[int] = Counter()
         """How many batches of each size there were."""
-        self._rules, self._pool, self._clock, self._told = rules, pool, clock, told
+        self._rules, self._pool, self._slots, self._clock, self._told = rules, pool, slots, clock, told
         self._gathered: list[Execution] = []
+        self._due = False
+        """Whether the first of them has waited long enough."""
         self._carriers: set[Carrier] = set()
         """On their way, or with members that are not settled."""
+        self._running = 0
+        """Carriers on their way."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     # Slots.
 
     @property
+    def _ahead(self) -> bool:
+        """Whether the next batch is gathered though there is no slot for it."""
+        return self._running >= self._slots and not self._slow()
+
+    def _slow(self) -> bool:
+        now = self._clock()
+        return any(
+            carrier.service.seconds > AHEAD_SECONDS or now - (carrier.started_at or now) > AHEAD_SECONDS
+            for carrier in self._carriers
+        )
+
+    @property
     def gathers(self) -> int:
-        """Batches that are being gathered: 1 or 0."""
-        return int(bool(self._gathered))
+        """Slots that are kept for the batch that is gathered: 1 or 0."""
+        return int(bool(self._gathered) and self._running < self._slots)
 
     @property
     def sharing(self) -> int:
@@ -49,7 +72,7 @@ class Batches:
 
         Those that are only settled take none, for up to two batches: the next one may begin meanwhile.
         """
-        shared, settling = max(0, len(self._gathered) - 1), 0
+        shared, settling = len(self._gathered) - self.gathers, 0
         for carrier in self._carriers:
             if carrier.ending.done():
                 settling += carrier.under_way
@@ -60,8 +83,8 @@ class Batches:
     @property
     def beyond(self) -> int:
         """Works there may be beyond one for each slot: they share one, or a batch has room for them."""
-        room = self._rules.size - len(self._gathered) if self._gathered else 0
-        return self.sharing + room
+        fills = self._gathered or self._ahead
+        return self.sharing + (max(0, self._rules.size - len(self._gathered)) if fills else 0)
 
     # Members (Runner).
 
@@ -72,30 +95,40 @@ class Batches:
             self._send([execution])
             return
         self._gathered.append(execution)
-        if len(self._gathered) >= self._rules.size:
-            self._complete()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(self._rules.wait_seconds, self._late)
-            # The first one: there is room for more now than there are free slots.
+        if len(self._gathered) == 1:
+            self._wait()
+            # There is room for more now than there are free slots.
             self._told(before=False)
+        self._advance()
+
+    def _wait(self) -> None:
+        self._due = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._rules.wait_seconds, self._late)
 
     def _late(self) -> None:
         self._told(before=True)
-        self._complete()
+        self._due = True
+        self._advance()
 
-    def _complete(self) -> None:
-        if self._timer is not None:
+    def _advance(self) -> None:
+        """Send what is complete on its way, unless it is to wait for the end of another batch."""
+        size = self._rules.size
+        while self._gathered and (self._due or len(self._gathered) >= size) and not self._ahead:
+            members, self._gathered = self._gathered[:size], self._gathered[size:]
+            self._wait()
+            self._send(members)
+        if not self._gathered and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._send(gathered)
 
     def _send(self, members: list[Execution]) -> None:
         carrier = Carrier(tuple(members), self._loop.create_future(), members[0].service, self._pool.stop)
         carrier.settled = self._settled
         self._carriers.add(carrier)
         self.sizes[len(members)] += 1
+        self._running += 1
         carrier.ending.add_done_callback(lambda _ending: self._ended(carrier))
         self._pool.submit(carrier)
 
@@ -105,6 +138,8 @@ class Batches:
         ending = carrier.ending.result()
         for member in carrier.members:
             member.end(_of_member(ending, member, len(carrier.members)))
+        self._running -= 1
+        self._advance()
         self._told(before=False)
 
     def _settled(self, carrier: Carrier) -> None:
@@ -119,14 +154,14 @@ class Batches:
         if carrier is None:
             self._told(before=True)
             self._gathered.remove(execution)
-            if not self._gathered:
-                self._complete()
+            self._advance()
         execution.end(because)
         if carrier is not None and carrier.all_ended:
             carrier.stop(because)
 
     def sweep(self, now: float) -> list[Execution]:
         """Return the members that have less time than their batch, and have had it."""
+        self._advance()
         late = []
         for carrier in self._carriers:
             began = carrier.started_at

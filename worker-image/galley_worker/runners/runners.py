@@ -155,7 +155,7 @@ class Runners:
         rules = self.rules.get(name)
         if rules is None or rules.batch is None:
             return pool
-        batches = Batches(rules.batch, pool, self._clock, self._told)
+        batches = Batches(rules.batch, pool, self._settings.concurrency, self._clock, self._told)
         self._batches[name] = batches
         # Before the pools, so that what is not on its way is ended first.
         self._runners.insert(0, batches)

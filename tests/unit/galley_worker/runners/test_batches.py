@@ -36,10 +36,10 @@ class Pool:
 class Desk:
     """Batches in front of such a pool."""
 
-    def __init__(self, size: int = 3, wait_ms: int = 100) -> None:
+    def __init__(self, size: int = 3, wait_ms: int = 100, slots: int = 9) -> None:
         self.pool, self.told = Pool(), [0, 0]
         self.now = 0.0
-        self.batches = Batches(Batch(size, wait_ms), self.pool, lambda: self.now, self.tell)  # type: ignore[arg-type]
+        self.batches = Batches(Batch(size, wait_ms), self.pool, slots, lambda: self.now, self.tell)  # type: ignore[arg-type]
 
     def tell(self, *, before: bool) -> None:
         self.told[before] += 1
@@ -194,3 +194,42 @@ async def test_what_is_gathered_at_the_end_has_not_begun() -> None:
     assert member.ending.result() == NotBegun("the worker stops")
     assert desk.batches.slow(0.0) == desk.batches.release(0.0) == 0
     await Desk().batches.close("nothing gathered")
+
+
+@in_virtual_time
+async def test_the_next_batch_fills_while_every_slot_has_one_and_follows_it() -> None:
+    desk = Desk(size=3, slots=1)
+    for number in range(3):
+        desk.submit(number)
+    (first,) = desk.pool.got
+    assert (desk.batches.sharing, desk.batches.beyond) == (2, 5), "three may come ahead of a slot"
+    desk.submit(3)
+    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.beyond) == (0, 3, 5)
+    await asyncio.sleep(1)
+    assert len(desk.pool.got) == 1, "it waits for the slot"
+    for number in (4, 5, 6):
+        desk.submit(number)
+    assert desk.batches.beyond == desk.batches.sharing, "it is full, and one came late"
+    first.end(DONE)
+    await turn()
+    assert [ids(carrier) for carrier in desk.pool.got[1:]] == [["t3", "t4", "t5"]]
+    desk.pool.got[1].end(DONE)
+    await turn()
+    await asyncio.sleep(1)
+    assert [ids(carrier) for carrier in desk.pool.got[2:]] == [["t6"]]
+
+
+@in_virtual_time
+async def test_nothing_is_gathered_behind_a_batch_that_turns_out_slow() -> None:
+    desk = Desk(size=2, slots=1)
+    desk.submit(1)
+    desk.submit(2)
+    desk.pool.got[0].started_at = 1.0
+    desk.now = 1.5
+    desk.submit(3)
+    await asyncio.sleep(1)
+    assert len(desk.pool.got) == 1
+    desk.now = 2.5
+    assert desk.batches.sweep(desk.now) == []
+    assert len(desk.pool.got) == 2, "the pool gives it back, for another worker"
+    assert desk.batches.beyond == desk.batches.sharing
