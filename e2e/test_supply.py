@@ -1,11 +1,16 @@
 """The supply chain: what linters say of the chart, and what is in the images and where it came from."""
 
+import base64
 import copy
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from testcluster.errors import CannotRunHere
 from testcluster.images.build import archives
@@ -112,6 +117,29 @@ def test_provenance_names_commit_inputs_and_the_digest_of_the_image(built: dict[
     lock = tools.ROOT / "requirements" / "operator.txt"
     assert inputs["requirements/operator.txt"] == {"sha256": sbom.sha256(lock)}
     assert any(name.startswith("kopf-") for name in inputs)
+
+
+def test_provenance_is_signed_with_a_key_of_yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, key = Ed25519PrivateKey.generate(), tmp_path / "key.pem"
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    monkeypatch.setenv(provenance.SIGNING_KEY, str(key))
+    path = provenance.write("x", provenance.statement("wheel", [], {}, []), tmp_path)
+    envelope = json.loads((tmp_path / "x.provenance.dsse.json").read_text())
+    body = base64.b64decode(envelope["payload"])
+    assert body == path.read_bytes()
+    signature = base64.b64decode(envelope["signatures"][0]["sig"])
+    private.public_key().verify(signature, provenance.signed_bytes(body))
+    with pytest.raises(InvalidSignature):
+        private.public_key().verify(signature, provenance.signed_bytes(body + b" "))
+    for text in (
+        b"no key",
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        ),
+    ):
+        key.write_bytes(text)
+        with pytest.raises(tools.ToolFailed, match="GALLEY_SIGNING_KEY"):
+            provenance.write("x", {}, tmp_path)
 
 
 def bills_digest(archive: Path) -> str:

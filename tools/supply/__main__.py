@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from testcluster.images.build import archives
-from testcluster.images.image import DOCKERFILES, NATS, OPERATOR, WORKER
+from testcluster.images.image import DOCKERFILES, GATEWAY, NATS, OPERATOR, WORKER
 from tools.supply import advisories, licences, lint_chart, provenance, sbom, tools
 from tools.supply.sbom import FOLDER
 from tools.supply.tools import ROOT, ToolFailed
@@ -39,7 +39,7 @@ def make_bills(folder: Path = FOLDER) -> None:
         tools.run(*command, settings={"SOURCE_DATE_EPOCH": "1700000000"})
         [wheel] = Path(scratch).glob("*.whl")
         provenance.write("galley-tasks", provenance.of_package(wheel), folder)
-    for name, archive in archives([OPERATOR.name, WORKER.name, NATS]).items():
+    for name, archive in archives([OPERATOR.name, WORKER.name, GATEWAY.name, NATS]).items():
         sbom.write(name, sbom.of_image(name, archive), folder)
         if name in DOCKERFILES:
             provenance.write(name, provenance.of_image(DOCKERFILES[name], archive), folder)

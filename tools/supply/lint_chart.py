@@ -25,7 +25,14 @@ CHART: Final = ROOT / "charts" / "galley"
 EXCEPTIONS: Final = Path(__file__).parent / "exceptions.toml"
 _CRITICAL: Final = 1
 _FINE: Final = 10
-_SETS: Final = {"defaults": (), "three servers, two replicas": ("nats.replicas=3", "operator.replicas=2")}
+_SETS: Final = {
+    "defaults": (),
+    "three servers, two replicas, the gateway": (
+        "nats.replicas=3",
+        "operator.replicas=2",
+        "gateway.enabled=true",
+    ),
+}
 
 
 class Finding(NamedTuple):

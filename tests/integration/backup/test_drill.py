@@ -15,11 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from galley import AsyncClient, AsyncHandle, Phase, TaskNotFound, When, call, connect
+from galley import AsyncClient, AsyncHandle, Phase, TaskNotFound, When, call, chain, connect
 from galley.backup.destination import Folder
 from galley.backup.restore import Report, Restore
 from galley.backup.take import take_backup
 from galley.broker.connection import Broker
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.reference import INLINE_LIMIT
+from galley.topic import Subscription, Topic
+from galley.workflows import AsyncWorkflow
 from galley_local.nats_server import NatsServer
 from tests.support.backups import KEY, lose_disk
 from tests.support.eventually import eventually
@@ -30,6 +34,10 @@ LEASE = 3.0
 
 SLOW = [f"slow-{number}" for number in range(6)]
 """Tasks that end after the backup and before the disk is lost."""
+
+
+EVENTS = {f"event-{number}" for number in range(40)}
+LARGE = "x" * INLINE_LIMIT + "end"
 
 
 class Load:
@@ -101,6 +109,7 @@ async def test_a_broker_that_lost_its_disk_is_restored(
         load = Load(client, tmp_path / "drills.log")
         with workers(server.url, queue, tmp_path, ("w1", "w2"), **environment) as fleet:
             await load.submit(range(TASKS // 4))
+            flow, large = await begin_the_rest(client)
             await eventually(lambda: len(load.runs()) > TASKS // 8, within=60)
             ended_before = await ended(load)
             async with load.going_on(range(TASKS, TASKS * 100)):
@@ -125,6 +134,14 @@ async def test_a_broker_that_lost_its_disk_is_restored(
             await eventually(lambda: set(load.runs()) >= submitted_before, within=120)
             await eventually(lambda: all_ended(load, submitted_before), within=120)
             recovered_after = time.monotonic() - lost_at
+
+            # Topics, workflows, schedules and objects are there as well, and go on.
+            await eventually(lambda: set(load.runs()) >= EVENTS, within=120)
+            await flow.result(within=120)
+            assert await large.result(within=60) == LARGE[::-1]
+            fired = (await client.schedules.get("drills", "beat")).fired
+            await eventually(lambda: ticked(client, fired), within=60)
+            await client.schedules.delete("drills", "beat")
 
             # Nothing is stuck: a task is known and ends, or unknown and its id is free.
             await eventually(lambda: none_waits(load), within=60)
@@ -152,6 +169,23 @@ async def test_a_broker_that_lost_its_disk_is_restored(
             assert lost & submitted_before == set()
             for worker in fleet:
                 assert worker.end() == 0
+
+
+async def begin_the_rest(client: AsyncClient) -> tuple[AsyncWorkflow[object], AsyncHandle[object]]:
+    """Publish events, and begin a schedule, a task with a large input, and a workflow that takes a while."""
+    subscription = Subscription("noted", "drills", "note")
+    keeper = TopicKeeper(client.broker, client.namespace, "tests")
+    assert await keeper.keep([Declared(Topic("drilled", retention_seconds=3600), (subscription,))]) == []
+    for word in sorted(EVENTS):
+        await client.publish("drilled", {"word": word}, event_id=word)
+    await client.schedules.create("beat", call("drills", "echo"), "@every 1s")
+    steps = [call("drills", "hold", word="step-0", seconds=2), call("drills", "note", word="step-1")]
+    flow = await client.submit(chain(*steps))
+    return flow, await client.submit(call("drills", "turn", text=LARGE))
+
+
+async def ticked(client: AsyncClient, fired: int) -> bool:
+    return (await client.schedules.get("drills", "beat")).fired > fired
 
 
 async def ended(load: Load) -> set[str]:
