@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _SDK: Final = "sdk/galley/"
 _WORKER: Final = "worker-image/galley_worker/"
 FLOWS: Final = "tests/unit/galley_worker/test_flows.py"
+STATE: Final = "tests/unit/galley/test_workflow_state.py"
 
 
 def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, survives: str = "") -> Mutant:
@@ -77,6 +78,7 @@ MUTANTS: Final = (
         '                lambda: self._publisher.publish(address, task, chosen_id=True), f"publish {address}"\n',
         '                lambda: self._publisher.publish(address, task), f"publish {address}"\n',
         "a step that is published twice runs twice",
+        survives="a step claims its record before it runs, whether or not it is flagged",
     ),
     _of(
         f"{_WORKER}flows",
@@ -127,6 +129,7 @@ MUTANTS: Final = (
         "    if marks[number] != Mark.WAITING:\n        return marks\n",
         "",
         "a repeated message changes how a step ended",
+        STATE,
     ),
     _of(
         f"{_SDK}workflow/state",
@@ -134,7 +137,7 @@ MUTANTS: Final = (
         "    if slots[number] is not None:\n        return slots\n",
         "",
         "the same join hands on two values",
-        survives="a source that arrives again brings what its record says, which does not change",
+        STATE,
     ),
     _of(
         f"{_SDK}workflow/state",
@@ -142,6 +145,7 @@ MUTANTS: Final = (
         "    return root if root.ended is not None else replace(root, ended=outcome, ended_at=at, failed=failed)\n",
         "    return replace(root, ended=outcome, ended_at=at, failed=failed)\n",
         "the root of a cancelled workflow says that it failed",
+        STATE,
     ),
     _of(
         f"{_SDK}broker/flows",

@@ -28,17 +28,19 @@ from galley import (
 )
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
+from galley.broker.control import Request, Verb, answering
+from galley.broker.flows import Place
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.handler import Call
-from galley.record import Failure
+from galley.record import Failure, Outcome, Record, State
 from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
-from galley.workflow.state import OnFailure
+from galley.workflow.state import OnFailure, outcome_address
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -365,6 +367,33 @@ async def test_after_a_cancellation_no_step_begins_and_there_is_one_end() -> Non
 
 
 @in_virtual_time
+async def test_a_step_that_waited_while_its_workflow_ended_does_not_run() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(chain(step("echo", value=1), step("echo", value=2)))
+        assert await flow.cancel() is not Cancelled.TOO_LATE
+        stage.bench.start(stage.crew.run())
+        await asyncio.sleep(30)
+        assert (stage.bench.in_work, dict(stage.crew.ran)) == (0, {})
+
+
+@in_virtual_time
+async def test_after_a_failure_the_other_steps_are_stopped() -> None:
+    stopped: list[tuple[Verb, str]] = []
+
+    async def stop(verb: Verb, request: Request) -> None:
+        stopped.append((verb, request.flow))
+
+    async with a_stage() as stage, answering(stage.bench.producer, "default", "images", stop):
+        others = chain(*(step("echo", value=n) for n in range(20)))
+        flow = await stage.submit(group(step("fail"), others))
+        with pytest.raises(WorkflowFailed, match="no luck"):
+            await flow.result(within=100)
+        await asyncio.sleep(30)
+        assert 0 < len(stage.crew.ran) < 15
+        assert stopped == [(Verb.CANCEL, flow.id)]
+
+
+@in_virtual_time
 async def test_a_member_that_is_cancelled_by_hand_ends_the_workflow() -> None:
     async with a_stage(crews=0) as stage:
         flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
@@ -374,6 +403,38 @@ async def test_a_member_that_is_cancelled_by_hand_ends_the_workflow() -> None:
 
         with pytest.raises(WorkflowFailed, match="Cancelled"):
             await flow.result(within=100)
+
+
+@in_virtual_time
+async def test_a_member_that_is_cancelled_by_hand_stops_the_others() -> None:
+    async with a_stage(crews=0) as stage:
+        others = chain(*(step("echo", value=n) for n in range(20)))
+        flow = await stage.submit(group(step("echo", value=1), others))
+        beginning = stage.bench.start(stage.crew.run())
+        member = stage.client.handle("images", (await flow.steps())[0].task_id)
+        # Its task is there, and the worker dies before it has claimed it.
+        await eventually(lambda: stage.bench.in_work > 1, within=30)
+        beginning.cancel()
+        assert await member.cancel() is not Cancelled.TOO_LATE
+        await asyncio.sleep(2 * LEASE)
+        stage.bench.start(stage.crew.run())
+        with pytest.raises(WorkflowFailed, match="Cancelled"):
+            await flow.result(within=1000)
+        await asyncio.sleep(30)
+        assert len(stage.crew.ran) < 15
+
+
+@in_virtual_time
+async def test_the_root_of_a_workflow_says_the_end_that_its_record_says() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(chain(step("fail"), step("echo")))
+        # One who cancels it writes the record first, and dies.
+        cancelled = Record(State.DONE, 1, outcome=Outcome.CANCELLED)
+        stage.bench.put(outcome_address("default", "images", flow.id), cancelled)
+        stage.bench.start(stage.crew.run())
+        await asyncio.sleep(30)
+        root = await stage.client.workflows.root_of(Place("default", "images", flow.id))
+        assert root.ended is Outcome.CANCELLED
 
 
 @in_virtual_time
