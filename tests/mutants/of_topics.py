@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _SDK: Final = "sdk/galley/"
 _WORKER: Final = "worker-image/galley_worker/"
 FANOUT: Final = "tests/unit/galley_worker/test_fanout.py"
+TOPIC: Final = "tests/unit/galley/test_topic.py"
 COUNTS: Final = "tests/unit/galley/broker/test_counts.py"
 
 
@@ -64,6 +65,7 @@ MUTANTS: Final = (
         '    words = f"{topic}\\0{subscription}\\0{event.source}\\0{event.id}"\n',
         '    words = f"{topic}\\0{subscription}\\0{event.id}"\n',
         "the event of one source keeps that of another from running",
+        TOPIC,
     ),
     _of(
         f"{_SDK}topic",
@@ -71,6 +73,7 @@ MUTANTS: Final = (
         '    words = f"{topic}\\0{subscription}\\0{event.source}\\0{event.id}"\n',
         '    words = f"{subscription}\\0{event.source}\\0{event.id}"\n',
         "the event of one topic keeps that of another from running",
+        TOPIC,
     ),
     _of(
         f"{_SDK}topic",
@@ -78,6 +81,7 @@ MUTANTS: Final = (
         '    words = f"{topic}\\0{subscription}\\0{event.source}\\0{event.id}"\n',
         '    words = f"{topic}{subscription}{event.source}{event.id}"\n',
         "two events of different sources have one id, and the second does not run",
+        TOPIC,
     ),
     _of(
         f"{_SDK}topic",
@@ -85,6 +89,7 @@ MUTANTS: Final = (
         "    if subscription.since is not None and stored_at < subscription.since:\n        return False\n",
         "",
         "a new subscription runs for all that is kept",
+        TOPIC,
     ),
     _of(
         f"{_SDK}topic",

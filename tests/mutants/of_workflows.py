@@ -167,7 +167,6 @@ MUTANTS: Final = (
         "                    _tell(some, None)\n                    raise\n",
         "                    _tell(some, [])\n                    raise\n",
         "a change that was not stored counts as stored",
-        survives="what raises there ends the worker's work on all of them: their steps are delivered again",
     ),
     _of(
         f"{_SDK}broker/flows",

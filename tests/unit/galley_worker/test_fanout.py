@@ -138,6 +138,23 @@ async def test_a_repeated_publish_doubles_nothing(seconds: float) -> None:
 
 
 @in_virtual_time
+async def test_a_publish_without_an_answer_is_repeated_and_its_event_stored_once_in_each_topic() -> None:
+    async with a_town() as town:
+        topics = [Declared(Topic(name), ()) for name in ("uploads", "others")]
+        await town.keeper.keep(topics)
+        await town.client.publish("uploads", 0, event_id="zero")
+        town.bench.producer.line.lose(to_client=lambda _subject: True)
+        publishing = town.bench.start(town.client.publish("uploads", 1, event_id="one"))
+        await town.bench.pass_time(10)
+        town.bench.producer.line.lose()
+        await publishing
+        await town.client.publish("others", 1, event_id="one")
+        for topic, ids in (("uploads", ["zero", "one"]), ("others", ["one"])):
+            found = [each async for each in town.client.topics.events(topic)]
+            assert [each.event.id for each in found] == ids
+
+
+@in_virtual_time
 async def test_a_copy_is_flagged_so_that_it_claims_its_record_before_it_runs() -> None:
     async with a_town() as town, copying(town):
         await town.keep(IMAGES)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from galley import (
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
 from galley.broker.control import Request, Verb, answering
-from galley.broker.flows import Place
+from galley.broker.flows import Flows, FlowsFull, Place
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
 from galley.cli.workflow import drawn
@@ -40,7 +40,7 @@ from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
-from galley.workflow.state import OnFailure, outcome_address
+from galley.workflow.state import OnFailure, Slot, Slots, outcome_address, with_slot
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -435,6 +435,25 @@ async def test_the_root_of_a_workflow_says_the_end_that_its_record_says() -> Non
         await asyncio.sleep(30)
         root = await stage.client.workflows.root_of(Place("default", "images", flow.id))
         assert root.ended is Outcome.CANCELLED
+
+
+@in_virtual_time
+async def test_arrivals_at_one_moment_are_all_stored_or_all_hear_that_there_is_no_room() -> None:
+    async with a_bench() as bench:
+        stream = bench.server.streams[topology.flow_stream("default", "images")]
+        flows = Flows(bench.producer)
+
+        def arrive(flow: str, at: int) -> Coroutine[Any, Any, Slots]:
+            place, slot = Place("default", "images", flow), Slot(task=f"t{at}")
+            return flows.change_join(place, 0, 3, 60, lambda slots: with_slot(slots, at, slot))
+
+        await asyncio.gather(*(arrive("one", at) for at in range(3)))
+        slots = await Flows(bench.producer).join(Place("default", "images", "one"), 0)
+        assert slots == (Slot(task="t0"), Slot(task="t1"), Slot(task="t2"))
+
+        stream.definition |= {"discard": "new", "max_bytes": 1}
+        came = await asyncio.gather(*(arrive("two", at) for at in range(3)), return_exceptions=True)
+        assert [type(each) for each in came] == [FlowsFull] * 3
 
 
 @in_virtual_time
