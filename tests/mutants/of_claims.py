@@ -136,8 +136,8 @@ CLAIM_: Final = (
     _of(
         "claim",
         "no run is ever a crash",
-        "crashed=holder is Holder.GONE)",
-        "crashed=False)",
+        "step.worker, holder is Holder.GONE, step.since)",
+        "step.worker, False, step.since)",
         "a task that kills workers goes on",
         CLAIM,
     ),
@@ -147,8 +147,8 @@ TAKE_OVER: Final = (
     _of(
         "claim",
         "every takeover is a crash",
-        "crashed=holder is Holder.GONE)",
-        "crashed=True)",
+        "step.worker, holder is Holder.GONE, step.since)",
+        "step.worker, True, step.since)",
         "restarts of the broker alone bury tasks",
         CLAIM,
         HOLDERS,

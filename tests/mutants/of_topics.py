@@ -161,7 +161,7 @@ MUTANTS: Final = (
     _of(
         f"{_SDK}broker/counts",
         "a count that cannot be read ends the reader",
-        "            except (msgspec.MsgspecError, ValueError) as error:\n",
+        "            except (*UNREADABLE, ValueError) as error:\n",
         "            except KeyError as error:\n",
         "one bad message takes all metrics of a queue away",
         COUNTS,

@@ -1,4 +1,4 @@
-"""The task that a workflow takes the place of: how the workflow names it, and how it is told of the end."""
+"""The task that a workflow takes the place of: how the workflow names it, and how it hears of the end."""
 
 from datetime import datetime
 
