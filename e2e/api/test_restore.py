@@ -67,7 +67,7 @@ async def test_tasks_go_on_where_they_were_after_nats_lost_its_disk(
     stage: Scene, own_nats_server: NatsServer
 ) -> None:
     await half_done(stage)
-    assert "20 messages of 6 streams, 21 objects" in done(
+    assert "20 messages of 7 streams, 21 objects" in done(
         galley(stage, "backup", "take", "archives", "-n", stage.namespace)
     )
     lose_disk(own_nats_server, stage.folder / "nats")

@@ -58,7 +58,7 @@ class Load:
     async def submit_at_once(self, numbers: range) -> None:
         """Submit faster than workers run them, so that there is a backlog."""
         words = [f"task-{number}" for number in numbers]
-        calls = [call("drills", "hold", word=word, seconds=1 + TASKS / 4000) for word in SLOW]
+        calls = [call("drills", "hold", word=word, seconds=1 + TASKS / 1500) for word in SLOW]
         calls += [call("drills", "note", word=word) for word in words]
         for word, handle in zip([*SLOW, *words], await self._client.submit_many(calls), strict=True):
             self.handles[word] = handle
