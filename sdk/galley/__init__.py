@@ -22,6 +22,7 @@ from galley.broker.inspect import QueueView
 from galley.broker.topics import Published, StoredEvent
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_batch, current_task
+from galley.dead_task import DeadTask, Selection
 from galley.encryption.errors import (
     DecryptionKeyMissing,
     EncryptionError,
@@ -105,7 +106,7 @@ from galley.objects.errors import (
     ObjectStoreUnknown,
 )
 from galley.queues import AsyncQueues, TaskSelection
-from galley.redrive import AsyncDeadLetters, DeadTask, Redriven, Selection
+from galley.redrive import AsyncDeadLetters, Redriven
 from galley.repeat import CatchUp, Overlap, Repeat
 from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView

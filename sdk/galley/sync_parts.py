@@ -6,12 +6,13 @@ from typing import Any
 
 from galley.broker.inspect import QueueView
 from galley.broker.topics import Published, StoredEvent
+from galley.dead_task import ALL, DeadTask, Selection
 from galley.event import Attribute
 from galley.handler import Call
 from galley.portal import Portal
 from galley.queues import ALL as ANY_TASK
 from galley.queues import TaskSelection
-from galley.redrive import ALL, DeadTask, Redriven, Selection
+from galley.redrive import Redriven
 from galley.repeat import Repeat
 from galley.schedules import ScheduleView
 from galley.sync_handle import Handle

@@ -4,8 +4,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from galley.dead_task import Selection
 from galley.errors import DeadLetterNotFound, QueueNotFound, RedriveIncomplete
-from galley.redrive import Selection
 from galley_gateway.access import Right
 from galley_gateway.api import model
 from galley_gateway.api.tasks import PAGED, QUEUE, cut

@@ -13,11 +13,11 @@ from galley.broker.errors import BrokerError
 from galley.broker.inspect import QueueView
 from galley.broker.signals import SignalReader
 from galley.cli.documents import queue_document, task_document
+from galley.dead_task import DeadTask
 from galley.encryption.errors import EncryptionError
 from galley.errors import ResultMismatch, TaskEnded
 from galley.handle import AsyncHandle
 from galley.objects.errors import ObjectError
-from galley.redrive import DeadTask
 from galley.schedules import ScheduleView
 from galley.task_status import Phase, TaskStatus
 from galley_gateway.api.model import (

@@ -7,9 +7,9 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from galley.broker import inspect
+from galley.dead_task import DeadTask, Selection
 from galley.encryption.errors import EncryptionError
 from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
-from galley.redrive import DeadTask, Selection
 from galley.task_status import Phase
 from galley_gateway.access import Right
 from galley_gateway.api import dead, queues, schedules, tasks, topics, workflows

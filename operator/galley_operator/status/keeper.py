@@ -12,14 +12,9 @@ from galley.errors import GalleyError
 from galley.note import Progress
 from galley.record import Record, State, Stored
 from galley_operator.cluster.reflector import Key
+from galley_operator.status.linger import PROGRESS_SECONDS, linger_of
 from galley_operator.status.writer import StatusWriter
-from galley_operator.status.written_status import (
-    PROGRESS_SECONDS,
-    Context,
-    linger_of,
-    lost_worker,
-    status_of,
-)
+from galley_operator.status.written_status import Context, lost_worker, status_of
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.report import AlreadyRan, Pending, Recorded, Report, Until

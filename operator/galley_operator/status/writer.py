@@ -27,7 +27,8 @@ from galley_operator.cluster.errors import (
 from galley_operator.cluster.resource import TASKS
 from galley_operator.faults import Faults
 from galley_operator.key_queue import Backoff
-from galley_operator.status.written_status import LINGER_SECONDS, WrittenStatus, bare, without_result
+from galley_operator.status.linger import LINGER_SECONDS
+from galley_operator.status.written_status import WrittenStatus, bare, without_result
 from galley_operator.tasks.active_tasks import ActiveTask, ActiveTasks
 
 log = logging.getLogger(__name__)

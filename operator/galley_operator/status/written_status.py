@@ -17,7 +17,7 @@ from galley.record import NULL, Failure, Outcome, Record, State
 from galley.resources.declared_status import FINISHED, INLINE_RESULT_LIMIT, SUCCEEDED, TRACEBACK_LIMIT
 from galley.task_status import Phase
 from galley_operator.tasks.active_tasks import ActiveTask, shown_by
-from galley_operator.tasks.report import Admitted, AlreadyRan, Pending, Recorded, Rejected, Report, Until
+from galley_operator.tasks.report import Admitted, AlreadyRan, Pending, Recorded, Rejected, Report
 
 ALREADY_RAN: Final = "AlreadyRan"
 """Reason of the condition of a Task whose work ran before the Task was made."""
@@ -25,18 +25,6 @@ ALREADY_RAN: Final = "AlreadyRan"
 MESSAGE_LIMIT: Final = 1024
 """Characters of an error's message kept in the object; `galley show` tells all of it."""
 
-LINGER_SECONDS: Final = 0.15
-"""How long a status waits for one that takes its place."""
-
-BRIEF_SECONDS: Final = 5.0
-"""A state that is over sooner is not written: most tasks are done by then."""
-
-PROGRESS_SECONDS: Final = 1.0
-"""How long a progress waits for one that takes its place: each Task has at most one such write a second."""
-
-_LINGER: Final = {Until.QUEUE_CHANGES: 1.0, Until.ROOM: 5.0, Until.LATER: 1.0, Until.PAUSE: 2.0}
-"""Seconds before a task reports that it was not admitted: queue and tasks are often applied together, and
-room is often there a moment later."""
 
 _LONGEST_REASON: Final = 64
 _LONGEST_WORKER: Final = 253
@@ -88,21 +76,6 @@ def status_of(task: ActiveTask, report: Report, context: Context) -> WrittenStat
         case Pending(reason, message):
             status = pending(task, reason, message)
     return status if status is None or context.queue_exists else without_queue(task, status)
-
-
-def linger_of(report: Report, status: WrittenStatus, now: datetime) -> float:
-    """Return how many seconds a status waits for one that takes its place."""
-    if isinstance(report, Rejected):
-        return 0.0
-    if isinstance(report, Pending):
-        return _LINGER[report.until]
-    if not isinstance(report, Recorded) or status.final:
-        return LINGER_SECONDS
-    started_at = report.stored.record.started_at
-    if status.body["phase"] != Phase.RUNNING or started_at is None:
-        return BRIEF_SECONDS
-    ran = (now - started_at).total_seconds()
-    return min(BRIEF_SECONDS, max(LINGER_SECONDS, BRIEF_SECONDS - ran))
 
 
 def pending(task: ActiveTask, reason: str, message: str) -> WrittenStatus:

@@ -16,8 +16,9 @@ from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe, safe_json
 from galley.client import AsyncClient
+from galley.dead_task import DeadTask, Selection
 from galley.errors import GalleyError, NotRedrivable, RedriveIncomplete
-from galley.redrive import DeadTask, Selection, check_rate
+from galley.redrive import check_rate
 
 _ACTIONS: Final = ("list", "show", "redrive", "drop", "edit")
 

@@ -27,8 +27,8 @@ from galley.encryption.errors import (
     PlaintextRefused,
 )
 from galley.encryption.token import key_in, parse
+from galley.encryption.words import Words, with_words, wordless, wordless_failure, words_of
 from galley.envelope import NO_INPUT, SEALED_VERSION, Envelope
-from galley.history import History
 from galley.note import seal_in, sealed_body
 from galley.record import NULL, Failure, Outcome, Record
 from galley.reference import Reference
@@ -37,9 +37,6 @@ Find: TypeAlias = Callable[[str, str], DataKeys | None]
 """Returns the keys of a queue, given its namespace and name; None if it has none."""
 
 _SEALED: Final = b',"sealed":"'
-
-Words: TypeAlias = tuple[tuple[str, str], ...]
-"""Message and traceback of each past attempt."""
 
 
 class _TaskPayload(Struct, frozen=True, omit_defaults=True):
@@ -110,12 +107,12 @@ class Payloads:
         await keys.prepare()
         text = _encode(
             _TaskPayload(
-                envelope.input, _words(envelope.history), envelope.digest, envelope.large, envelope.files
+                envelope.input, words_of(envelope.history), envelope.digest, envelope.large, envelope.files
             )
         )
         version = SEALED_VERSION if envelope.v == task_wire.VERSION else envelope.v
         clear = replace(
-            envelope, v=version, input=NO_INPUT, history=_wordless(envelope.history), digest="", uid="",
+            envelope, v=version, input=NO_INPUT, history=wordless(envelope.history), digest="", uid="",
             large=None, files=(),
         )  # fmt: skip
         head = task_wire.encode(clear)[:-1]
@@ -152,7 +149,7 @@ class Payloads:
             payload = _task_payload(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PayloadAltered(subject, f"its decrypted payload cannot be read: {error}") from None
-        history = _with_words(envelope.history, payload.words, subject)
+        history = with_words(envelope.history, payload.words, subject)
         refers = payload.large is not None or bool(payload.files)
         if refers != (envelope.v == task_wire.REFERRING_VERSION):
             raise PayloadAltered(subject, "its version does not fit what is encrypted")
@@ -199,7 +196,7 @@ class Payloads:
         await keys.prepare()
         payload = _EndPayload(
             record.handler, record.attempt, record.outcome, record.result, record.failure,
-            _words(record.history), record.digest, large=record.large,
+            words_of(record.history), record.digest, large=record.large,
         )  # fmt: skip
         token = keys.seal(_encode(payload), _bound("record", address))
         return record_wire.encode(
@@ -208,8 +205,8 @@ class Payloads:
                 v=SEALED_VERSION if record.large is None else record.v,
                 result=NULL,
                 large=None,
-                failure=_wordless_failure(record.failure),
-                history=_wordless(record.history),
+                failure=wordless_failure(record.failure),
+                history=wordless(record.history),
                 digest="",
                 sealed=token,
             )
@@ -235,7 +232,7 @@ class Payloads:
         version = record_wire.VERSION if payload.large is None else record_wire.REFERRING_VERSION
         return replace(
             record, v=version, result=payload.result, large=payload.large, failure=payload.failure,
-            history=_with_words(record.history, payload.words, subject), digest=payload.digest, sealed="",
+            history=with_words(record.history, payload.words, subject), digest=payload.digest, sealed="",
         )  # fmt: skip
 
     async def look_at_record(
@@ -269,7 +266,7 @@ class Payloads:
             "",
             letter.attempt,
             failure=failure,
-            words=_words(letter.history),
+            words=words_of(letter.history),
             body=letter.body,
             envelope=plain,
         )
@@ -278,7 +275,7 @@ class Payloads:
             replace(
                 letter,
                 failure=Failure(failure.reason, ""),
-                history=_wordless(letter.history),
+                history=wordless(letter.history),
                 body=None,
                 envelope=task if plain == NO_TASK else NO_TASK,
                 v=LETTER_SEALED_VERSION,
@@ -305,7 +302,7 @@ class Payloads:
         return replace(
             letter, v=LETTER_VERSION, failure=payload.failure, body=payload.body,
             envelope=letter.envelope if payload.envelope == NO_TASK else payload.envelope,
-            history=_with_words(letter.history, payload.words, subject), sealed="",
+            history=with_words(letter.history, payload.words, subject), sealed="",
         )  # fmt: skip
 
     async def outcome(self, address: TaskAddress, record: Record) -> Record:
@@ -386,30 +383,3 @@ def _tells(record: Record) -> bool:
         or record.history.attempts
         or (record.outcome is not None and record.outcome is not Outcome.CANCELLED)
     )
-
-
-def _words(history: History) -> Words:
-    return tuple((past.message, past.traceback) for past in history.attempts)
-
-
-def _wordless(history: History) -> History:
-    if not history.attempts:
-        return history
-    attempts = tuple(replace(past, message="", traceback="") for past in history.attempts)
-    return replace(history, attempts=attempts)
-
-
-def _wordless_failure(failure: Failure | None) -> Failure | None:
-    return failure and Failure(failure.reason, "")
-
-
-def _with_words(history: History, words: Words, subject: str) -> History:
-    if len(words) != len(history.attempts):
-        raise PayloadAltered(subject, "what is encrypted belongs to another history")
-    if not words:
-        return history
-    attempts = tuple(
-        replace(past, message=message, traceback=traceback)
-        for past, (message, traceback) in zip(history.attempts, words, strict=True)
-    )
-    return replace(history, attempts=attempts)

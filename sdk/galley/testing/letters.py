@@ -7,12 +7,13 @@ from typing import Any, Protocol
 from msgspec import Raw
 from msgspec.structs import replace
 
+from galley.dead_task import ALL, DeadTask, Selection
 from galley.envelope import encode_input
 from galley.errors import DeadLetterNotFound
 from galley.handler import check_handler_name
 from galley.history import History
 from galley.record import Failure
-from galley.redrive import ALL, DeadTask, Redriven, Selection
+from galley.redrive import Redriven
 from galley.task_status import Phase, TaskStatus
 
 _UNCHANGED: Any = object()
