@@ -35,6 +35,9 @@ def line() -> tuple[str, ...]:
     return (*(queue for queue in before if queue != own), own)[-_DEPTH:]
 
 
+LIFE_WORD: Final = "life:"
+"""Among the ancestors of a task that came of a life event: what happens to it is none, or there is no end."""
+
 HOPS_WORD: Final = "hops:"
 """Among the ancestors of a task, before the number of events that led to it."""
 

@@ -16,13 +16,16 @@ from galley.envelope import NO_INPUT, Envelope
 from galley.errors import EnvelopeInvalid, EventInvalid
 from galley.event import Event, check_topic_name, encode, variables
 from galley.history import Moment
-from galley.inside import HOPS_WORD
+from galley.inside import HOPS_WORD, LIFE_WORD
 from galley.lanes import Lane
 
 RETENTION_SECONDS: Final = 24 * 3600
 TOPIC_BYTES: Final = 64 * 1024**2
 SUBSCRIPTIONS_LIMIT: Final = 1_000
 """Subscriptions of one topic."""
+
+LIFE_TYPE: Final = "dev.galley.task."
+"""Before the kind of a life event, in its type."""
 
 _VERSION: Final = 1
 _PATH: Final = re.compile(
@@ -232,15 +235,20 @@ def task_of(topic: str, subscription: Subscription, event: Event, stored_at: dat
     """
     return Envelope(
         subscription.handler, stored_at, input=_input(subscription.input, event), event=f"{topic}/{event.id}",
-        ancestors=(f"{HOPS_WORD}{event.hops}",) if event.hops else (),
+        ancestors=_ancestors(event),
     )  # fmt: skip
+
+
+def _ancestors(event: Event) -> tuple[str, ...]:
+    life = (LIFE_WORD,) if event.type.startswith(LIFE_TYPE) else ()
+    return (*life, f"{HOPS_WORD}{event.hops}") if event.hops else life
 
 
 def task_of_miss(topic: str, subscription: Subscription, event: Event, stored_at: datetime) -> Envelope:
     """Return the task for an event that could not be looked at as asked: its input is the whole event."""
     return Envelope(
         subscription.handler, stored_at, input=Raw(b'{"event":' + encode(event) + b"}"),
-        event=f"{topic}/{event.id}",
+        event=f"{topic}/{event.id}", ancestors=_ancestors(event),
     )  # fmt: skip
 
 

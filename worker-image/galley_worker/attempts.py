@@ -512,6 +512,8 @@ class Attempts:
             waited = held.started_at.timestamp() - held.delivery.stored_at
             self._parts.measures.waited(waited, address.lane)
         journal.started(held)
+        if (life := self._parts.settler.life) is not None:
+            await life.started(held, self._rules.worker.name)
         ran = await present.execution.ending
         if not self._parts.notebook.empty:
             await self._parts.notebook.finish(present.execution.work)

@@ -64,6 +64,10 @@ EVENTS_HELD_BACK: Final = Series(
     "Times an event could not be copied yet, as when the queue is full; it is delivered again.",
     (*QUEUE, "topic"),
 )  # fmt: skip
+LIFE_MISSED: Final = Series(
+    "galley_life_events_missed_total", Kind.COUNTER,
+    "Life events that the topic in `spec.lifeEvents` did not take.", QUEUE,
+)  # fmt: skip
 BATCH_SIZE: Final = Series(
     "galley_batch_size", Kind.HISTOGRAM, "Tasks whose inputs a handler got by one call.", (*QUEUE, "handler")
 )
@@ -100,7 +104,7 @@ SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 SERIES: Final = (
     ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
     CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
-    BATCH_SIZE, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
+    BATCH_SIZE, LIFE_MISSED, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
     CACHE_BYTES,
 )  # fmt: skip
 
@@ -136,6 +140,7 @@ class Measures(Collector):
         self._events: Counter[tuple[str, str]] = Counter()
         self._held_back: Counter[str] = Counter()
         self._notes_dropped = 0
+        self._life_missed = 0
         self.circuit: Circuit | None = None
         self.budget: RetryBudget | None = None
         self.batch_sizes: Callable[[], Mapping[str, Counter[int]]] = dict
@@ -198,6 +203,10 @@ class Measures(Collector):
         """Count a note that was not stored: progress, a checkpoint, or a part of an output."""
         self._notes_dropped += 1
 
+    def life_missed(self) -> None:
+        """Count a life event that was not stored."""
+        self._life_missed += 1
+
     def _open(self) -> int:
         return int(self.circuit is not None and self.circuit.is_open)
 
@@ -223,6 +232,7 @@ class Measures(Collector):
         for series, count in (
             (LEASES_LOST, self._lost.total()),
             (FAILED, self._failed),
+            (LIFE_MISSED, self._life_missed),
             (NOTES_DROPPED, self._notes_dropped),
             (COUNTS_GIVEN_UP, self.counts_given_up()),
             (RETRIES_DELAYED, self.budget.delayed if self.budget is not None else 0),

@@ -26,6 +26,7 @@ from galley_worker import journal
 from galley_worker.claim import Held, Who, claiming_record
 from galley_worker.flows import Workflows
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
+from galley_worker.life import Life
 from galley_worker.verdict import TOO_LARGE, Await, Bury, Cancel, Defer, HandBack, RetryAt, Succeed, Verdict
 
 NO_ROOM_SECONDS: Final = 5.0
@@ -40,9 +41,19 @@ class Settler:
 
     def __init__(
         self, ledger: Ledger, worker: Who, keep_seconds: int, now: Callable[[], datetime],
-        flows: Workflows | None = None,
+        flows: Workflows | None = None, *, life: Life | None = None,
     ) -> None:  # fmt: skip
-        """Args: flows: carries workflows on; None leaves tasks of workflows as others."""
+        """Make the settler.
+
+        Args:
+            ledger: what it writes with.
+            worker: whose attempts they are.
+            keep_seconds: how long records are kept.
+            now: the present time.
+            flows: carries workflows on; None leaves tasks of workflows as others.
+            life: publishes what happens to tasks; None where the queue does not ask for it.
+        """
+        self.life = life
         self._ledger = ledger
         self._flows = flows
         self._worker = worker
@@ -139,6 +150,8 @@ class Settler:
             if not await self._bury(delivery, _letter(final, delivery)):
                 return
         if await self._carried_on(delivery, final):
+            if self.life is not None:
+                await self.life.ended(delivery, final)
             self._acknowledge(delivery)
 
     async def start_flow(self, delivery: Delivery, envelope: Envelope) -> None:
@@ -284,6 +297,8 @@ class Settler:
             sequence = await self._ledger.write(address, _shortened(record), held.fence)
         if isinstance(sequence, Beaten):
             return await self._yield_to(held, sequence)
+        if self.life is not None and failure is not None and attempt > held.flags.attempt:
+            await self.life.retried(held, record)
         again = replace(held.envelope, history=history)
         failpoint("retry.before_schedule")
         await self.schedule_again(held, again, Flags(attempt, sequence, awaits=awaits), due_at)

@@ -21,6 +21,7 @@ from galley.broker.counts import Outbox
 from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.objects import Place
+from galley.broker.topics import TopicPublisher
 from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
@@ -39,6 +40,7 @@ from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
 from galley_worker.leases import LeaseKeeper, uninterrupted
 from galley_worker.ledger import Ledger
+from galley_worker.life import PATIENCE_SECONDS, Life
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import Sweeper, TaskObjects, pause
@@ -118,7 +120,8 @@ class Supervisor:
                 broker, namespace, name, ledger, spec.retention.results_seconds, _now,
                 plaintext=plaintext_allowed(self._queue),
             )  # fmt: skip
-            settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows)
+            life = self._life(broker, measures)
+            settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows, life=life)
             uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
             traces = parts.enter_context(sent(os.environ, namespace, name))
             attempts = self._make_attempts(
@@ -243,6 +246,13 @@ class Supervisor:
             limit = spec.retry_budget
             parts.budget = measures.budget = RetryBudget(limit.share, limit.per_second, _now())
         return Attempts(rules, parts)
+
+    def _life(self, broker: Broker, measures: Measures) -> Life | None:
+        spec, namespace = self._queue.spec, self._queue.metadata.namespace
+        if spec.life_events is None:
+            return None
+        publisher = TopicPublisher(broker, namespace, PATIENCE_SECONDS)
+        return Life(publisher, spec.life_events.topic, measures, _now, messages=spec.encryption is None)
 
     def _circuit(self, grown: Changes) -> Circuit | None:
         spec = self._queue.spec.circuit

@@ -18,6 +18,7 @@ from galley.resources.meta import (
     Choice,
     HandlerName,
     Metadata,
+    Name,
     Number,
     ObjectName,
     Part,
@@ -469,6 +470,14 @@ class Circuit(Part):
     """Seconds it takes none. Then it takes one: if that succeeds it goes on, and if not it waits again."""
 
 
+class LifeEvents(Part):
+    """Where workers publish what happens to the tasks of a queue."""
+
+    topic: Name
+    """Name of a Topic of the namespace. It gets an event when a task starts, is retried, succeeds, fails or
+    is cancelled by its worker. Tasks that come of such events have none."""
+
+
 class TaskQueueSpec(Part):
     """What is wanted of a queue."""
 
@@ -508,6 +517,9 @@ class TaskQueueSpec(Part):
 
     circuit: Circuit | None = None
     """When workers stop taking tasks, since all of them fail; left out, they do not."""
+
+    life_events: LifeEvents | None = None
+    """The topic of what happens to the tasks; left out, nothing is published."""
 
     retry: Retry = Retry()
     """What follows an attempt that failed, unless the task says otherwise."""

@@ -20,6 +20,7 @@ from galley.retry import RetryPolicy
 from galley_worker.claim import Held, Holder, Who
 from galley_worker.claimant import Claimant
 from galley_worker.ledger import Ledger
+from galley_worker.life import Life
 from galley_worker.settle import Settler
 from galley_worker.solitude import Solitude
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -207,12 +208,14 @@ class Bench:
         self.server.log.clear()
 
     @asynccontextmanager
-    async def worker(self, name: str = "w1", holder: str = "h1") -> AsyncIterator[Worker]:
+    async def worker(
+        self, name: str = "w1", holder: str = "h1", life: Life | None = None
+    ) -> AsyncIterator[Worker]:
         """Run what a worker writes with."""
         async with MemoryBroker(self.server, name) as broker:
             hands = Hands()
             who, ledger = Who(name, holder), Ledger(broker)
-            settler = Settler(ledger, who, KEEP_SECONDS, self.server.now)
+            settler = Settler(ledger, who, KEEP_SECONDS, self.server.now, life=life)
             claimant = Claimant(ledger, settler, who, self.server.now, self.ask, solitude := Solitude())
             async with Pulls(broker, self.layout, hands) as pulls:
                 await pulls.orient()  # what is submitted from here on comes by the fast path

@@ -22,6 +22,7 @@ EACH = {
     "galley_circuit_opened": "counter",
     "galley_circuit_open": "gauge",
     "galley_batch_size": "histogram",
+    "galley_life_events_missed": "counter",
     "galley_notes_dropped": "counter",
     "galley_cache_hits": "counter",
     "galley_cache_fetches": "counter",

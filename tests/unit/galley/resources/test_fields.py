@@ -49,7 +49,7 @@ def test_the_public_names_are_these() -> None:
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry",
-        "RetryRule", "RetryBudget", "Circuit", "Scaling", "ScalingLimit", "ScalingMode", "ScalingStatus",
+        "RetryRule", "RetryBudget", "Circuit", "LifeEvents", "Scaling", "ScalingLimit", "ScalingMode", "ScalingStatus",
         "LaneScaling", "Minimum", "Weekday", "SecretEnvSource",
         "SecretKeyRef",
         "SecretVolume", "SecurityContext",
