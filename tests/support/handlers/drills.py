@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from galley import NonRetryable, chord, current_task, task, then
+from galley import NonRetryable, chord, current_task, previous, task, then
 
 
 def _note(word: str) -> None:
@@ -38,7 +38,7 @@ async def aecho(value: object = None, seconds: float = 0.0) -> object:
 @task(queue="drills")
 async def onward(count: int) -> list[object]:
     """Have a workflow return so many numbers."""
-    return then(chord(aecho.map(range(count)), aecho))  # type: ignore[no-any-return]
+    return then(chord(aecho.map(range(count)), aecho.call(previous)))  # type: ignore[no-any-return]
 
 
 @task(queue="drills")

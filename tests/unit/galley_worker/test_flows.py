@@ -3,12 +3,14 @@
 import asyncio
 import os
 import random
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
@@ -25,10 +27,12 @@ from galley import (
     chord,
     group,
     previous,
+    record,
 )
 from galley.broker import topology
 from galley.broker.cancel import Cancelled
 from galley.broker.control import Request, Verb, answering
+from galley.broker.errors import BrokerError
 from galley.broker.flows import Flows, FlowsFull, Place
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
@@ -40,13 +44,13 @@ from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
-from galley.workflow.state import OnFailure, Slot, Slots, outcome_address, with_slot
+from galley.workflow.state import OnFailure, Slot, Slots, decode_slots, outcome_address, with_slot
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant
 from galley_worker.continuation import Continuations
-from galley_worker.ending import Continued, Raised, Returned
+from galley_worker.ending import Continued, Crashed, Raised, Returned
 from galley_worker.flows import Workflows
 from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
@@ -59,10 +63,12 @@ from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.eventually import eventually
-from tests.support.memory_nats import MemoryBroker
+from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
+
+T = TypeVar("T")
 
 LATE: Final = datetime(2030, 1, 1, tzinfo=UTC)
 GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
@@ -99,6 +105,9 @@ class Crew:
     """How often the handler of each task ran to its end and was recorded by this crew."""
     number: int = 0
     encrypted: bool = False
+    crashes: float = 0.0
+    """The share of attempts whose child dies, the first time."""
+    crashed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Start one worker after the other, each until it dies."""
@@ -160,6 +169,10 @@ class Handlers:
         if execution.ending.done() or self._worker.cancelling() or self._worker.done():
             return
         work = execution.work
+        if work.task_id not in self._crew.crashed and self._crew.chance.random() < self._crew.crashes:
+            self._crew.crashed.add(work.task_id)
+            execution.end(Crashed("signal 9 (SIGKILL)"))
+            return
         self._crew.ran[work.task_id] += 1
         value = msgspec.json.decode(work.input).get("value")
         if work.handler == "then":
@@ -172,6 +185,32 @@ class Handlers:
     def _stop(execution: Execution) -> None:
         assert execution.because is not None
         execution.end(execution.because)
+
+
+def joins_fired(server: MemoryServer) -> Counter[str]:
+    """Return how often each join became complete, as the history has it."""
+    written = (each for each in server.log if each.what == "stored" and ".join." in each.subject)
+    return Counter(
+        each.subject for each in written if None not in decode_slots(record.decode(each.body).result)
+    )
+
+
+async def broken(server: MemoryServer, chance: random.Random) -> None:
+    """Kill the broker now and then, and start it again."""
+    while True:
+        await asyncio.sleep(chance.expovariate(0.1))
+        server.kill()
+        await asyncio.sleep(chance.random())
+        server.start()
+
+
+async def insisted(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return an answer, asking again while the broker is away."""
+    while True:
+        try:
+            return await ask()
+        except BrokerError:
+            await asyncio.sleep(1)
 
 
 @dataclass
@@ -516,14 +555,24 @@ def a_graph(chance: random.Random) -> tuple[Item, int]:
 async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) -> None:
     chance = random.Random(seed)
     async with a_stage(seed, dies=4.0, crews=3) as stage:
+        stage.crew.crashes = 0.02
         flows = []
         for _ in range(GRAPHS):
             item, count = a_graph(chance)
             flows.append((await stage.submit(item), count))
+        stage.bench.start(broken(stage.bench.server, chance))
         for flow, count in flows:
-            await flow.result(within=100_000)
-            status = await flow.status()
+            await insisted(partial(flow.result, within=100_000))
+            status = await insisted(flow.status)
             assert (status.phase, status.done) == ("Succeeded", count)
             # One record for each step, and one for the whole.
             assert len(stage.records(flow.id)) == count + 1
-        assert stage.crew.number > 6
+        server, crew = stage.bench.server, stage.crew
+        fired = joins_fired(server)
+        assert set(fired.values()) == {1}, "a join fires once"
+        assert crew.number > 6
+        told = (
+            f"{GRAPHS} graphs, {len(fired)} joins, {sum(crew.ran.values())} attempts, {crew.number} workers, "
+            f"{len(crew.crashed)} children died, {server.starts} lives of the broker"
+        )
+        sys.stdout.write(f"{told}\n")
