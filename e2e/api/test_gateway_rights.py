@@ -54,10 +54,11 @@ class Rule(NamedTuple):
 
 ROLES: Final[dict[str, list[Rule]]] = {
     "nothing": [],
-    "viewer": [Rule(["taskqueues", "tasks", "taskschedules"], READ)],
+    "viewer": [Rule(["taskqueues", "tasks", "taskschedules", "topics"], READ)],
     "task-editor": [Rule(["tasks", "taskschedules"], WRITE)],
     "queue-editor": [Rule(["taskqueues"], WRITE)],
     "submitter": [Rule(["tasks"], ["create"])],
+    "publisher": [Rule(["topics/events"], ["create"]), Rule(["topics"], ["get"])],
     "red-alone": [
         Rule(["taskqueues"], ["get"], ("red",)),
         Rule(["taskqueues/tasks", "taskqueues/schedules"], WRITE, ("red",)),

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import heapq
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,9 +14,9 @@ from starlette.responses import Response
 from galley import audit
 from galley.audit import Action
 from galley.batch import SubmitIncomplete
+from galley.broker import inspect
 from galley.broker.audit import note_soon
 from galley.broker.errors import BrokerUnreachable
-from galley.client import AsyncClient
 from galley.errors import (
     DeadLetterNotFound,
     InputInvalid,
@@ -48,6 +49,8 @@ WAIT_SECONDS: Final = 30.0
 LONGEST_WAIT_SECONDS: Final = 300.0
 PAGE: Final = 100
 _LARGEST_PAGE: Final = 1000
+RECENT: Final = 500
+"""Changes, and waiting tasks of each lane, that count as recent."""
 _LOOK_SECONDS: Final = 2.0
 """A record tells when a task has ended, and nothing when it starts: that is looked at."""
 
@@ -225,17 +228,6 @@ def cut(meant: list[Any], query: dict[str, str]) -> tuple[list[Any], str]:
     return meant[first : first + limit], following
 
 
-async def found(client: AsyncClient, queue: str, query: dict[str, str]) -> list[TaskStatus]:
-    """Return the tasks of a queue that a query is about, newest first.
-
-    Raises:
-        RequestInvalid, SelectorInvalid: if the query is none.
-        QueueNotFound, BrokerUnreachable: as `AsyncQueues.find`.
-    """
-    which = selection(query)
-    return among(await client.queues.find(queue, which), which, query)
-
-
 def among(tasks: list[TaskStatus], which: TaskSelection, query: dict[str, str]) -> list[TaskStatus]:
     """Return those tasks that a query is about, newest first."""
     meant = which.of(tasks, datetime.now(UTC))
@@ -245,10 +237,58 @@ def among(tasks: list[TaskStatus], which: TaskSelection, query: dict[str, str]) 
 
 
 async def list_tasks(ask: Ask) -> Response:
-    """Return a page of the tasks of a queue, newest first."""
-    meant = await found(ask.client, ask.queue, ask.query)
-    some, following = cut(meant, ask.query)
-    return reply(model.TaskList([task_view(status) for status in some], len(meant), following))
+    """Return a page of the tasks of a queue, newest first; no more of them than a page are kept in memory."""
+    limit = max(1, int(number(ask.query, "limit", PAGE, _LARGEST_PAGE)))
+    which, before = selection(ask.query), _continued(ask.query)
+    kept: list[tuple[tuple[datetime, str], int, TaskStatus]] = []
+    total = 0
+    async for status in _tasks_of(ask):
+        if not among([status], which, ask.query):
+            continue
+        total += 1
+        key = inspect.submission_order(status)
+        if before is None or key < before:
+            heapq.heappush(kept, (key, total, status))
+        if len(kept) > limit + 1:
+            heapq.heappop(kept)
+    newest = sorted(kept, reverse=True)
+    following = ""
+    if len(newest) > limit:
+        at, task_id = newest[limit - 1][0]
+        following = f"{at.isoformat().replace('+00:00', 'Z')}~{task_id}"
+    views = [task_view(status) for _, _, status in newest[:limit]]
+    return reply(model.TaskList(views, total, following))
+
+
+async def _tasks_of(ask: Ask) -> AsyncGenerator[TaskStatus, None]:
+    """Yield the tasks that are looked at: all, or those that a page of the dashboard shows."""
+    broker = ask.client.broker
+    if ask.query.get("recent") in {"true", "1"}:
+        for status in await inspect.latest(broker, ask.namespace, ask.queue, RECENT):
+            yield status
+        return
+    await ask.client.queues.get(ask.queue)
+    async for status in inspect.tasks(broker, ask.namespace, ask.queue):
+        yield status
+
+
+def _continued(query: dict[str, str]) -> tuple[datetime, str] | None:
+    """Return the task that the page before ended with.
+
+    Raises:
+        RequestInvalid: if the parameter is not from such a page.
+    """
+    given = query.get("continue")
+    if not given:
+        return None
+    at, tilde, task_id = given.partition("~")
+    try:
+        time = datetime.fromisoformat(at)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None or not tilde:
+        raise RequestInvalid("continue", f"{given[:80]!r}", "use `next` of the page before")
+    return time, task_id
 
 
 async def cancel(ask: Ask) -> Response:
@@ -297,13 +337,16 @@ OPERATIONS: Final = (
     ),
     Operation(
         "listTasks", "GET", TASKS, Right("list", "tasks"), list_tasks, "List the tasks of a queue",
-        "Newest first. It reads every task of the queue, so it is for queues of thousands, not of millions.",
+        "Newest first; `next` is a place in time, so tasks that come meanwhile move nothing. It reads every "
+        f"task of the queue. With `recent=true` it looks at the last {RECENT} changes, and the {RECENT} "
+        "oldest tasks that wait in each lane, however many there are.",
         answers=model.TaskList,
         parameters=(
             Parameter("phase", "One or more phases, separated by commas."),
             Parameter("handler", "Only tasks of this handler."),
             Parameter("labels", "A selector, such as `team=billing,tier!=low`."),
             Parameter("search", "Only tasks whose id contains this."),
+            Parameter("recent", "Whether to look at recent tasks only.", {"type": "boolean"}),
             *PAGED,
         ),
         example_answer={"tasks": [_VIEW], "total": 1}, fails=(QueueNotFound,),

@@ -20,8 +20,6 @@ from galley_gateway.pages.graph import drawing_of
 from galley_gateway.pages.page import Look, Page
 
 _PAGE: Final = 50
-_LATEST: Final = 500
-"""Tasks that ended or changed last, and waiting ones of each lane, that the page of tasks looks at."""
 _LINES: Final = 500
 _FAILED: Final = 20
 """Steps of a workflow that failed which are named beside its graph."""
@@ -64,13 +62,13 @@ def _continued(look: Look) -> dict[str, str]:
 
 async def _tasks(look: Look) -> dict[str, Any]:
     which = tasks.selection(look.query)
-    known = await inspect.latest(look.client.broker, look.namespace, look.queue, _LATEST)
+    known = await inspect.latest(look.client.broker, look.namespace, look.queue, tasks.RECENT)
     found = tasks.among(known, which, look.query)
     page = _paged(found, look)
     return {
         **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
-        "latest": _LATEST,
+        "latest": tasks.RECENT,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
 
