@@ -7,12 +7,14 @@ from galley.lanes import Lane
 
 
 class Kind(StrEnum):
-    """A word of every subject of a task, which has one value today."""
+    """A word of every subject of a task, which has one value for all tasks today."""
 
     DECLARED = "k8s"
     """Of Task objects that an operator before 0.2 admitted: their id is the object's uid."""
     DIRECT = "sdk"
     """Of all other tasks."""
+    TURN = "turn"
+    """Of no task: it has a worker look at the tasks that wait under a key, whose digest is its id."""
 
 
 class TaskAddress(NamedTuple):

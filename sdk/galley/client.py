@@ -175,17 +175,17 @@ class AsyncClient:
     @overload
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: Asked | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None, key: str | None = None,
     ) -> AsyncHandle[R]: ...  # fmt: skip
     @overload
     async def submit(
         self, call: Shape, when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: None = None,
+        labels: dict[str, str] | None = None, unique: None = None, key: None = None,
     ) -> AsyncWorkflow[Any]: ...  # fmt: skip
     async def submit(
         self, call: Call[R] | Shape, when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
-        unique: Asked | None = None,
+        unique: Asked | None = None, key: str | None = None,
     ) -> AsyncHandle[R] | AsyncWorkflow[Any]:  # fmt: skip
         """Submit one task, or a workflow, and return when the broker has it on disk.
 
@@ -205,6 +205,9 @@ class AsyncClient:
             unique: at most one task of the queue has its key at a time: a key, `galley.Unique(...)`, True for
                 a key made of handler and input, or False. It comes before what `call.options(...)`, `when`
                 and `@task` say, and excludes an id of your own.
+            key: a text of up to 256 bytes, such as the name of a customer. Tasks of one key take turns with
+                those of other keys in their lane, however many there are, and `spec.limits.perKey` of the
+                queue limits how many of them run at once. It is not encrypted.
 
         Raises:
             LabelInvalid: a label is not allowed.
@@ -226,20 +229,24 @@ class AsyncClient:
             ClientClosed, ClientElsewhere: the client is closed, or belongs to another event loop.
         """
         if isinstance(call, Shape):
+            if key is not None:
+                raise SubmissionInvalid(
+                    "key", "a workflow has no key of its own", "give its steps keys: call.options(key=...)"
+                )
             if unique:
                 raise SubmissionInvalid(
                     "unique", "a workflow has no unique key", "give it an id of your own: task_id"
                 )
             return await self.workflows.submit(call, id=task_id, when=when, labels=labels)
-        if unique is not None:
-            call = call.options(unique=unique)
+        if unique is not None or key is not None:
+            call = call.options(unique=unique, key=key)
         with tracing.span("submit", call.queue, call.handler, kind="PRODUCER"):
-            address, envelope, key, cached = self._task(call, _rules(when, labels), task_id, line())
+            address, envelope, claimed, cached = self._task(call, _rules(when, labels), task_id, line())
             try:
                 if call.large or call.files:
                     envelope = await self._with_objects(call, address, envelope)
-                if key is not None:
-                    receipt = await self._unique.publish(address, envelope, key)
+                if claimed is not None:
+                    receipt = await self._unique.publish(address, envelope, claimed)
                 elif cached is not None:
                     receipt = await publish_cached(self.broker, self._publisher, address, envelope, cached)
                 elif envelope.digest:
@@ -484,6 +491,7 @@ class AsyncClient:
                 digest="" if own_id is None else digest_of(call.handler, call.input),
                 ancestors=ancestors,
                 labels=labels or None,
+                key=rules.key or "",
                 trace=tracing.present(),
             ),
             wanted(unique, call.handler, call.input) if unique else None,

@@ -21,6 +21,7 @@ from galley.envelope import INPUT_LIMIT, NO_INPUT, REFERRING_VERSION, Envelope, 
 from galley.errors import InputInvalid, ManifestInvalid
 from galley.file import FIELD, File, files_in
 from galley.history import Moment
+from galley.key import check_key
 from galley.labels import check_labels
 from galley.lanes import Lane
 from galley.objects.errors import ObjectMissing
@@ -51,6 +52,7 @@ class DeclaredSpec(Struct, frozen=True, rename="camel"):
     deadline: Moment | None = None
     ttl_seconds_after_finished: int | None = None
     unique: DeclaredUnique | None = None
+    key: str = ""
 
     @property
     def digest(self) -> str:
@@ -59,6 +61,7 @@ class DeclaredSpec(Struct, frozen=True, rename="camel"):
             self.handler, self.input, self.priority, self.timeout_seconds, self.retry,
             *(None if at is None else at.astimezone(UTC) for at in (self.not_before, self.deadline)),
             *(() if self.unique is None else (self.unique,)),
+            *(("key", self.key) if self.key else ()),
         )  # fmt: skip
 
 
@@ -98,6 +101,7 @@ def spec_of(task: Task) -> DeclaredSpec:
         None if spec.unique is None else DeclaredUnique(
             spec.unique.key, spec.unique.until, spec.unique.seconds, spec.unique.on_conflict
         ),
+        spec.key or "",
     )  # fmt: skip
 
 
@@ -135,6 +139,7 @@ def envelope_of(
     Raises:
         InputInvalid: if the input is too large.
         LabelInvalid: if there are more labels than a task may have.
+        SubmissionInvalid: if no task can have its key, which the CRD should have refused.
     """
     size = memoryview(spec.input).nbytes
     if size > INPUT_LIMIT:
@@ -153,6 +158,7 @@ def envelope_of(
         labels=check_labels(labels) if labels else None,
         uid=uid,
         digest=spec.digest,
+        key=check_key(spec.key) if spec.key else "",
     )
 
 

@@ -23,6 +23,7 @@ from galley.bounds import (
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.json_value import NotFinite, encode_value
+from galley.key import KEY_LIMIT
 from galley.reference import Reference
 from galley.retry import RetryPolicy
 from galley.unique_key import UniqueKey
@@ -94,6 +95,8 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Of a step of a workflow that another queue keeps: the name of that queue."""
     redriven: Annotated[str, Meta(max_length=63)] = ""
     """The wish of the Task object that it was run again for, so that none is heeded twice."""
+    key: Annotated[str, Meta(max_length=KEY_LIMIT)] = ""
+    """Under which it waits for its turn; empty if it has none. Not encrypted."""
     trace: Annotated[str, Meta(pattern=TRACE)] = ""
     """The W3C `traceparent` of what submitted it, and after a comma the span of its last attempt; empty if it
     belongs to no trace."""
@@ -114,11 +117,14 @@ class Flags(Struct, frozen=True):
     """The same task may have been published before, so the record must be asked first."""
     awaits: str = ""
     """The workflow whose outcome becomes that of the task: its handler has ended."""
+    permit: bool = False
+    """It was given a permit of its key, which is given back when it ends."""
 
     def encode(self) -> str:
         """Return the header's text, such as `v=1;a=2;f=1041;r`."""
+        words = f"{';r' if self.republished else ''}{';p' if self.permit else ''}"
         awaits = f";w={self.awaits}" if self.awaits else ""
-        return f"{_HEADER_PREFIX}{self.attempt};f={self.fence}{';r' if self.republished else ''}{awaits}"
+        return f"{_HEADER_PREFIX}{self.attempt};f={self.fence}{words}{awaits}"
 
     @classmethod
     def decode(cls, text: str | None) -> "Flags":
@@ -136,7 +142,10 @@ class Flags(Struct, frozen=True):
         if named.get("v") != str(VERSION):
             raise EnvelopeInvalid(f"its version is {named.get('v')!r}, known here is {VERSION}")
         try:
-            flags = cls(int(named.get("a", "1")), int(named.get("f", "0")), "r" in words, named.get("w", ""))
+            flags = cls(
+                int(named.get("a", "1")), int(named.get("f", "0")), "r" in words, named.get("w", ""),
+                "p" in words,
+            )  # fmt: skip
         except ValueError:
             raise EnvelopeInvalid(f"its Galley header is {text[:80]!r}") from None
         if not COUNT.holds(flags.attempt) or flags.attempt < 1 or not SEQUENCE.holds(flags.fence):

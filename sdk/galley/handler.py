@@ -85,7 +85,7 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         not_before: datetime | None = None, deadline: datetime | None = None,
         timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
         labels: dict[str, str] | None = None,
-        unique: Asked | None = None,
+        unique: Asked | None = None, key: str | None = None,
     ) -> "Call[R_co]":  # fmt: skip
         """Return the same call with rules of its own; what is left out stays as it was.
 
@@ -102,12 +102,14 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
             labels: words to find it by, with the syntax of Kubernetes; added to those it has.
             unique: at most one task has its key at a time: a key, `galley.Unique(...)`, True for a key made
                 of handler and input, or False.
+            key: tasks of one key take turns with those of others, and the queue may limit them; see
+                `AsyncClient.submit`.
 
         Raises:
             SubmissionInvalid, LabelInvalid: if no task can have them.
         """
         rules = When(
-            lane, not_before, deadline, timeout_seconds, retry, labels, asked(unique),  # type: ignore[arg-type]
+            lane, not_before, deadline, timeout_seconds, retry, labels, asked(unique), key,  # type: ignore[arg-type]
         )  # fmt: skip
         chosen = self.task_id if task_id is None else check_task_id(task_id)
         return replace(self, rules=rules.over(self.rules), task_id=chosen)

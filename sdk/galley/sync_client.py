@@ -90,17 +90,17 @@ class Client:
     @overload
     def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: Asked | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None, key: str | None = None,
     ) -> Handle[R]: ...  # fmt: skip
     @overload
     def submit(
         self, call: Shape, when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: None = None,
+        labels: dict[str, str] | None = None, unique: None = None, key: None = None,
     ) -> "Workflow[Any]": ...  # fmt: skip
     def submit(
         self, call: Call[R] | Shape, when: When | None = None, *, task_id: str | None = None,
         labels: dict[str, str] | None = None,
-        unique: Asked | None = None,
+        unique: Asked | None = None, key: str | None = None,
     ) -> Handle[R] | Workflow[Any]:  # fmt: skip
         """Submit one task, or a workflow, and return when the broker has it on disk: `AsyncClient.submit`.
 
@@ -111,15 +111,17 @@ class Client:
             ClientClosed: the client is closed.
         """
         if isinstance(call, Shape):
-            shape, key = call, unique or None
+            shape, rules = call, {"unique": unique or None, "key": key}
             submit: Callable[..., Any] = AsyncClient.submit
             made: AsyncWorkflow[Any] = self._portal.call(
-                lambda client: submit(client, shape, when, task_id=task_id, labels=labels, unique=key)
+                lambda client: submit(client, shape, when, task_id=task_id, labels=labels, **rules)
             )
             return workflow_of(self._portal, made)
         return self._sync(
             self._submit(
-                lambda client: client.submit(call, when, task_id=task_id, labels=labels, unique=unique)
+                lambda client: client.submit(
+                    call, when, task_id=task_id, labels=labels, unique=unique, key=key
+                )
             )
         )
 

@@ -67,6 +67,10 @@ class TaskStatus(Struct, frozen=True):
     labels: dict[str, str] = {}
     progress: Progress | None = None
     """How far the handler says it is, of a running task that was asked about; else None."""
+    key: str = ""
+    """Under which it takes turns with others; empty if it has none, or it is not known any more."""
+    waits: str = ""
+    """Why no free slot takes it, if that is so."""
     encrypted_with: str = ""
     """Id of the key needed to read input, result, messages and tracebacks; empty if they are not encrypted,
     or were decrypted."""

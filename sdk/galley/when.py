@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS, Range
 from galley.envelope import in_range
 from galley.errors import SubmissionInvalid
+from galley.key import check_key
 from galley.labels import check_labels, merged
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.retry import RULES, WAITS, Backoff, FailureRule, RetryPolicy, Then
@@ -35,6 +36,8 @@ class When(Struct, frozen=True):
     """To find the task by, with the syntax of Kubernetes: at most 64. They are added to those of `@task`."""
     unique: Unique | Literal[False] | None = None
     """Whether other tasks with the same key may be there; False takes away what `@task` says."""
+    key: str | None = None
+    """Tasks of one key take turns with those of other keys, and the queue may limit how many run at once."""
 
     def __post_init__(self) -> None:
         """Refuse rules under which no task can run.
@@ -61,6 +64,8 @@ class When(Struct, frozen=True):
             _check_retry(self.retry)
         if self.labels is not None:
             check_labels(self.labels)
+        if self.key is not None:
+            check_key(self.key)
 
     def over(self, weaker: "When | None") -> "When":
         """Return these rules, with those of another where these say nothing; labels are those of both.

@@ -93,8 +93,8 @@ SETTLE: Final = (
     _of(
         "settle",
         "the schedule without its fence",
-        "again, Flags(attempt, sequence, awaits=awaits), due_at)",
-        "again, Flags(attempt, 0, awaits=awaits), due_at)",
+        "flags = Flags(attempt, sequence, awaits",
+        "flags = Flags(attempt, 0, awaits",
         "each retry costs a refused write and a read",
         ORDER,
     ),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
+from galley.address import Kind
+from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
@@ -23,6 +25,7 @@ from galley.history import History
 from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavailable
 from galley.record import Failure
 from galley.retry import RetryPolicy
+from galley.schedule import ticks_of
 from galley.workflow.plan import START
 from galley.workflow.state import is_step, step_id
 from galley_worker import journal
@@ -40,9 +43,10 @@ from galley_worker.objects import TaskObjects
 from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
-from galley_worker.settle import Settler
+from galley_worker.settle import NO_ROOM_SECONDS, Settler
 from galley_worker.solitude import Solitude
 from galley_worker.traces import Traces, parent_of
+from galley_worker.turns import Turns
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -50,6 +54,7 @@ from galley_worker.verdict import (
     Bury,
     Cancel,
     Circumstances,
+    Defer,
     RetryAt,
     Succeed,
     Verdict,
@@ -143,6 +148,7 @@ class Parts:
     objects: TaskObjects | None = None
     flows: Workflows | None = None
     continuations: Continuations | None = None
+    turns: Turns | None = None
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     jitter: Callable[[], float] = random.random
@@ -234,7 +240,11 @@ class Attempts:
         solitude = self._parts.solitude
         await solitude.enter()
         try:
-            await self._run(present)
+            if present.delivery.address.kind is Kind.TURN:
+                assert self._parts.turns is not None, "a worker takes turns"
+                await self._parts.turns.take(present.delivery)
+            else:
+                await self._run(present)
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
@@ -260,7 +270,7 @@ class Attempts:
         if envelope.handler == START and is_step(delivery.address.id):
             await self._parts.settler.start_flow(present.delivery, envelope)
             return
-        if flags.awaits and await self._waits_on(held):
+        if (envelope.key and not await self._has_turn(held)) or (flags.awaits and await self._waits_on(held)):
             return
         if (envelope.large is None and not envelope.files) or flags.awaits:
             await self._attempt(present, held)
@@ -292,6 +302,8 @@ class Attempts:
             refused is not None or not known or unique is not None or must_claim(delivery, flags, self._later)
         )
         over, claimed = await self._claim(held, step=step) if claims or step else (None, True)
+        if not claimed and flags.permit and self._parts.turns is not None:
+            await self._parts.turns.give_back_if_gone(delivery.address, envelope.key)
         if not claimed:
             return
         if self._cancelled and _task(delivery) in self._cancelled:
@@ -342,6 +354,21 @@ class Attempts:
         if over is not None:
             await continuations.stop(held)
         await self._settle(present, held, over or await continuations.verdict(held))
+
+    async def _has_turn(self, held: Held) -> bool:
+        """Return whether a task with a key may run now; if not, it waits under its key."""
+        turns, delivery = self._parts.turns, held.delivery
+        if turns is None or ticks_of(delivery.address.id) is not None:
+            return True  # what a schedule makes takes no turns
+        try:
+            if await turns.may_run(delivery.address, held.envelope, held.flags):
+                held.keeps_permit = held.flags.permit and turns.rules.ordered
+                return True
+            await turns.park(delivery, held.envelope, held.flags)
+        except BrokerError as error:
+            journal.no_room(delivery, str(error))
+            self._parts.settler.look_again(delivery, NO_ROOM_SECONDS)
+        return False
 
     @staticmethod
     def _never(held: Held, over: Failure | None) -> Verdict | None:
@@ -415,6 +442,10 @@ class Attempts:
             present.span = None
         if held.envelope.unique is not None and isinstance(verdict, Succeed | Bury | Cancel):
             await self._parts.uniqueness.release(held.delivery.address, held.envelope.unique)
+        if held.flags.permit and self._parts.turns is not None:
+            over = isinstance(verdict, Succeed | Bury | Cancel)
+            if over or (isinstance(verdict, RetryAt | Defer) and not held.keeps_permit):
+                await self._parts.turns.give_back(held.delivery.address, held.envelope.key)
 
     def _paced(self, held: Held, verdict: Verdict) -> Verdict:
         """Return a verdict as the budget of retries allows it; the circuit hears of it, too."""

@@ -42,6 +42,8 @@ class Held:
     started_at: datetime
     alone: bool = False
     """Whether no other attempt runs on this worker meanwhile."""
+    keeps_permit: bool = False
+    """Whether the next attempt has the permit of this one."""
     refused: Failure | None = None
     """Why it cannot run, found when it was read: it is claimed only to be ended."""
     large: str = ""
@@ -168,13 +170,13 @@ def what_next(mine: Claim, flags: Flags, envelope: Envelope, stored: Stored | No
             # Even several attempts later: a late publish of an earlier schedule, perhaps this one, may have
             # replaced the present one.
             again = replace(envelope, history=record.history)
-            flags = Flags(record.attempt, stored.sequence, awaits=record.awaits)
-            return ScheduleAgain(again, flags, record.due_at)
+            following = Flags(record.attempt, stored.sequence, awaits=record.awaits, permit=flags.permit)
+            return ScheduleAgain(again, following, record.due_at)
         case State.RETRY if record.awaits not in ("", flags.awaits) and record.due_at is not None:
             # Its handler has ended: this message came before that, and must not run it again.
             again = replace(envelope, history=record.history)
-            flags = Flags(record.attempt, stored.sequence, awaits=record.awaits)
-            return ScheduleAgain(again, flags, record.due_at)
+            following = Flags(record.attempt, stored.sequence, awaits=record.awaits, permit=flags.permit)
+            return ScheduleAgain(again, following, record.due_at)
         case State.RETRY if record.attempt == flags.attempt:
             return ClaimAt(stored.sequence, envelope.history)
         case State.RUN if record.attempt == flags.attempt and _same_message(record.claim, mine):

@@ -24,15 +24,17 @@ from galley.broker.connection import Broker
 from galley.broker.dead_letters import bury
 from galley.broker.errors import BrokerError
 from galley.broker.later import Door, send_later
+from galley.broker.lean_client import header_block
 from galley.broker.pipeline import FULL, TOO_LARGE, WRONG_SEQUENCE, Ack
 from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
 from galley.broker.room import LaterRoom
 from galley.dead_letter import DeadLetter
 from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered
-from galley.envelope import Envelope, Flags
+from galley.envelope import FIRST, Envelope, Flags
 from galley.note import WorkerEnd
 from galley.record import Record, Stored
+from galley.schedule import ticks_of
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +194,36 @@ class Ledger:
             return replace(ack, sequence=ack.last_sequence) if ack.code == WRONG_SEQUENCE else ack
 
         await self._store_later(f"plan {address}", address, len(body), topology.FIRST_SHARE, send)
+
+    async def admit(self, address: TaskAddress, body: bytes, flags: Flags) -> None:
+        """Have the broker deliver a task now that waited under its key, unless it does already.
+
+        Raises:
+            TooLarge: the broker does not store tasks of that size.
+            NoRoom: the queue's stream of tasks for later is full.
+        """
+        headers = header_block({topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: flags.encode()})
+        # Where it is looked at whether a producer may use such an id.
+        reserved = ticks_of(address.id) is not None
+        subject = topology.task_subject(address) if reserved else topology.due_subject(address)
+
+        async def send() -> Ack:
+            ack = await (await self._broker.pipeline.send(subject, body, headers))
+            return replace(ack, sequence=ack.last_sequence) if ack.code == WRONG_SEQUENCE else ack
+
+        await self._store_later(f"admit {address}", address, len(body), topology.RETRY_SHARE, send)
+
+    async def again(self, turn: TaskAddress, at: datetime) -> None:
+        """Have the turn of a key come at a time; a later call replaces an earlier one.
+
+        Raises:
+            NoRoom: the queue's stream of tasks for later is full.
+        """
+
+        async def send() -> Ack:
+            return await (await send_later(self._broker, turn, b"", FIRST, at, Door.AGAIN))
+
+        await self._store_later(f"look again at key {turn.id}", turn, 0, topology.RETRY_SHARE, send)
 
     async def _store_later(
         self,

@@ -301,7 +301,9 @@ class Settler:
             await self.life.retried(held, record)
         again = replace(held.envelope, history=history)
         failpoint("retry.before_schedule")
-        await self.schedule_again(held, again, Flags(attempt, sequence, awaits=awaits), due_at)
+        permit = held.flags.permit if awaits else held.keeps_permit
+        flags = Flags(attempt, sequence, awaits=awaits, permit=permit)
+        await self.schedule_again(held, again, flags, due_at)
         return True
 
     async def _await(self, held: Held, plan: bytes) -> bool:

@@ -25,7 +25,7 @@ from galley.broker.topics import TopicPublisher
 from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
-from galley.resources import Plaintext, TaskQueue
+from galley.resources import Plaintext, TaskQueue, TaskQueueSpec
 from galley.tracing import id_in
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.circuit import Circuit
@@ -58,6 +58,7 @@ from galley_worker.stop import Stop
 from galley_worker.tally import Tally
 from galley_worker.ticker import Ticker
 from galley_worker.traces import Traces, sent
+from galley_worker.turns import KeyRules, Turns
 from galley_worker.uniqueness import Uniqueness
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class Supervisor:
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
                 flows, Continuations(broker, ledger, flows, _now), traces,
+                Turns(broker, layout, ledger, key_rules(spec), _now),
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
@@ -212,6 +214,7 @@ class Supervisor:
         flows: Workflows,
         continuations: Continuations,
         traces: Traces | None,
+        turns: Turns,
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
@@ -239,6 +242,7 @@ class Supervisor:
             objects,
             flows,
             continuations,
+            turns,
             circuit=measures.circuit,
             traces=traces,
         )
@@ -286,6 +290,14 @@ def plaintext_allowed(queue: TaskQueue) -> bool:
     """Return whether tasks of a queue may run that are not encrypted."""
     encryption = queue.spec.encryption
     return encryption is None or encryption.plaintext is Plaintext.ACCEPT
+
+
+def key_rules(spec: TaskQueueSpec) -> KeyRules:
+    """Return what a queue says of its keys."""
+    per_key = spec.limits.per_key
+    if per_key is None:
+        return KeyRules()
+    return KeyRules(1 if per_key.ordered else per_key.concurrency or 0, per_key.ordered)
 
 
 def _now() -> datetime:

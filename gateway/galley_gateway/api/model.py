@@ -59,6 +59,10 @@ class NewTask(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     retry: RetryPolicy | None = None
     labels: dict[str, str] | None = None
     unique: NewUnique | None = None
+    key: Annotated[
+        str | None,
+        Meta(description="Tasks of one key take turns with those of others; the queue may limit them."),
+    ] = None
 
     def call(self, queue: str, task_id: str | None) -> Call[Any]:
         """Return it as the client takes it.
@@ -78,6 +82,7 @@ class NewTask(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
             None if unique is None else Unique(
                 key=unique.key, until=unique.until, on_conflict=unique.on_conflict
             ),
+            self.key,
         )  # fmt: skip
         chosen = self.id or task_id
         call = Call[Any](queue, self.handler, data, large=len(data) > INLINE_LIMIT, rules=when)

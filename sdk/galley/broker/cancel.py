@@ -155,6 +155,7 @@ async def _purge(broker: Broker, address: TaskAddress) -> None:
             for stream, subject in (
                 (work, topology.task_subject(address)),
                 (work, topology.plan_subject(address)),
+                (work, topology.waiting_anywhere(address)),
                 (later, topology.schedule_subject(address)),
                 (later, topology.again_subject(address)),
                 (later, topology.due_subject(address)),

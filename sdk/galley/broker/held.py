@@ -43,6 +43,8 @@ class Message(NamedTuple):
     stream: str
     sequence: int
     """Its place in the stream."""
+    waits: bool = False
+    """Whether it waits under its key, so that no slot takes it."""
 
 
 async def message_of(broker: Broker, address: TaskAddress, *, for_certain: bool = False) -> Message | None:
@@ -68,5 +70,6 @@ async def message_of(broker: Broker, address: TaskAddress, *, for_certain: bool 
             envelope = None
         subject = headers["Nats-Subject"]
         scheduled = topology.SCHEDULE in headers or subject == topology.plan_subject(there)
-        return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]))
+        waits = subject.startswith(topology.WAITING)
+        return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]), waits)
     return None

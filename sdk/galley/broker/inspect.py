@@ -17,6 +17,7 @@ from galley.broker.control import Pause, Request, Supply, Verb, ask_supply, ask_
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerError, BrokerRefused
 from galley.broker.held import Message, message_of
+from galley.broker.key_permits import KeyPermits
 from galley.broker.listing import all_streams, subjects_of
 from galley.broker.notes import progress_of
 from galley.broker.pause import is_paused
@@ -25,11 +26,13 @@ from galley.encryption import EncryptionError
 from galley.encryption.token import key_in
 from galley.envelope import shown_input
 from galley.errors import EnvelopeInvalid, QueueNotFound, TaskNotFound
+from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.record import Stored
 from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
 
 _READ_AT_ONCE = 64
+_SHOWN = 5
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -130,6 +133,8 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     message = await message_of(broker, address)
     if message is not None:
         known = _known(message, recorded)
+        if message.waits:
+            return await _with_permits(broker, known)
         return known if message.scheduled else await _with_worker(broker, known)
     # It may have ended between the two looks, which its record would tell by now.
     stored = await Records(broker).read(address)
@@ -163,7 +168,8 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
                 if message is None:
                     continue
                 known = _known(message, unfinished.pop((message.address.kind, message.address.id), None))
-                if message.sequence <= given[message.address.lane] and not message.scheduled:
+                held = message.sequence <= given[message.address.lane]
+                if held and not message.scheduled and not message.waits:
                     known = await _with_worker(broker, known)
                 ended.add((message.address.kind, message.address.id))
                 yield known
@@ -264,7 +270,9 @@ async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddr
             some = []
             for subject in subjects[first : first + _READ_AT_ONCE]:
                 with suppress(ValueError):  # not the subject of a task
-                    some.append(topology.parse_task_subject(subject))
+                    address = topology.parse_task_subject(subject)
+                    if address.kind is not Kind.TURN:
+                        some.append(address)
             yield some
 
 
@@ -290,6 +298,17 @@ async def _with_worker(broker: Broker, known: TaskStatus) -> TaskStatus:
     )
 
 
+async def _with_permits(broker: Broker, known: TaskStatus) -> TaskStatus:
+    """Return the status of a task that waits under its key, with what is known of that key."""
+    address = known.address
+    permits = KeyPermits(broker, address.namespace, address.queue)
+    held = (await permits.read(digest_of_key(known.key))).permits.held
+    if not held:
+        return known
+    running = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
+    return msgspec.structs.replace(known, waits=f"{known.waits}; tasks of that key that may run: {running}")
+
+
 def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
     """Return what a task's message says, with what its record adds to that."""
     phase = Phase.SCHEDULED if message.scheduled else Phase.QUEUED
@@ -297,10 +316,12 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
     if envelope is None:
         return recorded or TaskStatus(message.address, phase)
     content = NOT_KNOWN if envelope.sealed else shown_input(envelope)
+    waits = f"for the turn of its key {envelope.key!r}" if message.waits else ""
     if recorded is not None:
         return msgspec.structs.replace(
-            recorded, input=content, deadline=envelope.deadline, labels=envelope.labels or {}
-        )
+            recorded, input=content, deadline=envelope.deadline, labels=envelope.labels or {},
+            key=envelope.key, waits=waits,
+        )  # fmt: skip
     return TaskStatus(
         message.address,
         phase,
@@ -311,6 +332,8 @@ def _known(message: Message, recorded: TaskStatus | None) -> TaskStatus:
         history=envelope.history,
         input=content,
         labels=envelope.labels or {},
+        key=envelope.key,
+        waits=waits,
         encrypted_with=key_in(envelope.sealed) if envelope.sealed else "",
     )
 
@@ -338,7 +361,8 @@ async def peek(broker: Broker, namespace: str, queue: str, lane: Lane, most: int
             if "Nats-Subject" not in headers:
                 break
             with suppress(ValueError):  # not the subject of a task
-                found.append(await _peeked(broker, answer, headers, last))
+                if topology.parse_task_subject(headers["Nats-Subject"]).kind is not Kind.TURN:
+                    found.append(await _peeked(broker, answer, headers, last))
     found.sort(key=lambda status: status.phase is not Phase.RUNNING)
     return found[:most]
 

@@ -78,6 +78,8 @@ EXPORTS: Final = (
         Export(f"galley.{verb}.>")
         for verb in (
             "task",
+            "wait",
+            "due",
             "plan",
             "schedule",
             "again",
@@ -101,6 +103,7 @@ EXPORTS: Final = (
     Export("$JS.API.STREAM.LIST"),
     Export("$JS.API.STREAM.MSG.GET.*"),
     Export("$JS.API.STREAM.PURGE.*"),
+    Export("$JS.API.STREAM.MSG.DELETE.*"),
     Export("$JS.API.CONSUMER.LIST.*"),
     Export("$JS.API.CONSUMER.INFO.*.*"),
     Export("$JS.API.CONSUMER.PAUSE.*.*"),
@@ -277,6 +280,19 @@ def _working(namespace: str, queue: str) -> tuple[str, ...]:
         *_reads_of_flows(namespace, queue),
         *_copying(namespace, queue),
         *_publishing(namespace),
+        *_taking_turns(namespace, queue),
+    )
+
+
+def _taking_turns(namespace: str, queue: str) -> tuple[str, ...]:
+    """Return what moves tasks from where they wait under a key to their lane; workers may run them anyway."""
+    work = topology.work_stream(namespace, queue)
+    return (
+        f"$JS.API.DIRECT.GET.{work}",
+        f"$JS.API.STREAM.MSG.DELETE.{work}",
+        f"galley.wait.{namespace}.{queue}.*.{Kind.DIRECT}.*",
+        f"galley.task.{namespace}.{queue}.*.{Kind.TURN}.*",
+        f"galley.due.{namespace}.{queue}.*.{Kind.DIRECT}.*",
     )
 
 
@@ -322,6 +338,9 @@ def _submitting(namespace: str, queue: str) -> tuple[str, ...]:
     return (
         f"galley.task.{tail}",
         f"galley.plan.{tail}",
+        # Where a task with a key waits, and the turn that has a worker look there.
+        f"galley.wait.{tail}",
+        f"galley.task.{namespace}.{queue}.*.{Kind.TURN}.*",
         *(topology.objects_of_queue(namespace, queue, each) for each in written),
         # A workflow: what it is and its plan, and not how far it is.
         topology.flow_subject(namespace, queue, "*"),

@@ -23,11 +23,12 @@ from galley.broker.errors import (
 )
 from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
-from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, UNANSWERED, WRONG_SEQUENCE, Ack
 from galley.broker.schedules import reserved_for
 from galley.envelope import FIRST, Envelope, Flags
 from galley.errors import GalleyError, IdReserved, LaneNotEnabled, QueueFull, QueueNotFound, Refused
 from galley.failpoint import failpoint
+from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.schedule import ticks_of
 
@@ -64,6 +65,8 @@ class Publisher:
         self._broker = broker
         self._rules = EncryptionRules(broker)
         self.patience = patience_seconds
+        self._lanes: set[tuple[str, str, Lane]] = set()
+        """Lanes that are known to be there."""
         self._looks: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
     @property
@@ -160,7 +163,7 @@ class Publisher:
         if not (pipeline.has_room and self._rules.settled(address)):
             return None
         body = self._broker.payloads.plain_bytes(address, envelope)
-        if body is None:
+        if body is None or envelope.key:
             return None
         failpoint("publish.before_send")
         return pipeline.put(_subject(address, envelope), body, _FIRST_HEADERS)
@@ -187,6 +190,8 @@ class Publisher:
                 await self._rules.check(address, self.patience)
             if alone and ticks_of(address.id) and (schedule := await reserved_for(self._broker, address)):
                 raise IdReserved(address.queue, address.id, schedule)
+            if envelope.key:
+                await self._check_keyed(address)
         except Refused as refused:
             return _failed(refused)
         except NotAllowed:
@@ -206,7 +211,24 @@ class Publisher:
                     topology.FLAGS_HEADER: flags.encode(),
                 }
             )
-        return await self._broker.pipeline.send(_subject(address, envelope), body, headers)
+        answer = await self._broker.pipeline.send(_subject(address, envelope), body, headers)
+        if not envelope.key or envelope.not_before is not None:
+            return answer
+        # In this order: who takes the turn has to find the task.
+        rung = await self.ring(address, envelope.key)
+        return _both(answer, rung)
+
+    async def _check_keyed(self, address: TaskAddress) -> None:
+        """Check that there is the lane of a task with a key: its subject does not show the broker that."""
+        lane = address.namespace, address.queue, address.lane
+        if lane not in self._lanes:
+            await self.check_lane(address)
+            self._lanes.add(lane)
+
+    async def ring(self, address: TaskAddress, key: str) -> asyncio.Future[Ack]:
+        """Have a worker look at the tasks that wait under a key in the lane of a task, unless one is to."""
+        turn = topology.turn_address(address.namespace, address.queue, address.lane, digest_of_key(key))
+        return await self._broker.pipeline.send(topology.task_subject(turn), b"", _FIRST_HEADERS)
 
     async def settle(
         self,
@@ -301,11 +323,33 @@ class Publisher:
         return BrokerRefused(f"store task {address}", ack.code, ack.problem)
 
 
+def _both(answer: asyncio.Future[Ack], rung: asyncio.Future[Ack]) -> asyncio.Future[Ack]:
+    """Return the answer for a task with a key, which is not accepted before its key is to be looked at."""
+    both: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+
+    def look(_: asyncio.Future[Ack]) -> None:
+        if both.done() or not (answer.done() and rung.done()):
+            return
+        stored, turn = answer.result(), rung.result()
+        if turn.stored or turn.code == WRONG_SEQUENCE:
+            both.set_result(stored)
+        elif stored.stored or stored.code == WRONG_SEQUENCE:
+            both.set_result(Ack(0, UNANSWERED, turn.problem))
+        else:
+            both.set_result(stored)
+
+    answer.add_done_callback(look)
+    rung.add_done_callback(look)
+    return both
+
+
 def _subject(address: TaskAddress, envelope: Envelope) -> str:
     # A task for later is no message with a schedule: that could name any task as its target, and repeat.
-    if envelope.not_before is None:
-        return topology.task_subject(address)
-    return topology.plan_subject(address)
+    if envelope.not_before is not None:
+        return topology.plan_subject(address)
+    if envelope.key:
+        return topology.wait_subject(address, digest_of_key(envelope.key))
+    return topology.task_subject(address)
 
 
 def _failed(error: GalleyError) -> asyncio.Future[Ack]:

@@ -85,7 +85,10 @@ def work_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
     """Return the stream of submitted tasks: bounded, and full means the producer hears of it."""
     return {
         "name": work_stream(layout.namespace, layout.queue),
-        "subjects": [subject for verb in ("task", "plan") for subject in _lane_subjects(verb, layout)],
+        "subjects": [
+            *(subject for verb in ("task", "plan") for subject in _lane_subjects(verb, layout)),
+            f"galley.wait.{layout.namespace}.{layout.queue}.*.{Kind.DIRECT}.*",
+        ],
         "retention": "workqueue",
         "discard": "new",
         "max_msgs": layout.backlog,

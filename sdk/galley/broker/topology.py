@@ -310,6 +310,36 @@ def plan_subject(address: TaskAddress) -> str:
     return "galley.plan." + _tail(address)
 
 
+WAITING: Final = "galley.wait."
+"""What subjects begin with at which tasks wait under their keys."""
+
+
+def wait_subject(address: TaskAddress, digest: str) -> str:
+    """Return where a task waits for the turn of its key; no consumer delivers it from there."""
+    lane = f"{address.lane}-{digest}"
+    return f"{WAITING}{address.namespace}.{address.queue}.{lane}.{address.kind}.{address.id}"
+
+
+def waiting_of_key(turn: TaskAddress) -> str:
+    """Return the pattern of the tasks of a lane that wait under a key."""
+    return f"{WAITING}{turn.namespace}.{turn.queue}.{turn.lane}-{turn.id}.*.*"
+
+
+def waiting_anywhere(address: TaskAddress) -> str:
+    """Return the pattern that finds a task where it waits, whatever its key."""
+    return f"{WAITING}{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
+
+
+def turn_address(namespace: str, queue: str, lane: Lane, digest: str) -> TaskAddress:
+    """Return the address of the turn of a key in a lane."""
+    return TaskAddress(namespace, queue, lane, Kind.TURN, digest)
+
+
+def permits_subject(namespace: str, queue: str, digest: str) -> str:
+    """Return where it stands which tasks of a key run."""
+    return f"galley.flow.{namespace}.{queue}.key.{digest}"
+
+
 def schedule_subject(address: TaskAddress) -> str:
     """Return where a worker publishes a delayed task, so that the server keeps it until its time."""
     return "galley.schedule." + _tail(address)
@@ -488,7 +518,7 @@ def parse_task_subject(subject: str) -> TaskAddress:
     words = subject.split(".")
     if words[:1] != ["galley"] or len(words) not in (6, 7):
         raise ValueError(subject)
-    lane = Lane(words[4]) if len(words) == 7 else Lane.NORMAL
+    lane = Lane(words[4].partition("-")[0]) if len(words) == 7 else Lane.NORMAL
     return TaskAddress(words[2], words[3], lane, Kind(words[-2]), words[-1])
 
 

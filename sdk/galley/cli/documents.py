@@ -20,6 +20,8 @@ def task_document(status: TaskStatus) -> dict[str, Any]:
             "queue": status.address.queue,
             "lane": status.address.lane.value,
             "handler": status.handler,
+            "key": status.key,
+            "waits": status.waits,
             "labels": status.labels or None,
             "phase": status.phase.value,
             "attempt": status.attempt,

@@ -74,6 +74,7 @@ TASKS: Final = Listing[TaskStatus](
         Column("lane", lambda status: status.address.lane.value),
         Column("phase", lambda status: status.phase.value),
         Column("attempt", lambda status: status.attempt),
+        Column("waits", lambda status: status.waits, sparse=True),
         Column("submitted", lambda status: status.submitted_at),
         Column("due", lambda status: status.due_at, sparse=True),
         Column("progress", lambda status: str(status.progress or ""), sparse=True),

@@ -119,6 +119,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Namespace": status.address.namespace,
         "Handler": status.handler,
         "Lane": status.address.lane.value,
+        "Key": status.key,
         "Labels": labels_shown(status.labels),
         "Phase": status.phase.value,
         "Attempt": str(status.attempt or ""),
@@ -131,7 +132,7 @@ def _lines(status: TaskStatus, record: Record | None, problem: str, terminal: Te
         "Took": _took(status),
         "Deadline": at(status.deadline),
         "Encrypted": f"with key {status.encrypted_with}" if status.encrypted_with else "",
-        "Waiting": problem,
+        "Waiting": problem or status.waits,
     }
     for name, text in fields.items():
         if text:

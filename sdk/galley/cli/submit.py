@@ -54,6 +54,10 @@ def _arguments(parser: ArgumentParser) -> None:
         help="if another task has the key: reject, which is the default, existing, or replace",
     )  # fmt: skip
     parser.add_argument(
+        "--key", type=text, metavar="KEY",
+        help="take turns with tasks of other keys; the queue may limit how many tasks of a key run at once",
+    )  # fmt: skip
+    parser.add_argument(
         "--delay",
         type=seconds_argument,
         metavar="SECONDS",
@@ -126,6 +130,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         unique=None if options.unique_key is None else Unique(
             key=options.unique_key, on_conflict=options.on_conflict or OnConflict.REJECT
         ),
+        key=options.key,
     )  # fmt: skip
     data, files = _input(options, terminal)
     large = len(data) > INLINE_LIMIT

@@ -18,6 +18,7 @@ from pydantic import (
 from galley.bounds import TIMEOUT_SECONDS, UNIQUE_SECONDS
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
+from galley.key import KEY_CHARACTERS
 from galley.lanes import Lane
 from galley.resources.meta import (
     API_VERSION,
@@ -178,6 +179,10 @@ class TaskSpec(Part):
 
     unique: TaskUnique | None = None
     """Its unique key; left out, other tasks do not concern it."""
+
+    key: Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS)] | None = None
+    """Tasks of one key, such as the name of a customer, take turns with those of other keys, and
+    `limits.perKey` of the queue limits how many of them run at once. It is not encrypted."""
 
     @model_validator(mode="after")
     def _times_in_order(self) -> "TaskSpec":

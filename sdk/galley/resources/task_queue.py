@@ -381,6 +381,27 @@ class Retry(Part):
         )
 
 
+class KeyLimits(Part):
+    """What holds for the tasks of each key of the queue, over all its workers."""
+
+    concurrency: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """Tasks of one key that run at once, 1 to 1000; the others wait without a slot. 1 makes the key that of a
+    singleton. Left out, keys do not limit each other."""
+
+    ordered: bool = False
+    """Whether the tasks of a key run one after the other in the order they were submitted to their lane. The
+    next one starts once the one before has ended, all its retries included."""
+
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> "KeyLimits":
+        if self.ordered and self.concurrency not in (None, 1):
+            raise refusal(
+                f"is {self.concurrency}, and tasks in order run one at a time",
+                "leave it out, or set ordered to false", "concurrency",
+            )  # fmt: skip
+        return self
+
+
 class Limits(Part):
     """What the queue holds at most; further tasks are refused to their producers."""
 
@@ -414,6 +435,10 @@ class Limits(Part):
     workflow_bytes: Whole = Field(64 * 1024**2, ge=1024**2, le=1024**4)
     """Bytes on disk for the plans and the state of workflows, 1 MiB to 1 TiB. When 70 % are used up, further
     workflows are refused."""
+
+    per_key: KeyLimits | None = None
+    """Limits of each key of its tasks (`submit(..., key=...)`). Left out, tasks of different keys take turns,
+    and that is all."""
 
 
 class Retention(Part):

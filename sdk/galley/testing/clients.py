@@ -119,14 +119,14 @@ class EagerClient(_Eager):
 
     def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: Asked | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None, key: str | None = None,
     ) -> "EagerHandle[R]":  # fmt: skip
-        """Submit a task, and run it if it is due.
+        """Submit a task, and run it if it is due. Tasks run one at a time here, whatever their `key`.
 
         Raises:
             TaskConflict, UniqueConflict, SubmissionInvalid: as `galley.Client.submit`.
         """
-        call = call if unique is None else call.options(unique=unique)
+        call = call if unique is None and key is None else call.options(unique=unique, key=key)
         address, existed = self._tasks.add(call, when, task_id, labels)
         _finished(self._tasks.run_due(_invoke))
         return EagerHandle(self._tasks, address, call.result, existed=existed)
@@ -309,14 +309,14 @@ class AsyncEagerClient(_Eager):
 
     async def submit(
         self, call: Call[R], when: When | None = None, *, task_id: str | None = None,
-        labels: dict[str, str] | None = None, unique: Asked | None = None,
+        labels: dict[str, str] | None = None, unique: Asked | None = None, key: str | None = None,
     ) -> "AsyncEagerHandle[R]":  # fmt: skip
-        """Submit a task, and run it if it is due.
+        """Submit a task, and run it if it is due. Tasks run one at a time here, whatever their `key`.
 
         Raises:
             TaskConflict, UniqueConflict, SubmissionInvalid: as `galley.AsyncClient.submit`.
         """
-        call = call if unique is None else call.options(unique=unique)
+        call = call if unique is None and key is None else call.options(unique=unique, key=key)
         address, existed = self._tasks.add(call, when, task_id, labels)
         await self._tasks.run_due(_invoke_in_loop)
         return AsyncEagerHandle(EagerHandle(self._tasks, address, call.result, existed=existed))

@@ -16,6 +16,7 @@ from tests.support.memory_nats.stream import Headers, Message, Refusal, Stream, 
 if TYPE_CHECKING:
     from tests.support.memory_nats.client import MemoryClient
 
+SEQUENCE_NOT_FOUND = 10043
 STREAM_NOT_FOUND = 10059
 NO_LEADER = 10008
 CONSUMER_NOT_FOUND = 10014
@@ -280,6 +281,7 @@ class MemoryServer:
             "STREAM.INFO": lambda name, asked: self._stream_info(self._stream(name), asked),
             "STREAM.PURGE": lambda name, asked: self._purge(self._stream(name), asked),
             "STREAM.DELETE": self._delete_stream,
+            "STREAM.MSG": lambda _verb, name, asked: self._delete_message(self._stream(name), asked["seq"]),
             "CONSUMER.CREATE": self._create_consumer,
             "CONSUMER.INFO": lambda of, name, _asked: self._consumer_info(self._consumer(of, name)),
             "CONSUMER.PAUSE": self._pause_consumer,
@@ -304,6 +306,14 @@ class MemoryServer:
         for key in [key for key in self.consumers if key[0] == name]:
             self.consumers.pop(key).refuse_pulls("409", "Consumer Deleted")
         del self.streams[name]
+        return {"success": True}
+
+    def _delete_message(self, stream: Stream, sequence: int) -> dict[str, Any]:
+        if sequence not in stream.messages:
+            raise Refusal(SEQUENCE_NOT_FOUND, f"sequence {sequence} not found")
+        message = stream.messages[sequence]
+        stream.remove(sequence)
+        self._note("deleted", message.subject, sequence, stream=stream.name)
         return {"success": True}
 
     def _create_consumer(self, stream: str, *rest: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_the_public_names_are_these() -> None:
         "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredProgress", "DeclaredStatus",
         "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
-        "InitContainer", "InputAs", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
+        "InitContainer", "InputAs", "KeyLimits", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry",

@@ -33,6 +33,7 @@ FULL: dict[str, Any] = {
         "deadline": "2026-01-01T01:00:00.250000+01:00",
         "ttlSecondsAfterFinished": 0,
         "unique": {"key": "k", "until": "finished", "seconds": 60, "onConflict": "replace"},
+        "key": "customer-7",
     },
 }
 

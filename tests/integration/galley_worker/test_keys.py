@@ -1,0 +1,82 @@
+"""Keys on a real server with real workers: permits, order and turns, also where workers are killed."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from galley import AsyncClient, RetryPolicy, call
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
+from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.workers import a_task_queue, ensure_with_leases
+
+
+def _notes(folder: Path) -> list[str]:
+    return (folder / "drills.log").read_text().splitlines()
+
+
+def _most_at_once(log: Path) -> Counter[str]:
+    """Return how many of each key ran at a time, by the notes that `hold` made."""
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for line in _notes(log.parent):
+        _, word, key = line.split()
+        key = key.split("-")[0]
+        running[key] += 1 if word == "begin" else -1
+        most[key] = max(most[key], running[key])
+    return most
+
+
+async def test_no_more_tasks_of_a_key_run_than_its_queue_allows(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 6}, limits={"perKey": {"concurrency": 2}})
+    await ensure(client.broker, layout_of(queue, "tests"))
+    calls = [
+        call("drills", "hold", word=f"{key}-{n}", seconds=0.05).options(key=key)
+        for n in range(6)
+        for key in ("a", "b", "c")
+    ]
+    handles = await client.submit_many(calls)
+    await start(queue, ("w1", "w2"))
+    await asyncio.gather(*(each.result(within=30) for each in handles))
+    most = _most_at_once(tmp_path / "drills.log")
+    assert set(most) == {"a", "b", "c"}
+    assert max(most.values()) <= 2
+
+
+async def test_a_worker_that_is_killed_neither_keeps_nor_loses_a_permit(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 4}, limits={"perKey": {"concurrency": 1}})
+    await ensure_with_leases(client.broker, queue, 2)
+    calls = [
+        call("drills", "hold", word=f"{key}-{n}", seconds=0.2).options(key=key)
+        for n in range(6)
+        for key in ("a", "b", "c")
+    ]
+    handles = await client.submit_many(calls)
+    victim, *_ = await start(queue, ("w1", "w2"), GALLEY_LEASE_SECONDS="2")
+    await handles[0].result(within=30)
+    victim.kill()
+    victim.restart()
+    await asyncio.gather(*(each.result(within=60) for each in handles))
+    begun = Counter(line.split()[2] for line in _notes(tmp_path) if " begin " in line)
+    assert len(begun) == len(handles)
+    assert sum(begun.values()) <= len(handles) + 4
+
+
+async def test_tasks_of_a_key_run_in_order_retries_included(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 4}, limits={"perKey": {"ordered": True}})
+    await ensure(client.broker, layout_of(queue, "tests"))
+    quick = RetryPolicy(attempts=3, backoff_seconds=0.1)
+    first = call("drills", "fail_once", path=str(tmp_path / "once")).options(key="k", retry=quick)
+    calls = [call("drills", "note", word=f"k-{n}").options(key="k") for n in range(4)]
+    handles = await client.submit_many([calls[0], first, *calls[1:]])
+    await start(queue, ("w1", "w2"))
+    await asyncio.gather(*(each.result(within=30) for each in handles))
+    ends = [(await each.status()).ended_at for each in handles]
+    assert None not in ends
+    assert ends == sorted(ends, key=str)
