@@ -94,8 +94,8 @@ MUTANTS: Final = (
     _of(
         f"{_SDK}topic",
         "hops are not handed on",
-        '        ancestors=(f"{HOPS_WORD}{event.hops}",) if event.hops else (),\n',
-        "",
+        '    return (*life, f"{HOPS_WORD}{event.hops}") if event.hops else life\n',
+        "    return life\n",
         "a handler that publishes to its own topic does so without end",
     ),
     _of(
