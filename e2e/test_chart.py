@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from docs.generate.chart import CHART, values
 from e2e.chart_values import SETS
@@ -66,6 +67,22 @@ def test_alerts_come_with_the_address_of_their_runbook_and_unchanged_templates()
                 assert (CHART.parents[1] / "docs" / "runbooks" / f"{name}.md").exists(), name
     assert "GalleyNoLeader" in str(made)
     assert not of_kind(rendered(), "PrometheusRule")
+
+
+def test_the_route_of_the_gateway_is_one_that_the_gateway_api_takes() -> None:
+    things = rendered(
+        "operator.namespaces={one}", "gateway.enabled=true", "gateway.hosts={galley.example.com}",
+        "gateway.httpRoute.parentRefs[0].name=public", "gateway.httpRoute.parentRefs[0].namespace=edge",
+        "gateway.httpRoute.parentRefs[0].sectionName=https",
+    )  # fmt: skip
+    route = of_kind(things, "HTTPRoute")["galley-gateway"]
+    schema = json.loads((Path(__file__).parent / "schemas/http-route.json").read_text())
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(route)] == []
+    [service] = [each for name, each in of_kind(things, "Service").items() if name == "galley-gateway"]
+    [rule] = route["spec"]["rules"]
+    assert rule["backendRefs"] == [{"name": "galley-gateway", "port": service["spec"]["ports"][0]["port"]}]
+    route["spec"]["rules"][0]["backendRefs"][0]["prot"] = 80
+    assert list(Draft202012Validator(schema).iter_errors(route))
 
 
 def test_dashboards_are_in_the_chart_as_they_are_in_its_files() -> None:
