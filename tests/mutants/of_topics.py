@@ -9,6 +9,8 @@ _WORKER: Final = "worker-image/galley_worker/"
 FANOUT: Final = "tests/unit/galley_worker/test_fanout.py"
 TOPIC: Final = "tests/unit/galley/test_topic.py"
 COUNTS: Final = "tests/unit/galley/broker/test_counts.py"
+LIFE: Final = "tests/unit/galley_worker/test_life.py"
+BATCHES: Final = "tests/unit/galley_worker/runners/test_batches.py"
 
 
 def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, survives: str = "") -> Mutant:
@@ -173,5 +175,77 @@ MUTANTS: Final = (
         "        self.counts[bisect_left(SECONDS, seconds) + 1] += 1\n",
         "quantiles are too high",
         COUNTS,
+    ),
+    _of(
+        f"{_SDK}topic",
+        "life events are events like others",
+        "    life = (LIFE_WORD,) if event.type.startswith(LIFE_TYPE) else ()\n",
+        "    life: tuple[str, ...] = ()\n",
+        "a handler that is called for the end of tasks is called for its own, without end",
+        LIFE,
+    ),
+    _of(
+        f"{_WORKER}life",
+        "tasks of life events have some, too",
+        "            if LIFE_WORD in decode(delivery.body).ancestors:\n",
+        "            if LIFE_WORD in decode(delivery.body).labels:\n",
+        "a handler that is called for the end of tasks is called for its own, without end",
+        LIFE,
+    ),
+    _of(
+        f"{_WORKER}life",
+        "the id of a life event is new each time",
+        'event_id=f"{address.id}.',
+        'event_id=f"{self._now().timestamp()}.{address.id}.',
+        "a worker that settles again what another had settled tells it twice",
+        LIFE,
+    ),
+    _of(
+        f"{_WORKER}life",
+        "what exceptions say is told everywhere",
+        'happened.message = failure.message if self._messages else ""',
+        "happened.message = failure.message",
+        "a queue that encrypts its payloads publishes parts of them",
+        LIFE,
+    ),
+    _of(
+        f"{_WORKER}life",
+        "a topic that is not there fails the attempt",
+        "        except GalleyError as error:\n",
+        "        except EnvelopeInvalid as error:\n",
+        "a topic that is full has every task run again",
+        LIFE,
+    ),
+    _of(
+        f"{_WORKER}runners/batches",
+        "a task that is to be apart is not",
+        "        if execution.work.apart:\n",
+        "        if False:\n",
+        "a task that kills its batch takes its neighbours along for ever",
+        BATCHES,
+    ),
+    _of(
+        f"{_WORKER}runners/batches",
+        "one cancel stops a whole batch",
+        "        if carrier is not None and carrier.all_ended:\n",
+        "        if carrier is not None:\n",
+        "cancelling one task fails its neighbours",
+        BATCHES,
+    ),
+    _of(
+        f"{_WORKER}runners/batches",
+        "the next batch waits behind slow ones",
+        "        return self._running >= self._slots and not self._slow()\n",
+        "        return self._running >= self._slots\n",
+        "tasks wait for minutes at a worker while others are idle",
+        BATCHES,
+    ),
+    _of(
+        f"{_WORKER}runners/batches",
+        "nothing is gathered ahead",
+        "        return self._running >= self._slots and not self._slow()\n",
+        "        return False\n",
+        "a third of all tasks goes back to the broker and comes again",
+        BATCHES,
     ),
 )
