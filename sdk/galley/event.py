@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -84,6 +85,7 @@ class _Wire(Struct, omit_defaults=True):
 _decode_wire: Final = msgspec.json.Decoder(_Wire).decode
 _decode_all: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_attribute: Final = msgspec.json.Decoder(Attribute).decode
+_decode_raw: Final = msgspec.json.Decoder(Raw).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -162,6 +164,51 @@ def decode(body: bytes, now: datetime | None = None) -> Event:
     )  # fmt: skip
     _check(event)
     return event
+
+
+def from_headers(headers: Mapping[str, str], body: bytes, now: datetime | None = None) -> Event:
+    """Return the event in a message of HTTP, in either mode of CloudEvents.
+
+    In binary mode the attributes are headers that begin with `ce-`, and the body is the data, JSON or a text.
+    In structured mode all of it is in the body.
+
+    Args:
+        headers: of the message.
+        body: its body.
+        now: the time of the event, if it does not have one.
+
+    Raises:
+        EventInvalid: if it is none, or one that Galley does not take.
+    """
+    lowered = {name.lower().strip(): value.strip() for name, value in headers.items()}
+    content = lowered.get("content-type", "application/json")
+    kind = content.partition(";")[0].strip().lower()
+    if kind.startswith("application/cloudevents-batch"):
+        raise EventInvalid("event", "a batch of events is not taken", "send one event in each message")
+    if kind.startswith("application/cloudevents"):
+        return decode(body, now)
+    named = {name[3:]: unquote(value) for name, value in lowered.items() if name.startswith("ce-")}
+    if "id" not in named:
+        hint = "send ce-id, ce-source, ce-type and ce-specversion, or application/cloudevents+json"
+        raise EventInvalid("event", "the header ce-id is missing", hint)
+    fields: dict[str, Any] = {**named, "datacontenttype": content}
+    if (hops := named.get("galleyhops", "0")).isdecimal():
+        fields["galleyhops"] = int(hops)
+    if kind == "application/json" or kind.endswith("+json"):
+        fields["data"] = _json(body or b"null")
+    elif kind.startswith("text/"):
+        fields["data"] = body.decode("utf-8", "replace")
+    else:
+        raise EventInvalid("datacontenttype", f"is {kind[:80]!r}", "the data is application/json, or a text")
+    return decode(_encode(fields), now)
+
+
+def _json(body: bytes) -> Raw:
+    """Return JSON that is one value, and does not go on behind it."""
+    try:
+        return _decode_raw(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventInvalid("data", f"is not JSON: {error}", "send a text as text/plain") from None
 
 
 def _check(event: Event) -> None:

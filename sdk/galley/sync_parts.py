@@ -142,9 +142,11 @@ class Topics:
         """Publish an event, and return when the broker has it on disk."""
         return self._portal.call(lambda client: client.topics.publish(topic, data, attributes, **rules))
 
-    def publish_cloudevent(self, topic: str, body: bytes | str) -> Published:
+    def publish_cloudevent(
+        self, topic: str, body: bytes | str, headers: Mapping[str, str] | None = None
+    ) -> Published:
         """Publish a CloudEvent in structured JSON."""
-        return self._portal.call(lambda client: client.topics.publish_cloudevent(topic, body))
+        return self._portal.call(lambda client: client.topics.publish_cloudevent(topic, body, headers))
 
     def get(self, topic: str) -> TopicView:
         """Return a topic, who subscribes to it, and how far they are."""

@@ -24,7 +24,16 @@ from galley.broker.topics import (
     topics_of,
 )
 from galley.errors import EventInvalid, HopLimit, TopicNotFound
-from galley.event import DEFAULT_TYPE, HOPS_LIMIT, Attribute, Event, check_topic_name, decode, event_of
+from galley.event import (
+    DEFAULT_TYPE,
+    HOPS_LIMIT,
+    Attribute,
+    Event,
+    check_topic_name,
+    decode,
+    event_of,
+    from_headers,
+)
 from galley.filter import FilterFailed
 from galley.inside import WORKER_VARIABLE, hops
 from galley.topic import MappingFailed, Subscription, Topic, concerns, copy_address, task_of
@@ -108,15 +117,23 @@ class AsyncTopics:
         )  # fmt: skip
         return await self.publish_event(topic, event)
 
-    async def publish_cloudevent(self, topic: str, body: bytes | str) -> Published:
-        """Publish a CloudEvent in structured JSON, as other programs write it.
+    async def publish_cloudevent(
+        self, topic: str, body: bytes | str, headers: Mapping[str, str] | None = None
+    ) -> Published:
+        """Publish a CloudEvent as other programs write it.
+
+        Args:
+            topic: name of the topic.
+            body: a CloudEvent in structured JSON, or in binary mode its data.
+            headers: in binary mode those that have its attributes: `ce-id`, `ce-source`, `ce-type` ...
 
         Raises:
             EventInvalid: it is no CloudEvent 1.0, or one that Galley does not take.
             As `publish` besides.
         """
+        data, now = body.encode() if isinstance(body, str) else body, datetime.now(UTC)
         return await self.publish_event(
-            topic, decode(body.encode() if isinstance(body, str) else body, datetime.now(UTC))
+            topic, decode(data, now) if headers is None else from_headers(headers, data, now)
         )
 
     async def publish_event(self, topic: str, event: Event) -> Published:

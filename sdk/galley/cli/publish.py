@@ -24,6 +24,13 @@ def _attribute(word: str) -> tuple[str, Attribute]:
     return name, int(value) if digits.isascii() and digits.isdigit() else value
 
 
+def _header(word: str) -> tuple[str, str]:
+    name, sign, value = word.partition(":")
+    if not sign:
+        raise Misuse(f"{word!r} is no header", "write NAME:VALUE, such as --header 'ce-type: order.paid'")
+    return name, value
+
+
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("topic", metavar="TOPIC", type=text)
     parser.add_argument("--data", type=text, metavar="JSON", help="what handlers get as their input")
@@ -36,16 +43,24 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--type", type=text, default=DEFAULT_TYPE, metavar="TYPE", help="of the CloudEvent")
     parser.add_argument("--source", type=text, default="", metavar="SOURCE", help="of the CloudEvent")
     parser.add_argument(
-        "--cloudevent", type=Path, metavar="FILE", help="a CloudEvent as JSON, instead of all these"
-    )
+        "--cloudevent", type=Path, metavar="FILE",
+        help="a CloudEvent as JSON, instead of all these; with --header, its data alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--header", dest="headers", type=text, action="append", default=[], metavar="NAME:VALUE",
+        help="an attribute of the CloudEvent in binary mode, such as 'ce-type: order.paid'; may be repeated",
+    )  # fmt: skip
     server_arguments(parser)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
+    if options.headers and options.cloudevent is None:
+        raise Misuse("--header needs --cloudevent FILE", "the file has the data of the event")
     if options.cloudevent is not None:
+        headers = dict(map(_header, options.headers)) or None
         body = _read(options.cloudevent)
         async with connected(options, terminal) as client:
-            published = await client.topics.publish_cloudevent(options.topic, body)
+            published = await client.topics.publish_cloudevent(options.topic, body, headers)
     else:
         data = _data(options.data)
         attributes = dict(map(_attribute, options.attributes))

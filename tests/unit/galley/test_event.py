@@ -7,7 +7,7 @@ import pytest
 
 import galley
 from galley.errors import EventInvalid
-from galley.event import DATA_LIMIT, check_topic_name, decode, encode, event_of
+from galley.event import DATA_LIMIT, check_topic_name, decode, encode, event_of, from_headers
 from galley.testing import EagerClient
 from galley.topic import check_mapping, subscribes, subscription_name
 
@@ -92,3 +92,39 @@ def test_a_client_for_tests_runs_the_handlers_that_subscribe() -> None:
     client.publish("eager-orders", {"n": 5}, key="b")
     (status,) = client.tasks("eager-topics")
     assert client.handle("eager-topics", status.address.id).result() == 2
+
+
+HEADERS = {"CE-ID": "7", "ce-source": "shop%20a", "ce-type": "order.paid", "ce-specversion": "1.0"}
+
+
+def test_an_event_in_binary_mode_has_its_attributes_in_headers() -> None:
+    more = {"content-type": "application/json; charset=utf-8", "ce-region": "eu", "ce-galleyhops": "3"}
+    event = from_headers(HEADERS | more, b'{"order": 7}', NOW)
+    assert (event.id, event.source, event.type, event.hops) == ("7", "shop a", "order.paid", 3)
+    assert event.attributes == {"region": "eu"}
+    assert bytes(event.data) == b'{"order": 7}'
+    assert bytes(from_headers(HEADERS, b"", NOW).data) == b"null"
+    assert bytes(from_headers(HEADERS | {"content-type": "text/plain"}, b"paid", NOW).data) == b'"paid"'
+
+
+def test_an_event_in_structured_mode_is_all_in_the_body() -> None:
+    event = from_headers(HEADERS, b"1", NOW)
+    structured = {"content-type": "application/cloudevents+json"}
+    assert from_headers(structured, encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "told"),
+    [
+        ({}, b"{}", "ce-id is missing"),
+        (HEADERS, b"no json", "is not JSON"),
+        (HEADERS | {"content-type": "image/png"}, b"", "image/png"),
+        (HEADERS | {"content-type": "application/cloudevents-batch+json"}, b"[]", "a batch"),
+        (HEADERS | {"ce-specversion": "0.3"}, b"1", "0.3"),
+        (HEADERS | {"ce-galleyhops": "x"}, b"1", "no CloudEvent"),
+        (HEADERS, b'1,"source":"other"', "is not JSON"),
+    ],
+)
+def test_what_is_no_event_in_headers_is_refused(headers: dict[str, str], body: bytes, told: str) -> None:
+    with pytest.raises(EventInvalid, match=told):
+        from_headers(headers, body, NOW)

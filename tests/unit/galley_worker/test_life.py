@@ -101,6 +101,7 @@ async def test_an_end_that_is_settled_again_is_the_same_event() -> None:
         await quarter.worker.settler.settle(held, Succeed(Raw(b"1")))
         stored = quarter.bench.record(delivery.address)
         assert stored is not None
+        await quarter.bench.pass_time(1)
         await quarter.worker.settler.finish(delivery, stored.record)
         assert len(await quarter.happened()) == 1
 
