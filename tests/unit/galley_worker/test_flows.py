@@ -38,10 +38,17 @@ from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
+from galley.errors import QueueFull
 from galley.handler import Call
 from galley.record import Failure, Outcome, Record, State
 from galley.workflow.continuation import Continuation, onward
-from galley.workflow.errors import WorkflowConflict, WorkflowInvalid, WorkflowNotFailed, WorkflowNotFound
+from galley.workflow.errors import (
+    WorkflowConflict,
+    WorkflowInvalid,
+    WorkflowNotFailed,
+    WorkflowNotFound,
+    WorkflowsFull,
+)
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
 from galley.workflow.state import OnFailure, Slot, Slots, decode_slots, outcome_address, with_slot
@@ -205,11 +212,11 @@ async def broken(server: MemoryServer, chance: random.Random) -> None:
 
 
 async def insisted(ask: Callable[[], Awaitable[T]]) -> T:
-    """Return an answer, asking again while the broker is away."""
+    """Return an answer, asking again while the broker is away or the queue is full."""
     while True:
         try:
             return await ask()
-        except BrokerError:
+        except (BrokerError, QueueFull, WorkflowsFull):
             await asyncio.sleep(1)
 
 
@@ -557,9 +564,9 @@ async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) 
     async with a_stage(seed, dies=4.0, crews=3) as stage:
         stage.crew.crashes = 0.02
         flows = []
-        for _ in range(GRAPHS):
+        for number in range(GRAPHS):
             item, count = a_graph(chance)
-            flows.append((await stage.submit(item), count))
+            flows.append((await insisted(partial(stage.submit, item, id=f"g{number}")), count))
         stage.bench.start(broken(stage.bench.server, chance))
         for flow, count in flows:
             await insisted(partial(flow.result, within=100_000))

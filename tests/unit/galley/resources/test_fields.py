@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 import galley.resources
 from galley.resources import (
     DeclaredStatus,
+    DeclaredWorkflowStatus,
     Task,
     TaskQueue,
     TaskQueueStatus,
@@ -17,6 +18,7 @@ from galley.resources import (
     TaskScheduleStatus,
     Topic,
     TopicStatus,
+    Workflow,
 )
 from galley.resources.description import descriptions
 from galley.resources.meta import Part
@@ -28,12 +30,12 @@ FIELDS = [(part, name) for part in PARTS for name in part.model_fields]
 
 
 def test_every_part_of_a_resource_is_a_public_name() -> None:
-    schedules_and_topics = (TaskSchedule, TaskScheduleStatus, Topic, TopicStatus)
-    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, *schedules_and_topics)
+    more = (TaskSchedule, TaskScheduleStatus, Topic, TopicStatus, Workflow, DeclaredWorkflowStatus)
+    kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, *more)
     named = {name for kind in kinds for name in kind.model_json_schema()["$defs"]}
     public = {part.__name__ for part in PARTS}
     enums = {name for name, each in vars(galley.resources).items() if isinstance(each, EnumType)}
-    others = {"Lane", "Phase", "JsonValue", "Overlap", "CatchUp", "Action"}
+    others = {"Lane", "Phase", "JsonValue", "Overlap", "CatchUp", "Action", "OnFailure"}
     assert named - enums - others == public - {kind.__name__ for kind in kinds}
 
 
@@ -42,9 +44,11 @@ def test_the_public_names_are_these() -> None:
         "API_VERSION", "AccessMode", "Affinity", "Backoff", "ClaimSpec", "ClaimTemplate",
         "ClaimVolume", "Code",
         "Command", "Condition", "ConfigMapEnvSource", "ConfigMapKeyRef", "ConfigMapVolume",
-        "DEFAULT_NAMESPACE", "DeclaredFailure", "DeclaredProgress", "DeclaredStatus",
+        "DEFAULT_NAMESPACE", "DeclaredWorkflowStatus", "Workflow", "WorkflowSpec", "WorkflowStep",
+        "DeclaredFailure", "DeclaredProgress", "DeclaredStatus",
         "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
+        "HttpHandler",
         "InitContainer", "InputAs", "KeyLimits", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
