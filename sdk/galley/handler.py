@@ -16,7 +16,14 @@ from galley.batching import Batch, batch_of, only_parameter
 from galley.bounds import is_handler_name, is_queue_name
 from galley.cached import Cached, cached
 from galley.envelope import encode_input
-from galley.errors import EventInvalid, HandlerNameInvalid, InputInvalid, QueueNameInvalid, ScheduleInvalid
+from galley.errors import (
+    EventInvalid,
+    HandlerNameInvalid,
+    InputInvalid,
+    QueueNameInvalid,
+    ScheduleInvalid,
+    SubmissionInvalid,
+)
 from galley.file import File
 from galley.lanes import Lane
 from galley.reference import INLINE_LIMIT, LARGEST
@@ -425,11 +432,19 @@ def task(
         HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
-        SubmissionInvalid: if no task can have that lane, timeout or retry policy, or there is no such batch.
+        SubmissionInvalid: if no task can have that lane, timeout or retry policy, there is no such batch, or
+            `cache` is given with `unique` or without stored results.
         LabelInvalid: if a label has not the syntax of Kubernetes.
         ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
         EventInvalid, FilterInvalid: if there can be no such topic, mapping or filter, or no queue is named.
     """
+    kept = cached(cache, version)
+    if kept is not None and not store_result:
+        hint = "leave one of them out: without a stored result there is none to use again"
+        raise SubmissionInvalid("cache", "is given with store_result=False", hint)
+    if kept is not None and unique is not None:
+        hint = "leave unique out: equal calls of a cached handler are one task already"
+        raise SubmissionInvalid("cache", "is given with unique", hint)
     topics = subscribes(subscribe)
     if topics and queue is None:
         hint = 'add queue="...": each queue that imports the module would get a copy of each event'
@@ -448,7 +463,7 @@ def task(
         kind = Handler if together is None else BatchHandler
         handler: Handler[P, R] = kind(function, queue, name, rules, repeat)  # type: ignore[assignment]
         handler.store_result = store_result
-        handler.cache = cached(cache, version)
+        handler.cache = kept
         handler.subscribes = topics
         if isinstance(handler, BatchHandler) and together is not None:
             handler.take(together)

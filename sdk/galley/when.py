@@ -110,6 +110,10 @@ def _check_retry(retry: RetryPolicy) -> None:
         raise SubmissionInvalid("retry.backoff", repr(retry.backoff)[:80], f"use one of {', '.join(Backoff)}")
     if retry.jitter is not UNSET and not Range(0, 1).holds(retry.jitter):
         raise SubmissionInvalid("retry.jitter", repr(retry.jitter)[:80], "use a share between 0 and 1")
+    if retry.backoff is not UNSET and retry.waits_seconds is not UNSET:
+        raise SubmissionInvalid(
+            "retry.backoff", "is given with waits_seconds, which takes its place", "leave one of them out"
+        )
     _check_waits(retry.waits_seconds or ())
     _check_rules(retry.rules or ())
 

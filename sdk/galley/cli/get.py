@@ -97,6 +97,9 @@ _NOUNS: Final = {
 _MOST: Final = 10_000
 """Tasks that `--limit` may ask for."""
 
+_MANY: Final = 20_000
+"""From so many on, a list takes seconds, and the command says what takes fewer."""
+
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 SORTS: Final[dict[str, Callable[[TaskStatus], Any]]] = {
     "submitted": inspect.submission_order,
@@ -159,12 +162,12 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         elif options.watch:
 
             async def look() -> list[TaskStatus]:
-                return await _tasks(client, await _views(client, options), options)
+                return await _tasks(client, await _views(client, options), options, terminal)
 
             await watch(TASKS, look, options.output, terminal)
         else:
             listing = TASKS if views else replace(TASKS, empty=QUEUES.empty)
-            listing.write(await _tasks(client, views, options), options.output, terminal)
+            listing.write(await _tasks(client, views, options, terminal), options.output, terminal)
     return ExitCode.DONE
 
 
@@ -182,13 +185,17 @@ def _check_not_about_tasks(options: Namespace, what: str) -> None:
         raise Misuse(f"{ours} are for tasks, not for {what}", "galley get tasks --watch")
 
 
-async def _tasks(client: AsyncClient, views: list[QueueView], options: Namespace) -> list[TaskStatus]:
+async def _tasks(
+    client: AsyncClient, views: list[QueueView], options: Namespace, terminal: Terminal
+) -> list[TaskStatus]:
     """Return the tasks of some queues that the options select, in their order."""
     which = selected(options)
     found: list[TaskStatus] = []
     for view in views:
         place = client.broker, client.namespace, view.queue
         if options.limit is None:
+            if view.held + view.later > _MANY:
+                terminal.say(f"reading {view.held + view.later} tasks of {view.queue}; --limit N reads fewer")
             known = await inspect.tasks_in_order(*place)
         else:
             known = await inspect.latest(*place, options.limit)

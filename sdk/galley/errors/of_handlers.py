@@ -1,5 +1,7 @@
 """What a handler raises to say how it ended, and what it gets for a step it may not take."""
 
+from datetime import UTC, datetime, timedelta
+
 from galley.errors.tree import GalleyError
 
 
@@ -10,6 +12,14 @@ class NonRetryable(Exception):
     """
 
 
+def _seconds(pause: float | timedelta | datetime) -> float:
+    if isinstance(pause, datetime):
+        if pause.tzinfo is None:
+            raise ValueError("the time has no offset from UTC; pass an aware one, as datetime.now(UTC) is")
+        pause -= datetime.now(UTC)
+    return max(0.0, pause.total_seconds()) if isinstance(pause, timedelta) else float(pause)
+
+
 class RetryAfter(Exception):
     """Raised by a handler: this attempt failed, and the next one begins after so many seconds.
 
@@ -17,14 +27,18 @@ class RetryAfter(Exception):
     when to come back, such as a server that answers with `Retry-After`.
     """
 
-    def __init__(self, seconds: float, message: str = "") -> None:
+    def __init__(self, seconds: float | timedelta | datetime, message: str = "") -> None:
         """Set the pause.
 
         Args:
-            seconds: 0 to 86,400; a value out of range is taken to its end.
+            seconds: 0 to 86,400, or the time at which the pause ends; what is out of range is taken to
+                its end.
             message: what happened, for the task's history.
+
+        Raises:
+            ValueError: if the time has no offset from UTC.
         """
-        self.seconds = float(seconds)
+        self.seconds = _seconds(seconds)
         super().__init__(message or f"try again in {self.seconds:g} s")
 
 
@@ -34,14 +48,18 @@ class Snooze(Exception):
     It is not an error and costs no attempt. A task that has a deadline fails if it would begin after it.
     """
 
-    def __init__(self, seconds: float, message: str = "") -> None:
+    def __init__(self, seconds: float | timedelta | datetime, message: str = "") -> None:
         """Set the pause.
 
         Args:
-            seconds: 0 to 86,400; a value out of range is taken to its end.
+            seconds: 0 to 86,400, or the time at which the pause ends; what is out of range is taken to
+                its end.
             message: what it waits for, for people who look at the task.
+
+        Raises:
+            ValueError: if the time has no offset from UTC.
         """
-        self.seconds = float(seconds)
+        self.seconds = _seconds(seconds)
         super().__init__(message or f"snoozed for {self.seconds:g} s")
 
 

@@ -324,7 +324,12 @@ class Retry(Part):
                 "{{self.maxBackoffSeconds}}; lower backoffSeconds, or set maxBackoffSeconds to "
                 "{{self.backoffSeconds}} or more",
                 ".backoffSeconds",
-            )
+            ),
+            Rule(
+                "!(has(self.backoff) && has(self.waitsSeconds))",
+                "backoff is given with waitsSeconds, which takes its place; leave one of them out",
+                ".backoff",
+            ),
         )
     )
 
@@ -365,6 +370,9 @@ class Retry(Part):
                 f"above maxBackoffSeconds, which is {self.max_backoff_seconds:g}",
                 f"lower backoffSeconds, or set maxBackoffSeconds to {self.backoff_seconds:g} or more", at,
             )  # fmt: skip
+        if self.backoff is not None and self.waits_seconds is not None:
+            problem = "backoff is given with waitsSeconds, which takes its place"
+            raise refusal(problem, "leave one of them out", "backoff")
         return self
 
     def policy(self) -> RetryPolicy:

@@ -9,6 +9,7 @@ import json
 import pickle
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,9 +18,19 @@ from msgspec.structs import replace
 import galley.handler
 from galley import AsyncClient, Call, Handler, InputInvalid, call, task
 from galley.broker.connection import Broker
-from galley.errors import HandlerExists, HandlerNameInvalid, HandlerUnusable, QueueNameInvalid
+from galley.errors import (
+    HandlerExists,
+    HandlerNameInvalid,
+    HandlerUnusable,
+    QueueNameInvalid,
+    RetryAfter,
+    Snooze,
+    SubmissionInvalid,
+)
 from galley.registry import Registry
+from galley.retry import Backoff, RetryPolicy
 from galley.typed import Typed
+from galley.unique import Unique
 from galley.workflow.result import Partial
 
 
@@ -384,3 +395,33 @@ def test_an_attribute_of_the_function_does_not_replace_one_of_the_handler() -> N
     made = task(queue="kinds")(marked)
     assert (made.queue, made.name) == ("kinds", "marked")
     assert made.call() == Call("kinds", "marked", made.call().input, Typed(None))
+
+
+@pytest.mark.parametrize("kind", [RetryAfter, Snooze])
+def test_a_pause_is_seconds_a_duration_or_the_time_at_which_it_ends(kind: type[RetryAfter | Snooze]) -> None:
+    now = datetime.now(UTC)
+    assert kind(2).seconds == 2
+    assert kind(timedelta(minutes=1)).seconds == 60
+    assert 58 <= kind(now + timedelta(minutes=1)).seconds <= 60
+    assert kind(now - timedelta(days=1)).seconds == 0
+    with pytest.raises(ValueError, match="no offset from UTC"):
+        kind(datetime(2030, 1, 1))  # noqa: DTZ001 - without an offset
+
+
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ({"cache": 60, "store_result": False}, "cache: is given with store_result=False"),
+        ({"cache": 60, "unique": Unique(key="k")}, "cache: is given with unique"),
+        (
+            {"retry": RetryPolicy(waits_seconds=(1,), backoff=Backoff.LINEAR)},
+            "retry.backoff: is given with waits_seconds",
+        ),
+    ],
+)
+def test_policies_that_exclude_each_other_are_refused_where_they_are_written(
+    rules: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SubmissionInvalid, match=problem) as refused:
+        task(queue="images", name="excluding", **rules)
+    assert "leave" in refused.value.hint

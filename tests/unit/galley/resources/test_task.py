@@ -24,7 +24,7 @@ FULL: dict[str, Any] = {
             "backoffSeconds": 0.0,
             "maxBackoffSeconds": 0.0,
             "crashes": 1,
-            "backoff": "linear",
+            "backoff": None,
             "waitsSeconds": [1.0, 60.0],
             "jitter": 0.5,
             "rules": [{"failures": ["ValueError", "exit 3"], "then": "snooze", "afterSeconds": 30.0}],

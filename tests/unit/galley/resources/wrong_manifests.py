@@ -234,6 +234,13 @@ WRONG = {
         "301.5, above",
         "301.5 or",
     ),
+    "backoff with waits": Wrong(
+        QUEUE + "  retry:\n    backoff: linear\n    waitsSeconds: [1]\n",
+        7,
+        "spec.retry.backoff",
+        "with waitsSeconds, which takes its place",
+        "leave one of them out",
+    ),
     "backoff below zero": Wrong(
         QUEUE + "  retry: {backoffSeconds: -0.1}\n",
         6,
