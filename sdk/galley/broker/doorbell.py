@@ -1,4 +1,4 @@
-"""Hearing that a queue got work, within a millisecond and at the cost of one message."""
+"""Hearing that a queue got work, or was paused, within a millisecond and at the cost of one message."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,9 @@ from galley.broker.connection import Broker
 
 
 class Doorbell:
-    """The doorbell of one queue. Use it as `async with`; it rings once for each time it is armed.
+    """The doorbell of one queue, which rings for tasks, pauses and resumptions.
+
+    Use it as `async with`; it rings once for each time it is armed.
 
     The broker takes the ear away by itself after one task, so that a flood costs a listener nothing.
     A ring is a hint: one may be lost with the connection, and the task may not be counted yet.
@@ -23,7 +25,7 @@ class Doorbell:
 
     def __init__(self, broker: Broker, namespace: str, queue: str) -> None:
         self._broker = broker
-        self._subjects = topology.doorbells(namespace, queue)
+        self._subjects = (*topology.doorbells(namespace, queue), topology.pauses(namespace, queue))
         self._armed: dict[str, Subscription] = {}
         self._rung = False
         self._over = asyncio.Event()

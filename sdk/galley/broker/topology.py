@@ -504,6 +504,11 @@ def doorbells(namespace: str, queue: str) -> tuple[str, ...]:
     return tuple(f"galley.{verb}.{namespace}.{queue}.>" for verb in ("task", "plan", "bell"))
 
 
+def pauses(namespace: str, queue: str) -> str:
+    """Return the subject on which the server tells that a lane of a queue was paused or resumed."""
+    return f"$JS.EVENT.ADVISORY.CONSUMER.PAUSE.{work_stream(namespace, queue)}.*"
+
+
 def planned(namespace: str, queue: str) -> str:
     """Return the pattern of all delayed tasks that no worker has moved to the later stream yet."""
     return f"galley.plan.{namespace}.{queue}.>"

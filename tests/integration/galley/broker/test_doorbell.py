@@ -8,6 +8,7 @@ from galley.broker.connection import Broker
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.later import Door, send_later
+from galley.broker.pause import pause, resume
 from galley.broker.publish import Publisher
 from galley.broker.topology import QueueLayout
 from galley.envelope import FIRST, encode
@@ -58,6 +59,15 @@ async def test_a_schedule_that_fires_rings(broker: Broker, queue: QueueLayout, b
     assert (await (await send_later(broker, address, encode(an_envelope()), FIRST, at, Door.FIRST))).stored
     await bell.arm()
     assert await bell.wait(5)
+
+
+async def test_a_pause_rings_and_so_does_its_end(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
+    for change in (pause, resume):
+        await bell.arm()
+        await change(broker, queue.namespace, queue.queue)
+        assert await bell.wait(2)
+        # Each lane tells of it.
+        await broker.reached(2)
 
 
 async def test_a_task_of_another_queue_does_not_ring(
