@@ -328,4 +328,102 @@ DECIDE_: Final = (
     ),
 )
 
-MUTANTS: Final = (*FLEET_, *DECIDE_)
+_ALWAYS: Final = f"{_UNIT}autoscaler/test_decide_always.py"
+_NEED: Final = f"{_UNIT}autoscaler/test_need.py"
+_SHARES: Final = f"{_UNIT}autoscaler/test_shares.py"
+_LANES: Final = f"{_UNIT}autoscaler/test_lane_need.py"
+_AHEAD: Final = f"{_UNIT}autoscaler/test_look_ahead.py"
+_LEARNED: Final = f"{_UNIT}autoscaler/test_learned.py"
+
+PROPERTIES_: Final = (
+    _of(
+        "autoscaler/decide",
+        "no bounds",
+        "    desired = policy.within(max(policy.min_workers, min(needed, step)))\n",
+        "    desired = max(policy.min_workers, min(needed, step))\n",
+        "a queue gets more than maxWorkers",
+        _ALWAYS,
+    ),
+    _of(
+        "autoscaler/signals",
+        "no minimum",
+        "        return max(self.min_workers, min(workers, self.max_workers))\n",
+        "        return min(workers, self.max_workers)\n",
+        "the last worker of minWorkers goes while the backlog is not known",
+        _ALWAYS,
+    ),
+    _of(
+        "autoscaler/need",
+        "more that comes needs less",
+        "(left + running + learned.rate * within)",
+        "(left + running - learned.rate * within)",
+        "workers go when more tasks come",
+        _NEED,
+    ),
+    _of(
+        "autoscaler/shares",
+        "minima last",
+        "        return self.least, max(",
+        "        return 0, max(",
+        "a queue does not get its minWorkers",
+        _SHARES,
+    ),
+    _of(
+        "autoscaler/lane_need",
+        "lower lanes hold no slots",
+        "        below = sum(each.in_flight for each in lanes[index + 1 :])\n",
+        "        below = 0\n",
+        "tasks of a hurried lane wait for long ones of a lower lane",
+        _LANES,
+    ),
+    _of(
+        "autoscaler/lane_need",
+        "lanes share one target",
+        "            target=target,\n",
+        "            target=last,\n",
+        "a lane's target does nothing",
+        _LANES,
+    ),
+    _of(
+        "autoscaler/need",
+        "no look ahead",
+        "    due = [(at, tasks) for at, tasks in due if at <= horizon]\n",
+        "    due = []\n",
+        "delayed tasks wait for the start of a worker",
+        _AHEAD,
+    ),
+    _of(
+        "autoscaler/need",
+        "ready slots run what is not due yet",
+        "        left = max(max(0.0, left - pace * passed) + tasks, left + (rate - pace) * passed)\n",
+        "        left = max(0.0, left - pace * passed + tasks)\n",
+        "many that fall due at once find too few workers",
+        _AHEAD,
+    ),
+    _of(
+        "autoscaler/scaler",
+        "sleeps through what falls due",
+        "        return math.inf if at is None else (at - self._clock()).total_seconds()\n",
+        "        return math.inf\n",
+        "a queue at rest starts workers up to 15 s late",
+        _AHEAD,
+    ),
+    _of(
+        "autoscaler/learned",
+        "the long average is never left",
+        "                return short_done, short_busy\n",
+        "                pass\n",
+        "tasks that suddenly take long count as quick for minutes",
+        _LEARNED,
+    ),
+    _of(
+        "autoscaler/learned",
+        "the short average is all there is",
+        "_LONG_WEIGHED: Final = 1000.0\n",
+        "_LONG_WEIGHED: Final = 100.0\n",
+        "a steady load looks like one that changes",
+        _LEARNED,
+    ),
+)
+
+MUTANTS: Final = (*FLEET_, *DECIDE_, *PROPERTIES_)

@@ -22,7 +22,14 @@ _ENOUGH: Final = 5
 """Tasks that have to end before their time counts as known."""
 
 _WEIGHED: Final = 100.0
-"""Tasks that the average time goes back to: 10 % of noise, and soon forgotten."""
+"""Tasks that the short average of their time goes back to: 10 % of noise, and soon forgotten."""
+
+_LONG_WEIGHED: Final = 1000.0
+"""Tasks that the long average goes back to, which holds as long as the short one agrees: 3 % of noise, so
+that a steady load does not look like one that changes."""
+
+_AGREES: Final = 2.5
+"""Standard deviations by which the short average may differ, of times as unlike as exponential ones."""
 
 _RATE_SECONDS: Final = 60.0
 """Time the average rate goes back to at least; with long tasks it is their time, up to `_LONGEST_RATE`."""
@@ -53,6 +60,9 @@ class Learned:
     """Time for which slots were busy, the latest weighing most."""
     done: float = 0.0
     """Tasks that ended in that time."""
+    long_busy: float = 0.0
+    long_done: float = 0.0
+    """The same of a longer time."""
     seen: float = 0.0
     """Seconds the rate is averaged over."""
     spans: tuple[tuple[float, float], ...] = ()
@@ -75,13 +85,17 @@ class Learned:
             start_seconds=start_seconds,
             busy_seconds=task_seconds * _ENOUGH if task_seconds is not None else 0.0,
             done=_ENOUGH if known else 0.0,
+            long_busy=task_seconds * _ENOUGH if task_seconds is not None else 0.0,
+            long_done=_ENOUGH if known else 0.0,
             seen=_RATE_SECONDS / 2 if rate else 0.0,
         )
 
     @property
     def task_seconds(self) -> float | None:
         """Return the time a task takes of a slot, at least a microsecond; None if too few have ended."""
-        return max(1e-6, self.busy_seconds / self.done) if self.done >= _ENOUGH else None
+        if self.done < _ENOUGH:
+            return None
+        return max(1e-6, self.long_busy / self.long_done if self.long_done else self.busy_seconds / self.done)
 
     @property
     def load_noise(self) -> float:
@@ -90,7 +104,7 @@ class Learned:
         if seconds is None or not self.rate:
             return 0.0
         came = self.rate * min(self.seen, max(_RATE_SECONDS, seconds))
-        return self.rate * seconds * math.sqrt(1 / min(self.done, _WEIGHED) + 1 / max(1.0, came))
+        return self.rate * seconds * math.sqrt(1 / max(self.done, self.long_done) + 1 / max(1.0, came))
 
     @property
     def expected_start(self) -> float:
@@ -115,12 +129,26 @@ class Learned:
         ended, busy = _sum(_since(self.counts.get(name), count) for name, count in counts.items())
         done, total = self.done + ended, self.busy_seconds + busy
         weight = min(1.0, _WEIGHED / done) if done else 1.0
-        seen = replace(seen, done=done * weight, busy_seconds=total * weight)
+        long_done, long_busy = self._long(ended, busy, done * weight, total * weight)
+        seen = replace(
+            seen, done=done * weight, busy_seconds=total * weight, long_done=long_done, long_busy=long_busy
+        )
         seconds = (now - self.at).total_seconds() if self.at is not None else 0.0
         if seconds <= 0:
             return seen
         rate, spans, averaged = self._arrivals(tasks - self.tasks + ended, seconds)
         return replace(seen, rate=rate, spans=spans, seen=averaged)
+
+    def _long(self, ended: float, busy: float, short_done: float, short_busy: float) -> tuple[float, float]:
+        """Return the long average: tasks and seconds. Where the short one contradicts it, it begins there."""
+        done, total = self.long_done + ended, self.long_busy + busy
+        weight = min(1.0, _LONG_WEIGHED / done) if done else 1.0
+        done, total = done * weight, total * weight
+        if short_done >= _ENOUGH and done:
+            mean, recent = total / done, short_busy / short_done
+            if abs(recent - mean) > _AGREES * mean / math.sqrt(short_done):
+                return short_done, short_busy
+        return done, total
 
     def _arrivals(self, came: float, seconds: float) -> tuple[float, tuple[tuple[float, float], ...], float]:
         """Return the rate with what came in so many seconds, its spans, and the time it is averaged over."""

@@ -83,3 +83,18 @@ def test_what_was_known_before_a_restart_is_known_again() -> None:
     learned = Learned.remembered(rate=12.0, task_seconds=0.5, start_seconds=4.0)
     assert (learned.rate, learned.task_seconds, learned.expected_start) == (12.0, 0.5, 4.0)
     assert Learned.remembered(None, None, None) == Learned()
+
+
+def test_times_that_differ_by_chance_do_not_move_what_is_known_and_a_change_does() -> None:
+    chance, learned = random.Random(1), Learned()
+    done, busy = 0, 0.0
+    found = []
+    for second in range(700):
+        mean = 2.0 if second < 600 else 8.0
+        done, busy = done + 10, busy + sum(chance.expovariate(1 / mean) for _ in range(10))
+        learned = learned.after(0, working(done, busy), at(second))
+        if second > 150:
+            found.append(learned.task_seconds or 0.0)
+    steady, changed = found[:440], found[-60:]
+    assert 1.75 < min(steady) < max(steady) < 2.25
+    assert all(7 < each < 9.2 for each in changed)
