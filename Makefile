@@ -14,7 +14,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-rivals docs gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench: $(STAMP) ## Run the benchmarks and count instructions (needs valgrind); w
 
 bench-idle: e2e/build ## Measure what 100 queues at rest cost the operator (three minutes)
 	@$(BIN)/python -m benchmarks.idle
+
+bench-prediction: $(STAMP) ## Play shortened traces to real workers, and print what the simulator predicts beside (six minutes)
+	@$(BIN)/python -m benchmarks.prediction
 
 bench-rivals: $(STAMP) ## Compare Galley with other task queues (minutes; installs them and Redis); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rivals
