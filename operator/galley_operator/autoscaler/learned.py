@@ -69,6 +69,8 @@ class Learned:
     """Seconds, and tasks that came in them, of the last few spans, the present one last."""
     at: datetime | None = None
     """Time of the last look."""
+    active: bool = False
+    """Whether tasks ended between the last two looks: quick ones are seldom seen while they are there."""
     tasks: int = 0
     """Tasks waiting and running then."""
     counts: Mapping[str, tuple[int, float]] = field(default_factory=lambda: _EMPTY)
@@ -122,7 +124,7 @@ class Learned:
         counts = {worker.name: (worker.done, worker.busy_seconds) for worker in workforce.workers}
         seen = replace(
             self._with_starts(workforce, now),
-            at=now, tasks=tasks, counts=counts,
+            at=now, tasks=tasks, counts=counts, active=False,
             starting=frozenset(w.name for w in workforce.workers if w.phase is WorkerPhase.STARTING),
         )  # fmt: skip
         # At the first look counters say what ended since each worker started: as good as having watched.
@@ -137,7 +139,7 @@ class Learned:
         if seconds <= 0:
             return seen
         rate, spans, averaged = self._arrivals(tasks - self.tasks + ended, seconds)
-        return replace(seen, rate=rate, spans=spans, seen=averaged)
+        return replace(seen, rate=rate, spans=spans, seen=averaged, active=ended > 0)
 
     def _long(self, ended: float, busy: float, short_done: float, short_busy: float) -> tuple[float, float]:
         """Return the long average: tasks and seconds. Where the short one contradicts it, it begins there."""

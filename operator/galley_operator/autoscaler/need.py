@@ -83,19 +83,21 @@ def need_of(
     horizon = ahead_seconds(learned)
     due = [(at, tasks) for at, tasks in due if at <= horizon]
     later = sum(tasks for _, tasks in due)
-    if not waiting and not running and not later:
+    if not waiting and not running and not later and not learned.active:
         # Who comes back soon enough finds the workers that are kept for the idle time.
         return Need(0.0, 0.0, 0.0, None)
     seconds = learned.task_seconds
     if seconds is None:
-        tasks = waiting + running + later
+        tasks = max(waiting + running + later, learned.active)
         return Need(tasks, tasks, 0.0, None, later)
     start = learned.expected_start
     within = max(SHORTEST_TARGET, start * START_SHARE) if target is None else target
     # What will wait when workers that are started now have started.
     left = _left(waiting, learned.rate, ready_slots / seconds, start, due)
     backlog = max(
-        running, min(1, waiting + later), (left + running + learned.rate * within) / (1 + within / seconds)
+        running,
+        min(1, waiting + later + learned.active),
+        (left + running + learned.rate * within) / (1 + within / seconds),
     )
     load = learned.rate * seconds
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.

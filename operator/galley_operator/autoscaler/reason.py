@@ -54,7 +54,8 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
         running = f", {backlog.in_flight} still running" if backlog.in_flight else ""
         return f"`galley pause` holds this queue; {waiting}{running}"
     if not backlog.waiting and not backlog.in_flight:
-        return f"nothing waits or runs; {_due(need)}" if need.due else "nothing waits or runs"
+        more = _due(need) if need.due else "tasks ended since the last look" if need.slots else ""
+        return f"nothing waits or runs; {more}" if more else "nothing waits or runs"
     tasks = "task" if backlog.waiting + backlog.in_flight == 1 else "tasks"
     slots = "1 slot" if policy.slots == 1 else f"{policy.slots} slots"
     work = f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks}"

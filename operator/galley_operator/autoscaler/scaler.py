@@ -54,6 +54,7 @@ def at_rest(signals: Signals, decision: Decision) -> bool:
         and all(worker.phase is WorkerPhase.READY for worker in workforce.workers)
         and not workforce.replacing
         and not decision.memory.asked
+        and not decision.memory.learned.active
         and (
             decision.next_at is None
             or decision.memory.learned.at is None
