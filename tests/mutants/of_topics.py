@@ -221,7 +221,7 @@ MUTANTS: Final = (
         "a task that is to be apart is not",
         "        if execution.work.apart:\n",
         "        if False:\n",
-        "a task that kills its batch takes its neighbours along for ever",
+        "a task that kills its batch takes its neighbours along each time",
         BATCHES,
     ),
     _of(
