@@ -43,7 +43,7 @@ def mutated(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         places = list(_places(changed))
         if not places:
-            return rng.choice(_ODD)
+            return _odd(rng)
         holder, key = rng.choice(places)
         _change(holder, key, rng)
     return changed
@@ -68,6 +68,11 @@ def mangled(body: bytes, rng: random.Random) -> bytes:
     return bytes(broken)
 
 
+def _odd(rng: random.Random) -> Any:
+    # A copy: a later change must not reach the values of all that follow.
+    return copy.deepcopy(rng.choice(_ODD))
+
+
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Yield what holds each part of a value, and under which key."""
     keys = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -81,7 +86,7 @@ def _change(holder: Any, key: Any, rng: random.Random) -> None:
         case 0:
             del holder[key]
         case 1 if isinstance(holder, dict):
-            holder[rng.choice(_KEYS)] = rng.choice(_ODD)
+            holder[rng.choice(_KEYS)] = _odd(rng)
         case 2 if isinstance(holder, dict):
             holder[rng.choice(_KEYS)] = holder.pop(key)
         case 3:
@@ -89,9 +94,9 @@ def _change(holder: Any, key: Any, rng: random.Random) -> None:
         case 4:
             holder[key] = {rng.choice(_KEYS): holder[key]}
         case 5:
-            deep: Any = rng.choice(_ODD)
+            deep: Any = _odd(rng)
             for _ in range(rng.choice((5, 60, 150))):
                 deep = [deep]
             holder[key] = deep
         case _:
-            holder[key] = copy.deepcopy(rng.choice(_ODD))
+            holder[key] = _odd(rng)
