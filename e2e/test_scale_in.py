@@ -4,7 +4,7 @@ Round by round the number of workers goes up and down while they are busy. In th
 Deployment is rolled out, one of them is evicted, as a drain of its node does, or deleted by hand, or the
 operator is killed. Workers have a second to end, and tasks take longer: one that is taken away
 while it runs something is noticed.
-`GALLEY_SCALE_INS` is how many workers are to be taken away (6 unless set; `make scale-ins/pods` has 200).
+`GALLEY_SCALE_INS` is how many workers are to be taken away (4 unless set; `make scale-ins/pods` has 200).
 """
 
 import json
@@ -26,7 +26,7 @@ from e2e.release import Release
 from testcluster.cluster import Cluster
 from tests.support.kubectl import Kubectl, KubectlFailed
 
-SCALE_INS = int(os.environ.get("GALLEY_SCALE_INS", "6"))
+SCALE_INS = int(os.environ.get("GALLEY_SCALE_INS", "4"))
 FEWEST, MOST = 1, 3
 SLOTS = 2
 ROUNDS = -(-SCALE_INS // (MOST - FEWEST))
