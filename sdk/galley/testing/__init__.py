@@ -6,7 +6,8 @@ broker, no worker and no waiting: a task that is due runs when it is submitted, 
 to the end of its task.
 """
 
-from galley.testing.clients import AsyncEagerClient, AsyncEagerHandle, EagerClient, EagerHandle
+from galley.testing.async_clients import AsyncEagerClient, AsyncEagerHandle
+from galley.testing.clients import EagerClient, EagerHandle
 from galley.testing.letters import AsyncEagerDeadLetters, EagerDeadLetters
 from galley.testing.schedules import AsyncEagerSchedules, EagerSchedules
 from galley.testing.tasks import START
