@@ -209,12 +209,12 @@ class Runners:
     @property
     def sharing(self) -> int:
         """Works under way that take no slot of their own: all but one of each batch."""
-        return sum([one.sharing for one in self._batches.values()])
+        return sum([one.sharing for one in self._batches.values()]) if self._batches else 0
 
     @property
     def waiting(self) -> int:
         """Slots that are kept for batches which are gathered, and so not busy yet."""
-        return sum([one.gathers for one in self._batches.values()])
+        return sum([one.gathers for one in self._batches.values()]) if self._batches else 0
 
     @property
     def batch_sizes(self) -> dict[str, Counter[int]]:
