@@ -355,8 +355,8 @@ PROPERTIES_: Final = (
     _of(
         "autoscaler/need",
         "more that comes needs less",
-        "(left + running + learned.rate * within)",
-        "(left + running - learned.rate * within)",
+        "    return max(0.0, left + (rate - pace) * (start - at))\n",
+        "    return max(0.0, left - (rate + pace) * (start - at))\n",
         "workers go when more tasks come",
         _NEED,
     ),
