@@ -177,7 +177,29 @@ class SignalReader:
             await asyncio.gather(*(self._refresh(source, rung) for source in asked))
             await asyncio.gather(*(self._look_at_oldest(source) for source in asked))
         await self._look_ahead(name)
-        return self._backlog(name, lanes)
+        backlog = self._backlog(name, lanes)
+        if work is None or isinstance(backlog, Unknown) or topology.LIMITED_KEY in work.config.metadata:
+            return backlog
+        return await self._with_keyed(name, work, backlog)
+
+    async def _with_keyed(self, name: tuple[str, str], work: _Stream, backlog: QueueBacklog) -> QueueBacklog:
+        """Return a backlog with the tasks that wait under keys, if the queue lets all of them run."""
+        others = [_sources(*name, lane.lane)[1] for lane in backlog.lanes]
+        known = (self._readings.get(each) for each in (*others, _beside_lanes(*name)[0]))
+        left = work.state.messages - sum(each.waiting + each.in_flight for each in known if each is not None)
+        if left <= 0 or not await self._any_keyed(name, work.config.name):
+            return backlog
+        *upper, last = backlog.lanes
+        return replace(backlog, lanes=(*upper, replace(last, waiting=last.waiting + left)))
+
+    async def _any_keyed(self, name: tuple[str, str], stream: str) -> bool:
+        # The figures are of different moments, so their difference alone proves nothing.
+        request = {"seq": 1, "next_by_subj": topology.waiting_of_queue(*name)}
+        try:
+            answer = await self._request(f"DIRECT.GET.{stream}", request)
+        except BrokerError:
+            return False
+        return "Nats-Subject" in (answer.headers or {})
 
     def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
         backlogs = []

@@ -14,6 +14,7 @@ from galley.broker.topology import (
     ENCRYPTION_KEY,
     LANES_KEY,
     LEASE_SECONDS,
+    LIMITED_KEY,
     NAMESPACE_KEY,
     NOT_ENCRYPTED,
     NOTE_SECONDS,
@@ -290,6 +291,7 @@ def _metadata(layout: QueueLayout) -> dict[str, str]:
         LANES_KEY: ",".join(layout.lanes),
         ENCRYPTION_KEY: ENCRYPTED if layout.encrypted else NOT_ENCRYPTED,
     }
+    metadata |= {LIMITED_KEY: "keys"} if layout.limited else {}
     return metadata | ({UID_KEY: layout.uid} if layout.uid else {})
 
 

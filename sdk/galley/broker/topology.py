@@ -81,6 +81,8 @@ NAMESPACE_KEY: Final = "galley.dev/namespace"
 LANES_KEY: Final = "galley.dev/lanes"
 ENCRYPTION_KEY: Final = "galley.dev/encryption"
 """Whether the queue's payloads are encrypted: `required`, or `none`; so producers learn of it."""
+LIMITED_KEY: Final = "galley.dev/limited"
+"""Of a work stream whose queue limits how many tasks of a key run; others do not have it."""
 UID_KEY: Final = "galley.dev/uid"
 SUBSCRIBERS_KEY: Final = "galley.dev/subscribers"
 """Of the stream of topics: the queues that have a consumer there."""
@@ -127,6 +129,8 @@ class QueueLayout:
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
     encrypted: bool = False
     """Whether the queue takes encrypted tasks only."""
+    limited: bool = False
+    """Whether the queue limits how many tasks of a key run at once."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -328,6 +332,11 @@ def waiting_of_key(turn: TaskAddress) -> str:
 def waiting_anywhere(address: TaskAddress) -> str:
     """Return the pattern that finds a task where it waits, whatever its key."""
     return f"{WAITING}{address.namespace}.{address.queue}.*.{address.kind}.{address.id}"
+
+
+def waiting_of_queue(namespace: str, queue: str) -> str:
+    """Return the pattern of all tasks of a queue that wait under keys."""
+    return f"{WAITING}{namespace}.{queue}.>"
 
 
 def turn_address(namespace: str, queue: str, lane: Lane, digest: str) -> TaskAddress:

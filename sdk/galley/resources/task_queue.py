@@ -400,6 +400,11 @@ class KeyLimits(Part):
     """Whether the tasks of a key run one after the other in the order they were submitted to their lane. The
     next one starts once the one before has ended, all its retries included."""
 
+    @property
+    def limits(self) -> bool:
+        """Whether tasks of a key wait for each other."""
+        return self.ordered or self.concurrency is not None
+
     @model_validator(mode="after")
     def _one_at_a_time(self) -> "KeyLimits":
         if self.ordered and self.concurrency not in (None, 1):

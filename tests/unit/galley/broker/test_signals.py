@@ -1,7 +1,7 @@
 """Backlogs of a server that counts a task a moment after it has confirmed it."""
 
 from galley.backlog import QueueBacklog
-from galley.broker import signals
+from galley.broker import signals, topology
 from galley.broker.signals import SignalReader
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
@@ -25,3 +25,18 @@ async def waiting(namespace: str, queue: str, reader: SignalReader) -> int:
     backlog = await reader.read(namespace, queue)
     assert isinstance(backlog, QueueBacklog), backlog
     return backlog.waiting
+
+
+@in_virtual_time
+async def test_tasks_that_wait_under_keys_count_unless_their_queue_limits_them() -> None:
+    for limited, expected in ((False, 6), (True, 1)):
+        async with a_bench() as bench:
+            work = bench.server.streams[topology.work_stream(bench.layout.namespace, bench.layout.queue)]
+            if limited:
+                work.definition["metadata"][topology.LIMITED_KEY] = "keys"
+            reader = SignalReader(bench.producer)
+            for _ in range(5):
+                await bench.submit(key="customer")
+            await bench.pass_time(signals.LISTING_SECONDS)
+            # The turn of the key is in the lane, too: without it no worker would come for the first task.
+            assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == expected
