@@ -243,5 +243,6 @@ def news_of(role: Role) -> set[str]:
     news = {
         "galley.result.ns.mine.sdk.id": "galley.done.ns.mine.sdk.id",
         "galley.note.ns.mine.sdk.id.progress": "galley.noted.ns.mine.sdk.id.progress",
+        "galley.due.ns.mine.high.sdk.id": "galley.bell.ns.mine.high.sdk.id",
     }
     return {heard for said, heard in news.items() if said in requests_of(role)}

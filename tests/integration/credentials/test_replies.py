@@ -132,6 +132,8 @@ def arrived(seen: list[tuple[Seen, Nats]], role: Role) -> set[tuple[str, str]]:
         wrong.discard("galley.done.ns.mine.sdk.id")  # the news of a record the role may write
     if "galley.note.ns.mine.sdk.id.progress" in requests_of(role):
         wrong.discard("galley.noted.ns.mine.sdk.id.progress")
+    if "galley.due.ns.mine.high.sdk.id" in requests_of(role):
+        wrong.discard("galley.bell.ns.mine.high.sdk.id")  # the bell of its own queue
     return {(each.account, subject) for each, _ in seen for subject in each.subjects & wrong}
 
 
