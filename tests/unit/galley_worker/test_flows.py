@@ -566,7 +566,7 @@ async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) 
         flows = []
         for number in range(GRAPHS):
             item, count = a_graph(chance)
-            flows.append((await insisted(partial(stage.submit, item, id=f"g{number}")), count))
+            flows.append((await insisted(partial(stage.submit, item, id=f"g{number:05}")), count))
         stage.bench.start(broken(stage.bench.server, chance))
         for flow, count in flows:
             await insisted(partial(flow.result, within=100_000))
