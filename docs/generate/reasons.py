@@ -23,6 +23,19 @@ REASONS: Final = {
         "The step did not run: its workflow had ended, since another step failed or it was cancelled.",
         "Nothing; `workflow.redrive()` runs it.",
     ),
+    "WorkflowFailed": Reason(
+        "The handler continued with a workflow (`galley.then`), and that failed; its failure is quoted. "
+        "Not tried again.",
+        "Fix the cause and run the task again: it begins the workflow again.",
+    ),
+    "WorkflowCancelled": Reason(
+        "The handler continued with a workflow (`galley.then`), and that was cancelled; so is the task.",
+        "Nothing; submit the task again if it is still needed.",
+    ),
+    "WorkflowInvalid": Reason(
+        "The handler continued with a workflow (`galley.then`) that cannot be run. Not tried again.",
+        "Correct what the message names in the handler.",
+    ),
     "Cancelled": Reason(
         "The step was cancelled by hand, so that what depends on it does not run.",
         "Run the rest with `workflow.redrive()`, or submit the workflow again.",

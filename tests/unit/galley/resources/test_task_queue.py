@@ -156,7 +156,10 @@ FULL: dict[str, Any] = {
                 "priorityClassName": "batch",
             },
         },
-        "handlers": {"commands": [{"name": "convert", "command": ["convert", ""], "inputAs": "args"}]},
+        "handlers": {
+            "commands": [{"name": "convert", "command": ["convert", ""], "inputAs": "args"}],
+            "http": [{"name": "charge", "url": "https://pay.example.com/tasks", "secretName": "pay"}],
+        },
         "scaling": {
             "minWorkers": 1000,
             "minimums": [
