@@ -559,6 +559,7 @@ def a_graph(chance: random.Random) -> tuple[Item, int]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @in_virtual_time
+@pytest.mark.filterwarnings("ignore:.*never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) -> None:
     chance = random.Random(seed)
     async with a_stage(seed, dies=4.0, crews=3) as stage:
