@@ -1,14 +1,15 @@
 """Keys: tasks of one key take turns with those of other keys, and a queue may limit how many run at once.
 
 A key is a text, such as the name of a customer. Subjects have its digest; the task itself has the text, which
-is not encrypted. Which tasks of a key run stands in one small record (`Permits`).
+is not encrypted. Which tasks of a key run stands in one small record (`Permits`), with what its rate allows.
 """
 
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from galley.errors import EnvelopeInvalid, SubmissionInvalid
 
@@ -19,16 +20,55 @@ KEY_CHARACTERS: Final = KEY_LIMIT // 4
 """Characters the key of a Task may have: as many as certainly fit, since a schema counts characters."""
 
 
+Time = Annotated[float, Meta(ge=0, le=datetime(9999, 12, 31, tzinfo=UTC).timestamp())]
+"""Seconds since 1970, of a time that can be shown."""
+
+
 class Permits(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Which tasks of a key may run; written by compare-and-set only."""
 
     held: tuple[str, ...] = ()
     """Ids of the tasks, in the order they were given their permits."""
-    look_at: float = 0.0
-    """Until when it is certain that the key is looked at again, in seconds since 1970."""
+    full_at: Time = 0.0
+    """When all of its starts are there again that its rate allows at once, in seconds since 1970."""
 
 
 NO_PERMITS: Final = Permits()
+
+
+class Rate(NamedTuple):
+    """How many tasks of a key may start: a bucket of `burst` starts that fills evenly.
+
+    It is kept as the time at which the bucket is full, by the generic cell rate algorithm (ITU-T I.371), so
+    that nothing has to count while no task starts.
+    """
+
+    tasks: int
+    """Starts that come back in `seconds`."""
+    seconds: float
+    burst: int
+    """Starts that may follow each other at once."""
+
+    @property
+    def _each(self) -> float:
+        return self.seconds / self.tasks
+
+    def ready(self, full_at: float, now: float) -> int:
+        """Return how many may start now, given when the bucket is full."""
+        missing = max(0.0, full_at - now) / self._each
+        return max(0, int(self.burst - missing + _ROUNDING))
+
+    def next_at(self, full_at: float) -> float:
+        """Return when there is a start again."""
+        return full_at - (self.burst - 1) * self._each
+
+    def taken(self, full_at: float, now: float, starts: int) -> float:
+        """Return when the bucket is full once some have started now."""
+        return max(full_at, now) + starts * self._each
+
+
+_ROUNDING: Final = 1e-3
+"""Of a start: what times near 2e9 lose as floats."""
 
 _decode = msgspec.json.Decoder(Permits).decode
 

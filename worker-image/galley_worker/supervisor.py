@@ -297,7 +297,10 @@ def key_rules(spec: TaskQueueSpec) -> KeyRules:
     per_key = spec.limits.per_key
     if per_key is None:
         return KeyRules()
-    return KeyRules(1 if per_key.ordered else per_key.concurrency or 0, per_key.ordered)
+    return KeyRules(
+        1 if per_key.ordered else per_key.concurrency or 0, per_key.ordered,
+        None if per_key.rate is None else per_key.rate.rate,
+    )  # fmt: skip
 
 
 def _now() -> datetime:

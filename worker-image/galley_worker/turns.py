@@ -2,7 +2,8 @@
 
 Each key with waiting tasks has one message in its lane, its *turn*. Who receives it moves tasks of the key to
 the lane and puts the turn at the lane's end. Where the queue limits how many tasks of a key run at once, a
-task is moved only with a permit; without a free one the turn ends, and who gives a permit back goes on. The
+task is moved only with a permit; without a free one the turn ends, and who gives a permit back goes on. Where
+it limits how many start in a time, the turn ends, too, and comes again at the moment when one may start. The
 rules, and what each prevents, are in `tests/unit/protocol/key_model.py` and docs/adr/0037-keys.md.
 """
 
@@ -10,29 +11,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError, BrokerRefused
+from galley.broker.errors import BrokerError
 from galley.broker.held import message_of
 from galley.broker.key_permits import NOTHING, KeyPermits, StoredPermits
-from galley.broker.lean_client import header_block
-from galley.broker.pipeline import WRONG_SEQUENCE
 from galley.broker.pull import Delivery
 from galley.broker.topology import QueueLayout
-from galley.envelope import FIRST, Envelope, Flags
+from galley.envelope import Envelope, Flags
 from galley.error_group import ungrouped
-from galley.errors import EnvelopeInvalid
-from galley.key import Permits, digest_of_key
-from galley.lanes import HIGHEST_FIRST, Lane
-from galley_worker.ledger import Ledger, NoRoom, TooLarge
+from galley.key import Permits, Rate, digest_of_key
+from galley.lanes import Lane
+from galley_worker.keyed_tasks import KeyedTasks, Waiting
+from galley_worker.ledger import Ledger, NoRoom
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +58,13 @@ class KeyRules(NamedTuple):
     """Tasks of one key that may run at once; 0 does not limit them."""
     ordered: bool = False
     """Whether a task keeps its permit until it has ended, retries included."""
+    rate: Rate | None = None
+    """How many of one key may start in a time; None does not limit them."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether a task needs more than a slot to run."""
+        return self.permits > 0 or self.rate is not None
 
 
 class Found(StrEnum):
@@ -67,16 +72,7 @@ class Found(StrEnum):
 
     MORE = "tasks wait, and may go on"
     EMPTY = "no task waits"
-    FULL = "tasks wait for a permit"
-
-
-class Waiting(NamedTuple):
-    """A task that waits under a key."""
-
-    address: TaskAddress
-    sequence: int
-    body: bytes
-    header: str
+    FULL = "tasks wait for a permit, or for their rate"
 
 
 class Turns:
@@ -89,8 +85,8 @@ class Turns:
         self.rules = rules
         self._broker, self._layout, self._ledger, self._now = broker, layout, ledger, now
         self._work = topology.work_stream(layout.namespace, layout.queue)
+        self._tasks = KeyedTasks(broker, layout, ledger, now)
         self._permits = KeyPermits(broker, layout.namespace, layout.queue)
-        self._lanes = tuple(lane for lane in HIGHEST_FIRST if lane in layout.lanes)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def take(self, delivery: Delivery) -> None:
@@ -106,26 +102,30 @@ class Turns:
         turn = delivery.address
         fired = delivery.source.stream != self._work
         # Before the look: a turn that is not there now has its own look after this.
-        if await self._next(topology.task_subject(turn), 1 if fired else delivery.sequence + 1):
+        if await self._tasks.next(topology.task_subject(turn), 1 if fired else delivery.sequence + 1):
             if fired:
-                await self._arm(turn, RUNG_SECONDS)
+                await self._tasks.arm(turn, RUNG_SECONDS)
         else:
-            found = await self._look(turn.id, (turn.lane,), fired=fired)
-            if found is Found.MORE and not await self._put(turn):
+            # A look that was planned is for all lanes: they share permits, and one may have planned for all.
+            wide = fired and self.rules.limited
+            found = await self._look(turn.id, self._tasks.lanes if wide else (turn.lane,), fired=fired)
+            if found is Found.MORE and wide:
+                await self._tasks.ring_all(turn.id)
+            elif found is Found.MORE and not await self._tasks.put(turn):
                 # The backlog is full: this turn stays instead of a new one at the lane's end.
                 self._ledger.give_back(delivery.reply, AGAIN_SECONDS)
                 return
             if found is Found.EMPTY and not fired:
-                await self._arm(turn, EMPTY_SECONDS)
+                await self._tasks.arm(turn, EMPTY_SECONDS)
         self._ledger.acknowledge(delivery.reply)
 
     async def may_run(self, address: TaskAddress, envelope: Envelope, flags: Flags) -> bool:
         """Return whether a task of a key that is in its lane may run there, as far as its key goes."""
-        if not self.rules.permits:
+        if not self.rules.limited:
             return True
         if not flags.permit:
             return False
-        if flags.attempt == 1:
+        if flags.attempt == 1 or not self.rules.permits:
             return True
         # It may have given its permit back when its last attempt ended.
         found = await self._permits.read(digest_of_key(envelope.key))
@@ -142,8 +142,8 @@ class Turns:
         waits = replace(flags, republished=True, permit=False)
         subject = topology.wait_subject(address, digest)
         headers = {topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: waits.encode()}
-        await self._store(subject, delivery.body, headers)
-        await self._ring(self._turn(digest, address.lane))
+        await self._tasks.store(subject, delivery.body, headers)
+        await self._tasks.ring(self._tasks.turn(digest, address.lane))
         self._ledger.acknowledge(delivery.reply)
 
     async def give_back(self, address: TaskAddress, key: str) -> None:
@@ -156,9 +156,8 @@ class Turns:
         digest = digest_of_key(key)
         try:
             async with self._one_at_a_time(digest):
-                if await self._look(digest, self._lanes, leaving=address.id) is Found.MORE:
-                    for lane in self._lanes:
-                        await self._ring(self._turn(digest, lane))
+                if await self._look(digest, self._tasks.lanes, leaving=address.id) is Found.MORE:
+                    await self._tasks.ring_all(digest)
         except (BrokerError, NoRoom) as error:
             log.warning("permit not given back yet", extra={"task": address.id, "error": str(error)})
 
@@ -182,41 +181,44 @@ class Turns:
             digest: of the key.
             lanes: to look in, the first one with a waiting task first.
             leaving: a task whose permit is given back.
-            fired: whether to look for permits whose task is gone.
+            fired: whether a schedule has it look: also for permits whose task is gone.
         """
         moved = 0
         while moved < QUANTUM:
             state, waiting = await self._read(digest, lanes)
-            held = tuple(each for each in state.permits.held if each != leaving)
-            stuck = self._is_full(held) and not any(each.address.id in held for each in waiting)
-            if not waiting or stuck:
-                if held != state.permits.held:
+            permits = state.permits
+            held = tuple(each for each in permits.held if each != leaving)
+            ready = self._ready(permits)
+            stuck = self._is_full(held) or not ready
+            if not waiting or (stuck and not any(each.address.id in held for each in waiting)):
+                if held != permits.held:
                     # Written before it looks once more: a turn may have ended, since no permit was free.
-                    await self._permits.write(digest, replace(state.permits, held=held), state.sequence)
+                    await self._write(digest, replace(permits, held=held), state.sequence)
                 elif not waiting:
                     return Found.EMPTY
-                elif not (fired and await self._freed(digest, state)):
-                    await self._see_to_it(digest, waiting[0].address.lane, state)
+                elif not (fired and await self._freed(digest, permits, state.sequence)):
+                    await self._look_again(digest, waiting[0].address.lane, permits)
                     return Found.FULL
                 continue
-            chosen = self._chosen(waiting, held, QUANTUM - moved)
-            if await self._give(digest, state, held, chosen):
+            chosen = self._chosen(waiting, held, min(QUANTUM - moved, ready))
+            if await self._give(digest, replace(permits, held=held), state, chosen):
                 for each in chosen:
-                    await self._move(each)
+                    await self._tasks.move(each, permit=self.rules.limited)
                 moved += len(chosen)
         return Found.MORE
 
-    async def _freed(self, digest: str, state: StoredPermits) -> bool:
+    async def _freed(self, digest: str, permits: Permits, sequence: int) -> bool:
         """Free the permits of tasks that have ended, and so have no message; returns if there were any."""
-        held = state.permits.held
-        kept = await self._kept(held)
-        if kept == held:
+        kept = await self._kept(permits.held)
+        if kept == permits.held:
             return False
-        await self._permits.write(digest, replace(state.permits, held=kept), state.sequence)
+        await self._write(digest, replace(permits, held=kept), sequence)
         return True
 
-    def _turn(self, digest: str, lane: Lane) -> TaskAddress:
-        return topology.turn_address(self._layout.namespace, self._layout.queue, lane, digest)
+    def _ready(self, permits: Permits) -> int:
+        """Return how many tasks may start now, as far as the rate of a key goes."""
+        rate = self.rules.rate
+        return QUANTUM if rate is None else rate.ready(permits.full_at, self._seconds())
 
     def _is_full(self, held: Sequence[str]) -> bool:
         return 0 < self.rules.permits <= len(held)
@@ -229,114 +231,49 @@ class Turns:
         return known or list(waiting[: min(most, self.rules.permits - len(held))])
 
     async def _give(
-        self, digest: str, state: StoredPermits, held: tuple[str, ...], chosen: Sequence[Waiting]
+        self, digest: str, permits: Permits, before: StoredPermits, chosen: Sequence[Waiting]
     ) -> bool:
         """Write the permits of tasks that are to be moved; returns False if another write came first."""
-        if not self.rules.permits:
+        if not self.rules.limited:
             return True
-        new = tuple(each.address.id for each in chosen if each.address.id not in held)
-        permits = Permits((*held, *new), state.permits.look_at)
-        if permits == state.permits:
-            return True
-        if self._is_full(permits.held) and self._seconds() >= permits.look_at:
-            # More may wait, or come.
-            permits = await self._armed(digest, chosen[0].address.lane, permits)
-        return await self._permits.write(digest, permits, state.sequence)
+        new = tuple(each.address.id for each in chosen if each.address.id not in permits.held)
+        if self.rules.permits:
+            permits = replace(permits, held=(*permits.held, *new))
+        if self.rules.rate is not None:
+            full_at = self.rules.rate.taken(permits.full_at, self._seconds(), len(new))
+            permits = replace(permits, full_at=full_at)
+        return permits == before.permits or await self._write(digest, permits, before.sequence)
 
-    async def _see_to_it(self, digest: str, lane: Lane, state: StoredPermits) -> None:
-        """Have a key looked at again whose tasks wait for a permit, unless it is to be anyway."""
-        if self._seconds() >= state.permits.look_at:
-            permits = await self._armed(digest, lane, state.permits)
-            await self._permits.write(digest, permits, state.sequence)
+    async def _write(self, digest: str, permits: Permits, sequence: int) -> bool:
+        seconds = permits.full_at - self._seconds()
+        return await self._permits.write(digest, permits, sequence, kept_seconds=int(seconds) + 1)
 
-    async def _armed(self, digest: str, lane: Lane, permits: Permits) -> Permits:
-        await self._arm(self._turn(digest, lane), LEASE_SECONDS)
-        return replace(permits, look_at=self._seconds() + LEASE_SECONDS)
+    async def _look_again(self, digest: str, lane: Lane, permits: Permits) -> None:
+        """Have a key looked at again whose tasks wait: when one may start, or when a permit may be lost."""
+        seconds = LEASE_SECONDS
+        if self.rules.rate is not None and not self._is_full(permits.held):
+            seconds = max(0.0, self.rules.rate.next_at(permits.full_at) - self._seconds())
+        await self._tasks.arm(self._tasks.turn(digest, lane), seconds)
 
     async def _kept(self, held: tuple[str, ...]) -> tuple[str, ...]:
         """Return the permits whose task has a message, and so has not ended."""
         kept = []
         for task_id in held:
             address = TaskAddress(
-                self._layout.namespace, self._layout.queue, self._lanes[0], Kind.DIRECT, task_id
+                self._layout.namespace, self._layout.queue, self._tasks.lanes[0], Kind.DIRECT, task_id
             )
             if await message_of(self._broker, address) is not None:
                 kept.append(task_id)
         return tuple(kept)
 
     async def _read(self, digest: str, lanes: Sequence[Lane]) -> tuple[StoredPermits, list[Waiting]]:
+        most = min(QUANTUM, self.rules.permits or QUANTUM)
         with ungrouped():
             async with asyncio.TaskGroup() as reads:
-                stored = reads.create_task(self._permits.read(digest)) if self.rules.permits else None
-                found = [reads.create_task(self._waiting(digest, lane)) for lane in lanes]
+                stored = reads.create_task(self._permits.read(digest)) if self.rules.limited else None
+                found = [reads.create_task(self._tasks.first(digest, lane, most)) for lane in lanes]
         waiting: list[Waiting] = next((each.result() for each in found if each.result()), [])
         return stored.result() if stored is not None else NOTHING, waiting
-
-    async def _waiting(self, digest: str, lane: Lane) -> list[Waiting]:
-        """Return the first tasks of a lane that wait under a key, as many as a turn has."""
-        pattern, sequence = topology.waiting_of_key(self._turn(digest, lane)), 1
-        found: list[Waiting] = []
-        most = min(QUANTUM, self.rules.permits or QUANTUM)
-        while len(found) < most:
-            each = await self._next(pattern, sequence)
-            if each is None:
-                break
-            found.append(each)
-            sequence = each.sequence + 1
-        return found
-
-    async def _next(self, pattern: str, sequence: int) -> Waiting | None:
-        """Return the first message of a pattern in the work stream, from a sequence on."""
-        request = msgspec.json.encode({"seq": sequence, "next_by_subj": pattern})
-        answer = await self._broker.request(f"$JS.API.DIRECT.GET.{self._work}", request)
-        headers = (answer.headers or {}) if answer is not None else {}
-        if answer is None or "Nats-Subject" not in headers:
-            return None
-        address = topology.parse_task_subject(headers["Nats-Subject"])
-        header = headers.get(topology.FLAGS_HEADER, "")
-        return Waiting(address, int(headers["Nats-Sequence"]), answer.data, header)
-
-    # -- what a look writes
-
-    async def _move(self, waiting: Waiting) -> None:
-        """Store a task in its lane, then remove it from where it waits."""
-        try:
-            flags = Flags.decode(waiting.header)
-        except EnvelopeInvalid:
-            flags = FIRST  # the worker that runs it reports the problem
-        flags = replace(flags, republished=True, permit=self.rules.permits > 0)
-        try:
-            await self._ledger.admit(waiting.address, waiting.body, flags)
-        except TooLarge as error:
-            log.warning("task of a key not moved", extra={"task": waiting.address.id, "error": str(error)})
-        request = {"seq": waiting.sequence, "no_erase": True}
-        try:
-            await self._broker.api("remove a task that was moved", f"STREAM.MSG.DELETE.{self._work}", request)
-        except BrokerRefused as error:
-            # Another turn has removed it; if not, it is moved again, and its record ends it.
-            log.debug("moved task not removed", extra={"task": waiting.address.id, "error": str(error)})
-
-    async def _put(self, turn: TaskAddress) -> bool:
-        """Put the turn of a key at the end of its lane; returns False if there is no room."""
-        try:
-            await self._store(topology.task_subject(turn), b"", {topology.FLAGS_HEADER: FIRST.encode()})
-        except BrokerRefused:
-            return False
-        return True
-
-    async def _ring(self, turn: TaskAddress) -> None:
-        headers = {topology.EXPECTED_SEQUENCE: "0", topology.FLAGS_HEADER: FIRST.encode()}
-        await self._store(topology.task_subject(turn), b"", headers)
-
-    async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        ack = await (await self._broker.pipeline.send(subject, body, header_block(headers)))
-        if not ack.stored and ack.code != WRONG_SEQUENCE:
-            raise BrokerRefused(f"store {subject}", ack.code, ack.problem)
-
-    async def _arm(self, turn: TaskAddress, seconds: float) -> None:
-        """Have the key of a turn looked at once so many seconds have passed."""
-        at = self._now() + timedelta(seconds=seconds)
-        await self._ledger.again(turn, at)
 
     def _seconds(self) -> float:
         return self._now().astimezone(UTC).timestamp()

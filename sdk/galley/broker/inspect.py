@@ -302,9 +302,12 @@ async def _with_permits(broker: Broker, known: TaskStatus) -> TaskStatus:
     """Return the status of a task that waits under its key, with what is known of that key."""
     address = known.address
     permits = KeyPermits(broker, address.namespace, address.queue)
-    held = (await permits.read(digest_of_key(known.key))).permits.held
+    state = (await permits.read(digest_of_key(known.key))).permits
+    held = state.held
     if not held:
-        return known
+        if state.full_at <= datetime.now(UTC).timestamp():
+            return known
+        return msgspec.structs.replace(known, waits=f"{known.waits}, which starts as fast as its rate allows")
     running = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
     return msgspec.structs.replace(known, waits=f"{known.waits}; tasks of that key that may run: {running}")
 

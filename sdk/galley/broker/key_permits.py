@@ -12,7 +12,9 @@ from galley.errors import EnvelopeInvalid
 from galley.key import NO_PERMITS, Permits
 
 _KEPT_SECONDS: Final = 3600
-"""How long a record without a permit is kept."""
+"""How long a record without a permit is kept at least."""
+
+_LONGEST_SECONDS: Final = 366 * 86_400
 
 
 class StoredPermits(NamedTuple):
@@ -54,8 +56,16 @@ class KeyPermits:
             # Not written by Galley: whose permits they are is not known, and the next write replaces them.
             return StoredPermits(NO_PERMITS, sequence)
 
-    async def write(self, digest: str, permits: Permits, sequence: int) -> bool:
+    async def write(
+        self, digest: str, permits: Permits, sequence: int, *, kept_seconds: int = _KEPT_SECONDS
+    ) -> bool:
         """Store permits in place of those with a sequence; returns False if others were written first.
+
+        Args:
+            digest: of the key.
+            permits: what to store.
+            sequence: of what they replace; 0 if there is none.
+            kept_seconds: how long they are kept if no task has one.
 
         Raises:
             BrokerFull: the queue's stream of workflows is full (`spec.limits.workflowBytes`).
@@ -63,7 +73,7 @@ class KeyPermits:
         """
         headers = {topology.EXPECTED_SEQUENCE: str(sequence)}
         if not permits.held:
-            headers[topology.TTL] = str(_KEPT_SECONDS)
+            headers[topology.TTL] = str(min(max(_KEPT_SECONDS, kept_seconds), _LONGEST_SECONDS))
         subject = topology.permits_subject(self._namespace, self._queue, digest)
         ack = await (await self._broker.pipeline.send(subject, wire.encode(permits), header_block(headers)))
         if ack.stored:

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS
+from galley.key import Rate
 from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
@@ -389,6 +390,25 @@ class Retry(Part):
         )
 
 
+class KeyRate(Part):
+    """How many tasks of one key may start in a time."""
+
+    tasks: Whole = Field(ge=1, le=1_000_000)
+    """Tasks that may start in `seconds`, 1 to 1,000,000."""
+
+    seconds: Whole = Field(1, ge=1, le=86_400)
+    """The time, 1 second to a day."""
+
+    burst: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    """Tasks that may start at once after a pause, 1 to 1,000,000; as many as `tasks` when left out. 1 spaces
+    them evenly."""
+
+    @property
+    def rate(self) -> Rate:
+        """As the worker keeps it."""
+        return Rate(self.tasks, float(self.seconds), self.burst or self.tasks)
+
+
 class KeyLimits(Part):
     """What holds for the tasks of each key of the queue, over all its workers."""
 
@@ -400,10 +420,14 @@ class KeyLimits(Part):
     """Whether the tasks of a key run one after the other in the order they were submitted to their lane. The
     next one starts once the one before has ended, all its retries included."""
 
+    rate: KeyRate | None = None
+    """How many tasks of one key may start in a time; the others wait without a slot. A retry is a start, too,
+    unless `ordered` is set. Left out, there is no such limit."""
+
     @property
     def limits(self) -> bool:
-        """Whether tasks of a key wait for each other."""
-        return self.ordered or self.concurrency is not None
+        """Whether tasks of a key wait for something other than a slot."""
+        return self.ordered or self.concurrency is not None or self.rate is not None
 
     @model_validator(mode="after")
     def _one_at_a_time(self) -> "KeyLimits":

@@ -80,3 +80,27 @@ async def test_tasks_of_a_key_run_in_order_retries_included(
     ends = [(await each.status()).ended_at for each in handles]
     assert None not in ends
     assert ends == sorted(ends, key=str)
+
+
+async def test_tasks_of_a_key_start_as_fast_as_its_rate_over_all_workers(
+    client: AsyncClient, namespace: str, start: StartWorkers
+) -> None:
+    rate = {"tasks": 4, "seconds": 1, "burst": 2}
+    queue = a_task_queue(namespace, worker={"concurrency": 4}, limits={"perKey": {"rate": rate}})
+    await ensure(client.broker, layout_of(queue, "tests"))
+    calls = [call("drills", "note", word=f"{key}-{n}").options(key=key) for n in range(8) for key in ("a", "b")]
+    handles = await client.submit_many(calls)
+    await start(queue, ("w1", "w2"))
+    await asyncio.gather(*(each.result(within=30) for each in handles))
+    for key in range(2):
+        starts = []
+        for each in handles[key::2]:
+            begun = (await each.status()).started_at
+            assert begun is not None
+            starts.append(begun)
+        starts.sort()
+        for first, begin in enumerate(starts):
+            for last, end in enumerate(starts[first:], first):
+                # A start is counted when its task is moved; a busy worker may begin it a little later.
+                assert last - first + 1 <= 2 + ((end - begin).total_seconds() + 0.5) * 4
+        assert (starts[-1] - starts[0]).total_seconds() >= (8 - 2) / 4 - 0.5

@@ -1,7 +1,7 @@
 """The real Ledger, Settler and Claimant over the server in memory, and a producer beside them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -108,11 +108,11 @@ class Bench:
         await eventually(came, within=120)
         return worker.hands.came.pop(0)
 
-    async def take_any(self, worker: Worker) -> Delivery:
-        """Return the next delivery of the lane `normal`, from the work or the later stream."""
+    async def take_any(self, worker: Worker, lanes: Collection[str] = ("normal",)) -> Delivery:
+        """Return the next delivery of some lanes, from the work or the later stream."""
         await worker.pulls.orient()
         sources = [
-            source for pair in worker.pulls.sources.values() for source in pair if source.lane == "normal"
+            source for pair in worker.pulls.sources.values() for source in pair if source.lane in lanes
         ]
 
         async def came() -> bool:

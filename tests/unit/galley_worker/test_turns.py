@@ -2,17 +2,25 @@
 
 import random
 from collections import Counter
+from datetime import datetime
+from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.key_permits import KeyPermits
-from galley.key import digest_of_key
-from galley_worker.turns import LEASE_SECONDS, QUANTUM, KeyRules, Turns
+from galley.envelope import FIRST
+from galley.key import Rate, digest_of_key
+from galley.lanes import Lane
+from galley_worker.turns import LEASE_SECONDS, QUANTUM, Found, KeyRules, Turns
 from tests.support.builders import an_address
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import Bench, Worker, a_bench
+
+SCHEDULE_GRAIN: Final = 1.0
+"""Seconds by which a schedule may fire late."""
 
 
 def _turns(bench: Bench, worker: Worker, rules: KeyRules) -> Turns:
@@ -97,3 +105,107 @@ async def test_who_gives_a_permit_back_moves_the_next_task() -> None:
         worker.ledger.acknowledge(running[0].reply)
         await turns.give_back(running[0].address, "k")
         assert (await bench.take_any(worker)).address.id == "k-2"
+
+
+async def _drain(bench: Bench, worker: Worker, turns: Turns, tasks: int) -> list[datetime]:
+    """Run tasks that take no time, as a worker would, and return when each started."""
+    started: list[datetime] = []
+    while len(started) < tasks:
+        delivery = await bench.take_any(worker)
+        if delivery.address.kind is Kind.TURN:
+            await turns.take(delivery)
+            continue
+        held = bench.held(delivery)
+        assert await turns.may_run(delivery.address, held.envelope, held.flags)
+        started.append(bench.server.now())
+        worker.ledger.acknowledge(delivery.reply)
+        await turns.give_back(delivery.address, held.envelope.key)
+    return started
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("permits", [0, 1])
+@in_virtual_time
+async def test_in_no_time_do_more_tasks_of_a_key_start_than_its_rate_allows(seed: int, permits: int) -> None:
+    choice = random.Random(seed)
+    rate = Rate(choice.randint(1, 4), choice.choice([1.0, 7.0]), choice.randint(1, 5))
+    tasks = choice.randint(6, 16)
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(permits=permits, rate=rate))
+        for number in range(tasks):
+            await _submit(bench, "k", number)
+        started = await _drain(bench, worker, turns, tasks)
+    for first, begin in enumerate(started):
+        for last, end in enumerate(started[first:], first):
+            window = (end - begin).total_seconds()
+            assert last - first + 1 <= rate.burst + window * rate.tasks / rate.seconds + 0.01
+    # It is a rate and no brake: no task starts much later than it might.
+    least = (tasks - rate.burst) * rate.seconds / rate.tasks
+    assert (started[-1] - started[0]).total_seconds() <= max(0.0, least) * 1.1 + 2 * SCHEDULE_GRAIN + 1
+
+
+@in_virtual_time
+async def test_a_task_without_a_start_of_its_rate_waits_under_its_key() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(rate=Rate(1, 60.0, 1)))
+        for number in range(2):
+            await _submit(bench, "k", number)
+        await turns.take(await bench.take(worker))
+        first = await bench.take_any(worker)
+        before = bench.server.now()
+        # It is tried again: that is a start as well.
+        again = bench.held(first)
+        assert not await turns.may_run(first.address, again.envelope, replace(again.flags, permit=False))
+        await turns.park(first, again.envelope, again.flags)
+        assert len(await _drain(bench, worker, turns, 2)) == 2
+        assert 119 <= (bench.server.now() - before).total_seconds() <= 123
+
+
+@in_virtual_time
+async def test_a_key_is_looked_at_after_a_look_that_found_nothing_came_in_between() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(permits=1))
+        for number in range(2):
+            await _submit(bench, "k", number)
+        await turns.take(await bench.take(worker))
+        first = await bench.take_any(worker)
+        # A look is planned in 30 s. The first ends, the second runs, and a turn finds none to wait: the look
+        # that it plans takes the place of the one before.
+        worker.ledger.acknowledge(first.reply)
+        await turns.give_back(first.address, "k")
+        second = await bench.take_any(worker)
+        turn = topology.turn_address(
+            bench.layout.namespace, bench.layout.queue, Lane.NORMAL, digest_of_key("k")
+        )
+        bench.publish_raw(turn, b"", FIRST.encode())
+        await turns.take(await bench.take_any(worker))
+        await turns.take(await bench.take_any(worker))
+        # Then a third comes, and the worker of the second dies before it gives the permit back.
+        await _submit(bench, "k", 2)
+        await turns.take(await bench.take_any(worker))
+        worker.ledger.acknowledge(second.reply)
+        await turns.take(await bench.take_any(worker))
+        assert (await bench.take_any(worker)).address.id == "k-2"
+
+
+@in_virtual_time
+async def test_a_planned_look_finds_what_waits_in_other_lanes() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(rate=Rate(1, 60.0, 1)))
+        for number in range(2):
+            await _submit(bench, "k", number)
+        await turns.take(await bench.take(worker))
+        # The second one has planned a look. Another lane's turn finds that and plans none.
+        low, lanes = bench.layout.lanes[-1], bench.layout.lanes
+        await bench.submit(an_address(of=bench.layout, lane=low, id="k-low"), key="k")
+        assert await turns._look(digest_of_key("k"), (low,)) is Found.FULL
+        waiting = bench.server.streams[topology.work_stream(bench.layout.namespace, bench.layout.queue)]
+        for _ in range(8):
+            delivery = await bench.take_any(worker, lanes)
+            if delivery.address.kind is Kind.TURN:
+                await turns.take(delivery)
+            else:
+                worker.ledger.acknowledge(delivery.reply)
+            if not waiting.subjects("galley.wait.>"):
+                return
+        pytest.fail("a task still waits")
