@@ -75,6 +75,10 @@ async def test_each_example_of_the_help_works(example: str, client: AsyncClient,
         event = tmp_path / "event.json"
         event.write_text('{"specversion": "1.0", "id": "7", "source": "/shop", "type": "placed"}')
         example = example.replace("event.json", str(event))
+    elif "files put" in example:
+        await submit(client, "images")
+        (tmp_path / "hills.jpg").write_bytes(b"hills")
+        example = example.replace("input/hills.jpg", str(tmp_path / "hills.jpg"))
     elif "apply" not in example:
         await submit(client, "images", "thumbnail-hills", "thumbnail-stars", "thumbnail-of-a-poem")
         await submit(client, "texts", "summary")
@@ -326,7 +330,7 @@ async def test_a_waiting_task_is_shown_with_input_due_time_and_deadline(client: 
     _, out, _ = await shell("galley show soon -o json", client)
     assert json.loads(out) == document
     _, out, _ = await shell("galley get tasks -o wide", client)
-    assert [document["dueAt"], "a.png"] == [out.split("\t")[7], json.loads(out.split("\t")[-1])["path"]]
+    assert [document["dueAt"], "a.png"] == [out.split("\t")[8], json.loads(out.split("\t")[-1])["path"]]
     _, out, _ = await shell("galley show soon", client)
     assert f"Due:       {document['dueAt']}" in out
     assert f"Deadline:  {document['deadline']}" in out

@@ -88,7 +88,9 @@ async def test_tasks_of_a_key_start_as_fast_as_its_rate_over_all_workers(
     rate = {"tasks": 4, "seconds": 1, "burst": 2}
     queue = a_task_queue(namespace, worker={"concurrency": 4}, limits={"perKey": {"rate": rate}})
     await ensure(client.broker, layout_of(queue, "tests"))
-    calls = [call("drills", "note", word=f"{key}-{n}").options(key=key) for n in range(8) for key in ("a", "b")]
+    calls = [
+        call("drills", "note", word=f"{key}-{n}").options(key=key) for n in range(8) for key in ("a", "b")
+    ]
     handles = await client.submit_many(calls)
     await start(queue, ("w1", "w2"))
     await asyncio.gather(*(each.result(within=30) for each in handles))

@@ -177,7 +177,7 @@ async def test_a_task_whose_object_is_gone_fails_with_the_reason(
     await client.broker.api("lose", f"STREAM.PURGE.{stream}")
     await start(queue, GALLEY_CACHE=str(tmp_path / "cache"))
     with pytest.raises(
-        TaskFailed, match=r"ObjectMissing.*file 'a.txt'.* submit the task again with its data"
+        TaskFailed, match=r"ObjectMissing.*file 'a.txt'.* submit the task again, with its data"
     ):
         await handle.result(within=30)
     # Redriven without its data it fails again with the same reason, and stays a dead letter.

@@ -64,7 +64,7 @@ async def test_what_cannot_be_cancelled_is_told_with_those_that_were(monkeypatch
             raise outcome
         return outcome
 
-    monkeypatch.setattr(AsyncHandle, "cancel", cancel)
+    monkeypatch.setattr(AsyncHandle, "cancel_unnoted", cancel)
     async with a_bench() as bench:
         queues = AsyncQueues(bench.producer, "default")
         with pytest.raises(CancelIncomplete) as incomplete:

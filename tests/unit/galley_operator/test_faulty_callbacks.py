@@ -48,6 +48,7 @@ OF_THE_PROCESS: Final = {
     "TopicsKeeper.": "runs within keep_running, and each topic apart; topics/test_topics_keeper.py",
     "WorkflowKeeper.": "runs within keep_running, and each workflow apart; workflows/test_workflow_keeper.py",
     "ScheduleKeeper.": "runs within keep_running, and each schedule apart; schedules/test_keeper.py",
+    "WorkerEnds.": "runs within keep_running; fleet/test_workloads.py",
     "AuditTrail.": "runs within keep_running; tests/integration/credentials/test_audit.py",
     "CountKeeper.": "runs within keep_running; test_figures.py",
     "StreamCollector.": "runs within keep_running; e2e/api/test_queues_collected.py",

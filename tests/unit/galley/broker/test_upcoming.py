@@ -12,25 +12,24 @@ from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import Bench, a_bench
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-
 
 class Look:
     """A queue, and what is known of its tasks for later."""
 
     def __init__(self, bench: Bench, at_once: int = 100) -> None:
         self.bench, self.name = bench, (bench.layout.namespace, bench.layout.queue)
+        self.now = datetime.now(UTC).replace(microsecond=0)
         self.stream = topology.later_stream(*self.name)
         self.upcoming = Upcoming(*self.name, at_once)
 
     async def later(self, seconds: float, door: Door = Door.FIRST) -> None:
-        address, at = an_address(of=self.bench.layout), NOW + timedelta(seconds=seconds)
+        address, at = an_address(of=self.bench.layout), self.now + timedelta(seconds=seconds)
         await (await send_later(self.bench.producer, address, encode(an_envelope()), Flags(), at, door))
 
     async def known(self, most: int = 10_000) -> list[tuple[float, int]]:
         state = (await self.bench.producer.api("look", f"STREAM.INFO.{self.stream}"))["state"]
         await self.upcoming.refresh(self.bench.producer, state["messages"], state["last_seq"])
-        return [((at - NOW).total_seconds(), n) for at, n in self.upcoming.listed(NOW, most)]
+        return [((at - self.now).total_seconds(), n) for at, n in self.upcoming.listed(self.now, most)]
 
 
 @in_virtual_time
@@ -76,9 +75,9 @@ async def test_times_that_are_past_are_forgotten_and_those_far_ahead_are_one() -
         for second in (50, 60, LISTED_SECONDS + 100, LISTED_SECONDS + 200):
             await it.later(second)
         await it.known()
-        assert [n for _, n in it.upcoming.listed(NOW, 10)] == [1, 1]
-        assert [n for _, n in it.upcoming.listed(NOW + timedelta(seconds=70), 10)] == [1]
-        assert [n for _, n in it.upcoming.listed(NOW + timedelta(seconds=250), 10)] == [1, 1]
+        assert [n for _, n in it.upcoming.listed(it.now, 10)] == [1, 1]
+        assert [n for _, n in it.upcoming.listed(it.now + timedelta(seconds=70), 10)] == [1]
+        assert [n for _, n in it.upcoming.listed(it.now + timedelta(seconds=250), 10)] == [1, 1]
 
 
 @in_virtual_time

@@ -25,8 +25,6 @@ from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_operator.desk import a_task_queue_object
 
-BEGAN = datetime.now(UTC)
-"""Deadlines of workflows are made with the real clock."""
 PAY = {"name": "pay", "queueName": "images", "handler": "pay", "input": {"amount": 3}}
 SEND = {
     "name": "send",
@@ -84,7 +82,8 @@ class Stage:
 
 @asynccontextmanager
 async def a_stage(*, one_queue: bool = False, served: bool = True) -> AsyncIterator[Stage]:
-    server, queues = MemoryServer(BEGAN), KnownQueues()
+    # Deadlines of workflows are made with the real clock.
+    server, queues = MemoryServer(datetime.now(UTC)), KnownQueues()
     if served:
         server.create(a_queue("images"))
     body = a_task_queue_object("images")
