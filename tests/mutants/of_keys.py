@@ -1,0 +1,119 @@
+"""Mistakes in keys: which tasks of a key run, how many, how fast, and what has it looked at again."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+_TURNS: Final = "worker-image/galley_worker/turns"
+_TASKS: Final = "worker-image/galley_worker/keyed_tasks"
+TURNS: Final = "tests/unit/galley_worker/test_turns.py"
+KEY: Final = "tests/unit/galley/test_key.py"
+
+
+def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str) -> Mutant:
+    short = path.rpartition("/")[2]
+    return Mutant(f"{short}: {name}", f"{path}.py", old, new, breaks, tests or (TURNS,))
+
+
+MUTANTS: Final = (
+    _of(
+        _TURNS,
+        "a planned look is for its lane alone",
+        "wide = fired and self.rules.limited",
+        "wide = False",
+        "a task of another lane, whose turn relied on the look, waits without end",
+    ),
+    _of(
+        _TURNS,
+        "no look is planned while tasks wait",
+        "        await self._tasks.arm(self._tasks.turn(digest, lane), seconds)\n",
+        "        pass\n",
+        "a permit lost with its worker, or a rate, stops the key",
+    ),
+    _of(
+        _TURNS,
+        "a key that looks empty is not looked at again",
+        "            if found is Found.EMPTY and not fired:\n",
+        "            if False:\n",
+        "a task whose producer rang while the turn was there waits without end",
+    ),
+    _of(
+        _TURNS,
+        "a start is not taken from the rate",
+        "            permits = replace(permits, full_at=full_at)\n",
+        "            permits = replace(permits, full_at=0.0)\n",
+        "the rate limits nothing",
+    ),
+    _of(
+        _TURNS,
+        "more are moved than the rate allows",
+        "min(QUANTUM - moved, ready)",
+        "QUANTUM - moved",
+        "more tasks start at once than the burst",
+    ),
+    _of(
+        _TURNS,
+        "more are moved than there are permits",
+        "min(most, self.rules.permits - len(held))",
+        "most",
+        "more tasks of a key run at once than its queue allows",
+    ),
+    _of(
+        _TURNS,
+        "a task without a permit runs",
+        "        if not flags.permit:\n            return False\n",
+        "        if not flags.permit:\n            return True\n",
+        "retries and steps of workflows pass the limit of their key",
+    ),
+    _of(
+        _TURNS,
+        "a permit is not given back",
+        "held = tuple(each for each in permits.held if each != leaving)",
+        "held = permits.held",
+        "the next task of the key waits for the look after a lease",
+    ),
+    _of(
+        _TURNS,
+        "permits of tasks that are gone are kept",
+        "            if await message_of(self._broker, address) is not None:\n",
+        "            if True:\n",
+        "a permit lost with its worker stops the key",
+    ),
+    _of(
+        _TURNS,
+        "a turn goes on without end",
+        "        while moved < QUANTUM:\n",
+        "        while True:\n",
+        "one tenant's million tasks come before another's single one",
+    ),
+    _of(
+        _TASKS,
+        "a moved task has no permit",
+        "permit=permit)",
+        "permit=False)",
+        "a moved task is parked again, and again",
+    ),
+    _of(
+        _TASKS,
+        "a task is removed from where it waits but not moved",
+        "            await self._ledger.admit(waiting.address, waiting.body, flags)\n",
+        "            pass\n",
+        "an accepted task is lost",
+    ),
+    _of(
+        "sdk/galley/key",
+        "a bucket holds one start more",
+        "int(self.burst - missing + _ROUNDING)",
+        "int(self.burst - missing + 1)",
+        "more tasks start at once than the burst",
+        KEY,
+    ),
+    _of(
+        "sdk/galley/key",
+        "a bucket fills while it is full",
+        "return max(full_at, now) + starts * self._each",
+        "return full_at + starts * self._each",
+        "after a pause any number may start",
+        KEY,
+    ),
+)
