@@ -18,13 +18,6 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str) -> M
 MUTANTS: Final = (
     _of(
         _TURNS,
-        "a planned look is for its lane alone",
-        "wide = fired and self.rules.limited",
-        "wide = False",
-        "a task of another lane, whose turn relied on the look, waits without end",
-    ),
-    _of(
-        _TURNS,
         "no look is planned while tasks wait",
         "        await self._tasks.arm(self._tasks.turn(digest, lane), seconds)\n",
         "        pass\n",

@@ -106,12 +106,8 @@ class Turns:
             if fired:
                 await self._tasks.arm(turn, RUNG_SECONDS)
         else:
-            # A look that was planned is for all lanes: they share permits, and one may have planned for all.
-            wide = fired and self.rules.limited
-            found = await self._look(turn.id, self._tasks.lanes if wide else (turn.lane,), fired=fired)
-            if found is Found.MORE and wide:
-                await self._tasks.ring_all(turn.id)
-            elif found is Found.MORE and not await self._tasks.put(turn):
+            found = await self._look(turn.id, (turn.lane,), fired=fired)
+            if found is Found.MORE and not await self._tasks.put(turn):
                 # The backlog is full: this turn stays instead of a new one at the lane's end.
                 self._ledger.give_back(delivery.reply, AGAIN_SECONDS)
                 return

@@ -124,11 +124,11 @@ class Bench:
         await eventually(came, within=400)
         return worker.hands.came.pop(0)
 
-    def publish_raw(self, address: TaskAddress, body: bytes, header: str) -> None:
+    def publish_raw(self, address: TaskAddress, body: bytes, header: str, subject: str = "") -> None:
         """Have a message in the work stream as another program writes it."""
         stream = self.server.streams[topology.work_stream(address.namespace, address.queue)]
         headers = {topology.FLAGS_HEADER: header}
-        self.server._store(stream, topology.task_subject(address), headers, body)
+        self.server._store(stream, subject or topology.task_subject(address), headers, body)
 
     def held(self, delivery: Delivery, **changes: Any) -> Held:
         """Return a delivery as an attempt holds it: nothing claimed yet."""

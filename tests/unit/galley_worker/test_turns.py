@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.key_permits import KeyPermits
-from galley.envelope import FIRST
+from galley.envelope import FIRST, encode
 from galley.key import Rate, digest_of_key
 from galley.lanes import Lane
 from galley_worker.turns import LEASE_SECONDS, QUANTUM, Found, KeyRules, Turns
-from tests.support.builders import an_address
+from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import Bench, Worker, a_bench
 
@@ -105,6 +105,23 @@ async def test_who_gives_a_permit_back_moves_the_next_task() -> None:
         worker.ledger.acknowledge(running[0].reply)
         await turns.give_back(running[0].address, "k")
         assert (await bench.take_any(worker)).address.id == "k-2"
+        permits = KeyPermits(worker.broker, bench.layout.namespace, bench.layout.queue)
+        assert (await permits.read(digest_of_key("k"))).permits.held == ("k-1", "k-2")
+
+
+@in_virtual_time
+async def test_a_task_that_came_just_after_the_look_is_found_a_moment_later() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns, digest = _turns(bench, worker, KeyRules()), digest_of_key("k")
+        turn = topology.turn_address(bench.layout.namespace, bench.layout.queue, Lane.NORMAL, digest)
+        bench.publish_raw(turn, b"", FIRST.encode())
+        await turns.take(await bench.take(worker))
+        # Its producer saw the turn that was looking, and stored no other.
+        late = an_address(of=bench.layout, id="k-late")
+        body = encode(an_envelope(key="k"))
+        bench.publish_raw(late, body, FIRST.encode(), topology.wait_subject(late, digest))
+        await turns.take(await bench.take_any(worker))
+        assert (await bench.take_any(worker)).address.id == "k-late"
 
 
 async def _drain(bench: Bench, worker: Worker, turns: Turns, tasks: int) -> list[datetime]:
@@ -189,13 +206,12 @@ async def test_a_key_is_looked_at_after_a_look_that_found_nothing_came_in_betwee
 
 
 @in_virtual_time
-async def test_a_planned_look_finds_what_waits_in_other_lanes() -> None:
+async def test_a_key_whose_tasks_wait_in_two_lanes_goes_on_in_both() -> None:
     async with a_bench() as bench, bench.worker() as worker:
         turns = _turns(bench, worker, KeyRules(rate=Rate(1, 60.0, 1)))
         for number in range(2):
             await _submit(bench, "k", number)
         await turns.take(await bench.take(worker))
-        # The second one has planned a look. Another lane's turn finds that and plans none.
         low, lanes = bench.layout.lanes[-1], bench.layout.lanes
         await bench.submit(an_address(of=bench.layout, lane=low, id="k-low"), key="k")
         assert await turns._look(digest_of_key("k"), (low,)) is Found.FULL
