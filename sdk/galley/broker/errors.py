@@ -36,6 +36,10 @@ class BrokerUnreachable(BrokerError):
 
     def __init__(self, server: str, problem: str) -> None:
         self.server, self.problem = server, problem
+        if "maximum control line" in problem:
+            self.hint = (
+                "set max_control_line: 32KB in the configuration of nats-server: credentials need that"
+            )
         super().__init__(f"no answer from NATS at {server}: {problem}")
 
 

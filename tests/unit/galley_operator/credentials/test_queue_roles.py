@@ -1,5 +1,8 @@
 """When a queue's credentials are good, and when it is time for new ones."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from galley.broker.creds_file import format_creds, parse_creds
@@ -12,10 +15,21 @@ from galley_operator.credentials.trust import made_keys
 from galley_operator.errors import KeysInvalid
 
 NOW = 1_800_000_000.0
+ROOT = Path(__file__).parents[4]
 WEEK = 7 * 24 * 3600
 ACCOUNT = Account.read(made_keys(NOW), "keys")
 WORKER = Holder(Role.WORKER, "shop", "images")
 GOOD = credentials_of(ACCOUNT, WORKER, NOW)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_credentials_of_the_longest_names_fit_into_a_line_of_the_chart_s_nats(role: Role) -> None:
+    chart = (ROOT / "charts/galley/templates/nats/config.yaml").read_text()
+    limit = re.search(r"^max_control_line: (\d+)KB$", chart, re.MULTILINE)
+    assert limit is not None
+    token = parse_creds(credentials_of(ACCOUNT, Holder(role, "n" * 63, "q" * 63), NOW), "made").token
+    # The rest of the line is options and a signature. Twice as much is left for rights to come.
+    assert 2 * (len(token) + 1024) < int(limit[1]) * 1024
 
 
 @pytest.mark.parametrize("age", [0, WEEK / 3 - 1, -200])
