@@ -31,6 +31,7 @@ _SETS: Final = {
         "nats.replicas=3",
         "operator.replicas=2",
         "gateway.enabled=true",
+        "gateway.replicas=2",
     ),
 }
 
