@@ -14,7 +14,14 @@ from tests.support.api_server import ApiServer
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECRETS = ("thing", "galley-nats-auth", "galley-nats-server", "galley-nats-store", "galley-images-producer", "hooks")
+SECRETS = (
+    "thing",
+    "galley-nats-auth",
+    "galley-nats-server",
+    "galley-nats-store",
+    "galley-images-producer",
+    "hooks",
+)
 QUEUES = ("images", "words", "greetings", "thing")
 TASKS = ("ada", "migrate", "stars", "thing")
 STANDS_FOR = {"NAME": "thing", "QUEUE": "images", "TASK": "ada", "USER": "ada", "ID": "ada"}
