@@ -29,6 +29,10 @@ UNKNOWN = "strict decoding error: unknown field"
 TYPE = "in body must be of type"
 
 IN_ITS_OWN_WORDS = {
+    # Numbers of parts that may be left out.
+    "no task of a key at once": "should be greater than or equal to 1",
+    "a rate of none": "should be greater than or equal to 1",
+    "a rate in no time": "should be greater than or equal to 1",
     # Metadata is Kubernetes' own.
     "no name": "name or generateName is required",
     "no metadata": "name or generateName is required",

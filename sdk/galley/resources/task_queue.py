@@ -412,11 +412,22 @@ class KeyRate(Part):
 class KeyLimits(Part):
     """What holds for the tasks of each key of the queue, over all its workers."""
 
+    model_config = ConfigDict(
+        json_schema_extra=checked(
+            Rule(
+                "!self.ordered || !has(self.concurrency) || self.concurrency == 1",
+                "is {{self.concurrency}}, and tasks in order run one at a time; "
+                "leave it out, or set ordered to false",
+                ".concurrency",
+            )
+        )
+    )
+
     concurrency: Annotated[Whole, Field(ge=1, le=1000)] | None = None
     """Tasks of one key that run at once, 1 to 1000; the others wait without a slot. 1 makes the key that of a
     singleton. Left out, keys do not limit each other."""
 
-    ordered: bool = False
+    ordered: Choice = False
     """Whether the tasks of a key run one after the other in the order they were submitted to their lane. The
     next one starts once the one before has ended, all its retries included."""
 
