@@ -9,12 +9,14 @@ BESIDE := --dist loadfile --numprocesses
 # Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
 IN_ORDER := --no-loadscope-reorder
 COUNT := -p tests.support.count
+AGAIN := -rp --last-failed --last-failed-no-failures none
+E2E := e2e tools/cluster/testcluster/tests
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs gen verify lock clean
+.PHONY: help demo demo-cluster test test/again check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ demo-cluster: e2e/build ## Run 19 tasks on a cluster created for it; KEEP=1 leav
 
 test: $(STAMP) ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
+
+test/again: $(STAMP)
+	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) tests
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
 
@@ -101,7 +106,10 @@ drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; pri
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py
 
 e2e: e2e/build ## Run the tests that need an API server or pods; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 e2e tools/cluster/testcluster/tests
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 $(E2E)
+
+e2e/again: $(STAMP)
+	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) $(E2E)
 
 e2e/build: $(STAMP) ## Build the programs and images of test clusters; minutes, once per version, kept in ~/.cache/galley
 	@$(BIN)/testcluster build
