@@ -93,8 +93,10 @@ async def test_an_autoscaler_that_fails_leaves_the_workers_to_the_next_one(
             await work(2)
             now = asyncio.get_running_loop().time
             await eventually(
-                lambda: len(fleet.members) == 2
-                and all(each.drained_until <= now() for each in fleet.members.values()),
+                lambda: (
+                    len(fleet.members) == 2
+                    and all(each.drained_until <= now() for each in fleet.members.values())
+                ),
                 within=60,
             )
             fleet.late = False
