@@ -3,16 +3,39 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from galley.broker.audit import lines_of
 from galley_gateway.access import Right
-from galley_gateway.api import model
-from galley_gateway.api.tasks import PAGED, cut
+from galley_gateway.api.paging import PAGED, cut
 from galley_gateway.body import number, text
 from galley_gateway.operation import Ask, Operation, Parameter, reply
 
 _LONGEST_HOURS: Final = 24 * 366.0
+
+
+class AuditDocument(Struct, frozen=True):
+    """One thing that was done."""
+
+    time: datetime
+    queue: str
+    action: str
+    task: str
+    count: int | None
+    user: str
+    attested: bool
+    writer: str
+    origin: str
+    detail: str
+
+
+class AuditList(Struct, frozen=True, omit_defaults=True):
+    """A page of what was done, newest first."""
+
+    lines: list[AuditDocument]
+    total: int
+    next: str = ""
 
 
 async def list_audit(ask: Ask) -> Response:
@@ -21,7 +44,7 @@ async def list_audit(ask: Ask) -> Response:
     hours = number(ask.query, "hours", _LONGEST_HOURS, _LONGEST_HOURS)
     since = datetime.now(UTC) - timedelta(hours=hours)
     found = [
-        model.AuditDocument(
+        AuditDocument(
             line.at, line.queue, line.entry.action.value, line.entry.task, line.entry.count, line.entry.user,
             line.attested, line.writer.value, line.entry.origin, line.entry.detail,
         )
@@ -29,7 +52,7 @@ async def list_audit(ask: Ask) -> Response:
         if task in (None, line.entry.task) and user in (None, line.entry.user)
     ]  # fmt: skip
     some, following = cut(found[::-1], ask.query)
-    return reply(model.AuditList(some, len(found), following))
+    return reply(AuditList(some, len(found), following))
 
 
 OPERATIONS: Final = (
@@ -38,7 +61,7 @@ OPERATIONS: Final = (
         "Newest first. `attested` says that the API server named the user; without it, `user` and `origin` "
         "are what a client says of itself, and that it had credentials of the queue's manager is all that is "
         "known.",
-        answers=model.AuditList,
+        answers=AuditList,
         parameters=(
             Parameter("queue", "Only what was done to this queue."),
             Parameter("task", "Only what was done to the task with this id."),

@@ -1,22 +1,94 @@
 """Operations on queues as a whole."""
 
-from typing import Final
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Final
 
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 from starlette.responses import Response
 
+from galley.backlog import Unknown
 from galley.broker import inspect
+from galley.broker.connection import Broker
+from galley.broker.control import ask_supply
+from galley.broker.errors import BrokerError
+from galley.broker.inspect import QueueView
+from galley.broker.signals import SignalReader
+from galley.cli.documents import queue_document
 from galley.errors import QueueNotFound
+from galley.lanes import Lane
 from galley_gateway.access import Right
-from galley_gateway.api import model
-from galley_gateway.api.tasks import QUEUE
-from galley_gateway.api.view import queue_view, with_workers
+from galley_gateway.api.model import shaped
 from galley_gateway.operation import Ask, Operation, reply
+
+QUEUE: Final = "/queues/{queue}"
+
+
+class LaneView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A lane of a queue."""
+
+    lane: Lane
+    waiting: int
+    running: int
+    oldest_at: datetime | None = None
+
+
+class WorkersView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The workers of a queue."""
+
+    counts: dict[str, int] = {}
+    reason: Annotated[str, Meta(description="Why there are as many as there are.")] = ""
+    problem: Annotated[str, Meta(description="Why none takes tasks.")] = ""
+
+
+class QueueDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A queue."""
+
+    name: str
+    namespace: str
+    lanes: list[Lane]
+    held: Annotated[int, Meta(description="Tasks that are ready or running.")]
+    later: Annotated[int, Meta(description="Tasks that are not due yet.")]
+    backlog_limit: int
+    paused: bool
+    workers: WorkersView | None = None
+    backlog: list[LaneView] | None = None
+
+
+class QueueList(Struct, frozen=True):
+    """The queues of a namespace, by name."""
+
+    queues: list[QueueDocument]
+
+
+def queue_view(view: QueueView) -> QueueDocument:
+    """Return a queue as its streams show it."""
+    document: QueueDocument = shaped(queue_document(view), QueueDocument)
+    return document
+
+
+async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) -> QueueDocument:
+    """Return a queue with its backlog by lane, and why it has the workers it has."""
+    document = queue_view(view)
+    backlog = await reader.read(view.namespace, view.queue)
+    lanes = None
+    if not isinstance(backlog, Unknown):
+        lanes = [LaneView(each.lane, each.waiting, each.in_flight, each.oldest_at) for each in backlog.lanes]
+    workers = None
+    with suppress(BrokerError):
+        supply = await ask_supply(broker, view.namespace, view.queue)
+        if supply is None:
+            workers = WorkersView(problem="neither an operator nor `galley dev` answers for this queue")
+        else:
+            workers = WorkersView(supply.workers, supply.scaling, supply.problem)
+    return replace(document, workers=workers, backlog=lanes)
 
 
 async def list_queues(ask: Ask) -> Response:
     """Return the queues of a namespace."""
     found = await inspect.queues(ask.client.broker, ask.namespace)
-    return reply(model.QueueList([queue_view(view) for view in found]))
+    return reply(QueueList([queue_view(view) for view in found]))
 
 
 async def get_queue(ask: Ask) -> Response:
@@ -45,12 +117,12 @@ _VIEW: Final = {
 OPERATIONS: Final = (
     Operation(
         "listQueues", "GET", "/queues", Right("list", "taskqueues"), list_queues,
-        "List the queues of a namespace", answers=model.QueueList, example_answer={"queues": [_VIEW]},
+        "List the queues of a namespace", answers=QueueList, example_answer={"queues": [_VIEW]},
     ),
     Operation(
         "getQueue", "GET", QUEUE, Right("get", "taskqueues"), get_queue, "Look at a queue",
         "With what waits and runs in each lane, and why it has the workers it has.",
-        answers=model.QueueDocument,
+        answers=QueueDocument,
         example_answer=_VIEW | {
             "workers": {"counts": {"ready": 1, "present": 1, "desired": 1}, "reason": "1 worker for 3 tasks"},
             "backlog": [{"lane": "normal", "waiting": 2, "running": 1}],
@@ -60,11 +132,11 @@ OPERATIONS: Final = (
     Operation(
         "pauseQueue", "POST", f"{QUEUE}/pause", Right("patch", "taskqueues"), pause, "Pause a queue",
         "No further task starts until it is resumed. Tasks are still accepted, and what runs goes on.",
-        answers=model.QueueDocument, fails=(QueueNotFound,),
+        answers=QueueDocument, fails=(QueueNotFound,),
     ),
     Operation(
         "resumeQueue", "POST", f"{QUEUE}/resume", Right("patch", "taskqueues"), resume, "Resume a queue",
         "A queue that its manifest pauses stays paused (`spec.paused`).",
-        answers=model.QueueDocument, fails=(QueueNotFound,),
+        answers=QueueDocument, fails=(QueueNotFound,),
     ),
 )  # fmt: skip

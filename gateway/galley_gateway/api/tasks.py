@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-import heapq
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +12,6 @@ from starlette.responses import Response
 from galley import audit
 from galley.audit import Action
 from galley.batch import SubmitIncomplete
-from galley.broker import inspect
 from galley.broker.audit import note_soon
 from galley.broker.errors import BrokerUnreachable
 from galley.errors import (
@@ -30,27 +27,22 @@ from galley.errors import (
     UniqueConflict,
 )
 from galley.handle import AsyncHandle
-from galley.queues import TaskSelection
-from galley.task_status import Phase, TaskStatus
+from galley.task_status import TaskStatus
 from galley_gateway import problem
 from galley_gateway.access import Right
 from galley_gateway.api import model
 from galley_gateway.api.events import event, stream
-from galley_gateway.api.view import task_view, with_result
-from galley_gateway.body import number, text
+from galley_gateway.api.listing import LIST, TASKS
+from galley_gateway.api.queues import QUEUE
+from galley_gateway.api.view import EXAMPLE, SUBMITTED, task_view, with_result
+from galley_gateway.body import number
 from galley_gateway.errors import RequestInvalid
 from galley_gateway.operation import Ask, Operation, Parameter, reply
 
-QUEUE: Final = "/queues/{queue}"
-TASKS: Final = f"{QUEUE}/tasks"
 TASK: Final = f"{TASKS}/{{id}}"
 
 WAIT_SECONDS: Final = 30.0
 LONGEST_WAIT_SECONDS: Final = 300.0
-PAGE: Final = 100
-_LARGEST_PAGE: Final = 1000
-RECENT: Final = 500
-"""Changes, and waiting tasks of each lane, that count as recent."""
 _LOOK_SECONDS: Final = 2.0
 """A record tells when a task has ended, and nothing when it starts: that is looked at."""
 
@@ -197,100 +189,6 @@ async def logs(ask: Ask) -> Response:
     return stream(ask.gateway, ask.user.name, ask.request, lines())
 
 
-def selection(query: dict[str, str]) -> TaskSelection:
-    """Return which tasks a query is about.
-
-    Raises:
-        RequestInvalid: if there is no such phase.
-        SelectorInvalid: if `labels` is no selector.
-    """
-    named = text(query, "phase")
-    phases = None
-    if named is not None:
-        known = {phase.value.lower(): phase for phase in Phase}
-        words = [word.strip().lower() for word in named.split(",")]
-        wrong = [word for word in words if word not in known]
-        if wrong:
-            raise RequestInvalid("phase", f"{wrong[0][:40]!r}", f"use {', '.join(Phase)}")
-        phases = tuple(known[word] for word in words)
-    return TaskSelection(phases=phases, handler=text(query, "handler"), labels=text(query, "labels"))
-
-
-def cut(meant: list[Any], query: dict[str, str]) -> tuple[list[Any], str]:
-    """Return a page of what was found, and where the next one begins; empty if it is the last.
-
-    Raises:
-        RequestInvalid: if the page is not one.
-    """
-    limit = max(1, int(number(query, "limit", PAGE, _LARGEST_PAGE)))
-    first = int(number(query, "continue", 0, 1e9))
-    following = str(first + limit) if first + limit < len(meant) else ""
-    return meant[first : first + limit], following
-
-
-def among(tasks: list[TaskStatus], which: TaskSelection, query: dict[str, str]) -> list[TaskStatus]:
-    """Return those tasks that a query is about, newest first."""
-    meant = which.of(tasks, datetime.now(UTC))
-    if wanted := text(query, "search"):
-        meant = [status for status in meant if wanted in status.address.id]
-    return meant[::-1]
-
-
-async def list_tasks(ask: Ask) -> Response:
-    """Return a page of the tasks of a queue, newest first; no more of them than a page are kept in memory."""
-    limit = max(1, int(number(ask.query, "limit", PAGE, _LARGEST_PAGE)))
-    which, before = selection(ask.query), _continued(ask.query)
-    kept: list[tuple[tuple[datetime, str], int, TaskStatus]] = []
-    total = 0
-    async for status in _tasks_of(ask):
-        if not among([status], which, ask.query):
-            continue
-        total += 1
-        key = inspect.submission_order(status)
-        if before is None or key < before:
-            heapq.heappush(kept, (key, total, status))
-        if len(kept) > limit + 1:
-            heapq.heappop(kept)
-    newest = sorted(kept, reverse=True)
-    following = ""
-    if len(newest) > limit:
-        at, task_id = newest[limit - 1][0]
-        following = f"{at.isoformat().replace('+00:00', 'Z')}~{task_id}"
-    views = [task_view(status) for _, _, status in newest[:limit]]
-    return reply(model.TaskList(views, total, following))
-
-
-async def _tasks_of(ask: Ask) -> AsyncGenerator[TaskStatus, None]:
-    """Yield the tasks that are looked at: all, or those that a page of the dashboard shows."""
-    broker = ask.client.broker
-    if ask.query.get("recent") in {"true", "1"}:
-        for status in await inspect.latest(broker, ask.namespace, ask.queue, RECENT):
-            yield status
-        return
-    await ask.client.queues.get(ask.queue)
-    async for status in inspect.tasks(broker, ask.namespace, ask.queue):
-        yield status
-
-
-def _continued(query: dict[str, str]) -> tuple[datetime, str] | None:
-    """Return the task that the page before ended with.
-
-    Raises:
-        RequestInvalid: if the parameter is not from such a page.
-    """
-    given = query.get("continue")
-    if not given:
-        return None
-    at, tilde, task_id = given.partition("~")
-    try:
-        time = datetime.fromisoformat(at)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None or not tilde:
-        raise RequestInvalid("continue", f"{given[:80]!r}", "use `next` of the page before")
-    return time, task_id
-
-
 async def cancel(ask: Ask) -> Response:
     """Cancel a task, in whatever state it is."""
     return reply(model.CancelView((await _handle(ask).cancel()).value))
@@ -302,17 +200,6 @@ async def retry(ask: Ask) -> Response:
 
 
 _EXAMPLE: Final = {"handler": "thumbnail", "input": {"path": "input/hills.jpg"}, "lane": "high"}
-_SUBMITTED: Final = {"id": "0c5nqSYtGkDaxAVzBqNEJw", "namespace": "default", "queue": "images"}
-_VIEW: Final = {
-    **_SUBMITTED, "lane": "high", "phase": "Succeeded", "handler": "thumbnail", "attempt": 1,
-    "submittedAt": "2026-01-01T12:00:00Z", "result": {"width": 128},
-}  # fmt: skip
-PAGED: Final = (
-    Parameter(
-        "limit", f"Entries of a page; {PAGE} by default.", {"type": "integer", "minimum": 1, "maximum": 1000}
-    ),
-    Parameter("continue", "`next` of the page before."),
-)
 
 SUBMIT: Final = Operation(
     "submitTask", "POST", TASKS, Right("create", "tasks"), submit, "Submit one task",
@@ -320,7 +207,7 @@ SUBMIT: Final = Operation(
     "task is there, the status is 200 and `existed` is true.",
     takes=model.NewTask, answers=model.Submitted,
     status=((201, "The task was submitted."), (200, "The task was there before.")),
-    parameters=(_KEY,), example=_EXAMPLE, example_answer=_SUBMITTED,
+    parameters=(_KEY,), example=_EXAMPLE, example_answer=SUBMITTED,
     fails=(QueueNotFound, LaneNotEnabled, QueueFull, TaskConflict, UniqueConflict, BrokerUnreachable),
 )  # fmt: skip
 
@@ -332,28 +219,13 @@ OPERATIONS: Final = (
         "Each task is accepted or refused for itself; the answer has them in the order of the request.",
         takes=model.NewTasks, answers=model.SubmittedMany,
         example={"tasks": [_EXAMPLE, {"handler": "thumbnail", "input": {"path": "input/sea.jpg"}}]},
-        example_answer={"submitted": 2, "refused": 0, "tasks": [{"task": _SUBMITTED}, {"task": _SUBMITTED}]},
+        example_answer={"submitted": 2, "refused": 0, "tasks": [{"task": SUBMITTED}, {"task": SUBMITTED}]},
         fails=(BrokerUnreachable,),
     ),
-    Operation(
-        "listTasks", "GET", TASKS, Right("list", "tasks"), list_tasks, "List the tasks of a queue",
-        "Newest first; `next` is a place in time, so tasks that come meanwhile move nothing. It reads every "
-        f"task of the queue. With `recent=true` it looks at the last {RECENT} changes, and the {RECENT} "
-        "oldest tasks that wait in each lane, however many there are.",
-        answers=model.TaskList,
-        parameters=(
-            Parameter("phase", "One or more phases, separated by commas."),
-            Parameter("handler", "Only tasks of this handler."),
-            Parameter("labels", "A selector, such as `team=billing,tier!=low`."),
-            Parameter("search", "Only tasks whose id contains this."),
-            Parameter("recent", "Whether to look at recent tasks only.", {"type": "boolean"}),
-            *PAGED,
-        ),
-        example_answer={"tasks": [_VIEW], "total": 1}, fails=(QueueNotFound,),
-    ),
+    LIST,
     Operation(
         "getTask", "GET", TASK, Right("get", "tasks"), get, "Look at a task",
-        "With its result, if it succeeded.", answers=model.TaskView, example_answer=_VIEW,
+        "With its result, if it succeeded.", answers=model.TaskView, example_answer=EXAMPLE,
         fails=(TaskNotFound, QueueNotFound),
     ),
     Operation(
@@ -368,7 +240,7 @@ OPERATIONS: Final = (
                 {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_SECONDS},
             ),
         ),
-        example_answer=_VIEW, fails=(TaskNotFound, QueueNotFound), waits=True,
+        example_answer=EXAMPLE, fails=(TaskNotFound, QueueNotFound), waits=True,
     ),
     Operation(
         "followTask", "GET", f"{TASK}/events", Right("get", "tasks"), events, "Follow a task",

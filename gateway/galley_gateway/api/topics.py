@@ -1,20 +1,79 @@
 """Operations on topics: publish events, and look at who subscribes."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Any, Final
 
+from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from galley.errors import EventInvalid, TopicFull, TopicNotFound
 from galley.event import DEFAULT_TYPE, decode
+from galley.lanes import Lane
 from galley.topics import SubscribedQueue, TopicView
 from galley_gateway.access import Right
-from galley_gateway.api import model
 from galley_gateway.operation import Ask, Operation, reply
 
 TOPICS: Final = "/topics"
 TOPIC: Final = f"{TOPICS}/{{name}}"
 CLOUDEVENT: Final = "application/cloudevents+json"
+
+
+class NewEvent(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An event to publish."""
+
+    data: Annotated[Any, Meta(description="What handlers get as their input; any JSON up to 256 KiB.")] = None
+    attributes: Annotated[
+        dict[str, str | int | bool], Meta(description="What filters of subscriptions look at.")
+    ] = {}
+    id: Annotated[str | None, Meta(description="An id of your own, so that a repetition is safe.")] = None
+    type: str = DEFAULT_TYPE
+    source: str = "http"
+    subject: str = ""
+    key: Annotated[str, Meta(description="Events of one key keep their order where it is asked for.")] = ""
+
+
+class PublishedView(Struct, frozen=True):
+    """Where an event is."""
+
+    topic: str
+    id: str
+    sequence: int
+
+
+class SubscriptionView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a queue does with the events of a topic."""
+
+    name: str
+    handler: str
+    filter: str = ""
+    lane: Lane = Lane.NORMAL
+    input: Any = "data"
+    ordered: bool = False
+
+
+class SubscribedView(Struct, frozen=True, rename="camel"):
+    """A queue that subscribes to a topic."""
+
+    queue: str
+    pending: Annotated[int, Meta(description="Events that are not copied into the queue yet.")]
+    subscriptions: list[SubscriptionView]
+
+
+class TopicDocument(Struct, frozen=True, rename="camel"):
+    """A topic."""
+
+    name: str
+    events: Annotated[int, Meta(description="Events that are kept.")]
+    retention_seconds: int
+    retention_bytes: int
+    origin: str
+    queues: list[SubscribedView]
+
+
+class TopicList(Struct, frozen=True):
+    """The topics of a namespace, by name."""
+
+    topics: list[TopicDocument]
 
 
 async def publish(ask: Ask) -> Response:
@@ -23,17 +82,17 @@ async def publish(ask: Ask) -> Response:
         event = decode(ask.body, datetime.now(UTC))
         done = await ask.client.topics.publish_event(ask.name, event)
     else:
-        new: model.NewEvent = ask.body
+        new: NewEvent = ask.body
         done = await ask.client.topics.publish(
             ask.name, new.data, new.attributes, key=new.key, event_id=new.id, event_type=new.type,
             source=new.source, subject=new.subject,
         )  # fmt: skip
-    return reply(model.PublishedView(done.topic, done.id, done.sequence), 201)
+    return reply(PublishedView(done.topic, done.id, done.sequence), 201)
 
 
 async def list_topics(ask: Ask) -> Response:
     """Return the topics of a namespace."""
-    return reply(model.TopicList([topic_view(view) for view in await ask.client.topics.list()]))
+    return reply(TopicList([topic_view(view) for view in await ask.client.topics.list()]))
 
 
 async def get_topic(ask: Ask) -> Response:
@@ -41,21 +100,21 @@ async def get_topic(ask: Ask) -> Response:
     return reply(topic_view(await ask.client.topics.get(ask.name)))
 
 
-def topic_view(view: TopicView) -> model.TopicDocument:
+def topic_view(view: TopicView) -> TopicDocument:
     """Return a topic, and who subscribes to it."""
     topic = view.topic
-    return model.TopicDocument(
+    return TopicDocument(
         topic.name, view.events, topic.retention_seconds, topic.retention_bytes, topic.origin.value,
         [_subscriber(queue) for queue in view.queues],
     )  # fmt: skip
 
 
-def _subscriber(queue: SubscribedQueue) -> model.SubscribedView:
+def _subscriber(queue: SubscribedQueue) -> SubscribedView:
     several = [
-        model.SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered)
+        SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered)
         for each in queue.subscriptions
     ]
-    return model.SubscribedView(queue.queue, queue.pending, several)
+    return SubscribedView(queue.queue, queue.pending, several)
 
 
 _TOPIC: Final = {
@@ -69,19 +128,19 @@ _TOPIC: Final = {
 OPERATIONS: Final = (
     Operation(
         "listTopics", "GET", TOPICS, Right("list", "topics"), list_topics, "List the topics of a namespace",
-        answers=model.TopicList, example_answer={"topics": [_TOPIC]},
+        answers=TopicList, example_answer={"topics": [_TOPIC]},
     ),
     Operation(
         "getTopic", "GET", TOPIC, Right("get", "topics"), get_topic, "Look at a topic",
         "With the queues that subscribe, and how many events are not copied into each yet.",
-        answers=model.TopicDocument, example_answer=_TOPIC, fails=(TopicNotFound,),
+        answers=TopicDocument, example_answer=_TOPIC, fails=(TopicNotFound,),
     ),
     Operation(
         "publishEvent", "POST", f"{TOPIC}/events", Right("create", "topics/events"), publish,
         "Publish an event",
         "Answers when the event is on disk; each queue that subscribes runs a task for it. The same `id` and "
         f"`source` is the same event. A body of type `{CLOUDEVENT}` is a CloudEvent 1.0 in structured mode.",
-        takes=model.NewEvent, takes_raw=(CLOUDEVENT,), answers=model.PublishedView,
+        takes=NewEvent, takes_raw=(CLOUDEVENT,), answers=PublishedView,
         status=((201, "The event was published."),),
         example={"data": {"device": 7, "celsius": 81}, "attributes": {"region": "eu"}, "type": DEFAULT_TYPE},
         example_answer={"topic": "readings", "id": "01M8K988EF1JMJDNSTRVJVJ4YF", "sequence": 13},

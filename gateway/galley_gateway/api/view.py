@@ -1,35 +1,26 @@
-"""What is known about tasks, queues, dead letters and schedules, as the API answers it."""
+"""A task, as the API answers it."""
 
-from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
-from galley.backlog import Unknown
-from galley.broker.connection import Broker
-from galley.broker.control import ask_supply
-from galley.broker.errors import BrokerError
-from galley.broker.inspect import QueueView
-from galley.broker.signals import SignalReader
-from galley.cli.documents import queue_document, task_document
-from galley.dead_task import DeadTask
+from galley.cli.documents import task_document
 from galley.encryption.errors import EncryptionError
 from galley.errors import ResultMismatch, TaskEnded
 from galley.handle import AsyncHandle
 from galley.objects.errors import ObjectError
-from galley.schedules import ScheduleView
 from galley.task_status import Phase, TaskStatus
 from galley_gateway.api.model import (
-    DeadLetterView,
-    LaneView,
-    QueueDocument,
-    ScheduleDocument,
     TaskView,
-    WorkersView,
     as_json,
     shaped,
 )
+
+SUBMITTED: Final = {"id": "0c5nqSYtGkDaxAVzBqNEJw", "namespace": "default", "queue": "images"}
+EXAMPLE: Final = {
+    **SUBMITTED, "lane": "high", "phase": "Succeeded", "handler": "thumbnail", "attempt": 1,
+    "submittedAt": "2026-01-01T12:00:00Z", "result": {"width": 128},
+}  # fmt: skip
 
 
 def task_view(status: TaskStatus) -> TaskView:
@@ -49,49 +40,3 @@ async def with_result(handle: AsyncHandle[Any], status: TaskStatus) -> TaskView:
         return view
     except (EncryptionError, ObjectError, ResultMismatch) as error:
         return replace(view, note=f"{error}; {error.hint}")
-
-
-def queue_view(view: QueueView) -> QueueDocument:
-    """Return a queue as its streams show it."""
-    document: QueueDocument = shaped(queue_document(view), QueueDocument)
-    return document
-
-
-async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) -> QueueDocument:
-    """Return a queue with its backlog by lane, and why it has the workers it has."""
-    document = queue_view(view)
-    backlog = await reader.read(view.namespace, view.queue)
-    lanes = None
-    if not isinstance(backlog, Unknown):
-        lanes = [LaneView(each.lane, each.waiting, each.in_flight, each.oldest_at) for each in backlog.lanes]
-    workers = None
-    with suppress(BrokerError):
-        supply = await ask_supply(broker, view.namespace, view.queue)
-        if supply is None:
-            workers = WorkersView(problem="neither an operator nor `galley dev` answers for this queue")
-        else:
-            workers = WorkersView(supply.workers, supply.scaling, supply.problem)
-    return replace(document, workers=workers, backlog=lanes)
-
-
-def dead_view(dead: DeadTask, *, whole: bool = False) -> DeadLetterView:
-    """Return a dead letter.
-
-    Args:
-        dead: the dead letter.
-        whole: whether to add its input.
-    """
-    return DeadLetterView(
-        dead.id, dead.queue, dead.reason, dead.message, dead.died_at, dead.attempt, dead.lane, dead.handler,
-        dead.worker, dead.submitted_at, dead.traceback, dead.labels,
-        dead.input if whole and dead.input is not None else UNSET,
-    )  # fmt: skip
-
-
-def schedule_view(view: ScheduleView) -> ScheduleDocument:
-    """Return a schedule."""
-    return ScheduleDocument(
-        view.name, view.queue, view.handler, view.lane, view.repeat, view.suspended, view.origin.value,
-        view.next_at, view.last_at, view.last_id, view.fired, view.skipped, view.problem,
-        UNSET if view.input is None else view.input,
-    )  # fmt: skip

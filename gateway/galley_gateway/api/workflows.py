@@ -1,13 +1,18 @@
 """Operations on workflows: tasks that belong together."""
 
 from collections.abc import Iterable
-from typing import Final
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
+from msgspec import Meta, Struct
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from galley import workflow_manifest as declared
+from galley.bounds import HANDLER_PATTERN, NAME_PATTERN
 from galley.errors import LaneNotEnabled, QueueNotFound
+from galley.lanes import Lane
 from galley.resources.problem import explain, field_path
 from galley.resources.workflow import WorkflowSpec
 from galley.workflow.errors import (
@@ -20,7 +25,8 @@ from galley.workflow.errors import (
 from galley.workflows import AsyncWorkflow, StepStatus, WorkflowStatus
 from galley_gateway.access import Right
 from galley_gateway.api import model
-from galley_gateway.api.tasks import PAGED, QUEUE, cut
+from galley_gateway.api.paging import PAGED, cut
+from galley_gateway.api.queues import QUEUE
 from galley_gateway.errors import RequestInvalid
 from galley_gateway.operation import ROOT, Ask, Operation, reply
 
@@ -28,9 +34,96 @@ WORKFLOWS: Final = f"{QUEUE}/workflows"
 WORKFLOW: Final = f"{WORKFLOWS}/{{id}}"
 
 
+class StepView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A step of a workflow."""
+
+    name: str
+    state: Annotated[
+        str, Meta(description="`Waiting` (or running), `Succeeded`, `Failed`, `Cancelled` or `Skipped`.")
+    ]
+    queue: str
+    task_id: Annotated[str, Meta(description="Its task, once all before it have succeeded.")]
+    after: Annotated[
+        list[str], Meta(description="What it depends on; of a wide group the first and the last.")
+    ] = []
+
+
+class WorkflowDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A workflow, and how far it is."""
+
+    id: str
+    queue: str
+    phase: Annotated[str, Meta(description="`Running`, `Succeeded`, `Failed` or `Cancelled`.")]
+    steps: int
+    succeeded: int
+    failed: int
+    skipped: int
+    cancelled: int
+    created_at: datetime
+    deadline: datetime
+    ended_at: datetime | None = None
+    failed_step: str = ""
+    message: str = ""
+    continues: str = ""
+    continued_by: str = ""
+    labels: dict[str, str] = {}
+    graph: list[StepView] | None = None
+
+
+class NewStep(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A step of a workflow."""
+
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, max_length=63)]
+    handler: Annotated[str, Meta(pattern=HANDLER_PATTERN, max_length=63)]
+    queue_name: Annotated[str, Meta(description="Its queue; that of the path if left out.")] = ""
+    input: Annotated[
+        Any,
+        Meta(description="An argument `${steps.NAME.result}` is the result of that step, or a part of it."),
+    ] = {}
+    depends_on: Annotated[list[str], Meta(description="Further steps that have to succeed first.")] = []
+    priority: Lane = Lane.NORMAL
+    timeout_seconds: int | None = None
+    retry: Annotated[dict[str, Any] | None, Meta(description="As `spec.retry` of a Task.")] = None
+
+
+class NewWorkflow(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A workflow to submit: the steps of a Workflow manifest."""
+
+    steps: Annotated[list[NewStep], Meta(min_length=1, max_length=1000)]
+    id: Annotated[str | None, Meta(description="An id of your own, so that a repetition is safe.")] = None
+    labels: dict[str, str] | None = None
+    on_failure: Literal["stop", "continue", "collect"] = "stop"
+    timeout_seconds: int = 86_400
+
+    def spec(self, queue: str) -> dict[str, Any]:
+        """Return it as the `spec` of a manifest.
+
+        Args:
+            queue: that of steps that name none.
+        """
+        steps = [
+            {
+                name: value
+                for name, value in msgspec.to_builtins(each).items()
+                if value is not None and name != "queueName"
+            }
+            | {"queueName": each.queue_name or queue}
+            for each in self.steps
+        ]
+        return {"steps": steps, "onFailure": self.on_failure, "timeoutSeconds": self.timeout_seconds}
+
+
+class WorkflowList(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of the workflows of a queue, newest first."""
+
+    workflows: list[WorkflowDocument]
+    total: int
+    next: str = ""
+
+
 async def submit_workflow(ask: Ask) -> Response:
     """Submit a workflow of steps, by the rules of a Workflow manifest."""
-    new: model.NewWorkflow = ask.body
+    new: NewWorkflow = ask.body
     try:
         spec = WorkflowSpec.model_validate(new.spec(ask.queue), by_alias=True, by_name=False)
     except ValidationError as invalid:
@@ -55,7 +148,7 @@ async def list_workflows(ask: Ask) -> Response:
     """Return a page of the workflows of a queue, newest first."""
     found = (await ask.client.workflows.list(ask.queue))[::-1]
     some, following = cut(found, ask.query)
-    return reply(model.WorkflowList([workflow_view(status) for status in some], len(found), following))
+    return reply(WorkflowList([workflow_view(status) for status in some], len(found), following))
 
 
 async def get_workflow(ask: Ask) -> Response:
@@ -108,12 +201,12 @@ async def _check_queues(ask: Ask, verb: str, queues: set[str]) -> None:
         await ask.gateway.access.check(ask.user, Right(verb, "tasks"), ask.namespace, queue)
 
 
-def workflow_view(status: WorkflowStatus, steps: list[StepStatus] | None = None) -> model.WorkflowDocument:
+def workflow_view(status: WorkflowStatus, steps: list[StepStatus] | None = None) -> WorkflowDocument:
     """Return a workflow."""
     graph = None if steps is None else [
-        model.StepView(each.name, each.state, each.queue, each.task_id, list(each.after)) for each in steps
+        StepView(each.name, each.state, each.queue, each.task_id, list(each.after)) for each in steps
     ]  # fmt: skip
-    return model.WorkflowDocument(
+    return WorkflowDocument(
         status.id, status.queue, status.phase, status.steps, status.succeeded, status.failed, status.skipped,
         status.cancelled, status.created_at, status.deadline, status.ended_at, status.failed_step,
         status.message, status.continues, status.continued_by, status.labels or {}, graph,
@@ -138,7 +231,7 @@ OPERATIONS: Final = (
         "submitWorkflow", "POST", WORKFLOWS, Right("create", "tasks"), submit_workflow, "Submit a workflow",
         "Steps, and what each depends on, as in a Workflow manifest. Needs the right on each queue it has "
         "steps in. The same workflow under the same `id` is submitted once.",
-        takes=model.NewWorkflow, answers=model.Submitted,
+        takes=NewWorkflow, answers=model.Submitted,
         status=((201, "It was submitted."), (200, "It was there before.")),
         example={"id": "order-7", "steps": [
             {"name": "charge", "handler": "charge", "input": {"order": 7}},
@@ -150,13 +243,13 @@ OPERATIONS: Final = (
     Operation(
         "listWorkflows", "GET", WORKFLOWS, Right("list", "tasks"), list_workflows,
         "List the workflows of a queue", "Those whose first step is in it, newest first.",
-        answers=model.WorkflowList, parameters=PAGED,
+        answers=WorkflowList, parameters=PAGED,
         example_answer={"workflows": [_VIEW], "total": 1}, fails=(QueueNotFound,),
     ),
     Operation(
         "getWorkflow", "GET", WORKFLOW, Right("get", "tasks"), get_workflow, "Look at a workflow",
         "With its steps and what each comes after; of one that succeeded, the steps are not kept.",
-        answers=model.WorkflowDocument, example_answer=_VIEW | _GRAPH,
+        answers=WorkflowDocument, example_answer=_VIEW | _GRAPH,
         fails=(WorkflowNotFound, QueueNotFound),
     ),
     Operation(

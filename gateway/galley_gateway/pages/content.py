@@ -12,8 +12,10 @@ from galley.encryption.errors import EncryptionError
 from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
 from galley.task_status import Phase
 from galley_gateway.access import Right
-from galley_gateway.api import dead, queues, schedules, tasks, topics, workflows
-from galley_gateway.api.view import task_view, with_result, with_workers
+from galley_gateway.api import dead, listing, queues, schedules, tasks, topics, workflows
+from galley_gateway.api.paging import cut
+from galley_gateway.api.queues import with_workers
+from galley_gateway.api.view import task_view, with_result
 from galley_gateway.body import text
 from galley_gateway.operation import Operation
 from galley_gateway.pages.graph import drawing_of
@@ -47,7 +49,7 @@ async def _queue(look: Look) -> dict[str, Any]:
 
 
 def _paged(found: list[Any], look: Look) -> dict[str, Any]:
-    some, following = tasks.cut(found, {"limit": str(_PAGE), **_continued(look)})
+    some, following = cut(found, {"limit": str(_PAGE), **_continued(look)})
     first = int(_continued(look).get("continue", "0"))
     previous = str(max(0, first - _PAGE)) if first else None
     return {
@@ -61,14 +63,14 @@ def _continued(look: Look) -> dict[str, str]:
 
 
 async def _tasks(look: Look) -> dict[str, Any]:
-    which = tasks.selection(look.query)
-    known = await inspect.latest(look.client.broker, look.namespace, look.queue, tasks.RECENT)
-    found = tasks.among(known, which, look.query)
+    which = listing.selection(look.query)
+    known = await inspect.latest(look.client.broker, look.namespace, look.queue, listing.RECENT)
+    found = listing.among(known, which, look.query)
     page = _paged(found, look)
     return {
         **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
-        "latest": tasks.RECENT,
+        "latest": listing.RECENT,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
 

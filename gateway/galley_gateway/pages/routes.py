@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from galley.errors import GalleyError
 from galley_gateway.access import Right
-from galley_gateway.api.model import Which
+from galley_gateway.api.dead import Which
 from galley_gateway.errors import NotIdentified, PageNotFound, RequestInvalid
 from galley_gateway.gateway import Gateway
 from galley_gateway.operation import perform
