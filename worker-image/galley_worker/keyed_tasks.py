@@ -14,11 +14,15 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import WRONG_SEQUENCE
+from galley.broker.pull import Delivery, Source
 from galley.broker.topology import QueueLayout
 from galley.envelope import FIRST, Flags
 from galley.errors import EnvelopeInvalid
 from galley.lanes import HIGHEST_FIRST, Lane
+from galley.record import Failure
 from galley_worker.ledger import Ledger, TooLarge
+from galley_worker.settle import Settler
+from galley_worker.verdict import TOO_LARGE
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +43,15 @@ class KeyedTasks:
     """
 
     def __init__(
-        self, broker: Broker, layout: QueueLayout, ledger: Ledger, now: Callable[[], datetime]
+        self,
+        broker: Broker,
+        layout: QueueLayout,
+        ledger: Ledger,
+        settler: Settler,
+        now: Callable[[], datetime],
     ) -> None:
         self._broker, self._layout, self._ledger, self._now = broker, layout, ledger, now
+        self._settler = settler
         self._work = topology.work_stream(layout.namespace, layout.queue)
         self.lanes = tuple(lane for lane in HIGHEST_FIRST if lane in layout.lanes)
         """Of the queue, the highest first."""
@@ -74,7 +84,13 @@ class KeyedTasks:
         return Waiting(address, int(headers["Nats-Sequence"]), answer.data, header)
 
     async def move(self, waiting: Waiting, *, permit: bool) -> None:
-        """Store a task in its lane, then remove it from where it waits."""
+        """Store a task in its lane, then remove it from where it waits.
+
+        A task that is too large for the broker in its lane becomes a dead letter.
+
+        Raises:
+            NoRoom: the queue's stream of tasks for later is full, or that of its dead letters.
+        """
         try:
             flags = Flags.decode(waiting.header)
         except EnvelopeInvalid:
@@ -83,13 +99,19 @@ class KeyedTasks:
         try:
             await self._ledger.admit(waiting.address, waiting.body, flags)
         except TooLarge as error:
-            log.warning("task of a key not moved", extra={"task": waiting.address.id, "error": str(error)})
+            failure = Failure(TOO_LARGE, f"larger than the broker stores: {error}")
+            await self._settler.end_unreadable(self._delivered(waiting), failure)
         request = {"seq": waiting.sequence, "no_erase": True}
         try:
             await self._broker.api("remove a task that was moved", f"STREAM.MSG.DELETE.{self._work}", request)
         except BrokerRefused as error:
             # Another turn has removed it; if not, it is moved again, and its record ends it.
             log.debug("moved task not removed", extra={"task": waiting.address.id, "error": str(error)})
+
+    def _delivered(self, waiting: Waiting) -> Delivery:
+        """Return a waiting task as if it had been delivered. No consumer delivers it: it has no reply."""
+        source = Source(self._work, waiting.address.lane)
+        return Delivery(waiting.address, source, waiting.sequence, 1, False, "", waiting.body, waiting.header)
 
     async def put(self, turn: TaskAddress) -> bool:
         """Put the turn of a key at the end of its lane; returns False if there is no room."""

@@ -99,6 +99,19 @@ class Settler:
 
     async def bury_unreadable(self, delivery: Delivery, failure: Failure) -> None:
         """Keep a message that is not a task as a dead letter, and end the task of that id as failed."""
+        try:
+            await self.end_unreadable(delivery, failure)
+        except NoRoom as error:
+            self.keep(delivery, str(error))
+        else:
+            self._acknowledge(delivery)
+
+    async def end_unreadable(self, delivery: Delivery, failure: Failure) -> None:
+        """Do the same, without acknowledging the message.
+
+        Raises:
+            NoRoom: the queue's dead letters have no room left, or there is none for what follows a step.
+        """
         final = Record(
             State.DONE,
             1,
@@ -114,9 +127,9 @@ class Settler:
             _letter(final, delivery), envelope=NO_TASK, body=delivery.body, header=delivery.header
         )
         failpoint("unreadable.before_letter")
-        if await self._bury(delivery, letter) and await self._carried_on(delivery, final):
-            self.ended[delivery.address.lane, counts.FAILED] += 1
-            self._acknowledge(delivery)
+        await self._bury(delivery, letter)
+        await self._carry_on(delivery, final)
+        self.ended[delivery.address.lane, counts.FAILED] += 1
 
     async def refused_id(self, delivery: Delivery) -> bool:
         """Return whether a producer's message has an id that only a tick may have; then it is a dead letter.
@@ -134,7 +147,11 @@ class Settler:
             State.DONE, 1, worker=self._worker.name, lane=delivery.address.lane, ended_at=self._now(),
             outcome=Outcome.FAILED, failure=failure,
         )  # fmt: skip
-        if await self._bury(delivery, _letter(final, delivery)):
+        try:
+            await self._bury(delivery, _letter(final, delivery))
+        except NoRoom as error:
+            self.keep(delivery, str(error))
+        else:
             journal.dropped(delivery, str(problem))
             self._acknowledge(delivery)
         return True
@@ -145,14 +162,17 @@ class Settler:
         The record is written before the dead letter, so that there is no letter of a task that succeeded or
         was cancelled; the next worker that finds the record writes the letter if this one dies in between.
         """
-        if final.outcome is Outcome.FAILED:
-            failpoint("settle.before_letter")
-            if not await self._bury(delivery, _letter(final, delivery)):
-                return
-        if await self._carried_on(delivery, final):
-            if self.life is not None:
-                await self.life.ended(delivery, final)
-            self._acknowledge(delivery)
+        try:
+            if final.outcome is Outcome.FAILED:
+                failpoint("settle.before_letter")
+                await self._bury(delivery, _letter(final, delivery))
+            await self._carry_on(delivery, final)
+        except NoRoom as error:
+            self.keep(delivery, str(error))
+            return
+        if self.life is not None:
+            await self.life.ended(delivery, final)
+        self._acknowledge(delivery)
 
     async def start_flow(self, delivery: Delivery, envelope: Envelope) -> None:
         """Publish the first steps of a workflow, then acknowledge the message it began with."""
@@ -164,19 +184,18 @@ class Settler:
             return
         self._acknowledge(delivery)
 
-    async def _carried_on(self, delivery: Delivery, final: Record) -> bool:
-        """Do what follows from the end of a step; return False if there is no room, and its message stays."""
+    async def _carry_on(self, delivery: Delivery, final: Record) -> None:
+        """Do what follows from the end of a step.
+
+        Raises:
+            NoRoom: the queue has no room for it.
+        """
         if self._flows is None or not is_step(delivery.address.id):
-            return True
+            return
         envelope = None
         with suppress(EnvelopeInvalid):
             envelope = decode_envelope(delivery.body)
-        try:
-            await self._flows.settled(delivery.address, envelope, final)
-        except NoRoom as error:
-            self.keep(delivery, str(error))
-            return False
-        return True
+        await self._flows.settled(delivery.address, envelope, final)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Have the broker deliver the attempt that the record announces, and acknowledge this message."""
@@ -245,17 +264,16 @@ class Settler:
         journal.no_room(delivery, why)
         self.look_again(delivery, NO_ROOM_SECONDS)
 
-    async def _bury(self, delivery: Delivery, letter: DeadLetter) -> bool:
-        """Keep a dead letter; return False if there is no room, and the message stays in its place.
+    async def _bury(self, delivery: Delivery, letter: DeadLetter) -> None:
+        """Keep a dead letter, without the task and its history if the broker does not accept its size.
 
-        It is kept without the task and its history if the broker does not accept its size.
+        Raises:
+            NoRoom: the queue's dead letters have no room left.
         """
         try:
             await self._store(delivery, letter)
         except NoRoom as error:
-            self.keep(delivery, f"dead letters (spec.limits.deadLetterBytes): {error}")
-            return False
-        return True
+            raise NoRoom(f"dead letters (spec.limits.deadLetterBytes): {error}") from error
 
     async def _store(self, delivery: Delivery, letter: DeadLetter) -> None:
         try:

@@ -128,7 +128,7 @@ class Supervisor:
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
                 flows, Continuations(broker, ledger, flows, _now), traces,
-                Turns(broker, layout, ledger, key_rules(spec), _now),
+                Turns(broker, layout, ledger, settler, key_rules(spec), _now),
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts, puller, slots, self._stop)

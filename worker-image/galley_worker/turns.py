@@ -31,6 +31,7 @@ from galley.key import Permits, Rate, digest_of_key
 from galley.lanes import Lane
 from galley_worker.keyed_tasks import KeyedTasks, Waiting
 from galley_worker.ledger import Ledger, NoRoom
+from galley_worker.settle import Settler
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +79,14 @@ class Found(StrEnum):
 class Turns:
     """What one worker does about the keys of its queue."""
 
-    def __init__(
-        self, broker: Broker, layout: QueueLayout, ledger: Ledger, rules: KeyRules,
+    def __init__(  # noqa: PLR0917 - what it works with
+        self, broker: Broker, layout: QueueLayout, ledger: Ledger, settler: Settler, rules: KeyRules,
         now: Callable[[], datetime],
     ) -> None:  # fmt: skip
         self.rules = rules
         self._broker, self._layout, self._ledger, self._now = broker, layout, ledger, now
         self._work = topology.work_stream(layout.namespace, layout.queue)
-        self._tasks = KeyedTasks(broker, layout, ledger, now)
+        self._tasks = KeyedTasks(broker, layout, ledger, settler, now)
         self._permits = KeyPermits(broker, layout.namespace, layout.queue)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 

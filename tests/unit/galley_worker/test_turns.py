@@ -9,11 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
-from galley.broker import topology
+from galley.broker import counts, topology
 from galley.broker.key_permits import KeyPermits
 from galley.envelope import FIRST, encode
 from galley.key import Rate, digest_of_key
 from galley.lanes import Lane
+from galley.record import Outcome
 from galley_worker.turns import LEASE_SECONDS, QUANTUM, Found, KeyRules, Turns
 from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
@@ -24,7 +25,7 @@ SCHEDULE_GRAIN: Final = 1.0
 
 
 def _turns(bench: Bench, worker: Worker, rules: KeyRules) -> Turns:
-    return Turns(worker.broker, bench.layout, worker.ledger, rules, bench.server.now)
+    return Turns(worker.broker, bench.layout, worker.ledger, worker.settler, rules, bench.server.now)
 
 
 async def _submit(bench: Bench, key: str, number: int) -> TaskAddress:
@@ -225,3 +226,44 @@ async def test_a_key_whose_tasks_wait_in_two_lanes_goes_on_in_both() -> None:
             if not waiting.subjects("galley.wait.>"):
                 return
         pytest.fail("a task still waits")
+
+
+async def _too_large_and_another(bench: Bench, worker: Worker) -> tuple[Turns, TaskAddress]:
+    """Have two tasks wait under a key, the first of a size that the broker takes no more."""
+    turns, large = _turns(bench, worker, KeyRules(permits=1)), an_address(of=bench.layout, id="k-0")
+    body = encode(an_envelope(key="k", labels={"size": "x" * 5000}))
+    bench.publish_raw(large, body, FIRST.encode(), topology.wait_subject(large, digest_of_key("k")))
+    await _submit(bench, "k", 1)
+    worker.broker.nats._max_payload = 4096
+    return turns, large
+
+
+@in_virtual_time
+async def test_a_task_that_is_too_large_for_its_lane_is_a_dead_letter_and_the_next_one_runs() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns, large = await _too_large_and_another(bench, worker)
+        await turns.take(await bench.take(worker))
+        final = bench.final(large)
+        assert final.outcome is Outcome.FAILED
+        assert final.failure is not None
+        assert final.failure.reason == "TooLarge"
+        assert bench.letters(large) == 1
+        assert worker.settler.ended[large.lane, counts.FAILED] == 1
+        await bench.pass_time(LEASE_SECONDS + 1)
+        assert len(await _drain(bench, worker, turns, 1)) == 1
+        work = bench.server.streams[topology.work_stream(large.namespace, large.queue)]
+        assert not work.subjects("galley.wait.>")
+
+
+@in_virtual_time
+async def test_a_task_that_is_too_large_for_its_lane_waits_while_dead_letters_have_no_room() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns, large = await _too_large_and_another(bench, worker)
+        letters = bench.server.streams[topology.dead_stream(large.namespace, large.queue)]
+        letters.definition["max_bytes"] = 1
+        await turns.take(await bench.take(worker))
+        work = bench.server.streams[topology.work_stream(large.namespace, large.queue)]
+        assert topology.wait_subject(large, digest_of_key("k")) in work.subjects("galley.wait.>")
+        letters.definition["max_bytes"] = -1
+        await turns.take(await bench.take_any(worker))
+        assert bench.letters(large) == 1
