@@ -22,6 +22,8 @@ from galley.broker.lean_parser import LeanParser, React
 from galley.tls import Tls
 
 _VERSION: Final = "NATS/1.0"
+_STORED: Final = "Nats-Stream"
+"""Header that the server adds to a message it reads from a stream."""
 _NO_PERMISSION: Final = "permissions violation"
 _DENIED: Final = re.compile(rf"{_NO_PERMISSION} for publish[^\"]*\"([^\"]+)\"")
 
@@ -139,6 +141,11 @@ class LeanClient(Nats):
             return
         await super()._process_err(err_msg)
 
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        # The library's own raises for blocks that any client can send, which ends the connection, and takes a
+        # header `Status` of a stored message for a status of the server's.
+        return headers_in(headers) if headers else None
+
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         # The library writes a ping at once, ahead of what was published and is not written yet, so that its
         # answer says nothing about that. And an answer to an abandoned request ends its read loop.
@@ -166,6 +173,25 @@ def header_in(block: bytes, name: str) -> str | None:
         return None
     start += len(name) + 3
     return block[start : block.find(b"\r\n", start)].decode(errors="replace").strip()
+
+
+def headers_in(block: bytes) -> dict[str, str] | None:
+    """Return all headers, and the server's status as `Status` and `Description`; None if there are none.
+
+    Clients choose what stands in a block: what is no header is left out. Of several of one name the last
+    counts, which is the server's where it adds one. What was stored has no status, whatever its headers say.
+    """
+    found: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii() and len(name.split()) == 1:
+            found[name.strip().decode()] = value.strip().decode(errors="replace")
+    status, description = status_in(block)
+    found.pop("Status", None)
+    found.pop("Description", None)
+    if status.isascii() and status.isdecimal() and _STORED not in found:
+        found |= {"Status": status, "Description": description}
+    return found or None
 
 
 def status_in(block: bytes) -> tuple[str, str]:

@@ -60,7 +60,8 @@ class LeanParser(Parser):
             if line < 0:
                 self._keep(data[start:], 1)
                 return
-            words = data[start:line].split()
+            # By spaces alone, as the server writes it: a subject may contain other white space.
+            words = data[start:line].split(b" ")
             body = line + 2
             if words[0] == b"HMSG":
                 end = body + int(words[-1])
@@ -81,18 +82,22 @@ class LeanParser(Parser):
                 return
             start = end + 2
             react = direct.get(words[2])
-            if react is None:
-                await self.nc._process_msg(  # noqa: SLF001 - as the library's parser does
-                    int(words[2]), words[1], reply, data[block:end], data[body:block] or None
-                )
-                continue
             try:
+                if react is None:
+                    # As the library's parser does.
+                    await self.nc._process_msg(  # noqa: SLF001
+                        int(words[2]), words[1], reply, data[block:end], data[body:block] or None
+                    )
+                    continue
                 react(
                     words[1].decode(errors="surrogateescape"),
                     reply.decode(),
                     data[block:end],
                     data[body:block],
                 )
+            except UnicodeDecodeError as error:
+                # A client that may publish to a pattern chooses the rest of the subject.
+                log.debug("message dropped", extra={"subject": repr(words[1]), "error": str(error)})
             except Exception:
                 # What is raised here would end the library's read loop for good (nats.py#914).
                 log.exception("message not taken")

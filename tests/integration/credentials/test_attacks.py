@@ -1,0 +1,177 @@
+"""What a client can do with messages no client of ours sends, written as the attacker would.
+
+Each attack uses real credentials of one role of one queue. Its victims are the connections and the streams of
+others: the operator, the gateway, the queue's own workers, and other queues of the namespace.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from itertools import count
+from typing import Final
+
+import pytest
+from nats.aio.msg import Msg
+
+from galley.audit import Action, Entry, Writer
+from galley.broker import audit, topology
+from galley.broker.connection import Broker
+from galley.broker.control import Answer, Request, Verb, answering
+from galley.broker.ensure import ensure
+from galley.broker.lean_client import header_block
+from galley.broker.permissions import Role
+from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
+from galley.broker.topics import TopicPublisher, events_of, topics_of
+from galley.event import event_of
+from galley.topic import Subscribe, Topic
+from tests.support.builders import a_queue
+from tests.support.eventually import eventually
+from tests.support.guarded_nats import GuardedNats
+
+_numbers = count()
+
+BLOCKS: Final = (
+    b"N", b"x" * 8, b"NATS/1.0", b"NATS/1.0 ", b"NATS/1.0\r\n", b"NATS/1.0 \xff\xfe\r\n\r\n",
+    b"NATS/1.0 404 \xff\r\n\r\n", b"NATS/1.0 503\r\n\r\n", b"NATS/1.0 9\xc2\xb2\r\n\r\n",
+    b"NATS/1.0\r\n\xff: \xff\r\n\r\n", b"NATS/1.0\r\n:\r\n: :\r\n a: b\r\n\r\n",
+    b"NATS/1.0\r\nA: " + b"b" * 500_000 + b"\r\n\r\n",
+    b"NATS/1.0\r\n" + b"a:b\r\n" * 50_000 + b"\r\n", b"\r\n" * 9, b"\x00" * 30,
+)  # fmt: skip
+"""Where a client has its headers; the server passes on whatever is there."""
+
+TOKENS: Final = (
+    b"\x0b",
+    b"a\x0cb",
+    b"\x1c",
+    b"\x85",
+    b"\xff",
+    b"\xc2\xa0",
+    b"\x00",
+    b"*",
+    b">",
+    b"%s",
+    b"a" * 1000,
+)
+"""Words of subjects the server takes."""
+
+
+@pytest.fixture
+async def namespace(guarded_nats: GuardedNats) -> str:
+    """A namespace with the queues `mine` and `theirs`."""
+    name = f"attacked{next(_numbers)}"
+    async with guarded_nats.operator() as operator:
+        for queue in ("mine", "theirs"):
+            await ensure(operator, a_queue(queue, namespace=name))
+    return name
+
+
+@asynccontextmanager
+async def connected(nats: GuardedNats, namespace: str, *roles: Role) -> AsyncIterator[list[Broker]]:
+    """Open a connection with the credentials of each role of the queue `mine`."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                Broker(nats.url, name=role, credentials=nats.write_creds(role, namespace, "mine"))
+            )
+            for role in roles
+        ]
+
+
+async def put(broker: Broker, subject: str, body: bytes, **headers: str) -> None:
+    """Store a message; the attack fails if the server refuses it."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    ack = await (await broker.pipeline.send(subject, body, header_block(named)))
+    assert ack.stored, ack
+
+
+async def test_no_message_breaks_the_connection_of_one_who_hears_it(
+    guarded_nats: GuardedNats, namespace: str
+) -> None:
+    """A heartbeat could cut off the operator of all namespaces, and a ping all workers of its queue."""
+    heard: list[Msg] = []
+    pinged: list[Verb] = []
+
+    async def take(message: Msg) -> None:
+        heard.append(message)
+
+    async def react(verb: Verb, _request: Request) -> Answer:
+        pinged.append(verb)
+        return Answer("w1")
+
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.WORKER, Role.PRODUCER) as (worker, producer),
+        answering(worker, namespace, "mine", react),
+    ):
+        await TopicKeeper(operator, namespace, "tests").keep([Declared(Topic("orders"))])
+        await operator.subscribe(topology.heartbeat_subject(namespace, "mine", "*"), take)
+        await operator.subscribe(topology.live_subject(namespace, "*"), take)
+        await producer.subscribe(topology.answer_subject(namespace, "mine", "*"), take)
+        for each in (operator, worker, producer):
+            await each.reached(5)
+        ping = topology.control_subject(namespace, "mine", "ping")
+        for block in BLOCKS:
+            answer = topology.answer_subject(namespace, "mine", "a")
+            producer.nats.publish_directly(ping, b"{}", answer, block)
+            worker.nats.publish_directly(answer, b"{}", "", block)
+            worker.nats.publish_directly(topology.heartbeat_subject(namespace, "mine", "w"), b"{}", "", block)
+            producer.nats.publish_directly(topology.event_subject(namespace, "orders"), b"{}", "", block)
+        for token in TOKENS:
+            for broker, verb in ((worker, "hb"), (producer, "event"), (worker, "answer"), (producer, "task")):
+                tail = {"hb": b"mine.", "event": b"", "answer": b"mine.", "task": b"mine.high.sdk."}[verb]
+                subject = b"galley." + verb.encode() + b"." + namespace.encode() + b"." + tail + token
+                broker.nats._pending += b"PUB ", subject, b" 2\r\n", b"{}\r\n"
+                broker.nats._pending_data_size += len(subject) + 12
+            for broker in (worker, producer):
+                await broker.reached(5)
+        for broker in (worker, producer):
+            broker.publish(topology.heartbeat_subject(namespace, "mine", "last"), b"{}")
+        await eventually(lambda: any(each.subject.endswith(".last") for each in heard), within=20)
+        for each in (operator, worker, producer):
+            await each.reached(5)
+            assert each.nats.stats["reconnects"] == 0
+        assert len(heard) > len(BLOCKS) + len(TOKENS)
+        assert pinged
+
+
+HIDING: Final = (
+    {"Status": "404"}, {"Status": "503", "Description": "x"}, {"status": "404"}, {"Status": "abc"},
+    {"Nats-Subject": "x"}, {"Nats-Sequence": "1"}, {"Nats-Time-Stamp": "2001-01-01T00:00:00Z"},
+    {"Nats-Num-Pending": "0"}, {"Nats-Stream": ""}, {"Nats-Last-Sequence": "0"},
+)  # fmt: skip
+"""Headers that are the server's own when it answers a read."""
+
+
+async def test_no_header_hides_or_moves_what_others_wrote(guarded_nats: GuardedNats, namespace: str) -> None:
+    """One line of a manager hid all later ones of a namespace, and one of a worker ended subscriptions."""
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.MANAGER, Role.WORKER, Role.PRODUCER) as clients,
+    ):
+        manager, worker, producer = clients
+        keeper = TopicKeeper(operator, namespace, "tests")
+        await keeper.keep([Declared(Topic("orders"))])
+        code = code_body({"h": (Subscribe("orders"),)}, {})
+        own, other = (topology.code_subscriptions_subject(namespace, each) for each in ("mine", "theirs"))
+        line = b'{"action":"cancel","user":"alice"}'
+        event = event_of(1, datetime.now(UTC), source="shop", event_id="e")
+        for headers in HIDING:
+            forged = {name.replace("-", "_"): text for name, text in headers.items()}
+            await put(manager, topology.audit_subject(namespace, "mine", Writer.CLIENT), line, **forged)
+            await put(worker, own, code, **forged)
+            await put(producer, topology.event_subject(namespace, "orders"), b"{}", **forged)
+            at = {name: text for name, text in forged.items() if name != "Nats_Subject"}
+            await put(worker, own, code, **{**at, "Nats_Subject": other})
+        await put(operator, other, code, Nats_TTL="never")
+        await audit.store(operator, namespace, "theirs", Writer.OPERATOR, Entry(Action.EDIT, "eve"))
+        await TopicPublisher(producer, namespace).publish("orders", event)
+
+        lines = [each async for each in audit.lines_of(operator, namespace)]
+        assert [(each.queue, each.writer) for each in lines] == [
+            *[("mine", Writer.CLIENT)] * len(HIDING), ("theirs", Writer.OPERATOR),
+        ]  # fmt: skip
+        assert all(each.at.year > 2020 for each in lines)
+        assert [each.event.id async for each in events_of(operator, namespace, "orders")] == ["e"]
+        await keeper.keep([Declared(Topic("orders"))])
+        (topic,) = await topics_of(operator, namespace)
+        assert topic.queues == ("mine", "theirs")
