@@ -491,7 +491,7 @@ class AsyncClient:
                 digest="" if own_id is None else digest_of(call.handler, call.input),
                 ancestors=ancestors,
                 labels=labels or None,
-                key=rules.key or "",
+                key=call.key_under(rules),
                 trace=tracing.present(),
             ),
             wanted(unique, call.handler, call.input) if unique else None,

@@ -25,6 +25,8 @@ from galley.errors import (
     SubmissionInvalid,
 )
 from galley.file import File
+from galley.key_source import Asked as KeyAsked
+from galley.key_source import KeySource
 from galley.lanes import Lane
 from galley.reference import INLINE_LIMIT, LARGEST
 from galley.registry import REGISTRY, declared_at
@@ -78,6 +80,10 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     """Those of `@task(cache=..., version=...)`."""
     partial: Partial | None = None
     """What it lacks as a step of a workflow; None if it can be a task by itself."""
+    key: str | None = None
+    """That of `@task(key=...)`."""
+    keyless: str = ""
+    """Why it lacks that key, which is made of the result of another step; empty if it does not."""
 
     def on(self, queue: str) -> "Call[R_co]":
         """Return the same call for another queue, for a handler that names none.
@@ -120,6 +126,20 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
         )  # fmt: skip
         chosen = self.task_id if task_id is None else check_task_id(task_id)
         return replace(self, rules=rules.over(self.rules), task_id=chosen)
+
+    def key_under(self, rules: When) -> str:
+        """Return the key its task has under these rules; empty if it has none.
+
+        Raises:
+            SubmissionInvalid: the key is made of what another step returns.
+        """
+        if rules.key is not None:
+            return rules.key
+        if self.keyless:
+            raise SubmissionInvalid(
+                "key", f"that of {self.handler!r} {self.keyless}", "give it with call.options(key=...)"
+            )
+        return self.key or ""
 
 
 def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
@@ -211,6 +231,8 @@ class Handler(Generic[P, R]):
         """The topics whose events become its tasks."""
         self.batch: Batch | None = None
         """How many inputs it takes at once; None if each of its calls has one."""
+        self.key: KeySource | None = None
+        """What makes the keys of its calls; None if nothing does."""
         self.repeat = repeat
         if repeat is not None:
             self._check_repeated()
@@ -322,9 +344,16 @@ class Handler(Generic[P, R]):
         files = () if file.encoded == before else file.files_in(encoded)
         large = len(encoded) > INLINE_LIMIT
         result = self.types.result if self.store_result else None
+        if self.key is None:
+            return Call(
+                self.queue, self.name, encoded, result, self.lane, self.unique, labels=self.labels,
+                files=files, large=large, cache=self.cache,
+            )  # fmt: skip
+        keyless = self.key.lacking(named)
         return Call(
             self.queue, self.name, encoded, result, self.lane, self.unique, labels=self.labels,
-            files=files, large=large, cache=self.cache,
+            files=files, large=large, cache=self.cache, key=None if keyless else self.key.of(named),
+            keyless=keyless,
         )  # fmt: skip
 
 
@@ -371,7 +400,7 @@ def task(
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
-    subscribe: Topics | None = None, batch: None = None,
+    subscribe: Topics | None = None, batch: None = None, key: KeyAsked | None = None,
 ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...  # fmt: skip
 @overload
 def task(
@@ -379,7 +408,7 @@ def task(
     timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     store_result: bool = True, cache: float | None = None, version: str = "",
-    subscribe: Topics | None = None,
+    subscribe: Topics | None = None, key: KeyAsked | None = None,
 ) -> "BatchDecorator": ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
@@ -388,7 +417,7 @@ def task(
     cron: str | Repeat | None = None, time_zone: str | None = None,
     unique: Asked | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
-    subscribe: Topics | None = None, batch: Batches | None = None,
+    subscribe: Topics | None = None, batch: Batches | None = None, key: KeyAsked | None = None,
 ) -> Any:  # fmt: skip
     """Make a function, plain or `async`, a handler that tasks of a queue may name.
 
@@ -419,6 +448,10 @@ def task(
         batch: how many tasks it takes at once: a number, or a `galley.Batch`. The function has one
             parameter, a list, and each task one element of it; it returns a list with a result for each, in
             which an exception stands for a failure, or None.
+        key: the key of calls made with `handler.call`, unless `options` or `submit` gives one: the name of an
+            argument, such as `customer_id`; a field of one, such as `order.customer`; or a function that
+            takes arguments by their names and returns the key. Its value is a text or a whole number; with
+            None the task has no key.
 
     `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
@@ -428,7 +461,8 @@ def task(
 
     Raises:
         HandlerUnusable: if a worker could not run it: a class, a method without its object, a generator, or
-            something that is not a function; or, with `batch`, a function that does not take one list.
+            something that is not a function; with `batch`, a function that does not take one list; with
+            `key`, a function that does not take those arguments.
         HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
@@ -465,6 +499,8 @@ def task(
         handler.store_result = store_result
         handler.cache = kept
         handler.subscribes = topics
+        if key is not None:
+            handler.key = KeySource(key, handler.name, handler.signature)
         if isinstance(handler, BatchHandler) and together is not None:
             handler.take(together)
         REGISTRY.add(handler)

@@ -160,6 +160,7 @@ class Tasks:
             deadline=rules.deadline,
             input=call.input,
             labels=rules.labels or {},
+            key=call.key_under(rules),
         )
         self._held[key] = Held(status, call.input, digest, rules)
         return address, False
