@@ -11,6 +11,8 @@ IN_ORDER := --no-loadscope-reorder
 COUNT := -p tests.support.count
 AGAIN := -rp --last-failed --last-failed-no-failures none
 E2E := e2e tools/cluster/testcluster/tests
+# Tests start hundreds of Python processes. Where PYTHONDONTWRITEBYTECODE is set, each would compile our modules again.
+OURS := sdk operator worker-image gateway local tools/cluster tests/support
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 
@@ -27,7 +29,10 @@ demo: $(STAMP) ## Run 38 tasks on this machine; workers scale from zero and back
 demo-cluster: e2e/build ## Run 19 tasks on a cluster created for it; KEEP=1 leaves it running
 	@$(BIN)/python -m e2e.demo
 
-test: $(STAMP) ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
+compiled: $(STAMP)
+	@$(BIN)/python -m compileall -q $(OURS)
+
+test: compiled ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
 
 test/again: $(STAMP)
@@ -53,10 +58,10 @@ check/words: $(STAMP)
 fix: $(STAMP) ## Fix what ruff can fix, and format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-unit: $(STAMP) ## Run the unit tests
+unit: compiled ## Run the unit tests
 	@$(BIN)/python -m pytest -q tests/unit tests/typing
 
-integration: $(STAMP) ## Run the tests against a real nats-server and real workers
+integration: compiled ## Run the tests against a real nats-server and real workers
 	@$(BIN)/python -m pytest -q $(BESIDE) 4 tests/facts tests/conformance tests/integration
 
 large: $(STAMP) ## Stream a file of 1 GiB through a queue's objects, in less than 200 MB of memory
@@ -105,7 +110,7 @@ hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and 
 drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; prints what was lost and how long it took
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py
 
-e2e: e2e/build ## Run the tests that need an API server or pods; ends with "N passed, N failed"
+e2e: e2e/build compiled ## Run the tests that need an API server or pods; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 $(E2E)
 
 e2e/again: $(STAMP)
