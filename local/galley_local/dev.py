@@ -11,29 +11,22 @@ from typing import Final
 
 from galley.broker.connection import Broker
 from galley.broker.object_collector import ObjectCollector
-from galley.broker.schedules import remove
 from galley.broker.signals import SignalReader
 from galley.broker.topic_keeper import Declared
 from galley.cli.exit_code import ExitCode
 from galley.cli.terminal import Terminal
-from galley.client import AsyncClient
-from galley.declared import submit_declared
 from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
-from galley.errors import GalleyError, TaskConflict
+from galley.errors import GalleyError
 from galley.logs import log_as_json
-from galley.resources import Task, TaskSchedule, Workflow
 from galley.resources.topic import declared_topic
-from galley.schedule_manifest import apply_schedule
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
 from galley.task_status import Phase
-from galley.workflow.errors import WorkflowConflict
-from galley.workflow.state import outcome_address
-from galley.workflow_manifest import apply_workflow
 from galley_local.board import TaskBoard
 from galley_local.code_watch import CodeWatch
+from galley_local.declared_work import DeclaredWork
 from galley_local.display import Display, display_for
-from galley_local.errors import FilesUnusable, WorkersDoNotStart
+from galley_local.errors import WorkersDoNotStart
 from galley_local.http import served
 from galley_local.nats_server import STORE_BYTES, NatsServer
 from galley_local.plan import LocalQueue, Plan, read_plan
@@ -50,7 +43,6 @@ log = logging.getLogger(__name__)
 
 SHOW_SECONDS: Final = 0.25
 
-_SUBMITTED_AT_ONCE: Final = 64
 _NAMED_TASKS: Final = 3
 
 
@@ -173,6 +165,7 @@ class Run:
         self._topics = {each: LocalTopics(broker, each, display.say) for each in namespaces}
         self._plan, self._project, self._files = plan, project, files
         self._broker, self._board, self._display = broker, board, display
+        self._declared_work = DeclaredWork(plan, broker, board, display)
         self._submitted = asyncio.Event()
         self._all_ended = asyncio.Event()
         """Set, too, when the tasks that are left cannot end."""
@@ -187,7 +180,8 @@ class Run:
                     await queues.enter_async_context(runtime)
                 for topics in self._topics.values():
                     await topics.begin(self._declared(self._plan, topics), self._plan.queues.values())
-                await self._submit()
+                await self._declared_work.submit()
+                self._submitted.set()
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
                 watching = background.create_task(self._code_watch().run(), name="code watch")
@@ -249,7 +243,7 @@ class Run:
         for topics in self._topics.values():
             topics.declare(self._declared(plan, topics))
         try:
-            await self._keep_schedules(plan.schedules)
+            await self._declared_work.keep_schedules(plan.schedules)
         except GalleyError as error:
             say(f"schedules stay as they were: {error}; {error.hint}")
         return [runtime.queue for runtime in self.runtimes]
@@ -258,70 +252,6 @@ class Run:
     def _declared(plan: Plan, topics: LocalTopics) -> list[Declared]:
         mine = (each for each in plan.topics if each.metadata.namespace == topics.namespace)
         return [Declared(*declared_topic(each)) for each in mine]
-
-    async def _keep_schedules(self, wanted: list[TaskSchedule]) -> None:
-        """Make the schedules of the manifests, and remove those that were in them before."""
-        left = {(each.metadata.namespace, each.spec.queue_name, each.metadata.name) for each in wanted}
-        for schedule in wanted:
-            client = AsyncClient.over(self._broker, schedule.metadata.namespace)
-            if await apply_schedule(client, schedule):
-                self._display.say(f"schedule {schedule.metadata.name} configured")
-        for schedule in self._plan.schedules:
-            namespace, queue, name = (
-                schedule.metadata.namespace, schedule.spec.queue_name, schedule.metadata.name,
-            )  # fmt: skip
-            if (namespace, queue, name) not in left:
-                await remove(self._broker, namespace, queue, name)
-                self._display.say(f"schedule {name} removed")
-        self._plan.schedules = wanted
-
-    async def _submit(self) -> None:
-        """Submit the tasks of the plan; those of an earlier run continue.
-
-        Raises:
-            FilesUnusable: if an earlier run had another task of that name.
-            Refused, BrokerError: if one is not accepted.
-        """
-        room = asyncio.Semaphore(_SUBMITTED_AT_ONCE)
-
-        async def submit(task: Task) -> bool:
-            async with room:
-                try:
-                    submitted = await submit_declared(self._broker, task)
-                except TaskConflict as conflict:
-                    raise FilesUnusable(
-                        str(conflict), "give the task another name, or forget earlier runs: --fresh"
-                    ) from conflict
-            self._board.declare(submitted.address)
-            return submitted.created
-
-        created = await asyncio.gather(*(submit(task) for task in self._plan.tasks))
-        begun = [await self._submit_workflow(each) for each in self._plan.workflows]
-        await self._keep_schedules(self._plan.schedules)
-        self._submitted.set()
-        if new := sum(created):
-            self._display.say(f"{new} task{'s' if new > 1 else ''} submitted")
-        if more := sum(begun):
-            self._display.say(f"{more} workflow{'s' if more > 1 else ''} submitted")
-        if old := len(created) + len(begun) - new - more:
-            self._display.say(f"{old} unchanged since an earlier run (--fresh deletes those)")
-
-    async def _submit_workflow(self, manifest: Workflow) -> bool:
-        """Submit a workflow of the plan, and return whether no earlier run had it.
-
-        Raises:
-            FilesUnusable: if an earlier run had another one of that name.
-            Refused, BrokerError: if it is not accepted.
-        """
-        client = AsyncClient.over(self._broker, manifest.metadata.namespace)
-        try:
-            workflow = await apply_workflow(client, manifest)
-        except WorkflowConflict as conflict:
-            raise FilesUnusable(
-                str(conflict), "give the workflow another name, or forget earlier runs: --fresh"
-            ) from conflict
-        self._board.declare(outcome_address(client.namespace, workflow.queue, workflow.id))
-        return not workflow.existed
 
     async def _all_over(self) -> None:
         """Return when the declared tasks have ended and the workers are gone.
