@@ -18,7 +18,7 @@ from galley.broker.errors import (
     NotEncrypted,
     TlsFailed,
 )
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.broker.topics import Published, StoredEvent
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_batch, current_task

@@ -13,7 +13,7 @@ from galley import dev_file, tracing
 from galley.address import Kind, TaskAddress
 from galley.batch import Batch, Submission, SubmitInterrupted, note
 from galley.bounds import is_queue_name
-from galley.broker import inspect
+from galley.broker import inspect, queue_view
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.objects import Place
@@ -326,7 +326,7 @@ class AsyncClient:
         if not 0 <= seconds <= LONGEST_KEEP_SECONDS:
             raise SubmissionInvalid("keep", f"{seconds:.0f} s is not between 0 and 30 days", "use 30 days")
         address = task_address(self.namespace, queue, "put")
-        await inspect.queue(self.broker, self.namespace, queue)
+        await queue_view.queue(self.broker, self.namespace, queue)
         await EncryptionRules(self.broker).check(address, PATIENCE_SECONDS)
         source = file if isinstance(file, File) else File(file)
         return await put_file(self.broker.objects, Place.of(address), source, seconds)
@@ -403,7 +403,7 @@ class AsyncClient:
         """
         self.broker.check_usable()
         fits = selector(labels)
-        await inspect.queue(self.broker, self.namespace, check_queue_name(queue))
+        await queue_view.queue(self.broker, self.namespace, check_queue_name(queue))
         found = await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
         return [status for status in found if fits(status.labels)]
 

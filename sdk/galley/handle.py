@@ -11,7 +11,7 @@ from msgspec import Raw
 from galley import tracing
 from galley.address import TaskAddress
 from galley.audit import Action
-from galley.broker import inspect
+from galley.broker import inspect, queue_view
 from galley.broker.audit import note
 from galley.broker.cancel import CANCELLED_KEPT_SECONDS, Cancelled, cancel
 from galley.broker.connection import Broker
@@ -260,7 +260,7 @@ class AsyncHandle(Generic[R]):
         started knows the task's handler.
         """
         with suppress(BrokerError):
-            if problem := await inspect.worker_problem(
+            if problem := await queue_view.worker_problem(
                 self._broker, self.address.namespace, self.address.queue
             ):
                 return problem

@@ -8,11 +8,11 @@ from typing import Final
 from msgspec import Struct
 
 from galley.audit import Action
-from galley.broker import inspect, pause
+from galley.broker import inspect, pause, queue_view
 from galley.broker.audit import note
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.errors import CancelIncomplete, DrainTimeout, GalleyError, TaskNotFound
 from galley.handle import AsyncHandle
 from galley.handler import check_queue_name
@@ -84,7 +84,7 @@ class AsyncQueues:
             BrokerUnreachable: the broker does not answer.
         """
         self._broker.check_usable()
-        return await inspect.queue(self._broker, self._namespace, check_queue_name(queue))
+        return await queue_view.queue(self._broker, self._namespace, check_queue_name(queue))
 
     async def find(self, queue: str, which: TaskSelection = ALL) -> list[TaskStatus]:
         """Return the tasks of a queue that are meant, in the order they were submitted.

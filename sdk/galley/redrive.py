@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.audit import Action
-from galley.broker import dead_letters, inspect, topology
+from galley.broker import dead_letters, queue_view, topology
 from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import Kept
@@ -252,7 +252,7 @@ class AsyncDeadLetters:
     async def _selected(self, queue: str, which: Selection) -> AsyncIterator[tuple[Kept, DeadTask]]:
         self._broker.check_usable()
         now = datetime.now(UTC)
-        await inspect.queue(self._broker, self._namespace, check_queue_name(queue))
+        await queue_view.queue(self._broker, self._namespace, check_queue_name(queue))
         async for kept in dead_letters.all_of(self._broker, self._namespace, queue):
             dead = await self._read(kept)
             if which.admits(dead, now):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.broker.topics import Published, StoredEvent
 from galley.dead_task import ALL, DeadTask, Selection
 from galley.event import Attribute

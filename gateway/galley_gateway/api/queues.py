@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from starlette.responses import Response
 
 from galley.backlog import Unknown
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.connection import Broker
 from galley.broker.control import ask_supply
 from galley.broker.errors import BrokerError
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.broker.signals import SignalReader
 from galley.cli.documents import queue_document
 from galley.errors import QueueNotFound
@@ -62,7 +62,7 @@ class QueueList(Struct, frozen=True):
     queues: list[QueueDocument]
 
 
-def queue_view(view: QueueView) -> QueueDocument:
+def shown(view: QueueView) -> QueueDocument:
     """Return a queue as its streams show it."""
     document: QueueDocument = shaped(queue_document(view), QueueDocument)
     return document
@@ -70,7 +70,7 @@ def queue_view(view: QueueView) -> QueueDocument:
 
 async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) -> QueueDocument:
     """Return a queue with its backlog by lane, and why it has the workers it has."""
-    document = queue_view(view)
+    document = shown(view)
     backlog = await reader.read(view.namespace, view.queue)
     lanes = None
     if not isinstance(backlog, Unknown):
@@ -87,8 +87,8 @@ async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) ->
 
 async def list_queues(ask: Ask) -> Response:
     """Return the queues of a namespace."""
-    found = await inspect.queues(ask.client.broker, ask.namespace)
-    return reply(QueueList([queue_view(view) for view in found]))
+    found = await queue_view.queues(ask.client.broker, ask.namespace)
+    return reply(QueueList([shown(view) for view in found]))
 
 
 async def get_queue(ask: Ask) -> Response:
@@ -100,13 +100,13 @@ async def get_queue(ask: Ask) -> Response:
 async def pause(ask: Ask) -> Response:
     """Start no further task of a queue."""
     await ask.client.queues.pause(ask.queue)
-    return reply(queue_view(await ask.client.queues.get(ask.queue)))
+    return reply(shown(await ask.client.queues.get(ask.queue)))
 
 
 async def resume(ask: Ask) -> Response:
     """Start tasks of a queue again."""
     await ask.client.queues.resume(ask.queue)
-    return reply(queue_view(await ask.client.queues.get(ask.queue)))
+    return reply(shown(await ask.client.queues.get(ask.queue)))
 
 
 _VIEW: Final = {

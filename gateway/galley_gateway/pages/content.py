@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from galley.broker import inspect
+from galley.broker import inspect, queue_view
 from galley.dead_task import DeadTask, Selection
 from galley.encryption.errors import EncryptionError
 from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
@@ -39,7 +39,7 @@ def by_id(name: str) -> Operation:
 
 
 async def _queues(look: Look) -> dict[str, Any]:
-    return {"queues": await inspect.queues(look.client.broker, look.namespace)}
+    return {"queues": await queue_view.queues(look.client.broker, look.namespace)}
 
 
 async def _queue(look: Look) -> dict[str, Any]:
@@ -147,7 +147,7 @@ async def find_task(look: Look) -> Response:
         TaskNotFound: if no queue has it.
     """
     wanted = look.query.get("id", "").strip()
-    found = await inspect.queues(look.client.broker, look.namespace)
+    found = await queue_view.queues(look.client.broker, look.namespace)
 
     async def has_it(queue: str) -> bool:
         try:

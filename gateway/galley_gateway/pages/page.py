@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from galley.bounds import is_queue_name
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.control import hearing
 from galley.client import AsyncClient
 from galley.errors import GalleyError
@@ -161,7 +161,7 @@ class Pages:
         """
         names = list(self.gateway.namespaces)
         if not names:
-            names = await self._with_queues.get("", lambda: inspect.namespaces(self.gateway.broker))
+            names = await self._with_queues.get("", lambda: queue_view.namespaces(self.gateway.broker))
         listing = Right("list", "taskqueues")
         allowed = [await self._may(user, listing, {"namespace": name}) for name in names]
         return [name for name, may in zip(names, allowed, strict=True) if may]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from galley.broker import inspect
+from galley.broker import inspect, queue_view
 from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
@@ -37,7 +37,7 @@ def _time(argument: str) -> timedelta:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
-        view = await inspect.queue(client.broker, client.namespace, options.queue)
+        view = await queue_view.queue(client.broker, client.namespace, options.queue)
         statuses = await inspect.tasks_in_order(client.broker, client.namespace, view.queue)
     lines = trace_lines(statuses, terminal.now() - options.since)
     for line in lines:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from galley.broker import inspect, topology
+from galley.broker import inspect, queue_view, topology
 from galley.broker.connection import Broker
 from galley.broker.control import HEARTBEAT_SECONDS, Pause, ask_supply, decode_heartbeat
 from galley.broker.creds_file import read_creds
@@ -63,7 +63,7 @@ async def server_time(broker: Broker, namespace: str, queue: str) -> datetime | 
     return None
 
 
-async def queue_facts(broker: Broker, view: inspect.QueueView, heard: "Heard | None") -> QueueFacts:
+async def queue_facts(broker: Broker, view: queue_view.QueueView, heard: "Heard | None") -> QueueFacts:
     """Return what is known of a queue.
 
     Args:
@@ -127,7 +127,7 @@ class _Streams:
     usage: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-async def _streams(broker: Broker, view: inspect.QueueView) -> _Streams:
+async def _streams(broker: Broker, view: queue_view.QueueView) -> _Streams:
     """Return what is wrong with the streams and consumers of a queue, and how full the streams are."""
     namespace, queue = view.namespace, view.queue
     work = topology.work_stream(namespace, queue)
@@ -166,7 +166,7 @@ _CHOSEN: Final = frozenset({"max_msgs", "max_bytes", "num_replicas", "metadata"}
 """What a queue's manifest, the installation and administrators decide."""
 
 
-def _differing(view: inspect.QueueView, configs: dict[str, dict[str, Any]]) -> list[str]:
+def _differing(view: queue_view.QueueView, configs: dict[str, dict[str, Any]]) -> list[str]:
     """Return the streams that are not as this version makes them, each with the fields that differ."""
     layout = topology.QueueLayout(view.namespace, view.queue, view.lanes, 1, 1, 1, "")
     differing = []

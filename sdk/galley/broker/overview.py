@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from galley.broker import counts, inspect, topology
+from galley.broker import counts, queue_view, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, ask_supply
 from galley.broker.counts import Counted, CountReader
 from galley.broker.errors import BrokerError, BrokerRefused
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 
 _WINDOW = 12
 
@@ -56,9 +56,9 @@ class Overview:
             BrokerUnreachable: if the broker does not answer.
         """
         if self._queue is None:
-            views = await inspect.queues(self._broker, self._namespace)
+            views = await queue_view.queues(self._broker, self._namespace)
         else:
-            views = [await inspect.queue(self._broker, self._namespace, self._queue)]
+            views = [await queue_view.queue(self._broker, self._namespace, self._queue)]
         return list(await asyncio.gather(*(self._figures(view) for view in views)))
 
     async def _figures(self, view: QueueView) -> QueueFigures:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from galley import dev_file
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.errors import BrokerError
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.broker.records import Records
 from galley.cli.command import Command
 from galley.cli.errors import QueueChanged, QueueNotServed
@@ -111,7 +111,7 @@ async def _check_served(
         for each in resources:
             namespace = each.metadata.namespace
             if namespace not in there:
-                views = await inspect.queues(client.broker, namespace)
+                views = await queue_view.queues(client.broker, namespace)
                 there[namespace] = {view.queue: view for view in views}
             if isinstance(each, TaskQueue):
                 view = there[namespace].get(each.metadata.name)

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 from rich.text import Text
 
-from galley.broker import checkup, inspect
+from galley.broker import checkup, queue_view
 from galley.broker.errors import NotAllowed
 from galley.cli.command import Command, text
 from galley.cli.errors import NoServer
@@ -79,10 +79,10 @@ async def _examined(client: AsyncClient, options: Namespace) -> list[Finding]:
     broker, namespace = client.broker, client.namespace
     facts = await checkup.server_facts(broker, options.credentials)
     findings: list[Finding] = []
-    views: list[inspect.QueueView] = []
+    views: list[queue_view.QueueView] = []
     try:
         if not options.queues:
-            views = await inspect.queues(broker, namespace)
+            views = await queue_view.queues(broker, namespace)
     except NotAllowed:
         findings.append(
             Finding(
@@ -91,7 +91,7 @@ async def _examined(client: AsyncClient, options: Namespace) -> list[Finding]:
         )
     for name in options.queues:
         try:
-            views.append(await inspect.queue(broker, namespace, name))
+            views.append(await queue_view.queue(broker, namespace, name))
         except GalleyError as error:
             findings.append(Finding(Level.FAIL, f"queue {name}", str(error), error.hint))
     if views:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from galley.broker.inspect import QueueView
+from galley.broker.queue_view import QueueView
 from galley.cli.output import rfc_3339
 from galley.history import PastAttempt
 from galley.task_status import TaskStatus

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from galley.broker import inspect
-from galley.broker.inspect import QueueView
+from galley.broker import inspect, queue_view
+from galley.broker.queue_view import QueueView
 from galley.cli.command import Command, text
 from galley.cli.documents import queue_document, task_document
 from galley.cli.errors import Misuse
@@ -158,7 +158,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             statuses = [one for view in views for one in await client.workflows.list(view.queue)]
             WORKFLOWS.write(statuses, options.output, terminal)
         elif what == "queues":
-            QUEUES.write(await inspect.with_pauses(client.broker, views), options.output, terminal)
+            QUEUES.write(await queue_view.with_pauses(client.broker, views), options.output, terminal)
         elif options.watch:
 
             async def look() -> list[TaskStatus]:
@@ -173,8 +173,8 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
 
 async def _views(client: AsyncClient, options: Namespace) -> list[QueueView]:
     if options.queue is None:
-        return await inspect.queues(client.broker, client.namespace)
-    return [await inspect.queue(client.broker, client.namespace, options.queue)]
+        return await queue_view.queues(client.broker, client.namespace)
+    return [await queue_view.queue(client.broker, client.namespace, options.queue)]
 
 
 def _check_not_about_tasks(options: Namespace, what: str) -> None:

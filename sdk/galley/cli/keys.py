@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.key_usage import PLAINTEXT, key_usage
 from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
@@ -75,7 +75,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             _write(terminal.folder / options.write, manifest)
         return ExitCode.DONE
     async with connected(options, terminal) as client:
-        await inspect.queue(client.broker, client.namespace, options.queue)
+        await queue_view.queue(client.broker, client.namespace, options.queue)
         found = await key_usage(client.broker, client.namespace, options.queue)
     keys = sorted(
         {key for counts in found.values() for key in counts}, key=lambda key: (key == PLAINTEXT, key)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.cli.errors import Misuse, NoQueues, NoSuchTask
 from galley.client import AsyncClient
 from galley.errors import TaskNotFound
@@ -21,7 +21,7 @@ async def find_task(client: AsyncClient, reference: str) -> TaskStatus:
     queue, slash, task_id = reference.rpartition("/")
     if slash:
         return await client.handle(queue, task_id).status()
-    there = [view.queue for view in await inspect.queues(client.broker, client.namespace)]
+    there = [view.queue for view in await queue_view.queues(client.broker, client.namespace)]
     if not there:
         raise NoQueues(client.namespace)
     found = [each for each in await asyncio.gather(*(_look(client, name, task_id) for name in there)) if each]

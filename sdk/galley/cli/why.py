@@ -3,9 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.control import Pause, Supply, ask_supply
-from galley.broker.inspect import QueueView, pauses_of
+from galley.broker.queue_view import QueueView, pauses_of
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Format, format_argument, write_document
@@ -25,7 +25,7 @@ def _arguments(parser: ArgumentParser) -> None:
 async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
         # Of a queue that does not exist, this says so.
-        view = await inspect.queue(client.broker, client.namespace, options.queue)
+        view = await queue_view.queue(client.broker, client.namespace, options.queue)
         supply = await ask_supply(client.broker, client.namespace, view.queue)
     if options.output is not None:
         write_document(_document(view, supply), options.output, terminal)

@@ -30,7 +30,7 @@ from galley import (
     dev_file,
 )
 from galley.address import TaskAddress
-from galley.broker import inspect
+from galley.broker import inspect, queue_view
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
 from galley.broker.errors import QueueConflict
@@ -132,7 +132,7 @@ async def test_the_same_id_twice_is_one_task(client: AsyncClient, namespace: str
 
     assert (first.existed, second.existed) == (False, True)
     assert second.address == first.address
-    assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
+    assert [view.held for view in await queue_view.queues(client.broker, namespace)] == [1]
 
 
 async def test_a_task_for_later_is_scheduled_until_it_is_due(client: AsyncClient) -> None:
@@ -149,7 +149,7 @@ async def test_a_waiting_task_is_cancelled(client: AsyncClient, namespace: str) 
 
     assert await handle.cancel() is Cancelled.BEFORE_START
     assert (await handle.status()).phase is Phase.CANCELLED
-    assert [view.held for view in await inspect.queues(client.broker, namespace)] == [0]
+    assert [view.held for view in await queue_view.queues(client.broker, namespace)] == [0]
     with pytest.raises(TaskCancelled, match=handle.id):
         await handle.result(within=1)
 
@@ -159,7 +159,7 @@ async def test_a_scheduled_task_is_cancelled(client: AsyncClient, namespace: str
     handle = await client.submit(call("images", "resize"), When(not_before=at))
 
     assert await handle.cancel() is Cancelled.BEFORE_START
-    assert [view.later for view in await inspect.queues(client.broker, namespace)] == [0]
+    assert [view.later for view in await queue_view.queues(client.broker, namespace)] == [0]
 
 
 async def test_cancelling_twice_is_too_late_the_second_time(client: AsyncClient) -> None:
@@ -239,7 +239,7 @@ async def test_ensuring_a_queue_again_changes_nothing_and_loses_nothing(
         await ensure(client.broker, a_queue("images", namespace=namespace, backlog=backlog))
 
     assert (await handle.status()).phase is Phase.QUEUED
-    assert [view.backlog_limit for view in await inspect.queues(client.broker, namespace)] == [50]
+    assert [view.backlog_limit for view in await queue_view.queues(client.broker, namespace)] == [50]
 
 
 async def test_a_lane_that_holds_tasks_cannot_be_taken_away(client: AsyncClient, namespace: str) -> None:
@@ -314,7 +314,7 @@ async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_
         await own_nats_server.start()
         await client.submit(call("images", "resize"), task_id="once")
 
-        assert [view.held for view in await inspect.queues(client.broker, namespace)] == [1]
+        assert [view.held for view in await queue_view.queues(client.broker, namespace)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from galley import (
     call,
     connect,
 )
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley_local.nats_server import NatsServer
@@ -36,7 +36,7 @@ def resize(n: int) -> Call[object]:
 
 
 async def held(client: AsyncClient) -> int:
-    [view] = await inspect.queues(client.broker, client.namespace)
+    [view] = await queue_view.queues(client.broker, client.namespace)
     return view.held
 
 

@@ -16,7 +16,7 @@ from galley import (
 )
 from galley import envelope as wire
 from galley.address import TaskAddress
-from galley.broker import inspect, topology
+from galley.broker import queue_view, topology
 from galley.broker.dead_letters import count_dead
 from galley.broker.lean_client import header_block
 from galley.history import EndedBy
@@ -266,7 +266,7 @@ async def test_a_task_whose_id_is_not_utf_8_becomes_a_dead_letter(
     await writer.drain()
 
     async def settled() -> bool:
-        held = (await inspect.queue(client.broker, client.namespace, "drills")).held
+        held = (await queue_view.queue(client.broker, client.namespace, "drills")).held
         return held == 0 and await count_dead(client.broker, client.namespace, "drills") == 1
 
     await eventually(settled, within=20)

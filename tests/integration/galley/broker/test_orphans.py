@@ -5,9 +5,9 @@ import pytest
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, stream_info
-from galley.broker.inspect import queues
 from galley.broker.orphans import Kept, collect, collect_namespace, kept_queues, mark_orphaned
 from galley.broker.publish import Publisher
+from galley.broker.queue_view import queues
 from galley.broker.topology import UID_KEY, dead_stream, records_stream, work_stream
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue, an_address, an_envelope

@@ -1,6 +1,6 @@
 """What the doctor gathers of a queue whose streams do not answer."""
 
-from galley.broker import checkup, inspect, topology
+from galley.broker import checkup, queue_view, topology
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
 
@@ -8,7 +8,7 @@ from tests.unit.galley_worker.bench import a_bench
 @in_virtual_time
 async def test_a_stream_without_a_leader_is_found_and_the_others_are_looked_at() -> None:
     async with a_bench() as bench:
-        view = await inspect.queue(bench.producer, "default", "images")
+        view = await queue_view.queue(bench.producer, "default", "images")
         notes = topology.notes_stream("default", "images")
         bench.producer.line.lose(to_server=lambda subject: subject == f"$JS.API.STREAM.INFO.{notes}")
         facts = await checkup.queue_facts(

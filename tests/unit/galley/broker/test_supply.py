@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from galley.broker import inspect, topology
+from galley.broker import queue_view, topology
 from galley.broker.control import Supply, answering_supply, ask_supply
 from galley.client import AsyncClient
 from galley.history import HANDLER_NOT_FOUND, NO_HISTORY, EndedBy, PastAttempt
@@ -31,7 +31,7 @@ async def test_a_waiter_is_told_what_keeps_workers_from_starting() -> None:
             assert await handle.worker_problem() == f"workers of queue 'images' do not start: {WHY}"
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await inspect.worker_problem(bench.producer, "default", "another")
+                    await queue_view.worker_problem(bench.producer, "default", "another")
         assert await handle.worker_problem() == ""
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 
-from galley.broker import inspect
+from galley.broker import queue_view
 from galley.cli import get
 from galley.cli.errors import Misuse
 from galley.client import AsyncClient
@@ -29,7 +29,7 @@ async def test_a_limit_reads_and_lists_no_more_than_it_says(monkeypatch: pytest.
         for number in range(5):
             await client.submit(call("images", "resize", width=number), task_id=f"t{number}")
             await bench.pass_time(1)
-        views = [await inspect.queue(bench.producer, "default", "images")]
+        views = [await queue_view.queue(bench.producer, "default", "images")]
         terminal = a_terminal()
         some = await get._tasks(client, views, options(limit=2), terminal)
         assert len(some) == 2

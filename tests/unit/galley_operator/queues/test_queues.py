@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from galley.broker.errors import BrokerUnreachable
-from galley.broker.inspect import worker_problem
+from galley.broker.queue_view import worker_problem
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
