@@ -36,6 +36,11 @@ LANE: Final = (*QUEUE, "lane")
 
 WAITING: Final = Series("galley_queue_waiting_tasks", Kind.GAUGE, "Tasks that wait for a free slot.", LANE)
 RUNNING: Final = Series("galley_queue_running_tasks", Kind.GAUGE, "Tasks that workers hold.", LANE)
+KEYED: Final = Series(
+    "galley_queue_waiting_for_key_tasks", Kind.GAUGE,
+    "Tasks that wait under their keys, by what for: `turn`, `permit`, `rate`, or `permit or rate`.",
+    (*QUEUE, "reason"),
+)  # fmt: skip
 OLDEST: Final = Series(
     "galley_queue_oldest_wait_seconds", Kind.GAUGE,
     "Time the oldest waiting task has waited; 0 if none waits.", LANE,
@@ -79,8 +84,8 @@ ATTEMPTS: Final = Series(
 )
 
 SERIES: Final = (
-    WAITING, RUNNING, OLDEST, LATER, DEAD, PAUSED, USED, LIMIT, SUBMITTED, DEAD_TOTAL, OUTCOMES, CONTINUED,
-    WAITS, ATTEMPTS,
+    WAITING, RUNNING, KEYED, OLDEST, LATER, DEAD, PAUSED, USED, LIMIT, SUBMITTED, DEAD_TOTAL, OUTCOMES,
+    CONTINUED, WAITS, ATTEMPTS,
 )  # fmt: skip
 
 
@@ -142,6 +147,7 @@ class FiguresOfQueues(Collector):
 
         yield _gauge(WAITING, (((*queue, lane.lane), lane.waiting) for queue, lane in lanes))
         yield _gauge(RUNNING, (((*queue, lane.lane), lane.in_flight) for queue, lane in lanes))
+        yield _gauge(KEYED, (((*queue, backlog.keyed_for), backlog.keyed) for queue, backlog in known))
         yield _gauge(OLDEST, (((*queue, lane.lane), waited(lane.oldest_at)) for queue, lane in lanes))
         yield _gauge(LATER, ((queue, backlog.later) for queue, backlog in known))
         yield _gauge(DEAD, ((queue, totals.dead) for queue, totals in self._totals()))

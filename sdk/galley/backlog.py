@@ -72,6 +72,11 @@ class QueueBacklog:
     coming: tuple[tuple[datetime, int], ...] = ()
     """When tasks for later fall due, to the second, and how many, the first ones first."""
 
+    keyed: int = 0
+    """Tasks that wait under their keys. Those of a queue without limits are among the waiting ones, too."""
+    keyed_for: str = "turn"
+    """What tasks of this queue wait for under their keys: `turn`, `permit`, `rate`, or `permit or rate`."""
+
     @property
     def waiting(self) -> int:
         """Tasks of all lanes that a free slot would take."""

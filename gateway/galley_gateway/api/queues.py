@@ -15,6 +15,7 @@ from galley.broker.control import ask_supply
 from galley.broker.errors import BrokerError
 from galley.broker.queue_view import QueueView
 from galley.broker.signals import SignalReader
+from galley.broker.waiting_keys import waiting_keys
 from galley.cli.documents import queue_document
 from galley.errors import QueueNotFound
 from galley.lanes import Lane
@@ -42,6 +43,23 @@ class WorkersView(Struct, frozen=True, rename="camel", omit_defaults=True):
     problem: Annotated[str, Meta(description="Why none takes tasks.")] = ""
 
 
+class KeyView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A key with waiting tasks."""
+
+    key: str
+    waiting: Annotated[int, Meta(description="Tasks, of those that were read.")]
+    waits_for: Annotated[str, Meta(description="`turn`, `permit` or `rate`.")]
+    running: Annotated[list[str], Meta(description="Tasks that have its permits.")] = []
+
+
+class KeysView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The keys of a queue under which tasks wait."""
+
+    tasks: Annotated[int, Meta(description="Tasks that wait under keys.")]
+    read: Annotated[int, Meta(description="Of these, the oldest ones, which `keys` are made of.")]
+    keys: Annotated[list[KeyView], Meta(description="The five with the most waiting tasks.")] = []
+
+
 class QueueDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
     """A queue."""
 
@@ -54,6 +72,7 @@ class QueueDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
     paused: bool
     workers: WorkersView | None = None
     backlog: list[LaneView] | None = None
+    waiting_under_keys: KeysView | None = None
 
 
 class QueueList(Struct, frozen=True):
@@ -72,8 +91,9 @@ async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) ->
     """Return a queue with its backlog by lane, and why it has the workers it has."""
     document = shown(view)
     backlog = await reader.read(view.namespace, view.queue)
-    lanes = None
+    lanes, keys = None, None
     if not isinstance(backlog, Unknown):
+        keys = await _keys(broker, view) if backlog.keyed else None
         lanes = [LaneView(each.lane, each.waiting, each.in_flight, each.oldest_at) for each in backlog.lanes]
     workers = None
     with suppress(BrokerError):
@@ -82,7 +102,16 @@ async def with_workers(broker: Broker, reader: SignalReader, view: QueueView) ->
             workers = WorkersView(problem="neither an operator nor `galley dev` answers for this queue")
         else:
             workers = WorkersView(supply.workers, supply.scaling, supply.problem)
-    return replace(document, workers=workers, backlog=lanes)
+    return replace(document, workers=workers, backlog=lanes, waiting_under_keys=keys)
+
+
+async def _keys(broker: Broker, view: QueueView) -> KeysView | None:
+    """Return the keys under which tasks wait; None if none does, or the broker does not tell."""
+    with suppress(BrokerError):
+        found = await waiting_keys(broker, view.namespace, view.queue)
+        views = [KeyView(each.key, each.waiting, each.reason, list(each.running)) for each in found.keys]
+        return KeysView(found.tasks, found.read, views) if found.tasks else None
+    return None
 
 
 async def list_queues(ask: Ask) -> Response:

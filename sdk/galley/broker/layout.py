@@ -37,5 +37,5 @@ def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
         install=install,
         uid=uid,
         encrypted=spec.encryption is not None,
-        limited=spec.limits.per_key is not None and spec.limits.per_key.limits,
+        limited="" if spec.limits.per_key is None else spec.limits.per_key.waits_for,
     )

@@ -11,6 +11,7 @@ from galley.broker.control import Supply, ask_supply
 from galley.broker.counts import Counted, CountReader
 from galley.broker.errors import BrokerError, BrokerRefused
 from galley.broker.queue_view import QueueView
+from galley.broker.waiting_keys import count_waiting
 
 _WINDOW = 12
 
@@ -21,15 +22,14 @@ class QueueFigures:
 
     view: QueueView
     running: int
+    waiting: int
+    """Tasks a free slot would take."""
+    keyed: int
+    """Tasks that wait under their keys: for a turn, a permit, or a start that the rate allows."""
     supply: Supply | None
     succeeded_per_second: float | None
     failed_per_second: float | None
     retried_per_second: float | None
-
-    @property
-    def waiting(self) -> int:
-        """Tasks a free slot would take."""
-        return max(0, self.view.held - self.running)
 
     @property
     def workers(self) -> str:
@@ -65,7 +65,11 @@ class Overview:
         supply = None
         with suppress(BrokerError):
             supply = await ask_supply(self._broker, view.namespace, view.queue)
-        running = await self._running(view)
+        running, here, due = await self._in_lanes(view)
+        keyed = 0
+        if view.held > here:  # what is not in a lane waits to be planned, or under a key
+            keyed = await count_waiting(self._broker, view.namespace, view.queue)
+        waiting = max(0, view.held - keyed + due - running)
         counted = await self._reader.read(view.namespace, view.queue)
         seen = self._seen.setdefault(view.queue, [])
         seen.append((self._clock(), counted))
@@ -79,19 +83,23 @@ class Overview:
             return max(0, more) / (ended - began)
 
         return QueueFigures(
-            view, running, supply, rate(counts.SUCCEEDED), rate(counts.FAILED), rate(counts.RETRIED)
-        )
+            view, running, waiting, keyed, supply,
+            rate(counts.SUCCEEDED), rate(counts.FAILED), rate(counts.RETRIED),
+        )  # fmt: skip
 
-    async def _running(self, view: QueueView) -> int:
+    async def _in_lanes(self, view: QueueView) -> tuple[int, int, int]:
+        """Return how many tasks run, how many lanes of the work stream have, and how many others are due."""
         place = view.namespace, view.queue
         streams = topology.work_stream(*place), topology.later_stream(*place)
         asked = [(stream, lane) for stream in streams for lane in view.lanes]
 
-        async def held(stream: str, lane: str) -> int:
+        async def held(stream: str, lane: str) -> tuple[int, int]:
             try:
                 figures = await self._broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{stream}.{lane}")
             except BrokerRefused:  # the lane was just removed
-                return 0
-            return int(figures["num_ack_pending"])
+                return 0, 0
+            return int(figures["num_ack_pending"]), int(figures["num_pending"])
 
-        return sum(await asyncio.gather(*(held(stream, lane) for stream, lane in asked)))
+        found = await asyncio.gather(*(held(stream, lane) for stream, lane in asked))
+        work, later = found[: len(view.lanes)], found[len(view.lanes) :]
+        return sum(each for each, _ in found), sum(map(sum, work)), sum(map(sum, later))

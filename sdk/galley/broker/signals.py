@@ -178,19 +178,23 @@ class SignalReader:
             await asyncio.gather(*(self._look_at_oldest(source) for source in asked))
         await self._look_ahead(name)
         backlog = self._backlog(name, lanes)
-        if work is None or isinstance(backlog, Unknown) or topology.LIMITED_KEY in work.config.metadata:
+        if work is None or isinstance(backlog, Unknown):
             return backlog
         return await self._with_keyed(name, work, backlog)
 
     async def _with_keyed(self, name: tuple[str, str], work: _Stream, backlog: QueueBacklog) -> QueueBacklog:
-        """Return a backlog with the tasks that wait under keys, if the queue lets all of them run."""
+        """Return a backlog with tasks that wait under keys; a slot takes them if the queue has no limits."""
+        limits = work.config.metadata.get(topology.LIMITED_KEY, "")
+        backlog = replace(backlog, keyed_for=limits) if limits else backlog
         others = [_sources(*name, lane.lane)[1] for lane in backlog.lanes]
         known = (self._readings.get(each) for each in (*others, _beside_lanes(*name)[0]))
         left = work.state.messages - sum(each.waiting + each.in_flight for each in known if each is not None)
         if left <= 0 or not await self._any_keyed(name, work.config.name):
             return backlog
+        if limits:
+            return replace(backlog, keyed=left)
         *upper, last = backlog.lanes
-        return replace(backlog, lanes=(*upper, replace(last, waiting=last.waiting + left)))
+        return replace(backlog, keyed=left, lanes=(*upper, replace(last, waiting=last.waiting + left)))
 
     async def _any_keyed(self, name: tuple[str, str], stream: str) -> bool:
         # The figures are of different moments, so their difference alone proves nothing.

@@ -291,7 +291,7 @@ def _metadata(layout: QueueLayout) -> dict[str, str]:
         LANES_KEY: ",".join(layout.lanes),
         ENCRYPTION_KEY: ENCRYPTED if layout.encrypted else NOT_ENCRYPTED,
     }
-    metadata |= {LIMITED_KEY: "keys"} if layout.limited else {}
+    metadata |= {LIMITED_KEY: layout.limited} if layout.limited else {}
     return metadata | ({UID_KEY: layout.uid} if layout.uid else {})
 
 

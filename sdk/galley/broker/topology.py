@@ -82,7 +82,7 @@ LANES_KEY: Final = "galley.dev/lanes"
 ENCRYPTION_KEY: Final = "galley.dev/encryption"
 """Whether the queue's payloads are encrypted: `required`, or `none`; so producers learn of it."""
 LIMITED_KEY: Final = "galley.dev/limited"
-"""Of a work stream whose queue limits how many tasks of a key run; others do not have it."""
+"""What tasks of a key wait for, of a work stream whose queue limits them; others do not have it."""
 UID_KEY: Final = "galley.dev/uid"
 SUBSCRIBERS_KEY: Final = "galley.dev/subscribers"
 """Of the stream of topics: the queues that have a consumer there."""
@@ -129,8 +129,8 @@ class QueueLayout:
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
     encrypted: bool = False
     """Whether the queue takes encrypted tasks only."""
-    limited: bool = False
-    """Whether the queue limits how many tasks of a key run at once."""
+    limited: str = ""
+    """What tasks of a key wait for beside a slot, in the words of `galley.backlog`; empty if nothing."""
 
     @property
     def reserved_bytes(self) -> int:

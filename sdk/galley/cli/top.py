@@ -48,6 +48,7 @@ QUEUES: Final = Listing[QueueFigures](
         Column(
             "paused by", lambda each: ", ".join(queue_view.pauses_of(each.view, each.supply)), sparse=True
         ),
+        Column("under keys", lambda each: each.keyed or None, sparse=True),
     ),
     name=lambda each: each.view.queue,
     document=lambda each: _document(each),  # noqa: PLW0108 - defined below
@@ -74,6 +75,7 @@ def _document(figures: QueueFigures) -> dict[str, Any]:
     return {
         "queue": figures.view.queue,
         "waiting": figures.waiting,
+        "waitingUnderKeys": figures.keyed,
         "running": figures.running,
         "later": figures.view.later,
         "workers": figures.supply.workers if figures.supply is not None else None,

@@ -1,4 +1,4 @@
-"""`galley why`: why a queue has the workers it has."""
+"""`galley why`: why a queue has the workers it has, and which keys its tasks wait for."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from galley.broker import queue_view
 from galley.broker.control import Pause, Supply, ask_supply
 from galley.broker.queue_view import QueueView, pauses_of
+from galley.broker.waiting_keys import WaitingKeys, waiting_keys
 from galley.cli.command import Command, text
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Format, format_argument, write_document
@@ -27,10 +28,11 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         # Of a queue that does not exist, this says so.
         view = await queue_view.queue(client.broker, client.namespace, options.queue)
         supply = await ask_supply(client.broker, client.namespace, view.queue)
+        keys = await waiting_keys(client.broker, client.namespace, view.queue)
     if options.output is not None:
-        write_document(_document(view, supply), options.output, terminal)
+        write_document(_document(view, supply, keys), options.output, terminal)
         return ExitCode.DONE
-    for sentence in _sentences(view, supply):
+    for sentence in [*_sentences(view, supply), *filter(None, [keys.sentence])]:
         terminal.result(f"{view.queue}: {sentence}")
     return ExitCode.DONE
 
@@ -53,8 +55,20 @@ def _sentence(supply: Supply) -> str:
     return f"{supply.scaling}{ready}"
 
 
-def _document(view: QueueView, supply: Supply | None) -> dict[str, object]:
+def _document(view: QueueView, supply: Supply | None, keys: WaitingKeys) -> dict[str, object]:
     document: dict[str, object] = {"queue": view.queue, "pausedBy": pauses_of(view, supply)}
+    if keys.tasks:
+        document["waitingUnderKeys"] = {
+            "tasks": keys.tasks,
+            "read": keys.read,
+            "keys": [
+                {
+                    "key": each.key, "waiting": each.waiting, "waitsFor": each.reason,
+                    "running": list(each.running),
+                }
+                for each in keys.keys
+            ],
+        }  # fmt: skip
     if supply is None:
         return document | {"reason": _NOTHING}
     return document | {"reason": supply.scaling, "problem": supply.problem, "workers": supply.workers}
@@ -62,7 +76,7 @@ def _document(view: QueueView, supply: Supply | None) -> dict[str, object]:
 
 command: Final = Command(
     "why",
-    "Explain why a queue has the workers it has",
+    "Explain why a queue has the workers it has, and which keys its tasks wait for",
     _arguments,
     _run,
     ("galley why images", "galley why images -o json"),

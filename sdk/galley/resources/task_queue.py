@@ -436,9 +436,10 @@ class KeyLimits(Part):
     unless `ordered` is set. Left out, there is no such limit."""
 
     @property
-    def limits(self) -> bool:
-        """Whether tasks of a key wait for something other than a slot."""
-        return self.ordered or self.concurrency is not None or self.rate is not None
+    def waits_for(self) -> str:
+        """What tasks of a key wait for beside a slot: `permit`, `rate` or `permit or rate`; else empty."""
+        permit = ["permit"] if self.ordered or self.concurrency is not None else []
+        return " or ".join([*permit, *(["rate"] if self.rate is not None else [])])
 
     @model_validator(mode="after")
     def _one_at_a_time(self) -> "KeyLimits":

@@ -73,7 +73,7 @@ async def test_it_shows_what_waits_and_runs_and_how_fast_tasks_end(
             assert (figures["waiting"], figures["running"], figures["later"]) == (2, 1, 0)
             assert figures["workers"] == {"ready": 1, "desired": 2}
             code, told, _ = await asyncio.to_thread(run, "images")
-            assert (code, told) == (0, "images\t2\t1\t0\t1/2\t0.0\t0.0\t0.0\t\n")
+            assert (code, told) == (0, "images\t2\t1\t0\t1/2\t0.0\t0.0\t0.0\t\t\n")
 
             overview = Overview(client.broker, namespace, None, iter((0.0, 2.0)).__next__)
             await overview.look()

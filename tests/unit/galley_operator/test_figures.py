@@ -31,6 +31,8 @@ BACKLOG = QueueBacklog(
     later=7,
     usage=(Usage("backlog", 5, 1000),),
     paused=True,
+    keyed=6,
+    keyed_for="permit",
     totals=Totals(submitted=40, dead_letters=9, dead=4, counts=1),
 )
 
@@ -55,6 +57,7 @@ def test_a_backlog_is_shown_by_lane() -> None:
     assert found["galley_queue_oldest_wait_seconds normal default images"] == 0
     assert found["galley_queue_later_tasks default images"] == 7
     assert found["galley_queue_paused default images"] == 1
+    assert found["galley_queue_waiting_for_key_tasks default images permit"] == 6
     assert found["galley_queue_dead_letters default images"] == 4
     assert found["galley_queue_dead_letters_total default images"] == 9
     assert found["galley_queue_submitted_total default images"] == 40

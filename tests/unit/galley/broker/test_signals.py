@@ -21,6 +21,22 @@ async def test_a_task_that_was_not_counted_when_its_stream_changed_is_counted_at
         assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 1
 
 
+@in_virtual_time
+async def test_what_tasks_wait_for_under_their_keys_is_told() -> None:
+    async with a_bench() as bench:
+        name = bench.layout.namespace, bench.layout.queue
+        work = bench.server.streams[topology.work_stream(*name)]
+        work.definition["metadata"][topology.LIMITED_KEY] = "permit or rate"
+        reader = SignalReader(bench.producer)
+        for key in ("a", "a", "b"):
+            await bench.submit(key=key)
+        await bench.submit()
+        await bench.pass_time(signals.LISTING_SECONDS)
+        backlog = await reader.read(*name)
+        assert isinstance(backlog, QueueBacklog)
+        assert (backlog.keyed, backlog.keyed_for) == (3, "permit or rate")
+
+
 async def waiting(namespace: str, queue: str, reader: SignalReader) -> int:
     backlog = await reader.read(namespace, queue)
     assert isinstance(backlog, QueueBacklog), backlog
