@@ -19,6 +19,7 @@ from galley_gateway.errors import NotIdentified, NotPermitted
 from galley_gateway.gateway import Gateway
 from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
+from tests.support.builders import a_queue
 from tests.support.chromium import chromium
 from tests.support.documents import free_port
 from tests.support.workers import WorkerProcess, a_task_queue
@@ -95,6 +96,7 @@ def worked(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
     async def prepare() -> None:
         async with Broker(nats_server.url, name="test") as broker:
             await ensure(broker, layout_of(queue, "tests"))
+            await ensure(broker, a_queue("bare", namespace=NAMESPACE))
             declared = Declared(
                 Topic("readings", retention_seconds=3600),
                 (Subscription("hot", "drills", "echo", 'attributes.region == "eu"', ordered=True),),

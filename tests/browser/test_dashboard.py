@@ -76,6 +76,10 @@ PAGES: Final = {
     "workflows": "/drills/workflows", "workflow": "/drills/workflows/shop-order",
     "topics": "/../topics", "topic": "/../topics/readings",
     "no-queue": "/nothing", "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
+    "audit": "/../audit", "step": "/drills/tasks/flow_shop-order_1", "bare-queue": "/bare",
+    "bare-tasks": "/bare/tasks", "bare-dead": "/bare/dead-letters", "bare-workflows": "/bare/workflows",
+    "bare-schedules": "/bare/schedules", "bare-workers": "/bare/workers", "no-audit": "/../audit?user=zzz",
+    "empty": "/../../empty/queues", "empty-topics": "/../../empty/topics", "empty-audit": "/../../empty/audit",
 }  # fmt: skip
 
 
@@ -100,6 +104,12 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
         "failed-task": EVIL, "no-tasks": "No task fits among",
+    }  # fmt: skip
+    shown |= {
+        "audit": "submit", "step": "shop-order", "bare-queue": "neither an operator", "bare-tasks": "No tasks yet",
+        "bare-dead": "No dead letters", "bare-workflows": "No workflows", "bare-schedules": "No schedules",
+        "bare-workers": "No worker has been heard", "no-audit": "No line fits", "empty": "No queues",
+        "empty-topics": "No topics", "empty-audit": "Nothing was done yet",
     }  # fmt: skip
     for name, path in PAGES.items():
         resize(browser, WIDTHS[0])
@@ -178,6 +188,28 @@ def test_each_action_does_what_its_button_says(site: Site, browser: webdriver.Ch
     until(browser, lambda: browser.current_url.endswith("/tasks/to-cancel"))
 
 
+def test_a_workflow_is_cancelled_and_its_rest_is_run(site: Site, browser: webdriver.Chrome) -> None:
+    resize(browser, WIDTHS[2])
+    ask(site, "POST", "/workflows", {"id": "slow-order", "steps": [
+        {"name": "first", "handler": "echo"},
+        {"name": "second", "handler": "aecho", "input": {"seconds": 600}, "dependsOn": ["first"]},
+    ]})  # fmt: skip
+    browser.get(site.page("/drills/workflows"))
+    click(browser, "//a[contains(., 'slow-order')]")
+    until(browser, lambda: browser.find_element(By.XPATH, "//*[local-name()='title'][. = 'first: Succeeded']"))
+    press(browser, "Cancel", confirm=True)
+    assert ask(site, "GET", "/workflows/slow-order")["phase"] == "Cancelled"
+    press(browser, "Run the rest")
+    following = ask(site, "GET", "/workflows/slow-order")["continuedBy"]
+    click(browser, f"//a[contains(., '{following}')]")
+    until_shown(browser, "slow-order")
+    press(browser, "Cancel", confirm=True)
+    assert ask(site, "GET", f"/workflows/{following}")["phase"] == "Cancelled"
+    # The lines of the audit name each of these.
+    browser.get(site.page(f"/../audit?task={following}"))
+    until_shown(browser, "cancel")
+
+
 def test_a_lost_connection_is_shown_and_comes_back(site: Site, browser: webdriver.Chrome) -> None:
     browser.get(site.page("/drills/tasks"))
     state = browser.find_element(By.ID, "link-state")
@@ -226,6 +258,7 @@ def test_a_user_logs_in_and_can_do_no_more_than_look(readers: Site, browser: web
     assert "may not list taskqueues" in text_of(browser)
     browser.get(readers.page(""))
     browser.find_element(By.XPATH, "//button[. = 'Log out']").click()
-    until(browser, lambda: browser.current_url.endswith("/ui/login"))
+    until(browser, lambda: browser.current_url.endswith("/ui/login?ended=1"))
+    assert "You are logged out here." in text_of(browser)
     browser.get(readers.page(""))
     assert "/ui/login" in browser.current_url

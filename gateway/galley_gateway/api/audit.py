@@ -7,6 +7,8 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from galley.broker.audit import lines_of
+from galley.client import AsyncClient
+from galley.handler import check_queue_name
 from galley_gateway.access import Right
 from galley_gateway.api.paging import PAGED, cut
 from galley_gateway.body import number, text
@@ -40,19 +42,32 @@ class AuditList(Struct, frozen=True, omit_defaults=True):
 
 async def list_audit(ask: Ask) -> Response:
     """Return a page of the lines of a namespace, newest first."""
-    task, user = text(ask.query, "task"), text(ask.query, "user")
-    hours = number(ask.query, "hours", _LONGEST_HOURS, _LONGEST_HOURS)
+    lines = await found(ask.client, ask.query)
+    some, following = cut(lines, ask.query)
+    return reply(AuditList(some, len(lines), following))
+
+
+async def found(client: AsyncClient, query: dict[str, str]) -> list[AuditDocument]:
+    """Return the lines of a namespace that a query is about, newest first.
+
+    Raises:
+        RequestInvalid: if `hours` is no number.
+        QueueNameInvalid: if `queue` can be no queue.
+    """
+    if queue := text(query, "queue"):
+        check_queue_name(queue)
+    task, user = text(query, "task"), text(query, "user")
+    hours = number(query, "hours", _LONGEST_HOURS, _LONGEST_HOURS)
     since = datetime.now(UTC) - timedelta(hours=hours)
-    found = [
+    lines = [
         AuditDocument(
             line.at, line.queue, line.entry.action.value, line.entry.task, line.entry.count, line.entry.user,
             line.attested, line.writer.value, line.entry.origin, line.entry.detail,
         )
-        async for line in lines_of(ask.client.broker, ask.namespace, text(ask.query, "queue") or "", since)
+        async for line in lines_of(client.broker, client.namespace, queue or "", since)
         if task in (None, line.entry.task) and user in (None, line.entry.user)
     ]  # fmt: skip
-    some, following = cut(found[::-1], ask.query)
-    return reply(AuditList(some, len(found), following))
+    return lines[::-1]
 
 
 OPERATIONS: Final = (

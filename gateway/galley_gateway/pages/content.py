@@ -11,8 +11,9 @@ from galley.dead_task import DeadTask, Selection
 from galley.encryption.errors import EncryptionError
 from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
 from galley.task_status import Phase
+from galley.workflow.state import PREFIX
 from galley_gateway.access import Right
-from galley_gateway.api import dead, listing, queues, schedules, tasks, topics, workflows
+from galley_gateway.api import audit, dead, listing, queues, schedules, tasks, topics, workflows
 from galley_gateway.api.paging import cut
 from galley_gateway.api.queues import with_workers
 from galley_gateway.api.view import task_view, with_result
@@ -99,6 +100,7 @@ async def _task(look: Look) -> dict[str, Any]:
         "lines": lines[-_LINES:],
         "more": len(lines) > _LINES,
         "problem": await handle.worker_problem() if waits else "",
+        "workflow": look.name.removeprefix(PREFIX).partition("_")[0] if look.name.startswith(PREFIX) else "",
     }
 
 
@@ -138,6 +140,11 @@ async def _topics(look: Look) -> dict[str, Any]:
 
 async def _topic(look: Look) -> dict[str, Any]:
     return {"topic": topics.topic_view(await look.client.topics.get(look.name))}
+
+
+async def _audit(look: Look) -> dict[str, Any]:
+    page = _paged(await audit.found(look.client, look.query), look)
+    return {**page, "lines": page["some"]}
 
 
 async def find_task(look: Look) -> Response:
@@ -191,6 +198,7 @@ PAGES: Final = (
         (by_id("cancelWorkflow"), by_id("redriveWorkflow")),
     ),
     Page("/topics", "topics.html", "Topics", Right("list", "topics"), _topics),
+    Page("/audit", "audit.html", "Audit", Right("list", "taskqueues"), _audit),
     Page("/topics/{id}", "topic.html", "Topic", Right("get", "topics"), _topic),
     Page(
         "/queues/{queue}/schedules", "schedules.html", "Schedules", Right("list", "taskschedules"),

@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
@@ -40,6 +41,19 @@ TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def _ticks(text: object) -> Markup:
+    """Return a text in which what stands between backticks is shown as code."""
+    pieces = str(text).split("`")
+    if len(pieces) % 2 == 0:  # one is left over, so that they are part of a value
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if at % 2 else piece for at, piece in enumerate(pieces)
+    )
+
+
+TEMPLATES.filters["ticks"] = _ticks
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ function showTimes() {
   }
 }
 
+// On a narrow screen the tab of this page may be out of sight.
+for (const tab of document.querySelectorAll(".tabs [aria-current]")) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 48;
+
 showTimes();
 setInterval(showTimes, 1000);
 
