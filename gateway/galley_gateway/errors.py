@@ -13,6 +13,8 @@ GatewayError               (a GalleyError)
 ├── PageNotFound
 ├── MethodRefused
 ├── AccessUnknown              the API server does not say who is asking, or what they may do
+├── LoginFailed                the OpenID provider, or its token, does not fit the login
+├── ProviderUnavailable        the OpenID provider does not answer
 ├── PortTaken
 └── GatewaySettingsInvalid
 """
@@ -182,6 +184,34 @@ class AccessUnknown(GatewayError):
         super().__init__(
             f"the Kubernetes API does not say what you may do: {problem}",
             "it is asked again with the next request; if it persists, look at the log of the gateway",
+        )
+
+
+class LoginFailed(GatewayError):
+    """A login at the OpenID provider did not succeed."""
+
+    reason = "LoginFailed"
+    status = 400
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"the login did not succeed: {problem}",
+            "begin again at the login page; if it persists, look at the log of the gateway",
+        )
+
+
+class ProviderUnavailable(GatewayError):
+    """The OpenID provider did not answer, or not as one."""
+
+    reason = "ProviderUnavailable"
+    status = 503
+
+    def __init__(self, issuer: str, problem: str) -> None:
+        self.issuer, self.problem = issuer, problem
+        super().__init__(
+            f"the OpenID provider {issuer} does not answer: {problem}",
+            "try it again; a token of the cluster works without it",
         )
 
 

@@ -13,6 +13,7 @@ from galley.client import AsyncClient
 from galley_gateway.access import Access
 from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
+from galley_gateway.oidc.provider import Provider
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     namespaces: tuple[str, ...] = ()
     """Those that the dashboard offers, to those who may see them; empty means all that have queues."""
+    provider: Provider | None = None
+    """Where people log in; None leaves them a token of the cluster."""
 
     def __post_init__(self) -> None:
         """Make what is counted."""

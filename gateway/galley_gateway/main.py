@@ -12,10 +12,13 @@ from galley.broker.errors import BrokerUnreachable
 from galley.client import AsyncClient
 from galley.error_group import ungrouped
 from galley.errors import GalleyError
-from galley.logs import log_as_json
+from galley.logs import log_as_json, switch_level_by_signal
+from galley_gateway.access import Access
 from galley_gateway.app import application, health
 from galley_gateway.cluster_access import ClusterAccess
 from galley_gateway.gateway import Gateway
+from galley_gateway.oidc.access import OidcAccess
+from galley_gateway.oidc.provider import Provider
 from galley_gateway.server import listen, serving
 from galley_gateway.settings import GatewaySettings, listed, read_settings
 from galley_operator.cluster.client import Cluster
@@ -32,14 +35,20 @@ async def _run(settings: GatewaySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    switch_level_by_signal()
     async with contextlib.AsyncExitStack() as parts:
         cluster = await parts.enter_async_context(Cluster(load_config(settings.kubeconfig)))
         client = await _connected(stop)
         if client is None:
             return
         parts.push_async_exit(client.__aexit__)
-        access = ClusterAccess(cluster, listed(settings.audiences))
-        gateway = Gateway(client.broker, access, settings.limits, listed(settings.namespaces))
+        access: Access = ClusterAccess(cluster, listed(settings.audiences))
+        provider: Provider | None = None
+        if (oidc := settings.oidc()) is not None:
+            provider = await parts.enter_async_context(Provider(oidc, settings.oidc_trust()))
+            access = OidcAccess(provider, access)
+        namespaces = listed(settings.namespaces)
+        gateway = Gateway(client.broker, access, settings.limits, namespaces, provider)
         if settings.health_port:
             probes = listen(settings.host, settings.health_port)
             await parts.enter_async_context(serving(health(gateway), gateway, probes))

@@ -3,14 +3,18 @@
 How it reaches NATS is said as for any client: `GALLEY_SERVER`, `GALLEY_CREDENTIALS`, `GALLEY_TLS_CA`.
 """
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from galley_gateway.errors import GatewaySettingsInvalid
 from galley_gateway.limits import Limits
+from galley_gateway.oidc.mapping import ClaimMapping
+from galley_gateway.oidc.provider import OidcSettings
 
 PREFIX: Final = "GALLEY_GATEWAY_"
 
@@ -52,12 +56,105 @@ class GatewaySettings(BaseModel):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least level that is logged."""
 
+    url: str = ""
+    """Address under which people reach the gateway, such as `https://galley.example.com`. Needed for a login
+    at an OpenID provider, which has to know `URL/ui/login/callback` as a redirect address."""
+    oidc_issuer: str = ""
+    """Issuer of an OpenID provider at which people log in; left out, they paste a token of the cluster."""
+    oidc_client_id: str = ""
+    """Our name at the provider; its ID tokens have to be for it."""
+    oidc_client_secret_file: Path | None = None
+    """File with our secret at the provider; left out for a public client."""
+    oidc_ca: Path | None = None
+    """File with the authorities of the provider's certificate; those of the system when left out."""
+    oidc_scopes: str = "openid profile email"
+    """What the provider is asked for; many need one more for groups."""
+    oidc_username_claim: str = "sub"
+    """Claim that names the user, as `--oidc-username-claim` of kube-apiserver."""
+    oidc_username_prefix: str = "oidc:"
+    """Put before the name of each user, to keep them apart from others of the cluster; `-` puts none."""
+    oidc_groups_claim: str = "groups"
+    """Claim that lists the groups of the user."""
+    oidc_groups_prefix: str = "oidc:"
+    """Put before the name of each group; `-` puts none. Groups that begin with `system:` never count."""
+    oidc_required_claims: str = ""
+    """Claims that an ID token must have, as `NAME=VALUE`, separated by commas."""
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        if not self.oidc_issuer:
+            return self
+        if not self.oidc_client_id or not self.url:
+            raise ValueError("oidc_issuer needs oidc_client_id and url")
+        for name, address in (("oidc_issuer", self.oidc_issuer), ("url", self.url)):
+            parts = urlsplit(address)
+            loopback = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+            if (
+                (parts.scheme != "https" and not loopback)
+                or not parts.hostname
+                or parts.query
+                or parts.fragment
+            ):
+                raise ValueError(f"{name} is not an address that begins with https://")
+        if "openid" not in self.oidc_scopes.split():
+            raise ValueError("oidc_scopes lacks openid")
+        wrong = [each for each in listed(self.oidc_required_claims) if "=" not in each]
+        if wrong:
+            raise ValueError(f"oidc_required_claims: {wrong[0][:80]!r} is not NAME=VALUE")
+        return self
+
+    def oidc(self) -> OidcSettings | None:
+        """Return who we are to the OpenID provider; None if there is none.
+
+        Raises:
+            GatewaySettingsInvalid: if the file with our secret cannot be read.
+        """
+        if not self.oidc_issuer:
+            return None
+        secret = ""
+        if self.oidc_client_secret_file is not None:
+            try:
+                secret = self.oidc_client_secret_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise GatewaySettingsInvalid(f"{PREFIX}OIDC_CLIENT_SECRET_FILE: {error}") from error
+        required = tuple(_pair(each) for each in listed(self.oidc_required_claims))
+        mapping = ClaimMapping(
+            self.oidc_username_claim, _prefix(self.oidc_username_prefix), self.oidc_groups_claim,
+            _prefix(self.oidc_groups_prefix), required,
+        )  # fmt: skip
+        callback = f"{self.url.rstrip('/')}/ui/login/callback"
+        return OidcSettings(
+            self.oidc_issuer, self.oidc_client_id, callback, secret, self.oidc_scopes, mapping
+        )
+
+    def oidc_trust(self) -> ssl.SSLContext | None:
+        """Return by what the provider's certificate is checked; None means the authorities of the system.
+
+        Raises:
+            GatewaySettingsInvalid: if the file cannot be read.
+        """
+        if self.oidc_ca is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=str(self.oidc_ca))
+        except OSError as error:
+            raise GatewaySettingsInvalid(f"{PREFIX}OIDC_CA: {error}") from error
+
     @property
     def limits(self) -> Limits:
         """The limits of requests."""
         return Limits(
             self.body_bytes, self.body_seconds, self.rate, self.waits, self.waits_of_user, self.connections
         )
+
+
+def _prefix(given: str) -> str:
+    return "" if given == "-" else given
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -491,9 +491,13 @@ class AsyncWorkflows:
         """Cancel a workflow."""
         root = await self.root_of(place)
         try:
-            return await cancel_flow(self._broker, self._flows, place, root)
+            outcome = await cancel_flow(self._broker, self._flows, place, root)
         except FlowGone:
             return Cancelled.TOO_LATE
+        if outcome is not Cancelled.TOO_LATE:
+            where = place.namespace, place.queue
+            await note(self._broker, *where, Action.CANCEL, place.flow, detail="workflow")
+        return outcome
 
     async def redrive(self, place: Place, result: Typed | None = None) -> AsyncWorkflow[Any]:
         """Run again what did not succeed of a workflow."""

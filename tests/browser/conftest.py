@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import pytest
@@ -17,11 +18,14 @@ from galley_gateway.access import Access, OpenAccess, Right, User
 from galley_gateway.app import application
 from galley_gateway.errors import NotIdentified, NotPermitted
 from galley_gateway.gateway import Gateway
+from galley_gateway.oidc.access import OidcAccess
+from galley_gateway.oidc.provider import OidcSettings, Provider
 from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.support.chromium import chromium
 from tests.support.documents import free_port
+from tests.support.openid import provider_of_a_library
 from tests.support.workers import WorkerProcess, a_task_queue
 
 NAMESPACE: Final = "pages"
@@ -46,8 +50,8 @@ class ReadersAccess:
 class Site:
     """A gateway on a port of its own, in a thread of its own."""
 
-    def __init__(self, server: str, access: Access) -> None:
-        self._server, self._access = server, access
+    def __init__(self, server: str, access: Access, issuer: str = "") -> None:
+        self._server, self._access, self._issuer = server, access, issuer
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._thread: threading.Thread | None = None
@@ -65,8 +69,13 @@ class Site:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)
-        async with Broker(self._server, name="site") as broker:
-            gateway = Gateway(broker, self._access, namespaces=(NAMESPACE,))
+        async with Broker(self._server, name="site") as broker, AsyncExitStack() as parts:
+            access, provider = self._access, None
+            if self._issuer:
+                settings = OidcSettings(self._issuer, "galley", f"{self.address}/ui/login/callback", "secret")
+                provider = await parts.enter_async_context(Provider(settings))
+                access = OidcAccess(provider, access)
+            gateway = Gateway(broker, access, namespaces=(NAMESPACE,), provider=provider)
             async with serving(application(gateway, ["127.0.0.1"]), gateway, listen("127.0.0.1", self.port)):
                 up.set()
                 await stop.wait()
@@ -123,3 +132,13 @@ def readers(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
     found = Site(nats_server.url, ReadersAccess())
     yield found
     found.stop()
+
+
+@pytest.fixture
+def people(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
+    """A gateway with a provider that knows ada."""
+    del worked
+    with provider_of_a_library({"sub": "ada"}) as issuer:
+        found = Site(nats_server.url, ReadersAccess(), issuer)
+        yield found
+        found.stop()

@@ -79,7 +79,8 @@ PAGES: Final = {
     "audit": "/../audit", "step": "/drills/tasks/flow_shop-order_1", "bare-queue": "/bare",
     "bare-tasks": "/bare/tasks", "bare-dead": "/bare/dead-letters", "bare-workflows": "/bare/workflows",
     "bare-schedules": "/bare/schedules", "bare-workers": "/bare/workers", "no-audit": "/../audit?user=zzz",
-    "empty": "/../../empty/queues", "empty-topics": "/../../empty/topics", "empty-audit": "/../../empty/audit",
+    "empty": "/../../empty/queues", "empty-topics": "/../../empty/topics",
+    "empty-audit": "/../../empty/audit",
 }  # fmt: skip
 
 
@@ -106,10 +107,11 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         "failed-task": EVIL, "no-tasks": "No task fits among",
     }  # fmt: skip
     shown |= {
-        "audit": "submit", "step": "shop-order", "bare-queue": "neither an operator", "bare-tasks": "No tasks yet",
-        "bare-dead": "No dead letters", "bare-workflows": "No workflows", "bare-schedules": "No schedules",
-        "bare-workers": "No worker has been heard", "no-audit": "No line fits", "empty": "No queues",
-        "empty-topics": "No topics", "empty-audit": "Nothing was done yet",
+        "audit": "submit", "step": "shop-order", "bare-queue": "neither an operator",
+        "bare-tasks": "No tasks yet", "bare-dead": "No dead letters", "bare-workflows": "No workflows",
+        "bare-schedules": "No schedules", "bare-workers": "No worker has been heard",
+        "no-audit": "No line fits", "empty": "No queues", "empty-topics": "No topics",
+        "empty-audit": "Nothing was done yet",
     }  # fmt: skip
     for name, path in PAGES.items():
         resize(browser, WIDTHS[0])
@@ -196,7 +198,9 @@ def test_a_workflow_is_cancelled_and_its_rest_is_run(site: Site, browser: webdri
     ]})  # fmt: skip
     browser.get(site.page("/drills/workflows"))
     click(browser, "//a[contains(., 'slow-order')]")
-    until(browser, lambda: browser.find_element(By.XPATH, "//*[local-name()='title'][. = 'first: Succeeded']"))
+    until(
+        browser, lambda: browser.find_element(By.XPATH, "//*[local-name()='title'][. = 'first: Succeeded']")
+    )
     press(browser, "Cancel", confirm=True)
     assert ask(site, "GET", "/workflows/slow-order")["phase"] == "Cancelled"
     press(browser, "Run the rest")
@@ -262,3 +266,25 @@ def test_a_user_logs_in_and_can_do_no_more_than_look(readers: Site, browser: web
     assert "You are logged out here." in text_of(browser)
     browser.get(readers.page(""))
     assert "/ui/login" in browser.current_url
+
+
+def test_a_person_logs_in_at_a_provider_and_comes_back_by_a_link(
+    people: Site, site: Site, browser: webdriver.Chrome
+) -> None:
+    resize(browser, WIDTHS[0])
+    browser.get(people.page("/drills"))
+    picture(browser, "login-provider")
+    click(browser, "//a[. = 'Log in with localhost']")
+    click(browser, "//button[. = 'ada']")
+    until(browser, lambda: browser.current_url == people.page("/drills"))
+    until_shown(browser, "oidc:ada")
+    assert browser.execute_script("return document.cookie") == ""
+    # A link on a page of another site, such as that of an alert.
+    browser.get(site.page("").replace("127.0.0.1", "localhost"))
+    browser.execute_script(f"location.href = '{people.page('/drills/tasks?search=x')}'")
+    until(browser, lambda: browser.current_url == people.page("/drills/tasks?search=x"))
+    until_shown(browser, "oidc:ada")
+    click(browser, "//button[. = 'Log out']")
+    until_shown(browser, "You are logged out here.")
+    picture(browser, "logged-out")
+    assert browser.find_element(By.XPATH, "//a[contains(., 'Log out of localhost')]").is_displayed()

@@ -11,6 +11,7 @@ from galley_gateway.access import Access, OpenAccess
 from galley_gateway.app import application
 from galley_gateway.gateway import Gateway
 from galley_gateway.limits import Limits
+from galley_gateway.oidc.provider import Provider
 from galley_gateway.server import listen, serving
 
 
@@ -43,16 +44,17 @@ class Served:
 
 
 @asynccontextmanager
-async def served(
+async def served(  # noqa: PLR0917 - what a gateway is made of
     server: str,
     namespace: str,
     access: Access | None = None,
     limits: Limits | None = None,
     hosts: Collection[str] = (),
+    provider: Provider | None = None,
 ) -> AsyncIterator[Served]:
     """Serve a gateway for as long as the block."""
     async with Broker(server, name="gateway") as broker, aiohttp.ClientSession() as session:
-        gateway = Gateway(broker, access or OpenAccess(), limits or Limits(), (namespace,))
+        gateway = Gateway(broker, access or OpenAccess(), limits or Limits(), (namespace,), provider)
         listening = listen("127.0.0.1", 0)
         port = listening.getsockname()[1]
         async with serving(application(gateway, hosts), gateway, listening):

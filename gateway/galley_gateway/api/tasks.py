@@ -78,13 +78,14 @@ async def submit(ask: Ask) -> Response:
         )
     handle = await ask.client.submit(new.call(ask.queue, key))
     if not handle.existed:
-        await _note_submit(ask, handle.id)
+        await note_submit(ask, handle.id)
     stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
     at = f"{ask.request.url.path}/{handle.id}"
     return reply(stored, 200 if handle.existed else 201, {"Location": at})
 
 
-async def _note_submit(ask: Ask, task: str = "", count: int | None = None, detail: str = "") -> None:
+async def note_submit(ask: Ask, task: str = "", count: int | None = None, detail: str = "") -> None:
+    """Write down that something was submitted."""
     actor = audit.actor()
     entry = audit.entry_of(actor, Action.SUBMIT, task, count, detail)
     await note_soon(ask.client.broker, ask.namespace, ask.queue, entry, actor.writer)
@@ -111,7 +112,7 @@ async def submit_many(ask: Ask) -> Response:
             if place not in handles and place not in problems:
                 problems[place] = incomplete
     if new_ids := [handle.id for handle in handles.values() if not handle.existed]:
-        await _note_submit(ask, count=len(new_ids), detail=f"{new_ids[0]} to {new_ids[-1]}")
+        await note_submit(ask, count=len(new_ids), detail=f"{new_ids[0]} to {new_ids[-1]}")
     answers = []
     for place in range(len(ask.body.tasks)):
         if place in handles:

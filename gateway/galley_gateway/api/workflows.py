@@ -27,6 +27,7 @@ from galley_gateway.access import Right
 from galley_gateway.api import model
 from galley_gateway.api.paging import PAGED, cut
 from galley_gateway.api.queues import QUEUE
+from galley_gateway.api.tasks import note_submit
 from galley_gateway.errors import RequestInvalid
 from galley_gateway.operation import ROOT, Ask, Operation, reply
 
@@ -135,6 +136,8 @@ async def submit_workflow(ask: Ask) -> Response:
         )
     await _check_queues(ask, "create", queues)
     workflow = await declared.submit_workflow(ask.client, new.id, spec, new.labels)
+    if not workflow.existed:
+        await note_submit(ask, workflow.id, detail="workflow")
     stored = model.Submitted(workflow.id, ask.namespace, workflow.queue, workflow.existed)
     return reply(stored, 200 if stored.existed else 201, {"Location": _path(ask, workflow)})
 

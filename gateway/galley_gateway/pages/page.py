@@ -31,6 +31,8 @@ from galley_gateway.remembered import Remembered
 
 _NAMESPACES_SECONDS: Final = 10.0
 
+_ACTS: Final = ("/ui/login", "/ui/login/start", "/ui/login/callback", "/ui/logout")
+
 LOOK_SECONDS: Final = 2.0
 """Time between two looks at what an open page shows."""
 
@@ -116,7 +118,7 @@ class Pages:
         try:
             user = await session.user_of(self.gateway, request)
         except NotIdentified:
-            return _to_login(request, live=live)
+            return self.to_login(request, live=live)
         except GalleyError as error:
             return await self.problem(request, error)
         try:
@@ -186,13 +188,27 @@ class Pages:
             user = await session.user_of(self.gateway, request)
             names = await self.namespaces(user)
         except NotIdentified:
-            return _to_login(request, live=False)
+            return self.to_login(request, live=False)
         except GalleyError as error:
             return await self.problem(request, error)
         if not names:
             refusal = NotPermitted(user.name, "list", "taskqueues", "*")
             return await self.problem(request, refusal, user)
         return RedirectResponse(f"/ui/{names[0]}/queues", 303)
+
+    def to_login(self, request: Request, *, live: bool) -> Response:
+        """Return the way to the login."""
+        if live:
+            return Response(event("login", b"{}"), media_type="text/event-stream")
+        here = local_path(f"{request.url.path}?{request.url.query}".removesuffix("?"))
+        if request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+            # A link in an alert or a chat: strict cookies are sent only on the way from a page of ours.
+            return onward(here)
+        provider = self.gateway.provider
+        # Who was logged in at the provider a moment ago most often still is.
+        known = provider is not None and provider.issued(session.token_of(request))
+        at = "/ui/login/start" if known else "/ui/login"
+        return RedirectResponse(f"{at}?{urlencode({'next': here})}", 303)
 
     async def _frame(self, request: Request, user: User | None, namespace: str) -> dict[str, Any]:
         names: list[str] = []
@@ -245,26 +261,32 @@ class Pages:
         )
         return HTMLResponse(html, found["status"])
 
-    async def login(self, request: Request, following: str, problem: str = "") -> Response:
+    async def login(
+        self, request: Request, following: str, problem: str = "", *, ended: bool = False
+    ) -> Response:
         """Return the page to log in at."""
+        provider = self.gateway.provider
         html = TEMPLATES.get_template("login.html").render(
             **await self._frame(request, None, ""),
             title="Log in",
             live=False,
             next=following,
             problem=problem,
+            ended=ended,
+            provider=urlsplit(provider.settings.issuer).hostname if provider is not None else "",
+            logout_url=await provider.logout_url() if provider is not None and ended else "",
+            start_url=f"/ui/login/start?{urlencode({'next': following})}",
         )
         return HTMLResponse(html, 401 if problem else 200)
 
 
-def _to_login(request: Request, *, live: bool) -> Response:
-    if live:
-        return Response(event("login", b"{}"), media_type="text/event-stream")
-    here = request.url.path
-    return RedirectResponse(f"/ui/login?next={quote(here)}", 303)
+def onward(following: str) -> Response:
+    """Return a page that goes on to another one of ours at once."""
+    return HTMLResponse(TEMPLATES.get_template("onward.html").render(following=following))
 
 
 def local_path(text: str) -> str:
     """Return a path of a page of ours; the first page for anything else."""
     plain = text.startswith("/ui/") and "//" not in text and "\\" not in text and text.isprintable()
-    return text if plain and not text.startswith("/ui/do/") else "/ui/"
+    acts = text.startswith("/ui/do/") or text.partition("?")[0] in _ACTS
+    return text if plain and not acts else "/ui/"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Route
 from galley.errors import GalleyError
 from galley_gateway.access import Right
 from galley_gateway.api.dead import Which
-from galley_gateway.errors import NotIdentified, PageNotFound, RequestInvalid
+from galley_gateway.errors import NotIdentified, PageNotFound
 from galley_gateway.gateway import Gateway
 from galley_gateway.operation import perform
-from galley_gateway.pages import session
+from galley_gateway.pages import login, session
 from galley_gateway.pages.beats import Beats
 from galley_gateway.pages.content import PAGES, by_id, find_task
 from galley_gateway.pages.page import Look, Page, Pages, local_path
@@ -36,7 +36,6 @@ _DONE: Final = {
 }
 """The actions of the pages, and what is said when one was done."""
 
-_FORM: Final = "application/x-www-form-urlencoded"
 _KINDS: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -51,8 +50,10 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/", home),
         Route("/ui", home),
         Route("/ui/", home),
-        Route("/ui/login", _guarded(pages, _login), methods=["GET", "POST"]),
-        Route("/ui/logout", _guarded(pages, _logout), methods=["POST"]),
+        Route("/ui/login", _guarded(pages, login.with_token), methods=["GET", "POST"]),
+        Route(login.START, _guarded(pages, login.start)),
+        Route(login.CALLBACK, _guarded(pages, login.callback)),
+        Route("/ui/logout", _guarded(pages, login.log_out), methods=["POST"]),
         Route("/ui/do/{operation}", _guarded(pages, _act), methods=["POST"]),
         *(_static(name) for name in ("app.css", "app.js", "icon.svg")),
         Route("/ui/{namespace}/find", _guarded(pages, _find)),
@@ -93,43 +94,12 @@ def _static(name: str) -> Route:
     return Route(f"/ui/static/{name}", serve)
 
 
-async def _form(request: Request) -> dict[str, str]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _FORM:
-        raise RequestInvalid("Content-Type", f"{kind[:80] or 'none'!r}", "use the form of the page")
-    return dict(parse_qsl((await request.body()).decode(errors="replace"), max_num_fields=50))
-
-
-async def _login(pages: Pages, request: Request) -> Response:
-    if request.method == "GET":
-        return await pages.login(request, local_path(request.query_params.get("next", "")))
-    form = await _form(request)
-    token, following = form.get("token", "").strip(), local_path(form.get("next", ""))
-    if problem := session.usable(token):
-        return await pages.login(request, following, problem)
-    try:
-        await pages.gateway.access.identify(token)
-    except NotIdentified as error:
-        return await pages.login(request, following, str(error))
-    response = RedirectResponse(following, 303)
-    session.log_in(response, request, token)
-    return response
-
-
-async def _logout(pages: Pages, request: Request) -> Response:
-    del pages
-    session.check_form(request, (await _form(request)).get("csrf", ""))
-    response = RedirectResponse("/ui/login", 303)
-    session.log_out(response)
-    return response
-
-
 async def _act(pages: Pages, request: Request) -> Response:
     """Do what a form asks for: the same operation as in the API, with the same check of rights."""
     name = request.path_params["operation"]
     if name not in _DONE:
         raise PageNotFound(request.url.path)
-    form = await _form(request)
+    form = await login.form_of(request)
     session.check_form(request, form.get("csrf", ""))
     user = await session.user_of(pages.gateway, request)
     operation = by_id(name)
@@ -147,7 +117,7 @@ async def _find(pages: Pages, request: Request) -> Response:
     try:
         user = await session.user_of(pages.gateway, request)
     except NotIdentified:
-        return RedirectResponse("/ui/login", 303)
+        return pages.to_login(request, live=False)
     place = request.path_params
     for right in (Right("list", "taskqueues"), Right("get", "tasks")):
         await pages.check(user, right, place)
