@@ -7,7 +7,6 @@ which stand beside them.
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -59,11 +58,6 @@ class Event(Struct, frozen=True):
     attributes: Mapping[str, Attribute] = {}
     hops: int = 0
     """How many events led to it, each published by a handler of the one before."""
-
-    @property
-    def names(self) -> str:
-        """What tells it from other events of its topic."""
-        return sha256(f"{self.source}\0{self.id}".encode()).hexdigest()[:32]
 
 
 class _Wire(Struct, omit_defaults=True):

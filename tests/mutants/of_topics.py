@@ -110,16 +110,17 @@ MUTANTS: Final = (
     _of(
         f"{_SDK}broker/topics",
         "an event without an id of its message",
-        ', topology.MESSAGE_ID: f"{topic}.{event.names}"}',
+        ", topology.MESSAGE_ID: token}",
         "}",
         "an event whose answer was lost is stored twice",
     ),
     _of(
         f"{_SDK}broker/topics",
-        "ids of all topics are one",
-        'topology.MESSAGE_ID: f"{topic}.{event.names}"',
-        "topology.MESSAGE_ID: event.names",
-        "an event published to two topics is in the first one alone",
+        "an id of a message that others can guess",
+        "token = secrets.token_hex(12)",
+        "token = event.id",
+        "who sends it first suppresses the event",
+        "tests/integration/credentials/test_attacks.py",
     ),
     _of(
         f"{_SDK}broker/topics",

@@ -101,6 +101,10 @@ class Turns:
 
     async def _take(self, delivery: Delivery) -> None:
         turn = delivery.address
+        if delivery.problem:
+            log.warning("turn of a key dropped", extra={"key": turn.id, "error": delivery.problem})
+            self._ledger.acknowledge(delivery.reply)
+            return
         fired = delivery.source.stream != self._work
         # Before the look: a turn that is not there now has its own look after this.
         if await self._tasks.next(topology.task_subject(turn), 1 if fired else delivery.sequence + 1):

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from nats.aio.msg import Msg
 
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -109,20 +110,37 @@ async def messages_of(
     while True:
         found = 0
         async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
-            headers = answer.headers or {}
-            if "Status" in headers or "Nats-Subject" not in headers:
+            message = _stored(answer)
+            if message is None:
                 break
             found += 1
-            sequence = int(headers["Nats-Sequence"])
-            stored_at = msgspec.convert(headers["Nats-Time-Stamp"], datetime, strict=False)
-            yield StoredMessage(
-                headers["Nats-Subject"],
-                sequence,
-                answer.data,
-                stored_at,
-                headers.get(topology.FLAGS_HEADER, ""),
-            )
+            sequence = message.sequence
+            yield message
         if found < _MESSAGES_AT_ONCE:
             return
         request.pop("start_time", None)
         request["seq"] = sequence + 1
+
+
+async def first_of(
+    broker: Broker, stream: str, pattern: str, since: datetime | None = None
+) -> StoredMessage | None:
+    """Return the first message of a stream whose subject fits a pattern; as `messages_of`."""
+    request: dict[str, Any] = {"next_by_subj": pattern}
+    request |= {"seq": 1} if since is None else {"start_time": since.isoformat()}
+    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
+    return None if answer is None else _stored(answer)
+
+
+def _stored(answer: Msg) -> StoredMessage | None:
+    """Return the message in an answer; None if the server says that there is none."""
+    headers = answer.headers or {}
+    if "Status" in headers or "Nats-Subject" not in headers:
+        return None
+    return StoredMessage(
+        headers["Nats-Subject"],
+        int(headers["Nats-Sequence"]),
+        answer.data,
+        msgspec.convert(headers["Nats-Time-Stamp"], datetime, strict=False),
+        headers.get(topology.FLAGS_HEADER, ""),
+    )

@@ -26,6 +26,7 @@ from galley.broker.records import Records
 from galley.failpoint import failpoint
 from galley.lanes import Lane
 from galley.record import Outcome, Record
+from galley.reference import is_object_name
 
 GRACE_SECONDS: Final = 3600.0
 """How long a producer may take from storing the first object of a task to submitting the task."""
@@ -108,6 +109,8 @@ class Sweep:
         async for page in subjects_of(self._broker, self._stream, pattern):
             for subject in page:
                 verb, *words = subject.split(".")[depth:]
+                if words and not is_object_name(words[0]):
+                    continue  # as a pattern it would be the name of all objects
                 if verb == "use" and len(words) == 4:
                     uses.setdefault(words[0], []).append(subject)
                 if verb == "leaving":

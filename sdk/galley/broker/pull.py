@@ -7,6 +7,7 @@ they answer.
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -49,6 +50,16 @@ _LANES: Final = {lane.value: lane for lane in Lane} | {topology.TIMER: Lane.NORM
 
 _EVENT_WORDS: Final = 4
 """Words of the subject of an event; in its address the topic stands where a task has its queue."""
+
+
+_PATTERNS: Final = ("*", ">")
+_NO_ID: Final = re.compile(r"[\x00-\x20\x7f]|^[*>]$")
+
+
+def _shown(task_id: str) -> str:
+    """Return an id as it can stand in a subject: one that is a pattern would mean all tasks of the queue."""
+    text = task_id.encode("utf-8", "backslashreplace").decode()
+    return _NO_ID.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Source(NamedTuple):
@@ -243,9 +254,9 @@ class Pulls:
         if len(names) == _EVENT_WORDS:
             names += (Lane.NORMAL, Kind.DIRECT, "-")
         task_id, problem = names[6], ""
-        if not task_id.isascii():
-            task_id = task_id.encode("utf-8", "backslashreplace").decode()
-            problem = "" if task_id == names[6] else f"its id is not UTF-8: {task_id}"
+        if not (task_id.isascii() and task_id.isprintable()) or task_id in _PATTERNS:
+            task_id = _shown(task_id)
+            problem = "" if task_id == names[6] else f"no task can have its id: {task_id}"
         address = TaskAddress(names[2], names[3], _LANES[names[4]], _KINDS[names[5]], task_id)
         sequence = int(at)
         pull = self._open.get(source)

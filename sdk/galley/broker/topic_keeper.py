@@ -7,7 +7,7 @@ before the subscription is there, and gives it up after the subscription is gone
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, QueueConflict
 from galley.broker.lean_client import header_block
-from galley.broker.listing import messages_of
+from galley.broker.listing import first_of, messages_of
 from galley.broker.pipeline import FULL
 from galley.broker.topics import encoded, topics_of
 from galley.errors import EnvelopeInvalid, EventInvalid, TopicFull
@@ -127,6 +127,7 @@ class TopicKeeper:
         for name, topic in topics.items():
             await self._write_topic(topic, before.get(name), wanted, now)
         await self._remove(before, topics, present, wanted)
+        await self._expire(max((each.retention_seconds for each in topics.values()), default=0), now)
         return problems
 
     async def _add_code(self, topics: dict[str, Topic], wanted: _By, *, implied: bool) -> list[str]:
@@ -264,6 +265,23 @@ class TopicKeeper:
                 await self._delete_consumer(queue)
         if {queue for _, queue in present} - queues:
             await self._ensure_stream(topics.values(), queues)
+
+    async def _expire(self, seconds: int, now: datetime) -> None:
+        """Remove events that are older than any may be: a client can publish one that the server keeps."""
+        # A topic can be called `>`, which `*` does not mean.
+        pattern, oldest = topology.event_subject(self._namespace, ">"), now - timedelta(seconds=seconds)
+        first = await first_of(self._broker, self._stream, pattern)
+        if first is None or first.stored_at >= oldest:
+            return
+        # In this order: what is published meanwhile comes behind the end.
+        info = await self._broker.api(f"look at stream {self._stream}", f"STREAM.INFO.{self._stream}")
+        kept = await first_of(self._broker, self._stream, pattern, oldest)
+        end = int(info["state"]["last_seq"]) + 1 if kept is None else kept.sequence
+        request = {"filter": pattern, "seq": end}
+        await self._broker.api(
+            f"remove old events of {self._stream}", f"STREAM.PURGE.{self._stream}", request
+        )
+        log.warning("events removed that were to stay", extra={"namespace": self._namespace})
 
     async def _delete_consumer(self, queue: str) -> None:
         try:

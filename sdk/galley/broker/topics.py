@@ -7,6 +7,7 @@ that a queue which is full, or has no workers, holds up no other one.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -67,10 +68,12 @@ class TopicPublisher:
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
+        # The server drops what has an id it knows, of any client, so it must be one that none can guess.
+        token = secrets.token_hex(12)
         while True:
             try:
                 known = await self._topic(topic)
-                ack = await (await self._send(topic, known, event))
+                ack = await (await self._send(topic, known, event, token))
             except BrokerUnreachable as error:
                 ack = Ack(0, problem=str(error))
             if ack.stored:
@@ -85,8 +88,8 @@ class TopicPublisher:
                 raise BrokerUnreachable(self._broker.server, problem)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _send(self, topic: str, known: Topic, event: Event) -> asyncio.Future[Ack]:
-        headers = {topology.TTL: str(known.retention_seconds), topology.MESSAGE_ID: f"{topic}.{event.names}"}
+    async def _send(self, topic: str, known: Topic, event: Event, token: str) -> asyncio.Future[Ack]:
+        headers = {topology.TTL: str(known.retention_seconds), topology.MESSAGE_ID: token}
         subject = topology.event_subject(self._namespace, topic)
         return await self._broker.pipeline.send(subject, encode(event), header_block(headers))
 

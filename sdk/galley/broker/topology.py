@@ -314,6 +314,7 @@ def plan_subject(address: TaskAddress) -> str:
     return "galley.plan." + _tail(address)
 
 
+_LANES: Final = frozenset(Lane)
 WAITING: Final = "galley.wait."
 """What subjects begin with at which tasks wait under their keys."""
 
@@ -526,13 +527,18 @@ def planned(namespace: str, queue: str) -> str:
 def parse_task_subject(subject: str) -> TaskAddress:
     """Return the address in a subject of a task, due or record.
 
+    A producer chooses the word of a waiting task that begins with its lane. One that does not is taken for
+    one of the normal lane: so the task is seen and can be cancelled.
+
     Raises:
         ValueError: if it is none.
     """
     words = subject.split(".")
     if words[:1] != ["galley"] or len(words) not in (6, 7):
         raise ValueError(subject)
-    lane = Lane(words[4].partition("-")[0]) if len(words) == 7 else Lane.NORMAL
+    lane = Lane.NORMAL
+    if len(words) == 7 and (not subject.startswith(WAITING) or words[4].partition("-")[0] in _LANES):
+        lane = Lane(words[4].partition("-")[0])
     return TaskAddress(words[2], words[3], lane, Kind(words[-2]), words[-1])
 
 

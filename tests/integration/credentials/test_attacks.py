@@ -4,31 +4,48 @@ Each attack uses real credentials of one role of one queue. Its victims are the 
 others: the operator, the gateway, the queue's own workers, and other queues of the namespace.
 """
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
 from itertools import count
+from pathlib import Path
 from typing import Final
 
 import pytest
 from nats.aio.msg import Msg
 
+from galley import AsyncClient, Phase, When, call
+from galley import envelope as wire
+from galley.address import Kind, TaskAddress
 from galley.audit import Action, Entry, Writer
 from galley.broker import audit, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
 from galley.broker.lean_client import header_block
+from galley.broker.listing import first_of
+from galley.broker.object_sweep import Sweep
+from galley.broker.objects import Place, hold_id
 from galley.broker.permissions import Role
 from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
 from galley.broker.topics import TopicPublisher, events_of, topics_of
+from galley.envelope import Envelope, encode_input
 from galley.event import event_of
-from galley.topic import Subscribe, Topic
+from galley.lanes import Lane
+from galley.objects.content import Bytes
+from galley.objects.store import INPUT, Objects
+from galley.topic import LIFE_TYPE, Subscribe, Topic
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
+from tests.support.workers import a_task_queue, workers
 
 _numbers = count()
+FAR: Final = datetime(2098, 1, 1, tzinfo=UTC)
 
 BLOCKS: Final = (
     b"N", b"x" * 8, b"NATS/1.0", b"NATS/1.0 ", b"NATS/1.0\r\n", b"NATS/1.0 \xff\xfe\r\n\r\n",
@@ -66,12 +83,14 @@ async def namespace(guarded_nats: GuardedNats) -> str:
 
 
 @asynccontextmanager
-async def connected(nats: GuardedNats, namespace: str, *roles: Role) -> AsyncIterator[list[Broker]]:
-    """Open a connection with the credentials of each role of the queue `mine`."""
+async def connected(
+    nats: GuardedNats, namespace: str, *roles: Role, queue: str = "mine"
+) -> AsyncIterator[list[Broker]]:
+    """Open a connection with the credentials of each role of a queue."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                Broker(nats.url, name=role, credentials=nats.write_creds(role, namespace, "mine"))
+                Broker(nats.url, name=role, credentials=nats.write_creds(role, namespace, queue))
             )
             for role in roles
         ]
@@ -175,3 +194,120 @@ async def test_no_header_hides_or_moves_what_others_wrote(guarded_nats: GuardedN
         await keeper.keep([Declared(Topic("orders"))])
         (topic,) = await topics_of(operator, namespace)
         assert topic.queues == ("mine", "theirs")
+
+
+async def test_no_event_is_suppressed_by_one_that_came_before(
+    guarded_nats: GuardedNats, namespace: str
+) -> None:
+    """The server drops a message whose id it knows, and says it has stored it."""
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.PRODUCER) as (attacker,),
+        Broker(
+            guarded_nats.url, name="victim",
+            credentials=guarded_nats.write_creds(Role.PRODUCER, namespace, "theirs"),
+        ) as victim,
+    ):  # fmt: skip
+        await TopicKeeper(operator, namespace, "tests").keep([Declared(Topic("orders"))])
+        event = event_of(1, datetime.now(UTC), source="shop", event_id="order-7")
+        digest = sha256(b"shop\0order-7").hexdigest()
+        subject = topology.event_subject(namespace, "orders")
+        for guess in ("order-7", "shop.order-7", "orders.order-7", digest, f"orders.{digest[:32]}"):
+            await put(attacker, subject, b"{}", Nats_Msg_Id=guess)
+        published = await TopicPublisher(victim, namespace).publish("orders", event)
+        found = [each async for each in events_of(operator, namespace, "orders")]
+        assert [(each.event.id, each.sequence) for each in found] == [("order-7", published.sequence)]
+        # What SECURITY.md does not promise: the queues of a namespace can name each other as the source.
+        source = f"galley/{namespace}/theirs"
+        forged = event_of({}, datetime.now(UTC), source=source, event_type=f"{LIFE_TYPE}failed")
+        assert await TopicPublisher(attacker, namespace).publish("orders", forged)
+
+
+async def test_no_event_stays_longer_than_the_retention(guarded_nats: GuardedNats, namespace: str) -> None:
+    """Events that never go would fill the room of all topics of the namespace for good."""
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.PRODUCER) as (attacker,),
+    ):
+        keeper = TopicKeeper(operator, namespace, "tests")
+        declared = [
+            Declared(Topic("orders", retention_seconds=2)),
+            Declared(Topic("bills", retention_seconds=2)),
+        ]
+        await keeper.keep(declared)
+        for topic in ("orders", "no-topic", "*", ">"):
+            await put(attacker, topology.event_subject(namespace, topic), b"x" * 1000, Nats_TTL="never")
+
+        async def gone() -> bool:
+            await keeper.keep(declared)
+            return (
+                await first_of(operator, topology.topics_stream(namespace), f"galley.event.{namespace}.>")
+                is None
+            )
+
+        await eventually(gone, within=30)
+        assert [topic.name for topic in await topics_of(operator, namespace)] == ["bills", "orders"]
+        event = event_of(1, datetime.now(UTC), source="shop")
+        await TopicPublisher(attacker, namespace).publish("orders", event)
+        await keeper.keep(declared)
+        assert [each.event.id async for each in events_of(operator, namespace, "orders")] == [event.id]
+
+
+async def test_an_object_named_as_a_pattern_takes_no_other_along(
+    guarded_nats: GuardedNats, namespace: str
+) -> None:
+    """An object that no task refers to is deleted by its name, and `*` was the name of all."""
+    place, now = Place(namespace, "mine"), time.time()
+    async with connected(guarded_nats, namespace, Role.WORKER, Role.PRODUCER) as (worker, attacker):
+        for name in ("*", ">"):
+            await put(attacker, topology.part_subject(*place, name, 0), b"x")
+        await put(attacker, topology.whole_subject(*place, "*"), b'{"size":1,"store":"s3://theirs/b"}')
+        used = TaskAddress(*place, Lane.NORMAL, Kind.DIRECT, hold_id(now + 10 * 86400))
+        reference = await Objects(attacker).put(used, Bytes(b"kept"), INPUT)
+        removed: list[str] = []
+
+        async def remove(store: str, name: str) -> bool:
+            removed.append(f"{store}/{name}")
+            return True
+
+        for hours in (2, 4, 6):
+            clock = partial(datetime.fromtimestamp, now + hours * 3600, UTC)
+            await Sweep(worker, place, remove, clock).run()
+        read = [piece async for piece in Objects(attacker).get(place, reference)]
+        assert (b"".join(read), removed) == (b"kept", [])
+
+
+async def test_a_task_named_as_a_pattern_is_a_dead_letter_alone(
+    guarded_nats: GuardedNats, namespace: str, tmp_path: Path
+) -> None:
+    """What is written about a task goes to subjects that end with its id."""
+    queue = a_task_queue(namespace)
+    async with guarded_nats.operator() as operator:
+        await ensure(operator, layout_of(queue, "tests"))
+    creds = guarded_nats.write_creds(Role.WORKER, namespace, "drills")
+    async with connected(guarded_nats, namespace, Role.PRODUCER, Role.MANAGER, queue="drills") as (
+        attacker,
+        manager,
+    ):
+        client = AsyncClient.over(attacker, namespace)
+        later = await client.submit(call("drills", "echo", value=1), When(not_before=FAR), task_id="later")
+        body = wire.encode(Envelope("echo", datetime.now(UTC), input=encode_input("echo", {"value": 2})))
+        for token in ("*", ">", "\x01", "a*", "x" * 300):
+            for verb, kind in (("task", "sdk"), ("task", "turn"), ("plan", "sdk")):
+                await put(attacker, f"galley.{verb}.{namespace}.drills.normal.{kind}.{token}", body)
+        await put(attacker, f"galley.wait.{namespace}.drills.nowhere.sdk.lost", body)
+        with workers(guarded_nats.url, queue, tmp_path, GALLEY_CREDENTIALS=str(creds)):
+            good = await client.submit(call("drills", "echo", value=3), task_id="good")
+            assert await good.result(within=30) == 3
+            letters = AsyncClient.over(manager, namespace).dead_letters
+
+            async def buried() -> bool:
+                ids = {each.id for each in await letters.find("drills")}
+                return {r"\x2a", r"\x3e", r"\x01"} <= ids
+
+            await eventually(buried, within=30)
+        assert (await later.status()).phase is Phase.SCHEDULED
+        async with guarded_nats.operator() as operator:
+            tasks = await AsyncClient.over(operator, namespace).tasks("drills")
+        listed = {each.address.id: each.phase for each in tasks}
+        assert (listed["later"], listed["lost"]) == (Phase.SCHEDULED, Phase.QUEUED)
