@@ -31,6 +31,8 @@ class Permits(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Ids of the tasks, in the order they were given their permits."""
     full_at: Time = 0.0
     """When all of its starts are there again that its rate allows at once, in seconds since 1970."""
+    credits: dict[str, int] = {}
+    """What lanes have earned while tasks of higher ones started: see `galley_worker.credits`."""
 
 
 NO_PERMITS: Final = Permits()

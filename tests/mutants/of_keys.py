@@ -47,8 +47,8 @@ MUTANTS: Final = (
     _of(
         _TURNS,
         "more are moved than there are permits",
-        "min(most, self.rules.permits - len(held))",
-        "most",
+        "            most = min(most, self.rules.permits - len(held))\n",
+        "",
         "more tasks of a key run at once than its queue allows",
     ),
     _of(
@@ -57,6 +57,20 @@ MUTANTS: Final = (
         "        if not flags.permit:\n            return False\n",
         "        if not flags.permit:\n            return True\n",
         "retries and steps of workflows pass the limit of their key",
+    ),
+    _of(
+        _TURNS,
+        "a lower lane has no share of what its key may start",
+        "                shares.started(lane, lanes)\n",
+        "                pass\n",
+        "tasks of a higher lane take every permit of a key",
+    ),
+    _of(
+        _TURNS,
+        "a turn under a limit looks at its own lane alone",
+        "self._tasks.lanes if self.rules.limited else (turn.lane,)",
+        "(turn.lane,)",
+        "the turn of a higher lane takes every start that the rate allows",
     ),
     _of(
         _TURNS,

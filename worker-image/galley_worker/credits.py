@@ -5,7 +5,7 @@ first. If two lanes would be due at the same start, the lower one goes one start
 is late: a waiting lane starts within `ceil(1 / share)` starts of a worker, whatever time that takes.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from galley.lanes import GUARANTEED_SHARE, HIGHEST_FIRST, Lane
@@ -15,13 +15,19 @@ _WHOLE: Final = 10_000
 
 
 class LaneCredits:
-    """The credits of one worker's lanes."""
+    """The credits of one worker's lanes, or of the lanes of one key."""
 
-    def __init__(self, lanes: Iterable[Lane]) -> None:
+    def __init__(self, lanes: Iterable[Lane], earned: Mapping[str, int] | None = None) -> None:
+        """Args: lanes: in any order; earned: what `earned` returned before, none by default."""
         enabled = set(lanes)
         self.lanes = tuple(lane for lane in HIGHEST_FIRST if lane in enabled)
         self._shares = {lane: round(GUARANTEED_SHARE[lane] * _WHOLE) for lane in self.lanes}
-        self._credits = dict.fromkeys(self.lanes, 0)
+        self._credits = {lane: min(_WHOLE, max(0, (earned or {}).get(lane, 0))) for lane in self.lanes}
+
+    @property
+    def earned(self) -> dict[str, int]:
+        """What each lane has earned, to go on from; lanes without any are left out."""
+        return {lane.value: credit for lane, credit in self._credits.items() if credit}
 
     def plan(self, starts: int, waiting: Collection[Lane]) -> dict[Lane, int]:
         """Return how many of the next `starts` go to which lane, in the order to ask them.

@@ -29,6 +29,7 @@ from galley.envelope import Envelope, Flags
 from galley.error_group import ungrouped
 from galley.key import Permits, Rate, digest_of_key
 from galley.lanes import Lane
+from galley_worker.credits import LaneCredits
 from galley_worker.keyed_tasks import KeyedTasks, Waiting
 from galley_worker.ledger import Ledger, NoRoom
 from galley_worker.settle import Settler
@@ -111,7 +112,9 @@ class Turns:
             if fired:
                 await self._tasks.arm(turn, RUNG_SECONDS)
         else:
-            found = await self._look(turn.id, (turn.lane,), fired=fired)
+            # With a limit, all lanes of a key share what it allows.
+            lanes = self._tasks.lanes if self.rules.limited else (turn.lane,)
+            found = await self._look(turn.id, lanes, fired=fired)
             if found is Found.MORE and not await self._tasks.put(turn):
                 # The backlog is full: this turn stays instead of a new one at the lane's end.
                 self._ledger.give_back(delivery.reply, AGAIN_SECONDS)
@@ -180,7 +183,7 @@ class Turns:
 
         Args:
             digest: of the key.
-            lanes: to look in, the first one with a waiting task first.
+            lanes: to look in, the highest first; a lower one has its share of the starts.
             leaving: a task whose permit is given back.
             fired: whether a schedule has it look: also for permits whose task is gone.
         """
@@ -201,8 +204,8 @@ class Turns:
                     await self._look_again(digest, waiting[0].address.lane, permits)
                     return Found.FULL
                 continue
-            chosen = self._chosen(waiting, held, min(QUANTUM - moved, ready))
-            if await self._give(digest, replace(permits, held=held), state, chosen):
+            chosen, earned = self._chosen(waiting, permits, held, min(QUANTUM - moved, ready))
+            if await self._give(digest, replace(permits, held=held, credits=earned), state, chosen):
                 for each in chosen:
                     await self._tasks.move(each, permit=self.rules.limited)
                 moved += len(chosen)
@@ -224,12 +227,29 @@ class Turns:
     def _is_full(self, held: Sequence[str]) -> bool:
         return 0 < self.rules.permits <= len(held)
 
-    def _chosen(self, waiting: Sequence[Waiting], held: Sequence[str], most: int) -> list[Waiting]:
-        """Return what to move: those that have a permit since before a worker died, else those to get one."""
-        if not self.rules.permits:
-            return list(waiting[:most])
-        known = [each for each in waiting if each.address.id in held]
-        return known or list(waiting[: min(most, self.rules.permits - len(held))])
+    def _chosen(
+        self, waiting: Sequence[Waiting], permits: Permits, held: Sequence[str], most: int
+    ) -> tuple[list[Waiting], dict[str, int]]:
+        """Return what to move, and the credits of the lanes after that.
+
+        Those are first that have a permit since before a worker died, whatever their lane; else those of the
+        lane whose turn it is.
+        """
+        if self.rules.permits:
+            if known := [each for each in waiting if each.address.id in held]:
+                return known, permits.credits
+            most = min(most, self.rules.permits - len(held))
+        lanes = [each for each in self._tasks.lanes if any(one.address.lane is each for one in waiting)]
+        if len(lanes) == 1:
+            return list(waiting[:most]), {}
+        shares = LaneCredits(self._tasks.lanes, permits.credits)
+        chosen: list[Waiting] = []
+        for lane, starts in shares.plan(most, lanes).items():
+            some = [one for one in waiting if one.address.lane is lane][:starts]
+            for _ in some:
+                shares.started(lane, lanes)
+            chosen += some
+        return chosen, shares.earned
 
     async def _give(
         self, digest: str, permits: Permits, before: StoredPermits, chosen: Sequence[Waiting]
@@ -273,7 +293,7 @@ class Turns:
             async with asyncio.TaskGroup() as reads:
                 stored = reads.create_task(self._permits.read(digest)) if self.rules.limited else None
                 found = [reads.create_task(self._tasks.first(digest, lane, most)) for lane in lanes]
-        waiting: list[Waiting] = next((each.result() for each in found if each.result()), [])
+        waiting = [one for each in found for one in each.result()]
         return stored.result() if stored is not None else NOTHING, waiting
 
     def _seconds(self) -> float:

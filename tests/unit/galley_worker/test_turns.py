@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from datetime import datetime
+from math import ceil
 from typing import Final
 
 import pytest
@@ -12,8 +13,8 @@ from galley.address import Kind, TaskAddress
 from galley.broker import counts, topology
 from galley.broker.key_permits import KeyPermits
 from galley.envelope import FIRST, encode
-from galley.key import Rate, digest_of_key
-from galley.lanes import Lane
+from galley.key import Permits, Rate, digest_of_key
+from galley.lanes import GUARANTEED_SHARE, Lane
 from galley.record import Outcome
 from galley_worker.turns import LEASE_SECONDS, QUANTUM, Found, KeyRules, Turns
 from tests.support.builders import an_address, an_envelope
@@ -267,3 +268,46 @@ async def test_a_task_that_is_too_large_for_its_lane_waits_while_dead_letters_ha
         letters.definition["max_bytes"] = -1
         await turns.take(await bench.take_any(worker))
         assert bench.letters(large) == 1
+
+
+@pytest.mark.parametrize("low", [Lane.NORMAL, Lane.LOW])
+@pytest.mark.parametrize("rules", [KeyRules(permits=1), KeyRules(permits=3), KeyRules(rate=Rate(1, 2.0, 1))])
+@in_virtual_time
+async def test_a_task_of_a_lower_lane_gets_its_share_of_what_its_key_may_start(
+    rules: KeyRules, low: Lane
+) -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, rules)
+        work = bench.server.streams[topology.work_stream(bench.layout.namespace, bench.layout.queue)]
+        for number in range(6):
+            await bench.submit(an_address(of=bench.layout, lane=Lane.HIGH, id=f"h-{number}"), key="k")
+        await bench.submit(an_address(of=bench.layout, lane=low, id="lower"), key="k")
+        started = 0
+        while any(each.endswith(".lower") for each in work.subjects("galley.wait.>")):
+            # Its own lane's turn does not come: whoever looks at the key looks at all its lanes.
+            delivery = await bench.take_any(worker, (Lane.HIGH,))
+            if delivery.address.kind is Kind.TURN:
+                await turns.take(delivery)
+                continue
+            started += 1
+            # One more of the higher lane comes for each that starts, so some always wait.
+            more = an_address(of=bench.layout, lane=Lane.HIGH, id=f"h-{started + 10}")
+            await bench.submit(more, key="k")
+            worker.ledger.acknowledge(delivery.reply)
+            await turns.give_back(delivery.address, "k")
+            assert started <= ceil(1 / GUARANTEED_SHARE[low]) + QUANTUM
+
+
+@in_virtual_time
+async def test_a_task_of_a_lower_lane_that_has_a_permit_is_moved_before_one_of_a_higher() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns, digest = _turns(bench, worker, KeyRules(permits=1)), digest_of_key("k")
+        low = an_address(of=bench.layout, lane=Lane.LOW, id="low")
+        await bench.submit(low, key="k")
+        # A worker gave it the permit, and died before it moved it.
+        permits = KeyPermits(worker.broker, bench.layout.namespace, bench.layout.queue)
+        await permits.write(digest, Permits(("low",)), 0)
+        await bench.submit(an_address(of=bench.layout, lane=Lane.HIGH, id="high"), key="k")
+        while (delivery := await bench.take_any(worker, bench.layout.lanes)).address.kind is Kind.TURN:
+            await turns.take(delivery)
+        assert delivery.address.id == "low"

@@ -23,6 +23,8 @@ class TurnRule(StrEnum):
     LOOK_WHILE_FULL = "while tasks wait for a permit, the key is looked at once a lease"
     PERMIT_FOLLOWS_TASK = "a permit whose task has no message is free"
     RECORD_DECIDES = "a task that was moved claims its record before it runs"
+    LANES_SHARE = "a start that a lower lane is due goes to it, which is written with the permit"
+    HELD_IN_ANY_LANE = "a task that has a permit already is moved first, whatever its lane"
 
 
 KEY_TURNS: Final = frozenset(TurnRule)
@@ -36,6 +38,8 @@ TURN_WHY: Final = {
     TurnRule.LOOK_WHILE_FULL: "A worker dies between the end of its task and giving the permit back.",
     TurnRule.PERMIT_FOLLOWS_TASK: "A worker dies between the end of its task and giving the permit back.",
     TurnRule.RECORD_DECIDES: "A worker that dies before it removes a task that it moved has it moved again.",
+    TurnRule.LANES_SHARE: "Tasks of a higher lane that come again and again take every permit.",
+    TurnRule.HELD_IN_ANY_LANE: "A permit that a lower lane was given by a worker that died stays taken.",
 }
 
 
@@ -45,6 +49,7 @@ class TurnFlaw(StrEnum):
     TWO_RUN = "two tasks of the key run at once"
     AGAIN = "a task that ended runs again"
     STUCK = "an accepted task can never end"
+    STARVED = "a task of a lower lane waits while one after the other of a higher lane starts"
 
 
 class Hand(NamedTuple):
@@ -60,6 +65,8 @@ class Hand(NamedTuple):
     """Permits as it read them."""
     rung: bool = False
     """Whether it saw a producer's turn before it looked."""
+    passed: int = 0
+    """Starts of the higher lane in a row, as it read them."""
 
 
 class Turns(NamedTuple):
@@ -76,6 +83,10 @@ class Turns(NamedTuple):
     scheduled: bool = False
     hands: tuple[Hand, ...] = ()
     deaths: int = 0
+    passed: int = 0
+    """Starts of the higher lane in a row while the lower one waited, as it is written with the permits."""
+    over: int = 0
+    """The same as it is."""
     flaw: str = ""
 
 
@@ -89,6 +100,8 @@ class TurnScenario:
     deaths: int = 0
     met: bool = False
     """Whether it begins where all tasks wait, and two turns are there: one is from a look before."""
+    low: bool = False
+    """Whether the first task is of a lower lane than the others."""
 
     def begin(self) -> Turns:
         """Return the state before the first submission."""
@@ -99,14 +112,17 @@ class TurnScenario:
         return Turns(("accepted",) * self.tasks, waiting, turns=(True, True), hands=hands, deaths=self.deaths)
 
 
+_SHARE: Final = 1
+"""Starts of the higher lane in a row after which the lower one has the next."""
+
 Next = Iterator[tuple[str, Turns]]
 
 
 class TurnModel:
     """The transitions under a set of rules."""
 
-    def __init__(self, rules: frozenset[TurnRule] = KEY_TURNS) -> None:
-        self.rules = rules
+    def __init__(self, rules: frozenset[TurnRule] = KEY_TURNS, *, low: bool = False) -> None:
+        self.rules, self.low = rules, low
 
     def steps(self, state: Turns) -> Next:
         """Yield all that can happen next."""
@@ -181,20 +197,31 @@ class TurnModel:
     # -- a look at the key
 
     def _read(self, state: Turns, number: int, hand: Hand) -> Turns:
-        read = Hand("look", hand.turn, held=state.permits, rung=hand.turn == 1 and state.turns[0])
+        rung = hand.turn == 1 and state.turns[0]
+        read = Hand("look", hand.turn, held=state.permits, rung=rung, passed=state.passed)
         return _with(state, number, read)
 
     def _look(self, state: Turns, number: int, hand: Hand) -> Turns:
         if not state.wait:
             again = TurnRule.LOOK_AFTER_EMPTY in self.rules and (hand.turn == 0 or hand.rung)
             return _done(state, number, hand, again=again)
-        head = state.wait[0]
+        head = self._head(state.wait, hand)
         if head in hand.held:
             return _with(state, number, hand._replace(at="move", task=head))
         if hand.held:
             return self._full(state, number, hand)
         at = "take" if TurnRule.HELD_FIRST in self.rules else "move"
         return _with(state, number, hand._replace(at=at, task=head))
+
+    def _head(self, wait: tuple[int, ...], hand: Hand) -> int:
+        """Return which task is to be moved next: of two lanes, the first one is the lower."""
+        if not self.low:
+            return wait[0]
+        if TurnRule.HELD_IN_ANY_LANE in self.rules and (held := hand.held.intersection(wait)):
+            return min(held)
+        high = [task for task in wait if task]
+        due = TurnRule.LANES_SHARE in self.rules and hand.passed >= _SHARE
+        return high[0] if high and not (0 in wait and due) else 0
 
     def _full(self, state: Turns, number: int, hand: Hand) -> Turns:
         gone = {task for task in hand.held if task not in state.wait and task not in state.lane}
@@ -207,6 +234,10 @@ class TurnModel:
         written = self._put(state, hand, hand.held | {hand.task})
         if written is None:
             return _with(state, number, Hand("read", hand.turn))
+        if self.low:
+            over = state.over + 1 if hand.task and 0 in state.wait else 0
+            flaw = TurnFlaw.STARVED if over > _SHARE + 1 else ""
+            written = written._replace(passed=over and hand.passed + 1, over=over, flaw=flaw)
         return _with(written, number, Hand("move", hand.turn, hand.task))
 
     def _move(self, state: Turns, number: int, hand: Hand) -> Turns:
@@ -244,7 +275,7 @@ def explore_turns(
     scenario: TurnScenario, rules: frozenset[TurnRule] = KEY_TURNS, wanted: str = ""
 ) -> dict[str, list[str]]:
     """Return the shortest way to each kind of bad state, and under `""` the number of states."""
-    model, begin = TurnModel(rules), scenario.begin()
+    model, begin = TurnModel(rules, low=scenario.low), scenario.begin()
     ways: dict[Turns, tuple[Turns | None, str]] = {begin: (None, "")}
     before: dict[Turns, list[Turns]] = {}
     found: dict[str, list[str]] = {}
