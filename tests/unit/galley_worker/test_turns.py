@@ -284,7 +284,7 @@ async def test_a_task_of_a_lower_lane_gets_its_share_of_what_its_key_may_start(
         await bench.submit(an_address(of=bench.layout, lane=low, id="lower"), key="k")
         started = 0
         while any(each.endswith(".lower") for each in work.subjects("galley.wait.>")):
-            # Its own lane's turn does not come: whoever looks at the key looks at all its lanes.
+            # Its own lane's turn does not come: each look at the key sees all its lanes.
             delivery = await bench.take_any(worker, (Lane.HIGH,))
             if delivery.address.kind is Kind.TURN:
                 await turns.take(delivery)

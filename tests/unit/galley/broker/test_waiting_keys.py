@@ -1,4 +1,4 @@
-"""Which keys tasks wait under, and what users are told of it."""
+"""Which keys tasks wait under, and how users see it."""
 
 from galley.broker import topology
 from galley.broker.key_permits import KeyPermits
