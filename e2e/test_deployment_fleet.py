@@ -144,7 +144,7 @@ def make_trial(cluster: RealCluster, kubectl: Kubectl, namespace_of_pods: str, n
                     broker, api, workloads.sight_of(name), name, deployment=child_name("held"), slots=SLOTS
                 ) as workers,
             ):
-                await eventually(lambda: workloads.synced and workers.observe(), within=10)
+                await eventually(lambda: workloads.synced and workers.observe(), within=30)
                 yield DeploymentTrial(
                     workers,
                     AsyncClient.over(broker, namespace_of_pods),

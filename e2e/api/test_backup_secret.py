@@ -90,7 +90,7 @@ async def test_a_secret_of_others_is_left_alone_and_looked_at_again(
         await secret.ensure()
     running = asyncio.create_task(secret.run())
     try:
-        await eventually(lambda: "credentials not renewed" in caplog.text, within=10)
+        await eventually(lambda: "credentials not renewed" in caplog.text, within=30)
     finally:
         running.cancel()
         await asyncio.wait([running])

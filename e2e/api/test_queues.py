@@ -52,7 +52,7 @@ async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, runnin
     def scaled() -> bool:
         return bool(stage.get("deployment", CHILD)["spec"]["replicas"] == 2)
 
-    await eventually(scaled, within=15)
+    await eventually(scaled, within=30)
 
     def told() -> bool:
         described = stage.api.kubectl("describe", "taskqueue", "-n", stage.namespace, "drills")
@@ -60,8 +60,8 @@ async def test_work_raises_replicas_and_people_are_told_why(stage: Stage, runnin
         # The bell may have rung for the first of them before the others were there.
         return "Scaled" in described and "to 2 workers. 2 workers: " in described
 
-    await eventually(told, within=15)
-    await eventually(lambda: stage.status()["waiting"] == 3, within=10)
+    await eventually(told, within=30)
+    await eventually(lambda: stage.status()["waiting"] == 3, within=30)
     await stage.condition("WorkersAvailable", status="True", reason="Starting")
 
 
@@ -107,8 +107,8 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     handles = [await client.submit(call("drills", "nothing")) for _ in range(3)]
     with pytest.raises(ResultTimeout, match=r"queue 'drills' is paused: spec.scaling.workers is 0"):
         await handles[0].result(within=1)
-    await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=15)
-    await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=10)
+    await eventually(lambda: "3 tasks wait" in condition_of(stage, "Ready")["message"], within=30)
+    await eventually(lambda: "Paused" in [reason for reason, _ in events(stage, "Warning")], within=30)
     # To apply the manifest again does not undo it: it does not have the field.
     stage.apply()
     command = shlex.split(condition_of(stage, "Ready")["message"].partition("to resume: ")[2])
@@ -116,8 +116,8 @@ async def test_a_paused_queue_says_what_waits_and_its_command_resumes_it(
     stage.api.kubectl(*command[1:])
     await stage.condition("Ready", status="True")
     assert "workers" not in stage.get("taskqueue", "drills")["spec"]["scaling"]
-    await eventually(lambda: stage.status()["scalingMode"] == "Automatic", within=10)
-    await eventually(lambda: "Ready" in [reason for reason, _ in events(stage, "Normal")], within=10)
+    await eventually(lambda: stage.status()["scalingMode"] == "Automatic", within=30)
+    await eventually(lambda: "Ready" in [reason for reason, _ in events(stage, "Normal")], within=30)
 
 
 async def test_a_queue_without_handlers_is_not_ready(stage: Stage, running: OperatorProcess) -> None:
@@ -125,7 +125,7 @@ async def test_a_queue_without_handlers_is_not_ready(stage: Stage, running: Oper
     found = await stage.condition("Ready", status="False", reason="HandlersMissing")
     assert "spec.worker.modules" in found["message"]
     await eventually(
-        lambda: "HandlersMissing" in [reason for reason, _ in events(stage, "Warning")], within=10
+        lambda: "HandlersMissing" in [reason for reason, _ in events(stage, "Warning")], within=30
     )
     stage.apply(handlers={"commands": [{"name": "echo", "command": ["echo"]}]}, worker={"modules": []})
     await stage.condition("Ready", status="True")
@@ -162,12 +162,12 @@ async def test_an_edited_or_deleted_object_is_put_right(stage: Stage, running: O
         [container] = stage.get("deployment", CHILD)["spec"]["template"]["spec"]["containers"]
         return bool(container["image"] == "localhost/worker:1")
 
-    await eventually(right, within=10)
+    await eventually(right, within=30)
     stage.change("configmap", CHILD, {"data": {"queue.json": "{}"}})
-    await eventually(lambda: "drills" in stage.get("configmap", CHILD)["data"]["queue.json"], within=10)
+    await eventually(lambda: "drills" in stage.get("configmap", CHILD)["data"]["queue.json"], within=30)
     for kind in KINDS:
         stage.delete(kind, CHILD)
-    await eventually(lambda: all(stage.there(kind) for kind in KINDS), within=15)
+    await eventually(lambda: all(stage.there(kind) for kind in KINDS), within=30)
 
 
 async def test_a_deleted_stream_is_made_again(stage: Stage, running: OperatorProcess) -> None:
@@ -179,13 +179,13 @@ async def test_a_deleted_stream_is_made_again(stage: Stage, running: OperatorPro
     async def again() -> bool:
         return await stream_info(stage.broker, stream) is not None
 
-    await eventually(again, within=15)
+    await eventually(again, within=30)
 
 
 async def test_replicas_are_left_alone_when_a_queue_changes(stage: Stage, running: OperatorProcess) -> None:
     stage.apply(scaling={"minWorkers": 2})
     await stage.condition("Ready", status="True")
-    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["replicas"] == 2, within=10)
+    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["replicas"] == 2, within=30)
     stage.apply(scaling={"minWorkers": 2}, timeoutSeconds=60)
     await stage.condition("Ready", status="True", observedGeneration=2)
     found = stage.get("deployment", CHILD)
@@ -210,7 +210,7 @@ async def test_a_change_of_scaling_or_limits_replaces_no_worker(
     await stage.condition("Ready", status="True", observedGeneration=2)
     assert stage.get("deployment", CHILD)["spec"]["template"] == before
     stage.apply(timeoutSeconds=7)
-    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["template"] != before, within=10)
+    await eventually(lambda: stage.get("deployment", CHILD)["spec"]["template"] != before, within=30)
 
 
 async def test_streams_of_another_installation_are_left_alone_and_it_is_said(
@@ -238,7 +238,7 @@ async def test_code_that_is_missing_is_said_and_waited_for(stage: Stage, running
         now = stage.get("deployment", CHILD)["spec"]["template"]["metadata"]["annotations"]
         return bool(now != before)
 
-    await eventually(newer, within=15)
+    await eventually(newer, within=30)
 
 
 async def test_a_deleted_queue_is_served_no_more_and_keeps_its_streams(
@@ -247,7 +247,7 @@ async def test_a_deleted_queue_is_served_no_more_and_keeps_its_streams(
     stage.apply()
     await stage.condition("Ready", status="True")
     stage.delete("taskqueue", "drills")
-    await eventually(lambda: running.logged("queue is gone"), within=10)
+    await eventually(lambda: running.logged("queue is gone"), within=30)
     assert await stream_info(stage.broker, f"GW_{stage.namespace}_drills") is not None
     stage.apply()
     await stage.condition("Ready", status="True")
@@ -263,7 +263,7 @@ async def test_a_queue_that_waits_for_its_objects_to_go_gets_none_again(
     stage.api.kubectl(
         "delete", "taskqueue", "drills", "-n", stage.namespace, "--cascade=foreground", "--wait=false"
     )
-    await eventually(lambda: running.logged("queue is gone"), within=10)
+    await eventually(lambda: running.logged("queue is gone"), within=30)
     # What the garbage collector of a whole cluster does now; its finalizer goes with the last of them.
     for kind in KINDS:
         stage.delete(kind, CHILD)
@@ -275,7 +275,7 @@ async def test_a_queue_that_waits_for_its_objects_to_go_gets_none_again(
 
 
 async def test_it_starts_ready_and_ends_in_good_order(stage: Stage, running: OperatorProcess) -> None:
-    await eventually(lambda: running.leads, within=15)
+    await eventually(lambda: running.leads, within=30)
     assert running.page("livez")[0] == 200
     assert "galley_operator_leading 1.0" in running.page("metrics")[1]
     assert running.stop() == 0

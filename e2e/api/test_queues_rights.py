@@ -105,6 +105,6 @@ async def test_no_more_rights_are_needed_than_the_chart_gives(
         stage.apply(scaling={"minWorkers": 1})
         await stage.condition("Ready", status="True")
         stage.apply(scaling={"minWorkers": 2})
-        await eventually(lambda: stage.get("deployment", "galley-drills")["spec"]["replicas"] == 2, within=10)
+        await eventually(lambda: stage.get("deployment", "galley-drills")["spec"]["replicas"] == 2, within=30)
         assert running.stop() == 0
         assert [line for line in running.log() if "forbidden" in json.dumps(line)] == []

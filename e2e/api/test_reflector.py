@@ -126,7 +126,7 @@ async def test_what_is_there_is_listed_and_what_comes_is_told(
         await cluster.create(CONFIGMAPS, a_config_map(api_namespace, "two", "b"))
         await cluster.merge_patch(CONFIGMAPS, api_namespace, "one", {"data": {"text": "c"}})
         await cluster.delete(CONFIGMAPS, api_namespace, "two")
-        await eventually(lambda: len(heard.told) == 4, within=10)
+        await eventually(lambda: len(heard.told) == 4, within=30)
         assert heard.told[1:] == [("changed", "two", "b"), ("changed", "one", "c"), ("gone", "two", "b")]
         assert texts(reflector) == {"one": "c"}
 
@@ -135,7 +135,7 @@ async def test_what_leaves_the_selection_is_gone(cluster: Cluster, far: Cluster,
     await cluster.create(CONFIGMAPS, a_config_map(api_namespace, "one", "a"))
     async with reflecting(far, api_namespace) as (reflector, heard):
         await cluster.merge_patch(CONFIGMAPS, api_namespace, "one", {"metadata": {"labels": {"mine": "no"}}})
-        await eventually(lambda: ("gone", "one", "a") in heard.told, within=10)
+        await eventually(lambda: ("gone", "one", "a") in heard.told, within=30)
         assert reflector.things == {}
 
 

@@ -74,7 +74,7 @@ async def test_tasks_deleted_while_nothing_watched_are_cancelled_when_the_watch_
             cluster.start(Part.API_SERVER)
         await eventually(lambda: _answers(scene), within=40)
         await _nothing_held(scene, within=60)
-        await eventually(lambda: len(path.logged("task of a deleted object")) == 20, within=10)
+        await eventually(lambda: len(path.logged("task of a deleted object")) == 20, within=30)
 
 
 async def test_tasks_deleted_while_there_is_no_operator_are_found_by_the_first_sweeps(

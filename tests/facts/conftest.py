@@ -6,7 +6,7 @@ import pytest
 
 from galley.broker.topology import QueueLayout, later_stream, work_stream
 from galley_local.nats_server import NatsServer
-from tests.facts.jetstream import JetStream
+from tests.facts.jetstream import BRIEF, JetStream
 from tests.support.builders import a_queue
 
 
@@ -26,9 +26,9 @@ async def queue(jetstream: JetStream, namespace: str) -> QueueLayout:
 
 @pytest.fixture
 async def brief_queue(jetstream: JetStream, namespace: str) -> QueueLayout:
-    """A queue with leases of one second."""
+    """A queue with short leases."""
     layout = a_queue(namespace=namespace)
-    await jetstream.create_queue(layout, lease_seconds=1)
+    await jetstream.create_queue(layout, lease_seconds=BRIEF)
     return layout
 
 

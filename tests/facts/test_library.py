@@ -67,7 +67,7 @@ async def test_what_is_published_directly_arrives_as_what_the_library_publishes(
     client.publish_directly("facts.published", b"with\r\nlines", "facts.reply", header_block(HEADERS))
     client.publish_directly("facts.published", b"", "facts.reply")
     client.publish_directly("facts.published", b"body")
-    await eventually(lambda: len(came) == 6, within=5)
+    await eventually(lambda: len(came) == 6, within=30)
     told = [(one.subject, one.reply, one.data, one.headers) for one in came]
     assert told[3:] == told[:3]
     assert told[0] == ("facts.published", "facts.reply", b"with\r\nlines", HEADERS)
@@ -157,9 +157,9 @@ async def test_a_direct_subscription_goes_on_after_a_reconnection(own_nats_serve
     await client.connect(own_nats_server.url, max_reconnect_attempts=-1)
     await client.subscribe_directly("facts.again", heard.take)
     own_nats_server.kill()
-    await eventually(lambda: not client.is_connected, within=5)
+    await eventually(lambda: not client.is_connected, within=30)
     await own_nats_server.start()
-    await eventually(lambda: client.is_connected, within=10)
+    await eventually(lambda: client.is_connected, within=30)
     client.publish_directly("facts.again", b"back")
     await client.flush()
     assert heard.bodies == [b"back"]

@@ -73,10 +73,10 @@ async def test_without_room_tasks_are_still_handed_out_and_acks_make_room(small:
 async def test_a_schedule_that_fires_without_room_is_stuck_until_it_is_published_again(
     small: JetStream,
 ) -> None:
-    subject, headers = due_in(0.4)
+    subject, headers = due_in(2)
     await small.stored(subject, b"stuck", headers)
     await fill(small)
-    beyond_its_time = await small.pull(LATER, expires=800_000_000)
+    beyond_its_time = await small.pull(LATER, expires=2_800_000_000)
     assert (await beyond_its_time.ended()).status == "408"
     await small.ok(f"STREAM.PURGE.{WORK}")
     with_room_again = await small.pull(LATER, expires=600_000_000)

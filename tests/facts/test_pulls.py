@@ -80,7 +80,7 @@ async def parked_pull(jetstream: JetStream, stream: str) -> Pull:
         info = await jetstream.ok(f"CONSUMER.INFO.{stream}.{Lane.NORMAL}")
         return bool(info["num_waiting"] == 1)
 
-    await eventually(waits, within=2)
+    await eventually(waits, within=30)
     return pull
 
 
@@ -109,7 +109,7 @@ async def test_a_parked_pull_ends_with_its_connection_when_its_server_stops(
         await jetstream.create_queue(layout)
         parked = await jetstream.pull(topology.work_stream(layout.namespace, layout.queue))
         await own_nats_server.stop()
-        await eventually(lambda: not jetstream.client.is_connected, within=2)
+        await eventually(lambda: not jetstream.client.is_connected, within=30)
         if parked.answered:
             assert await parked.ended() == ([], "409", "Server Shutdown")
 
@@ -143,7 +143,7 @@ async def test_a_pull_whose_asker_is_gone_takes_no_task(
         info = await jetstream.consumer(work)
         return bool(info["num_waiting"] == 0)
 
-    await eventually(noticed, within=2)
+    await eventually(noticed, within=30)
     await submit(jetstream, queue)
     assert delivered(await jetstream.next(work)) == 1
 
@@ -157,7 +157,7 @@ async def test_parked_pulls_are_counted_as_idle_capacity(
         info = await jetstream.consumer(work)
         return bool(info["num_waiting"] == 1)
 
-    await eventually(counted, within=2)
+    await eventually(counted, within=30)
 
 
 async def test_a_delivery_tells_how_many_tasks_wait_behind_it(
@@ -204,7 +204,7 @@ async def test_a_pull_parked_in_a_paused_lane_goes_on_when_another_asks_after_th
         await jetstream.pull(work, no_wait=True)
         return parked.answered
 
-    await eventually(woken, within=5)
+    await eventually(woken, within=30)
     assert (await parked.ended()).messages
 
 
@@ -219,4 +219,4 @@ async def test_a_running_task_can_be_acked_in_a_paused_lane(
     async def removed() -> bool:
         return await jetstream.held(work) == 0
 
-    await eventually(removed, within=2)
+    await eventually(removed, within=30)

@@ -118,7 +118,7 @@ class Stage:
     async def outlast_lease(self) -> None:
         """Wait until the leases of a worker that is frozen have ended."""
         began = time.monotonic()
-        await eventually(lambda: time.monotonic() - began > 1.3 * LEASE, within=10)
+        await eventually(lambda: time.monotonic() - began > 1.3 * LEASE, within=30)
         self._lose()
 
     def _lose(self) -> None:

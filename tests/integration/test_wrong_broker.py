@@ -80,7 +80,7 @@ async def plain_server(folder: Path, *options: str) -> AsyncIterator[str]:
         nats_server_binary(), "-a", "127.0.0.1", "-p", place.rpartition(":")[2], "-l", str(log), *options
     )
     try:
-        await eventually(lambda: "Server is ready" in log.read_text(), within=10)
+        await eventually(lambda: "Server is ready" in log.read_text(), within=30)
         yield place
     finally:
         server.kill()

@@ -83,7 +83,7 @@ class GuardedNats:
     def kill(self) -> None:
         """End it without a word."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(30)
 
     @property
     def log(self) -> str:
@@ -141,7 +141,7 @@ class GuardedNats:
             return
 
         async def register() -> None:
-            await eventually(self._answers, within=10)
+            await eventually(self._answers, within=30)
             async with self.directory() as directory:
                 await Registrar(self.authority, directory).ensure(namespace, queue)
 

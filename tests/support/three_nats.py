@@ -49,7 +49,7 @@ class ThreeNats:
         for number in numbers:
             process = self._running.pop(number)
             process.kill()
-            process.wait(10)
+            process.wait(30)
 
     def lose_disk(self, number: int) -> None:
         """Delete what a server that does not run has stored."""

@@ -84,7 +84,7 @@ class TlsNats:
         """End it without a word."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
 
 def serving(certificate: Path, key: Path, more: str = "") -> str:

@@ -96,7 +96,7 @@ class WorkerProcess:
 
     def restart(self) -> None:
         """Start it again after its end."""
-        self.process.wait(10)
+        self.process.wait(30)
         self.process = self._start()
 
     def end(self, within: float = 20) -> int:
@@ -109,7 +109,7 @@ class WorkerProcess:
         """End it without a word."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
 
 @contextmanager

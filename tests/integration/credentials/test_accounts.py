@@ -97,7 +97,7 @@ async def test_accounts_outlive_the_server_and_are_gone_once_removed(own_guarded
     async with Broker(server.url, name="worker", connect_seconds=10, credentials=creds) as worker:
         async with server.directory() as directory:
             await Registrar(server.authority, directory).remove("ns", "mine")
-        await eventually(lambda: not worker.connected, within=10)
+        await eventually(lambda: not worker.connected, within=30)
     with pytest.raises(AccessRefused):
         async with Broker(server.url, name="worker", connect_seconds=2, credentials=creds):
             pass

@@ -134,4 +134,4 @@ async def test_the_control_experiment_a_user_of_the_streams_account_schedules(
             info = await operator.api("look", f"STREAM.INFO.{stream}", {"subjects_filter": target})
             return bool(info["state"].get("subjects"))
 
-        await eventually(forged, within=5)
+        await eventually(forged, within=30)

@@ -178,13 +178,13 @@ async def test_a_manager_cancels_what_waits_and_what_runs(
     async def running() -> bool:
         return (await runs.status()).phase is Phase.RUNNING
 
-    await eventually(running, within=10)
+    await eventually(running, within=30)
     waits = await manager.submit(call(QUEUE, "echo"), When(not_before=datetime.now(UTC) + timedelta(hours=1)))
     assert await runs.cancel() is Cancelled.RUNNING
     assert await waits.cancel() is Cancelled.BEFORE_START
     for handle in (runs, waits):
         with pytest.raises(TaskCancelled):
-            await handle.result(10)
+            await handle.result(30)
     assert denied(own_guarded_nats) == []
     assert worker.process.poll() is None
 
@@ -193,7 +193,7 @@ async def test_what_is_not_of_ones_role_or_queue_is_refused_at_once_by_name(
     own_guarded_nats: GuardedNats, queue: TaskQueue, producer: AsyncClient
 ) -> None:
     handle = await producer.submit(call(QUEUE, "echo"))
-    async with client_of(own_guarded_nats, Role.WORKER) as worker, asyncio.timeout(3):
+    async with client_of(own_guarded_nats, Role.WORKER) as worker, asyncio.timeout(20):
         # Into its own queue a worker copies events, and puts the next steps of workflows.
         await worker.submit(call(QUEUE, "echo"))
         with pytest.raises(NotAllowed, match=r"publishing to galley\.task\.shop\.theirs\."):
@@ -231,7 +231,7 @@ async def test_the_operator_makes_reads_hears_drains_and_collects(
         assert await handle.result(20) == 1
         await eventually(lambda: beats and handle.id in followed, within=20)
         await ask_workers(operator, NAMESPACE, QUEUE, Verb.DRAIN, Request(workers=("w1",), seconds=30))
-        await eventually(lambda: beats[-1].draining, within=10)
+        await eventually(lambda: beats[-1].draining, within=30)
         assert isinstance(await SignalReader(operator).read(NAMESPACE, QUEUE), QueueBacklog)
         following.cancel()
     assert worker.end() == 0

@@ -40,7 +40,7 @@ async def test_a_result_comes_back(nats_server: NatsServer, namespace: str, tmp_
                 return (await refused.status()).phase is Phase.SUCCEEDED
 
             await eventually(ran, within=20)
-            assert await refused.result(within=5) == "second time"
+            assert await refused.result(within=30) == "second time"
 
         status = await failing.status()
         assert status.failure is not None
@@ -50,7 +50,7 @@ async def test_a_result_comes_back(nats_server: NatsServer, namespace: str, tmp_
 
         async with connect(nats_server.url, namespace) as without:
             with pytest.raises(DecryptionKeyMissing, match="encrypted with key 'k1'"):
-                await without.handle(QUEUE, handle.id).result(within=5)
+                await without.handle(QUEUE, handle.id).result(within=30)
             seen = await without.handle(QUEUE, failing.id).status()
             assert (seen.encrypted_with, seen.failure and seen.failure.message) == ("k1", "")
             assert seen.failure is not None
@@ -159,4 +159,4 @@ async def test_a_result_in_plaintext_is_refused_by_who_has_the_keys(
             assert await handle.result(within=20) == 1
         async with connect(nats_server.url, namespace, keys=keys) as reader:
             with pytest.raises(PlaintextRefused):
-                await reader.handle(QUEUE, handle.id).result(within=5)
+                await reader.handle(QUEUE, handle.id).result(within=30)

@@ -47,7 +47,7 @@ def refused(use: Use, client: AsyncClient, handle: AsyncHandle[Any]) -> GalleyEr
         return error.value
 
     error = asyncio.run(run())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert "galley.AsyncClient()" in error.hint
     return error
 
@@ -144,7 +144,7 @@ async def test_who_waits_for_a_result_when_the_client_ends_is_told(
     waiting = asyncio.create_task(handle.result())
     await asyncio.sleep(0.1)
     await manager.__aexit__(None, None, None)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         with pytest.raises(ClientClosed):
             await waiting
 
@@ -157,7 +157,7 @@ async def test_who_submits_to_a_silent_broker_when_the_client_ends_is_told(
     submitting = asyncio.create_task(client.submit(RESIZE))
     await asyncio.sleep(0.3)
     await manager.__aexit__(None, None, None)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         with pytest.raises(ClientClosed):
             await submitting
 
@@ -176,7 +176,7 @@ async def test_threads_may_hand_their_calls_to_the_clients_loop(
     ids: list[str] = []
 
     def elsewhere() -> None:
-        ids.append(asyncio.run_coroutine_threadsafe(client.submit(RESIZE), loop).result(10).id)
+        ids.append(asyncio.run_coroutine_threadsafe(client.submit(RESIZE), loop).result(30).id)
 
     thread = threading.Thread(target=elsewhere)
     thread.start()

@@ -208,7 +208,7 @@ async def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(project: Path
         running.interrupt()
         assert await running.ends(within=4) == 130
         assert running.said("stopped at once")
-        await eventually(lambda: not any(alive(process) for process in ours), within=10)
+        await eventually(lambda: not any(alive(process) for process in ours), within=30)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -225,7 +225,7 @@ async def test_killed_outright_it_takes_its_processes_along(project: Path) -> No
         ours = psutil.Process(running.process.pid).children(recursive=True)
         assert len(ours) >= 2
         running.process.kill()
-        await eventually(lambda: not any(alive(process) for process in ours), within=10)
+        await eventually(lambda: not any(alive(process) for process in ours), within=30)
     said = await galley(project, "cancel", "held")
     assert said.code == 4
     assert "is not running" in said.err
@@ -263,7 +263,7 @@ async def test_a_program_without_an_environment_ends_with_what_is_killed_outrigh
         )
         (worker if killed == "the worker" else psutil.Process(running.process.pid)).kill()
         # It may stay a zombie: the process of the tests adopts it, and does not wait for it.
-        await eventually(lambda: not alive(stray), within=10)
+        await eventually(lambda: not alive(stray), within=30)
 
 
 async def test_one_folder_has_one_galley_dev(project: Path) -> None:

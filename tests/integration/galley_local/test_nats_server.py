@@ -150,7 +150,7 @@ async def test_a_restart_waits_while_its_port_is_taken_for_a_moment(own_nats_ser
         squatter.bind(("127.0.0.1", own_nats_server.port))
         squatter.listen()
         start = asyncio.create_task(own_nats_server.start())
-        await eventually(lambda: "already in use" in own_nats_server.log_file.read_text(), within=5)
+        await eventually(lambda: "already in use" in own_nats_server.log_file.read_text(), within=30)
         assert not start.done()
     await asyncio.wait_for(start, 10)
     assert await jetstream_answers(own_nats_server.port)
@@ -210,7 +210,7 @@ async def test_the_server_dies_with_its_parent(tmp_path: Path, by: signal.Signal
     server = psutil.Process(int(await asyncio.wait_for(parent.stdout.readline(), 10)))
     parent.send_signal(by)
     await parent.communicate()
-    await eventually(lambda: not server.is_running() or server.status() == "zombie", within=5)
+    await eventually(lambda: not server.is_running() or server.status() == "zombie", within=30)
 
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(own_nats_server: NatsServer) -> None:

@@ -63,10 +63,10 @@ async def test_after_a_full_disk_the_server_is_started_again_once_there_is_room(
     before = own_nats_server.pid
     async with watching(own_nats_server) as watched:
         watched.cramped = True
-        await eventually(lambda: watched.heard("almost full"), within=5)
+        await eventually(lambda: watched.heard("almost full"), within=30)
         with own_nats_server.log_file.open("a") as log:
             log.write("[ERR] Critical write error: write msgs/3.blk: no space left on device\n")
-        await eventually(lambda: watched.heard("the disk is full"), within=5)
+        await eventually(lambda: watched.heard("the disk is full"), within=30)
         assert own_nats_server.pid == before
         watched.cramped = False
         await back(watched)

@@ -152,7 +152,7 @@ async def test_urgent_work_takes_workers_from_others_which_finish_what_they_run(
         async def drains() -> bool:
             return await bulk.present(WorkerPhase.DRAINING) == 1
 
-        await eventually(drains, within=10, why="a worker of the lower queue drains")
+        await eventually(drains, within=30, why="a worker of the lower queue drains")
         assert await alarms.present() == 0, "the budget is used up for as long as both tasks run"
         assert alarms.scaler.last is not None
         assert "the budget of all queues allows 0 of 1" in alarms.scaler.last.reason

@@ -12,6 +12,7 @@ from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import QueueLayout, work_stream
 from galley_local.nats_server import NatsServer
+from galley_operator.autoscaler import scaler as scaler_module
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.errors import FleetUnknown
@@ -52,11 +53,11 @@ async def running(scaler: Scaler) -> AsyncIterator[Scaler]:
     """The scaler in its loop, after its first decision and with its doorbell armed."""
     loop = asyncio.create_task(scaler.run())
     try:
-        await eventually(lambda: scaler.last is not None, within=3)
+        await eventually(lambda: scaler.last is not None, within=30)
         yield scaler
     finally:
         loop.cancel()
-        await asyncio.wait([loop], timeout=3)
+        await asyncio.wait([loop], timeout=30)
         assert loop.cancelled()
 
 
@@ -75,23 +76,27 @@ async def test_work_brings_workers_and_its_end_takes_them_away(
     broker: Broker, queue: QueueLayout, fleet: FleetInMemory, running: Scaler
 ) -> None:
     await submit(broker, queue, 5)
-    await eventually(lambda: len(fleet.members) == 3, within=3)
+    await eventually(lambda: len(fleet.members) == 3, within=30)
     assert running.last is not None
     assert running.last.desired == 3
     await finish_all(broker, queue)
-    await eventually(lambda: len(fleet.members) == 0, within=8)
+    await eventually(lambda: len(fleet.members) == 0, within=30)
     assert running.last.reason.startswith("0 workers: nothing waits or runs")
 
 
+@pytest.fixture
+def no_next_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a queue at rest looked at only when it rings."""
+    monkeypatch.setattr(scaler_module, "REST_SECONDS", 10**9)
+
+
+@pytest.mark.usefixtures("no_next_sweep")
 async def test_the_first_task_is_answered_before_the_next_sweep(
     broker: Broker, queue: QueueLayout, fleet: FleetInMemory, running: Scaler
 ) -> None:
-    loop = asyncio.get_running_loop()
-    assert running.resting, "the next sweep is seconds away"
-    started = loop.time()
+    assert running.resting, "the next sweep is years away"
     await submit(broker, queue)
-    await eventually(lambda: len(fleet.members) == 1, within=3)
-    assert loop.time() - started < 0.6
+    await eventually(lambda: len(fleet.members) == 1, within=30)
 
 
 async def test_a_fleet_that_does_not_answer_is_not_an_empty_one(
@@ -144,7 +149,7 @@ async def test_a_drained_worker_that_went_back_to_work_is_not_removed(
     async def asked_to_drain() -> bool:
         return (await scaler.sweep()).drain == (worker.name,)
 
-    await eventually(asked_to_drain, within=5)
+    await eventually(asked_to_drain, within=30)
     await fleet.observe()
     await fleet.observe()
     assert worker.phase is WorkerPhase.DRAINING
@@ -182,7 +187,7 @@ async def test_an_unreachable_server_keeps_the_workers(
         async def unknown() -> bool:
             return "not known since" in (await scaler.sweep()).reason
 
-        await eventually(unknown, within=10)
+        await eventually(unknown, within=30)
         for _ in range(3):
             decision = await scaler.sweep()
             assert (decision.scale_to, decision.drain) == (None, ())
@@ -192,4 +197,4 @@ async def test_an_unreachable_server_keeps_the_workers(
         async def known_again() -> bool:
             return (await scaler.sweep()).reason.startswith("2 workers: 4 waiting + 0 running")
 
-        await eventually(known_again, within=15)
+        await eventually(known_again, within=30)

@@ -27,7 +27,7 @@ async def main(folder: str) -> None:
             start(runners, "start_bare", mark=f"{folder}/handler", number=f"{folder}/bare_of_handler"),
             start(runners, "family"),
         ]
-        await asyncio.gather(*(ended(work, 60) for work in works))
+        await asyncio.gather(*(ended(work) for work in works))
 
 
 if __name__ == "__main__":

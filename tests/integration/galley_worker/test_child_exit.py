@@ -44,7 +44,7 @@ async def test_a_supervisor_killed_outright_in_a_pod_takes_everything_along(tmp_
         family[0].kill()
     finally:
         host.wait()
-    await until(lambda: not any(alive(one.pid) for one in family), within=5)
+    await until(lambda: not any(alive(one.pid) for one in family))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
@@ -61,7 +61,7 @@ async def test_a_supervisor_killed_outright_takes_everything_along(
     finally:
         host.send_signal(number)
         host.wait()
-    await until(lambda: not any(alive(one) for one in family), within=5)
+    await until(lambda: not any(alive(one) for one in family))
 
 
 async def test_a_programs_stray_child_ends_with_its_attempt(tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ async def test_an_async_handler_that_does_not_stop_is_killed_and_the_others_are_
         await until((tmp_path / "deaf").exists)
         if handler == "a_wait":
             deaf.stop(Cancelled())
-        assert await ended(deaf, 5) == (Cancelled() if handler == "a_wait" else TimedOut(0.5))
-        other = await ended(innocent, 5)
+        assert await ended(deaf) == (Cancelled() if handler == "a_wait" else TimedOut(0.5))
+        other = await ended(innocent)
         assert isinstance(other, CutOff)
         assert deaf.work.task_id in other.why
     assert len((tmp_path / "once").read_text().split()) == 1

@@ -132,13 +132,13 @@ async def test_works_that_wait_for_children_that_never_live_are_cut_off_until_so
         closed.touch()
         os.kill(fork_server_of(child), signal.SIGKILL)
         await until(lambda: not alive(child))
-        ending = await ended(start(runners, "pid"), 30)
+        ending = await ended(start(runners, "pid"))
         assert isinstance(ending, CutOff), ending
         assert "no child process survives its start" in ending.why
         assert len(closed.read_text()) >= 5
         work = start(runners, "pid")
         closed.unlink()
-        assert value(await ended(work, 30)) != child
+        assert value(await ended(work)) != child
 
 
 async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more(
@@ -151,7 +151,7 @@ async def test_the_death_of_the_fork_server_takes_its_children_and_costs_no_more
         child = int(mark.read_text())
         server = fork_server_of(child)
         os.kill(server, signal.SIGKILL)
-        assert isinstance(await ended(work, 5), Crashed)
+        assert isinstance(await ended(work), Crashed)
         assert not alive(child)
         assert value(await run(runners, "add", a=1)) == 2
         assert value(await run(runners, "a_add", a=1)) == 2

@@ -123,7 +123,7 @@ async def test_a_command_that_obeys_sigterm_is_not_killed(tmp_path: Path) -> Non
         work = start(runners, "sh", raw=f'["{script}"]'.encode())
         await until(ready.exists)
         work.stop(Cancelled())
-        assert await ended(work, 4) == Cancelled()
+        assert await ended(work) == Cancelled()
         assert told.read_text() == "tidy\n"
 
 
@@ -135,7 +135,7 @@ async def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_
     async with Runners(commands(SHELL, kill_grace_seconds=0.2)) as runners:
         assert await shell(runners, script, may_take=0.4, within=4) == TimedOut(0.4)
         family = [int(pid) for pid in pids.read_text().split()]
-        await until(lambda: not any(alive(pid) for pid in family), within=1)
+        await until(lambda: not any(alive(pid) for pid in family))
 
 
 async def test_a_command_that_does_not_read_a_large_input_blocks_nothing_else() -> None:

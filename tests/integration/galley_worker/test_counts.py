@@ -45,6 +45,6 @@ async def test_a_worker_that_is_killed_takes_only_its_last_seconds_along(
         found = await reader.read(client.namespace, "drills")
         return found.totals.get(("normal", counts.SUCCEEDED)) == 1
 
-    await eventually(counted, within=15)
+    await eventually(counted, within=30)
     worker.process.kill()
     assert await counted()

@@ -190,7 +190,7 @@ async def test_children_are_replaced_after_as_many_tasks_as_set() -> None:
 @pytest.mark.parametrize("handler", ["block", "ignore_sigterm", "block_in_c"])
 async def test_a_timeout_kills_the_process(runners: Runners, handler: str, tmp_path: Path) -> None:
     work = start(runners, handler, mark=str(tmp_path / "m"), timeout=0.3)
-    assert await ended(work, 5) == TimedOut(0.3)
+    assert await ended(work) == TimedOut(0.3)
     assert value(await run(runners, "add", a=1)) == 2
 
 
@@ -200,7 +200,7 @@ async def test_a_running_function_is_killed_when_cancelled(runners: Runners, tmp
     await until(mark.exists)
     work.stop(Cancelled())
     work.stop(CutOff("a second reason comes too late"))
-    assert await ended(work, 2) == Cancelled()
+    assert await ended(work) == Cancelled()
 
 
 async def test_a_work_that_waits_can_be_stopped_and_never_runs(runners: Runners, tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ async def test_a_work_that_waits_can_be_stopped_and_never_runs(runners: Runners,
     await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
     waiting.stop(CutOff("drain"))
     # Unless it was released before, for another worker to run.
-    assert isinstance(await ended(waiting, 1), CutOff | NotBegun)
+    assert isinstance(await ended(waiting), CutOff | NotBegun)
     for work in blocked:
         work.stop(Cancelled())
-        assert await ended(work, 2) == Cancelled()
+        assert await ended(work) == Cancelled()
     assert not (tmp_path / "c").exists()
 
 
@@ -235,11 +235,11 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
         slow = start(runners, "maybe_slow", seconds=30.0)
         behind = [start(runners, "maybe_slow") for _ in range(8)]
         for work in behind:
-            assert value(await ended(work, 2)) == 0.0
+            assert value(await ended(work)) == 0.0
         assert not slow.ending.done()
         await until(lambda: runners.capacity <= 10)
         slow.stop(Cancelled())
-        assert await ended(slow, 2) == Cancelled()
+        assert await ended(slow) == Cancelled()
 
 
 async def test_a_work_that_waits_behind_a_slow_one_is_released_and_not_timed_out() -> None:

@@ -111,5 +111,5 @@ async def test_its_metrics_tell_of_the_tasks_it_ran(
         return (await samples()).get("galley_attempts_total.Succeed") == 3
 
     # A result is there before its attempt is counted.
-    await eventually(counted, within=5)
+    await eventually(counted, within=30)
     assert (await samples())["galley_slots."] >= drills.spec.worker.concurrency

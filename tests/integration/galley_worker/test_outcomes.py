@@ -74,7 +74,7 @@ async def test_a_task_that_always_fails_is_a_dead_letter_with_its_history(
         return found.data if found is not None else b""
 
     # The record tells the outcome before the letter is written.
-    assert b"the disk is green" in await eventually(letter, within=10)
+    assert b"the disk is green" in await eventually(letter, within=30)
 
 
 async def test_a_handler_that_says_never_is_tried_once(

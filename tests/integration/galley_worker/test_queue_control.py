@@ -65,7 +65,7 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
     await ensure(client.broker, layout_of(queue.model_copy(deep=True), "tests"))
     gate.touch()
     await client.queues.drain("gates", within=20)
-    assert await running.result(within=10) == str(gate)
+    assert await running.result(within=30) == str(gate)
     assert (await later.status()).phase is Phase.QUEUED
 
     def galley(*words: str) -> tuple[int, str, str]:

@@ -89,8 +89,8 @@ async def test_a_task_is_one_trace_from_its_submit_to_the_spans_of_its_handler(
     with program.get_tracer("shop").start_as_current_span("order") as order:
         handle = await client.submit(call("drills", "look_twice", path=str(tmp_path / "seen")))
         assert await handle.result(within=30) == "seen"
-    await eventually(lambda: len(collector.named("attempt drills")) == 2, within=15)
-    await eventually(lambda: len(collector.named("step")) == 2, within=15)
+    await eventually(lambda: len(collector.named("attempt drills")) == 2, within=30)
+    await eventually(lambda: len(collector.named("step")) == 2, within=30)
 
     [submit], [wait], attempts = (collector.named(f"{name} drills") for name in ("submit", "wait", "attempt"))
     trace_id = order.get_span_context().trace_id.to_bytes(16)
@@ -117,8 +117,8 @@ async def test_async_handlers_run_under_their_attempt_and_untraced_tasks_begin_a
     handles = await client.submit_many([call("drills", "alook") for _ in range(3)])
     for handle in handles:
         assert await handle.result(within=30) == "seen"
-    await eventually(lambda: len(collector.named("attempt drills")) == 3, within=15)
-    await eventually(lambda: len(collector.named("astep")) == 3, within=15)
+    await eventually(lambda: len(collector.named("attempt drills")) == 3, within=30)
+    await eventually(lambda: len(collector.named("astep")) == 3, within=30)
     attempts = {span.span_id: span.trace_id for span in collector.named("attempt drills")}
     assert len(set(attempts.values())) == 3
     assert {span.parent_span_id: span.trace_id for span in collector.named("astep")} == attempts

@@ -37,7 +37,7 @@ def start(
     return runners.start(work)
 
 
-async def ended(execution: Execution, within: float = 20.0) -> Finish:
+async def ended(execution: Execution, within: float = 30.0) -> Finish:
     return await asyncio.wait_for(asyncio.shield(execution.ending), within)
 
 
@@ -58,7 +58,7 @@ def failure(ending: Finish) -> tuple[str, str, bool]:
     return ending.failure.reason, ending.failure.message, ending.retryable
 
 
-async def until(condition: Callable[[], Any], within: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], within: float = 30.0) -> None:
     await eventually(condition, within=within)
 
 

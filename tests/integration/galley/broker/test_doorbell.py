@@ -43,7 +43,7 @@ async def submit(broker: Broker, queue: QueueLayout, **changes: Any) -> None:
 async def test_a_new_task_rings(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
     await bell.arm()
     await submit(broker, queue)
-    assert await bell.wait(2)
+    assert await bell.wait(30)
 
 
 async def test_a_task_for_later_rings_for_a_worker_that_moves_it(
@@ -51,21 +51,21 @@ async def test_a_task_for_later_rings_for_a_worker_that_moves_it(
 ) -> None:
     await bell.arm()
     await submit(broker, queue, not_before=datetime.now(UTC) + timedelta(hours=1))
-    assert await bell.wait(2)
+    assert await bell.wait(30)
 
 
 async def test_a_schedule_that_fires_rings(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
     address, at = an_address(of=queue), datetime.now(UTC) + timedelta(seconds=1)
     assert (await (await send_later(broker, address, encode(an_envelope()), FIRST, at, Door.FIRST))).stored
     await bell.arm()
-    assert await bell.wait(5)
+    assert await bell.wait(30)
 
 
 async def test_a_pause_rings_and_so_does_its_end(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
     for change in (pause, resume):
         await bell.arm()
         await change(broker, queue.namespace, queue.queue)
-        assert await bell.wait(2)
+        assert await bell.wait(30)
         # Each lane tells of it.
         await broker.reached(2)
 
@@ -92,7 +92,7 @@ async def test_a_flood_costs_the_listener_one_message_for_each_arming(
             before = listener.nats.stats["in_msgs"]
             for _ in range(20):
                 await submit(broker, queue)
-            assert await bell.wait(2)
+            assert await bell.wait(30)
             await listener.nats.flush()
             assert listener.nats.stats["in_msgs"] - before == 1
 
@@ -102,11 +102,11 @@ async def test_a_ring_before_the_arming_is_forgotten(
 ) -> None:
     await bell.arm()
     await submit(broker, queue)
-    assert await bell.wait(2)
+    assert await bell.wait(30)
     await bell.arm()
     assert not await bell.wait(0.05)
     await submit(broker, queue)
-    assert await bell.wait(2)
+    assert await bell.wait(30)
 
 
 async def test_a_disarmed_bell_stays_silent(broker: Broker, queue: QueueLayout, bell: Doorbell) -> None:
@@ -125,10 +125,10 @@ async def test_an_armed_bell_survives_a_restart_of_the_server(
         async with Doorbell(broker, queue.namespace, queue.queue) as bell:
             await bell.arm()
             own_nats_server.kill()
-            await eventually(lambda: not broker.connected, within=10)
+            await eventually(lambda: not broker.connected, within=30)
             await bell.arm()
             await own_nats_server.start()
-            await eventually(lambda: broker.connected, within=10)
+            await eventually(lambda: broker.connected, within=30)
             await bell.arm()
             await submit(broker, queue)
-            assert await bell.wait(5)
+            assert await bell.wait(30)

@@ -43,7 +43,7 @@ async def url(folder: Path) -> str:
     def found() -> list[Path]:
         return [path for path in folder.glob("nats-server_*.ports") if path.read_text().endswith("}")]
 
-    await eventually(found, within=10)
+    await eventually(found, within=30)
     return "nats://" + found()[0].read_text().split("nats://")[1].split('"')[0]
 
 

@@ -28,6 +28,6 @@ async def test_pulling_ends_in_seconds_while_the_server_is_silent(own_nats_serve
         await ensure(broker, a_queue())
         async with Pulls(broker, a_queue(), NoListener()) as pulls:
             own_nats_server.freeze()
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 await pulls.end()
             own_nats_server.thaw()

@@ -110,7 +110,7 @@ async def test_an_acknowledged_task_is_gone_from_the_backlog(
         backlog = await known(reader, queue)
         return (backlog.waiting, backlog.in_flight) == (0, 0)
 
-    await eventually(nothing_left, within=3)
+    await eventually(nothing_left, within=30)
 
 
 async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
@@ -126,7 +126,7 @@ async def test_a_scheduled_task_is_for_later_and_waits_once_it_is_due(
         backlog = await known(reader, queue)
         return (backlog.waiting, backlog.later, backlog.coming) == (1, 0, ())
 
-    await eventually(due, within=5)
+    await eventually(due, within=30)
     await take(broker, queue, stream=topology.later_stream(queue.namespace, queue.queue))
     backlog = await known(reader, queue)
     assert (backlog.waiting, backlog.in_flight, backlog.later) == (0, 1, 0)
@@ -238,12 +238,12 @@ async def test_a_server_that_is_gone_leaves_the_last_figures_stale(
         fresh = await SignalReader(broker).read(queue.namespace, queue.queue)
         assert isinstance(fresh, Unknown)
         await own_nats_server.start()
-        await eventually(lambda: broker.connected, within=10)
+        await eventually(lambda: broker.connected, within=30)
 
         async def confirmed() -> bool:
             return (await known(reader, queue)).stale is None
 
-        await eventually(confirmed, within=10)
+        await eventually(confirmed, within=30)
 
 
 async def test_a_ring_is_answered_by_the_lanes_without_a_listing(
@@ -260,4 +260,4 @@ async def test_a_ring_is_answered_by_the_lanes_without_a_listing(
         return isinstance(rung, QueueBacklog) and rung.waiting == 1
 
     # The server confirms a task a moment before it counts it.
-    await eventually(counted, within=5)
+    await eventually(counted, within=30)
