@@ -13,7 +13,7 @@ from tests.support.command import Said, run_command
 from tests.support.eventually import eventually
 
 GALLEY = str(Path(sys.executable).with_name("galley"))
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 async def galley(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Said:
@@ -48,7 +48,7 @@ class Dev:
     def said(self, text: str) -> bool:
         return any(text in line for line in self.lines)
 
-    async def says(self, text: str, within: float = 30.0) -> None:
+    async def says(self, text: str, within: float = 60.0) -> None:
         def heard() -> bool:
             assert self.said(text), "\n".join(["", *self.lines[-30:]])
             return True
@@ -59,7 +59,7 @@ class Dev:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
-    async def ends(self, within: float = 30.0) -> int:
+    async def ends(self, within: float = 60.0) -> int:
         async with asyncio.timeout(within):
             return await self.process.wait()
 
