@@ -48,8 +48,18 @@ DATA_WORKER: Final = {
     "flow.before_task": "onward",
     "flow.before_mark": "onward",
     "flow.before_end": "onward",
+    "turn.before_permit": "keyed",
+    "turn.before_move": "keyed",
+    "turn.before_remove": "keyed",
+    "turn.before_ack": "keyed",
+    "turn.before_give_back": "keyed",
+    "fanout.before_copy": "event",
+    "fanout.before_ack": "event",
 }
-"""Places in a worker that has to do with objects, unique keys, notes and workflows."""
+"""Places in a worker that has to do with objects, unique keys, notes, workflows, keys and topics."""
+
+LETTER: Final = "fanout.before_letter"
+"""Where an event that a subscription cannot take becomes a dead letter."""
 
 DATA_CLIENT: Final = {
     "object.before_use": "large",
@@ -77,6 +87,7 @@ ALL: Final = os.environ.get("GALLEY_FAULTS") == "all"
 _IN_CI: Final = (
     *("object.before_whole", "key.before_begin", "key.before_confirm", "redrive.before_record"),
     "tick.before_task",
+    *("turn.before_remove", "fanout.before_ack"),
     "then.before_schedule",
 )
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import psutil
+from msgspec import Raw
 
 from galley import AsyncClient, AsyncHandle, Unique, When, call, connect
 from galley.address import Kind, TaskAddress
@@ -22,10 +24,13 @@ from galley.broker import topology
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
+from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.envelope import Flags
+from galley.event import Event as TopicEvent
 from galley.lanes import Lane
 from galley.record import Record, State
 from galley.resources import TaskQueue
+from galley.topic import Subscription, Topic, copy_address
 from tests.failpoints.texts import large_text
 from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
@@ -193,6 +198,7 @@ async def prepare(url: str, namespace: str) -> TaskQueue:
         namespace,
         worker={"concurrency": 2, "gracePeriodSeconds": 1},
         retry={"attempts": 3, "backoffSeconds": 0.1, "maxBackoffSeconds": 0.2},
+        limits={"perKey": {"concurrency": 1}},
     )
     async with connect(url, namespace) as client:
         await ensure_with_leases(client.broker, queue, LEASE)
@@ -282,11 +288,31 @@ async def onward(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
     return await client.submit(call("drills", "onward", count=3))
 
 
+async def keyed(_stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    # A key of its own: a worker that dies before it gives a permit back holds its key up for 30 s.
+    return await client.submit(call("drills", "aecho", value=1), key=secrets.token_hex(6))
+
+
+async def event(stage: Stage, client: AsyncClient) -> AsyncHandle[object]:
+    """Publish an event that becomes a task of the queue."""
+    wanted = Subscription("tell", "drills", "aecho", input={"value": "data"})
+    return await published(stage, client, wanted)
+
+
+async def published(stage: Stage, client: AsyncClient, wanted: Subscription) -> AsyncHandle[object]:
+    """Publish an event to a topic with one subscription, and return the task it becomes."""
+    keeper = TopicKeeper(client.broker, stage.namespace, "tests")
+    await keeper.keep([Declared(Topic("uploads", retention_seconds=600), (wanted,))])
+    told = TopicEvent(secrets.token_hex(6), "galley", "told", datetime.now(UTC), Raw(b"1"))
+    await client.topics.publish_event("uploads", told)
+    return client.handle("drills", copy_address(stage.namespace, "uploads", wanted, told).id)
+
+
 SCENARIOS: Final = {
     each.__name__: each
     for each in (
         *(plain, claimed, refused, failed, unreadable, retried, drained, dropped),
-        *(returned_large, unique, noting, onward),
+        *(returned_large, unique, noting, onward, keyed, event),
     )
 }
 

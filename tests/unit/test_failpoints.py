@@ -8,6 +8,7 @@ from tests.failpoints.places import (
     DATA_CLIENT,
     DATA_WORKER,
     FLEET,
+    LETTER,
     SCALER,
     SWEEP,
     TICKER,
@@ -29,7 +30,7 @@ def named() -> list[str]:
 
 
 def test_every_place_is_driven_by_a_test() -> None:
-    of_data = {*DATA_WORKER, *DATA_CLIENT, *TICKER, *SWEEP}
+    of_data = {*DATA_WORKER, *DATA_CLIENT, *TICKER, *SWEEP, LETTER}
     assert sorted(set(named())) == sorted({*WORKER, *CLIENT, *SCALER, *FLEET, *of_data})
 
 

@@ -32,6 +32,7 @@ from galley.envelope import Envelope
 from galley.error_group import ungrouped
 from galley.errors import EnvelopeInvalid, EventInvalid, QueueFull
 from galley.event import Event, decode
+from galley.failpoint import failpoint
 from galley.filter import FilterFailed
 from galley.lanes import Lane
 from galley.record import Failure
@@ -159,6 +160,7 @@ class Fanout:
                 copies.append((copy_address(self._layout.namespace, topic, subscription, event), task))
             except (FilterFailed, MappingFailed, EventInvalid) as error:
                 await self._miss(topic, subscription, event, stored_at, error)
+        failpoint("fanout.before_copy")
         if len(copies) == 1:
             await self._publish(*copies[0])
         elif copies:
@@ -168,6 +170,7 @@ class Fanout:
                         group.create_task(self._publish(address, task))
         for _ in copies:
             self._measures.copied(topic, Copied.COPIED)
+        failpoint("fanout.before_ack")
         self._ledger.acknowledge(delivery.reply)
 
     def _check(self, subscription: Subscription) -> None:
@@ -193,6 +196,7 @@ class Fanout:
             Failure(reason, problem[:1000]), self._now(), self._worker, 1, subscription.lane,
             envelope=Raw(msgspec.json.encode(task)),
         )  # fmt: skip
+        failpoint("fanout.before_letter")
         await self._ledger.bury(address, letter)
         self._measures.copied(topic, Copied.MISSED)
         log.warning("event missed", extra={"topic": topic, "task": address.id, "error": problem})

@@ -18,6 +18,7 @@ from galley.broker.pull import Delivery, Source
 from galley.broker.topology import QueueLayout
 from galley.envelope import FIRST, Flags
 from galley.errors import EnvelopeInvalid
+from galley.failpoint import failpoint
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.record import Failure
 from galley_worker.ledger import Ledger, TooLarge
@@ -96,11 +97,13 @@ class KeyedTasks:
         except EnvelopeInvalid:
             flags = FIRST  # the worker that runs it reports the problem
         flags = replace(flags, republished=True, permit=permit)
+        failpoint("turn.before_move")
         try:
             await self._ledger.admit(waiting.address, waiting.body, flags)
         except TooLarge as error:
             failure = Failure(TOO_LARGE, f"larger than the broker stores: {error}")
             await self._settler.end_unreadable(self._delivered(waiting), failure)
+        failpoint("turn.before_remove")
         request = {"seq": waiting.sequence, "no_erase": True}
         try:
             await self._broker.api("remove a task that was moved", f"STREAM.MSG.DELETE.{self._work}", request)

@@ -27,6 +27,7 @@ from galley.broker.pull import Delivery
 from galley.broker.topology import QueueLayout
 from galley.envelope import Envelope, Flags
 from galley.error_group import ungrouped
+from galley.failpoint import failpoint
 from galley.key import Permits, Rate, digest_of_key
 from galley.lanes import Lane
 from galley_worker.credits import LaneCredits
@@ -121,6 +122,7 @@ class Turns:
                 return
             if found is Found.EMPTY and not fired:
                 await self._tasks.arm(turn, EMPTY_SECONDS)
+        failpoint("turn.before_ack")
         self._ledger.acknowledge(delivery.reply)
 
     async def may_run(self, address: TaskAddress, envelope: Envelope, flags: Flags) -> bool:
@@ -158,6 +160,7 @@ class Turns:
         if not self.rules.permits:
             return
         digest = digest_of_key(key)
+        failpoint("turn.before_give_back")
         try:
             async with self._one_at_a_time(digest):
                 if await self._look(digest, self._tasks.lanes, leaving=address.id) is Found.MORE:
@@ -257,6 +260,7 @@ class Turns:
         """Write the permits of tasks that are to be moved; returns False if another write came first."""
         if not self.rules.limited:
             return True
+        failpoint("turn.before_permit")
         new = tuple(each.address.id for each in chosen if each.address.id not in permits.held)
         if self.rules.permits:
             permits = replace(permits, held=(*permits.held, *new))
