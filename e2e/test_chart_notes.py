@@ -53,3 +53,25 @@ def test_the_commands_of_the_notes_work(galley_kinds: ApiServer, api_namespace: 
         "galley-queue-editor",
     ):
         assert made in shell.stdout
+
+
+def test_a_second_release_for_a_namespace_is_refused(galley_kinds: ApiServer, api_namespace: str) -> None:
+    """Two releases would overwrite each other's objects; helm sees the first one's Deployment."""
+    done = helm("template", "first", str(CHART), "--namespace", api_namespace)
+    (deployment,) = [
+        part for part in done.stdout.split("\n---") if "kind: Deployment" in part and "-operator" in part
+    ]
+    galley_kinds.kubectl("apply", "--namespace", api_namespace, "--filename", "-", given=deployment)
+    try:
+        said = {
+            served: helm(
+                *("install", "second", str(CHART), "--namespace", api_namespace, "--dry-run=server"),
+                *("--set", f"operator.namespaces={served}", "--kubeconfig", str(galley_kinds.kubeconfig)),
+            ).stderr
+            for served in ("{default}", "all", "{elsewhere}")
+        }
+    finally:
+        galley_kinds.kubectl("delete", "--namespace", api_namespace, "deployment", "--all")
+    assert "the release first serves default, too: uninstall it" in said["{default}"]
+    assert "the release first serves default, too" in said["all"]
+    assert "serves" not in said["{elsewhere}"]

@@ -69,7 +69,10 @@ def test_rights_are_for_its_namespaces_alone_when_there_are_some() -> None:
     own = [
         thing for thing in somewhere if thing["kind"] == "Role" and thing["metadata"]["namespace"] == "one"
     ]
-    assert [role["rules"] for role in own if role["metadata"]["name"] == "galley-operator"] == [rules]
+    (given,) = [role["rules"] for role in own if role["metadata"]["name"] == "galley-operator"]
+    assert given[: len(rules)] == rules
+    # Only listed namespaces are claimed.
+    assert [rule["resources"] for rule in given[len(rules) :]] == [["leases"], ["leases"]]
 
 
 def test_the_operator_gets_no_right_it_could_widen_its_own_with() -> None:

@@ -175,6 +175,25 @@ async def test_two_operators_one_leads_and_the_other_after_its_death(
             two.kill()
 
 
+async def test_of_two_releases_that_serve_a_namespace_the_second_waits_and_says_whom_for(
+    galley_api: ApiServer, nats_server: NatsServer, api_namespace: str, tmp_path: Path
+) -> None:
+    settings = settings_for(api_namespace)
+    with operator(galley_api.kubeconfig, nats_server.url, tmp_path, "one", **settings) as one:
+        await eventually(lambda: one.leads, within=20)
+        other = {**settings, "lease_name": "other-operator", "install": "other"}
+        with operator(galley_api.kubeconfig, nats_server.url, tmp_path, "two", **other) as two:
+            await eventually(lambda: two.logged("namespace is served elsewhere"), within=20)
+            said = f"namespace {api_namespace} is served by the operator {api_namespace}/galley-operator"
+            assert two.page("readyz")[0] == 503
+            assert said in two.page("readyz")[1]
+            events = galley_api.kubectl("get", "events", "--namespace", api_namespace)
+            assert "ServedElsewhere" in events
+            assert one.leads
+            assert not two.logged("operator leads")
+            assert two.stop() == 0
+
+
 async def test_a_leader_that_was_frozen_for_too_long_ends(
     galley_api: ApiServer, nats_server: NatsServer, api_namespace: str, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from galley.broker.object_collector import ObjectCollector
 from galley_operator import metrics as series
 from galley_operator.audit_trail import AuditTrail
 from galley_operator.broker_access import BrokerAccess
+from galley_operator.claims import Claims
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
 from galley_operator.data_path import DataPath, DataPathSettings, TaskView
@@ -71,6 +72,7 @@ class _Parts:
     ends: WorkerEnds
     view: TaskView
     leadership: Leadership
+    claims: Claims
     turns: KeyQueue[Queue]
     """Queues one of whose objects changed."""
 
@@ -132,8 +134,21 @@ class Operator:
                 settings.pod_name,
                 LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             )
+            installation = f"{namespace}/{settings.lease_name}"
+            claims = Claims(cluster, settings.served_namespaces, installation)
             parts = _Parts(
-                config, cluster, broker, access, health, faults, workloads, ends, view, leadership, turns
+                config,
+                cluster,
+                broker,
+                access,
+                health,
+                faults,
+                workloads,
+                ends,
+                view,
+                leadership,
+                claims,
+                turns,
             )
             if access.keeper is not None:
                 # Each replica does: the leader may be the one that cannot reach the API server.
@@ -181,11 +196,16 @@ class Operator:
         )  # fmt: skip
         watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
         self._watch_over_leader(parts.health, queues, path)
-        scope = settings.namespaces or "all"
-        log.info("operator leads", extra={"namespaces": scope, "install": settings.install})
         async with AsyncExitStack() as stack:
             holding = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(holding.create_task(parts.leadership.hold(), name="hold the lease").cancel)
+            await self._until_stop(parts.claims.acquire())
+            if self._stopping.is_set():
+                return
+            scope = settings.namespaces or "all"
+            log.info("operator leads", extra={"namespaces": scope, "install": settings.install})
+            for held in parts.claims.held():
+                stack.callback(holding.create_task(held, name="hold a claim").cancel)
             metrics.leading.set(1)
             stack.callback(metrics.leading.set, 0)
             await stack.enter_async_context(_flushed(statuses))
@@ -257,6 +277,7 @@ class Operator:
 
         parts.health.live(lambda: "" if self._stopping.is_set() else deaf())
         parts.health.ready(connected)
+        parts.health.ready(lambda: parts.claims.problem if leadership.leading else "")
         parts.health.ready(unlisted)
         parts.health.state = lambda: f"waits to lead; the leader is {leadership.leader or 'not known'}"
 

@@ -172,6 +172,31 @@ priorityClassName: {{ . }}
 {{- end -}}
 {{- end -}}
 
+{{/* Refuse to serve what another release serves. Rendering without a cluster finds none: the operator does, too. */}}
+{{- define "galley.checkAlone" -}}
+{{- $ours := include "galley.namespaces" . | fromJsonArray -}}
+{{- if .Values.rbac.create -}}
+{{- range (lookup "apps/v1" "Deployment" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $same := and (eq .metadata.namespace $.Release.Namespace) (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) -}}
+{{- if and (eq (get $labels "app.kubernetes.io/name") "galley-operator") (not $same) -}}
+{{- range (first .spec.template.spec.containers).env -}}
+{{- if eq .name "GALLEY_OPERATOR_NAMESPACES" -}}
+{{- $theirs := without (splitList "," (.value | default "")) "" -}}
+{{- $both := list -}}
+{{- range $ours -}}{{- if has . $theirs -}}{{- $both = append $both . -}}{{- end -}}{{- end -}}
+{{- if not $ours -}}{{- $both = $theirs | default (list "all namespaces") -}}{{- end -}}
+{{- if not $theirs -}}{{- $both = $ours | default (list "all namespaces") -}}{{- end -}}
+{{- if $both -}}
+{{- fail (printf "the release %s serves %s, too: uninstall it, or take that out of operator.namespaces of one of the two" (get $labels "app.kubernetes.io/instance") (join ", " $both)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What no schema can say. */}}
 {{- define "galley.checks" -}}
 {{- include "galley.checkResources" (list "backup.resources" .Values.backup.resources) -}}
@@ -181,6 +206,7 @@ priorityClassName: {{ . }}
 {{- include "galley.checkResources" (list "worker.resources" .Values.worker.resources) -}}
 {{- include "galley.checkNatsTag" . -}}
 {{- include "galley.checkNamespaces" . -}}
+{{- include "galley.checkAlone" . -}}
 {{- include "galley.encryption.checks" . -}}
 {{- if and (not .Values.nats.enabled) (not .Values.nats.url) -}}
 {{- fail "nats.enabled is false and nats.url is empty, so there is no NATS: set nats.url to the address of yours, or nats.enabled to true" -}}
