@@ -303,9 +303,18 @@ async def published(stage: Stage, client: AsyncClient, wanted: Subscription) -> 
     """Publish an event to a topic with one subscription, and return the task it becomes."""
     keeper = TopicKeeper(client.broker, stage.namespace, "tests")
     await keeper.keep([Declared(Topic("uploads", retention_seconds=600), (wanted,))])
+    await _shorten_leases(client, topology.topics_stream(stage.namespace), "drills")
     told = TopicEvent(secrets.token_hex(6), "galley", "told", datetime.now(UTC), Raw(b"1"))
     await client.topics.publish_event("uploads", told)
     return client.handle("drills", copy_address(stage.namespace, "uploads", wanted, told).id)
+
+
+async def _shorten_leases(client: AsyncClient, stream: str, consumer: str) -> None:
+    """Have the events of a worker that dies come again as soon as its tasks do."""
+    info = await client.broker.api("look", f"CONSUMER.INFO.{stream}.{consumer}")
+    config = {**info["config"], "ack_wait": int(LEASE * 1e9)}
+    request = {"stream_name": stream, "config": config, "action": "update"}
+    await client.broker.api("shorten", f"CONSUMER.CREATE.{stream}.{consumer}", request)
 
 
 SCENARIOS: Final = {

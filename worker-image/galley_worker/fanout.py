@@ -30,7 +30,7 @@ from galley.dead_letter import DeadLetter
 from galley.encryption import KeyServiceUnavailable
 from galley.envelope import Envelope
 from galley.error_group import ungrouped
-from galley.errors import EnvelopeInvalid, EventInvalid, QueueFull
+from galley.errors import EnvelopeInvalid, EventInvalid, FilterInvalid, QueueFull
 from galley.event import Event, decode
 from galley.failpoint import failpoint
 from galley.filter import FilterFailed
@@ -187,9 +187,11 @@ class Fanout:
     ) -> None:
         """Keep an event that could not be looked at as asked, as a dead letter of the queue."""
         address = copy_address(self._layout.namespace, topic, subscription, event)
-        reason = {FilterFailed: "FilterFailed", MappingFailed: "InputMappingFailed"}.get(
-            type(error), "EventInvalid"
-        )
+        reason = {
+            FilterFailed: "FilterFailed",
+            FilterInvalid: FilterInvalid.reason,
+            MappingFailed: "InputMappingFailed",
+        }.get(type(error), "EventInvalid")
         task = task_of_miss(topic, subscription, event, stored_at)
         problem = f"subscription {subscription.name} of topic {topic}: {error}"
         letter = DeadLetter(
