@@ -13,7 +13,7 @@ COUNT := -p tests.support.count --timeout 300
 AGAIN := -rp --last-failed --last-failed-no-failures none
 E2E := e2e tools/cluster/testcluster/tests
 # Tests start hundreds of Python processes. Where PYTHONDONTWRITEBYTECODE is set, each would compile our modules again.
-OURS := sdk operator worker-image gateway local tools/cluster tests/support
+OURS := sdk operator worker-image gateway local tools/cluster tests/support tests/integration/galley_worker
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 

@@ -1,5 +1,6 @@
 """Start the gateway: `python -m galley_gateway`, told by its environment (see `settings`)."""
 
+import gc
 import signal
 import sys
 
@@ -7,6 +8,8 @@ if __name__ == "__main__":
     # A container's first process ignores signals it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
+    gc.disable()  # imports leave no garbage, and looking for it takes an eighth of the start
     from galley_gateway.main import main
 
+    gc.enable()
     sys.exit(main())

@@ -1,5 +1,6 @@
 """Start the operator: `python -m galley_operator`, told by its environment (see `settings`)."""
 
+import gc
 import signal
 import sys
 
@@ -8,6 +9,8 @@ if __name__ == "__main__":
     # ended while it still imports would wait for its whole grace.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
+    gc.disable()  # imports leave no garbage, and looking for it takes an eighth of the start
     from galley_operator.main import main
 
+    gc.enable()
     sys.exit(main())
