@@ -70,6 +70,6 @@ async def test_a_handler_deaf_to_signals_does_not_keep_its_worker_from_ending(
     await eventually(running, within=20)
     worker.send(signal.SIGTERM)
 
-    assert await asyncio.to_thread(worker.process.wait, 15) == 0  # grace: 2 s
+    assert await asyncio.to_thread(worker.process.wait, 40) == 0  # grace: 2 s
     status = await handle.status()
     assert (status.history.errors, status.history.crashes, status.history.preemptions) == (0, 0, 1)

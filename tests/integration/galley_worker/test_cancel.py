@@ -60,7 +60,7 @@ async def test_while_waiting_behind_others(
     client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
 ) -> None:
     await start(drills)
-    running = [await client.submit(call("drills", "hold", word=f"{n}", seconds=3)) for n in range(4)]
+    running = [await client.submit(call("drills", "hold", word=f"{n}", seconds=8)) for n in range(4)]
     await eventually(partial(all_in_phase, running, Phase.RUNNING), within=20)
     handle = await client.submit(call("drills", "note", word="must not run"), When(lane=Lane.LOW))
 

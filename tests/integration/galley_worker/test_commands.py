@@ -95,12 +95,12 @@ async def test_input_that_cannot_be_arguments_is_never_tried_again(raw: bytes) -
 )
 async def test_a_command_has_ended_when_its_program_has(script: str) -> None:
     async with Runners(commands(SHELL)) as runners:
-        assert value(await shell(runners, script, within=3))["exitCode"] == 0
+        assert value(await shell(runners, script, within=30))["exitCode"] == 0
 
 
 async def test_the_last_words_of_a_command_are_in_its_result_though_others_hold_its_pipes() -> None:
     async with Runners(commands(SHELL)) as runners:
-        told = value(await shell(runners, "sleep 60 & echo first; echo last", within=3))
+        told = value(await shell(runners, "sleep 60 & echo first; echo last", within=30))
     assert told["stdout"] == "first\nlast\n"
 
 
@@ -108,7 +108,7 @@ async def test_of_much_output_a_command_keeps_the_end() -> None:
     lines: list[str] = []
     here = settings(SHELL, modules=(), on_line=lambda line: lines.append(line.text))
     async with Runners(here) as runners:
-        told = value(await shell(runners, "yes | head -c 50000000; echo the end", within=15))
+        told = value(await shell(runners, "yes | head -c 50000000; echo the end", within=60))
     assert told["stdoutBytes"] == 50_000_000 + len("the end\n")
     assert told["stdout"].endswith("y\nthe end\n")
     assert len(told["stdout"]) == 32 * 1024
@@ -133,7 +133,7 @@ async def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sleep 60 & echo $$ $! > {pids}; while :; do sleep 1; done"
     async with Runners(commands(SHELL, kill_grace_seconds=0.2)) as runners:
-        assert await shell(runners, script, may_take=0.4, within=4) == TimedOut(0.4)
+        assert await shell(runners, script, may_take=3.0, within=30) == TimedOut(3.0)
         family = [int(pid) for pid in pids.read_text().split()]
         await until(lambda: not any(alive(pid) for pid in family))
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from galley import AsyncClient, AsyncHandle, Phase, call
 from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.ensure import ensure
+from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
+from tests.support.workers import a_task_queue
 
 
 async def runs_on(handle: AsyncHandle[object], worker: str) -> bool:
@@ -17,13 +20,15 @@ async def runs_on(handle: AsyncHandle[object], worker: str) -> bool:
 
 
 async def test_a_short_attempt_ends_during_the_drain(
-    client: AsyncClient, drills: TaskQueue, start: StartWorkers
+    client: AsyncClient, namespace: str, start: StartWorkers
 ) -> None:
-    (worker,) = await start(drills)
-    handle = await client.submit(call("drills", "hold", word="short", seconds=1))
+    patient = a_task_queue(namespace, worker={"gracePeriodSeconds": 30})
+    await ensure(client.broker, layout_of(patient, "tests"))
+    (worker,) = await start(patient)
+    handle = await client.submit(call("drills", "hold", word="short", seconds=4))
     await eventually(partial(runs_on, handle, "w1"), within=20)
 
-    assert worker.end() == 0
+    assert worker.end(within=60) == 0
     assert await handle.result(within=20) == "short"
 
 
@@ -32,7 +37,7 @@ async def test_a_long_attempt_is_handed_back_at_once_and_costs_no_attempt(
 ) -> None:
     first, second = await start(drills, ("w1", "w2"))
     second.send(signal.SIGSTOP)
-    handle = await client.submit(call("drills", "aecho", value="long", seconds=4))
+    handle = await client.submit(call("drills", "aecho", value="long", seconds=8))
     await eventually(partial(runs_on, handle, "w1"), within=20)
     second.send(signal.SIGCONT)
 

@@ -36,7 +36,7 @@ async def test_a_killed_worker_s_task_runs_on_another(
 ) -> None:
     first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
     second.send(signal.SIGSTOP)
-    handle = await client.submit(call("drills", "aecho", value="survives", seconds=1))
+    handle = await client.submit(call("drills", "aecho", value="survives", seconds=6))
     await eventually(partial(runs_on, handle, "w1"), within=20)
 
     first.kill()
@@ -61,7 +61,7 @@ async def test_a_worker_frozen_past_its_lease_settles_nothing_that_is_another_s_
 ) -> None:
     first, second = await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
     second.send(signal.SIGSTOP)
-    handle = await client.submit(call("drills", "aecho", value="once", seconds=2 * LEASE))
+    handle = await client.submit(call("drills", "aecho", value="once", seconds=4 * LEASE))
     await eventually(partial(runs_on, handle, "w1"), within=20)
     second.send(signal.SIGCONT)
     first.send(signal.SIGSTOP)
@@ -101,7 +101,7 @@ async def test_work_goes_on_after_the_broker_was_away(
         await start(queue, server=own_nats_server.url)
         before = await client.submit(call("drills", "echo", value="before"))
         await before.result(within=20)
-        during = await client.submit(call("drills", "aecho", value="during", seconds=1))
+        during = await client.submit(call("drills", "aecho", value="during", seconds=6))
         await eventually(partial(runs_on, during, "w1"), within=20)
         if fault == "kill":
             own_nats_server.kill()

@@ -146,7 +146,7 @@ async def test_a_process_is_replaced_once_it_is_too_large_and_no_task_is_lost(pi
 
 async def test_an_async_process_that_is_to_be_replaced_lets_its_tasks_end_and_keeps_none_waiting() -> None:
     async with Runners(leaky(concurrency=2, recycle_tasks=2)) as runners:
-        slow = start(runners, "a_pid_after", seconds=3.0)
+        slow = start(runners, "a_pid_after", seconds=8.0)
         quick = [value(await run(runners, "a_pid_after", seconds=0.0)) for _ in range(3)]
         assert not slow.ending.done()
         assert value(await ended(slow)) == quick[0]

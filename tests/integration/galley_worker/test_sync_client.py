@@ -163,8 +163,8 @@ async def test_closing_ends_what_waits_in_other_threads(sync: Client) -> None:
         await asyncio.sleep(0.1)
         began = time.monotonic()
         sync.close()
-        assert isinstance(waiting.exception(10), ClientClosed)
-    assert time.monotonic() - began < 5
+        assert isinstance(waiting.exception(30), ClientClosed)
+    assert time.monotonic() - began < 30
     sync.close()
     for use in (handle.status, lambda: sync.submit(echo(2)), lambda: sync.tasks("drills"), sync.__enter__):
         with pytest.raises(ClientClosed):
@@ -216,7 +216,7 @@ async def test_ctrl_c_stays_ctrl_c_if_the_loop_is_busy(sync: Client, monkeypatch
 
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        interrupt_soon(0.2)
+        interrupt_soon(1)
         with pytest.raises(KeyboardInterrupt):
             sync._portal.call(block)
     finally:
@@ -234,7 +234,7 @@ async def test_ctrl_c_ends_a_wait_and_the_client_goes_on(sync: Client) -> None:
     began = time.monotonic()
 
     def wait() -> None:
-        interrupt_soon(0.2)
+        interrupt_soon(1)
         with pytest.raises(KeyboardInterrupt):
             handle.result(within=30)
 
@@ -243,7 +243,7 @@ async def test_ctrl_c_ends_a_wait_and_the_client_goes_on(sync: Client) -> None:
         wait()
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert handle.status().phase is Phase.QUEUED
 
 
@@ -296,7 +296,7 @@ async def test_calls_are_made_in_the_thread_that_submits(sync: Client) -> None:
 
 async def test_tasks_are_yielded_as_they_end(sync: Client, drills: TaskQueue, start: StartWorkers) -> None:
     await start(drills)
-    slow, quick = sync.submit(call("drills", "hold", word="slow", seconds=1.5)), sync.submit(echo("quick"))
+    slow, quick = sync.submit(call("drills", "hold", word="slow", seconds=6)), sync.submit(echo("quick"))
     failing = sync.submit(call("drills", "echo", wrong=1))
     ended = [handle.id for handle in sync.as_completed([slow, quick, failing], within=30)]
     assert set(ended) == {slow.id, quick.id, failing.id}
