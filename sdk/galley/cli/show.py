@@ -1,10 +1,10 @@
-"""`galley show`: all details of one task."""
+"""`galley show`: all details of one task, or a workflow with its steps."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from galley.broker.records import Records
 from galley.cli.command import Command
 from galley.cli.command import text as text_argument
 from galley.cli.documents import task_document
+from galley.cli.errors import NoSuchTask
 from galley.cli.exit_code import ExitCode
 from galley.cli.labels import labels_shown
 from galley.cli.output import (
@@ -27,26 +28,34 @@ from galley.cli.output import (
     write_document,
 )
 from galley.cli.server import connected, server_arguments
-from galley.cli.task_reference import find_task
+from galley.cli.task_reference import find_task, find_workflow
 from galley.cli.terminal import Terminal, safe_json
+from galley.cli.workflow import show as show_workflow
 from galley.dead_letter import NO_TASK
 from galley.encryption import DecryptionKeyMissing, EncryptionError
 from galley.envelope import shown_input
-from galley.errors import EnvelopeInvalid
+from galley.errors import EnvelopeInvalid, TaskNotFound
 from galley.handle import AsyncHandle
 from galley.record import Outcome, Record, Stored
 from galley.task_status import Phase, TaskStatus
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument)
+    parser.add_argument("task", metavar="ID|QUEUE/ID", type=text_argument, help="of a task or a workflow")
     format_argument(parser, Format.JSON, Format.YAML)
     server_arguments(parser, reads=True)
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
-        status = await find_task(client, options.task)
+        try:
+            status = await find_task(client, options.task)
+        except (TaskNotFound, NoSuchTask):
+            flow = await find_workflow(client, options.task)
+            if flow is None:
+                raise
+            await show_workflow(flow, options.output, terminal)
+            return ExitCode.DONE
         stored = await Records(client.broker).read(status.address)
         if status.phase is Phase.FAILED:
             status = await _with_input(client.broker, status)
@@ -60,18 +69,24 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if locked is not None:
             terminal.say(f"not shown: {locked}; {locked.hint}")
     else:
-        document = task_document(status)
-        if problem:
-            document["workerProblem"] = problem
-        if locked is not None:
-            document["notShown"] = str(locked)
-        if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
-            if record.large is None:
-                document["result"] = msgspec.json.decode(record.result)
-            else:
-                document["resultBytes"] = record.large.size
-        write_document(document, options.output, terminal)
+        write_document(_document(status, record, problem, locked), options.output, terminal)
     return ExitCode.DONE
+
+
+def _document(
+    status: TaskStatus, record: Record | None, problem: str, locked: EncryptionError | None
+) -> dict[str, Any]:
+    document = task_document(status)
+    if problem:
+        document["workerProblem"] = problem
+    if locked is not None:
+        document["notShown"] = str(locked)
+    if record is not None and record.outcome is Outcome.SUCCEEDED and not record.sealed:
+        if record.large is None:
+            document["result"] = msgspec.json.decode(record.result)
+        else:
+            document["resultBytes"] = record.large.size
+    return document
 
 
 async def _opened(
@@ -195,7 +210,7 @@ def _indented(text: str, by: int = 2) -> Iterator[str]:
 
 command: Final = Command(
     "show",
-    "Show one task: its state, input, result or failure, and previous attempts",
+    "Show one task: its state, input, result or failure, and previous attempts; or draw a workflow",
     _arguments,
     _run,
     ("galley show thumbnail-hills", "galley show images/thumbnail-of-a-poem -o yaml"),

@@ -16,7 +16,7 @@ from galley.cli.terminal import Terminal, safe
 from galley.client import AsyncClient
 from galley.errors import GalleyError
 from galley.workflow.errors import WorkflowNotFound
-from galley.workflows import StepStatus, WorkflowStatus
+from galley.workflows import AsyncWorkflow, StepStatus, WorkflowStatus
 
 _ACTIONS: Final = ("list", "show", "cancel", "redrive")
 _SHOWN: Final = 200
@@ -97,17 +97,7 @@ async def _act(client: AsyncClient, options: Namespace, target: str, terminal: T
     workflow = client.workflows.get(*_one(target))
     match options.action:
         case "show":
-            status = await workflow.status()
-            try:
-                steps = await workflow.steps()
-            except WorkflowNotFound:
-                steps = []  # of one that succeeded, the plan is not kept
-            if options.output in (Format.JSON, Format.YAML):
-                document = _document(status) | {"graph": msgspec.to_builtins(steps)}
-                write_document(document, options.output, terminal)
-                return
-            for line in (*_lines(status), *drawn(steps)):
-                terminal.result(line)
+            await show(workflow, options.output, terminal)
         case "cancel":
             came = await workflow.cancel()
             late = came is Cancelled.TOO_LATE
@@ -115,6 +105,26 @@ async def _act(client: AsyncClient, options: Namespace, target: str, terminal: T
         case _:
             again = await workflow.redrive()
             terminal.result(f"{again.queue}/{again.id}")
+
+
+async def show(workflow: AsyncWorkflow[Any], output: Format | None, terminal: Terminal) -> None:
+    """Write a workflow with its steps.
+
+    Raises:
+        WorkflowNotFound: there is no such workflow.
+        BrokerUnreachable: the broker does not answer.
+    """
+    status = await workflow.status()
+    try:
+        steps = await workflow.steps()
+    except WorkflowNotFound:
+        steps = []  # of one that succeeded, the plan is not kept
+    if output in (Format.JSON, Format.YAML):
+        document = _document(status) | {"graph": msgspec.to_builtins(steps)}
+        write_document(document, output, terminal)
+        return
+    for line in (*_lines(status), *drawn(steps)):
+        terminal.result(line)
 
 
 def _lines(status: WorkflowStatus) -> Iterator[str]:

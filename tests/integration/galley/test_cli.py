@@ -159,6 +159,21 @@ async def test_an_id_in_two_queues_has_to_be_told_apart(client: AsyncClient) -> 
     assert (code, json.loads(out)["queue"]) == (0, "texts")
 
 
+async def test_show_draws_a_workflow_by_its_id(client: AsyncClient) -> None:
+    for queue in ("images", "texts"):
+        await submit(client, queue)
+    await client.workflows.submit(chain(call("images", "one"), call("images", "two")), id="order")
+    code, out, _ = await shell("galley show order", client)
+    assert (code, out.splitlines()[-2:]) == (0, ["  . one  Waiting", "  .   two  Waiting  after one"])
+    code, out, _ = await shell("galley show images/order -o json", client)
+    assert [step["name"] for step in json.loads(out)["graph"]] == ["one", "two"]
+    await client.workflows.submit(chain(call("texts", "one"), call("texts", "two")), id="order")
+    code, _, err = await shell("galley show order", client)
+    assert (code, "'order' is a workflow of the queues images and texts" in err) == (2, True), err
+    code, _, err = await shell("galley show texts/none", client)
+    assert (code, "none" in err) == (1, True), err
+
+
 async def test_cancel_goes_on_after_an_unknown_task(client: AsyncClient) -> None:
     await submit(client, "images", "one", "two")
     code, out, err = await shell("galley cancel one missing two", client)
