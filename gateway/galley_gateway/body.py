@@ -25,13 +25,24 @@ async def body_of(request: Request, shape: type[T], raw: Collection[str] = ()) -
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in raw:
-        data = await request.body()
-        _check_depth(data)
-        return data
+        return await raw_body_of(request)
     if kind != _JSON:
         known = " or ".join((_JSON, *raw))
         raise RequestInvalid("Content-Type", f"{kind[:80] or 'none'!r}", f"send {known}")
     return decoded(await request.body(), shape)
+
+
+async def raw_body_of(request: Request) -> bytes:
+    """Return the body of a request as it came.
+
+    Raises:
+        RequestInvalid: if it is JSON that is nested too deeply.
+        BodyTooLarge, BodyTooSlow: as the door says.
+    """
+    data = await request.body()
+    if "json" in request.headers.get("content-type", _JSON):
+        _check_depth(data)
+    return data
 
 
 def decoded(data: bytes, shape: type[T]) -> T:

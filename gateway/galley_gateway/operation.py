@@ -22,7 +22,7 @@ from galley.handler import check_queue_name
 from galley.logs import log_often
 from galley_gateway import problem
 from galley_gateway.access import Right, User
-from galley_gateway.body import body_of
+from galley_gateway.body import body_of, raw_body_of
 from galley_gateway.errors import NotIdentified, RequestInvalid
 from galley_gateway.gateway import Gateway
 
@@ -81,6 +81,8 @@ class Operation:
     takes: type | None = None
     takes_raw: tuple[str, ...] = ()
     """Further types of a body, which is handed on as bytes."""
+    takes_raw_with: str = ""
+    """How headers begin with which a body is handed on as bytes, whatever its type."""
     answers: type | None = None
     status: tuple[tuple[int, str], ...] = ((200, "Done."),)
     """The statuses of success, the first one with the answer."""
@@ -206,6 +208,10 @@ def route(gateway: Gateway, operation: Operation) -> Route:
             async def body() -> Any:
                 if operation.takes is None:
                     return None
+                if operation.takes_raw_with and any(
+                    name.startswith(operation.takes_raw_with) for name in request.headers
+                ):
+                    return await raw_body_of(request)
                 return await body_of(request, operation.takes, operation.takes_raw)
 
             return await perform(gateway, operation, user, request, request.path_params, body)

@@ -7,11 +7,11 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from galley.errors import EventInvalid, TopicFull, TopicNotFound
-from galley.event import DEFAULT_TYPE, decode
+from galley.event import DEFAULT_TYPE, from_headers
 from galley.lanes import Lane
 from galley.topics import SubscribedQueue, TopicView
 from galley_gateway.access import Right
-from galley_gateway.operation import Ask, Operation, reply
+from galley_gateway.operation import Ask, Operation, Parameter, reply
 
 TOPICS: Final = "/topics"
 TOPIC: Final = f"{TOPICS}/{{name}}"
@@ -77,9 +77,9 @@ class TopicList(Struct, frozen=True):
 
 
 async def publish(ask: Ask) -> Response:
-    """Publish one event: our own shape, or a CloudEvent."""
+    """Publish one event: our own shape, or a CloudEvent in either mode of HTTP."""
     if isinstance(ask.body, bytes):
-        event = decode(ask.body, datetime.now(UTC))
+        event = from_headers(dict(ask.request.headers), ask.body, datetime.now(UTC))
         done = await ask.client.topics.publish_event(ask.name, event)
     else:
         new: NewEvent = ask.body
@@ -125,6 +125,14 @@ _TOPIC: Final = {
     ]}],
 }  # fmt: skip
 
+_BINARY: Final = tuple(
+    Parameter(f"ce-{name}", f"{meaning} of a CloudEvent in binary mode.", where="header")
+    for name, meaning in (
+        ("specversion", "`1.0`, the version"), ("id", "The id"), ("source", "The source"),
+        ("type", "The type"), ("subject", "The subject"), ("partitionkey", "The key"),
+    )
+)  # fmt: skip
+
 OPERATIONS: Final = (
     Operation(
         "listTopics", "GET", TOPICS, Right("list", "topics"), list_topics, "List the topics of a namespace",
@@ -139,8 +147,10 @@ OPERATIONS: Final = (
         "publishEvent", "POST", f"{TOPIC}/events", Right("create", "topics/events"), publish,
         "Publish an event",
         "Answers when the event is on disk; each queue that subscribes runs a task for it. The same `id` and "
-        f"`source` is the same event. A body of type `{CLOUDEVENT}` is a CloudEvent 1.0 in structured mode.",
-        takes=NewEvent, takes_raw=(CLOUDEVENT,), answers=PublishedView,
+        f"`source` is the same event. A body of type `{CLOUDEVENT}` is a CloudEvent 1.0 in structured mode. "
+        "With headers that begin with `ce-` it is one in binary mode: the body is its data, JSON or a text.",
+        takes=NewEvent, takes_raw=(CLOUDEVENT,), takes_raw_with="ce-", parameters=_BINARY,
+        answers=PublishedView,
         status=((201, "The event was published."),),
         example={"data": {"device": 7, "celsius": 81}, "attributes": {"region": "eu"}, "type": DEFAULT_TYPE},
         example_answer={"topic": "readings", "id": "01M8K988EF1JMJDNSTRVJVJ4YF", "sequence": 13},

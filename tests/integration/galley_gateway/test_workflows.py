@@ -171,3 +171,32 @@ async def test_what_is_no_event_or_no_topic_is_refused(api: Served, topic: str) 
         deep = [deep]
     assert (await api.ask("POST", events, {"data": deep}, **cloud)).body["reason"] == "RequestInvalid"
     assert (await api.ask("POST", events, "x", Content_Type="text/plain")).status == 400
+
+
+async def test_a_cloudevent_in_headers_is_the_one_in_the_body(api: Served, topic: str) -> None:
+    url, heads = (
+        f"{topic}/readings/events",
+        {"ce-specversion": "1.0", "ce-source": "/plant", "ce-type": "hot"},
+    )
+    before = (await api.ask("GET", f"{topic}/readings")).body["events"]
+    deep = b"[" * 200 + b"]" * 200
+    sent = [
+        ("b1", "application/json", b'{"celsius": 81}', 201),
+        ("b2", "text/plain; charset=utf-8", b"[" * 200, 201),  # a text, in which brackets count for nothing
+        ("b3", "application/json", deep, 400),
+        ("b4", "application/json", b"{", 422),
+        ("b5", "image/png", b"x", 422),
+        ("", "application/json", b"1", 422),
+        ("caf%C3%A9", "application/json", b"1", 201),
+    ]
+    for name, kind, body, status in sent:
+        headers = heads | {"ce-id": name, "ce-region": "eu", "Content-Type": kind}
+        async with api.session.post(url, data=body, headers=headers) as answer:
+            assert (answer.status, name) == (status, name), await answer.text()
+            if status == 201:
+                assert (await answer.json())["id"] == name.replace("%C3%A9", "é")
+    again = {"specversion": "1.0", "id": "b1", "source": "/plant", "type": "hot", "data": {"celsius": 81}}
+    structured = await api.ask("POST", url, again, Content_Type="application/cloudevents+json")
+    assert structured.status == 201
+    assert (await api.ask("GET", f"{topic}/readings")).body["events"] == before + 3, "one id is one event"
+    assert (await api.ask("POST", url, {"data": 1}, Ce_Specversion="1.0")).body["reason"] == "EventInvalid"
