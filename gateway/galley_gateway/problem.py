@@ -22,7 +22,7 @@ from galley.errors import (
     TopicFull,
     TopicNotFound,
 )
-from galley.workflow.errors import WorkflowNotFound, WorkflowsFull
+from galley.workflow.errors import WorkflowInvalid, WorkflowNotFound, WorkflowsFull
 from galley_gateway.errors import GatewayError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -43,6 +43,7 @@ _STATUS: Final[tuple[tuple[type[GalleyError], int], ...]] = (
     (KeyServiceUnavailable, 503),
     (EncryptionError, 422),
     (Invalid, 422),
+    (WorkflowInvalid, 422),
     (Refused, 409),
     (BrokerUnreachable, 503),
     (BrokerSilent, 503),
