@@ -109,7 +109,9 @@ class Pages:
     """What to say when an action was done, by the id of its operation."""
 
     def __post_init__(self) -> None:
-        """Make what is remembered."""
+        """Make what is remembered, and templates, of which the first to look would wait for else."""
+        for name in TEMPLATES.list_templates():
+            TEMPLATES.get_template(name)
         self._with_queues: Remembered[list[str]] = Remembered(_NAMESPACES_SECONDS)
 
     async def serve(self, page: Page, request: Request) -> Response:
