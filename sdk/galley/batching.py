@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, overload
 from msgspec import Struct
 
 from galley.errors import HandlerUnusable, SubmissionInvalid
+from galley.usable import signature_of
 
 LARGEST: Final = 1000
 """Most inputs of one batch."""
@@ -65,7 +66,7 @@ def only_parameter(function: Callable[..., Any], shown: str) -> str:
     Raises:
         HandlerUnusable: it has another number of parameters, or one that is not annotated as a list.
     """
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(signature_of(function).parameters.values())
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     hint = "declare one parameter: def store(rows: list[Row]) -> None"
     if len(parameters) != 1 or parameters[0].kind not in kinds:

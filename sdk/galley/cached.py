@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec import Raw, Struct
 
 from galley.address import TaskAddress
+from galley.bounds import Range
 from galley.broker.known import Known, check_same_work
 from galley.broker.records import Records
 from galley.envelope import Envelope, digest_of
@@ -57,7 +58,9 @@ def cached(seconds: float | None, version: str) -> Cached | None:
         if version:
             raise SubmissionInvalid("version", "is given without cache", "add cache=SECONDS")
         return None
-    if isinstance(seconds, bool) or not 1 <= seconds <= LONGEST_SECONDS:
+    if not isinstance(version, str):
+        raise SubmissionInvalid("version", f"{version!r}"[:80], "use a text, such as '3'")
+    if not Range(1, LONGEST_SECONDS).holds(seconds):
         raise SubmissionInvalid(
             "cache", f"{seconds!r} is not 1 to {LONGEST_SECONDS} s", "use seconds in that range"
         )

@@ -38,7 +38,7 @@ from galley.topic import Asked as Topics
 from galley.topic import Subscribe, subscribes
 from galley.typed import Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
-from galley.usable import is_async, shown, usable
+from galley.usable import is_async, shown, signature_of, usable
 from galley.when import NO_RULES, When
 from galley.workflow.result import Partial, StepResult, split
 
@@ -211,7 +211,7 @@ class Handler(Generic[P, R]):
             function = function.function
         self.function: Callable[P, R] = usable(function, name)
         self.site = declared_at()
-        self.signature = inspect.signature(self.function)
+        self.signature = signature_of(self.function)
         functools.update_wrapper(self, self.function, updated=())
         if not hasattr(self.function, "__module__"):
             self.__module__ = Path(self.site.file).stem
@@ -472,6 +472,8 @@ def task(
         ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
         EventInvalid, FilterInvalid: if there can be no such topic, mapping or filter, or no queue is named.
     """
+    if not isinstance(store_result, bool):
+        raise SubmissionInvalid("store_result", f"{store_result!r}"[:80], "use True or False")
     kept = cached(cache, version)
     if kept is not None and not store_result:
         hint = "leave one of them out: without a stored result there is none to use again"

@@ -103,7 +103,7 @@ def check_key(key: str) -> str:
     Raises:
         SubmissionInvalid: if not.
     """
-    if not key:
+    if not key or not isinstance(key, str):
         raise SubmissionInvalid("key", repr(key)[:80], "use a text that is not empty")
     try:
         size = len(key.encode())

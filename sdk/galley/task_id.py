@@ -42,16 +42,16 @@ def new_task_id() -> str:
         return _last_head + _PAIRS[(value >> 10) & 1023] + _PAIRS[value & 1023]
 
 
-def check_task_id(task_id: str) -> str:
+def check_task_id(task_id: object) -> str:
     """Return `task_id` if it may stand in a subject.
 
     Raises:
         SubmissionInvalid: if it is not 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`.
     """
-    if not _VALID.fullmatch(task_id):
+    if not isinstance(task_id, str) or not _VALID.fullmatch(task_id):
         raise SubmissionInvalid(
             "task id",
-            f"{task_id[:80]!r} has characters or a length that a subject cannot carry",
+            f"{str(task_id)[:80]!r} has characters or a length that a subject cannot carry",
             "use 1 to 64 characters of A-Z, a-z, 0-9, _ and -",
         )
     return task_id

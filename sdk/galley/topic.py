@@ -104,7 +104,11 @@ def subscribes(asked: Asked | None) -> tuple[Subscribe, ...]:
     """
     if asked is None:
         return ()
-    several = (asked,) if isinstance(asked, str | Subscribe) else tuple(asked)
+    several = (asked,) if isinstance(asked, str | Subscribe) else asked
+    listed = isinstance(several, tuple | list | set)
+    if not listed or not all(isinstance(each, str | Subscribe) for each in several):
+        hint = "use the name of a topic, a galley.Subscribe, or a list of them"
+        raise EventInvalid("subscribe", f"{asked!r}"[:80], hint)
     found = tuple(Subscribe(each) if isinstance(each, str) else each for each in several)
     for each in found:
         check_topic_name(each.topic)

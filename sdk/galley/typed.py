@@ -17,6 +17,7 @@ from msgspec import Raw
 from galley.batching import each_of, outcome_of
 from galley.file import File, from_json
 from galley.json_value import NotFinite, encode_value
+from galley.usable import signature_of
 
 _ANY_TYPE: Final = frozenset({Any, object, inspect.Parameter.empty})
 _PLAIN: Final[dict[Any, frozenset[type]]] = {
@@ -120,13 +121,13 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     What cannot be evaluated at run time, such as a name imported under `TYPE_CHECKING`, is left out.
     """
     try:
-        return _by_name(inspect.signature(function, eval_str=True))
+        return _by_name(signature_of(function, eval_str=True))
     except UNRESOLVED:
         pass
     inner = inspect.unwrap(function)
     names = {**vars(typing), **getattr(inner, "__globals__", {})}
     found = {}
-    for name, annotation in _by_name(inspect.signature(function)).items():
+    for name, annotation in _by_name(signature_of(function)).items():
         try:
             found[name] = eval(annotation, names) if isinstance(annotation, str) else annotation  # noqa: S307
         except UNRESOLVED:
@@ -156,7 +157,7 @@ class Signature:
             found = {name: each_of(annotation) for name, annotation in found.items()}
             found["return"] = outcome_of(returned)
         self.result = typed(found.pop("return", Any))
-        parameters = inspect.signature(function).parameters
+        parameters = signature_of(function).parameters
         self._parameters: dict[str, Typed] = {}
         for name, annotation in found.items():
             # `x: int = None` is old, and widespread.

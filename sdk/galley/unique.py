@@ -95,6 +95,10 @@ def asked(unique: Asked | None) -> Unique | Literal[False] | None:
         return Unique()
     if isinstance(unique, str):
         return Unique(key=unique)
+    if unique is not None and unique is not False and not isinstance(unique, Unique):
+        raise SubmissionInvalid(
+            "unique", f"{unique!r}"[:80], "use True, a key (a text), or galley.Unique(...)"
+        )
     return unique
 
 
@@ -132,7 +136,7 @@ def wanted(unique: Unique, handler: str, value: Raw) -> Wanted:
 
 
 def _check_key(key: str) -> None:
-    if not key:
+    if not key or not isinstance(key, str):
         raise SubmissionInvalid("unique.key", repr(key)[:80], "use a text that is not empty")
     try:
         size = len(key.encode())

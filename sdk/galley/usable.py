@@ -1,5 +1,6 @@
 """What `@task` accepts as a handler, and why it refuses the rest."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,16 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_code_of(function))
 
 
+def signature_of(function: Callable[..., Any], *, eval_str: bool = False) -> inspect.Signature:
+    """Return what a function takes; a partial has fewer arguments than the function it is named after.
+
+    Raises:
+        TypeError, ValueError, NameError: as `inspect.signature`.
+    """
+    follow = not isinstance(function, functools.partial)
+    return inspect.signature(function, follow_wrapped=follow, eval_str=eval_str)
+
+
 def _code_of(function: Any) -> Any:
     """Return the function that has the code: of a callable object its `__call__`."""
     if inspect.isroutine(function) or isinstance(function, type):
@@ -65,6 +76,11 @@ def _kind(function: Any) -> _Objection | None:  # noqa: PLR0911 - one for each k
     if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
            for each in (function, _code_of(function))):  # fmt: skip
         return _Objection("it is a generator, and a task has one result", "return a list instead of yielding")
+    if callable(getattr(function, "dispatch", None)) and hasattr(function, "registry"):
+        return _Objection(
+            "it chooses by the place of its first argument, and a task's arguments travel by name",
+            "put @task on a function that calls it",
+        )
     if getattr(function, "__globals__", {}).get("__name__") == "contextlib":
         return _Objection("it is a context manager", "put @task on a function that uses it in a with block")
     return None
@@ -72,7 +88,7 @@ def _kind(function: Any) -> _Objection | None:  # noqa: PLR0911 - one for each k
 
 def _signature(function: Callable[..., Any]) -> _Objection | None:
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
         return _Objection("its signature is not known", "put @task on a Python function that calls it")
     unnamed = [each.name for each in parameters if each.kind is _UNNAMED and each.default is each.empty]

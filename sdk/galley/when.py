@@ -88,6 +88,12 @@ def _first(one: Any, other: Any) -> Any:
 def _check_time(name: str, moment: datetime | None) -> None:
     if moment is None:
         return
+    if not isinstance(moment, datetime):
+        raise SubmissionInvalid(
+            name,
+            f"{moment!r}"[:80],
+            "pass an aware datetime, such as datetime.now(UTC) + timedelta(minutes=5)",
+        )
     if moment.utcoffset() is None:
         raise SubmissionInvalid(
             name, "the time has no offset from UTC", "pass an aware datetime, such as datetime.now(UTC)"
@@ -97,6 +103,8 @@ def _check_time(name: str, moment: datetime | None) -> None:
 
 
 def _check_retry(retry: RetryPolicy) -> None:
+    if not isinstance(retry, RetryPolicy):
+        raise SubmissionInvalid("retry", f"{retry!r}"[:80], "use galley.RetryPolicy(attempts=3)")
     for name, bounds, kinds in (
         ("attempts", ATTEMPTS, int),
         ("crashes", CRASHES, int),
@@ -118,14 +126,20 @@ def _check_retry(retry: RetryPolicy) -> None:
     _check_rules(retry.rules or ())
 
 
-def _check_waits(waits: tuple[float, ...]) -> None:
-    if len(waits) > WAITS or not all(BACKOFF_SECONDS.holds(wait) for wait in waits):
+def _check_waits(waits: object) -> None:
+    if (
+        not isinstance(waits, tuple | list)
+        or len(waits) > WAITS
+        or not all(BACKOFF_SECONDS.holds(wait) for wait in waits)
+    ):
         raise SubmissionInvalid(
             "retry.waits_seconds", repr(waits)[:80], f"use up to {WAITS} numbers, each {BACKOFF_SECONDS}"
         )
 
 
-def _check_rules(rules: tuple[FailureRule, ...]) -> None:
+def _check_rules(rules: object) -> None:
+    if not isinstance(rules, tuple | list) or not all(isinstance(rule, FailureRule) for rule in rules):
+        raise SubmissionInvalid("retry.rules", f"{rules!r}"[:80], "use a tuple of galley.on(...)")
     if len(rules) > RULES:
         raise SubmissionInvalid("retry.rules", f"{len(rules)} rules", f"use up to {RULES}")
     for rule in rules:

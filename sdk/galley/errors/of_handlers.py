@@ -1,5 +1,6 @@
 """What a handler raises to say how it ended, and what it gets for a step it may not take."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from galley.errors.tree import GalleyError
@@ -17,7 +18,10 @@ def _seconds(pause: float | timedelta | datetime) -> float:
         if pause.tzinfo is None:
             raise ValueError("the time has no offset from UTC; pass an aware one, as datetime.now(UTC) is")
         pause -= datetime.now(UTC)
-    return max(0.0, pause.total_seconds()) if isinstance(pause, timedelta) else float(pause)
+    seconds = pause.total_seconds() if isinstance(pause, timedelta) else float(pause)
+    if math.isnan(seconds):
+        raise ValueError("the pause is NaN; pass seconds, a timedelta or the time at which it ends")
+    return max(0.0, seconds)
 
 
 class RetryAfter(Exception):
@@ -36,7 +40,7 @@ class RetryAfter(Exception):
             message: what happened, for the task's history.
 
         Raises:
-            ValueError: if the time has no offset from UTC.
+            ValueError: if the time has no offset from UTC, or the seconds are NaN.
         """
         self.seconds = _seconds(seconds)
         super().__init__(message or f"try again in {self.seconds:g} s")
@@ -57,7 +61,7 @@ class Snooze(Exception):
             message: what it waits for, for people who look at the task.
 
         Raises:
-            ValueError: if the time has no offset from UTC.
+            ValueError: if the time has no offset from UTC, or the seconds are NaN.
         """
         self.seconds = _seconds(seconds)
         super().__init__(message or f"snoozed for {self.seconds:g} s")

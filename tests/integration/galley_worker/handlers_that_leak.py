@@ -7,7 +7,9 @@ import gc
 import io
 import locale
 import logging
+import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -105,6 +107,8 @@ def surroundings() -> list[Any]:
         str(signal.getsignal(signal.SIGUSR1)), mask, signal.getitimer(signal.ITIMER_REAL)[0],
         logging.root.manager.disable, socket.getdefaulttimeout(), sys.getrecursionlimit(), gc.isenabled(),
         locale.setlocale(locale.LC_NUMERIC), len(warnings.filters), len(vars(sys.stdout)),
+        sys.getprofile() is None, time.strftime("%Z", time.localtime(0)),
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     ]  # fmt: skip
 
 
@@ -128,6 +132,10 @@ def change() -> list[Any]:
     gc.disable()
     locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
     warnings.simplefilter("error")
+    sys.setprofile(lambda *_: None)
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     sys.stdout.write = len  # type: ignore[method-assign]
     return surroundings()
 
@@ -153,6 +161,48 @@ def _spawn(how: str) -> None:
         os.system("sleep 1000 &")
     elif how == "fork" and os.fork() == 0:
         time.sleep(1000)  # noqa: TID251 - until it is killed
+
+
+def _fork(how: str) -> int:
+    """Fork a copy that leaves the handler, and return its exit code."""
+    number = os.fork()
+    if number:
+        return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    if how == "raise":
+        raise ValueError("raised in a copy")
+    if how == "exit":
+        sys.exit(7)
+    return -1
+
+
+@task(queue=QUEUE)
+def fork(how: str) -> int:
+    return _fork(how)
+
+
+@task(queue=QUEUE)
+async def a_fork(how: str) -> int:
+    code = _fork(how)
+    await asyncio.sleep(0)
+    return code
+
+
+@task(queue=QUEUE)
+def pool(method: str | None) -> list[Any]:
+    context = multiprocessing.get_context(method)
+    with context.Pool(2) as workers:
+        return [context.get_start_method(), *workers.map(abs, [-1, -2])]
+
+
+@task(queue=QUEUE)
+async def a_pool(method: str | None) -> list[Any]:
+    return await asyncio.to_thread(pool.function, method)
+
+
+@task(queue=QUEUE)
+def signal_group() -> None:
+    os.killpg(0, signal.SIGTERM)
+    threading.Event().wait()
 
 
 @task(queue=QUEUE)

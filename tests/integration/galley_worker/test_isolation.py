@@ -1,6 +1,7 @@
 """Isolation: what a handler leaves in its process, starts or changes reaches no other task."""
 
 import asyncio
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,32 @@ async def test_what_a_task_changes_in_its_process_is_put_back(look: str, change:
         assert changed[0] == "customer"
         assert all(one != other for one, other in zip(before, changed, strict=True))
         assert value(await run(runners, look)) == before
+
+
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 7)])
+@pytest.mark.parametrize("handler", ["fork", "a_fork"])
+async def test_a_copy_of_its_process_that_leaves_a_handler_ends_and_answers_nothing(
+    handler: str, how: str, code: int
+) -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(concurrency=1, on_line=lines.append)) as runners:
+        assert value(await run(runners, handler, how=how)) == code
+        assert value(await run(runners, handler, how=how)) == code
+    assert any("raised in a copy" in line.text for line in lines) == (how == "raise")
+
+
+@pytest.mark.parametrize("handler", ["pool", "a_pool"])
+async def test_each_task_in_turn_may_use_multiprocessing_as_a_program_does(handler: str) -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        for method in (None, "forkserver", "forkserver", "spawn", None):
+            used = method or multiprocessing.get_start_method()
+            assert value(await run(runners, handler, method=method)) == [used, 1, 2]
+
+
+async def test_a_signal_to_the_process_group_of_a_handler_reaches_its_process_alone() -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        assert await run(runners, "signal_group") == Crashed("signal 15 (SIGTERM)")
+        assert value(await run(runners, "fork", how="exit")) == 7
 
 
 def sleeping_below(process: int) -> list[int]:

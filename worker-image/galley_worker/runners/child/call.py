@@ -1,6 +1,5 @@
 """One call of a handler: its input decoded, its result or its exception put in words."""
 
-import inspect
 import os
 import traceback
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from galley.objects.node_cache import spooled, spooled_bytes
 from galley.reference import INLINE_LIMIT, LARGEST
 from galley.retry import LONGEST_BACKOFF_SECONDS, kinds_of
 from galley.typed import Misfit, Signature
+from galley.usable import signature_of
 from galley.workflow.continuation import Continuation, onward
 from galley_worker.ending import Spool
 from galley_worker.runners.frames import Again, Done, Failed, Onward, Run, Spooled
@@ -31,6 +31,9 @@ TRACEBACK_LIMIT: Final = 8 * 1024
 
 PLAN_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a workflow that a handler may return."""
+
+_FRAMES: Final = 3000
+"""Frames of a traceback that are looked at: its last ones. A recursion may have a million."""
 
 _TOLD: Final = 5
 """Exceptions of a group whose messages are part of the group's."""
@@ -217,7 +220,7 @@ def _misfit(function: Callable[..., Any], named: dict[str, Any] | None, error: B
     if frames is not None and frames.tb_next is not None:
         return ""
     try:
-        inspect.signature(function).bind(**named)
+        signature_of(function).bind(**named)
     except TypeError as misfit:
         return f"the input does not fit the handler: {misfit}; it takes {_signature(function)}"
     except ValueError:
@@ -227,7 +230,7 @@ def _misfit(function: Callable[..., Any], named: dict[str, Any] | None, error: B
 
 def _signature(function: Callable[..., Any]) -> str:
     try:
-        return str(inspect.signature(function))
+        return str(signature_of(function))
     except (TypeError, ValueError):
         return "(...)"
 
@@ -263,7 +266,7 @@ def _traceback(error: BaseException) -> str:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
-        lines = "".join(traceback.format_exception(type(error), error, frames))
+        lines = "".join(traceback.format_exception(type(error), error, frames, limit=-_FRAMES))
     except BaseException:
         lines = (
             "Traceback (most recent call last):\n" + "".join(traceback.format_tb(frames)) + describe(error)

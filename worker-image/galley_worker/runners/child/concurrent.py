@@ -24,7 +24,7 @@ from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
 from galley_worker.runners.child.surroundings import Surroundings
-from galley_worker.runners.child.wire import Wire, lost
+from galley_worker.runners.child.wire import Wire, end_copy, lost
 from galley_worker.runners.frames import (
     Answer,
     Ask,
@@ -97,12 +97,15 @@ class ConcurrentService:
     def _observe_steps(self) -> None:
         """Show on the page whose code the loop runs. asyncio has no hook for it; other loops show nothing."""
         run, page, since = events.Handle._run, self._page, self._since  # noqa: SLF001
+        wire = self._wire
 
         def run_observed(handle: Any) -> None:
             order = handle._context.get(current)  # noqa: SLF001
             if order in since:
                 write_step(page, AFTER_BEGUN, order, since[order], monotonic())
             run(handle)
+            if wire.copied:  # it would run a part of each task that the loop of its parent runs
+                end_copy()
             write_begun(page, AFTER_BEGUN, 0)
 
         events.Handle._run = run_observed  # type: ignore[method-assign, assignment]  # noqa: SLF001
@@ -165,6 +168,8 @@ class ConcurrentService:
                     call.trace_under(order.trace)
                 value = await function(**named)
             except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
+                if self._wire.copied:
+                    end_copy(error)
                 failed = call.failed(order.id, perf_counter() - began, function, named, error)
                 if type(error) is asyncio.CancelledError:
                     failed.message = _UNASKED
@@ -184,6 +189,8 @@ class ConcurrentService:
         try:
             value = await handler.function(**batch.arguments) if batch.items else None
         except BaseException as error:  # as in `_run`
+            if self._wire.copied:
+                end_copy(error)
             told = _UNASKED if type(error) is asyncio.CancelledError else ""
             return batch.raised(error, perf_counter() - began, told)
         return batch.returned(value, perf_counter() - began)

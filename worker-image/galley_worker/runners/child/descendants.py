@@ -11,6 +11,7 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -86,17 +87,27 @@ class Descendants:
         self._by_order.clear()
         self.noted = False
         names: list[str] = []
+        helper = _helper()
         for _ in range(_ROUNDS):
             left = children_of(os.getpid()) - self._kept
             for process in left:
                 names += _kill(tree_of(process))
-                if collect or process not in own:
+                if process != helper and (collect or process not in own):
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(process, os.WNOHANG)
             if not any(running_name(process) for process in left):
                 break
             time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
         return names
+
+
+def _helper() -> int | None:
+    """Return the process from which `multiprocessing` forks others here, which it has to find ended itself.
+
+    It starts another one only then: with the exit code taken, no task could use `multiprocessing` any more.
+    """
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    return getattr(server, "_forkserver_pid", None)
 
 
 def _kill(processes: Iterable[int]) -> list[str]:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import mmap
+import multiprocessing
 import os
 import signal
 import socket
@@ -80,6 +81,8 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
         setup: what to import and how to serve.
     """
     die_with_parent()
+    # What a handler sends to its process group does not reach the worker, and a terminal's Ctrl-C not us.
+    os.setpgid(0, 0)
     adopt_orphans()
     # Ctrl-C in a terminal reaches the whole process group; only the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -91,6 +94,8 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
         os._exit(0)
     sys.path[:0] = [path for path in setup.import_paths if path not in sys.path]
     sys.argv = [sys.argv[0]]
+    # Handlers start processes as the same code does in a program, and not as this one was started.
+    multiprocessing.set_start_method(None, force=True)
     log_to_supervisor(setup.log_level)
     threads.carry_orders()
     if threads_lost:

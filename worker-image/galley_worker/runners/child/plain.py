@@ -28,7 +28,7 @@ from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current
 from galley_worker.runners.child.surroundings import Surroundings
-from galley_worker.runners.child.wire import Wire, lost
+from galley_worker.runners.child.wire import Wire, end_copy, lost
 from galley_worker.runners.frames import Answer, Leave, Recall, Run, RunBatch, Said
 
 HELD_SECONDS: Final = 0.001
@@ -126,8 +126,12 @@ class PlainService:
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
+            if self._wire.copied:
+                end_copy(error)
             outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
         else:
+            if self._wire.copied:
+                end_copy()
             kept = value if handler.store_result else None
             outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
         if context:
@@ -144,8 +148,12 @@ class PlainService:
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
         except BaseException as error:  # as above
+            if self._wire.copied:
+                end_copy(error)
             outcome = batch.raised(error, perf_counter() - began)
         else:
+            if self._wire.copied:
+                end_copy()
             outcome = batch.returned(value, perf_counter() - began)
         self._reports.end_batch(order)
         self._batch = None

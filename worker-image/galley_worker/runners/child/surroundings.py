@@ -11,9 +11,11 @@ import gc
 import locale
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -24,7 +26,9 @@ _WATCHED: Final[tuple[tuple[ModuleType, tuple[str, ...]], ...]] = (
     (signal, ("signal", "alarm", "setitimer", "pthread_sigmask")),
     (logging, ("disable",)),
     (socket, ("setdefaulttimeout",)),
-    (sys, ("setrecursionlimit",)),
+    (sys, ("setrecursionlimit", "settrace", "setprofile")),
+    (resource, ("setrlimit",)),
+    (time, ("tzset",)),
     (gc, ("disable", "enable")),
     (locale, ("setlocale",)),
     (warnings, ("simplefilter", "filterwarnings", "resetwarnings")),
@@ -43,10 +47,24 @@ def _filter_warnings(filters: list[Any]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]
 
 
+_LIMITS: Final = tuple(
+    getattr(resource, name) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")
+)
+
+
+def _set_limits(limits: list[tuple[int, int]]) -> None:
+    for limit, (soft, _) in zip(_LIMITS, limits, strict=True):
+        with contextlib.suppress(OSError, ValueError):  # a hard limit that was lowered stays
+            resource.setrlimit(limit, (soft, resource.getrlimit(limit)[1]))
+
+
 _SETTINGS: Final[tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]] = (
     (lambda: logging.root.manager.disable, logging.disable),
     (socket.getdefaulttimeout, socket.setdefaulttimeout),
     (sys.getrecursionlimit, sys.setrecursionlimit),
+    (sys.gettrace, sys.settrace),
+    (sys.getprofile, sys.setprofile),
+    (lambda: [resource.getrlimit(limit) for limit in _LIMITS], _set_limits),
     (gc.isenabled, _collect),
     (lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     (lambda: list(warnings.filters), _filter_warnings),
@@ -125,4 +143,5 @@ class Surroundings:
             for name in set(os.environ) - set(self._variables):
                 del os.environ[name]
             os.environ.update(self._variables)
+            time.tzset()
         self.touched = False

@@ -1,0 +1,73 @@
+"""Options of the wrong type are refused where they are written, with what to pass instead."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from galley import GalleyError, RetryPolicy, call, task
+
+OF_TASK: tuple[dict[str, Any], ...] = (
+    {"retry": 3},
+    {"retry": {"attempts": 3}},
+    {"retry": RetryPolicy(waits_seconds=5)},  # type: ignore[arg-type]
+    {"retry": RetryPolicy(rules=3)},  # type: ignore[arg-type]
+    {"retry": RetryPolicy(rules=(3,))},  # type: ignore[arg-type]
+    {"timeout_seconds": timedelta(seconds=5)},
+    {"unique": 3},
+    {"unique": b"key"},
+    {"cache": "5"},
+    {"cache": timedelta(seconds=5)},
+    {"cache": 5, "version": 3},
+    {"store_result": "no"},
+    {"subscribe": 3, "queue": "q"},
+    {"subscribe": [3], "queue": "q"},
+    {"cron": timedelta(minutes=1)},
+    {"labels": "team"},
+    {"batch": "3"},
+)
+
+OF_CALL: tuple[dict[str, Any], ...] = (
+    {"retry": 3},
+    {"not_before": "tomorrow"},
+    {"not_before": 60},
+    {"deadline": date(2030, 1, 1)},
+    {"deadline": timedelta(minutes=5)},
+    {"key": 3},
+    {"key": b"k"},
+    {"unique": 0},
+    {"lane": 3},
+    {"task_id": 3},
+    {"task_id": ""},
+    {"labels": {"a": 1}},
+)
+
+
+def _shown(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())[:60]
+
+
+@pytest.mark.parametrize("options", OF_TASK, ids=_shown)
+def test_an_option_of_a_handler_that_has_the_wrong_type_is_a_typed_error(options: dict[str, Any]) -> None:
+    def handler(item: int = 1) -> int:
+        return item
+
+    with pytest.raises(GalleyError) as raised:
+        task(**options)(handler)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("options", OF_CALL, ids=_shown)
+def test_an_option_of_a_call_that_has_the_wrong_type_is_a_typed_error(options: dict[str, Any]) -> None:
+    with pytest.raises(GalleyError) as raised:
+        call("q", "h").options(**options)
+    assert raised.value.hint
+
+
+def test_right_options_beside_them_are_accepted() -> None:
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    rules = (
+        call("q", "h").options(retry=RetryPolicy(attempts=3), not_before=later, key="3", unique=False).rules
+    )
+    assert rules is not None
+    assert rules.not_before == later
