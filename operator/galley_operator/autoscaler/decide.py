@@ -35,11 +35,11 @@ STEP_SECONDS: Final = 2.0
 STEP_WORKERS: Final = 4
 """Workers that may be added in a step at least: small queues need not wait."""
 
-PEAK_STARTS: Final = 1.0
+PEAK_STARTS: Final = 0.75
 """Times a worker's start for which workers are kept that only a backlog needed. To start them again costs
-about as much."""
+about as much, and they take a moment to drain."""
 
-SHORTEST_PEAK: Final = 5.0
+SHORTEST_PEAK: Final = 3.0
 
 SOON: Final = 60.0
 """Seconds in which workers that were let go and are needed again count as let go too soon; with long tasks
@@ -50,9 +50,6 @@ MOST_RETURNS: Final = 6
 
 MOST_IDLE_RETURNS: Final = 2
 """The same while nothing waits or runs: a load that pauses finds its workers; one that ends costs little."""
-
-KEPT_NOISE: Final = 2.0
-"""Standard deviations of the estimated load by which workers may be too many before any is let go."""
 
 START_SECONDS: Final = 60.0
 """How long a starting worker delays scale-in; one that hangs must not delay it longer."""
@@ -213,7 +210,7 @@ def _remembered(
         if need.slots:
             steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
             # What is there stays as long as it is only more than needed by the error of the estimate.
-            enough = policy.workers_for(need.arrivals + KEPT_NOISE * memory.learned.load_noise)
+            enough = policy.workers_for(need.kept)
             steady = max(steady, min(staying, policy.within(enough)))
     memory = memory.needing(steady, now, patience).peaking(desired, now, peak)
     until = [

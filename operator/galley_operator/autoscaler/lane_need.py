@@ -63,7 +63,8 @@ def queue_need(
         arrivals = max(need.arrivals, part.arrivals + rest if part.slots else 0.0)
         if part.slots and part.backlog + below > max(need.backlog, arrivals):
             need = replace(need, backlog=part.backlog + below, within=part.within, lane=lane.lane)
-        need = replace(need, arrivals=arrivals, slots=max(need.backlog, arrivals))
+        kept = max(need.kept, part.kept + rest if part.slots else 0.0)
+        need = replace(need, arrivals=arrivals, kept=kept, slots=max(need.backlog, arrivals))
     return need
 
 

@@ -32,9 +32,10 @@ _AGREES: Final = 2.5
 """Standard deviations by which the short average may differ, of times as unlike as exponential ones."""
 
 _RATE_SECONDS: Final = 60.0
-"""Time the average rate goes back to at least; with long tasks it is their time, up to `_LONGEST_RATE`."""
+"""Time the short average of the rate goes back to; with long tasks it is theirs, up to `_LONGEST_RATE`."""
 
 _LONGEST_RATE: Final = 600.0
+"""Time the long average goes back to, which holds as long as the short one agrees."""
 
 _LEAST_SEEN: Final = 30.0
 """Seconds the first tasks are taken to be spread over, at least."""
@@ -44,6 +45,11 @@ _SPANS: Final = 3
 """Spans that have to agree before the average follows them at once."""
 
 _START_WEIGHT: Final = 0.3
+
+_Rate = tuple[float, float]
+"""Tasks a second, and the seconds they are averaged over."""
+
+_Spans = tuple[tuple[float, float], ...]
 
 _EMPTY: Final[Mapping[str, tuple[int, float]]] = MappingProxyType({})
 
@@ -65,7 +71,10 @@ class Learned:
     """The same of a longer time."""
     seen: float = 0.0
     """Seconds the rate is averaged over."""
-    spans: tuple[tuple[float, float], ...] = ()
+    recent: float = 0.0
+    recent_seen: float = 0.0
+    """Both over a shorter time. Where that rate contradicts the other, the other begins there."""
+    spans: _Spans = ()
     """Seconds, and tasks that came in them, of the last few spans, the present one last."""
     at: datetime | None = None
     """Time of the last look."""
@@ -84,6 +93,8 @@ class Learned:
         known = task_seconds is not None
         return cls(
             rate=rate or 0.0,
+            recent=rate or 0.0,
+            recent_seen=_RATE_SECONDS / 2 if rate else 0.0,
             start_seconds=start_seconds,
             busy_seconds=task_seconds * _ENOUGH if task_seconds is not None else 0.0,
             done=_ENOUGH if known else 0.0,
@@ -105,7 +116,7 @@ class Learned:
         seconds = self.task_seconds
         if seconds is None or not self.rate:
             return 0.0
-        came = self.rate * min(self.seen, max(_RATE_SECONDS, seconds))
+        came = self.rate * min(self.seen, _LONGEST_RATE)
         return self.rate * seconds * math.sqrt(1 / max(self.done, self.long_done) + 1 / max(1.0, came))
 
     @property
@@ -138,8 +149,11 @@ class Learned:
         seconds = (now - self.at).total_seconds() if self.at is not None else 0.0
         if seconds <= 0:
             return seen
-        rate, spans, averaged = self._arrivals(tasks - self.tasks + ended, seconds)
-        return replace(seen, rate=rate, spans=spans, seen=averaged, active=ended > 0)
+        spans, recent, rate = self._arrivals(tasks - self.tasks + ended, seconds)
+        return replace(
+            seen, active=ended > 0, spans=spans,
+            rate=rate[0], seen=rate[1], recent=recent[0], recent_seen=recent[1],
+        )  # fmt: skip
 
     def _long(self, ended: float, busy: float, short_done: float, short_busy: float) -> tuple[float, float]:
         """Return the long average: tasks and seconds. Where the short one contradicts it, it begins there."""
@@ -152,20 +166,19 @@ class Learned:
                 return short_done, short_busy
         return done, total
 
-    def _arrivals(self, came: float, seconds: float) -> tuple[float, tuple[tuple[float, float], ...], float]:
-        """Return the rate with what came in so many seconds, its spans, and the time it is averaged over."""
+    def _arrivals(self, came: float, seconds: float) -> tuple[_Spans, _Rate, _Rate]:
+        """Return the spans with what came in so many seconds, the short average of the rate and the long."""
         spans = self.spans
         if not spans or spans[-1][0] >= _SPAN_SECONDS:
             spans = (*spans, (0.0, 0.0))[-_SPANS - 1 :]
         spans = (*spans[:-1], (spans[-1][0] + seconds, spans[-1][1] + came))
-        # One burst is no rate: a single look raises the average by a little, the spans by more.
-        bounded = max(-self.rate * seconds, min(came, 4 * self.rate * seconds + 5))
         back = min(_LONGEST_RATE, max(_RATE_SECONDS, self.task_seconds or 0.0))
-        weight = math.exp(-seconds / back)
-        before = max(_LEAST_SEEN, self.seen) * weight
-        seen = before + seconds
-        rate = max(0.0, (self.rate * before + bounded) / seen)
-        return _agreed(rate, spans), spans, seen
+        average, seen = _averaged((self.recent, self.recent_seen), back, came, seconds)
+        recent = _agreed(average, spans), seen
+        rate = _averaged((self.rate, self.seen), _LONGEST_RATE, came, seconds)
+        window = min(seen, back)
+        noise = math.sqrt(max(rate[0], 1 / window) / window)
+        return spans, recent, recent if abs(recent[0] - rate[0]) > _AGREES * noise else rate
 
     def _with_starts(self, workforce: Workforce, now: datetime) -> Self:
         took = [
@@ -180,7 +193,16 @@ class Learned:
         return replace(self, start_seconds=before + _START_WEIGHT * (mean - before))
 
 
-def _agreed(rate: float, spans: tuple[tuple[float, float], ...]) -> float:
+def _averaged(average: _Rate, back: float, came: float, seconds: float) -> _Rate:
+    """Return an average that goes back so many seconds, after one more look."""
+    rate, seen = average
+    # One burst is no rate: a single look raises the average by a little, the spans by more.
+    bounded = max(-rate * seconds, min(came, 4 * rate * seconds + 5))
+    before = max(_LEAST_SEEN, seen) * math.exp(-seconds / back)
+    return max(0.0, (rate * before + bounded) / (before + seconds)), before + seconds
+
+
+def _agreed(rate: float, spans: _Spans) -> float:
     """Return the rate brought to what all of the last spans say, if they contradict it."""
     rates = [max(0.0, came / seconds) for seconds, came in spans if seconds >= _SPAN_SECONDS][-_SPANS:]
     if len(rates) < _SPANS:

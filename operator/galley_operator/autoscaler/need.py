@@ -5,7 +5,9 @@ Three numbers, of which the highest counts:
 - as many as run now: a task that runs keeps its slot;
 - enough to start all that wait, and come meanwhile, within the target once new workers are there. In `t`
   seconds a slot that is free starts `1 + t / m` tasks of `m` seconds, one that is busy `t / m`;
-- enough for the tasks that come, with the room by the square-root rule that lets 95 of 100 start in time.
+- enough for the tasks that come until then, with the room by the square-root rule that lets 95 of 100 start
+  in time. Of quick tasks these are as many as run on average; of long ones few come, and most of those that
+  run still run.
 
 Tasks for later count among those that wait as soon as a worker that is started then is ready a little before
 they fall due.
@@ -27,6 +29,9 @@ LATE_SHARE: Final = 0.05
 SHORTEST_TARGET: Final = 1.0
 """Seconds in which a backlog is worked off at the soonest where no target is set: a look takes as long."""
 
+LONGEST_TARGET: Final = 5.0
+"""The same at the latest: a task that waited a minute for a start is not to wait half a minute more."""
+
 OWN_SHARE: Final = 0.1
 """Part of its own time that a task may wait in any case: a minute does not hurt a task of an hour."""
 
@@ -34,6 +39,8 @@ START_SHARE: Final = 0.5
 """Part of a worker's start in which a backlog is worked off where no target is set. Less costs more starts,
 more lets those wait on that waited for the start."""
 
+KEPT_NOISE: Final = 2.0
+"""Standard deviations of the estimated load by which slots may be too many before any is let go."""
 
 AHEAD_SHARE: Final = 1.25
 """Part of a worker's start for which tasks that fall due are seen ahead: some starts take longer."""
@@ -63,6 +70,8 @@ class Need:
     """Seconds in which a backlog is to be started; None if the time of a task is not known."""
     due: int = 0
     """Tasks for later that it includes."""
+    kept: float = 0.0
+    """What stays if it is there: for the tasks that come on average, and the error of that estimate."""
     lane: Lane | None = None
     """Whose target decides, where lanes have targets of their own."""
 
@@ -91,7 +100,7 @@ def need_of(
         tasks = max(waiting + running + later, learned.active)
         return Need(tasks, tasks, 0.0, None, later)
     start = learned.expected_start
-    within = max(SHORTEST_TARGET, start * START_SHARE) if target is None else target
+    within = max(SHORTEST_TARGET, min(LONGEST_TARGET, start * START_SHARE)) if target is None else target
     # What will wait when workers that are started now have started.
     left = _left(waiting, learned.rate, ready_slots / seconds, start, due)
     backlog = max(
@@ -101,10 +110,14 @@ def need_of(
     )
     load = learned.rate * seconds
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
-    allowed = max(target or 0.0, seconds * OWN_SHARE)
-    hurried = max(0.0, 1 - allowed / (start + 1))
-    arrivals = load + hurried * _room(load, 0.0 if target is None else target / seconds)
-    return Need(max(backlog, arrivals), backlog, arrivals, within, later)
+    hurry = max(0.0, 1 - max(target or 0.0, seconds * OWN_SHARE) / (start + 1))
+    patience = 0.0 if target is None else target / seconds
+    # Until new workers are there, this part of those that run ends, and others come in their place.
+    turnover = 1 - math.exp(-(start + 1) / seconds)
+    spread = turnover * (load + running * (1 - turnover))
+    arrivals = running * (1 - turnover) + load * turnover + hurry * _room(spread, patience)
+    kept = load + hurry * (_room(load, patience) + KEPT_NOISE * learned.load_noise)
+    return Need(max(backlog, arrivals), backlog, arrivals, within, later, kept)
 
 
 def _left(waiting: int, rate: float, pace: float, start: float, due: Due) -> float:

@@ -7,7 +7,7 @@ from galley.backlog import QueueBacklog
 from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler.need import Need
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
-from galley_operator.fleet.fleet import WorkerPhase, Workforce
+from galley_operator.fleet.fleet import Workforce
 
 
 def of_decision(
@@ -22,7 +22,10 @@ def of_decision(
     leaving: int,
     now: datetime,
 ) -> str:
-    """Return why that many workers are wanted, and what is under way."""
+    """Return why that many workers are wanted, and what is under way.
+
+    How many are ready or start is not in it: that changes before the next decision, and is shown beside it.
+    """
     parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, limit)]
     if memory.most_needed > desired:
         seconds = (memory.kept_until - now).total_seconds() if memory.kept_until is not None else 0
@@ -30,9 +33,6 @@ def of_decision(
         parts.append(f"{stay} for {max(0, seconds):.0f} s more")
     if leaving:
         parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
-    starting = sum(worker.phase is WorkerPhase.STARTING for worker in workforce.workers)
-    if starting:
-        parts.append(f"{starting} starting")
     if workforce.replacing:
         parts.append("newer ones take the places of those there are")
     if workforce.problem:

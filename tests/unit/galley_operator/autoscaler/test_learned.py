@@ -68,6 +68,16 @@ def test_a_rate_that_changes_for_good_is_followed_within_15_seconds(before: floa
             assert learned.rate == pytest.approx(after, rel=0.3, abs=1.5)
 
 
+def test_a_steady_rate_is_averaged_over_ten_minutes() -> None:
+    chance, learned, done, found = random.Random(4), Learned(), 0, []
+    for second in range(1800):
+        done += sum(chance.random() < 0.1 for _ in range(10))
+        learned = learned.after(0, working(done, 0.0), at(second))
+        if second > 600:
+            found.append(learned.rate)
+    assert max(found) - min(found) < 0.35, "over a minute they differ by 0.7"
+
+
 def test_the_time_of_a_start_is_seen() -> None:
     learned = Learned()
     assert learned.expected_start == START_SECONDS

@@ -41,13 +41,26 @@ def test_a_longer_target_needs_fewer_slots() -> None:
 
 def test_a_steady_load_gets_room_for_its_noise() -> None:
     assert need(0, 100, known(1.0, rate=100.0), ready=140).arrivals == pytest.approx(
-        100 + 17.4 * (1 - 0.1 / 3)
+        100 + 17.4 * (1 - 0.1 / 3), rel=0.001
     )
 
 
 def test_tasks_that_may_wait_for_a_start_get_no_room() -> None:
     assert need(0, 9, known(60.0, rate=0.15, start=2.0), ready=16).arrivals == pytest.approx(9)
     assert need(0, 9, known(1.0, rate=9.0, start=2.0), 30.0, ready=16).arrivals == pytest.approx(9)
+
+
+def test_long_tasks_need_slots_for_those_that_run_and_the_few_that_come_until_a_start() -> None:
+    task = known(600.0, rate=0.05, start=5.0)
+    assert need(0, 10, task, ready=40).arrivals == pytest.approx(10 + (30 - 10) * 6 / 600, abs=0.1)
+    assert need(0, 30, task, ready=40).kept == pytest.approx(30), "nothing stays by chance alone"
+    quick = known(0.1, rate=300.0, start=5.0)
+    assert need(0, 10, quick, ready=40).arrivals == pytest.approx(30 + 1.74 * 30**0.5, rel=0.01)
+
+
+def test_a_slow_start_does_not_make_a_backlog_wait_for_half_of_another() -> None:
+    slow, quick = (need(600, 0, known(1.0, start=start)).within for start in (120.0, 4.0))
+    assert (slow, quick) == (5, 2)
 
 
 def test_nothing_to_do_needs_nothing_whatever_came() -> None:

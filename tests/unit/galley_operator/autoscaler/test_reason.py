@@ -39,7 +39,7 @@ FIXED = replace(POLICY, min_workers=2, max_workers=2, slots=1)
         ),
         (
             a_backlog(), workers("start"), replace(POLICY, min_workers=1), needed(0, -99),
-            "1 worker: nothing waits or runs; at least 1 by spec.scaling.minWorkers; 1 starting",
+            "1 worker: nothing waits or runs; at least 1 by spec.scaling.minWorkers",
         ),
         (
             a_backlog(3, 2), workers("ready:1", "ready:1"), FIXED, needed(0, -99),
