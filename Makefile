@@ -107,6 +107,7 @@ storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; 
 hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and messages that are nearly right
 	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 $(BIN)/python -m pytest -q -s --timeout 3600 tests/unit/galley_operator/test_hostile_objects.py \
 	  tests/unit/galley_operator/test_faulty_callbacks.py tests/unit/galley/test_hostile_bytes.py
+	@GALLEY_HOSTILE_OBJECTS=3000 $(BIN)/python -m pytest -q -s --timeout 3600 e2e/api/test_hostile_objects.py
 
 drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; prints what was lost and how long it took
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py

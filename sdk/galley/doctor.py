@@ -17,6 +17,8 @@ NEARLY_FULL: Final = 0.8
 FULL: Final = 0.98
 CLOCK_SECONDS: Final = 5.0
 _HERE: Final = version("galley-tasks")
+_MANY_EVENTS: Final = 1000
+"""Events that wait to be copied, from which on that is said; workers copy about as many in a second."""
 _UNCAPPED: Final = -1
 
 
@@ -85,6 +87,22 @@ class QueueFacts(Struct, frozen=True):
     """Name, used and limit of each limit in bytes that is known."""
     other_versions: tuple[str, ...] = ()
     """Versions of Galley in its workers other than ours; empty text for one before 0.2."""
+
+
+class TopicFacts(Struct, frozen=True):
+    """What is known of the topics of a namespace, which are in one stream."""
+
+    stream: str
+    used: int = 0
+    limit: int = _UNCAPPED
+    waiting: tuple[tuple[str, int], ...] = ()
+    """The queues that subscribe, with the events that are not copied into them yet."""
+    missing: tuple[str, ...] = ()
+    """Queues that subscribe and have no consumer."""
+    differing: tuple[str, ...] = ()
+    """Fields of the stream that are not those of this version."""
+    silent: bool = False
+    """Whether the server says nothing of the stream."""
 
 
 def judge_server(facts: ServerFacts) -> Iterator[Finding]:
@@ -232,6 +250,44 @@ def _limits(name: str, facts: QueueFacts) -> Iterator[Finding]:
             level, f"{name}: limits", f"{shown} of spec.limits.{limit} used",
             "raise the limit of the TaskQueue, add workers, or purge what is not needed",
         )  # fmt: skip
+
+
+def judge_topics(facts: TopicFacts) -> Iterator[Finding]:
+    """Yield what there is to say of the topics of a namespace."""
+    if facts.silent:
+        yield Finding(
+            Level.FAIL, "topics", f"no answer about stream {facts.stream}",
+            "it has no leader, or its disk is slow: look at the pods of NATS; `galley streams` shows leaders",
+        )  # fmt: skip
+        return
+    if facts.missing:
+        yield Finding(
+            Level.FAIL, "topics: subscribers",
+            f"{', '.join(facts.missing)} subscribe, and stream {facts.stream} has no consumer for them",
+            "run the operator, or `galley dev`, of this version: it makes them",
+        )  # fmt: skip
+    if facts.differing:
+        yield Finding(
+            Level.WARN, "topics", f"made by another version, or changed by hand: {', '.join(facts.differing)}",
+            "run the operator, or `galley dev`, of this version: it changes them back",
+        )  # fmt: skip
+    if facts.limit > 0 and facts.used >= NEARLY_FULL * facts.limit:
+        yield Finding(
+            Level.FAIL if facts.used >= FULL * facts.limit else Level.WARN, "topics: room",
+            f"{_size(facts.used)} of {_size(facts.limit)} used; full topics refuse events",
+            "raise spec.retention.bytes of a Topic, or keep events for a shorter time",
+        )  # fmt: skip
+    for queue, waiting in facts.waiting:
+        if waiting >= _MANY_EVENTS:
+            yield Finding(
+                Level.WARN, f"topics: queue {queue}", f"{waiting} events are not copied into it yet",
+                "its workers copy them: see what is said of its workers, and whether its backlog is full",
+            )  # fmt: skip
+    if not (facts.missing or facts.differing):
+        several = ", ".join(queue for queue, _ in facts.waiting) or "none"
+        yield _ok(
+            "topics", f"{_size(facts.used)} of {_size(facts.limit)} used; queues that subscribe: {several}"
+        )
 
 
 def strangers(queues: set[str], heard: set[str]) -> Iterator[Finding]:

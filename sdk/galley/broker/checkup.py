@@ -18,9 +18,9 @@ from galley.broker.control import HEARTBEAT_SECONDS, Pause, ask_supply, decode_h
 from galley.broker.creds_file import read_creds
 from galley.broker.dead_letters import count_dead
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
-from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
-from galley.broker.stream_config import stream_definitions
-from galley.doctor import QueueFacts, ServerFacts
+from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.broker.stream_config import stream_definitions, topics_definition
+from galley.doctor import QueueFacts, ServerFacts, TopicFacts
 from galley.unreadable import UNREADABLE
 
 VERSION: Final = version("galley-tasks")
@@ -161,6 +161,47 @@ async def _streams(broker: Broker, view: queue_view.QueueView) -> _Streams:
                 found.missing.append(f"consumer {lane} of {stream}")
     return found
 
+
+async def topic_facts(broker: Broker, namespace: str) -> TopicFacts | None:
+    """Return what is known of the topics of a namespace; None if it has none, or if that may not be asked.
+
+    Raises:
+        BrokerUnreachable: if the broker does not answer.
+    """
+    name = topology.topics_stream(namespace)
+    try:
+        info = await stream_info(broker, name)
+    except BrokerUnreachable:
+        return TopicFacts(name, silent=True)
+    except NotAllowed:
+        return None
+    if info is None:
+        return None
+    config = info["config"]
+    subscribers = (config.get("metadata") or {}).get(topology.SUBSCRIBERS_KEY, "")
+    waiting: list[tuple[str, int]] = []
+    missing: list[str] = []
+    for queue in filter(None, subscribers.split(",")):
+        try:
+            figures = await broker.api(f"look at consumer {queue} of {name}", f"CONSUMER.INFO.{name}.{queue}")
+        except BrokerRefused:
+            missing.append(queue)
+            continue
+        waiting.append((queue, int(figures["num_pending"]) + int(figures["num_ack_pending"])))
+    wanted = topics_definition(namespace, "", 1, 1, ())
+    differing = [key for key, value in wanted.items() if key not in _OF_TOPICS and config.get(key) != value]
+    return TopicFacts(
+        name,
+        int(info["state"]["bytes"]),
+        int(config.get("max_bytes") or -1),
+        tuple(waiting),
+        tuple(missing),
+        tuple(differing),
+    )
+
+
+_OF_TOPICS: Final = frozenset({"max_bytes", "max_age", "duplicate_window", "num_replicas", "metadata"})
+"""What Topics and the installation decide."""
 
 _CHOSEN: Final = frozenset({"max_msgs", "max_bytes", "num_replicas", "metadata"})
 """What a queue's manifest, the installation and administrators decide."""

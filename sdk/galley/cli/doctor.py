@@ -18,7 +18,7 @@ from galley.cli.output import Format, format_argument, write_document
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe
 from galley.client import AsyncClient
-from galley.doctor import Finding, Level, judge_queue, judge_server, strangers
+from galley.doctor import Finding, Level, judge_queue, judge_server, judge_topics, strangers
 from galley.errors import GalleyError
 from galley.target import NAMESPACE_VARIABLE
 
@@ -107,6 +107,8 @@ async def _examined(client: AsyncClient, options: Namespace) -> list[Finding]:
     heard = await checkup.workers_heard(broker, namespace)
     for view in views:
         findings += judge_queue(await checkup.queue_facts(broker, view, heard))
+    if not options.queues and (topics := await checkup.topic_facts(broker, namespace)) is not None:
+        findings += judge_topics(topics)
     if heard is not None and not options.queues:
         findings += strangers({view.queue for view in views}, set(heard))
     return [*judge_server(facts), *findings]

@@ -10,9 +10,11 @@ import pytest
 from galley import AsyncClient, call
 from galley.broker import checkup, topology
 from galley.broker.control import Heartbeat, Supply, answering_supply, send_heartbeat
-from galley.broker.ensure import ensure
+from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
+from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.cli.main import main
+from galley.topic import Subscription, Topic
 from galley_local.nats_server import NatsServer
 from tests.support.workers import a_task_queue
 from tests.unit.galley.cli.a_terminal import a_terminal, err, out
@@ -105,3 +107,34 @@ def test_credentials_that_cannot_be_read_are_told(nats_server: NatsServer, tmp_p
     code, told, _ = doctor("--server", nats_server.url, "--credentials", str(tmp_path / "none"))
     assert code == 1
     assert told.startswith("fail connection: ")
+
+
+async def test_topics_without_a_consumer_for_a_subscriber_are_found(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with AsyncClient(nats_server.url, namespace) as client:
+        broker = client.broker
+        assert await checkup.topic_facts(broker, namespace) is None
+        subscription = Subscription("all", "images", "resize")
+        keeper = TopicKeeper(broker, namespace, "tests")
+        await keeper.keep([Declared(Topic("orders"), (subscription,))])
+        await client.publish("orders", 1)
+        facts = await checkup.topic_facts(broker, namespace)
+        assert facts is not None
+        assert (facts.waiting, facts.missing, facts.differing, facts.silent) == (
+            (("images", 1),),
+            (),
+            (),
+            False,
+        )
+        name = topology.topics_stream(namespace)
+        await broker.api("delete", f"CONSUMER.DELETE.{name}.images")
+        info = await stream_info(broker, name)
+        assert info is not None
+        await broker.api("change", f"STREAM.UPDATE.{name}", {**info["config"], "discard": "old"})
+        facts = await checkup.topic_facts(broker, namespace)
+        assert facts is not None
+        assert (facts.missing, facts.differing) == (("images",), ("discard",))
+        code, told, _ = await asyncio.to_thread(doctor, "--server", nats_server.url, "-n", namespace)
+        assert code == 1
+        assert "topics: subscribers: images subscribe" in told

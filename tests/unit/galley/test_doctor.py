@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from galley.doctor import Finding, Level, QueueFacts, ServerFacts, judge_queue, judge_server, strangers
+from galley.doctor import (
+    Finding,
+    Level,
+    QueueFacts,
+    ServerFacts,
+    TopicFacts,
+    judge_queue,
+    judge_server,
+    judge_topics,
+    strangers,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GIB = 1024**3
@@ -16,6 +26,27 @@ SERVER = ServerFacts(
     storage_used=GIB, storage_limit=10 * GIB, storage_reserved=2 * GIB,
 )  # fmt: skip
 QUEUE = QueueFacts("images", 3, 1000, served=True, workers=1, dead=0, usage=(("laterBytes", 0, GIB),))
+
+
+TOPICS = TopicFacts("GT_ns", 10, GIB, waiting=(("images", 0), ("mail", 999)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "check"),
+    [
+        ({"silent": True}, Level.FAIL, "topics"),
+        ({"missing": ("mail",)}, Level.FAIL, "topics: subscribers"),
+        ({"differing": ("discard",)}, Level.WARN, "topics"),
+        ({"used": GIB * 9 // 10}, Level.WARN, "topics: room"),
+        ({"used": GIB}, Level.FAIL, "topics: room"),
+        ({"waiting": (("mail", 1000),)}, Level.WARN, "topics: queue mail"),
+    ],
+)
+def test_what_is_wrong_with_topics_is_said(changes: dict[str, object], level: Level, check: str) -> None:
+    assert wrong(judge_topics(TOPICS)) == []
+    [said] = judge_topics(TOPICS)
+    assert "images, mail" in said.message
+    assert wrong(judge_topics(replace(TOPICS, **changes))) == [(level, check)]
 
 
 def wrong(findings: Iterable[Finding]) -> list[tuple[Level, str]]:
