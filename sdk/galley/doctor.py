@@ -268,7 +268,8 @@ def judge_topics(facts: TopicFacts) -> Iterator[Finding]:
         )  # fmt: skip
     if facts.differing:
         yield Finding(
-            Level.WARN, "topics", f"made by another version, or changed by hand: {', '.join(facts.differing)}",
+            Level.WARN, "topics",
+            f"made by another version, or changed by hand: {', '.join(facts.differing)}",
             "run the operator, or `galley dev`, of this version: it changes them back",
         )  # fmt: skip
     if facts.limit > 0 and facts.used >= NEARLY_FULL * facts.limit:
