@@ -58,7 +58,7 @@ class MemoryRecords:
                 if address[:2] == self._queue:
                     record = record_wire.decode(seen.body)
                     self._react(address._replace(lane=record.lane), Stored(record, seen.sequence))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
 
 
 @dataclass

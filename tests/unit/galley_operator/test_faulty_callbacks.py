@@ -63,6 +63,7 @@ OF_THE_PROCESS: Final = {
 """Callbacks that are not tried here, by how their names begin, and why."""
 
 
+@cache
 def methods() -> dict[str, set[tuple[str, str]]]:
     """Return the methods of the operator by name: the modules and classes that have one."""
     found: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -106,8 +107,13 @@ def callbacks(*, certain: bool = False) -> dict[str, tuple[str, str, str]]:
     return {f"{owner}.{name}": (module, owner, name) for module, owner, name in sorted(found)}
 
 
-def handed_on() -> Iterator[tuple[str, str, ast.Attribute]]:
-    """Yield the attributes that are arguments of a call, and the module and class where that is."""
+@cache
+def handed_on() -> tuple[tuple[str, str, ast.Attribute], ...]:
+    """Return the attributes that are arguments of a call, and the module and class where that is."""
+    return tuple(_handed_on())
+
+
+def _handed_on() -> Iterator[tuple[str, str, ast.Attribute]]:
     for module, tree in trees():
         for holder in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
             for call in [node for node in ast.walk(holder) if isinstance(node, ast.Call)]:
