@@ -20,7 +20,6 @@ from galley.broker.errors import BrokerUnreachable
 from galley.broker.pipeline import UNANSWERED, Ack, PublishPipeline
 from galley.broker.pull import RENEW
 from galley.failpoint import hook
-from galley_worker.main import main as work
 from tests.failpoints.texts import large_text
 
 DELAY_SECONDS: Final = 0.2
@@ -129,6 +128,8 @@ def main(role: str, *arguments: str) -> int:
     lose_answers()
     hook(passed)
     if role == "worker":
+        from galley_worker.main import main as work  # noqa: PLC0415 - the other roles start without it
+
         return work()
     asyncio.run(ROLES[role](*arguments))
     return 0
