@@ -38,7 +38,7 @@ from tests.support.observed import all_revisions, events_by_task, keep_revisions
 from tests.support.protocol_history import DeadLettered, Event, LeaseLost, redriven_history_allowed
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases
 
-LEASE: Final = 1.0
+LEASE: Final = 2.0
 ARMED: Final = "tests.failpoints.armed"
 """Run, never imported: it changes how answers come in."""
 
