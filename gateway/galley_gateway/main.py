@@ -13,6 +13,7 @@ from galley.client import AsyncClient
 from galley.error_group import ungrouped
 from galley.errors import GalleyError
 from galley.logs import log_as_json, switch_level_by_signal
+from galley.otlp_metrics import metrics_sent
 from galley_gateway.access import Access
 from galley_gateway.app import application, health
 from galley_gateway.cluster_access import ClusterAccess
@@ -49,6 +50,8 @@ async def _run(settings: GatewaySettings) -> None:
             access = OidcAccess(provider, access)
         namespaces = listed(settings.namespaces)
         gateway = Gateway(client.broker, access, settings.limits, namespaces, provider)
+        sent = metrics_sent(os.environ, gateway.metrics.families, service_name="galley-gateway")
+        await parts.enter_async_context(sent)
         if settings.health_port:
             probes = listen(settings.host, settings.health_port)
             await parts.enter_async_context(serving(health(gateway), gateway, probes))

@@ -1,8 +1,9 @@
 """Figures of the gateway for Prometheus."""
 
+from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -29,6 +30,10 @@ class GatewayMetrics:
         self.waits = Gauge(
             "galley_gateway_waits", "Requests that wait for tasks or follow something", registry=registry
         )
+
+    def families(self) -> Iterable[Metric]:
+        """Return the figures for OTLP."""
+        return self._registry.collect()
 
     def page(self) -> bytes:
         """Return the page for Prometheus."""

@@ -1,6 +1,6 @@
 """Figures of the operator for Prometheus; those of queues' tasks are in `galley_operator.figures`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import (
@@ -164,6 +164,10 @@ class OperatorMetrics:
             self._remove(self.workers, namespace, queue, state)
         for gauge in self._of_queue:
             self._remove(gauge, namespace, queue)
+
+    def families(self) -> Iterable[Metric]:
+        """Return the figures for OTLP."""
+        return self._registry.collect()
 
     def page(self) -> bytes:
         """Return the figures as Prometheus reads them."""

@@ -9,6 +9,7 @@ that loses the Lease exits.
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -19,6 +20,7 @@ from typing import Any, Final
 from galley.broker.connection import Broker
 from galley.broker.counts import CountReader
 from galley.broker.object_collector import ObjectCollector
+from galley.otlp_metrics import metrics_sent
 from galley_operator import metrics as series
 from galley_operator.audit_trail import AuditTrail
 from galley_operator.broker_access import BrokerAccess
@@ -116,6 +118,7 @@ class Operator:
             enter = stack.enter_async_context
             await enter(served(health, settings.health_host, settings.health_port))
             await enter(_beside(lag.run(), "loop watch"))
+            await enter(metrics_sent(os.environ, metrics.families, service_name="galley-operator"))
             cluster = await enter(Cluster(config))
             access = BrokerAccess(cluster, settings, namespace)
             stack.push_async_callback(access.close)

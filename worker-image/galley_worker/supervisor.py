@@ -25,6 +25,7 @@ from galley.broker.topics import TopicPublisher
 from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
+from galley.otlp_metrics import metrics_sent
 from galley.resources import Plaintext, TaskQueue, TaskQueueSpec
 from galley.tracing import id_in
 from galley_worker.attempts import Attempts, Parts, Rules
@@ -125,6 +126,8 @@ class Supervisor:
             settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows, life=life)
             uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
             traces = parts.enter_context(sent(os.environ, namespace, name))
+            about = {"service_name": "galley-worker", "service_namespace": namespace, "galley_queue": name}
+            await enter(metrics_sent(os.environ, measures.collect, **about))
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
                 flows, Continuations(broker, ledger, flows, _now), traces,
