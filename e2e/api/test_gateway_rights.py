@@ -13,6 +13,9 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley_gateway.app import OPERATIONS
 from galley_gateway.cluster_access import ClusterAccess
+from galley_gateway.oidc.access import OidcAccess
+from galley_gateway.oidc.mapping import ClaimMapping
+from galley_gateway.oidc.provider import OidcSettings, Provider
 from galley_gateway.operation import Operation
 from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
@@ -20,6 +23,7 @@ from galley_operator.cluster.config import load_config
 from tests.support.api_server import ApiServer
 from tests.support.builders import a_queue
 from tests.support.gateways import Served, served
+from tests.support.openid import CLIENT, hostile_provider
 
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 READ: Final = ["get", "list", "watch"]
@@ -242,3 +246,40 @@ async def test_a_person_logs_in_with_a_token_and_sees_what_it_may(api: Served, g
         # The cookie is for pages: the API asks for a header that no other site can have a browser send.
         async with browser.get(api.path("red")) as bare:
             assert bare.status == 401
+
+
+async def test_a_person_of_an_openid_provider_may_what_role_bindings_say(
+    access: ClusterAccess, nats_server: NatsServer, galley_api: ApiServer, api_namespace: str
+) -> None:
+    async with Broker(nats_server.url, name="test") as broker:
+        await ensure(broker, a_queue("red", namespace=api_namespace))
+    role = _account("lookers", api_namespace, [Rule(["taskqueues"], READ)])[1]
+    metadata = {"name": "lookers", "namespace": api_namespace}
+    binding = {
+        "apiVersion": RBAC, "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lookers"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "oidc:oncall"}],
+    }  # fmt: skip
+    galley_api.kubectl.apply(role, binding, namespace=api_namespace)
+    async with hostile_provider() as hostile:
+        bare = ClaimMapping(username_prefix="", groups_prefix="")
+        for mapping, groups, status in (
+            (ClaimMapping(), ["oncall"], 200),
+            (ClaimMapping(), ["others"], 403),
+            # Even without a prefix, a provider hands out no rights of Kubernetes itself.
+            (bare, ["system:masters", "system:serviceaccounts:kube-system"], 403),
+        ):
+            settings = OidcSettings(
+                hostile.issuer, CLIENT, "http://127.0.0.1/ui/login/callback", mapping=mapping
+            )
+            async with Provider(settings) as provider:
+                both = OidcAccess(provider, access)
+                async with served(nats_server.url, api_namespace, both, provider=provider) as gateway:
+                    bearer = f"Bearer {hostile.signed(groups=groups)}"
+                    answer = await gateway.ask("GET", gateway.path("red"), Authorization=bearer)
+                    assert answer.status == status, answer
+                    page = f"{gateway.address}/ui/{api_namespace}/queues/red"
+                    cookie = f"galley-token={hostile.signed(groups=groups)}"
+                    assert (await gateway.ask("GET", page, Cookie=cookie)).status == status
+                    drop = await gateway.ask("POST", gateway.path("red", "/pause"), Authorization=bearer)
+                    assert drop.status == 403
