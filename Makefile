@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test/again check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs docs/check gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs docs/check gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and 
 	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 $(BIN)/python -m pytest -q -s --timeout 3600 tests/unit/galley_operator/test_hostile_objects.py \
 	  tests/unit/galley_operator/test_faulty_callbacks.py tests/unit/galley/test_hostile_bytes.py
 	@GALLEY_HOSTILE_OBJECTS=3000 $(BIN)/python -m pytest -q -s --timeout 3600 e2e/api/test_hostile_objects.py
+
+alerts: e2e/build ## Provoke the alerts one by one, with a real Prometheus, operator and broker; prints which fired
+	@$(BIN)/python -m pytest -q -s e2e/api/alert_drill.py
 
 drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; prints what was lost and how long it took
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py

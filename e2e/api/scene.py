@@ -71,6 +71,11 @@ class Scene:
         self.apply(queue.model_dump(mode="json", by_alias=True, exclude_none=True))
         return queue
 
+    def queue_only(self, name: str, **spec: Any) -> None:
+        """Apply a TaskQueue, and leave its streams to the operator."""
+        queue = a_task_queue(self.namespace, name, **spec)
+        self.apply(queue.model_dump(mode="json", by_alias=True, exclude_none=True))
+
     def apply(self, *things: dict[str, Any]) -> None:
         """Apply objects, TaskQueues and Tasks alike."""
         self.api.kubectl.apply(*things, namespace=self.namespace)

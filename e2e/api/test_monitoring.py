@@ -52,7 +52,7 @@ class Prometheus:
 
 
 @contextmanager
-def watching(folder: Path, *ports: int) -> Iterator[Prometheus]:
+def watching(folder: Path, *ports: int, rules: Path = RULES) -> Iterator[Prometheus]:
     try:
         program = prometheus()
     except ToolFailed as error:
@@ -61,7 +61,7 @@ def watching(folder: Path, *ports: int) -> Iterator[Prometheus]:
         port = found.getsockname()[1]
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules)],
         "scrape_configs": [
             {
                 "job_name": "galley",
