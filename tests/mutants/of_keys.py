@@ -82,9 +82,16 @@ MUTANTS: Final = (
     _of(
         _TURNS,
         "permits of tasks that are gone are kept",
-        "            if await message_of(self._broker, address) is not None:\n",
-        "            if True:\n",
+        "strict=True) if there is not None)",
+        "strict=True))",
         "a permit lost with its worker stops the key",
+    ),
+    _of(
+        _TURNS,
+        "a task with a permit that waits behind others is not moved",
+        "                await self._tasks.move(waiting, permit=True)\n",
+        "                pass\n",
+        "a worker that dies after its task failed stops the key",
     ),
     _of(
         _TURNS,

@@ -206,6 +206,8 @@ class Turns:
                 elif not (fired and await self._freed(digest, permits, state.sequence)):
                     await self._look_again(digest, waiting[0].address.lane, permits)
                     return Found.FULL
+                else:
+                    fired = False  # once is enough: the next look comes after a lease
                 continue
             chosen, earned = self._chosen(waiting, permits, held, min(QUANTUM - moved, ready))
             if await self._give(digest, replace(permits, held=held, credits=earned), state, chosen):
@@ -215,12 +217,26 @@ class Turns:
         return Found.MORE
 
     async def _freed(self, digest: str, permits: Permits, sequence: int) -> bool:
-        """Free the permits of tasks that have ended, and so have no message; returns if there were any."""
-        kept = await self._kept(permits.held)
-        if kept == permits.held:
-            return False
-        await self._write(digest, replace(permits, held=kept), sequence)
-        return True
+        """Use permits that a worker which died did not give back; returns if there were any.
+
+        Those of tasks that have ended, and so have no message, are free. Tasks that have one and wait again,
+        behind others, are moved.
+        """
+        found = [await message_of(self._broker, self._address(each)) for each in permits.held]
+        again = [each.address for each in found if each is not None and each.waits]
+        for address in again:
+            waiting = await self._tasks.next(topology.waiting_anywhere(address), 1)
+            if waiting is not None:
+                await self._tasks.move(waiting, permit=True)
+        kept = tuple(each for each, there in zip(permits.held, found, strict=True) if there is not None)
+        if kept != permits.held:
+            await self._write(digest, replace(permits, held=kept), sequence)
+        return bool(again) or kept != permits.held
+
+    def _address(self, task_id: str) -> TaskAddress:
+        """Return an address of a task that leads to its message, whatever its lane."""
+        layout = self._layout
+        return TaskAddress(layout.namespace, layout.queue, self._tasks.lanes[0], Kind.DIRECT, task_id)
 
     def _ready(self, permits: Permits) -> int:
         """Return how many tasks may start now, as far as the rate of a key goes."""
@@ -279,17 +295,6 @@ class Turns:
         if self.rules.rate is not None and not self._is_full(permits.held):
             seconds = max(0.0, self.rules.rate.next_at(permits.full_at) - self._seconds())
         await self._tasks.arm(self._tasks.turn(digest, lane), seconds)
-
-    async def _kept(self, held: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the permits whose task has a message, and so has not ended."""
-        kept = []
-        for task_id in held:
-            address = TaskAddress(
-                self._layout.namespace, self._layout.queue, self._tasks.lanes[0], Kind.DIRECT, task_id
-            )
-            if await message_of(self._broker, address) is not None:
-                kept.append(task_id)
-        return tuple(kept)
 
     async def _read(self, digest: str, lanes: Sequence[Lane]) -> tuple[StoredPermits, list[Waiting]]:
         most = min(QUANTUM, self.rules.permits or QUANTUM)

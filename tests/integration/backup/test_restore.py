@@ -477,6 +477,25 @@ async def test_large_results_and_schedules_are_there_after_a_restore(  # noqa: P
     assert of_the_restored == list(range(of_the_restored[0], of_the_restored[-1] + 1))
 
 
+async def test_tasks_that_wait_under_their_keys_run_in_order_after_a_restore(  # noqa: PLR0917 - fixtures
+    broker: Broker, other: Broker, namespace: str, folder: Folder, other_server: NatsServer, tmp_path: Path
+) -> None:
+    limits = {"perKey": {"ordered": True}}
+    await ensure(broker, layout_of(a_task_queue(namespace, limits=limits), "tests"))
+    client = AsyncClient.over(broker, namespace)
+    calls = [call("drills", "note", word=f"{key}-{n}").options(key=key) for n in range(3) for key in "ab"]
+    waiting = await client.submit_many(calls)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    await restored(other, folder, summary.name, namespaces={namespace: "elsewhere"})
+    there = AsyncClient.over(other, "elsewhere")
+    with workers(other_server.url, a_task_queue("elsewhere", limits=limits), tmp_path, ["w2"]):
+        for each in waiting:
+            await there.handle("drills", each.id).result(within=30)
+    words = [line.split()[-1] for line in (tmp_path / "drills.log").read_text().splitlines()]
+    assert [word for word in words if word.startswith("a")] == ["a-0", "a-1", "a-2"]
+    assert sorted(words) == ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+
+
 async def fired(client: AsyncClient, ticks: int) -> bool:
     return (await client.schedules.get("drills", "beat")).fired >= ticks
 

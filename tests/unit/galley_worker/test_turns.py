@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from galley.address import Kind, TaskAddress
 from galley.broker import counts, topology
 from galley.broker.key_permits import KeyPermits
+from galley.broker.waiting_keys import waiting_keys
 from galley.envelope import FIRST, encode
 from galley.key import Permits, Rate, digest_of_key
 from galley.lanes import GUARANTEED_SHARE, Lane
@@ -19,6 +20,7 @@ from galley.record import Outcome
 from galley_worker.turns import LEASE_SECONDS, QUANTUM, Found, KeyRules, Turns
 from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import Bench, Worker, a_bench
 
 SCHEDULE_GRAIN: Final = 1.0
@@ -311,3 +313,37 @@ async def test_a_task_of_a_lower_lane_that_has_a_permit_is_moved_before_one_of_a
         while (delivery := await bench.take_any(worker, bench.layout.lanes)).address.kind is Kind.TURN:
             await turns.take(delivery)
         assert delivery.address.id == "low"
+
+
+@in_virtual_time
+async def test_a_task_that_waits_again_with_its_permit_is_moved_though_others_are_before_it() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(permits=1))
+        for number in range(3):
+            await _submit(bench, "k", number)
+        await turns.take(await bench.take(worker))
+        first = await bench.take_any(worker)
+        # Its attempt failed, its worker died before it gave the permit back, and it is to run again.
+        held = bench.held(first)
+        again = replace(held.flags, permit=False)
+        assert not await turns.may_run(first.address, held.envelope, again)
+        await turns.park(first, held.envelope, again)
+        began = bench.server.now()
+        assert len(await _drain(bench, worker, turns, 3)) == 3
+        assert (bench.server.now() - began).total_seconds() <= LEASE_SECONDS + 10
+
+
+@in_virtual_time
+async def test_a_key_of_an_encrypted_task_is_readable_and_its_input_is_not() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(permits=1))
+        work = bench.server.streams[topology.work_stream(bench.layout.namespace, bench.layout.queue)]
+        work.definition["metadata"][topology.ENCRYPTION_KEY] = topology.ENCRYPTED
+        bench.producer.payloads = payloads()
+        for number in range(2):
+            await bench.submit(an_address(of=bench.layout, id=f"k-{number}"), key="k", input={"card": "4111"})
+        assert not any(b"4111" in each.body for each in work.messages.values())
+        bench.producer.payloads = worker.broker.payloads  # one who has no keys
+        found = await waiting_keys(bench.producer, bench.layout.namespace, bench.layout.queue)
+        assert [(each.key, each.waiting) for each in found.keys] == [("k", 2)]
+        assert len(await _drain(bench, worker, turns, 2)) == 2

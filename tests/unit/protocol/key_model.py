@@ -24,7 +24,7 @@ class TurnRule(StrEnum):
     PERMIT_FOLLOWS_TASK = "a permit whose task has no message is free"
     RECORD_DECIDES = "a task that was moved claims its record before it runs"
     LANES_SHARE = "a start that a lower lane is due goes to it, which is written with the permit"
-    HELD_IN_ANY_LANE = "a task that has a permit already is moved first, whatever its lane"
+    HELD_ANYWHERE = "a look after a lease moves a task that has a permit and waits behind others"
 
 
 KEY_TURNS: Final = frozenset(TurnRule)
@@ -39,7 +39,7 @@ TURN_WHY: Final = {
     TurnRule.PERMIT_FOLLOWS_TASK: "A worker dies between the end of its task and giving the permit back.",
     TurnRule.RECORD_DECIDES: "A worker that dies before it removes a task that it moved has it moved again.",
     TurnRule.LANES_SHARE: "Tasks of a higher lane that come again and again take every permit.",
-    TurnRule.HELD_IN_ANY_LANE: "A permit that a lower lane was given by a worker that died stays taken.",
+    TurnRule.HELD_ANYWHERE: "A worker dies after a task is to run again and before its permit is given back.",
 }
 
 
@@ -87,6 +87,8 @@ class Turns(NamedTuple):
     """Starts of the higher lane in a row while the lower one waited, as it is written with the permits."""
     over: int = 0
     """The same as it is."""
+    retries: int = 0
+    """Attempts that may fail yet: their task waits under the key again, behind the others."""
     flaw: str = ""
 
 
@@ -102,12 +104,14 @@ class TurnScenario:
     """Whether it begins where all tasks wait, and two turns are there: one is from a look before."""
     low: bool = False
     """Whether the first task is of a lower lane than the others."""
+    retries: int = 0
+    """How many attempts may fail."""
 
     def begin(self) -> Turns:
         """Return the state before the first submission."""
         hands = (Hand(),) * self.hands
         if not self.met:
-            return Turns(("store",) * self.tasks, hands=hands, deaths=self.deaths)
+            return Turns(("store",) * self.tasks, hands=hands, deaths=self.deaths, retries=self.retries)
         waiting = tuple(range(self.tasks))
         return Turns(("accepted",) * self.tasks, waiting, turns=(True, True), hands=hands, deaths=self.deaths)
 
@@ -165,6 +169,11 @@ class TurnModel:
 
     def _hand(self, state: Turns, number: int, hand: Hand) -> Next:
         yield f"hand {number}: {hand.at}", getattr(self, f"_{hand.at}")(state, number, hand)
+        if hand.at == "run" and state.retries and hand.task not in state.ended:
+            wait = (*state.wait, hand.task)
+            turns = (True, state.turns[1])
+            failed = state._replace(retries=state.retries - 1, wait=wait, turns=turns)
+            yield f"hand {number}: the attempt fails, the task waits again", self._left(failed, number, hand)
 
     # -- a task in its lane
 
@@ -217,13 +226,14 @@ class TurnModel:
         """Return which task is to be moved next: of two lanes, the first one is the lower."""
         if not self.low:
             return wait[0]
-        if TurnRule.HELD_IN_ANY_LANE in self.rules and (held := hand.held.intersection(wait)):
-            return min(held)
         high = [task for task in wait if task]
         due = TurnRule.LANES_SHARE in self.rules and hand.passed >= _SHARE
         return high[0] if high and not (0 in wait and due) else 0
 
     def _full(self, state: Turns, number: int, hand: Hand) -> Turns:
+        again = {task for task in hand.held if task in state.wait and task not in state.lane}
+        if again and hand.turn == 1 and TurnRule.HELD_ANYWHERE in self.rules:
+            return _with(state, number, hand._replace(at="move", task=min(again)))
         gone = {task for task in hand.held if task not in state.wait and task not in state.lane}
         if gone and hand.turn == 1 and TurnRule.PERMIT_FOLLOWS_TASK in self.rules:
             written = self._put(state, hand, hand.held - gone)

@@ -17,6 +17,9 @@ RACE = TurnScenario("two tasks and two hands", 2)
 MET = TurnScenario("two tasks and two turns", 2, met=True)
 LANES = TurnScenario("three tasks of a lane, and one of a lower one", 4, hands=1, low=True)
 LANES_DEATH = TurnScenario("two lanes, one hand, which may die", 2, hands=1, deaths=1, low=True)
+RETRY = TurnScenario(
+    "two tasks, one may fail once, and one hand, which may die", 2, hands=1, deaths=1, retries=1
+)
 
 PREVENTS = {
     TurnRule.HELD_FIRST: (MET, TurnFlaw.TWO_RUN),
@@ -28,11 +31,13 @@ PREVENTS = {
     TurnRule.PERMIT_FOLLOWS_TASK: (DEATH, TurnFlaw.STUCK),
     TurnRule.RECORD_DECIDES: (ALONE, TurnFlaw.AGAIN),
     TurnRule.LANES_SHARE: (LANES, TurnFlaw.STARVED),
-    TurnRule.HELD_IN_ANY_LANE: (LANES_DEATH, TurnFlaw.STUCK),
+    TurnRule.HELD_ANYWHERE: (RETRY, TurnFlaw.STUCK),
 }
 
 
-@pytest.mark.parametrize("scenario", [ALONE, DEATH, RACE, MET, LANES, LANES_DEATH], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "scenario", [ALONE, DEATH, RACE, MET, LANES, LANES_DEATH, RETRY], ids=lambda one: one.name
+)
 def test_with_all_rules_each_task_of_a_key_ends_once_and_alone(scenario: TurnScenario) -> None:
     found = explore_turns(scenario)
     states = int(found.pop("")[0])
