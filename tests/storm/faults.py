@@ -56,9 +56,9 @@ class Storm:
 
     async def drain_worker(self) -> None:
         worker = self._any_worker()
-        await eventually(lambda: worker.ready, within=30)
+        await eventually(lambda: worker.ready, within=90)
         worker.send(signal.SIGTERM)
-        await eventually(lambda: worker.process.poll() is not None, within=30)
+        await eventually(lambda: worker.process.poll() is not None, within=90)
         self._lost(worker.name)
         assert worker.process.returncode == 0, worker.log()[-3:]
         worker.restart()

@@ -120,7 +120,7 @@ class Yard:
         """Return how many tasks did not succeed in their first attempt."""
         burned = 0
         for task in self.tasks:
-            await task.result(within=30)
+            await task.result(within=60)
             burned += (await task.status()).attempt != 1
         return burned
 
@@ -204,7 +204,7 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
                     each.cancel()
                 await asyncio.wait(work)
                 last = asyncio.create_task(make().run())
-                await eventually(yard.ended, within=60, why="all tasks are done")
+                await eventually(yard.ended, within=120, why="all tasks are done")
                 yard.burned = await yard.not_in_their_first_attempt()
                 last.cancel()
             finally:

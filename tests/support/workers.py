@@ -99,7 +99,7 @@ class WorkerProcess:
         self.process.wait(30)
         self.process = self._start()
 
-    def end(self, within: float = 20) -> int:
+    def end(self, within: float = 60) -> int:
         """Have it drain and return its exit code."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)

@@ -30,7 +30,7 @@ from tests.support.workers import a_task_queue, workers
 
 NAMESPACE = "shop"
 QUEUE = "drills"
-LIFE_SECONDS = 4
+LIFE_SECONDS = 6
 ROUNDS_SECONDS = 14
 
 
@@ -40,7 +40,7 @@ async def queue(own_guarded_nats: GuardedNats) -> TaskQueue:
     async with own_guarded_nats.operator() as operator:
         # Short leases, since what is on its way to a worker at such a moment comes again when its lease ends.
         layout = layout_of(queue, "tests")
-        await ensure(operator, type(layout)(**{**vars(layout), "lease_seconds": 3.0}))
+        await ensure(operator, type(layout)(**{**vars(layout), "lease_seconds": 5.0}))
     return queue
 
 
@@ -78,7 +78,7 @@ async def test_renewed_while_tasks_flow_none_is_lost_and_none_runs_twice(
 ) -> None:
     server = own_guarded_nats
     creds = {role: renew(server, role) for role in Role}
-    settings = {"GALLEY_CREDENTIALS": str(creds[Role.WORKER]), "GALLEY_LEASE_SECONDS": "3"}
+    settings = {"GALLEY_CREDENTIALS": str(creds[Role.WORKER]), "GALLEY_LEASE_SECONDS": "5"}
     async with asyncio.TaskGroup() as beside:
         renewals = beside.create_task(renewing(server))
         with workers(server.url, queue, tmp_path, ("w1", "w2"), **settings) as (first, second):

@@ -105,7 +105,7 @@ async def test_a_frozen_server_does_not_answer_until_it_is_thawed(own_nats_serve
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(jetstream_answers(own_nats_server.port), 0.2)
     own_nats_server.thaw()
-    assert await asyncio.wait_for(jetstream_answers(own_nats_server.port), 5)
+    assert await asyncio.wait_for(jetstream_answers(own_nats_server.port), 30)
 
 
 async def test_a_frozen_server_can_be_stopped(own_nats_server: NatsServer) -> None:
@@ -152,7 +152,7 @@ async def test_a_restart_waits_while_its_port_is_taken_for_a_moment(own_nats_ser
         start = asyncio.create_task(own_nats_server.start())
         await eventually(lambda: "already in use" in own_nats_server.log_file.read_text(), within=30)
         assert not start.done()
-    await asyncio.wait_for(start, 10)
+    await asyncio.wait_for(start, 30)
     assert await jetstream_answers(own_nats_server.port)
 
 
@@ -207,7 +207,7 @@ async def test_the_server_dies_with_its_parent(tmp_path: Path, by: signal.Signal
         sys.executable, "-c", _RUN_AND_WAIT, str(tmp_path), stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
-    server = psutil.Process(int(await asyncio.wait_for(parent.stdout.readline(), 10)))
+    server = psutil.Process(int(await asyncio.wait_for(parent.stdout.readline(), 30)))
     parent.send_signal(by)
     await parent.communicate()
     await eventually(lambda: not server.is_running() or server.status() == "zombie", within=30)

@@ -53,7 +53,7 @@ async def test_a_server_that_keeps_dying_is_given_up(own_nats_server: NatsServer
         own_nats_server.kill()
         assert watched.watching is not None
         with pytest.raises(ServerKeepsEnding, match="ended 6 times"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await watched.watching
 
 
