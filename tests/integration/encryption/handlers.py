@@ -2,7 +2,7 @@
 
 import logging
 
-from galley import task
+from galley import File, current_task, task
 
 
 @task(queue="drills")
@@ -17,3 +17,23 @@ def keep(secret: str) -> dict[str, str]:
 def tell(secret: str) -> None:
     """Raise with a marker in the message, and one in the source line of the traceback."""
     raise ValueError(f"MESSAGE-{secret}")  # TRACEBACK-2f1d0c
+
+
+@task(queue="drills")
+def report(secret: str) -> str:
+    """Tell how far it is, and where to go on, in markers."""
+    current_task().progress(0.5, f"PROGRESS-{secret}")
+    current_task().checkpoint({"at": f"CHECKPOINT-{secret}"})
+    return f"STEP-{secret}"
+
+
+@task(queue="drills", batch=4)
+def several(secrets: list[str]) -> list[str]:
+    """Return a marker for each."""
+    return [f"MEMBER-{secret}" for secret in secrets]
+
+
+@task(queue="drills")
+def read(file: File, text: str) -> str:
+    """Return what a file has, which is a marker, and some of a large input."""
+    return file.path().read_text()[:40] + text[:40]
