@@ -117,6 +117,8 @@ class _Wrong(NamedTuple):
 
     def described(self) -> str:
         """Return the description of the field at the place, empty if it has none."""
+        if not self.place:
+            return ""
         owner = _model_at(self.model, self.place[:-1])
         texts = {} if owner is None else descriptions(owner)
         names = {to_camel(name): name for name in texts}
@@ -232,6 +234,11 @@ def _refused(wrong: _Wrong) -> tuple[str, str]:
     return wrong.ctx["problem"], wrong.ctx["hint"]
 
 
+def _no_json(wrong: _Wrong) -> tuple[str, str]:
+    hint = "nest lists and objects less than 100 levels deep"
+    return f"cannot be read: {wrong.ctx.get('error', wrong.error['msg'])}", hint
+
+
 def _something_else(wrong: _Wrong) -> tuple[str, str]:
     hint = wrong.described() or "compare it with the examples"
     return f"{wrong.error['msg']}, got {shown(wrong.input)}", hint
@@ -239,6 +246,7 @@ def _something_else(wrong: _Wrong) -> tuple[str, str]:
 
 _EXPLANATIONS: Final[dict[str, Callable[[_Wrong], tuple[str, str]]]] = {
     "missing": _missing,
+    "json_invalid": _no_json,
     "extra_forbidden": _unknown_field,
     "enum": _not_one_of,
     "literal_error": _not_one_of,

@@ -22,8 +22,10 @@ def tell(secret: str) -> None:
 @task(queue="drills")
 def report(secret: str) -> str:
     """Tell how far it is, and where to go on, in markers."""
-    current_task().progress(0.5, f"PROGRESS-{secret}")
-    current_task().checkpoint({"at": f"CHECKPOINT-{secret}"})
+    me = current_task()
+    assert me is not None, "it runs in a worker"
+    me.progress(0.5, f"PROGRESS-{secret}")
+    me.checkpoint({"at": f"CHECKPOINT-{secret}"})
     return f"STEP-{secret}"
 
 

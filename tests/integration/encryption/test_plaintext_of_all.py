@@ -1,6 +1,6 @@
 """What workflows, batches, files, schedules and notes of an encrypted queue carry is nowhere in the clear.
 
-And what SECURITY.md calls visible is. The same is done with a queue that is not encrypted: what looks can see.
+And what SECURITY.md calls visible is. The same is done with a queue that is not encrypted: what can be seen.
 """
 
 from datetime import UTC, datetime
@@ -75,6 +75,7 @@ async def test_what_a_task_carries_is_hidden_however_it_was_submitted(
     own_nats_server: NatsServer, wire: Recorder, tmp_path: Path
 ) -> None:
     store, keys = tmp_path / "nats", write_keys(tmp_path / "keys", "k1", k1=a_key())
+    kept: set[str] = set()
     for namespace, of_it, seen in (("hidden", keys, {*NAMED}), ("open", None, {*CARRIED, *NAMED})):
         wire.heard.clear()
         (tmp_path / namespace).mkdir()
