@@ -18,7 +18,7 @@ from galley.broker.cancel import Cancelled, cancel_flow
 from galley.broker.connection import Broker
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerRefused
+from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.flows import FlowGone, Flows, FlowsFull, Place
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
@@ -286,7 +286,8 @@ class AsyncWorkflows:
         work = compiled(item, collect=rule is OnFailure.COLLECT)
         place = Place(self._namespace, check_queue_name(work.queue), flow)
         tasks = {draft.number: self._task_of(draft, when) for draft in work.drafts if draft.call is not None}
-        await self._check_queues({(address.queue, address.lane) for address, _ in tasks.values()})
+        used = {(address.queue, address.lane) for address, _ in tasks.values()}
+        await self._check_queues(used, work.queue)
         encoded = {number: (address.lane, Raw(encode(task))) for number, (address, task) in tasks.items()}
         nodes, start = numbered(work, lambda draft, _: encoded[draft.number])
         now = datetime.now(UTC)
@@ -308,10 +309,24 @@ class AsyncWorkflows:
         address, envelope = self._task(replace(call, partial=None, cache=None), when or When())
         return address, replace(envelope, submitted_at=EPOCH)
 
-    async def _check_queues(self, used: set[tuple[str, Lane]]) -> None:
-        """Check that queues and lanes are there, and how tasks of theirs are encrypted."""
+    async def _check_queues(self, used: set[tuple[str, Lane]], first: str) -> None:
+        """Check that queues and lanes are there, and how tasks of theirs are encrypted.
+
+        Args:
+            used: what the steps use.
+            first: the queue of the first step, which keeps the workflow.
+        """
         for queue, lane in used:
-            enabled = await self._lanes(queue)
+            try:
+                enabled = await self._lanes(queue)
+            except NotAllowed:
+                if queue == first:
+                    raise
+                raise WorkflowInvalid(
+                    f"a step of queue {queue!r}", f"these credentials are of queue {first!r} alone",
+                    f"keep the workflow in one queue, or have a handler of {first!r} submit to {queue!r} with "
+                    "credentials of that queue, and wait for the result",
+                ) from None  # fmt: skip
             if lane not in enabled:
                 raise LaneNotEnabled(queue, lane, enabled)
             address = TaskAddress(self._namespace, queue, lane, Kind.DIRECT, "")

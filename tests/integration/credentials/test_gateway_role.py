@@ -8,10 +8,11 @@ from galley import AsyncClient, Phase, call, chain
 from galley.broker.connection import Broker
 from galley.broker.control import hearing
 from galley.broker.ensure import ensure
-from galley.broker.permissions import gateway_permissions
+from galley.broker.permissions import Role, gateway_permissions
 from galley.broker.signals import SignalReader
 from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.topic import Topic
+from galley.workflow.errors import WorkflowInvalid
 from tests.integration.credentials.test_rights import PUBLISH, SUBSCRIBE, Judged, covers
 from tests.support.builders import a_queue
 from tests.support.guarded_nats import GuardedNats
@@ -85,3 +86,9 @@ async def test_it_is_enough_for_all_that_the_gateway_does(own_guarded_nats: Guar
         assert (await flow.status()).steps == 2
         await flow.cancel()
         assert (await flow.redrive()).id in [each.id for each in await client.workflows.list("mine")]
+    mine = own_guarded_nats.write_creds(Role.PRODUCER, "ns", "mine")
+    async with Broker(own_guarded_nats.url, name="producer", credentials=mine) as broker:
+        client = AsyncClient.over(broker, "ns")
+        with pytest.raises(WorkflowInvalid, match=r"queue 'theirs'.*are of queue 'mine' alone") as refused:
+            await client.workflows.submit(chain(call("mine", "echo"), call("theirs", "echo")))
+        assert "keep the workflow in one queue" in refused.value.hint
