@@ -324,8 +324,8 @@ class AsyncWorkflows:
                     raise
                 raise WorkflowInvalid(
                     f"a step of queue {queue!r}", f"these credentials are of queue {first!r} alone",
-                    f"keep the workflow in one queue, or have a handler of {first!r} submit to {queue!r} with "
-                    "credentials of that queue, and wait for the result",
+                    f"keep the workflow in one queue, or have a handler of {first!r} submit to {queue!r} "
+                    "with credentials of that queue, and wait for the result",
                 ) from None  # fmt: skip
             if lane not in enabled:
                 raise LaneNotEnabled(queue, lane, enabled)
