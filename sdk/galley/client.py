@@ -31,6 +31,7 @@ from galley.handler import Call, check_handler_name, check_queue_name
 from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane
+from galley.limit import check_limit
 from galley.note import LogLine
 from galley.queues import AsyncQueues
 from galley.redrive import AsyncDeadLetters
@@ -384,18 +385,24 @@ class AsyncClient:
         """
         return await self.handle(queue, task_id).logs(attempt)
 
-    async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
+    async def tasks(
+        self, queue: str, phase: Phase | None = None, *, labels: str = "", limit: int | None = None
+    ) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted; ended ones until they expire.
 
-        It reads each of them, so it is for queues of thousands, not of millions.
+        Without a limit it reads each of them, so it is for queues of thousands then, not of millions.
 
         Args:
             queue: name of the queue.
             phase: only tasks in this phase; None for all.
             labels: only tasks whose labels fit this selector, such as `team=billing,tier!=low`.
+            limit: read so many of those whose state changed last, and so many of each lane that have not
+                ended, the oldest first; `phase` and `labels` choose among these. Returns the last submitted
+                ones, at most so many. 1 to 10,000; None for all.
 
         Raises:
             SelectorInvalid: `labels` is no selector.
+            SubmissionInvalid: there is no such limit.
             QueueNotFound, QueueNameInvalid: there is no such queue, or there can be none.
             NotAllowed: the credentials may not list the queue.
             BrokerUnreachable: the broker does not answer.
@@ -404,8 +411,13 @@ class AsyncClient:
         self.broker.check_usable()
         fits = selector(labels)
         await queue_view.queue(self.broker, self.namespace, check_queue_name(queue))
-        found = await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
-        return [status for status in found if fits(status.labels)]
+        if limit is None:
+            found = await inspect.tasks_in_order(self.broker, self.namespace, queue, phase)
+        else:
+            read = await inspect.latest(self.broker, self.namespace, queue, check_limit(limit))
+            found = [status for status in read if phase in (None, status.phase)]
+        chosen = [status for status in found if fits(status.labels)]
+        return chosen if limit is None else chosen[-limit:]
 
     async def as_completed(
         self, handles: Iterable[AsyncHandle[R]], within: float | None = None

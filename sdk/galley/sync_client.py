@@ -229,14 +229,17 @@ class Client:
         """
         return self._portal.call(lambda client: client.logs(queue, task_id, attempt))
 
-    def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
+    def tasks(
+        self, queue: str, phase: Phase | None = None, *, labels: str = "", limit: int | None = None
+    ) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted: `AsyncClient.tasks`.
 
         Raises:
-            QueueNotFound, QueueNameInvalid, SelectorInvalid, NotAllowed, BrokerUnreachable: as there.
+            QueueNotFound, QueueNameInvalid, SelectorInvalid, SubmissionInvalid, NotAllowed,
+                BrokerUnreachable: as there.
             ClientClosed: the client is closed.
         """
-        return self._portal.call(lambda client: client.tasks(queue, phase, labels=labels))
+        return self._portal.call(lambda client: client.tasks(queue, phase, labels=labels, limit=limit))
 
     def as_completed(self, handles: Iterable[Handle[R]], within: float | None = None) -> Iterator[Handle[R]]:
         """Yield each handle once its task has ended, in the order in which they end.

@@ -24,6 +24,7 @@ from galley.cli.topic import TOPICS
 from galley.cli.watch import watch
 from galley.cli.workflow import WORKFLOWS
 from galley.client import AsyncClient
+from galley.limit import TASKS_LISTED
 from galley.task_status import TaskStatus
 
 QUEUES: Final = Listing[QueueView](
@@ -94,9 +95,6 @@ _NOUNS: Final = {
     f"{noun}{s}": f"{noun}s" for noun in ("queue", "task", "schedule", "topic", "workflow") for s in ("s", "")
 }
 
-_MOST: Final = 10_000
-"""Tasks that `--limit` may ask for."""
-
 _MANY: Final = 20_000
 """From so many on, a list takes seconds, and the command says what takes fewer."""
 
@@ -135,8 +133,8 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _limit(argument: str) -> int:
-    if not argument.isdecimal() or not 1 <= int(argument) <= _MOST:
-        raise Misuse(f"{argument[:40]!r} is not a limit", f"use a number from 1 to {_MOST}")
+    if not argument.isdecimal() or not TASKS_LISTED.holds(int(argument[:9])):
+        raise Misuse(f"{argument[:40]!r} is not a limit", f"use a number from {TASKS_LISTED}")
     return int(argument)
 
 

@@ -129,9 +129,11 @@ class AsyncEagerClient(Eager):
         """Return nothing: handlers run in this process, and what they write goes where its output goes."""
         return await self.handle(queue, task_id).logs(attempt)
 
-    async def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
+    async def tasks(
+        self, queue: str, phase: Phase | None = None, *, labels: str = "", limit: int | None = None
+    ) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
-        return self._tasks.of_queue(queue, phase, labels)
+        return self._tasks.of_queue(queue, phase, labels, limit)
 
     async def as_completed(
         self, handles: "Iterable[AsyncEagerHandle[R]]", within: float | None = None

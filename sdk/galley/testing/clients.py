@@ -198,9 +198,11 @@ class EagerClient(Eager):
         """Return nothing: handlers run in this process, and what they write goes where its output goes."""
         return self.handle(queue, task_id).logs(attempt)
 
-    def tasks(self, queue: str, phase: Phase | None = None, *, labels: str = "") -> list[TaskStatus]:
+    def tasks(
+        self, queue: str, phase: Phase | None = None, *, labels: str = "", limit: int | None = None
+    ) -> list[TaskStatus]:
         """Return the tasks of a queue, in the order they were submitted."""
-        return self._tasks.of_queue(queue, phase, labels)
+        return self._tasks.of_queue(queue, phase, labels, limit)
 
     def as_completed(
         self, handles: "Iterable[EagerHandle[R]]", within: float | None = None

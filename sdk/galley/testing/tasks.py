@@ -37,6 +37,7 @@ from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
 from galley.labels import selector
 from galley.lanes import Lane
+from galley.limit import check_limit
 from galley.note import Progress
 from galley.record import Failure
 from galley.registry import REGISTRY
@@ -234,11 +235,12 @@ class Tasks:
         """Return all tasks, in the order they were submitted."""
         return list(self._held.values())
 
-    def of_queue(self, queue: str, phase: Phase | None, labels: str) -> list[TaskStatus]:
+    def of_queue(self, queue: str, phase: Phase | None, labels: str, limit: int | None) -> list[TaskStatus]:
         """Return the tasks of a queue in the order they were submitted."""
         fits = selector(labels)
         found = [held.status for (of, _), held in self._held.items() if of == queue]
-        return [status for status in found if phase in (None, status.phase) and fits(status.labels)]
+        chosen = [status for status in found if phase in (None, status.phase) and fits(status.labels)]
+        return chosen if limit is None else chosen[-check_limit(limit) :]
 
     def next_due(self, until: datetime | None) -> Held | None:
         """Return the task that is due first, up to a time; None means up to now. Higher lanes go first."""

@@ -2,7 +2,9 @@
 
 from urllib.parse import urlencode
 
-from galley import AsyncClient, Phase, call
+import pytest
+
+from galley import AsyncClient, Phase, SubmissionInvalid, call
 from galley.broker import inspect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
@@ -23,10 +25,17 @@ async def test_the_oldest_that_wait_and_the_last_that_ended_are_looked_at(
             await client.handle("many", f"t{number}").cancel()
 
         found = await inspect.latest(broker, namespace, "many", 2)
+        last = await client.tasks("many", limit=2)
+        ended = await client.tasks("many", Phase.CANCELLED, limit=1)
+        for wrong in (0, -1, 10_001, True, "2", 1.0):
+            with pytest.raises(SubmissionInvalid, match="limit"):
+                await client.tasks("many", limit=wrong)  # type: ignore[arg-type]
 
     assert [(each.address.id, each.phase) for each in found] == [
         ("t1", Phase.CANCELLED), ("t2", Phase.CANCELLED), ("t3", Phase.QUEUED), ("t4", Phase.QUEUED),
     ]  # fmt: skip
+    assert [each.address.id for each in last] == ["t3", "t4"]
+    assert [each.address.id for each in ended] == ["t2"]
 
 
 async def test_pages_of_tasks_have_each_once_though_others_come_meanwhile(
