@@ -439,3 +439,31 @@ async def test_events_can_be_read_from_a_time_on() -> None:
         assert [view.name for view in await town.client.topics.list()] == ["uploads"]
         with pytest.raises(TopicNotFound):
             await town.client.topics.get("nowhere")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@in_virtual_time
+async def test_a_topic_that_is_removed_while_its_events_are_copied_leaves_whole_copies_and_nothing_else(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    async with a_town() as town:
+        await town.keep(IMAGES, MAIL)
+        for number in range(30):
+            await town.client.publish("uploads", {"n": number})
+        async with copying(town):
+            await asyncio.sleep(chance.choice((0.001, 0.004, 0.01)))
+            await town.keeper.keep([])
+            await town.bench.pass_time(120)
+            await town.settled()
+        for queue in ("images", "mail"):
+            assert len(town.copies(queue)) == len(set(town.copies(queue))) <= 30
+            assert await town.letters(queue) == []
+        # One of the same name begins without the events of the one before.
+        await town.keep(IMAGES)
+        before = len(town.copies("images"))
+        async with copying(town):
+            town.client.topics._publisher._known.clear()
+            await town.client.publish("uploads", {"n": 100})
+            await town.settled()
+        assert len(town.copies("images")) == before + 1
