@@ -114,9 +114,9 @@ class FolderUnusable(LocalError):
         "start it in a folder you may write to, and give the files with their path: galley dev /path/to/FILE"
     )
 
-    def __init__(self, folder: str, problem: str) -> None:
+    def __init__(self, folder: str, problem: str, hint: str | None = None) -> None:
         self.folder, self.problem = folder, problem
-        super().__init__(f"`galley dev` cannot keep its data in {folder}: {problem}")
+        super().__init__(f"`galley dev` cannot keep its data in {folder}: {problem}", hint)
 
 
 class WorkersDoNotStart(LocalError):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from galley import dev_file
-from galley_local.errors import DevRunsAlready, DiskFull
+from galley_local.errors import DevRunsAlready, DiskFull, FolderUnusable
 from galley_local.project import Project
 
 
@@ -57,3 +57,15 @@ def test_forgetting_takes_tasks_and_logs_and_leaves_the_lock(tmp_path: Path) -> 
         assert list(project.logs.iterdir()) == []
         with pytest.raises(DevRunsAlready), Project(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_what_stands_where_the_data_belongs_is_to_be_moved_away(tmp_path: Path, kind: str) -> None:
+    own = tmp_path / ".galley"
+    if kind == "file":
+        own.touch()
+    else:
+        own.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FolderUnusable) as raised, Project(tmp_path):
+        pass
+    assert raised.value.hint == f"move {own} away, which is no folder"
