@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from galley import AsyncClient
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.topic_keeper import Declared, TopicKeeper
@@ -198,5 +200,10 @@ async def test_a_cloudevent_in_headers_is_the_one_in_the_body(api: Served, topic
     again = {"specversion": "1.0", "id": "b1", "source": "/plant", "type": "hot", "data": {"celsius": 81}}
     structured = await api.ask("POST", url, again, Content_Type="application/cloudevents+json")
     assert structured.status == 201
-    assert (await api.ask("GET", f"{topic}/readings")).body["events"] == before + 3, "one id is one event"
+    assert (await api.ask("GET", f"{topic}/readings")).body["events"] == before + 4
+    events = AsyncClient.over(api.gateway.broker, api.namespace).topics.events("readings")
+    both = [each.event async for each in events if each.event.id == "b1"]
+    assert [(each.source, each.type, msgspec.json.decode(each.data)) for each in both] == [
+        ("/plant", "hot", {"celsius": 81})
+    ] * 2, "one event, which is listed as often as it is published"
     assert (await api.ask("POST", url, {"data": 1}, Ce_Specversion="1.0")).body["reason"] == "EventInvalid"
