@@ -19,6 +19,7 @@ import psutil
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
+from galley.garbage import collect_rarely
 from galley_gateway.access import OpenAccess
 from galley_gateway.app import application
 from galley_gateway.gateway import Gateway
@@ -37,6 +38,7 @@ QUEUES: Final = 100
 
 async def serve(server: str, port: int) -> None:
     """Be the gateway, until SIGTERM."""
+    collect_rarely()  # as `galley_gateway.main` does
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Broker(server, name="gateway") as broker:

@@ -12,6 +12,7 @@ from galley.broker.errors import BrokerUnreachable
 from galley.client import AsyncClient
 from galley.error_group import ungrouped
 from galley.errors import GalleyError
+from galley.garbage import collect_rarely
 from galley.logs import log_as_json, switch_level_by_signal
 from galley.otlp_metrics import metrics_sent
 from galley_gateway.access import Access
@@ -32,6 +33,7 @@ log = logging.getLogger("galley_gateway")
 
 
 async def _run(settings: GatewaySettings) -> None:
+    collect_rarely()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,7 +1,6 @@
 """The main function of a worker process: from its environment to its exit code."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from galley.errors import GalleyError
+from galley.garbage import collect_rarely
 from galley.inside import mark_worker
 from galley.logs import log_as_json, switch_level_by_signal
 from galley.resources import TaskQueue
@@ -23,14 +23,11 @@ CANNOT_START: Final = 3
 _MOST_BYTES: Final = 4000
 """Of the termination message: the kubelet reads 4 KiB."""
 
-_GARBAGE_AFTER: Final = 20_000
-"""Allocations minus deallocations after which Python collects the youngest generation."""
-
 log = logging.getLogger("galley_worker")
 
 
 async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
-    _collect_rarely()
+    collect_rarely()
     mark_worker(queue.metadata.namespace, queue.metadata.name)
     supervisor = Supervisor(settings, queue)
     switch_level_by_signal()
@@ -38,16 +35,6 @@ async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
     await supervisor.run()
-
-
-def _collect_rarely() -> None:
-    """Exclude imported objects from garbage collection, and collect rarely: attempts leave no cycles.
-
-    A full collection stops a worker for 15 to 30 ms, which dominated its tail latency.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_AFTER)
 
 
 def main() -> int:
