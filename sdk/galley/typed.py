@@ -7,7 +7,7 @@ Most types are read by msgspec. Models of pydantic, and types that msgspec does 
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
     dict[str, Any]: frozenset({dict}),
 }
 """Types of JSON itself, and the classes of the values that need no conversion to them."""
+
+_BOOLS: Final = {b"true": True, b"false": False}
 
 UNRESOLVED: Final = (NameError, AttributeError, TypeError, SyntaxError, ValueError, ImportError)
 """What evaluating an annotation may raise: it may name what exists for type checkers alone."""
@@ -90,6 +92,8 @@ class Typed:
         try:
             return self._decode(data)
         except (ValueError, TypeError, RecursionError) as error:
+            if bytes(data) in _BOOLS and bool in self.plain:  # in Python, a bool is an int
+                return _BOOLS[bytes(data)]
             raise Misfit(_in_words(error)) from None
 
 
@@ -248,6 +252,10 @@ def _by_pydantic(annotation: Any) -> Callable[[bytes | Raw], Any]:
 
 def _construct(wanted: type, value: Any) -> Any:
     """Make a value of a class that msgspec does not know out of the JSON value for it."""
+    if typing.get_origin(wanted) is Iterable:
+        return _decoder(list[typing.get_args(wanted)])(msgspec.json.encode(value))  # type: ignore[misc]
+    if not isinstance(wanted, type):  # a generic class of the user's, with its argument
+        return _by_pydantic(wanted)(msgspec.json.encode(value))
     if issubclass(wanted, PurePath) and isinstance(value, str):
         return wanted(value)
     if issubclass(wanted, File):

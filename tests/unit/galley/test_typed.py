@@ -1,8 +1,10 @@
 """What annotations promise: values are checked at the call, and arrive as the annotated type."""
 
+import collections.abc
 import enum
 import json
 import math
+import typing
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,3 +199,33 @@ def test_a_type_that_cannot_be_made_from_json_is_named() -> None:
 
     with pytest.raises(Misfit, match="Connection cannot be made from JSON"):
         Typed(Connection).decode(b'{"a": 1}')
+
+
+@pytest.mark.parametrize("kind", [typing.Iterable[Decimal], collections.abc.Iterable[Decimal]])
+def test_an_iterable_is_a_list_of_what_it_holds(kind: Any) -> None:
+    how = Typed(kind)
+    assert how.decode(b'["1.10"]') == [Decimal("1.10")]
+    assert bytes(how.encode((Decimal("1.10"),))) == b'["1.10"]'
+    with pytest.raises(Misfit):
+        how.encode([None])
+
+
+@pytest.mark.parametrize("kind", [int, float, int | None])
+def test_a_bool_is_right_where_a_number_is_expected_on_both_ways(kind: Any) -> None:
+    assert Typed(kind).encode(True) is True
+    assert Typed(kind).decode(b"true") is True
+    assert Typed(kind).decode(b"false") is False
+    with pytest.raises(Misfit):
+        Typed(kind).decode(b'"true"')
+
+
+Item = typing.TypeVar("Item")
+
+
+class Shelf(typing.Generic[Item]):
+    """A class that nothing reads from JSON."""
+
+
+def test_a_generic_class_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(Misfit, match=r"Shelf.*cannot be made from JSON"):
+        Typed(Shelf[int]).decode(b"[1]")
