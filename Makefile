@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test/again check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals docs docs/check gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,6 +144,9 @@ bench-prediction: $(STAMP) ## Play shortened traces to real workers, and print w
 
 bench-rivals: $(STAMP) ## Compare Galley with other task queues (minutes; installs them and Redis); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rivals
+
+bench-sizing: $(STAMP) ## Measure how a queue grows: 1,000,000 tasks that wait, 8 workers, memory (three minutes); writes docs/sizing.md
+	@$(BIN)/python -m benchmarks.sizing
 
 bench-cluster: e2e/build ## Benchmark the operator against a real API server; writes benchmarks/cluster.json
 	@$(BIN)/python -m benchmarks.cluster

@@ -3,12 +3,18 @@
 import asyncio
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from benchmarks.arrivals import arrive
-from benchmarks.handlers.benchmark_handlers import anoop, noop, started
+from benchmarks.handlers.benchmark_handlers import anoop, noop, pause, started
 from benchmarks.station import serve
+from galley import Call
 from galley.client import AsyncClient, connect
+
+_MAKE: Final[dict[str, Callable[..., Call[Any]]]] = {
+    "noop": noop.call, "anoop": anoop.call, "pause": pause.call,
+}  # fmt: skip
 
 
 async def _run(server: str, namespace: str) -> None:
@@ -24,7 +30,7 @@ class Submits:
 
     async def submit(self, count: int, handler: str = "noop") -> dict[str, Any]:
         """Submit many at once."""
-        make = noop.call if handler == "noop" else anoop.call
+        make = _MAKE[handler]
         began = time.perf_counter()
         handles = await self._client.submit_many(make(n=n) for n in range(count))
         seconds = time.perf_counter() - began

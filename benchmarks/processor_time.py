@@ -28,6 +28,12 @@ def by_role(roles: Roles) -> dict[str, float]:
     return {role: sum(map(processor_seconds, pids)) for role, pids in roles.items()}
 
 
+def load_in_words(load: float) -> str:
+    """Return what to say of the load average that the machine had before it was measured on."""
+    others = "; other programs used it, too, so compare rows with each other only"
+    return f"load average before it {load:.1f}{others if load > (os.cpu_count() or 1) else ''}."
+
+
 def worker_roles(pid: int) -> dict[str, tuple[int, ...]]:
     """Return the processes of a Galley worker: its supervisor, its fork server, and the children forked."""
     supervisor = psutil.Process(pid)

@@ -26,6 +26,7 @@ NAMESPACE: Final = "bench"
 GALLEY_QUEUE: Final = benchmark_handlers.QUEUE
 RAW_QUEUE: Final = "bench-raw"
 
+_MOST_WAITING: Final = 1_000_000
 _LOOK_AGAIN_SECONDS: Final = 0.05
 DONE_SECONDS: Final = 120.0
 _LONGEST_HOLD: Final = timedelta(hours=1)
@@ -44,7 +45,12 @@ def queue_of(name: str, plan: Plan) -> TaskQueue:
             "apiVersion": "galley.dev/v1alpha1",
             "kind": "TaskQueue",
             "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {"worker": worker, "scaling": {"maxWorkers": 1}, "retention": {"resultsSeconds": 3600}},
+            "spec": {
+                "worker": worker,
+                "scaling": {"maxWorkers": 1},
+                "retention": {"resultsSeconds": 3600},
+                "limits": {"backlog": _MOST_WAITING, "backlogBytes": 1024**3},
+            },
         }
     )
 

@@ -1,6 +1,7 @@
 """The handlers that are measured: they do nothing, so that all the time is the queue's."""
 
 import time
+from threading import Event
 
 from galley import task
 
@@ -15,6 +16,13 @@ def noop(n: int = 0) -> None:
 @task(queue=QUEUE)
 async def anoop(n: int = 0) -> None:
     """Do nothing, beside others in one event loop."""
+
+
+@task(queue=QUEUE)
+def pause(n: int = 0) -> int:
+    """Take a slot for a tenth of a second."""
+    Event().wait(0.1)
+    return n
 
 
 @task(queue=QUEUE)

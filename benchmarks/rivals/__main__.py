@@ -195,6 +195,7 @@ def main() -> int:
         subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], check=True)
     chosen = [each for each in RIVALS if (each.server != "redis" or not options.quick)
               and (not options.only or each.module in options.only)]  # fmt: skip
+    load = os.getloadavg()[0]
     runs: dict[str, list[Result]] = {each.title: [] for each in chosen}
     for _ in range(rounds):
         for rival in chosen:
@@ -205,7 +206,7 @@ def main() -> int:
         print(f"{title}: {count} of {killed} results missing after kill -9 of its worker", flush=True)
     if not options.quick:
         versions = {each.title: ", ".join(each.packages) or "this repository" for each in chosen}
-        options.page.write_text(page(runs, missing, versions, tasks, killed))
+        options.page.write_text(page(runs, missing, versions, tasks, killed, load))
     complete = all(each.left == 0 for of in runs.values() for each in of)
     return 0 if complete and not missing.get(RIVALS[0].title) else 1
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
 
+from benchmarks.processor_time import load_in_words
+
 
 @dataclass(frozen=True)
 class Result:
@@ -30,11 +32,11 @@ class Result:
         )
 
 
-def page(
+def page(  # noqa: PLR0917 - what the page tells
     runs: Mapping[str, Sequence[Result]], missing: Mapping[str, int], versions: Mapping[str, str],
-    tasks: int, killed: int,
+    tasks: int, killed: int, load: float,
 ) -> str:  # fmt: skip
-    """Return the page as Markdown."""
+    """Return the page as Markdown; `load` is the load average before the first round."""
     rates = {title: sorted(each.rate for each in of) for title, of in runs.items()}
     rows = []
     for title, of in runs.items():
@@ -48,7 +50,7 @@ def page(
     return _TEXT.format(
         rows="\n".join(rows), plot=_plot({t: median(r) for t, r in rates.items()}), tasks=f"{tasks:,}",
         killed=killed, rounds=len(next(iter(runs.values()))), cores=os.cpu_count(),
-        python=platform.python_version(), load=f"{os.getloadavg()[2]:.1f}",
+        python=platform.python_version(), load=load_in_words(load),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
 
@@ -84,7 +86,7 @@ kept. The rate counts from the first result to the last.
 {plot}
 ```
 
-Median of {rounds} rounds, in turns (least..most); {date}, {cores} cores, Python {python}, load average {load}.
+Median of {rounds} rounds, in turns (least..most); {date}, {cores} cores, Python {python}, {load}
 
 ## Method
 
