@@ -112,8 +112,9 @@ def need_of(
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
     hurry = max(0.0, 1 - max(target or 0.0, seconds * OWN_SHARE) / (start + 1))
     patience = 0.0 if target is None else target / seconds
-    # Until new workers are there, this part of those that run ends, and others come in their place.
-    turnover = 1 - math.exp(-(start + 1) / seconds)
+    # Until new workers are there, this part of those that run ends, and others come in their place. Where a
+    # start hurts, the number follows the average instead, which does not turn by chance.
+    turnover = 1 - (1 - hurry) * math.exp(-(start + 1) / seconds)
     spread = turnover * (load + running * (1 - turnover))
     arrivals = running * (1 - turnover) + load * turnover + hurry * _room(spread, patience)
     kept = load + hurry * (_room(load, patience) + KEPT_NOISE * learned.load_noise)

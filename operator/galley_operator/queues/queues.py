@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import msgspec
+
 from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
@@ -35,9 +37,9 @@ from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
-from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, Interference
+from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference
 from galley_operator.queues.served_queue import ServedQueue
-from galley_operator.queues.status import READY
+from galley_operator.queues.status import READY, SCALING_ACTIVE
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 
@@ -116,7 +118,11 @@ class Queues:
         ready = condition(served.written.conditions, READY)
         problem = ready.message if ready is not None and ready.status is Truth.FALSE else ""
         scaler = served.runtime.scaler if served.runtime is not None else None
-        return supply_of(problem, scaler, served.found.queue)
+        supply = supply_of(problem, scaler, served.found.queue)
+        scaling = condition(served.written.conditions, SCALING_ACTIVE)
+        if scaling is None or scaling.reason not in TO_CORRECT:
+            return supply
+        return msgspec.structs.replace(supply, scaling_problem=scaling.message)
 
     def _changed(self, queue: Queue, *, appeared: bool) -> None:
         del appeared

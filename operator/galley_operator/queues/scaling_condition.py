@@ -15,6 +15,19 @@ INTERFERENCE_SECONDS: Final = 600.0
 """How long it is told that another client changed a queue's Deployment."""
 
 
+TO_CORRECT: Final = frozenset(
+    {
+        "ReplicasChanged",
+        "DeploymentChanged",
+        "DeploymentDeleted",
+        "BudgetTooSmall",
+        "TargetShort",
+        "SpecInvalid",
+    }
+)
+"""Reasons that ask for something to be corrected while scaling goes on; `galley why` says their sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interference:
     """What another client did to a queue's Deployment."""

@@ -102,6 +102,8 @@ class Supply(Struct, frozen=True, omit_defaults=True):
     """How many are ready, present, desired and needed, as far as known."""
     paused_by: dict[Pause, str] = {}
     """What keeps tasks from being started although workers could run them, each with a sentence."""
+    scaling_problem: str = ""
+    """What is wrong with the scaling although it goes on, such as another client that sets the number."""
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True):

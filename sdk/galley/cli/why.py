@@ -44,7 +44,8 @@ def _sentences(view: QueueView, supply: Supply | None) -> list[str]:
         return [*first, _NOTHING]
     first += [said for pause, said in supply.paused_by.items() if pause is not Pause.COMMAND]
     problem = [supply.problem] if supply.problem and not first else []
-    return [*first, _sentence(supply), *problem]
+    wrong = [supply.scaling_problem] if supply.scaling_problem else []
+    return [*first, _sentence(supply), *wrong, *problem]
 
 
 def _sentence(supply: Supply) -> str:
@@ -71,7 +72,8 @@ def _document(view: QueueView, supply: Supply | None, keys: WaitingKeys) -> dict
         }  # fmt: skip
     if supply is None:
         return document | {"reason": _NOTHING}
-    return document | {"reason": supply.scaling, "problem": supply.problem, "workers": supply.workers}
+    document |= {"reason": supply.scaling, "problem": supply.problem, "workers": supply.workers}
+    return document | ({"scalingProblem": supply.scaling_problem} if supply.scaling_problem else {})
 
 
 command: Final = Command(

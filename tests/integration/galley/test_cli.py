@@ -96,6 +96,7 @@ async def test_why_says_what_scales_a_queue_says_of_it(client: AsyncClient) -> N
         Supply("no such image", "0 workers: nothing waits or runs"),
         Supply(),
         Supply("no such image", "1 worker", {"desired": 1}),
+        Supply(scaling="1 worker", scaling_problem="another client set the replicas"),
     ]
     async with answering_supply(client.broker, client.namespace, "images", lambda *_: answers.pop(0)):
         assert await shell("galley why images", client) == (
@@ -112,6 +113,8 @@ async def test_why_says_what_scales_a_queue_says_of_it(client: AsyncClient) -> N
             "queue": "images", "reason": "1 worker", "problem": "no such image", "workers": {"desired": 1},
             "pausedBy": [],
         }  # fmt: skip
+        _, out, _ = await shell("galley why images", client)
+        assert out == "images: 1 worker\nimages: another client set the replicas\n"
     _, out, _ = await shell("galley why images", client)
     assert "nothing scales it" in out
     _, out, _ = await shell("galley why images -o json", client)

@@ -233,11 +233,17 @@ def test_a_deployment_that_others_change_is_restored_and_a_condition_says_so(
             happen(it)
             await eventually(lambda: it.condition("images", "ScalingActive") == reason, within=20)
             assert "galley-images" in it.message("images", "ScalingActive")
+            told = it.queues.supply("default", "images")
+            assert told is not None
+            assert told.scaling_problem == it.message("images", "ScalingActive"), "galley why says it too"
             if happen is not scaled:  # that takes pods that drain
                 now = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]
                 assert (now["template"], now["replicas"]) == (before["template"], before["replicas"])
             await asyncio.sleep(INTERFERENCE_SECONDS + 20)
             assert it.condition("images", "ScalingActive") == "Scaling"
+            told = it.queues.supply("default", "images")
+            assert told is not None
+            assert told.scaling_problem == ""
 
     run()
 
