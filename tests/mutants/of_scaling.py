@@ -297,7 +297,7 @@ DECIDE_: Final = (
     _of(
         "autoscaler/learned",
         "one burst is a rate",
-        "min(came, 4 * self.rate * seconds + 5)",
+        "min(came, 4 * rate * seconds + 5)",
         "came",
         "a single burst gets workers for the next minute",
         DECIDE,
