@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test/again check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
+	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +135,9 @@ cluster/down: $(STAMP) ## Remove that cluster
 bench: $(STAMP) ## Run the benchmarks and count instructions (needs valgrind); writes into benchmarks/
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.instructions --keep
+
+connections: $(STAMP) ## Open 10,000 connections to a gateway, and ask it something beside them
+	@$(BIN)/python -m benchmarks.connections
 
 bench-idle: e2e/build ## Measure what 100 queues at rest cost the operator (three minutes)
 	@$(BIN)/python -m benchmarks.idle
