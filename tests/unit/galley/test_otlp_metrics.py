@@ -56,6 +56,12 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     made.server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the last figures more time than a busy machine takes."""
+    monkeypatch.setattr(otlp_metrics, "_LAST_SECONDS", 60.0)
+
+
 @pytest.fixture
 def registry() -> CollectorRegistry:
     found = CollectorRegistry()
