@@ -14,7 +14,6 @@ from galley_gateway.access import Access
 from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
 from galley_gateway.oidc.provider import Provider
-from galley_gateway.submit_notes import SubmitNotes
 
 T = TypeVar("T")
 
@@ -39,7 +38,6 @@ class Gateway:
         self.places = Places(self.limits)
         self.reader = SignalReader(self.broker)
         self.metrics = GatewayMetrics()
-        self.notes = SubmitNotes(self.broker)
         self.rates = Rates(self.limits.rate)
         self.closing = asyncio.Event()
         """Set when the process is to end: what waits answers at once."""

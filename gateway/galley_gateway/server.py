@@ -21,43 +21,6 @@ _LAST_SECONDS: Final = 5
 """How long requests may take that are under way at the end."""
 _WAITING_CONNECTIONS: Final = 2048
 _HEAD_BYTES: Final = 64 * 1024
-_GATHERED_BYTES: Final = 64 * 1024
-"""What is larger is written by itself: to join it costs more than a call."""
-
-
-class _Gathered:
-    """A transport that writes what is sent in one turn of the event loop at once: head and body in one call.
-
-    A call to the kernel costs as much as all of the routing of a request.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._kept: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write some bytes, together with what else comes in this turn."""
-        if len(data) > _GATHERED_BYTES:
-            self.flush()
-            self._transport.write(data)
-            return
-        if not self._kept:
-            self._loop.call_soon(self.flush)
-        self._kept.append(data)
-
-    def flush(self) -> None:
-        """Write what is kept."""
-        if self._kept:
-            kept, self._kept = self._kept, []
-            self._transport.write(b"".join(kept))
-
-    def close(self) -> None:
-        """Close the connection when all is written."""
-        self.flush()
-        self._transport.close()
 
 
 class _Connection(HttpToolsProtocol):
@@ -70,7 +33,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Count it, and wait for its first request."""
-        super().connection_made(_Gathered(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         if len(self.connections) > self.most:
             transport.abort()
             return
@@ -168,4 +131,3 @@ async def serving(app: ASGIApp, gateway: Gateway, listening: socket.socket) -> A
         with contextlib.suppress(asyncio.CancelledError):
             await running
         listening.close()
-        await gateway.notes.sent()

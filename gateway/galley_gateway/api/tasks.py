@@ -12,6 +12,7 @@ from starlette.responses import Response
 from galley import audit
 from galley.audit import Action
 from galley.batch import SubmitIncomplete
+from galley.broker.audit import note_soon
 from galley.broker.errors import BrokerUnreachable
 from galley.errors import (
     DeadLetterNotFound,
@@ -77,17 +78,17 @@ async def submit(ask: Ask) -> Response:
         )
     handle = await ask.client.submit(new.call(ask.queue, key))
     if not handle.existed:
-        note_submit(ask, handle.id)
+        await note_submit(ask, handle.id)
     stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
     at = f"{ask.request.url.path}/{handle.id}"
     return reply(stored, 200 if handle.existed else 201, {"Location": at})
 
 
-def note_submit(ask: Ask, task: str = "", count: int | None = None, detail: str = "") -> None:
-    """Write down that something was submitted; the line is sent a moment later."""
+async def note_submit(ask: Ask, task: str = "", count: int | None = None, detail: str = "") -> None:
+    """Write down that something was submitted."""
     actor = audit.actor()
     entry = audit.entry_of(actor, Action.SUBMIT, task, count, detail)
-    ask.gateway.notes.put(ask.namespace, ask.queue, entry, actor.writer)
+    await note_soon(ask.client.broker, ask.namespace, ask.queue, entry, actor.writer)
 
 
 async def submit_many(ask: Ask) -> Response:
@@ -111,7 +112,7 @@ async def submit_many(ask: Ask) -> Response:
             if place not in handles and place not in problems:
                 problems[place] = incomplete
     if new_ids := [handle.id for handle in handles.values() if not handle.existed]:
-        note_submit(ask, count=len(new_ids), detail=f"{new_ids[0]} to {new_ids[-1]}")
+        await note_submit(ask, count=len(new_ids), detail=f"{new_ids[0]} to {new_ids[-1]}")
     answers = []
     for place in range(len(ask.body.tasks)):
         if place in handles:

@@ -137,7 +137,7 @@ async def submit_workflow(ask: Ask) -> Response:
     await _check_queues(ask, "create", queues)
     workflow = await declared.submit_workflow(ask.client, new.id, spec, new.labels)
     if not workflow.existed:
-        note_submit(ask, workflow.id, detail="workflow")
+        await note_submit(ask, workflow.id, detail="workflow")
     stored = model.Submitted(workflow.id, ask.namespace, workflow.queue, workflow.existed)
     return reply(stored, 200 if stored.existed else 201, {"Location": _path(ask, workflow)})
 
