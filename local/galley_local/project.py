@@ -53,7 +53,7 @@ class Project:
             if error.errno in _NO_ROOM:
                 raise DiskFull(str(self.own), 0, self._room) from error
             in_the_way = os.path.lexists(self.own) and not self.own.is_dir()
-            hint = f"move {self.own} away, which is no folder" if in_the_way else None
+            hint = f"move {self.own} away: it is not a folder" if in_the_way else None
             raise FolderUnusable(str(self.own), error.strerror or str(error), hint) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -87,7 +87,7 @@ ALL: Final = os.environ.get("GALLEY_FAULTS") == "all"
 _IN_CI: Final = (
     *("object.before_whole", "key.before_begin", "key.before_confirm", "redrive.before_record"),
     "tick.before_task",
-    *("turn.before_remove", "fanout.before_ack"),
+    *("turn.before_remove", "fanout.before_ack", LETTER),
     "then.before_schedule",
 )
 

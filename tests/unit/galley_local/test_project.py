@@ -68,4 +68,4 @@ def test_what_stands_where_the_data_belongs_is_to_be_moved_away(tmp_path: Path, 
         own.symlink_to(tmp_path / "nowhere")
     with pytest.raises(FolderUnusable) as raised, Project(tmp_path):
         pass
-    assert raised.value.hint == f"move {own} away, which is no folder"
+    assert raised.value.hint == f"move {own} away: it is not a folder"
