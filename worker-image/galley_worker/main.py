@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -38,15 +37,6 @@ async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     await supervisor.run()
 
 
-def event_loop() -> asyncio.Runner:
-    """Return what runs the worker: uvloop where it is installed, which costs less, or Python's own loop."""
-    try:
-        uvloop = import_module("uvloop")
-    except ImportError:
-        return asyncio.Runner()
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
-
-
 def main() -> int:
     """Run a worker until it is told to stop; return the exit code."""
     code = 0
@@ -58,8 +48,8 @@ def main() -> int:
         # Together with the task's id these name it where the logs of a whole cluster are collected.
         namespace, name = queue.metadata.namespace, queue.metadata.name
         log_as_json(settings.log_level, worker=settings.worker, namespace=namespace, queue=name)
-        with socket_folder(), event_loop() as loop:
-            loop.run(_run(settings, queue))
+        with socket_folder():
+            asyncio.run(_run(settings, queue))
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""
