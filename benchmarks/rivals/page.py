@@ -86,7 +86,7 @@ kept. The rate counts from the first result to the last.
 {plot}
 ```
 
-Median of {rounds} rounds, in turns (least..most); {date}, {cores} cores, Python {python}, {load}
+Rounds, in turns: {rounds}; median (least..most); {date}, {cores} cores, Python {python}, {load}
 
 ## Method
 
@@ -100,6 +100,7 @@ no result after 45 s without a new one is missing. `huey` takes a task off its q
 - The settings are ours, and we know Galley best. Tell us of better ones.
 - Redis writes out once a second, NATS whenever its file system does: after a power cut both may lack the last moment.
 - On few cores worker, server and the process that watches compete. It looks 20 times a second, which costs servers that list keys most.
+- A queue may deliver a lost task later than that: Dramatiq looks for them now and then, by chance.
 - CPU of the worker has its start in it, a few hundred milliseconds for each process.
 - Not here: RabbitMQ, PostgreSQL (procrastinate) and the raw loop, which `make bench` compares with.
 """
