@@ -118,19 +118,23 @@ def metadata_of(making: Making) -> dict[str, Any]:
     }
 
 
-_NOT_FOR_WORKERS = ("scaling", "limits")
+_NOT_FOR_WORKERS = ("scaling",)
+_LIMITS_FOR_WORKERS = ("perKey",)
+"""Limits that workers keep; the others the broker keeps."""
 _IN_THE_POD = ("image", "code", "template")
 
 
 def manifest_for_workers(queue: TaskQueue) -> str:
     """Return what workers have to know of a queue, as JSON.
 
-    Scaling and limits are left out, so that a change of them replaces no worker; and so is all that has its
-    default, which an older worker may not know yet.
+    Scaling and the limits that the broker keeps are left out, so that a change of them replaces no worker; and
+    so is all that has its default, which an older worker may not know yet.
     """
     spec: dict[str, Any] = queue.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for part in _NOT_FOR_WORKERS:
         spec.pop(part, None)
+    limits = {name: each for name, each in spec.pop("limits", {}).items() if name in _LIMITS_FOR_WORKERS}
+    spec |= {"limits": limits} if limits else {}
     worker = {key: value for key, value in spec.pop("worker", {}).items() if key not in _IN_THE_POD}
     metadata = {"name": queue.metadata.name, "namespace": queue.metadata.namespace}
     spec |= {"worker": worker} if worker else {}

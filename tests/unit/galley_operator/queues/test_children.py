@@ -309,6 +309,7 @@ def test_what_needs_consent_is_found_wherever_it_is_named() -> None:
     [
         ({"scaling": {"maxWorkers": 9}}, False),
         ({"limits": {"backlog": 5}}, False),
+        ({"limits": {"perKey": {"concurrency": 1}}}, True),
         ({"lanes": ["normal", "low"]}, True),
         ({"timeoutSeconds": 7}, True),
         ({"retry": {"attempts": 9}}, True),
@@ -343,6 +344,14 @@ def test_workers_read_the_queue_they_were_given(tmp_path: Path) -> None:
     assert read.spec.lanes == queue.spec.lanes
     assert read.spec.worker.modules == ("thumbs",)
     assert json.loads(text)["spec"].keys() == {"lanes", "worker", "retry", "timeoutSeconds"}
+
+
+def test_workers_are_told_the_limits_that_they_keep() -> None:
+    queue = a_queue(limits={"backlog": 5, "perKey": {"ordered": True}})
+    [read] = parse_manifests(manifest_for_workers(queue), "queue.json")
+    assert isinstance(read, TaskQueue)
+    assert read.spec.limits.per_key == queue.spec.limits.per_key
+    assert read.spec.limits.backlog != 5, "the broker keeps it"
 
 
 def test_an_older_worker_is_not_told_what_has_its_default() -> None:
