@@ -127,8 +127,8 @@ _IN_THE_POD = ("image", "code", "template")
 def manifest_for_workers(queue: TaskQueue) -> str:
     """Return what workers have to know of a queue, as JSON.
 
-    Scaling and the limits that the broker keeps are left out, so that a change of them replaces no worker; and
-    so is all that has its default, which an older worker may not know yet.
+    Scaling and the limits that the broker keeps are left out, so that a change of them replaces no worker.
+    So is all that has its default, which an older worker may not know yet.
     """
     spec: dict[str, Any] = queue.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for part in _NOT_FOR_WORKERS:
