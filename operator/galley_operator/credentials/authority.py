@@ -12,15 +12,8 @@ from typing import Any, Final
 
 import nkeys  # type: ignore[import-untyped]
 
-from galley.broker.permissions import (
-    EXPORTS,
-    Export,
-    Import,
-    Role,
-    backup_imports,
-    exports_of,
-    imports_of,
-)
+from galley.broker.accounts import EXPORTS, Export, Import, backup_imports, exports_of, imports_of
+from galley.broker.permissions import Role
 from galley_operator.credentials.account import ACCOUNT_KEY, SEED_KEY, Account
 from galley_operator.credentials.key_pair import KeyPair, Owner
 from galley_operator.credentials.queue_roles import Holder
