@@ -19,7 +19,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from galley.broker import websocket
 from galley.broker.clock_watch import ClockWatch
 from galley.broker.encryption import tls_error
-from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerTooOld, BrokerUnreachable
+from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
@@ -29,7 +29,7 @@ from galley.broker.permissions import INBOX
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.questions import Questions
 from galley.broker.server_address import check_server, shown_server
-from galley.broker.topology import MIN_SERVER
+from galley.broker.server_check import NO_LEADER, check_jetstream
 from galley.encryption.payloads import Payloads
 from galley.errors import ClientClosed
 from galley.tls import Tls, required_by
@@ -43,13 +43,6 @@ DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
-
-NOT_ENABLED: Final = 10039
-"""Error of an account without JetStream."""
-NO_LEADER: Final = 10008
-"""Error of servers that have elected none of them yet, or lost too many ("temporarily unavailable")."""
-_ENABLED_SECONDS: Final = 0.2
-_INFO_SECONDS: Final = 2.0
 
 _CLOSE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 2.0
@@ -144,7 +137,7 @@ class Broker:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 await self._connect(inbox)
-                await self._check()
+                await check_jetstream(self.nats, self.server, self._note)
         except (TimeoutError, OSError, NatsError) as error:
             await self._abandon()
             problem = str(error) or self._last_error or f"no word of it in {self._connect_seconds:g} s"
@@ -425,28 +418,8 @@ class Broker:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.nats.give_up()
 
-    async def _check(self) -> None:
-        version = self.nats.connected_server_version
-        found = version.major, version.minor, version.patch
-        if found < MIN_SERVER:
-            raise BrokerTooOld(self.server, f"nats-server {_dotted(found)}", _dotted(MIN_SERVER))
-        while True:
-            try:
-                answer = await self.nats.request("$JS.API.INFO", b"", timeout=_INFO_SECONDS)
-            except NoRespondersError:
-                without = f"nats-server {_dotted(found)} without JetStream"
-                raise BrokerTooOld(self.server, without, _dotted(MIN_SERVER)) from None
-            except TimeoutError:
-                # A cluster without a leader yet drops the request instead of answering late.
-                continue
-            error = msgspec.json.decode(answer.data).get("error")
-            if not error:
-                return
-            if error.get("err_code") not in {NOT_ENABLED, NO_LEADER}:
-                raise BrokerRefused("use JetStream", error.get("err_code", 0), error.get("description", ""))
-            # A server of a cluster says so of every account until it has found the others.
-            self._last_error = str(error.get("description"))
-            await asyncio.sleep(_ENABLED_SECONDS)
+    def _note(self, said: str) -> None:
+        self._last_error = said
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
@@ -484,10 +457,6 @@ async def _within(seconds: float, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - answers and states are many things' to change
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-
-
-def _dotted(version: tuple[int, int, int]) -> str:
-    return ".".join(map(str, version))
 
 
 def _heed_cancellation() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
+from nats.aio.client import ServerVersion
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import MaxPayloadError, NoRespondersError
@@ -13,6 +14,7 @@ from galley.broker.connection import REQUEST_SECONDS, Broker
 from galley.broker.lean_client import LeanClient, header_block
 from galley.broker.lean_parser import React
 from galley.broker.pipeline import PublishPipeline
+from galley.broker.topology import MIN_SERVER
 from tests.support.memory_nats.server import MemoryServer
 from tests.support.memory_nats.stream import Headers, matches
 
@@ -114,6 +116,10 @@ class MemoryClient(LeanClient):
         self._arrive: list[asyncio.TimerHandle] = []
 
     # -- what the library offers
+
+    @property
+    def connected_server_version(self) -> ServerVersion:
+        return ServerVersion(".".join(map(str, MIN_SERVER)))
 
     async def connect(self, *_servers: Any, **options: Any) -> None:
         self._hooks = {name: options[name] for name in ("disconnected_cb", "reconnected_cb")}
@@ -332,9 +338,6 @@ class MemoryBroker(Broker):
         self.nats = self.line
         self.pipeline = PublishPipeline(self.line, REQUEST_SECONDS)
         self.nats.denied = self._on_denied
-
-    async def _check(self) -> None:
-        """There is no version to check."""
 
 
 def _answer(pong: asyncio.Future[bool]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from galley import BrokerUnreachable
-from galley.broker import connection
+from galley.broker import server_check
 from galley.broker.connection import Broker
 from galley_local.nats_binary import nats_server_binary
 from tests.support.eventually import eventually
@@ -61,7 +61,7 @@ async def test_the_client_asks_again_and_then_says_why(tmp_path: Path) -> None:
 async def test_the_client_asks_again_if_there_is_no_answer_or_no_leader(
     first: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_INFO_SECONDS", 0.1)
+    monkeypatch.setattr(server_check, "_INFO_SECONDS", 0.1)
     asked = 0
 
     async def answer_the_second(message: Msg) -> None:
