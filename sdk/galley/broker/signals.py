@@ -7,91 +7,43 @@ a failed reading is never taken for an empty queue.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from nats.aio.msg import Msg
 
-from galley.backlog import LaneBacklog, QueueBacklog, Totals, Unknown, Usage
+from galley.backlog import LaneBacklog, QueueBacklog, Unknown
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
-from galley.broker.listing import paged
+from galley.broker.errors import BrokerError
+from galley.broker.stream_listing import Answer, Stream, StreamListing, ask, request
 from galley.broker.upcoming import Upcoming
-from galley.lanes import HIGHEST_FIRST, Lane
-from galley.unreadable import UNREADABLE
+from galley.lanes import Lane
 
 log = logging.getLogger(__name__)
-
-ANSWER_SECONDS: Final = 1.0
-"""How long one question may take; a lane that is silent for longer is stale, and asked again next time."""
-
-LISTING_SECONDS: Final = 0.5
-"""Readers that come within this time share a listing: all queues' sweeps cost about two a second."""
 
 OLDEST_SECONDS: Final = 5.0
 """Time between two looks at the oldest task of a lane: a read of the task itself, dearer than a count."""
 
-_STREAM_NOT_FOUND: Final = 10059
-
 _ANY: Final = 2**31
 """Tasks there may be while the streams cannot be listed."""
-
-
-class _State(Struct):
-    messages: int
-    first_seq: int
-    last_seq: int
-    bytes: int = 0
-
-    @property
-    def fingerprint(self) -> tuple[int, int, int]:
-        return self.messages, self.first_seq, self.last_seq
-
-
-class _Config(Struct):
-    name: str
-    metadata: dict[str, str] = {}
-    max_msgs: int = -1
-    max_bytes: int = -1
-
-
-class _Stream(Struct):
-    config: _Config
-    state: _State
-
-
-class _Problem(Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Page(Struct):
-    total: int = 0
-    streams: list[_Stream] | None = None
-    missing: list[str] | None = None
-    error: _Problem | None = None
 
 
 class _Delivered(Struct):
     stream_seq: int = 0
 
 
-class _Figures(Struct):
+class _Figures(Answer):
     num_pending: int = 0
     num_ack_pending: int = 0
     paused: bool = False
     delivered: _Delivered = msgspec.field(default_factory=_Delivered)
-    error: _Problem | None = None
 
 
-_decode_page = msgspec.json.Decoder(_Page).decode
 _decode_figures = msgspec.json.Decoder(_Figures).decode
-_Answer = TypeVar("_Answer", _Page, _Figures)
 
 
 class _Source(NamedTuple):
@@ -139,11 +91,7 @@ class SignalReader:
     def __init__(self, broker: Broker, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._broker = broker
         self._clock = clock
-        self._listing = asyncio.Lock()
-        self._listed_at = float("-inf")
-        self._list_problem = "not asked yet"
-        self._streams: dict[str, _Stream] = {}
-        self._missing: set[str] = set()
+        self._streams = StreamListing(broker)
         self._lanes: dict[tuple[str, str], tuple[Lane, ...]] = {}
         self._readings: dict[_Source, _Reading] = {}
         self._unknown: dict[tuple[str, str], Unknown] = {}
@@ -159,16 +107,16 @@ class SignalReader:
         """
         name = namespace, queue
         if not (rung and name in self._lanes):
-            await self._list()
+            await self._streams.refresh()
         stream = topology.work_stream(namespace, queue)
         if (work := self._streams.get(stream)) is not None:
-            self._lanes[name] = _lanes_of(work)
-        elif not self._list_problem and stream not in self._missing:
+            self._lanes[name] = work.lanes
+        elif self._streams.lacks(stream):
             # The listing is complete and the queue is not in it: nothing known of it holds any longer.
             self._forget(name)
             return self._not_known(name, f"there are no streams of queue {queue!r}")
         if name not in self._lanes:
-            return self._not_known(name, self._list_problem or f"stream {stream} has no leader")
+            return self._not_known(name, self._streams.problem or f"stream {stream} has no leader")
         lanes = self._lanes[name]
         sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
         sources += self._beside_lanes(namespace, queue)
@@ -182,7 +130,7 @@ class SignalReader:
             return backlog
         return await self._with_keyed(name, work, backlog)
 
-    async def _with_keyed(self, name: tuple[str, str], work: _Stream, backlog: QueueBacklog) -> QueueBacklog:
+    async def _with_keyed(self, name: tuple[str, str], work: Stream, backlog: QueueBacklog) -> QueueBacklog:
         """Return a backlog with tasks that wait under keys; a slot takes them if the queue has no limits."""
         limits = work.config.metadata.get(topology.LIMITED_KEY, "")
         backlog = replace(backlog, keyed_for=limits) if limits else backlog
@@ -198,9 +146,9 @@ class SignalReader:
 
     async def _any_keyed(self, name: tuple[str, str], stream: str) -> bool:
         # The figures are of different moments, so their difference alone proves nothing.
-        request = {"seq": 1, "next_by_subj": topology.waiting_of_queue(*name)}
+        question = {"seq": 1, "next_by_subj": topology.waiting_of_queue(*name)}
         try:
-            answer = await self._request(f"DIRECT.GET.{stream}", request)
+            answer = await request(self._broker, f"DIRECT.GET.{stream}", question)
         except BrokerError:
             return False
         return "Nats-Subject" in (answer.headers or {})
@@ -232,7 +180,12 @@ class SignalReader:
         coming = ahead.listed(self._clock(), left if later else _ANY) if ahead is not None else ()
         paused = any(reading.paused for lane in lanes for reading in self._known(name, lane))
         return QueueBacklog(
-            tuple(backlogs), left + planned, tuple(self._usage(name)), paused, self._totals(name), coming
+            tuple(backlogs),
+            left + planned,
+            tuple(self._streams.usage(*name)),
+            paused,
+            self._streams.totals(*name),
+            coming,
         )
 
     async def _look_ahead(self, name: tuple[str, str]) -> None:
@@ -252,29 +205,6 @@ class SignalReader:
     def _known(self, name: tuple[str, str], lane: Lane) -> list[_Reading]:
         found = (self._readings.get(source) for source in _sources(*name, lane))
         return [reading for reading in found if reading is not None]
-
-    def _totals(self, name: tuple[str, str]) -> Totals | None:
-        work = self._streams.get(topology.work_stream(*name))
-        dead = self._streams.get(topology.dead_stream(*name))
-        counts = self._streams.get(topology.counts_stream(*name))
-        if work is None or dead is None:
-            return None
-        changes = counts.state.last_seq if counts is not None else 0
-        return Totals(work.state.last_seq, dead.state.last_seq, dead.state.messages, changes)
-
-    def _usage(self, name: tuple[str, str]) -> Iterator[Usage]:
-        work = self._streams.get(topology.work_stream(*name))
-        if work is not None and work.config.max_msgs > 0:
-            yield Usage("backlog", work.state.messages, work.config.max_msgs)
-        for quota, stream, share in (
-            ("backlogBytes", work, 1.0),
-            ("laterBytes", self._streams.get(topology.later_stream(*name)), topology.RETRY_SHARE),
-            ("deadLetterBytes", self._streams.get(topology.dead_stream(*name)), 1.0),
-            ("objectBytes", self._streams.get(topology.object_stream(*name)), 1.0),
-            ("workflowBytes", self._streams.get(topology.flow_stream(*name)), topology.FLOW_SHARE),
-        ):
-            if stream is not None and stream.config.max_bytes > 0:
-                yield Usage(quota, stream.state.bytes, int(stream.config.max_bytes * share))
 
     def _forget(self, name: tuple[str, str]) -> None:
         self._upcoming.pop(name, None)
@@ -299,31 +229,6 @@ class SignalReader:
         self._unknown[name] = unknown
         return unknown
 
-    async def _list(self) -> None:
-        """Have a listing that is not older than `LISTING_SECONDS`, or know why there is none."""
-        loop = asyncio.get_running_loop()
-        async with self._listing:
-            if loop.time() - self._listed_at < LISTING_SECONDS:
-                return
-            self._listed_at = loop.time()
-            self._missing.clear()
-            try:
-                self._streams = {stream.config.name: stream async for stream in self._all_streams()}
-                self._list_problem = ""
-            except BrokerError as error:
-                # A listing is gathered from all servers and fails with one of them; lanes still answer.
-                self._streams, self._list_problem = {}, str(error)
-                log.warning("streams not listed", extra={"error": str(error)})
-
-    async def _all_streams(self) -> AsyncIterator[_Stream]:
-        async def page(offset: int) -> tuple[list[_Stream], int]:
-            listed = await self._ask("STREAM.LIST", {"offset": offset}, _decode_page)
-            self._missing.update(listed.missing or ())
-            return listed.streams or [], listed.total
-
-        async for stream in paged(page):
-            yield stream
-
     def _fingerprint(self, source: _Source, rung: bool) -> tuple[int, int, int] | None:
         stream = self._streams.get(source.stream)
         return stream.state.fingerprint if stream is not None and not rung else None
@@ -338,8 +243,8 @@ class SignalReader:
         fingerprint = self._fingerprint(source, rung)
         before = self._readings.get(source)
         try:
-            figures = await self._ask(
-                f"CONSUMER.INFO.{source.stream}.{source.consumer}", None, _decode_figures
+            figures = await ask(
+                self._broker, f"CONSUMER.INFO.{source.stream}.{source.consumer}", None, _decode_figures
             )
         except BrokerError as error:
             if before is not None:
@@ -365,10 +270,10 @@ class SignalReader:
         now = asyncio.get_running_loop().time()
         if reading is None or not reading.waiting or now - reading.oldest_read < OLDEST_SECONDS:
             return
-        request = {"seq": reading.delivered + 1, "next_by_subj": source.filter}
+        question = {"seq": reading.delivered + 1, "next_by_subj": source.filter}
         oldest_at = None
         try:
-            answer = await self._request(f"DIRECT.GET.{source.stream}", request)
+            answer = await request(self._broker, f"DIRECT.GET.{source.stream}", question)
             if stamp := (answer.headers or {}).get("Nats-Time-Stamp"):
                 oldest_at = msgspec.convert(stamp, datetime, strict=False)
         except (BrokerError, msgspec.ValidationError) as error:
@@ -376,29 +281,6 @@ class SignalReader:
         # Another reader may have found meanwhile that the queue is gone, or read the lane again.
         if (reading := self._readings.get(source)) is not None:
             self._readings[source] = replace(reading, oldest_at=oldest_at, oldest_read=now)
-
-    async def _ask(self, subject: str, request: object, decode: Callable[[bytes], _Answer]) -> _Answer:
-        try:
-            answer = decode((await self._request(subject, request)).data)
-        except UNREADABLE as error:
-            raise BrokerRefused(f"answer {subject} as expected", 0, str(error)) from error
-        if answer.error is not None:
-            raise BrokerRefused(f"answer {subject}", answer.error.err_code, answer.error.description)
-        return answer
-
-    async def _request(self, subject: str, request: object) -> Msg:
-        if not self._broker.connected:
-            raise BrokerUnreachable(self._broker.server, "there is no connection")
-        body = b"" if request is None else msgspec.json.encode(request)
-        answer = await self._broker.request(f"$JS.API.{subject}", body, ANSWER_SECONDS)
-        if answer is None:
-            raise BrokerUnreachable(self._broker.server, f"no answer on {subject}")
-        return answer
-
-
-def _lanes_of(stream: _Stream) -> tuple[Lane, ...]:
-    words = stream.config.metadata.get(topology.LANES_KEY, "").split(",")
-    return tuple(lane for lane in HIGHEST_FIRST if lane in words)
 
 
 def _sources(namespace: str, queue: str, lane: Lane) -> tuple[_Source, _Source]:

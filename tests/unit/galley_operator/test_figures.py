@@ -12,7 +12,8 @@ from docs.generate.metrics import EVERY
 from galley.backlog import LaneBacklog, QueueBacklog, Totals, Usage
 from galley.broker import counts
 from galley.broker.counts import Counted, CountReader, Outbox
-from galley.broker.signals import LISTING_SECONDS, SignalReader
+from galley.broker.signals import SignalReader
+from galley.broker.stream_listing import LISTING_SECONDS
 from galley.lanes import Lane
 from galley.series import Kind, Series
 from galley_operator.figures import CountKeeper, FiguresOfQueues

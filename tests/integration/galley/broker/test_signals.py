@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from galley.backlog import LaneBacklog, QueueBacklog, Unknown, Usage
-from galley.broker import signals, topology
+from galley.broker import stream_listing, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
 from galley.broker.later import Door, send_later
@@ -36,7 +36,7 @@ async def queue(broker: Broker, namespace: str) -> QueueLayout:
 @pytest.fixture
 def reader(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> SignalReader:
     # Each read of these tests is a sweep of its own.
-    monkeypatch.setattr(signals, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(stream_listing, "LISTING_SECONDS", 0.0)
     return SignalReader(broker)
 
 
@@ -164,7 +164,7 @@ async def test_the_oldest_wait_is_of_the_first_task_no_worker_was_handed(
 async def test_a_sweep_costs_one_request_and_one_for_each_lane_of_what_changed(
     own_nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(stream_listing, "LISTING_SECONDS", 0.0)
     queue = a_queue(namespace=namespace)
     async with (
         Broker(own_nats_server.url, name="test") as broker,
@@ -224,7 +224,7 @@ async def test_a_lane_that_does_not_answer_keeps_its_last_figures_marked_stale(
 async def test_a_server_that_is_gone_leaves_the_last_figures_stale(
     own_nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(stream_listing, "LISTING_SECONDS", 0.0)
     async with Broker(own_nats_server.url, name="test") as broker:
         queue = a_queue(namespace=namespace)
         await ensure(broker, queue)
@@ -249,7 +249,8 @@ async def test_a_server_that_is_gone_leaves_the_last_figures_stale(
 async def test_a_ring_is_answered_by_the_lanes_without_a_listing(
     broker: Broker, queue: QueueLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "LISTING_SECONDS", 3600.0)  # so that no reading sees a change by itself
+    # So that no reading sees a change by itself.
+    monkeypatch.setattr(stream_listing, "LISTING_SECONDS", 3600.0)
     reader = SignalReader(broker)
     assert (await known(reader, queue)).waiting == 0
     await submit(broker, queue)

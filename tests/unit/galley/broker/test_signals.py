@@ -1,8 +1,9 @@
 """Backlogs of a server that counts a task a moment after it has confirmed it."""
 
 from galley.backlog import QueueBacklog
-from galley.broker import signals, topology
+from galley.broker import topology
 from galley.broker.signals import SignalReader
+from galley.broker.stream_listing import LISTING_SECONDS
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
 
@@ -14,10 +15,10 @@ async def test_a_task_that_was_not_counted_when_its_stream_changed_is_counted_at
         assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 0
         await bench.submit()
         bench.server.uncounted = 1
-        await bench.pass_time(signals.LISTING_SECONDS)
+        await bench.pass_time(LISTING_SECONDS)
         assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 0
         bench.server.uncounted = 0
-        await bench.pass_time(signals.LISTING_SECONDS)
+        await bench.pass_time(LISTING_SECONDS)
         assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == 1
 
 
@@ -31,7 +32,7 @@ async def test_what_tasks_wait_for_under_their_keys_is_told() -> None:
         for key in ("a", "a", "b"):
             await bench.submit(key=key)
         await bench.submit()
-        await bench.pass_time(signals.LISTING_SECONDS)
+        await bench.pass_time(LISTING_SECONDS)
         backlog = await reader.read(*name)
         assert isinstance(backlog, QueueBacklog)
         assert (backlog.keyed, backlog.keyed_for) == (3, "permit or rate")
@@ -53,6 +54,6 @@ async def test_tasks_that_wait_under_keys_count_unless_their_queue_limits_them()
             reader = SignalReader(bench.producer)
             for _ in range(5):
                 await bench.submit(key="customer")
-            await bench.pass_time(signals.LISTING_SECONDS)
+            await bench.pass_time(LISTING_SECONDS)
             # The turn of the key is in the lane, too: without it no worker would come for the first task.
             assert await waiting(bench.layout.namespace, bench.layout.queue, reader) == expected

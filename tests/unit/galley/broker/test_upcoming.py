@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from galley.backlog import QueueBacklog
 from galley.broker import topology
 from galley.broker.later import Door, send_later
-from galley.broker.signals import LISTING_SECONDS, SignalReader
+from galley.broker.signals import SignalReader
+from galley.broker.stream_listing import LISTING_SECONDS
 from galley.broker.upcoming import LISTED_SECONDS, Upcoming
 from galley.envelope import Flags, encode
 from tests.support.builders import an_address, an_envelope
