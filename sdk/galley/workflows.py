@@ -19,7 +19,8 @@ from galley.broker.connection import Broker
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, NotAllowed
-from galley.broker.flows import FlowGone, Flows, FlowsFull, Place
+from galley.broker.flow_values import FlowGone, FlowsFull, Place
+from galley.broker.flows import Flows
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.envelope import Envelope, encode

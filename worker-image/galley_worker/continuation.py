@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from galley.broker.connection import Broker
-from galley.broker.flows import Place
+from galley.broker.flow_values import Place
 from galley.encryption import EncryptionError
 from galley.failpoint import failpoint
 from galley.objects.errors import ObjectError, ObjectMissing

@@ -23,7 +23,8 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb
 from galley.broker.errors import BrokerError, NotAllowed
-from galley.broker.flows import FlowGone, Flows, FlowsFull, Place
+from galley.broker.flow_values import FlowGone, FlowsFull, Place
+from galley.broker.flows import Flows
 from galley.broker.publish import Publisher
 from galley.encryption import EncryptionError, KeyServiceUnavailable
 from galley.envelope import Envelope

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker.connection import Broker
-from galley.broker.flows import Flows, Place
+from galley.broker.flow_values import Place
+from galley.broker.flows import Flows
 from galley.broker.records import Records
 from galley.encryption import PlaintextRefused
 from galley.envelope import NO_INPUT, REFERRING_VERSION, Envelope

@@ -5,7 +5,7 @@ from datetime import datetime
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.flows import Place
+from galley.broker.flow_values import Place
 from galley.broker.later import Door, send_later
 from galley.broker.listing import messages_of
 from galley.envelope import Flags

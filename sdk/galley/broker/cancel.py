@@ -17,7 +17,8 @@ from galley.broker import counts, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
-from galley.broker.flows import FlowGone, Flows, Place
+from galley.broker.flow_values import FlowGone, Place
+from galley.broker.flows import Flows
 from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.records import Records
 from galley.error_group import ungrouped

@@ -33,7 +33,8 @@ from galley.broker import topology
 from galley.broker.cancel import Cancelled
 from galley.broker.control import Request, Verb, answering
 from galley.broker.errors import BrokerError
-from galley.broker.flows import Flows, FlowsFull, Place
+from galley.broker.flow_values import FlowsFull, Place
+from galley.broker.flows import Flows
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
 from galley.cli.workflow import drawn

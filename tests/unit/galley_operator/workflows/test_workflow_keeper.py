@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from galley.broker.flows import Place
+from galley.broker.flow_values import Place
 from galley.broker.records import Records
 from galley.client import AsyncClient
 from galley.record import Failure, Outcome, Record, State
