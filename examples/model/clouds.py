@@ -59,7 +59,7 @@ def points(count: int, seed: int) -> list[Point]:
     return [Point([chance.gauss(2.0 * label - 1.0), chance.gauss(1.0 - label)], label) for label in labels]
 
 
-@task(queue="model", timeout_seconds=120)
+@task(queue="model", timeout=120)
 def train(rate: float, examples: File) -> Candidate:
     """Train with one rate of learning; every fourth example is kept for the test."""
     rows: list[dict[str, Any]] = json.loads(examples.path().read_text())

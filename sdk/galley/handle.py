@@ -37,6 +37,7 @@ from galley.record import NULL, Outcome, Record, State, Stored
 from galley.reference import Reference
 from galley.task_status import TaskStatus, of_record
 from galley.typed import Misfit, Typed
+from galley.workflow.state import PREFIX as WORKFLOW_PREFIX
 
 R = TypeVar("R")
 
@@ -83,6 +84,7 @@ class AsyncHandle(Generic[R]):
         Raises:
             TaskFailed: it failed and will not be retried.
             TaskCancelled: it was cancelled.
+            TaskNotFound: no task has the id, or its record has expired.
             ResultTimeout: it had not ended in time; it continues.
             TaskConflict: another task with the same id was stored first; this one does not run.
             ResultMismatch: it succeeded, and what it returned is not what its handler's annotation says.
@@ -142,6 +144,7 @@ class AsyncHandle(Generic[R]):
             hold_slot: as in `result`.
 
         Raises:
+            TaskNotFound: no task has the id, or its record has expired.
             ResultTimeout: it had not ended in time; it continues.
             WaitsForOwnQueue, WaitsInCircle, QueueNotFound,
                 BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
@@ -156,13 +159,23 @@ class AsyncHandle(Generic[R]):
             await self._check_circle()
         try:
             async with asyncio.timeout(within):
+                if self.envelope is None:  # found by an id that may be wrong
+                    await self._check_there()
                 stored = await wait_until_done(self._broker, self.address)
         except TimeoutError:
             waited = within or 0.0
             # Asking takes a moment, which one who waits for less should not pay for.
-            problem = await self.worker_problem() if waited >= 1 else ""
+            problem = ""
+            if waited >= 1:
+                await self._check_there()
+                problem = await self.worker_problem()
             raise ResultTimeout(self.id, waited, problem) from None
         return stored
+
+    async def _check_there(self) -> None:
+        # Of the parts of a workflow, those that have not begun leave no trace; it has a handle of its own.
+        if not self.id.startswith(WORKFLOW_PREFIX):
+            await inspect.check_there(self._broker, self.address)
 
     async def _check_circle(self) -> None:
         """Refuse to wait in a handler for a task of a queue whose handlers may be waiting for this one.

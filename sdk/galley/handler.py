@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -39,7 +39,7 @@ from galley.topic import Subscribe, subscribes
 from galley.typed import Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
 from galley.usable import is_async, shown, signature_of, usable
-from galley.when import NO_RULES, When
+from galley.when import NO_RULES, When, timeout_of
 from galley.workflow.result import Partial, StepResult, split
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
     def options(
         self, *, task_id: str | None = None, lane: Lane | str | None = None,
         not_before: datetime | None = None, deadline: datetime | None = None,
-        timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
-        labels: dict[str, str] | None = None,
+        timeout: float | timedelta | None = None, timeout_seconds: float | None = None,
+        retry: RetryPolicy | None = None, labels: dict[str, str] | None = None,
         unique: Asked | None = None, key: str | None = None,
     ) -> "Call[R_co]":  # fmt: skip
         """Return the same call with rules of its own; what is left out stays as it was.
@@ -110,7 +110,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
             lane: one of `critical`, `high`, `normal`, `low`.
             not_before: earliest start; a time with its offset from UTC.
             deadline: time after which it is not started any more, and a running attempt is stopped.
-            timeout_seconds: time one attempt may take.
+            timeout: time one attempt may take, in seconds or as a `timedelta`.
+            timeout_seconds: the same in seconds, by the name it has in `galley.When` and in a manifest.
             retry: how often, and after which pauses, it is tried again.
             labels: words to find it by, with the syntax of Kubernetes; added to those it has.
             unique: at most one task has its key at a time: a key, `galley.Unique(...)`, True for a key made
@@ -122,7 +123,8 @@ class Call(Struct, Generic[R_co], frozen=True, gc=False):
             SubmissionInvalid, LabelInvalid: if no task can have them.
         """
         rules = When(
-            lane, not_before, deadline, timeout_seconds, retry, labels, asked(unique), key,  # type: ignore[arg-type]
+            lane, not_before, deadline, timeout_of(timeout, timeout_seconds), retry, labels,  # type: ignore[arg-type]
+            asked(unique), key,
         )  # fmt: skip
         chosen = self.task_id if task_id is None else check_task_id(task_id)
         return replace(self, rules=rules.over(self.rules), task_id=chosen)
@@ -396,7 +398,8 @@ def task(function: Callable[P, R], /) -> Handler[P, R]: ...
 @overload
 def task(
     *, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
-    timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    timeout: float | timedelta | None = None, timeout_seconds: float | None = None,
+    retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None, store_result: bool = True,
     cache: float | None = None, version: str = "",
@@ -405,14 +408,16 @@ def task(
 @overload
 def task(
     *, batch: Batches, queue: str | None = None, name: str | None = None, lane: Lane | str | None = None,
-    timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    timeout: float | timedelta | None = None, timeout_seconds: float | None = None,
+    retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None, unique: Asked | None = None,
     store_result: bool = True, cache: float | None = None, version: str = "",
     subscribe: Topics | None = None, key: KeyAsked | None = None,
 ) -> "BatchDecorator": ...  # fmt: skip
 def task(
     function: Callable[P, R] | None = None, /, *, queue: str | None = None, name: str | None = None,
-    lane: Lane | str | None = None, timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
+    lane: Lane | str | None = None, timeout: float | timedelta | None = None,
+    timeout_seconds: float | None = None, retry: RetryPolicy | None = None,
     labels: dict[str, str] | None = None,
     cron: str | Repeat | None = None, time_zone: str | None = None,
     unique: Asked | None = None, store_result: bool = True,
@@ -428,7 +433,8 @@ def task(
             `Call.on` names another.
         name: what tasks call it; the function's own name by default.
         lane: lane of calls made with `handler.call`; a manifest, and `galley submit`, name theirs.
-        timeout_seconds: time one attempt of its tasks may take.
+        timeout: time one attempt of its tasks may take, in seconds or as a `timedelta`.
+        timeout_seconds: the same in seconds, by the name it has in `galley.When` and in a manifest.
         retry: how often, and after which pauses, its tasks are tried again.
         labels: words to find its tasks by, for calls made with `handler.call`; `Call.options` and `submit`
             add to them.
@@ -453,7 +459,7 @@ def task(
             takes arguments by their names and returns the key. Its value is a text or a whole number; with
             None the task has no key.
 
-    `timeout_seconds` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
+    `timeout` and `retry` hold for all its tasks, wherever they were submitted, unless the task has
     its own. Both come before those of the queue.
 
     The function may be decorated, a static method, a bound method, a `functools.partial`, a callable object,
@@ -466,7 +472,8 @@ def task(
         HandlerNameInvalid, QueueNameInvalid: if a name has characters or a length that a task may not carry.
         HandlerExists: if the queue has another handler of that name. A reloaded module and a notebook may
             define a function again.
-        SubmissionInvalid: if no task can have that lane, timeout or retry policy, there is no such batch, or
+        SubmissionInvalid: if no task can have that lane, timeout or retry policy, there is no such batch,
+            `timeout` and `timeout_seconds` are both given, or
             `cache` is given with `unique` or without stored results.
         LabelInvalid: if a label has not the syntax of Kubernetes.
         ScheduleInvalid: if `cron` can never fire or its zone does not exist, or the function needs arguments.
@@ -489,7 +496,8 @@ def task(
     if cron is None and time_zone is not None:
         raise ScheduleInvalid("time_zone", "is given without cron", "add cron, such as cron='0 3 * * *'")
     rules = When(
-        lane, timeout_seconds=timeout_seconds, retry=retry, labels=labels,  # type: ignore[arg-type]
+        lane, timeout_seconds=timeout_of(timeout, timeout_seconds), retry=retry,  # type: ignore[arg-type]
+        labels=labels,
         unique=asked(unique),
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ class Handle(Generic[R]):
             hold_slot: in a handler, wait even for a task of the handler's own queue.
 
         Raises:
-            TaskFailed, TaskCancelled, ResultTimeout, TaskConflict, ResultMismatch: as there.
+            TaskFailed, TaskCancelled, TaskNotFound, ResultTimeout, TaskConflict, ResultMismatch: as there.
             WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as there.
             ClientClosed: its client is closed.
         """
@@ -60,7 +60,8 @@ class Handle(Generic[R]):
         """Wait until the task has ended, however it did, and return its status: `AsyncHandle.wait`.
 
         Raises:
-            ResultTimeout, WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable: as there.
+            TaskNotFound, ResultTimeout, WaitsForOwnQueue, WaitsInCircle, QueueNotFound, BrokerUnreachable:
+                as there.
             ClientClosed: its client is closed.
         """
         return self._call(lambda handle: handle.wait(within, hold_slot=hold_slot))

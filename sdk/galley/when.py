@@ -1,6 +1,6 @@
 """The rules a task is submitted under."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct
@@ -79,6 +79,19 @@ class When(Struct, frozen=True):
         names = self.__struct_fields__
         rules = {name: _first(getattr(self, name), getattr(weaker, name)) for name in names}
         return When(**(rules | {"labels": labels}))
+
+
+def timeout_of(timeout: float | timedelta | None, timeout_seconds: float | None) -> float | None:
+    """Return the seconds that an attempt may take, from either of the arguments that give them.
+
+    Raises:
+        SubmissionInvalid: both are given.
+    """
+    if timeout is None:
+        return timeout_seconds
+    if timeout_seconds is not None:
+        raise SubmissionInvalid("timeout", "is given with timeout_seconds", "leave one of them out")
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
 
 
 def _first(one: Any, other: Any) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from nats.aio.msg import Msg
@@ -57,6 +57,25 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     stored = await Records(broker).read(address)
     if stored is not None:
         return await _recorded(broker, address, stored)
+    return await _missing(broker, address)
+
+
+async def check_there(broker: Broker, address: TaskAddress) -> None:
+    """Check that a task waits or has a record, at less cost than its status.
+
+    Raises:
+        TaskNotFound, QueueNotFound, BrokerUnreachable: as `status`.
+    """
+    records = Records(broker)
+    if (
+        await records.look_up(address) is None
+        and await message_of(broker, address) is None
+        and await records.read(address) is None
+    ):
+        await _missing(broker, address)
+
+
+async def _missing(broker: Broker, address: TaskAddress) -> NoReturn:
     if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
         raise QueueNotFound(address.namespace, address.queue)
     raise TaskNotFound(address.queue, address.id)

@@ -178,6 +178,29 @@ async def test_cancelling_a_task_that_was_not_submitted_leaves_nothing_behind(cl
         await handle.status()
 
 
+async def test_the_result_of_an_id_that_never_was_is_not_waited_for(client: AsyncClient) -> None:
+    handle = client.handle("images", "never-seen")
+
+    for wait in (handle.result, handle.wait):
+        with pytest.raises(TaskNotFound, match="no task 'never-seen' in queue 'images'"):
+            await wait()
+    waiting = await client.submit(call("images", "resize").options(task_id="waits"))
+    later = When(not_before=datetime.now(UTC) + timedelta(hours=1))
+    delayed = await client.submit(call("images", "resize").options(task_id="delayed"), later)
+    for known in (waiting, delayed):
+        with pytest.raises(ResultTimeout):
+            await client.handle("images", known.id).result(within=0.2)
+
+
+async def test_a_wait_for_a_result_that_has_expired_ends_by_saying_so(client: AsyncClient) -> None:
+    handle = await client.submit(call("images", "resize"))
+    await handle.cancel()
+    await Records(client.broker).forget(handle.address)
+
+    with pytest.raises(TaskNotFound, match=handle.id):
+        await handle.result(within=1)
+
+
 async def test_a_task_of_a_queue_that_does_not_exist_is_not_found_for_that_reason(
     client: AsyncClient,
 ) -> None:

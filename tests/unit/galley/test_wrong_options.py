@@ -14,6 +14,10 @@ OF_TASK: tuple[dict[str, Any], ...] = (
     {"retry": RetryPolicy(rules=3)},  # type: ignore[arg-type]
     {"retry": RetryPolicy(rules=(3,))},  # type: ignore[arg-type]
     {"timeout_seconds": timedelta(seconds=5)},
+    {"timeout": "5"},
+    {"timeout": timedelta(0)},
+    {"timeout": timedelta(days=2)},
+    {"timeout": 5, "timeout_seconds": 5},
     {"unique": 3},
     {"unique": b"key"},
     {"cache": "5"},
@@ -37,6 +41,7 @@ OF_CALL: tuple[dict[str, Any], ...] = (
     {"key": b"k"},
     {"unique": 0},
     {"lane": 3},
+    {"timeout": 5, "timeout_seconds": 5},
     {"task_id": 3},
     {"task_id": ""},
     {"labels": {"a": 1}},
@@ -71,3 +76,15 @@ def test_right_options_beside_them_are_accepted() -> None:
     )
     assert rules is not None
     assert rules.not_before == later
+
+
+@pytest.mark.parametrize(
+    "given", [{"timeout": 90}, {"timeout": timedelta(seconds=90)}, {"timeout_seconds": 90}]
+)
+def test_a_timeout_is_given_in_seconds_or_as_a_timedelta(given: dict[str, Any]) -> None:
+    def handler() -> None: ...
+
+    assert task(**given)(handler).timeout_seconds == 90
+    rules = call("q", "h").options(**given).rules
+    assert rules is not None
+    assert rules.timeout_seconds == 90
