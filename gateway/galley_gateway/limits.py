@@ -1,7 +1,7 @@
 """How much one gateway takes at once."""
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ JSON_DEPTH: Final = 100
 
 _SENDERS: Final = 10_000
 """Senders whose rate is remembered; the one that was silent longest is forgotten first."""
+
+_SHARE_OF_NAMESPACE: Final = 0.75
+"""Of the requests that stay open. A tenant can make as many users as it likes, each a ServiceAccount."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +63,36 @@ class Places:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._taken: dict[str, int] = {}
-        self.open = 0
+        self._in_namespace = max(1, int(limits.waits * _SHARE_OF_NAMESPACE))
+        self._users: Counter[str] = Counter()
+        self._namespaces: Counter[str] = Counter()
+
+    @property
+    def open(self) -> int:
+        """How many are taken."""
+        return self._users.total()
 
     @contextmanager
-    def taken(self, user: str) -> Iterator[None]:
+    def taken(self, user: str, namespace: str) -> Iterator[None]:
         """Hold a place for as long as the block.
 
         Raises:
-            TooManyWaits: if there is none.
+            TooManyWaits: if there is none for the user, in the namespace, or at all.
         """
-        mine = self._taken.get(user, 0)
-        if mine >= self._limits.waits_of_user:
-            raise TooManyWaits(self._limits.waits_of_user)
-        if self.open >= self._limits.waits:
-            raise TooManyWaits(self._limits.waits)
-        self._taken[user] = mine + 1
-        self.open += 1
+        for taken, most in (
+            (self._users[user], self._limits.waits_of_user),
+            (self._namespaces[namespace], self._in_namespace),
+            (self.open, self._limits.waits),
+        ):
+            if taken >= most:
+                raise TooManyWaits(most)
+        counted = ((self._users, user), (self._namespaces, namespace))
+        for counts, name in counted:
+            counts[name] += 1
         try:
             yield
         finally:
-            self.open -= 1
-            if self._taken[user] == 1:
-                del self._taken[user]
-            else:
-                self._taken[user] -= 1
+            for counts, name in counted:
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]

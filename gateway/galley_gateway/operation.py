@@ -57,10 +57,23 @@ class Ask:
     body: Any
     request: Request
 
+    right: Right
+    """What was checked."""
+
     @property
     def namespace(self) -> str:
         """The namespace of the client."""
         return self.client.namespace
+
+    async def check_again(self) -> None:
+        """Return if the user still has the right, by a token that still counts: a request can stay open long.
+
+        Raises:
+            NotIdentified, NotPermitted, AccessUnknown: if not.
+        """
+        access = self.gateway.access
+        user = await access.identify(token_of(self.request))
+        await access.check(user, self.right, self.namespace, self.queue)
 
 
 Run = Callable[[Ask], Awaitable[Response]]
@@ -150,6 +163,7 @@ async def perform(  # noqa: PLR0917 - what a request is made of
         dict(request.query_params),
         await body(),
         request,
+        operation.right,
     )
     # The lines of an audit that this makes name the user, and where the request came from.
     origin = request.client.host if request.client is not None else ""

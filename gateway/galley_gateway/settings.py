@@ -46,7 +46,8 @@ class GatewaySettings(BaseModel):
     rate: float = Field(5000.0, gt=0)
     """Requests a second of one user; twice as many in the first second."""
     waits: int = Field(2000, ge=1)
-    """Requests that wait for tasks or follow something at once, of all users. Each open page is one."""
+    """Requests that wait for tasks or follow something at once, of all users. Each open page is one.
+    One namespace has at most three quarters of them."""
     waits_of_user: int = Field(1000, ge=1)
     """The same, of one user."""
     connections: int = Field(4000, ge=1)

@@ -1,16 +1,18 @@
 """Server-sent events: how a task, its output or a page goes on, while a client listens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from galley.errors import GalleyError
 from galley_gateway import problem
 from galley_gateway.gateway import Gateway
+from galley_gateway.operation import Ask
 
 QUIET_SECONDS: Final = 15.0
 """After so long without an event a comment is sent: proxies close what is silent, and one who is gone is
@@ -25,32 +27,70 @@ def event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\n" + lines + b"\n"
 
 
-def stream(
-    gateway: Gateway, user: str, request: Request, events: AsyncGenerator[bytes, None]
-) -> StreamingResponse:
-    """Return the response that sends events until they end, the client goes, or the process is to end.
+Check = Callable[[], Awaitable[None]]
+"""Raises the error that ends a stream: who listens may no longer do so."""
+
+
+class _Held(StreamingResponse):
+    """A response that has a place until its end, also if the client is gone before it begins."""
+
+    def __init__(self, body: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+        super().__init__(body, headers=_HEADERS, media_type="text/event-stream")
+        self._place = place
+        place.__enter__()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._place.__exit__(None, None, None)
+
+
+def stream(ask: Ask, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    """Return what sends the events of an operation for as long as the user may see them.
 
     Raises:
         TooManyWaits: if too many are open.
     """
-    place = gateway.places.taken(user)
-    place.__enter__()
+    place = ask.gateway.places.taken(ask.user.name, ask.namespace)
+    return held(ask.gateway, place, ask.request, events, ask.check_again)
+
+
+def held(
+    gateway: Gateway,
+    place: AbstractContextManager[None],
+    request: Request,
+    events: AsyncGenerator[bytes, None],
+    check: Check | None = None,
+) -> StreamingResponse:
+    """Return the response that sends events until they end, the client goes, or the process is to end.
+
+    Args:
+        gateway: that serves it.
+        place: what it holds meanwhile.
+        request: what is answered.
+        events: what is sent.
+        check: called before each event, and now and then while there is none; None if `events` do it.
+
+    Raises:
+        TooManyWaits: if there is no place.
+    """
 
     async def body() -> AsyncIterator[bytes]:
         try:
             async with aclosing(events):
-                async for each in _with_comments(gateway, events):
+                async for each in _with_comments(gateway, events, check):
                     yield each
         except GalleyError as error:
             response = problem.answer(error, request.url.path)
             yield event("problem", bytes(response.body))
-        finally:
-            place.__exit__(None, None, None)
 
-    return StreamingResponse(body(), headers=_HEADERS, media_type="text/event-stream")
+    return _Held(body(), place)
 
 
-async def _with_comments(gateway: Gateway, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _with_comments(
+    gateway: Gateway, events: AsyncGenerator[bytes, None], check: Check | None
+) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     closing = asyncio.ensure_future(gateway.closing.wait())
     coming: asyncio.Future[bytes] | None = None
@@ -61,6 +101,8 @@ async def _with_comments(gateway: Gateway, events: AsyncGenerator[bytes, None]) 
             done, _ = await asyncio.wait(both, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if closing in done:
                 return
+            if check is not None:
+                await check()
             if coming not in done:
                 yield b": still here\n\n"
                 continue

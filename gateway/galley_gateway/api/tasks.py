@@ -140,11 +140,12 @@ async def wait(ask: Ask) -> Response:
     if status.phase.ended:
         return reply(await with_result(handle, status))
     note = ""
-    with ask.gateway.places.taken(ask.user.name):
+    with ask.gateway.places.taken(ask.user.name, ask.namespace):
         try:
             ended = await ask.gateway.while_asked(ask.request, handle.wait(seconds, hold_slot=True))
         except ResultTimeout as timeout:
             ended, note = None, timeout.worker_problem
+    await ask.check_again()
     if ended is not None:
         return reply(await with_result(handle, ended))
     return reply(replace(task_view(await handle.status()), note=note), 202)
@@ -154,7 +155,7 @@ async def events(ask: Ask) -> Response:
     """Send what a task becomes, until it has ended."""
     handle = _handle(ask)
     status = await handle.status()
-    return stream(ask.gateway, ask.user.name, ask.request, _changes(handle, status))
+    return stream(ask, _changes(handle, status))
 
 
 async def _changes(handle: AsyncHandle[Any], status: TaskStatus) -> AsyncGenerator[bytes, None]:
@@ -187,7 +188,7 @@ async def logs(ask: Ask) -> Response:
             yield event("line", msgspec.json.encode(line))
         yield event("ended", b"{}")
 
-    return stream(ask.gateway, ask.user.name, ask.request, lines())
+    return stream(ask, lines())
 
 
 async def cancel(ask: Ask) -> Response:

@@ -21,7 +21,7 @@ from galley.errors import GalleyError
 from galley.handler import check_queue_name
 from galley_gateway import problem
 from galley_gateway.access import Right, User
-from galley_gateway.api.events import event, stream
+from galley_gateway.api.events import event, held
 from galley_gateway.errors import NotIdentified, NotPermitted, PageNotFound
 from galley_gateway.gateway import Gateway
 from galley_gateway.operation import Operation
@@ -226,7 +226,8 @@ class Pages:
         }
 
     def _live(self, page: Page, request: Request, user: User) -> StreamingResponse:
-        return stream(self.gateway, user.name, request, self._renderings(page, request, user))
+        place = self.gateway.places.taken(user.name, request.path_params["namespace"])
+        return held(self.gateway, place, request, self._renderings(page, request, user))
 
     async def _renderings(self, page: Page, request: Request, user: User) -> AsyncGenerator[bytes, None]:
         place = request.path_params
