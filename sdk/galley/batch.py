@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.broker.errors import BrokerSilent, BrokerUnreachable
@@ -96,7 +99,7 @@ _AT_ONCE: Final = 256
 """How many tasks with ids of their own are looked up and published at a time."""
 
 
-class Submission(NamedTuple):
+class Submission(Struct, frozen=True, gc=False):
     """A call as a task that is to be stored."""
 
     address: TaskAddress
@@ -118,12 +121,8 @@ class _Whole(NamedTuple):
     envelope: Envelope
 
 
-class _Sent(NamedTuple):
-    """A publish under way."""
-
-    handle: AsyncHandle[Any]
-    envelope: Envelope
-    answer: "asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]"
+_Answer: TypeAlias = "asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]"
+"""What tells how a publish ended."""
 
 
 class Batch(Generic[R]):
@@ -150,7 +149,9 @@ class Batch(Generic[R]):
         self._with_objects = store
         self._describe = describe
         self._make_handle = handle
-        self._sent: list[_Sent] = []
+        # Two lists: a pair for each would be one more object that the garbage collector looks at.
+        self._handles: list[AsyncHandle[R]] = []
+        self._answers: list[_Answer] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._stores = asyncio.Semaphore(_STORES_AT_ONCE)
         self._silent: Exception | None = None
@@ -186,15 +187,16 @@ class Batch(Generic[R]):
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
         try:
             for call in calls:
-                address, envelope, key, _ = submission = self._describe(call)
-                answer: asyncio.Future[Ack] | asyncio.Task[Receipt] | asyncio.Task[_Whole]
+                submission = self._describe(call)
+                address, envelope = submission.address, submission.envelope
+                answer: _Answer
                 if call.large or call.files:
                     await self._room.acquire()
                     if self._silent is not None:
                         return self._silent
                     answer = asyncio.create_task(self._store_whole(call, submission))
                     answer.add_done_callback(self._published)
-                elif key is not None or envelope.digest:
+                elif submission.unique is not None or envelope.digest:
                     await self._room.acquire()
                     if self._silent is not None:
                         return self._silent
@@ -204,16 +206,16 @@ class Batch(Generic[R]):
                     answer = self._publisher.send_at_once(address, envelope) or await self._publisher.send(
                         address, envelope
                     )
-                handle = self._make_handle(address, envelope, call.result)
-                self._sent.append(_Sent(handle, envelope, answer))
+                self._handles.append(self._make_handle(address, envelope, call.result))
+                self._answers.append(answer)
         except Exception as error:
             return error
         return None
 
     async def _store(self, submission: Submission) -> Receipt:
-        address, envelope, key, cached = submission
-        if key is not None:
-            return await self._unique.publish(address, envelope, key)
+        address, envelope, cached = submission.address, submission.envelope, submission.cached
+        if submission.unique is not None:
+            return await self._unique.publish(address, envelope, submission.unique)
         if not envelope.digest:
             return await self._publisher.publish(address, envelope)
         if cached is not None:
@@ -224,7 +226,7 @@ class Batch(Generic[R]):
         """Store what is too large of a task, and then the task."""
         async with self._stores:
             envelope = await self._with_objects(call, submission.address, submission.envelope)
-        return _Whole(await self._store(submission._replace(envelope=envelope)), envelope)
+        return _Whole(await self._store(replace(submission, envelope=envelope)), envelope)
 
     def _published(self, publish: asyncio.Task[Any]) -> None:
         self._room.release()
@@ -238,13 +240,14 @@ class Batch(Generic[R]):
         # One patience for all, not for each, of a broker that takes none.
         give_up = now() + publisher.patience
         unanswered: GalleyError | None = None
-        for place, (handle, envelope, answer) in enumerate(self._sent):
+        for place, (handle, answer) in enumerate(zip(self._handles, self._answers, strict=True)):
             awaited = not answer.done()
             try:
                 if isinstance(answer, asyncio.Task):
                     note(handle, await answer)
                 elif not (await answer).stored:
-                    awaited = True
+                    awaited, envelope = True, handle.envelope
+                    assert envelope is not None, "it was submitted here"
                     note(
                         handle,
                         await publisher.settle(handle.address, envelope, FIRST, answer, give_up=give_up),
@@ -261,7 +264,7 @@ class Batch(Generic[R]):
 
     def _look(self) -> None:
         """Sort what has not been looked at by the answers that are there."""
-        for place, (handle, _, answer) in enumerate(self._sent):
+        for place, (handle, answer) in enumerate(zip(self._handles, self._answers, strict=True)):
             if place in self._submitted or place in self._refused or place in self._unknown:
                 continue
             if isinstance(answer, asyncio.Task):
@@ -292,7 +295,7 @@ class Batch(Generic[R]):
 
     def _interrupted(self, problem: str) -> SubmitInterrupted:
         return SubmitInterrupted(
-            dict(self._submitted), self._refused, dict(self._unknown), len(self._sent), problem
+            dict(self._submitted), self._refused, dict(self._unknown), len(self._handles), problem
         )
 
 

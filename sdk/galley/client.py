@@ -62,6 +62,10 @@ PATIENCE_SECONDS: Final = 30.0
 LONGEST_KEEP_SECONDS: Final = 30 * 86_400.0
 """For how long a file may be kept that no task refers to."""
 
+# Each task needs them, and to look a member of an enumeration up costs as much as to encode a task.
+_NORMAL: Final = Lane.NORMAL
+_DIRECT: Final = Kind.DIRECT
+
 
 class AsyncClient:
     """Submits tasks to the queues of one namespace and finds them again.
@@ -146,14 +150,12 @@ class AsyncClient:
         )
         """Tasks that will not be tried again: to look at, edit, drop, and run again."""
         self.schedules = AsyncSchedules(
-            broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None, ())[1]
+            broker, namespace, self._publisher, lambda call: self._task(call, NO_RULES, None, ()).envelope
         )
         """What runs again and again: to make, look at, suspend, resume, run now and delete."""
         self.topics = AsyncTopics(broker, namespace, self._publisher)
         """Topics: to publish events, look at who subscribes, read events, and replay them."""
-        self.workflows = AsyncWorkflows(
-            broker, namespace, self._publisher, lambda call, when: self._task(call, when, None, line())[:2]
-        )
+        self.workflows = AsyncWorkflows(broker, namespace, self._publisher, self._step)
         """Tasks that belong together: to submit with rules of their own, look at, cancel and run again."""
 
     async def __aenter__(self) -> Self:
@@ -242,14 +244,17 @@ class AsyncClient:
         if unique is not None or key is not None:
             call = call.options(unique=unique, key=key)
         with tracing.span("submit", call.queue, call.handler, kind="PRODUCER"):
-            address, envelope, claimed, cached = self._task(call, _rules(when, labels), task_id, line())
+            task = self._task(call, _rules(when, labels), task_id, line())
+            address, envelope = task.address, task.envelope
             try:
                 if call.large or call.files:
                     envelope = await self._with_objects(call, address, envelope)
-                if claimed is not None:
-                    receipt = await self._unique.publish(address, envelope, claimed)
-                elif cached is not None:
-                    receipt = await publish_cached(self.broker, self._publisher, address, envelope, cached)
+                if task.unique is not None:
+                    receipt = await self._unique.publish(address, envelope, task.unique)
+                elif task.cached is not None:
+                    receipt = await publish_cached(
+                        self.broker, self._publisher, address, envelope, task.cached
+                    )
                 elif envelope.digest:
                     receipt = await self._publisher.publish_once(address, envelope)
                 else:
@@ -465,6 +470,10 @@ class AsyncClient:
             )  # fmt: skip
         return entry_of(call, rules, now)
 
+    def _step(self, call: Call[Any], when: When) -> tuple[TaskAddress, Envelope]:
+        task = self._task(call, when, None, line())
+        return task.address, task.envelope
+
     def _task(self, call: Call[R], when: When, task_id: str | None, ancestors: tuple[str, ...]) -> Submission:
         check_queue_name(call.queue)
         check_handler_name(call.handler)
@@ -481,7 +490,7 @@ class AsyncClient:
         if call.cache is not None and own_id is None:
             cached = self._entry(call, call.cache, now)
             own_id = cached.id
-        lane = rules.lane or call.lane or Lane.NORMAL
+        lane = rules.lane or call.lane or _NORMAL
         labels = rules.labels if call.labels is None else merged(rules.labels, call.labels)
         unique = call.unique if rules.unique is None else rules.unique
         if unique and own_id is not None:
@@ -490,7 +499,7 @@ class AsyncClient:
             )
         return Submission(
             TaskAddress(
-                self.namespace, call.queue, lane, Kind.DIRECT, new_task_id() if own_id is None else own_id
+                self.namespace, call.queue, lane, _DIRECT, new_task_id() if own_id is None else own_id
             ),
             Envelope(
                 call.handler,

@@ -12,11 +12,14 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAIRS: Final = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 
+_LOW_BITS: Final = 20
+_LAST_LOW: Final = (1 << _LOW_BITS) - 1
+
 _lock = threading.Lock()
-_last_milliseconds = 0
-_last_random = 0
-_last_high = -1
-_last_head = ""
+_milliseconds = 0
+_high, _low = 0, _LAST_LOW
+_head = ""
+"""The characters of `_high`. Ids of one millisecond share it, but for one in a million."""
 
 
 def new_task_id() -> str:
@@ -25,21 +28,24 @@ def new_task_id() -> str:
     Ids made by one process sort in the order they were made, also within one millisecond
     (https://github.com/ulid/spec, "Monotonicity").
     """
-    global _last_milliseconds, _last_random, _last_high, _last_head  # noqa: PLW0603 - one sequence a process
+    global _milliseconds, _low  # noqa: PLW0603 - one sequence a process
     with _lock:
-        milliseconds = time.time_ns() // 1_000_000
-        if milliseconds > _last_milliseconds:
+        now = time.time_ns() // 1_000_000
+        if now > _milliseconds:
             # The top bit stays free so that counting up within a millisecond cannot overflow.
-            _last_milliseconds, _last_random = milliseconds, int.from_bytes(os.urandom(10)) >> 1
+            _milliseconds = now
+            _go_on_from((now << 80) | (int.from_bytes(os.urandom(10)) >> 1))
+        elif _low < _LAST_LOW:
+            _low += 1
         else:
-            _last_random += 1
-        value = (_last_milliseconds << 80) | _last_random
-        high = value >> 20
-        if high != _last_high:
-            # The same for all of a millisecond, but for one in a million.
-            _last_high = high
-            _last_head = "".join([_PAIRS[(high >> shift) & 1023] for shift in range(100, -1, -10)])
-        return _last_head + _PAIRS[(value >> 10) & 1023] + _PAIRS[value & 1023]
+            _go_on_from(((_high << _LOW_BITS) | _low) + 1)
+        return _head + _PAIRS[_low >> 10] + _PAIRS[_low & 1023]
+
+
+def _go_on_from(value: int) -> None:
+    global _high, _low, _head  # noqa: PLW0603 - as above
+    _high, _low = value >> _LOW_BITS, value & _LAST_LOW
+    _head = "".join([_PAIRS[(_high >> shift) & 1023] for shift in range(100, -1, -10)])
 
 
 def check_task_id(task_id: object) -> str:

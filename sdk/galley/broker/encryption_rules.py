@@ -35,7 +35,7 @@ class EncryptionRules:
 
     def settled(self, address: TaskAddress) -> bool:
         """Return whether a task may be sent by what was learned lately: each task asks this."""
-        until = self._settled_until.get((address.namespace, address.queue), 0.0)
+        until = self._settled_until.get(address[:2], 0.0)
         return asyncio.get_running_loop().time() < until
 
     async def check(self, address: TaskAddress, patience_seconds: float) -> None:

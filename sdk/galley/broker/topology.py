@@ -296,7 +296,8 @@ def shared_dead_stream(namespace: str) -> str:
 
 
 def _tail(address: TaskAddress) -> str:
-    return f"{address.namespace}.{address.queue}.{address.lane}.{address.kind}.{address.id}"
+    # The fields of an address are these words, in this order.
+    return ".".join(address)
 
 
 def task_subject(address: TaskAddress) -> str:

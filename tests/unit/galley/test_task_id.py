@@ -34,10 +34,11 @@ def test_ids_sort_in_the_order_they_were_made_also_within_a_millisecond() -> Non
 
 def test_ids_sort_across_a_carry_out_of_their_last_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = time.time_ns() // 1_000_000 + 60_000
-    monkeypatch.setattr("galley.task_id._last_milliseconds", ahead)
-    monkeypatch.setattr("galley.task_id._last_random", 2**20 - 3)
+    before = {"_milliseconds": ahead, "_low": 2**20 - 3, "_high": 7, "_head": "0" * 21 + "7"}
+    for name, value in before.items():
+        monkeypatch.setattr(f"galley.task_id.{name}", value)
     made = [new_task_id() for _ in range(4)]
-    assert [each[-4:] for each in made] == ["ZZZY", "ZZZZ", "0000", "0001"]
+    assert [each[-5:] for each in made] == ["7ZZZY", "7ZZZZ", "80000", "80001"]
     assert made == sorted(made)
 
 
