@@ -1,10 +1,12 @@
 """What the gateway costs: `python -m benchmarks.gateway` prints a table.
 
 The gateway is a process of its own, the broker another one, and the load comes from this one, which writes
-prepared requests into kept connections.
+prepared requests into kept connections. Pages and submits are given in processor time, too: that counts where
+other programs use the machine.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +14,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 
@@ -47,6 +52,12 @@ async def serve(server: str, port: int) -> None:
             await stop.wait()
 
 
+def request_of(method: str, path: str, body: bytes = b"") -> bytes:
+    """Return a request as it is sent."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 class Connection:
     """A kept connection that sends one request after the other."""
 
@@ -60,8 +71,7 @@ class Connection:
 
     async def send(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Return the status and the body of the answer."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        self._writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._writer.write(request_of(method, path, body))
         answered = await self._reader.readuntil(b"\r\n\r\n")
         lower = answered.lower()
         length = int(lower.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
@@ -79,34 +89,76 @@ def _path(rest: str, queue: str = "q0") -> str:
 _BODY: Final = json.dumps({"handler": "echo", "input": {"value": "x" * 100}}).encode()
 
 
+class _Load(asyncio.Protocol):
+    """A connection that sends the same request as long as some are left, at little cost."""
+
+    def __init__(self, request: bytes, left: list[None], ended: asyncio.Future[None]) -> None:
+        self._request, self._left, self._ended = request, left, ended
+        self._answer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Send the next request when the answer, one JSON object, is complete."""
+        self._answer += data
+        if self._answer.endswith(b"}"):
+            if not self._answer.startswith(b"HTTP/1.1 201"):
+                self._ended.set_exception(AssertionError(self._answer))
+            self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that it is closed."""
+        del exc
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _next(self) -> None:
+        assert self._transport is not None
+        self._answer = b""
+        if not self._left or self._ended.done():
+            self._transport.close()
+            return
+        self._left.pop()
+        self._transport.write(self._request)
+
+
+async def load(port: int, requests: int) -> None:
+    """Submit so many tasks, as fast as they are taken."""
+    loop = asyncio.get_running_loop()
+    request, left = request_of("POST", _path("/tasks"), _BODY), [None] * requests
+    ends = [loop.create_future() for _ in range(CONNECTIONS)]
+    for end in ends:
+        await loop.create_connection(partial(_Load, request, left, end), "127.0.0.1", port)
+    await asyncio.gather(*ends)
+
+
 async def _submits(port: int, gateway: psutil.Process, broker: psutil.Process) -> None:
-    links = [await Connection.open(port) for _ in range(CONNECTIONS)]
-    left = SUBMITS
-
-    async def one(link: Connection) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            status, answer = await link.send("POST", _path("/tasks"), _BODY)
-            assert status == 201, answer
-
-    before, began = (sum(gateway.cpu_times()[:2]), sum(broker.cpu_times()[:2])), time.perf_counter()
-    await asyncio.gather(*map(one, links))
+    processes = {"gateway": gateway, "broker": broker, "load": psutil.Process()}
+    before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+    began = time.perf_counter()
+    await load(port, SUBMITS)
     took = time.perf_counter() - began
-    spent = sum(gateway.cpu_times()[:2]) - before[0], sum(broker.cpu_times()[:2]) - before[1]
     print(f"submit, {CONNECTIONS} connections: {SUBMITS / took:.0f}/s")
-    each = [seconds / SUBMITS * 1e6 for seconds in spent]
-    print(f"CPU per submit: gateway {each[0]:.0f} us, broker {each[1]:.0f} us")
+    each = {
+        name: (sum(process.cpu_times()[:2]) - before[name]) / SUBMITS * 1e6
+        for name, process in processes.items()
+    }
+    print("CPU per submit: " + ", ".join(f"{name} {spent:.0f} us" for name, spent in each.items()))
+    link = await Connection.open(port)
     many = json.dumps({"tasks": [json.loads(_BODY)] * 1000}).encode()
     before_many, began = sum(gateway.cpu_times()[:2]), time.perf_counter()
     for _ in range(10):
-        status, answer = await links[0].send("POST", _path("/submit-many"), many)
+        status, answer = await link.send("POST", _path("/submit-many"), many)
         assert status == 200, answer[:200]
     took = time.perf_counter() - began
     used = (sum(gateway.cpu_times()[:2]) - before_many) / 10_000 * 1e6
     print(f"submit-many of 1000: {10_000 / took:.0f}/s, CPU of the gateway {used:.0f} us each")
-    for link in links:
-        link.close()
+    link.close()
 
 
 async def _latency(port: int) -> None:
@@ -152,49 +204,70 @@ async def _waits(port: int, gateway: psutil.Process) -> None:
     print(f"all {WAITS} waits answered {time.perf_counter() - began:.2f} s after the end of the task")
 
 
-async def _page(port: int, path: str, what: str) -> None:
-    link = await Connection.open(port)
+class Site(NamedTuple):
+    """A gateway and its broker, each a process of its own."""
+
+    port: int
+    broker: str
+    gateway: psutil.Process
+    nats: psutil.Process
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    """Run a gateway over an empty broker for as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="galley-bench-") as folder:
+        server = NatsServer(Path(folder), max_store_bytes=1024**5)
+        await server.start()
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.gateway", "serve", server.url, str(port)
+        )
+        try:
+            while True:
+                with contextlib.suppress(OSError):
+                    (await Connection.open(port)).close()
+                    break
+                await asyncio.sleep(0.1)
+            children = psutil.Process().children()
+            nats = next(each for each in children if "nats-server" in " ".join(each.cmdline()))
+            yield Site(port, server.url, psutil.Process(process.pid), nats)
+        finally:
+            process.terminate()
+            await process.wait()
+            server.kill()
+
+
+async def _page(at: Site, path: str, what: str) -> None:
+    link = await Connection.open(at.port)
     times = []
+    before = sum(at.gateway.cpu_times()[:2])
     for _ in range(5):
         began = time.perf_counter()
         status, _ = await link.send("GET", path)
         assert status == 200, path
         times.append((time.perf_counter() - began) * 1000)
-    print(f"{what}: first {times[0]:.0f} ms, then {min(times[1:]):.0f} to {max(times[1:]):.0f} ms")
+    used = (sum(at.gateway.cpu_times()[:2]) - before) / 5 * 1000
+    then = f"then {min(times[1:]):.0f} to {max(times[1:]):.0f} ms"
+    print(f"{what}: first {times[0]:.0f} ms, {then}; CPU of the gateway {used:.0f} ms each")
+    link.close()
 
 
 async def main() -> None:
     """Measure all."""
-    server = NatsServer(Path(tempfile.mkdtemp(prefix="galley-bench-")), max_store_bytes=1024**5)
-    await server.start()
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.gateway", "serve", server.url, str(port)
-    )
-    try:
-        async with Broker(server.url, name="bench") as broker:
+    async with site() as at:
+        async with Broker(at.broker, name="bench") as broker:
             for number in range(QUEUES):
                 await ensure(broker, a_queue(f"q{number}", namespace=NAMESPACE, backlog=200_000))
-        for _ in range(100):
-            try:
-                (await Connection.open(port)).close()
-                break
-            except OSError:
-                await asyncio.sleep(0.1)
-        gateway = psutil.Process(process.pid)
-        nats = next(each for each in psutil.Process().children() if "nats-server" in " ".join(each.cmdline()))
-        await _page(port, f"/ui/{NAMESPACE}/queues", f"first page, {QUEUES} queues")
-        await _latency(port)
-        await _submits(port, gateway, nats)
-        await _page(port, f"/ui/{NAMESPACE}/queues", f"first page, {QUEUES} queues and {SUBMITS} tasks")
-        await _waits(port, gateway)
-        await _page(
-            port, f"/ui/{NAMESPACE}/queues/q0/tasks", f"page of tasks of a queue of {SUBMITS + 11_000}"
-        )
-    finally:
-        process.terminate()
-        await process.wait()
-        server.kill()
+        queues = f"/ui/{NAMESPACE}/queues"
+        await _page(at, queues, f"first page, {QUEUES} queues")
+        await _latency(at.port)
+        await _submits(at.port, at.gateway, at.nats)
+        await _page(at, queues, f"first page, {QUEUES} queues and {SUBMITS + 11_000} tasks")
+        await _waits(at.port, at.gateway)
+        tasks = f"{queues}/q0/tasks"
+        await _page(at, tasks, f"page of tasks of a queue of {SUBMITS + 11_000}")
+        await _page(at, f"{tasks}?search=zzz", f"search among {SUBMITS + 11_000} tasks, none found")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from galley_gateway import problem
@@ -20,15 +19,21 @@ _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_HEADERS: Final = {
-    "Content-Security-Policy": _PAGE_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+_HEADERS: Final = (
+    (b"content-security-policy", _PAGE_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
     # With no-referrer, browsers would not say where a form of ours comes from.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+"""Added to every answer; nothing behind the door sets them."""
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_CLOSE: Final = (b"connection", b"close")
+
+COMPLETE: Final = "galley.complete"
+"""Set in a scope by the server when the whole body is in memory, so that nothing is waited for."""
 
 
 class Door:
@@ -57,32 +62,38 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers = [*message.get("headers", ()), *_HEADERS]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
                 if body is not None and body.pending:
                     # The rest is not read, so the connection cannot be used again.
-                    headers["Connection"] = "close"
+                    headers.append(_CLOSE)
+                message["headers"] = headers
             await send(message)
 
         try:
-            headers = Headers(scope=scope)
+            headers = _first_of(scope["headers"])
             self._check_host(headers)
             _check_origin(scope["method"], headers)
-            body = _Body(receive, headers, self._limits)
+            body = _Body(receive, headers, self._limits, scope)
             await self._app(scope, body.receive, send_safely)
         except GatewayError as error:
             if started:
                 raise
             response = problem.answer(error, scope["path"])
-            response.headers["Connection"] = "close"
+            if body is None or not body.pending:
+                response.headers["Connection"] = "close"
             await response(scope, receive, send_safely)
 
-    def _check_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
         if self._hosts and _name_of(host) not in self._hosts:
             raise HostRefused(host)
+
+
+def _first_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name; of repeated ones the first, as what is behind the door reads them."""
+    return dict(reversed(list(headers)))
 
 
 def _name_of(host: str) -> str:
@@ -92,7 +103,7 @@ def _name_of(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _check_origin(method: str, headers: Headers) -> None:
+def _check_origin(method: str, headers: dict[bytes, bytes]) -> None:
     """Refuse what pages of other sites send.
 
     Raises:
@@ -100,24 +111,24 @@ def _check_origin(method: str, headers: Headers) -> None:
     """
     if method in _SAFE_METHODS:
         return
-    if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+    if headers.get(b"sec-fetch-site", b"none") not in {b"same-origin", b"none"}:
         raise CrossSite("a page of another site sent it")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if b"origin" in headers and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
         raise CrossSite(f"it comes from the page {origin[:100]!r}")
 
 
 class _Body:
     """Hands on the body of a request, within the limits."""
 
-    def __init__(self, receive: Receive, headers: Headers, limits: Limits) -> None:
-        self._receive, self._limits = receive, limits
+    def __init__(self, receive: Receive, headers: dict[bytes, bytes], limits: Limits, scope: Scope) -> None:
+        self._receive, self._limits, self._scope = receive, limits, scope
         self._read = 0
         self._until: float | None = None
         self._complete = False
         self._begun = False
-        given = headers.get("content-length", "0")
-        if not given.isdecimal() or int(given) > limits.body_bytes:
+        given = headers.get(b"content-length", b"0")
+        if not given.isdigit() or int(given) > limits.body_bytes:
             raise BodyTooLarge(limits.body_bytes)
 
     @property
@@ -135,6 +146,8 @@ class _Body:
         if self._complete:
             return await self._receive()
         self._begun = True
+        if COMPLETE in self._scope:
+            return self._taken(await self._receive())
         loop = asyncio.get_running_loop()
         if self._until is None:
             self._until = loop.time() + self._limits.body_seconds
@@ -143,6 +156,9 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             raise BodyTooSlow(self._limits.body_seconds) from None
+        return self._taken(message)
+
+    def _taken(self, message: Message) -> Message:
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)

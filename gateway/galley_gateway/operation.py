@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from galley.audit import Actor, Writer, acting
 from galley.bounds import is_queue_name
@@ -160,7 +161,7 @@ async def perform(  # noqa: PLR0917 - what a request is made of
         gateway.client(namespace),
         queue,
         place.get("id", place.get("name", "")),
-        dict(request.query_params),
+        dict(request.query_params) if request.scope["query_string"] else {},
         await body(),
         request,
         operation.right,
@@ -202,6 +203,18 @@ def token_of(request: Request) -> str:
     return given[len(_BEARER) :].strip()
 
 
+class _Endpoint:
+    """Serves requests with a function that answers errors itself: no layers of the framework are between."""
+
+    def __init__(self, serve: Callable[[Request], Awaitable[Response]]) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._serve(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
 def route(gateway: Gateway, operation: Operation) -> Route:
     """Return the route of an operation, for programs that send a bearer token."""
     seconds = gateway.metrics.seconds.labels(operation.id)
@@ -230,6 +243,6 @@ def route(gateway: Gateway, operation: Operation) -> Route:
 
             return await perform(gateway, operation, user, request, request.path_params, body)
         except GalleyError as error:
-            return problem.answer(error, request.url.path)
+            return problem.answer(error, request.scope["path"])
 
-    return Route(operation.full_path, serve, methods=[operation.method], name=operation.id)
+    return Route(operation.full_path, _Endpoint(serve), methods=[operation.method], name=operation.id)

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from galley_gateway.door import COMPLETE
 from galley_gateway.errors import PortTaken
 from galley_gateway.gateway import Gateway
 
@@ -56,6 +57,11 @@ class _Connection(HttpToolsProtocol):
         """The head is complete: from here on, the limits of bodies count."""
         self._forget()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The whole request is here, so nothing has to wait for it with a limit of time."""
+        self.scope[COMPLETE] = True  # type: ignore[typeddict-unknown-key]
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""

@@ -80,7 +80,7 @@ async def submit(ask: Ask) -> Response:
     if not handle.existed:
         await note_submit(ask, handle.id)
     stored = model.Submitted(handle.id, ask.namespace, ask.queue, handle.existed)
-    at = f"{ask.request.url.path}/{handle.id}"
+    at = f"{ask.request.scope['path']}/{handle.id}"
     return reply(stored, 200 if handle.existed else 201, {"Location": at})
 
 
