@@ -137,7 +137,7 @@ MUTANTS: Final = (
     _of(
         "door",
         "forms of other sites are taken",
-        '    if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:\n',
+        '    if headers.get(b"sec-fetch-site", b"none") not in {b"same-origin", b"none"}:\n',
         "    if False:\n",
         "a page of another site submits tasks with the user's cookie",
         HOSTILE,
@@ -145,7 +145,7 @@ MUTANTS: Final = (
     _of(
         "door",
         "other origins are taken",
-        '    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):\n',
+        '    if b"origin" in headers and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):\n',
         "    if False:\n",
         "a page of another site submits tasks with the user's cookie",
         HOSTILE,
@@ -161,7 +161,7 @@ MUTANTS: Final = (
     _of(
         "door",
         "an announced size is not looked at",
-        "        if not given.isdecimal() or int(given) > limits.body_bytes:\n",
+        "        if not given.isdigit() or int(given) > limits.body_bytes:\n",
         "        if False:\n",
         "100 MB are read before they are refused",
         HOSTILE,

@@ -1,5 +1,6 @@
 """Two OpenID providers: one of a library, and one that answers what a test wants, true or not."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -69,6 +70,10 @@ class HostileProvider:
         self.status = 200
         self.challenge = ""
         self.asked: list[str] = []
+        self.reached = asyncio.Event()
+        """Set when it was asked while `held`."""
+        self.held: asyncio.Event | None = None
+        """While it is set to an event, nothing is answered before that happens, and then with an error."""
         self.addresses: dict[str, Any] = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize?tenant=7",
@@ -97,6 +102,10 @@ class HostileProvider:
 
     async def _serve(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        if self.held is not None:
+            self.reached.set()
+            await self.held.wait()
+            return web.Response(status=503)
         if request.path == "/.well-known/openid-configuration":
             return web.json_response(self.addresses)
         if request.path == "/jwks":

@@ -6,9 +6,9 @@ import hashlib
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 import aiohttp
@@ -24,6 +24,8 @@ from galley_gateway.oidc.mapping import ClaimMapping, ClaimsRefused
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 """Signatures that are accepted: those by keys of the provider, so neither `none` nor a shared secret."""
 
@@ -34,6 +36,8 @@ _FRESH_SECONDS: Final = 3600.0
 """How long addresses and keys of the provider are used before they are read again."""
 _KEYS_AGAIN_SECONDS: Final = 10.0
 """Time between two looks for a key that is not known: tokens of strangers must not keep the provider busy."""
+_AWAY_SECONDS: Final = 5.0
+"""How long a provider that did not answer counts as away: no other request waits for it meanwhile."""
 _EXCHANGES: Final = 20.0
 """Codes a second that are exchanged."""
 
@@ -64,6 +68,10 @@ class _Tokens(msgspec.Struct):
     id_token: str
 
 
+def _ids_of(keys: KeySet) -> set[str | None]:
+    return {key.kid for key in keys}
+
+
 class Provider:
     """A provider, asked when something of it is needed: it may be away while the gateway starts."""
 
@@ -86,6 +94,7 @@ class Provider:
         self._addresses: _Addresses | None = None
         self._keys: KeySet | None = None
         self._read_at = self._keys_at = 0.0
+        self._failed_at, self._failure = 0.0, ""
         self._reading = asyncio.Lock()
         self._exchanges = Rates(_EXCHANGES)
         self._session: aiohttp.ClientSession | None = None
@@ -225,20 +234,47 @@ class Provider:
 
     async def _keys_with(self, kid: Any) -> KeySet:
         """Return the keys of the provider, read again if one is asked for that is new."""
+        known = self._keys
+        if known is not None:
+            # Whose key is known does not wait behind one who makes us ask the provider.
+            waits = self._outdated(known, kid)
+            if not waits or (self._reading.locked() and kid in _ids_of(known)):
+                return known
         async with self._reading:
-            now = self._clock()
             keys = self._keys
-            unknown = keys is None or (kid is not None and kid not in {key.kid for key in keys})
-            age = now - self._keys_at
-            if keys is None or age > _FRESH_SECONDS or (unknown and age > _KEYS_AGAIN_SECONDS):
+            if keys is None or self._outdated(keys, kid):
                 try:
-                    keys = await self._read_keys()
+                    keys = await self._asked(self._read_keys)
+                    self._keys, self._keys_at = keys, self._clock()
                 except ProviderUnavailable:
                     # Those that are known hold until the provider is back.
                     if keys is None:
                         raise
-                self._keys, self._keys_at = keys, now
             return keys
+
+    def _outdated(self, keys: KeySet, kid: Any) -> bool:
+        age = self._clock() - self._keys_at
+        unknown = kid is not None and kid not in _ids_of(keys)
+        return age > _FRESH_SECONDS or (unknown and age > _KEYS_AGAIN_SECONDS)
+
+    async def _asked(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Return what the provider says; while it counts as away, fail at once. For one request at a time.
+
+        Raises:
+            ProviderUnavailable: if it does not answer, or did not a moment ago.
+        """
+        issuer = self.settings.issuer
+        if self._failure and 0 <= self._clock() - self._failed_at < _AWAY_SECONDS:
+            raise ProviderUnavailable(issuer, self._failure)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                found = await read()
+        except (ProviderUnavailable, TimeoutError) as error:
+            said = error.problem if isinstance(error, ProviderUnavailable) else "it did not answer in time"
+            self._failed_at, self._failure = self._clock(), said
+            raise ProviderUnavailable(issuer, said) from error
+        self._failure = ""
+        return found
 
     async def _read_keys(self) -> KeySet:
         address = (await self._read_addresses()).jwks_uri
@@ -249,13 +285,21 @@ class Provider:
             raise ProviderUnavailable(self.settings.issuer, f"its keys cannot be read: {error}") from error
 
     async def _known(self) -> _Addresses:
+        if (known := self._fresh_addresses()) is not None:
+            return known
         async with self._reading:
-            return await self._read_addresses()
+            if (known := self._fresh_addresses()) is not None:
+                return known
+            return await self._asked(self._read_addresses)
+
+    def _fresh_addresses(self) -> _Addresses | None:
+        if self._clock() - self._read_at < _FRESH_SECONDS:
+            return self._addresses
+        return None
 
     async def _read_addresses(self) -> _Addresses:
-        now = self._clock()
-        if self._addresses is not None and now - self._read_at < _FRESH_SECONDS:
-            return self._addresses
+        if (known := self._fresh_addresses()) is not None:
+            return known
         issuer = self.settings.issuer
         body = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         try:
@@ -264,7 +308,7 @@ class Provider:
             raise ProviderUnavailable(issuer, f"its addresses cannot be read: {error}") from error
         if found.issuer != issuer:
             raise ProviderUnavailable(issuer, f"it calls itself {found.issuer[:200]!r}")
-        self._addresses, self._read_at = found, now
+        self._addresses, self._read_at = found, self._clock()
         return found
 
     async def _get(self, url: str) -> bytes:

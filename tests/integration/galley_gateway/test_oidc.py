@@ -1,5 +1,6 @@
 """People log in at an OpenID provider, and no forged, foreign or repeated answer logs a person in."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -343,3 +344,64 @@ async def test_without_a_provider_there_is_no_login_at_one(nats_server: NatsServ
         for path in ("/ui/login/start", "/ui/login/callback?code=x&state=y"):
             assert (await Person(gateway).get(path))[0] == 404
         assert "Log in with" not in (await Person(gateway).get("/ui/login"))[1]
+
+
+async def test_of_many_who_need_a_provider_that_is_away_one_waits_and_none_after_it() -> None:
+    now = time.time()
+    async with hostile_provider() as hostile:
+        settings = OidcSettings(hostile.issuer, CLIENT, "http://127.0.0.1/ui/login/callback")
+        async with Provider(settings, clock=lambda: now) as provider:
+            hostile.held = asyncio.Event()
+            asking = [asyncio.create_task(provider.identify(hostile.signed())) for _ in range(20)]
+            asking += [asyncio.create_task(_begin(provider)) for _ in range(5)]
+            async with asyncio.timeout(60):
+                await hostile.reached.wait()
+                hostile.held.set()
+                answers = await asyncio.gather(*asking, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {ProviderUnavailable}
+            assert len(hostile.asked) == 1
+            hostile.held = None
+            with pytest.raises(ProviderUnavailable, match="HTTP 503"):
+                await provider.identify(hostile.signed())
+            now += 6
+            assert (await provider.identify(hostile.signed())).name == "oidc:ada"
+
+
+async def test_known_keys_do_not_wait_while_a_stranger_makes_the_gateway_ask() -> None:
+    now = time.time()
+    async with hostile_provider() as hostile:
+        settings = OidcSettings(hostile.issuer, CLIENT, "http://127.0.0.1/ui/login/callback")
+        async with Provider(settings, clock=lambda: now) as provider:
+            good = hostile.signed(exp=int(now) + 10**6)
+            await provider.identify(good)
+            hostile.held = asyncio.Event()
+            now += 11
+            stranger = RSAKey.generate_key(2048, {"kid": "strange"})
+            waits = asyncio.create_task(provider.identify(hostile.signed(stranger, kid="strange")))
+            async with asyncio.timeout(60):
+                await hostile.reached.wait()
+                assert (await provider.identify(good)).name == "oidc:ada"
+                now += 7200  # old enough to be read again, which the stranger is about to do
+                assert (await provider.identify(good)).name == "oidc:ada"
+                hostile.held.set()
+                with pytest.raises(NotIdentified):
+                    await waits
+                assert (await provider.identify(good)).name == "oidc:ada"
+
+
+async def test_a_provider_that_never_answers_is_waited_for_once_and_briefly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("galley_gateway.oidc.provider._ANSWER_SECONDS", 0.0)
+    async with hostile_provider() as hostile:
+        hostile.held = asyncio.Event()
+        settings = OidcSettings(hostile.issuer, CLIENT, "http://127.0.0.1/ui/login/callback")
+        async with Provider(settings) as provider:
+            with pytest.raises(ProviderUnavailable, match="did not answer in time"):
+                await provider.identify(hostile.signed())
+        hostile.held.set()
+
+
+async def _begin(provider: Provider) -> User:
+    await provider.authorization_url("state", "nonce", "verifier")
+    return User("never")
