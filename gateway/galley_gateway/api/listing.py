@@ -1,13 +1,14 @@
 """The list of the tasks of a queue, and what is chosen from it."""
 
 import heapq
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from typing import Final
 
 from starlette.responses import Response
 
 from galley.broker import inspect
+from galley.client import AsyncClient
 from galley.errors import QueueNotFound
 from galley.queues import TaskSelection
 from galley.task_status import Phase, TaskStatus
@@ -32,11 +33,11 @@ def selection(query: dict[str, str]) -> TaskSelection:
         RequestInvalid: if there is no such phase.
         SelectorInvalid: if `labels` is no selector.
     """
-    named = text(query, "phase")
+    asked = text(query, "phase")
     phases = None
-    if named is not None:
+    if asked is not None:
         known = {phase.value.lower(): phase for phase in Phase}
-        words = [word.strip().lower() for word in named.split(",")]
+        words = [word.strip().lower() for word in asked.split(",")]
         wrong = [word for word in words if word not in known]
         if wrong:
             raise RequestInvalid("phase", f"{wrong[0][:40]!r}", f"use {', '.join(Phase)}")
@@ -55,36 +56,58 @@ def among(tasks: list[TaskStatus], which: TaskSelection, query: dict[str, str]) 
 async def list_tasks(ask: Ask) -> Response:
     """Return a page of the tasks of a queue, newest first; no more of them than a page are kept in memory."""
     limit = max(1, int(number(ask.query, "limit", PAGE, LARGEST_PAGE)))
-    which, before = selection(ask.query), _continued(ask.query)
+    before = _continued(ask.query)
+    newest, total = await newest_of(_tasks_of(ask), ask.query, limit + 1, before)
+    following = ""
+    if len(newest) > limit:
+        at, task_id = inspect.submission_order(newest[limit - 1])
+        following = f"{at.isoformat().replace('+00:00', 'Z')}~{task_id}"
+    return reply(model.TaskList([task_view(status) for status in newest[:limit]], total, following))
+
+
+async def newest_of(
+    tasks: AsyncIterator[TaskStatus],
+    query: dict[str, str],
+    most: int,
+    before: tuple[datetime, str] | None = None,
+) -> tuple[list[TaskStatus], int]:
+    """Return the newest of the tasks a query is about, newest first, and how many it is about.
+
+    No more of them than are returned are kept in memory.
+    """
+    which = selection(query)
     kept: list[tuple[tuple[datetime, str], int, TaskStatus]] = []
     total = 0
-    async for status in _tasks_of(ask):
-        if not among([status], which, ask.query):
+    async for status in tasks:
+        if not among([status], which, query):
             continue
         total += 1
         key = inspect.submission_order(status)
         if before is None or key < before:
             heapq.heappush(kept, (key, total, status))
-        if len(kept) > limit + 1:
+        if len(kept) > most:
             heapq.heappop(kept)
-    newest = sorted(kept, reverse=True)
-    following = ""
-    if len(newest) > limit:
-        at, task_id = newest[limit - 1][0]
-        following = f"{at.isoformat().replace('+00:00', 'Z')}~{task_id}"
-    views = [task_view(status) for _, _, status in newest[:limit]]
-    return reply(model.TaskList(views, total, following))
+    return [status for _, _, status in sorted(kept, reverse=True)], total
 
 
 async def _tasks_of(ask: Ask) -> AsyncGenerator[TaskStatus, None]:
     """Yield the tasks that are looked at: all, or those that a page of the dashboard shows."""
-    broker = ask.client.broker
     if ask.query.get("recent") in {"true", "1"}:
-        for status in await inspect.latest(broker, ask.namespace, ask.queue, RECENT):
+        for status in await inspect.latest(ask.client.broker, ask.namespace, ask.queue, RECENT):
             yield status
         return
-    await ask.client.queues.get(ask.queue)
-    async for status in inspect.tasks(broker, ask.namespace, ask.queue):
+    async for status in all_of(ask.client, ask.queue):
+        yield status
+
+
+async def all_of(client: AsyncClient, queue: str) -> AsyncGenerator[TaskStatus, None]:
+    """Yield all tasks of a queue.
+
+    Raises:
+        QueueNotFound: if there is no such queue.
+    """
+    await client.queues.get(queue)
+    async for status in inspect.tasks(client.broker, client.namespace, queue):
         yield status
 
 

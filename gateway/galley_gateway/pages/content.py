@@ -23,6 +23,8 @@ from galley_gateway.pages.graph import drawing_of
 from galley_gateway.pages.page import Look, Page
 
 _PAGE: Final = 50
+_NAMED: Final = 200
+"""Tasks that are read of those whose id contains a text."""
 _LINES: Final = 500
 _FAILED: Final = 20
 """Steps of a workflow that failed which are named beside its graph."""
@@ -64,14 +66,26 @@ def _continued(look: Look) -> dict[str, str]:
 
 
 async def _tasks(look: Look) -> dict[str, Any]:
-    which = listing.selection(look.query)
-    known = await inspect.latest(look.client.broker, look.namespace, look.queue, listing.RECENT)
-    found = listing.among(known, which, look.query)
+    place = look.client.broker, look.namespace, look.queue
+    part, everything = text(look.query, "search"), look.query.get("all") == "1"
+    which, named = listing.selection(look.query), 0
+    if everything:
+        found, total = await listing.newest_of(
+            listing.all_of(look.client, look.queue), look.query, listing.RECENT
+        )
+    else:
+        if part is not None:
+            known, named = await inspect.named(*place, part, _NAMED)
+        else:
+            known = await inspect.latest(*place, listing.RECENT)
+        found = listing.among(known, which, look.query)
+        total = len(found)
     page = _paged(found, look)
     return {
         **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
-        "latest": listing.RECENT,
+        "latest": listing.RECENT, "named": named, "most_named": _NAMED, "everything": everything,
+        "fitting": total, "live": not everything,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
 

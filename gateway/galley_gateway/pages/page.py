@@ -125,6 +125,8 @@ class Pages:
             return await self.problem(request, error)
         try:
             place = request.path_params
+            if live and request.query_params.get("all") == "1":
+                return Response(status_code=204)  # reads every task: not again and again
             if live:
                 await self.check(user, page.right, place)
                 return self._live(page, request, user)
@@ -162,7 +164,7 @@ class Pages:
         found = await page.content(look)
         heading = {"title": look.name or look.queue or page.title, "live": True, "page": look, "query": query}
         frame = await self._frame(request, user, look.namespace)
-        return TEMPLATES.get_template(page.template).render(**frame, **heading, **found)
+        return TEMPLATES.get_template(page.template).render({**frame, **heading, **found})
 
     async def _may(self, user: User, right: Right, place: dict[str, str]) -> bool:
         try:

@@ -1,5 +1,6 @@
 """The messages of tasks in a queue's streams: waiting, held by a worker, or for later."""
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.listing import subjects_of
+from galley.broker.listing import messages_of, subjects_of
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
 
@@ -63,13 +64,45 @@ async def message_of(broker: Broker, address: TaskAddress, *, for_certain: bool 
         headers = (answer.headers or {}) if answer is not None else {}
         if answer is None or "Nats-Subject" not in headers:
             continue
-        there = topology.parse_task_subject(headers["Nats-Subject"])
-        try:
-            envelope = await broker.payloads.look_at_task(there, answer.data, for_certain=for_certain)
-        except EnvelopeInvalid:
-            envelope = None
-        subject = headers["Nats-Subject"]
-        scheduled = topology.SCHEDULE in headers or subject == topology.plan_subject(there)
-        waits = subject.startswith(topology.WAITING)
-        return Message(there, envelope, scheduled, stream, int(headers["Nats-Sequence"]), waits)
+        subject, sequence = headers["Nats-Subject"], int(headers["Nats-Sequence"])
+        scheduled = topology.SCHEDULE in headers
+        there = topology.parse_task_subject(subject)
+        place = _Place(stream, subject, sequence, scheduled)
+        return await _read(broker, there, place, answer.data, for_certain=for_certain)
     return None
+
+
+async def messages_in(broker: Broker, stream: str) -> AsyncIterator[Message]:
+    """Yield the messages of the tasks in a stream of a queue, oldest first, many at a time.
+
+    Raises:
+        NotAllowed: if our credentials may not read the stream as a whole.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    async for stored in messages_of(broker, stream, ">"):
+        try:
+            address = topology.parse_task_subject(stored.subject)
+        except ValueError:  # not the subject of a task
+            continue
+        if address.kind is not Kind.TURN:
+            place = _Place(stream, stored.subject, stored.sequence, stored.scheduled)
+            yield await _read(broker, address, place, stored.body)
+
+
+class _Place(NamedTuple):
+    stream: str
+    subject: str
+    sequence: int
+    scheduled: bool
+
+
+async def _read(
+    broker: Broker, address: TaskAddress, place: _Place, body: bytes, *, for_certain: bool = False
+) -> Message:
+    try:
+        envelope = await broker.payloads.look_at_task(address, body, for_certain=for_certain)
+    except EnvelopeInvalid:
+        envelope = None
+    scheduled = place.scheduled or place.subject == topology.plan_subject(address)
+    waits = place.subject.startswith(topology.WAITING)
+    return Message(address, envelope, scheduled, place.stream, place.sequence, waits)

@@ -15,7 +15,7 @@ from galley.broker.connection import Broker
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
-from galley.broker.held import Message, message_of
+from galley.broker.held import Message, message_of, messages_in
 from galley.broker.key_permits import KeyPermits
 from galley.broker.listing import subjects_of
 from galley.broker.notes import progress_of
@@ -98,17 +98,15 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
             unfinished[address.kind, address.id] = recorded
     for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
         given = {lane: await handed_out(broker, stream, lane) or 0 for lane in Lane}
-        async for some in _addresses(broker, stream):
-            waiting = [each for each in some if (each.kind, each.id) not in ended]
-            for message in await asyncio.gather(*(message_of(broker, each) for each in waiting)):
-                if message is None:
-                    continue
-                known = _known(message, unfinished.pop((message.address.kind, message.address.id), None))
-                held = message.sequence <= given[message.address.lane]
-                if held and not message.scheduled and not message.waits:
-                    known = await _with_worker(broker, known)
-                ended.add((message.address.kind, message.address.id))
-                yield known
+        async for message in messages_in(broker, stream):
+            key = message.address.kind, message.address.id
+            if key in ended:
+                continue
+            known = _known(message, unfinished.pop(key, None))
+            if _handed_out(message, given):
+                known = await _with_worker(broker, known)
+            ended.add(key)
+            yield known
     for recorded in unfinished.values():
         yield recorded
 
@@ -134,6 +132,81 @@ async def latest(broker: Broker, namespace: str, queue: str, most: int) -> list[
         for waiting in await peek(broker, namespace, queue, lane, most):
             found.setdefault((waiting.address.kind, waiting.address.id), waiting)
     return sorted(found.values(), key=submission_order)
+
+
+async def named(
+    broker: Broker, namespace: str, queue: str, part: str, most: int
+) -> tuple[list[TaskStatus], int]:
+    """Return tasks of a queue whose id contains a text, in the order of submission, and how many there are.
+
+    Only the ids of all tasks are read, and then the tasks that are returned.
+
+    Args:
+        broker: an open connection.
+        namespace: of the queue.
+        queue: its name.
+        part: what the id contains.
+        most: so many are returned; if there are more, the last ones in the order of ids, which for ids made
+            by Galley is that of submission.
+
+    Raises:
+        QueueNotFound: if there is no such queue.
+        BrokerUnreachable: if the broker does not answer.
+    """
+    lanes = await _lanes_of(broker, namespace, queue)
+    work, later = topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)
+    places = {
+        topology.records_stream(namespace, queue): topology.records_of_queue(namespace, queue),
+        work: ">",
+        later: ">",
+    }
+    found: dict[tuple[str, str], TaskAddress] = {}
+    for stream, pattern in places.items():
+        async for subjects in subjects_of(broker, stream, pattern):
+            for subject in subjects:
+                if part in subject[subject.rfind(".") + 1 :]:
+                    _note_task(found, subject)
+    newest = sorted(found.values(), key=lambda address: address.id)[-most:]
+    given = {
+        stream: {lane: await handed_out(broker, stream, lane) or 0 for lane in lanes}
+        for stream in (work, later)
+    }
+    known: list[TaskStatus] = []
+    for first in range(0, len(newest), _READ_AT_ONCE):
+        some = newest[first : first + _READ_AT_ONCE]
+        looks = await asyncio.gather(*(_glance(broker, address, given) for address in some))
+        known += [status for status in looks if status is not None]
+    return sorted(known, key=submission_order), len(found)
+
+
+def _note_task(found: dict[tuple[str, str], TaskAddress], subject: str) -> None:
+    with suppress(ValueError):  # not the subject of a task
+        address = topology.parse_task_subject(subject)
+        if address.kind is not Kind.TURN:
+            found[address.kind, address.id] = address
+
+
+async def _glance(
+    broker: Broker, address: TaskAddress, given: dict[str, dict[Lane, int]]
+) -> TaskStatus | None:
+    """Return where a task is without asking workers; None if it is gone."""
+    stored = await Records(broker).look_up(address)
+    recorded = await _recorded(broker, address, stored) if stored is not None else None
+    if recorded is not None and recorded.phase.ended:
+        return recorded
+    message = await message_of(broker, address)
+    if message is None:
+        return recorded
+    known = _known(message, recorded)
+    if _handed_out(message, given[message.stream]):
+        return msgspec.structs.replace(known, phase=Phase.RUNNING)
+    return known
+
+
+def _handed_out(message: Message, given: dict[Lane, int]) -> bool:
+    """Return whether a worker was given a task, by the last sequence each lane has given out."""
+    held = message.sequence <= given.get(message.address.lane, 0)
+    return held and not message.scheduled and not message.waits
 
 
 async def _lanes_of(broker: Broker, namespace: str, queue: str) -> tuple[Lane, ...]:
@@ -162,19 +235,6 @@ def submission_order(status: TaskStatus) -> tuple[datetime, str]:
 
 async def _recorded(broker: Broker, address: TaskAddress, stored: Stored) -> TaskStatus:
     return of_record(address, await broker.payloads.look_at_record(address, stored.record))
-
-
-async def _addresses(broker: Broker, stream: str) -> AsyncIterator[list[TaskAddress]]:
-    """Yield the tasks of a stream, some at a time."""
-    async for subjects in subjects_of(broker, stream):
-        for first in range(0, len(subjects), _READ_AT_ONCE):
-            some = []
-            for subject in subjects[first : first + _READ_AT_ONCE]:
-                with suppress(ValueError):  # not the subject of a task
-                    address = topology.parse_task_subject(subject)
-                    if address.kind is not Kind.TURN:
-                        some.append(address)
-            yield some
 
 
 async def _with_worker(broker: Broker, known: TaskStatus) -> TaskStatus:

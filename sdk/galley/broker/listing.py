@@ -85,6 +85,8 @@ class StoredMessage(NamedTuple):
     stored_at: datetime
     header: str = ""
     """That of a task: what its worker needs to know of the attempt."""
+    scheduled: bool = False
+    """Whether the server is to publish it at a time of its own."""
 
 
 async def messages_of(
@@ -143,4 +145,5 @@ def _stored(answer: Msg) -> StoredMessage | None:
         answer.data,
         msgspec.convert(headers["Nats-Time-Stamp"], datetime, strict=False),
         headers.get(topology.FLAGS_HEADER, ""),
+        topology.SCHEDULE in headers,
     )

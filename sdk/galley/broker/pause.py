@@ -4,6 +4,7 @@ The consumers of the lanes are paused, so it needs no operator and no worker, an
 them. Tasks are still accepted, delayed tasks still become due, and what runs goes on.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -42,14 +43,20 @@ async def _set(broker: Broker, namespace: str, queue: str, request: dict[str, An
             await broker.api(f"pause lane {lane} of {stream}", f"CONSUMER.PAUSE.{stream}.{lane}", request)
 
 
-async def is_paused(broker: Broker, namespace: str, queue: str) -> bool:
+async def is_paused(broker: Broker, namespace: str, queue: str, lanes: Sequence[str] | None = None) -> bool:
     """Return whether a queue is paused; as long as one of its lanes is, it counts as paused.
+
+    Args:
+        broker: an open connection.
+        namespace: of the queue.
+        queue: its name.
+        lanes: of the queue; None looks them up.
 
     Raises:
         QueueNotFound, BrokerUnreachable: as `pause`.
     """
     work = topology.work_stream(namespace, queue)
-    for lane in await _lanes(broker, namespace, queue):
+    for lane in await _lanes(broker, namespace, queue) if lanes is None else lanes:
         with suppress(BrokerRefused):  # a consumer that is missing is not paused
             info = await broker.api(f"look at lane {lane}", f"CONSUMER.INFO.{work}.{lane}")
             if info.get("paused"):

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -14,6 +14,9 @@ from galley.broker.listing import all_streams
 from galley.broker.pause import is_paused
 from galley.errors import QueueNotFound
 from galley.lanes import Lane
+
+_AT_ONCE: Final = 32
+"""Queues whose lanes are looked at at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,23 @@ async def queues(broker: Broker, namespace: str) -> list[QueueView]:
         BrokerUnreachable: if the broker does not answer.
     """
     found = {stream["config"]["name"]: stream async for stream in all_streams(broker)}
-    views = []
+    works: list[tuple[str, dict[str, Any]]] = []
     for name, stream in sorted(found.items()):
         metadata = stream["config"].get("metadata") or {}
         queue = metadata.get(topology.QUEUE_KEY, "")
         if metadata.get(topology.NAMESPACE_KEY) == namespace and name == topology.work_stream(
             namespace, queue
         ):
-            later = found.get(topology.later_stream(namespace, queue))
-            paused = await is_paused(broker, namespace, queue)
-            views.append(_view(namespace, queue, stream, later, paused=paused))
+            works.append((queue, stream))
+
+    async def one(queue: str, work: dict[str, Any]) -> QueueView:
+        later = found.get(topology.later_stream(namespace, queue))
+        paused = await is_paused(broker, namespace, queue, _lanes_in(work))
+        return _view(namespace, queue, work, later, paused=paused)
+
+    views: list[QueueView] = []
+    for first in range(0, len(works), _AT_ONCE):
+        views += await asyncio.gather(*(one(*each) for each in works[first : first + _AT_ONCE]))
     return views
 
 
@@ -80,7 +90,8 @@ async def queue(broker: Broker, namespace: str, name: str) -> QueueView:
     if work is None:
         raise QueueNotFound(namespace, name)
     later = await stream_info(broker, topology.later_stream(namespace, name))
-    return _view(namespace, name, work, later, paused=await is_paused(broker, namespace, name))
+    paused = await is_paused(broker, namespace, name, _lanes_in(work))
+    return _view(namespace, name, work, later, paused=paused)
 
 
 def _view(
@@ -89,12 +100,16 @@ def _view(
     return QueueView(
         namespace,
         queue,
-        tuple(Lane(word) for word in work["config"]["metadata"][topology.LANES_KEY].split(",")),
+        _lanes_in(work),
         work["state"]["messages"],
         later["state"]["messages"] if later else 0,
         work["config"]["max_msgs"],
         paused,
     )
+
+
+def _lanes_in(work: dict[str, Any]) -> tuple[Lane, ...]:
+    return tuple(Lane(word) for word in work["config"]["metadata"][topology.LANES_KEY].split(","))
 
 
 def pauses_of(view: QueueView, supply: Supply | None) -> list[str]:

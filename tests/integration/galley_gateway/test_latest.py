@@ -1,10 +1,11 @@
 """The page of tasks looks at a bounded number of them, however many there are."""
 
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import pytest
 
-from galley import AsyncClient, Phase, SubmissionInvalid, call
+from galley import AsyncClient, Phase, QueueNotFound, SubmissionInvalid, When, call
 from galley.broker import inspect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
@@ -65,3 +66,45 @@ async def test_pages_of_tasks_have_each_once_though_others_come_meanwhile(
             assert (answer.status, answer.body["reason"]) == (400, "RequestInvalid"), wrong
         assert (await api.ask("GET", api.path("nowhere", "/tasks?recent=true"))).status == 404
         assert (await api.ask("GET", api.path("nowhere", "/tasks"))).status == 404
+
+
+async def test_a_search_by_id_finds_tasks_in_every_state_and_says_how_many_there_are(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with served(nats_server.url, namespace) as api:
+        broker = api.gateway.broker
+        await ensure(broker, a_queue("named", namespace=namespace))
+        client = AsyncClient.over(broker, namespace)
+        for number in range(6):
+            await client.submit(call("named", "echo", value=number), task_id=f"order-{number}")
+        await client.submit(call("named", "echo", value=0), task_id="bill-1")
+        await client.submit(
+            call("named", "echo", value=0),
+            When(not_before=datetime(2090, 1, 1, tzinfo=UTC)),
+            task_id="order-late",
+        )
+        await client.handle("named", "order-2").cancel()
+
+        found, count = await inspect.named(broker, namespace, "named", "order", 3)
+        none, nothing = await inspect.named(broker, namespace, "named", "zzz", 3)
+        everything, _ = await inspect.named(broker, namespace, "named", "", 100)
+        with pytest.raises(QueueNotFound):
+            await inspect.named(broker, namespace, "nowhere", "x", 3)
+        page = f"{api.address}/ui/{namespace}/queues/named/tasks"
+        one = await api.ask("GET", f"{page}?search=der-2")
+        whole = await api.ask("GET", f"{page}?all=1&phase=Queued")
+        live = await api.ask("GET", f"{page}?all=1&live=1")
+
+    assert (sorted(each.address.id for each in found), count) == (["order-4", "order-5", "order-late"], 7)
+    assert (none, nothing, len(everything)) == ([], 0, 8)
+    states = {each.address.id: each.phase for each in everything}
+    assert states["order-2"] is Phase.CANCELLED
+    assert states["order-late"] is Phase.SCHEDULED
+    assert states["bill-1"] is Phase.QUEUED
+    assert "order-2" in one.body
+    assert "order-3" not in one.body
+    assert "The ids of all tasks were looked at" in one.body
+    assert "All tasks of the queue were looked at" in whole.body
+    assert "data-live" not in whole.body
+    assert "order-2<" not in whole.body
+    assert live.status == 204
