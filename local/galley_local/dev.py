@@ -262,6 +262,8 @@ class Run:
         await self._all_ended.wait()
         for runtime in self._left():
             raise WorkersDoNotStart(runtime.queue.name[1], runtime.fleet.problem)
+        for runtime in self.runtimes:
+            runtime.finish()
         await gone(self.runtimes)
 
     def _left(self) -> list[QueueRuntime]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -111,6 +111,11 @@ class QueueRuntime:
             self.fleet.change(queue.resource, self._place(queue))
         elif now.paused and not before.paused:
             self.fleet.replace()  # at once, not when they are idle; the scaler starts none
+        self.scaler.wake()
+
+    def finish(self) -> None:
+        """Let workers go as soon as nothing waits or runs: no more work is expected."""
+        self.scaler.policy = replace(self.scaler.policy, idle_seconds=0.0)
         self.scaler.wake()
 
     def replace_workers(self) -> None:

@@ -124,6 +124,14 @@ async def test_until_done_ends_without_workers_and_leaves_results_that_a_second_
     assert "1 task submitted" in fresh.out
 
 
+async def test_until_done_does_not_wait_for_the_idle_time_of_a_queue(project: Path) -> None:
+    manifest = project / "queue.yaml"
+    manifest.write_text(manifest.read_text().replace("idleSeconds: 0", "idleSeconds: 3600"))
+    said = await galley(project, "dev", "queue.yaml", "--until-done")
+    assert said.code == 0, said.out + said.err
+    assert "1 -> 0  at" in said.out
+
+
 async def results_can_be_read(project: Path) -> None:
     below = project / "some" / "folder"
     below.mkdir(parents=True)
