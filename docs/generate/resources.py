@@ -33,8 +33,8 @@ beyond types and bounds; several mistakes are reported at once. The differences:
   condition says so.
 - YAML without quotes is read alike: `y`, `on` and `no` are booleans, `012` is 10, `0778` is 778, a date is
   its text, and whole numbers beyond 64 bits lose digits. `galley` refuses what `kubectl` guesses or drops:
-  a key that occurs twice, a key that is not text (`y: 1`, `1: a`), merge keys (`<<`), tags such as
-  `!!binary`.
+  a key that occurs twice, a key that is not text (`y: 1`, `1: a`), a merge (`<<`) after a field that it
+  changes, tags such as `!!binary`.
 - Requests above limits are rejected for `cpu`, `memory` and `ephemeral-storage`; for other resources a
   condition of the queue reports them.
 - Whether the queue, its lane, a Secret, a ConfigMap or an image exists is not checked then, since it may be

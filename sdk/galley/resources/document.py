@@ -2,7 +2,8 @@
 
 Unquoted scalars are resolved as kubectl resolves them (go-yaml v2, which is YAML 1.1 with exceptions):
 `y` and `off` are booleans, `0778` is 778, a date is its text. Refused, although kubectl reads them: a
-key that occurs twice, a key that is not text, merge keys (`<<`), and tags other than the JSON types.
+key that occurs twice, a key that is not text, a merge (`<<`) of a key that stands before it, and tags other
+than the JSON types.
 """
 
 import json
@@ -28,6 +29,8 @@ no file without aliases reaches, so that a few lines of aliases cannot fill the 
 _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = "galley:plain"
 """Tag given to scalars that are neither quoted nor tagged: their text decides what they are."""
+
+_MERGE: Final = "<<"
 
 _UNPRINTABLE: Final = yaml.reader.Reader.NON_PRINTABLE
 
@@ -205,20 +208,39 @@ class _Reading:
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             self.budget.spend(key_node)
+            if _is_merge(key_node):
+                self.merge(value_node, (*place, _MERGE), read, lines)
+                continue
             key = self.key(key_node, place)
             if key is None:
                 continue
-            if key in read:
+            if key in lines:
                 problem = f"is set twice, first at line {lines[key]}"
                 self.refuse(key_node, (*place, key), problem, "remove one of the two")
             read[key] = self.value(value_node, (*place, key))
             lines.setdefault(key, _line(key_node))
         return read
 
+    def merge(self, node: Node, place: Place, read: dict[str, JsonValue], lines: dict[str, int]) -> None:
+        """Add the fields of a mapping, or of several of which the first counts most."""
+        several = node.value if isinstance(node, SequenceNode) else [node]
+        for each in reversed(several):
+            merged = self.value(each, place)
+            if not isinstance(merged, dict):
+                self.refuse(
+                    each,
+                    place,
+                    "merges what is not a mapping",
+                    "merge mappings: <<: *NAME, where &NAME is one",
+                )
+                continue
+            if twice := [key for key in merged if key in lines]:
+                # YAML lets the field win, kubectl the merge.
+                problem = f"merges {shown(twice[0])}, which is set before it, at line {lines[twice[0]]}"
+                self.refuse(node, place, problem, "put << before the fields that differ from it")
+            read |= merged
+
     def key(self, node: Node, place: Place) -> str | None:
-        if isinstance(node, ScalarNode) and node.tag in (_PLAIN, f"{_TAG}merge") and node.value == "<<":
-            self.refuse(node, place, "merges with <<, which is not supported", "write the fields out")
-            return None
         try:
             key = _scalar(node) if isinstance(node, ScalarNode) else None
         except _NotJson:
@@ -235,6 +257,10 @@ class _Reading:
 
     def refuse(self, node: Node, place: Place, problem: str, hint: str) -> None:
         self.problems.append(Problem(_line(node), field_path(place), problem, hint))
+
+
+def _is_merge(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.tag in (_PLAIN, f"{_TAG}merge") and node.value == _MERGE
 
 
 def _scalar(node: ScalarNode) -> JsonValue:

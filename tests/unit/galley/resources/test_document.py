@@ -78,6 +78,48 @@ def test_a_scalar_that_cannot_be_read_is_a_problem(written: str) -> None:
     assert problem.hint
 
 
+MERGED = "x: &x {a: 1, b: 2}\nz: &z {a: 7, c: 8}\nu: &u {<<: *x, d: 4}\nv: {%s}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        ("<<: *x, a: 3", {"a": 3, "b": 2}),
+        ("<<: [*x, *z]", {"a": 1, "b": 2, "c": 8}),
+        ("<<: *x, <<: *z", {"a": 7, "b": 2, "c": 8}),
+        ("<<: *u", {"a": 1, "b": 2, "d": 4}),
+        ("e: 5, <<: {f: 6}", {"e": 5, "f": 6}),
+        ("'<<': *x", {"<<": {"a": 1, "b": 2}}),
+        ("e: <<", {"e": "<<"}),
+    ],
+)
+def test_mappings_are_merged_as_kubectl_merges_them(fields: str, read: object) -> None:
+    (document,) = read_documents(MERGED % fields)
+    assert isinstance(document.value, dict)
+    assert (document.value["v"], document.problems) == (read, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("<<: 3", "merges what is not a mapping"),
+        ("<<: ~", "merges what is not a mapping"),
+        ("<<: [[*x]]", "merges what is not a mapping"),
+        ("<<: [*x, 3]", "merges what is not a mapping"),
+        ("a: 3, <<: *x", "merges 'a', which is set before it, at line 4"),
+        ("<<: *x, a: 3, a: 4", "is set twice, first at line 4"),
+    ],
+)
+def test_a_merge_that_is_not_one_or_not_clear_is_refused(fields: str, problem: str) -> None:
+    (document,) = read_documents(MERGED % fields)
+    assert [each.problem for each in document.problems] == [problem]
+
+
+def test_a_mapping_that_merges_itself_is_stopped() -> None:
+    with pytest.raises(NotYaml, match="levels deep"):
+        list(read_documents("a: &a {<<: *a}"))
+
+
 def test_all_problems_of_a_document_are_found() -> None:
     (document,) = read_documents("a: .inf\nb: {1: 2}\nc: 1\nc: 2\n")
     assert [(problem.line, problem.field) for problem in document.problems] == [(1, "a"), (2, "b"), (4, "c")]

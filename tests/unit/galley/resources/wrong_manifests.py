@@ -85,7 +85,14 @@ WRONG = {
         TASK + "  handler: turn\n", 8, "spec.handler", "is set twice, first at line 7", "remove"
     ),
     "key twice in the input": Wrong(TASK + "  input: {a: 1, a: 1}\n", 8, "spec.input.a", "is set twice"),
-    "merge key": Wrong(TASK + "  <<: {priority: high}\n", 8, "spec", "<<", "write the fields out"),
+    "merge of a number": Wrong(TASK + "  <<: 3\n", 8, "spec['<<']", "merges what is not a mapping", "*NAME"),
+    "merge of what is set": Wrong(
+        TASK + "  <<: {handler: turn}\n",
+        8,
+        "spec['<<']",
+        "merges 'handler', which is set before it, at line 7",
+        "put << before",
+    ),
     "key a number": Wrong(TASK + "  input:\n    1: a\n", 9, "spec.input", "key '1'", "quotes"),
     "key a truth value": Wrong(TASK + "  input:\n    on: a\n", 9, "spec.input", "key 'on'", "quotes"),
     "key a list": Wrong(TASK + "  input:\n    ? [a]\n    : b\n", 9, "spec.input", "not text"),
