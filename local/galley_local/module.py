@@ -22,6 +22,8 @@ from galley_local.errors import FilesUnusable
 Subscriptions = tuple[tuple[Subscribe, ...], Lane | None]
 """Those of a handler, and the lane of its tasks; None if it names none."""
 
+_PROGRAM: Final = "__main__"
+
 _IMPORT_SECONDS: Final = 30.0
 
 
@@ -50,9 +52,10 @@ async def read_module(path: Path) -> Module:
     """
     file = path.parent.resolve() / path.name
     name, import_paths = _named(path, file)
-    if not re.fullmatch(MODULE_PATTERN, name):
+    if not re.fullmatch(MODULE_PATTERN, name) or "." in file.stem or name == _PROGRAM:
+        means = "the name of the running program" if name == _PROGRAM else "not the name of a Python module"
         raise FilesUnusable(
-            f"{path} cannot be imported: {name!r} is not the name of a Python module",
+            f"{path} cannot be imported: {name!r} is {means}",
             "rename it: use the letters a to z, digits and _, and begin with a letter",
         )
     check_not_hidden(str(path), name, import_paths)

@@ -110,10 +110,15 @@ async def test_a_link_is_imported_by_its_own_name_with_the_neighbours_of_both(tm
     assert (await read_module(link)).name == "jobs"
 
 
-@pytest.mark.parametrize("name", ["grün.py", "my-jobs.py", "1st.py", "a b.py"])
+@pytest.mark.parametrize("name", ["grün.py", "my-jobs.py", "1st.py", "a b.py", "jobs.v2.py"])
 async def test_a_name_workers_cannot_import_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FilesUnusable, match="is not the name of a Python module"):
         await read_module(a_file(tmp_path / name))
+
+
+async def test_a_file_with_the_name_of_the_running_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FilesUnusable, match="'__main__' is the name of the running program"):
+        await read_module(a_file(tmp_path / "__main__.py"))
 
 
 async def test_two_files_of_one_name_cannot_be_in_one_queue_but_in_two(tmp_path: Path) -> None:
