@@ -104,7 +104,7 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         "topic": "attributes.region",
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
-        "failed-task": EVIL, "no-tasks": "No task fits among",
+        "failed-task": EVIL, "no-tasks": "No task fits",
     }  # fmt: skip
     shown |= {
         "audit": "submit", "step": "shop-order", "bare-queue": "neither an operator",
