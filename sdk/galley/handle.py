@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
@@ -40,6 +40,10 @@ from galley.typed import Misfit, Typed
 from galley.workflow.state import PREFIX as WORKFLOW_PREFIX
 
 R = TypeVar("R")
+
+APPEARS_SECONDS: Final = 5.0
+"""How long an id may have no task before a wait for it ends: the operator admits a Task of `kubectl apply` a
+moment after it was applied, and another program may be about to submit."""
 
 _FILE = FIELD.encode()
 
@@ -84,7 +88,7 @@ class AsyncHandle(Generic[R]):
         Raises:
             TaskFailed: it failed and will not be retried.
             TaskCancelled: it was cancelled.
-            TaskNotFound: no task has the id, or its record has expired.
+            TaskNotFound: no task has the id after five seconds, or its record has expired.
             ResultTimeout: it had not ended in time; it continues.
             TaskConflict: another task with the same id was stored first; this one does not run.
             ResultMismatch: it succeeded, and what it returned is not what its handler's annotation says.
@@ -144,7 +148,7 @@ class AsyncHandle(Generic[R]):
             hold_slot: as in `result`.
 
         Raises:
-            TaskNotFound: no task has the id, or its record has expired.
+            TaskNotFound: no task has the id after five seconds, or its record has expired.
             ResultTimeout: it had not ended in time; it continues.
             WaitsForOwnQueue, WaitsInCircle, QueueNotFound,
                 BrokerUnreachable, ClientClosed, ClientElsewhere: as `result`.
@@ -159,9 +163,10 @@ class AsyncHandle(Generic[R]):
             await self._check_circle()
         try:
             async with asyncio.timeout(within):
-                if self.envelope is None:  # found by an id that may be wrong
-                    await self._check_there()
-                stored = await wait_until_done(self._broker, self.address)
+                if self.envelope is None:
+                    stored = await self._ended_if_there()
+                else:
+                    stored = await wait_until_done(self._broker, self.address)
         except TimeoutError:
             waited = within or 0.0
             # Asking takes a moment, which one who waits for less should not pay for.
@@ -171,6 +176,17 @@ class AsyncHandle(Generic[R]):
                 problem = await self.worker_problem()
             raise ResultTimeout(self.id, waited, problem) from None
         return stored
+
+    async def _ended_if_there(self) -> Stored:
+        """Wait for a task that is known by its id only, which may be wrong."""
+        ended = asyncio.create_task(wait_until_done(self._broker, self.address))
+        try:
+            await asyncio.wait([ended], timeout=APPEARS_SECONDS)
+            if not ended.done():
+                await self._check_there()
+            return await ended
+        finally:
+            ended.cancel()
 
     async def _check_there(self) -> None:
         # Of the parts of a workflow, those that have not begun leave no trace; it has a handle of its own.

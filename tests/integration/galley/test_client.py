@@ -1,5 +1,6 @@
 """The producer's side against a real broker, with no worker about."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from galley import (
     connect,
     dev_file,
 )
+from galley import handle as handle_module
 from galley.address import TaskAddress
 from galley.broker import inspect, queue_view
 from galley.broker.connection import Broker
@@ -178,7 +180,10 @@ async def test_cancelling_a_task_that_was_not_submitted_leaves_nothing_behind(cl
         await handle.status()
 
 
-async def test_the_result_of_an_id_that_never_was_is_not_waited_for(client: AsyncClient) -> None:
+async def test_the_result_of_an_id_that_never_was_is_not_waited_for_long(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handle_module, "APPEARS_SECONDS", 0.1)
     handle = client.handle("images", "never-seen")
 
     for wait in (handle.result, handle.wait):
@@ -190,6 +195,14 @@ async def test_the_result_of_an_id_that_never_was_is_not_waited_for(client: Asyn
     for known in (waiting, delayed):
         with pytest.raises(ResultTimeout):
             await client.handle("images", known.id).result(within=0.2)
+
+
+async def test_a_task_may_be_submitted_a_moment_after_a_wait_for_its_id_began(client: AsyncClient) -> None:
+    waiting = asyncio.create_task(client.handle("images", "soon").wait())
+    await asyncio.sleep(0)
+    handle = await client.submit(call("images", "resize").options(task_id="soon"))
+    await handle.cancel()
+    assert (await waiting).phase is Phase.CANCELLED
 
 
 async def test_a_wait_for_a_result_that_has_expired_ends_by_saying_so(client: AsyncClient) -> None:
