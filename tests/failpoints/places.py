@@ -53,6 +53,8 @@ DATA_WORKER: Final = {
     "turn.before_remove": "keyed",
     "turn.before_ack": "keyed",
     "turn.before_give_back": "keyed",
+    "limit.before_write": "keyed",
+    "limit.before_start": "keyed",
     "fanout.before_copy": "event",
     "fanout.before_ack": "event",
 }

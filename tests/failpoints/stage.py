@@ -198,7 +198,8 @@ async def prepare(url: str, namespace: str) -> TaskQueue:
         namespace,
         worker={"concurrency": 2, "gracePeriodSeconds": 1},
         retry={"attempts": 3, "backoffSeconds": 0.1, "maxBackoffSeconds": 0.2},
-        limits={"perKey": {"concurrency": 1}},
+        # The limits of the whole queue hold nothing back: a worker that is killed has permits for a lease.
+        limits={"concurrency": 1000, "rate": {"tasks": 100_000}, "perKey": {"concurrency": 1}},
     )
     async with connect(url, namespace) as client:
         await ensure_with_leases(client.broker, queue, LEASE)

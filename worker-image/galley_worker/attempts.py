@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -40,6 +40,7 @@ from galley_worker.ledger import NoRoom
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
+from galley_worker.queue_limit import QueueLimit
 from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
@@ -74,6 +75,9 @@ KEY_TIMES: Final = 8
 """Times a task is looked at whose key is missing, in the time a task waits for an unknown handler: a new key
 reaches one process before another."""
 
+LIMIT_SECONDS: Final = 1.0
+"""Pause before a task is tried again whose start could not be taken, since the broker did not answer."""
+
 OBJECT_STORE_SECONDS: Final = 15.0
 """Pause before a task is tried again whose objects cannot be had now; costs no attempt."""
 
@@ -100,6 +104,8 @@ class UnderWay:
     """What settling it needs; None until it is read."""
     span: Any = None
     """Its span, where spans are sent."""
+    woken: asyncio.Event | None = None
+    """Set when it is stopped while it waits for its start."""
 
     def delivered_again(self, reply: str) -> None:
         """Renew, acknowledge and give back the message by its new delivery from now on."""
@@ -111,6 +117,8 @@ class UnderWay:
     def stop(self, because: Cancelled | CutOff) -> None:
         """Stop it, whether or not its handler has begun."""
         self.stopped = self.stopped or because
+        if self.woken is not None:
+            self.woken.set()
         if self.execution is not None:
             self.execution.stop(because)
 
@@ -166,6 +174,8 @@ class Attempts:
         self._parts = parts
         self._later = later_stream(rules.namespace, rules.queue)
         self._cancelled: dict[str, None] = {}
+        self.limit: QueueLimit | None = None
+        """The limit of the queue, if it has one."""
         self.under_way: dict[Message, UnderWay] = {}
 
     def known(self, delivery: Delivery) -> bool:
@@ -270,7 +280,7 @@ class Attempts:
         if envelope.handler == START and is_step(delivery.address.id):
             await self._parts.settler.start_flow(present.delivery, envelope)
             return
-        if (envelope.key and not await self._has_turn(held)) or (flags.awaits and await self._waits_on(held)):
+        if not await self._may_begin(present, held):
             return
         if (envelope.large is None and not envelope.files) or flags.awaits:
             await self._attempt(present, held)
@@ -291,6 +301,32 @@ class Attempts:
         except (ObjectStoreUnavailable, CacheUnusable) as error:
             journal.not_fetched(delivery, f"{error}; {error.hint}")
             self._parts.settler.look_again(present.delivery, OBJECT_STORE_SECONDS)
+
+    async def _may_begin(self, present: UnderWay, held: Held) -> bool:
+        """Return whether an attempt goes on, as far as keys, workflows and the rate of the queue go."""
+        if (held.envelope.key and not await self._has_turn(held)) or (
+            held.flags.awaits and await self._waits_on(held)
+        ):
+            return False
+        return self.limit is None or await self._may_start(present, held, self.limit)
+
+    async def _may_start(self, present: UnderWay, held: Held, limit: QueueLimit) -> bool:
+        """Wait until the rate of the queue lets a task start; returns False if it is delivered again."""
+        if held.flags.awaits:
+            return True
+        try:
+            seconds = await limit.start()
+        except BrokerError as error:
+            journal.no_room(held.delivery, str(error))
+            self._parts.settler.look_again(present.delivery, LIMIT_SECONDS)
+            return False
+        if seconds > 0 and present.stopped is None:
+            present.woken = asyncio.Event()
+            with limit.waiting(), suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await present.woken.wait()
+            held.started_at = self._parts.now()
+        return True
 
     async def _attempt(self, present: UnderWay, held: Held) -> None:
         """Run and settle what was read."""

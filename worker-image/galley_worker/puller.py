@@ -86,6 +86,13 @@ class Puller:
         self._stopped = False
         self._paused = False
         self._sweeper: asyncio.Task[None] | None = None
+        self.told: Callable[[], None] = lambda: None
+        """Called when `open` changes."""
+
+    @property
+    def open(self) -> bool:
+        """Whether tasks are taken."""
+        return not (self._stopped or self._paused)
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._keep_filled(), name="puller")
@@ -111,17 +118,20 @@ class Puller:
         self._stopped = True
         self._wake.set()
         self._ready.set()
+        self.told()
 
     def pause(self) -> None:
         """Take no more tasks until `resume`."""
         self._paused = True
         self._wake.set()
+        self.told()
 
     def resume(self) -> None:
         """Take tasks again."""
         self._paused = False
         self._wake.set()
         self._ready.set()
+        self.told()
 
     def slots_changed(self) -> None:
         """Pull again: an attempt ended, or the worker can run more at a time than it could."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from galley_worker.circuit import Circuit
+from galley_worker.queue_limit import QueueLimit
 from galley_worker.runners.runners import Runners
 from galley_worker.solitude import Solitude
 
@@ -47,6 +48,8 @@ class WorkerSlots:
         self.grown = grown
         self.solitude = Solitude(grown.tell)
         self.circuit: Circuit | None = None
+        self.limit: QueueLimit | None = None
+        """The limit of the queue, if it has one."""
         self._runners = runners
         runners.changing = self._count
 
@@ -54,12 +57,16 @@ class WorkerSlots:
         """Count an attempt that begins."""
         self._count()
         self.busy += 1
+        if self.limit is not None:
+            self.limit.look()
 
     def leave(self) -> None:
         """Count an attempt that has ended."""
         self._count()
         self.busy -= 1
         self.done += 1
+        if self.limit is not None:
+            self.limit.look()
 
     @property
     def taken(self) -> int:
@@ -90,6 +97,12 @@ class WorkerSlots:
     @property
     def free(self) -> int:
         """Attempts that could begin now; none while one is alone on this worker."""
+        free = self.unlimited
+        return free if self.limit is None else self.limit.room(free)
+
+    @property
+    def unlimited(self) -> int:
+        """The same if the queue had no limit of its own."""
         if self.solitude.closed:
             return 0
         free = self._runners.capacity - self.busy

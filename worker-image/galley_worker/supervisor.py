@@ -22,10 +22,12 @@ from galley.broker.errors import BrokerUnreachable, TlsFailed
 from galley.broker.layout import layout_of
 from galley.broker.objects import Place
 from galley.broker.topics import TopicPublisher
+from galley.broker.topology import QueueLayout
 from galley.broker.unique_keys import Keys
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
 from galley.otlp_metrics import metrics_sent
+from galley.queue_limit import QueueRules
 from galley.resources import Plaintext, TaskQueue, TaskQueueSpec
 from galley.tracing import id_in
 from galley_worker.attempts import Attempts, Parts, Rules
@@ -48,6 +50,7 @@ from galley_worker.objects import Sweeper, TaskObjects, pause
 from galley_worker.planner import Planner
 from galley_worker.presence import Presence, beside
 from galley_worker.puller import Puller
+from galley_worker.queue_limit import QueueLimit
 from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import CommandHandler, HttpHandler, Line, RunnerSettings
@@ -140,6 +143,7 @@ class Supervisor:
             outbox = Outbox(broker, (namespace, name), self._who.holder, time.monotonic)
             await enter(Tally(outbox, measures, settler).kept())
             await enter(beside(leases.run(), "leases"))
+            await enter(self._limited(broker, layout, slots, attempts, puller))
             self._notebook.dropped = measures.note_dropped
             await enter(self._notebook.writing(broker))
             sweeper = Sweeper(broker, Place(namespace, name), pause)
@@ -202,6 +206,23 @@ class Supervisor:
             on_line=self._take_line,
             on_report=self._notebook.report,
         )
+
+    @asynccontextmanager
+    async def _limited(
+        self, broker: Broker, layout: QueueLayout, slots: WorkerSlots, attempts: Attempts, puller: Puller
+    ) -> AsyncIterator[None]:
+        """Keep the limits of the queue for the duration of the block."""
+        rules, lease = queue_rules(self._queue.spec), self._settings.lease_seconds
+        if not rules.limited:
+            yield
+            return
+        limit = QueueLimit(broker, layout, self._who, rules, slots, _now, uninterrupted, lease)
+        limit.changed, limit.lost = puller.slots_changed, attempts.cut
+        limit.open, puller.told = lambda: puller.open, limit.look
+        attempts.limit = slots.limit = limit
+        with slots.grown.heard_by(limit.look):
+            async with limit.kept():
+                yield
 
     def _make_attempts(  # noqa: PLR0917 - what attempts are made of
         self,
@@ -304,6 +325,12 @@ def key_rules(spec: TaskQueueSpec) -> KeyRules:
         1 if per_key.ordered else per_key.concurrency or 0, per_key.ordered,
         None if per_key.rate is None else per_key.rate.rate,
     )  # fmt: skip
+
+
+def queue_rules(spec: TaskQueueSpec) -> QueueRules:
+    """Return what a queue says of all its tasks."""
+    rate = spec.limits.rate
+    return QueueRules(spec.limits.concurrency or 0, None if rate is None else rate.rate)
 
 
 def _now() -> datetime:

@@ -71,7 +71,7 @@ class Decision:
     drain: tuple[str, ...]
     """Workers to ask, or to ask again, to drain for `DRAIN_SECONDS`."""
     needed: int | None
-    """Workers the work needs, whatever the limits; None while that is not known."""
+    """Workers the work needs, whatever the bounds; None while that is not known."""
     limit: ScalingLimit
     """What keeps `desired` from that."""
     memory: Memory
@@ -157,7 +157,7 @@ def _looked(
         ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
         due=[((at - now).total_seconds(), tasks) for at, tasks in backlog.coming],
     )
-    return replace(memory, learned=learned), need
+    return replace(memory, learned=learned), need.within_limits(policy.most_slots(learned.task_seconds))
 
 
 @dataclass(frozen=True, slots=True)

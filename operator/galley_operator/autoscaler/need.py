@@ -17,7 +17,7 @@ Where it is not known how long a task takes, each task gets a slot.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from galley.lanes import Lane
@@ -74,6 +74,17 @@ class Need:
     """What stays if it is there: for the tasks that come on average, and the error of that estimate."""
     lane: Lane | None = None
     """Whose target decides, where lanes have targets of their own."""
+    limited: float | None = None
+    """What it would be without the limits of the queue, if those keep it lower."""
+
+    def within_limits(self, most: float | None) -> "Need":
+        """Return the need where the limits of the queue let it use so many slots."""
+        if most is None or self.slots <= most:
+            return self
+        return replace(
+            self, slots=most, backlog=min(most, self.backlog), arrivals=min(most, self.arrivals),
+            kept=min(most, self.kept), limited=self.slots,
+        )  # fmt: skip
 
 
 def need_of(

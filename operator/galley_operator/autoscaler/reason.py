@@ -27,6 +27,7 @@ def of_decision(
     How many are ready or start is not in it: that changes before the next decision, and is shown beside it.
     """
     parts = [f"{_workers(desired)}: {_work(backlog, policy, need, memory)}", _bounds(policy, need, limit)]
+    parts += _limits(policy, need)
     if memory.most_needed > desired:
         seconds = (memory.kept_until - now).total_seconds() if memory.kept_until is not None else 0
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
@@ -74,6 +75,16 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
     )
     seconds = f"{_figure(learned.task_seconds)} s"
     return f"{work} of {seconds}, {rate}: {needed} needed {for_what}, at {slots} each"
+
+
+def _limits(policy: ScalingPolicy, need: Need) -> list[str]:
+    """Return what limits of the queue keep it from using more slots."""
+    if need.limited is None:
+        return []
+    by = [f"{policy.most_tasks} tasks at once by spec.limits.concurrency"] if policy.most_tasks else []
+    if policy.rate is not None:
+        by.append(f"{policy.rate.tasks} starts in {policy.rate.seconds:g} s by spec.limits.rate")
+    return [f"no more than that, since the queue is limited to {' and '.join(by)}"]
 
 
 def _count(number: int, one: str, more: str) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from galley.backlog import QueueBacklog, Unknown
+from galley.key import Rate
 from galley.lanes import Lane
 from galley.resources.task_queue import Minimum, TaskQueue
 from galley_operator.autoscaler.learned import Learned
@@ -58,8 +59,12 @@ class ScalingPolicy:
     """Workers the budget of all queues allows now; None if there is none."""
     target_seconds: float | None = None
     """How long a task should wait at most; None for as short as workers that start can make it."""
+    most_tasks: int | None = None
+    """Tasks that `spec.limits.concurrency` lets run at once; None for no such limit."""
+    rate: Rate | None = None
+    """How many `spec.limits.rate` lets start in a time; None for no such limit."""
     lane_targets: Mapping[Lane, float] = field(default_factory=lambda: _NO_TARGETS)
-    """The same for the tasks of lanes that have a target of their own."""
+    """The target of the tasks of lanes that have one of their own."""
 
     @classmethod
     def of(cls, queue: TaskQueue) -> Self:
@@ -75,8 +80,23 @@ class ScalingPolicy:
             priority=scaling.priority,
             weight=scaling.weight,
             target_seconds=scaling.target_wait_seconds,
+            most_tasks=queue.spec.limits.concurrency,
+            rate=None if queue.spec.limits.rate is None else queue.spec.limits.rate.rate,
             lane_targets={lane.name: lane.target_wait_seconds for lane in scaling.lanes} or _NO_TARGETS,
         )
+
+    def most_slots(self, task_seconds: float | None) -> float | None:
+        """Return how many slots the limits of the queue let it use; None if they do not limit that.
+
+        Args:
+            task_seconds: what a task takes on average, if that is known.
+        """
+        most = math.inf if self.most_tasks is None else float(self.most_tasks)
+        if self.rate is not None:
+            # What starts at once after a pause, and what runs on average where tasks start all the time.
+            running = 0.0 if task_seconds is None else self.rate.tasks / self.rate.seconds * task_seconds
+            most = min(most, self.rate.burst + running)
+        return None if math.isinf(most) else most
 
     def target_of(self, lane: Lane) -> float | None:
         """Return how long a task of a lane should wait at most."""

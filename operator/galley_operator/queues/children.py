@@ -119,7 +119,7 @@ def metadata_of(making: Making) -> dict[str, Any]:
 
 
 _NOT_FOR_WORKERS = ("scaling",)
-_LIMITS_FOR_WORKERS = ("perKey",)
+_LIMITS_FOR_WORKERS = ("concurrency", "rate", "perKey")
 """Limits that workers keep; the others the broker keeps."""
 _IN_THE_POD = ("image", "code", "template")
 

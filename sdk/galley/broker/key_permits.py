@@ -5,9 +5,7 @@ from typing import Final, NamedTuple
 from galley import key as wire
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
-from galley.broker.lean_client import header_block
-from galley.broker.pipeline import FULL, NO_RESPONDERS, WRONG_SEQUENCE
+from galley.broker.permit_records import read_permits, write_permits
 from galley.errors import EnvelopeInvalid
 from galley.key import NO_PERMITS, Permits
 
@@ -40,18 +38,11 @@ class KeyPermits:
         Raises:
             BrokerUnreachable, BrokerRefused: no answer came.
         """
-        subject = topology.permits_subject(self._namespace, self._queue, digest)
-        answer = await self._broker.request(f"$JS.API.DIRECT.GET.{self._stream}.{subject}", b"")
-        if answer is None:
-            raise BrokerRefused(f"read from {self._stream}", NO_RESPONDERS, "no server answers for it")
-        headers = answer.headers or {}
-        if headers.get("Status") == "404":
+        body, sequence = await read_permits(self._broker, self._stream, self._subject(digest))
+        if body is None:
             return NOTHING
-        if "Status" in headers:
-            raise BrokerRefused(f"read from {self._stream}", int(headers["Status"]), headers["Description"])
-        sequence = int(headers["Nats-Sequence"])
         try:
-            return StoredPermits(wire.decode(answer.data), sequence)
+            return StoredPermits(wire.decode(body), sequence)
         except EnvelopeInvalid:
             # Not written by Galley: whose permits they are is not known, and the next write replaces them.
             return StoredPermits(NO_PERMITS, sequence)
@@ -71,18 +62,10 @@ class KeyPermits:
             BrokerFull: the queue's stream of workflows is full (`spec.limits.workflowBytes`).
             BrokerUnreachable, BrokerRefused: no answer came, and they may have been stored.
         """
-        headers = {topology.EXPECTED_SEQUENCE: str(sequence)}
-        if not permits.held:
-            headers[topology.TTL] = str(min(max(_KEPT_SECONDS, kept_seconds), _LONGEST_SECONDS))
-        subject = topology.permits_subject(self._namespace, self._queue, digest)
-        ack = await (await self._broker.pipeline.send(subject, wire.encode(permits), header_block(headers)))
-        if ack.stored:
-            return True
-        if ack.code == WRONG_SEQUENCE:
-            return False
-        action = "store the permits of a key"
-        if ack.code == FULL:
-            raise BrokerFull(action, ack.code, ack.problem)
-        if ack.unanswered:
-            raise BrokerUnreachable(self._broker.server, f"{action}: {ack.problem}")
-        raise BrokerRefused(action, ack.code, ack.problem)
+        seconds = None if permits.held else min(max(_KEPT_SECONDS, kept_seconds), _LONGEST_SECONDS)
+        body = wire.encode(permits)
+        subject = self._subject(digest)
+        return await write_permits(self._broker, subject, body, sequence, kept_seconds=seconds) > 0
+
+    def _subject(self, digest: str) -> str:
+        return topology.permits_subject(self._namespace, self._queue, digest)

@@ -1,10 +1,11 @@
-"""`galley why`: why a queue has the workers it has, and which keys its tasks wait for."""
+"""`galley why`: why a queue has the workers it has, and which limits and keys its tasks wait for."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from galley.broker import queue_view
 from galley.broker.control import Pause, Supply, ask_supply
+from galley.broker.queue_shares import LimitUse, limit_use
 from galley.broker.queue_view import QueueView, pauses_of
 from galley.broker.waiting_keys import WaitingKeys, waiting_keys
 from galley.cli.command import Command, text
@@ -29,10 +30,11 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         view = await queue_view.queue(client.broker, client.namespace, options.queue)
         supply = await ask_supply(client.broker, client.namespace, view.queue)
         keys = await waiting_keys(client.broker, client.namespace, view.queue)
+        limit = await limit_use(client.broker, client.namespace, view.queue)
     if options.output is not None:
-        write_document(_document(view, supply, keys), options.output, terminal)
+        write_document(_document(view, supply, keys, limit), options.output, terminal)
         return ExitCode.DONE
-    for sentence in [*_sentences(view, supply), *filter(None, [keys.sentence])]:
+    for sentence in [*_sentences(view, supply), *limit.sentences, *filter(None, [keys.sentence])]:
         terminal.result(f"{view.queue}: {sentence}")
     return ExitCode.DONE
 
@@ -56,8 +58,12 @@ def _sentence(supply: Supply) -> str:
     return f"{supply.scaling}{ready}"
 
 
-def _document(view: QueueView, supply: Supply | None, keys: WaitingKeys) -> dict[str, object]:
+def _document(
+    view: QueueView, supply: Supply | None, keys: WaitingKeys, limit: LimitUse
+) -> dict[str, object]:
     document: dict[str, object] = {"queue": view.queue, "pausedBy": pauses_of(view, supply)}
+    if limit.sentences:
+        document["limitedBy"] = list(limit.sentences)
     if keys.tasks:
         document["waitingUnderKeys"] = {
             "tasks": keys.tasks,
@@ -78,7 +84,7 @@ def _document(view: QueueView, supply: Supply | None, keys: WaitingKeys) -> dict
 
 command: Final = Command(
     "why",
-    "Explain why a queue has the workers it has, and which keys its tasks wait for",
+    "Explain why a queue has the workers it has, and which limits and keys its tasks wait for",
     _arguments,
     _run,
     ("galley why images", "galley why images -o json"),

@@ -390,8 +390,8 @@ class Retry(Part):
         )
 
 
-class KeyRate(Part):
-    """How many tasks of one key may start in a time."""
+class StartRate(Part):
+    """How many tasks may start in a time."""
 
     tasks: Whole = Field(ge=1, le=1_000_000)
     """Tasks that may start in `seconds`, 1 to 1,000,000."""
@@ -431,7 +431,7 @@ class KeyLimits(Part):
     """Whether the tasks of a key run one after the other in the order they were submitted to their lane. The
     next one starts once the one before has ended, all its retries included."""
 
-    rate: KeyRate | None = None
+    rate: StartRate | None = None
     """How many tasks of one key may start in a time; the others wait without a slot. A retry is a start, too,
     unless `ordered` is set. Left out, there is no such limit."""
 
@@ -484,6 +484,14 @@ class Limits(Part):
     workflow_bytes: Whole = Field(64 * 1024**2, ge=1024**2, le=1024**4)
     """Bytes on disk for the plans and the state of workflows, 1 MiB to 1 TiB. When 70 % are used up, further
     workflows are refused."""
+
+    concurrency: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
+    """Tasks of the queue that run at once, over all its workers, 1 to 100,000. Others wait without a slot,
+    and no workers are started for them. Left out, only the slots of the workers limit them."""
+
+    rate: StartRate | None = None
+    """How many tasks of the queue may start in a time, over all its workers; a retry is a start, too. Left
+    out, there is no such limit."""
 
     per_key: KeyLimits | None = None
     """Limits of each key of its tasks (`submit(..., key=...)`). Left out, tasks of different keys take turns,

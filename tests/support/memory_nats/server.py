@@ -375,11 +375,8 @@ class MemoryServer:
 
     def _purge(self, stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
         pattern, end = asked.get("filter", ">"), asked.get("seq") or float("inf")
-        gone = [
-            each
-            for each in stream.messages.values()
-            if matches(pattern, each.subject) and each.sequence < end
-        ]
+        there = [each for subject in stream.subjects(pattern) for each in stream.of(subject)]
+        gone = sorted((each for each in there if each.sequence < end), key=lambda each: each.sequence)
         gone = gone[: len(gone) - asked.get("keep", 0)]
         for message in gone:
             stream.remove(message.sequence)

@@ -17,6 +17,10 @@ SCHEDULE_TARGET_INVALID = 10190
 ROLLUP_DENIED = 10111
 
 
+def _size(message: "Message") -> int:
+    return len(message.subject) + len(message.body)
+
+
 def matches(pattern: str, subject: str) -> bool:
     """Return whether a subject is one of a pattern's."""
     if pattern == subject:
@@ -56,8 +60,9 @@ class Stream:
     definition: dict[str, Any]
     messages: dict[int, Message] = field(default_factory=dict)
     last_sequence: int = 0
-    _by_subject: dict[str, int] = field(default_factory=dict)
-    """Sequence of the last message of each subject."""
+    _by_subject: dict[str, dict[int, None]] = field(default_factory=dict)
+    """Sequences of the messages of each subject, the last one last."""
+    _size: int = 0
     _ids: dict[str, Message] = field(default_factory=dict)
     """The last message of each message id."""
 
@@ -71,15 +76,19 @@ class Stream:
     def last(self, subject: str) -> Message | None:
         """Return the last message of a subject or of a pattern's subjects."""
         if "*" not in subject and ">" not in subject:
-            sequence = self._by_subject.get(subject)
-            return None if sequence is None else self.messages[sequence]
-        found = (sequence for each, sequence in self._by_subject.items() if matches(subject, each))
+            there = self._by_subject.get(subject)
+            return None if there is None else self.messages[next(reversed(there))]
+        found = (next(reversed(each)) for name, each in self._by_subject.items() if matches(subject, name))
         sequence = max(found, default=None)
         return None if sequence is None else self.messages[sequence]
 
     def next_of(self, patterns: str | tuple[str, ...], at_least: int) -> Message | None:
         """Return the first message of some patterns from a sequence on."""
         several = (patterns,) if isinstance(patterns, str) else patterns
+        if isinstance(patterns, str) and "*" not in patterns and ">" not in patterns:
+            there = (each for each in self._by_subject.get(patterns, ()) if each >= at_least)
+            sequence = next(there, None)
+            return None if sequence is None else self.messages[sequence]
         for sequence, message in self.messages.items():
             if sequence >= at_least and any(matches(each, message.subject) for each in several):
                 return message
@@ -107,12 +116,12 @@ class Stream:
         message = Message(self.last_sequence, subject, headers, body, at)
         if topology.MESSAGE_ID in headers:
             self._ids[headers[topology.MESSAGE_ID]] = message
-        before = self._by_subject.get(subject)
         single = self.definition.get("max_msgs_per_subject") == 1 or topology.SCHEDULE in headers
-        if before is not None and single:
-            self.remove(before)
+        if single and (before := self.last(subject)) is not None:
+            self.remove(before.sequence)
         self.messages[message.sequence] = message
-        self._by_subject[subject] = message.sequence
+        self._by_subject.setdefault(subject, {})[message.sequence] = None
+        self._size += _size(message)
         return message
 
     def _sum(self, subject: str, headers: Headers) -> bytes:
@@ -123,25 +132,28 @@ class Stream:
 
     def remove(self, sequence: int) -> None:
         message = self.messages.pop(sequence, None)
-        if message is None or self._by_subject.get(message.subject) != sequence:
+        if message is None:
             return
-        del self._by_subject[message.subject]
-        left = [each.sequence for each in self.messages.values() if each.subject == message.subject]
-        if left:
-            self._by_subject[message.subject] = left[-1]
+        self._size -= _size(message)
+        there = self._by_subject[message.subject]
+        del there[sequence]
+        if not there:
+            del self._by_subject[message.subject]
+
+    def of(self, subject: str) -> list[Message]:
+        """Return the messages of one subject, oldest first."""
+        return [self.messages[sequence] for sequence in self._by_subject.get(subject, ())]
 
     def subjects(self, pattern: str) -> dict[str, int]:
         """Return the number of messages of each subject of a pattern."""
-        counts: dict[str, int] = {}
-        for message in self.messages.values():
-            if matches(pattern, message.subject):
-                counts[message.subject] = counts.get(message.subject, 0) + 1
-        return counts
+        if pattern in self._by_subject:
+            return {pattern: len(self._by_subject[pattern])}
+        return {name: len(there) for name, there in self._by_subject.items() if matches(pattern, name)}
 
     @property
     def bytes(self) -> int:
         """What its messages take, about."""
-        return sum(len(each.subject) + len(each.body) for each in self.messages.values())
+        return self._size
 
     def _check(self, subject: str, headers: Headers, size: int) -> None:
         if "Nats-Rollup" in headers:

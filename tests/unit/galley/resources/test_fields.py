@@ -49,7 +49,7 @@ def test_the_public_names_are_these() -> None:
         "EmptyDirVolume", "Encryption",
         "EnvironmentSource", "EnvironmentVariable", "EphemeralVolume", "GroupChange", "Handlers",
         "HttpHandler", "InitContainer", "InputAs",
-        "KeyLimits", "KeyRate", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
+        "KeyLimits", "StartRate", "KeyToPath", "LabelRequirement", "LaneStatus", "Limits",
         "LogLevel", "Medium", "Metadata", "NodeAffinity", "NodeSelector", "NodeSelectorTerm",
         "PodAffinity", "PodAffinityTerm", "PodResources", "Plaintext", "PodSelector", "PodTemplate",
         "PreferredNodes", "PullPolicy", "PullSecret", "Recycle", "Retention", "Retry",

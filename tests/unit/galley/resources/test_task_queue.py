@@ -190,6 +190,8 @@ FULL: dict[str, Any] = {
             "objectBytes": 1024**3,
             "outputBytes": 32 * 1024**2,
             "workflowBytes": 16 * 1024**2,
+            "concurrency": 100_000,
+            "rate": {"tasks": 1_000_000, "seconds": 86_400, "burst": 1_000_000},
             "perKey": {
                 "concurrency": 1000,
                 "ordered": False,

@@ -284,6 +284,20 @@ WRONG = {
         "at least 1",
         "from 1 to 86400",
     ),
+    "no task of a queue at once": Wrong(
+        QUEUE + "  limits: {concurrency: 0}\n",
+        6,
+        "spec.limits.concurrency",
+        "at least 1",
+        "from 1 to 100000",
+    ),
+    "no start of a queue": Wrong(
+        QUEUE + "  limits: {rate: {tasks: 0}}\n",
+        6,
+        "spec.limits.rate.tasks",
+        "at least 1",
+        "from 1 to 1000000",
+    ),
     "tiny backlog": Wrong(
         QUEUE + "  limits: {backlogBytes: 1}\n",
         6,

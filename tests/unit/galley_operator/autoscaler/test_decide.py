@@ -3,6 +3,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from galley.backlog import QueueBacklog
+from galley.key import Rate
 from galley_operator.autoscaler.decide import Decision, decide
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
@@ -47,6 +48,8 @@ AT_LEAST_2 = replace(POLICY, min_workers=2)
 ALWAYS_3 = replace(POLICY, min_workers=3, max_workers=3)
 AT_ONCE = replace(POLICY, idle_seconds=0)
 ONE_SLOT = replace(POLICY, slots=1)
+LIMITED = replace(POLICY, most_tasks=5)
+SLOW = replace(POLICY, rate=Rate(1, 60.0, 1))
 LONG_AGO = needed(4, seconds=-31)
 
 STARTS = [
@@ -61,6 +64,9 @@ STARTS = [
     Case("the least allowed is there without work", a_backlog(), NONE, 2, policy=AT_LEAST_2, scale_to=2),
     Case("a fixed number is kept", a_backlog(99), workers("ready:4"), 3, policy=ALWAYS_3, scale_to=3),
     Case("one slot each means a worker a task", a_backlog(3), NONE, 3, policy=ONE_SLOT, scale_to=3),
+    Case("none for tasks that the limit of the queue holds back", a_backlog(99), NONE, 2, policy=LIMITED,
+         scale_to=2),
+    Case("one worker where one task may start", a_backlog(99), NONE, 1, policy=SLOW, scale_to=1),
     Case("those starting are not started again", a_backlog(16), workers(*["start"] * 4), 4),
     Case("those starting count", a_backlog(16), workers("start", "ready:4"), 4, scale_to=4),
     Case("failed ones are not replaced on top", a_backlog(16), workers(*["fail"] * 4), 4),

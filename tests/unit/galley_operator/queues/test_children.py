@@ -310,6 +310,8 @@ def test_what_needs_consent_is_found_wherever_it_is_named() -> None:
         ({"scaling": {"maxWorkers": 9}}, False),
         ({"limits": {"backlog": 5}}, False),
         ({"limits": {"perKey": {"concurrency": 1}}}, True),
+        ({"limits": {"concurrency": 1}}, True),
+        ({"limits": {"rate": {"tasks": 1}}}, True),
         ({"lanes": ["normal", "low"]}, True),
         ({"timeoutSeconds": 7}, True),
         ({"retry": {"attempts": 9}}, True),
