@@ -37,7 +37,7 @@ from galley_worker.claim import (
 )
 from galley_worker.ledger import Beaten, Ledger
 from galley_worker.settle import Settler
-from galley_worker.solitude import Solitude
+from galley_worker.solitude import AWAY_TIMES, Solitude, patience
 from galley_worker.verdict import taken_over
 
 RECONNECT_SECONDS: Final = 5.0
@@ -125,7 +125,11 @@ class Claimant:
                 step = counted
             if step.history.crashes >= policy.crashes and not held.alone:
                 # Not claimed before it is alone: those it waits for may take this worker down.
-                await self._solitude.alone()
+                within = patience(max(0, held.delivery.delivered - 1 - step.history.crashes))
+                if not await self._solitude.alone(within):
+                    self._settler.look_again(held.delivery, AWAY_TIMES * (within or 0.0))
+                    journal.gave_way(held)
+                    return False
                 held.alone, held.started_at = True, self._now()
             record = claiming_record(
                 held.delivery, held.envelope, held.flags,

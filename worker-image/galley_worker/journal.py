@@ -62,6 +62,11 @@ def left_alone(held: Held, why: str) -> None:
     log.error("message left alone", extra={**_about(held), "why": why})
 
 
+def gave_way(held: Held) -> None:
+    """A task that has to run alone would have kept others from running for too long."""
+    log.info("attempt waits for a worker that runs no other", extra=_about(held))
+
+
 def started(held: Held) -> None:
     """A handler begins. At level DEBUG: normally the end of the attempt, which is logged, is enough."""
     if log.isEnabledFor(logging.DEBUG):

@@ -2,6 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+_FIRST_SECONDS: Final = 1.0
+_LONGEST_SECONDS: Final = 64.0
+AWAY_TIMES: Final = 5
+"""It stays away for so many times as long as it waited, so that it idles a sixth of a worker at most."""
+
+
+def patience(before: int) -> float | None:
+    """Return for how many seconds an attempt may hold up a worker to be alone; None: as long as it takes.
+
+    It doubles each time, and has no limit after some minutes: otherwise a worker that is never idle would
+    never run it.
+
+    Args:
+        before: how often it waited in vain.
+    """
+    seconds = _FIRST_SECONDS * 2.0 ** min(before, 60)
+    return seconds if seconds <= _LONGEST_SECONDS else None
 
 
 class Solitude:
@@ -34,11 +53,26 @@ class Solitude:
         if not self._running:
             self._idle.set()
 
-    async def alone(self) -> None:
+    async def alone(self, within: float | None = None) -> bool:
         """Wait until the other attempts have ended; no other begins before `leave_alone`.
 
-        For an attempt that has entered. It waits for the longest of the others, whose times are limited.
+        For an attempt that has entered.
+
+        Args:
+            within: seconds to wait at most; None waits for the longest of the others, whose times are
+                limited.
+
+        Returns:
+            Whether it is alone. If not, others may begin again, and it has still entered.
         """
+        try:
+            async with asyncio.timeout(within):
+                await self._wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wait(self) -> None:
         self._claimants += 1
         self._open.clear()
         self.leave()

@@ -473,7 +473,7 @@ async def test_a_task_that_crashed_too_often_runs_while_no_other_does() -> None:
         attempt = shop.begin(await shop.bench.take(shop.worker))
         later = await shop.bench.submit()
         waiting = shop.begin(await shop.bench.take(shop.worker))
-        await shop.bench.pass_time(10)
+        await shop.bench.pass_time(0.5)
         assert len(shop.handlers.started) == 1, "the neighbour alone"
         shop.handlers.started[0].end(RETURNED)
         await beside
@@ -486,6 +486,31 @@ async def test_a_task_that_crashed_too_often_runs_while_no_other_does() -> None:
         shop.handlers.started[2].end(RETURNED)
         await waiting
         assert shop.bench.final(later).outcome is Outcome.SUCCEEDED
+
+
+@in_virtual_time
+async def test_quick_tasks_run_while_one_that_crashed_too_often_waits_for_a_long_neighbour() -> None:
+    async with a_shop() as shop:
+        await shop.bench.submit()
+        beside = shop.begin(await shop.bench.take(shop.worker))
+        await shop.handlers.running()
+        suspect = await shop.bench.submit(history=a_past(crashes=POLICY.crashes), chosen_id=True)
+        attempt = shop.begin(await shop.bench.take(shop.worker))
+        quick = await shop.bench.submit()
+        behind = shop.begin(await shop.bench.take(shop.worker))
+        await shop.bench.pass_time(2)
+        await attempt
+        assert [one.work.task_id for one in shop.handlers.started][1:] == [quick.id]
+        shop.handlers.started[1].end(RETURNED)
+        await behind
+        shop.handlers.started[0].end(RETURNED)
+        await beside
+        again = shop.begin(await shop.bench.take(shop.worker))
+        await shop.bench.pass_time(1)
+        assert shop.handlers.started[2].work.task_id == suspect.id
+        shop.handlers.started[2].end(RETURNED)
+        await again
+        assert shop.bench.final(suspect).outcome is Outcome.SUCCEEDED
 
 
 @in_virtual_time

@@ -165,6 +165,7 @@ async def test_a_run_that_has_to_be_alone_is_claimed_when_the_others_have_ended(
     """Those it waits for may take the worker down: nothing says then that it had begun."""
     async with a_bench() as bench, bench.worker() as worker:
         held, delivery = await crashed(bench, worker, history=a_past(crashes=2))
+        held.delivery = held.delivery._replace(delivered=100)  # it gave way often enough
         for _ in range(2):
             await worker.solitude.enter()  # one is itself
         claiming = bench.start(worker.claimant.claim(held, POLICY))
@@ -174,6 +175,21 @@ async def test_a_run_that_has_to_be_alone_is_claimed_when_the_others_have_ended(
         worker.solitude.leave()
         assert await claiming
         assert (held.alone, present(bench, delivery).record.history.crashes) == (True, 3)
+
+
+@in_virtual_time
+async def test_a_run_that_has_to_be_alone_gives_way_to_long_ones_and_counts_nothing_twice() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        held, delivery = await crashed(bench, worker, history=a_past(crashes=2))
+        for _ in range(2):
+            await worker.solitude.enter()  # one is itself
+        assert await worker.claimant.claim(held, POLICY) is False
+        assert not worker.solitude.closed
+        assert present(bench, delivery).record.history.crashes == 2, "as the worker left it that is gone"
+        worker.solitude.leave()
+        again = bench.held(await bench.take(worker))
+        assert await worker.claimant.claim(again, POLICY)
+        assert (again.alone, present(bench, delivery).record.history.crashes) == (True, 3)
 
 
 @in_virtual_time

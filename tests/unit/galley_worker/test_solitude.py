@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from galley_worker.solitude import Solitude
+from galley_worker.solitude import Solitude, patience
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -65,3 +65,22 @@ async def test_one_that_is_cancelled_while_it_waits_lets_the_others_go_on(holder
         solitude.leave_alone()
     assert not solitude.closed
     await asyncio.wait_for(solitude.enter(), 1)
+
+
+@in_virtual_time
+async def test_one_that_waited_long_enough_gives_way_and_has_still_entered() -> None:
+    told: list[bool] = []
+    solitude = Solitude(lambda: told.append(True))
+    for _ in range(2):
+        await solitude.enter()
+    assert not await solitude.alone(3)
+    assert (solitude.closed, told) == (False, [True])
+    solitude.leave()  # the neighbour: it is alone then, and need not wait
+    assert await solitude.alone(3)
+    solitude.leave_alone()
+    await asyncio.wait_for(solitude.alone(), 1)
+
+
+def test_patience_doubles_and_ends_in_one_that_waits_as_long_as_it_takes() -> None:
+    assert [patience(before) for before in range(8)] == [1, 2, 4, 8, 16, 32, 64, None]
+    assert patience(10**9) is None

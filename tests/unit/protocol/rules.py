@@ -40,6 +40,7 @@ class Rule(StrEnum):
     MARK_DROPPED = "a worker that drops its attempt marks its record handed back"
     ALONE_BEFORE_BURIAL = "a task that crashed too often runs once more alone before it is buried"
     CLAIM_WHEN_ALONE = "a run that has to be alone is claimed once the worker is free of others"
+    GIVE_WAY_SELDOM = "a task that has to run alone gives way to others only so often"
     REDRIVE_FENCED = "a redrive carries the fence of the record of the failure"
 
 
@@ -77,6 +78,7 @@ WHY: Final[dict[Rule, str]] = {
     Rule.MARK_DROPPED: "A worker that dropped its attempt may be gone when the next one asks for it.",
     Rule.ALONE_BEFORE_BURIAL: "Another task of the same worker may have made it crash.",
     Rule.CLAIM_WHEN_ALONE: "Those it waits for may take the worker down before it begins.",
+    Rule.GIVE_WAY_SELDOM: "A worker that is never without others would never run it.",
     Rule.REDRIVE_FENCED: "Only a claim in place of that very record tells a redrive from a late copy.",
 }
 
@@ -84,6 +86,7 @@ AMENDMENTS: Final = frozenset({
     Rule.DEAD_LETTER_REPAIRED, Rule.ANY_LATER_RETRY, Rule.SLOW_BELOW_MARK, Rule.OWN_CLAIM_IS_NO_CRASH,
     Rule.ASK_HOLDER, Rule.CRASH_IF_GONE, Rule.AWAIT_RECONNECT, Rule.DEFER_RECORD_FIRST,
     Rule.MARK_DROPPED, Rule.REDRIVE_FENCED, Rule.ALONE_BEFORE_BURIAL, Rule.CLAIM_WHEN_ALONE,
+    Rule.GIVE_WAY_SELDOM,
     Rule.MARK_NAMES_LIFE, Rule.LIFE_BEFORE_SEQUENCE, Rule.UNMARK_FIRST,
 })  # fmt: skip
 """What exploring the protocol as it was first written added."""

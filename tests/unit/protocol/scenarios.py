@@ -6,6 +6,7 @@ from tests.unit.protocol.state import Budget, Scenario
 
 CRASHES: Final = Scenario("crashes", Budget(crashes=2))
 MANY_CRASHES: Final = Scenario("many crashes", Budget(crashes=3), crash_limit=2)
+GIVES_WAY: Final = Scenario("a task that has to run alone gives way", Budget(crashes=2, yields=2))
 REPUBLISH: Final = Scenario("crash and re-publish", Budget(crashes=1, republishes=1))
 FLAGGED: Final = Scenario(
     "a declared task, published again", Budget(crashes=1, republishes=1), submitted="flagged"
@@ -36,7 +37,7 @@ UNKNOWN_LAPSE: Final = Scenario(
 REDRIVE: Final = Scenario("a redrive and a crash", Budget(redrives=1, crashes=1), attempts=1)
 REDRIVES: Final = Scenario("two redrives, and a lease ends", Budget(redrives=2, lapses=1), attempts=1)
 ALL: Final = (
-    CRASHES, MANY_CRASHES, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_EXIT, LAPSE_REPUBLISH,
+    CRASHES, MANY_CRASHES, GIVES_WAY, REPUBLISH, FLAGGED, REFIRE, DELAYED, LAPSE, LAPSE_EXIT, LAPSE_REPUBLISH,
     TWO_LAPSES, DRAIN, CANCEL, CANCEL_REPUBLISH, CANCEL_LAPSE, UNSEEN, EXPIRY, THREE_ATTEMPTS, FOUR_ATTEMPTS,
     UNKNOWN, UNKNOWN_REPUBLISH, UNKNOWN_LAPSE,
 )  # fmt: skip

@@ -128,6 +128,8 @@ class Budget(NamedTuple):
     redrives: int = 0
     marks: int = 0
     """Times a program begins to write the mark of the broker's life."""
+    yields: int = 0
+    """Times a task that has to run alone gives way to the others of a worker."""
     remakes: int = 0
     """Times the consumer is made again, which forgets deliveries as a killed broker does."""
 

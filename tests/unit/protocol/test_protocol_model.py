@@ -44,6 +44,7 @@ PREVENTS: dict[Rule, tuple[Scenario, Flaw]] = {
     Rule.MARK_DROPPED: (scenarios.LAPSE_EXIT, Flaw.BURNED),
     Rule.ALONE_BEFORE_BURIAL: (scenarios.CRASHES, Flaw.BURIED_NEIGHBOUR),
     Rule.CLAIM_WHEN_ALONE: (scenarios.CRASHES, Flaw.BURIED_NEIGHBOUR),
+    Rule.GIVE_WAY_SELDOM: (scenarios.GIVES_WAY, Flaw.LIVELOCK),
     Rule.REDRIVE_FENCED: (scenarios.REDRIVE, Flaw.LOST),
 }
 """What each rule is for. The one rule in force that is not here saves time and nothing else: see below."""

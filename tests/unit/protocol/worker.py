@@ -51,7 +51,11 @@ def start(state: State, index: int, worker: Worker) -> State:
 
 
 def alone(world: World, state: State, index: int, worker: Worker) -> Moves:
-    """Wait for the other attempts of the worker; each of them may take it down."""
+    """Wait for the other attempts of the worker, each of which may take it down, but not for too long."""
+    if state.left.yields:
+        bounded = Rule.GIVE_WAY_SELDOM in world.rules
+        after = state._replace(left=state.left.less("yields")) if bounded else state
+        yield "gives way to the others", left(held(after, worker.key, FREE), index)
     if Rule.CLAIM_WHEN_ALONE in world.rules:
         yield "is alone, and claims", moved(state, index, worker._replace(at="claim"))
     else:
