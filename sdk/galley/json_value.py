@@ -1,6 +1,8 @@
 """Values as JSON: what JSON cannot express is refused, never left out."""
 
 import math
+import re
+from collections import deque
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, Final
@@ -9,6 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from galley.file import File
+
+_AS_TEXT: Final = frozenset({"ipaddress", "zoneinfo", "fractions", "pydantic.networks"})
+"""Modules whose values travel as their text, by name: few programs have imported them."""
 
 
 def _as_json(value: object) -> object:
@@ -21,11 +26,19 @@ def _as_json(value: object) -> object:
         return str(value)
     if isinstance(value, File):
         return value.as_json()
+    if isinstance(value, deque):
+        return list(value)
+    if isinstance(value, re.Pattern):
+        return value.pattern
     model: Any = type(value)
     if hasattr(model, "model_dump_json"):  # of pydantic, which would write `null` for NaN
-        for place in _not_finite(model.model_dump(value)):
+        for place in _not_finite(model.model_dump(value, by_alias=False, round_trip=True)):
             raise NotFinite(place)
-        return Raw(model.model_dump_json(value).encode())
+        # By the names of fields: an alias for writing need not be one for reading. What is computed of
+        # other fields is not read.
+        return Raw(model.model_dump_json(value, by_alias=False, round_trip=True).encode())
+    if model.__module__ in _AS_TEXT:
+        return str(value)
     raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
 
 
@@ -33,14 +46,15 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
 
 
 class NotFinite(ValueError):
-    """A number in a value is not finite; the message names its place."""
+    """A number in a value is not finite, or a secret would be masked; the message names its place."""
 
 
 def encode_value(value: object) -> bytes:
     """Return `value` as JSON.
 
     Raises:
-        NotFinite: if there is a NaN or an infinity in it, for which the encoder would write `null`.
+        NotFinite: if there is a NaN or an infinity in it, for which the encoder would write `null`, or a
+            secret in a model of pydantic, which would write asterisks.
         TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError: if it cannot be encoded.
     """
     data = _encode(value)
@@ -63,3 +77,5 @@ def _not_finite(value: object, place: str = "") -> Iterator[str]:
         case list() | tuple():
             for index, inner in enumerate(value):
                 yield from _not_finite(inner, f"{place}[{index}]")
+        case _ if hasattr(value, "get_secret_value"):
+            yield f"{place or 'it'} is a secret, which JSON would have as asterisks"

@@ -8,6 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
     type(None): frozenset({type(None)}),
     bool: frozenset({bool}),
     int: frozenset({int, bool}),
-    float: frozenset({float, int, bool}),
+    float: frozenset({float, bool}),
     str: frozenset({str}),
     list: frozenset({list}),
     dict: frozenset({dict}),
@@ -34,6 +35,7 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
 }
 """Types of JSON itself, and the classes of the values that need no conversion to them."""
 
+_UNIONS: Final = (typing.Union, types.UnionType)
 _BOOLS: Final = {b"true": True, b"false": False}
 
 UNRESOLVED: Final = (NameError, AttributeError, TypeError, SyntaxError, ValueError, ImportError)
@@ -53,6 +55,7 @@ class Typed:
         self.plain = plain_classes(annotation)
         """Classes whose values are right as they are; empty if each value has to be looked at."""
         self._decode = _decoder(annotation)
+        self._union = typing.get_origin(annotation) in _UNIONS
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Typed) and self.annotation == other.annotation
@@ -80,7 +83,9 @@ class Typed:
             raise Misfit(str(error)) from None
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise Misfit(str(error)) from None
-        self.decode(data)
+        came = self.decode(data)
+        if self._union and (problem := _mistaken(value, came)):
+            raise Misfit(f"{problem}: in JSON, the types of {_name(self.annotation)} cannot be told apart")
         return Raw(data)
 
     def decode(self, data: bytes | Raw) -> Any:
@@ -97,9 +102,17 @@ class Typed:
             raise Misfit(_in_words(error)) from None
 
 
+def _mistaken(value: Any, came: Any) -> str:
+    """Return what went wrong with a value of one member of a union that is read as another one."""
+    text, now = isinstance(value, str), isinstance(came, str)
+    if (text and not now) or (isinstance(value, bytes | bytearray) and now):
+        return f"a {type(value).__name__} would come out as {type(came).__name__}"
+    return ""
+
+
 def plain_classes(annotation: Any) -> frozenset[type]:
     """Return the classes of values that JSON has for a type; empty if some value needs conversion."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if typing.get_origin(annotation) in _UNIONS:
         each = [plain_classes(part) for part in typing.get_args(annotation)]
         return frozenset().union(*each) if all(each) else frozenset()
     try:
@@ -125,18 +138,26 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     What cannot be evaluated at run time, such as a name imported under `TYPE_CHECKING`, is left out.
     """
     try:
-        return _by_name(signature_of(function, eval_str=True))
+        found = _by_name(signature_of(function, eval_str=True))
     except UNRESOLVED:
-        pass
+        found = _by_name(signature_of(function))
+    if not any(isinstance(annotation, str) for annotation in found.values()):
+        return found
     inner = inspect.unwrap(function)
     names = {**vars(typing), **getattr(inner, "__globals__", {})}
-    found = {}
-    for name, annotation in _by_name(signature_of(function)).items():
-        try:
-            found[name] = eval(annotation, names) if isinstance(annotation, str) else annotation  # noqa: S307
-        except UNRESOLVED:
-            continue
-    return found
+    evaluated = {}
+    for name, annotation in found.items():
+        with suppress(*UNRESOLVED):
+            evaluated[name] = _evaluated(annotation, names)
+    return evaluated
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """Return an annotation that is not text: of a quoted one, a module may keep the text of its text."""
+    for _ in range(2):
+        if isinstance(annotation, str):
+            annotation = eval(annotation, names)  # noqa: S307
+    return annotation
 
 
 def _by_name(signature: inspect.Signature) -> dict[str, Any]:
@@ -229,25 +250,56 @@ _decode_raw: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 def _decoder(annotation: Any) -> Callable[[bytes | Raw], Any]:
     try:
         return msgspec.json.Decoder(annotation, dec_hook=_construct).decode
-    except TypeError:  # two types that are both text in JSON, and the like
+    except UNRESOLVED:  # two types that are both text in JSON, a field for type checkers alone, and the like
         return _by_pydantic(annotation)
 
 
 def _by_pydantic(annotation: Any) -> Callable[[bytes | Raw], Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - children that need it are few, and importing it is slow
+    # Children that need it are few, and importing it is slow.
     from pydantic.errors import PydanticUserError  # noqa: PLC0415
 
     try:
-        read = TypeAdapter(annotation).validate_json
+        adapter, inside = _adapter(annotation)
+        adapter.rebuild(raise_errors=True)
     except (PydanticUserError, TypeError, ValueError, NameError) as error:
         problem = f"a value of type {_name(annotation)} cannot be made from JSON"
-        reason = type(error).__name__
+        reason = getattr(error, "code", None) or type(error).__name__
 
         def refuse(_: bytes | Raw) -> Any:
             raise Misfit(f"{problem} ({reason})")
 
         return refuse
-    return lambda data: read(bytes(data))
+    # Values are written by the names of fields, other programs may use their aliases.
+    if not inside:
+        return lambda data: adapter.validate_json(bytes(data), by_alias=True, by_name=True)
+
+    def first(data: bytes | Raw) -> Any:
+        try:
+            return adapter.validate_json(b"[%b]" % bytes(data), by_alias=True, by_name=True)[0]
+        except ValueError as error:
+            raise Misfit(_in_words(error, inside=1)) from None
+
+    return first
+
+
+def _adapter(annotation: Any) -> tuple[Any, bool]:
+    """Return what reads an annotation, or a list of it, which takes rules in the place of a class's own.
+
+    Raises:
+        PydanticUserError, TypeError, ValueError, NameError: it cannot be read.
+    """
+    from pydantic import BaseModel, ConfigDict, TypeAdapter  # noqa: PLC0415
+    from pydantic.errors import PydanticUserError  # noqa: PLC0415
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return TypeAdapter(annotation), False  # it is written by its own rules
+    base64 = ConfigDict(val_json_bytes="base64")
+    try:
+        return TypeAdapter(annotation, config=base64), False
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(list[annotation], config=base64), True
 
 
 def _construct(wanted: type, value: Any) -> Any:
@@ -267,11 +319,11 @@ def _name(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 
-def _in_words(error: Exception) -> str:
-    """Return the message of a library's error, on one line."""
+def _in_words(error: Exception, inside: int = 0) -> str:
+    """Return the message of a library's error, on one line, without the first parts of its place."""
     errors = getattr(error, "errors", None) or getattr(error.__cause__, "errors", None)
     if errors is None:
         return str(error)
     first = errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"][inside:])
     return f"{place}: {first['msg']}" if place else str(first["msg"])

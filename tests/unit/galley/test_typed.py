@@ -4,12 +4,16 @@ import collections.abc
 import enum
 import json
 import math
+import re
 import typing
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path, PurePosixPath
 from typing import (
     TYPE_CHECKING,
@@ -22,15 +26,16 @@ from typing import (
     TypedDict,
     TypeVar,
 )
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, SecretStr, computed_field
 
 from galley import InputInvalid
 from galley.handler import Handler
 from galley.json_value import encode_value
-from galley.typed import Misfit, Signature, Typed, typed
+from galley.typed import Misfit, Signature, Typed, annotations_of, typed
 
 if TYPE_CHECKING:
     from nowhere_at_run_time import Ghost  # type: ignore[import-not-found]
@@ -78,6 +83,35 @@ class Struct(msgspec.Struct):
     at: datetime
 
 
+@dataclass
+class Blob:
+    data: bytes
+    when: date | uuid.UUID
+
+
+class Named(BaseModel):
+    radius: int = Field(default=1, alias="Radius")
+
+
+class Area(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    side: int = Field(validation_alias=AliasChoices("side", "s"), serialization_alias="S")
+
+    @computed_field
+    def square(self) -> int:
+        return self.side**2
+
+
+class Locked(BaseModel):
+    word: SecretStr
+
+
+@dataclass
+class Lazy:
+    ghost: "Ghost"
+
+
+Loop = int | list["Loop"]
 DAY = date(2026, 3, 1)
 NOON = datetime(2026, 3, 1, 12, 30, 15, 250, tzinfo=UTC)
 
@@ -98,6 +132,12 @@ TRAVELS: list[tuple[Any, Any]] = [
     (date | uuid.UUID, DAY), (date | uuid.UUID, uuid.UUID(int=7)), (Point | Circle, Circle(radius=1)),
     (Decimal | str, Decimal("1.5")), (Colour | None, Colour.BLUE),
     (dict[str, list[tuple[int, date]]], {"a": [(1, DAY)]}),
+    (date | bytes, b"\xff"), (list[date | bytes], [b"\xff"]), (Blob, Blob(b"\xff", DAY)),
+    (list[Blob], [Blob(b"\xff", DAY)]), (bytes | str, b"ab"), (str | date, "2026-12-24"),
+    (Named, Named(Radius=2)), (list[Named], [Named(Radius=2)]), (Area, Area(side=3)),
+    (IPv4Address, IPv4Address("10.0.0.1")), (IPv6Network, IPv6Network("fd00::/8")),
+    (deque[date], deque([DAY])), (re.Pattern, re.compile("a+")), (Fraction, Fraction(1, 3)),
+    (ZoneInfo, ZoneInfo("Europe/Berlin")), (HttpUrl, HttpUrl("http://a/b")),
 ]  # fmt: skip
 
 
@@ -121,6 +161,11 @@ WRONG: list[tuple[Any, Any, str]] = [
     (Decimal, "ten", "Invalid decimal"), (float, math.nan, "NaN"), (list[float], [math.inf], "infinite"),
     (date | uuid.UUID, "neither", "Input should be"), (bytes, "\u00e9", "base64"),
     (None, 1, "Expected `null`"),
+    (str | bytes, b"ab", "a bytes would come out as str"),
+    (datetime | str, "2020", "a str would come out as datetime"),
+    (Locked, Locked(word=SecretStr("x")), "word is a secret"),
+    (Blob, {"data": "_"}, "data: Data should be valid base64"),
+    (Loop, [1, [2]], "cannot be made from JSON"), (Lazy, Lazy(1), "cannot be made from JSON"),
     (Point, object(), "unsupported"), (complex, 1j, "unsupported"),
 ]  # fmt: skip
 
@@ -229,3 +274,18 @@ class Shelf(typing.Generic[Item]):
 def test_a_generic_class_that_cannot_be_read_is_named() -> None:
     with pytest.raises(Misfit, match=r"Shelf.*cannot be made from JSON"):
         Typed(Shelf[int]).decode(b"[1]")
+
+
+def test_an_annotation_in_quotes_is_read_where_annotations_are_text() -> None:
+    names: dict[str, Any] = {"Point": Point, "__name__": __name__}
+    exec("from __future__ import annotations\ndef f(x: 'list[Point]') -> 'Point | None': ...", names)
+    found = annotations_of(names["f"])
+    assert found == {"x": list[Point], "return": Point | None}
+
+
+def test_a_whole_number_is_a_float_for_a_handler_that_takes_one() -> None:
+    def half(of: float) -> float:
+        return of / 2
+
+    arrived = Signature(half).decode(b'{"of": 5}', {"of": 5})
+    assert type(arrived["of"]) is float
