@@ -26,6 +26,7 @@ from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
 from galley_operator.handlers import QueueWatch
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.tasks.queue_keys import payloads_of
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ async def _run() -> None:
         asyncio.TaskGroup() as group,
     ):
         view = TaskView(cluster, settings["namespaces"], faults)
+        broker.payloads = payloads_of(cluster, known.found)
         path = DataPath(cluster, broker, view, known, DataPathSettings(**settings), faults)
         running = group.create_task(path.run())
         seeing = group.create_task(view.run())

@@ -12,6 +12,7 @@ import pytest
 
 from e2e.api.operator_process import OperatorProcess, operator
 from galley_local.nats_server import NatsServer
+from galley_operator.claims import CLAIM
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import LEASES
@@ -187,8 +188,51 @@ async def test_of_two_releases_that_serve_a_namespace_the_second_waits_and_says_
             events = galley_api.kubectl("get", "events", "--namespace", api_namespace)
             assert "ServedElsewhere" in events
             assert one.leads
-            assert not two.logged("operator leads")
+            assert not two.logged("namespace is served")
             assert two.stop() == 0
+
+
+async def test_a_user_who_may_write_leases_stops_his_own_namespace_alone(
+    galley_api: ApiServer, nats_server: NatsServer, api_namespace: str, tmp_path: Path
+) -> None:
+    theirs = f"{api_namespace}-theirs"
+    galley_api.kubectl("create", "namespace", theirs)
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": CLAIM},
+        "spec": {
+            "holderIdentity": "mallory\n",
+            "leaseDurationSeconds": 2**31 - 1,
+            "leaseTransitions": 2**31 - 1,
+        },
+    }
+    galley_api.kubectl.apply(lease, namespace=theirs)
+    settings = {**settings_for(api_namespace), "namespaces": f"{api_namespace},{theirs}"}
+    queue = {"apiVersion": "galley.dev/v1alpha1", "kind": "TaskQueue", "metadata": {"name": "q"}, "spec": {}}
+    with operator(galley_api.kubeconfig, nats_server.url, tmp_path, "one", **settings) as one:
+        await eventually(lambda: one.page("readyz")[0] == 200, within=20)
+        assert f"namespace {theirs} is served by the operator mallory?," in one.page("readyz")[1]
+        assert f'galley_operator_namespace_served{{namespace="{theirs}"}} 0.0' in one.page("metrics")[1]
+        for namespace in (api_namespace, theirs):
+            galley_api.kubectl.apply(queue, namespace=namespace)
+        deployments = ("get", "deployments", "--output", "name", "--namespace")
+        await eventually(lambda: galley_api.kubectl(*deployments, api_namespace), within=20)
+        assert not galley_api.kubectl(*deployments, theirs)
+        # It is served from when the Lease is gone, whatever count of holders stood there.
+        galley_api.kubectl("patch", "lease", CLAIM, "--namespace", theirs, "--type=merge",
+                           "--patch", '{"spec": {"holderIdentity": ""}}')  # fmt: skip
+        await eventually(lambda: galley_api.kubectl(*deployments, theirs), within=30)
+        assert one.leads
+        # Taken while it serves: the other namespace is served on.
+        galley_api.kubectl("patch", "lease", CLAIM, "--namespace", theirs, "--type=merge",
+                           "--patch", '{"spec": {"holderIdentity": "mallory"}}')  # fmt: skip
+        await eventually(lambda: one.logged("namespace is not served any more"), within=40)
+        another = {**queue, "metadata": {"name": "another"}}
+        galley_api.kubectl.apply(another, namespace=api_namespace)
+        await eventually(lambda: "another" in galley_api.kubectl(*deployments, api_namespace), within=20)
+        assert one.page("readyz")[0] == 200
+        assert one.stop() == 0
 
 
 async def test_a_leader_that_was_frozen_for_too_long_ends(

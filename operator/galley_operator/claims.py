@@ -2,21 +2,23 @@
 
 Two operators that serve the same TaskQueues overwrite each other's objects, and each submits the Tasks to a
 NATS of its own, so they run twice. So the leader holds a Lease in each namespace it serves, under the name of
-its installation, and does nothing before it has all of them. The Lease is not given back when an operator
-ends: its next leader goes on at once, and another installation a minute later.
+its installation. The Lease is not given back when an operator ends: its next leader goes on at once, and
+another installation a minute later.
+
+A user who may write Leases in a namespace can take its claim. That keeps this one namespace from being
+served, and costs no other anything.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ClusterError, ObjectNotFound, RightsMissing
+from galley_operator.cluster.errors import ClusterError, RightsMissing
 from galley_operator.cluster.resource import EVENTS, LEASES
-from galley_operator.errors import LeadershipLost
 from galley_operator.leadership import Leadership, LeaseTimes
 
 log = logging.getLogger(__name__)
@@ -25,104 +27,118 @@ CLAIM: Final = "galley-serves"
 """Name of the Lease in each namespace that is served."""
 
 TIMES: Final = LeaseTimes(lease_seconds=60, renew_seconds=45, retry_seconds=15)
-_AGAIN_SECONDS: Final = 5.0
+AGAIN_SECONDS: Final = 5.0
+"""Time between two tries to get a claim."""
+
+TELL_SECONDS: Final = 60.0
+"""Time between two log lines and events about one namespace: its Lease can change at any time."""
+
 _REASON: Final = "ServedElsewhere"
 
 
-class Claims:
-    """The claims of one installation."""
+class Claim:
+    """The claim of one installation on one namespace: `acquire` it, then `hold` it, and again."""
 
     def __init__(
         self,
         cluster: Cluster,
-        namespaces: tuple[str, ...],
+        namespace: str,
         installation: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args: namespaces: to be served; installation: namespace and name of the operator's Deployment."""
-        self._cluster, self._installation = cluster, installation
-        self._claims = {
-            each: Leadership(cluster, (each, CLAIM), installation, TIMES, clock) for each in namespaces
-        }
-        self._told: dict[str, str] = {}
+        """Args: installation: namespace and name of the operator's Deployment."""
+        self.namespace = namespace
+        self.holder = ""
+        """Which other installation has the claim; empty if none has, or it is not known."""
+        self._cluster, self._installation, self._clock = cluster, installation, clock
+        self._lease = Leadership(cluster, (namespace, CLAIM), installation, TIMES, clock)
+        self._held = False
+        self._told: tuple[str, float] = "", float("-inf")
+        self._problem = ""
 
     @property
     def problem(self) -> str:
-        """Which namespaces another installation serves, as a sentence; empty if none is."""
-        return "; ".join(
-            _sentence(namespace, claim.leader)
-            for namespace, claim in self._claims.items()
-            if claim.leader and not claim.leading
-        )
+        """Why the namespace cannot be served, as a sentence; empty if it can."""
+        if self.holder:
+            return (
+                f"namespace {self.namespace} is served by the operator {self.holder}, as its Lease {CLAIM} "
+                "says: uninstall one of the two releases, or take the namespace out of operator.namespaces "
+                "of one; if there is no such operator, delete the Lease"
+            )
+        return self._problem
 
     async def acquire(self) -> None:
-        """Return once no other installation serves any of the namespaces."""
+        """Return once no other installation serves the namespace."""
         while True:
-            for namespace, claim in list(self._claims.items()):
-                if not claim.leading:
-                    await self._take(namespace, claim)
-            if all(claim.leading for claim in self._claims.values()):
+            if await self._attempt():
                 return
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)
 
-    def held(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield what renews each claim; raises `LeadershipLost` if another installation has it."""
-        for namespace, claim in self._claims.items():
-            yield self._hold(namespace, claim)
-
-    async def _hold(self, namespace: str, claim: Leadership) -> None:
+    async def hold(self) -> None:
+        """Renew until another installation has the claim, or it could not be renewed in time."""
+        renewed_at = self._clock()
         while True:
             await asyncio.sleep(TIMES.retry_seconds)
-            try:
-                mine = await claim.attempt()
-            except ClusterError as error:
-                # The namespace may be gone; without the API server the operator stops leading anyway.
-                log.warning("claim not renewed", extra={"namespace": namespace, "error": str(error)})
-                continue
-            if not mine:
-                raise LeadershipLost(f"{namespace}/{CLAIM}", f"{claim.leader} has it")
-
-    async def _take(self, namespace: str, claim: Leadership) -> None:
-        try:
-            if await claim.attempt():
+            if await self._attempt():
+                renewed_at = self._clock()
+            elif self.holder or self._clock() - renewed_at >= TIMES.renew_seconds:
                 return
-        except (RightsMissing, ObjectNotFound) as error:
-            # Rights of an earlier release, or made by hand; or there is no such namespace (yet).
-            log.warning("namespace not claimed", extra={"namespace": namespace, "error": str(error)})
-            del self._claims[namespace]
-            return
-        except ClusterError as error:
-            log.warning("namespace not claimed yet", extra={"namespace": namespace, "error": str(error)})
-            return
-        if self._told.get(namespace) != claim.leader:
-            self._told[namespace] = claim.leader
-            problem = _sentence(namespace, claim.leader)
-            log.error("namespace is served elsewhere", extra={"namespace": namespace, "error": problem})
-            await self._tell(namespace, problem)
 
-    async def _tell(self, namespace: str, problem: str) -> None:
+    async def _attempt(self) -> bool:
+        """Get or renew the claim once; returns whether the namespace may be served now."""
+        try:
+            async with asyncio.timeout(TIMES.retry_seconds):
+                mine = await self._lease.attempt()
+        except RightsMissing as error:
+            # Rights of an earlier release, or made by hand. Nothing shows that another installation serves.
+            self._tell("namespace not claimed", "", str(error))
+            self.holder = self._problem = ""
+            return True
+        except (ClusterError, TimeoutError) as error:
+            # There is no such namespace (yet), or no answer.
+            self.holder = ""
+            said = str(error) or "no answer"
+            self._problem = f"namespace {self.namespace} is not served: its Lease {CLAIM}: {said}"
+            self._tell("namespace not claimed yet", "", said)
+            return False
+        self.holder = "" if mine else self._lease.leader
+        self._problem = (
+            "" if mine else f"namespace {self.namespace} is not served: its Lease changes too often"
+        )
+        if self.holder and self._tell("namespace is served elsewhere", self.holder, self.problem):
+            await self._write_event()
+        elif mine:
+            self._told = "", float("-inf")
+        return mine
+
+    def _tell(self, event: str, holder: str, problem: str) -> bool:
+        """Log what is new, or was last told a while ago; returns whether it was."""
+        what, at = self._told
+        new = what != f"{event} {holder}"
+        # A holder that changes all the time must not fill the log.
+        if not new or self._clock() - at < TELL_SECONDS:
+            return False
+        self._told = f"{event} {holder}", self._clock()
+        level = logging.ERROR if holder else logging.WARNING
+        log.log(level, event, extra={"namespace": self.namespace, "error": problem})
+        return True
+
+    async def _write_event(self) -> None:
         regarding = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "name": CLAIM}
         body: dict[str, Any] = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": f"{CLAIM}.{time.time_ns():x}", "namespace": namespace},
+            "metadata": {"name": f"{CLAIM}.{time.time_ns():x}", "namespace": self.namespace},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": "galley.dev/operator",
             "reportingInstance": self._installation.replace("/", "."),
             "action": _REASON,
             "reason": _REASON,
             "type": "Warning",
-            "note": f"{self._installation} waits: {problem}",
-            "regarding": {**regarding, "namespace": namespace},
+            "note": f"{self._installation} waits: {self.problem}",
+            "regarding": {**regarding, "namespace": self.namespace},
         }
         try:
             await self._cluster.create(EVENTS, body)
         except ClusterError as error:
             log.warning("event not written", extra={"error": str(error), "hint": error.hint})
-
-
-def _sentence(namespace: str, other: str) -> str:
-    return (
-        f"namespace {namespace} is served by the operator {other}: uninstall one of the two releases, or "
-        "take the namespace out of operator.namespaces of one"
-    )

@@ -38,7 +38,6 @@ from galley_operator.status.records import RecordStreams
 from galley_operator.status.writer import StatusWriter
 from galley_operator.tasks.active_tasks import UNFINISHED, ActiveTask, ActiveTasks, QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
-from galley_operator.tasks.queue_keys import payloads_of
 from galley_operator.tasks.task_object import TaskObject
 
 _FLUSH_SECONDS: Final = 5.0
@@ -109,8 +108,6 @@ class DataPath:
     ) -> None:
         """Args: end_of_worker: tells how a worker ended that was lost, where that is known."""
         tasks = view.tasks
-        # Only tasks that are submitted here are encrypted with it: the connection is the operator's own.
-        broker.payloads = payloads_of(cluster, queues)
         self._settings, self._faults, self._view, self._broker = settings, faults, view, broker
         self._queues, self._nats = queues, NatsTasks(broker)
         self.writer = StatusWriter(cluster, tasks, faults)
@@ -130,7 +127,7 @@ class DataPath:
         )
         kept = KeptSeconds(settings.task_ttl_seconds, settings.failed_task_ttl_seconds)
         self.expiry = Expiry(cluster, settings.namespaces, kept, self._remember)
-        self.progress = ProgressNews(broker, tasks, self.status.progressed)
+        self.progress = ProgressNews(broker, tasks, self.status.progressed, settings.namespaces)
         self.redrives = Redrives(cluster, broker, settings.namespaces, faults)
         self.orphans = Orphans(self._nats, self._held, tasks, queues, self.intake.withdraw)
 

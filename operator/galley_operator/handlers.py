@@ -8,7 +8,7 @@ here, and kopf writes nothing into the queues: no annotation, no finalizer. It r
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import kopf
 
@@ -16,7 +16,6 @@ from galley_operator.cluster.config import ClusterConfig
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.cluster.session import session_for
 from galley_operator.faults import Faults
-from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,17 @@ _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 10.0
 
 
-def registry_of(queues: KnownQueues, config: ClusterConfig, faults: Faults) -> kopf.OperatorRegistry:
+class QueueNews(Protocol):
+    """Takes in what the watch sees."""
+
+    def seen(self, body: dict[str, Any]) -> None:
+        """Take in a TaskQueue as it is now."""
+
+    def gone(self, body: dict[str, Any]) -> None:
+        """Take in that a TaskQueue was deleted."""
+
+
+def registry_of(queues: QueueNews, config: ClusterConfig, faults: Faults) -> kopf.OperatorRegistry:
     """Return the handlers."""
     registry = kopf.OperatorRegistry()
 
@@ -65,7 +74,7 @@ class QueueWatch:
         self,
         config: ClusterConfig,
         namespaces: Sequence[str],
-        queues: KnownQueues,
+        queues: QueueNews,
         faults: Faults,
         catch_signals: Callable[[], None],
     ) -> None:

@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 
 _MICROSECONDS: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
+_LONGEST_SECONDS: Final = 600.0
+"""What a Lease that is not renewed is believed at most, whatever duration stands in it."""
+
+_MOST_TRANSITIONS: Final = 2**31 - 1
+"""The API server accepts no higher count."""
+
+_NAME_LENGTH: Final = 100
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
@@ -53,7 +61,7 @@ class Leadership:
     ) -> None:
         """Args: lease: its namespace and its name; identity: of this candidate, which no other has."""
         self.leader = ""
-        """Who holds the Lease, as far as is known."""
+        """Who holds the Lease, as far as is known and can be shown: others may write anything into it."""
         self.leading = False
         """Whether that is us."""
         self.heard_at = float("-inf")
@@ -142,18 +150,19 @@ class Leadership:
         }
         if holder != self._identity:
             changes = _spec(self._seen).get("leaseTransitions") or 0
-            spec |= {"acquireTime": _now(), "leaseTransitions": changes + 1}
+            changes = min(changes + 1, _MOST_TRANSITIONS)
+            spec |= {"acquireTime": _now(), "leaseTransitions": changes}
         try:
             return self._take_in(await self._write(spec), began)
         except ObjectConflict:
-            # Another client was quicker; its change is seen at the next try.
-            self.leading = False
-            return False
+            # Another client was quicker. If it left the Lease to us, its write is as good as our renewal:
+            # those who wait for the Lease count from the last change of any kind.
+            return self._take_in(await self._cluster.get(LEASES, self._namespace, self._name), began)
 
     @property
     def _expired(self) -> bool:
         seconds = _spec(self._seen).get("leaseDurationSeconds") or self._times.lease_seconds
-        return self._clock() - self._seen_at > float(seconds)
+        return self._clock() - self._seen_at > min(float(seconds), _LONGEST_SECONDS)
 
     def _observe(self, lease: dict[str, Any]) -> None:
         version = lease["metadata"]["resourceVersion"]
@@ -163,8 +172,8 @@ class Leadership:
     def _take_in(self, lease: dict[str, Any], began: float) -> bool:
         self._observe(lease)
         self.heard_at = self._clock()
-        leader = _spec(lease).get("holderIdentity") or ""
-        leading = leader == self._identity
+        holder = _spec(lease).get("holderIdentity") or ""
+        leader, leading = shown(holder), holder == self._identity
         if leader != self.leader:
             log.info("leader is", extra={"leader": leader, "lease": self._name, "us": leading})
         self.leader, self.leading = leader, leading
@@ -198,6 +207,12 @@ _KIND: Final = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
 
 def _now() -> str:
     return datetime.now(UTC).strftime(_MICROSECONDS)
+
+
+def shown(holder: str) -> str:
+    """Return a holder's name as it can be written into logs, pages and events."""
+    short = holder if len(holder) <= _NAME_LENGTH else f"{holder[:_NAME_LENGTH]}..."
+    return "".join(each if each.isprintable() else "?" for each in short)
 
 
 def _spec(lease: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,11 @@ FAULTS: Final = Series(
 )  # fmt: skip
 LOOP_LAG: Final = Series("galley_operator_loop_lag_seconds", Kind.GAUGE, "Lateness of the event loop.")
 LEADING: Final = Series("galley_operator_leading", Kind.GAUGE, "1 if this replica leads, else 0.")
+SERVED: Final = Series(
+    "galley_operator_namespace_served", Kind.GAUGE,
+    "1 while this leader serves a namespace, 0 while its Lease `galley-serves` keeps it from that.",
+    ("namespace",),
+)  # fmt: skip
 
 API_REQUESTS: Final = Series(
     "galley_operator_api_requests_total", Kind.COUNTER, "Requests the API server answered."
@@ -100,7 +105,7 @@ TASK_STATUS_WAITING: Final = Series(
 )
 
 SERIES: Final = (
-    LEADING, QUEUES, QUEUES_READY, READY, RECONCILE_SECONDS, RECONCILE_ERRORS, STATUS_WRITES, WORKERS,
+    LEADING, SERVED, QUEUES, QUEUES_READY, READY, RECONCILE_SECONDS, RECONCILE_ERRORS, STATUS_WRITES, WORKERS,
     SCALINGS, HELD, ARRIVALS, TASK_SECONDS, START_SECONDS, CONNECTED, CONNECTIONS, API_REQUESTS,
     API_WITHOUT_ROOM, ACTIVE_TASKS, ADMITTED, TASK_STATUS_WRITES, TASK_STATUS_WAITING, CERTIFICATE,
     LOOP_LAG, FAULTS,
@@ -132,12 +137,12 @@ class OperatorMetrics:
         self.broker = BrokerFigures()
         registry.register(self.tasks)
         registry.register(self.broker)
-        self.queues, self.queues_ready = self._gauge(QUEUES), self._gauge(QUEUES_READY)
         self.ready, self.held = self._gauge(READY), self._gauge(HELD)
         self.workers = self._gauge(WORKERS)
         self.arrivals, self.task_seconds = self._gauge(ARRIVALS), self._gauge(TASK_SECONDS)
         self.start_seconds = self._gauge(START_SECONDS)
         self.loop_lag, self.leading = self._gauge(LOOP_LAG), self._gauge(LEADING)
+        self.served = self._gauge(SERVED)
         self.scalings, self.reconcile_errors = self._counter(SCALINGS), self._counter(RECONCILE_ERRORS)
         self.queue_status_writes, self.faults = self._counter(STATUS_WRITES), self._counter(FAULTS)
         self.reconcile_seconds = Histogram(

@@ -1,6 +1,6 @@
 """The operator: one process from its settings to its end.
 
-    health pages > cluster, broker > copies of Tasks, pods, Deployments > Lease > queues, status, tasks > kopf
+    health pages > cluster, broker > copies of Tasks, pods, Deployments > Lease > namespaces > kopf
 
 What stands further left is opened first and closed last: `run` is the one place where the parts are made and
 nested. A replica that does not lead has everything up to the Lease, so that it can begin at once. A leader
@@ -24,32 +24,26 @@ from galley.otlp_metrics import metrics_sent
 from galley_operator import metrics as series
 from galley_operator.audit_trail import AuditTrail
 from galley_operator.broker_access import BrokerAccess
-from galley_operator.claims import Claims
+from galley_operator.claims import Claim
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig, load_config
-from galley_operator.data_path import DataPath, DataPathSettings, TaskView
+from galley_operator.data_path import TaskView
 from galley_operator.faults import Faults
 from galley_operator.figures import CountKeeper
 from galley_operator.fleet.ends import WorkerEnds
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.handlers import QueueWatch
 from galley_operator.health import LATE_SECONDS, Health, LoopWatch, served
-from galley_operator.key_queue import KeyQueue
 from galley_operator.leadership import Leadership, LeaseTimes
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.collection import StreamCollector
-from galley_operator.queues.queues import Queues
-from galley_operator.queues.status_writer import QueueStatusWriter
-from galley_operator.schedules.keeper import ScheduleKeeper
+from galley_operator.queues.queues import SharedByQueues
+from galley_operator.scope import Surroundings
+from galley_operator.serving import Serving, Views
 from galley_operator.settings import OperatorSettings
-from galley_operator.tasks.known_queues import KnownQueues
-from galley_operator.topics.keeper import TopicsKeeper
-from galley_operator.workflows.keeper import WorkflowKeeper
+from galley_operator.tasks.queue_keys import payloads_of
 
 log = logging.getLogger(__name__)
-
-_FLUSH_SECONDS: Final = 5.0
-"""How long the last writes of status may take before the process ends."""
 
 _SILENT_SWEEPS: Final = 3
 """Sweeps that may be missing before a leader counts as dead; one takes half a minute at most."""
@@ -72,11 +66,9 @@ class _Parts:
     faults: Faults
     workloads: Workloads
     ends: WorkerEnds
-    view: TaskView
+    views: Views
+    serving: Serving
     leadership: Leadership
-    claims: Claims
-    turns: KeyQueue[Queue]
-    """Queues one of whose objects changed."""
 
 
 class Operator:
@@ -127,38 +119,40 @@ class Operator:
             if broker is None:
                 return
             stack.push_async_exit(broker)
-            turns: KeyQueue[Queue] = KeyQueue(asyncio.get_running_loop().time)
             ends = WorkerEnds(broker)
-            workloads = Workloads(cluster, settings.scopes, turns.add, faults, ends=ends.see)
-            view = TaskView(cluster, settings.scopes, faults)
+
+            def touched(queue: Queue) -> None:
+                serving.touched(queue)
+
+            workloads = Workloads(cluster, settings.scopes, touched, faults, ends=ends.see)
+            views = Views(settings.scopes, lambda scope: TaskView(cluster, (scope,), faults))
+            installation = f"{namespace}/{settings.lease_name}"
+            serving = Serving(
+                Surroundings(
+                    cluster, broker, settings, access, workloads, metrics, faults,
+                    SharedByQueues(broker, settings),
+                ),
+                views,
+                [Claim(cluster, each, installation) for each in settings.served_namespaces],
+                everywhere=not settings.served_namespaces,
+            )  # fmt: skip
+            # Only tasks that are submitted here are encrypted with it: the connection is the operator's own.
+            broker.payloads = payloads_of(cluster, serving.found)
             leadership = Leadership(
                 cluster,
                 (namespace, settings.lease_name),
                 settings.pod_name,
                 LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             )
-            installation = f"{namespace}/{settings.lease_name}"
-            claims = Claims(cluster, settings.served_namespaces, installation)
             parts = _Parts(
-                config,
-                cluster,
-                broker,
-                access,
-                health,
-                faults,
-                workloads,
-                ends,
-                view,
-                leadership,
-                claims,
-                turns,
+                config, cluster, broker, access, health, faults, workloads, ends, views, serving, leadership
             )
             if access.keeper is not None:
                 # Each replica does: the leader may be the one that cannot reach the API server.
                 await enter(_beside(faults.keep_running("certificates", access.keeper.run), "certificates"))
             self._watch_over(parts)
             await enter(_beside(faults.keep_running("workloads", workloads.run), "workloads"))
-            await enter(_beside(faults.keep_running("tasks seen", view.run), "tasks seen"))
+            await enter(_beside(faults.keep_running("tasks seen", views.run), "tasks seen"))
             log.info("operator waits to lead", extra={"lease": settings.lease_name})
             await self._until_stop(leadership.acquire())
             stack.push_async_callback(leadership.release)
@@ -171,66 +165,35 @@ class Operator:
         Raises:
             LeadershipLost: another one may do it by now.
         """
-        settings, metrics, cluster, broker = self._settings, self._metrics, parts.cluster, parts.broker
-        known, faults = KnownQueues(), parts.faults
-        access = parts.access
-        queues = Queues(
-            cluster, broker, settings, parts.workloads, metrics, known, parts.turns, faults,
-            access.secrets, access.client_tls,
-        )  # fmt: skip
-        statuses = QueueStatusWriter(cluster, queues, metrics, faults)
-        collector = StreamCollector(cluster, broker, settings, lambda: queues.listed, secrets=access.secrets)
-        objects = ObjectCollector(broker, settings.install, collector.is_ours)
-        path = DataPath(
-            cluster, broker, parts.view, known,
-            DataPathSettings(
-                settings.scopes, settings.task_ttl_seconds, settings.failed_task_ttl_seconds,
-                users_recorded=settings.users_recorded,
-            ),
-            faults, parts.workloads.end_of,
-        )  # fmt: skip
-        schedules = ScheduleKeeper(cluster, broker, known, settings.scopes, faults)
-        workflows = WorkflowKeeper(
-            cluster, broker, known, settings.scopes, faults, one_queue=access.secrets is not None
+        settings, metrics, broker = self._settings, self._metrics, parts.broker
+        faults, access, serving = parts.faults, parts.access, parts.serving
+        collector = StreamCollector(
+            parts.cluster, broker, settings, serving.queues_in, secrets=access.secrets
         )
-        topics = TopicsKeeper(
-            cluster, broker, known, settings.scopes, settings.install, faults, queues.reservations,
-            settings.stream_replicas,
-        )  # fmt: skip
-        watch = QueueWatch(parts.config, settings.served_namespaces, known, faults, self.catch_signals)
-        self._watch_over_leader(parts.health, queues, path)
+        objects = ObjectCollector(broker, settings.install, serving.serves)
+        watch = QueueWatch(parts.config, settings.served_namespaces, serving, faults, self.catch_signals)
+        self._watch_over_leader(parts.health, serving)
         async with AsyncExitStack() as stack:
             holding = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(holding.create_task(parts.leadership.hold(), name="hold the lease").cancel)
-            await self._until_stop(parts.claims.acquire())
-            if self._stopping.is_set():
-                return
             scope = settings.namespaces or "all"
             log.info("operator leads", extra={"namespaces": scope, "install": settings.install})
-            for held in parts.claims.held():
-                stack.callback(holding.create_task(held, name="hold a claim").cancel)
             metrics.leading.set(1)
             stack.callback(metrics.leading.set, 0)
-            await stack.enter_async_context(_flushed(statuses))
             loops: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
-                ("queues", queues.run),
-                ("queue status", statuses.run),
+                ("namespaces", serving.run),
                 ("stream collector", collector.run),
                 ("objects", objects.run),
                 ("room of the broker", lambda: metrics.broker.follow(broker, settings.broker_storage_bytes)),
-                ("counts", CountKeeper(CountReader(broker), metrics.tasks, queues.backlogs).run),
-                ("tasks", lambda: _after(queues.first_listed, path.run)),
-                ("kopf", lambda: _after(queues.first_listed, watch.run)),
-                ("schedules", lambda: _after(queues.first_listed, schedules.run)),
+                ("counts", CountKeeper(CountReader(broker), metrics.tasks, serving.backlogs).run),
+                ("kopf", lambda: _after(serving.first_listed, watch.run)),
                 ("ends of workers", parts.ends.run),
-                ("topics", lambda: _after(queues.first_listed, topics.run)),
                 ("audit", AuditTrail(broker).run),
-                ("workflows", lambda: _after(queues.first_listed, workflows.run)),
             )
-            if (backup := parts.access.backup) is not None:
-                loops += (("credentials of backups", backup.run),)
-            if (gateway := parts.access.gateway) is not None:
-                loops += (("credentials of the gateway", gateway.run),)
+            if access.backup is not None:
+                loops += (("credentials of backups", access.backup.run),)
+            if access.gateway is not None:
+                loops += (("credentials of the gateway", access.gateway.run),)
             for name, work in loops:
                 await stack.enter_async_context(_beside(faults.keep_running(name, work), name))
             await self._stopping.wait()
@@ -250,28 +213,28 @@ class Operator:
     # What the pages say.
 
     def _watch_over(self, parts: _Parts) -> None:
-        view, workloads, leadership, figure = (
-            parts.view, parts.workloads, parts.leadership, self._metrics.figure,
+        views, workloads, leadership, figure = (
+            parts.views, parts.workloads, parts.leadership, self._metrics.figure,
         )  # fmt: skip
         connection = parts.cluster.connection
         figure(series.API_REQUESTS, lambda: connection.answered)
         figure(series.API_WITHOUT_ROOM, lambda: connection.without_room)
         if (keeper := parts.access.keeper) is not None:
             figure(series.CERTIFICATE, lambda: keeper.present.expires)
-        figure(series.ACTIVE_TASKS, lambda: len(view.tasks))
+        figure(series.ACTIVE_TASKS, lambda: len(views))
         figure(series.CONNECTED, lambda: parts.broker.connected)
         figure(series.CONNECTIONS, lambda: parts.broker.connection)
 
         def deaf() -> str:
             now = time.monotonic()
-            silent = now - min(workloads.heard_at, view.heard_at)
+            silent = now - min(workloads.heard_at, views.heard_at)
             # If the API server answers no client, a new process would hear no more.
             if silent <= _DEAF_SECONDS or now - leadership.heard_at >= _ANSWERED_SECONDS:
                 return ""
             return f"the API server answers, and no watch received anything for {silent:.0f} s"
 
         def unlisted() -> str:
-            if not view.synced.is_set():
+            if not views.synced:
                 return "Tasks have not been listed yet; are the CRDs installed?"
             return "" if workloads.synced else "pods and Deployments have not been listed yet"
 
@@ -280,32 +243,36 @@ class Operator:
 
         parts.health.live(lambda: "" if self._stopping.is_set() else deaf())
         parts.health.ready(connected)
-        parts.health.ready(lambda: parts.claims.problem if leadership.leading else "")
+        parts.health.ready(lambda: parts.serving.problem if leadership.leading else "")
         parts.health.ready(unlisted)
         parts.health.state = lambda: f"waits to lead; the leader is {leadership.leader or 'not known'}"
 
-    def _watch_over_leader(self, health: Health, queues: Queues, path: DataPath) -> None:
-        figure, publishing = self._metrics.figure, path.publishing
-        began = asyncio.get_running_loop().time()
-        figure(series.ADMITTED, lambda: publishing.admitted)
-        figure(series.TASK_STATUS_WRITES, lambda: path.writer.written)
-        figure(series.TASK_STATUS_WAITING, lambda: len(path.writer))
+    def _watch_over_leader(self, health: Health, serving: Serving) -> None:
+        figure = self._metrics.figure
+        figure(series.ADMITTED, lambda: serving.admitted)
+        figure(series.TASK_STATUS_WRITES, lambda: serving.written)
+        scopes = serving.scopes.values
+        figure(series.TASK_STATUS_WAITING, lambda: sum(len(each.path.writer) for each in scopes()))
+        figure(series.QUEUES, lambda: sum(len(each.queues.served) for each in scopes()))
+        figure(series.QUEUES_READY, lambda: sum(each.statuses.ready for each in scopes()))
 
         def silent() -> str:
-            since = asyncio.get_running_loop().time() - max(began, queues.swept_at)
+            now = asyncio.get_running_loop().time()
+            since = max((now - max(each.began, each.queues.swept_at) for each in scopes()), default=0.0)
             allowed = _SILENT_SWEEPS * self._settings.sweep_seconds + 60
             if since <= allowed or self._stopping.is_set():
                 return ""
             return f"the last look at the queues was {since:.0f} s ago; {allowed:.0f} are allowed"
 
         def unlisted() -> str:
-            return queues.problem or (
-                "" if queues.listed is not None else "queues have not been looked at yet"
-            )
+            problem = next((each.queues.problem for each in scopes() if each.queues.problem), "")
+            if problem or serving.first_listed.is_set():
+                return problem
+            return "; ".join(serving.problems) or "queues have not been looked at yet"
 
         health.live(silent)
         health.ready(unlisted)
-        health.state = lambda: "leads"
+        health.state = lambda: "\n".join(["leads", *serving.problems])
 
 
 async def _after(event: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
@@ -322,14 +289,3 @@ async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[N
             yield
         finally:
             task.cancel()
-
-
-@asynccontextmanager
-async def _flushed(statuses: QueueStatusWriter) -> AsyncIterator[None]:
-    """Write, at the end of the block, what is not written yet."""
-    yield
-    try:
-        async with asyncio.timeout(_FLUSH_SECONDS):
-            await statuses.write_all()
-    except TimeoutError:
-        log.warning("queue status not flushed")

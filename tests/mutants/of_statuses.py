@@ -11,6 +11,7 @@ PACE: Final = f"{_UNIT}status/test_pace.py"
 KEYS: Final = f"{_UNIT}test_key_queue.py"
 INTAKE: Final = f"{_UNIT}intake/test_publishing.py"
 LEADER: Final = f"{_UNIT}test_leadership.py"
+SERVES: Final = f"{_UNIT}test_claims.py"
 
 
 def _of(module: str, name: str, old: str, new: str, breaks: str, *tests: str, survives: str = "") -> Mutant:
@@ -272,7 +273,7 @@ LEADER_: Final = (
     _of(
         "leadership",
         "a lease never ends",
-        "        return self._clock() - self._seen_at > float(seconds)\n",
+        "        return self._clock() - self._seen_at > min(float(seconds), _LONGEST_SECONDS)\n",
         "        return False\n",
         "no replica leads after a crash",
         LEADER,
@@ -304,10 +305,50 @@ LEADER_: Final = (
     _of(
         "leadership",
         "a conflict is a success",
-        "            self.leading = False\n            return False\n",
+        "            return self._take_in(await self._cluster.get(LEASES, self._namespace, self._name), began)\n",
         "            return True\n",
         "two lead",
         LEADER,
+    ),
+    _of(
+        "leadership",
+        "a duration of others is believed",
+        "> min(float(seconds), _LONGEST_SECONDS)\n",
+        "> float(seconds)\n",
+        "a user keeps a namespace from being served for 68 years with one write",
+        SERVES,
+    ),
+    _of(
+        "claims",
+        "a claim of another is not seen",
+        "            elif self.holder or self._clock()",
+        "            elif self._clock()",
+        "two serve a namespace",
+        SERVES,
+    ),
+    _of(
+        "claims",
+        "without an answer the namespace is served",
+        "            return False\n        self.holder =",
+        "            return True\n        self.holder =",
+        "two serve a namespace",
+        SERVES,
+    ),
+    _of(
+        "serving",
+        "parts go on without the claim",
+        "                working.cancel()\n",
+        "",
+        "two serve a namespace",
+        "tests/unit/galley_operator/test_serving.py",
+    ),
+    _of(
+        "serving",
+        "parts begin and end without a pause",
+        "            await asyncio.sleep(pause)\n",
+        "",
+        "a user of one namespace costs all others",
+        "tests/unit/galley_operator/test_serving.py",
     ),
     _of(
         "leadership",
@@ -328,7 +369,7 @@ LEADER_: Final = (
     _of(
         "leadership",
         "no transition is counted",
-        '{"acquireTime": _now(), "leaseTransitions": changes + 1}',
+        '{"acquireTime": _now(), "leaseTransitions": changes}',
         '{"acquireTime": _now()}',
         "how often the leader changed cannot be seen",
         LEADER,

@@ -41,6 +41,14 @@ class OperatorFacts(Struct, frozen=True):
         return namespace in self.namespaces if self.namespaces else namespace != self.own_namespace
 
 
+class ClaimFacts(Struct, frozen=True):
+    """The Lease by which an operator claims a namespace."""
+
+    namespace: str
+    holder: str
+    """Namespace and name of its operator's own Lease, if an operator wrote it; empty if it is free."""
+
+
 class QueueObjectFacts(Struct, frozen=True):
     """One TaskQueue."""
 
@@ -64,3 +72,5 @@ class ClusterFacts(Struct, frozen=True):
     operators: tuple[OperatorFacts, ...] | None = None
     queues: tuple[QueueObjectFacts, ...] = ()
     unread: tuple[ClusterError, ...] = ()
+    claim: ClaimFacts | None = None
+    """Of the namespace that is looked at; None if there is none."""

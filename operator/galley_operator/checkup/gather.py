@@ -23,12 +23,20 @@ from galley.resources import (
     Workflow,
 )
 from galley.resources.description import model_in
-from galley_operator.checkup.facts import ClusterFacts, DefinitionFacts, OperatorFacts, QueueObjectFacts
+from galley_operator.checkup.facts import (
+    ClaimFacts,
+    ClusterFacts,
+    DefinitionFacts,
+    OperatorFacts,
+    QueueObjectFacts,
+)
 from galley_operator.checkup.judge import judge_cluster
+from galley_operator.claims import CLAIM
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.errors import ApiRefused, ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import CRDS, DEPLOYMENTS, LEASES, TASKQUEUES, Resource
+from galley_operator.leadership import shown
 from galley_operator.settings import PREFIX
 
 _OURS: Final[dict[str, tuple[type[BaseModel], type[BaseModel]]]] = {
@@ -80,6 +88,14 @@ async def gather(cluster: Cluster, namespace: str) -> ClusterFacts:
         operators = tuple(found_operators)
     except ApiRefused as error:
         unread.append(error)
+    claim = None
+    try:
+        lease = await cluster.get(LEASES, namespace, CLAIM)
+        claim = ClaimFacts(namespace, shown((lease.get("spec") or {}).get("holderIdentity") or ""))
+    except ObjectNotFound:
+        pass  # an operator that serves all namespaces has none
+    except ApiRefused as error:
+        unread.append(error)
     queues: list[QueueObjectFacts] = []
     try:
         queues = [_queue(each) async for each in _each(cluster, TASKQUEUES, namespace)]
@@ -94,6 +110,7 @@ async def gather(cluster: Cluster, namespace: str) -> ClusterFacts:
         operators,
         tuple(queues),
         tuple(unread),
+        claim,
     )
 
 

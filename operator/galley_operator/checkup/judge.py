@@ -5,7 +5,14 @@ from datetime import timedelta
 from typing import Final
 
 from galley.doctor import Finding, Level
-from galley_operator.checkup.facts import ClusterFacts, DefinitionFacts, OperatorFacts, QueueObjectFacts
+from galley_operator.checkup.facts import (
+    ClaimFacts,
+    ClusterFacts,
+    DefinitionFacts,
+    OperatorFacts,
+    QueueObjectFacts,
+)
+from galley_operator.claims import CLAIM
 
 _SHOWN: Final = 5
 _AT_PEACE: Final = frozenset({"Paused", "CircuitOpen"})
@@ -23,6 +30,8 @@ def judge_cluster(facts: ClusterFacts) -> Iterator[Finding]:
         )  # fmt: skip
     for operator in facts.operators or ():
         yield from _operator(operator, facts)
+    if facts.claim is not None and facts.claim.holder:
+        yield from _claim(facts.claim, facts)
     for queue in facts.queues:
         yield _queue(queue, facts)
     for error in facts.unread:
@@ -85,6 +94,29 @@ def _lease(check: str, facts: OperatorFacts, cluster: ClusterFacts, logs: str) -
             logs,
         )  # fmt: skip
     return Finding(Level.OK, check, f"held by {facts.holder}, and fresh")
+
+
+def _claim(claim: ClaimFacts, cluster: ClusterFacts) -> Iterator[Finding]:
+    """Yield which operator serves a namespace, for each that is to."""
+    operators = {each.lease for each in cluster.operators or ()}
+    for operator in cluster.operators or ():
+        if claim.namespace not in operator.namespaces:
+            continue
+        check = f"operator {operator.name}: namespace {claim.namespace}"
+        if claim.holder == operator.lease:
+            yield Finding(Level.OK, check, "served by it")
+        elif claim.holder in operators:
+            yield Finding(
+                Level.FAIL, check, f"not served by it: the operator {claim.holder} has the Lease {CLAIM}",
+                "uninstall one of the two releases, or take the namespace out of operator.namespaces of one",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                Level.FAIL, check,
+                f"not served: {claim.holder} has the Lease {CLAIM}, and is no operator that is found here",
+                "if there is no such operator, see who may write Leases in the namespace, and: "
+                f"kubectl delete lease {CLAIM} --namespace {claim.namespace}",
+            )  # fmt: skip
 
 
 def _queue(queue: QueueObjectFacts, cluster: ClusterFacts) -> Finding:

@@ -30,7 +30,7 @@ class StreamCollector:
         cluster: Cluster,
         broker: Broker,
         settings: OperatorSettings,
-        listed: Callable[[], Collection[tuple[str, str]] | None],
+        queues_in: Callable[[str], Collection[tuple[str, str]] | None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         secrets: QueueSecrets | None = None,
@@ -41,13 +41,14 @@ class StreamCollector:
             cluster: where TaskQueues are.
             broker: where streams are.
             settings: of the operator.
-            listed: returns the queues there are, None as long as that is not known.
+            queues_in: returns the queues there are in a namespace, None if that is not known: it is left
+                alone then.
             clock: the present time.
             secrets: forgets the accounts of a queue; None if NATS requires no credentials.
         """
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets = secrets
-        self._listed, self._clock = listed, clock
+        self._queues_in, self._clock = queues_in, clock
 
     async def run(self) -> None:
         """Look again and again until cancelled; errors are logged."""
@@ -65,14 +66,12 @@ class StreamCollector:
         Raises:
             BrokerError, ClusterError: if that cannot be done; the next look goes on where it was.
         """
-        listed = self._listed()
-        if listed is None:
-            return
         for kept in await kept_queues(self._broker, self._settings.install):
-            if self.is_ours(kept.namespace) and (kept.namespace, kept.queue) not in listed:
-                await self._look_at(kept, in_use={namespace for namespace, _ in listed})
+            there = self._queues_in(kept.namespace)
+            if there is not None and (kept.namespace, kept.queue) not in there:
+                await self._look_at(kept, in_use=bool(there))
 
-    async def _look_at(self, kept: Kept, in_use: Collection[str]) -> None:
+    async def _look_at(self, kept: Kept, *, in_use: bool) -> None:
         now = self._clock()
         labels = {"namespace": kept.namespace, "queue": kept.queue}
         if await self._exists(kept):
@@ -86,7 +85,7 @@ class StreamCollector:
             await collect(self._broker, kept.namespace, kept.queue)
             log.info("streams collected", extra=labels | {"gone_since": kept.orphaned_at})
             left = {each.namespace for each in await kept_queues(self._broker, self._settings.install)}
-            if kept.namespace not in {*left, *in_use}:
+            if not in_use and kept.namespace not in left:
                 await collect_namespace(self._broker, kept.namespace)
 
     async def _exists(self, kept: Kept) -> bool:
@@ -96,8 +95,3 @@ class StreamCollector:
         except ObjectNotFound:
             return False
         return True
-
-    def is_ours(self, namespace: str) -> bool:
-        """Whether we would know of a queue there."""
-        served = self._settings.served_namespaces
-        return not served or namespace in served

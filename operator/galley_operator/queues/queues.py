@@ -35,6 +35,7 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
+from galley_operator.queues.quota import Reservations
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference
@@ -54,8 +55,24 @@ REST_SWEEPS: Final = 5
 _UNWRITTEN_EVENTS: Final = 100
 
 
+class SharedByQueues:
+    """What the queues of all namespaces share."""
+
+    def __init__(self, broker: Broker, settings: OperatorSettings) -> None:
+        self.reader = SignalReader(broker)
+        self.ledger = Ledger(settings.budget) if settings.budget.limited else None
+        self.reservations = Reservations(broker, settings.quotas)
+        """For all who set bytes aside on NATS."""
+        self.room = asyncio.Semaphore(AT_ONCE)
+
+    def forget(self, queue: Queue) -> None:
+        """Forget what a queue that is gone, or not served any more, holds of the budget."""
+        if self.ledger is not None:
+            self.ledger.forget(queue)
+
+
 class Queues:
-    """The queues this operator serves. `run` serves them until it is cancelled; the workers stay."""
+    """The queues of some namespaces. `run` serves them until it is cancelled; the workers stay."""
 
     def __init__(  # noqa: PLR0917 - what it is made of
         self,
@@ -69,8 +86,25 @@ class Queues:
         faults: Faults,
         secrets: QueueSecrets | None = None,
         tls: Callable[[], ClientTls | None] = lambda: None,
+        namespaces: tuple[str | None, ...] = (None,),
+        shared: SharedByQueues | None = None,
     ) -> None:
-        """Args: known: what kopf's watch saw; turns: where others put queues whose objects changed."""
+        """Describe what is served.
+
+        Args:
+            cluster: where their objects are.
+            broker: where their streams are.
+            settings: of the operator.
+            workloads: their pods and Deployments.
+            metrics: where figures are shown.
+            known: what kopf's watch saw.
+            turns: where others put queues whose objects changed.
+            faults: counts exceptions.
+            secrets: where they get their credentials from; None if NATS requires none.
+            tls: returns what workers need to encrypt connections; None if they do not.
+            namespaces: whose queues; None is all.
+            shared: by the queues of other namespaces.
+        """
         self.served: dict[Queue, ServedQueue] = {}
         self.listed: frozenset[Queue] | None = None
         """The queues there were at the last complete sweep; None before the first."""
@@ -83,12 +117,9 @@ class Queues:
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._workloads, self._metrics = workloads, metrics
         self._known, self._turns, self._faults = known, turns, faults
-        self._reconciler = Reconciler(cluster, broker, settings, secrets, tls)
-        self.reservations = self._reconciler.reservations
-        """For others who set bytes aside on NATS."""
+        self._namespaces, self._shared = namespaces, shared or SharedByQueues(broker, settings)
+        self._reconciler = Reconciler(cluster, broker, settings, secrets, tls, self._shared.reservations)
         self._tls = tls
-        self._reader = SignalReader(broker)
-        self._ledger = Ledger(settings.budget) if settings.budget.limited else None
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
@@ -100,7 +131,9 @@ class Queues:
             # What a broker forgot is made again as soon as it is back.
             stack.callback(self._broker.on_reconnect(self._look_at_all))
             stack.enter_context(self._known.told_to(self._changed))
-            await stack.enter_async_context(answering_supply(self._broker, "*", "*", self.supply))
+            for namespace in self._namespaces:
+                answering = answering_supply(self._broker, namespace or "*", "*", self.supply)
+                await stack.enter_async_context(answering)
             await self._run()
 
     def backlogs(self) -> Iterator[tuple[Queue, QueueBacklog]]:
@@ -133,12 +166,15 @@ class Queues:
         async with asyncio.TaskGroup() as self._running:
             self._running.create_task(keep_running("queues listed", self._resync), name="resync queues")
             self._running.create_task(keep_running("events", self._write_events), name="write events")
-            room = asyncio.Semaphore(AT_ONCE)
             while True:
-                await room.acquire()
                 key = await self._turns.get()
+                try:
+                    await self._shared.room.acquire()
+                except BaseException:
+                    self._turns.done(key)
+                    raise
                 turn = self._running.create_task(self._turn(key), name=f"reconcile {'/'.join(key)}")
-                turn.add_done_callback(lambda _: room.release())
+                turn.add_done_callback(lambda _: self._shared.room.release())
 
     async def sweep(self) -> None:
         """List all queues, for what the watch has missed, and look at each, those that are gone as well.
@@ -147,7 +183,7 @@ class Queues:
             ClusterError: if they cannot be listed.
         """
         bodies: list[dict[str, Any]] = []
-        for namespace in self._settings.scopes:
+        for namespace in self._namespaces:
             async for page in self._cluster.pages(TASKQUEUES, namespace):
                 bodies += page
         self._known.listed(bodies)
@@ -242,7 +278,6 @@ class Queues:
             served.dead_letters = total = await count_dead(self._broker, *key)
             if new := served.failures.take(total, asyncio.get_running_loop().time()):
                 self.occur(Occurrence(found, "TasksFailed", _failed(new, total, key), warning=True))
-        self._metrics.queues.set(len(self.served))
         return outcome.complete or found.queue is None
 
     def _interfered(self, served: ServedQueue, what: str) -> None:
@@ -276,11 +311,11 @@ class Queues:
             self._broker,
             self._cluster,
             self._workloads,
-            self._reader,
+            self._shared.reader,
             served.found.queue,
             lambda before, after, reason: self._scaled(key, before, after, reason),
             served.written.scaling,
-            self._ledger,
+            self._shared.ledger,
             self._settings.worker_resources,
         )
         served.runtime = runtime
@@ -291,10 +326,8 @@ class Queues:
     async def _forget(self, key: Queue) -> None:
         """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
         served = self.served.pop(key, None)
-        self._metrics.queues.set(len(self.served))
         self._metrics.forget(*key)
-        if self._ledger is not None:
-            self._ledger.forget(key)
+        self._shared.forget(key)
         if served is None:
             return
         self._reconciler.forget(served.found.uid)

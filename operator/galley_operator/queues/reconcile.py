@@ -48,13 +48,14 @@ class Reconciled:
 class Reconciler:
     """Reads a queue, and writes what it asks for: first its streams, then what runs its workers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it is made of
         self,
         cluster: Cluster,
         broker: Broker,
         settings: OperatorSettings,
         secrets: QueueSecrets | None = None,
         tls: Callable[[], ClientTls | None] = lambda: None,
+        reservations: Reservations | None = None,
     ) -> None:
         """Describe where queues get from what their workers need.
 
@@ -64,11 +65,11 @@ class Reconciler:
             settings: of the operator.
             secrets: where they get their credentials from; None if NATS requires none.
             tls: returns what workers need to encrypt connections; None if they do not.
+            reservations: for all who set bytes aside; these queues alone when left out.
         """
         self._cluster, self._broker, self._settings = cluster, broker, settings
         self._secrets, self._tls = secrets, tls
-        self.reservations = Reservations(broker, settings.quotas)
-        """For all who set bytes aside."""
+        self._reservations = reservations or Reservations(broker, settings.quotas)
         self._made: dict[str, dict[str, Any]] = {}
         """The Deployment of each queue as it was applied last, by the queue's uid."""
 
@@ -84,7 +85,7 @@ class Reconciler:
             return Reconciled(children=NamespaceReserved(found.queue.metadata.namespace))
         try:
             layout = layout_of(found.queue, self._settings.install, found.uid)
-            async with self.reservations.of_queue(layout):
+            async with self._reservations.of_queue(layout):
                 await ensure(self._broker, layout, self._settings.stream_replicas)
         except GalleyError as error:
             return Reconciled(streams=error)

@@ -59,6 +59,11 @@ class QueueStatusWriter:
             await self.write_all()
             await asyncio.sleep(max(0.0, next_look - loop.time()))
 
+    @property
+    def ready(self) -> int:
+        """How many queues are Ready, as was last written."""
+        return sum(_is_ready(served.written) for served in self._queues.served.values())
+
     async def write_all(self) -> None:
         """Write what changed of each queue since it was last written."""
         room = asyncio.Semaphore(AT_ONCE)
@@ -75,8 +80,6 @@ class QueueStatusWriter:
             for served in list(self._queues.served.values()):
                 if served.found_from is None or served.found_from != _source(served):
                     group.create_task(write(served))
-        ready = sum(_is_ready(served.written) for served in self._queues.served.values())
-        self._metrics.queues_ready.set(ready)
 
     async def _write(self, served: ServedQueue) -> None:
         if not _looked_at(served):

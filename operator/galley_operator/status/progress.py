@@ -12,12 +12,18 @@ from galley_operator.tasks.active_tasks import ActiveTasks
 
 
 class ProgressNews:
-    """Hears of the progress of all tasks over one subscription, for as long as `run` runs."""
+    """Hears of the progress of tasks over one subscription, for as long as `run` runs."""
 
     def __init__(
-        self, broker: Broker, tasks: ActiveTasks, react: Callable[[TaskAddress, Progress], None]
+        self,
+        broker: Broker,
+        tasks: ActiveTasks,
+        react: Callable[[TaskAddress, Progress], None],
+        namespaces: tuple[str | None, ...] = (None,),
     ) -> None:
+        """Args: namespaces: of the tasks; None is all."""
         self._broker, self._tasks, self._react = broker, tasks, react
+        self._where = (namespaces[0] if len(namespaces) == 1 else None) or "*"
         self._missed = asyncio.Event()
 
     async def run(self) -> None:
@@ -32,7 +38,7 @@ class ProgressNews:
 
         forget = self._broker.on_reconnect(reconnected)
         try:
-            async with notes.hearing_progress(self._broker, self._react):
+            async with notes.hearing_progress(self._broker, self._react, self._where):
                 self._missed.set()
                 while True:
                     await self._missed.wait()

@@ -9,8 +9,9 @@ from galley.encryption.data_keys import DataKeys
 from galley.encryption.keys import entries_of, provider_of
 from galley.encryption.payloads import Payloads
 from galley_operator.cluster.client import Cluster
+from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import SECRETS
-from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.tasks.known_queues import QueueObject
 
 READ_AGAIN_SECONDS: Final = 60.0
 """How long a Secret that was read counts as known: as long as a kubelet takes to update one in a pod."""
@@ -59,12 +60,17 @@ class SecretKeys:
         return self._provider
 
 
-def payloads_of(cluster: Cluster, queues: KnownQueues) -> Payloads:
-    """Return what encrypts the tasks of encrypted queues."""
+def payloads_of(cluster: Cluster, found_of: Callable[[Key], QueueObject | None]) -> Payloads:
+    """Return what encrypts the tasks of encrypted queues.
+
+    Args:
+        cluster: where their Secrets are.
+        found_of: returns a TaskQueue as it was last seen, or None.
+    """
     known: dict[tuple[str, str], DataKeys] = {}
 
     def find(namespace: str, queue: str) -> DataKeys | None:
-        found = queues.found((namespace, queue))
+        found = found_of((namespace, queue))
         if found is None or found.queue is None or found.queue.spec.encryption is None:
             return None
         secret = (namespace, found.queue.spec.encryption.secret_name)

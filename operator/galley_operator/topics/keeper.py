@@ -64,6 +64,7 @@ class TopicsKeeper:
     ) -> None:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._install, self._replicas, self._clock = install, replicas, clock
+        self._namespaces = namespaces
         self._reservations = reservations
         self._changed = asyncio.Event()
         self._told: dict[str, list[str]] = {}
@@ -103,14 +104,15 @@ class TopicsKeeper:
                 self._faults.caught("topics", error, namespace)
 
     async def _with_streams(self) -> list[str]:
-        """Return the namespaces that have a stream of topics of ours."""
+        """Return the namespaces we serve that have a stream of topics of ours."""
         found = []
-        async for stream in all_streams(self._broker, topology.topic_subject("*", ">")):
-            metadata = stream["config"].get("metadata") or {}
-            namespace = str(metadata.get(topology.NAMESPACE_KEY, ""))
-            ours = metadata.get(topology.OWNER_KEY) == self._install
-            if ours and stream["config"]["name"] == topology.topics_stream(namespace):
-                found.append(namespace)
+        for each in self._namespaces:
+            async for stream in all_streams(self._broker, topology.topic_subject(each or "*", ">")):
+                metadata = stream["config"].get("metadata") or {}
+                namespace = str(metadata.get(topology.NAMESPACE_KEY, ""))
+                ours = metadata.get(topology.OWNER_KEY) == self._install
+                if ours and stream["config"]["name"] == topology.topics_stream(namespace):
+                    found.append(namespace)
         return found
 
     async def _look_at(self, namespace: str, things: list[KeptObject]) -> None:

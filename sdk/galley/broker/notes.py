@@ -52,9 +52,9 @@ async def progress_of(broker: Broker, address: TaskAddress) -> Progress | None:
 
 @asynccontextmanager
 async def hearing_progress(
-    broker: Broker, react: Callable[[TaskAddress, Progress], None]
+    broker: Broker, react: Callable[[TaskAddress, Progress], None], namespace: str = "*"
 ) -> AsyncIterator[None]:
-    """Call `react` with each progress that a task of any queue reports, while the block runs.
+    """Call `react` with each progress that a task of any queue of a namespace reports, while the block runs.
 
     One subscription serves all queues. What is encrypted is passed over. News travel at most once: what was
     said while the connection was away is found with `progress_of`.
@@ -68,7 +68,7 @@ async def hearing_progress(
         except (ValueError, EnvelopeInvalid) as error:
             log.warning("progress not readable", extra={"subject": message.subject, "error": str(error)})
 
-    subscription = await broker.subscribe(topology.all_progress(), hear)
+    subscription = await broker.subscribe(topology.all_progress(namespace), hear)
     try:
         yield
     finally:

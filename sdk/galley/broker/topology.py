@@ -270,9 +270,9 @@ def noted_in_queue(namespace: str, queue: str) -> str:
     return f"galley.noted.{namespace}.{queue}.>"
 
 
-def all_progress() -> str:
-    """Return the pattern of the progress of all tasks of all queues, as it is heard."""
-    return "galley.noted.*.*.*.*.progress"
+def all_progress(namespace: str) -> str:
+    """Return the pattern of the progress of all tasks of a namespace (`*`: of all), as it is heard."""
+    return f"galley.noted.{namespace}.*.*.*.progress"
 
 
 def parse_noted(subject: str) -> TaskAddress:

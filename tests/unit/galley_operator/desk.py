@@ -23,6 +23,7 @@ from galley_operator.data_path import DataPath, DataPathSettings, TaskView
 from galley_operator.faults import Faults
 from galley_operator.tasks.active_tasks import QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.tasks.queue_keys import payloads_of
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster
@@ -156,6 +157,7 @@ async def desk(
     faults, queues = Faults(seen.append), KnownQueues()
     async with MemoryBroker(server, "operator") as broker:
         view = TaskView(api, (None,), faults)
+        broker.payloads = payloads_of(api, queues.found)
         path = DataPath(api, broker, view, queues, DataPathSettings(**settings), faults)
         path.records._follow = lambda queue, react: MemoryRecords(server, queue, react)
         queues.listed([each for key, each in api.objects.items() if key[0] == TASKQUEUES.plural])

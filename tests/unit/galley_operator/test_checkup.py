@@ -13,7 +13,13 @@ from docs.generate.crds import KINDS, definition
 from galley.cli import doctor
 from galley.cli.main import main
 from galley.doctor import Level
-from galley_operator.checkup.facts import ClusterFacts, DefinitionFacts, OperatorFacts, QueueObjectFacts
+from galley_operator.checkup.facts import (
+    ClaimFacts,
+    ClusterFacts,
+    DefinitionFacts,
+    OperatorFacts,
+    QueueObjectFacts,
+)
 from galley_operator.checkup.gather import examine, gather
 from galley_operator.checkup.judge import judge_cluster
 from galley_operator.cluster.errors import ApiRefused, ObjectNotFound, RightsMissing
@@ -80,6 +86,21 @@ def test_what_is_wrong_with_the_operator_is_found(changes: dict[str, Any], level
     assert wrong(facts) == [(level, check)]
 
 
+def test_the_operator_that_serves_a_namespace_is_named() -> None:
+    other = replace(OPERATOR, name="there/galley-operator", lease="there/galley-operator")
+    two = replace(CLUSTER, operators=(OPERATOR, other))
+    assert wrong(replace(CLUSTER, claim=ClaimFacts("shop", OPERATOR.lease))) == []
+    assert wrong(replace(CLUSTER, claim=ClaimFacts("shop", ""))) == []
+    found = wrong(replace(two, claim=ClaimFacts("shop", other.lease)))
+    assert found == [(Level.FAIL, f"{NAME}: namespace shop")]
+    # A holder that is no operator, and an operator that takes no notice of Leases.
+    facts = replace(CLUSTER, claim=ClaimFacts("shop", "mallory"))
+    assert wrong(facts) == [(Level.FAIL, f"{NAME}: namespace shop")]
+    assert any("kubectl delete lease galley-serves --namespace shop" in each.hint
+               for each in judge_cluster(facts))  # fmt: skip
+    assert wrong(replace(facts, operators=(replace(OPERATOR, namespaces=()),))) == []
+
+
 def test_a_cluster_without_an_operator_is_found() -> None:
     assert wrong(replace(CLUSTER, operators=())) == [(Level.FAIL, "operator")]
     assert wrong(replace(CLUSTER, operators=None, unread=(DENIED,))) == [(Level.WARN, "cluster")]
@@ -135,6 +156,10 @@ async def test_all_that_is_judged_is_read_from_the_objects() -> None:
     cluster.put(
         LEASES, {"metadata": {"name": "galley-operator", "namespace": "galley-system"}, "spec": lease}
     )
+    cluster.put(
+        LEASES,
+        {"metadata": {"name": "galley-serves", "namespace": "shop"}, "spec": {"holderIdentity": "x\n"}},
+    )
     condition = {"type": "Ready", "status": "False", "reason": "ImageNotPulled", "message": "no such image"}
     queue = {
         "metadata": {"name": "images", "namespace": "shop", "generation": 3},
@@ -146,6 +171,7 @@ async def test_all_that_is_judged_is_read_from_the_objects() -> None:
     [operator] = found.operators
     assert (operator.holder, operator.lease_seconds) == ("pod-1", 15.0)
     assert operator.renewed_at == NOW - timedelta(seconds=2)
+    assert found.claim == ClaimFacts("shop", "x?")
     assert found.queues[0].reason == "ImageNotPulled"
     assert not found.queues[0].looked_at
     assert found.unread == ()
@@ -187,7 +213,7 @@ async def test_a_cluster_without_the_kind_has_no_queues() -> None:
 
 async def test_what_the_rights_do_not_show_is_said_once_for_each_and_ends_nothing() -> None:
     found = await gather(Refusing(DENIED), "shop")
-    assert len(found.unread) == len(KINDS) + 2
+    assert len(found.unread) == len(KINDS) + 3
     assert {(each.level, each.check) for each in judge_cluster(found)} == {(Level.WARN, "cluster")}
 
 

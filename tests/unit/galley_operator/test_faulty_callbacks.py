@@ -36,6 +36,9 @@ HEARING: Final = ({"changed", "gone"}, {"new", "gone"})
 
 OF_THE_PROCESS: Final = {
     "Operator.": "the process itself; test_leadership.py, e2e/test_operator_killed.py",
+    "Serving.": "runs within keep_running, and each namespace apart; test_serving.py",
+    "Scope.": "runs within keep_running of its namespace; test_serving.py",
+    "Views.": "runs within keep_running; test_serving.py",
     "BrokerAccess.": "before the process leads: it ends, and is started again",
     "Leadership.": "a replica that cannot lead ends; tests/unit/galley_operator/test_leadership_errors.py",
     "QueueWatch.": "kopf's watch; tests/unit/galley_operator/test_handlers.py",
@@ -57,7 +60,6 @@ OF_THE_PROCESS: Final = {
     "DataPath._known": "within the reading of one record; test_hostile_objects.py",
     "Queues.supply": "within the answer to one question of a client",
     "Workloads.end_of": "within the report of one record, as StatusKeeper.heard is",
-    "KnownQueues.found": "handed on nowhere: an attribute of another class has its name",
     "DeploymentFleet.": "within keep_running of its queue's scaling; test_deployment_fleet.py",
 }
 """Callbacks that are not tried here, by how their names begin, and why."""
