@@ -27,9 +27,8 @@ from galley_operator.faults import Faults
 from galley_operator.intake.broker_tasks import NatsTasks
 from galley_operator.intake.departures import Departures
 from galley_operator.intake.intake import Intake
+from galley_operator.intake.look import Look
 from galley_operator.intake.orphans import SWEEP_SECONDS, Orphans
-from galley_operator.intake.publishing import Publishing
-from galley_operator.intake.reading import Reading
 from galley_operator.intake.redrives import Redrives
 from galley_operator.status.expiry import EXPIRY_SECONDS, Expiry, KeptSeconds
 from galley_operator.status.keeper import EndOfWorker, StatusKeeper, unknown_end
@@ -113,14 +112,13 @@ class DataPath:
         self.writer = StatusWriter(cluster, tasks, faults)
         self.status = StatusKeeper(tasks, queues, self.writer, self._own, end_of_worker)
         self.records = RecordStreams(self._follow, self.status.heard, faults)
-        self.publishing = Publishing(self._nats, self._kept, users_recorded=settings.users_recorded)
+        self.look = Look(cluster, self._nats, queues, self._kept, users_recorded=settings.users_recorded)
         self.intake = Intake(
             tasks,
             queues,
             Departures(cluster, self._nats, self._kept),
             self.records,
-            Reading(cluster, self._nats, queues),
-            self.publishing,
+            self.look,
             self.status,
             faults,
             broker,

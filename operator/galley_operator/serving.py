@@ -127,7 +127,7 @@ class Serving:
                 group.create_task(scope.run(), name="parts")
         finally:
             del self.scopes[namespace]
-            self._admitted += scope.path.publishing.admitted
+            self._admitted += scope.path.look.admitted
             self._written += scope.path.writer.written
             for queue in scope.queues.served:
                 self._around.queues.forget(queue)
@@ -199,7 +199,7 @@ class Serving:
     @property
     def admitted(self) -> int:
         """Tasks given to NATS so far."""
-        return self._admitted + sum(each.path.publishing.admitted for each in self.scopes.values())
+        return self._admitted + sum(each.path.look.admitted for each in self.scopes.values())
 
     @property
     def written(self) -> int:

@@ -9,7 +9,7 @@ _UNIT: Final = "tests/unit/galley_operator/"
 WRITER: Final = f"{_UNIT}status/test_writer.py"
 PACE: Final = f"{_UNIT}status/test_pace.py"
 KEYS: Final = f"{_UNIT}test_key_queue.py"
-INTAKE: Final = f"{_UNIT}intake/test_publishing.py"
+INTAKE: Final = f"{_UNIT}intake/test_look.py"
 LEADER: Final = f"{_UNIT}test_leadership.py"
 SERVES: Final = f"{_UNIT}test_claims.py"
 
@@ -29,7 +29,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/publishing",
+        "intake/look",
         "another's task is one's own",
         "        if not added:\n",
         "        if False:\n",
@@ -37,7 +37,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/publishing",
+        "intake/look",
         "earlier work goes on",
         "            if step.earlier.unfinished:\n",
         "            if False:\n",
@@ -45,7 +45,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/publishing",
+        "intake/look",
         "the earlier record stays",
         "            await self._broker.forget(address)\n",
         "            pass\n",
@@ -53,7 +53,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/publishing",
+        "intake/look",
         "a full queue is no reason to wait",
         '        case QueueFull():\n            return Pending(error.reason, f"{error}; {_AGAIN}", Until.ROOM)\n',
         '        case QueueFull():\n            return Pending(error.reason, f"{error}; {_AGAIN}", Until.LATER)\n',
@@ -102,7 +102,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/reading",
+        "intake/look",
         "an older operator's work is not looked for",
         "        if trace.empty and task.unsure:\n",
         "        if False:\n",
@@ -110,7 +110,7 @@ INTAKE_: Final = (
         INTAKE,
     ),
     _of(
-        "intake/reading",
+        "intake/look",
         "the spec of another Task of that name",
         '                if present["metadata"]["uid"] != task.uid:\n',
         "                if False:\n",

@@ -10,7 +10,7 @@ from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key
 from galley_operator.cluster.resource import TASKS
 from galley_operator.intake.broker_tasks import BrokerTasks
-from galley_operator.intake.reading import Objects
+from galley_operator.intake.look import Objects
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,8 @@ from galley.address import TaskAddress
 from galley.errors import GalleyError
 from galley_operator.cluster.reflector import Key
 from galley_operator.faults import Faults
-from galley_operator.intake.admission import decide
 from galley_operator.intake.departures import Departures
-from galley_operator.intake.publishing import Publishing
-from galley_operator.intake.reading import Reading
+from galley_operator.intake.look import Look
 from galley_operator.intake.turns import Turns
 from galley_operator.status.keeper import StatusKeeper
 from galley_operator.status.records import RecordStreams
@@ -51,15 +49,14 @@ class Intake:
         queues: KnownQueues,
         departures: Departures,
         records: RecordStreams,
-        reading: Reading,
-        publishing: Publishing,
+        look: Look,
         statuses: StatusKeeper,
         faults: Faults,
         connection: Connection,
     ) -> None:
         self.turns = Turns(tasks)
         self._tasks, self._queues, self._departures, self._records = tasks, queues, departures, records
-        self._reading, self._publishing, self._statuses = reading, publishing, statuses
+        self._look, self._statuses = look, statuses
         self._faults, self._connection = faults, connection
         self._room = asyncio.Semaphore(AT_ONCE)
         self._back = asyncio.Event()
@@ -132,7 +129,7 @@ class Intake:
         report: Report | None = None
         try:
             try:
-                report = await self._look(key)
+                report = await self._look_at(key)
             except GalleyError as error:
                 log.info("task waits", extra=labels | {"error": str(error), "hint": error.hint})
                 report = self._statuses.failing(key, error)
@@ -142,14 +139,11 @@ class Intake:
             self.turns.done(key, report)
             self._room.release()
 
-    async def _look(self, key: Key) -> Report | None:
-        """Read, decide, act and report; returns what that came to."""
+    async def _look_at(self, key: Key) -> Report | None:
+        """Look at a Task and report; returns what that came to."""
         await self._departures.settle(key)
         task = self._tasks.get(key)
         if task is None or task.ended or (task.in_broker and not task.unsure):
             return None
         await self._records.followed((task.namespace, task.queue))
-        facts = await self._reading.facts(task)
-        step = decide(facts)
-        report = await self._publishing.carry_out(facts.task, step)
-        return self._statuses.report(facts.task, report)
+        return self._statuses.report(*await self._look.once(task))

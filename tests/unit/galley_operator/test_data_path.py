@@ -266,7 +266,7 @@ async def test_what_is_there_is_taken_up_by_the_next_operator_and_published_by_n
         await it.until("t0", "Succeeded", "True", "Succeeded")
         await it.until("t1", "Queued", "Unknown", "Queued")
         assert it.waiting() == ["t1", "t2", "t3", "t4"]
-        assert it.path.publishing.admitted == 0
+        assert it.path.look.admitted == 0
 
 
 async def before_ends(it: Desk) -> None:
@@ -381,12 +381,12 @@ PLACES: list[tuple[str, Callable[[Desk], tuple[object, str]]]] = [
     ("task kept", lambda it: (it.view._reflector, "_keep")),
     ("task changed", lambda it: (it.view.tasks, "changed")),
     ("new task told", lambda it: (it.path.intake, "new")),
-    ("turn begun", lambda it: (it.path.intake, "_look")),
+    ("turn begun", lambda it: (it.path.intake, "_look_at")),
     ("departure settled", lambda it: (it.path.intake._departures, "settle")),
     ("records followed", lambda it: (it.path.records, "followed")),
-    ("facts read", lambda it: (it.path.intake._reading, "facts")),
+    ("facts read", lambda it: (it.path.look, "facts")),
     ("record read", lambda it: (it.path._nats, "record")),
-    ("step carried out", lambda it: (it.path.publishing, "carry_out")),
+    ("step carried out", lambda it: (it.path.look, "carry_out")),
     ("task published", lambda it: (it.path._nats, "publish")),
     ("report taken", lambda it: (it.path.status, "report")),
     ("status made", lambda it: (it.path.status, "_end_of")),

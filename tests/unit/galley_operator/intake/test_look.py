@@ -21,8 +21,7 @@ from galley_operator.cluster.resource import TASKS
 from galley_operator.intake.admission import Publish
 from galley_operator.intake.broker_tasks import NatsTasks
 from galley_operator.intake.departures import Departures
-from galley_operator.intake.publishing import Publishing
-from galley_operator.intake.reading import Reading
+from galley_operator.intake.look import Look
 from galley_operator.tasks.active_tasks import ActiveTask
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.report import Admitted, Pending, Rejected, Unclear, Until
@@ -40,8 +39,12 @@ def a_task(**changes: Any) -> ActiveTask:
     return an_active_task(**{"namespace": "default", "queue": "images", **changes})
 
 
-def publishing(bench: Bench) -> Publishing:
-    return Publishing(NatsTasks(bench.producer), lambda _address: KEEP)
+def a_look(bench: Bench, cluster: MemoryCluster) -> Look:
+    return Look(cluster, NatsTasks(bench.producer), KnownQueues(), lambda _address: KEEP, bench.server.now)
+
+
+def publishing(bench: Bench) -> Look:
+    return a_look(bench, MemoryCluster())
 
 
 def ended(**changes: Any) -> Record:
@@ -239,7 +242,7 @@ async def test_a_task_found_under_its_uid_by_an_older_operator_is_known_as_ours(
         task = a_task(unsure=True)
         by_uid = replace(task, by_uid=True).address
         bench.put(by_uid, Record(State.RUN, 1))
-        reading = Reading(MemoryCluster(), NatsTasks(bench.producer), KnownQueues(), bench.server.now)
+        reading = a_look(bench, MemoryCluster())
         facts = await reading.facts(task)
         assert facts.task.by_uid
         assert facts.trace.stored is not None
@@ -251,7 +254,7 @@ async def test_a_spec_that_was_not_kept_is_read_again_and_not_that_of_another_ta
         cluster, task = MemoryCluster(), a_task(spec=None)
         spec = {"queueName": "images", "handler": "resize"}
         metadata = {"name": task.name, "namespace": "default", "uid": task.uid}
-        reading = Reading(cluster, NatsTasks(bench.producer), KnownQueues(), bench.server.now)
+        reading = a_look(bench, cluster)
         assert (await reading.facts(task)).spec is None, "it is gone"
         cluster.put(TASKS, {"metadata": metadata, "spec": spec})
         assert (await reading.facts(task)).spec is not None
