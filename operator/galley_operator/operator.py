@@ -170,7 +170,7 @@ class Operator:
         collector = StreamCollector(
             parts.cluster, broker, settings, serving.queues_in, secrets=access.secrets
         )
-        objects = ObjectCollector(broker, settings.install, serving.serves)
+        objects = ObjectCollector(broker, settings.install, serving.serves, caught=faults.caught)
         watch = QueueWatch(parts.config, settings.served_namespaces, serving, faults, self.catch_signals)
         self._watch_over_leader(parts.health, serving)
         async with AsyncExitStack() as stack:

@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from galley.unreadable import UNREADABLE
+
 FOLDER: Final = ".galley"
 _NAME: Final = "dev.json"
 
@@ -58,6 +60,6 @@ def nearest(folder: Path) -> tuple[Path, DevFile] | None:
         path = path_in(project)
         try:
             return path, msgspec.json.decode(path.read_bytes(), type=DevFile)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             continue
     return None

@@ -120,6 +120,8 @@ class Sweeper:
                         log.info("objects deleted", extra={"deleted": swept.deleted, "bytes": swept.bytes})
             except GalleyError as error:
                 log.warning("objects not looked through", extra={"error": str(error)})
+            except Exception:  # whatever it is costs this look, not the worker
+                log.exception("unexpected error", extra={"where": "objects"})
 
 
 def pause() -> float:

@@ -14,6 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from galley.unreadable import UNREADABLE
 from galley_gateway.access import User
 from galley_gateway.errors import CrossSite
 from galley_gateway.gateway import Gateway
@@ -136,7 +137,7 @@ def begun(request: Request) -> Attempt | None:
     given = request.cookies.get(_attempt_cookie(request), "")
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(given + "=="), type=Attempt)
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, *UNREADABLE):
         return None
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from galley.unreadable import UNREADABLE
 from galley_local.errors import TraceInvalid
 
 _MOST_TASKS: Final = 1_000_000
@@ -70,7 +71,7 @@ def read_trace(path: Path) -> Trace:
             continue
         try:
             task = decode(line)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise TraceInvalid(str(path), number, str(error)) from error
         if not (0 <= task.at <= _LONGEST and 0 <= task.seconds <= _LONGEST):
             raise TraceInvalid(str(path), number, "at and seconds are from 0 to 2592000, 30 days")

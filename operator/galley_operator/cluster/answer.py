@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import Raw, Struct, field
 
+from galley.unreadable import UNREADABLE
 from galley_operator.cluster.errors import (
     ApiFailing,
     ApiRefused,
@@ -193,7 +194,7 @@ def error_of(code: int, headers: Mapping[str, str], body: bytes, verb: str, what
     """Return the error an answer of the API server means."""
     try:
         status = _status(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         status = _Status(message=body[:300].decode(errors="replace").strip())
     return _refusal(status, code, headers, verb, what)
 

@@ -16,6 +16,7 @@ from galley.backup.errors import ArchiveDamaged, ArchiveTooNew
 from galley.backup.sealing import Key, sealed, unsealed
 from galley.broker.snapshot import StoredMessage
 from galley.broker.stream_kind import StreamKind
+from galley.unreadable import UNREADABLE
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -23,7 +24,8 @@ MANIFEST: Final = "manifest.json"
 _LENGTH_BYTES: Final = 4
 _LONGEST_HEADING: Final = 64 * 1024
 _LARGEST_PART: Final = 64 * 1024**2
-"""Far more than is written: a message has 1 MiB, an object of Kubernetes 1.5 MiB."""
+"""Far more than is written: a message has 1 MiB, an object of Kubernetes 1.5 MiB. Uncompressed, too."""
+_LARGEST_MANIFEST: Final = 1024**3
 
 
 class Heading(Struct, frozen=True, omit_defaults=True):
@@ -157,19 +159,19 @@ def manifest_in(part: Part, archive: str) -> Manifest:
         ArchiveTooNew: if it is of a newer version.
         ArchiveDamaged: if it cannot be read.
     """
-    found = msgspec.json.decode(part.content, type=_Version).format
-    if found != FORMAT:
-        raise ArchiveTooNew(archive, f"{found} (manifest)", str(FORMAT))
     try:
-        return _decode_manifest(part.content)
-    except msgspec.MsgspecError as error:
+        found = msgspec.json.decode(part.content, type=_Version).format
+        if found == FORMAT:
+            return _decode_manifest(part.content)
+    except UNREADABLE as error:
         raise ArchiveDamaged(archive, f"its manifest cannot be read: {error}") from None
+    raise ArchiveTooNew(archive, f"{found} (manifest)", str(FORMAT))
 
 
 def _checked(part: Part, archive: str, decode: Callable[[bytes], list[_Item]]) -> list[_Item]:
     try:
         items = decode(part.content)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ArchiveDamaged(archive, f"part {part.heading.name} cannot be read: {error}") from None
     if len(items) != part.heading.count:
         problem = f"part {part.heading.name} has {len(items)} entries instead of {part.heading.count}"
@@ -195,14 +197,18 @@ async def parts_of(data: AsyncIterator[bytes], keys: Sequence[Key], archive: str
             raise ArchiveDamaged(archive, f"a heading of {length} bytes")
         try:
             heading = _decode_heading(await plain.exactly(length))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ArchiveDamaged(archive, f"a heading cannot be read: {error}") from None
-        if not 0 <= heading.size <= _LARGEST_PART and heading.name != MANIFEST:
+        most = _LARGEST_MANIFEST if heading.name == MANIFEST else _LARGEST_PART
+        if not 0 <= heading.size <= most:
             raise ArchiveDamaged(archive, f"part {heading.name} has {heading.size} bytes")
+        unpacking = zlib.decompressobj()
         try:
-            content = zlib.decompress(await plain.exactly(heading.size))
+            content = unpacking.decompress(await plain.exactly(heading.size), most)
         except zlib.error as error:
             raise ArchiveDamaged(archive, f"part {heading.name}: {error}") from None
+        if not unpacking.eof:
+            raise ArchiveDamaged(archive, f"part {heading.name} has more than {most} bytes, or is cut off")
         if sha256(content).hexdigest() != heading.sha256:
             raise ArchiveDamaged(archive, f"the digest of part {heading.name} is not that of its content")
         yield Part(heading, content)

@@ -1,7 +1,7 @@
 """Which archives there are at a destination, and which of them may go."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -10,9 +10,16 @@ from msgspec import Struct
 from galley.backup.archive import Manifest
 from galley.backup.destination import Destination
 from galley.backup.errors import ArchiveDamaged, ArchiveNotFound
+from galley.envelope import in_range
+from galley.history import Moment
+from galley.unreadable import UNREADABLE
 
 SUFFIX: Final = ".galley"
 _SUMMARY: Final = ".json"
+_LONGEST_SUMMARY: Final = 64 * 1024
+_NAME_FORMAT: Final = f"galley-%Y%m%dT%H%M%SZ{SUFFIX}"
+_NAME_SLACK: Final = timedelta(minutes=10)
+"""Between the time in a name and the one at which reading began, which is a moment later."""
 
 
 class Summary(Struct, frozen=True, rename="camel"):
@@ -20,8 +27,8 @@ class Summary(Struct, frozen=True, rename="camel"):
 
     name: str
     id: str
-    taken_at: datetime
-    finished_at: datetime
+    taken_at: Moment
+    finished_at: Moment
     size: int
     """Bytes of the archive as it is stored."""
     sha256: str
@@ -50,7 +57,22 @@ class Entry(Struct, frozen=True):
 
 def name_at(moment: datetime) -> str:
     """Return the name of an archive taken at a time."""
-    return f"galley-{moment:%Y%m%dT%H%M%SZ}{SUFFIX}"
+    return moment.strftime(_NAME_FORMAT)
+
+
+def check_name(name: str, manifest: Manifest) -> None:
+    """Check that an archive is of the time in its name: a copy of an older one must not pass for the latest.
+
+    Raises:
+        ArchiveDamaged: if it is not. Another kind of name tells no time, and is not checked.
+    """
+    try:
+        named = datetime.strptime(name, _NAME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return
+    if abs(named - manifest.taken_at) > _NAME_SLACK:
+        taken = f"{manifest.taken_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise ArchiveDamaged(name, f"it was taken at {taken}, not when its name says")
 
 
 def summary_of(name: str, manifest: Manifest, size: int, digest: str) -> Summary:
@@ -91,11 +113,18 @@ async def entries(destination: Destination) -> list[Entry]:
 
 
 async def _summary(destination: Destination, name: str) -> Summary | None:
-    text = b"".join([piece async for piece in destination.read(name + _SUMMARY)])
+    """Return what stands beside an archive; None if that is no summary of it: others may write there."""
+    text = b""
+    async for piece in destination.read(name + _SUMMARY):
+        text += piece
+        if len(text) > _LONGEST_SUMMARY:
+            return None
     try:
-        return msgspec.json.decode(text, type=Summary)
-    except msgspec.MsgspecError:
+        summary = msgspec.json.decode(text, type=Summary)
+    except UNREADABLE:
         return None
+    known = summary.name == name and in_range(summary.taken_at) and in_range(summary.finished_at)
+    return summary if known else None
 
 
 async def find(destination: Destination, name: str) -> str:

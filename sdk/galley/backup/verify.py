@@ -13,6 +13,7 @@ from galley.backup.archive import (
     objects_in,
     parts_of,
 )
+from galley.backup.catalogue import check_name
 from galley.backup.destination import Destination
 from galley.backup.errors import ArchiveDamaged
 from galley.backup.rewrite import Rewrite
@@ -60,6 +61,7 @@ async def verify_archive(destination: Destination, name: str, keys: Sequence[Key
             objects_in(part, name)
             per_kind[part.heading.name.partition("/")[0]] += part.heading.count
     assert manifest is not None  # parts_of ends with it
+    check_name(name, manifest)
     if seen != manifest.parts:
         raise ArchiveDamaged(name, "its parts are not those of its manifest")
     rewrite = Rewrite(datetime.now(UTC))

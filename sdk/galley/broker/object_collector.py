@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from galley.broker import topology
 from galley.broker.connection import Broker
@@ -30,6 +30,12 @@ LOOK_SECONDS: Final = 300.0
 LONGEST_REST: Final = 12
 """Looks that a queue is left out of at most, after nothing could be deleted: an hour."""
 
+Caught: TypeAlias = Callable[[str, Exception, str], object]
+
+
+def _logged(where: str, error: Exception, about: str) -> None:
+    log.error("unexpected error", exc_info=error, extra={"where": where, "about": about})
+
 
 class ObjectCollector:
     """`run` looks at all queues of an installation, one after the other, now and then."""
@@ -42,6 +48,7 @@ class ObjectCollector:
         pause: Callable[[], float] = lambda: LOOK_SECONDS * random.uniform(0.8, 1.2),  # noqa: S311 - spreads load
         *,
         now: Callable[[], datetime] | None = None,
+        caught: Caught = _logged,
     ) -> None:
         """Describe what is looked at.
 
@@ -51,7 +58,9 @@ class ObjectCollector:
             is_ours: returns whether a namespace is looked at.
             pause: returns the seconds until the next look.
             now: the time of day.
+            caught: takes an unexpected exception: its place, it, and what it costs.
         """
+        self._caught = caught
         self._broker, self._install, self._is_ours, self._pause = broker, install, is_ours, pause
         self._now = now
         self._rests: dict[Place, tuple[int, int]] = {}
@@ -84,6 +93,9 @@ class ObjectCollector:
             except GalleyError as error:
                 about = {"namespace": place.namespace, "queue": place.queue, "error": str(error)}
                 log.warning("objects not looked through", extra=about)
+                continue
+            except Exception as error:  # one queue must not keep the others from their turn
+                self._caught("objects", error, f"{place.namespace}/{place.queue}")
                 continue
             rest = 0 if swept.deleted or swept.leaving else min(2 * rest + 1, LONGEST_REST)
             self._rests[place] = rest, rest

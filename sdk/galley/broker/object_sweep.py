@@ -21,7 +21,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.lean_client import header_block
 from galley.broker.listing import subjects_of
-from galley.broker.objects import Place, decode_whole, held_until
+from galley.broker.objects import Place, held_until, whole_in
 from galley.broker.records import Records
 from galley.failpoint import failpoint
 from galley.lanes import Lane
@@ -183,8 +183,9 @@ class Sweep:
         return (self._now() - at).total_seconds()
 
     async def _delete(self, name: str) -> bool:
-        whole = await self._last(topology.whole_subject(*self._place, name))
-        store = decode_whole(whole.data).store if whole is not None else ""
+        found = await self._last(topology.whole_subject(*self._place, name))
+        whole = None if found is None else whole_in(found.data)
+        store = "" if whole is None else whole.store
         failpoint("sweep.before_delete")
         if store and not await self._remove(store, name):
             return False

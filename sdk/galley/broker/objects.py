@@ -30,6 +30,7 @@ from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.failpoint import failpoint
 from galley.objects.errors import ObjectDamaged, ObjectMissing, ObjectsFull, ObjectStoreUnavailable
+from galley.unreadable import UNREADABLE
 
 PART: Final = 512 * 1024
 """Bytes of a part: half of what one message carries by default."""
@@ -67,8 +68,15 @@ class Whole(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds since 1970."""
 
 
-decode_whole: Final = msgspec.json.Decoder(Whole).decode
-"""Reads it."""
+_decode_whole: Final = msgspec.json.Decoder(Whole).decode
+
+
+def whole_in(body: bytes) -> Whole | None:
+    """Return what a body says about an object; None if it cannot be read: clients of the queue write it."""
+    try:
+        return _decode_whole(body)
+    except UNREADABLE:
+        return None
 
 
 _HOLD: Final = re.compile(r"hold-([0-9]{10,12})-[0-9a-f]{8}")
@@ -102,8 +110,8 @@ def buckets_of(messages: Iterable[_Message]) -> set[str]:
     found = set()
     for message in messages:
         if message.subject.split(".")[4:5] == ["whole"]:
-            with contextlib.suppress(msgspec.MsgspecError):
-                found.add(decode_whole(message.body).store)
+            whole = whole_in(message.body)
+            found.add("" if whole is None else whole.store)
     return found - {""}
 
 
@@ -206,7 +214,7 @@ class StreamObjects:
         if await self._last(place, topology.leaving_subject(*place, name)) is not None:
             return None
         found = await self._last(place, topology.whole_subject(*place, name))
-        return None if found is None else decode_whole(found)
+        return None if found is None else whole_in(found)
 
     async def leaving(self, place: Place, name: str) -> bool:
         """Return whether an object is about to be deleted.

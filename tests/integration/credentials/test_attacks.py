@@ -24,10 +24,11 @@ from galley.audit import Action, Entry, Writer
 from galley.broker import audit, topology
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, answering
-from galley.broker.ensure import ensure
+from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.lean_client import header_block
 from galley.broker.listing import first_of
+from galley.broker.object_collector import ObjectCollector
 from galley.broker.object_sweep import Sweep
 from galley.broker.objects import Place, hold_id
 from galley.broker.permissions import Role
@@ -311,3 +312,43 @@ async def test_a_task_named_as_a_pattern_is_a_dead_letter_alone(
             tasks = await AsyncClient.over(operator, namespace).tasks("drills")
         listed = {each.address.id: each.phase for each in tasks}
         assert (listed["later"], listed["lost"]) == (Phase.SCHEDULED, Phase.QUEUED)
+
+
+UNREADABLE_WHOLES: Final = (b"{", b"\xff", b'{"size":"x"}', b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}", b"")
+
+
+async def test_an_object_that_cannot_be_read_is_deleted_and_keeps_no_other(
+    guarded_nats: GuardedNats, namespace: str
+) -> None:
+    """Who may submit can write what stands about an object, and the operator looks at all queues in turn."""
+    now = time.time()
+    stamps = {"Nats-Time-Stamp": "bogus", "Nats-Sequence": "bogus", "Nats-Subject": "bogus"}
+    async with (
+        connected(guarded_nats, namespace, Role.PRODUCER) as (attacker,),
+        connected(guarded_nats, namespace, Role.PRODUCER, queue="theirs") as (victim,),
+        guarded_nats.operator() as operator,
+    ):
+        for number, body in enumerate(UNREADABLE_WHOLES):
+            name = f"{number:064x}"
+            await put(attacker, topology.part_subject(namespace, "mine", name, 0), b"x")
+            await put(attacker, topology.whole_subject(namespace, "mine", name), body)
+            used = TaskAddress(namespace, "mine", Lane.NORMAL, Kind.DIRECT, "gone")
+            await put(attacker, topology.use_subject(used, name, INPUT), b"x", **stamps)
+        # Of a task that never was: nothing keeps it.
+        theirs = Objects(victim)
+        address = TaskAddress(namespace, "theirs", Lane.NORMAL, Kind.DIRECT, "never-was")
+        await theirs.put(address, Bytes(b"unused"), INPUT)
+        for hours in (2, 4, 6):
+            clock = partial(datetime.fromtimestamp, now + hours * 3600, UTC)
+            collector = ObjectCollector(operator, "tests", namespace.__eq__, now=clock)
+            for queue in ("mine", "theirs"):
+                stream, own = (
+                    topology.object_stream(namespace, queue),
+                    topology.sweep_subject(namespace, queue),
+                )
+                await operator.api("forget", f"STREAM.PURGE.{stream}", {"filter": own})
+            await collector.once()
+        for queue in ("mine", "theirs"):
+            info = await stream_info(operator, topology.object_stream(namespace, queue))
+            assert info is not None
+            assert info["state"]["messages"] <= 1, (queue, "what no task refers to is still there")

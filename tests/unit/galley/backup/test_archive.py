@@ -1,5 +1,6 @@
 """The parts of an archive are read back as they were written, or not at all."""
 
+import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -55,11 +56,23 @@ async def test_parts_are_read_back() -> None:
     assert manifest_in(last, "a") == a_manifest()
 
 
+def a_part(packed: bytes, **changes: Any) -> bytes:
+    """Return a part as one who has the key could write it."""
+    heading = {"name": "x/1", "size": len(packed), "count": 0, "sha256": "", **changes}
+    head = msgspec.json.encode(heading)
+    return len(head).to_bytes(4, "big") + head + packed
+
+
 @pytest.mark.parametrize("damage", [
     pytest.param([], id="nothing"),
     pytest.param([b"\x00\x00\x00\x00"], id="no heading"),
     pytest.param([b"\xff\xff\xff\xff"], id="a heading of 4 GiB"),
     pytest.param([b"\x00\x00\x00\x02[]"], id="a heading that is none"),
+    pytest.param([b"\x00\x00\x00\x01\xff"], id="a heading that is no text"),
+    pytest.param([b"\x00\x00\x4e\x20" + b"[" * 20_000], id="a heading nested too deeply"),
+    pytest.param([a_part(zlib.compress(b"0" * 70_000_000))], id="a part that grows without end"),
+    pytest.param([a_part(zlib.compress(b"[]")[:-1])], id="a part whose content is cut off"),
+    pytest.param([a_part(b"", size=-5)], id="a part of fewer than no bytes"),
     pytest.param([object_part("x/1", [])[1]], id="no manifest"),
     pytest.param([object_part("x/1", [])[1][:-1], manifest_part(a_manifest())[1]], id="a part too short"),
     pytest.param([manifest_part(a_manifest())[1], b"more"], id="more after the manifest"),
@@ -85,6 +98,13 @@ async def test_a_part_of_other_content_is_refused() -> None:
     fewer = msgspec.structs.replace(part, heading=msgspec.structs.replace(part.heading, count=2))
     with pytest.raises(ArchiveDamaged, match="1 entries instead of 2"):
         objects_in(fewer, "a")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b'{"format":1,"x":' + b"[" * 9000 + b"]" * 9000 + b"}"])
+async def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    [part] = await read(manifest_part(a_manifest())[1])
+    with pytest.raises(ArchiveDamaged, match="manifest cannot be read"):
+        manifest_in(msgspec.structs.replace(part, content=content), "a.galley")
 
 
 async def test_a_manifest_of_a_later_format_is_told_apart() -> None:

@@ -1,5 +1,6 @@
 """Which archives are kept: the newest complete one always."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galley.backup.catalogue import Entry, Summary, entries, find, name_at, remove, superfluous, write_summary
+from galley.backup.archive import Manifest
+from galley.backup.catalogue import (
+    Entry,
+    Summary,
+    check_name,
+    entries,
+    find,
+    name_at,
+    remove,
+    superfluous,
+    write_summary,
+)
 from galley.backup.destination import Folder
 from galley.backup.errors import ArchiveDamaged, ArchiveNotFound
 
@@ -93,11 +105,36 @@ async def test_an_archive_is_complete_once_its_summary_is_there(tmp_path: Path) 
         await find(folder, summary.name)
 
 
-async def test_a_summary_that_cannot_be_read_makes_no_archive_complete(tmp_path: Path) -> None:
-    (tmp_path / "galley-x.galley").write_bytes(b"1234")
-    (tmp_path / "galley-x.galley.json").write_bytes(b"{")
-    [entry] = await entries(Folder(tmp_path))
-    assert not entry.good
+GOOD = msgspec.to_builtins(a_summary(size=4))
+NAME = a_summary().name
+
+
+@pytest.mark.parametrize("text", [
+    b"{", b"\xff", b"", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    msgspec.json.encode({**GOOD, "takenAt": "2026-11-28T12:00:00"}),
+    msgspec.json.encode({**GOOD, "takenAt": "9999-12-31T23:59:59-23:00"}),
+    msgspec.json.encode({**GOOD, "name": "../../etc/passwd"}),
+    msgspec.json.encode({**GOOD, "galley": "x" * 100_000}),
+])  # fmt: skip
+async def test_what_others_put_beside_an_archive_makes_it_not_complete(tmp_path: Path, text: bytes) -> None:
+    """Where archives are kept, others may write; a backup looks at all of it to delete the oldest."""
+    (tmp_path / NAME).write_bytes(b"1234")
+    (tmp_path / f"{NAME}.json").write_bytes(msgspec.json.encode(GOOD))
+    assert [entry.good for entry in await entries(Folder(tmp_path))] == [True]
+    (tmp_path / f"{NAME}.json").write_bytes(text)
+    there = await entries(Folder(tmp_path))
+    assert [entry.good for entry in there] == [False]
+    assert superfluous([an_entry(-1), *there], NOW, 1, 1) == []
+
+
+@pytest.mark.parametrize(("days", "name", "refused"), [
+    (0, NAME, False), (0, "before-upgrade.galley", False), (7, NAME, True), (-7, NAME, True),
+])  # fmt: skip
+def test_an_older_archive_does_not_pass_for_the_latest(days: float, name: str, refused: bool) -> None:
+    at = NOW - timedelta(days=days)
+    manifest = Manifest("i", "0", "2", at, at, [], {}, [], [])
+    with pytest.raises(ArchiveDamaged, match="not when its name says") if refused else nullcontext():
+        check_name(name, manifest)
 
 
 def test_a_summary_names_no_stream_and_no_namespace() -> None:

@@ -9,8 +9,10 @@ import pytest
 from galley.broker import topology
 from galley.broker.ensure import ensure
 from galley.broker.object_collector import LONGEST_REST, LOOK_SECONDS, ObjectCollector
+from galley.broker.object_sweep import Sweep, Swept
 from galley.broker.objects import Place
 from galley.record import Outcome, Record, State
+from galley_worker.objects import Sweeper
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.broker.test_objects import place, stored, stream_of
 from tests.unit.galley_worker.bench import Bench, a_bench
@@ -117,3 +119,28 @@ async def test_a_queue_that_cannot_be_looked_at_keeps_no_other_from_it() -> None
         async with collected(bench):
             await bench.pass_time(4 * LOOK_SECONDS)
         assert not list(stream_of(bench).subjects("galley.object.*.*.part.>"))
+
+
+@in_virtual_time
+async def test_what_no_one_expected_of_one_queue_costs_its_turn_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_bench() as bench:
+        await unused(bench)
+        run, failures = Sweep.run, [ZeroDivisionError("one"), ZeroDivisionError("two")]
+
+        async def failing(sweep: Sweep) -> Swept:
+            if failures:
+                raise failures.pop()
+            return await run(sweep)
+
+        monkeypatch.setattr(Sweep, "run", failing)
+        looking = bench.start(Sweeper(bench.producer, place(bench), lambda: 1.0).run())
+        await bench.pass_time(2)
+        assert (len(failures), looking.done()) == (1, False)
+        looking.cancel()
+        async with collected(bench):
+            await bench.pass_time(4 * LOOK_SECONDS)
+        assert not failures
+        assert not stream_of(bench).subjects("galley.object.*.*.part.>")
+        assert caplog.text.count("ZeroDivisionError") == 2
