@@ -19,7 +19,16 @@ _SECONDS: Final = 30.0
 class OperatorProcess:
     """One `python -m galley_operator`, with its log and its pages."""
 
-    def __init__(self, kubeconfig: Path, server: str, folder: Path, name: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        server: str,
+        folder: Path,
+        name: str,
+        *,
+        module: str = "galley_operator",
+        **settings: Any,
+    ) -> None:
         self.name = name
         self.port = _free_port()
         self.log_file = folder / f"{name}.log"
@@ -35,7 +44,7 @@ class OperatorProcess:
         environment = {f"GALLEY_OPERATOR_{key.upper()}": str(value) for key, value in told.items()}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "galley_operator"],
+                [sys.executable, "-m", module],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

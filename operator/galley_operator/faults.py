@@ -17,10 +17,19 @@ _LONGEST_PAUSE: Final = 60.0
 class Faults:
     """Counts and logs exceptions that are not expected."""
 
-    def __init__(self, count: Callable[[str], None] = lambda _: None) -> None:
-        """Args: count: is told where each happened."""
+    def __init__(
+        self,
+        count: Callable[[str], None] = lambda _: None,
+        interrupted: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Describe them.
+
+        Args:
+            count: is told where each happened.
+            interrupted: is told which loop an error of ours ended, such as a broker that is away.
+        """
         self.seen = 0
-        self._count = count
+        self._count, self._interrupted = count, interrupted
 
     def caught(self, where: str, error: Exception, about: str = "") -> OperatorFault:
         """Log and count an exception; returns it as an error for a condition.
@@ -46,7 +55,7 @@ class Faults:
             try:
                 await work()
             except GalleyError as error:
-                self._count(where)
+                self._interrupted(where)
                 log.warning("interrupted", extra={"where": where, "error": str(error), "hint": error.hint})
             except Exception as error:
                 self.caught(where, error)

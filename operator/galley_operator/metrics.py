@@ -65,7 +65,12 @@ STATUS_WRITES: Final = Series(
 )
 FAULTS: Final = Series(
     "galley_operator_unexpected_errors_total", Kind.COUNTER,
-    "Exceptions the operator does not expect, and loops it started again.", ("where",),
+    "Exceptions the operator does not expect: each is a bug.", ("where",),
+)  # fmt: skip
+INTERRUPTED: Final = Series(
+    "galley_operator_loop_interruptions_total", Kind.COUNTER,
+    "Loops of the operator that an error ended which it expects, such as NATS being away; each starts again.",
+    ("where",),
 )  # fmt: skip
 LOOP_LAG: Final = Series("galley_operator_loop_lag_seconds", Kind.GAUGE, "Lateness of the event loop.")
 LEADING: Final = Series("galley_operator_leading", Kind.GAUGE, "1 if this replica leads, else 0.")
@@ -108,7 +113,7 @@ SERIES: Final = (
     LEADING, SERVED, QUEUES, QUEUES_READY, READY, RECONCILE_SECONDS, RECONCILE_ERRORS, STATUS_WRITES, WORKERS,
     SCALINGS, HELD, ARRIVALS, TASK_SECONDS, START_SECONDS, CONNECTED, CONNECTIONS, API_REQUESTS,
     API_WITHOUT_ROOM, ACTIVE_TASKS, ADMITTED, TASK_STATUS_WRITES, TASK_STATUS_WAITING, CERTIFICATE,
-    LOOP_LAG, FAULTS,
+    LOOP_LAG, FAULTS, INTERRUPTED,
 )  # fmt: skip
 
 
@@ -145,6 +150,7 @@ class OperatorMetrics:
         self.served = self._gauge(SERVED)
         self.scalings, self.reconcile_errors = self._counter(SCALINGS), self._counter(RECONCILE_ERRORS)
         self.queue_status_writes, self.faults = self._counter(STATUS_WRITES), self._counter(FAULTS)
+        self.interrupted = self._counter(INTERRUPTED)
         self.reconcile_seconds = Histogram(
             RECONCILE_SECONDS.name, RECONCILE_SECONDS.meaning, buckets=_SECONDS, registry=registry
         )

@@ -101,7 +101,10 @@ class Operator:
         settings, metrics = self._settings, self._metrics
         config = load_config(settings.kubeconfig)
         namespace = settings.lease_namespace or config.namespace
-        faults = Faults(lambda where: metrics.faults.labels(where).inc())
+        faults = Faults(
+            lambda where: metrics.faults.labels(where).inc(),
+            lambda where: metrics.interrupted.labels(where).inc(),
+        )
         health = Health(metrics.page)
         lag = LoopWatch(metrics.loop_lag.set)
         health.live(lambda: f"the event loop was {lag.late:.1f} s late" if lag.late > LATE_SECONDS else "")
