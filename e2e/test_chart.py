@@ -53,6 +53,17 @@ def test_monitors_keep_the_labels_of_the_series() -> None:
         assert endpoint["honorLabels"] is True
 
 
+def test_the_monitor_of_the_gateway_finds_its_pods_and_their_port() -> None:
+    things = rendered("metrics.podMonitor=true", "gateway.enabled=true")
+    spec = of_kind(things, "PodMonitor")["galley-gateway"]["spec"]
+    pod = of_kind(things, "Deployment")["galley-gateway"]["spec"]["template"]
+    assert spec["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    [endpoint] = spec["podMetricsEndpoints"]
+    ports = pod["spec"]["containers"][0]["ports"]
+    assert endpoint["port"] in {each["name"] for each in ports}
+    assert not of_kind(rendered("metrics.podMonitor=true"), "PodMonitor").keys() & {"galley-gateway"}
+
+
 def test_alerts_come_with_the_address_of_their_runbook_and_unchanged_templates() -> None:
     url = "https://docs.example.com/runbooks"
     things = rendered("metrics.rules.enabled=true", f"metrics.rules.runbookUrl={url}/")

@@ -4,15 +4,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from galley.series import Series
+from galley_gateway import metrics as gateway
 from galley_operator import broker_figures, figures, metrics
 from galley_worker import measures
 
 _TOP: Final = """# Metrics
 
 Served in Prometheus' text format under `/metrics`: by the operator on port 8080, by a worker on the port
-`health` of its pod. Both also serve `process_cpu_seconds_total`, `process_resident_memory_bytes`,
-`process_open_fds` and `process_start_time_seconds`, whose changes are restarts. [What to do with
-them](../operations/monitoring.md).
+`health` of its pod, and by the gateway on port 8081. All of them also serve `process_cpu_seconds_total`,
+`process_resident_memory_bytes`, `process_open_fds` and `process_start_time_seconds`, whose changes are
+restarts. [What to do with them](../operations/monitoring.md).
 
 Labels have few values: names of namespaces, queues, lanes, schedules and limits, and the words listed here.
 None has an id of a task.
@@ -31,7 +32,7 @@ begin at 0, which Prometheus takes for a restart. Messages that are no tasks cou
 """
 
 
-EVERY: Final = (*figures.SERIES, *broker_figures.SERIES, *metrics.SERIES, *measures.SERIES)
+EVERY: Final = (*figures.SERIES, *broker_figures.SERIES, *metrics.SERIES, *measures.SERIES, *gateway.SERIES)
 
 
 def document() -> str:
@@ -48,6 +49,9 @@ def document() -> str:
         "## Workers\n",
         "Of one worker process; they end with it. For what a queue did altogether use `galley_queue_...`.\n",
         *_table(measures.SERIES),
+        "## The gateway\n",
+        "Of one gateway process.\n",
+        *_table(gateway.SERIES),
     ))  # fmt: skip
 
 

@@ -3,9 +3,33 @@
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from galley.series import Kind, Series
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+REQUESTS: Final = Series(
+    "galley_gateway_requests_total", Kind.COUNTER, "Requests of the API, by operation and status.",
+    ("operation", "status"),
+)  # fmt: skip
+SECONDS: Final = Series(
+    "galley_gateway_request_seconds", Kind.HISTOGRAM,
+    "Time to answer a request of the API that does not wait for a task.", ("operation",),
+)  # fmt: skip
+WAITS: Final = Series(
+    "galley_gateway_waits", Kind.GAUGE, "Requests that wait for tasks or follow something, now."
+)
+SERIES: Final = (REQUESTS, SECONDS, WAITS)
 
 
 class GatewayMetrics:
@@ -14,22 +38,13 @@ class GatewayMetrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
-        self.requests = Counter(
-            "galley_gateway_requests_total",
-            "Requests of the API, by operation and status",
-            ["operation", "status"],
-            registry=registry,
-        )
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.requests = Counter(REQUESTS.name, REQUESTS.meaning, REQUESTS.labels, registry=registry)
         self.seconds = Histogram(
-            "galley_gateway_request_seconds",
-            "Time to answer a request of the API that does not wait for a task",
-            ["operation"],
-            buckets=_SECONDS,
-            registry=registry,
+            SECONDS.name, SECONDS.meaning, SECONDS.labels, buckets=_SECONDS, registry=registry
         )
-        self.waits = Gauge(
-            "galley_gateway_waits", "Requests that wait for tasks or follow something", registry=registry
-        )
+        self.waits = Gauge(WAITS.name, WAITS.meaning, registry=registry)
 
     def families(self) -> Iterable[Metric]:
         """Return the figures for OTLP."""

@@ -16,6 +16,7 @@ from galley.broker.signals import SignalReader
 from galley.broker.stream_listing import LISTING_SECONDS
 from galley.lanes import Lane
 from galley.series import Kind, Series
+from galley_gateway.metrics import SERIES, GatewayMetrics
 from galley_operator.figures import CountKeeper, FiguresOfQueues
 from galley_operator.metrics import OperatorMetrics
 from tests.support.virtual_time import in_virtual_time
@@ -99,11 +100,17 @@ def test_names_and_units_are_as_prometheus_wants_them(series: Series) -> None:
     assert not {"id", "task", "worker", "pod", "job", "instance"} & set(series.labels)
 
 
+def named_in(page: bytes) -> set[str]:
+    served = {line.split()[2] for line in page.decode().splitlines() if line.startswith("# TYPE galley_")}
+    return {name.removesuffix("_created").removesuffix("_total") for name in served}
+
+
 def test_no_metric_is_served_that_is_not_in_the_tables() -> None:
-    page = OperatorMetrics().page().decode()
-    served = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE galley_")}
-    served = {name.removesuffix("_created").removesuffix("_total") for name in served}
-    assert served <= EVERY_NAME
+    assert named_in(OperatorMetrics().page()) <= EVERY_NAME
+
+
+def test_the_gateway_serves_what_the_tables_say() -> None:
+    assert named_in(GatewayMetrics().page()) == {each.name.removesuffix("_total") for each in SERIES}
 
 
 @dataclass
