@@ -70,6 +70,14 @@ def press(browser: webdriver.Chrome, label: str, confirm: bool = False) -> None:
     until(browser, lambda: browser.find_element(By.CSS_SELECTOR, ".said"), f"{label} is done")
 
 
+OUTSIDE: Final = """
+return [...document.querySelectorAll("header a, header button, nav a, main > form")].filter((each) => {
+  const box = each.getBoundingClientRect();
+  return each.checkVisibility() && !each.matches(".skip") && (box.left < 0 || box.right > innerWidth);
+}).map((each) => each.textContent.trim());
+"""
+"""Returns what of the navigation can only be reached by moving the page to the side."""
+
 PAGES: Final = {
     "queues": "", "queue": "/drills", "tasks": "/drills/tasks", "task": "/drills/tasks/evil",
     "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
@@ -113,12 +121,14 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         "no-audit": "No line fits", "empty": "No queues", "empty-topics": "No topics",
         "empty-audit": "Nothing was done yet",
     }  # fmt: skip
+    titles = set()
     for name, path in PAGES.items():
         resize(browser, WIDTHS[0])
         browser.get(site.page(path))
         until_shown(browser, shown[name])
         assert browser.execute_script("return window.evil") is None, name
         assert browser.execute_script("return document.images.length") == 0, name
+        titles.add(browser.title)
         for theme in ("light", "dark"):
             browser.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
             assert browser.execute_script(CONTRAST) == [], (name, theme)
@@ -126,7 +136,10 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
                 resize(browser, width)
                 beyond = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
                 assert beyond <= 0, (name, width)
+                assert browser.execute_script(OUTSIDE) == [], (name, width)
                 picture(browser, f"{name}-{theme}-{width}")
+    # Which page a tab of the browser shows is in its title; an empty page has that of a full one.
+    assert len(titles) >= 20, sorted(titles)
     lines = browser.get_log("browser")  # type: ignore[no-untyped-call]
     severe = [line for line in lines if line["level"] == "SEVERE"]
     assert [line for line in severe if "404" not in line["message"]] == []

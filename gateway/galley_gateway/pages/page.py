@@ -162,7 +162,8 @@ class Pages:
         here = f"{request.url.path}?{urlencode(kept)}" if kept else request.url.path
         look = Look(**{**look.__dict__, "here": here})
         found = await page.content(look)
-        heading = {"title": look.name or look.queue or page.title, "live": True, "page": look, "query": query}
+        title = " · ".join(each for each in (look.name, page.title, look.queue) if each)
+        heading = {"title": title, "live": True, "page": look, "query": query}
         frame = await self._frame(request, user, look.namespace)
         return TEMPLATES.get_template(page.template).render({**frame, **heading, **found})
 
