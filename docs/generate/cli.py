@@ -17,6 +17,9 @@ def document() -> str:
         "# Commands\n",
         "Results go to standard output, everything else to standard error. In a pipe, tables are",
         "tab-separated, without headings. An error has two lines: what happened, and what to do.\n",
+        "Every command takes `--color auto|always|never`, also before its name. `auto` uses colour on a",
+        "terminal, unless `NO_COLOR` is set or `TERM` is `dumb`; `-o table` makes a table in a pipe, too.",
+        "With the package on `PATH`, `kubectl galley` is `galley`.\n",
         f"Exit codes: {EXIT_CODES_IN_WORDS}.\n",
         *(_section(command) for command in commands),
     ])  # fmt: skip

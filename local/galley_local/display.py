@@ -49,7 +49,7 @@ def display_for(terminal: Terminal, *, passing: bool) -> Display:
         terminal: where to print.
         passing: whether to remove the table at the end, because results follow.
     """
-    if terminal.interactive:
+    if terminal.interactive and not terminal.dumb:
         return LiveTable(terminal.console(), passing=passing)
     return EventLines(terminal.result)
 

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import os
 import sys
-from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import argcomplete
 
@@ -38,7 +39,7 @@ from galley.cli import (
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
-from galley.cli.terminal import Terminal, own_terminal
+from galley.cli.terminal import Color, Terminal, own_terminal
 from galley.errors import GalleyError
 
 OWN_COMMANDS: Final = (
@@ -58,7 +59,17 @@ class _Help(Exception):
 
 
 class _Parser(ArgumentParser):
-    """A parser that prints nothing itself: errors and outputs that are closed are handled in one place."""
+    """A parser that prints nothing itself: errors and outputs that are closed are handled in one place.
+
+    It and those of its commands have the options of all commands.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_argument(
+            "--color", choices=[each.value for each in Color], default=SUPPRESS, metavar="WHEN",
+            help="auto (the default), always or never; auto heeds NO_COLOR and TERM=dumb",
+        )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
         raise Misuse(message, f"{self.prog} --help")
@@ -89,14 +100,17 @@ def _run(words: Sequence[str], place: Terminal) -> int:
     if COMPLETING in os.environ:
         argcomplete.autocomplete(whole)
     try:
-        options = whole.parse_args(words or ["--help"])
+        options, left = whole.parse_known_args(words or ["--help"])
     except _Help as message:
         place.result(str(message).rstrip())
         return ExitCode.DONE
+    command: Command = options.command
+    if left:
+        raise Misuse(f"unrecognized arguments: {' '.join(left)}", f"galley {command.name} --help")
+    terminal = replace(place, color=Color(getattr(options, "color", Color.AUTO)))
 
     async def run() -> int:
-        command: Command = options.command
-        return await command.run(options, place)
+        return await command.run(options, terminal)
 
     return asyncio.run(run())
 
@@ -133,7 +147,7 @@ def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
 
     Loading one imports its package, which `galley get` should neither wait for nor fail with.
     """
-    first = next((word for word in arguments if not word.startswith("-")), None)
+    first = next((word for word in arguments if not word.startswith("-") and word not in [*Color]), None)
     commands = list(OWN_COMMANDS)
     for entry in sorted(metadata.entry_points(group=PLUG_INS)):
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
@@ -43,6 +44,15 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class Color(StrEnum):
+    """When to use colour."""
+
+    AUTO = "auto"
+    """On a terminal that can show it, unless `NO_COLOR` is set (https://no-color.org)."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class Terminal:
     """The streams, the environment and the clock of one command."""
@@ -57,6 +67,7 @@ class Terminal:
     folder: Path
     """The folder the command was started in."""
     now: Callable[[], datetime] = _now
+    color: Color = Color.AUTO
 
     @property
     def interactive(self) -> bool:
@@ -65,15 +76,28 @@ class Terminal:
 
     @property
     def coloured(self) -> bool:
-        """Whether to use colour (https://no-color.org)."""
-        return self.interactive and not self.environ.get("NO_COLOR") and self.environ.get("TERM") != "dumb"
+        """Whether to use colour on standard output."""
+        return self.colours(self.stdout)
+
+    def colours(self, stream: TextIO) -> bool:
+        """Return whether to use colour on a stream."""
+        if self.color is Color.AUTO:
+            return stream.isatty() and not self.environ.get("NO_COLOR") and not self.dumb
+        return self.color is Color.ALWAYS
+
+    @property
+    def dumb(self) -> bool:
+        """Whether the terminal can only append text."""
+        return self.environ.get("TERM") == "dumb"
 
     def console(self, width: int | None = None) -> Console:
         """Return what draws tables on standard output; by default as wide as that is."""
         return Console(
             file=self.stdout,
             width=width,
-            force_terminal=self.interactive,
+            force_terminal=self.interactive or self.coloured,
+            # What rich finds out by itself depends on TERM, which says nothing of the reader of a pipe.
+            color_system="standard" if self.coloured else "auto",
             no_color=not self.coloured,
             highlight=False,
             emoji=False,

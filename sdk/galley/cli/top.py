@@ -95,7 +95,7 @@ def _arguments(parser: ArgumentParser) -> None:
 async def _run(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
         overview = Overview(client.broker, client.namespace, options.queue, time.monotonic)
-        if options.output is None and terminal.interactive and terminal.environ.get("TERM") != "dumb":
+        if options.output is None and terminal.interactive and not terminal.dumb:
             await follow(lambda: frame(client, overview, terminal), terminal)
         # A rate takes two looks.
         await overview.look()

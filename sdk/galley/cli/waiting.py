@@ -56,10 +56,9 @@ class Shown:
     def __init__(self, name: str, terminal: Terminal) -> None:
         self._name = name
         self._bars: Bars | None = None
-        if terminal.stderr.isatty() and terminal.environ.get("TERM") != "dumb":
-            console = Console(
-                file=terminal.stderr, force_terminal=True, no_color=bool(terminal.environ.get("NO_COLOR"))
-            )
+        if terminal.stderr.isatty() and not terminal.dumb:
+            no_color = not terminal.colours(terminal.stderr)
+            console = Console(file=terminal.stderr, force_terminal=True, no_color=no_color)
             columns = TextColumn("{task.fields[name]}"), BarColumn(_BAR_WIDTH), TaskProgressColumn()
             text = TextColumn("{task.fields[text]}")
             self._bars = Bars(*columns, text, console=console, transient=True)

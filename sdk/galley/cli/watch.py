@@ -35,7 +35,7 @@ async def watch(
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    if terminal.interactive and form in (None, Format.TABLE, Format.WIDE):
+    if terminal.interactive and not terminal.dumb and form in (None, Format.TABLE, Format.WIDE):
         with Live(console=terminal.console(), auto_refresh=False, vertical_overflow="crop") as live:
             while True:
                 table = listing.table(await look(), terminal, wide=form is Format.WIDE)

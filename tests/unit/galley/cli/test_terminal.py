@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
-from galley.cli.output import Format, write_document
-from galley.cli.terminal import Output, Terminal, safe
+from galley.cli.main import OWN_COMMANDS, main, parser
+from galley.cli.output import Format, styled, write_document
+from galley.cli.terminal import Color, Output, Terminal, safe
 from galley.errors import TaskFailed
 from tests.unit.galley.cli.a_terminal import NOON, a_terminal, err, out
 
@@ -136,3 +138,32 @@ def test_streams_and_arguments_of_all_kinds_end_without_a_traceback(
     assert said in told
     assert "Traceback" not in told
     assert "Exception ignored" not in told
+
+
+@pytest.mark.parametrize(
+    ("color", "environ", "tty", "coloured"),
+    [
+        ("auto", {}, True, True), ("auto", {}, False, False), ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"TERM": "dumb"}, True, False), ("always", {"NO_COLOR": "1"}, False, True),
+        ("always", {"TERM": "dumb"}, False, True), ("never", {}, True, False),
+    ],
+)  # fmt: skip
+def test_colour_is_used_when_it_is_asked_for_or_can_be_seen(
+    color: str, environ: dict[str, str], tty: bool, coloured: bool
+) -> None:
+    terminal = replace(a_terminal(interactive=tty, environ=environ), color=Color(color))
+    terminal.console(80).print(styled("Failed"))
+    assert terminal.coloured is coloured
+    assert ("\x1b[31m" in out(terminal) or "\x1b[1;31m" in out(terminal)) is coloured
+
+
+@pytest.mark.parametrize("words", [["--color", "always"], ["get", "--color=always", "tasks"]])
+def test_colour_may_be_asked_for_before_and_after_the_command(words: list[str]) -> None:
+    options = parser(OWN_COMMANDS).parse_args([*words, "version"] if len(words) == 2 else words)
+    assert options.color == "always"
+
+
+def test_an_option_that_does_not_exist_leads_to_the_help_of_its_command() -> None:
+    terminal = a_terminal()
+    assert main(["get", "tasks", "--bogus"], terminal) == 2
+    assert err(terminal) == "error: unrecognized arguments: --bogus\nhint: galley get --help\n"
