@@ -1,4 +1,4 @@
-"""A program that gives tasks to a queue by way of NATS alone, in a pod with the credentials of a producer."""
+"""A program that uses a queue by way of NATS alone, in a pod with the credentials of one of its roles."""
 
 import json
 from typing import Any
@@ -17,21 +17,30 @@ def submit_directly(place: Place, name: str, queue: str, handler: str, **argumen
         NotInTime: if there was none; with what the program said.
     """
     command = ["galley", "submit", queue, handler, json.dumps(arguments), "--wait"]
-    place.apply(_pod(place, name, queue, command))
+    return json.loads(run(place, name, queue, command).splitlines()[-1])
+
+
+def run(place: Place, name: str, queue: str, command: list[str], role: str = "producer") -> str:
+    """Run a command in a pod of that name until it has ended, and return what it printed.
+
+    Raises:
+        NotInTime: if it did not end; with what it said.
+    """
+    place.apply(_pod(place, name, queue, command, role))
 
     def said() -> str:
-        return place.kubectl("logs", "-n", place.namespace, name, "--tail=20")
+        return place.kubectl("logs", "-n", place.namespace, name, "--tail=100")
 
     def ended() -> bool:
         phase = place.get("pod", name)["status"]["phase"]
         assert phase != "Failed", said()
         return bool(phase == "Succeeded")
 
-    place.until(f"the result of {command}", ended, within=waits.TASKS_ENDED)
-    return json.loads(said().splitlines()[-1])
+    place.until(f"the end of {command}", ended, within=waits.TASKS_ENDED)
+    return said()
 
 
-def _pod(place: Place, name: str, queue: str, command: list[str]) -> Object:
+def _pod(place: Place, name: str, queue: str, command: list[str], role: str) -> Object:
     environment = {
         "GALLEY_SERVER": _server(place, queue),
         "GALLEY_NAMESPACE": place.namespace,
@@ -51,7 +60,7 @@ def _pod(place: Place, name: str, queue: str, command: list[str]) -> Object:
             "capabilities": {"drop": ["ALL"]},
         },
     }
-    secret = {"secretName": f"galley-{queue}-producer", "defaultMode": 0o440}
+    secret = {"secretName": f"galley-{queue}-{role}", "defaultMode": 0o440}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from e2e import waits
+from e2e import producer, waits
 from e2e.place import Object, Place
 
 pytestmark = pytest.mark.timeout(600)
@@ -80,5 +80,8 @@ def test_a_task_says_that_its_worker_was_killed_for_want_of_memory(place: Place)
     assert told["reason"] == "KillsItsWorker"
     assert "is gone, and did not end the attempt" in told["message"]
     assert "was killed for want of memory (OOMKilled); raise spec.worker.template" in told["message"]
+    letter = producer.run(place, "reader", "hungry", ["galley", "dead", "show", "hungry/greedy"], "manager")
+    assert "Reason:     KillsItsWorker" in letter
+    assert "OOMKilled" in letter
     place.apply(a_task("modest", 1))
     assert ended(place, "modest")["modest"]["status"] == "True"
