@@ -32,7 +32,7 @@ from galley_gateway.limits import Limits
 from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
-from tests.support.documents import free_port
+from tests.support.port import free_port
 
 NAMESPACE: Final = "bench"
 CONNECTIONS: Final = 32

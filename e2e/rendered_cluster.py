@@ -32,9 +32,9 @@ from galley_operator.credentials.registrar import Registrar
 from galley_operator.credentials.server_secret import ServerCertificate, ServerSecret
 from galley_operator.credentials.store_key import ensure_store_key
 from galley_operator.credentials.trust import made_keys
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster
+from tests.support.port import free_port
 
 NAMESPACE: Final = "galley-system"
 _CONTAINER_SECONDS: Final = 30

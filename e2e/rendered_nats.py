@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from e2e.rendered_chart import nats_config
-from tests.support.documents import free_port
 from tests.support.guarded_nats import GuardedNats
+from tests.support.port import free_port
 
 _ELSEWHERE: Final = re.compile(r"(?<![\w.\"'])/(?:etc|var|data|run|tmp)\b[^\s\"',]*")
 

@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.rivals.page import Result, page
 from galley_local.nats_server import NatsServer
-from tests.support.documents import free_port
+from tests.support.port import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -19,8 +19,8 @@ from e2e.api.test_monitoring import RULES, Prometheus, watching
 from galley import AsyncClient, call
 from galley_local.nats_server import NatsServer
 from tests.support.api_server import ApiServer
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from tests.support.port import free_port
 
 _SECONDS: Final = 30.0
 
@@ -30,7 +31,7 @@ class OperatorProcess:
         **settings: Any,
     ) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         self.log_file = folder / f"{name}.log"
         told = {
             "server": server,
@@ -99,8 +100,3 @@ def operator(
         yield process
     finally:
         process.kill()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])

@@ -22,9 +22,9 @@ from galley_operator.credentials.key_secret import entries_of, key_secret, keys_
 from galley_operator.credentials.queue_secrets import FILE_KEY, QueueSecrets, secret_name
 from galley_operator.errors import KeysNotFound
 from tests.support.api_server import ApiServer
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
+from tests.support.port import free_port
 from tests.support.workers import a_task_queue, workers
 
 KEYS = "nats-auth"

@@ -25,9 +25,9 @@ from galley_operator.credentials.server_secret import NEW_AUTHORITY
 from galley_operator.credentials.store_key import ensure_store_key
 from galley_operator.errors import StoreEncrypted
 from tests.support.api_server import ApiServer
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
+from tests.support.port import free_port
 from tests.support.tls_nats import Authority
 from tests.support.workers import a_task_queue, workers
 

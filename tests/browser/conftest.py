@@ -24,8 +24,8 @@ from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.support.chromium import chromium
-from tests.support.documents import free_port
 from tests.support.openid import provider_of_a_library
+from tests.support.port import free_port
 from tests.support.workers import WorkerProcess, a_task_queue
 
 NAMESPACE: Final = "pages"

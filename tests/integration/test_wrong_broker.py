@@ -16,9 +16,9 @@ from galley_local.nats_binary import nats_server_binary
 from galley_local.nats_server import NatsServer
 from tests.integration.galley_local.dev_process import galley
 from tests.support.command import Said
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
 from tests.support.old_nats_server import VERSION, old_nats_server_binary
+from tests.support.port import free_port
 from tests.support.workers import a_task_queue, workers
 
 TOO_OLD = f"is nats-server {VERSION}; Galley needs 2.12.2 or newer"

@@ -17,7 +17,6 @@ import pty
 import re
 import select
 import signal
-import socket
 import struct
 import subprocess
 import termios
@@ -27,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
+
+from tests.support.port import free_port
 
 PATIENCE_SECONDS: Final = 90.0
 _LONGEST_SECONDS: Final = 3600.0
@@ -120,14 +121,6 @@ def _equalled(text: str) -> str:
     for pattern, word in _EQUAL:
         text = pattern.sub(word, text)
     return text
-
-
-def free_port() -> int:
-    """Return a port that is free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Reader:

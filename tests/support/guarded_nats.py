@@ -20,8 +20,8 @@ from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.queue_roles import Holder, credentials_of
 from galley_operator.credentials.registrar import Registrar
 from galley_operator.credentials.trust import CONFIG_KEY, made_keys
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 
 
 class GuardedNats:

@@ -20,7 +20,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import Key, KeySet, RSAKey
 
-from tests.support.documents import free_port
+from tests.support.port import free_port
 
 CLIENT: Final = "galley"
 SECRET: Final = "a secret of ours"

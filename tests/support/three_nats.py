@@ -16,7 +16,7 @@ from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
 from galley_operator.credentials.authority import Authority
 from galley_operator.credentials.trust import CONFIG_KEY, made_keys
-from tests.support.documents import free_port
+from tests.support.port import free_port
 
 
 class ThreeNats:

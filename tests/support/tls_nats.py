@@ -12,8 +12,8 @@ from trustme import CA
 
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 
 HOSTS: Final = ("localhost", "127.0.0.1")
 DAY: Final = timedelta(days=1)

@@ -13,9 +13,9 @@ from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig
 from galley_operator.cluster.resource import Resource
-from tests.support.documents import free_port
 from tests.support.gateways import served
 from tests.support.memory_cluster import MemoryCluster
+from tests.support.port import free_port
 
 
 async def test_while_the_api_server_is_away_nothing_is_allowed(

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shutil
-import socket
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +11,9 @@ from testcluster.progress import say
 from testcluster.toolchain import Need, ensure
 from tests.integration.galley_local.dev_process import dev
 from tests.support.cannot_run import cannot_run
+from tests.support.port import free_port
 
 EXAMPLE: Final = Path(__file__).parents[3] / "examples/javascript"
-
-
-def a_free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 async def test_a_program_in_javascript_submits_waits_cancels_and_serves_handlers(tmp_path: Path) -> None:
@@ -29,7 +23,7 @@ async def test_a_program_in_javascript_submits_waits_cancels_and_serves_handlers
         cannot_run("the example in JavaScript", str(error))
     folder = tmp_path / "javascript"
     shutil.copytree(EXAMPLE, folder)
-    port = a_free_port()
+    port = free_port()
     queue = folder / "queue.yaml"
     queue.write_text(queue.read_text().replace("8480", str(port)))
     async with dev(folder, "queue.yaml") as running:

@@ -20,6 +20,7 @@ from galley_local.jetstream_probe import jetstream_answers
 from galley_local.nats_binary import nats_server_binary
 from galley_local.nats_server import NatsServer
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 from tests.support.servers import ROOM
 
 _RUN_AND_WAIT = """
@@ -50,13 +51,6 @@ async def stored_messages(url: str) -> int:
     info = await client.jetstream().stream_info("kept")
     await client.close()
     return info.state.messages
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_jetstream_answers_once_the_server_is_started(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from galley_operator.settings import OperatorSettings
 from tests.support.eventually import eventually
 from tests.support.memory_api import served
 from tests.support.memory_cluster import MemoryCluster
+from tests.support.port import free_port
 from tests.unit.galley_operator.desk import a_task_queue_object
 
 
@@ -40,9 +41,9 @@ def page(port: int, name: str) -> tuple[int, str]:
 
 
 async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_order(
-    nats_server: NatsServer, namespace: str, tmp_path: Path, unused_tcp_port: int
+    nats_server: NatsServer, namespace: str, tmp_path: Path
 ) -> None:
-    cluster = MemoryCluster()
+    cluster, port = MemoryCluster(), free_port()
     queue = a_task_queue_object()
     queue["metadata"]["namespace"] = namespace
     cluster.put(TASKQUEUES, queue)
@@ -50,18 +51,18 @@ async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_orde
     async with served(cluster, tmp_path) as (api, kubeconfig):
         settings = OperatorSettings(
             server=nats_server.url, kubeconfig=kubeconfig, pod_name="op-1", lease_namespace=namespace,
-            namespaces=namespace, health_port=unused_tcp_port, health_host="127.0.0.1", sweep_seconds=1,
+            namespaces=namespace, health_port=port, health_host="127.0.0.1", sweep_seconds=1,
         )  # fmt: skip
         operator = Operator(settings)
         running = asyncio.create_task(operator.run())
 
         async def ready() -> bool:
-            found = await asyncio.to_thread(page, unused_tcp_port, "readyz")
+            found = await asyncio.to_thread(page, port, "readyz")
             assert found == (200, "leads\n"), found
             return True
 
         await eventually(ready, within=30)
-        assert (await asyncio.to_thread(page, unused_tcp_port, "livez"))[0] == 200
+        assert (await asyncio.to_thread(page, port, "livez"))[0] == 200
         await eventually(
             lambda: (DEPLOYMENTS.plural, namespace, "galley-images") in cluster.objects, within=30
         )
@@ -87,7 +88,7 @@ async def test_an_operator_leads_serves_a_queue_and_a_task_and_ends_in_good_orde
             assert not (await submit_declared(broker, manifest("two", namespace))).created
             await handle.cancel()
             await eventually(lambda: cluster.condition("two", namespace)[0] == "Cancelled", within=30)
-        metrics = (await asyncio.to_thread(page, unused_tcp_port, "metrics"))[1]
+        metrics = (await asyncio.to_thread(page, port, "metrics"))[1]
         assert "galley_operator_leading 1.0" in metrics
         assert "galley_operator_tasks_admitted_total 2.0" in metrics
         operator.stop()

@@ -11,8 +11,8 @@ import pytest
 from galley import call, connect
 from galley_local.nats_server import NatsServer
 from tests.integration.galley_worker.conftest import StartWorkers
-from tests.support.documents import free_port
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases
 
 LEASE = 30.0

@@ -1,7 +1,6 @@
 """A worker process as its kubelet and Prometheus see it."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,16 +13,14 @@ from galley.broker.stream_config import consumer_definitions
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
+from tests.support.port import free_port
 
 Page = Callable[[str], Awaitable[tuple[int, str]]]
 
 
 @pytest.fixture
 def port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from galley.broker.connection import Broker
 from galley.errors import ServerInvalid
 from galley_local.nats_binary import nats_server_binary
 from galley_local.orphan_guard import dying_with_us
-from tests.support.documents import free_port
+from tests.support.port import free_port
 
 
 @pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")  # in nats-py
