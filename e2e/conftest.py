@@ -16,7 +16,13 @@ from testcluster.images.build import archives
 from tests.support.cannot_run import cannot_run
 from tests.support.kubectl import Kubectl
 
-pytest_plugins = ("tests.support.servers", "tests.support.api_server", "tests.support.cluster")
+pytest_plugins = (
+    "tests.support.bytecode",
+    "tests.support.ended",
+    "tests.support.servers",
+    "tests.support.api_server",
+    "tests.support.cluster",
+)
 
 
 @pytest.fixture(scope="session")

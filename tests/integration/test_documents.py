@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import Reader, difference, read_document
+from tests.support.ended import MARK
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -47,7 +48,7 @@ def test_a_reader_sees_what_the_document_says(document: Path, clone: Path, tmp_p
     environment = {
         "HOME": str(home), "TERM": "xterm", "NO_COLOR": "1", "LANG": "C.UTF-8",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1", MARK: os.environ[MARK],
     }  # fmt: skip
     script = read_document(document.read_text("utf-8"))
     assert script

@@ -1,3 +1,8 @@
 """Loads the fixtures that make clusters."""
 
-pytest_plugins = ("tests.support.api_server", "tests.support.cluster")
+pytest_plugins = (
+    "tests.support.bytecode",
+    "tests.support.ended",
+    "tests.support.api_server",
+    "tests.support.cluster",
+)
