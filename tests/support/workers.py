@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +13,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.resources import Metadata, TaskQueue, TaskQueueSpec, Worker
+from tests.support.warm_start import WarmStart
 
 HANDLERS: Final = Path(__file__).parent / "handlers"
 """Folder of the module `drills`, whose handlers misbehave on demand."""
@@ -56,17 +55,10 @@ class WorkerProcess:
         }
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> WarmStart:
         with self.log_file.open("ab") as log:
             self._log_before = log.tell()
-            return subprocess.Popen(
-                [sys.executable, "-m", *self.program],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            return WarmStart(self.program, self._environment, log)
 
     def log(self) -> list[dict[str, Any]]:
         """Return what it has logged so far."""
