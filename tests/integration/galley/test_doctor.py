@@ -16,6 +16,7 @@ from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.cli.main import main
 from galley.topic import Subscription, Topic
 from galley_local.nats_server import NatsServer
+from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue
 from tests.unit.galley.cli.a_terminal import a_terminal, err, out
 
@@ -46,8 +47,13 @@ async def test_what_is_wrong_is_found_and_named(nats_server: NatsServer, namespa
 
         async with answering_supply(client.broker, namespace, "images", lambda *_: Supply()):
             beating = asyncio.create_task(_beat(client, namespace, "images"))
-            code, checks = await found()
-            assert (code, checks["queue images: workers"]["message"]) == (0, "1 there; 1 task waits or runs")
+
+            async def heard_in_time() -> bool:
+                code, checks = await found()
+                message = checks["queue images: workers"]["message"]
+                return (code, message) == (0, "1 there; 1 task waits or runs")
+
+            await eventually(heard_in_time, within=60)
             await client.queues.pause("images")
             notes = topology.notes_stream(namespace, "images")
             await client.broker.api("delete", f"STREAM.DELETE.{notes}")
@@ -73,8 +79,11 @@ async def test_what_is_wrong_is_found_and_named(nats_server: NatsServer, namespa
             )
             beating.cancel()
         stranger = asyncio.create_task(_beat(client, namespace, "gone"))
-        heard = await checkup.workers_heard(client.broker, namespace)
-        assert heard == {"gone": {"w1": ""}}
+
+        async def heard() -> bool:
+            return await checkup.workers_heard(client.broker, namespace) == {"gone": {"w1": ""}}
+
+        await eventually(heard, within=60)
         stranger.cancel()
     code, checks = await found("never")
     assert (code, checks["queue never"]["level"]) == (1, "fail")
