@@ -18,7 +18,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test test/again check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
+.PHONY: help demo demo-cluster test test/again test-times check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
 	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
@@ -38,6 +38,9 @@ test: compiled ## Run the checks and all tests that need no cluster; ends with "
 
 test/again: $(STAMP)
 	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) tests
+
+test-times: compiled ## List the files of tests that take the most processor time
+	@$(BIN)/python -m pytest -q -p tests.support.processor_time $(BESIDE) 2 $(IN_ORDER) tests
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
 

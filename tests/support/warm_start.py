@@ -32,6 +32,9 @@ _one_at_a_time: Final = threading.Lock()
 class WarmStart:
     """A started program: of `subprocess.Popen`, what tests use."""
 
+    seconds_used = 0.0
+    """Processor time of all that have ended."""
+
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
         """Run `python -m ARGUMENTS` in a session of its own, without input, its outputs in a log."""
         self.args = tuple(arguments)
@@ -70,10 +73,11 @@ class WarmStart:
 
     def _look(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._ending], [], [], timeout)[0]:
-            code = os.read(self._ending, 64)
+            ended = os.read(self._ending, 64).split()
             os.close(self._ending)
-            assert code, "the process that starts workers has ended"
-            self.returncode = int(code)
+            assert ended, "the process that starts workers has ended"
+            self.returncode = int(ended[0])
+            WarmStart.seconds_used += float(ended[1])
         return self.returncode
 
 
@@ -116,11 +120,11 @@ def _serve(requests: socket.socket) -> None:
 
 def _report_ends(running: dict[int, int]) -> None:
     while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status, used = os.wait4(-1, os.WNOHANG)
         if not pid:
             return
         ending = running.pop(pid)
-        os.write(ending, str(os.waitstatus_to_exitcode(status)).encode())
+        os.write(ending, f"{os.waitstatus_to_exitcode(status)} {used.ru_utime + used.ru_stime}".encode())
         os.close(ending)
 
 
