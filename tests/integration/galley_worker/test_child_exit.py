@@ -38,7 +38,7 @@ async def test_a_supervisor_killed_outright_in_a_pod_takes_everything_along(tmp_
         cannot_run("A PID namespace", "it takes root, or a kernel that lets others make one")
     host = a_host(tmp_path, *IN_A_POD)
     try:
-        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=20)
+        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=60)
         family = psutil.Process(host.pid).children(recursive=True)
         assert len([one for one in family if one.name() == "sleep"]) == 4
         family[0].kill()
@@ -54,7 +54,7 @@ async def test_a_supervisor_killed_outright_takes_everything_along(
     host = a_host(tmp_path)
     family: list[int] = []
     try:
-        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=20)
+        await until(lambda: len([file for file in tmp_path.iterdir() if file.read_text()]) == 8, within=60)
         family = [child.pid for child in psutil.Process(host.pid).children(recursive=True)]
         family += [int((tmp_path / name).read_text()) for name in ("stray", "bare", "bare_of_handler")]
         assert len(family) >= 14, "server, tracker, sweeper, four children, a command and its five"
