@@ -33,6 +33,9 @@ IN_ITS_OWN_WORDS = {
     "no task of a key at once": "should be greater than or equal to 1",
     "a rate of none": "should be greater than or equal to 1",
     "a rate in no time": "should be greater than or equal to 1",
+    "no task of a queue at once": "should be greater than or equal to 1",
+    "no start of a queue": "should be greater than or equal to 1",
+    "a key of no weight": "should be greater than or equal to 1",
     # Metadata is Kubernetes' own.
     "no name": "name or generateName is required",
     "no metadata": "name or generateName is required",

@@ -24,11 +24,12 @@ from galley.broker.flows import Flows
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.envelope import Envelope, encode
+from galley.error_group import ungrouped
 from galley.errors import LaneNotEnabled, QueueNotFound, TaskCancelled, TaskFailed
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_queue_name
 from galley.lanes import Lane
-from galley.record import Outcome
+from galley.record import Outcome, State
 from galley.task_id import new_task_id
 from galley.typed import Typed
 from galley.when import When
@@ -53,6 +54,8 @@ _SMALL_BYTES: Final = 16 * 1024
 """Bytes of a plan up to which the room that was there a second ago is enough."""
 _CHECKED_SECONDS: Final = 5.0
 """How long what was seen of a queue counts: a program that submits many workflows asks once."""
+_ASKED: Final = 100
+"""Steps that are asked whether they run; one that may still run has its record read."""
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.05
 
@@ -62,7 +65,8 @@ class StepStatus(Struct, frozen=True):
 
     name: str
     state: str
-    """`Waiting` (or running: its task tells), `Succeeded`, `Failed`, `Cancelled` or `Skipped`."""
+    """`Waiting`, `Running`, `Succeeded`, `Failed`, `Cancelled` or `Skipped`. Of those that have not ended,
+    the first 100 are asked whether they run."""
     queue: str
     task_id: str
     """Its task, which exists once all before it has succeeded."""
@@ -495,13 +499,28 @@ class AsyncWorkflows:
         nodes = await self.nodes_of(place, root)
         marks = await self._flows.marks(place, root)
         after = _after(nodes)
+        runs = await self._running(place, nodes, marks) if root.ended is None else frozenset()
         return [
             StepStatus(
-                node.name, _state(root, Mark(marks[number])), node.queue,
+                node.name, "Running" if number in runs else _state(root, Mark(marks[number])), node.queue,
                 node.given or place.address(number).id, after[number],
             )
             for number, node in enumerate(nodes[: root.tasks])
         ]  # fmt: skip
+
+    async def _running(self, place: Place, nodes: list[Node], marks: str) -> frozenset[int]:
+        """Return which steps run, of the first ones that have not ended: each has a record once it began."""
+        records = Records(self._broker)
+        open_steps = [number for number, mark in enumerate(marks) if mark == Mark.WAITING][:_ASKED]
+
+        async def runs(number: int) -> bool:
+            stored = await records.read(place.address(number)._replace(queue=nodes[number].queue))
+            return stored is not None and stored.record.state is State.RUN and not stored.record.handed_back
+
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                asked = {number: group.create_task(runs(number)) for number in open_steps}
+        return frozenset(number for number, answer in asked.items() if answer.result())
 
     async def cancel(self, place: Place) -> Cancelled:
         """Cancel a workflow."""

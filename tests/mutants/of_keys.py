@@ -18,6 +18,13 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str) -> M
 MUTANTS: Final = (
     _of(
         _TURNS,
+        "weights of keys count for nothing",
+        "        moved, most = 0, QUANTUM * self.rules.weights.get(digest, 1)\n",
+        "        moved, most = 0, QUANTUM\n",
+        "a key has no more than others, whatever its weight",
+    ),
+    _of(
+        _TURNS,
         "no look is planned while tasks wait",
         "        await self._tasks.arm(self._tasks.turn(digest, lane), seconds)\n",
         "        pass\n",

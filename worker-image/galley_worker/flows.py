@@ -47,6 +47,7 @@ from galley.workflow.state import (
     with_slot,
 )
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
+from galley_worker.measures import Measures
 from galley_worker.values import SMALL_RESULT, Unfit, Values, each
 from galley_worker.wake import parent_name, parent_of, wake
 
@@ -98,6 +99,8 @@ class Workflows:
         self._flows = Flows(broker, plaintext=plaintext)
         self._publisher = Publisher(broker)
         self._values = Values(broker, self._flows, plaintext=plaintext)
+        self.measures: Measures | None = None
+        """Counts workflows and joins, if set."""
 
     async def may_begin(self, address: TaskAddress, envelope: Envelope) -> Failure | None:
         """Return why a step is not to run, if its workflow has ended or is gone."""
@@ -268,7 +271,11 @@ class Workflows:
         if not node.join:
             return await self._begin(place, root, number, node, arrivals[0][1], marks)
 
+        fired = False
+
         def arrive(slots: tuple[Slot | None, ...]) -> tuple[Slot | None, ...]:
+            nonlocal fired
+            fired = None in slots
             for at, slot in arrivals:
                 slots = with_slot(slots, at, slot)
             return slots
@@ -278,6 +285,8 @@ class Workflows:
         slots = await self._flows.change_join(place, number, node.join, keep, arrive)
         if None in slots:
             return None
+        if fired and self.measures is not None:
+            self.measures.joined()
         if not node.collect:
             failed = next((slot.failed for slot in slots if slot is not None and slot.failed), None)
             if failed is not None:
@@ -424,6 +433,8 @@ class Workflows:
             stored = await self._ledger.read(address, written.by)
             if stored is not None and stored.record.outcome is not None:
                 outcome = stored.record.outcome
+        elif self.measures is not None:
+            self.measures.workflow_ended(outcome, (now - root.created_at).total_seconds())
         keep = self._keep_seconds if outcome is Outcome.SUCCEEDED else self._kept(root)
         await self._change_root(place, root, lambda it: ended(it, outcome, now, failed), keep)
         if outcome is Outcome.SUCCEEDED:

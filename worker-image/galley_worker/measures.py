@@ -68,6 +68,18 @@ LIFE_MISSED: Final = Series(
     "galley_life_events_missed_total", Kind.COUNTER,
     "Life events that the topic in `spec.lifeEvents` did not take.", QUEUE,
 )  # fmt: skip
+WORKFLOWS: Final = Series(
+    "galley_workflows_ended_total", Kind.COUNTER,
+    "Workflows that this worker ended, by `outcome`: `succeeded` or `failed`.", (*QUEUE, "outcome"),
+)  # fmt: skip
+WORKFLOW_SECONDS: Final = Series(
+    "galley_workflow_seconds", Kind.HISTOGRAM,
+    "Time from the submission of a workflow to its end, of those that this worker ended.",
+    (*QUEUE, "outcome"),
+)  # fmt: skip
+JOINS: Final = Series(
+    "galley_joins_total", Kind.COUNTER, "Joins of workflows that became complete here.", QUEUE
+)
 BATCH_SIZE: Final = Series(
     "galley_batch_size", Kind.HISTOGRAM, "Tasks whose inputs a handler got by one call.", (*QUEUE, "handler")
 )
@@ -104,6 +116,7 @@ SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 SERIES: Final = (
     ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
     CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
+    WORKFLOWS, WORKFLOW_SECONDS, JOINS,
     BATCH_SIZE, LIFE_MISSED, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
     CACHE_BYTES,
 )  # fmt: skip
@@ -139,6 +152,8 @@ class Measures(Collector):
         self._late: dict[str, float] = {}
         self._events: Counter[tuple[str, str]] = Counter()
         self._held_back: Counter[str] = Counter()
+        self._workflows: dict[str, Times] = {}
+        self._joins = 0
         self._notes_dropped = 0
         self._life_missed = 0
         self.circuit: Circuit | None = None
@@ -199,6 +214,14 @@ class Measures(Collector):
         """Count an event that could not be copied yet, and is delivered again."""
         self._held_back[topic] += 1
 
+    def workflow_ended(self, outcome: str, seconds: float) -> None:
+        """Count a workflow that was ended here, and how long it took."""
+        self._workflows.setdefault(outcome, Times()).add(max(0.0, seconds))
+
+    def joined(self) -> None:
+        """Count a join that became complete."""
+        self._joins += 1
+
     def note_dropped(self) -> None:
         """Count a note that was not stored: progress, a checkpoint, or a part of an output."""
         self._notes_dropped += 1
@@ -229,7 +252,11 @@ class Measures(Collector):
         yield self._counter(EVENTS, events)
         held_back = (((topic,), count) for topic, count in self._held_back.items())
         yield self._counter(EVENTS_HELD_BACK, held_back)
+        ended = (((outcome,), sum(times.counts)) for outcome, times in self._workflows.items())
+        yield self._counter(WORKFLOWS, ended)
+        yield self._histogram(WORKFLOW_SECONDS, self._workflows)
         for series, count in (
+            (JOINS, self._joins),
             (LEASES_LOST, self._lost.total()),
             (FAILED, self._failed),
             (LIFE_MISSED, self._life_missed),

@@ -24,6 +24,7 @@ from galley.broker.objects import Place
 from galley.broker.topics import TopicPublisher
 from galley.broker.topology import QueueLayout
 from galley.broker.unique_keys import Keys
+from galley.key import digest_of_key
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
 from galley.otlp_metrics import metrics_sent
@@ -243,6 +244,7 @@ class Supervisor:
         spec = self._queue.spec
         worker = self._who
         claimant = Claimant(ledger, settler, worker, _now, holders.ask, solitude)
+        flows.measures = measures
         rules = Rules(
             self._queue.metadata.namespace,
             self._queue.metadata.name,
@@ -324,6 +326,7 @@ def key_rules(spec: TaskQueueSpec) -> KeyRules:
     return KeyRules(
         1 if per_key.ordered else per_key.concurrency or 0, per_key.ordered,
         None if per_key.rate is None else per_key.rate.rate,
+        {digest_of_key(key): weight for key, weight in per_key.weights.items()},
     )  # fmt: skip
 
 

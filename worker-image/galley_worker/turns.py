@@ -9,10 +9,11 @@ rules, and what each prevents, are in `tests/unit/protocol/key_model.py` and doc
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -38,7 +39,7 @@ from galley_worker.settle import Settler
 log = logging.getLogger(__name__)
 
 QUANTUM: Final = 4
-"""Most tasks of a key that are moved in one turn."""
+"""Most tasks of a key that are moved in one turn, times its weight."""
 
 EMPTY_SECONDS: Final = 1.0
 """After this a key is looked at again that had no waiting task: a producer may have come in between."""
@@ -63,6 +64,8 @@ class KeyRules(NamedTuple):
     """Whether a task keeps its permit until it has ended, retries included."""
     rate: Rate | None = None
     """How many of one key may start in a time; None does not limit them."""
+    weights: Mapping[str, int] = MappingProxyType({})
+    """Of the digests of keys that have more than 1."""
 
     @property
     def limited(self) -> bool:
@@ -190,8 +193,8 @@ class Turns:
             leaving: a task whose permit is given back.
             fired: whether a schedule has it look: also for permits whose task is gone.
         """
-        moved = 0
-        while moved < QUANTUM:
+        moved, most = 0, QUANTUM * self.rules.weights.get(digest, 1)
+        while moved < most:
             state, waiting = await self._read(digest, lanes)
             permits = state.permits
             held = tuple(each for each in permits.held if each != leaving)
@@ -209,7 +212,7 @@ class Turns:
                 else:
                     fired = False  # once is enough: the next look comes after a lease
                 continue
-            chosen, earned = self._chosen(waiting, permits, held, min(QUANTUM - moved, ready))
+            chosen, earned = self._chosen(waiting, permits, held, min(most - moved, ready))
             if await self._give(digest, replace(permits, held=held, credits=earned), state, chosen):
                 for each in chosen:
                     await self._tasks.move(each, permit=self.rules.limited)

@@ -40,7 +40,7 @@ class StepView(Struct, frozen=True, rename="camel", omit_defaults=True):
 
     name: str
     state: Annotated[
-        str, Meta(description="`Waiting` (or running), `Succeeded`, `Failed`, `Cancelled` or `Skipped`.")
+        str, Meta(description="`Waiting`, `Running`, `Succeeded`, `Failed`, `Cancelled` or `Skipped`.")
     ]
     queue: str
     task_id: Annotated[str, Meta(description="Its task, once all before it have succeeded.")]

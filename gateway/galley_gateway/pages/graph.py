@@ -17,7 +17,7 @@ ROWS: Final = 8
 COLUMNS: Final = 40
 """Columns that are drawn."""
 _LETTERS: Final = 20
-_WORST_FIRST: Final = ("Failed", "Cancelled", "Waiting", "Skipped", "Succeeded")
+_WORST_FIRST: Final = ("Failed", "Cancelled", "Running", "Waiting", "Skipped", "Succeeded")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ _ACTIONS: Final = ("list", "show", "cancel", "redrive")
 _SHOWN: Final = 200
 """Steps that are drawn; wide groups would fill the terminal."""
 
-_SIGNS: Final = {"Waiting": ".", "Succeeded": "+", "Failed": "x", "Cancelled": "-", "Skipped": "~"}
+_SIGNS: Final = {
+    "Waiting": ".", "Running": ">", "Succeeded": "+", "Failed": "x", "Cancelled": "-", "Skipped": "~",
+}  # fmt: skip
 
 
 def _document(status: WorkflowStatus) -> dict[str, Any]:

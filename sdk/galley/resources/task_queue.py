@@ -9,7 +9,7 @@ from msgspec import UNSET
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from galley.bounds import ATTEMPTS, BACKOFF_SECONDS, CRASHES, TIMEOUT_SECONDS
-from galley.key import Rate
+from galley.key import KEY_CHARACTERS, Rate
 from galley.lanes import DEFAULT_LANES, HIGHEST_FIRST, Lane
 from galley.resources.meta import (
     API_VERSION,
@@ -409,6 +409,10 @@ class StartRate(Part):
         return Rate(self.tasks, float(self.seconds), self.burst or self.tasks)
 
 
+KeyWord = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS)]
+"""A key, as tasks have it."""
+
+
 class KeyLimits(Part):
     """What holds for the tasks of each key of the queue, over all its workers."""
 
@@ -434,6 +438,12 @@ class KeyLimits(Part):
     rate: StartRate | None = None
     """How many tasks of one key may start in a time; the others wait without a slot. A retry is a start, too,
     unless `ordered` is set. Left out, there is no such limit."""
+
+    weights: dict[KeyWord, Annotated[Whole, Field(ge=1, le=100)]] = Field(
+        default_factory=dict, max_length=200
+    )
+    """Shares of keys that are to have more than others, by key, 1 to 100: a key of weight 3 has three tasks
+    started where another one has one. Keys that are not named have 1."""
 
     @property
     def waits_for(self) -> str:

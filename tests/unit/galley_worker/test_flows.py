@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -112,6 +113,8 @@ class Crew:
     """The share of attempts in whose midst a worker dies, with all that it has under way."""
     ran: Counter[str] = field(default_factory=Counter)
     """How often the handler of each task ran to its end and was recorded by this crew."""
+    measures: list[Measures] = field(default_factory=list)
+    """Of each worker there was."""
     number: int = 0
     encrypted: bool = False
     crashes: float = 0.0
@@ -142,6 +145,8 @@ class Crew:
             claimant = Claimant(ledger, settler, who, now, bench.ask, solitude := Solitude())
             leases = LeaseKeeper(broker, clock, LEASE)
             handlers, measures = Handlers(self), Measures("default", "images", lambda: 4, lambda: 0)
+            flows.measures = measures
+            self.measures.append(measures)
             parts = Parts(
                 handlers, claimant, settler, leases, measures,  # type: ignore[arg-type]
                 Uniqueness(Keys(broker, now)), Notebook("default", who, now, broker), solitude,
@@ -377,6 +382,40 @@ async def test_a_workflow_is_drawn_with_what_comes_before_each_step() -> None:
         ]
         [listed] = await stage.client.workflows.list("images")
         assert (listed.id, listed.phase, listed.failed_step) == (flow.id, "Failed", "fail")
+
+
+@in_virtual_time
+async def test_workflows_and_joins_are_counted_by_who_ended_them() -> None:
+    async with a_stage() as stage:
+        wide = await stage.submit(
+            chord(group(step("echo", value=n) for n in range(3)), step("echo", value=previous))
+        )
+        await wide.result(within=100)
+        bad = await stage.submit(chain(step("echo", value=1), step("fail")))
+        with pytest.raises(WorkflowFailed):
+            await bad.result(within=100)
+        await asyncio.sleep(1)  # the worker has the answer to its last write
+        texts = [each.text().decode() for each in stage.crew.measures]
+        counted = Counter[tuple[str, str]]()
+        for name, labels, value in re.findall(r"^(galley_\w+){(.*)} (\S+)$", "\n".join(texts), re.MULTILINE):
+            counted[name, "".join(re.findall('outcome="([^"]*)"', labels))] += int(float(value))
+        assert [counted["galley_joins_total", ""]] == [1]
+        for outcome in ("succeeded", "failed"):
+            assert counted["galley_workflows_ended_total", outcome] == 1
+            assert counted["galley_workflow_seconds_count", outcome] == 1
+
+
+@in_virtual_time
+async def test_a_step_that_runs_is_shown_as_running() -> None:
+    async with a_stage() as stage:
+        flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
+        seen = set[tuple[str, ...]]()
+        while (await flow.status()).ended_at is None:
+            seen.add(tuple(each.state for each in await flow.steps()))
+            await asyncio.sleep(0.0005)  # time passes only while nothing is asked
+        order = [("Running", "Waiting"), ("Succeeded", "Running")]
+        assert seen >= set(order)
+        assert not any(states[1] == "Running" and states[0] != "Succeeded" for states in seen)
 
 
 @in_virtual_time

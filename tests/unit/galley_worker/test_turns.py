@@ -64,6 +64,36 @@ async def test_a_single_task_starts_after_at_most_a_quantum_of_each_other_key(se
         assert sum(before.values()) <= QUANTUM * (len(keys) + 1)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@in_virtual_time
+async def test_keys_share_a_lane_by_their_weights_whatever_comes_when(seed: int) -> None:
+    choice = random.Random(seed)
+    weights = {"k0": 3, **{f"k{n}": choice.choice((1, 1, 2, 3)) for n in range(1, choice.randint(2, 4))}}
+    rules = KeyRules(weights={digest_of_key(key): weight for key, weight in weights.items() if weight > 1})
+    rounds = 3
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, rules)
+        # All have tasks for some rounds; in which order they come makes no difference.
+        all_of = [key for key, weight in weights.items() for _ in range(rounds * QUANTUM * weight)]
+        choice.shuffle(all_of)
+        for number, key in enumerate(all_of):
+            await _submit(bench, key, number)
+        started: list[str] = []
+        while len(started) < len(all_of):
+            delivery = await _take_in_order(bench, worker)
+            if delivery.address.kind is Kind.TURN:
+                await turns.take(delivery)
+                continue
+            started.append(delivery.address.id.partition("-")[0])
+            worker.ledger.acknowledge(delivery.reply)
+        whole = QUANTUM * sum(weights.values())
+        for begin in range(whole * (rounds - 1)):
+            window = Counter(started[begin : begin + whole])
+            for key, weight in weights.items():
+                # In any stretch as long as a round each key has its share.
+                assert abs(window[key] - QUANTUM * weight) < QUANTUM
+
+
 async def _take_in_order(bench: Bench, worker: Worker):  # type: ignore[no-untyped-def]
     """Return what a free slot gets next: from the later stream first, as a worker asks."""
     later = topology.later_stream(bench.layout.namespace, bench.layout.queue)

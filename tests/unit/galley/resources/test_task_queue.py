@@ -196,6 +196,7 @@ FULL: dict[str, Any] = {
                 "concurrency": 1000,
                 "ordered": False,
                 "rate": {"tasks": 1_000_000, "seconds": 86_400, "burst": 1_000_000},
+                "weights": {"k" * 64: 100},
             },
         },
         "retention": {"resultsSeconds": 2_592_000},

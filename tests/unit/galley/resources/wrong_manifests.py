@@ -298,6 +298,13 @@ WRONG = {
         "at least 1",
         "from 1 to 1000000",
     ),
+    "a key of no weight": Wrong(
+        QUEUE + "  limits: {perKey: {weights: {a: 0}}}\n",
+        6,
+        "spec.limits.perKey.weights.a",
+        "at least 1",
+        "use a whole number",
+    ),
     "tiny backlog": Wrong(
         QUEUE + "  limits: {backlogBytes: 1}\n",
         6,
