@@ -336,7 +336,7 @@ async def test_a_task_whose_workflow_is_cancelled_is_cancelled() -> None:
 @in_virtual_time
 @pytest.mark.parametrize("seed", range(1))
 async def test_a_storm_over_tasks_that_a_workflow_takes_the_place_of(seed: int) -> None:
-    async with a_stage(seed, dies=0.1, crews=3) as stage:
+    async with a_stage(seed, dies=0.2, crews=3) as stage:
         tasks = [await stage.client.submit(step("then", value="again")) for _ in range(max(4, GRAPHS // 10))]
         for task in tasks:
             assert await task.result(within=100_000) == [0, 1, 2]
@@ -606,7 +606,7 @@ def a_graph(chance: random.Random) -> tuple[Item, int]:
 @pytest.mark.filterwarnings("ignore:.*never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) -> None:
     chance = random.Random(seed)
-    async with a_stage(seed, dies=0.1, crews=3) as stage:
+    async with a_stage(seed, dies=0.2, crews=3) as stage:
         stage.crew.crashes = 0.02
         flows = []
         for number in range(GRAPHS):
@@ -622,7 +622,7 @@ async def test_a_storm_over_graphs_ends_each_once_and_runs_each_step(seed: int) 
         server, crew = stage.bench.server, stage.crew
         fired = joins_fired(server)
         assert set(fired.values()) == {1}, "a join fires once"
-        assert crew.number > 6
+        assert crew.number > 4
         told = (
             f"{GRAPHS} graphs, {len(fired)} joins, {sum(crew.ran.values())} attempts, {crew.number} workers, "
             f"{len(crew.crashed)} children died, {server.starts} lives of the broker"
