@@ -108,8 +108,9 @@ storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; 
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
 
 hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and messages that are nearly right
-	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 $(BIN)/python -m pytest -q -s --timeout 3600 tests/unit/galley_operator/test_hostile_objects.py \
-	  tests/unit/galley_operator/test_faulty_callbacks.py tests/unit/galley/test_hostile_bytes.py
+	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 GALLEY_UNKNOWN_FIELDS=200000 $(BIN)/python -m pytest -q -s --timeout 3600 tests/unit/galley_operator/test_hostile_objects.py \
+	  tests/unit/galley_operator/test_faulty_callbacks.py tests/unit/galley/test_hostile_bytes.py \
+	  tests/unit/galley/test_unknown_fields.py
 	@GALLEY_HOSTILE_OBJECTS=3000 $(BIN)/python -m pytest -q -s --timeout 3600 e2e/api/test_hostile_objects.py
 
 alerts: e2e/build ## Provoke the alerts one by one, with a real Prometheus, operator and broker; prints which fired
