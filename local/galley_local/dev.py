@@ -11,6 +11,7 @@ from typing import Final
 
 from galley.broker.connection import Broker
 from galley.broker.object_collector import ObjectCollector
+from galley.broker.pause import is_paused
 from galley.broker.signals import SignalReader
 from galley.broker.topic_keeper import Declared
 from galley.cli.exit_code import ExitCode
@@ -184,6 +185,7 @@ class Run:
                 self._submitted.set()
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
+                await self._tell_of_pauses()
                 watching = background.create_task(self._code_watch().run(), name="code watch")
                 collector = ObjectCollector(self._broker, INSTALL)
                 collecting = background.create_task(collector.run(), name="objects")
@@ -201,6 +203,12 @@ class Run:
             showing.cancel()
         self._note = "ended"
         await self._show()
+
+    async def _tell_of_pauses(self) -> None:
+        """Name the queues that `galley pause` or `galley drain` held when they were served last."""
+        for namespace, queue in self._plan.queues:
+            if await is_paused(self._broker, namespace, queue):
+                self._display.say(f"queue/{queue}: paused; galley resume {queue} starts tasks again")
 
     def _code_watch(self) -> CodeWatch:
         runtimes = {runtime.queue.name: runtime for runtime in self.runtimes}

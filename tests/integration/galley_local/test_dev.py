@@ -194,6 +194,7 @@ async def test_ctrl_c_drains_what_runs_and_a_restart_keeps_what_waits(project: P
         await galley(project, "submit", "sums", "add", '{"a": 1, "b": 1}', "--id", "later", "--delay", "3")
         await has_phase(project, "held", "Running")
         await running.says("Running on sums-")
+        await galley(project, "pause", "sums")
         running.interrupt()
         await running.says("may finish within 5 s")
         gate.touch()
@@ -201,8 +202,10 @@ async def test_ctrl_c_drains_what_runs_and_a_restart_keeps_what_waits(project: P
         assert running.said("task/held (sums): Succeeded")
     gone = await galley(project, "cancel", "held")
     assert (gone.code, gone.out) == (4, "")
-    async with dev(project, "queue.yaml"):
+    async with dev(project, "queue.yaml") as again:
         assert await phase_of(project, "held") == "Succeeded"
+        await again.says("queue/sums: paused; galley resume sums starts tasks again")
+        await galley(project, "resume", "sums")
         await has_phase(project, "later", "Succeeded")
 
 
