@@ -21,6 +21,7 @@ from galley.client import AsyncClient
 from galley.errors import GalleyError
 from galley.handler import check_queue_name
 from galley.logs import log_often
+from galley.tracing import carried, id_in, traceparent_in
 from galley_gateway import problem
 from galley_gateway.access import Right, User
 from galley_gateway.body import body_of, raw_body_of
@@ -41,6 +42,13 @@ class Parameter:
     meaning: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     where: str = "query"
+
+
+TRACE: Final = Parameter(
+    "traceparent",
+    "The W3C trace that the task belongs to. One that cannot be read is left out.",
+    where="header",
+)
 
 
 @dataclass(frozen=True)
@@ -169,10 +177,14 @@ async def perform(  # noqa: PLR0917 - what a request is made of
     # The lines of an audit that this makes name the user, and where the request came from.
     origin = request.client.host if request.client is not None else ""
     before = acting.set(Actor(Writer.GATEWAY, user.name, origin))
+    given = request.headers.get("traceparent")
+    trace = traceparent_in(given) if given else ""
+    traced = carried.set(trace)
     try:
         response = await operation.run(ask)
     finally:
         acting.reset(before)
+        carried.reset(traced)
     if operation.changes:
         log_often(
             log,
@@ -184,6 +196,7 @@ async def perform(  # noqa: PLR0917 - what a request is made of
                 "namespace": namespace,
                 "queue": queue,
                 "task": ask.name,
+                **({"trace": id_in(trace)} if trace else {}),
             },
         )
     return response

@@ -4,8 +4,10 @@ A task carries the W3C `traceparent` of what submitted it, and after a comma the
 which a retry is linked.
 """
 
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Final
 
 _API: Final = "opentelemetry.trace"
@@ -20,10 +22,22 @@ def traceparent_of(span: Any) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
+carried: Final[ContextVar[str]] = ContextVar("carried", default="")
+"""The `traceparent` of a request that this code works for; it counts where there is no span of our own."""
+
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def traceparent_in(text: str) -> str:
+    """Return a `traceparent` as it came in a header; empty if it is none that we can read."""
+    return text if _TRACEPARENT.fullmatch(text) else ""
+
+
 def present() -> str:
-    """Return the `traceparent` of the span we are in; empty without OpenTelemetry, and outside of a span."""
+    """Return the `traceparent` of the span we are in, or of the request we work for; empty without both."""
     api = sys.modules.get(_API)
-    return "" if api is None else traceparent_of(api.get_current_span())
+    own = "" if api is None else traceparent_of(api.get_current_span())
+    return own or carried.get()
 
 
 def span(step: str, queue: str, handler: str = "", *, kind: str = "CLIENT") -> AbstractContextManager[Any]:

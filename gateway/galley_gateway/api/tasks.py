@@ -37,7 +37,7 @@ from galley_gateway.api.queues import QUEUE
 from galley_gateway.api.view import EXAMPLE, SUBMITTED, task_view, with_result
 from galley_gateway.body import number
 from galley_gateway.errors import RequestInvalid
-from galley_gateway.operation import Ask, Operation, Parameter, reply
+from galley_gateway.operation import TRACE, Ask, Operation, Parameter, reply
 
 TASK: Final = f"{TASKS}/{{id}}"
 
@@ -209,7 +209,7 @@ SUBMIT: Final = Operation(
     "task is there, the status is 200 and `existed` is true.",
     takes=model.NewTask, answers=model.Submitted,
     status=((201, "The task was submitted."), (200, "The task was there before.")),
-    parameters=(_KEY,), example=_EXAMPLE, example_answer=SUBMITTED,
+    parameters=(_KEY, TRACE), example=_EXAMPLE, example_answer=SUBMITTED,
     fails=(QueueNotFound, LaneNotEnabled, QueueFull, TaskConflict, UniqueConflict, BrokerUnreachable),
 )  # fmt: skip
 
@@ -219,7 +219,7 @@ OPERATIONS: Final = (
         "submitTasks", "POST", f"{QUEUE}/submit-many", Right("create", "tasks"), submit_many,
         "Submit up to 1000 tasks",
         "Each task is accepted or refused for itself; the answer has them in the order of the request.",
-        takes=model.NewTasks, answers=model.SubmittedMany,
+        takes=model.NewTasks, answers=model.SubmittedMany, parameters=(TRACE,),
         example={"tasks": [_EXAMPLE, {"handler": "thumbnail", "input": {"path": "input/sea.jpg"}}]},
         example_answer={"submitted": 2, "refused": 0, "tasks": [{"task": SUBMITTED}, {"task": SUBMITTED}]},
         fails=(BrokerUnreachable,),

@@ -3,6 +3,9 @@
 import asyncio
 import json
 
+from galley.address import Kind, TaskAddress
+from galley.broker.held import message_of
+from galley.lanes import Lane
 from tests.support.gateways import Served
 
 
@@ -82,3 +85,29 @@ async def test_problems_say_what_to_do(api: Served) -> None:
     unknown = await api.ask("POST", api.path("drills", "/tasks"), {"handler": "echo", "inputs": 1})
     assert (unknown.status, unknown.body["reason"]) == (400, "RequestInvalid")
     assert "inputs" in unknown.body["detail"]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_a_task_belongs_to_the_trace_of_its_request(api: Served) -> None:
+    broker, later = api.gateway.broker, "2090-01-01T00:00:00Z"
+    tasks = api.path("drills", "/tasks")
+
+    async def trace_of(task_id: str) -> str:
+        address = TaskAddress(api.namespace, "drills", Lane.NORMAL, Kind.DIRECT, task_id)
+        message = await message_of(broker, address)
+        assert message is not None
+        assert message.envelope is not None
+        return message.envelope.trace
+
+    new = {"handler": "echo", "notBefore": later}
+    await api.ask("POST", tasks, {**new, "id": "traced"}, traceparent=TRACE)
+    many = {"tasks": [{**new, "id": "one-of-many"}]}
+    await api.ask("POST", api.path("drills", "/submit-many"), many, traceparent=TRACE)
+    assert [await trace_of(each) for each in ("traced", "one-of-many")] == [TRACE, TRACE]
+    # What is no trace is left out, and no request has that of another.
+    wrong = ("", "x" * 5000, TRACE.upper(), TRACE + "0", "00-" + "0" * 32 + TRACE[35:], f"{TRACE},{TRACE}")
+    for number, given in enumerate(wrong):
+        answer = await api.ask("POST", tasks, {**new, "id": f"wrong-{number}"}, traceparent=given)
+        assert (answer.status, await trace_of(f"wrong-{number}")) == (201, ""), given
