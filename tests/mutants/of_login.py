@@ -5,11 +5,14 @@ from typing import Final
 from tests.mutants.mutant import Mutant
 
 _ROOM: Final = "gateway/galley_gateway/oidc/"
-TESTS: Final = "tests/integration/galley_gateway/test_oidc.py"
+TESTS: Final = {
+    "provider": "tests/integration/galley_gateway/test_oidc.py",
+    "mapping": "tests/unit/galley_gateway/test_login_settings.py",
+}
 
 
 def _of(path: str, name: str, old: str, new: str, breaks: str) -> Mutant:
-    return Mutant(f"oidc/{path}: {name}", f"{_ROOM}{path}.py", old, new, breaks, (TESTS,))
+    return Mutant(f"oidc/{path}: {name}", f"{_ROOM}{path}.py", old, new, breaks, (TESTS[path],))
 
 
 MUTANTS: Final = (

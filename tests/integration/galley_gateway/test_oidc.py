@@ -383,6 +383,7 @@ async def test_known_keys_do_not_wait_while_a_stranger_makes_the_gateway_ask() -
                 assert (await provider.identify(good)).name == "oidc:ada"
                 now += 7200  # old enough to be read again, which the stranger is about to do
                 assert (await provider.identify(good)).name == "oidc:ada"
+                assert not waits.done()
                 hostile.held.set()
                 with pytest.raises(NotIdentified):
                     await waits
