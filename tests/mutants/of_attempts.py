@@ -42,6 +42,14 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
+        "leases",
+        "no look at the leases before work leaves",
+        "        if self._asleep_since is not None:\n            self._fence()\n",
+        "",
+        "what waited in a frozen process begins when it wakes",
+        LEASES,
+    ),
+    _of(
         "attempts",
         "a cancel in hand is forgotten",
         "        if self._cancelled and _task(delivery) in self._cancelled:\n",

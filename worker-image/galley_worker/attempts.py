@@ -543,6 +543,7 @@ class Attempts:
         if held.flags.attempt > 1 or held.flags.fence or held.delivery.delivered > 1:
             checkpoint = await self._parts.notebook.checkpoint(address)
         failpoint("run.before_start")
+        began = self._parts.now()
         # This process may have been frozen since the delivery: last of all, so that little can still happen.
         self._parts.leases.check(present.lease)
         if present.stopped is not None:
@@ -578,7 +579,7 @@ class Attempts:
             # Of one that is delivered again, most of the time was an attempt.
             waited = held.started_at.timestamp() - held.delivery.stored_at
             self._parts.measures.waited(waited, address.lane)
-        journal.started(held)
+        journal.started(held, began)
         if (life := self._parts.settler.life) is not None:
             await life.started(held, self._rules.worker.name)
         ran = await present.execution.ending

@@ -1,6 +1,7 @@
 """Journal: the log events of attempts, with the same keys at each step."""
 
 import logging
+from datetime import datetime
 
 from galley.broker.pull import Delivery
 from galley.logs import log_often
@@ -67,12 +68,18 @@ def gave_way(held: Held) -> None:
     log.info("attempt waits for a worker that runs no other", extra=_about(held))
 
 
-def started(held: Held) -> None:
-    """A handler begins. At level DEBUG: normally the end of the attempt, which is logged, is enough."""
+def started(held: Held, at: datetime) -> None:
+    """A handler begins. At level DEBUG: normally the end of the attempt, which is logged, is enough.
+
+    Args:
+        held: what it runs for.
+        at: when its lease was checked for the last time. The process may have been frozen since: then the
+            handler does not begin, and must not seem to have begun afterwards.
+    """
     if log.isEnabledFor(logging.DEBUG):
         delivery = held.delivery
         log.debug("attempt started", extra={
-            **_about(held), "stream": delivery.source.stream, "sequence": delivery.sequence,
+            "time": at, **_about(held), "stream": delivery.source.stream, "sequence": delivery.sequence,
             "delivered": delivery.delivered, "flagged": held.flags.republished,
         })  # fmt: skip
 

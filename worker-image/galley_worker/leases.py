@@ -107,6 +107,15 @@ class LeaseKeeper:
         if lease in self._leases and self._late(lease, self._clock()):
             self._lose(lease)
 
+    def look(self) -> None:
+        """Fence what was not renewed in time if this process was frozen: asked before work leaves it.
+
+        After a freeze, what waited to be done may be done before the next regular check.
+        """
+        self._notice_sleep()
+        if self._asleep_since is not None:
+            self._fence()
+
     async def run(self) -> None:
         """Renew and fence until cancelled."""
         self._looked_at = self._clock()

@@ -86,6 +86,7 @@ class Supervisor:
         self._who = Who(settings.worker, secrets.token_hex(4))
         self._stop = Stop()
         self._condition = _connecting
+        self._leases: LeaseKeeper | None = None
         self._notebook = Notebook(queue.metadata.namespace, self._who, _now)
 
     def stop(self) -> None:
@@ -119,7 +120,7 @@ class Supervisor:
                 return
             parts.push_async_exit(broker)
             layout = layout_of(self._queue, "")
-            leases = LeaseKeeper(broker, uninterrupted, lease_seconds)
+            leases = self._leases = LeaseKeeper(broker, uninterrupted, lease_seconds)
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, lease_seconds)
             flows = Workflows(
@@ -206,6 +207,7 @@ class Supervisor:
             spool=str(cache.spool),
             on_line=self._take_line,
             on_report=self._notebook.report,
+            before_orders=self._look_at_leases,
         )
 
     @asynccontextmanager
@@ -224,6 +226,10 @@ class Supervisor:
         with slots.grown.heard_by(limit.look):
             async with limit.kept():
                 yield
+
+    def _look_at_leases(self) -> None:
+        if self._leases is not None:
+            self._leases.look()
 
     def _make_attempts(  # noqa: PLR0917 - what attempts are made of
         self,

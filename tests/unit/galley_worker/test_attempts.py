@@ -248,6 +248,28 @@ async def test_a_process_that_slept_through_the_answer_to_its_claim_does_not_beg
 
 
 @in_virtual_time
+async def test_a_start_has_the_time_of_the_last_look_at_its_lease(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "galley_worker.attempts")
+    async with a_shop() as shop:
+        await shop.bench.submit()
+        delivery = await shop.bench.take(shop.worker)
+        looked_at, start = shop.bench.server.now(), shop.handlers.start
+
+        def sleep_and_start(work: Work) -> Execution:
+            virtual_loop().freeze(LEASE)
+            return start(work)
+
+        monkeypatch.setattr(shop.handlers, "start", sleep_and_start)
+        attempt = shop.begin(delivery)
+        await shop.handlers.running()
+        await attempt
+        [started] = [line for line in caplog.records if line.message == "attempt started"]
+        assert started.__dict__["time"] == looked_at
+
+
+@in_virtual_time
 async def test_what_was_read_after_a_long_sleep_is_neither_begun_nor_acknowledged() -> None:
     async with a_shop() as shop:
         await shop.bench.submit()

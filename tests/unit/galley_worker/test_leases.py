@@ -154,6 +154,21 @@ async def test_a_lease_that_ended_in_its_sleep_is_fenced_before_the_next_look_if
         assert (len(slept_through.lost_at), len(short.lost_at)) == (1, 1)
 
 
+@pytest.mark.parametrize("noticed", [False, True])
+@in_virtual_time
+async def test_before_work_leaves_a_worker_that_slept_it_loses_all_leases_that_ended(noticed: bool) -> None:
+    async with a_desk() as desk:
+        tasks = [desk.take("ack.1"), desk.take("ack.2")]
+        await asyncio.sleep(0.5)
+        desk.keeper.look()
+        assert all(task.running for task in tasks)
+        virtual_loop().freeze(60)
+        if noticed:  # by a delivery, which is read first
+            assert desk.take("ack.3").lease is None
+        desk.keeper.look()
+        assert [task.running for task in tasks] == [False, False]
+
+
 @in_virtual_time
 async def test_a_worker_that_slept_for_a_moment_goes_on_and_renews_in_time() -> None:
     async with a_desk() as desk:

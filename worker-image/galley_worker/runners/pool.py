@@ -244,6 +244,11 @@ class Pool:
         )
         if process is None:
             return
+        if process.withdraw(execution):
+            execution.end(execution.because)  # type: ignore[arg-type]
+            if not process.running:
+                self.answered(process)  # it is idle, and gets no answer that says so
+            return
         if not self._plain:
             self._stop_async(process, execution)
         elif len(process.running) == 1:

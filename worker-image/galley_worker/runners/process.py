@@ -146,6 +146,18 @@ class HandlerProcess(asyncio.Protocol):
         else:
             self._say(_run(number, work))
 
+    def withdraw(self, execution: Execution) -> bool:
+        """Take back a work that has not been written to the child yet; return False if it has been."""
+        order = next((one for one in self._outgoing if _is_order_of(execution, one)), None)
+        if order is None:
+            return False
+        self._outgoing.remove(order)
+        head = next(iter(self.running.values()))
+        del self.running[execution.id]
+        self.sent -= len(execution.work.members) or 1
+        self._look_at_head(head)
+        return True
+
     def cancel(self, execution: Execution) -> None:
         """Ask an `async def` handler to stop."""
         self._say(Cancel(execution.id))
@@ -211,8 +223,10 @@ class HandlerProcess(asyncio.Protocol):
         self._outgoing.append(order)
 
     def _flush(self) -> None:
+        # This process may have been frozen since the works were given to it: that may withdraw them.
+        self._settings.before_orders()
         outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None and not self._transport.is_closing():
+        if outgoing and self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames.encode(outgoing))
 
     def _account(self, number: int) -> Account | None:
@@ -265,13 +279,16 @@ class HandlerProcess(asyncio.Protocol):
         except (frames.Garbage, *UNREADABLE, KeyError):
             self.kill("it wrote garbage to the worker's socket", ours=False)
             return False
-        if running:
-            head = next(iter(running.values()))
-            if head is not first:
-                self.head_since = now = self._clock()
-                if head.started_at is None:
-                    head.started_at = now
+        self._look_at_head(first)
         return True
+
+    def _look_at_head(self, before: Execution | None) -> None:
+        """Note since when the first work is the first, if another one was before."""
+        head = next(iter(self.running.values()), None)
+        if head is not None and head is not before:
+            self.head_since = now = self._clock()
+            if head.started_at is None:
+                head.started_at = now
 
     def _take_rare(self, answer: frames.Answer) -> None:  # noqa: C901, PLR0912 - one case for each answer
         match answer:
@@ -378,6 +395,10 @@ class HandlerProcess(asyncio.Protocol):
             while data := wire.recv(frames.CHUNK, socket.MSG_DONTWAIT):
                 if not self._take(data):
                     return
+
+
+def _is_order_of(execution: Execution, order: Order) -> bool:
+    return isinstance(order, Run | RunBatch) and order.id == execution.id
 
 
 def _run(number: int, work: Work) -> Run:

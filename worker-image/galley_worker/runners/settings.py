@@ -31,6 +31,10 @@ def _drop(_line: Line) -> None:
     """Forget a line."""
 
 
+def _look_at_nothing() -> None:
+    """Stop nothing."""
+
+
 def _ignore(_work: Work, _report: Progressed | Saved) -> None:
     """Forget a report."""
 
@@ -94,6 +98,8 @@ class RunnerSettings:
     """Takes what handlers write and what there is to say about their attempts."""
     on_report: OnReport = _ignore
     """Takes the progress and the checkpoints of attempts."""
+    before_orders: Callable[[], None] = _look_at_nothing
+    """Called just before works are written to a child; those it stops are not written."""
 
     def notice(self, work: Work | None, text: str) -> None:
         """Pass on a notice about an attempt."""
