@@ -295,3 +295,11 @@ async def a_die(gate: str) -> None:
 @task(queue=QUEUE)
 async def a_exit() -> None:
     sys.exit(1)
+
+
+@task(queue=QUEUE)
+async def a_cancel_others() -> int:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    return len(others)

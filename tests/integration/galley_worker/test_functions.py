@@ -93,7 +93,7 @@ async def test_an_unknown_handler_is_refused_with_the_ones_known(runners: Runner
     reason, message, retryable = failure(await run(runners, "resize"))
     assert (reason, retryable) == ("HandlerNotFound", False)
     assert "'resize'" in message
-    assert "a_add, a_die" in message
+    assert "a_add, a_cancel_others" in message
 
 
 @pytest.mark.parametrize("raw", [b"[1]", b"null", b"3", b"not json", b'"text"', b'{"a":1,"c":2}', b"{}"])
@@ -378,3 +378,15 @@ async def test_arguments_arrive_as_annotated(tmp_path: Path) -> None:
             reason, message, retryable = failure(await run(runners, handler, **wrong))
             assert (reason, retryable) == ("InputInvalid", False)
             assert message.startswith("the input does not fit the handler: argument 'stay")
+
+
+async def test_a_handler_that_cancels_all_tasks_of_its_loop_fails_those_that_had_not_begun(
+    runners: Runners,
+) -> None:
+    await run(runners, "a_add", a=1)
+    # Given to the process together, so that the second has not begun when the first one cancels it.
+    first, second = start(runners, "a_cancel_others"), start(runners, "a_add", a=1)
+    assert value(await ended(first)) == 1
+    reason, message, retryable = failure(await ended(second, within=10))
+    assert (reason, retryable) == ("HandlerRaised", True)
+    assert "cancelled by code in its own process" in message

@@ -29,6 +29,7 @@ from galley_worker.runners.frames import (
     Answer,
     Ask,
     Cancel,
+    Failed,
     Leave,
     Order,
     Ran,
@@ -199,7 +200,10 @@ class ConcurrentService:
         # Also reached by a task cancelled before its first step, which runs none of the code above.
         if self._running.pop(order, None) is not None:
             self._close(order)
-            self._answer(Stopped(order, 0.0))
+            if order in self._asked:
+                self._answer(Stopped(order, 0.0))
+            else:
+                self._answer(Failed(order, 0.0, "HandlerRaised", _UNASKED, "", retryable=True))
         self._asked.discard(order)
 
     def _close(self, order: int) -> None:
