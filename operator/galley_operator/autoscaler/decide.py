@@ -48,8 +48,12 @@ three times their time, since a load takes as long to change by chance."""
 MOST_RETURNS: Final = 6
 """Doublings of the time for which workers are kept under load, at most."""
 
-MOST_IDLE_RETURNS: Final = 2
+MOST_IDLE_RETURNS: Final = 1
 """The same while nothing waits or runs: a load that pauses finds its workers; one that ends costs little."""
+
+STEADY_LONGER: Final = 32
+"""Times the idle time for which workers are kept that chance needed once, while a load of long tasks is
+steady: chance will need them again."""
 
 START_SECONDS: Final = 60.0
 """How long a starting worker delays scale-in; one that hangs must not delay it longer."""
@@ -200,6 +204,8 @@ def _remembered(
     Longer where workers that were let go were needed again, and shorter for what only a backlog needs.
     """
     longer = 2 ** (memory.returns if need.slots else min(memory.returns, MOST_IDLE_RETURNS))
+    if need.steady:
+        longer = max(longer, STEADY_LONGER)
     patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
     if memory.learned.task_seconds is not None and not memory.timed:
         # Until now each task got a slot, which says nothing of what they need.

@@ -13,6 +13,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Self
 
+from galley_operator.autoscaler.spans import Span, Spans, agreed_rate, most_task_seconds, with_look
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 
 START_SECONDS: Final = 3.0
@@ -32,24 +33,45 @@ _AGREES: Final = 2.5
 """Standard deviations by which the short average may differ, of times as unlike as exponential ones."""
 
 _RATE_SECONDS: Final = 60.0
-"""Time the short average of the rate goes back to; with long tasks it is theirs, up to `_LONGEST_RATE`."""
+"""Time the short average of the rate goes back to; with long tasks it is theirs, up to `_LONG_RATE`."""
 
-_LONGEST_RATE: Final = 600.0
+_LONG_RATE: Final = 600.0
 """Time the long average goes back to, which holds as long as the short one agrees."""
+
+_LONG_TIMES: Final = 60.0
+"""The same for long tasks, in times of a task, up to `_LONGEST_RATE`."""
+
+_LONGEST_RATE: Final = 7200.0
+
+STEADY_TASKS: Final = 130.0
+"""Tasks that have to come, at a rate that holds, before a load counts as steady."""
+
+_LONG_STARTS: Final = 1.5
+"""Times a worker's start from which on tasks count as long: a rate that is wrong by chance would make
+workers come and go, and few tasks come to say that it is."""
+
+_LONG_AGREES: Final = 3.0
+"""As `_AGREES`, of the rate of long tasks."""
+
+_STEADY_AGREES: Final = 3.5
+"""The same of a steady load."""
+
+_STEADY_TIMES: Final = 3.0
+"""Times a task's own time that the short average of a steady load goes back to."""
+
+_UNSEEN: Final = 0.3
+"""Tasks a second that it takes for more than chance if none comes in all of the last spans."""
+
+_STEADY_UNSEEN: Final = 1.0
+"""The same of a steady load: in 9 seconds, one time in 8,000."""
 
 _LEAST_SEEN: Final = 30.0
 """Seconds the first tasks are taken to be spread over, at least."""
-
-_SPAN_SECONDS: Final = 3.0
-_SPANS: Final = 3
-"""Spans that have to agree before the average follows them at once."""
 
 _START_WEIGHT: Final = 0.3
 
 _Rate = tuple[float, float]
 """Tasks a second, and the seconds they are averaged over."""
-
-_Spans = tuple[tuple[float, float], ...]
 
 _EMPTY: Final[Mapping[str, tuple[int, float]]] = MappingProxyType({})
 
@@ -74,8 +96,10 @@ class Learned:
     recent: float = 0.0
     recent_seen: float = 0.0
     """Both over a shorter time. Where that rate contradicts the other, the other begins there."""
-    spans: _Spans = ()
-    """Seconds, and tasks that came in them, of the last few spans, the present one last."""
+    held: float = 0.0
+    """Tasks that came since the rate was contradicted, up to `STEADY_TASKS`."""
+    spans: Spans = ()
+    """The last few seconds."""
     at: datetime | None = None
     """Time of the last look."""
     active: bool = False
@@ -116,8 +140,22 @@ class Learned:
         seconds = self.task_seconds
         if seconds is None or not self.rate:
             return 0.0
-        came = self.rate * min(self.seen, _LONGEST_RATE)
+        came = self.rate * min(self.seen, self._long_rate)
         return self.rate * seconds * math.sqrt(1 / max(self.done, self.long_done) + 1 / max(1.0, came))
+
+    @property
+    def steady(self) -> bool:
+        """Return whether tasks are long, and came at one rate for so long that the rest is chance."""
+        return self.held >= STEADY_TASKS and self._long
+
+    @property
+    def _long(self) -> bool:
+        return (self.task_seconds or 0.0) > _LONG_STARTS * self.expected_start
+
+    @property
+    def _long_rate(self) -> float:
+        """Return the time the long average of the rate goes back to."""
+        return min(_LONGEST_RATE, max(_LONG_RATE, _LONG_TIMES * (self.task_seconds or 0.0)))
 
     @property
     def expected_start(self) -> float:
@@ -142,20 +180,31 @@ class Learned:
         ended, busy = _sum(_since(self.counts.get(name), count) for name, count in counts.items())
         done, total = self.done + ended, self.busy_seconds + busy
         weight = min(1.0, _WEIGHED / done) if done else 1.0
-        long_done, long_busy = self._long(ended, busy, done * weight, total * weight)
+        long_done, long_busy = self._longer(ended, busy, done * weight, total * weight)
         seen = replace(
             seen, done=done * weight, busy_seconds=total * weight, long_done=long_done, long_busy=long_busy
         )
         seconds = (now - self.at).total_seconds() if self.at is not None else 0.0
         if seconds <= 0:
             return seen
-        spans, recent, rate = self._arrivals(tasks - self.tasks + ended, seconds)
+        came = tasks - self.tasks + ended
+        spans = with_look(self.spans, Span(seconds, came, ended, busy))
+        recent, rate = self._arrivals(came, seconds, spans)
+        held = 0.0 if rate == recent else max(0.0, min(STEADY_TASKS, self.held + came))
         return replace(
-            seen, active=ended > 0, spans=spans,
+            seen.quickened(spans), active=ended > 0, spans=spans, held=held,
             rate=rate[0], seen=rate[1], recent=recent[0], recent_seen=recent[1],
         )  # fmt: skip
 
-    def _long(self, ended: float, busy: float, short_done: float, short_busy: float) -> tuple[float, float]:
+    def quickened(self, spans: Spans) -> Self:
+        """Return what is known, where the last spans contradict the time of a task: it became shorter."""
+        most, ended = most_task_seconds(spans)
+        if self.done < _ENOUGH or most >= self.busy_seconds / self.done:
+            return self
+        done = min(self.done, ended)
+        return replace(self, done=done, busy_seconds=done * most, long_done=done, long_busy=done * most)
+
+    def _longer(self, ended: float, busy: float, short_done: float, short_busy: float) -> tuple[float, float]:
         """Return the long average: tasks and seconds. Where the short one contradicts it, it begins there."""
         done, total = self.long_done + ended, self.long_busy + busy
         weight = min(1.0, _LONG_WEIGHED / done) if done else 1.0
@@ -166,19 +215,17 @@ class Learned:
                 return short_done, short_busy
         return done, total
 
-    def _arrivals(self, came: float, seconds: float) -> tuple[_Spans, _Rate, _Rate]:
-        """Return the spans with what came in so many seconds, the short average of the rate and the long."""
-        spans = self.spans
-        if not spans or spans[-1][0] >= _SPAN_SECONDS:
-            spans = (*spans, (0.0, 0.0))[-_SPANS - 1 :]
-        spans = (*spans[:-1], (spans[-1][0] + seconds, spans[-1][1] + came))
-        back = min(_LONGEST_RATE, max(_RATE_SECONDS, self.task_seconds or 0.0))
+    def _arrivals(self, came: float, seconds: float, spans: Spans) -> tuple[_Rate, _Rate]:
+        """Return the short average of the rate, and the one that holds, after so many seconds more."""
+        times = _STEADY_TIMES if self.steady else 1.0
+        back = min(_LONG_RATE, max(_RATE_SECONDS, times * (self.task_seconds or 0.0)))
         average, seen = _averaged((self.recent, self.recent_seen), back, came, seconds)
-        recent = _agreed(average, spans), seen
-        rate = _averaged((self.rate, self.seen), _LONGEST_RATE, came, seconds)
+        recent = agreed_rate(average, spans, _STEADY_UNSEEN if self.steady else _UNSEEN), seen
+        rate = _averaged((self.rate, self.seen), self._long_rate, came, seconds)
         window = min(seen, back)
         noise = math.sqrt(max(rate[0], 1 / window) / window)
-        return spans, recent, recent if abs(recent[0] - rate[0]) > _AGREES * noise else rate
+        agrees = _STEADY_AGREES if self.steady else _LONG_AGREES if self._long else _AGREES
+        return recent, recent if abs(recent[0] - rate[0]) > agrees * noise else rate
 
     def _with_starts(self, workforce: Workforce, now: datetime) -> Self:
         took = [
@@ -200,16 +247,6 @@ def _averaged(average: _Rate, back: float, came: float, seconds: float) -> _Rate
     bounded = max(-rate * seconds, min(came, 4 * rate * seconds + 5))
     before = max(_LEAST_SEEN, seen) * math.exp(-seconds / back)
     return max(0.0, (rate * before + bounded) / (before + seconds)), before + seconds
-
-
-def _agreed(rate: float, spans: _Spans) -> float:
-    """Return the rate brought to what all of the last spans say, if they contradict it."""
-    rates = [max(0.0, came / seconds) for seconds, came in spans if seconds >= _SPAN_SECONDS][-_SPANS:]
-    if len(rates) < _SPANS:
-        return rate
-    least, most = min(rates), max(rates)
-    slack = 2 / math.sqrt(_SPAN_SECONDS)
-    return max(least - slack * math.sqrt(least), min(rate, most + slack * math.sqrt(most) + 0.3))
 
 
 def _since(before: tuple[int, float] | None, now: tuple[int, float]) -> tuple[float, float]:

@@ -42,6 +42,13 @@ more lets those wait on that waited for the start."""
 KEPT_NOISE: Final = 2.0
 """Standard deviations of the estimated load by which slots may be too many before any is let go."""
 
+STEADY_NOISE: Final = 0.5
+"""As `KEPT_NOISE`, of a load that was steady for long."""
+
+STEADY_WAIT: Final = 1.0
+"""Times its own time in which a backlog of a steady load is worked off without new workers. By the room for
+chance one task in 20 waits longer than `OWN_SHARE`; what waits beyond this is no chance."""
+
 AHEAD_SHARE: Final = 1.25
 """Part of a worker's start for which tasks that fall due are seen ahead: some starts take longer."""
 
@@ -72,6 +79,8 @@ class Need:
     """Tasks for later that it includes."""
     kept: float = 0.0
     """What stays if it is there: for the tasks that come on average, and the error of that estimate."""
+    steady: bool = False
+    """Whether the load is known so well that what differs from it is chance."""
     lane: Lane | None = None
     """Whose target decides, where lanes have targets of their own."""
     limited: float | None = None
@@ -129,7 +138,14 @@ def need_of(
     spread = turnover * (load + running * (1 - turnover))
     arrivals = running * (1 - turnover) + load * turnover + hurry * _room(spread, patience)
     kept = load + hurry * (_room(load, patience) + KEPT_NOISE * learned.load_noise)
-    return Need(max(backlog, arrivals), backlog, arrivals, within, later, kept)
+    if learned.steady:
+        kept = load + _room(load, max(patience, OWN_SHARE)) + STEADY_NOISE * learned.load_noise
+        arrivals = min(arrivals, max(running, kept))
+        calm = max(within, STEADY_WAIT * seconds)
+        backlog = max(running, min(backlog, (left + running + learned.rate * calm) / (1 + calm / seconds)))
+    elif not hurry:
+        kept = min(kept, learned.recent * seconds)
+    return Need(max(backlog, arrivals), backlog, arrivals, within, later, kept, learned.steady)
 
 
 def _left(waiting: int, rate: float, pace: float, start: float, due: Due) -> float:

@@ -43,8 +43,8 @@ def test_workers_stay_if_they_are_too_many_only_by_the_error_of_the_estimate() -
 def test_a_load_that_pauses_finds_its_workers_and_one_that_ended_costs_little() -> None:
     assert kept(known(1.0), 3, 0, 32) == 0
     often = known(1.0, returns=MOST_RETURNS)
-    assert kept(often, 3, 0, 100) == 3
-    assert kept(often, 3, 0, 130) == 0, "four times as long at most"
+    assert kept(often, 3, 0, 50) == 3
+    assert kept(often, 3, 0, 65) == 0, "twice as long at most"
 
 
 def test_what_was_asked_for_before_a_task_was_timed_is_not_kept_on() -> None:
