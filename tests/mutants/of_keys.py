@@ -47,8 +47,8 @@ MUTANTS: Final = (
     _of(
         _TURNS,
         "more are moved than the rate allows",
-        "min(QUANTUM - moved, ready)",
-        "QUANTUM - moved",
+        "min(most - moved, ready)",
+        "most - moved",
         "more tasks start at once than the burst",
     ),
     _of(
@@ -103,7 +103,7 @@ MUTANTS: Final = (
     _of(
         _TURNS,
         "a turn goes on without end",
-        "        while moved < QUANTUM:\n",
+        "        while moved < most:\n",
         "        while True:\n",
         "one tenant's million tasks come before another's single one",
     ),
