@@ -5,7 +5,7 @@ matter of its NetworkPolicy. The addresses refused here give out credentials to 
 """
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -13,6 +13,9 @@ from aiohttp.resolver import ThreadedResolver
 
 _METADATA: Final = (ip_address("fd00:ec2::254"), ip_address("100.100.100.200"))
 """Metadata services of clouds whose address is not link-local."""
+
+_TRANSLATED: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+"""Prefixes of NAT64: a gateway sends what goes there on to the IPv4 address in the last four bytes."""
 
 
 class AddressRefused(OSError):
@@ -30,10 +33,17 @@ def check_address(host: str, text: str) -> None:
         AddressRefused: if not.
     """
     address = ip_address(text.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    if isinstance(address, IPv6Address):
+        address = _embedded(address) or address
     if reason := _refusal(address):
         raise AddressRefused(f"{host} is {address}, {reason}")
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that requests to an IPv6 address are sent on to; None if there is none."""
+    if any(address in prefix for prefix in _TRANSLATED):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _refusal(address: IPv4Address | IPv6Address) -> str:

@@ -295,6 +295,7 @@ async def test_a_server_that_is_not_there_is_tried_again(keys: Path) -> None:
     [
         "http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/",
         "http://[fd00:ec2::254]/", "http://2852039166/", "http://0xa9fea9fe/", "http://0.0.0.0/",
+        "http://[64:ff9b::a9fe:a9fe]/", "http://[64:ff9b:1::a9fe:a9fe]/", "http://[2002:a9fe:a9fe::1]/",
     ],
 )  # fmt: skip
 async def test_no_request_is_sent_to_a_metadata_service(keys: Path, url: str) -> None:
@@ -305,7 +306,7 @@ async def test_no_request_is_sent_to_a_metadata_service(keys: Path, url: str) ->
 
 
 def test_addresses_of_the_network_of_pods_are_admitted() -> None:
-    for text in ("127.0.0.1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "::1", "fd00::1"):
+    for text in ("127.0.0.1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "::1", "fd00::1", "64:ff9b::808:808"):
         check_address("host", text)
     with pytest.raises(AddressRefused, match="224"):
         check_address("host", "224.0.0.1")
