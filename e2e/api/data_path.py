@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from galley_operator.faults import Faults
 from galley_operator.handlers import QueueWatch
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.queue_keys import payloads_of
+from tests.support.warm_start import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +43,10 @@ class DataPathProcess:
         }
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> WarmStart:
         with self.log_file.open("ab") as log:
             self._log_before = log.tell()
-            return subprocess.Popen(
-                [sys.executable, "-m", "e2e.api.data_path"],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            return WarmStart(["e2e.api.data_path"], self._environment, log, "galley_operator.main")
 
     def log(self) -> list[dict[str, Any]]:
         """Return what it has logged since its last start."""

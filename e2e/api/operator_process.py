@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.port import free_port
+from tests.support.warm_start import WarmStart
 
 _SECONDS: Final = 30.0
 
@@ -44,14 +43,8 @@ class OperatorProcess:
         }
         environment = {f"GALLEY_OPERATOR_{key.upper()}": str(value) for key, value in told.items()}
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            everything = {**os.environ, **environment}
+            self.process = WarmStart([module], everything, log, "galley_operator.main")
 
     def log(self) -> list[dict[str, Any]]:
         """Return what it has logged so far."""

@@ -1,9 +1,8 @@
-"""Starts workers as forks of a process that has already imported what they import.
+"""Starts workers and operators as forks of a process that has already imported what they import.
 
-Importing is most of the processor time that the start of a worker takes, and tests start hundreds. The
-process imports and forks, and does nothing else: it has one thread, no event loop and no connection. After
-the fork, the new process is set up as one that `python -m` starts: session, streams, environment, arguments,
-main module.
+Importing is most of the processor time that their start takes, and tests start hundreds. The process imports
+and forks, and does nothing else: it has one thread, no event loop and no connection. After the fork, the new
+process is set up as one that `python -m` starts: session, streams, environment, arguments, main module.
 """
 
 import importlib
@@ -21,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
-_IMPORTED: Final = ("galley_worker.main",)
 _LONGEST: Final = 1 << 17
 """Bytes of a request: the arguments and the environment."""
 
@@ -35,14 +33,27 @@ class WarmStart:
     seconds_used = 0.0
     """Processor time of all that have ended."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
-        """Run `python -m ARGUMENTS` in a session of its own, without input, its outputs in a log."""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[bytes],
+        imported: str = "galley_worker.main",
+    ) -> None:
+        """Run `python -m ARGUMENTS` in a session of its own, without input, its outputs in a log.
+
+        Args:
+            arguments: the module, and what it is told.
+            environment: all of it.
+            log: where both outputs go.
+            imported: the module that the process it is forked from has imported.
+        """
         self.args = tuple(arguments)
         self.returncode: int | None = None
         self._ending, theirs = os.pipe()
         request = json.dumps([self.args, dict(environment), str(Path.cwd())]).encode()
         with _one_at_a_time:
-            starter = _starter(os.getpid())
+            starter = _starter(os.getpid(), imported)
             socket.send_fds(starter, [request], [theirs, log.fileno()])
             self.pid = int(starter.recv(64))
         os.close(theirs)
@@ -82,12 +93,12 @@ class WarmStart:
 
 
 @cache
-def _starter(ours: int) -> socket.socket:
+def _starter(ours: int, imported: str) -> socket.socket:
     """Return the connection to the process that forks; a fork of ours has one of its own."""
     del ours
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here.settimeout(_START_SECONDS)
-    command = [sys.executable, __file__]
+    command = [sys.executable, __file__, imported]
     requests = (os.POSIX_SPAWN_DUP2, there.fileno(), 0)
     os.posix_spawn(sys.executable, command, os.environ, file_actions=[requests], setsid=True)
     there.close()
@@ -148,8 +159,7 @@ def _become(log: int, arguments: Sequence[str], environment: Mapping[str, str], 
 
 def _main() -> None:
     sys.path.pop(0)  # the folder of this file, which no program has there
-    for name in _IMPORTED:
-        importlib.import_module(name)
+    importlib.import_module(sys.argv[1])
     assert threading.active_count() == 1, "a fork of a process with threads can stand still"
     requests: Any = socket.socket(fileno=0)
     _serve(requests)
