@@ -8,7 +8,7 @@ here, and kopf writes nothing into the queues: no annotation, no finalizer. It r
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import kopf
 
@@ -16,6 +16,7 @@ from galley_operator.cluster.config import ClusterConfig
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.cluster.session import session_for
 from galley_operator.faults import Faults
+from galley_operator.tasks.known_queues import KnownQueues
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,7 @@ _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 10.0
 
 
-class QueueNews(Protocol):
-    """Takes in what the watch sees."""
-
-    def seen(self, body: dict[str, Any]) -> None:
-        """Take in a TaskQueue as it is now."""
-
-    def gone(self, body: dict[str, Any]) -> None:
-        """Take in that a TaskQueue was deleted."""
-
-
-def registry_of(queues: QueueNews, config: ClusterConfig, faults: Faults) -> kopf.OperatorRegistry:
+def registry_of(queues: KnownQueues, config: ClusterConfig, faults: Faults) -> kopf.OperatorRegistry:
     """Return the handlers."""
     registry = kopf.OperatorRegistry()
 
@@ -74,7 +65,7 @@ class QueueWatch:
         self,
         config: ClusterConfig,
         namespaces: Sequence[str],
-        queues: QueueNews,
+        queues: KnownQueues,
         faults: Faults,
         catch_signals: Callable[[], None],
     ) -> None:

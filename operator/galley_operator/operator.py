@@ -26,7 +26,7 @@ from galley_operator.audit_trail import AuditTrail
 from galley_operator.broker_access import BrokerAccess
 from galley_operator.claims import Claim
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.config import ClusterConfig, load_config
+from galley_operator.cluster.config import load_config
 from galley_operator.data_path import TaskView
 from galley_operator.faults import Faults
 from galley_operator.figures import CountKeeper
@@ -41,6 +41,7 @@ from galley_operator.queues.queues import SharedByQueues
 from galley_operator.scope import Surroundings
 from galley_operator.serving import Serving, Views
 from galley_operator.settings import OperatorSettings
+from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.tasks.queue_keys import payloads_of
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,6 @@ _ANSWERED_SECONDS: Final = 30.0
 class _Parts:
     """What is there whether or not we lead."""
 
-    config: ClusterConfig
     cluster: Cluster
     broker: Broker
     access: BrokerAccess
@@ -130,10 +130,15 @@ class Operator:
             workloads = Workloads(cluster, settings.scopes, touched, faults, ends=ends.see)
             views = Views(settings.scopes, lambda scope: TaskView(cluster, (scope,), faults))
             installation = f"{namespace}/{settings.lease_name}"
+
+            async def watch(scope: str | None, known: KnownQueues) -> None:
+                where = () if scope is None else (scope,)
+                await QueueWatch(config, where, known, faults, self.catch_signals).run()
+
             serving = Serving(
                 Surroundings(
                     cluster, broker, settings, access, workloads, metrics, faults,
-                    SharedByQueues(broker, settings),
+                    SharedByQueues(broker, settings), watch,
                 ),
                 views,
                 [Claim(cluster, each, installation) for each in settings.served_namespaces],
@@ -148,7 +153,7 @@ class Operator:
                 LeaseTimes(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
             )
             parts = _Parts(
-                config, cluster, broker, access, health, faults, workloads, ends, views, serving, leadership
+                cluster, broker, access, health, faults, workloads, ends, views, serving, leadership
             )
             if access.keeper is not None:
                 # Each replica does: the leader may be the one that cannot reach the API server.
@@ -174,7 +179,6 @@ class Operator:
             parts.cluster, broker, settings, serving.queues_in, secrets=access.secrets
         )
         objects = ObjectCollector(broker, settings.install, serving.serves, caught=faults.caught)
-        watch = QueueWatch(parts.config, settings.served_namespaces, serving, faults, self.catch_signals)
         self._watch_over_leader(parts.health, serving)
         async with AsyncExitStack() as stack:
             holding = await stack.enter_async_context(asyncio.TaskGroup())
@@ -189,7 +193,6 @@ class Operator:
                 ("objects", objects.run),
                 ("room of the broker", lambda: metrics.broker.follow(broker, settings.broker_storage_bytes)),
                 ("counts", CountKeeper(CountReader(broker), metrics.tasks, serving.backlogs).run),
-                ("kopf", lambda: _after(serving.first_listed, watch.run)),
                 ("ends of workers", parts.ends.run),
                 ("audit", AuditTrail(broker).run),
             )
@@ -246,7 +249,6 @@ class Operator:
 
         parts.health.live(lambda: "" if self._stopping.is_set() else deaf())
         parts.health.ready(connected)
-        parts.health.ready(lambda: parts.serving.problem if leadership.leading else "")
         parts.health.ready(unlisted)
         parts.health.state = lambda: f"waits to lead; the leader is {leadership.leader or 'not known'}"
 
@@ -267,20 +269,9 @@ class Operator:
                 return ""
             return f"the last look at the queues was {since:.0f} s ago; {allowed:.0f} are allowed"
 
-        def unlisted() -> str:
-            problem = next((each.queues.problem for each in scopes() if each.queues.problem), "")
-            if problem or serving.first_listed.is_set():
-                return problem
-            return "; ".join(serving.problems) or "queues have not been looked at yet"
-
         health.live(silent)
-        health.ready(unlisted)
+        health.ready(lambda: serving.problem)
         health.state = lambda: "\n".join(["leads", *serving.problems])
-
-
-async def _after(event: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
-    await event.wait()
-    await work()
 
 
 @asynccontextmanager

@@ -43,6 +43,8 @@ class Surroundings:
     metrics: OperatorMetrics
     faults: Faults
     queues: SharedByQueues
+    watch: Callable[[str | None, KnownQueues], Awaitable[None]]
+    """Keeps what is known of the TaskQueues of a namespace up to date."""
 
 
 class Scope:
@@ -78,7 +80,7 @@ class Scope:
             cluster, broker, self.known, where, settings.install, faults, around.queues.reservations,
             settings.stream_replicas,
         )  # fmt: skip
-        self._faults = faults
+        self._faults, self._watch = faults, lambda: around.watch(namespace, self.known)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -90,6 +92,7 @@ class Scope:
             ("schedules", lambda: _after(listed, self._schedules.run)),
             ("topics", lambda: _after(listed, self._topics.run)),
             ("workflows", lambda: _after(listed, self._workflows.run)),
+            ("kopf", lambda: _after(listed, self._watch)),
         )
         try:
             async with asyncio.TaskGroup() as group:

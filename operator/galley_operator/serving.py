@@ -9,14 +9,14 @@ claim: which namespaces there will be is not known.
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Final
+from typing import Final
 
 from galley.backlog import QueueBacklog
 from galley_operator.claims import Claim
 from galley_operator.data_path import TaskView
 from galley_operator.fleet.workloads import Queue
 from galley_operator.scope import Scope, Surroundings
-from galley_operator.tasks.known_queues import KnownQueues, QueueObject
+from galley_operator.tasks.known_queues import QueueObject
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ class Views:
 
     @property
     def synced(self) -> bool:
-        """Whether all Tasks there were at the start have been seen."""
-        self._synced = self._synced or all(each.synced.is_set() for each in self._views.values())
+        """Whether all Tasks of one of the scopes have been seen: rights may be missing in others."""
+        self._synced = self._synced or any(each.synced.is_set() for each in self._views.values())
         return self._synced
 
     @property
     def heard_at(self) -> float:
         """When the API server was last heard of, by a monotonic clock."""
-        return min(each.heard_at for each in self._views.values())
+        return max(each.heard_at for each in self._views.values())
 
     def __len__(self) -> int:
         """Return how many Tasks have not ended."""
@@ -82,8 +82,6 @@ class Serving:
         """Args: claims: of each namespace to serve; everywhere: serve all, without any claim."""
         self.scopes: dict[str | None, Scope] = {}
         """What is served now."""
-        self.first_listed = asyncio.Event()
-        """Set once queues could be listed somewhere, so that their kind is known to be served."""
         self.claims = tuple(claims)
         self._around, self._views, self._everywhere = around, views, everywhere
         self._admitted = self._written = 0
@@ -122,9 +120,7 @@ class Serving:
         """Have the parts of a scope work until cancelled."""
         scope = self.scopes[namespace] = Scope(namespace, self._around, self._views.of(namespace))
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._listed(scope), name="queues listed")
-                group.create_task(scope.run(), name="parts")
+            await scope.run()
         finally:
             del self.scopes[namespace]
             self._admitted += scope.path.look.admitted
@@ -133,10 +129,6 @@ class Serving:
                 self._around.queues.forget(queue)
                 self._around.metrics.forget(*queue)
             self._views.renew(namespace)
-
-    async def _listed(self, scope: Scope) -> None:
-        await scope.queues.first_listed.wait()
-        self.first_listed.set()
 
     # What others ask.
 
@@ -165,20 +157,6 @@ class Serving:
         scope = self.scope_of(queue[0])
         return scope.known.found(queue) if scope is not None else None
 
-    def seen(self, body: dict[str, Any]) -> None:
-        """Take in a TaskQueue; one of a namespace that is not served is listed when it is."""
-        if (known := self._known_for(body)) is not None:
-            known.seen(body)
-
-    def gone(self, body: dict[str, Any]) -> None:
-        """Take in that a TaskQueue was deleted."""
-        if (known := self._known_for(body)) is not None:
-            known.gone(body)
-
-    def _known_for(self, body: dict[str, Any]) -> KnownQueues | None:
-        scope = self.scope_of(body["metadata"]["namespace"])
-        return scope.known if scope is not None else None
-
     def backlogs(self) -> Iterator[tuple[Queue, QueueBacklog]]:
         """Yield what was last known of each queue's tasks."""
         for scope in self.scopes.values():
@@ -187,14 +165,23 @@ class Serving:
     @property
     def problems(self) -> list[str]:
         """Why each namespace that is not served is not, as sentences."""
-        return [claim.problem for claim in self.claims if claim.problem and not self.serves(claim.namespace)]
+        unclaimed = [
+            claim.problem for claim in self.claims if claim.problem and not self.serves(claim.namespace)
+        ]
+        unlisted = [
+            f"namespace {namespace}: {scope.queues.problem}" if namespace else scope.queues.problem
+            for namespace, scope in self.scopes.items()
+            if scope.queues.problem
+        ]
+        return [*unclaimed, *unlisted]
 
     @property
     def problem(self) -> str:
-        """Why nothing can be served; empty if something is, or will soon be."""
-        if self.scopes or not any(claim.holder for claim in self.claims):
+        """Why nothing can be served; empty if something is."""
+        scopes = self.scopes.values()
+        if any(each.queues.listed is not None and not each.queues.problem for each in scopes):
             return ""
-        return "; ".join(self.problems)
+        return "; ".join(self.problems) or "queues have not been looked at yet"
 
     @property
     def admitted(self) -> int:

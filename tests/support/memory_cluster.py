@@ -291,6 +291,8 @@ class MemoryCluster(Cluster):
                     yield event
             if changed is self._changed:
                 await self._wait(changed, cut)
+                if changed is self._changed:  # as the server does every minute or so
+                    yield Event(Change.BOOKMARK, None, str(version))
 
     async def _wait(self, changed: asyncio.Event, cut: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (changed, cut)]

@@ -115,14 +115,31 @@ class Reflector(Generic[Shape, Thing]):
         self.things: dict[Key, Thing] = {}
         self.synced = asyncio.Event()
         """Set once all there is has been taken in."""
-        self.heard_at = clock()
-        """When something was last heard of the server."""
         self.relists = 0
         """Listings so far beyond the first."""
         self._cluster, self._source, self._listener, self._clock = cluster, source, listener, clock
         self._faults = faults
         self._relist_seconds = relist_seconds
         self._unlisted = set(source.namespaces)
+        self._heard = dict.fromkeys(source.namespaces, clock())
+
+    @property
+    def heard_at(self) -> float:
+        """When something was last heard of the server."""
+        return max(self._heard.values())
+
+    @property
+    def began(self) -> bool:
+        """Whether all there is in a namespace has been taken in: rights may be missing in others."""
+        return len(self._unlisted) < len(self._source.namespaces)
+
+    def listed_in(self, namespace: str) -> bool:
+        """Return whether all there is in a namespace has been taken in."""
+        return self._unlisted.isdisjoint((None, namespace))
+
+    def heard_in(self, namespace: str) -> float:
+        """Return when something was last heard of a namespace."""
+        return self._heard[namespace if namespace in self._heard else None]
 
     async def run(self) -> None:
         """Reflect until cancelled. Errors are logged, and what failed is tried again."""
@@ -183,7 +200,7 @@ class Reflector(Generic[Shape, Thing]):
         )  # fmt: skip
         async with aclosing(selected) as events:
             async for event in events:
-                self.heard_at = self._clock()
+                self._heard[namespace] = self._clock()
                 if event.listed:
                     return seen, event.version
                 if event.object is None:
@@ -207,7 +224,7 @@ class Reflector(Generic[Shape, Thing]):
             source.shape, source.resource, namespace, fields=source.fields, labels=source.labels
         )
         async for things, version in pages:
-            self.heard_at, listed_at = self._clock(), version
+            self._heard[namespace], listed_at = self._clock(), version
             for thing in things:
                 seen.add(key := _key(thing))
                 self._take(key, thing, listed=True)
@@ -222,7 +239,7 @@ class Reflector(Generic[Shape, Thing]):
                 fields=source.fields, labels=source.labels, resource_version=version,
                 seconds=WATCH_SECONDS * random.uniform(0.8, 1.2),  # noqa: S311 - spreads load
             ):  # fmt: skip
-                self.heard_at, told = self._clock(), True
+                self._heard[namespace], told = self._clock(), True
                 version = self._event(event)
         except (WatchExpired, KindNotServed):
             raise

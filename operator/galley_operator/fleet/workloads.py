@@ -76,18 +76,21 @@ class Workloads:
             Source(PODS, Pod, lambda pod, _: pod, where, labels=OURS),
             _PodIndex(self._pods_of, self._tell, self._remember_end, ends),
             faults,
+            clock=clock,
         )
         self._deployments = Reflector(
             cluster,
             Source(DEPLOYMENTS, Deployment, lambda deployment, _: deployment, where, labels=OURS),
             _Touch[Deployment](changed),
             faults,
+            clock=clock,
         )
         self._config_maps = Reflector(
             cluster,
             Source(CONFIGMAPS, Owned, lambda owned, _: owned, where, labels=OURS),
             _Touch[Owned](touched),
             faults,
+            clock=clock,
         )
 
     @contextmanager
@@ -105,8 +108,8 @@ class Workloads:
 
     @property
     def synced(self) -> bool:
-        """Whether all there is has been taken in once."""
-        return all(each.synced.is_set() for each in (self._pods, self._deployments, self._config_maps))
+        """Whether all there is in one of the namespaces has been taken in."""
+        return all(each.began for each in (self._pods, self._deployments, self._config_maps))
 
     @property
     def heard_at(self) -> float:
@@ -158,9 +161,9 @@ class Workloads:
                 del self._ended[next(iter(self._ended))]
 
     def _check(self, reflector: Reflector[Any, Any], resource: Resource, queue: Queue) -> None:
-        if not reflector.synced.is_set():
+        if not reflector.listed_in(queue[0]):
             raise FleetUnknown(queue[1], f"the {resource.plural} have not been listed yet")
-        silent = self._clock() - reflector.heard_at
+        silent = self._clock() - reflector.heard_in(queue[0])
         if silent > STALE_SECONDS:
             raise FleetUnknown(queue[1], f"nothing was heard of {resource.plural} for {silent:.0f} s")
 
