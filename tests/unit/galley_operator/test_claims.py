@@ -145,6 +145,26 @@ async def test_an_event_that_cannot_be_written_is_logged(caplog: pytest.LogCaptu
     waiting.cancel()
 
 
+@in_virtual_time
+async def test_a_claim_that_another_made_in_the_same_moment_is_theirs() -> None:
+    cluster = MemoryCluster()
+
+    def before(request: Written) -> None:
+        if (request.verb, request.plural) == ("create", LEASES.plural):
+            cluster.before = _raising(lambda: None)
+            cluster.put(
+                LEASES,
+                {"metadata": {"namespace": "default", "name": CLAIM}, "spec": {"holderIdentity": "them"}},
+            )
+
+    cluster.before = before
+    one = a_claim(cluster, "here/galley")
+    waiting = asyncio.create_task(one.acquire())
+    await asyncio.sleep(1)
+    assert (waiting.done(), one.holder) == (False, "them")
+    waiting.cancel()
+
+
 # As a user who may write Leases in the namespace, and wants to do harm.
 
 

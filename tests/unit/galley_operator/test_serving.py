@@ -291,6 +291,18 @@ async def test_parts_that_fail_are_begun_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 @in_virtual_time
+async def test_statuses_that_cannot_be_written_do_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(monkeypatch, namespaces=BOTH) as it:
+        await eventually(lambda: it.served() == [ALICE, MALLORY], within=10)
+        monkeypatch.setattr(it.serving.scopes[MALLORY].statuses, "write_all", asyncio.Event().wait)
+        it.lease()
+        await eventually(lambda: it.served() == [ALICE], within=TIMES.retry_seconds + 7)
+    assert "queue status not flushed" in caplog.messages
+
+
+@in_virtual_time
 async def test_if_no_namespace_is_left_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     async with stage(monkeypatch, lambda it: it.lease(), MALLORY) as it:
         await eventually(lambda: "served by the operator mallory" in it.serving.problem, within=10)

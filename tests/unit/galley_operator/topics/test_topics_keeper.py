@@ -16,6 +16,8 @@ from galley.broker.topics import declare_code
 from galley.client import AsyncClient
 from galley.topic import Subscribe
 from galley.topics import TopicView
+from galley_operator.cluster.errors import ClusterUnreachable
+from galley_operator.cluster.kept_object import KeptObject
 from galley_operator.cluster.resource import TOPICS
 from galley_operator.errors import StorageQuotaExceeded
 from galley_operator.faults import Faults
@@ -101,6 +103,29 @@ async def test_a_topic_is_kept_as_its_object_says_and_its_status_shows_it() -> N
         await eventually(changed, within=30)
         stream = stage.server.streams[topology.topics_stream("default")]
         assert stream.definition["max_age"] == 120_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("error", "faults"),
+    [(RuntimeError("raised by a test"), 1), (ClusterUnreachable("https://api", "patch", "no answer"), 0)],
+)
+@in_virtual_time
+async def test_what_goes_wrong_in_one_look_is_done_at_the_next(
+    error: Exception, faults: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, raised = TopicsKeeper._look_at, list[Exception]()
+
+    async def once(keeper: TopicsKeeper, namespace: str, things: list[KeptObject]) -> None:
+        if not raised:
+            raised.append(error)
+            raise error
+        await look(keeper, namespace, things)
+
+    monkeypatch.setattr(TopicsKeeper, "_look_at", once)
+    async with a_stage() as stage:
+        stage.declare(subscriptions=[RESIZE])
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        assert (len(raised), stage.faults.seen) == (1, faults)
 
 
 @in_virtual_time
