@@ -112,11 +112,19 @@ class Learned:
     """Workers that were starting then."""
 
     @classmethod
-    def remembered(cls, rate: float | None, task_seconds: float | None, start_seconds: float | None) -> Self:
+    def remembered(
+        cls,
+        rate: float | None,
+        task_seconds: float | None,
+        start_seconds: float | None,
+        *,
+        held: float | None = None,
+    ) -> Self:
         """Return what an earlier process learned; None for what it did not know."""
         known = task_seconds is not None
         return cls(
             rate=rate or 0.0,
+            held=held or 0.0,
             recent=rate or 0.0,
             recent_seen=_RATE_SECONDS / 2 if rate else 0.0,
             start_seconds=start_seconds,

@@ -136,7 +136,9 @@ def remembered(status: ScalingStatus | None) -> Memory | None:
     """Return the memory an autoscaler begins with, from what an earlier operator wrote, if it did."""
     if status is None:
         return None
-    learned = Learned.remembered(status.arrivals_per_second, status.task_seconds, status.start_seconds)
+    learned = Learned.remembered(
+        status.arrivals_per_second, status.task_seconds, status.start_seconds, held=status.steady_tasks
+    )
     return Memory(learned=learned)
 
 

@@ -283,7 +283,11 @@ def status_of(  # noqa: PLR0917 - what a status is made of
 
 
 def scaling_of(decision: Decision | None) -> ScalingStatus | None:
-    """Return what a decision was made from; figures are rounded, so that noise writes nothing."""
+    """Return what a decision was made from.
+
+    Four digits of a figure, so that an operator that restarts decides the same: while it changes, so do the
+    numbers of tasks.
+    """
     if decision is None:
         return None
     learned = decision.memory.learned
@@ -293,12 +297,13 @@ def scaling_of(decision: Decision | None) -> ScalingStatus | None:
         arrivals_per_second=_rounded(learned.rate),
         task_seconds=_rounded(learned.task_seconds),
         start_seconds=_rounded(learned.start_seconds),
+        steady_tasks=int(learned.held) or None,
     )
 
 
 def _rounded(figure: float | None) -> float | None:
-    """Return two digits of a figure, and 0 for less than a thousandth."""
-    return None if figure is None else float(f"{figure:.2g}") if figure >= 0.001 else 0.0
+    """Return four digits of a figure, and 0 for less than a thousandth."""
+    return None if figure is None else float(f"{figure:.4g}") if figure >= 0.001 else 0.0
 
 
 def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:

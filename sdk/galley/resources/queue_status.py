@@ -94,6 +94,9 @@ class ScalingStatus(Part):
     start_seconds: Annotated[Number, Field(ge=0, le=1e9)] | None = None
     """Seconds a worker took to start lately; left out until one was seen to start."""
 
+    steady_tasks: Count | None = None
+    """Tasks that came at a rate that nothing contradicted, up to 130; left out while there are none."""
+
 
 class TaskQueueStatus(Part):
     """State of a queue as last observed. Figures are up to a few seconds old."""

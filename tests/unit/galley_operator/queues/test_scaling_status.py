@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.broker.control import Pause, Supply
@@ -118,8 +120,30 @@ def test_the_status_has_what_was_decided_from_and_a_restart_decides_the_same() -
     crowd = workers("ready:1")
     for restarted in (memory, replace(decision.memory, step=None)):
         again = decide(Signals(a_backlog(40, 4), crowd), ScalingPolicy.of(queue), restarted, at(3))
-        assert again.needed == pytest.approx(decision.needed, abs=2)
+        assert again.needed == decision.needed
     assert remembered(None) is None
+
+
+figures = st.floats(0.01, 300)
+
+
+@given(st.tuples(figures, figures, st.floats(0.5, 60)), st.sampled_from((0.0, 130.0)), st.integers(0, 99))
+def test_a_restart_needs_as_many_workers_whatever_the_load(
+    load: tuple[float, float, float], held: float, waiting: int
+) -> None:
+    rate, seconds, start = load
+    queue, crowd = a_queue(maxWorkers=900), workers("ready:1", "ready:1", "ready:0")
+    learned = replace(
+        Learned.remembered(rate, seconds, start, held=held), seen=600.0, recent_seen=60.0, done=100.0,
+        busy_seconds=100 * seconds, long_done=900.0, long_busy=900 * seconds,
+    )  # fmt: skip
+    signals = Signals(a_backlog(waiting, waiting % 9), crowd)
+    before = decide(signals, ScalingPolicy.of(queue), Memory(learned=learned), NOON)
+    again = decide(signals, ScalingPolicy.of(queue), remembered(scaling_of(before)), at(3))
+    assert before.needed is not None
+    # Where the figures are just at the edge of one more.
+    assert again.needed == pytest.approx(before.needed, rel=0.002, abs=1)
+    assert again.memory.learned.held == before.memory.learned.held
 
 
 PAUSED = replace(a_backlog(40, 1), paused=True)
