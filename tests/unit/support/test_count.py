@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ DOES_NOT_IMPORT = "import nothing_of_the_kind\n"
     [
         (PASSES + FAILS + SKIPS + ERRS, [], "1 passed, 2 failed"),
         (PASSES, [], "1 passed, 0 failed"),
-        (PASSES + DIES, ["-n1"], "1 passed, 1 failed"),
+        (PASSES + DIES, ["-p", "xdist.plugin", "-n1"], "1 passed, 1 failed"),
         (DOES_NOT_IMPORT, [], "0 passed, 1 failed"),
         ("", [], "0 passed, 1 failed"),
     ],
@@ -29,6 +30,8 @@ def test_the_last_line_counts_what_passed_and_what_failed(
     (tmp_path / "test_some.py").write_text(source)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.count", *words, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    # Without the plugins of all libraries, most of which take their time to import.
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert ended.stdout.splitlines()[-1] == line, ended.stdout + ended.stderr
     assert (ended.returncode == 0) == line.endswith(" 0 failed")
