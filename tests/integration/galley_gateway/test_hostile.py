@@ -58,6 +58,32 @@ async def test_a_body_that_hides_its_size_is_cut_off(small: Served) -> None:
     assert b"BodyTooLarge" in answer or answer == b""
 
 
+HIDDEN = '{"handler":"echo","id":"hidden"}'
+ODD = {
+    "a length and chunks": "Content-Length: 5\nTransfer-Encoding: chunked\n\n0\n\n",
+    "two lengths": f"Content-Length: 0\nContent-Length: {len(HIDDEN)}\n\n",
+    "a list of lengths": "Content-Length: 0, 0\n\n",
+    "a length with a sign": "Content-Length: +0\n\n",
+    "a coding that is none": "Transfer-Encoding: xchunked\n\n0\n\n",
+    "another coding behind": "Transfer-Encoding: chunked, identity\n\n0\n\n",
+    "a blank before the colon": "Transfer-Encoding : chunked\n\n0\n\n",
+    "a folded line": "Transfer-Encoding:\n chunked\n\n0\n\n",
+    "a chunk of odd length": "Transfer-Encoding: chunked\n\n0x0\n\n",
+    "two hosts": "Host: other\nContent-Length: 0\n\n",
+}
+"""How a proxy could be made to see another end of a request than the gateway; what follows is hidden then."""
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_no_request_is_hidden_in_another(small: Served, what: str) -> None:
+    head = post(small, 0).replace("Content-Length: 0\n\n", "")
+    # In a chunked body it would be the next one for a reader of lengths, and the other way around.
+    answer = await raw(small, head + ODD[what] + post(small, len(HIDDEN)) + HIDDEN)
+    assert answer.split(b" ")[1] in {b"400", b"421"}, answer
+    assert answer.count(b"HTTP/1.1") == 1, answer
+    assert (await small.ask("GET", small.path("drills", "/tasks/hidden"))).status == 404
+
+
 async def test_slow_clients_are_not_waited_for(small: Served) -> None:
     body = await raw(small, post(small, 100), b"{", gap=0.1)
     assert b"408" in body.split(b"\r\n")[0]
