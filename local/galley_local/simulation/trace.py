@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from galley.lanes import Lane
 from galley.unreadable import UNREADABLE
 from galley_local.errors import TraceInvalid
 
@@ -51,7 +52,7 @@ class Trace:
 class _Line(msgspec.Struct):
     at: float
     seconds: float
-    lane: str = "normal"
+    lane: Lane = Lane.NORMAL
 
 
 def read_trace(path: Path) -> Trace:
@@ -62,8 +63,13 @@ def read_trace(path: Path) -> Trace:
     """
     try:
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceInvalid(str(path), 0, str(error)) from error
+    except FileNotFoundError as error:
+        known = ", ".join(make.__name__[1:] for make in _MAKERS)
+        raise TraceInvalid(str(path), 0, f"no such file, and no built-in trace: those are {known}") from error
+    except OSError as error:
+        raise TraceInvalid(str(path), 0, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise TraceInvalid(str(path), 0, "it is no text in UTF-8") from error
     decode = msgspec.json.Decoder(_Line).decode
     arrivals = []
     for number, line in enumerate(lines, 1):
@@ -75,7 +81,7 @@ def read_trace(path: Path) -> Trace:
             raise TraceInvalid(str(path), number, str(error)) from error
         if not (0 <= task.at <= _LONGEST and 0 <= task.seconds <= _LONGEST):
             raise TraceInvalid(str(path), number, "at and seconds are from 0 to 2592000, 30 days")
-        arrivals.append(Arrival(task.at, task.seconds, task.lane in ("critical", "high")))
+        arrivals.append(Arrival(task.at, task.seconds, task.lane in (Lane.CRITICAL, Lane.HIGH)))
     if not 0 < len(arrivals) <= _MOST_TASKS:
         raise TraceInvalid(str(path), 0, f"it has {len(arrivals)} tasks; 1 to {_MOST_TASKS} can be simulated")
     arrivals.sort(key=lambda each: each.at)

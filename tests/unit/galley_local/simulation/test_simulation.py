@@ -134,6 +134,7 @@ def test_a_picture_has_a_line_for_each_scaler() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ('{"at": 1, "seconds": 1, "lane": "purple"}', "purple"),
         ('{"at": 1}', "line 2: Object missing required field `seconds`"),
         ('{"at": -1, "seconds": 1}', "line 2: at and seconds are from 0"),
         ("at 1", "line 2"),
@@ -148,9 +149,12 @@ def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: str, said: str) -
 
 def test_a_file_without_tasks_is_no_trace(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n", "utf-8")
-    for name, said in (("empty", "it has 0 tasks"), ("missing", "No such file")):
+    for name, said in (("empty", "it has 0 tasks"), ("missing", "steady, burst"), (".", "directory")):
         with pytest.raises(TraceInvalid, match=said):
             read_trace(tmp_path / name)
+    (tmp_path / "picture").write_bytes(b"\xff\xfe")
+    with pytest.raises(TraceInvalid, match="no text in UTF-8"):
+        read_trace(tmp_path / "picture")
 
 
 def test_the_command_simulates_a_file_and_draws_it(
