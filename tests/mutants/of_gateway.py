@@ -129,8 +129,8 @@ MUTANTS: Final = (
     _of(
         "door",
         "any host will do",
-        "        if self._hosts and _name_of(host) not in self._hosts:\n",
-        "        if False:\n",
+        '        if len(given) > 1 or (self._hosts and _name_of("".join(given)) not in self._hosts):\n',
+        "        if len(given) > 1:\n",
         "a page whose name was made to lead to this machine reaches a laptop's queues",
         HOSTILE,
     ),
