@@ -17,6 +17,8 @@ LOGGING: Final = [path for path in SOURCES if path != ROOT / "sdk/galley/logs.py
 
 RESERVED: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 WRITTEN_FIRST: Final = frozenset({"time", "level", "event"})
+ON_PURPOSE: Final = {"worker-image/galley_worker/journal.py": ["time"]}
+"""The start of an attempt has the time at which its lease was checked, and not that of the line."""
 """Keys every JSON line begins with; a key of the same name would replace them."""
 
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
@@ -84,7 +86,8 @@ def clashes(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", LOGGING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_log_call_passes_a_reserved_key(path: Path) -> None:
-    assert clashes(path.read_text("utf-8")) == []
+    found = [clash.partition(": ")[2] for clash in clashes(path.read_text("utf-8"))]
+    assert found == ON_PURPOSE.get(str(path.relative_to(ROOT)), [])
 
 
 @pytest.mark.parametrize(
