@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley import (
     Graph,
@@ -82,6 +83,8 @@ T = TypeVar("T")
 LATE: Final = datetime(2030, 1, 1, tzinfo=UTC)
 GRAPHS: Final = int(os.environ.get("GALLEY_GRAPHS", "5"))
 LEASE: Final = 30.0
+PATIENT: Final = replace(POLICY, crashes=20)
+"""In a storm a step dies with its worker more often than one that kills it may."""
 SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1").split()]
 """Of the storm; `make storm-graphs` runs a big one."""
 
@@ -153,7 +156,7 @@ class Crew:
                 broker.payloads, flows=flows, clock=clock, now=now,
                 continuations=Continuations(broker, ledger, flows, now),
             )  # fmt: skip
-            attempts = Attempts(Rules("default", "images", who, POLICY, 60.0, 120.0), parts)
+            attempts = Attempts(Rules("default", "images", who, PATIENT, 60.0, 120.0), parts)
             hands = Hands()
             async with Pulls(broker, bench.layout, hands) as pulls, asyncio.TaskGroup() as tasks:
                 tasks.create_task(leases.run())
