@@ -151,7 +151,7 @@ def _become(log: int, arguments: Sequence[str], environment: Mapping[str, str], 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv[1:] = arguments[1:]
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     sys.exit(0)
