@@ -69,9 +69,17 @@ ADMITTING: Final = (
     _of(
         f"{_INTAKE}turns",
         "a refusal does not shut the gate",
-        "            gate.shut = gate.refused = True\n",
+        "            gate.refusal, gate.refused = report, True\n",
         "            gate.refused = True\n",
         "10,000 Tasks knock at a full queue one after the other",
+        TURNS,
+    ),
+    _of(
+        f"{_INTAKE}turns",
+        "a Task behind a shut gate is told nothing",
+        "            self._parked(task, refusal)\n",
+        "",
+        "Tasks of a full queue have no condition until it is their turn",
         TURNS,
     ),
     _of(

@@ -54,7 +54,7 @@ class Intake:
         faults: Faults,
         connection: Connection,
     ) -> None:
-        self.turns = Turns(tasks)
+        self.turns = Turns(tasks, statuses.report)
         self._tasks, self._queues, self._departures, self._records = tasks, queues, departures, records
         self._look, self._statuses = look, statuses
         self._faults, self._connection = faults, connection

@@ -6,6 +6,7 @@ second, more each time, until one is refused. So a thousand waiting tasks cost a
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 from galley.lanes import HIGHEST_FIRST, Lane
@@ -26,7 +27,8 @@ class _Gate:
     """The tasks that wait for one queue."""
 
     def __init__(self) -> None:
-        self.shut = False
+        self.refusal: Pending | None = None
+        """What the last task that found no room was told; the gate is shut while there is one."""
         self.refused = False
         self.allowance = 1
         self.waiting: dict[Lane, dict[Key, None]] = {lane: {} for lane in HIGHEST_FIRST}
@@ -51,21 +53,21 @@ class Gates:
     def __init__(self) -> None:
         self._gates: dict[QueueKey, _Gate] = {}
 
-    def park(self, task: ActiveTask, until: Until) -> None:
+    def park(self, task: ActiveTask, report: Pending) -> None:
         """Have a task wait; the first that finds no room shuts the gate behind it."""
         gate = self._gates.setdefault((task.namespace, task.queue), _Gate())
         gate.waiting[task.lane][task.key] = None
-        if until is Until.ROOM:
-            gate.shut = gate.refused = True
+        if report.until is Until.ROOM:
+            gate.refusal, gate.refused = report, True
         gate.let_through.discard(task.key)
 
-    def wait_at(self, task: ActiveTask) -> bool:
-        """Park a task if its queue's gate is shut and did not let it through; returns whether it waits."""
+    def wait_at(self, task: ActiveTask) -> Pending | None:
+        """Park a task if its queue's gate is shut and did not let it through; returns why it waits."""
         gate = self._gates.get((task.namespace, task.queue))
-        if gate is None or not gate.shut or task.key in gate.let_through:
-            return False
+        if gate is None or gate.refusal is None or task.key in gate.let_through:
+            return None
         gate.waiting[task.lane][task.key] = None
-        return True
+        return gate.refusal
 
     def leave(self, task: ActiveTask) -> None:
         """Forget a task that was admitted, or is gone."""
@@ -83,7 +85,7 @@ class Gates:
         """Return those whose turn it is to try whether there is room by now; call it at a steady pace."""
         ready: list[Key] = []
         for queue, gate in list(self._gates.items()):
-            if not gate.shut or gate.let_through:
+            if gate.refusal is None or gate.let_through:
                 continue
             gate.allowance = 1 if gate.refused else min(gate.allowance * 4, _MOST_LET_THROUGH)
             gate.refused = False
@@ -101,9 +103,10 @@ class Gates:
 class Turns:
     """Names of Tasks, each looked at by one at a time."""
 
-    def __init__(self, tasks: ActiveTasks) -> None:
+    def __init__(self, tasks: ActiveTasks, parked: Callable[[ActiveTask, Pending], object]) -> None:
+        """Args: parked: called with a Task that waits behind others, and what those were told."""
         self.gates = Gates()
-        self._tasks = tasks
+        self._tasks, self._parked = tasks, parked
         self._keys: KeyQueue[Key] = KeyQueue(asyncio.get_running_loop().time)
         self._backoff: Backoff[Key] = Backoff(random.random)
 
@@ -116,14 +119,17 @@ class Turns:
         while True:
             key = await self._keys.get()
             task = self._tasks.get(key)
-            if task is None or task.unsure or not self.gates.wait_at(task):
+            refusal = None if task is None or task.unsure else self.gates.wait_at(task)
+            if task is None or refusal is None:
                 return key
             self._keys.done(key)
+            self._parked(task, refusal)
 
     def done(self, key: Key, report: Report | None) -> None:
         """Take in what a look came to; None if nothing was to be done."""
         self._keys.done(key)
-        until = report.until if isinstance(report, Pending) else None
+        pending = report if isinstance(report, Pending) else None
+        until = pending.until if pending is not None else None
         task = self._tasks.get(key)
         if until is Until.PAUSE:
             self._keys.add_later(key, self._backoff.after_failure(key))
@@ -131,8 +137,8 @@ class Turns:
         self._backoff.forget(key)
         if until is Until.LATER:
             self._keys.add_later(key, _LATER_SECONDS)
-        elif until is not None and task is not None:
-            self.gates.park(task, until)
+        elif pending is not None and task is not None:
+            self.gates.park(task, pending)
         elif isinstance(report, Unclear):
             self._keys.add(key)
         elif task is not None:
