@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from galley_gateway import problem
 from galley_gateway.errors import BodyTooLarge, BodyTooSlow, CrossSite, GatewayError, HostRefused
 from galley_gateway.limits import Limits
 
@@ -36,10 +36,13 @@ COMPLETE: Final = "galley.complete"
 """Set in a scope by the server when the whole body is in memory, so that nothing is waited for."""
 
 
+Told = Callable[[GatewayError, Scope], Response]
+
+
 class Door:
     """The outermost part of the application."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str], told: Told) -> None:
         """Describe it.
 
         Args:
@@ -47,8 +50,9 @@ class Door:
             limits: of bodies.
             hosts: names a request may be for, without a port; empty admits all. On loopback they are what
                 keeps a page out whose name was made to lead to this machine (DNS rebinding).
+            told: returns what tells of an error.
         """
-        self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
+        self._app, self._limits, self._hosts, self._told = app, limits, frozenset(hosts), told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,7 +84,7 @@ class Door:
         except GatewayError as error:
             if started:
                 raise
-            response = problem.answer(error, scope["path"])
+            response = self._told(error, scope)
             if body is None or not body.pending:
                 response.headers["Connection"] = "close"
             await response(scope, receive, send_safely)

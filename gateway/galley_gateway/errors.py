@@ -12,6 +12,7 @@ GatewayError               (a GalleyError)
 ├── TooManyWaits
 ├── PageNotFound
 ├── MethodRefused
+├── GatewayFailed              a mistake of ours
 ├── AccessUnknown              the API server does not say who is asking, or what they may do
 ├── LoginFailed                the OpenID provider, or its token, does not fit the login
 ├── ProviderUnavailable        the OpenID provider does not answer
@@ -157,7 +158,10 @@ class PageNotFound(GatewayError):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        super().__init__(f"there is nothing at {path[:200]}", "GET /openapi.json lists all paths")
+        super().__init__(
+            f"there is nothing at {path[:200]}",
+            "`/ui/` is the first page, and `GET /openapi.json` lists all paths of the API",
+        )
 
 
 class MethodRefused(GatewayError):
@@ -169,7 +173,20 @@ class MethodRefused(GatewayError):
     def __init__(self, method: str, path: str) -> None:
         self.method, self.path = method, path
         super().__init__(
-            f"{path[:200]} does not take {method[:20]}", "GET /openapi.json lists all paths and methods"
+            f"{path[:200]} does not take {method[:20]}",
+            "`/ui/` is the first page, and `GET /openapi.json` lists all paths and methods of the API",
+        )
+
+
+class GatewayFailed(GatewayError):
+    """The gateway failed at this request, by a mistake of its own."""
+
+    reason = "GatewayFailed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway failed at this request",
+            "try it again, and look at the log of the gateway, which has the traceback",
         )
 
 

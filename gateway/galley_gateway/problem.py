@@ -55,6 +55,9 @@ _STATUS: Final[tuple[tuple[type[GalleyError], int], ...]] = (
 RETRY_AFTER_SECONDS: Final = {429: 1, 503: 2}
 """What `Retry-After` says with a status."""
 
+PASSING: Final = (408, 429, 500, 502, 503, 507)
+"""The statuses of what may be over when the same is asked for again."""
+
 
 def status_of(error: type[GalleyError]) -> int:
     """Return the HTTP status of a kind of errors."""
@@ -84,12 +87,17 @@ def document(error: GalleyError, instance: str = "") -> dict[str, Any]:
     return {name: value for name, value in found.items() if value != ""}
 
 
+def headers_of(status: int) -> dict[str, str]:
+    """Return the headers that go with the status of an error."""
+    headers = {}
+    if (seconds := RETRY_AFTER_SECONDS.get(status)) is not None:
+        headers["Retry-After"] = str(seconds)
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="galley"'
+    return headers
+
+
 def answer(error: GalleyError, instance: str = "") -> Response:
     """Return the response that tells of an error."""
     body = document(error, instance)
-    headers = {}
-    if (seconds := RETRY_AFTER_SECONDS.get(body["status"])) is not None:
-        headers["Retry-After"] = str(seconds)
-    if body["status"] == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="galley"'
-    return Response(msgspec.json.encode(body), body["status"], headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(body), body["status"], headers_of(body["status"]), MEDIA_TYPE)

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from galley_gateway.errors import LoginFailed, NotIdentified, PageNotFound, RequestInvalid
 from galley_gateway.oidc.provider import Provider
 from galley_gateway.pages import session
-from galley_gateway.pages.page import Pages, local_path, onward
+from galley_gateway.pages.page import Pages, onward
+from galley_gateway.pages.paths import local_path
 
 START: Final = "/ui/login/start"
 CALLBACK: Final = "/ui/login/callback"

@@ -8,8 +8,6 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
@@ -27,35 +25,14 @@ from galley_gateway.gateway import Gateway
 from galley_gateway.operation import Operation
 from galley_gateway.pages import session
 from galley_gateway.pages.beats import Beats
+from galley_gateway.pages.paths import FIRST, local_path, way_back
+from galley_gateway.pages.render import NO_FRAME, TEMPLATES, problem_page
 from galley_gateway.remembered import Remembered
 
 _NAMESPACES_SECONDS: Final = 10.0
 
-_ACTS: Final = ("/ui/login", "/ui/login/start", "/ui/login/callback", "/ui/logout")
-
 LOOK_SECONDS: Final = 2.0
 """Time between two looks at what an open page shows."""
-
-TEMPLATES: Final = Environment(
-    loader=PackageLoader("galley_gateway.pages"),
-    autoescape=select_autoescape(default=True, default_for_string=True),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-
-def _ticks(text: object) -> Markup:
-    """Return a text in which what stands between backticks is shown as code."""
-    pieces = str(text).split("`")
-    if len(pieces) % 2 == 0:  # one is left over, so that they are part of a value
-        return escape(text)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(piece) if at % 2 else piece for at, piece in enumerate(pieces)
-    )
-
-
-TEMPLATES.filters["ticks"] = _ticks
 
 
 @dataclass(frozen=True)
@@ -259,13 +236,19 @@ class Pages:
 
     async def problem(self, request: Request, error: GalleyError, user: User | None = None) -> Response:
         """Return the page that tells of an error."""
-        found = problem.document(error)
         namespace = request.path_params.get("namespace", "")
         frame = await self._frame(request, user, namespace if is_queue_name(namespace) else "")
-        html = TEMPLATES.get_template("problem.html").render(
-            **frame, title=found["title"], live=False, problem={"hint": "", **found}, back="/ui/"
-        )
-        return HTMLResponse(html, found["status"])
+        return _telling(request, error, frame)
+
+    async def nothing_there(self, request: Request, error: GalleyError) -> Response:
+        """Return the page for a path that is none of ours; who is logged in keeps the way to other pages."""
+        frame = NO_FRAME
+        with suppress(GalleyError):
+            user = await session.user_of(self.gateway, request)
+            frame = await self._frame(request, user, "")
+            meant = request.url.path.removeprefix(FIRST).partition("/")[0]
+            frame |= {"namespace": meant if meant in frame["namespaces"] else ""}
+        return _telling(request, error, frame)
 
     async def login(
         self, request: Request, following: str, problem: str = "", *, ended: bool = False
@@ -286,13 +269,14 @@ class Pages:
         return HTMLResponse(html, 401 if problem else 200)
 
 
+def _telling(request: Request, error: GalleyError, frame: dict[str, Any]) -> Response:
+    namespace = frame["namespace"]
+    back = way_back(request, f"/ui/{namespace}/queues" if namespace else FIRST)
+    passes = request.method == "GET" and problem.status_of(type(error)) in problem.PASSING
+    again = local_path(f"{request.url.path}?{request.url.query}".removesuffix("?")) if passes else ""
+    return problem_page(error, frame, back=back, again=again)
+
+
 def onward(following: str) -> Response:
     """Return a page that goes on to another one of ours at once."""
     return HTMLResponse(TEMPLATES.get_template("onward.html").render(following=following))
-
-
-def local_path(text: str) -> str:
-    """Return a path of a page of ours; the first page for anything else."""
-    plain = text.startswith("/ui/") and "//" not in text and "\\" not in text and text.isprintable()
-    acts = text.startswith("/ui/do/") or text.partition("?")[0] in _ACTS
-    return text if plain and not acts else "/ui/"

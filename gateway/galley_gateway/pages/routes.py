@@ -14,14 +14,14 @@ from galley.errors import GalleyError
 from galley_gateway.access import Right
 from galley_gateway.api.dead import Which
 from galley_gateway.errors import NotIdentified, PageNotFound
-from galley_gateway.gateway import Gateway
 from galley_gateway.operation import perform
 from galley_gateway.pages import login, session
 from galley_gateway.pages.beats import Beats
 from galley_gateway.pages.content import PAGES, by_id, find_task
-from galley_gateway.pages.page import Look, Page, Pages, local_path
+from galley_gateway.pages.page import Look, Page, Pages
+from galley_gateway.pages.paths import local_path
 
-_DONE: Final = {
+DONE: Final = {
     "pauseQueue": "The queue is paused.",
     "resumeQueue": "The queue is resumed.",
     "cancelTask": "The task is cancelled, or had ended already.",
@@ -39,9 +39,8 @@ _DONE: Final = {
 _KINDS: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-def routes(gateway: Gateway) -> list[BaseRoute]:
-    """Return the routes of the dashboard of a gateway."""
-    pages = Pages(gateway, _DONE)
+def routes_of_pages(pages: Pages) -> list[BaseRoute]:
+    """Return the routes of the dashboard."""
 
     async def home(request: Request) -> Response:
         return await pages.home(request)
@@ -97,7 +96,7 @@ def _static(name: str) -> Route:
 async def _act(pages: Pages, request: Request) -> Response:
     """Do what a form asks for: the same operation as in the API, with the same check of rights."""
     name = request.path_params["operation"]
-    if name not in _DONE:
+    if name not in DONE:
         raise PageNotFound(request.url.path)
     form = await login.form_of(request)
     session.check_form(request, form.get("csrf", ""))

@@ -105,8 +105,22 @@ function connect() {
     state.textContent = "connection lost";
     state.hidden = false;
     // The browser tries a lost connection again by itself, and a refusal not at all.
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+    if (source.readyState !== EventSource.CLOSED) return;
+    whyRefused(address);
+    setTimeout(connect, 5000);
   });
+}
+
+// An EventSource does not tell what it was refused with; that is a page of ours.
+async function whyRefused(address) {
+  const stop = new AbortController();
+  try {
+    const answer = await fetch(address, { signal: stop.signal });
+    if (answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const said = page.querySelector(".problem");
+    if (said) state.textContent = said.textContent;
+  } catch { /* the connection is lost */ } finally { stop.abort(); }
 }
 
 if (live.dataset.live) connect();
