@@ -1,23 +1,26 @@
-"""Fixtures for tests of programs that use Galley; pytest finds them by itself."""
+"""Fixtures for tests of programs that use Galley; pytest finds them by itself.
+
+They are plain fixtures, so they work with every plugin for coroutines. Each process of pytest-xdist has a
+nats-server of its own, and each test a namespace.
+"""
 
 import asyncio
-import json
 import os
-import secrets
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from galley import Client
+    from galley import AsyncClient, Client
     from galley.testing import AsyncEagerClient, EagerClient
     from galley_local.nats_server import NatsServer
+    from galley_local.workers_in_tests import WorkersInTests
 
 # pytest loads this in every project that has Galley installed: nothing is imported before it is used.
+
+_WORKERS: Final = pytest.StashKey["WorkersInTests"]()
 
 
 @pytest.fixture
@@ -42,68 +45,60 @@ def galley_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsSer
     from galley_local.nats_server import NatsServer  # noqa: PLC0415
 
     server = NatsServer(tmp_path_factory.mktemp("galley-nats"))
-    asyncio.run(server.start())
-    yield server
-    server.kill()
+    # The kernel ends the server with the thread that started it, and this one may be in an event loop.
+    with ThreadPoolExecutor(1, "galley-server") as beside:
+        beside.submit(lambda: asyncio.run(server.start())).result()
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.fixture
-def galley_queue(
-    galley_server: "NatsServer", tmp_path_factory: pytest.TempPathFactory
-) -> "Iterator[Callable[..., Client]]":
+def galley_queue(_galley_workers: "WorkersInTests") -> "Callable[..., Client]":
     """Starts a worker of a queue on the server, and returns a `galley.Client` of it.
 
     `galley_queue("images", "shop.images", retry={"attempts": 1})` makes the queue `images` with the handlers
     of the module `shop.images`; what follows are fields of its spec. Each test has a namespace of its own.
     """
-    from galley import Client  # noqa: PLC0415
-    from galley.broker.connection import Broker  # noqa: PLC0415
-    from galley.broker.ensure import ensure  # noqa: PLC0415
-    from galley.broker.layout import layout_of  # noqa: PLC0415
-    from galley.resources import Metadata, TaskQueue, TaskQueueSpec  # noqa: PLC0415
 
-    namespace, folder = f"test-{secrets.token_hex(4)}", tmp_path_factory.mktemp("galley-worker")
+    def start(name: str, *modules: str, **spec: Any) -> "Client":
+        _galley_workers.start(name, *modules, **spec)
+        return _galley_workers.client()
 
-    async def create(queue: TaskQueue) -> None:
-        async with Broker(galley_server.url, name="galley tests") as broker:
-            await ensure(broker, layout_of(queue, "tests"))
-
-    with ExitStack() as ends:
-
-        def start(name: str, *modules: str, **spec: Any) -> Client:
-            worker = {"modules": list(modules), "gracePeriodSeconds": 1, **spec.pop("worker", {})}
-            queue = TaskQueue(
-                metadata=Metadata(name=name, namespace=namespace),
-                spec=TaskQueueSpec.model_validate({"worker": worker, **spec}),
-            )
-            asyncio.run(create(queue))
-            manifest = folder / f"{name}.json"
-            manifest.write_text(json.dumps(queue.model_dump(mode="json", by_alias=True)))
-            environment = {
-                **os.environ,
-                "GALLEY_SERVER": galley_server.url,
-                "GALLEY_QUEUE_MANIFEST": str(manifest),
-                "GALLEY_WORKER": "test",
-                "GALLEY_HEALTH_PORT": "0",
-                "GALLEY_IMPORT_PATHS": json.dumps([path for path in sys.path if path]),
-            }
-            with (folder / f"{name}.log").open("wb") as log:
-                running = subprocess.Popen(
-                    [sys.executable, "-m", "galley_worker"], env=environment, stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log,
-                )  # fmt: skip
-            ends.callback(_end, running)
-            client = Client(galley_server.url, namespace)
-            ends.callback(client.close)
-            return client
-
-        yield start
+    return start
 
 
-def _end(running: "subprocess.Popen[bytes]") -> None:
-    running.terminate()
-    try:
-        running.wait(10)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        running.wait()
+@pytest.fixture
+def galley_async_queue(_galley_workers: "WorkersInTests") -> "Callable[..., AsyncClient]":
+    """Does as `galley_queue`, and returns a `galley.AsyncClient` for an `async with`."""
+
+    def start(name: str, *modules: str, **spec: Any) -> "AsyncClient":
+        _galley_workers.start(name, *modules, **spec)
+        return _galley_workers.async_client()
+
+    return start
+
+
+@pytest.fixture
+def _galley_workers(
+    request: pytest.FixtureRequest, galley_server: "NatsServer", tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[WorkersInTests]":
+    from galley_local.workers_in_tests import WorkersInTests  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        # They may name an installation that no test is meant to use.
+        for name in [name for name in os.environ if name.startswith("GALLEY_")]:
+            patch.delenv(name)
+        with WorkersInTests(galley_server.url, tmp_path_factory.mktemp("galley-worker")) as workers:
+            request.node.stash[_WORKERS] = workers
+            yield workers
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> None:
+    """Show the logs of its workers below a test that failed."""
+    workers = item.stash.get(_WORKERS, None)
+    if workers is not None and call.when == "call" and call.excinfo is not None:
+        for queue, text in workers.logs().items():
+            item.add_report_section("call", f"worker of {queue}", text)

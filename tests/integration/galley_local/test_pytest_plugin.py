@@ -1,11 +1,17 @@
 """The fixtures that come with Galley, in a user's project."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
+from tests.support.eventually import eventually
+
 SHOP = """
-import time
+import os
 from galley import task, RetryPolicy
 
 @task(queue="shop", retry=RetryPolicy(attempts=2, backoff_seconds=3600))
@@ -18,6 +24,10 @@ def charge(order: int) -> str:
 @task(queue="shop")
 async def greet(name: str) -> str:
     return f"Hello, {name}!"
+
+@task(queue="shop")
+def server() -> str:
+    return os.environ["GALLEY_SERVER"]
 """
 
 TESTS = """
@@ -34,15 +44,171 @@ def test_in_memory_from_coroutines(galley_async_client):
 
 def test_on_a_worker(galley_queue):
     client = galley_queue("shop", "shop")
-    assert client.submit(shop.greet.call(name="Ada")).result(within=60) == "Hello, Ada!"
+    assert client.submit(shop.greet.call(name="Ada")).result(within=100) == "Hello, Ada!"
+"""
+
+COROUTINES = """
+@fixture
+async def greeting(galley_async_client):
+    return await galley_async_client.submit(shop.greet.call(name="Ada"))
+
+@mark
+async def test_in_memory(greeting, galley_client, galley_async_client):
+    assert await greeting.result() == "Hello, Ada!"
+    assert galley_client.submit(shop.greet.call(name="Ada")).result() == "Hello, Ada!"
+    handle = await galley_async_client.submit(shop.charge.call(order=7))
+    assert await handle.result() == "charged 7"
+
+@mark
+async def test_on_a_worker(galley_queue):
+    client = galley_queue("shop", "shop")
+    assert client.submit(shop.greet.call(name="Ada")).result(within=100) == "Hello, Ada!"
+
+@mark
+async def test_on_a_worker_without_blocking(galley_async_queue):
+    async with galley_async_queue("shop", "shop") as client:
+        handle = await client.submit(shop.greet.call(name="Ada"))
+        assert await handle.result(within=100) == "Hello, Ada!"
+
+def test_without_coroutines_afterwards(galley_client):
+    assert galley_client.submit(shop.greet.call(name="Ada")).result() == "Hello, Ada!"
+"""
+
+AUTO = """
+import shop
+from pytest import fixture
+
+def mark(test):
+    return test
+"""
+
+STRICT = """
+import pytest
+import shop
+from pytest_asyncio import fixture
+
+mark = pytest.mark.asyncio
+"""
+
+ANYIO = """
+import pytest
+import shop
+from pytest import fixture
+
+mark = pytest.mark.anyio
+
+@fixture
+def anyio_backend():
+    return "asyncio"
 """
 
 
-def test_a_users_tests_run_in_memory_and_on_a_real_worker(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(SHOP)
-    (tmp_path / "test_shop.py").write_text(TESTS)
+def a_project(folder: Path, tests: str) -> list[str]:
+    """Write a user's project; returns the command that tests it."""
+    (folder / "shop.py").write_text(SHOP)
+    (folder / "test_shop.py").write_text(tests)
+    loops = ("-o", "asyncio_default_fixture_loop_scope=function")
+    return [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *loops]
+
+
+def outcome(command: list[str], folder: Path, **environment: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_shop.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
-    assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def test_a_users_tests_run_in_memory_and_on_a_real_worker(tmp_path: Path) -> None:
+    said = outcome([*a_project(tmp_path, TESTS), "-p", "no:xdist"], tmp_path)
+    assert "3 passed" in said, said
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        pytest.param(AUTO, ["-o", "asyncio_mode=auto"], id="asyncio-auto"),
+        pytest.param(STRICT, ["-o", "asyncio_mode=strict"], id="asyncio-strict"),
+        pytest.param(ANYIO, ["-o", "asyncio_mode=strict"], id="anyio"),
+    ],
+)
+def test_tests_that_are_coroutines_use_the_same_fixtures(
+    tmp_path: Path, head: str, options: list[str]
+) -> None:
+    said = outcome([*a_project(tmp_path, head + COROUTINES), "-p", "no:xdist", *options], tmp_path)
+    assert "4 passed" in said, said
+
+
+SHARED = """
+import os
+import pathlib
+import shop
+
+def test_a_server(galley_queue):
+    client = galley_queue("shop", "shop")
+    server = client.submit(shop.server.call()).result(within=100)
+    pathlib.Path(os.environ["PYTEST_XDIST_WORKER"]).write_text(f"{server} {client.namespace}")
+"""
+
+
+def test_each_process_of_xdist_has_a_server_and_a_namespace_of_its_own(tmp_path: Path) -> None:
+    said = outcome([*a_project(tmp_path, SHARED), "-n", "2", "--dist", "each"], tmp_path)
+    assert "2 passed" in said, said
+    first, second = ((tmp_path / name).read_text().split() for name in ("gw0", "gw1"))
+    assert set(first).isdisjoint(second)
+
+
+WRONG = """
+import shop
+
+def test_wrong(galley_queue):
+    client = galley_queue("shop", "shop")
+    assert client.submit(shop.server.call()).result(within=100) == "never"
+
+def test_right(galley_queue):
+    client = galley_queue("shop", "shop")
+    assert client.submit(shop.server.call()).result(within=100).startswith("nats://127.0.0.1:")
+"""
+
+INSTALLATION = {
+    "GALLEY_SERVER": "tls://nats.example.com",
+    "GALLEY_CREDENTIALS": "/etc/galley/nats.creds",
+    "GALLEY_TLS_CA": "/etc/galley/ca.crt",
+    "GALLEY_OBJECTS": "s3://shop",
+    "GALLEY_KEYS": "/etc/galley/keys",
+    "GALLEY_LEASE_SECONDS": "no number",
+}
+
+
+def test_a_failed_test_shows_the_log_of_its_worker_and_none_uses_an_installation(tmp_path: Path) -> None:
+    said = outcome([*a_project(tmp_path, WRONG), "-p", "no:xdist"], tmp_path, **INSTALLATION)
+    assert "1 failed, 1 passed" in said, said
+    assert said.count("Captured worker of shop") == said.count('"attempt settled"') == 1, said
+
+
+HANGS = """
+import pathlib
+import threading
+import shop
+
+def test_hangs(galley_queue):
+    client = galley_queue("shop", "shop")
+    assert client.submit(shop.server.call()).result(within=100)
+    pathlib.Path("ready").touch()
+    threading.Event().wait(600)
+"""
+
+
+async def test_a_run_that_is_killed_leaves_no_server_and_no_worker_behind(tmp_path: Path) -> None:
+    command = [*a_project(tmp_path, HANGS), "-p", "no:xdist"]
+    running = psutil.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        await eventually((tmp_path / "ready").exists, within=120)
+        started = running.children(recursive=True)
+        assert {"nats-server", "galley_worker"} <= {
+            word.rpartition("/")[2] for process in started for word in process.cmdline()
+        }
+    finally:
+        running.kill()
+        running.wait()
+    await eventually(lambda: not any(map(psutil.Process.is_running, started)), within=100)
