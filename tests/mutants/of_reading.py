@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _ROOM: Final = "sdk/galley/"
 _UNIT: Final = "tests/unit/galley/broker/"
 RECORDS: Final = f"{_UNIT}test_records.py"
+LAST: Final = f"{_UNIT}test_last_message.py"
 SIGNALS: Final = f"{_UNIT}test_signals.py"
 MARK: Final = f"{_UNIT}test_mark.py"
 PULLER: Final = "tests/unit/galley_worker/test_puller.py"
@@ -39,7 +40,7 @@ RECORDS_: Final = (
     _of(
         "broker/records",
         "an old answer is good enough",
-        "            if stored.sequence >= at_least:\n",
+        "            if found.sequence >= at_least:\n",
         "            if True:\n",
         "an old record decides",
         RECORDS,
@@ -54,12 +55,36 @@ RECORDS_: Final = (
         RECORDS,
     ),
     _of(
-        "broker/records",
-        "no record and no stream are one",
-        '                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, ',
-        '                return None\n                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, ',
-        "a namespace without a leader looks like one without tasks",
-        RECORDS,
+        "broker/last_message",
+        "no message and no stream are one",
+        "    if answer is None:\n        raise",
+        "    if answer is None:\n        return None\n        raise",
+        "objects of a dead letter are deleted while its stream has no leader",
+        LAST,
+    ),
+    _of(
+        "broker/last_message",
+        "an error is no message",
+        "    if status is not None:\n",
+        "    if status is not None:\n        return None\n",
+        "what could not be read counts as absent",
+        LAST,
+    ),
+    _of(
+        "broker/last_message",
+        "the fallback is asked for what is absent",
+        "    if answer is None and fallback:\n",
+        '    if (answer is None or "Status" in (answer.headers or {})) and fallback:\n',
+        "the record of a queue made again is that of the one before",
+        LAST,
+    ),
+    _of(
+        "broker/notes",
+        "a stream that is away has no checkpoint",
+        "        if refusal.code == NO_RESPONDERS and what != CHECKPOINT:\n",
+        "        if refusal.code == NO_RESPONDERS:\n",
+        "an attempt begins at the start again, with no word",
+        LAST,
     ),
     _of(
         "broker/records",

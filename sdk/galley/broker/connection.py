@@ -289,20 +289,6 @@ class Broker:
         except (NatsError, OSError) as error:
             raise self._unreachable(f"{subject}: {str(error) or type(error).__name__}") from error
 
-    async def read_either(self, stream: str, fallback: str, subject: str) -> Msg | None:
-        """Return the last message of a subject from a stream, or from another if there is no such stream.
-
-        The answer is None if there is neither; its header `Status` is 404 if there is no such message.
-
-        Raises:
-            NotAllowed: if our credentials are not good for that.
-            BrokerUnreachable: if no answer came in time.
-        """
-        answer = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-        if answer is None:
-            answer = await self.request(f"$JS.API.DIRECT.GET.{fallback}.{subject}", b"")
-        return answer
-
     async def request_many(
         self, subject: str, body: bytes, seconds: float = REQUEST_SECONDS
     ) -> AsyncIterator[Msg]:

@@ -11,6 +11,7 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of
+from galley.broker.last_message import LastMessage, last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
@@ -65,17 +66,23 @@ async def read(broker: Broker, address: TaskAddress) -> Kept | None:
 
     Raises:
         NotAllowed: if the credentials are not those of a manager.
+        BrokerRefused: if no server answers for the stream: there is none, or it has no leader just now.
         BrokerUnreachable: if the broker does not answer.
     """
-    answer = await broker.read_either(
-        topology.dead_stream(address.namespace, address.queue),
-        topology.shared_dead_stream(address.namespace),
-        topology.dead_subject(address),
-    )
-    headers = (answer.headers or {}) if answer is not None else {}
-    if answer is None or "Nats-Subject" not in headers:
+    found = await last_letter(broker, address)
+    if found is None:
         return None
-    return await _kept(broker, address, headers["Nats-Stream"], int(headers["Nats-Sequence"]), answer.data)
+    return await _kept(broker, address, found.headers["Nats-Stream"], found.sequence, found.body)
+
+
+async def last_letter(broker: Broker, address: TaskAddress) -> LastMessage | None:
+    """Return the dead letter of a task as it is stored, or None if it has none; raises as `last_message`."""
+    return await last_message(
+        broker,
+        topology.dead_stream(address.namespace, address.queue),
+        topology.dead_subject(address),
+        topology.shared_dead_stream(address.namespace),
+    )
 
 
 async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Kept]:

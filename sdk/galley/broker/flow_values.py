@@ -14,6 +14,7 @@ from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import FULL, NO_RESPONDERS, WRONG_SEQUENCE
 from galley.lanes import Lane
@@ -143,15 +144,8 @@ class FlowValues:
         Raises:
             BrokerUnreachable, BrokerRefused: no answer came.
         """
-        answer = await self._broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-        if answer is None:
-            raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
-        headers = answer.headers or {}
-        if headers.get("Status") == "404":
-            return None
-        if "Status" in headers:
-            raise BrokerRefused(f"read from {stream}", int(headers["Status"]), headers["Description"])
-        return answer.data, int(headers["Nats-Sequence"])
+        found = await last_message(self._broker, stream, subject)
+        return None if found is None else (found.body, found.sequence)
 
     async def create(self, place: Place, subject: str, body: bytes, keep_seconds: int) -> bool:
         """Store a message where there is none; returns False if there is one.

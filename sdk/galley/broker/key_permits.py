@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 from galley import key as wire
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.permit_records import read_permits, write_permits
+from galley.broker.last_message import last_message
+from galley.broker.permit_records import write_permits
 from galley.errors import EnvelopeInvalid
 from galley.key import NO_PERMITS, Permits
 
@@ -38,14 +39,14 @@ class KeyPermits:
         Raises:
             BrokerUnreachable, BrokerRefused: no answer came.
         """
-        body, sequence = await read_permits(self._broker, self._stream, self._subject(digest))
-        if body is None:
+        found = await last_message(self._broker, self._stream, self._subject(digest))
+        if found is None:
             return NOTHING
         try:
-            return StoredPermits(wire.decode(body), sequence)
+            return StoredPermits(wire.decode(found.body), found.sequence)
         except EnvelopeInvalid:
             # Not written by Galley: whose permits they are is not known, and the next write replaces them.
-            return StoredPermits(NO_PERMITS, sequence)
+            return StoredPermits(NO_PERMITS, found.sequence)
 
     async def write(
         self, digest: str, permits: Permits, sequence: int, *, kept_seconds: int = _KEPT_SECONDS

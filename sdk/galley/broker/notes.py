@@ -14,8 +14,10 @@ from galley import note as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerRefused
+from galley.broker.last_message import last_message
 from galley.broker.listing import messages_of
-from galley.broker.pipeline import Ack
+from galley.broker.pipeline import NO_RESPONDERS, Ack
 from galley.errors import EnvelopeInvalid
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress, WorkerEnd
 from galley.unreadable import UNREADABLE
@@ -89,11 +91,11 @@ async def end_of(broker: Broker, namespace: str, queue: str, worker: str) -> Wor
     """
     stream = topology.notes_stream(namespace, queue)
     subject = topology.worker_end_subject(namespace, queue, worker)
-    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-    if answer is None or "Nats-Subject" not in (answer.headers or {}):
+    found = await last_message(broker, stream, subject)
+    if found is None:
         return None
     try:
-        return wire.decode_end(answer.data)
+        return wire.decode_end(found.body)
     except UNREADABLE as error:
         log.warning("end of worker not readable", extra={"worker": worker, "error": str(error)})
         return None
@@ -111,11 +113,13 @@ async def checkpoint_of(broker: Broker, address: TaskAddress) -> bytes | None:
 
 async def _last(broker: Broker, address: TaskAddress, what: str) -> bytes | None:
     stream = topology.notes_stream(address.namespace, address.queue)
-    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{topology.note_subject(address, what)}", b"")
-    headers = (answer.headers or {}) if answer is not None else {}
-    if answer is None or "Nats-Subject" not in headers:
-        return None
-    return await broker.payloads.read_note(address, what, answer.data)
+    try:
+        found = await last_message(broker, stream, topology.note_subject(address, what))
+    except BrokerRefused as refusal:
+        if refusal.code == NO_RESPONDERS and what != CHECKPOINT:
+            return None  # a queue that is not served; a checkpoint must not be lost to a stream that is away
+        raise
+    return None if found is None else await broker.payloads.read_note(address, what, found.body)
 
 
 async def output_of(

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from nats.aio.msg import Msg
-
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.dead_letters import last_letter
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerUnreachable
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import subjects_of
 from galley.broker.objects import Place, held_until, whole_in
@@ -160,21 +160,12 @@ class Sweep:
         return False
 
     async def _dead(self, address: TaskAddress) -> bool:
-        answer = await self._broker.read_either(
-            topology.dead_stream(*self._place),
-            topology.shared_dead_stream(self._place.namespace),
-            topology.dead_subject(address),
-        )
-        return answer is not None and "Status" not in (answer.headers or {})
-
-    async def _last(self, subject: str) -> Msg | None:
-        answer = await self._broker.request(f"$JS.API.DIRECT.GET.{self._stream}.{subject}", b"")
-        return None if answer is None or "Status" in (answer.headers or {}) else answer
+        return await last_letter(self._broker, address) is not None
 
     async def _age(self, subject: str) -> float:
         """Return for how long a message has been there; 0 if it is not."""
-        found = await self._last(subject)
-        stamp = (found.headers or {}).get("Nats-Time-Stamp", "") if found is not None else ""
+        found = await last_message(self._broker, self._stream, subject)
+        stamp = found.headers.get("Nats-Time-Stamp", "") if found is not None else ""
         if not stamp:
             return 0.0
         # Python reads microseconds at most.
@@ -183,8 +174,8 @@ class Sweep:
         return (self._now() - at).total_seconds()
 
     async def _delete(self, name: str) -> bool:
-        found = await self._last(topology.whole_subject(*self._place, name))
-        whole = None if found is None else whole_in(found.data)
+        found = await last_message(self._broker, self._stream, topology.whole_subject(*self._place, name))
+        whole = None if found is None else whole_in(found.body)
         store = "" if whole is None else whole.store
         failpoint("sweep.before_delete")
         if store and not await self._remove(store, name):

@@ -26,6 +26,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable, NotAllowed
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, WRONG_SEQUENCE, Ack
 from galley.failpoint import failpoint
@@ -271,20 +272,15 @@ class StreamObjects:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience
         while True:
-            problem = "no server answers for it"
             try:
-                answer = await self._broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-                if answer is not None:
-                    headers = answer.headers or {}
-                    if "Status" not in headers:
-                        return bytes(answer.data)
-                    if headers["Status"] == "404":
-                        return None
-                    problem = headers.get("Description", headers["Status"])
-                elif await stream_info(self._broker, stream) is None:
-                    raise self._no_stream(place)
-            except (BrokerUnreachable, BrokerRefused) as error:
+                found = await last_message(self._broker, stream, subject)
+                return None if found is None else bytes(found.body)
+            except BrokerUnreachable as error:
                 problem = str(error)
+            except BrokerRefused as error:
+                problem = error.description
+                if error.code == NO_RESPONDERS:
+                    await self._check_stream(place)
             if loop.time() >= give_up:
                 raise self._unavailable("return an object", problem)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -297,15 +293,19 @@ class StreamObjects:
             if ack.code == WRONG_SEQUENCE or "per subject" in ack.problem:
                 return
             if ack.code == NO_RESPONDERS:
-                with contextlib.suppress(BrokerUnreachable, BrokerRefused):
-                    if await stream_info(self._broker, topology.object_stream(*place)) is None:
-                        raise self._no_stream(place)
+                await self._check_stream(place)
             elif not ack.unanswered:
                 raise await self._refused(place, len(body), ack, subject)
             if loop.time() >= give_up:
                 raise self._unavailable("store an object", ack.problem)
             self._broker.check_usable()
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _check_stream(self, place: Place) -> None:
+        """Raise the error of a queue without a stream for objects if it is known that it has none."""
+        with contextlib.suppress(BrokerUnreachable, BrokerRefused):
+            if await stream_info(self._broker, topology.object_stream(*place)) is None:
+                raise self._no_stream(place)
 
     async def _refused(self, place: Place, size: int, ack: Ack, subject: str) -> Exception:
         if ack.code == DENIED:

@@ -4,24 +4,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import header_block
-from galley.broker.pipeline import FULL, NO_RESPONDERS, WRONG_SEQUENCE
-
-
-async def read_permits(broker: Broker, stream: str, subject: str) -> tuple[bytes | None, int]:
-    """Return the body of a record and its sequence; None and 0 if there is none.
-
-    Raises:
-        BrokerUnreachable, BrokerRefused: no answer came.
-    """
-    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-    if answer is None:
-        raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
-    headers = answer.headers or {}
-    if headers.get("Status") == "404":
-        return None, 0
-    if "Status" in headers:
-        raise BrokerRefused(f"read from {stream}", int(headers["Status"]), headers["Description"])
-    return answer.data, int(headers["Nats-Sequence"])
+from galley.broker.pipeline import FULL, WRONG_SEQUENCE
 
 
 async def write_permits(

@@ -13,7 +13,8 @@ from nats.aio.msg import Msg
 from galley import queue_limit as wire
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.permit_records import read_permits, write_permits
+from galley.broker.last_message import last_message
+from galley.broker.permit_records import write_permits
 from galley.errors import EnvelopeInvalid
 from galley.key import Rate
 from galley.queue_limit import NO_SHARES, QueueShares
@@ -46,12 +47,14 @@ class ShareRecord:
         Raises:
             BrokerUnreachable, BrokerRefused: no answer came.
         """
-        body, sequence = await read_permits(self._broker, self._stream, self._subject)
+        found = await last_message(self._broker, self._stream, self._subject)
+        if found is None:
+            return StoredShares()
         try:
-            return StoredShares(NO_SHARES if body is None else wire.decode(body), sequence)
+            return StoredShares(wire.decode(found.body), found.sequence)
         except EnvelopeInvalid:
             # Not written by Galley: the next write replaces it.
-            return StoredShares(NO_SHARES, sequence)
+            return StoredShares(NO_SHARES, found.sequence)
 
     async def write(self, shares: QueueShares, sequence: int) -> int:
         """Store the record in place of one; returns its sequence, or 0 if another one came first.

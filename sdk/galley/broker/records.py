@@ -12,6 +12,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
@@ -46,22 +47,14 @@ class Records:
             BrokerRefused: if the namespace has no records stream, or it has no leader just now.
         """
         stream = topology.records_stream(address.namespace, address.queue)
-        stored: Stored | None = None
+        shared = topology.shared_records_stream(address.namespace)
         for _ in range(_TRIES):
-            answer = await self._broker.read_either(
-                stream, topology.shared_records_stream(address.namespace), topology.record_subject(address)
-            )
-            if answer is None:
-                raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
-            headers = answer.headers or {}
-            if headers.get("Status") == "404":
+            found = await last_message(self._broker, stream, topology.record_subject(address), shared)
+            if found is None:
                 # The fence may have aged out between the refusal and this look: that is an answer too.
                 return None
-            if "Status" in headers:
-                raise BrokerRefused(f"read from {stream}", int(headers["Status"]), headers["Description"])
-            stored = Stored(wire.decode(answer.data), int(headers["Nats-Sequence"]))
-            if stored.sequence >= at_least:
-                return stored
+            if found.sequence >= at_least:
+                return Stored(wire.decode(found.body), found.sequence)
         raise BrokerUnreachable(self._broker.server, f"only stale records of {address} to be had")
 
     async def look_up(self, address: TaskAddress) -> Stored | None:

@@ -18,6 +18,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerSilent, BrokerUnreachable, NotAllowed
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, TOO_LARGE, Ack
@@ -186,18 +187,14 @@ async def events_of(
 async def last_of(broker: Broker, namespace: str, subject: str) -> bytes | None:
     """Return the last message of a subject in the stream of topics, or None if there is none."""
     stream = topology.topics_stream(namespace)
-    answer = await broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
-    if answer is None:
+    try:
+        found = await last_message(broker, stream, subject)
+    except BrokerRefused as refusal:
         # There is no answer for a stream that does not exist, nor for one without a leader.
-        if await stream_info(broker, stream) is None:
+        if refusal.code == NO_RESPONDERS and await stream_info(broker, stream) is None:
             return None
-        raise BrokerUnreachable(broker.server, f"stream {stream} does not answer")
-    status = (answer.headers or {}).get("Status")
-    if status == "404":
-        return None
-    if status is not None:
-        raise BrokerUnreachable(broker.server, f"stream {stream}: {status}")
-    return answer.data
+        raise BrokerUnreachable(broker.server, f"stream {stream}: {refusal.description}") from refusal
+    return None if found is None else found.body
 
 
 def _readable(body: bytes, name: str) -> Topic | None:

@@ -13,6 +13,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, BrokerSilent, BrokerUnreachable, NotAllowed
 from galley.broker.held import message_of
+from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher, Receipt
@@ -61,15 +62,9 @@ class Keys:
         """
         subject = topology.key_subject(namespace, queue, digest)
         stream = topology.records_stream(namespace, queue)
-        answer = await self._broker.read_either(stream, topology.shared_records_stream(namespace), subject)
-        if answer is None:
-            raise BrokerRefused(f"read from {stream}", NO_RESPONDERS, "no server answers for it")
-        headers = answer.headers or {}
-        if headers.get("Status") == "404":
-            return None
-        if "Status" in headers:
-            raise BrokerRefused(f"read from {stream}", int(headers["Status"]), headers["Description"])
-        return StoredKey(wire.decode(answer.data), int(headers["Nats-Sequence"]))
+        fallback = topology.shared_records_stream(namespace)
+        found = await last_message(self._broker, stream, subject, fallback)
+        return None if found is None else StoredKey(wire.decode(found.body), found.sequence)
 
     async def write(self, namespace: str, queue: str, digest: str, record: KeyRecord, fence: int) -> Ack:
         """Store a record in place of the one with sequence `fence` (0: if there is none)."""

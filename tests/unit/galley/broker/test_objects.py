@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from galley.address import TaskAddress
 from galley.broker import topology
-from galley.broker.errors import BrokerFull, BrokerUnreachable
+from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.object_sweep import GRACE_SECONDS, LEAVING_SECONDS, Sweep, Swept
 from galley.broker.objects import PART, Place, hold_id
 from galley.client import AsyncClient
@@ -300,6 +300,22 @@ async def test_a_result_goes_with_its_record_and_an_input_stays_with_its_dead_le
         records.remove(records.last(topology.record_subject(ok)).sequence)  # type: ignore[union-attr]
         assert (await collector.sweep()).leaving == 2
         assert (await collector.sweep(after=LEAVING_SECONDS)).deleted == 2
+
+
+@in_virtual_time
+async def test_nothing_leaves_while_the_stream_of_dead_letters_has_no_leader() -> None:
+    async with a_bench() as bench:
+        collector = Collector(bench)
+        dead, _ = await stored(bench, b"input")
+        collector.end(dead, Outcome.FAILED)
+        letter = DeadLetter(Failure("Broken", "it broke"), bench.server.now(), "w1", 1, "normal")
+        name = topology.dead_stream(*place(bench))
+        bench.server.streams[name].store(topology.dead_subject(dead), {}, encode(letter), bench.server.now())
+        letters = bench.server.streams.pop(name)
+        with pytest.raises(BrokerRefused, match="no server answers"):
+            await collector.sweep(after=2 * GRACE_SECONDS)
+        bench.server.streams[name] = letters
+        assert (await collector.sweep(after=LEAVING_SECONDS)).leaving == 0
 
 
 @in_virtual_time
