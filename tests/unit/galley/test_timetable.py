@@ -76,7 +76,7 @@ CHANGES = (
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     some.sampled_from(LINES), some.sampled_from(ZONES), some.sampled_from(CHANGES),
     some.integers(0, 2 * 24 * 60), some.integers(1, 180),

@@ -50,7 +50,7 @@ def test_the_lowest_of_two_lanes_starts_within_its_bound() -> None:
     assert [index for index, lane in enumerate(order, 1) if lane is Lane.LOW] == list(range(20, 1001, 20))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(HIGHEST_FIRST), min_size=1), st.integers(1, 30)),
@@ -104,7 +104,7 @@ def test_a_lane_that_is_not_enabled_is_never_planned() -> None:
     assert LaneCredits((Lane.NORMAL,)).plan(8, ALL) == {Lane.NORMAL: 8}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 60),
     st.integers(1, 64),

@@ -299,7 +299,7 @@ async def _live_through(stretches: list[tuple[str, int]]) -> None:
         assert all(len(task.lost_at) <= 1 for task in tasks)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STRETCHES)
 def test_whatever_happens_no_attempt_goes_on_whose_lease_has_ended(stretches: list[tuple[str, int]]) -> None:
     in_virtual_time(_live_through)(stretches)

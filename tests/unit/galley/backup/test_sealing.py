@@ -49,7 +49,7 @@ async def test_every_truncation_is_refused() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 async def test_every_flipped_bit_is_refused(data: st.DataObject) -> None:
     stored = bytearray(await seal(b"plain" * 60_000))
     bit = data.draw(st.integers(0, len(stored) * 8 - 1))

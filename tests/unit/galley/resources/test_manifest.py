@@ -134,7 +134,7 @@ SLIPS = [
 ]
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(
     st.sampled_from([QUEUE + "  lanes: [low]\n", TASK + "  input: {a: [1]}\n", LIST + indented(TASK)]),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 8), st.sampled_from(SLIPS)), max_size=4),

@@ -38,7 +38,7 @@ arrivals = st.lists(
 ).map(lambda some: sorted(some, key=lambda each: each.at))  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(arrivals, st.integers(1, 4), st.sampled_from((0.5, 5.0, 60.0)))
 def test_galley_runs_every_task_and_ends_none(tasks: list[Arrival], slots: int, start: float) -> None:
     trace = a_trace(*tasks, slots=slots, start_seconds=start)

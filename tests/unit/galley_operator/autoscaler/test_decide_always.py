@@ -61,7 +61,7 @@ backlogs = st.one_of(
 situations = st.builds(Signals, backlogs, st.one_of(workforces(), st.just(SILENT)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(situations, policies(), st.one_of(st.none(), memories()))
 def test_every_decision_keeps_to_the_rules(
     signals: Signals, policy: ScalingPolicy, memory: Memory | None
@@ -157,7 +157,7 @@ class Imagined:
             self.workers[name] = replace(worker, phase=phase, busy=busy)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(policies(), st.lists(st.tuples(counts, st.integers(1, 45)), max_size=6), counts)
 def test_any_history_ends_with_as_many_workers_as_the_last_load_needs(
     policy: ScalingPolicy, history: list[tuple[int, int | None]], load: int

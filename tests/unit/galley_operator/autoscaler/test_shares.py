@@ -101,7 +101,7 @@ def spent(numbers: list[tuple[Claim, int]], namespace: str = "") -> Cost:
     return total
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(claims, budgets)
 def test_a_budget_is_never_exceeded_and_minima_that_fit_are_met(some: list[Claim], budget: Budget) -> None:
     given = share(some, budget)
@@ -114,7 +114,7 @@ def test_a_budget_is_never_exceeded_and_minima_that_fit_are_met(some: list[Claim
         assert all(number >= claim.least for claim, number in numbers)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(claims, budgets, st.lists(st.tuples(st.integers(0, 5), few, few), max_size=40))
 def test_what_is_there_never_exceeds_the_budget_in_any_order_of_asking(
     some: list[Claim], budget: Budget, history: list[tuple[int, int, int]]
