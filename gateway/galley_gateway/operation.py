@@ -46,7 +46,7 @@ class Parameter:
 
 TRACE: Final = Parameter(
     "traceparent",
-    "The W3C trace that the task belongs to. One that cannot be read is left out.",
+    "The W3C trace that the task, or the event, belongs to. One that cannot be read is left out.",
     where="header",
 )
 

@@ -18,6 +18,7 @@ from galley.errors import EventInvalid
 from galley.history import Moment
 from galley.json_value import NotFinite, encode_value
 from galley.task_id import new_task_id
+from galley.tracing import traceparent_in
 
 DATA_LIMIT: Final = 256 * 1024
 """Bytes of JSON the data of an event may have: each queue that subscribes gets a copy."""
@@ -36,7 +37,7 @@ DEFAULT_TYPE: Final = "galley.event"
 _NAME: Final = re.compile(r"[a-z0-9]{1,20}")
 _KNOWN: Final = frozenset(
     ("specversion", "id", "source", "type", "datacontenttype", "dataschema", "subject", "time", "data",
-     "data_base64", "partitionkey", "galleyhops")
+     "data_base64", "partitionkey", "galleyhops", "traceparent")
 )  # fmt: skip
 
 Attribute = str | int | bool
@@ -58,6 +59,8 @@ class Event(Struct, frozen=True):
     attributes: Mapping[str, Attribute] = {}
     hops: int = 0
     """How many events led to it, each published by a handler of the one before."""
+    traceparent: str = ""
+    """The W3C trace it belongs to, as the tracing extension of CloudEvents names it; empty if to none."""
 
 
 class _Wire(Struct, omit_defaults=True):
@@ -71,6 +74,7 @@ class _Wire(Struct, omit_defaults=True):
     subject: str = ""
     partitionkey: str = ""
     galleyhops: int = 0
+    traceparent: str = ""
     datacontenttype: str = field(default="")
     data: Raw = Raw(b"null")
     data_base64: Any = None
@@ -94,6 +98,7 @@ def event_of(
     subject: str = "",
     key: str = "",
     hops: int = 0,
+    traceparent: str = "",
 ) -> Event:
     """Return an event.
 
@@ -109,7 +114,7 @@ def event_of(
         raise EventInvalid("data", f"cannot be written as JSON: {error}", hint) from None
     event = Event(
         new_task_id() if event_id is None else event_id, source, event_type, now, Raw(raw), subject, key,
-        dict(attributes or {}), hops,
+        dict(attributes or {}), hops, traceparent,
     )  # fmt: skip
     _check(event)
     return event
@@ -119,7 +124,7 @@ def encode(event: Event) -> bytes:
     """Return the bytes of an event: a CloudEvent as JSON."""
     wire = _Wire(
         "1.0", event.id, event.source, event.type, event.time, event.subject, event.key, event.hops,
-        "application/json", event.data,
+        event.traceparent, "application/json", event.data,
     )  # fmt: skip
     if not event.attributes:
         return _encode(wire)
@@ -154,7 +159,7 @@ def decode(body: bytes, now: datetime | None = None) -> Event:
         raise EventInvalid("time", "is missing", "set it to the time of the event, in RFC 3339")
     event = Event(
         wire.id, wire.source, wire.type, time, wire.data, wire.subject, wire.partitionkey, attributes,
-        wire.galleyhops,
+        wire.galleyhops, traceparent_in(wire.traceparent),
     )  # fmt: skip
     _check(event)
     return event
@@ -185,6 +190,8 @@ def from_headers(headers: Mapping[str, str], body: bytes, now: datetime | None =
     if "id" not in named:
         hint = "send ce-id, ce-source, ce-type and ce-specversion, or application/cloudevents+json"
         raise EventInvalid("event", "the header ce-id is missing", hint)
+    # A trace in the attributes is that of the event, one in a header of its own that of this message.
+    named.setdefault("traceparent", lowered.get("traceparent", ""))
     fields: dict[str, Any] = {**named, "datacontenttype": content}
     if (hops := named.get("galleyhops", "0")).isdecimal():
         fields["galleyhops"] = int(hops)

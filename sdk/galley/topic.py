@@ -239,7 +239,7 @@ def task_of(topic: str, subscription: Subscription, event: Event, stored_at: dat
     """
     return Envelope(
         subscription.handler, stored_at, input=_input(subscription.input, event), event=f"{topic}/{event.id}",
-        ancestors=_ancestors(event),
+        ancestors=_ancestors(event), trace=event.traceparent,
     )  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def task_of_miss(topic: str, subscription: Subscription, event: Event, stored_at
     """Return the task for an event that could not be looked at as asked: its input is the whole event."""
     return Envelope(
         subscription.handler, stored_at, input=Raw(b'{"event":' + encode(event) + b"}"),
-        event=f"{topic}/{event.id}", ancestors=_ancestors(event),
+        event=f"{topic}/{event.id}", ancestors=_ancestors(event), trace=event.traceparent,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from galley import tracing
 from galley.audit import Action
 from galley.broker import topology
 from galley.broker.audit import note
@@ -145,7 +146,10 @@ class AsyncTopics:
             raise HopLimit(topic, led)
         if WORKER_VARIABLE in os.environ:
             event = replace(event, hops=led + 1)
-        return await self._publisher.publish(topic, event)
+        with tracing.span("publish", topic, kind="PRODUCER"):
+            if not event.traceparent:
+                event = replace(event, traceparent=tracing.present())
+            return await self._publisher.publish(topic, event)
 
     async def get(self, topic: str) -> TopicView:
         """Return a topic, who subscribes to it, and how far they are.

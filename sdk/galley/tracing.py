@@ -1,7 +1,7 @@
 """Spans of OpenTelemetry, for programs that use it; in others each call is one look into a table of modules.
 
 A task carries the W3C `traceparent` of what submitted it, and after a comma the span of its last attempt, to
-which a retry is linked.
+which a retry is linked. An event carries that of what published it, and hands it on to its tasks.
 """
 
 import re
@@ -44,8 +44,8 @@ def span(step: str, queue: str, handler: str = "", *, kind: str = "CLIENT") -> A
     """Return a block that is a span, in a program that uses OpenTelemetry.
 
     Args:
-        step: what is done: `submit` or `wait`.
-        queue: of the task.
+        step: what is done: `submit`, `publish` or `wait`.
+        queue: of the task, or the topic of the event.
         handler: its handler, if it is known.
         kind: of `opentelemetry.trace.SpanKind`.
     """

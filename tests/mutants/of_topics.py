@@ -22,8 +22,8 @@ MUTANTS: Final = (
     _of(
         f"{_WORKER}fanout",
         "copies are not flagged as chosen ids",
-        "        await self._publisher.publish(address, task, chosen_id=True)\n",
-        "        await self._publisher.publish(address, task)\n",
+        "            await self._publisher.publish(address, copy, chosen_id=True)\n",
+        "            await self._publisher.publish(address, copy)\n",
         "an event that is copied twice runs twice",
     ),
     _of(
@@ -188,7 +188,7 @@ MUTANTS: Final = (
     _of(
         f"{_WORKER}life",
         "tasks of life events have some, too",
-        "            if LIFE_WORD in decode(delivery.body).ancestors:\n",
+        "            if LIFE_WORD in task.ancestors:\n",
         "            if LIFE_WORD in decode(delivery.body).labels:\n",
         "a handler that is called for the end of tasks is called for its own, without end",
         LIFE,

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -43,6 +44,7 @@ from galley_worker.ledger import Ledger, NoRoom
 from galley_worker.measures import Measures
 from galley_worker.settle import NO_ROOM_SECONDS
 from galley_worker.ticker import stamp_of
+from galley_worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +76,23 @@ class Fanout:
         now: Callable[[], datetime],
         *,
         plaintext: bool = True,
+        traces: Traces | None = None,
     ) -> None:
-        """Args: plaintext: whether the queue takes what was not encrypted before."""
+        """Describe it.
+
+        Args:
+            broker: an open connection.
+            layout: of the queue.
+            ledger: acknowledges, and writes dead letters.
+            measures: counts.
+            worker: our name.
+            now: tells the time.
+            plaintext: whether the queue takes what was not encrypted before.
+            traces: has a span for each copy; None for none.
+        """
         self._broker, self._ledger, self._measures = broker, ledger, measures
         self._worker, self._now, self._plaintext = worker, now, plaintext
-        self._layout = layout
+        self._layout, self._traces = layout, traces
         self._publisher = Publisher(broker, _PATIENCE_SECONDS)
         source = Source(topology.topics_stream(layout.namespace), Lane.NORMAL, layout.queue)
         self._feed = Feed(broker, layout, source, ledger, self._copy_some, _ABSENT_MOST, _AT_ONCE)
@@ -162,12 +176,12 @@ class Fanout:
                 await self._miss(topic, subscription, event, stored_at, error)
         failpoint("fanout.before_copy")
         if len(copies) == 1:
-            await self._publish(*copies[0])
+            await self._publish(topic, *copies[0])
         elif copies:
             with ungrouped():
                 async with asyncio.TaskGroup() as group:
                     for address, task in copies:
-                        group.create_task(self._publish(address, task))
+                        group.create_task(self._publish(topic, address, task))
         for _ in copies:
             self._measures.copied(topic, Copied.COPIED)
         failpoint("fanout.before_ack")
@@ -179,8 +193,10 @@ class Fanout:
         if not self._plaintext:
             raise MappingFailed("the queue takes encrypted tasks only, and events are not encrypted")
 
-    async def _publish(self, address: TaskAddress, task: Envelope) -> None:
-        await self._publisher.publish(address, task, chosen_id=True)
+    async def _publish(self, topic: str, address: TaskAddress, task: Envelope) -> None:
+        traces = self._traces
+        with nullcontext(task) if traces is None else traces.copying(topic, address, task) as copy:
+            await self._publisher.publish(address, copy, chosen_id=True)
 
     async def _miss(
         self, topic: str, subscription: Subscription, event: Event, stored_at: datetime, error: Exception

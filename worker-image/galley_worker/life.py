@@ -23,6 +23,7 @@ from galley.event import TEXT_LIMIT, event_of
 from galley.inside import LIFE_WORD
 from galley.record import Failure, Record
 from galley.topic import LIFE_TYPE
+from galley.tracing import parent_in
 from galley_worker.claim import Held
 from galley_worker.measures import Measures
 
@@ -65,7 +66,7 @@ class Life:
         if LIFE_WORD in held.envelope.ancestors:
             return
         address, envelope, attempt = held.delivery.address, held.envelope, held.flags.attempt
-        await self._publish("started", address, self._of(address, envelope, attempt, worker))
+        await self._publish("started", address, self._of(address, envelope, attempt, worker), envelope.trace)
 
     async def retried(self, held: Held, record: Record) -> None:
         """Publish that a task waits for another attempt."""
@@ -74,20 +75,23 @@ class Life:
         happened = self._of(held.delivery.address, held.envelope, record.attempt, record.worker)
         happened.due_at = record.due_at or UNSET
         self._fail(happened, record.failure)
-        await self._publish("retried", held.delivery.address, happened)
+        await self._publish("retried", held.delivery.address, happened, held.envelope.trace)
 
     async def ended(self, delivery: Delivery, final: Record) -> None:
         """Publish how a task ended."""
+        trace = ""
         with suppress(EnvelopeInvalid):
-            if LIFE_WORD in decode(delivery.body).ancestors:
+            task = decode(delivery.body)
+            if LIFE_WORD in task.ancestors:
                 return
+            trace = task.trace
         address, kind = delivery.address, str(final.outcome)
         happened = Happened(
             address.namespace, address.queue, address.id, final.handler, final.attempt, final.worker,
             final.submitted_at or UNSET, labels=final.labels or {},
         )  # fmt: skip
         self._fail(happened, final.failure)
-        await self._publish(kind, address, happened)
+        await self._publish(kind, address, happened, trace)
 
     def _fail(self, happened: Happened, failure: Failure | None) -> None:
         if failure is not None:
@@ -101,7 +105,7 @@ class Life:
             envelope.submitted_at, labels=envelope.labels or {},
         )  # fmt: skip
 
-    async def _publish(self, kind: str, address: TaskAddress, happened: Happened) -> None:
+    async def _publish(self, kind: str, address: TaskAddress, happened: Happened, trace: str) -> None:
         submitted = happened.submitted_at
         # An id may be used again once its record is gone: the time tells the two tasks apart.
         since = "" if submitted is UNSET else f"{submitted.timestamp():.3f}"
@@ -114,6 +118,7 @@ class Life:
                 happened, self._now(), source=f"galley/{address.namespace}/{address.queue}",
                 attributes=attributes, event_type=f"{LIFE_TYPE}{kind}", subject=address.id, key=address.id,
                 event_id=f"{address.id}.{since}.{happened.attempt}.{kind}"[-TEXT_LIMIT:],
+                traceparent=parent_in(trace),
             )  # fmt: skip
             await self._publisher.publish(self._topic, event)
         except GalleyError as error:

@@ -13,6 +13,7 @@ from galley.garbage import collect_rarely
 from galley.inside import mark_worker
 from galley.logs import log_as_json, switch_level_by_signal
 from galley.resources import TaskQueue
+from galley.target import NAMESPACE_VARIABLE
 from galley_worker.errors import ModuleImportFailed, StartHookFailed
 from galley_worker.runners.socket_folder import socket_folder
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
@@ -29,6 +30,8 @@ log = logging.getLogger("galley_worker")
 async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     collect_rarely()
     mark_worker(queue.metadata.namespace, queue.metadata.name)
+    # Clients in handlers use the namespace of their queue, unless it is said otherwise.
+    os.environ.setdefault(NAMESPACE_VARIABLE, queue.metadata.namespace)
     supervisor = Supervisor(settings, queue)
     switch_level_by_signal()
     loop = asyncio.get_running_loop()

@@ -156,7 +156,7 @@ class Supervisor:
             await enter(beside(declare(broker, layout, runners.rules), "schedules of the code"))
             fanout = Fanout(
                 broker, layout, ledger, measures, self._who.name, _now,
-                plaintext=plaintext_allowed(self._queue),
+                plaintext=plaintext_allowed(self._queue), traces=traces,
             )  # fmt: skip
             await enter(beside(fanout.run(), "events"))
             await enter(beside(subscribe(broker, layout, runners.rules), "subscriptions of the code"))

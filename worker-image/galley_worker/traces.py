@@ -1,4 +1,4 @@
-"""Traces: a span for each attempt, sent by OTLP, in a worker that is told where to."""
+"""Traces: a span for each attempt and each copy of an event, sent by OTLP, if the worker is told where to."""
 
 import logging
 import threading
@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from galley.address import TaskAddress
+from galley.envelope import Envelope
 from galley.tracing import parent_in, traceparent_of
 from galley_worker.claim import Held
 from galley_worker.verdict import Bury, RetryAt, Verdict
@@ -20,7 +22,7 @@ _LAST_SECONDS: Final = 2.0
 
 
 class Traces:
-    """Begins and ends the spans of attempts."""
+    """Begins and ends the spans of attempts and of copies."""
 
     def __init__(self, provider: Any) -> None:
         """Args: provider: a `TracerProvider` of OpenTelemetry."""
@@ -53,6 +55,25 @@ class Traces:
         own = traceparent_of(span)
         held.envelope = replace(envelope, trace=f"{parent or own},{own[36:52]}")
         return span
+
+    @contextmanager
+    def copying(self, topic: str, address: TaskAddress, task: Envelope) -> Iterator[Envelope]:
+        """Put the copy of an event into its queue within a span; yields the task as it is to be stored."""
+        from opentelemetry import trace  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+            TraceContextTextMapPropagator,
+        )
+
+        about = {
+            "messaging.system": "galley", "messaging.destination.name": address.queue,
+            "galley.topic": topic, "galley.event": task.event, "galley.task": address.id,
+            "galley.namespace": address.namespace, "galley.handler": task.handler,
+        }  # fmt: skip
+        context = TraceContextTextMapPropagator().extract({"traceparent": parent_in(task.trace)})
+        with self._tracer.start_as_current_span(
+            f"copy {address.queue}", context, trace.SpanKind.PRODUCER, attributes=about
+        ) as span:
+            yield replace(task, trace=traceparent_of(span))
 
     @staticmethod
     def end(span: Any, verdict: Verdict | None) -> None:

@@ -11,7 +11,7 @@ from galley.event import DEFAULT_TYPE, from_headers
 from galley.lanes import Lane
 from galley.topics import SubscribedQueue, TopicView
 from galley_gateway.access import Right
-from galley_gateway.operation import Ask, Operation, Parameter, reply
+from galley_gateway.operation import TRACE, Ask, Operation, Parameter, reply
 
 TOPICS: Final = "/topics"
 TOPIC: Final = f"{TOPICS}/{{name}}"
@@ -130,6 +130,7 @@ _BINARY: Final = tuple(
     for name, meaning in (
         ("specversion", "`1.0`, the version"), ("id", "The id"), ("source", "The source"),
         ("type", "The type"), ("subject", "The subject"), ("partitionkey", "The key"),
+        ("traceparent", "The W3C trace"),
     )
 )  # fmt: skip
 
@@ -149,7 +150,7 @@ OPERATIONS: Final = (
         "Answers when the event is on disk; each queue that subscribes runs a task for it. The same `id` and "
         f"`source` is the same event. A body of type `{CLOUDEVENT}` is a CloudEvent 1.0 in structured mode. "
         "With headers that begin with `ce-` it is one in binary mode: the body is its data, JSON or a text.",
-        takes=NewEvent, takes_raw=(CLOUDEVENT,), takes_raw_with="ce-", parameters=_BINARY,
+        takes=NewEvent, takes_raw=(CLOUDEVENT,), takes_raw_with="ce-", parameters=(*_BINARY, TRACE),
         answers=PublishedView,
         status=((201, "The event was published."),),
         example={"data": {"device": 7, "celsius": 81}, "attributes": {"region": "eu"}, "type": DEFAULT_TYPE},

@@ -207,3 +207,26 @@ async def test_a_cloudevent_in_headers_is_the_one_in_the_body(api: Served, topic
         ("/plant", "hot", {"celsius": 81})
     ] * 2, "one event, which is listed as often as it is published"
     assert (await api.ask("POST", url, {"data": 1}, Ce_Specversion="1.0")).body["reason"] == "EventInvalid"
+
+
+async def test_an_event_belongs_to_the_trace_of_its_request_unless_it_names_one(
+    api: Served, topic: str
+) -> None:
+    url, event = f"{topic}/readings/events", {"specversion": "1.0", "source": "/t", "type": "hot"}
+    of_request, of_event = (f"00-{word * 32}-{word * 16}-01" for word in "ab")
+    structured = {"Content_Type": "application/cloudevents+json", "traceparent": of_request}
+    binary = {f"ce_{name}": value for name, value in event.items()} | {"traceparent": of_request}
+    sent = (
+        ("t1", {"data": 1, "id": "t1"}, {"traceparent": of_request}),
+        ("t2", {**event, "id": "t2"}, structured),
+        ("t3", 1, {**binary, "ce_id": "t3"}),
+        ("t4", {**event, "id": "t4", "traceparent": of_event}, structured),
+        ("t5", 1, {**binary, "ce_id": "t5", "ce_traceparent": of_event}),
+        ("t6", {"data": 1, "id": "t6"}, {"traceparent": "none"}),
+    )
+    for name, body, headers in sent:
+        assert (await api.ask("POST", url, body, **headers)).status == 201, name
+    found = AsyncClient.over(api.gateway.broker, api.namespace).topics.events("readings")
+    traces = {each.event.id: each.event.traceparent async for each in found}
+    told = [traces[name] for name, _, _ in sent]
+    assert told == [of_request, of_request, of_request, of_event, of_event, ""]

@@ -2,9 +2,11 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
 
 import pytest
 from opentelemetry import trace
@@ -17,9 +19,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from galley import AsyncClient, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.topic import Topic
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
 from tests.support.workers import WorkerProcess, a_task_queue
+
+TOPICS: Final = [Declared(Topic(name, retention_seconds=600), ()) for name in ("orders", "parcels")]
 
 
 class Collector:
@@ -49,6 +55,25 @@ class Collector:
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
 
+async def _subscribed(client: AsyncClient) -> bool:
+    """Do what the operator does, and say whether all three handlers of `traced` subscribe."""
+    await TopicKeeper(client.broker, client.namespace, "tests").keep(TOPICS)
+    views = await client.topics.list()
+    return sum(len(queue.subscriptions) for view in views for queue in view.queues) == 3
+
+
+def _about(span: Span) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in span.attributes}
+
+
+def _by_id(collector: Collector, name: str) -> list[tuple[bytes, Span]]:
+    return [(span.span_id, span) for span in collector.named(name)]
+
+
+def _span(collector: Collector, span_id: bytes) -> Span:
+    return next(span for span in collector.spans if span.span_id == span_id)
+
+
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     made = Collector()
@@ -69,6 +94,7 @@ async def traced(
         retry={"attempts": 3, "backoffSeconds": 0.1, "maxBackoffSeconds": 0.2},
     )
     await ensure(client.broker, layout_of(queue, "tests"))
+    await TopicKeeper(client.broker, namespace, "tests").keep(TOPICS)
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     (worker,) = await start(queue, **settings)
     return worker
@@ -109,6 +135,49 @@ async def test_a_task_is_one_trace_from_its_submit_to_the_spans_of_its_handler(
     lines = [json.loads(line) for line in traced.log_file.read_text().splitlines() if line.startswith("{")]
     settled = [line for line in lines if line["event"] == "attempt settled"]
     assert {line["trace"] for line in settled} == {trace_id.hex()}
+
+
+async def test_an_event_is_one_trace_from_its_publish_to_the_handlers_of_its_copies(
+    client: AsyncClient, traced: WorkerProcess, collector: Collector, program: TracerProvider
+) -> None:
+    await eventually(lambda: _subscribed(client), within=60)
+    with program.get_tracer("shop").start_as_current_span("order") as order:
+        published = await client.publish("orders", {"order": 7}, {"region": "eu"})
+    await eventually(lambda: len(collector.named("attempt drills")) == 4, within=60)
+    await eventually(lambda: len(collector.named("copy drills")) == 3, within=60)
+
+    trace_id = order.get_span_context().trace_id.to_bytes(16)
+    assert {span.trace_id for span in collector.spans} == {trace_id}
+    [publish] = collector.named("publish orders")
+    assert publish.parent_span_id == order.get_span_context().span_id.to_bytes(8)
+    handlers = {each: _about(span)["galley.handler"] for each, span in _by_id(collector, "copy drills")}
+    copies = dict(zip(handlers.values(), handlers, strict=True))
+    assert set(copies) == {"bill", "pack", "send"}
+    parents = {name: _span(collector, copies[name]).parent_span_id for name in copies}
+    # A handler that publishes goes on with the trace: under its own span.
+    [_, packed] = collector.named("pack")
+    [handed_on] = collector.named("publish parcels") or [packed]
+    assert parents == {"bill": publish.span_id, "pack": publish.span_id, "send": handed_on.span_id}
+    events = {_about(_span(collector, copies[name]))["galley.event"] for name in ("bill", "pack")}
+    assert events == {f"orders/{published.id}"}
+    attempts = collector.named("attempt drills")
+    assert Counter(span.parent_span_id for span in attempts) == {
+        copies["bill"]: 1, copies["pack"]: 2, copies["send"]: 1,
+    }  # fmt: skip
+    first, second = [span for span in attempts if span.parent_span_id == copies["pack"]]
+    assert [link.span_id for link in second.links] == [first.span_id]
+
+
+async def test_an_event_without_a_trace_begins_one_for_each_copy(
+    client: AsyncClient, traced: WorkerProcess, collector: Collector
+) -> None:
+    await eventually(lambda: _subscribed(client), within=60)
+    await client.publish("parcels", {"order": 1})
+    await eventually(lambda: collector.named("attempt drills"), within=60)
+    await eventually(lambda: collector.named("copy drills"), within=60)
+    [copy], [attempt] = collector.named("copy drills"), collector.named("attempt drills")
+    assert not copy.parent_span_id
+    assert (attempt.trace_id, attempt.parent_span_id) == (copy.trace_id, copy.span_id)
 
 
 async def test_async_handlers_run_under_their_attempt_and_untraced_tasks_begin_a_trace(

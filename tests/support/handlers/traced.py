@@ -7,7 +7,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from galley import on_start, task
+from galley import Client, Subscribe, current_task, on_start, task
 
 
 @on_start
@@ -31,3 +31,25 @@ def look_twice(path: str) -> str:
 async def alook() -> str:
     with trace.get_tracer("traced").start_as_current_span("astep"):
         return "seen"
+
+
+@task(queue="drills", subscribe="orders")
+def bill(order: int) -> int:
+    with trace.get_tracer("traced").start_as_current_span("bill"):
+        return order
+
+
+@task(queue="drills", subscribe=Subscribe("orders", filter='attributes.region == "eu"'))
+def pack(order: int) -> int:
+    """Fail the first time, and publish an event the second."""
+    with trace.get_tracer("traced").start_as_current_span("pack"):
+        if current_task().attempt == 1:
+            raise RuntimeError("not yet")
+        with Client() as client:
+            client.publish("parcels", {"order": order})
+    return order
+
+
+@task(queue="drills", subscribe="parcels")
+def send(order: int) -> int:
+    return order

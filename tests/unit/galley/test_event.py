@@ -128,3 +128,26 @@ def test_an_event_in_structured_mode_is_all_in_the_body() -> None:
 def test_what_is_no_event_in_headers_is_refused(headers: dict[str, str], body: bytes, told: str) -> None:
     with pytest.raises(EventInvalid, match=told):
         from_headers(headers, body, NOW)
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_an_event_carries_its_trace_as_the_extension_of_cloudevents_says() -> None:
+    event = event_of(1, NOW, source="shop", traceparent=TRACE)
+    assert decode(encode(event)) == event
+    assert f'"traceparent":"{TRACE}"'.encode() in encode(event)
+    assert from_headers(HEADERS | {"ce-traceparent": TRACE}, b"1", NOW).traceparent == TRACE
+    # A header of the message is the trace of its way here: it counts if the event names none of its own.
+    of_message = {"traceparent": TRACE.replace("4bf", "aaa")}
+    assert from_headers(HEADERS | of_message, b"1", NOW).traceparent == of_message["traceparent"]
+    assert from_headers(HEADERS | of_message | {"ce-traceparent": TRACE}, b"1", NOW).traceparent == TRACE
+    with pytest.raises(EventInvalid, match="cannot be the name"):
+        event_of(1, NOW, source="shop", attributes={"traceparent": TRACE})
+
+
+@pytest.mark.parametrize(
+    "given", ["", "x" * 300, TRACE.upper(), f"{TRACE},{TRACE}", "00-" + "0" * 32 + TRACE[35:]]
+)
+def test_a_trace_that_cannot_be_read_is_left_out(given: str) -> None:
+    assert from_headers(HEADERS | {"ce-traceparent": given}, b"1", NOW).traceparent == ""

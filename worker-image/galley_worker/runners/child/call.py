@@ -20,6 +20,7 @@ from galley.json_value import encode_value
 from galley.objects.node_cache import spooled, spooled_bytes
 from galley.reference import INLINE_LIMIT, LARGEST
 from galley.retry import LONGEST_BACKOFF_SECONDS, kinds_of
+from galley.tracing import carried
 from galley.typed import Misfit, Signature
 from galley.usable import signature_of
 from galley.workflow.continuation import Continuation, onward
@@ -81,13 +82,14 @@ def arguments(data: bytes, types: Signature) -> dict[str, Any]:
 
 
 def trace_under(traceparent: str) -> None:
-    """Make an attempt the parent of the spans its handler begins, in the present context."""
+    """Make an attempt the parent of what its handler submits, publishes and does, in the present context."""
+    carried.set(traceparent)
     try:
         from opentelemetry.context import attach  # noqa: PLC0415 - most handlers are not traced
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
             TraceContextTextMapPropagator,
         )
-    except ImportError:  # then the handler begins none
+    except ImportError:  # then the handler begins no spans
         return
     attach(TraceContextTextMapPropagator().extract({"traceparent": traceparent}))
 
