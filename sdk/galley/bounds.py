@@ -20,8 +20,21 @@ LABEL_VALUE_LENGTH: Final = 63
 LABELS: Final = 64
 """Labels a task, or an object, may have."""
 
+WORD_PATTERN: Final = r"^([^\x00-\x20\x7f.*>]*|[^\x00-\x20\x7f.]{2,})$"
+"""One word of a subject, such as an id, or none."""
+
+STRICT_END: Final = r"$(?!\n)"
+"""How a pattern of msgspec has to end: `$` alone also matches before a newline that ends the text, which
+breaks the connection of who puts such a name into a subject."""
+
 _NAME: Final = re.compile(NAME_PATTERN.strip("^$"))
 _HANDLER: Final = re.compile(HANDLER_PATTERN.strip("^$"))
+_TOKEN: Final = re.compile(r"(?![*>]\Z)[^\x00-\x20\x7f.]+")
+
+
+def strict(pattern: str) -> str:
+    """Return a pattern of ours as msgspec needs it, which does not take a newline at the end."""
+    return pattern.removesuffix("$") + STRICT_END
 
 
 class Range(NamedTuple):
@@ -63,6 +76,11 @@ SEQUENCE: Final = Range(0, 2**64 - 1)
 def is_queue_name(name: object) -> bool:
     """Return whether a TaskQueue can have that name."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def is_token(text: str) -> bool:
+    """Return whether a text can be one word of a subject, such as the id of a task that others submitted."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_handler_name(name: object) -> bool:

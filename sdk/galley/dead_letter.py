@@ -1,13 +1,13 @@
 """The wire format of a dead letter."""
 
-from datetime import datetime
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from galley.envelope import check_moments
 from galley.errors import EnvelopeInvalid
-from galley.history import NO_HISTORY, History
+from galley.history import NO_HISTORY, History, Moment
 from galley.record import Failure
 
 VERSION: Final = 1
@@ -22,7 +22,7 @@ class DeadLetter(Struct, frozen=True, rename="camel", omit_defaults=True):
     """A task that ended for good without success, ready to be redriven."""
 
     failure: Failure
-    died_at: datetime
+    died_at: Moment
     worker: str
     attempt: int
     lane: str
@@ -54,4 +54,5 @@ def decode(body: bytes) -> DeadLetter:
         raise EnvelopeInvalid(f"a dead letter that cannot be read: {error}") from None
     if letter.v != (SEALED_VERSION if letter.sealed else VERSION):
         raise EnvelopeInvalid(f"a dead letter of version {letter.v}, known here is {VERSION}")
+    check_moments(letter.history, letter.died_at)
     return letter

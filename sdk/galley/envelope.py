@@ -17,8 +17,10 @@ from galley.bounds import (
     KEY_LENGTH,
     LABEL_VALUE_LENGTH,
     LABELS,
+    NAME_PATTERN,
     SEQUENCE,
     TIMEOUT_SECONDS,
+    strict,
 )
 from galley.errors import EnvelopeInvalid, InputInvalid
 from galley.history import NO_HISTORY, History, Moment
@@ -91,13 +93,13 @@ class Envelope(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False
     """Where the input is stored, if it is too large to travel; `input` is empty then."""
     files: tuple[Reference, ...] = ()
     """The files in the input."""
-    flow: str = ""
+    flow: Annotated[str, Meta(pattern=strict(f"^({NAME_PATTERN.strip('^$')})?$"))] = ""
     """Of a step of a workflow that another queue keeps: the name of that queue."""
     redriven: Annotated[str, Meta(max_length=63)] = ""
     """The wish of the Task object that it was run again for, so that none is heeded twice."""
     key: Annotated[str, Meta(max_length=KEY_LIMIT)] = ""
     """Under which it waits for its turn; empty if it has none. Not encrypted."""
-    trace: Annotated[str, Meta(pattern=TRACE)] = ""
+    trace: Annotated[str, Meta(pattern=strict(TRACE))] = ""
     """The W3C `traceparent` of what submitted it, and after a comma the span of its last attempt; empty if it
     belongs to no trace."""
     sealed: str = ""

@@ -193,7 +193,7 @@ def from_headers(headers: Mapping[str, str], body: bytes, now: datetime | None =
     # A trace in the attributes is that of the event, one in a header of its own that of this message.
     named.setdefault("traceparent", lowered.get("traceparent", ""))
     fields: dict[str, Any] = {**named, "datacontenttype": content}
-    if (hops := named.get("galleyhops", "0")).isdecimal():
+    if (hops := named.get("galleyhops", "0")).isdecimal() and len(hops) < 9:
         fields["galleyhops"] = int(hops)
     if kind == "application/json" or kind.endswith("+json"):
         fields["data"] = _json(body or b"null")

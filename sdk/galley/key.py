@@ -11,7 +11,9 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from galley.bounds import WORD_PATTERN, strict
 from galley.errors import EnvelopeInvalid, SubmissionInvalid
+from galley.unreadable import UNREADABLE
 
 KEY_LIMIT: Final = 256
 """Bytes a key may have."""
@@ -27,11 +29,11 @@ Time = Annotated[float, Meta(ge=0, le=datetime(9999, 12, 31, tzinfo=UTC).timesta
 class Permits(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """Which tasks of a key may run; written by compare-and-set only."""
 
-    held: tuple[str, ...] = ()
+    held: tuple[Annotated[str, Meta(pattern=strict(WORD_PATTERN))], ...] = ()
     """Ids of the tasks, in the order they were given their permits."""
     full_at: Time = 0.0
     """When all of its starts are there again that its rate allows at once, in seconds since 1970."""
-    credits: dict[str, int] = {}
+    credits: dict[str, Annotated[int, Meta(ge=-(2**53), le=2**53)]] = {}
     """What lanes have earned while tasks of higher ones started: see `galley_worker.credits`."""
 
 
@@ -88,7 +90,7 @@ def decode(body: bytes) -> Permits:
     """
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"permits of a key: {error}") from None
 
 

@@ -15,9 +15,12 @@ from msgspec.structs import replace
 
 from galley.errors import EnvelopeInvalid
 from galley.key import Rate, Time
+from galley.unreadable import UNREADABLE
 
-Count = Annotated[int, Meta(ge=0)]
-StoredRate = tuple[Annotated[int, Meta(ge=1)], Annotated[float, Meta(gt=0)], Annotated[int, Meta(ge=1)]]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+StoredRate = tuple[
+    Annotated[int, Meta(ge=1, le=2**53)], Annotated[float, Meta(gt=0)], Annotated[int, Meta(ge=1, le=2**53)]
+]
 
 
 class Share(Struct, frozen=True, omit_defaults=True):
@@ -27,7 +30,7 @@ class Share(Struct, frozen=True, omit_defaults=True):
     """Its name."""
     permits: Count = 0
     """Tasks it may run at once."""
-    beat: int = 0
+    beat: Count = 0
     """Grows while the worker is alive; one that stands still for a lease is that of a dead worker."""
 
 
@@ -67,7 +70,7 @@ def decode(body: bytes) -> QueueShares:
     """
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"permits of a queue: {error}") from None
 
 

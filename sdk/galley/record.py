@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from galley.bounds import WORD_PATTERN, strict
 from galley.envelope import WireLabels, check_moments
 from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, Count, History, Moment
@@ -29,6 +30,10 @@ REFERRING_VERSION: Final = 3
 """Version of a record whose result is stored as an object."""
 
 NULL: Final = Raw(b"null")
+
+
+Word = Annotated[str, Meta(pattern=strict(WORD_PATTERN))]
+"""A text that becomes one word of a subject, or is empty."""
 
 
 class State(StrEnum):
@@ -52,7 +57,7 @@ class Claim(Struct, frozen=True, array_like=True):
 
     stream: str
     sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    holder: str = ""
+    holder: Annotated[str, Meta(pattern=strict(r"^[^\x00-\x20\x7f]*$"))] = ""
     """The process that claimed it; another process that finds this claim takes it over."""
 
 
@@ -96,7 +101,7 @@ class Record(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Those of the task."""
     large: Reference | None = None
     """Where the result is stored, if it is too large for the record; `result` is null then."""
-    awaits: str = ""
+    awaits: Word = ""
     """When state is `retry`: the workflow whose outcome becomes that of the task."""
     v: int = VERSION
     sealed: str = ""

@@ -5,6 +5,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from galley.bounds import strict
+
 INLINE_LIMIT: Final = 256 * 1024
 """Bytes of JSON up to which an input or a result travels with its task; more is stored as an object."""
 
@@ -19,11 +21,11 @@ _DIGEST: Final = r"^[0-9a-f]{64}$"
 class Reference(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where some bytes are stored, and how they are known to be the right ones."""
 
-    digest: Annotated[str, Meta(pattern=_DIGEST)]
+    digest: Annotated[str, Meta(pattern=strict(_DIGEST))]
     """SHA-256 of the bytes, in hexadecimal digits."""
     size: Annotated[int, Meta(ge=0, le=2**53)]
     """How many there are."""
-    id: Annotated[str, Meta(pattern=_LETTERS)] = ""
+    id: Annotated[str, Meta(pattern=strict(_LETTERS))] = ""
     """What the object is called where it is stored; empty if that is its digest."""
     key: Annotated[str, Meta(max_length=64)] = ""
     """Key that encrypts it, in base64; empty if it is not encrypted. With a key it only travels encrypted."""

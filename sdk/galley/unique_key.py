@@ -4,7 +4,7 @@ A key is a record of its own. It names a task; whether that still has the key fo
 task, so that no one has to be alive to release it. See docs/adr and the model in tests/unit/protocol.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from math import ceil
 from typing import Annotated, Final
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from galley.bounds import UNIQUE_SECONDS, WORD_PATTERN, strict
 from galley.errors import EnvelopeInvalid
 from galley.history import Moment
 
@@ -25,7 +26,12 @@ REPLACED_KEPT: Final = timedelta(days=1)
 """How long a key is kept after a replaced task could start, so that the worker of that one finds out."""
 
 
-_Id = Annotated[str, Meta(max_length=64)]
+_Id = Annotated[str, Meta(max_length=64, pattern=strict(WORD_PATTERN))]
+
+
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times are added to."""
 
 
 class Until(StrEnum):
@@ -39,10 +45,10 @@ class Until(StrEnum):
 class UniqueKey(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What a task carries of its key."""
 
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    digest: Annotated[str, Meta(pattern=strict("^[0-9a-f]{32}$"))]
     """Stands for the key in subjects."""
     until: Until = Until.FINISHED
-    seconds: Annotated[float, Meta(ge=0)] = 0.0
+    seconds: Annotated[float, Meta(ge=0, le=UNIQUE_SECONDS.most)] = 0.0
     """Of a period."""
     epoch: _Id = ""
     """The epoch of the key's record in which it was claimed for the task."""
@@ -106,6 +112,9 @@ def decode(body: bytes) -> KeyRecord:
         raise EnvelopeInvalid(f"a unique key that cannot be read: {error}") from None
     if record.v != VERSION:
         raise EnvelopeInvalid(f"a unique key of version {record.v}, known here is {VERSION}")
+    for moment in (record.starts_at, record.ends_at, record.keep_until):
+        if moment is not None and not _EARLIEST <= moment < _LATEST:
+            raise EnvelopeInvalid(f"a unique key with the time {moment.isoformat()}")
     return record
 
 

@@ -214,11 +214,18 @@ class Attempts:
             present.stop(Cancelled())
         return present
 
-    def cancel_flow(self, flow: str) -> None:
-        """Stop the steps of a workflow that run here; others look at it before they begin."""
+    def cancel_flow(self, flow: str, home: str = "") -> None:
+        """Stop the steps of a workflow that run here; others look at it before they begin.
+
+        Args:
+            flow: its id.
+            home: the queue that keeps it; empty if who asks did not say.
+        """
         prefix = step_id(flow, 0)[:-1]
         for present in self.under_way.values():
-            if present.delivery.address.id.startswith(prefix):
+            address, held = present.delivery.address, present.held
+            kept_by = (held.envelope.flow if held is not None else "") or address.queue
+            if address.id.startswith(prefix) and home in ("", kept_by):
                 present.stop(Cancelled())
 
     def cut(self, why: str) -> None:

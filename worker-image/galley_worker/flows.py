@@ -28,7 +28,7 @@ from galley.broker.flows import Flows
 from galley.broker.publish import Publisher
 from galley.encryption import EncryptionError, KeyServiceUnavailable
 from galley.envelope import Envelope
-from galley.errors import GalleyError, QueueFull, Refused
+from galley.errors import EnvelopeInvalid, GalleyError, QueueFull, Refused
 from galley.failpoint import failpoint
 from galley.objects.errors import ObjectError, ObjectStoreUnavailable
 from galley.record import Failure, Outcome, Record, State
@@ -105,9 +105,9 @@ class Workflows:
     async def may_begin(self, address: TaskAddress, envelope: Envelope) -> Failure | None:
         """Return why a step is not to run, if its workflow has ended or is gone."""
         place, _ = self._place(address, envelope)
-        root = await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+        root = await self.root(place)
         if root is None:
-            return Failure(ENDED, f"workflow {place.flow} is not there any more")
+            return Failure(ENDED, f"workflow {place.flow} is not there any more, or cannot be read")
         if root.ended is not None:
             return Failure(ENDED, f"workflow {place.flow} has ended: {root.ended}")
         return None
@@ -119,7 +119,7 @@ class Workflows:
             NoRoom: the queue has no room for them now.
         """
         place, number = self._place(address, envelope)
-        root = await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+        root = await self.root(place)
         if root is None or root.ended is not None:
             return
         try:
@@ -128,6 +128,8 @@ class Workflows:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         except FlowGone:
             log.info("workflow gone", extra={"workflow": place.flow})
+        except EnvelopeInvalid as error:
+            _not_readable(place, error)
 
     async def store(self, address: TaskAddress, attempt: int, envelope: Envelope, plan: bytes) -> str:
         """Store the workflow that takes the place of a task, and return its id; it does not begin yet.
@@ -161,8 +163,12 @@ class Workflows:
         return place.flow
 
     async def root(self, place: Place) -> Root | None:
-        """Return a workflow as it is now; None if there is none."""
-        return await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+        """Return a workflow as it is now; None if there is none that can be read."""
+        try:
+            return await self._insist(lambda: self._flows.root(place), f"look at workflow {place.flow}")
+        except EnvelopeInvalid as error:
+            _not_readable(place, error)
+            return None
 
     async def record(self, address: TaskAddress) -> Record | None:
         """Return the record of a step, or that of the end of a workflow.
@@ -208,9 +214,7 @@ class Workflows:
         except ValueError:
             return
         # It was looked at when the step began; should it have ended since, what follows finds that.
-        root = self._flows.known_root(place) or await self._insist(
-            lambda: self._flows.root(place), f"look at workflow {place.flow}"
-        )
+        root = self._flows.known_root(place) or await self.root(place)
         if root is None or number >= root.tasks:
             return
         try:
@@ -234,6 +238,8 @@ class Workflows:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         except FlowGone:
             log.info("workflow gone", extra={"workflow": place.flow, "task": address.id})
+        except EnvelopeInvalid as error:
+            _not_readable(place, error)
 
     async def _leads_to_tasks(self, place: Place, root: Root, node: Node) -> bool:
         following = [await self._node(place, root, number) for number, _ in node.next]
@@ -251,7 +257,10 @@ class Workflows:
 
     async def _carry_on(self, place: Place, root: Root, came: list[Came], marks: dict[int, Mark]) -> None:
         """Hand on what came, as far as it leads, then mark the steps that ended."""
-        while came:
+        # A plan that leads back to itself would have no end.
+        for _ in range(root.nodes + 1):
+            if not came:
+                break
             further: dict[int, list[tuple[int, Slot]]] = {}
             for one in came:
                 for number, slot in (await self._node(place, root, one.number)).next:
@@ -268,6 +277,8 @@ class Workflows:
     ) -> Came | None:
         """Take in what arrived at a node; return what it hands on at once, if it does."""
         node = await self._node(place, root, number)
+        if any(at >= max(node.join, 1) for at, _ in arrivals):
+            raise EnvelopeInvalid(f"a plan whose node {number} has fewer sources than lead to it")
         if not node.join:
             return await self._begin(place, root, number, node, arrivals[0][1], marks)
 
@@ -459,7 +470,7 @@ class Workflows:
 
     def _stop(self, place: Place, root: Root) -> None:
         """Have workers stop what runs of a workflow; each step looks at it before it begins."""
-        request = msgspec.json.encode(Request(flow=place.flow))
+        request = msgspec.json.encode(Request(flow=place.flow, home=place.queue))
         for queue in {self._queue, place.queue, *root.queues}:
             self._broker.publish(topology.control_subject(place.namespace, queue, Verb.CANCEL), request)
 
@@ -502,6 +513,11 @@ def slot_of(address: TaskAddress, node: Node, final: Record) -> tuple[Slot, Mark
     if node.tolerated:
         return slot, Mark.COLLECTED
     return slot, Mark.CANCELLED if final.outcome is Outcome.CANCELLED else Mark.FAILED
+
+
+def _not_readable(place: Place, error: EnvelopeInvalid) -> None:
+    """Its steps end as other tasks do, and what is stored of it expires."""
+    log.warning("workflow not readable", extra={"workflow": place.flow, "error": str(error)})
 
 
 def _failure(node: Node, final: Record) -> Failure:

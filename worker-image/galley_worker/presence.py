@@ -66,7 +66,7 @@ class Presence:
                 self._drain_for(request.seconds)
                 return Answer(self._who.name)
             case Verb.CANCEL if request.flow:
-                self._attempts.cancel_flow(request.flow)
+                self._attempts.cancel_flow(request.flow, request.home)
                 return None
             case Verb.CANCEL:
                 present = self._attempts.cancel(request.task)

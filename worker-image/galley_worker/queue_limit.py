@@ -135,6 +135,9 @@ class QueueLimit:
             except BrokerError as error:
                 self._known = None
                 log.warning("permits of the queue not confirmed", extra={"error": str(error)})
+            except Exception:  # whatever stands in the record costs this look, not the worker
+                self._known = None
+                log.exception("unexpected error", extra={"where": "permits of the queue"})
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause):
                     await self._wake.wait()

@@ -27,6 +27,7 @@ from galley.objects.transfer import fetched
 from galley.record import NULL, Outcome, Record, State
 from galley.record import REFERRING_VERSION as RECORD_REFERRING_VERSION
 from galley.reference import INLINE_LIMIT, LARGEST, Reference
+from galley.unreadable import UNREADABLE
 from galley.workflow.plan import Node, Path
 from galley.workflow.state import Root, Slot
 
@@ -177,8 +178,15 @@ class Values:
 
 
 def filled(template: Raw, given: dict[str, bytes]) -> bytes:
-    """Return an input with the arguments that results give."""
-    named = msgspec.json.decode(template, type=dict[str, Raw])
+    """Return an input with the arguments that results give.
+
+    Raises:
+        Unfit: it has no arguments.
+    """
+    try:
+        named = msgspec.json.decode(template, type=dict[str, Raw])
+    except UNREADABLE as error:
+        raise Unfit(f"its input takes no arguments: {error}") from None
     return msgspec.json.encode({**named, **{name: Raw(data) for name, data in given.items()}})
 
 

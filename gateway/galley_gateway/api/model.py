@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from galley.bounds import HANDLER_PATTERN
+from galley.bounds import HANDLER_PATTERN, strict
 from galley.envelope import encode_input
 from galley.handler import Call, check_handler_name
 from galley.json_value import encode_value
@@ -41,7 +41,7 @@ class NewUnique(Struct, frozen=True, rename="camel", forbid_unknown_fields=True)
 class NewTask(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A task to submit."""
 
-    handler: Annotated[str, Meta(pattern=HANDLER_PATTERN, max_length=63, description="What runs.")]
+    handler: Annotated[str, Meta(pattern=strict(HANDLER_PATTERN), max_length=63, description="What runs.")]
     input: Annotated[
         Any,
         Meta(description="For a Python function an object with its arguments by name; else any JSON."),

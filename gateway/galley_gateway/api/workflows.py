@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from galley import workflow_manifest as declared
-from galley.bounds import HANDLER_PATTERN, NAME_PATTERN
+from galley.bounds import HANDLER_PATTERN, NAME_PATTERN, strict
 from galley.errors import LaneNotEnabled, QueueNotFound
 from galley.lanes import Lane
 from galley.resources.problem import explain, field_path
@@ -74,8 +74,8 @@ class WorkflowDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
 class NewStep(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A step of a workflow."""
 
-    name: Annotated[str, Meta(pattern=NAME_PATTERN, max_length=63)]
-    handler: Annotated[str, Meta(pattern=HANDLER_PATTERN, max_length=63)]
+    name: Annotated[str, Meta(pattern=strict(NAME_PATTERN), max_length=63)]
+    handler: Annotated[str, Meta(pattern=strict(HANDLER_PATTERN), max_length=63)]
     queue_name: Annotated[str, Meta(description="Its queue; that of the path if left out.")] = ""
     input: Annotated[
         Any,

@@ -131,7 +131,7 @@ def _object_in(body: Raw, shape: type[Shape]) -> Shape | None:
     """Return what is read of an object, or None if it is not as its definition says."""
     try:
         read: Shape = _decoder(cast("Hashable", shape)).decode(body)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         _not_understood(str(error), bytes(body))
         return None
     return read

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from galley.unreadable import UNREADABLE
 from galley_operator.fleet.pods import Pod, Terminated
 
 _PULLING: Final = {
@@ -131,7 +132,7 @@ def _last_words(message: str) -> str:
     try:
         line = msgspec.json.decode(lines[-1])
         said = str(line.get("error") or line.get("event"))
-    except (msgspec.DecodeError, AttributeError):
+    except (*UNREADABLE, AttributeError):
         said = lines[-1]
     return _clipped(said)
 

@@ -72,5 +72,5 @@ def route_of(spec: Raw) -> Route:
     """Return what a Task's spec says of its queue, lane and start; the defaults if it is not valid."""
     try:
         return _route(spec)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return Route()  # a look at the whole spec says what is wrong with it

@@ -1,5 +1,6 @@
 """The status of a Workflow, from what the broker has of it. Pure: the time is an argument."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from galley.errors import GalleyError
 from galley.resources.condition import Condition, Truth, with_condition
 from galley.resources.declared_status import FINISHED, SUCCEEDED, DeclaredFailure
 from galley.resources.workflow import DeclaredWorkflowStatus
+from galley.unreadable import UNREADABLE
 from galley.workflows import WorkflowStatus
 
 PENDING, RUNNING, FAILED, CANCELLED = "Pending", "Running", "Failed", "Cancelled"
@@ -43,7 +45,9 @@ def seen(
     if view.phase == FAILED:
         fields["error"] = DeclaredFailure(reason=reason, message=view.message[:4096])
     if found.result is not UNSET:
-        fields["result"] = msgspec.json.decode(found.result)
+        # Handlers return what they like; one that is nested too deeply is left where it is.
+        with suppress(*UNREADABLE):
+            fields["result"] = msgspec.json.decode(found.result)
     return _status(before, generation, fields, reason, message, now)
 
 

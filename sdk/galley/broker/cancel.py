@@ -120,7 +120,7 @@ async def cancel_flow(broker: Broker, flows: Flows, place: Place, root: Root) ->
             return Cancelled.TOO_LATE
     keep = max(1, int((root.deadline - now).total_seconds() + CANCELLED_KEPT_SECONDS))
     await flows.change_root(place, keep, lambda it: ended(it, Outcome.CANCELLED, now))
-    request = msgspec.json.encode(Request(flow=place.flow))
+    request = msgspec.json.encode(Request(flow=place.flow, home=place.queue))
     for queue in {place.queue, *root.queues}:
         broker.publish(topology.control_subject(place.namespace, queue, Verb.CANCEL), request)
     return Cancelled.RUNNING if ack.stored else Cancelled.TOO_LATE

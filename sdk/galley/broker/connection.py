@@ -19,7 +19,13 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from galley.broker import websocket
 from galley.broker.clock_watch import ClockWatch
 from galley.broker.encryption import tls_error
-from galley.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnreachable
+from galley.broker.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnreachable,
+    SubjectInvalid,
+)
 from galley.broker.home import Home
 from galley.broker.identity import Identity, Source, refusal
 from galley.broker.lean_client import LeanClient
@@ -222,13 +228,15 @@ class Broker:
         self._home.check(self.server, closed=self._closed)
 
     def publish(self, subject: str, body: bytes = b"", reply: str = "") -> None:
-        """Send without asking for an answer. A broken connection swallows it."""
+        """Send without asking for an answer. A broken connection swallows it, and so does a wrong subject."""
         if not self.nats.is_connected:
             return
         try:
             self.nats.publish_directly(subject, body, reply)
         except MaxPayloadError:
             log.warning("not sent, too large", extra={"subject": subject, "bytes": len(body)})
+        except SubjectInvalid as error:
+            log.warning("not sent", extra={"error": str(error)})
 
     async def reached(self, within: float) -> bool:
         """Return whether all that was sent so far has reached the server, waiting `within` seconds."""

@@ -60,6 +60,8 @@ class Request(Struct, frozen=True, omit_defaults=True):
     """`<kind>.<id>` of the task concerned."""
     flow: str = ""
     """To cancel: the workflow all of whose steps are concerned, and no other task."""
+    home: str = ""
+    """The queue that keeps that workflow: one of another queue may have the same id."""
     workers: tuple[str, ...] = ()
     seconds: float = 0.0
     """Length of the drain; 0 ends one."""

@@ -106,7 +106,12 @@ async def all_of(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Ke
 
 async def _all_in(broker: Broker, stream: str, namespace: str, queue: str) -> AsyncIterator[Kept]:
     async for message in messages_of(broker, stream, topology.dead_of_queue(namespace, queue)):
-        address = topology.parse_task_subject(message.subject)
+        try:
+            address = topology.parse_task_subject(message.subject)
+        except ValueError:
+            # A worker may write to any subject of its queue's letters.
+            log.warning("dead letter not readable", extra={"subject": message.subject})
+            continue
         kept = await _kept(broker, address, stream, message.sequence, message.body)
         if kept is None:
             log.warning("dead letter not readable", extra={"subject": message.subject})

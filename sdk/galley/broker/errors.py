@@ -1,6 +1,7 @@
 """What can go wrong between a process and the broker.
 
 GalleyError
+├── SubjectInvalid     a name from elsewhere that no subject can have
 └── BrokerError
 ├── BrokerUnreachable
 ├── BrokerSilent       connected, but writes are not acknowledged
@@ -58,6 +59,20 @@ class BrokerSilent(BrokerError):
             f"NATS at {server} is connected but does not acknowledge writes: "
             f"{problem}, tried for {seconds:g} s"
         )
+
+
+class SubjectInvalid(GalleyError):
+    """A name that came from a message or an object cannot be put into a subject or a header of NATS.
+
+    It is no `BrokerError`: trying again does not help.
+    """
+
+    reason = "SubjectInvalid"
+    hint = "look for the task, workflow or record that has such a name, and delete it"
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"{subject[:200]!r} has a blank or the end of a line in it; nothing was sent")
 
 
 class BrokerFull(BrokerError):

@@ -18,7 +18,7 @@ from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
 from galley.record import NULL, Record, State
 from galley.workflow.plan import START, WIDTH, Node, read_chunk
-from galley.workflow.state import Root, Slots, decode_root, decode_slots, encode
+from galley.workflow.state import Root, Slots, are_marks, decode_root, decode_slots, encode
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Flows:
         if found is None:
             self._values.forget(place.root)
             return None
-        root = decode_root(found[0])
+        root = _root_in(found[0], place.flow)
         self._values.remember(place.root, root, found[1])
         return root
 
@@ -62,8 +62,11 @@ class Flows:
 
         Raises:
             FlowGone: it is not there any more.
+            EnvelopeInvalid: the plan cannot be read, or has no such node.
             BrokerUnreachable, BrokerRefused, EncryptionError: it cannot be had.
         """
+        if not 0 <= number < root.nodes:
+            raise EnvelopeInvalid(f"a plan without node {number}")
         index = next(at for at in range(len(root.chunks) - 1, -1, -1) if root.chunks[at] <= number)
         subject = place.part(f"plan.{index}")
         chunk = self._chunks.get(subject)
@@ -79,7 +82,10 @@ class Flows:
             while len(self._chunks) > _CHUNKS:
                 self._chunks.popitem(last=False)
         self._chunks.move_to_end(subject)
-        return chunk[number - root.chunks[index]]
+        at = number - root.chunks[index]
+        if at >= len(chunk):
+            raise EnvelopeInvalid(f"a plan without node {number}")
+        return chunk[at]
 
     async def write_chunk(self, place: Place, index: int, body: bytes, root: Root, keep_seconds: int) -> None:
         """Store a message of a plan; one that is there already stays.
@@ -117,7 +123,7 @@ class Flows:
         async def decode(body: bytes | None) -> Root:
             if body is None:
                 raise FlowGone
-            return decode_root(body)
+            return _root_in(body, place.flow)
 
         async def write(root: Root) -> bytes:
             return encode(root)
@@ -135,7 +141,7 @@ class Flows:
         count = min(WIDTH, root.tasks - part * WIDTH)
 
         async def decode(body: bytes | None) -> str:
-            return "." * count if body is None else body.decode()
+            return "." * count if body is None else _marks_in(body, count, place)
 
         async def write(marks: str) -> bytes:
             return marks.encode()
@@ -154,7 +160,7 @@ class Flows:
         payloads, address = self._broker.payloads, place.address(number)
 
         async def decode(body: bytes | None) -> Slots:
-            return (None,) * width if body is None else await self._slots(address, body)
+            return (None,) * width if body is None else await self._slots(address, body, width)
 
         async def write(slots: Slots) -> bytes:
             # With a digest it counts as a record that tells something, and is encrypted.
@@ -191,7 +197,9 @@ class Flows:
         found = ["." * min(WIDTH, root.tasks - part * WIDTH) for part in range(root.parts)]
         pattern = place.part("marks.*")
         async for message in messages_of(self._broker, place.stream, pattern):
-            found[int(message.subject.rpartition(".")[2])] = message.body.decode()
+            part = message.subject.rpartition(".")[2]
+            if part.isascii() and part.isdecimal() and len(part) < 9 and int(part) < len(found):
+                found[int(part)] = _marks_in(message.body, len(found[int(part)]), place)
         return "".join(found)
 
     async def all_of(self, namespace: str, queue: str) -> AsyncIterator[Root]:
@@ -204,7 +212,7 @@ class Flows:
         stream, pattern = topology.flow_stream(namespace, queue), topology.flow_subject(namespace, queue, "*")
         async for message in messages_of(self._broker, stream, pattern):
             try:
-                yield decode_root(message.body)
+                yield _root_in(message.body, message.subject.split(".")[4])
             except EnvelopeInvalid as error:
                 log.warning("workflow not readable", extra={"subject": message.subject, "error": str(error)})
 
@@ -219,11 +227,28 @@ class Flows:
         )
         self._values.forget_below(place.part(""))
 
-    async def _slots(self, address: TaskAddress, body: bytes) -> Slots:
+    async def _slots(self, address: TaskAddress, body: bytes, width: int | None = None) -> Slots:
         stored, payloads = record_wire.decode(body), self._broker.payloads
         if not stored.sealed and not self._plaintext and payloads.keys_of(address) is not None:
             raise PlaintextRefused(str(address))
         record = await payloads.read_record(address, stored)
         if record.sealed:
             raise payloads.missing(address, record.sealed)
-        return decode_slots(record.result or NULL)
+        return decode_slots(record.result or NULL, width)
+
+
+def _root_in(body: bytes, flow: str) -> Root:
+    root = decode_root(body)
+    if root.id != flow:
+        # Those who look go on by its id, and would come to another workflow.
+        raise EnvelopeInvalid(f"a workflow {root.id} that is stored as {flow}")
+    return root
+
+
+def _marks_in(body: bytes, count: int, place: Place) -> str:
+    """Return marks; those that cannot be read count as none, so that the next ones replace them."""
+    text = body.decode("ascii", "replace")
+    if are_marks(text, count):
+        return text
+    log.warning("marks of a workflow not readable", extra={"workflow": place.flow, "queue": place.queue})
+    return "." * count

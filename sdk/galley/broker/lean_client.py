@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 from galley.broker.encryption import Transport, context_of, insist
+from galley.broker.errors import SubjectInvalid
 from galley.broker.lean_parser import LeanParser, React
 from galley.tls import Tls
 
@@ -58,11 +59,14 @@ class LeanClient(Nats):
     def publish_directly(self, subject: str, body: bytes, reply: str = "", headers: bytes = b"") -> None:
         """Publish on an open connection what is written when the event loop comes to it.
 
-        Subject and headers, of which `header_block` makes a block, are trusted to be well formed.
+        Headers, of which `header_block` makes a block, are trusted to be well formed.
 
         Raises:
+            SubjectInvalid: a word of the subject came from elsewhere, and would be read as a command.
             MaxPayloadError: the server takes no body of that size.
         """
+        _check_subject(subject)
+        _check_subject(reply)
         size = len(body)
         if size > self._max_payload:
             raise MaxPayloadError
@@ -76,6 +80,22 @@ class LeanClient(Nats):
         self.stats["out_bytes"] += size
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.Future())
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        _check_subject(subject)
+        _check_subject(reply)
+        await super()._send_publish(subject, reply, payload, payload_size, headers)
+
+    async def subscribe(self, subject: str, *args: Any, **options: Any) -> Subscription:
+        """Subscribe, as the library does.
+
+        Raises:
+            SubjectInvalid: as `publish_directly`.
+        """
+        _check_subject(subject)
+        return await super().subscribe(subject, *args, **options)
 
     @property
     def crowded(self) -> bool:
@@ -160,9 +180,22 @@ class LeanClient(Nats):
         self._direct.pop(b"%d" % sid, None)
 
 
+def _check_subject(subject: str) -> None:
+    # The protocol is text: what follows a blank or the end of a line would be another argument, or a command
+    # with all our rights. The library looks for it by a slower way, which is turned off.
+    if " " in subject or "\n" in subject or "\r" in subject or "\t" in subject:
+        raise SubjectInvalid(subject)
+
+
 def header_block(headers: Mapping[str, str]) -> bytes:
-    """Return headers as they travel."""
+    """Return headers as they travel.
+
+    Raises:
+        SubjectInvalid: a value has the end of a line, behind which would be another header.
+    """
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise SubjectInvalid(lines)
     return f"{_VERSION}\r\n{lines}\r\n".encode()
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from nats.errors import MaxPayloadError
 
+from galley.broker.errors import SubjectInvalid
 from galley.broker.lean_client import LeanClient
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ DENIED: Final = 403
 WRONG_SEQUENCE: Final = 10071
 FULL: Final = 10077
 TOO_LARGE: Final = 10054
+WRONG_SUBJECT: Final = 400
 NO_ROOM: Final = frozenset((10023, 10047, 10028, 10002))
 """The server's room, or the account's, is used up or reserved for others."""
 
@@ -46,7 +48,8 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
     """Where it was stored; 0 if it was not."""
     code: int = 0
     """The server's `err_code`; `NO_RESPONDERS` if no stream takes the subject, `DENIED` if we may not publish
-    there, `UNANSWERED` if it is not known whether it was stored."""
+    there, `WRONG_SUBJECT` if no subject can be like that, `UNANSWERED` if it is not known whether it was
+    stored."""
     problem: str = ""
 
     @property
@@ -157,6 +160,9 @@ class PublishPipeline:
         self._waiting[reply] = future, self._loop.time() + self._answer_seconds, subject
         try:
             self._nats.publish_directly(subject, body, reply, headers)
+        except SubjectInvalid as error:
+            self._waiting.pop(reply, None)
+            future.set_result(Ack(0, WRONG_SUBJECT, str(error)))
         except MaxPayloadError:
             self._waiting.pop(reply, None)
             limit = self._nats.max_payload

@@ -26,6 +26,9 @@ ADDED_BYTES: Final = 64
 
 _PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.5
+_TASK_WORDS: Final = 7
+_RECORD_WORDS: Final = 6
+"""Words of the subjects of a task and of its record."""
 _NOT_FOUND: Final = 10037
 _NOT_READY: Final = frozenset((10008, 10049))
 """The servers elect a leader, or one of a cluster that has just formed cannot create a store yet."""
@@ -76,7 +79,7 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
         BrokerUnreachable: if no answer came for a minute.
         BrokerFull, BrokerRefused: if the broker does not take one.
     """
-    fenced = [await _fenced(broker, each) if each.fence else each for each in messages]
+    fenced = [await _fenced(broker, each) if each.fence and _is_of_task(each) else each for each in messages]
     sent = [(each, await _send(broker, each)) for each in fenced]
     for message, future in sent:
         ack = await _answer(broker, message, await future)
@@ -86,8 +89,13 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
             into.written += 1
         else:
             into.kept += 1
-        if message.unfinished:
+        # Workers may write to any subject of their records.
+        if message.unfinished and len(message.subject.split(".")) == _RECORD_WORDS:
             into.unfinished[message.stream, message.subject] = ack.sequence or ack.last_sequence
+
+
+def _is_of_task(message: Outgoing) -> bool:
+    return len(message.subject.split(".")) == _TASK_WORDS
 
 
 async def _fenced(broker: Broker, message: Outgoing) -> Outgoing:

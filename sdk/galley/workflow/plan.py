@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from galley.bounds import is_queue_name, is_token
 from galley.errors import EnvelopeInvalid
 from galley.handler import Call, Handler
 from galley.lanes import Lane
@@ -21,6 +22,9 @@ from galley.workflow.shape import ALL_MOST, STEPS_MOST, Chain, Graph, Group, Ite
 
 WIDTH: Final = 100
 """Sources a join has at most, and steps whose marks are in one message."""
+
+NODES_MOST: Final = 10 * ALL_MOST
+"""Nodes a workflow may have: each step may have a join before it, and each redrive adds one."""
 
 CHUNK_BYTES: Final = 200 * 1024
 """Bytes of nodes after which another message of the plan begins."""
@@ -376,6 +380,21 @@ def read_chunk(data: bytes | Raw) -> tuple[Node, ...]:
         EnvelopeInvalid: it is none.
     """
     try:
-        return _decode(data)
+        nodes = _decode(data)
     except UNREADABLE as error:
         raise EnvelopeInvalid(f"a plan that cannot be read: {error}") from None
+    for node in nodes:
+        if not _fits(node):
+            raise EnvelopeInvalid(f"a plan with a node that cannot be: {node.name[:63]!r}")
+    return nodes
+
+
+def _fits(node: Node) -> bool:
+    """Return whether there can be such a node: producers write plans."""
+    return (
+        0 <= node.join <= WIDTH
+        and (not node.keys or len(node.keys) == node.join or node.flat)
+        and all(0 <= number < NODES_MOST and 0 <= slot < WIDTH for number, slot in node.next)
+        and (not node.queue or is_queue_name(node.queue))
+        and (not node.given or is_token(node.given))
+    )

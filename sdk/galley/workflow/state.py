@@ -8,6 +8,7 @@ what.
 import re
 from enum import StrEnum
 from hashlib import sha256
+from itertools import pairwise
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,13 +16,15 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
-from galley.envelope import WireLabels
+from galley.bounds import is_queue_name, is_token, strict
+from galley.envelope import WireLabels, in_range
 from galley.errors import EnvelopeInvalid
 from galley.history import Moment
 from galley.lanes import Lane
 from galley.record import Outcome
 from galley.unreadable import UNREADABLE
-from galley.workflow.plan import WIDTH
+from galley.workflow.plan import NODES_MOST, WIDTH
+from galley.workflow.shape import ALL_MOST
 
 VERSION: Final = 1
 
@@ -30,6 +33,7 @@ PREFIX: Final = "flow_"
 
 ID_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,46}[A-Za-z0-9])?$"
 _ID: Final = re.compile(ID_PATTERN.strip("^$"))
+_PARENT: Final = re.compile(rf"({'|'.join(Lane)})\.({'|'.join(Kind)})\.(.+)", re.DOTALL)
 
 
 WORKFLOW: Final = "galley.dev/workflow"
@@ -63,7 +67,7 @@ class OnFailure(StrEnum):
 class Root(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One workflow."""
 
-    id: Annotated[str, Meta(pattern=ID_PATTERN)]
+    id: Annotated[str, Meta(pattern=strict(ID_PATTERN))]
     tasks: int
     nodes: int
     chunks: tuple[int, ...]
@@ -220,16 +224,58 @@ def decode_root(body: bytes) -> Root:
         raise EnvelopeInvalid(f"a workflow that cannot be read: {error}") from None
     if root.v != VERSION:
         raise EnvelopeInvalid(f"a workflow of version {root.v}, known here is {VERSION}")
+    if problem := _problem(root):
+        raise EnvelopeInvalid(f"a workflow whose {problem} cannot be")
     return root
 
 
-def decode_slots(data: bytes | Raw) -> Slots:
+def _problem(root: Root) -> str:
+    """Return what of a root cannot be: producers write roots, and all who look count by its numbers."""
+    chunks = (-1, *root.chunks)
+    fits = {
+        "number of steps": 1 <= root.tasks <= ALL_MOST,
+        "number of nodes": root.tasks <= root.nodes <= NODES_MOST,
+        "plan": root.chunks[:1] == (0,) and all(one < other < root.nodes for one, other in pairwise(chunks)),
+        "start or end": 0 <= root.start < root.nodes and 0 <= root.out < root.nodes,
+        "times": all(at is None or in_range(at) for at in (root.created_at, root.deadline, root.ended_at)),
+        "queues": all(map(is_queue_name, root.queues)),
+        "parent": not root.parent or _is_parent(root.parent),
+        "other lives": all(not each or is_workflow_id(each) for each in (root.continues, root.continued)),
+    }
+    return next((what for what, fit in fits.items() if not fit), "") or (
+        "" if are_marks(root.marks, root.tasks if root.small else root.parts) else "marks"
+    )
+
+
+def _is_parent(text: str) -> bool:
+    found = _PARENT.fullmatch(text)
+    return found is not None and is_token(found[3])
+
+
+def are_marks(text: str, count: int) -> bool:
+    """Return whether a text is the marks of so many steps."""
+    return len(text) == count and not set(text) - set(Mark)
+
+
+def decode_slots(data: bytes | Raw, width: int | None = None) -> Slots:
     """Return what arrived at a join.
+
+    Args:
+        data: as it is stored.
+        width: how many sources it has; None if that is not known.
 
     Raises:
         EnvelopeInvalid: if it cannot be read.
     """
     try:
-        return _decode_slots(data)
+        slots = _decode_slots(data)
     except UNREADABLE as error:
         raise EnvelopeInvalid(f"a join that cannot be read: {error}") from None
+    if width is not None and len(slots) != width:
+        raise EnvelopeInvalid(f"a join of {len(slots)} sources, by its plan it has {width}")
+    for slot in slots:
+        if slot is not None and not (
+            (not slot.task or is_token(slot.task)) and (not slot.queue or is_queue_name(slot.queue))
+        ):
+            raise EnvelopeInvalid("a join with the name of a task or queue that cannot be")
+    return slots

@@ -47,6 +47,7 @@ from galley.broker.topic_keeper import Declared, TopicKeeper
 from galley.dead_letter import DeadLetter
 from galley.envelope import FIRST, Flags, encode
 from galley.record import Claim, Failure, Outcome, Record, State
+from galley.record import encode as encode_record
 from galley.reference import INLINE_LIMIT
 from galley.topic import Subscription, Topic
 from galley_local.nats_server import NatsServer
@@ -119,6 +120,23 @@ async def test_every_message_is_restored_into_another_namespace(
     assert info["config"]["metadata"][RESTORED] == summary.id
     # The operator takes over what was restored, and finds nothing to change.
     await ensure(other, a_queue("images", namespace="elsewhere", backlog=100_000))
+
+
+async def test_a_record_with_an_odd_subject_does_not_end_a_restore(
+    broker: Broker, other: Broker, namespace: str, folder: Folder
+) -> None:
+    """Workers may write to any subject of their queue's records, and an archive has those of all queues."""
+    sent = await filled(broker, namespace, tasks=4)
+    flags = header_block({topology.FLAGS_HEADER: "v=1;a=2;f=5"})
+    for verb, body in (("result", encode_record(Record(State.RUN, 1))), ("dead", b"{}")):
+        for tail in ("odd", "sdk.a.b.c.d", "x.y", "k8s.>"):
+            answer = await broker.pipeline.send(f"galley.{verb}.{namespace}.images.{tail}", body, flags)
+            assert (await answer).stored
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    await restored(other, folder, summary.name, namespaces={namespace: "after-odd"})
+    found = await subjects_in(other, "after-odd")
+    restored_ids = {subject.rpartition(".")[2] for subjects in found.values() for subject in subjects}
+    assert {each.id for each in sent} <= restored_ids
 
 
 async def test_no_text_of_a_task_is_in_an_archive(

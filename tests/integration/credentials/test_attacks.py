@@ -4,6 +4,7 @@ Each attack uses real credentials of one role of one queue. Its victims are the 
 others: the operator, the gateway, the queue's own workers, and other queues of the namespace.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,16 +16,20 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec import structs
 from nats.aio.msg import Msg
 
-from galley import AsyncClient, Phase, When, call
+from galley import AsyncClient, Phase, When, call, dead_letter, record
 from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.audit import Action, Entry, Writer
-from galley.broker import audit, topology
+from galley.broker import audit, notes, topology
+from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, answering
+from galley.broker.counts import CountReader
 from galley.broker.ensure import ensure, stream_info
+from galley.broker.errors import SubjectInvalid
 from galley.broker.layout import layout_of
 from galley.broker.lean_client import header_block
 from galley.broker.listing import first_of
@@ -32,14 +37,19 @@ from galley.broker.object_collector import ObjectCollector
 from galley.broker.object_sweep import Sweep
 from galley.broker.objects import Place, hold_id
 from galley.broker.permissions import Role
+from galley.broker.pipeline import WRONG_SUBJECT
+from galley.broker.signals import SignalReader
 from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
 from galley.broker.topics import TopicPublisher, events_of, topics_of
+from galley.dead_letter import DeadLetter
 from galley.envelope import Envelope, encode_input
 from galley.event import event_of
 from galley.lanes import Lane
 from galley.objects.content import Bytes
 from galley.objects.store import INPUT, Objects
+from galley.record import Failure, Record, State
 from galley.topic import LIFE_TYPE, Subscribe, Topic
+from galley.workflow.state import Root, encode
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
 from tests.support.guarded_nats import GuardedNats
@@ -352,3 +362,89 @@ async def test_an_object_that_cannot_be_read_is_deleted_and_keeps_no_other(
             info = await stream_info(operator, topology.object_stream(namespace, queue))
             assert info is not None
             assert info["state"]["messages"] <= 1, (queue, "what no task refers to is still there")
+
+
+COMMAND: Final = "x.cancel 0\r\n\r\nPUB $JS.API.STREAM.DELETE.{} 0\r\n\r\nPUB galley.x"
+"""What a name would have to be to become a command of the one who puts it into a subject."""
+
+
+async def test_no_name_becomes_a_command_of_who_looks_at_it(
+    guarded_nats: GuardedNats, namespace: str
+) -> None:
+    """A producer deleted streams of other namespaces by the queues of a workflow that the operator cancelled.
+
+    The second part is what would hold if a decoder let such a name through.
+    """
+    theirs = topology.work_stream(namespace, "theirs")
+    command, now = COMMAND.format(theirs), datetime.now(UTC)
+    root = Root("f", 1, 1, (0,), 0, 0, now, FAR, marks=".", uid="gone")
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.PRODUCER, Role.WORKER) as (attacker, worker),
+    ):
+        roots = {
+            "f": structs.replace(root, queues=(command,)),
+            "many": structs.replace(root, id="many", tasks=10**8),
+            "other": root, "marks": structs.replace(root, id="marks", marks="?"),
+        }  # fmt: skip
+        for name, each in roots.items():
+            await put(attacker, topology.flow_subject(namespace, "mine", name), encode(each))
+        good = structs.replace(root, id="good", tasks=150, nodes=150, marks="..")
+        await put(attacker, topology.flow_subject(namespace, "mine", "good"), encode(good))
+        for part, marks in (("0", b"\xff" * 100), ("9", b"s"), ("x", b"s"), ("1" * 900, b"s")):
+            subject = topology.flow_part_subject(namespace, "mine", "good", f"marks.{part}")
+            await put(worker, subject, marks)
+        workflows = AsyncClient.over(operator, namespace).workflows
+        found = await workflows.list("mine")
+        assert [(each.id, each.succeeded) for each in found] == [("good", 0)]
+        assert await workflows.get("mine", "good").cancel() is Cancelled.RUNNING
+
+        with pytest.raises(SubjectInvalid):
+            await operator.request(f"$JS.API.INFO.{command}", b"")
+        with pytest.raises(SubjectInvalid):
+            await anext(operator.request_many(f"$JS.API.INFO.{command}", b""))
+        with pytest.raises(SubjectInvalid):
+            await operator.subscribe(f"galley.{command}", lambda _: asyncio.sleep(0))
+        operator.publish(f"galley.ctl.{command}")
+        operator.publish("galley.x", b"", command)
+        ack = await (await operator.pipeline.send(f"galley.ctl.{command}", b""))
+        assert (ack.stored, ack.code) == (False, WRONG_SUBJECT)
+        assert await operator.reached(5)
+        assert operator.nats.stats["reconnects"] == 0
+        assert await stream_info(operator, theirs) is not None
+
+
+async def test_no_subject_hides_what_others_stored(
+    guarded_nats: GuardedNats, namespace: str, tmp_path: Path
+) -> None:
+    """Workers may write to any subject of their records, letters and notes; each reader goes through all."""
+    place, now = (namespace, "mine"), datetime.now(UTC)
+    letter = DeadLetter(Failure("Odd", "no"), now, "w", 1, "normal")
+    body = {
+        "dead": dead_letter.encode(letter), "result": record.encode(Record(State.RUN, 1)), "note": b"{}",
+        "count": b"",
+    }  # fmt: skip
+    async with (
+        guarded_nats.operator() as operator,
+        connected(guarded_nats, namespace, Role.WORKER, Role.PRODUCER) as (worker, producer),
+    ):
+        client = AsyncClient.over(operator, namespace)
+        await AsyncClient.over(producer, namespace).submit(call("mine", "echo"), task_id="good")
+        for verb in ("dead", "result", "note"):
+            for tail in ("sdk", "x.y", "sdk.a.b.c", "k8s.\xe9", "unique.key", "sdk.>", "sdk.*", "..", "sdk."):
+                subject = f"galley.{verb}.{namespace}.mine.{tail}"
+                worker.nats.publish_directly(subject, body[verb], "", header_block({"Galley": "v=1;a=1;f=5"}))
+        for tail in ("high.nothing", "nowhere.succeeded", "*.>"):
+            subject = f"galley.count.{namespace}.mine.{tail}"
+            worker.nats.publish_directly(subject, b"", "", header_block({"Nats-Incr": "1"}))
+        for tail in ("part.a.b", "whole.>", "use.a.input.sdk.x", "leaving.*", "other", "use.a.b.c.d"):
+            worker.nats.publish_directly(f"galley.object.{namespace}.mine.{tail}", b"{}", "", b"")
+        died = TaskAddress(*place, Lane.NORMAL, Kind.DIRECT, "died")
+        await put(worker, topology.dead_subject(died), body["dead"])
+        assert await worker.reached(5)
+        assert "good" in {each.address.id for each in await client.tasks("mine")}
+        assert "died" in {each.id for each in await client.dead_letters.find("mine")}
+        await CountReader(operator).read(*place)
+        await notes.output_of(operator, TaskAddress(*place, Lane.NORMAL, Kind.DIRECT, "good"))
+        await SignalReader(operator).read(*place)
+        await Sweep(operator, Place(*place), lambda _store, _name: asyncio.sleep(0, True)).run()

@@ -1,12 +1,16 @@
 """What runs a bounded number of works at once in the event loop: the rest waits for its turn."""
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
+from galley.history import MESSAGE_LIMIT
 from galley_worker.ending import Crashed, CutOff, Finish, NotBegun
 from galley_worker.runners.execution import Execution
+
+log = logging.getLogger(__name__)
 
 END_SECONDS = 10.0
 """How long to wait for what is interrupted at the end."""
@@ -78,6 +82,11 @@ class InTurn(ABC):
     async def _run(self, execution: Execution) -> None:
         try:
             execution.end(await self._execute(execution))
+        except Exception as error:
+            log.exception("unexpected error", extra={"where": self._kind, "task": execution.work.task_id})
+            execution.end(
+                Crashed(f"the {self._kind} failed: {type(error).__name__}: {error}"[:MESSAGE_LIMIT])
+            )
         finally:
             execution.end(Crashed(f"the {self._kind} could not be followed to its end"))
             del self._running[execution]

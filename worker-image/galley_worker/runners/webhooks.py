@@ -202,7 +202,7 @@ def retry_after(header: str, now: datetime) -> float | None:
         return min(float(text), LONGEST_BACKOFF_SECONDS)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     seconds = (at if at.tzinfo is not None else at.replace(tzinfo=UTC)) - now
     return min(max(seconds.total_seconds(), 0.0), LONGEST_BACKOFF_SECONDS)

@@ -175,6 +175,8 @@ async def test_retry_after_is_waited_for_and_429_with_it_costs_no_attempt(keys: 
         ("Wed, 04 Mar 2026 05:07:07 -0000", 60), ("Wed, 04 Mar 2020 05:07:07 GMT", 0), ("", None),
         ("-3", None), ("soon", None), ("1e9", None), ("٣", None), ("9" * 400, None),
         ("Wed, 99 Mar 2026 05:07:07 GMT", None),
+        ("Mon, 01 Jan 99999999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +9999999999999999999", None),
     ],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
