@@ -9,6 +9,8 @@ _UNIT: Final = "tests/unit/galley_worker/"
 ATTEMPTS: Final = f"{_UNIT}test_attempts.py"
 PULLER: Final = f"{_UNIT}test_puller.py"
 LEASES: Final = f"{_UNIT}test_leases.py"
+WITHDRAWN: Final = "tests/integration/galley_worker/test_withdrawn.py"
+WEBHOOKS: Final = f"{_UNIT}runners/test_webhooks.py"
 CREDITS: Final = f"{_UNIT}test_credits.py"
 
 
@@ -40,6 +42,46 @@ ATTEMPTS_: Final = (
         "",
         "a process that slept begins what another runs",
         ATTEMPTS,
+    ),
+    _of(
+        "runners/commands",
+        "no look at the leases before a program starts",
+        "                if execution.because is not None:\n                    return execution.because\n                running",
+        "                running",
+        "a command that waited in a frozen process begins when it wakes",
+        WITHDRAWN,
+    ),
+    _of(
+        "runners/commands",
+        "an old look at the leases will do",
+        "            if uninterrupted() - looked_at > _FRESH_SECONDS:\n                return None\n",
+        "",
+        "a command begins when the thread that starts it wakes",
+        WITHDRAWN,
+    ),
+    _of(
+        "runners/webhooks",
+        "no look at the leases before a request on a new connection",
+        "        looks.on_connection_create_end.append(look)\n",
+        "",
+        "a request that waited in a frozen process is sent when it wakes",
+        WEBHOOKS,
+    ),
+    _of(
+        "runners/webhooks",
+        "no look at the leases before a request on an old connection",
+        "        looks.on_connection_reuseconn.append(look)\n",
+        "",
+        "a request that waited in a frozen process is sent when it wakes",
+        WEBHOOKS,
+    ),
+    _of(
+        "runners/webhooks",
+        "what has not begun is cancelled",
+        "        if execution.started_at is not None:\n",
+        "        if True:\n",
+        "the attempt never ends, and its slot is never free again",
+        WEBHOOKS,
     ),
     _of(
         "leases",

@@ -7,7 +7,6 @@ worker may begin it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -24,17 +23,6 @@ FENCE_MARGIN_SECONDS: Final = 5.0
 
 _READ_OUT_SECONDS: Final = 0.05
 """After a round trip: for messages that were read to reach their callbacks."""
-
-
-def uninterrupted() -> float:
-    """Return monotonic seconds that include the time in which the machine was suspended, as for the broker.
-
-    On Linux the monotonic clock leaves that time out, and the time since boot includes it.
-    """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if _TELLS_BOOT_TIME else time.monotonic()
-
-
-_TELLS_BOOT_TIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 
 
 class Line(Protocol):

@@ -35,6 +35,7 @@ from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
+from galley_worker.clock import uninterrupted
 from galley_worker.code_schedules import declare
 from galley_worker.code_subscriptions import subscribe
 from galley_worker.continuation import Continuations
@@ -42,7 +43,7 @@ from galley_worker.fanout import Fanout
 from galley_worker.flows import Workflows
 from galley_worker.hands import Hands
 from galley_worker.health import Condition, HealthPages, liveness, readiness
-from galley_worker.leases import LeaseKeeper, uninterrupted
+from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
 from galley_worker.life import PATIENCE_SECONDS, Life
 from galley_worker.measures import Measures

@@ -20,6 +20,7 @@ from galley.history import MESSAGE_LIMIT
 from galley.inside import ANCESTORS_VARIABLE
 from galley.record import Failure
 from galley.unreadable import UNREADABLE
+from galley_worker.clock import uninterrupted
 from galley_worker.ending import Crashed, Ending, Raised, Returned
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.child.kernel import adopt_orphans, children_of, running_name, tree_of
@@ -39,6 +40,8 @@ MARK: Final = "GALLEY_COMMAND"
 _DEATH_SECONDS: Final = 5.0
 _ROUNDS: Final = 100
 _PAUSE_SECONDS: Final = 0.005
+_FRESH_SECONDS: Final = 0.5
+"""A program starts within this of a look at the leases, which may be lost by then."""
 
 
 class Commands(InTurn):
@@ -90,13 +93,21 @@ class Commands(InTurn):
         environment = {**os.environ, name: owner, MARK: mark, **_task(execution.work)}
         number = self._sweeper.next_number()
 
-        def start() -> Subprocess:
+        def start(looked_at: float) -> Subprocess | None:
+            if uninterrupted() - looked_at > _FRESH_SECONDS:
+                return None
             assert self._sweeper is not None
             with self._sweeper.numbering(number):
                 return _open(argv, stdin, environment)
 
+        running = None
         try:
-            running = await self._loop.run_in_executor(self._threads, start)
+            while running is None:
+                # This process may have been frozen since the work was given to it: that may withdraw it.
+                self._settings.before_orders()
+                if execution.because is not None:
+                    return execution.because
+                running = await self._loop.run_in_executor(self._threads, start, uninterrupted())
         except (OSError, ValueError) as error:
             return _not_started(command, error)
         running.follow(self._loop, self._settings, execution.account)

@@ -99,7 +99,8 @@ class RunnerSettings:
     on_report: OnReport = _ignore
     """Takes the progress and the checkpoints of attempts."""
     before_orders: Callable[[], None] = _look_at_nothing
-    """Called just before works are written to a child; those it stops are not written."""
+    """Called just before works begin: are written to a child or a URL, or their program starts. Those it
+    stops do not begin."""
 
     def notice(self, work: Work | None, text: str) -> None:
         """Pass on a notice about an attempt."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -44,6 +45,10 @@ _TRY_AGAIN: Final = (408, 425, 429)
 """Statuses of the 4xx after which a task is tried again."""
 
 
+class _Withdrawn(Exception):
+    """A work was stopped before its request was sent."""
+
+
 class Webhooks(InTurn):
     """POSTs tasks to the URLs of their handlers, at most `concurrency` at a time."""
 
@@ -64,12 +69,29 @@ class Webhooks(InTurn):
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             auto_decompress=False,
             headers={"User-Agent": "galley", "Accept": "application/json", "Accept-Encoding": "identity"},
+            trace_configs=[self._looks()],
         )
+
+    def _looks(self) -> aiohttp.TraceConfig:
+        """Return what has each request looked at once it has a connection, just before it is written."""
+
+        async def look(_: aiohttp.ClientSession, context: SimpleNamespace, _event: object) -> None:
+            # This process may have been frozen since the work was given to it: that may withdraw it.
+            self._settings.before_orders()
+            if context.trace_request_ctx.because is not None:
+                raise _Withdrawn
+
+        looks = aiohttp.TraceConfig()
+        looks.on_connection_create_end.append(look)
+        looks.on_connection_reuseconn.append(look)
+        return looks
 
     def _interrupt(self, execution: Execution, *, at_once: bool) -> None:
         """Close the connection: that is how the other side notices."""
         del at_once
-        self._running[execution].cancel()
+        # Cancelled before its first step, `_execute` would not end it; the look before its request does.
+        if execution.started_at is not None:
+            self._running[execution].cancel()
 
     async def close(self, why: str) -> None:
         """End what is left as cut off, and close all connections."""
@@ -77,11 +99,11 @@ class Webhooks(InTurn):
         await self._session.close()
 
     async def _execute(self, execution: Execution) -> Finish:
-        handler, work = self._known[execution.work.handler], execution.work
+        handler = self._known[execution.work.handler]
         execution.started_at = self._clock()
         try:
-            return await self._post(handler, work)
-        except asyncio.CancelledError:
+            return await self._post(handler, execution)
+        except (asyncio.CancelledError, _Withdrawn):
             return execution.because or CutOff("its request was ended")
         except AddressRefused as error:
             return _failure(ADDRESS_REFUSED, f"no request is sent to {handler.url}: {error}", final=True)
@@ -94,8 +116,8 @@ class Webhooks(InTurn):
             told = str(error) or type(error).__name__
             return _failure(HTTP_UNREACHABLE, f"no answer from {handler.url}: {told}", kinds=("http",))
 
-    async def _post(self, handler: HttpHandler, work: Work) -> Finish:
-        url = URL(handler.url)
+    async def _post(self, handler: HttpHandler, execution: Execution) -> Finish:
+        work, url = execution.work, URL(handler.url)
         _check_literal(url.host or "")
         body = await _body(self._settings, work)
         sent_at, message = int(time.time()), f"{self._settings.namespace}/{work.queue}/{work.task_id}"
@@ -107,7 +129,9 @@ class Webhooks(InTurn):
         }
         if work.trace:
             headers["traceparent"] = work.trace
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        async with self._session.post(
+            url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=execution
+        ) as response:
             if 200 <= response.status < 300:
                 return await _success(response, self._settings)
             return await _no_success(response, datetime.now(UTC))

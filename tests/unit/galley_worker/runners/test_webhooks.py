@@ -67,7 +67,7 @@ def keys(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def receiving(
-    answer: Answer, keys: Path, *, url: str = "", concurrency: int = 2
+    answer: Answer, keys: Path, *, url: str = "", concurrency: int = 2, **others: Any
 ) -> AsyncIterator[Receiver]:
     taken: list[tuple[dict[str, str], bytes]] = []
 
@@ -85,7 +85,7 @@ async def receiving(
     url = url or f"http://127.0.0.1:{port}/tasks"
     settings = RunnerSettings(
         "thumbs", http=(HttpHandler("resize", url, keys),), namespace="demo", concurrency=concurrency,
-        spool=str(keys.parent),
+        spool=str(keys.parent), **others,
     )  # fmt: skip
     try:
         async with Runners(settings) as runners:
@@ -257,6 +257,32 @@ async def test_a_cancelled_task_and_one_out_of_time_close_their_connection(keys:
         assert await receiver.run(timeout=0.2) == TimedOut(0.2)
         left = receiver.start()
     assert await left.ending == CutOff("the worker stops")
+
+
+async def test_what_is_stopped_before_its_request_is_written_is_never_sent(keys: Path) -> None:
+    """On a new connection and on one that is used again: the worker finds that it was frozen meanwhile."""
+    why, lost = CutOff("its lease was lost in a freeze"), list[Execution]()
+
+    def look() -> None:
+        while lost:
+            lost.pop().stop(why)
+
+    async with receiving(answers(), keys, concurrency=1, before_orders=look) as receiver:
+        for sent in (0, 1):
+            work = receiver.start()
+            lost.append(work)
+            assert await asyncio.wait_for(work.ending, 10) == why
+            assert len(receiver.taken) == sent
+            assert isinstance(await receiver.run(), Returned)
+
+
+async def test_what_is_stopped_at_once_ends_and_gives_its_slot_back(keys: Path) -> None:
+    async with receiving(answers(), keys, concurrency=1) as receiver:
+        work = receiver.start()
+        work.stop(Cancelled())
+        assert await asyncio.wait_for(work.ending, 10) == Cancelled()
+        assert isinstance(await receiver.run(), Returned)
+        assert len(receiver.taken) == 1
 
 
 async def test_what_waits_behind_slow_requests_is_given_back_or_stopped(keys: Path) -> None:
