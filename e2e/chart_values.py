@@ -61,6 +61,7 @@ SETS: dict[str, Sequence[str]] = {
         "gateway.oidc.caConfigMap=authorities",
         "gateway.oidc.requiredClaims.hd=example.com",
         "gateway.ingress.tlsSecret=certificate",
+        "gateway.trustedProxies={10.2.0.0/16,2001:db8::/32}",
         "networkPolicy.gateway[0].namespaceSelector.matchLabels.name=ingress",
     ),
     "a gateway that an autoscaler scales, without credentials for NATS": (

@@ -14,6 +14,7 @@ from galley_gateway.access import Access
 from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
 from galley_gateway.oidc.provider import Provider
+from galley_gateway.origin import TrustedProxies
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ class Gateway:
     """Those that the dashboard offers, to those who may see them; empty means all that have queues."""
     provider: Provider | None = None
     """Where people log in; None leaves them a token of the cluster."""
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    """Those that say where requests come from."""
 
     def __post_init__(self) -> None:
         """Make what is counted."""

@@ -51,7 +51,7 @@ async def _run(settings: GatewaySettings) -> None:
             provider = await parts.enter_async_context(Provider(oidc, settings.oidc_trust()))
             access = OidcAccess(provider, access)
         namespaces = listed(settings.namespaces)
-        gateway = Gateway(client.broker, access, settings.limits, namespaces, provider)
+        gateway = Gateway(client.broker, access, settings.limits, namespaces, provider, settings.proxies)
         sent = metrics_sent(os.environ, gateway.metrics.families, service_name="galley-gateway")
         await parts.enter_async_context(sent)
         if settings.health_port:

@@ -175,8 +175,7 @@ async def perform(  # noqa: PLR0917 - what a request is made of
         operation.right,
     )
     # The lines of an audit that this makes name the user, and where the request came from.
-    origin = request.client.host if request.client is not None else ""
-    before = acting.set(Actor(Writer.GATEWAY, user.name, origin))
+    before = acting.set(Actor(Writer.GATEWAY, user.name, gateway.proxies.origin(request.scope)))
     given = request.headers.get("traceparent")
     trace = traceparent_in(given) if given else ""
     traced = carried.set(trace)

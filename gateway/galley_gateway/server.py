@@ -123,6 +123,7 @@ async def serving(app: ASGIApp, gateway: Gateway, listening: socket.socket) -> A
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # it would believe any proxy on this machine; `origin` looks at them
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )

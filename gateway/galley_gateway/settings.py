@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from galley_gateway.errors import GatewaySettingsInvalid
 from galley_gateway.limits import Limits
 from galley_gateway.oidc.mapping import ClaimMapping
 from galley_gateway.oidc.provider import OidcSettings
+from galley_gateway.origin import TrustedProxies, networks
 
 PREFIX: Final = "GALLEY_GATEWAY_"
 
@@ -33,6 +34,9 @@ class GatewaySettings(BaseModel):
     audiences: str = ""
     """Audiences of which a token has to be for one, separated by commas; the API server's own when left
     out."""
+    trusted_proxies: str = ""
+    """Addresses and CIDRs of proxies, separated by commas, whose `X-Forwarded-For` says where a request came
+    from, for the audit; when left out, it is the address that the connection comes from."""
     host: str = "0.0.0.0"  # noqa: S104 - requests come from outside the pod
     """Address the port is bound to."""
     port: int = Field(8080, ge=1, le=65535)
@@ -80,6 +84,12 @@ class GatewaySettings(BaseModel):
     """Put before the name of each group; `-` puts none. Groups that begin with `system:` never count."""
     oidc_required_claims: str = ""
     """Claims that an ID token must have, as `NAME=VALUE`, separated by commas."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, text: str) -> str:
+        networks(listed(text))
+        return text
 
     @model_validator(mode="after")
     def _check_oidc(self) -> Self:
@@ -140,6 +150,11 @@ class GatewaySettings(BaseModel):
             return ssl.create_default_context(cafile=str(self.oidc_ca))
         except OSError as error:
             raise GatewaySettingsInvalid(f"{PREFIX}OIDC_CA: {error}") from error
+
+    @property
+    def proxies(self) -> TrustedProxies:
+        """The proxies that say where requests come from."""
+        return TrustedProxies(networks(listed(self.trusted_proxies)))
 
     @property
     def limits(self) -> Limits:

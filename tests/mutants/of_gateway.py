@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 _ROOM: Final = "gateway/galley_gateway/"
 ACCESS: Final = "tests/integration/galley_gateway/test_access.py"
+ORIGIN: Final = "tests/unit/galley_gateway/test_origin.py"
 HOSTILE: Final = "tests/integration/galley_gateway/test_hostile.py"
 
 
@@ -189,5 +190,29 @@ MUTANTS: Final = (
         "            if False:\n",
         "one user's waits keep all others out",
         HOSTILE,
+    ),
+    _of(
+        "origin",
+        "the header of anyone counts",
+        "        if not self._networks or not self._trusts(_address(found)):\n",
+        "        if not self._networks:\n",
+        "who has changed something says in the audit that it was another address",
+        ORIGIN,
+    ),
+    _of(
+        "origin",
+        "the header is read from the left",
+        '.split(",")[: -_HOPS - 1 : -1]:\n',
+        '.split(",")[:_HOPS]:\n',
+        "what a client sends in the header is in the audit, and not its address",
+        ORIGIN,
+    ),
+    _of(
+        "pages/paths",
+        "forms lead back to other sites",
+        "    return whole if ours and parts.path != request.url.path else otherwise\n",
+        '    return request.headers.get("referer", otherwise)\n',
+        "the way back from an error leads to a page of an attacker",
+        "tests/integration/galley_gateway/test_refusals.py",
     ),
 )

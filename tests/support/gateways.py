@@ -12,6 +12,7 @@ from galley_gateway.app import application
 from galley_gateway.gateway import Gateway
 from galley_gateway.limits import Limits
 from galley_gateway.oidc.provider import Provider
+from galley_gateway.origin import TrustedProxies, networks
 from galley_gateway.server import listen, serving
 
 
@@ -51,10 +52,12 @@ async def served(  # noqa: PLR0917 - what a gateway is made of
     limits: Limits | None = None,
     hosts: Collection[str] = (),
     provider: Provider | None = None,
+    proxies: Collection[str] = (),
 ) -> AsyncIterator[Served]:
     """Serve a gateway for as long as the block."""
     async with Broker(server, name="gateway") as broker, aiohttp.ClientSession() as session:
-        gateway = Gateway(broker, access or OpenAccess(), limits or Limits(), (namespace,), provider)
+        trusted = TrustedProxies(networks(proxies))
+        gateway = Gateway(broker, access or OpenAccess(), limits or Limits(), (namespace,), provider, trusted)
         listening = listen("127.0.0.1", 0)
         port = listening.getsockname()[1]
         async with serving(application(gateway, hosts), gateway, listening):

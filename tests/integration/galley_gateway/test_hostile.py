@@ -8,6 +8,7 @@ import pytest
 
 from galley_gateway.limits import Limits
 from galley_local.nats_server import NatsServer
+from tests.support.eventually import eventually
 from tests.support.gateways import Served, served
 
 SMALL = Limits(body_bytes=64 * 1024, body_seconds=0.5, waits=3, waits_of_user=2, connections=20)
@@ -190,3 +191,24 @@ async def test_more_connections_than_allowed_are_closed_and_others_go_on(small: 
     for _, writer in kept:
         writer.close()
     assert (await small.ask("GET", small.path("drills"))).status == 200
+
+
+PROXIES = ["127.0.0.1", "10.0.0.0/8"]
+
+
+@pytest.mark.parametrize(("proxies", "origin"), [([], "127.0.0.1"), (PROXIES, "203.0.113.9")])
+async def test_the_audit_names_the_origin_that_a_trusted_proxy_names_and_no_other(
+    nats_server: NatsServer, worked: str, proxies: list[str], origin: str
+) -> None:
+    async with served(nats_server.url, worked, proxies=proxies) as api:
+        drills, task = api.path("drills"), f"from-{len(proxies)}"
+        await api.ask("POST", f"{drills}/tasks", {"handler": "echo", "id": task})
+        headers = {"X-Forwarded-For": "1.1.1.1, 203.0.113.9, 10.0.0.4", "X-Real-IP": "1.1.1.1"}
+        assert (await api.ask("POST", f"{drills}/tasks/{task}/cancel", **headers)).status == 200
+        url = f"{api.address}/api/v1/namespaces/{api.namespace}/audit?task={task}"
+
+        async def origins() -> list[str]:
+            lines = (await api.ask("GET", url)).body["lines"]
+            return [line["origin"] for line in lines if line["action"] == "cancel"]
+
+        assert await eventually(origins, within=20) == [origin]
