@@ -97,8 +97,15 @@ class AsyncQueues:
         found = await inspect.tasks_in_order(self._broker, self._namespace, queue)
         return which.of(found, datetime.now(UTC))
 
-    async def cancel_all(self, queue: str, which: TaskSelection = ALL) -> list[TaskStatus]:
+    async def cancel_all(
+        self, queue: str, which: TaskSelection = ALL, *, dry_run: bool = False
+    ) -> list[TaskStatus]:
         """Cancel the tasks that are meant and have not ended; returns those that were cancelled.
+
+        Args:
+            queue: its name.
+            which: those that are meant; by default all.
+            dry_run: cancel none, and return those that would be.
 
         Raises:
             CancelIncomplete: not all of them; it holds the ids of those that were, and `__cause__` says why
@@ -106,7 +113,7 @@ class AsyncQueues:
             QueueNotFound, QueueNameInvalid, BrokerUnreachable, NotAllowed: as `find`.
         """
         meant = [status for status in await self.find(queue, which) if status.phase in UNFINISHED]
-        return await self.cancel_these(queue, meant)
+        return meant if dry_run else await self.cancel_these(queue, meant)
 
     async def cancel_these(self, queue: str, tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
         """Cancel tasks that were found before; returns those that had not ended.
@@ -136,13 +143,15 @@ class AsyncQueues:
                 raise outcome
         return done
 
-    async def purge(self, queue: str) -> list[TaskStatus]:
+    async def purge(self, queue: str, *, dry_run: bool = False) -> list[TaskStatus]:
         """Cancel all tasks that wait, whether for a slot, a time or a retry; what runs goes on.
+
+        With `dry_run` none is cancelled, and those that would be are returned.
 
         Raises:
             CancelIncomplete, QueueNotFound, QueueNameInvalid, BrokerUnreachable, NotAllowed: as `cancel_all`.
         """
-        return await self.cancel_all(queue, TaskSelection(phases=WAITING))
+        return await self.cancel_all(queue, TaskSelection(phases=WAITING), dry_run=dry_run)
 
     async def pause(self, queue: str) -> None:
         """Start no further task of a queue until `resume`. Tasks are still accepted, and what runs goes on.

@@ -125,7 +125,7 @@ class AsyncDeadLetters:
         return await self._redrive(kept, uid, mark)
 
     async def redrive_all(
-        self, queue: str, which: Selection = ALL, *, rate: float | None = None
+        self, queue: str, which: Selection = ALL, *, rate: float | None = None, dry_run: bool = False
     ) -> list[DeadTask]:
         """Redrive all dead letters that are meant, oldest first; returns them.
 
@@ -133,6 +133,7 @@ class AsyncDeadLetters:
             queue: its name.
             which: those that are meant; by default all.
             rate: how many a second at most; None is as fast as the broker takes them.
+            dry_run: redrive none, and return those that are meant.
 
         Raises:
             RedriveIncomplete: not all of them; it holds the ids of those that were redriven, and `__cause__`
@@ -143,6 +144,8 @@ class AsyncDeadLetters:
         """
         check_rate(rate)
         meant = [each async for each in self._selected(queue, which)]
+        if dry_run:
+            return [dead for _, dead in meant]
         done: list[DeadTask] = []
         passed_over: NotRedrivable | None = None
         for place, (kept, dead) in enumerate(meant):
@@ -171,12 +174,16 @@ class AsyncDeadLetters:
         await dead_letters.drop(self._broker, await self._find(queue, task_id))
         await self._note(queue, Action.DROP, task_id)
 
-    async def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+    async def drop_all(self, queue: str, which: Selection = ALL, *, dry_run: bool = False) -> list[DeadTask]:
         """Delete all dead letters that are meant; returns them.
+
+        With `dry_run` none is deleted, and those that would be are returned.
 
         Raises:
             NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
+        if dry_run:
+            return await self.find(queue, which)
         dropped = []
         async for kept, dead in self._selected(queue, which):
             if await dead_letters.drop(self._broker, kept):

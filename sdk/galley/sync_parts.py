@@ -34,13 +34,15 @@ class Queues:
         """Return the tasks of a queue that are meant, in the order they were submitted."""
         return self._portal.call(lambda client: client.queues.find(queue, which))
 
-    def cancel_all(self, queue: str, which: TaskSelection = ANY_TASK) -> list[TaskStatus]:
-        """Cancel the tasks that are meant and have not ended; returns those that were cancelled."""
-        return self._portal.call(lambda client: client.queues.cancel_all(queue, which))
+    def cancel_all(
+        self, queue: str, which: TaskSelection = ANY_TASK, *, dry_run: bool = False
+    ) -> list[TaskStatus]:
+        """Cancel the tasks that are meant and have not ended; returns those that were, or would be."""
+        return self._portal.call(lambda client: client.queues.cancel_all(queue, which, dry_run=dry_run))
 
-    def purge(self, queue: str) -> list[TaskStatus]:
+    def purge(self, queue: str, *, dry_run: bool = False) -> list[TaskStatus]:
         """Cancel all tasks that wait, whether for a slot, a time or a retry; what runs goes on."""
-        return self._portal.call(lambda client: client.queues.purge(queue))
+        return self._portal.call(lambda client: client.queues.purge(queue, dry_run=dry_run))
 
     def pause(self, queue: str) -> None:
         """Start no further task of a queue until `resume`; what runs goes on."""
@@ -73,17 +75,21 @@ class DeadLetters:
         """Have a dead task run again, under its own id, with a fresh budget of retries."""
         return self._portal.call(lambda client: client.dead_letters.redrive(queue, task_id))
 
-    def redrive_all(self, queue: str, which: Selection = ALL, *, rate: float | None = None) -> list[DeadTask]:
+    def redrive_all(
+        self, queue: str, which: Selection = ALL, *, rate: float | None = None, dry_run: bool = False
+    ) -> list[DeadTask]:
         """Redrive all dead letters that are meant, at most `rate` a second; returns them."""
-        return self._portal.call(lambda client: client.dead_letters.redrive_all(queue, which, rate=rate))
+        return self._portal.call(
+            lambda client: client.dead_letters.redrive_all(queue, which, rate=rate, dry_run=dry_run)
+        )
 
     def drop(self, queue: str, task_id: str) -> None:
         """Delete a dead letter for good."""
         self._portal.call(lambda client: client.dead_letters.drop(queue, task_id))
 
-    def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+    def drop_all(self, queue: str, which: Selection = ALL, *, dry_run: bool = False) -> list[DeadTask]:
         """Delete all dead letters that are meant; returns them."""
-        return self._portal.call(lambda client: client.dead_letters.drop_all(queue, which))
+        return self._portal.call(lambda client: client.dead_letters.drop_all(queue, which, dry_run=dry_run))
 
     def edit(self, queue: str, task_id: str, **changes: Any) -> DeadTask:
         """Change `input` or `handler` of a dead task before it is redriven; returns it."""

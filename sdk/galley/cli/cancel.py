@@ -39,12 +39,12 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         if options.queue:
             found = await client.queues.find(options.queue, selected(options))
             meant = [status for status in found if status.phase in UNFINISHED]
-            return await cancel_counted(client, options.queue, meant, terminal, yes=options.yes)
+            return await cancel_counted(client, options.queue, meant, terminal, options)
         return await _each(client, options, terminal)
 
 
 async def cancel_counted(
-    client: AsyncClient, queue: str, meant: list[TaskStatus], terminal: Terminal, *, yes: bool
+    client: AsyncClient, queue: str, meant: list[TaskStatus], terminal: Terminal, options: Namespace
 ) -> int:
     """Cancel tasks of a queue, once a person who knows how many they are agrees."""
     if not meant:
@@ -56,8 +56,8 @@ async def cancel_counted(
         if (number := sum(status.phase is phase for status in meant))
     )
     many = "1 task" if len(meant) == 1 else f"{len(meant)} tasks"
-    if not confirmed(f"cancel {many} of queue {queue} ({phases})", terminal, yes=yes):
-        return ExitCode.FAILED
+    if not confirmed(f"cancel {many} of queue {queue} ({phases})", terminal, options):
+        return ExitCode.DONE if options.dry_run else ExitCode.FAILED
     done = await client.queues.cancel_these(queue, meant)
     terminal.result(f"queue/{queue}: {len(done)} cancelled")
     if left := len(meant) - len(done):
@@ -69,7 +69,12 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
     code = ExitCode.DONE
     for reference in options.tasks:
         try:
-            found = (await find_task(client, reference)).address
+            status = await find_task(client, reference)
+            found = status.address
+            if options.dry_run:
+                deed = "would be cancelled" if status.phase in UNFINISHED else "has ended"
+                terminal.result(f"task/{found.id}: {status.phase}, {deed}")
+                continue
             outcome = await client.handle(found.queue, found.id).cancel()
             terminal.result(f"task/{found.id}: {outcome}")
         except BrokerError:

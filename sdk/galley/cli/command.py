@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
@@ -52,18 +52,22 @@ def text(argument: str) -> str:
         raise Misuse(f"the argument {argument[:40]!r} is not UTF-8 text", "write it in UTF-8") from None
 
 
-def one_of(what: str, words: Sequence[Word]) -> Callable[[str], Word]:
-    """Return what reads one of the words, in upper or lower case.
+@dataclass(frozen=True)
+class one_of(Generic[Word]):  # noqa: N801 - stands where argparse takes a function
+    """Reads one of some words, in upper or lower case; shells complete them."""
 
-    Args:
-        what: what such a word is, with its article, such as "a lane".
-        words: those allowed.
-    """
-    by_text = {word.casefold(): word for word in words}
+    what: str
+    """What such a word is, with its article, such as "a lane"."""
+    words: Sequence[Word]
+    """Those allowed."""
 
-    def read(argument: str) -> Word:
-        if (word := by_text.get(argument.casefold())) is None:
-            raise Misuse(f"{argument[:40]!r} is not {what}", f"use one of {', '.join(words)}")
-        return word
+    def __call__(self, argument: str) -> Word:
+        """Return the word.
 
-    return read
+        Raises:
+            Misuse: if it is none of them.
+        """
+        for word in self.words:
+            if word.casefold() == argument.casefold():
+                return word
+        raise Misuse(f"{argument[:40]!r} is not {self.what}", f"use one of {', '.join(self.words)}")

@@ -1,6 +1,6 @@
 """Asking before something is done to many."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
@@ -9,22 +9,27 @@ _YES = frozenset(("y", "yes"))
 
 
 def confirm_argument(parser: ArgumentParser) -> None:
-    """Declare `--yes`."""
-    parser.add_argument("--yes", action="store_true", help="do it without being asked, once they are counted")
+    """Declare `--yes` and `--dry-run`, of which one can be given."""
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--yes", action="store_true", help="do it without being asked, once they are counted")
+    how.add_argument("--dry-run", action="store_true", help="only say how many it would be, and do nothing")
 
 
-def confirmed(question: str, terminal: Terminal, *, yes: bool) -> bool:
-    """Return whether a person agrees, or said so before.
+def confirmed(question: str, terminal: Terminal, options: Namespace) -> bool:
+    """Return whether a person agrees, or said so before. With `--dry-run` it says what would be done.
 
     Args:
         question: what would be done to how many, without a question mark.
         terminal: where to ask.
-        yes: `--yes` was given.
+        options: with those of `confirm_argument`.
 
     Raises:
         Misuse: if there is no terminal to ask.
     """
-    if yes:
+    if options.dry_run:
+        terminal.result(f"would {question}")
+        return False
+    if options.yes:
         terminal.say(question)
         return True
     if terminal.stdin is None or not terminal.stdin.isatty():

@@ -105,6 +105,8 @@ def _check(options: Namespace) -> None:
         raise Misuse("--input is for edit", "galley dead edit QUEUE/ID --input JSON")
     if options.rate is not None and options.action != "redrive":
         raise Misuse("--rate is for redrive", "galley dead redrive QUEUE --all --rate NUMBER")
+    if options.action not in ("redrive", "drop") and (options.yes or options.dry_run):
+        raise Misuse("--yes and --dry-run are for redrive and drop", "leave them out")
     check_rate(options.rate)
     if options.action in ("redrive", "drop"):
         for target in options.targets:
@@ -143,10 +145,14 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
     letters = client.dead_letters
     for target in options.targets:
         if "/" not in target and not await _agreed(client, target, options, terminal):
-            code = ExitCode.FAILED
+            code = code if options.dry_run else ExitCode.FAILED
             continue
         try:
-            if "/" not in target and options.action == "redrive":
+            if options.dry_run and "/" in target:
+                dead = await letters.get(*_one(target))
+                deed = "dropped" if options.action == "drop" else "queued again"
+                terminal.result(f"task/{dead.id}: would be {deed}")
+            elif "/" not in target and options.action == "redrive":
                 done = await letters.redrive_all(target, _selection(options), rate=options.rate)
                 terminal.result(f"queue/{target}: {len(done)} queued again")
             elif "/" not in target:
@@ -168,14 +174,14 @@ async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> 
 async def _agreed(client: AsyncClient, queue: str, options: Namespace, terminal: Terminal) -> bool:
     """Return whether a person who knows how many dead letters are meant agrees; or none is meant."""
     many = len(await client.dead_letters.find(queue, _selection(options)))
-    if not many:
+    if not many and not options.dry_run:
         return True
-    letters = "1 dead letter" if many == 1 else f"{many} dead letters"
+    letters = "1 dead letter" if many == 1 else f"{many or 'no'} dead letters"
     deed = f"drop {letters} of queue {queue} for good"
     if options.action == "redrive":
         pace = f", at most {options.rate:g} a second" if options.rate is not None else ""
         deed = f"queue {letters} of queue {queue} again{pace}"
-    return confirmed(deed, terminal, yes=options.yes)
+    return confirmed(deed, terminal, options)
 
 
 async def _edit(client: AsyncClient, options: Namespace, terminal: Terminal) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint
 from typing import Any, Final, NoReturn
 
 import argcomplete
+from argcomplete.completers import ChoicesCompleter
 
 from galley.cli import (
     apply,
@@ -36,7 +37,7 @@ from galley.cli import (
     why,
     workflow,
 )
-from galley.cli.command import PLUG_INS, Command
+from galley.cli.command import PLUG_INS, Command, one_of
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
 from galley.cli.terminal import Color, Terminal, own_terminal
@@ -134,6 +135,9 @@ def parser(commands: Sequence[Command]) -> ArgumentParser:
             formatter_class=_formatter,
         )
         command.arguments(own)
+        for action in own._actions:  # noqa: SLF001 - those of groups are nowhere else
+            if isinstance(action.type, one_of):
+                action.completer = ChoicesCompleter(tuple(action.type.words))  # type: ignore[arg-type, attr-defined]
         own.set_defaults(command=command)
     return whole
 

@@ -79,7 +79,7 @@ async def _drain(options: Namespace, terminal: Terminal) -> int:
 async def _purge(options: Namespace, terminal: Terminal) -> int:
     async with connected(options, terminal) as client:
         meant = await client.queues.find(options.queue, TaskSelection(phases=WAITING))
-        return await cancel_counted(client, options.queue, meant, terminal, yes=options.yes)
+        return await cancel_counted(client, options.queue, meant, terminal, options)
 
 
 pause: Final = Command(

@@ -60,10 +60,14 @@ class EagerDeadLetters:
         self._run()
         return Redriven.QUEUED
 
-    def redrive_all(self, queue: str, which: Selection = ALL, *, rate: float | None = None) -> list[DeadTask]:
+    def redrive_all(
+        self, queue: str, which: Selection = ALL, *, rate: float | None = None, dry_run: bool = False
+    ) -> list[DeadTask]:
         """Redrive all dead letters that are meant; returns them. The rate is not waited for."""
         del rate
         meant = self.find(queue, which)
+        if dry_run:
+            return meant
         for dead in meant:
             self._again(self._one(queue, dead.id))
         self._run()
@@ -78,9 +82,11 @@ class EagerDeadLetters:
         self._one(queue, task_id)
         self._dropped.add((queue, task_id))
 
-    def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+    def drop_all(self, queue: str, which: Selection = ALL, *, dry_run: bool = False) -> list[DeadTask]:
         """Delete all dead letters that are meant; returns them."""
         meant = self.find(queue, which)
+        if dry_run:
+            return meant
         self._dropped.update((queue, dead.id) for dead in meant)
         return meant
 
@@ -158,18 +164,18 @@ class AsyncEagerDeadLetters:
         return self._letters.redrive(queue, task_id)
 
     async def redrive_all(
-        self, queue: str, which: Selection = ALL, *, rate: float | None = None
+        self, queue: str, which: Selection = ALL, *, rate: float | None = None, dry_run: bool = False
     ) -> list[DeadTask]:
         """Redrive all dead letters that are meant; returns them."""
-        return self._letters.redrive_all(queue, which, rate=rate)
+        return self._letters.redrive_all(queue, which, rate=rate, dry_run=dry_run)
 
     async def drop(self, queue: str, task_id: str) -> None:
         """Delete a dead letter."""
         self._letters.drop(queue, task_id)
 
-    async def drop_all(self, queue: str, which: Selection = ALL) -> list[DeadTask]:
+    async def drop_all(self, queue: str, which: Selection = ALL, *, dry_run: bool = False) -> list[DeadTask]:
         """Delete all dead letters that are meant; returns them."""
-        return self._letters.drop_all(queue, which)
+        return self._letters.drop_all(queue, which, dry_run=dry_run)
 
     async def edit(self, queue: str, task_id: str, **changes: Any) -> DeadTask:
         """Change `input` or `handler` of a dead task."""

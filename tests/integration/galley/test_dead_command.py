@@ -73,6 +73,11 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
     assert (code, said) == (0, "task/one: edited; galley dead redrive images/one runs it\n")
     assert json.loads(run("show", "images/one", "-o", "json")[1])["input"] == {"path": "b.png"}
     assert run("redrive", "images/one")[:2] == (0, "task/one: queued again\n")
+    would = run("drop", "images", "--all", "--handler", "blur", "--dry-run")
+    assert would[:2] == (0, "would drop 1 dead letter of queue images for good\n")
+    would = run("drop", "images/three", "--dry-run")
+    assert would[:2] == (0, "task/three: would be dropped\n")
+    assert run("drop", "images/gone", "--dry-run")[0] == 1
     code, _, told = run("drop", "images", "--all", "--handler", "blur")
     assert code == 2
     assert "drop 1 dead letter of queue images for good: not done" in told
@@ -80,6 +85,12 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
     dropped = run("drop", "images", "--all", "--handler", "blur", "--yes")
     assert dropped[:2] == (0, "queue/images: 1 dropped\n")
     assert run("drop", "images/three")[0] == 1
+    would = run("redrive", "images", "--all", "--dry-run")
+    assert would[:2] == (0, "would queue 1 dead letter of queue images again\n")
+    would = run("redrive", "images/two", "--dry-run")
+    assert would[:2] == (0, "task/two: would be queued again\n")
+    would = run("redrive", "images", "--all", "--handler", "blur", "--dry-run")
+    assert would[:2] == (0, "would queue no dead letters of queue images again\n")
     code, _, told = run("redrive", "images", "--all", "--rate", "100")
     assert code == 2
     assert "queue 1 dead letter of queue images again, at most 100 a second: not done" in told
@@ -94,6 +105,8 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
     ("words", "says"),
     [
         (("redrive", "images"), "'images' is a whole queue"),
+        (("drop", "images", "--all", "--yes", "--dry-run"), "not allowed with argument --yes"),
+        (("list", "images", "--dry-run"), "--yes and --dry-run are for redrive and drop"),
         (("drop", "images"), "add --all for all its dead letters that fit"),
         (("show", "images"), "'images' names no dead letter"),
         (("edit", "images/one"), "nothing is to be edited"),

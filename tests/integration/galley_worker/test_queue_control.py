@@ -82,6 +82,20 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
 
     assert (await asyncio.to_thread(galley, "pause", "gates"))[0] == 0
     left = [await client.submit(call("gates", "quick"), labels={"n": str(n)}) for n in range(5)]
+    fits = TaskSelection(labels="n in (0, 1)")
+    would = await client.queues.cancel_all("gates", fits, dry_run=True)
+    assert [status.address.id for status in would] == [one.id for one in left[:2]]
+    assert len(await client.queues.purge("gates", dry_run=True)) == 5
+    assert await asyncio.to_thread(
+        galley, "cancel", "--queue", "gates", "-l", "n in (0, 1)", "--dry-run"
+    ) == (0, "would cancel 2 tasks of queue gates (2 Queued)\n", "")
+    assert await asyncio.to_thread(galley, "purge", "gates", "--dry-run") == (
+        0, "would cancel 5 tasks of queue gates (5 Queued)\n", "",
+    )  # fmt: skip
+    assert await asyncio.to_thread(galley, "cancel", f"gates/{left[0].id}", "--dry-run") == (
+        0, f"task/{left[0].id}: Queued, would be cancelled\n", "",
+    )  # fmt: skip
+    assert {(await one.status()).phase for one in left} == {Phase.QUEUED}
     code, told, complaint = await asyncio.to_thread(galley, "cancel", "--queue", "gates", "-l", "n in (0, 1)")
     assert (code, told) == (2, "")
     assert "cancel 2 tasks of queue gates (2 Queued): not done" in complaint
@@ -97,6 +111,9 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
         0, "queue/gates: 3 cancelled\n", "cancel 3 tasks of queue gates (3 Queued)\n",
     )  # fmt: skip
     assert await client.queues.purge("gates") == []
+    assert await asyncio.to_thread(galley, "cancel", f"gates/{left[0].id}", "--dry-run") == (
+        0, f"task/{left[0].id}: Cancelled, has ended\n", "",
+    )  # fmt: skip
     for action in (client.queues.pause, client.queues.resume, client.queues.drain):
         with pytest.raises(QueueNotFound):
             await action("nothing")

@@ -245,6 +245,9 @@ async def test_a_full_queue_stops_a_redrive_of_all_and_the_next_one_goes_on(
     assert isinstance(incomplete.value.__cause__, QueueFull)
     assert (incomplete.value.redriven, incomplete.value.left) == (["t0", "t1", "t2"], 2)
     assert [dead.id for dead in await client.dead_letters.find("drills")] == ["t3", "t4"]
+    for would in (client.dead_letters.redrive_all, client.dead_letters.drop_all):
+        assert [dead.id for dead in await would("drills", dry_run=True)] == ["t3", "t4"]
+    assert [dead.id for dead in await client.dead_letters.find("drills")] == ["t3", "t4"]
     await start(queue)
     await eventually(lambda: succeeded(client.handle("drills", "t2")), within=20)
     began = time.monotonic()

@@ -312,6 +312,8 @@ def test_a_dead_task_is_found_edited_and_redriven_as_on_a_queue() -> None:
     assert client.dead_letters.redrive("keys", handle.id) is galley.Redriven.QUEUED
     with pytest.raises(galley.TaskFailed, match="still_nothing"):
         handle.result()
+    for would in (client.dead_letters.redrive_all, client.dead_letters.drop_all):
+        assert [each.id for each in would("keys", dry_run=True)] == [handle.id, other.id]
     assert [each.id for each in client.dead_letters.redrive_all("keys", rate=1)] == [handle.id, other.id]
     client.dead_letters.drop("keys", handle.id)
     with pytest.raises(galley.DeadLetterNotFound):

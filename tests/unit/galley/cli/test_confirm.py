@@ -1,6 +1,7 @@
 """What is done to many is counted, and done only if a person agrees, or `--yes` says so."""
 
 import io
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -13,12 +14,23 @@ from galley.cli.watch import watch
 from tests.unit.galley.cli.a_terminal import Screen, a_terminal, err, out
 
 
+def how(*, yes: bool = False, dry_run: bool = False) -> Namespace:
+    return Namespace(yes=yes, dry_run=dry_run)
+
+
+def test_a_dry_run_says_what_would_be_done_without_a_question() -> None:
+    terminal = replace(a_terminal(), stdin=Screen("y\n"))
+    assert confirmed("drop 3 things", terminal, how(dry_run=True)) is False
+    assert out(terminal) == "would drop 3 things\n"
+    assert err(terminal) == ""
+
+
 @pytest.mark.parametrize(
     ("said", "agreed"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
 )
 def test_a_person_is_asked(said: str, agreed: bool) -> None:
     terminal = replace(a_terminal(), stdin=Screen(said))
-    assert confirmed("drop 3 things", terminal, yes=False) is agreed
+    assert confirmed("drop 3 things", terminal, how()) is agreed
     assert err(terminal).splitlines()[0] == "drop 3 things? [y/N]"
     assert ("nothing was done" in err(terminal)) is not agreed
 
@@ -27,9 +39,9 @@ def test_a_person_is_asked(said: str, agreed: bool) -> None:
 def test_without_a_terminal_nothing_is_done_unless_told_to(stdin: io.StringIO | None) -> None:
     terminal = replace(a_terminal(), stdin=stdin)
     with pytest.raises(Misuse, match="drop 3 things: not done") as refused:
-        confirmed("drop 3 things", terminal, yes=False)
+        confirmed("drop 3 things", terminal, how())
     assert "--yes" in refused.value.hint
-    assert confirmed("drop 3 things", terminal, yes=True)
+    assert confirmed("drop 3 things", terminal, how(yes=True))
 
 
 @pytest.mark.parametrize(
