@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.annotated import UNIONS, changed, has_rules_of_pydantic, lost_arguments, members_of_unions
 from galley.batching import each_of, outcome_of
 from galley.file import File, from_json
 from galley.json_value import NotFinite, encode_value
@@ -35,7 +36,6 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
 }
 """Types of JSON itself, and the classes of the values that need no conversion to them."""
 
-_UNIONS: Final = (typing.Union, types.UnionType)
 _BOOLS: Final = {b"true": True, b"false": False}
 
 UNRESOLVED: Final = (NameError, AttributeError, TypeError, SyntaxError, ValueError, ImportError)
@@ -55,7 +55,8 @@ class Typed:
         self.plain = plain_classes(annotation)
         """Classes whose values are right as they are; empty if each value has to be looked at."""
         self._decode = _decoder(annotation)
-        self._union = typing.get_origin(annotation) in _UNIONS
+        self._union = typing.get_origin(annotation) in UNIONS
+        self._members = members_of_unions(annotation)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Typed) and self.annotation == other.annotation
@@ -84,7 +85,8 @@ class Typed:
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise Misfit(str(error)) from None
         came = self.decode(data)
-        if self._union and (problem := _mistaken(value, came)):
+        problem = _mistaken(value, came) if self._union else ""
+        if problem := problem or (changed(value, came, self._members) if self._members else ""):
             raise Misfit(f"{problem}: in JSON, the types of {_name(self.annotation)} cannot be told apart")
         return Raw(data)
 
@@ -112,7 +114,7 @@ def _mistaken(value: Any, came: Any) -> str:
 
 def plain_classes(annotation: Any) -> frozenset[type]:
     """Return the classes of values that JSON has for a type; empty if some value needs conversion."""
-    if typing.get_origin(annotation) in _UNIONS:
+    if typing.get_origin(annotation) in UNIONS:
         each = [plain_classes(part) for part in typing.get_args(annotation)]
         return frozenset().union(*each) if all(each) else frozenset()
     try:
@@ -248,6 +250,10 @@ _decode_raw: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _decoder(annotation: Any) -> Callable[[bytes | Raw], Any]:
+    if lost := lost_arguments(annotation):
+        return _refusing(lost)
+    if has_rules_of_pydantic(annotation):
+        return _by_pydantic(annotation)
     try:
         return msgspec.json.Decoder(annotation, dec_hook=_construct).decode
     except UNRESOLVED:  # two types that are both text in JSON, a field for type checkers alone, and the like
@@ -264,11 +270,7 @@ def _by_pydantic(annotation: Any) -> Callable[[bytes | Raw], Any]:
     except (PydanticUserError, TypeError, ValueError, NameError) as error:
         problem = f"a value of type {_name(annotation)} cannot be made from JSON"
         reason = getattr(error, "code", None) or type(error).__name__
-
-        def refuse(_: bytes | Raw) -> Any:
-            raise Misfit(f"{problem} ({reason})")
-
-        return refuse
+        return _refusing(f"{problem} ({reason})")
     # Values are written by the names of fields, other programs may use their aliases.
     if not inside:
         return lambda data: adapter.validate_json(bytes(data), by_alias=True, by_name=True)
@@ -280,6 +282,13 @@ def _by_pydantic(annotation: Any) -> Callable[[bytes | Raw], Any]:
             raise Misfit(_in_words(error, inside=1)) from None
 
     return first
+
+
+def _refusing(problem: str) -> Callable[[bytes | Raw], Any]:
+    def refuse(_: bytes | Raw) -> Any:
+        raise Misfit(problem)
+
+    return refuse
 
 
 def _adapter(annotation: Any) -> tuple[Any, bool]:

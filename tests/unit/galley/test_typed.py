@@ -7,10 +7,10 @@ import math
 import re
 import typing
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from ipaddress import IPv4Address, IPv6Network
@@ -22,7 +22,9 @@ from typing import (
     Generic,
     Literal,
     NamedTuple,
+    NewType,
     NotRequired,
+    Required,
     TypedDict,
     TypeVar,
 )
@@ -30,7 +32,16 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, SecretStr, computed_field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    computed_field,
+)
 
 from galley import InputInvalid
 from galley.handler import Handler
@@ -111,6 +122,55 @@ class Lazy:
     ghost: "Ghost"
 
 
+@dataclass(slots=True, kw_only=True, frozen=True)
+class Kept:
+    number: int
+    name: str = "x"
+
+
+@dataclass
+class Scaled:
+    number: int
+    scale: InitVar[int] = 2
+
+    def __post_init__(self, scale: int) -> None:
+        self.number *= scale
+
+
+class Partial(TypedDict, total=False):
+    a: int
+    b: Required[str]
+
+
+class Flags(enum.Flag):
+    ONE = 1
+    TWO = 2
+
+
+class Family(BaseModel):
+    name: str
+    children: list["Family"] = []
+
+
+@dataclass
+class Node(Generic[T]):
+    held: T
+    after: "Node[T] | None" = None
+
+
+class Narrow(BaseModel):
+    a: int
+
+
+class Wide(BaseModel):
+    a: int
+    b: int = 0
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
 Loop = int | list["Loop"]
 DAY = date(2026, 3, 1)
 NOON = datetime(2026, 3, 1, 12, 30, 15, 250, tzinfo=UTC)
@@ -138,6 +198,17 @@ TRAVELS: list[tuple[Any, Any]] = [
     (IPv4Address, IPv4Address("10.0.0.1")), (IPv6Network, IPv6Network("fd00::/8")),
     (deque[date], deque([DAY])), (re.Pattern, re.compile("a+")), (Fraction, Fraction(1, 3)),
     (ZoneInfo, ZoneInfo("Europe/Berlin")), (HttpUrl, HttpUrl("http://a/b")),
+    (Kept, Kept(number=1)), (NewType("UserId", int), 3), (Partial, {"b": "x"}),
+    (Decimal, Decimal("Infinity")),
+    (defaultdict[str, list[int]], defaultdict(list, {"a": [1]})),
+    (frozenset[tuple[int, str]], frozenset({(1, "a")})),
+    (dict[bytes, int], {b"\xff": 1}), (dict[uuid.UUID, int], {uuid.UUID(int=1): 1}),
+    (dict[Level, int], {Level.LOW: 1}),
+    (Flags, Flags.ONE | Flags.TWO), (Family, Family(name="a", children=[Family(name="b")])),
+    (Node[Decimal], Node(Decimal(1), Node(Decimal(2)))), (int, 2**70),
+    (timedelta, timedelta(days=-1, microseconds=1)),
+    (datetime, NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))),
+    (list[Wide | Narrow], [Wide(a=1, b=2)]), (Annotated[int, Field(ge=0)], 3),
 ]  # fmt: skip
 
 
@@ -154,7 +225,8 @@ WRONG: list[tuple[Any, Any, str]] = [
     (int, "3", "Expected `int`, got `str`"), (int, 1.5, "Expected `int`"), (str, 3, "Expected `str`"),
     (bool, 1, "Expected `bool`"), (list[int], ["a"], r"Expected `int`, got `str` - at `\$\[0\]`"),
     (date, "yesterday", "Invalid RFC3339 encoded date"), (Colour, "green", "Invalid enum value 'green'"),
-    (Point, {"y": 1}, "missing required field `x`"), (Point, Point("one"), "Expected `int`"),  # type: ignore[arg-type]
+    (Point, {"y": 1}, "missing required field `x`"),
+    (Point, Point("one"), "Expected `int`"),  # type: ignore[arg-type]
     (Circle, {"radius": -1}, "radius: Input should be greater than 0"), (Literal["a"], "b", "Invalid enum"),
     (Row, {"at": DAY}, "missing required field `name`"),
     (tuple[int, str], (1,), "Expected `array` of length 2"),
@@ -167,7 +239,23 @@ WRONG: list[tuple[Any, Any, str]] = [
     (Blob, {"data": "_"}, "data: Data should be valid base64"),
     (Loop, [1, [2]], "cannot be made from JSON"), (Lazy, Lazy(1), "cannot be made from JSON"),
     (Point, object(), "unsupported"), (complex, 1j, "unsupported"),
+    (Annotated[int, Field(ge=0)], -3, "greater than or equal to 0"),
+    (dict[str, Annotated[str, AfterValidator(str.upper), Field(max_length=2)]], {"a": "abc"}, "at most 2"),
+    (Annotated[int, msgspec.Meta(ge=0)], -3, "Expected `int` >= 0"),
+    (Scaled, Scaled(1, 5), r"Scaled takes scale \(InitVar\)"), (list[Scaled], [Scaled(1, 5)], "takes scale"),
+    (Wide | Narrow, Narrow(a=1), "Narrow would come out as Wide: in JSON, the types of"),
+    (list[Wide | Narrow], [Narrow(a=1)], "Narrow would come out as Wide"),
+    (dict[str, tuple[Wide | Narrow, int]], {"a": (Narrow(a=1), 1)}, "Narrow would come out as Wide"),
+    (list[int] | set[int], {1}, "set would come out as list"),
+    (tuple[int, int] | list[int], (1, 2), "tuple would come out as list"),
+    (Partial, {"a": 1}, "missing required field `b`"),
+    (dict[tuple[int, int], str], {(1, 2): "x"}, "unsupported"),
 ]  # fmt: skip
+
+
+def test_a_member_of_an_enumeration_may_travel_as_the_text_that_it_is() -> None:
+    how = Typed(str | Word)
+    assert how.decode(encode_value(how.encode(Word.YES))) == Word.YES
 
 
 @pytest.mark.parametrize(("annotation", "value", "told"), WRONG)
