@@ -122,3 +122,29 @@ async def test_the_async_client_has_the_same() -> None:
     assert await handle.result() == "a"
     await client.schedules.delete("reports", "often")
     assert await client.schedules.list("reports") == []
+
+
+def test_more_jitter_than_period_leaves_ticks_out_unless_they_may_overlap() -> None:
+    client = EagerClient()
+    for overlap in ("skip", "allow"):
+        client.schedules.create(
+            overlap, report.call(overlap), "@every 1m", jitter_seconds=1800, overlap=overlap
+        )
+    client.advance(3600)
+    skip, allow = (client.schedules.get("reports", name) for name in ("skip", "allow"))
+    assert (skip.skipped > 30, allow.fired, allow.skipped) == (True, 60, 0)
+    client.advance(1800)
+    assert ran.count("allow") >= 60, "each starts, though later"
+    assert 0 < ran.count("skip") < 30
+
+
+def test_run_now_runs_a_suspended_schedule_and_leaves_it_suspended() -> None:
+    client = EagerClient()
+    client.schedules.create("often", report.call("x"), "@every 1h", suspended=True)
+    assert client.schedules.run_now("reports", "often").result() == "x"
+    seen = client.schedules.get("reports", "often")
+    assert (seen.suspended, seen.next_at, ran) == (True, None, ["x"])
+    client.advance(3 * 24 * 3600)
+    assert ran == ["x"], "and what passed meanwhile is not caught up with"
+    client.schedules.resume("reports", "often")
+    assert ran == ["x"]
