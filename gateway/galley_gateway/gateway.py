@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 
@@ -15,8 +15,12 @@ from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
 from galley_gateway.oidc.provider import Provider
 from galley_gateway.origin import TrustedProxies
+from galley_gateway.remembered import Remembered
 
 T = TypeVar("T")
+
+LOOKED_SECONDS: Final = 60.0
+_LOOKS: Final = 16
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a submit is tried again while the broker gives no answer: a caller waits for it."""
@@ -42,6 +46,8 @@ class Gateway:
         self.reader = SignalReader(self.broker)
         self.metrics = GatewayMetrics()
         self.rates = Rates(self.limits.rate)
+        self.looked: Remembered[Any] = Remembered(LOOKED_SECONDS, most=_LOOKS)
+        """What was found among all tasks of a queue, so that its further pages are not read for again."""
         self.closing = asyncio.Event()
         """Set when the process is to end: what waits answers at once."""
         self._clients: dict[str, AsyncClient] = {}

@@ -14,9 +14,17 @@ _MOST: Final = 10_000
 class Remembered(Generic[T]):
     """Answers by key. Those who ask the same at once share one question; errors are not remembered."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: seconds: how long an answer counts."""
-        self._seconds, self._clock = seconds, clock
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, *, most: int = _MOST
+    ) -> None:
+        """Describe it.
+
+        Args:
+            seconds: how long an answer counts.
+            clock: seconds, from anywhere on.
+            most: answers that are kept; the oldest one is forgotten first.
+        """
+        self._seconds, self._clock, self._most = seconds, clock, most
         self._known: OrderedDict[object, tuple[float, T]] = OrderedDict()
         self._asked: dict[object, asyncio.Task[T]] = {}
 
@@ -41,7 +49,7 @@ class Remembered(Generic[T]):
         answer = await ask()
         self._known.pop(key, None)
         self._known[key] = (self._clock() + self._seconds, answer)
-        if len(self._known) > _MOST:
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
         return answer
 

@@ -1,16 +1,18 @@
 """What the pages show."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 from starlette.responses import RedirectResponse, Response
 
 from galley.broker import inspect, queue_view
 from galley.dead_task import DeadTask, Selection
 from galley.encryption.errors import EncryptionError
 from galley.errors import DeadLetterNotFound, GalleyError, QueueNotFound, TaskNotFound
-from galley.task_status import Phase
+from galley.task_status import NOT_KNOWN, Phase, TaskStatus
 from galley.workflow.state import PREFIX
 from galley_gateway.access import Right
 from galley_gateway.api import audit, dead, listing, queues, schedules, tasks, topics, workflows
@@ -69,10 +71,9 @@ async def _tasks(look: Look) -> dict[str, Any]:
     place = look.client.broker, look.namespace, look.queue
     part, everything = text(look.query, "search"), look.query.get("all") == "1"
     which, named = listing.selection(look.query), 0
+    read_at: datetime | None = None
     if everything:
-        found, total = await listing.newest_of(
-            listing.all_of(look.client, look.queue), look.query, listing.RECENT
-        )
+        found, total, read_at = await _among_all(look)
     else:
         if part is not None:
             known, named = await inspect.named(*place, part, _NAMED)
@@ -85,9 +86,28 @@ async def _tasks(look: Look) -> dict[str, Any]:
         **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
         "latest": listing.RECENT, "named": named, "most_named": _NAMED, "everything": everything,
-        "fitting": total, "live": not everything,
+        "fitting": total, "live": not everything, "read_at": read_at,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
+
+
+async def _among_all(look: Look) -> tuple[list[TaskStatus], int, datetime]:
+    """Return the newest of all tasks of a queue that fit, how many fit, and when that was read.
+
+    All pages of the list, and all who ask the same within a minute, have one reading between them.
+    """
+    filters = {name: look.query.get(name, "") for name in ("phase", "handler", "labels", "search")}
+
+    async def read() -> tuple[list[TaskStatus], int, datetime]:
+        at = datetime.now(UTC)
+        everything = listing.all_of(look.client, look.queue)
+        found, total = await listing.newest_of(everything, filters, listing.RECENT)
+        # A list shows no inputs, and each may be large.
+        return [structs.replace(status, input=NOT_KNOWN) for status in found], total, at
+
+    key = look.namespace, look.queue, *filters.values()
+    found: tuple[list[TaskStatus], int, datetime] = await look.gateway.looked.get(key, read)
+    return found
 
 
 async def _task(look: Look) -> dict[str, Any]:

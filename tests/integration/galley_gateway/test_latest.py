@@ -1,5 +1,8 @@
 """The page of tasks looks at a bounded number of them, however many there are."""
 
+import asyncio
+import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -9,6 +12,7 @@ from galley import AsyncClient, Phase, QueueNotFound, SubmissionInvalid, When, c
 from galley.broker import inspect
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
+from galley.task_status import TaskStatus
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.support.gateways import served
@@ -108,3 +112,35 @@ async def test_a_search_by_id_finds_tasks_in_every_state_and_says_how_many_there
     assert "data-live" not in whole.body
     assert "order-2<" not in whole.body
     assert live.status == 204
+
+
+async def test_the_pages_of_all_tasks_are_of_one_reading(
+    nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, read = [], inspect.tasks
+
+    def counted(broker: Broker, of: str, queue: str) -> AsyncIterator[TaskStatus]:
+        readings.append(queue)
+        return read(broker, of, queue)
+
+    monkeypatch.setattr(inspect, "tasks", counted)
+    async with served(nats_server.url, namespace) as api:
+        for queue in ("long", "other"):
+            await ensure(api.gateway.broker, a_queue(queue, namespace=namespace))
+        client = AsyncClient.over(api.gateway.broker, namespace)
+        await client.submit_many([call("long", "echo", value="x" * 1000) for _ in range(120)])
+        page = f"{api.address}/ui/{namespace}/queues/long/tasks?all=1"
+        first = await api.ask("GET", page)
+        await client.submit(call("long", "echo", value=1), task_id="later")
+        several = [await api.ask("GET", f"{page}&continue={first}") for first in (50, 100, 0, 50)]
+        assert readings == ["long"]
+        assert "50 of 120" in first.body
+        assert "120 of 120" in several[1].body
+        assert not any("later" in each.body for each in several)
+        ids = {row for each in (first, *several) for row in re.findall(r"tasks/(\w{20,})", each.body)}
+        assert len(ids) == 120
+        # Others ask for something else: other filters, another queue.
+        assert "later" in (await api.ask("GET", f"{page}&search=later")).body
+        await api.ask("GET", page.replace("long", "other"))
+        await asyncio.gather(*(api.ask("GET", f"{page}&phase=Failed") for _ in range(5)))
+        assert readings == ["long", "long", "other", "long"]
