@@ -156,6 +156,7 @@ TOPICS: Final = Kind(
     columns=(
         Column("State", _READY.format("reason"), says="`Active`, or why not."),
         Column("Queues", ".status.queues", "integer", "Queues that subscribe."),
+        Column("Missed", ".status.missed", "integer", "Events that queues missed."),
         Column("Retention", ".spec.retention.seconds", "integer", "Seconds an event is kept."),
         _AGE,
         Column("Message", _READY.format("message"), says="The state as a sentence.", wide=True),

@@ -5,7 +5,7 @@ from typing import Final
 
 from galley.series import Series
 from galley_gateway import metrics as gateway
-from galley_operator import broker_figures, figures, metrics
+from galley_operator import broker_figures, figures, metrics, topic_figures
 from galley_worker import measures
 
 _TOP: Final = """# Metrics
@@ -32,7 +32,14 @@ begin at 0, which Prometheus takes for a restart. Messages that are no tasks cou
 """
 
 
-EVERY: Final = (*figures.SERIES, *broker_figures.SERIES, *metrics.SERIES, *measures.SERIES, *gateway.SERIES)
+EVERY: Final = (
+    *figures.SERIES,
+    *broker_figures.SERIES,
+    *topic_figures.SERIES,
+    *metrics.SERIES,
+    *measures.SERIES,
+    *gateway.SERIES,
+)
 
 
 def document() -> str:
@@ -44,6 +51,8 @@ def document() -> str:
         "## NATS, from the operator\n",
         "More about NATS tells [an exporter](../operations/monitoring.md#nats).\n",
         *_table(broker_figures.SERIES),
+        "## Topics, from the operator\n",
+        *_table(topic_figures.SERIES),
         "## The operator\n",
         *_table(metrics.SERIES),
         "## Workers\n",

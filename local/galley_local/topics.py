@@ -8,8 +8,9 @@ from typing import Final
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
+from galley.broker.missed_events import MissedEvents
 from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
-from galley.broker.topics import declare_code
+from galley.broker.topics import declare_code, topics_of
 from galley.errors import TopicFull
 from galley.lanes import Lane
 from galley.resources.topic import refused_by, refuses_events
@@ -30,6 +31,7 @@ class LocalTopics:
         self.namespace = namespace
         self._broker, self._namespace, self._say = broker, namespace, say
         self._keeper = TopicKeeper(broker, namespace, INSTALL)
+        self._missed = MissedEvents(broker, namespace)
         self._declared: list[Declared] = []
         self._changed = asyncio.Event()
         self._told: list[str] = []
@@ -67,6 +69,8 @@ class LocalTopics:
             QueueConflict, TopicFull, BrokerRefused, BrokerUnreachable: as `TopicKeeper.keep`.
         """
         problems = await self._keeper.keep(self._declared, implied=True)
+        if topics := await topics_of(self._broker, self._namespace):
+            await self._missed.look(topics, await self._keeper.time())
         of_objects = {one.queue for each in self._declared for one in each.subscriptions}
         if locked := sorted(self._locked & (of_objects | self._subscribing)):
             problems.append(refused_by(locked))

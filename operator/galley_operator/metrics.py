@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from galley.series import Kind, Series
 from galley_operator.broker_figures import BrokerFigures
 from galley_operator.figures import QUEUE, FiguresOfQueues
+from galley_operator.topic_figures import TopicFigures
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -142,6 +143,8 @@ class OperatorMetrics:
         self.broker = BrokerFigures()
         registry.register(self.tasks)
         registry.register(self.broker)
+        self.topics = TopicFigures()
+        registry.register(self.topics)
         self.ready, self.held = self._gauge(READY), self._gauge(HELD)
         self.workers = self._gauge(WORKERS)
         self.arrivals, self.task_seconds = self._gauge(ARRIVALS), self._gauge(TASK_SECONDS)

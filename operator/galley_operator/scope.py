@@ -78,7 +78,7 @@ class Scope:
         )
         self._topics = TopicsKeeper(
             cluster, broker, self.known, where, settings.install, faults, around.queues.reservations,
-            settings.stream_replicas,
+            around.metrics.topics, settings.stream_replicas,
         )  # fmt: skip
         self._faults, self._watch = faults, lambda: around.watch(namespace, self.known)
 

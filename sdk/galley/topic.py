@@ -20,6 +20,10 @@ from galley.inside import HOPS_WORD, LIFE_WORD
 from galley.lanes import Lane
 
 RETENTION_SECONDS: Final = 24 * 3600
+LATE_SECONDS: Final = 600
+"""How long the server keeps an event beyond its retention, so that the topic's owner can count who missed it
+before it removes it."""
+
 TOPIC_BYTES: Final = 64 * 1024**2
 SUBSCRIPTIONS_LIMIT: Final = 1_000
 """Subscriptions of one topic."""

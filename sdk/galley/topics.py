@@ -13,7 +13,7 @@ from galley.broker import topology
 from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerRefused
+from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.publish import Publisher
 from galley.broker.topics import (
     Published,
@@ -21,6 +21,8 @@ from galley.broker.topics import (
     TopicPublisher,
     events_of,
     find_topic,
+    is_full,
+    missed_of,
     subscriptions_of,
     topics_of,
 )
@@ -37,6 +39,7 @@ from galley.event import (
 )
 from galley.filter import FilterFailed
 from galley.inside import WORKER_VARIABLE, hops
+from galley.missed import Missed
 from galley.topic import MappingFailed, Subscription, Topic, concerns, copy_address, task_of
 
 _CONSUMER_NOT_FOUND = 10014
@@ -49,6 +52,10 @@ class SubscribedQueue(NamedTuple):
     subscriptions: tuple[Subscription, ...]
     pending: int
     """Events of all topics the queue subscribes to that are not copied into it yet."""
+    missed: Missed = Missed()
+    """What it missed of this topic, a few seconds old at most while the topic's owner runs."""
+    full: bool = False
+    """Whether it takes no copies now since it is full; False as well if the credentials may not tell."""
 
 
 class TopicView(NamedTuple):
@@ -244,12 +251,22 @@ class AsyncTopics:
         queues = []
         for queue in topic.queues:
             several = await subscriptions_of(self._broker, self._namespace, topic.name, queue)
-            queues.append(SubscribedQueue(queue, several, await self._pending(queue)))
+            pending = await self._pending(queue)
+            missed = await missed_of(self._broker, self._namespace, topic.name, queue)
+            full = pending > 0 and await self._is_full(queue)
+            queues.append(SubscribedQueue(queue, several, pending, missed, full))
         subject = topology.event_subject(self._namespace, topic.name)
         stream = topology.topics_stream(self._namespace)
         info = await stream_info(self._broker, stream, {"subjects_filter": subject})
         counts = (info or {}).get("state", {}).get("subjects") or {}
         return TopicView(topic, tuple(queues), sum(counts.values()))
+
+    async def _is_full(self, queue: str) -> bool:
+        try:
+            info = await stream_info(self._broker, topology.work_stream(self._namespace, queue))
+        except NotAllowed:
+            return False
+        return info is not None and is_full(info)
 
     async def _pending(self, queue: str) -> int:
         stream = topology.topics_stream(self._namespace)

@@ -12,7 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -25,7 +25,7 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Source
-from galley.broker.topics import subscriptions_of
+from galley.broker.topics import find_topic, subscriptions_of
 from galley.broker.topology import QueueLayout
 from galley.dead_letter import DeadLetter
 from galley.encryption import KeyServiceUnavailable
@@ -61,6 +61,8 @@ class Copied(StrEnum):
     FILTERED = "Filtered"
     MISSED = "Missed"
     """Its filter or its mapping failed, or the queue does not take it: there is a dead letter."""
+    EXPIRED = "Expired"
+    """It could not be copied until its retention was over."""
 
 
 class Fanout:
@@ -133,24 +135,48 @@ class Fanout:
                 self._ledger.give_back(delivery.reply, NO_ROOM_SECONDS)
             return
         async with asyncio.TaskGroup() as group:
-            for delivery in deliveries:
-                group.create_task(self._look_at(topic, found, delivery))
+            looks = [group.create_task(self._look_at(topic, found, delivery)) for delivery in deliveries]
+        ended = ((delivery, look.result()) for delivery, look in zip(deliveries, looks, strict=True))
+        if failed := [(delivery, error) for delivery, error in ended if error is not None]:
+            await self._take_back(topic, failed)
 
-    async def _look_at(self, topic: str, found: tuple[Subscription, ...], delivery: Delivery) -> None:
-        """Copy one event. Does not raise for what it is."""
+    async def _look_at(
+        self, topic: str, found: tuple[Subscription, ...], delivery: Delivery
+    ) -> Exception | None:
+        """Copy one event; returns why it could not be copied, since what it is costs the others nothing."""
         try:
             await self._copy(topic, found, delivery)
-        except Exception as error:  # whatever it is costs this event's time, not the others
-            room = NoRoom | BrokerError | QueueFull | KeyServiceUnavailable
-            again = NO_ROOM_SECONDS if isinstance(error, room) else UNDECIDED_SECONDS
-            self._measures.held_back(topic)
+        except Exception as error:
+            return error
+        return None
+
+    async def _take_back(self, topic: str, failed: Sequence[tuple[Delivery, Exception]]) -> None:
+        """Have events delivered again that could not be copied, and give up those whose retention is over."""
+        retention = await self._retention(topic)
+        for delivery, error in failed:
             about = {
                 "topic": topic,
                 "sequence": delivery.sequence,
                 "error": f"{type(error).__name__}: {error}",
             }
+            if retention is not None and self._now() - stamp_of(delivery) >= retention:
+                self._measures.copied(topic, Copied.EXPIRED)
+                log.warning("event expired", extra=about)
+                self._ledger.acknowledge(delivery.reply)
+                continue
+            self._measures.held_back(topic)
             log.warning("event not copied yet", extra=about)
+            room = NoRoom | BrokerError | QueueFull | KeyServiceUnavailable
+            again = NO_ROOM_SECONDS if isinstance(error, room) else UNDECIDED_SECONDS
             self._ledger.give_back(delivery.reply, again)
+
+    async def _retention(self, topic: str) -> timedelta | None:
+        """Return how long events are kept; None if that cannot be told now."""
+        try:
+            found = await find_topic(self._broker, self._layout.namespace, topic)
+        except BrokerError:
+            return None
+        return timedelta(seconds=found.retention_seconds) if found is not None else None
 
     async def _copy(self, topic: str, found: tuple[Subscription, ...], delivery: Delivery) -> None:
         stored_at = stamp_of(delivery)

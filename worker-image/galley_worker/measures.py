@@ -13,7 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from galley.broker.counts import ATTEMPT, LOST, WAIT, Name, Times
+from galley.broker.counts import ATTEMPT, EXPIRED, LOST, MISSED, WAIT, Name, Times
 from galley.objects.node_cache import NodeCache
 from galley.series import Kind, Series
 from galley_worker.circuit import Circuit
@@ -55,8 +55,8 @@ TICKS_LATE: Final = Series(
 )  # fmt: skip
 EVENTS: Final = Series(
     "galley_events_total", Kind.COUNTER,
-    "Events looked at here for each subscription, by `action`: `Copied`, `Filtered`, or `Missed`, as a dead "
-    "letter.",
+    "Events looked at here for each subscription, by `action`: `Copied`, `Filtered`, `Missed`, as a dead "
+    "letter, or `Expired`, since it could not be copied in time.",
     (*QUEUE, "topic", "action"),
 )  # fmt: skip
 EVENTS_HELD_BACK: Final = Series(
@@ -120,6 +120,9 @@ SERIES: Final = (
     BATCH_SIZE, LIFE_MISSED, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
     CACHE_BYTES,
 )  # fmt: skip
+
+_MISSED: Final = {"Missed": MISSED, "Expired": EXPIRED}
+"""By what became of an event, the name it is counted by for those who look at its topic."""
 
 
 class Cache:
@@ -187,6 +190,9 @@ class Measures(Collector):
         """
         found = Counter(ended)
         found.update({(lane, LOST): count for lane, count in self._lost.items()})
+        for (topic, action), count in self._events.items():
+            if action in _MISSED:
+                found["events", f"{_MISSED[action]}_{topic}"] = count
         for kind, lanes in ((WAIT, self._waits), (ATTEMPT, self._durations)):
             for lane, times in lanes.items():
                 found.update({(lane, name): count for name, count in times.named(kind)})

@@ -51,12 +51,24 @@ class SubscriptionView(Struct, frozen=True, rename="camel", omit_defaults=True):
     ordered: bool = False
 
 
+class MissedView(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a queue missed of a topic."""
+
+    failed: Annotated[int, Meta(description="Events that became dead letters of the queue.")] = 0
+    expired: Annotated[
+        int, Meta(description="Events whose retention ended before they were copied into the queue.")
+    ] = 0
+    last_at: Annotated[datetime | None, Meta(description="When the last of them was counted.")] = None
+
+
 class SubscribedView(Struct, frozen=True, rename="camel"):
     """A queue that subscribes to a topic."""
 
     queue: str
     pending: Annotated[int, Meta(description="Events that are not copied into the queue yet.")]
     subscriptions: list[SubscriptionView]
+    missed: MissedView
+    full: Annotated[bool, Meta(description="Whether it takes no copies now, since it is full.")] = False
 
 
 class TopicDocument(Struct, frozen=True, rename="camel"):
@@ -114,15 +126,16 @@ def _subscriber(queue: SubscribedQueue) -> SubscribedView:
         SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered)
         for each in queue.subscriptions
     ]
-    return SubscribedView(queue.queue, queue.pending, several)
+    missed = MissedView(queue.missed.failed, queue.missed.expired, queue.missed.last_at)
+    return SubscribedView(queue.queue, queue.pending, several, missed, queue.full)
 
 
 _TOPIC: Final = {
     "name": "readings", "events": 12, "retentionSeconds": 86400, "retentionBytes": 67108864,
     "origin": "object",
     "queues": [{"queue": "alarms", "pending": 0, "subscriptions": [
-        {"name": "hot", "handler": "warn", "filter": "data.celsius > 80", "lane": "high"},
-    ]}],
+        {"name": "hot", "handler": "warn", "filter": "attributes.celsius > 80", "lane": "high"},
+    ], "missed": {"expired": 3, "lastAt": "2026-01-01T12:00:00Z"}, "full": False}],
 }  # fmt: skip
 
 _BINARY: Final = tuple(

@@ -7,19 +7,23 @@ stay as they were.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from galley import topic as kept
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.listing import all_streams
+from galley.broker.missed_events import MissedEvents
 from galley.broker.topic_keeper import Declared, TopicKeeper, bytes_of
 from galley.broker.topics import topics_of
 from galley.errors import GalleyError, ManifestInvalid, TopicFull
+from galley.missed import Missed
 from galley.resources.condition import Condition, Truth, with_condition
 from galley.resources.topic import (
+    COMPLETE,
     READY,
     Topic,
     TopicSpec,
@@ -37,12 +41,14 @@ from galley_operator.errors import TopicsQuotaExceeded
 from galley_operator.faults import Faults
 from galley_operator.queues.quota import Reservations
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.topic_figures import TopicFigures
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """Time between two looks, which find what workers say of their code."""
 
+_LATELY: Final = timedelta(days=1)
 _MESSAGE_LENGTH: Final = 1000
 _MOST_TOLD: Final = 20
 
@@ -59,13 +65,15 @@ class TopicsKeeper:
         install: str,
         faults: Faults,
         reservations: Reservations,
+        figures: TopicFigures,
         replicas: int = 1,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._broker, self._queues, self._faults = cluster, broker, queues, faults
         self._install, self._replicas, self._clock = install, replicas, clock
         self._namespaces = namespaces
-        self._reservations = reservations
+        self._reservations, self._figures = reservations, figures
+        self._missed: dict[str, MissedEvents] = {}
         self._changed = asyncio.Event()
         self._told: dict[str, list[str]] = {}
         """What was said last about each namespace."""
@@ -139,17 +147,58 @@ class TopicsKeeper:
                     log.warning("subscription not kept", extra=about)
         except (TopicFull, TopicsQuotaExceeded, BrokerError) as error:
             problems |= {each.topic.name: error for each in declared}
-        kept = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
+        present = {topic.name: topic for topic in await topics_of(self._broker, namespace)}
+        missed = await self._look_at_missed(keeper, namespace, present.values())
         for thing in things:
             name = thing.metadata.name
-            topic = kept.get(name)
+            topic = present.get(name)
             subscribed = [each for each in declared if each.topic.name == name]
             missing = sorted(
                 {one.queue for each in subscribed for one in each.subscriptions}
                 - {queue for of, queue in self._queues if of == namespace}
             )
             locked = [queue for queue in (topic.queues if topic else ()) if self._locked(namespace, queue)]
-            await self._write(thing, self._status(thing, topic, problems.get(name), missing, locked))
+            status = self._status(thing, topic, problems.get(name), missing, locked)
+            by_queue = {queue: each for (of, queue), each in missed.items() if of == name}
+            await self._write(thing, self._with_missed(thing, status, by_queue))
+
+    async def _look_at_missed(
+        self, keeper: TopicKeeper, namespace: str, topics: Collection[kept.Topic]
+    ) -> dict[tuple[str, str], Missed]:
+        if not topics:
+            self._missed.pop(namespace, None)
+            self._figures.take(namespace, {})
+            return {}
+        missed = self._missed.setdefault(namespace, MissedEvents(self._broker, namespace))
+        found = await missed.look(topics, await keeper.time())
+        subscribed = {(topic.name, queue): Missed() for topic in topics for queue in topic.queues}
+        self._figures.take(namespace, subscribed | found)
+        return found
+
+    def _with_missed(self, thing: KeptObject, status: TopicStatus, missed: dict[str, Missed]) -> TopicStatus:
+        now = self._clock()
+        truth, reason, message = Truth.TRUE, "NothingMissed", "no queue missed an event in the last day"
+        lately = {
+            queue: each for queue, each in missed.items()
+            if each.last_at is not None and now - each.last_at < _LATELY
+        }  # fmt: skip
+        if lately:
+            truth, reason = Truth.FALSE, "EventsMissed"
+            message = "; ".join(
+                f"queue {queue}: {each.failed} became dead letters, and the retention of {each.expired} "
+                "ended before they were copied"
+                for queue, each in sorted(lately.items())
+            )
+        fresh = Condition(
+            type=COMPLETE, status=truth, reason=reason, message=message[:_MESSAGE_LENGTH],
+            last_transition_time=now, observed_generation=thing.metadata.generation,
+        )  # fmt: skip
+        return status.model_copy(
+            update={
+                "conditions": with_condition(status.conditions, fresh),
+                "missed": sum(each.total for each in missed.values()),
+            }
+        )
 
     def _locked(self, namespace: str, queue: str) -> bool:
         """Return whether a queue takes encrypted tasks only: events are not encrypted."""

@@ -40,6 +40,11 @@ OUTCOMES: Final = (SUCCEEDED, FAILED, CANCELLED)
 CONTINUED: Final = (RETRIED, DEFERRED, HANDED_BACK, LOST)
 """How attempts end that do not end their task."""
 
+MISSED: Final = "missed"
+"""Events of a topic that became dead letters of the queue: `missed_TOPIC`, in place of a lane `events`."""
+EXPIRED: Final = "expired"
+"""Those a worker had, and could not copy until their retention was over: `expired_TOPIC`."""
+
 WAIT: Final = "wait"
 ATTEMPT: Final = "attempt"
 

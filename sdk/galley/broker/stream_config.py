@@ -14,6 +14,7 @@ from galley.broker.topology import (
     ENCRYPTION_KEY,
     LANES_KEY,
     LEASE_SECONDS,
+    LIFE_KEY,
     LIMITED_KEY,
     NAMESPACE_KEY,
     NOT_ENCRYPTED,
@@ -49,6 +50,7 @@ from galley.broker.topology import (
     topics_stream,
     work_stream,
 )
+from galley.topic import LATE_SECONDS
 
 COUNT_REPEAT_SECONDS: Final = 120.0
 """How long the server knows an increment again that is sent twice."""
@@ -291,6 +293,7 @@ def _metadata(layout: QueueLayout) -> dict[str, str]:
         LANES_KEY: ",".join(layout.lanes),
         ENCRYPTION_KEY: ENCRYPTED if layout.encrypted else NOT_ENCRYPTED,
     }
+    metadata |= {LIFE_KEY: layout.life} if layout.life else {}
     metadata |= {LIMITED_KEY: layout.limited} if layout.limited else {}
     return metadata | ({UID_KEY: layout.uid} if layout.uid else {})
 
@@ -313,7 +316,7 @@ def topics_definition(
         "retention": "limits",
         "discard": "new",
         "max_bytes": retention_bytes,
-        "max_age": retention_seconds * 1_000_000_000,
+        "max_age": (retention_seconds + LATE_SECONDS) * 1_000_000_000,
         "storage": "file",
         "allow_direct": True,
         "allow_msg_ttl": True,

@@ -17,14 +17,14 @@ from msgspec.structs import replace
 from galley.broker import stream_config, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerRefused, BrokerUnreachable, QueueConflict
-from galley.broker.lean_client import header_block
+from galley.broker.errors import BrokerRefused, QueueConflict
 from galley.broker.listing import first_of, messages_of
-from galley.broker.pipeline import FULL
+from galley.broker.topic_writes import purge, put_last
 from galley.broker.topics import encoded, topics_of
-from galley.errors import EnvelopeInvalid, EventInvalid, TopicFull
+from galley.errors import EnvelopeInvalid, EventInvalid
 from galley.lanes import Lane
 from galley.topic import (
+    LATE_SECONDS,
     SUBSCRIPTIONS_LIMIT,
     Origin,
     QueueSubscriptions,
@@ -121,7 +121,7 @@ class TopicKeeper:
             await self._ensure_consumer(
                 queue, {topic for topic, of in (*present, *wanted) if of == queue}, wanted
             )
-        now = await self._time()
+        now = await self.time()
         for key, subscriptions in wanted.items():
             await self._write(key, _with_since(subscriptions, present.get(key, ()), now), present.get(key))
         for name, topic in topics.items():
@@ -137,7 +137,7 @@ class TopicKeeper:
             queue = message.subject.split(".")[-1]
             if queue in bodies:
                 # Workers may not delete messages, and the last one of a queue counts.
-                await self._purge(message.subject, keep=1)
+                await purge(self._broker, self._namespace, message.subject, keep=1)
             bodies[queue] = message.body
         problems = []
         for queue, body in bodies.items():
@@ -192,7 +192,7 @@ class TopicKeeper:
 
     async def _ensure_consumer(self, queue: str, topics: set[str], wanted: _By) -> None:
         ordered = any(each.ordered for (_, of), several in wanted.items() if of == queue for each in several)
-        now = await self._time()
+        now = await self.time()
         definition = stream_config.topics_consumer(
             self._namespace, queue, topics, now.isoformat(), ordered=ordered
         )
@@ -220,7 +220,7 @@ class TopicKeeper:
             {"stream_name": self._stream, "config": definition, "action": action},
         )  # fmt: skip
 
-    async def _time(self) -> datetime:
+    async def time(self) -> datetime:
         """Return the time by the clock that stamps events: their stamps are compared with it."""
         info = await self._broker.api(f"look at stream {self._stream}", f"STREAM.INFO.{self._stream}")
         return msgspec.convert(info["ts"], datetime, strict=False)
@@ -234,7 +234,7 @@ class TopicKeeper:
         if subscriptions == present:
             return
         subject = topology.subscriptions_subject(self._namespace, *key)
-        await self._put_last(subject, encoded(QueueSubscriptions(subscriptions)))
+        await put_last(self._broker, self._namespace, subject, encoded(QueueSubscriptions(subscriptions)))
         log.info("subscriptions kept", extra={"topic": key[0], "queue": key[1], "count": len(subscriptions)})
 
     async def _write_topic(self, topic: Topic, before: Topic | None, wanted: _By, now: datetime) -> None:
@@ -242,19 +242,21 @@ class TopicKeeper:
         created = before.created_at if before is not None and before.uid == topic.uid else now
         topic = replace(topic, queues=queues, created_at=created)
         if topic != before:
-            await self._put_last(topology.topic_subject(self._namespace, topic.name), encoded(topic))
+            subject = topology.topic_subject(self._namespace, topic.name)
+            await put_last(self._broker, self._namespace, subject, encoded(topic))
             log.info("topic kept", extra={"topic": topic.name})
 
     async def _remove(
         self, before: Mapping[str, Topic], topics: Mapping[str, Topic], present: _By, wanted: _By
     ) -> None:
         for name in before.keys() - topics.keys():
-            await self._purge(topology.topic_subject(self._namespace, name))
+            await purge(self._broker, self._namespace, topology.topic_subject(self._namespace, name))
         for key in present.keys() - wanted.keys():
-            await self._purge(topology.subscriptions_subject(self._namespace, *key))
+            await purge(self._broker, self._namespace, topology.subscriptions_subject(self._namespace, *key))
+            await purge(self._broker, self._namespace, topology.missed_subject(self._namespace, *key))
             log.info("subscriptions removed", extra={"topic": key[0], "queue": key[1]})
         for name in before.keys() - topics.keys():
-            await self._purge(topology.event_subject(self._namespace, name))
+            await purge(self._broker, self._namespace, topology.event_subject(self._namespace, name))
             log.info("topic removed", extra={"topic": name})
         queues = {queue for _, queue in wanted}
         for queue in sorted({queue for _, queue in present.keys() - wanted.keys()}):
@@ -269,7 +271,8 @@ class TopicKeeper:
     async def _expire(self, seconds: int, now: datetime) -> None:
         """Remove events that are older than any may be: a client can publish one that the server keeps."""
         # A topic can be called `>`, which `*` does not mean.
-        pattern, oldest = topology.event_subject(self._namespace, ">"), now - timedelta(seconds=seconds)
+        pattern = topology.event_subject(self._namespace, ">")
+        oldest = now - timedelta(seconds=seconds + LATE_SECONDS)
         first = await first_of(self._broker, self._stream, pattern)
         if first is None or first.stored_at >= oldest:
             return
@@ -277,10 +280,7 @@ class TopicKeeper:
         info = await self._broker.api(f"look at stream {self._stream}", f"STREAM.INFO.{self._stream}")
         kept = await first_of(self._broker, self._stream, pattern, oldest)
         end = int(info["state"]["last_seq"]) + 1 if kept is None else kept.sequence
-        request = {"filter": pattern, "seq": end}
-        await self._broker.api(
-            f"remove old events of {self._stream}", f"STREAM.PURGE.{self._stream}", request
-        )
+        await purge(self._broker, self._namespace, pattern, end=end)
         log.warning("events removed that were to stay", extra={"namespace": self._namespace})
 
     async def _delete_consumer(self, queue: str) -> None:
@@ -290,25 +290,6 @@ class TopicKeeper:
         except BrokerRefused as refusal:
             if refusal.code != _CONSUMER_NOT_FOUND:
                 raise
-
-    async def _put_last(self, subject: str, body: bytes) -> None:
-        """Store a message in place of those of its subject."""
-        await self._put(subject, body, {topology.TTL: "never"})
-        await self._purge(subject, keep=1)
-
-    async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> int:
-        ack = await (await self._broker.pipeline.send(subject, body, header_block(headers)))
-        if ack.stored:
-            return ack.sequence
-        if ack.code == FULL:
-            raise TopicFull(subject.split(".")[3], ack.problem)
-        if ack.unanswered:
-            raise BrokerUnreachable(self._broker.server, f"store {subject}: {ack.problem}")
-        raise BrokerRefused(f"store {subject}", ack.code, ack.problem)
-
-    async def _purge(self, subject: str, keep: int = 0) -> None:
-        request = {"filter": subject} | ({"keep": keep} if keep else {})
-        await self._broker.api(f"purge {subject}", f"STREAM.PURGE.{self._stream}", request)
 
 
 def bytes_of(topics: Iterable[Topic]) -> int:

@@ -8,9 +8,9 @@ that a queue which is full, or has no workers, holds up no other one.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,12 +24,14 @@ from galley.broker.listing import messages_of
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, TOO_LARGE, Ack
 from galley.errors import EnvelopeInvalid, EventInvalid, GalleyError, TopicFull, TopicNotFound
 from galley.event import Event, decode, encode
-from galley.topic import Subscription, Topic, decode_subscriptions, decode_topic
+from galley.missed import Missed, decode_missed
+from galley.topic import LATE_SECONDS, Subscription, Topic, decode_subscriptions, decode_topic
 
 log = logging.getLogger(__name__)
 
 _KNOWN_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.25
+_FULL_SHARE: Final = 0.99
 
 
 class Published(NamedTuple):
@@ -90,7 +92,7 @@ class TopicPublisher:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _send(self, topic: str, known: Topic, event: Event, token: str) -> asyncio.Future[Ack]:
-        headers = {topology.TTL: str(known.retention_seconds), topology.MESSAGE_ID: token}
+        headers = {topology.TTL: str(known.retention_seconds + LATE_SECONDS), topology.MESSAGE_ID: token}
         subject = topology.event_subject(self._namespace, topic)
         return await self._broker.pipeline.send(subject, encode(event), header_block(headers))
 
@@ -140,6 +142,27 @@ async def subscriptions_of(
     """
     body = await last_of(broker, namespace, topology.subscriptions_subject(namespace, topic, queue))
     return () if body is None else decode_subscriptions(body)
+
+
+async def missed_of(broker: Broker, namespace: str, topic: str, queue: str) -> Missed:
+    """Return what a queue missed of the events of a topic.
+
+    Raises:
+        NotAllowed: if our credentials are of another namespace.
+        BrokerUnreachable: if the broker does not answer.
+        EnvelopeInvalid: if it is of a later version.
+    """
+    body = await last_of(broker, namespace, topology.missed_subject(namespace, topic, queue))
+    return Missed() if body is None else decode_missed(body)
+
+
+def is_full(work: Mapping[str, Any]) -> bool:
+    """Return whether a queue is full, by what the server says of its stream of submitted tasks."""
+    state, config = work["state"], work["config"]
+    # A task is refused that does not fit, so the last of its bytes are never used.
+    return bool(
+        state["messages"] >= config["max_msgs"] or state["bytes"] >= config["max_bytes"] * _FULL_SHARE
+    )
 
 
 async def topics_of(broker: Broker, namespace: str) -> list[Topic]:

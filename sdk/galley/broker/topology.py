@@ -83,6 +83,8 @@ ENCRYPTION_KEY: Final = "galley.dev/encryption"
 """Whether the queue's payloads are encrypted: `required`, or `none`; so producers learn of it."""
 LIMITED_KEY: Final = "galley.dev/limited"
 """What tasks of a key wait for, of a work stream whose queue limits them; others do not have it."""
+LIFE_KEY: Final = "galley.dev/life-events"
+"""The topic that hears of the queue's tasks, of a work stream whose queue asks for that."""
 UID_KEY: Final = "galley.dev/uid"
 SUBSCRIBERS_KEY: Final = "galley.dev/subscribers"
 """Of the stream of topics: the queues that have a consumer there."""
@@ -129,6 +131,8 @@ class QueueLayout:
     """Of the TaskQueue these streams are for; empty where there are no such objects."""
     encrypted: bool = False
     """Whether the queue takes encrypted tasks only."""
+    life: str = ""
+    """Name of the topic that hears what happens to its tasks; empty if none does."""
     limited: str = ""
     """What tasks of a key wait for beside a slot, in the words of `galley.backlog`; empty if nothing."""
 
@@ -218,6 +222,11 @@ def topic_subject(namespace: str, topic: str) -> str:
 def subscriptions_subject(namespace: str, topic: str, queue: str) -> str:
     """Return where the subscriptions of a queue to a topic stand; both may be patterns."""
     return f"galley.topic.{namespace}.{topic}.{queue}"
+
+
+def missed_subject(namespace: str, topic: str, queue: str) -> str:
+    """Return where it stands what a queue missed of a topic; both may be patterns."""
+    return f"{subscriptions_subject(namespace, topic, queue)}.missed"
 
 
 def code_subscriptions_subject(namespace: str, queue: str) -> str:

@@ -17,7 +17,7 @@ from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal, safe
 from galley.event import encode
 from galley.topic import Subscription
-from galley.topics import TopicView
+from galley.topics import SubscribedQueue, TopicView
 
 _ACTIONS: Final = ("show", "events", "replay")
 
@@ -35,6 +35,12 @@ def _document(view: TopicView) -> dict[str, Any]:
             {
                 "queue": each.queue,
                 "pending": each.pending,
+                "full": each.full,
+                "missed": {
+                    "failed": each.missed.failed,
+                    "expired": each.missed.expired,
+                    **({"lastAt": rfc_3339(each.missed.last_at)} if each.missed.last_at else {}),
+                },
                 "subscriptions": [msgspec.to_builtins(one) for one in each.subscriptions],
             }
             for each in view.queues
@@ -48,6 +54,7 @@ TOPICS: Final = Listing[TopicView](
         Column("events", lambda view: view.events),
         Column("queues", lambda view: ",".join(each.queue for each in view.queues)),
         Column("pending", lambda view: sum(each.pending for each in view.queues)),
+        Column("missed", lambda view: sum(each.missed.total for each in view.queues)),
         Column("retention", lambda view: view.topic.retention_seconds, wide=True),
         Column("declared", lambda view: view.topic.origin.value, wide=True),
     ),
@@ -115,9 +122,21 @@ def _lines(view: TopicView) -> Iterator[str]:
     if not view.queues:
         yield "queues      none subscribes"
     for each in view.queues:
-        yield f"queue       {each.queue}: {each.pending} to be looked at"
+        full = ", the queue is full" if each.full else ""
+        yield f"queue       {each.queue}: {each.pending} to be looked at{full}"
+        if each.missed.total:
+            yield f"  missed {_missed(each)}"
         for one in each.subscriptions:
             yield f"  {one.name}{_rules(one)}"
+
+
+def _missed(queue: SubscribedQueue) -> str:
+    missed, parts = queue.missed, list[str]()
+    if missed.failed:
+        parts.append(f"{missed.failed} that became dead letters: galley dead list {queue.queue}")
+    if missed.expired:
+        parts.append(f"{missed.expired} whose retention ended before they were copied")
+    return " and ".join(parts) + (f"; the last at {rfc_3339(missed.last_at)}" if missed.last_at else "")
 
 
 def _rules(subscription: Subscription) -> str:

@@ -34,6 +34,10 @@ READY = "Ready"
 """The type of the condition that is True while events are published and copied as the Topic says."""
 
 
+COMPLETE = "Complete"
+"""The type of the condition that is False for a day after a queue missed an event."""
+
+
 class TopicRetention(Part):
     """How long events are kept, and in how much room."""
 
@@ -142,10 +146,15 @@ class TopicStatus(Part):
     """Generation of the Topic that was looked at last."""
 
     conditions: tuple[Condition, ...] = Field((), max_length=8, json_schema_extra=keyed_by("type"))
-    """`Ready` is True while events can be published and are copied. Its reason is `Active`, or why not."""
+    """`Ready` is True while events can be published and are copied. Its reason is `Active`, or why not.
+    `Complete` is False for a day after a queue missed an event, with the reason `EventsMissed`."""
 
     queues: Whole | None = Field(None, ge=0, le=_MOST)
     """Queues that subscribe, by the Topic or by their code."""
+
+    missed: Whole | None = Field(None, ge=0, le=_MOST)
+    """Events that queues missed: they became dead letters, since a filter or an input mapping failed, or
+    their retention ended before they were copied. An event counts once for each queue and subscription."""
 
     since: AwareDatetime | None = None
     """Since when it is there."""

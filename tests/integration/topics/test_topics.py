@@ -1,7 +1,7 @@
 """Topics on a real nats-server, each part with the rights of its role."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,12 +10,13 @@ from galley.backlog import QueueBacklog
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, stream_info
+from galley.broker.missed_events import MissedEvents
 from galley.broker.permissions import Role
 from galley.broker.signals import SignalReader
 from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
-from galley.broker.topics import declare_code
+from galley.broker.topics import declare_code, topics_of
 from galley.client import AsyncClient
-from galley.topic import Subscribe, Subscription, Topic
+from galley.topic import LATE_SECONDS, Subscribe, Subscription, Topic
 from galley_worker.fanout import Fanout
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
@@ -101,3 +102,53 @@ async def test_an_event_becomes_a_task_with_the_rights_of_each_role_and_no_other
         info = await stream_info(operator, topology.topics_stream("shop"))
         assert info is not None
         assert info["state"]["messages"] == 1, "what the code says stays, until its workers say otherwise"
+
+
+async def test_events_are_counted_as_missed_before_they_are_removed(own_guarded_nats: GuardedNats) -> None:
+    nats, layout = own_guarded_nats, a_queue("images", namespace="shop")
+    async with nats.operator() as operator:
+        for each in (layout, a_queue("mail", namespace="shop")):
+            await ensure(operator, each)
+        keeper, missed = TopicKeeper(operator, "shop", "tests"), MissedEvents(operator, "shop")
+        subscriptions = (Subscription("a", "images", "run"), Subscription("b", "mail", "run"))
+        await keeper.keep([Declared(Topic("uploads", retention_seconds=60), subscriptions)])
+        topics = await topics_of(operator, "shop")
+        client = AsyncClient.over(operator, "shop", 20.0)
+
+        async def by_queue(after: float) -> dict[str, int]:
+            found = await missed.look(topics, await keeper.time() + timedelta(seconds=after))
+            return {queue: each.expired for (_, queue), each in found.items()}
+
+        for number in range(4):
+            await client.publish("uploads", {"n": number})
+        async with open_as(nats, Role.WORKER, "shop", "images") as worker:
+            stream = topology.topics_stream("shop")
+            pull = worker.request_many(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.images", b'{"batch":1}')
+            async for taken in pull:
+                assert taken.data
+                break
+            assert await by_queue(30) == {}
+            assert (await client.topics.get("uploads")).events == 4
+            # A worker of one queue has the first, so all wait for it for a while.
+            assert await by_queue(100) == {}
+            assert (await client.topics.get("uploads")).events == 4
+            # It was delivered and never acknowledged, the others were not even delivered.
+            assert await by_queue(60 + LATE_SECONDS) == {"images": 4, "mail": 4}
+            assert (await client.topics.get("uploads")).events == 0
+            await client.publish("uploads", {"n": 5})
+            fanout = Fanout(worker, layout, Ledger(worker), Measures("shop", "images", int, int), "w1", now)
+            running = asyncio.create_task(fanout.run())
+
+            async def copied() -> bool:
+                info = await stream_info(operator, topology.work_stream("shop", "images"))
+                return info is not None and info["state"]["messages"] == 1
+
+            await eventually(copied, within=60)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        async with open_as(nats, Role.PRODUCER, "shop", "mail") as producer:
+            view = await AsyncClient.over(producer, "shop", 20.0).topics.get("uploads")
+            assert {each.queue: each.missed.expired for each in view.queues} == {"images": 4, "mail": 4}
+            assert not any(each.full for each in view.queues)
+        await keeper.keep([])
+        assert await MissedEvents(operator, "shop").look([], await keeper.time()) == {}

@@ -87,6 +87,11 @@ class Consumer:
     def in_flight(self) -> int:
         return len(self.pending) + len(self.given_back)
 
+    @property
+    def acknowledged_to(self) -> int:
+        """Up to there nothing that was handed out is in flight."""
+        return min([*self.pending, *self.given_back], default=self.next_sequence) - 1
+
     def pull(self, client: MemoryClient, inbox: str, request: dict[str, Any]) -> None:
         pull = Pull(client, client.epoch, inbox, request.get("batch", 1), bool(request.get("no_wait")))
         self.pulls.append(pull)

@@ -371,6 +371,7 @@ class MemoryServer:
             "num_waiting": len(consumer.pulls),
             "paused": consumer.paused,
             "delivered": {"stream_seq": consumer.next_sequence - 1},
+            "ack_floor": {"stream_seq": consumer.acknowledged_to},
         }
 
     def _purge(self, stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:

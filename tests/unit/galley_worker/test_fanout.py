@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -12,15 +13,18 @@ import pytest
 from msgspec.structs import replace as changed
 
 from galley.address import TaskAddress
-from galley.broker import dead_letters, topology
+from galley.broker import dead_letters, missed_events, topology
+from galley.broker.counts import Outbox
+from galley.broker.errors import BrokerUnreachable
+from galley.broker.missed_events import MissedEvents
 from galley.broker.topic_keeper import Declared, TopicKeeper, code_body
-from galley.broker.topics import declare_code
+from galley.broker.topics import declare_code, topics_of
 from galley.client import AsyncClient
 from galley.envelope import decode
 from galley.errors import EventInvalid, HopLimit, TopicFull, TopicNotFound
 from galley.event import HOPS_LIMIT
 from galley.lanes import Lane
-from galley.topic import Subscribe, Subscription, Topic
+from galley.topic import LATE_SECONDS, Subscribe, Subscription, Topic
 from galley_worker.fanout import Fanout
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
@@ -467,3 +471,135 @@ async def test_a_topic_that_is_removed_while_its_events_are_copied_leaves_whole_
             await town.client.publish("uploads", {"n": 100})
             await town.settled()
         assert len(town.copies("images")) == before + 1
+
+
+@asynccontextmanager
+async def counting(town: Town, every: float = 5.0) -> AsyncIterator[MissedEvents]:
+    """Look for events that are missed, as the owner of the topics does."""
+    missed = MissedEvents(town.bench.producer, town.images.namespace)
+
+    async def look() -> None:
+        while True:
+            topics = await topics_of(town.bench.producer, town.images.namespace)
+            await missed.look(topics, town.server.now())
+            await asyncio.sleep(every)
+
+    running = asyncio.create_task(look())
+    try:
+        yield missed
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def missed_by(town: Town, queue: str, topic: str = "uploads") -> tuple[int, int]:
+    """Return how many events of a topic a queue missed: failed, and expired."""
+    view = await town.client.topics.get(topic)
+    (found,) = (each.missed for each in view.queues if each.queue == queue)
+    return found.failed, found.expired
+
+
+@in_virtual_time
+async def test_a_queue_without_workers_missed_each_event_whose_retention_ended_and_no_other_did() -> None:
+    async with a_town() as town, counting(town), copying(town, town.mail):
+        await town.keep(IMAGES, MAIL, retention_seconds=60)
+        for number in range(7):
+            await town.client.publish("uploads", {"n": number})
+            await town.bench.pass_time(10)
+        await town.bench.pass_time(40)
+        assert await missed_by(town, "images") == (0, 5)
+        assert await missed_by(town, "mail") == (0, 0)
+        async with copying(town, town.images):
+            await town.settled()
+        assert [len(town.copies(queue)) for queue in ("images", "mail")] == [2, 7]
+        await town.bench.pass_time(200)
+        assert await missed_by(town, "images") == (0, 5)
+        assert (await town.client.topics.get("uploads")).events == 0
+
+
+@in_virtual_time
+async def test_a_queue_that_stays_full_missed_what_it_could_not_take_in_time() -> None:
+    async with a_town() as town, counting(town):
+        small = changed_layout(town.bench, "small", backlog=2)
+        town.server.create(small)
+        counted = Measures("default", "small", int, int)
+        outbox = Outbox(town.bench.producer, ("default", "small"), "w1", asyncio.get_running_loop().time)
+        async with copying(town, small, town.mail, counted=counted):
+            await town.keep(Subscription("one", "small", "run"), MAIL, retention_seconds=60)
+            for number in range(5):
+                await town.client.publish("uploads", {"n": number})
+            await town.bench.pass_time(20)
+            view = await town.client.topics.get("uploads")
+            (full,) = (each for each in view.queues if each.queue == "small")
+            assert (full.full, full.pending, full.missed.total) == (True, 3, 0)
+            await town.bench.pass_time(60)
+            await outbox.hand_over(counted.totals(Counter()))
+            await town.bench.pass_time(10)
+        assert await missed_by(town, "small") == (0, 3)
+        assert [len(town.copies(queue)) for queue in ("small", "mail")] == [2, 5]
+
+
+@in_virtual_time
+async def test_events_of_before_a_subscription_and_those_of_other_topics_were_not_missed() -> None:
+    async with a_town() as town, counting(town):
+        await town.keep(MAIL, retention_seconds=60)
+        await town.client.publish("uploads", 1)
+        await town.bench.pass_time(5)
+        late = Subscription("other", "images", "run")
+        declared = [
+            Declared(Topic("uploads", retention_seconds=60), (MAIL, IMAGES)),
+            Declared(Topic("orders", retention_seconds=3600), (late,)),
+        ]
+        await town.keeper.keep(declared)
+        await town.client.publish("orders", 1)
+        await town.client.publish("uploads", 2)
+        await town.bench.pass_time(200)
+        assert await missed_by(town, "mail") == (0, 2)
+        assert await missed_by(town, "images") == (0, 1)
+        assert await missed_by(town, "images", "orders") == (0, 0)
+
+
+async def taken_by_a_worker_that_dies(town: Town, queue: str) -> None:
+    """Have an event delivered to one that never says what became of it."""
+    stream = topology.topics_stream(town.images.namespace)
+    await town.bench.producer.request(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{queue}", b'{"batch":1}')
+
+
+@in_virtual_time
+async def test_an_event_that_a_dead_worker_had_is_not_removed_before_another_can_have_it() -> None:
+    async with a_town() as town, counting(town):
+        await town.keep(IMAGES, retention_seconds=60)
+        await town.client.publish("uploads", 1)
+        await taken_by_a_worker_that_dies(town, "images")
+        await town.bench.pass_time(100)
+        assert await missed_by(town, "images") == (0, 0)
+        async with copying(town, town.images):
+            await town.settled()
+        assert len(town.copies("images")) == 1
+        await town.client.publish("uploads", 2)
+        await taken_by_a_worker_that_dies(town, "images")
+        await town.bench.pass_time(60 + LATE_SECONDS / 2 + 20)
+        assert await missed_by(town, "images") == (0, 1)
+
+
+@in_virtual_time
+async def test_what_was_counted_is_counted_once_when_the_owner_dies_before_it_removes_the_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_town() as town:
+        await town.keep(IMAGES, retention_seconds=60)
+        await town.client.publish("uploads", 1)
+        await town.bench.pass_time(100)
+        topics = await topics_of(town.bench.producer, "default")
+        with monkeypatch.context() as patch:
+            patch.setattr(missed_events, "purge", dies)
+            with pytest.raises(BrokerUnreachable):
+                await MissedEvents(town.bench.producer, "default").look(topics, town.server.now())
+        for _ in range(2):
+            await MissedEvents(town.bench.producer, "default").look(topics, town.server.now())
+        assert await missed_by(town, "images") == (0, 1)
+        assert (await town.client.topics.get("uploads")).events == 0
+
+
+async def dies(*_arguments: object, **_rules: object) -> None:
+    raise BrokerUnreachable("nats://tests", "raised by a test")

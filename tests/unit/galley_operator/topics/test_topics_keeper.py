@@ -1,15 +1,17 @@
 """Topics over an API and a nats-server in memory: they are kept, changed, shown and removed."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from galley.broker import topology
+from galley.broker.counts import Outbox
 from galley.broker.ensure import stream_info
 from galley.broker.topic_keeper import code_body
 from galley.broker.topics import declare_code
@@ -24,6 +26,8 @@ from galley_operator.faults import Faults
 from galley_operator.queues.quota import Reservations
 from galley_operator.quota import Quotas
 from galley_operator.tasks.known_queues import KnownQueues
+from galley_operator.topic_figures import TopicFigures
+from galley_operator.topics import keeper
 from galley_operator.topics.keeper import TopicsKeeper
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
@@ -43,6 +47,7 @@ class Stage:
     broker: MemoryBroker
     queues: KnownQueues
     faults: Faults
+    figures: TopicFigures
 
     def declare(self, name: str = "uploads", **spec: Any) -> None:
         """Have a Topic be there, or changed, as `kubectl apply` does it."""
@@ -72,12 +77,20 @@ async def a_stage(quotas: Quotas | None = None) -> AsyncIterator[Stage]:
     body["metadata"]["uid"] = "uid-images"
     queues.seen(body)
     async with MemoryBroker(server, "operator") as broker:
-        stage = Stage(server, MemoryCluster(), broker, queues, Faults())
+        stage = Stage(server, MemoryCluster(), broker, queues, Faults(), TopicFigures())
         reservations = Reservations(broker, quotas or Quotas())
-        keeper = TopicsKeeper(
-            stage.cluster, broker, queues, (None,), "tests", stage.faults, reservations, clock=server.now
+        topics = TopicsKeeper(
+            stage.cluster,
+            broker,
+            queues,
+            (None,),
+            "tests",
+            stage.faults,
+            reservations,
+            stage.figures,
+            clock=server.now,
         )
-        running = asyncio.create_task(keeper.run())
+        running = asyncio.create_task(topics.run())
         try:
             yield stage
         finally:
@@ -102,7 +115,7 @@ async def test_a_topic_is_kept_as_its_object_says_and_its_status_shows_it() -> N
 
         await eventually(changed, within=30)
         stream = stage.server.streams[topology.topics_stream("default")]
-        assert stream.definition["max_age"] == 120_000_000_000
+        assert stream.definition["max_age"] == 720_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -235,3 +248,37 @@ async def topic_bytes(stage: Stage) -> int:
     info = await stream_info(stage.broker, topology.topics_stream("default"))
     assert info is not None
     return int(info["config"]["max_bytes"])
+
+
+@in_virtual_time
+async def test_what_a_queue_missed_is_shown_by_status_condition_and_metric(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "_LATELY", timedelta(seconds=60))
+    async with a_stage() as stage:
+        every = {"name": "all", "queueName": "images", "handler": "resize"}
+        stage.declare(subscriptions=[every], retention={"seconds": 60})
+        await eventually(lambda: stage.ready() == "Active", within=30)
+
+        def complete() -> tuple[str, str, int]:
+            status = stage.cluster.objects["topics", "default", "uploads"]["status"]
+            (found,) = (each for each in status["conditions"] if each["type"] == "Complete")
+            return found["status"], found["message"], status["missed"]
+
+        def counted() -> dict[str, float]:
+            (family,) = stage.figures.collect()
+            return {each.labels["reason"]: each.value for each in family.samples}
+
+        assert complete() == ("True", "no queue missed an event in the last day", 0)
+        assert counted() == {"failed": 0, "expired": 0}
+        client = AsyncClient.over(stage.broker, "default")
+        for _ in range(3):
+            await client.publish("uploads", 1)
+        # As a worker hands it over.
+        outbox = Outbox(stage.broker, ("default", "images"), "w1", asyncio.get_running_loop().time)
+        assert await outbox.hand_over(Counter({("events", "missed_uploads"): 1}))
+        said = "queue images: 1 became dead letters, and the retention of 3 ended before they were copied"
+        await eventually(lambda: complete() == ("False", said, 4), within=200)
+        assert counted() == {"failed": 1, "expired": 3}
+        await eventually(lambda: complete()[0] == "True", within=300)
+        assert complete()[2] == 4
