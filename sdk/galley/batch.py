@@ -245,7 +245,7 @@ class Batch(Generic[R]):
             try:
                 if isinstance(answer, asyncio.Task):
                     note(handle, await answer)
-                elif not (await answer).stored:
+                elif not (await answer).stored or publisher.tells(handle.address):
                     awaited, envelope = True, handle.envelope
                     assert envelope is not None, "it was submitted here"
                     note(

@@ -10,20 +10,18 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from galley.address import TaskAddress
 from galley.broker.pull import Delivery
 from galley.broker.topics import TopicPublisher
-from galley.envelope import Envelope, decode
+from galley.envelope import decode
 from galley.errors import EnvelopeInvalid, GalleyError
-from galley.event import TEXT_LIMIT, event_of
 from galley.inside import LIFE_WORD
+from galley.life import Happened, happened_to, life_event
 from galley.record import Failure, Record
-from galley.topic import LIFE_TYPE
-from galley.tracing import parent_in
 from galley_worker.claim import Held
 from galley_worker.measures import Measures
 
@@ -31,23 +29,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS: Final = 5.0
 """How long an event is tried before it is given up."""
-
-
-class Happened(Struct, omit_defaults=True, rename="camel"):
-    """The data of an event."""
-
-    namespace: str
-    queue: str
-    task: str
-    handler: str
-    attempt: int
-    worker: str
-    submitted_at: datetime | UnsetType = UNSET
-    due_at: datetime | UnsetType = UNSET
-    """Of the next attempt."""
-    reason: str = ""
-    message: str = ""
-    labels: dict[str, str] = {}
 
 
 class Life:
@@ -66,13 +47,15 @@ class Life:
         if LIFE_WORD in held.envelope.ancestors:
             return
         address, envelope, attempt = held.delivery.address, held.envelope, held.flags.attempt
-        await self._publish("started", address, self._of(address, envelope, attempt, worker), envelope.trace)
+        await self._publish(
+            "started", address, happened_to(address, envelope, attempt, worker), envelope.trace
+        )
 
     async def retried(self, held: Held, record: Record) -> None:
         """Publish that a task waits for another attempt."""
         if LIFE_WORD in held.envelope.ancestors:
             return
-        happened = self._of(held.delivery.address, held.envelope, record.attempt, record.worker)
+        happened = happened_to(held.delivery.address, held.envelope, record.attempt, record.worker)
         happened.due_at = record.due_at or UNSET
         self._fail(happened, record.failure)
         await self._publish("retried", held.delivery.address, happened, held.envelope.trace)
@@ -98,28 +81,9 @@ class Life:
             happened.reason = failure.reason
             happened.message = failure.message if self._messages else ""
 
-    @staticmethod
-    def _of(address: TaskAddress, envelope: Envelope, attempt: int, worker: str) -> Happened:
-        return Happened(
-            address.namespace, address.queue, address.id, envelope.handler, attempt, worker,
-            envelope.submitted_at, labels=envelope.labels or {},
-        )  # fmt: skip
-
     async def _publish(self, kind: str, address: TaskAddress, happened: Happened, trace: str) -> None:
-        submitted = happened.submitted_at
-        # An id may be used again once its record is gone: the time tells the two tasks apart.
-        since = "" if submitted is UNSET else f"{submitted.timestamp():.3f}"
-        attributes: dict[str, Any] = {
-            "queue": address.queue, "lane": str(address.lane), "state": kind, "attempt": happened.attempt,
-            "handler": happened.handler, "reason": happened.reason,
-        }  # fmt: skip
         try:
-            event = event_of(
-                happened, self._now(), source=f"galley/{address.namespace}/{address.queue}",
-                attributes=attributes, event_type=f"{LIFE_TYPE}{kind}", subject=address.id, key=address.id,
-                event_id=f"{address.id}.{since}.{happened.attempt}.{kind}"[-TEXT_LIMIT:],
-                traceparent=parent_in(trace),
-            )  # fmt: skip
+            event = life_event(kind, address, happened, self._now(), trace)
             await self._publisher.publish(self._topic, event)
         except GalleyError as error:
             self._measures.life_missed()

@@ -1,4 +1,7 @@
-"""Which queues take encrypted tasks only, as their streams tell: asked once, and again now and then."""
+"""What the streams of queues tell producers: which take encrypted tasks only, and which topics hear of tasks.
+
+A stream is asked once, and again now and then.
+"""
 
 import asyncio
 from typing import Any, Final, NamedTuple
@@ -23,6 +26,7 @@ _PAUSE_SECONDS: Final = 0.25
 class _Rule(NamedTuple):
     encrypted: bool
     asked_at: float
+    life: str = ""
 
 
 class EncryptionRules:
@@ -37,6 +41,11 @@ class EncryptionRules:
         """Return whether a task may be sent by what was learned lately: each task asks this."""
         until = self._settled_until.get(address[:2], 0.0)
         return asyncio.get_running_loop().time() < until
+
+    def life_of(self, address: TaskAddress) -> str:
+        """Return the topic that hears of a queue's tasks; empty if there is none, or it is not known yet."""
+        rule = self._rules.get(address[:2])
+        return rule.life if rule is not None else ""
 
     async def check(self, address: TaskAddress, patience_seconds: float) -> None:
         """Check that a task of ours is encrypted if its queue demands it, and only then.
@@ -80,7 +89,8 @@ class EncryptionRules:
             return None
         metadata = info["config"].get("metadata") or {}
         encrypted = metadata.get(topology.ENCRYPTION_KEY) == topology.ENCRYPTED
-        rule = _Rule(encrypted, asyncio.get_running_loop().time())
+        life = str(metadata.get(topology.LIFE_KEY, ""))
+        rule = _Rule(encrypted, asyncio.get_running_loop().time(), life)
         self._rules[address.namespace, address.queue] = rule
         return rule
 

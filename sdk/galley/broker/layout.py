@@ -37,5 +37,6 @@ def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
         install=install,
         uid=uid,
         encrypted=spec.encryption is not None,
+        life=spec.life_events.topic if spec.life_events is not None else "",
         limited="" if spec.limits.per_key is None else spec.limits.per_key.waits_for,
     )

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -25,17 +27,25 @@ from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, UNANSWERED, WRONG_SEQUENCE, Ack
 from galley.broker.schedules import reserved_for
+from galley.broker.topics import TopicPublisher
 from galley.envelope import FIRST, Envelope, Flags
 from galley.errors import GalleyError, IdReserved, LaneNotEnabled, QueueFull, QueueNotFound, Refused
 from galley.failpoint import failpoint
+from galley.inside import LIFE_WORD
 from galley.key import digest_of_key
 from galley.lanes import Lane
+from galley.life import happened_to, life_event
 from galley.schedule import ticks_of
+
+log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.25
 
 _FIGURES_SECONDS: Final = 1.0
 """Age up to which the figures of a full queue are used: many refusals ask once."""
+
+_LIFE_SECONDS: Final = 1.0
+"""How long the event of a submission is tried before it is given up."""
 
 _LOOKS: Final = 3
 """Times a task is looked for: it may come between a look and the publishing, and expire before the next."""
@@ -255,7 +265,7 @@ class Publisher:
         failpoint("publish.sent")
         ack = await answer
         if ack.stored:
-            return Receipt(address)
+            return await self._accepted(address, envelope)
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self.patience if give_up is None else give_up
         while ack.unanswered or ack.code == NO_RESPONDERS:
@@ -271,10 +281,29 @@ class Publisher:
             flags = _FLAGGED
             ack = await (await self.send(address, envelope, flags))
         if ack.stored:
-            return Receipt(address)
+            return await self._accepted(address, envelope)
         if ack.code == WRONG_SEQUENCE:
             return Receipt(address, duplicate=True)
         raise await self._refused(address, ack)
+
+    def tells(self, address: TaskAddress) -> bool:
+        """Return whether a topic hears of the tasks that are submitted to a queue."""
+        return bool(self._rules.life_of(address))
+
+    async def _accepted(self, address: TaskAddress, envelope: Envelope) -> Receipt:
+        """Return the receipt, once the topic has heard of the submission that hears of the queue's tasks."""
+        topic = self._rules.life_of(address)
+        if topic and LIFE_WORD not in envelope.ancestors:
+            publisher = TopicPublisher(self._broker, address.namespace, _LIFE_SECONDS)
+            try:
+                happened = happened_to(address, envelope, attempt=0)
+                event = life_event("submitted", address, happened, datetime.now(UTC), envelope.trace)
+                await publisher.publish(topic, event)
+            except GalleyError as error:
+                # The task is accepted, whatever becomes of its event.
+                about = {"task": address.id, "topic": topic, "happened": "submitted", "error": str(error)}
+                log.warning("life event missed", extra=about)
+        return Receipt(address)
 
     async def check_lane(self, address: TaskAddress) -> None:
         """Raise if the queue or its lane is not there; return if the broker was merely not ready.

@@ -566,8 +566,8 @@ class LifeEvents(Part):
     """Where workers publish what happens to the tasks of a queue."""
 
     topic: Name
-    """Name of a Topic of the namespace. It gets an event when a task starts, is retried, succeeds, fails or
-    is cancelled by its worker. Tasks that come of such events have none."""
+    """Name of a Topic of the namespace. It gets an event when a task is submitted, starts, is retried,
+    succeeds, fails or is cancelled by its worker. Tasks that come of such events have none."""
 
 
 class TaskQueueSpec(Part):

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from galley import call
+from galley.broker import topology
 from galley.broker.topic_keeper import Declared
 from galley.broker.topics import StoredEvent, TopicPublisher
+from galley.errors import QueueFull
 from galley.event import event_of
 from galley.history import NO_HISTORY
 from galley.inside import LIFE_WORD
@@ -22,7 +25,7 @@ from galley_worker.verdict import Bury, Cancel, HandBack, RetryAt, Succeed, Verd
 from tests.support.eventually import eventually
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import Worker
-from tests.unit.galley_worker.test_fanout import Town, a_town
+from tests.unit.galley_worker.test_fanout import Town, a_town, copying
 
 FAILURE = Failure("HandlerRaised", "the disk is green")
 
@@ -153,3 +156,48 @@ async def test_the_copy_of_a_life_event_is_marked() -> None:
         assert task_of("life", asked, life, now).ancestors == (LIFE_WORD, "hops:2")
         assert task_of_miss("life", asked, life, now).ancestors == (LIFE_WORD, "hops:2")
         assert task_of("life", asked, other, now).ancestors == ()
+
+
+def tells(quarter: Quarter, topic: str = "life") -> None:
+    """Have the stream of the queue say which topic hears of its tasks."""
+    stream = quarter.server.streams[topology.work_stream("default", "images")]
+    stream.definition["metadata"][topology.LIFE_KEY] = topic
+
+
+@in_virtual_time
+async def test_who_submits_tells_of_each_task_that_was_accepted_and_of_no_other() -> None:
+    async with a_quarter() as quarter:
+        tells(quarter)
+        await quarter.client.submit(call("images", "resize"), task_id="own")
+        await quarter.client.submit(call("images", "resize"), task_id="own")
+        await quarter.client.submit_many(call("images", "resize", n=n) for n in range(3))
+        await quarter.client.submit(call("mail", "send"))
+        (own,) = (each.event for each in await quarter.happened() if each.event.subject == "own")
+        assert (own.type, own.attributes["attempt"]) == ("dev.galley.task.submitted", 0)
+        assert msgspec.json.decode(own.data)["handler"] == "resize"
+        assert len(await quarter.happened()) == 4
+        quarter.server.streams[topology.work_stream("default", "images")].definition["max_msgs"] = 4
+        with pytest.raises(QueueFull):
+            await quarter.client.submit(call("images", "resize"))
+        assert len(await quarter.happened()) == 4
+
+
+@in_virtual_time
+async def test_a_task_is_accepted_though_no_topic_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_quarter() as quarter:
+        tells(quarter, "nowhere")
+        handle = await quarter.client.submit(call("images", "resize"))
+        assert (await handle.status()).phase == "Queued"
+        assert "life event missed" in caplog.text
+
+
+@in_virtual_time
+async def test_a_copy_of_a_life_event_has_no_event_when_it_is_stored() -> None:
+    async with a_quarter() as quarter:
+        tells(quarter)
+        await quarter.keeper.keep([Declared(Topic("life"), (Subscription("tell", "images", "tell"),))])
+        async with copying(quarter, quarter.images):
+            await quarter.client.submit(call("images", "resize"))
+            await quarter.settled()
+        assert len(quarter.copies("images")) == 2
+        assert len(await quarter.happened()) == 1
