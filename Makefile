@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test/again test-times check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
-	large mutants faults simulate storm storm-graphs scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
+	large mutants faults simulate storm storm-graphs storm-topics scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ faults: $(STAMP) ## Kill, freeze and delay processes, and lose answers, at each 
 
 storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are killed and frozen 120 times
 	@GALLEY_STORM_TASKS=20000 GALLEY_STORM_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm/test_storm.py
+
+storm-topics: $(STAMP) ## Publish 5,000 events to two topics while workers, who copy them, and the broker are killed 60 times
+	@GALLEY_STORM_EVENTS=5000 GALLEY_STORM_TOPIC_FAULTS=60 $(BIN)/python -m pytest -q -s tests/storm/test_storm_of_topics.py
 
 storm-graphs: $(STAMP) ## Run 2,000 workflows while their workers die all the time, on a server in memory
 	@GALLEY_GRAPHS=2000 $(BIN)/python -m pytest -q -s --timeout 0 tests/unit/galley_worker/test_flows.py -k storm
