@@ -91,8 +91,8 @@ async def test_every_event_is_one_task_of_each_queue_after_a_storm(
             await eventually(settled, within=600)
             for name, ids in expected.items():
                 await has_each_once(client, name, ids)
-            for worker in fleet:
-                assert worker.end() == 0
+            for each in fleet:
+                assert each.end() == 0
     sys.stdout.write(
         f"\n{EVENTS} events, {sum(map(len, expected.values()))} copies, {sum(storm.done.values())} faults "
         f"(seed {SEED}): {dict(storm.done)}\n"
