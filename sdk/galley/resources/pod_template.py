@@ -42,6 +42,14 @@ OWN_LABELS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
 
 OWN_CONTAINERS: Final = ("worker",)
 
+UNSAFE_ANNOTATIONS: Final = (
+    "container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/", "io.kubernetes.cri-o.", "io.katacontainers.",
+    "k8s.v1.cni.cncf.io/",
+)  # fmt: skip
+"""What annotations begin with that take a pod out of the *restricted* profile, or give it devices or networks
+of its node: kubelets, runtimes and network plugins act on them."""
+
 
 class PullSecret(Part):
     """A Secret with the credentials of an image registry."""
@@ -55,6 +63,14 @@ _OWN_KEY: Final = f"key.startsWith({quoted(OWN_DOMAIN)}) || key in [{', '.join(m
 _NOT_OUR_OWN: Final = Rule(
     f"!self.exists(key, {_OWN_KEY})",
     f"'{{{{self.filter(key, {_OWN_KEY})[0]}}}}' is set by Galley itself; choose another key",
+)
+
+
+_UNSAFE: Final = " || ".join(f"key.startsWith({quoted(each)})" for each in UNSAFE_ANNOTATIONS)
+
+_SAFE: Final = Rule(
+    f"!self.exists(key, {_UNSAFE})",
+    f"'{{{{self.filter(key, {_UNSAFE})[0]}}}}' would weaken the restrictions of the pod; remove it",
 )
 
 
@@ -187,9 +203,10 @@ class PodTemplate(Part):
     """Labels of the pods, at most 32, beside those Galley finds them by."""
 
     annotations: dict[Key, Annotated[str, Field(max_length=16_384)]] = Field(
-        default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN)
+        default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN, _SAFE)
     )
-    """Annotations of the pods, at most 32 of at most 16384 characters each."""
+    """Annotations of the pods, at most 32 of at most 16384 characters each. Those that change the pod's
+    AppArmor or seccomp profile, its runtime or its networks are refused."""
 
     service_account_name: ObjectName | None = None
     """ServiceAccount whose rights the handlers have, with its token mounted. A queue that names none gets
@@ -252,6 +269,14 @@ class PodTemplate(Part):
             if key.startswith(OWN_DOMAIN) or key in OWN_LABELS:
                 raise refusal(f"{shown(key)} is set by Galley itself", "choose another key", key)
         return words
+
+    @field_validator("annotations")
+    @classmethod
+    def _safe(cls, annotations: dict[str, str]) -> dict[str, str]:
+        for key in annotations:
+            if key.startswith(UNSAFE_ANNOTATIONS):
+                raise refusal(f"{shown(key)} would weaken the restrictions of the pod", "remove it", key)
+        return annotations
 
     @field_validator("env")
     @classmethod

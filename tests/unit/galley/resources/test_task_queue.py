@@ -296,6 +296,21 @@ def test_memory_without_a_unit_or_with_one_that_means_less_is_refused(memory: st
         Recycle(memory=memory)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["container.apparmor.security.beta.kubernetes.io/worker", "seccomp.security.alpha.kubernetes.io/pod",
+     "io.kubernetes.cri-o.Devices", "io.katacontainers.config.hypervisor.path",
+     "k8s.v1.cni.cncf.io/networks"],
+)  # fmt: skip
+def test_no_annotation_weakens_the_restrictions_of_a_pod(key: str) -> None:
+    def template(key: str) -> dict[str, object]:
+        return {"worker": {"template": {"annotations": {key: "unconfined"}}}}
+
+    assert TaskQueueSpec.model_validate(template("example.com/team")).worker.template.annotations
+    with pytest.raises(ValidationError, match="would weaken the restrictions of the pod"):
+        TaskQueueSpec.model_validate(template(key))
+
+
 def test_a_queue_may_say_where_large_data_are_and_no_more() -> None:
     def template(name: str) -> dict[str, object]:
         return {"worker": {"template": {"env": [{"name": name, "value": "s3://bucket"}]}}}

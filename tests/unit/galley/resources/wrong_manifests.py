@@ -489,6 +489,13 @@ WRONG = {
         "'galley.dev/queue' is set by Galley itself",
         "choose another key",
     ),
+    "annotation that turns AppArmor off": Wrong(
+        TEMPLATE + "      annotations: {container.apparmor.security.beta.kubernetes.io/worker: unconfined}\n",
+        8,
+        "spec.worker.template.annotations['container.apparmor.security.beta.kubernetes.io/worker']",
+        "'container.apparmor.security.beta.kubernetes.io/worker' would weaken the restrictions of the pod",
+        "remove it",
+    ),
     "label our pods are found by": Wrong(
         TEMPLATE + "      labels: {app.kubernetes.io/name: b}\n",
         8,
