@@ -82,10 +82,11 @@ class NodeCache:
                 raise CacheUnusable(
                     str(self.folder), "it belongs to another user, who could change its files"
                 )
-            for name in ("content", "locks", "partial", f"use/{self._own}", f"spool/{self._own}", "alive"):
+            for name in ("content", "locks", "partial", "alive"):
                 (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._life = os.open(self.folder / "alive" / self._own, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._life, fcntl.LOCK_EX)
+            self._life = _locked(self.folder / "alive" / self._own)
+            for name in ("use", "spool"):
+                (self.folder / name / self._own).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._remove_left()
         except OSError as error:
             raise CacheUnusable(str(self.folder), error.strerror or type(error).__name__) from None
@@ -239,6 +240,20 @@ def _complete(path: Path, content: Path) -> None:
 
 def _now() -> int:
     return time.time_ns()
+
+
+def _locked(path: Path) -> int:
+    """Make a file and lock it; returns its descriptor.
+
+    Before it is locked, a process that begins at the same time may take it for one that was left, and
+    remove it.
+    """
+    while True:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(number, fcntl.LOCK_EX)
+        if os.fstat(number).st_nlink:
+            return number
+        os.close(number)
 
 
 def _taken(number: int) -> bool:

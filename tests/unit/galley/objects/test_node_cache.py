@@ -2,11 +2,13 @@
 """The cache of a machine: each object is fetched once, whichever process needs it, and checked."""
 
 import asyncio
+import fcntl
 import hashlib
 import multiprocessing
 import os
 from collections.abc import AsyncGenerator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,23 @@ def test_a_file_that_changes_while_it_is_copied_is_an_error(tmp_path: Path) -> N
         with pytest.raises(FileChanged, match="growing changed while it was read"):
             spooled(tmp_path, Growing())  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_that_begins_is_not_taken_for_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pods of one node that start together: the other one looks before this one holds its lock."""
+    lock = fcntl.flock
+    with ExitStack() as others:
+
+        def after_another_began(number: int, how: int) -> None:
+            monkeypatch.undo()
+            others.enter_context(NodeCache(tmp_path))
+            lock(number, how)
+
+        monkeypatch.setattr("galley.objects.node_cache.fcntl.flock", after_another_began)
+        with NodeCache(tmp_path) as cache:
+            assert cache.spool.is_dir()
+            assert len(list((tmp_path / "alive").iterdir())) == 2
+            others.enter_context(NodeCache(tmp_path))
+            assert cache.spool.is_dir()
