@@ -83,7 +83,8 @@ PAGES: Final = {
     "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
     "workflows": "/drills/workflows", "workflow": "/drills/workflows/shop-order",
     "topics": "/../topics", "topic": "/../topics/readings",
-    "no-queue": "/nothing", "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
+    "no-queue": "/nothing", "no-page": "/../nowhere",
+    "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
     "audit": "/../audit", "step": "/drills/tasks/flow_shop-order_1", "bare-queue": "/bare",
     "bare-tasks": "/bare/tasks", "bare-dead": "/bare/dead-letters", "bare-workflows": "/bare/workflows",
     "bare-schedules": "/bare/schedules", "bare-workers": "/bare/workers", "no-audit": "/../audit?user=zzz",
@@ -112,6 +113,7 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         "topic": "attributes.region",
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
+        "no-page": "There is nothing at that path",
         "failed-task": EVIL, "no-tasks": "No task fits",
     }  # fmt: skip
     shown |= {
