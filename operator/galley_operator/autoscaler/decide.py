@@ -35,9 +35,9 @@ STEP_SECONDS: Final = 2.0
 STEP_WORKERS: Final = 4
 """Workers that may be added in a step at least: small queues need not wait."""
 
-PEAK_STARTS: Final = 0.75
+PEAK_STARTS: Final = 0.5
 """Times a worker's start for which workers are kept that only a backlog needed. To start them again costs
-about as much, and they take a moment to drain."""
+more, but few backlogs come back so soon, and a drain takes a while as well."""
 
 SHORTEST_PEAK: Final = 3.0
 

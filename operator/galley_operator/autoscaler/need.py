@@ -35,7 +35,7 @@ LONGEST_TARGET: Final = 5.0
 OWN_SHARE: Final = 0.1
 """Part of its own time that a task may wait in any case: a minute does not hurt a task of an hour."""
 
-START_SHARE: Final = 0.5
+START_SHARE: Final = 2 / 3
 """Part of a worker's start in which a backlog is worked off where no target is set. Less costs more starts,
 more lets those wait on that waited for the start."""
 

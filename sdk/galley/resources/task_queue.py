@@ -219,12 +219,12 @@ class Scaling(Part):
     idle_seconds: Whole = Field(30, ge=0, le=86_400)
     """Seconds for which fewer workers must have sufficed before any is let go, so that a pause
     between two bursts does not cost a start of all workers. Those that only a backlog needed go sooner: after
-    three quarters of the time that a worker takes to start."""
+    half the time that a worker takes to start."""
 
     target_wait_seconds: Annotated[Number, Field(ge=0, le=86_400)] | None = None
     """Seconds a task should wait for a slot at most: 95 of 100 start sooner, as far as `maxWorkers` allows.
     More saves workers, which then work a backlog off in that time. Left out, tasks that come steadily find a
-    free slot, and a backlog is worked off in half the time that a worker takes to start, or 5 seconds."""
+    free slot, and a backlog is worked off in two thirds of the time a worker takes to start, or 5 seconds."""
 
     lanes: tuple[LaneScaling, ...] = Field(
         (), max_length=4, json_schema_extra=checked(without_repeats("lane", "name"))

@@ -26,7 +26,7 @@ def test_a_queue_that_never_ran_a_task_gets_a_slot_for_each() -> None:
 
 
 def test_ten_thousand_quick_tasks_need_few_slots_and_long_ones_many() -> None:
-    assert need(10_000, 0, known(0.001)).slots == pytest.approx(10, abs=0.1)
+    assert need(10_000, 0, known(0.001)).slots == pytest.approx(7.5, abs=0.1)
     assert need(10_000, 0, known(3600.0)).slots > 9_900
 
 
@@ -58,9 +58,9 @@ def test_long_tasks_need_slots_for_those_that_run_and_the_few_that_come_until_a_
     assert need(0, 10, quick, ready=40).arrivals == pytest.approx(30 + 1.74 * 30**0.5, rel=0.01)
 
 
-def test_a_slow_start_does_not_make_a_backlog_wait_for_half_of_another() -> None:
-    slow, quick = (need(600, 0, known(1.0, start=start)).within for start in (120.0, 4.0))
-    assert (slow, quick) == (5, 2)
+def test_a_slow_start_does_not_make_a_backlog_wait_for_most_of_another() -> None:
+    slow, quick = (need(600, 0, known(1.0, start=start)).within for start in (120.0, 4.5))
+    assert (slow, quick) == (5, 3)
 
 
 def test_nothing_to_do_needs_nothing_whatever_came() -> None:
