@@ -19,7 +19,7 @@ from galley.broker.stream_listing import LISTING_SECONDS
 from galley.lanes import Lane
 from galley.series import Kind, Series
 from galley_gateway.metrics import SERIES, GatewayMetrics
-from galley_operator import broker_figures, figures, operator
+from galley_operator import broker_figures, figures, operator, topic_figures
 from galley_operator import metrics as operator_metrics
 from galley_operator.figures import CountKeeper, FiguresOfQueues
 from galley_operator.metrics import OperatorMetrics
@@ -120,7 +120,7 @@ def test_the_operator_serves_what_the_tables_say() -> None:
     registered = re.findall(r"figure\(series\.([A-Z_]+),", Path(operator.__file__).read_text("utf-8"))
     read = {getattr(operator_metrics, name).name.removesuffix("_total") for name in registered}
     assert not own & read
-    told = (*figures.SERIES, *broker_figures.SERIES, *operator_metrics.SERIES)
+    told = (*figures.SERIES, *broker_figures.SERIES, *topic_figures.SERIES, *operator_metrics.SERIES)
     assert own | read == {each.name.removesuffix("_total") for each in told}
 
 
