@@ -10,6 +10,7 @@ from galley.errors import GalleyError
 from galley_gateway.access import Right, User
 from galley_gateway.errors import AccessUnknown, NotIdentified, NotPermitted
 from galley_gateway.limits import Limits
+from galley_gateway.pages.routes import DONE
 from galley_local.nats_server import NatsServer
 from tests.support.gateways import Answer, Served, served
 
@@ -169,3 +170,15 @@ async def test_a_form_that_is_refused_leads_back_to_its_page(visit: Visit) -> No
         "javascript:x",
     ):
         assert 'href="/ui/">Back' in await refused_from(elsewhere)
+
+
+@pytest.mark.parametrize("path", ["/ui/logout", *(f"/ui/do/{name}" for name in DONE)])
+async def test_no_form_is_taken_without_the_token_of_its_page(visit: Visit, path: str) -> None:
+    about = {"namespace": visit.api.namespace, "queue": "drills", "name": "x", "back": "/ui/"}
+    headers = {"Accept": BROWSER, "Cookie": "galley-token=ada"}
+    for given in ({}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": "\u00e9"}):
+        async with visit.api.session.post(
+            f"{visit.api.address}{path}", data=about | given, headers=headers, allow_redirects=False
+        ) as answer:
+            is_page(Answer(answer.status, await answer.text(), answer.headers), 403, "CrossSite")
+            assert "Set-Cookie" not in answer.headers
