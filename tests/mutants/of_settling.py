@@ -19,7 +19,7 @@ SETTLE: Final = (
     _of(
         "settle",
         "acknowledge before the final record",
-        '        failpoint("settle.before_record")\n',
+        '        if first is None:\n            failpoint("settle.before_record")\n',
         "        self._ledger.acknowledge(held.delivery.reply)\n",
         "a worker that dies between the two leaves neither message nor outcome",
         ORDER,
@@ -205,8 +205,8 @@ SETTLE: Final = (
     _of(
         "settle",
         "final records are kept for good",
-        "        keep = self._kept(address, final.uid, held.envelope.schedule)\n",
-        "        keep = None\n",
+        "        return self._kept(held.delivery.address, final.uid, held.envelope.schedule)\n",
+        "        return None\n",
         "records fill the disk",
         ORDER,
     ),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from galley.broker.pipeline import Ack, Hear
 from galley.broker.pull import Delivery
 from galley.record import Record
 from galley_worker.claim import Held
@@ -31,13 +32,18 @@ def test_a_seed_plays_the_same_schedule_every_time() -> None:
 
 
 def test_an_acknowledgement_before_the_outcome_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    end = Settler._end
+    end, store = Settler._end, Settler.store_at_once
 
-    async def hasty(settler: Settler, held: Held, final: Record) -> bool:
+    async def hasty(settler: Settler, held: Held, final: Record, *first: Ack) -> bool:
         settler.drop(held.delivery)
-        return await end(settler, held, final)
+        return await end(settler, held, final, *first)
+
+    def hasty_at_once(settler: Settler, held: Held, final: Record, hear: Hear) -> bool:
+        settler.drop(held.delivery)
+        return store(settler, held, final, hear)
 
     monkeypatch.setattr(Settler, "_end", hasty)
+    monkeypatch.setattr(Settler, "store_at_once", hasty_at_once)
     # A worker has to die in the moment between the two, which one seed in fifty leads to.
     with pytest.raises(Wrong, match=r"acked|lost"):
         simulate_all(5 * SEEDS)
@@ -57,5 +63,6 @@ def test_deliveries_begun_without_a_claim_are_noticed(monkeypatch: pytest.Monkey
         return False
 
     monkeypatch.setattr("galley_worker.attempts.must_claim", never)
+    monkeypatch.setattr("galley_worker.fast_path.must_claim", never)
     with pytest.raises(Wrong):
         simulate_all()

@@ -30,6 +30,7 @@ from galley_worker.solitude import Solitude
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.one_attempt import run_attempt
 
 SLOTS: Final = 2
 KEEP_SECONDS: Final = 3600
@@ -214,7 +215,7 @@ class SimulatedWorker:
 
     async def _attempt(self, attempts: Attempts, puller: Puller, delivery: Delivery) -> None:
         try:
-            await attempts.run(delivery)
+            await run_attempt(attempts, delivery)
         finally:
             self.busy -= 1
             puller.slots_changed()

@@ -3,11 +3,11 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from galley.address import Kind
 from galley.broker.errors import BrokerError
@@ -33,7 +33,18 @@ from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.continuation import Continuations
-from galley_worker.ending import Cancelled, CutOff, Ending, NotBegun, Raised, ReturnedLarge, TimedOut
+from galley_worker.ending import (
+    Cancelled,
+    CutOff,
+    Ending,
+    Finish,
+    NotBegun,
+    Raised,
+    Returned,
+    ReturnedLarge,
+    TimedOut,
+)
+from galley_worker.fast_path import FastPath, Hand
 from galley_worker.flows import Workflows
 from galley_worker.leases import Lease, LeaseKeeper
 from galley_worker.ledger import NoRoom
@@ -44,10 +55,11 @@ from galley_worker.queue_limit import QueueLimit
 from galley_worker.retry_budget import RetryBudget
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
-from galley_worker.settle import NO_ROOM_SECONDS, Settler
+from galley_worker.settle import NO_ROOM_SECONDS, Settler, Tried
 from galley_worker.solitude import Solitude
 from galley_worker.traces import Traces, parent_of
 from galley_worker.turns import Turns
+from galley_worker.under_way import Message, UnderWay, message_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -83,44 +95,6 @@ OBJECT_STORE_SECONDS: Final = 15.0
 
 REMEMBERED_CANCELS: Final = 10_000
 """Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
-
-
-Message: TypeAlias = tuple[str, int]
-"""Stream and sequence."""
-
-
-@dataclass(slots=True)
-class UnderWay:
-    """An attempt of this worker, from delivery to verdict."""
-
-    delivery: Delivery
-    lease: Lease
-    began: float
-    execution: Execution | None = None
-    stopped: Cancelled | CutOff | None = None
-    """Why it is stopped, if it is, perhaps before the handler began."""
-    lease_lost: bool = False
-    held: Held | None = None
-    """What settling it needs; None until it is read."""
-    span: Any = None
-    """Its span, where spans are sent."""
-    woken: asyncio.Event | None = None
-    """Set when it is stopped while it waits for its start."""
-
-    def delivered_again(self, reply: str) -> None:
-        """Renew, acknowledge and give back the message by its new delivery from now on."""
-        self.delivery = self.delivery._replace(reply=reply)
-        self.lease.reply = reply
-        if self.held is not None:
-            self.held.delivery = self.delivery
-
-    def stop(self, because: Cancelled | CutOff) -> None:
-        """Stop it, whether or not its handler has begun."""
-        self.stopped = self.stopped or because
-        if self.woken is not None:
-            self.woken.set()
-        if self.execution is not None:
-            self.execution.stop(because)
 
 
 @dataclass(frozen=True)
@@ -174,6 +148,7 @@ class Attempts:
         self._parts = parts
         self._later = later_stream(rules.namespace, rules.queue)
         self._cancelled: dict[str, None] = {}
+        self._fast_path = FastPath(self, rules, parts, self._later)
         self.limit: QueueLimit | None = None
         """The limit of the queue, if it has one."""
         self.under_way: dict[Message, UnderWay] = {}
@@ -184,7 +159,7 @@ class Attempts:
         The broker delivers a message again after a restart, or when it received no renewal for too long; the
         attempt that is running goes on.
         """
-        present = self.holds(_message(delivery))
+        present = self.holds(message_of(delivery))
         if present is None:
             return False
         present.delivered_again(delivery.reply)
@@ -214,6 +189,10 @@ class Attempts:
             present.stop(Cancelled())
         return present
 
+    def is_cancelled(self, delivery: Delivery) -> bool:
+        """Return whether the task of a delivery was cancelled lately."""
+        return bool(self._cancelled) and _task(delivery) in self._cancelled
+
     def cancel_flow(self, flow: str, home: str = "") -> None:
         """Stop the steps of a workflow that run here; others look at it before they begin.
 
@@ -233,35 +212,71 @@ class Attempts:
         for present in self.under_way.values():
             present.stop(CutOff(why))
 
+    def begin(self, delivery: Delivery, hand: Hand) -> bool:
+        """Begin the attempt of one delivery on the fast path; returns False if only `run` can.
+
+        Then nothing was done.
+        """
+        return self._fast_path.begin(delivery, hand)
+
     async def run(self, delivery: Delivery) -> None:
         """Run the attempt of one delivery and settle it. Does not raise because of what an attempt does."""
-        message = _message(delivery)
-        lease = self._parts.leases.hold(delivery.reply, lambda: self._lose(message))
+        lease = self.lease(delivery)
         if lease is None:
             journal.dropped(delivery, "read too late: its lease may have ended")
             return
         present = UnderWay(delivery, lease, self._parts.clock())
-        self.under_way[message] = present
+        self.under_way[message_of(delivery)] = present
         try:
-            await self._in_turn(present)
+            await self._parts.solitude.enter()
+            await self._to_its_end(present, self._take)
         finally:
-            # A message whose lease was lost may have been delivered here again by now.
-            if self.under_way.get(message) is present:
-                del self.under_way[message]
-            if present.execution is not None and (batch := present.execution.batch) is not None:
-                batch.settled(batch)
-            self._parts.leases.release(lease)
+            self.leave(present)
 
-    async def _in_turn(self, present: UnderWay) -> None:
-        """Run an attempt once none is alone any more."""
-        solitude = self._parts.solitude
-        await solitude.enter()
+    async def go_on(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
+        """Settle an attempt that the fast path began.
+
+        Args:
+            present: the attempt.
+            ran: how its handler ended, or why it did not begin.
+            tried: its final record, if it was written and not stored.
+        """
         try:
-            if present.delivery.address.kind is Kind.TURN:
-                assert self._parts.turns is not None, "a worker takes turns"
-                await self._parts.turns.take(present.delivery)
-            else:
-                await self._run(present)
+            await self._to_its_end(present, lambda _present: self._resume(present, ran, tried))
+        finally:
+            self.leave(present)
+
+    async def recover(self, present: UnderWay, error: Exception) -> None:
+        """Settle an attempt of the fast path that failed outside its handler."""
+
+        async def fail(_present: UnderWay) -> None:
+            raise error
+
+        try:
+            await self._to_its_end(present, fail)
+        finally:
+            self.leave(present)
+
+    def lease(self, delivery: Delivery) -> Lease | None:
+        """Return the lease of a delivery, which is renewed from now on; None if it may have ended."""
+        message = message_of(delivery)
+        return self._parts.leases.hold(delivery.reply, lambda: self._lose(message))
+
+    def leave(self, present: UnderWay) -> None:
+        """Forget an attempt that is over."""
+        message = message_of(present.delivery)
+        # A message whose lease was lost may have been delivered here again by now.
+        if self.under_way.get(message) is present:
+            del self.under_way[message]
+        if present.execution is not None and (batch := present.execution.batch) is not None:
+            batch.settled(batch)
+        self._parts.leases.release(present.lease)
+
+    async def _to_its_end(self, present: UnderWay, take: Callable[[UnderWay], Awaitable[None]]) -> None:
+        """Have an attempt taken to its end that has entered."""
+        solitude = self._parts.solitude
+        try:
+            await take(present)
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
@@ -271,6 +286,25 @@ class Attempts:
                 solitude.leave_alone()
             else:
                 solitude.leave()
+
+    async def _resume(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
+        held = present.held
+        assert held is not None, "the fast path reads it first"
+        if tried is not None:
+            assert isinstance(ran, Returned)
+            await self._settle(present, held, Succeed(ran.result), tried)
+            return
+        if present.execution is not None:
+            ran = await self._ended(present, held, ran)
+        assert not isinstance(ran, ReturnedLarge), "only what ran returns"
+        await self._decide(present, held, ran)
+
+    async def _take(self, present: UnderWay) -> None:
+        if present.delivery.address.kind is Kind.TURN:
+            assert self._parts.turns is not None, "a worker takes turns"
+            await self._parts.turns.take(present.delivery)
+        else:
+            await self._run(present)
 
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
@@ -349,7 +383,7 @@ class Attempts:
             await self._parts.turns.give_back_if_gone(delivery.address, envelope.key)
         if not claimed:
             return
-        if self._cancelled and _task(delivery) in self._cancelled:
+        if self.is_cancelled(delivery):
             present.stop(Cancelled())
         never = self._never(held, over)
         if flags.awaits:
@@ -368,7 +402,10 @@ class Attempts:
                 failure = Failure(REPLACED, f"task {by} of the same unique key took its place")
                 await self._settle(present, held, Cancel(failure))
                 return
-        ending = await self._end(present, held)
+        await self._decide(present, held, await self._end(present, held))
+
+    async def _decide(self, present: UnderWay, held: Held, ending: Ending) -> None:
+        """Settle an attempt that ended like that."""
         if present.lease_lost and isinstance(ending, CutOff | NotBegun):
             journal.lost(held, "its lease was lost")
             self._parts.measures.lost(held.delivery.address.lane)
@@ -474,12 +511,13 @@ class Attempts:
         """Whether a missing key may still reach this worker."""
         return self._rules.unknown_handler_seconds > 0 and delivery.delivered <= KEY_TIMES
 
-    async def _settle(self, present: UnderWay, held: Held, verdict: Verdict) -> None:
-        verdict = self._paced(held, verdict)
-        by_us = await self._parts.settler.settle(held, verdict)
-        seconds = self._parts.clock() - present.began
-        self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
-        journal.settled(held, verdict, seconds, by_us=by_us)
+    async def _settle(
+        self, present: UnderWay, held: Held, verdict: Verdict, tried: Tried | None = None
+    ) -> None:
+        if tried is None:
+            verdict = self.paced(held, verdict)
+        by_us = await self._parts.settler.settle(held, verdict, tried)
+        self.settled(present, held, verdict, by_us=by_us)
         if present.span is not None:
             Traces.end(present.span, verdict)
             present.span = None
@@ -490,7 +528,13 @@ class Attempts:
             if over or (isinstance(verdict, RetryAt | Defer) and not held.keeps_permit):
                 await self._parts.turns.give_back(held.delivery.address, held.envelope.key)
 
-    def _paced(self, held: Held, verdict: Verdict) -> Verdict:
+    def settled(self, present: UnderWay, held: Held, verdict: Verdict, *, by_us: bool) -> None:
+        """Count and log an attempt that is settled."""
+        seconds = self._parts.clock() - present.began
+        self._parts.measures.settled(type(verdict).__name__, seconds, held.delivery.address.lane)
+        journal.settled(held, verdict, seconds, by_us=by_us)
+
+    def paced(self, held: Held, verdict: Verdict) -> Verdict:
         """Return a verdict as the budget of retries allows it; the circuit hears of it, too."""
         budget, circuit, now = self._parts.budget, self._parts.circuit, self._parts.now()
         if budget is not None:
@@ -544,11 +588,22 @@ class Attempts:
 
     async def _end(self, present: UnderWay, held: Held) -> Ending:
         """Run the handler and return how the attempt ended."""
-        timeout = self._timeout(held)
-        address = held.delivery.address
+        timeout = self.timeout(held)
         checkpoint = b""
         if held.flags.attempt > 1 or held.flags.fence or held.delivery.delivered > 1:
-            checkpoint = await self._parts.notebook.checkpoint(address)
+            checkpoint = await self._parts.notebook.checkpoint(held.delivery.address)
+        begun = self.start(present, held, timeout, checkpoint)
+        if not isinstance(begun, Execution):
+            return begun
+        if (life := self._parts.settler.life) is not None:
+            await life.started(held, self._rules.worker.name)
+        return await self._ended(present, held, await begun.ending)
+
+    def start(
+        self, present: UnderWay, held: Held, timeout: float, checkpoint: bytes = b""
+    ) -> Execution | Cancelled | CutOff | TimedOut:
+        """Start the handler of an attempt; returns its ending if it must not start any more."""
+        address = held.delivery.address
         failpoint("run.before_start")
         began = self._parts.now()
         # This process may have been frozen since the delivery: last of all, so that little can still happen.
@@ -561,7 +616,7 @@ class Attempts:
             present.span = self._parts.traces.begin(held)
         traced = present.span is not None or held.envelope.trace
         traceparent = parent_of(held.envelope.trace, present.span) if traced else ""
-        present.execution = self._parts.runners.start(
+        present.execution = execution = self._parts.runners.start(
             Work(
                 task_id=address.id,
                 queue=address.queue,
@@ -587,15 +642,17 @@ class Attempts:
             waited = held.started_at.timestamp() - held.delivery.stored_at
             self._parts.measures.waited(waited, address.lane)
         journal.started(held, began)
-        if (life := self._parts.settler.life) is not None:
-            await life.started(held, self._rules.worker.name)
-        ran = await present.execution.ending
+        return execution
+
+    async def _ended(self, present: UnderWay, held: Held, ran: Finish) -> Ending:
+        """Store what an attempt left behind whose handler ended; return how it ended."""
+        assert present.execution is not None, "it was started"
         if not self._parts.notebook.empty:
             await self._parts.notebook.finish(present.execution.work)
         failpoint("run.after_end")
         if isinstance(ran, ReturnedLarge):
             assert self._parts.objects is not None, "a worker has objects"
-            ran = await self._parts.objects.store(address, ran)
+            ran = await self._parts.objects.store(held.delivery.address, ran)
         ending: Ending = ran
         journal.ended(held, ending)
         return ending
@@ -615,7 +672,7 @@ class Attempts:
         rules = self._parts.runners.rules.get(held.envelope.handler)
         return self._rules.policy if rules is None or rules.retry is None else rules.retry
 
-    def _timeout(self, held: Held) -> float:
+    def timeout(self, held: Held) -> float:
         """Return the seconds this attempt has: its own, its handler's or the queue's, up to the deadline."""
         rules = self._parts.runners.rules.get(held.envelope.handler)
         own = held.envelope.timeout_seconds or (rules.timeout_seconds if rules is not None else None)
@@ -636,10 +693,6 @@ def _last_error(history: History) -> str:
         return ""
     last = history.attempts[-1]
     return f"{last.reason}: {last.message}"
-
-
-def _message(delivery: Delivery) -> Message:
-    return delivery.source.stream, delivery.sequence
 
 
 def _task(delivery: Delivery) -> str:

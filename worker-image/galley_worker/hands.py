@@ -5,7 +5,8 @@ Pulling ends first, running attempts get the grace period to end, and those that
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from galley.broker.pull import Delivery
 from galley.failpoint import failpoint
@@ -30,35 +31,70 @@ class Hands:
         self._grace_seconds = grace_seconds
         self._at_work: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[Delivery | None]] = []
+        self._under_way: asyncio.TaskGroup | None = None
+        self._over = asyncio.Event()
+        """Set while no attempt is under way, or when those that are left were given up."""
+        self._over.set()
 
     async def run(self) -> None:
         """Run attempts until told to stop, then drain."""
         async with asyncio.TaskGroup() as under_way:
+            self._under_way = under_way
             async with self._puller as puller:
                 under_way.create_task(self._stop_pulling(), name="stop")
                 with self._slots.grown.heard_by(puller.slots_changed):
                     async for delivery in puller.deliveries():
                         if not self._attempts.known(delivery):
-                            self._take(delivery, under_way)
+                            self._take(delivery)
             for idle in self._idle:
                 idle.set_result(None)
             if self._slots.busy:
                 failpoint("drain.begun")
                 log.info("worker draining", extra={"running": self._slots.busy})
                 under_way.create_task(self._cut_after_grace(), name="grace")
+                # Attempts on the fast path have no task that the group would wait for.
+                await self._over.wait()
+                self._under_way = None
 
     async def _stop_pulling(self) -> None:
         await self._stop.asked.wait()
         self._puller.stop()
 
-    def _take(self, delivery: Delivery, under_way: asyncio.TaskGroup) -> None:
+    def _take(self, delivery: Delivery) -> None:
         self._slots.take()
+        self._over.clear()
+        if self._attempts.begin(delivery, self):
+            return
         if self._idle:
             self._idle.pop().set_result(delivery)
             return
-        hand = under_way.create_task(self._work(delivery))
+        self._start(self._work(delivery))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._under_way is not None, "attempts begin in `run`"
+        hand = self._under_way.create_task(work)
         hand.add_done_callback(self._at_work.discard)
         self._at_work.add(hand)
+
+    def leave(self) -> None:
+        """Take note that an attempt is over."""
+        self._slots.leave()
+        self._puller.slots_changed()
+        if not self._slots.busy:
+            self._over.set()
+
+    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Run the rest of an attempt that began on the fast path."""
+        if self._under_way is None:  # what is left was given up
+            rest.close()
+        else:
+            self._start(self._finish(rest))
+
+    async def _finish(self, rest: Coroutine[Any, Any, None]) -> None:
+        try:
+            await rest
+        finally:
+            self.leave()
 
     async def _work(self, delivery: Delivery | None) -> None:
         """Run the attempts of deliveries one after the other: an asyncio task for each would cost more."""
@@ -66,8 +102,7 @@ class Hands:
             try:
                 await self._attempts.run(delivery)
             finally:
-                self._slots.leave()
-                self._puller.slots_changed()
+                self.leave()
             if self._stop.asked.is_set():
                 return
             idle: asyncio.Future[Delivery | None] = asyncio.get_running_loop().create_future()
@@ -78,17 +113,16 @@ class Hands:
     async def _cut_after_grace(self) -> None:
         """Wait for running attempts, hand back those that are late, and do not wait for an absent broker."""
         urgent = asyncio.create_task(self._stop.urgent.wait())
-        running = set(self._at_work)
-        ended = asyncio.ensure_future(asyncio.wait(running)) if running else None
-        if ended is not None:
-            await asyncio.wait({urgent, ended}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
-            ended.cancel()
+        over = asyncio.create_task(self._over.wait())
+        await asyncio.wait({urgent, over}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
         urgent.cancel()
         failpoint("drain.before_cut")
         self._attempts.cut("the worker is shutting down")
-        if self._at_work:
-            await asyncio.wait(set(self._at_work), timeout=_HAND_BACK_SECONDS)
-        if self._at_work:
+        await asyncio.wait({over}, timeout=_HAND_BACK_SECONDS)
+        if not over.done():
             log.warning("attempts left unsettled", extra={"tasks": len(self._attempts.under_way)})
+            over.cancel()
+        self._under_way = None
         for hand in self._at_work:
             hand.cancel()
+        self._over.set()

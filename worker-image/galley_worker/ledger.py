@@ -25,7 +25,7 @@ from galley.broker.dead_letters import bury
 from galley.broker.errors import BrokerError
 from galley.broker.later import Door, send_later
 from galley.broker.lean_client import header_block
-from galley.broker.pipeline import FULL, TOO_LARGE, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import FULL, TOO_LARGE, WRONG_SEQUENCE, Ack, Hear
 from galley.broker.pull import NAK, nak_after
 from galley.broker.records import Records
 from galley.broker.room import LaterRoom
@@ -111,17 +111,35 @@ class Ledger:
         self._room = LaterRoom(broker)
 
     async def write(
-        self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None
-    ) -> int | Beaten:
+        self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None = None,
+        first: Ack | None = None,
+    ) -> int | Beaten:  # fmt: skip
         """Write a record in place of the one with sequence `fence`; return its sequence.
+
+        Args:
+            address: the task.
+            record: what to write.
+            fence: sequence of the record it replaces.
+            keep_seconds: life of the record; None keeps it until it is replaced.
+            first: the answer to a first try, if there was one.
 
         Raises:
             TooLarge: the broker does not store records of that size.
         """
-        ack = await self._records.write(address, record, fence, keep_seconds)
+        ack = first or await self._records.write(address, record, fence, keep_seconds)
         if ack.stored:
             return ack.sequence
         return await self._insist_on_record(address, record, fence, keep_seconds, ack)
+
+    def write_at_once(
+        self, address: TaskAddress, record: Record, fence: int, keep_seconds: int, hear: Hear
+    ) -> bool:
+        """Write a record without waiting: `hear` gets the answer; from a refusal `write` goes on.
+
+        Returns:
+            False if it would have to wait; then nothing was done.
+        """
+        return self._records.write_at_once(address, record, fence, keep_seconds, hear)
 
     async def read(self, address: TaskAddress, at_least: int = 0) -> Stored | None:
         """Return the record of a task, not older than `at_least`, or None if it has none."""

@@ -20,12 +20,13 @@ from galley.broker.control import (
     answering_as,
     send_heartbeat,
 )
-from galley_worker.attempts import Attempts, UnderWay
+from galley_worker.attempts import Attempts
 from galley_worker.claim import Who
 from galley_worker.health import Condition
 from galley_worker.puller import Puller
 from galley_worker.slots import WorkerSlots
 from galley_worker.stop import Stop
+from galley_worker.under_way import UnderWay
 
 
 class Presence:

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
 from galley.broker import counts
+from galley.broker.pipeline import Ack, Hear
 from galley.broker.pull import Delivery
 from galley.broker.topology import DECLARED_KEPT_SECONDS
 from galley.dead_letter import NO_TASK, DeadLetter
@@ -34,6 +35,13 @@ NO_ROOM_SECONDS: Final = 5.0
 
 TICK_KEPT_SECONDS: Final = 24 * 3600
 """How long the record of a tick's task is kept at least, so that none runs twice."""
+
+
+class Tried(NamedTuple):
+    """A final record that was written at once, and the answer, which was no success."""
+
+    final: Record
+    ack: Ack
 
 
 class Settler:
@@ -62,14 +70,20 @@ class Settler:
         self.ended: Counter[counts.Name] = Counter()
         """Attempts settled here, by lane and how they ended; not those another worker had settled."""
 
-    async def settle(self, held: Held, verdict: Verdict) -> bool:
-        """Write what the verdict says; return False if the task had been settled by another worker before."""
+    async def settle(self, held: Held, verdict: Verdict, tried: Tried | None = None) -> bool:
+        """Write what the verdict says; return False if the task had been settled by another worker before.
+
+        Args:
+            held: the attempt.
+            verdict: what follows from its end.
+            tried: what `store_at_once` tried, if it was asked before.
+        """
         match verdict:
             case Succeed(result, large):
-                final = self._final(held, Outcome.SUCCEEDED, result=result)
+                final = tried.final if tried else self.success(held, result)
                 if large is not None:
                     final = replace(final, v=REFERRING_VERSION, large=large)
-                name, by_us = counts.SUCCEEDED, await self._end(held, final)
+                name, by_us = counts.SUCCEEDED, await self._end(held, final, tried and tried.ack)
             case Await(plan):
                 name, by_us = counts.DEFERRED, await self._await(held, plan)
             case Cancel(failure):
@@ -91,6 +105,30 @@ class Settler:
         if by_us:
             self.ended[held.delivery.address.lane, name] += 1
         return by_us
+
+    def success(self, held: Held, result: Raw) -> Record:
+        """Return the final record of a task that succeeded."""
+        return self._final(held, Outcome.SUCCEEDED, result=result)
+
+    def store_at_once(self, held: Held, final: Record, hear: Hear) -> bool:
+        """Write a final record without waiting; `hear` gets the answer, perhaps before this returns.
+
+        If it is stored, `succeeded` is next, else `settle`.
+
+        Returns:
+            False if the write would have to wait; then nothing was done.
+        """
+        failpoint("settle.before_record")
+        keep = self._kept_of(held, final)
+        return self._ledger.write_at_once(held.delivery.address, final, held.fence, keep, hear)
+
+    def succeeded(self, held: Held) -> None:
+        """Acknowledge a task whose final record was stored at once. It is no step, and has no life events."""
+        self._acknowledge(held.delivery)
+        self.ended[held.delivery.address.lane, counts.SUCCEEDED] += 1
+
+    def _kept_of(self, held: Held, final: Record) -> int:
+        return self._kept(held.delivery.address, final.uid, held.envelope.schedule)
 
     def _kept(self, address: TaskAddress, uid: str = "", schedule: str = "") -> int:
         least = DECLARED_KEPT_SECONDS if uid or address.kind is Kind.DECLARED else 0
@@ -243,12 +281,13 @@ class Settler:
         """Have a message delivered again after a while, since nothing can be decided about it now."""
         self._ledger.give_back(delivery.reply, seconds)
 
-    async def _end(self, held: Held, final: Record) -> bool:
+    async def _end(self, held: Held, final: Record, first: Ack | None = None) -> bool:
         address = held.delivery.address
-        keep = self._kept(address, final.uid, held.envelope.schedule)
-        failpoint("settle.before_record")
+        keep = self._kept_of(held, final)
+        if first is None:
+            failpoint("settle.before_record")
         try:
-            written = await self._ledger.write(address, final, held.fence, keep)
+            written = await self._ledger.write(address, final, held.fence, keep, first)
         except TooLarge as error:
             if final.outcome is Outcome.SUCCEEDED:
                 final = self._too_large(held, error)

@@ -45,7 +45,7 @@ class Solitude:
         """Begin an attempt, once none is alone any more."""
         while self._claimants:
             await self._open.wait()
-        self._begin()
+        self.enter_at_once()
 
     def leave(self) -> None:
         """End an attempt that was not alone."""
@@ -84,7 +84,7 @@ class Solitude:
                 self._turn.release()
                 raise
         except BaseException:
-            self._begin()
+            self.enter_at_once()
             self._give_up()
             raise
 
@@ -93,7 +93,8 @@ class Solitude:
         self._turn.release()
         self._give_up()
 
-    def _begin(self) -> None:
+    def enter_at_once(self) -> None:
+        """Begin an attempt while it is not `closed`."""
         self._running += 1
         self._idle.clear()
 

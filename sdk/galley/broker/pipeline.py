@@ -6,7 +6,9 @@ acknowledgements come in on one inbox and are distinguished by a counter in its 
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
 
 import msgspec
 from nats.errors import MaxPayloadError
@@ -71,16 +73,19 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
+Hear: TypeAlias = Callable[[Ack], None]
+"""Takes the answer to one publish, in the middle of reading; it must be quick, and not raise."""
+
 
 class PublishPipeline:
-    """Sends publishes one behind the other and resolves a future for each."""
+    """Sends publishes one behind the other and tells the answer to each."""
 
     def __init__(self, connection: LeanClient, answer_seconds: float) -> None:
         self._nats = connection
         self._answer_seconds = answer_seconds
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[str, tuple[asyncio.Future[Ack], float, str]] = {}
+        self._waiting: dict[str, tuple[Hear, float, str]] = {}
         self._held = False
         self._room: asyncio.Event = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
@@ -102,9 +107,8 @@ class PublishPipeline:
     def abandon(self) -> None:
         """End all waits as unanswered: the connection broke and no acknowledgement will come."""
         waiting, self._waiting = self._waiting, {}
-        for future, _, _ in waiting.values():
-            if not future.done():
-                future.set_result(Ack(0, UNANSWERED, "the connection broke"))
+        for hear, _, _ in waiting.values():
+            hear(Ack(0, UNANSWERED, "the connection broke"))
         self._room.set()
 
     @property
@@ -123,11 +127,10 @@ class PublishPipeline:
 
     def deny(self, subject: str) -> None:
         """End the waits for a subject, given in lower case, that we may not publish to."""
-        for reply, (future, _, waiting_for) in list(self._waiting.items()):
+        for reply, (hear, _, waiting_for) in list(self._waiting.items()):
             if waiting_for.lower() == subject:
                 del self._waiting[reply]
-                if not future.done():
-                    future.set_result(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
+                hear(Ack(0, DENIED, f"no right to publish to {waiting_for}"))
         self._room.set()
 
     @property
@@ -152,22 +155,27 @@ class PublishPipeline:
         """
         assert self._loop is not None, "the broker connection is not open"
         future: asyncio.Future[Ack] = self._loop.create_future()
+        self.put_heard(subject, body, headers, partial(_resolve, future))
+        return future
+
+    def put_heard(self, subject: str, body: bytes, headers: bytes, hear: Hear) -> None:
+        """Publish now, and tell the answer without a turn of the event loop; perhaps before this returns."""
+        assert self._loop is not None, "the broker connection is not open"
         if not self._nats.is_connected:
-            future.set_result(Ack(0, UNANSWERED, "there is no connection"))
-            return future
+            hear(Ack(0, UNANSWERED, "there is no connection"))
+            return
         self._count += 1
         reply = f"{self._prefix}{self._count}"
-        self._waiting[reply] = future, self._loop.time() + self._answer_seconds, subject
+        self._waiting[reply] = hear, self._loop.time() + self._answer_seconds, subject
         try:
             self._nats.publish_directly(subject, body, reply, headers)
         except SubjectInvalid as error:
             self._waiting.pop(reply, None)
-            future.set_result(Ack(0, WRONG_SUBJECT, str(error)))
+            hear(Ack(0, WRONG_SUBJECT, str(error)))
         except MaxPayloadError:
             self._waiting.pop(reply, None)
             limit = self._nats.max_payload
-            future.set_result(Ack(0, TOO_LARGE, f"{len(body)} bytes, the server takes {limit}"))
-        return future
+            hear(Ack(0, TOO_LARGE, f"{len(body)} bytes, the server takes {limit}"))
 
     def _on_ack(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
         waited = self._waiting.pop(subject, None)
@@ -175,18 +183,16 @@ class PublishPipeline:
             return
         if len(self._waiting) == WINDOW - 1:
             self._room.set()
-        future = waited[0]
-        if future.done():
-            return
+        hear = waited[0]
         if not data:
-            future.set_result(Ack(0, NO_RESPONDERS, "no stream takes this subject"))
+            hear(Ack(0, NO_RESPONDERS, "no stream takes this subject"))
             return
         answer = _decode(data)
         if answer.error is None:
-            future.set_result(Ack(answer.seq))
+            hear(Ack(answer.seq))
         else:
             problem = answer.error
-            future.set_result(Ack(0, problem.err_code or problem.code, problem.description))
+            hear(Ack(0, problem.err_code or problem.code, problem.description))
 
     def _expire(self) -> None:
         assert self._loop is not None
@@ -198,9 +204,13 @@ class PublishPipeline:
                 break
             late.append(reply)
         for reply in late:
-            future, _, _ = self._waiting.pop(reply)
-            if not future.done():
-                future.set_result(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
+            hear, _, _ = self._waiting.pop(reply)
+            hear(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
         if late:
             self._room.set()
         self._sweep = self._loop.call_later(1.0, self._expire)
+
+
+def _resolve(future: asyncio.Future[Ack], ack: Ack) -> None:
+    if not future.done():
+        future.set_result(ack)

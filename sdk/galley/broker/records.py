@@ -15,7 +15,7 @@ from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
-from galley.broker.pipeline import NO_RESPONDERS, Ack
+from galley.broker.pipeline import NO_RESPONDERS, Ack, Hear
 from galley.errors import EnvelopeInvalid, QueueNotFound
 from galley.record import Record, Stored
 
@@ -101,6 +101,22 @@ class Records:
             topology.record_subject(address), body, _conditions(fence, keep_seconds)
         )
         return await answer
+
+    def write_at_once(
+        self, address: TaskAddress, record: Record, fence: int, keep_seconds: int | None, hear: Hear
+    ) -> bool:
+        """Store a record as `write` does, and have `hear` called with the broker's word.
+
+        Returns:
+            False if it would have to wait; then nothing was done.
+        """
+        pipeline = self._broker.pipeline
+        body = self._broker.payloads.plain_record_bytes(address, record) if pipeline.has_room else None
+        if body is None:
+            return False
+        subject = topology.record_subject(address)
+        pipeline.put_heard(subject, body, _conditions(fence, keep_seconds), hear)
+        return True
 
     async def forget(self, address: TaskAddress) -> None:
         """Remove the record and the dead letter of a task that has ended, so that its id can be used again.

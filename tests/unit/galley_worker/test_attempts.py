@@ -32,6 +32,7 @@ from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
+from tests.support.one_attempt import run_attempt
 from tests.support.virtual_time import in_virtual_time, virtual_loop
 from tests.unit.galley_worker.bench import POLICY, Bench, Worker, a_bench
 from tests.unit.galley_worker.deliveries import a_past
@@ -80,7 +81,7 @@ class Shop:
     measures: Measures
 
     def begin(self, delivery: Delivery) -> "asyncio.Task[None]":
-        return self.bench.start(self.attempts.run(delivery))
+        return self.bench.start(run_attempt(self.attempts, delivery))
 
     async def answer(self, verb: Verb, request: Request) -> Answer | None:
         """Answer as the supervisor does."""
@@ -243,7 +244,7 @@ async def test_a_process_that_slept_through_the_answer_to_its_claim_does_not_beg
             return claimed
 
         monkeypatch.setattr(shop.worker.claimant, "claim", sleep_and_claim)
-        await shop.attempts.run(delivery)
+        await run_attempt(shop.attempts, delivery)
         assert shop.handlers.started == []
 
 
@@ -276,7 +277,7 @@ async def test_what_was_read_after_a_long_sleep_is_neither_begun_nor_acknowledge
         delivery = await shop.bench.take(shop.worker)
         virtual_loop().freeze(2 * LEASE)
         shop.bench.mark()
-        await shop.attempts.run(delivery)
+        await run_attempt(shop.attempts, delivery)
         assert shop.handlers.started == []
         assert shop.bench.writes() == []
 
@@ -352,7 +353,7 @@ async def test_a_message_in_hand_when_its_task_is_cancelled_is_not_begun() -> No
         address = await shop.bench.submit()
         delivery = await shop.bench.take(shop.worker)
         await cancel(shop.bench.producer, address, Record(State.RUN, 0), 3600)
-        await shop.attempts.run(delivery)
+        await run_attempt(shop.attempts, delivery)
         assert shop.handlers.started == []
         assert shop.bench.final(address).outcome is Outcome.CANCELLED
 
@@ -410,7 +411,7 @@ async def test_a_task_past_its_deadline_is_buried_without_a_run() -> None:
         address = await shop.bench.submit(deadline=deadline)
         delivery = await shop.bench.take(shop.worker)
         await shop.bench.pass_time(6)
-        await shop.attempts.run(delivery)
+        await run_attempt(shop.attempts, delivery)
         assert shop.handlers.started == []
         final = shop.bench.final(address)
         assert final.failure is not None
@@ -439,7 +440,7 @@ async def test_what_cannot_be_read_is_buried_without_a_run() -> None:
         address = await shop.bench.submit()
         delivery = await shop.bench.take(shop.worker)
         for broken in ({"body": b"nonsense"}, {"header": "v=9;a=1"}):
-            await shop.attempts.run(delivery._replace(**broken))
+            await run_attempt(shop.attempts, delivery._replace(**broken))
         assert shop.handlers.started == []
         assert shop.bench.letters(address) == 1
         assert shop.bench.final(address).outcome is Outcome.FAILED

@@ -74,6 +74,7 @@ from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.one_attempt import run_attempt
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.encryption.keys import payloads
 from tests.unit.galley_worker.bench import KEEP_SECONDS, POLICY, Bench, Hands, Worker, a_bench
@@ -166,7 +167,7 @@ class Crew:
                 doomed, loop = asyncio.current_task(), asyncio.get_running_loop()
                 assert doomed is not None
                 while True:
-                    tasks.create_task(attempts.run(await bench.take_any(worker)))
+                    tasks.create_task(run_attempt(attempts, await bench.take_any(worker)))
                     # By what it does and not by time: a worker that waits for a lease has nothing to lose.
                     if self.chance.random() < self.dies:
                         loop.call_later(0.02 * self.chance.random(), doomed.cancel)

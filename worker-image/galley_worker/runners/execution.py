@@ -62,6 +62,7 @@ class Execution:
 
     __slots__ = (
         "_account",
+        "_hears",
         "_stopper",
         "asked_at",
         "batch",
@@ -95,6 +96,7 @@ class Execution:
         self.batch: Carrier | None = None
         """The batch it is a member of, once that is sent on its way."""
         self.id = 0
+        self._hears: Callable[[Finish], None] | None = None
         self._stopper = stopper
         self._account: Account | None = None
 
@@ -112,6 +114,17 @@ class Execution:
         """Settle how it ended; the first ending stays."""
         if not self.ending.done():
             self.ending.set_result(ending)
+            if self._hears is not None:
+                # Not kept: it knows the attempt, which knows this. A cycle takes a garbage collection.
+                hears, self._hears = self._hears, None
+                hears(ending)
+
+    def heard_by(self, hears: "Callable[[Finish], None]") -> None:
+        """Have `ending` told without a turn of the event loop, perhaps now. `hears` must not raise."""
+        if self.ending.done():
+            hears(self.ending.result())
+        else:
+            self._hears = hears
 
     @property
     def wrote(self) -> bool:

@@ -1,0 +1,172 @@
+"""The fast path: an attempt of which nothing has to be asked, from its delivery to its acknowledgement.
+
+Most tasks are delivered once, have no key and no files, and return. A coroutine and its waits would be a
+third of what such a task costs, so it takes three calls: `FastPath.begin`, `FastAttempt.ended` and `stored`.
+As soon as there is anything else, `Attempts` goes on with it, with the same writes in the same order.
+"""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from galley.address import Kind
+from galley.broker.pipeline import Ack
+from galley.broker.pull import Delivery
+from galley.envelope import FIRST, Envelope
+from galley.envelope import decode as decode_envelope
+from galley.errors import EnvelopeInvalid
+from galley.failpoint import failpoint
+from galley.record import Record
+from galley.schedule import ticks_of
+from galley.workflow.state import is_step
+from galley_worker import journal
+from galley_worker.claim import Held, must_claim
+from galley_worker.ending import Finish, Returned
+from galley_worker.runners.execution import Execution
+from galley_worker.settle import Tried
+from galley_worker.under_way import UnderWay, message_of
+from galley_worker.verdict import Succeed
+
+if TYPE_CHECKING:
+    from galley_worker.attempts import Attempts, Parts, Rules
+
+_FIRST_HEADER: Final = FIRST.encode()
+
+
+class Hand(Protocol):
+    """What began an attempt, and has its slot."""
+
+    def leave(self) -> None:
+        """Take note that the attempt is over."""
+
+    def go_on(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Run the rest of the attempt, which is over when that has ended."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FastAttempt(UnderWay):
+    """An attempt on the fast path."""
+
+    path: "FastPath"
+    hand: Hand
+    final: Record | None = None
+    verdict: Succeed | None = None
+
+    def ended(self, ran: Finish) -> None:
+        """Write the final record if its handler returned."""
+        path = self.path
+        try:
+            if type(ran) is not Returned or not path.write(self, ran):
+                path.go_on(self, ran)
+        except Exception as error:
+            path.recover(self, error)
+
+    def stored(self, ack: Ack) -> None:
+        """Acknowledge the task if its record is stored."""
+        path = self.path
+        try:
+            if not ack.stored:
+                path.go_on_from(self, ack)
+                return
+            path.settle(self)
+        except Exception as error:
+            path.recover(self, error)
+            return
+        path.leave(self)
+
+
+class FastPath:
+    """Begins attempts, and ends those that succeed."""
+
+    def __init__(self, attempts: "Attempts", rules: "Rules", parts: "Parts", later: str) -> None:
+        self._attempts, self._rules, self._parts, self._later = attempts, rules, parts, later
+
+    def begin(self, delivery: Delivery, hand: Hand) -> bool:
+        """Begin the attempt of a delivery; returns False, with nothing done, if it has to go the long way."""
+        attempts, parts = self._attempts, self._parts
+        envelope = self._read(delivery)
+        lease = attempts.lease(delivery) if envelope is not None else None
+        if envelope is None or lease is None:
+            return False
+        present = FastAttempt(delivery, lease, parts.clock(), path=self, hand=hand)
+        held = Held(delivery, envelope, FIRST, 0, False, envelope.history, parts.now())
+        present.held = held
+        attempts.under_way[message_of(delivery)] = present
+        parts.solitude.enter_at_once()
+        try:
+            begun = attempts.start(present, held, attempts.timeout(held))
+            if isinstance(begun, Execution):
+                begun.heard_by(present.ended)
+            else:
+                self.go_on(present, begun)
+        except Exception as error:
+            self.recover(present, error)
+        return True
+
+    def _read(self, delivery: Delivery) -> Envelope | None:
+        """Return the task of a delivery; None if it is not for the fast path, whatever else it is."""
+        attempts, parts, address = self._attempts, self._parts, delivery.address
+        if (
+            delivery.header != _FIRST_HEADER
+            or must_claim(delivery, FIRST, self._later)
+            or delivery.problem
+            or address.kind is Kind.TURN
+            or ticks_of(address.id) is not None
+            or is_step(address.id)
+            or attempts.limit is not None
+            or parts.solitude.closed
+            or parts.traces is not None
+            or parts.settler.life is not None
+            or not self._rules.plaintext
+            or parts.payloads.keys_of(address) is not None
+            or attempts.is_cancelled(delivery)
+        ):
+            return None
+        try:
+            envelope = decode_envelope(delivery.body)
+        except EnvelopeInvalid:
+            return None
+        asks = envelope.key or envelope.unique or envelope.large or envelope.files or envelope.sealed
+        return None if asks or envelope.handler not in parts.runners.handlers else envelope
+
+    def write(self, present: FastAttempt, ran: Returned) -> bool:
+        """Write the final record of an attempt; returns False if anything has to be waited for."""
+        held = present.held
+        assert held is not None
+        if not self._parts.notebook.empty or ran.large is not None:
+            return False
+        failpoint("run.after_end")
+        journal.ended(held, ran)
+        present.verdict = verdict = Succeed(ran.result)
+        self._attempts.paced(held, verdict)
+        # Known before it is written: the answer may be there before the next line.
+        present.final = self._parts.settler.success(held, ran.result)
+        return self._parts.settler.store_at_once(held, present.final, present.stored)
+
+    def settle(self, present: FastAttempt) -> None:
+        """Acknowledge a task whose final record is stored."""
+        held, verdict = present.held, present.verdict
+        assert held is not None
+        assert verdict is not None
+        self._parts.settler.succeeded(held)
+        self._attempts.settled(present, held, verdict, by_us=True)
+
+    def leave(self, present: FastAttempt) -> None:
+        """Forget an attempt that is over."""
+        self._parts.solitude.leave()
+        self._attempts.leave(present)
+        present.hand.leave()
+
+    def go_on(self, present: FastAttempt, ran: Finish) -> None:
+        """Leave the rest of an attempt that ended like that to the long way."""
+        present.hand.go_on(self._attempts.go_on(present, ran, None))
+
+    def go_on_from(self, present: FastAttempt, ack: Ack) -> None:
+        """Leave an attempt to the long way whose final record was not stored."""
+        assert present.final is not None
+        ran = Returned(present.final.result)
+        present.hand.go_on(self._attempts.go_on(present, ran, Tried(present.final, ack)))
+
+    def recover(self, present: FastAttempt, error: Exception) -> None:
+        """Settle an attempt that failed outside its handler."""
+        present.hand.go_on(self._attempts.recover(present, error))
