@@ -17,6 +17,14 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, surv
 
 MUTANTS: Final = (
     _of(
+        "operator/galley_operator/workflows/keeper",
+        "a workflow that cannot be cancelled ends the sweep",
+        '    except GalleyError as error:\n        log.warning("workflow not cancelled"',
+        '    except ZeroDivisionError as error:\n        log.warning("workflow not cancelled"',
+        "one workflow keeps all others whose objects are gone running",
+        "tests/unit/galley_operator/workflows/test_workflow_keeper.py",
+    ),
+    _of(
         f"{_WORKER}flows",
         "a step begins though its workflow has ended",
         "        if root.ended is not None:\n            return Failure(ENDED",

@@ -215,9 +215,21 @@ class WorkflowKeeper:
                     continue
                 missing.add(name)
                 if name in due:
-                    await client.workflows.get(queue, status.id).cancel()
-                    log.info("workflow cancelled", extra={"workflow": status.id, "queue": queue})
+                    await _cancel(client, queue, status.id)
         return missing
+
+
+async def _cancel(client: AsyncClient, queue: str, flow: str) -> None:
+    """Cancel a workflow. One that cannot be, since it expired or is unreadable, costs no other workflow."""
+    labels = {"workflow": flow, "queue": queue}
+    try:
+        await client.workflows.get(queue, flow).cancel()
+    except BrokerError:
+        raise
+    except GalleyError as error:
+        log.warning("workflow not cancelled", extra=labels | {"error": str(error), "hint": error.hint})
+    else:
+        log.info("workflow cancelled", extra=labels)
 
 
 def _shown(view: WorkflowStatus, record: Record) -> Seen:

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,19 +13,21 @@ import pytest
 
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.queue_view import worker_problem
+from galley_operator.cluster.errors import ApiRefused, ObjectNotFound
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.queues import Queues
+from galley_operator.queues.events import Occurrence
+from galley_operator.queues.queues import _UNWRITTEN_EVENTS, Queues
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.eventually import eventually
-from tests.support.memory_cluster import MemoryCluster
+from tests.support.memory_cluster import MemoryCluster, Written
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_operator.desk import a_task_queue_object
@@ -304,6 +307,46 @@ async def test_an_api_server_that_is_away_is_reported_and_asked_again() -> None:
         await eventually(lambda: not it.queues.problem, within=60)
         it.apply()
         await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+
+
+@in_virtual_time
+async def test_events_beyond_those_that_wait_are_dropped_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as it:
+        it.apply()
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        found = it.queues.served["default", "images"].found
+        with caplog.at_level(logging.WARNING):
+            for number in range(_UNWRITTEN_EVENTS + 1):
+                it.queues.occur(Occurrence(found, "Scaled", f"{number} workers"))
+        warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert warnings == ["event dropped, too many wait"]
+
+
+@in_virtual_time
+async def test_a_status_that_is_refused_is_written_later_and_one_of_a_deleted_queue_never(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as it:
+        refusals: list[str] = []
+
+        def refuse(request: Written) -> None:
+            if request.plural == TASKQUEUES.plural:
+                refusals.append(request.name)
+                if request.name == "gone":
+                    raise ObjectNotFound("apply", request.name, 404, "not found")
+                if len(refusals) < 5:
+                    raise ApiRefused("apply", request.name, 500, "etcd is full")
+
+        it.api.before = refuse
+        with caplog.at_level(logging.WARNING):
+            it.apply()
+            it.apply("gone")
+            await eventually(lambda: it.ready() == ("True", "Serving"), within=300)
+        assert "queue status not written" in [record.message for record in caplog.records]
+        assert "gone" in refusals
+        assert it.faults == []
 
 
 @in_virtual_time

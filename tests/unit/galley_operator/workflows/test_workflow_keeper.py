@@ -7,20 +7,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from msgspec import Raw
 
+from galley.broker.cancel import Cancelled
 from galley.broker.flow_values import Place
 from galley.broker.records import Records
 from galley.client import AsyncClient
 from galley.record import Failure, Outcome, Record, State
+from galley.workflow.errors import WorkflowNotFound
 from galley.workflow.state import WORKFLOW, outcome_address, workflow_id
+from galley.workflows import AsyncWorkflow
+from galley_operator.cluster.errors import ObjectConflict
 from galley_operator.cluster.resource import WORKFLOWS
 from galley_operator.faults import Faults
 from galley_operator.tasks.known_queues import KnownQueues
 from galley_operator.workflows.keeper import WorkflowKeeper
 from tests.support.builders import a_queue
 from tests.support.eventually import eventually
-from tests.support.memory_cluster import MemoryCluster
+from tests.support.memory_cluster import MemoryCluster, Written
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_operator.desk import a_task_queue_object
@@ -261,6 +266,89 @@ async def test_an_api_server_that_is_away_costs_a_look_and_no_workflow() -> None
         await asyncio.sleep(20)
         stage.cluster.away = False
         await eventually(lambda: stage.phase() == "Running", within=30)
+        assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_a_broker_that_is_away_costs_looks_and_what_was_deleted_meanwhile_is_cancelled() -> None:
+    async with a_stage() as stage:
+        stage.declare(PAY)
+        await stage.reaches("Running")
+        flow = stage.status()["workflow"]
+        stage.broker.line.lose(to_server=lambda _subject: True)
+        stage.cluster.remove(WORKFLOWS, "order")
+        stage.declare(PAY, name="next", uid="u2")
+        await asyncio.sleep(200)
+        stage.broker.line.lose()
+        await stage.reaches("Running", "next")
+
+        async def cancelled() -> bool:
+            return (await stage.client.workflows.get("images", flow).status()).phase == "Cancelled"
+
+        await asyncio.sleep(60)
+        assert await cancelled()
+        assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_a_workflow_that_cannot_be_cancelled_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It expires between the list and the cancel, or cannot be read."""
+    async with a_stage() as stage:
+        graphs = [await stage.client.workflows.submit(_graph(), id=name, uid="gone") for name in ("a", "b")]
+        cancel = AsyncWorkflow.cancel
+
+        async def cancels(self: AsyncWorkflow[Any]) -> Cancelled:
+            if self.id == "a":
+                raise WorkflowNotFound("images", "a")
+            return await cancel(self)
+
+        monkeypatch.setattr(AsyncWorkflow, "cancel", cancels)
+        await asyncio.sleep(70)
+        assert [(await graph.status()).phase for graph in graphs] == ["Running", "Cancelled"]
+        assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_a_fault_at_one_workflow_is_counted_and_the_others_go_on() -> None:
+    async with a_stage() as stage:
+
+        def raises(request: Written) -> None:
+            if request.name == "order":
+                raise RuntimeError("a bug")
+
+        stage.cluster.before = raises
+        stage.declare(PAY)
+        stage.declare(PAY, name="other", uid="u2")
+        await stage.reaches("Running", "other")
+        assert stage.faults.seen > 0
+        stage.cluster.before = lambda _request: None
+        await stage.reaches("Running")
+
+
+@in_virtual_time
+async def test_an_ended_object_that_was_changed_or_replaced_is_left_alone() -> None:
+    async with a_stage() as stage:
+        for name, uid in (("order", "u1"), ("raced", "u2")):
+            stage.declare(PAY, name=name, uid=uid, ttlSecondsAfterFinished=30)
+            await stage.reaches("Running", name)
+            await stage.end(stage.status(name)["workflow"], Outcome.SUCCEEDED)
+            await stage.reaches("Succeeded", name)
+        changed = stage.cluster.objects["workflows", "default", "order"]
+        changed["spec"]["ttlSecondsAfterFinished"] = "soon"
+        stage.cluster.touch(WORKFLOWS, "default", "order")
+        refused: list[str] = []
+
+        def replaced(request: Written) -> None:
+            if request.verb == "delete":
+                refused.append(request.name)
+                raise ObjectConflict("delete", request.name, 409, "another uid")
+
+        stage.cluster.before = replaced
+        await asyncio.sleep(60)
+        assert set(refused) == {"raced"}
+        assert ("workflows", "default", "order") in stage.cluster.objects
         assert stage.faults.seen == 0
 
 
