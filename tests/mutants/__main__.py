@@ -28,7 +28,7 @@ from tests.mutants.all import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
 
 WANTED = 0.95
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 FINAL = ("killed", "explained")
 BESIDE = 2
 OPTIONS = (

@@ -87,7 +87,7 @@ PUBLISH_: Final = (
         '        headers[topology.EXPECTED_SEQUENCE] = "0"\n',
         "        pass\n",
         "a repeated submit postpones a task, or revives one that ran",
-        PUBLISH,
+        "tests/unit/galley_worker/test_planner.py",
     ),
     _of(
         "broker/pipeline",
