@@ -43,7 +43,8 @@ def bill(order: int) -> int:
 def pack(order: int) -> int:
     """Fail the first time, and publish an event the second."""
     with trace.get_tracer("traced").start_as_current_span("pack"):
-        if current_task().attempt == 1:
+        task_here = current_task()
+        if task_here is not None and task_here.attempt == 1:
             raise RuntimeError("not yet")
         with Client() as client:
             client.publish("parcels", {"order": order})
