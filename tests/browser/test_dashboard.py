@@ -16,7 +16,8 @@ from tests.support.chromium import CONTRAST, WIDTHS, picture, resize
 
 EVIL: Final = "</pre><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'&"
 
-pytestmark = pytest.mark.timeout(240)
+# The limit is that of a test alone: the first one installs the browser, and apt must not be killed halfway.
+pytestmark = pytest.mark.timeout(240, func_only=True)
 
 
 def ask(site: Site, method: str, path: str, body: Any = None) -> Any:
