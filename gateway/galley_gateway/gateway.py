@@ -22,6 +22,9 @@ T = TypeVar("T")
 LOOKED_SECONDS: Final = 60.0
 _LOOKS: Final = 16
 
+GLANCED_SECONDS: Final = 1.5
+"""Less than the time between two looks of an open page."""
+
 PATIENCE_SECONDS: Final = 10.0
 """How long a submit is tried again while the broker gives no answer: a caller waits for it."""
 
@@ -48,6 +51,8 @@ class Gateway:
         self.rates = Rates(self.limits.rate)
         self.looked: Remembered[Any] = Remembered(LOOKED_SECONDS, most=_LOOKS)
         """What was found among all tasks of a queue, so that its further pages are not read for again."""
+        self.glanced: Remembered[Any] = Remembered(GLANCED_SECONDS, most=_LOOKS)
+        """The queues of each namespace, so that many open pages ask the broker no more than one does."""
         self.closing = asyncio.Event()
         """Set when the process is to end: what waits answers at once."""
         self._clients: dict[str, AsyncClient] = {}

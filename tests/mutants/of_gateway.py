@@ -8,6 +8,7 @@ _ROOM: Final = "gateway/galley_gateway/"
 ACCESS: Final = "tests/integration/galley_gateway/test_access.py"
 ORIGIN: Final = "tests/unit/galley_gateway/test_origin.py"
 HOSTILE: Final = "tests/integration/galley_gateway/test_hostile.py"
+OVERVIEW: Final = "tests/integration/galley_gateway/test_overview.py"
 
 
 def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, survives: str = "") -> Mutant:
@@ -15,6 +16,30 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, surv
 
 
 MUTANTS: Final = (
+    _of(
+        "pages/overview",
+        "a paused queue is a problem",
+        "        if self.supply is None or self.paused_by:\n",
+        "        if self.supply is None:\n",
+        "people look at a queue that was paused on purpose",
+        OVERVIEW,
+    ),
+    _of(
+        "pages/overview",
+        "what is not known is fine",
+        "        if self.backlog is None:\n",
+        "        if False:\n",
+        "a queue that the broker cannot read looks as if all were well",
+        OVERVIEW,
+    ),
+    _of(
+        "pages/overview",
+        "the scaling has no problems",
+        "self.supply.problem or self.supply.scaling_problem",
+        "self.supply.problem",
+        "it is not shown that another client sets the number of workers",
+        OVERVIEW,
+    ),
     _of(
         "cluster_access",
         "no token is a question",

@@ -22,6 +22,7 @@ from galley_gateway.api.view import task_view, with_result
 from galley_gateway.body import text
 from galley_gateway.operation import Operation
 from galley_gateway.pages.graph import drawing_of
+from galley_gateway.pages.overview import Glance, glances
 from galley_gateway.pages.page import Look, Page
 
 _PAGE: Final = 50
@@ -30,6 +31,8 @@ _NAMED: Final = 200
 _LINES: Final = 500
 _FAILED: Final = 20
 """Steps of a workflow that failed which are named beside its graph."""
+_PROBLEMS: Final = 10
+"""Problems that are named above the list of queues; each stands in its line as well."""
 _SHOWN: Final = 64 * 1024
 """Characters of an input or a result on a page; the API has all of it."""
 
@@ -44,7 +47,11 @@ def by_id(name: str) -> Operation:
 
 
 async def _queues(look: Look) -> dict[str, Any]:
-    return {"queues": await queue_view.queues(look.client.broker, look.namespace)}
+    async def read() -> list[Glance]:
+        return await glances(look.gateway, look.namespace)
+
+    found = await look.gateway.glanced.get(look.namespace, read)
+    return {"queues": found, "problems": [each for each in found if each.problem], "most_problems": _PROBLEMS}
 
 
 async def _queue(look: Look) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class QueueFigures:
     retried_per_second: float | None
 
     @property
+    def paused_by(self) -> list[str]:
+        """All that keeps its tasks from being started although workers could run them."""
+        return queue_view.pauses_of(paused=self.view.paused, supply=self.supply)
+
+    @property
     def workers(self) -> str:
         """How many are ready, of how many that are wanted."""
         if self.supply is None or "desired" not in self.supply.workers:

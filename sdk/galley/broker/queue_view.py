@@ -112,11 +112,16 @@ def _lanes_in(work: dict[str, Any]) -> tuple[Lane, ...]:
     return tuple(Lane(word) for word in work["config"]["metadata"][topology.LANES_KEY].split(","))
 
 
-def pauses_of(view: QueueView, supply: Supply | None) -> list[str]:
-    """Return all that keeps the tasks of a queue from being started."""
+def pauses_of(*, paused: bool, supply: Supply | None) -> list[str]:
+    """Return all that keeps the tasks of a queue from being started.
+
+    Args:
+        paused: whether the broker hands out none of them.
+        supply: what starts its workers says.
+    """
     said = {each.value for each in supply.paused_by} if supply is not None else set[str]()
     # The broker knows best whether a command paused it: what scales the queue looks now and then.
-    said = (said | {Pause.COMMAND.value}) if view.paused else said - {Pause.COMMAND.value}
+    said = (said | {Pause.COMMAND.value}) if paused else said - {Pause.COMMAND.value}
     return sorted(said, key=[each.value for each in Pause].index)
 
 
@@ -127,7 +132,7 @@ async def with_pauses(broker: Broker, views: list[QueueView]) -> list[QueueView]
         supply = None
         with suppress(BrokerError):
             supply = await ask_supply(broker, view.namespace, view.queue)
-        return replace(view, paused_by=tuple(pauses_of(view, supply)))
+        return replace(view, paused_by=tuple(pauses_of(paused=view.paused, supply=supply)))
 
     return list(await asyncio.gather(*(one(view) for view in views)))
 

@@ -85,7 +85,7 @@ class _Reading:
 class SignalReader:
     """The backlogs of all queues behind one connection; share one among all who ask.
 
-    Every call is bounded by a few times `ANSWER_SECONDS` and never raises for what the broker does.
+    Every call is bounded by a few times `ANSWER_SECONDS`; a reading never raises for what the broker does.
     """
 
     def __init__(self, broker: Broker, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -96,6 +96,15 @@ class SignalReader:
         self._readings: dict[_Source, _Reading] = {}
         self._unknown: dict[tuple[str, str], Unknown] = {}
         self._upcoming: dict[tuple[str, str], Upcoming] = {}
+
+    async def queues(self, namespace: str) -> list[str]:
+        """Return the names of the queues of a namespace, in order.
+
+        Raises:
+            BrokerUnreachable, BrokerRefused: the streams cannot be listed.
+        """
+        await self._streams.refresh()
+        return self._streams.queues(namespace)
 
     async def read(self, namespace: str, queue: str, *, rung: bool = False) -> QueueBacklog | Unknown:
         """Return the backlog of a queue.

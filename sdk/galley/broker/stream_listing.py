@@ -126,6 +126,7 @@ class StreamListing:
         self._missing: set[str] = set()
         self.problem = "not asked yet"
         """Why there is no listing; empty if there is one."""
+        self._error: BrokerError | None = None
 
     async def refresh(self) -> None:
         """Have a listing that is not older than `LISTING_SECONDS`, or know why there is none."""
@@ -137,15 +138,32 @@ class StreamListing:
             self._missing.clear()
             try:
                 self._streams = {stream.config.name: stream async for stream in self._all()}
-                self.problem = ""
+                self.problem, self._error = "", None
             except BrokerError as error:
                 # A listing is gathered from all servers and fails with one of them; lanes still answer.
-                self._streams, self.problem = {}, str(error)
+                self._streams, self.problem, self._error = {}, str(error), error
                 log.warning("streams not listed", extra={"error": str(error)})
 
     def get(self, stream: str) -> Stream | None:
         """Return a stream, or None if it is not in the listing."""
         return self._streams.get(stream)
+
+    def queues(self, namespace: str) -> list[str]:
+        """Return the names of the queues of a namespace.
+
+        Raises:
+            BrokerUnreachable, BrokerRefused: why there is no listing.
+        """
+        if self._error is not None:
+            raise self._error
+        found = []
+        for name, stream in self._streams.items():
+            queue = stream.config.metadata.get(topology.QUEUE_KEY, "")
+            if stream.config.metadata.get(
+                topology.NAMESPACE_KEY
+            ) == namespace and name == topology.work_stream(namespace, queue):
+                found.append(queue)
+        return sorted(found)
 
     def lacks(self, stream: str) -> bool:
         """Return whether the listing is complete and a stream is not in it."""

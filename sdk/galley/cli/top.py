@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from galley.broker import inspect, queue_view
+from galley.broker import inspect
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.overview import Overview, QueueFigures
 from galley.cli.command import Command, text
@@ -45,9 +45,7 @@ QUEUES: Final = Listing[QueueFigures](
         Column("done/s", lambda each: _rate(each.succeeded_per_second)),
         Column("failed/s", lambda each: _rate(each.failed_per_second)),
         Column("retried/s", lambda each: _rate(each.retried_per_second)),
-        Column(
-            "paused by", lambda each: ", ".join(queue_view.pauses_of(each.view, each.supply)), sparse=True
-        ),
+        Column("paused by", lambda each: ", ".join(each.paused_by), sparse=True),
         Column("under keys", lambda each: each.keyed or None, sparse=True),
     ),
     name=lambda each: each.view.queue,
@@ -82,7 +80,7 @@ def _document(figures: QueueFigures) -> dict[str, Any]:
         "succeededPerSecond": figures.succeeded_per_second,
         "failedPerSecond": figures.failed_per_second,
         "retriedPerSecond": figures.retried_per_second,
-        "pausedBy": queue_view.pauses_of(figures.view, figures.supply),
+        "pausedBy": figures.paused_by,
     }
 
 

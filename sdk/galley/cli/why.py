@@ -61,7 +61,10 @@ def _sentence(supply: Supply) -> str:
 def _document(
     view: QueueView, supply: Supply | None, keys: WaitingKeys, limit: LimitUse
 ) -> dict[str, object]:
-    document: dict[str, object] = {"queue": view.queue, "pausedBy": pauses_of(view, supply)}
+    document: dict[str, object] = {
+        "queue": view.queue,
+        "pausedBy": pauses_of(paused=view.paused, supply=supply),
+    }
     if limit.sentences:
         document["limitedBy"] = list(limit.sentences)
     if keys.tasks:
