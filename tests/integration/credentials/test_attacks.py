@@ -23,7 +23,7 @@ from galley import AsyncClient, Phase, When, call, dead_letter, record
 from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.audit import Action, Entry, Writer
-from galley.broker import audit, notes, topology
+from galley.broker import audit, notes, stream_config, topic_keeper, topology
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, answering
@@ -234,8 +234,13 @@ async def test_no_event_is_suppressed_by_one_that_came_before(
         assert await TopicPublisher(attacker, namespace).publish("orders", forged)
 
 
-async def test_no_event_stays_longer_than_the_retention(guarded_nats: GuardedNats, namespace: str) -> None:
+async def test_no_event_stays_longer_than_the_retention(
+    guarded_nats: GuardedNats, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Events that never go would fill the room of all topics of the namespace for good."""
+    # The minutes for which events stay beyond it, until it is counted who missed them.
+    for module in (stream_config, topic_keeper):
+        monkeypatch.setattr(module, "LATE_SECONDS", 1)
     async with (
         guarded_nats.operator() as operator,
         connected(guarded_nats, namespace, Role.PRODUCER) as (attacker,),
