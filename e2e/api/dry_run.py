@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tests.support.api_server import ApiServer
 
-PLURALS = {"TaskQueue": "taskqueues", "Task": "tasks"}
+PLURALS = {"TaskQueue": "taskqueues", "Task": "tasks", "Topic": "topics"}
 
 
 class Answer(NamedTuple):

@@ -15,6 +15,10 @@ KEY_PATTERN: Final = (
 )
 """The key of a label or annotation, as Kubernetes has them."""
 KEY_LENGTH: Final = 317
+KEY_PATH_PATTERN: Final = r"^(key|subject|source|type|(data|attributes)(\.[A-Za-z0-9_-]+){1,8})$"
+"""The part of an event that is the key of its task."""
+KEY_PATH_LENGTH: Final = 128
+
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 LABEL_VALUE_LENGTH: Final = 63
 LABELS: Final = 64

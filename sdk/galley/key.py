@@ -99,6 +99,22 @@ def digest_of_key(key: str) -> str:
     return sha256(key.encode()).hexdigest()[:32]
 
 
+def key_of_value(value: object, what: str, hint: str) -> str:
+    """Return the key that a value makes: a text, or a whole number as text.
+
+    Args:
+        value: as JSON has it.
+        what: where it stands, for messages.
+        hint: what to do about one that makes none.
+
+    Raises:
+        SubmissionInvalid: if it makes none.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise SubmissionInvalid("key", f"{what} is {repr(value)[:80]}, not a text or a whole number", hint)
+    return check_key(str(value))
+
+
 def check_key(key: str) -> str:
     """Return `key` if a task can have it.
 

@@ -8,14 +8,13 @@ import msgspec
 
 from galley.errors import HandlerUnusable, InputInvalid, SubmissionInvalid
 from galley.json_value import encode_value
-from galley.key import check_key
+from galley.key import key_of_value
 
 Asked: TypeAlias = str | Callable[..., str | int | None]
 """An argument by name, or a field of one such as `order.customer`; or a function of arguments."""
 
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HINT: Final = "return a text, a whole number, or None for no key"
-_WORD: Final = "a text or a whole number"
 
 
 class KeySource:
@@ -73,10 +72,8 @@ class KeySource:
                 raise InputInvalid(self._handler, problem, "see @task(key=...)") from error
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            hint = _HINT if self._function is not None else f"name an argument that is {_WORD}"
-            raise SubmissionInvalid("key", f"{what} is {repr(value)[:80]}, not {_WORD}", hint)
-        return check_key(str(value))
+        hint = _HINT if self._function is not None else "name an argument that is a text or a whole number"
+        return key_of_value(value, what, hint)
 
     def _found(self, given: Mapping[str, Any]) -> Any:
         first, *rest = self._path.split(".")

@@ -12,11 +12,13 @@ from msgspec import Meta, Raw, Struct
 
 from galley import filter as filters
 from galley.address import Kind, TaskAddress
+from galley.bounds import KEY_PATH_LENGTH, KEY_PATH_PATTERN
 from galley.envelope import NO_INPUT, Envelope
-from galley.errors import EnvelopeInvalid, EventInvalid
+from galley.errors import EnvelopeInvalid, EventInvalid, SubmissionInvalid
 from galley.event import Event, check_topic_name, encode, variables
 from galley.history import Moment
 from galley.inside import HOPS_WORD, LIFE_WORD
+from galley.key import key_of_value
 from galley.lanes import Lane
 
 RETENTION_SECONDS: Final = 24 * 3600
@@ -35,6 +37,7 @@ _VERSION: Final = 1
 _PATH: Final = re.compile(
     r"(data|event|attributes)(\.[A-Za-z0-9_-]{1,64}){0,8}|id|source|type|subject|key|time"
 )
+_KEY_PATH: Final = re.compile(KEY_PATH_PATTERN.strip("^$"))
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _MOST_FIELDS: Final = 64
 
@@ -55,6 +58,10 @@ class MappingFailed(Exception):
     """An input cannot be made of an event, since it does not have what is asked for."""
 
 
+class KeyFailed(MappingFailed):
+    """The key of a task cannot be made of an event."""
+
+
 class Subscription(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What a queue does with the events of a topic."""
 
@@ -72,6 +79,8 @@ class Subscription(Struct, frozen=True, rename="camel", omit_defaults=True):
     since: Moment | None = None
     """Events stored from then on concern it; None until it is kept."""
     origin: Origin = Origin.OBJECT
+    key: str = ""
+    """The part of the event that is the key of the task, as a path; empty for tasks without a key."""
 
 
 class QueueSubscriptions(Struct, frozen=True, rename="camel"):
@@ -93,6 +102,9 @@ class Subscribe(Struct, frozen=True, rename="camel", omit_defaults=True):
     `data.device`, `attributes.region`, `event`, `id`, `source`, `type`, `subject`, `key`, `time`."""
     ordered: bool = False
     """Whether its tasks are put into the queue in the order of the events, one after the other."""
+    key: str = ""
+    """The part of the event that is the key of its task: `key`, `subject`, `source`, `type`,
+    `attributes.device` or `data.device`; empty for tasks without a key."""
 
 
 Asked = str | Subscribe | Sequence[str | Subscribe]
@@ -104,7 +116,8 @@ def subscribes(asked: Asked | None) -> tuple[Subscribe, ...]:
 
     Raises:
         FilterInvalid: a filter cannot be used.
-        EventInvalid: a topic cannot have such a name, two are of one topic, or an input mapping is wrong.
+        EventInvalid: a topic cannot have such a name, two are of one topic, or an input mapping or the path
+            of a key is wrong.
     """
     if asked is None:
         return ()
@@ -118,6 +131,7 @@ def subscribes(asked: Asked | None) -> tuple[Subscribe, ...]:
         check_topic_name(each.topic)
         filters.parse(each.filter)
         check_mapping(each.input)
+        check_key_path(each.key)
     if len({each.topic for each in found}) < len(found):
         raise EventInvalid("subscribe", "names a topic twice", "join the two filters with ||")
     return found
@@ -178,7 +192,7 @@ def check_subscription(subscription: Subscription) -> None:
 
     Raises:
         FilterInvalid: the filter cannot be used.
-        EventInvalid: the name or the input mapping cannot be used.
+        EventInvalid: the name, the input mapping or the path of the key cannot be used.
     """
     if not _NAME.fullmatch(subscription.name):
         hint = f"use 1 to {NAME_LENGTH} of a-z, 0-9 and -, starting and ending with a letter or digit"
@@ -186,6 +200,7 @@ def check_subscription(subscription: Subscription) -> None:
         raise EventInvalid("name", problem, hint)
     filters.parse(subscription.filter)
     check_mapping(subscription.input)
+    check_key_path(subscription.key)
 
 
 def check_mapping(mapping: Mapping[str, str] | str) -> None:
@@ -201,6 +216,18 @@ def check_mapping(mapping: Mapping[str, str] | str) -> None:
         if not isinstance(path, str) or not _PATH.fullmatch(path):
             hint = "use data, data.NAME, attributes.NAME, event, id, source, type, subject, key or time"
             raise EventInvalid("input", f"{str(path)[:80]!r} is no part of an event", hint)
+
+
+def check_key_path(path: Any) -> None:
+    """Check the path of a key; an empty one asks for none.
+
+    Raises:
+        EventInvalid: if it cannot be used.
+    """
+    if isinstance(path, str) and len(path) <= KEY_PATH_LENGTH and (not path or _KEY_PATH.fullmatch(path)):
+        return
+    hint = "use key, subject, source, type, attributes.NAME or data.NAME"
+    raise EventInvalid("key", f"{str(path)[:80]!r} is no part of an event that can be a key", hint)
 
 
 def subscription_name(queue: str, handler: str) -> str:
@@ -240,10 +267,11 @@ def task_of(topic: str, subscription: Subscription, event: Event, stored_at: dat
 
     Raises:
         MappingFailed: if its input cannot be made of the event.
+        KeyFailed: if its key cannot.
     """
     return Envelope(
         subscription.handler, stored_at, input=_input(subscription.input, event), event=f"{topic}/{event.id}",
-        ancestors=_ancestors(event), trace=event.traceparent,
+        ancestors=_ancestors(event), trace=event.traceparent, key=_key(subscription.key, event),
     )  # fmt: skip
 
 
@@ -269,7 +297,22 @@ def _input(mapping: Mapping[str, str] | str, event: Event) -> Raw:
     return Raw(msgspec.json.encode({name: _part(path, event, parts) for name, path in mapping.items()}))
 
 
+def _key(path: str, event: Event) -> str:
+    if not path:
+        return ""
+    try:
+        value = _value(path, event, {})
+        # An event without a key, or without a subject, has an empty one.
+        return "" if value == "" else key_of_value(value, f"{path} of the event", "")
+    except (MappingFailed, SubmissionInvalid) as error:
+        raise KeyFailed(f"no key: {error}") from None
+
+
 def _part(path: str, event: Event, parts: dict[str, Any]) -> Raw:
+    return Raw(msgspec.json.encode(_value(path, event, parts)))
+
+
+def _value(path: str, event: Event, parts: dict[str, Any]) -> Any:
     first, *rest = path.split(".")
     if first not in parts:
         parts[first] = _top(first, event)
@@ -278,7 +321,7 @@ def _part(path: str, event: Event, parts: dict[str, Any]) -> Raw:
         if not isinstance(value, Mapping) or name not in value:
             raise MappingFailed(f"the event has no {'.'.join((first, *rest[: at + 1]))}")
         value = value[name]
-    return Raw(msgspec.json.encode(value))
+    return value
 
 
 def _top(name: str, event: Event) -> Any:

@@ -98,6 +98,20 @@ MUTANTS: Final = (
     ),
     _of(
         f"{_SDK}topic",
+        "copies have no key",
+        "trace=event.traceparent, key=_key(subscription.key, event),",
+        "trace=event.traceparent,",
+        "the order by key that a queue promises does not hold for events",
+    ),
+    _of(
+        f"{_SDK}topic",
+        "an event without a key is missed",
+        'return "" if value == "" else key_of_value(',
+        "return key_of_value(",
+        "an event whose publisher gave no key does not run",
+    ),
+    _of(
+        f"{_SDK}topic",
         "two sources with one id are one event",
         '    words = f"{topic}\\0{subscription}\\0{event.source}\\0{event.id}"\n',
         '    words = f"{topic}\\0{subscription}\\0{event.id}"\n',

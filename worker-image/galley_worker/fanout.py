@@ -37,7 +37,7 @@ from galley.failpoint import failpoint
 from galley.filter import FilterFailed
 from galley.lanes import Lane
 from galley.record import Failure
-from galley.topic import MappingFailed, Subscription, concerns, copy_address, task_of, task_of_miss
+from galley.topic import KeyFailed, MappingFailed, Subscription, concerns, copy_address, task_of, task_of_miss
 from galley_worker.attempts import UNDECIDED_SECONDS
 from galley_worker.feed import Feed
 from galley_worker.ledger import Ledger, NoRoom
@@ -232,6 +232,7 @@ class Fanout:
         reason = {
             FilterFailed: "FilterFailed",
             FilterInvalid: FilterInvalid.reason,
+            KeyFailed: "KeyFailed",
             MappingFailed: "InputMappingFailed",
         }.get(type(error), "EventInvalid")
         task = task_of_miss(topic, subscription, event, stored_at)

@@ -49,6 +49,7 @@ class SubscriptionView(Struct, frozen=True, rename="camel", omit_defaults=True):
     lane: Lane = Lane.NORMAL
     input: Any = "data"
     ordered: bool = False
+    key: Annotated[str, Meta(description="The part of an event that is the key of its task.")] = ""
 
 
 class MissedView(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -123,7 +124,7 @@ def topic_view(view: TopicView) -> TopicDocument:
 
 def _subscriber(queue: SubscribedQueue) -> SubscribedView:
     several = [
-        SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered)
+        SubscriptionView(each.name, each.handler, each.filter, each.lane, each.input, each.ordered, each.key)
         for each in queue.subscriptions
     ]
     missed = MissedView(queue.missed.failed, queue.missed.expired, queue.missed.last_at)

@@ -312,7 +312,7 @@ def _take_code(
     for handler, asked in ((name, each) for name, several in code.handlers.items() for each in several):
         subscription = Subscription(
             subscription_name(queue, handler), queue, handler, asked.filter, input=asked.input,
-            ordered=asked.ordered, origin=Origin.CODE,
+            ordered=asked.ordered, origin=Origin.CODE, key=asked.key,
         )  # fmt: skip
         if handler in code.lanes:
             subscription = replace(subscription, lane=code.lanes[handler])

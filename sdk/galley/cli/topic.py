@@ -145,6 +145,8 @@ def _rules(subscription: Subscription) -> str:
         said += f" if {subscription.filter}"
     if subscription.ordered:
         said += ", in order"
+    if subscription.key:
+        said += f", keyed by {subscription.key}"
     return said + (f", since {rfc_3339(subscription.since)}" if subscription.since else "")
 
 

@@ -11,6 +11,7 @@ from galley.bounds import (
     HANDLER_LENGTH,
     HANDLER_PATTERN,
     KEY_LENGTH,
+    KEY_PATH_PATTERN,
     KEY_PATTERN,
     LABEL_VALUE_LENGTH,
     LABEL_VALUE_PATTERN,
@@ -66,6 +67,10 @@ PATTERNS_IN_WORDS: Final = {
     KEY_PATTERN: (
         "the key of a label or annotation",
         "use up to 63 letters, digits, -, _ and ., after an optional domain and a slash: example.com/team",
+    ),
+    KEY_PATH_PATTERN: (
+        "a part of an event that can be a key",
+        "use key, subject, source, type, attributes.NAME or data.NAME",
     ),
     LABEL_VALUE_PATTERN: (
         "the value of a label",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from galley import topic as kept
-from galley.bounds import NAME_PATTERN
+from galley.bounds import KEY_PATH_LENGTH, KEY_PATH_PATTERN, NAME_PATTERN
 from galley.errors import EventInvalid
 from galley.event import TEXT_LIMIT
 from galley.filter import FILTER_LENGTH
@@ -81,6 +81,11 @@ class TopicSubscription(Part):
 
     ordered: Choice = False
     """Whether its tasks are put into the queue in the order of the events, one after the other."""
+
+    key: Annotated[str, Field(max_length=KEY_PATH_LENGTH, pattern=KEY_PATH_PATTERN)] | None = None
+    """The part of an event that is the key of its task: `key`, `subject`, `source`, `type`,
+    `attributes.device` or `data.device`. Turns and `limits.perKey` of the queue apply to it. Left out, the
+    tasks have no key."""
 
     @field_validator("filter")
     @classmethod
@@ -169,7 +174,7 @@ def declared_topic(resource: Topic, uid: str = "") -> tuple[kept.Topic, tuple[ke
     subscriptions = tuple(
         kept.Subscription(
             each.name, each.queue_name, each.handler, each.filter, each.priority, each.input or "data",
-            each.ordered,
+            each.ordered, key=each.key or "",
         )
         for each in spec.subscriptions
     )  # fmt: skip

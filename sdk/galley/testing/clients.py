@@ -87,7 +87,9 @@ class Eager:
             for name, handler in REGISTRY.of_queue(queue).items():
                 for asked in handler.subscribes:
                     named = subscription_name(queue, name)
-                    subscription = Subscription(named, queue, name, asked.filter, input=asked.input)
+                    subscription = Subscription(
+                        named, queue, name, asked.filter, input=asked.input, key=asked.key
+                    )
                     if asked.topic != topic or not concerns(subscription, topic, event, self.now):
                         continue
                     task = task_of(topic, subscription, event, self.now)

@@ -5,10 +5,14 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from galley import AsyncClient, RetryPolicy, call
+from galley import AsyncClient, Phase, RetryPolicy, TaskNotFound, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.event import Event
+from galley.topic import Subscription, Topic, copy_id
 from tests.integration.galley_worker.conftest import StartWorkers
+from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue, ensure_with_leases
 
 
@@ -107,3 +111,51 @@ async def test_tasks_of_a_key_start_as_fast_as_its_rate_over_all_workers(
         # A start is counted when its task is moved, and a busy worker may begin it later; none begins before.
         for earlier, begun in enumerate(starts):
             assert (begun - before).total_seconds() >= (earlier + 1 - 2) / 4 - 0.1
+
+
+async def test_tasks_of_events_run_in_their_order_by_key_through_retries_and_a_killed_worker(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(
+        namespace, worker={"concurrency": 4}, limits={"perKey": {"ordered": True}},
+        retry={"attempts": 3, "backoffSeconds": 0.1},
+    )  # fmt: skip
+    await ensure_with_leases(client.broker, queue, 2)
+    steady = Subscription("steady", "drills", "hold", 'type == "hold"', key="subject", ordered=True)
+    shaky = Subscription("shaky", "drills", "fail_once", 'type == "fail"', key="subject", ordered=True)
+    topic = Declared(Topic("moves"), (steady, shaky))
+    assert await TopicKeeper(client.broker, namespace, "tests").keep([topic]) == []
+    copies: list[tuple[str, str]] = []
+    for number in range(30):
+        key, kind = "abc"[number % 3], "fail" if number % 7 == 3 else "hold"
+        data = {"word": f"{key}-{number}", "seconds": 0.05}
+        if kind == "fail":
+            data = {"path": str(tmp_path / f"once-{number}")}
+        event = f"e{number}"
+        await client.publish("moves", data, event_id=event, source="test", subject=key, event_type=kind)
+        named = Event(event, "test", kind, datetime.now(UTC))
+        copies.append((key, copy_id("moves", "shaky" if kind == "fail" else "steady", named)))
+    victim, *_ = await start(queue, ("w1", "w2"), GALLEY_LEASE_SECONDS="2")
+    handles = [(key, client.handle("drills", task_id)) for key, task_id in copies]
+
+    async def ended(count: int) -> bool:
+        return len(_notes(tmp_path)) >= count if (tmp_path / "drills.log").exists() else False
+
+    await eventually(lambda: ended(6), within=60)
+    victim.kill()
+    victim.restart()
+
+    async def all_ended() -> bool:
+        try:
+            views = [await each.status() for _, each in handles]
+        except TaskNotFound:
+            return False  # the event is not copied yet
+        return all(view.ended_at is not None for view in views)
+
+    await eventually(all_ended, within=240)
+    for wanted in "abc":
+        views = [await each.status() for key, each in handles if key == wanted]
+        assert {view.phase for view in views} == {Phase.SUCCEEDED}
+        ends = [view.ended_at for view in views]
+        assert ends == sorted(ends, key=str)
+    assert max(_most_at_once(tmp_path / "drills.log").values()) <= 2, "one, and the one that was killed"

@@ -73,6 +73,10 @@ def test_names_mappings_and_subscriptions_are_checked() -> None:
         check_mapping({"a": "body.x"})
     with pytest.raises(EventInvalid, match="has 65 fields"):
         check_mapping({f"a{n}": "data" for n in range(65)})
+    long: tuple[Any, ...] = ("data" + ".a" * 9, "data." + "a" * 124, 7)
+    for path in ("event", "data", "data.", "data.a b", "time", "key.a", *long):
+        with pytest.raises(EventInvalid, match="no part of an event that can be a key"):
+            subscribes(galley.Subscribe("a", key=path))
     with pytest.raises(EventInvalid, match="names a topic twice"):
         subscribes(["a", "a"])
     with pytest.raises(EventInvalid, match="without queue"):

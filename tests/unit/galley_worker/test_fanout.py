@@ -58,6 +58,12 @@ class Town:
         stream = self.server.streams[topology.work_stream(self.images.namespace, queue)]
         return [topology.parse_task_subject(each.subject) for each in stream.messages.values()]
 
+    def waiting(self, queue: str) -> list[str]:
+        """Return the keys of the tasks that wait under one, in their order."""
+        stream = self.server.streams[topology.work_stream(self.images.namespace, queue)]
+        waiting = [each for each in stream.messages.values() if each.subject.startswith("galley.wait.")]
+        return [decode(each.body).key for each in waiting]
+
     def task(self, queue: str) -> Any:
         """Return the first task that waits in a queue."""
         stream = self.server.streams[topology.work_stream(self.images.namespace, queue)]
@@ -227,6 +233,83 @@ async def test_an_event_that_cannot_be_looked_at_as_asked_becomes_a_dead_letter(
 
 
 @in_virtual_time
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("key", "k"), ("subject", "s"), ("source", "shop"), ("type", "t"), ("attributes.size", "3"),
+        ("data.device.id", "7"), ("data.none", ""),
+    ],
+)  # fmt: skip
+async def test_a_copy_has_the_key_that_its_subscription_takes_from_the_event(path: str, key: str) -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(changed(IMAGES, key=path))
+        data = {"device": {"id": 7}, "none": ""}
+        await town.client.publish(
+            "uploads", data, {"size": 3}, key="k", subject="s", source="shop", event_type="t"
+        )
+        await town.settled()
+        assert town.waiting("images") == ([key] if key else [])
+        assert await town.letters("images") == []
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "is None, not a text or a whole number"),
+        (True, "is True, not a text"),
+        (1.5, "is 1.5, not a text"),
+        ({"a": 1}, "not a text"),
+        (["a"], "not a text"),
+        ("x" * 10_240, "10240 bytes, the limit is 256"),
+        ("left out", "has no data.device"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_an_event_of_which_no_key_can_be_made_becomes_a_dead_letter(value: Any, problem: str) -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(changed(IMAGES, key="data.device"), MAIL)
+        await town.client.publish("uploads", {} if value == "left out" else {"device": value})
+        await town.settled()
+        assert town.copies("images") == []
+        assert len(town.copies("mail")) == 1
+        failure = (await town.letters("images"))[0].letter.failure
+        assert failure.reason == "KeyFailed"
+        assert problem in failure.message
+
+
+@in_virtual_time
+async def test_a_key_of_an_event_whose_data_is_no_object_cannot_be_made() -> None:
+    async with a_town() as town, copying(town):
+        await town.keep(changed(IMAGES, key="data.device"))
+        await town.client.publish("uploads", "text")
+        await town.settled()
+        assert (await town.letters("images"))[0].letter.failure.reason == "KeyFailed"
+
+
+@in_virtual_time
+async def test_a_replay_gives_copies_their_keys() -> None:
+    async with a_town() as town:
+        await town.keep(changed(IMAGES, key="key"))
+        since = town.server.now() - timedelta(seconds=1)
+        await town.client.publish("uploads", 1, key="k")
+        await town.client.topics.replay("uploads", "resize", since)
+        assert town.waiting("images") == ["k"]
+
+
+@in_virtual_time
+async def test_the_code_of_a_worker_asks_for_keys() -> None:
+    async with a_town() as town, copying(town):
+        body = code_body({"resize": (Subscribe("uploads", key="subject"),)}, {})
+        await town.keep()
+        assert await declare_code(town.bench.producer, "default", "images", body)
+        assert await town.keep() == []
+        await town.client.publish("uploads", 1, subject="s")
+        await town.settled()
+        assert town.waiting("images") == ["s"]
+
+
+@in_virtual_time
 async def test_a_queue_that_takes_encrypted_tasks_only_gets_a_dead_letter() -> None:
     async with a_town() as town, copying(town, town.images, plaintext=False):
         await town.keep(IMAGES)
@@ -361,6 +444,19 @@ async def test_the_order_of_events_is_kept_where_a_subscription_asks_for_it() ->
                 seen.append(decode(first.body).event.removeprefix("uploads/"))
                 stream.remove(first.sequence)
         assert seen == events
+
+
+@in_virtual_time
+async def test_copies_wait_under_their_keys_in_the_order_of_events_also_when_a_worker_dies() -> None:
+    async with a_town() as town:
+        await town.keep(changed(IMAGES, key="key", ordered=True))
+        keys = [f"{number % 3}-{number}" for number in range(12)]
+        for key in keys:
+            await town.client.publish("uploads", 1, key=key)
+        await taken_by_a_worker_that_dies(town, "images")
+        async with copying(town, town.images, town.images):
+            await town.settled()
+        assert town.waiting("images") == keys
 
 
 @in_virtual_time

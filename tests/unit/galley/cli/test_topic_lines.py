@@ -11,7 +11,7 @@ AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def test_what_a_queue_missed_stands_below_it() -> None:
-    subscriptions = (Subscription("send", "mail", "send"),)
+    subscriptions = (Subscription("send", "mail", "send", ordered=True, key="data.customer"),)
     missed = Missed(failed=2, expired=3, last_at=AT)
     view = TopicView(
         Topic("orders"),
@@ -27,7 +27,7 @@ def test_what_a_queue_missed_stands_below_it() -> None:
     assert list(_lines(view))[3:] == [
         "queue       mail: 7 to be looked at, the queue is full",
         f"  missed 2 {dead} and 3 {expired}; the last at 2026-01-01T12:00:00.000Z",
-        "  send runs send",
+        "  send runs send, in order, keyed by data.customer",
         "queue       stock: 0 to be looked at",
         f"  missed 1 {expired}",
         "queue       files: 0 to be looked at",

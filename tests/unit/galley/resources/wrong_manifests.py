@@ -24,6 +24,19 @@ spec:
 """
 """Seven lines; what follows begins on line 8, indented by two."""
 
+TOPIC = """\
+apiVersion: galley.dev/v1alpha1
+kind: Topic
+metadata:
+  name: orders
+spec:
+  subscriptions:
+    - name: send
+      queueName: mail
+      handler: send
+"""
+"""Nine lines; what follows begins on line 10, indented by six."""
+
 LIST = "apiVersion: v1\nkind: List\nitems:\n"
 COMMANDS = QUEUE + "  handlers:\n    commands:\n"
 TEMPLATE = QUEUE + "  worker:\n    template:\n"
@@ -262,6 +275,20 @@ WRONG = {
         "spec.limits.perKey.concurrency",
         "at least 1",
         "from 1 to 1000",
+    ),
+    "a key of no part of an event": Wrong(
+        TOPIC + "      key: event\n",
+        10,
+        "spec.subscriptions[0].key",
+        "'event' is not a part of an event that can be a key",
+        "attributes.NAME or data.NAME",
+    ),
+    "no part of an event as its key": Wrong(
+        TOPIC + "      key: ''\n",
+        10,
+        "spec.subscriptions[0].key",
+        "'' is not a part of an event that can be a key",
+        "attributes.NAME or data.NAME",
     ),
     "tasks in order, three at once": Wrong(
         QUEUE + "  limits: {perKey: {ordered: true, concurrency: 3}}\n",
