@@ -19,6 +19,9 @@ KEY_PATH_PATTERN: Final = r"^(key|subject|source|type|(data|attributes)(\.[A-Za-
 """The part of an event that is the key of its task."""
 KEY_PATH_LENGTH: Final = 128
 
+INPUT_KEY_PATTERN: Final = r"^\$\{input(\.[A-Za-z0-9_-]+)+\}$"
+"""The key of a Task that is a part of its input."""
+
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 LABEL_VALUE_LENGTH: Final = 63
 LABELS: Final = 64

@@ -4,6 +4,7 @@ The operator reads the spec as the API server has it, `galley apply` reads a mod
 `DeclaredSpec`, and that an envelope. The id is the name of the Task, so namespace, queue and name lead to it.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -13,15 +14,16 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.bounds import INPUT_KEY_PATTERN
 from galley.broker.connection import Broker
 from galley.broker.known import known_task
 from galley.broker.publish import Publisher
 from galley.broker.unique_keys import UniquePublisher
 from galley.envelope import INPUT_LIMIT, NO_INPUT, REFERRING_VERSION, Envelope, digest_of, encode_input
-from galley.errors import InputInvalid, ManifestInvalid
+from galley.errors import InputInvalid, ManifestInvalid, SubmissionInvalid
 from galley.file import FIELD, File, files_in
 from galley.history import Moment
-from galley.key import check_key
+from galley.key import check_key, key_of_value
 from galley.labels import check_labels
 from galley.lanes import Lane
 from galley.objects.errors import ObjectMissing
@@ -122,6 +124,32 @@ def key_of(spec: DeclaredSpec) -> Wanted | None:
     return wanted(rules, spec.handler, spec.input)
 
 
+def input_key(spec: DeclaredSpec) -> str:
+    """Return the key of a task, taken from its input where its Task asks for that; empty if it has none.
+
+    Raises:
+        SubmissionInvalid: if what its input has there, or the text itself, cannot be a key.
+    """
+    if not spec.key:
+        return ""
+    if not spec.key.startswith("${"):
+        return check_key(spec.key.removeprefix("$") if spec.key.startswith("$${") else spec.key)
+    if not _INPUT_KEY.fullmatch(spec.key):
+        raise SubmissionInvalid("key", f"{spec.key[:80]!r} names no part of the input", _NAME_A_PART)
+    value = msgspec.json.decode(spec.input)
+    way = spec.key[2:-1].split(".")
+    for depth, name in enumerate(way[1:], 1):
+        if not isinstance(value, dict) or name not in value:
+            there = ".".join(way[:depth])
+            raise SubmissionInvalid("key", f"{there} has no field {name!r}", _NAME_A_PART)
+        value = value[name]
+    return key_of_value(value, ".".join(way), _NAME_A_PART)
+
+
+_INPUT_KEY: Final = re.compile(INPUT_KEY_PATTERN.strip("^$"))
+_NAME_A_PART: Final = "have spec.key name a part that is a text or a whole number: ${input.customer}"
+
+
 def envelope_of(
     spec: DeclaredSpec, submitted_at: datetime, now: datetime, uid: str = "",
     labels: Mapping[str, str] | None = None,
@@ -139,7 +167,7 @@ def envelope_of(
     Raises:
         InputInvalid: if the input is too large.
         LabelInvalid: if there are more labels than a task may have.
-        SubmissionInvalid: if no task can have its key, which the CRD should have refused.
+        SubmissionInvalid: if its input has no key where its Task says.
     """
     size = memoryview(spec.input).nbytes
     if size > INPUT_LIMIT:
@@ -158,7 +186,7 @@ def envelope_of(
         labels=check_labels(labels) if labels else None,
         uid=uid,
         digest=spec.digest,
-        key=check_key(spec.key) if spec.key else "",
+        key=input_key(spec),
     )
 
 
@@ -220,6 +248,7 @@ async def submit_declared(broker: Broker, task: Task) -> Submitted:
     Raises:
         TaskConflict: its queue has another task of that name; nothing was stored.
         InputInvalid, ObjectError: a file in its input is not there; nothing was stored.
+        SubmissionInvalid: its input has no key where its manifest says; nothing was stored.
         UniqueConflict: another task has its unique key; nothing was stored.
         QueueNotFound, LaneNotEnabled, QueueFull: refused; nothing was stored.
         BrokerUnreachable: no answer; doing it again is safe.

@@ -17,6 +17,22 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str) -> M
 
 MUTANTS: Final = (
     _of(
+        "sdk/galley/declared",
+        "a key of the input is taken as it is written",
+        "        key=input_key(spec),\n",
+        "        key=spec.key,\n",
+        "all tasks that take their keys from their input have one key",
+        "tests/unit/galley/test_declared.py",
+    ),
+    _of(
+        "operator/galley_operator/intake/admission",
+        "a key that the input does not have is found while the task is stored",
+        "        input_key(spec)\n",
+        "",
+        "the Task is no more rejected, and the operator fails on it again and again",
+        "tests/unit/galley_operator/intake/test_admission.py",
+    ),
+    _of(
         _TURNS,
         "weights of keys count for nothing",
         "        moved, most = 0, QUANTUM * self.rules.weights.get(digest, 1)\n",

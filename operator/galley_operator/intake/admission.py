@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from galley.bounds import LABELS
-from galley.declared import DeclaredSpec, envelope_of, key_of
+from galley.declared import DeclaredSpec, envelope_of, input_key, key_of
 from galley.envelope import INPUT_LIMIT, Envelope, conflicts
 from galley.errors import ManifestInvalid, SubmissionInvalid
 from galley.unique import Wanted
@@ -128,9 +128,10 @@ def labels_fit(_spec: DeclaredSpec, facts: Facts) -> Report | None:
 
 
 def key_valid(spec: DeclaredSpec, _facts: Facts) -> Report | None:
-    """A task's unique key has to be one; the CRD refuses others."""
+    """A task's unique key has to be one, which the CRD sees to, and so has what its input has as its key."""
     try:
         key_of(spec)
+        input_key(spec)
     except SubmissionInvalid as error:
         return Rejected(error.reason, f"{error}; {error.hint}")
     return None

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from galley.bounds import TIMEOUT_SECONDS, UNIQUE_SECONDS
+from galley.bounds import INPUT_KEY_PATTERN, TIMEOUT_SECONDS, UNIQUE_SECONDS
 from galley.envelope import encode_input
 from galley.errors import InputInvalid
 from galley.key import KEY_CHARACTERS
@@ -123,6 +123,33 @@ class TaskUnique(Part):
         return self
 
 
+_KEY_IN_WORDS: Final = "begins with ${ and names no part of the input"
+_KEY_HINT: Final = "write ${input.customer}, or $${ where the key itself begins with ${"
+
+
+def _names_a_part(key: str) -> str:
+    if key.startswith("${") and not re.fullmatch(INPUT_KEY_PATTERN.strip("^$"), key):
+        raise refusal(_KEY_IN_WORDS, _KEY_HINT)
+    return key
+
+
+TaskKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=KEY_CHARACTERS,
+        json_schema_extra=checked(
+            Rule(
+                f"!self.startsWith('${{') || self.matches({quoted(INPUT_KEY_PATTERN)})",
+                f"{_KEY_IN_WORDS}; {_KEY_HINT}",
+            )
+        ),
+    ),
+    AfterValidator(_names_a_part),
+]
+"""The key of a Task: a text, or where its input has it."""
+
+
 class TaskSpec(Part):
     """What is to be run, with what, and under which rules."""
 
@@ -180,9 +207,11 @@ class TaskSpec(Part):
     unique: TaskUnique | None = None
     """Its unique key; left out, other tasks do not concern it."""
 
-    key: Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS)] | None = None
+    key: TaskKey | None = None
     """Tasks of one key, such as the name of a customer, take turns with those of other keys, and
-    `limits.perKey` of the queue limits how many of them run at once. It is not encrypted."""
+    `limits.perKey` of the queue limits how many of them run at once. `${input.customer}` takes it from the
+    input: a text or a whole number there; text that begins with `$${` loses its first character. It is not
+    encrypted."""
 
     @model_validator(mode="after")
     def _times_in_order(self) -> "TaskSpec":

@@ -5,11 +5,15 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from galley import AsyncClient, Phase, RetryPolicy, TaskNotFound, call
+import pytest
+
+from galley import AsyncClient, Phase, RetryPolicy, SubmissionInvalid, TaskNotFound, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.declared import submit_declared
 from galley.event import Event
+from galley.resources import Task
 from galley.topic import Subscription, Topic, copy_id
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
@@ -159,3 +163,30 @@ async def test_tasks_of_events_run_in_their_order_by_key_through_retries_and_a_k
         ends = [view.ended_at for view in views]
         assert ends == sorted(ends, key=str)
     assert max(_most_at_once(tmp_path / "drills.log").values()) <= 2, "one, and the one that was killed"
+
+
+async def test_a_manifest_takes_its_key_from_its_input(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
+) -> None:
+    queue = a_task_queue(namespace, worker={"concurrency": 4}, limits={"perKey": {"concurrency": 1}})
+    await ensure(client.broker, layout_of(queue, "tests"))
+
+    def a_task(name: str, word: object) -> Task:
+        spec = {"queueName": "drills", "handler": "hold", "input": {"word": word, "seconds": 0.05}}
+        return Task.model_validate(
+            {"metadata": {"name": name, "namespace": namespace}, "spec": {**spec, "key": "${input.word}"}}
+        )
+
+    handles = []
+    for number in range(9):
+        word = "abc"[number % 3]
+        submitted = await submit_declared(client.broker, a_task(f"t{number}", word))
+        handles.append(client.handle("drills", submitted.address.id))
+        assert (await handles[-1].status()).key == word
+    with pytest.raises(SubmissionInvalid, match=r"input\.word is None"):
+        await submit_declared(client.broker, a_task("none", None))
+    with pytest.raises(TaskNotFound):
+        await client.handle("drills", "none").status()
+    await start(queue, ("w1", "w2"))
+    await asyncio.gather(*(each.result(within=60) for each in handles))
+    assert _most_at_once(tmp_path / "drills.log") == {"a": 1, "b": 1, "c": 1}

@@ -1,12 +1,13 @@
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
 from galley.declared import DeclaredSpec, envelope_of, key_of, read_spec, spec_of
 from galley.envelope import INPUT_LIMIT, NO_INPUT, conflicts, digest_of
-from galley.errors import InputInvalid, ManifestInvalid
+from galley.errors import InputInvalid, ManifestInvalid, SubmissionInvalid
 from galley.lanes import Lane
 from galley.resources import Task, TaskSpec
 from galley.unique import Unique, wanted
@@ -161,3 +162,57 @@ def test_a_unique_key_of_a_manifest_is_that_of_a_program() -> None:
         plain.digest
         != spec_of(Task.model_validate({"metadata": {"name": "one"}, "spec": {**spec, "unique": {}}})).digest
     )
+
+
+INPUT = {
+    "customer": "ann", "id": 7, "deep": {"a-b": {"c": "x"}}, "none": None, "list": ["a"], "object": {},
+    "half": 0.5, "yes": True, "empty": "", "large": "x" * 10_240,
+}  # fmt: skip
+
+
+def a_keyed_spec(key: str, given: Any = INPUT) -> DeclaredSpec:
+    spec = {"queueName": "images", "handler": "resize", "input": given, "key": key}
+    return spec_of(Task.model_validate({"metadata": {"name": "one"}, "spec": spec}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ("ann", "ann"),
+        ("$", "$"),
+        ("a${input.id}", "a${input.id}"),
+        ("$${input.id}", "${input.id}"),
+        ("${input.customer}", "ann"),
+        ("${input.id}", "7"),
+        ("${input.deep.a-b.c}", "x"),
+    ],
+)
+def test_a_task_takes_its_key_from_its_input_where_it_asks_for_that(asked: str, key: str) -> None:
+    assert envelope_of(a_keyed_spec(asked), NOW, NOW).key == key
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ("${input.nowhere}", "input has no field 'nowhere'"),
+        ("${input.customer.name}", "input.customer has no field 'name'"),
+        ("${input.none}", "input.none is None"),
+        ("${input.list}", "input.list is"),
+        ("${input.object}", "input.object is"),
+        ("${input.half}", "input.half is 0.5"),
+        ("${input.yes}", "input.yes is True"),
+        ("${input.empty}", "use a text that is not empty"),
+        ("${input.large}", "10240 bytes, the limit is 256"),
+    ],
+)
+def test_a_task_whose_input_has_no_key_where_it_says_is_refused(asked: str, problem: str) -> None:
+    with pytest.raises(SubmissionInvalid) as refused:
+        envelope_of(a_keyed_spec(asked), NOW, NOW)
+    assert problem in f"{refused.value}; {refused.value.hint}"
+
+
+def test_a_key_that_an_older_definition_let_pass_is_refused() -> None:
+    with pytest.raises(SubmissionInvalid, match="names no part of the input"):
+        envelope_of(DeclaredSpec("images", "resize", key="${x}"), NOW, NOW)
+    with pytest.raises(SubmissionInvalid, match="input has no field 'x'"):
+        envelope_of(a_keyed_spec("${input.x}", ["x"]), NOW, NOW)

@@ -276,6 +276,12 @@ WRONG = {
         "at least 1",
         "from 1 to 1000",
     ),
+    "a key of a part of what is no input": Wrong(
+        TASK + "  key: ${output.customer}\n", 8, "spec.key", "names no part of the input", "${input.customer}"
+    ),
+    "a key of the whole input": Wrong(
+        TASK + "  key: ${input}\n", 8, "spec.key", "names no part of the input", "${input.customer}"
+    ),
     "a key of no part of an event": Wrong(
         TOPIC + "      key: event\n",
         10,

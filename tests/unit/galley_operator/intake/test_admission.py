@@ -53,6 +53,7 @@ UNREADABLE = a_known_queue(lanes=(), problem="TaskQueue 'thumbs' cannot be read:
         (some_facts(NO_HANDLERS), "HandlerNotFound", "and no others", Until.QUEUE_CHANGES),
         (some_facts(deadline="2026-03-01T08:30:00Z"), "DeadlineExceeded", "08:30:00", None),
         (some_facts(unique={"key": ""}), "SubmissionInvalid", "unique.key", None),
+        (some_facts(key="${input.nowhere}"), "SubmissionInvalid", "input has no field 'nowhere'", None),
         (some_facts(input="x" * INPUT_LIMIT), "InputInvalid", f"limit is {INPUT_LIMIT}", None),
     ],
 )
