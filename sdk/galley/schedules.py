@@ -22,6 +22,7 @@ from galley.broker.schedules import Kept
 from galley.broker.topology import LANES_KEY, work_stream
 from galley.envelope import INPUT_LIMIT, Envelope, digest_of
 from galley.errors import (
+    EnvelopeInvalid,
     LaneNotEnabled,
     QueueNotFound,
     ScheduleChanged,
@@ -72,7 +73,7 @@ class ScheduleView(Struct, frozen=True):
     recent: tuple[Tick, ...]
     """The latest ticks and what became of them, newest first."""
     input: Raw | None
-    """None if it cannot be decrypted here."""
+    """None if it cannot be decrypted here, or its task cannot be read."""
     problem: str = ""
     """Why it does not fire; empty if it does."""
 
@@ -323,12 +324,17 @@ class AsyncSchedules:
     async def _view(self, kept: Kept) -> ScheduleView:
         schedule, progress = kept.schedule, kept.schedule.progress
         address: TaskAddress = address_of(kept.namespace, kept.queue, schedule.lane, schedule.name)
-        envelope = await self._broker.payloads.look_at_task(address, bytes(schedule.task))
+        given, problem = None, schedule.problem
+        try:
+            envelope = await self._broker.payloads.look_at_task(address, bytes(schedule.task))
+            given = None if envelope.sealed else envelope.input
+        except EnvelopeInvalid as error:  # one that another program wrote must not hide the others
+            problem = problem or f"its task cannot be read: {error}"
         starts = schedule.next_at
         if starts is not None and schedule.repeat.jitter_seconds:
             starts += jitter_of(tick_id(schedule.name, starts), schedule.repeat.jitter_seconds)
         return ScheduleView(
             kept.queue, schedule.name, schedule.handler, schedule.repeat, schedule.lane, schedule.suspended,
             schedule.origin, starts, progress.last_at, progress.last_id, progress.fired, progress.skipped,
-            progress.recent, None if envelope.sealed else envelope.input, schedule.problem,
+            progress.recent, given, problem,
         )  # fmt: skip

@@ -1,12 +1,16 @@
 """Schedules on a real server, with real workers that are killed."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from msgspec import Raw
+
 from galley import AsyncClient, Phase, call
+from galley.broker.schedules import store
+from galley.repeat import Repeat
 from galley.resources import TaskQueue
-from galley.schedule import Origin
+from galley.schedule import Origin, Schedule
 from galley.schedules import ScheduleView
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
@@ -76,3 +80,21 @@ async def test_the_schedules_of_the_code_fire_once_a_tick_though_workers_are_kil
         )
 
     await eventually(succeeded, within=30)
+
+
+async def test_a_schedule_whose_task_cannot_be_read_hides_no_other(
+    client: AsyncClient, drills: TaskQueue
+) -> None:
+    queue = drills.metadata.name
+    await client.schedules.create("good", call(queue, "echo"), "@every 1h")
+    later = datetime.now(UTC) + timedelta(days=1)
+    broken = Schedule("broken", Repeat("@every 1h"), Raw(b'{"handler":7}'), "echo")
+    ack = await store(client.broker, (client.namespace, queue), broken, later, instead_of=0)
+    assert ack.stored, ack
+    views = await client.schedules.list(queue)
+    assert [view.name for view in views] == ["broken", "good"]
+    assert "its task cannot be read" in views[0].problem
+    assert (views[0].input, views[1].problem) == (None, "")
+    assert await client.schedules.get(queue, "broken") == views[0]
+    await client.schedules.delete(queue, "broken")
+    assert [view.name for view in await client.schedules.list(queue)] == ["good"]
