@@ -24,6 +24,7 @@ from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
 from tests.support.chromium import chromium
+from tests.support.evil_namespace import ROOM, evil_workers, write_evil
 from tests.support.openid import provider_of_a_library
 from tests.support.port import free_port
 from tests.support.workers import WorkerProcess, a_task_queue
@@ -124,6 +125,25 @@ def site(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
     found = Site(nats_server.url, OpenAccess())
     yield found
     found.stop()
+
+
+@pytest.fixture
+def evil_room(nats_server: NatsServer) -> Iterator[str]:
+    """A namespace in which everything that others write would like to run."""
+
+    async def run(begun: threading.Event, stop: threading.Event) -> None:
+        await write_evil(nats_server.url)
+        async with evil_workers(nats_server.url):
+            begun.set()
+            await asyncio.to_thread(stop.wait)
+
+    begun, stop = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(run(begun, stop)), daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    yield ROOM
+    stop.set()
+    thread.join(20)
 
 
 @pytest.fixture

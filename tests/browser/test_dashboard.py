@@ -13,8 +13,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser.conftest import NAMESPACE, Site
 from tests.support.chromium import CONTRAST, WIDTHS, picture, resize
+from tests.support.evil_namespace import SHOWS
 
 EVIL: Final = "</pre><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'&"
+
+RUNS: Final = "main script, img, iframe, object, embed, [onerror], a[href^='javascript:' i]"
+"""What must not come of anything that others write."""
 
 # The limit is that of a test alone: the first one installs the browser, and apt must not be killed halfway.
 pytestmark = pytest.mark.timeout(240, func_only=True)
@@ -146,6 +150,30 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
     lines = browser.get_log("browser")  # type: ignore[no-untyped-call]
     severe = [line for line in lines if line["level"] == "SEVERE"]
     assert [line for line in severe if "404" not in line["message"]] == []
+
+
+def test_nothing_that_others_write_runs_on_a_page_or_in_its_updates(
+    site: Site, evil_room: str, browser: webdriver.Chrome
+) -> None:
+    resize(browser, WIDTHS[0])
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    for path in SHOWS:
+        browser.get(f"{site.address}/ui/{evil_room}{path}")
+        # All that is shown comes again, as an update: from the stream, through the script of the page.
+        browser.execute_script(
+            "for (const part of document.querySelectorAll('[data-part]'))"
+            " { sent.set(part.id, ''); part.textContent = ''; } connect();"
+        )
+        until(browser, lambda: browser.execute_script(
+            "const parts = [...document.querySelectorAll('[data-part]')];"
+            "return parts.length && parts.every((part) => part.textContent.trim());"
+        ), f"an update of {path}")  # fmt: skip
+        if path.endswith("/workers"):
+            until_shown(browser, "[heartbeat]")
+        assert browser.execute_script("return window.evil") is None, path
+        assert browser.find_elements(By.CSS_SELECTOR, RUNS) == [], path
+    lines = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [line for line in lines if line["level"] == "SEVERE"] == []
 
 
 def test_a_page_goes_on_by_itself_and_keeps_its_place(site: Site, browser: webdriver.Chrome) -> None:

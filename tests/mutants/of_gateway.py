@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _ROOM: Final = "gateway/galley_gateway/"
 ACCESS: Final = "tests/integration/galley_gateway/test_access.py"
 ORIGIN: Final = "tests/unit/galley_gateway/test_origin.py"
+MARKUP: Final = "tests/integration/galley_gateway/test_markup.py"
 HOSTILE: Final = "tests/integration/galley_gateway/test_hostile.py"
 OVERVIEW: Final = "tests/integration/galley_gateway/test_overview.py"
 
@@ -239,5 +240,29 @@ MUTANTS: Final = (
         '    return request.headers.get("referer", otherwise)\n',
         "the way back from an error leads to a page of an attacker",
         "tests/integration/galley_gateway/test_refusals.py",
+    ),
+    _of(
+        "pages/render",
+        "templates escape nothing",
+        "    autoescape=select_autoescape(default=True, default_for_string=True),\n",
+        "    autoescape=False,\n",
+        "what others write is markup on the pages",
+        MARKUP,
+    ),
+    _of(
+        "pages/render",
+        "a text with one backtick is markup",
+        "        return escape(text)\n",
+        "        return Markup(str(text))\n",
+        "a message of an error is markup on the pages",
+        MARKUP,
+    ),
+    _of(
+        "api/events",
+        "a carriage return ends a line of an event",
+        'data.replace(b"\\r", b"").split(b"\\n")',
+        'data.split(b"\\n")',
+        "what a task says begins an event of its own on the pages that are open",
+        MARKUP,
     ),
 )
