@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from docs.generate.chart import CHART, values
 from e2e.chart_values import SETS
 from e2e.rendered_chart import Object, helm, nats_config, of_kind, pods, rendered, set_to
+from galley_gateway.settings import read_settings
 from tests.support.api_server import ApiServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,6 +79,19 @@ def test_alerts_come_with_the_address_of_their_runbook_and_unchanged_templates()
                 assert (CHART.parents[1] / "docs" / "runbooks" / f"{name}.md").exists(), name
     assert "GalleyNoLeader" in str(made)
     assert not of_kind(rendered(), "PrometheusRule")
+
+
+@pytest.mark.parametrize(
+    ("listed", "origin"),
+    [((), "10.2.0.9"), (("10.2.0.0/16", "192.0.2.255", "2001:db8::/32"), "203.0.113.9")],
+)
+def test_the_gateway_reads_the_proxies_that_are_listed(listed: tuple[str, ...], origin: str) -> None:
+    values = [f"gateway.trustedProxies={{{','.join(listed)}}}"] if listed else []
+    gateway = of_kind(rendered("gateway.enabled=true", *values), "Deployment")["galley-gateway"]
+    [container] = gateway["spec"]["template"]["spec"]["containers"]
+    settings = read_settings({each["name"]: each["value"] for each in container["env"] if "value" in each})
+    forwarded = (b"x-forwarded-for", b"203.0.113.9, 2001:db8::7, 192.0.2.255")
+    assert settings.proxies.origin({"client": ("10.2.0.9", 1), "headers": [forwarded]}) == origin
 
 
 def test_the_route_of_the_gateway_is_one_that_the_gateway_api_takes() -> None:

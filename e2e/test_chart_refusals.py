@@ -26,6 +26,14 @@ pytestmark = pytest.mark.timeout(300)
         ("crds.keep=yes", r"/crds/keep.*got string, want boolean"),
         ("operator.image.digest=abc", r"/operator/image/digest.*does not match pattern"),
         ("operator.replicas=-1", r"/operator/replicas.*minimum: got -1, want 0"),
+        (
+            "gateway.trustedProxies={proxy.example.com}",
+            r"/gateway/trustedProxies/0.*does not match pattern",
+        ),
+        ("gateway.trustedProxies={0.0.0.0/0}", r"/gateway/trustedProxies/0.*does not match pattern"),
+        ("gateway.trustedProxies={::/0}", r"/gateway/trustedProxies/0.*does not match pattern"),
+        ("gateway.trustedProxies={10.0.0.0/33}", r"/gateway/trustedProxies/0.*does not match pattern"),
+        ("gateway.trustedProxies={10.0.0.256}", r"/gateway/trustedProxies/0.*does not match pattern"),
         ("backup.schedule=hourly", r"/backup/schedule.*minLength"),
         ("backup.destination.url=gs://bucket", r"/backup/destination/url.*does not match pattern"),
         (
