@@ -111,7 +111,8 @@ def key_of_value(value: object, what: str, hint: str) -> str:
         SubmissionInvalid: if it makes none.
     """
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise SubmissionInvalid("key", f"{what} is {repr(value)[:80]}, not a text or a whole number", hint)
+        said = "null" if value is None else repr(value)[:80]
+        raise SubmissionInvalid("key", f"{what} is {said}, not a text or a whole number", hint)
     return check_key(str(value))
 
 

@@ -183,7 +183,7 @@ async def test_a_manifest_takes_its_key_from_its_input(
         submitted = await submit_declared(client.broker, a_task(f"t{number}", word))
         handles.append(client.handle("drills", submitted.address.id))
         assert (await handles[-1].status()).key == word
-    with pytest.raises(SubmissionInvalid, match=r"input\.word is None"):
+    with pytest.raises(SubmissionInvalid, match=r"input\.word is null"):
         await submit_declared(client.broker, a_task("none", None))
     with pytest.raises(TaskNotFound):
         await client.handle("drills", "none").status()

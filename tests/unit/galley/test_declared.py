@@ -196,7 +196,7 @@ def test_a_task_takes_its_key_from_its_input_where_it_asks_for_that(asked: str, 
     [
         ("${input.nowhere}", "input has no field 'nowhere'"),
         ("${input.customer.name}", "input.customer has no field 'name'"),
-        ("${input.none}", "input.none is None"),
+        ("${input.none}", "input.none is null"),
         ("${input.list}", "input.list is"),
         ("${input.object}", "input.object is"),
         ("${input.half}", "input.half is 0.5"),

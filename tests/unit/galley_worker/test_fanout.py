@@ -256,7 +256,7 @@ async def test_a_copy_has_the_key_that_its_subscription_takes_from_the_event(pat
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (None, "is None, not a text or a whole number"),
+        (None, "is null, not a text or a whole number"),
         (True, "is True, not a text"),
         (1.5, "is 1.5, not a text"),
         ({"a": 1}, "not a text"),
