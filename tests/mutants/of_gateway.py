@@ -251,6 +251,14 @@ MUTANTS: Final = (
     ),
     _of(
         "pages/render",
+        "characters turn text around",
+        "    finalize=_spelled_out,\n",
+        "",
+        "a name moves what a page says beside it",
+        MARKUP,
+    ),
+    _of(
+        "pages/render",
         "a text with one backtick is markup",
         "        return escape(text)\n",
         "        return Markup(str(text))\n",

@@ -1,5 +1,6 @@
 """Rendering: the templates, and the page that tells of an error when there is nothing else to show."""
 
+import re
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -10,10 +11,23 @@ from galley.errors import GalleyError
 from galley_gateway import problem
 from galley_gateway.pages.paths import FIRST
 
+_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that change the direction of what follows, also beyond the element they are in."""
+
+
+def _spelled_out(value: object) -> object:
+    """Return what is shown for a value: characters that would turn the text around it are spelled out."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    shown = _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return Markup(shown) if isinstance(value, Markup) else shown  # noqa: S704 - it was before
+
+
 TEMPLATES: Final = Environment(
     loader=PackageLoader("galley_gateway.pages"),
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
+    finalize=_spelled_out,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -43,8 +43,12 @@ class Seen(HTMLParser):
         written = (EVIL, json.dumps(EVIL)[1:-1], json.dumps(EVIL, ensure_ascii=False)[1:-1], BRIEF)
         return {
             field for field in re.findall(r"\[([a-z ]+)\]", text)
-            if any(f"{_bare(each)}[{field}]" in text for each in written)
+            if any(f"{_bare(_spelled_out(each))}[{field}]" in text for each in written)
         }  # fmt: skip
+
+
+def _spelled_out(text: str) -> str:
+    return text.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
 
 
 def _bare(text: str) -> str:
@@ -58,7 +62,7 @@ LEADS: Final = ("href", "src", "action", "formaction", "xlink:href", "srcdoc", "
 
 def wrong_in(html: str) -> list[str]:
     """Return what of a page could run something, lead elsewhere, or is not an element of ours."""
-    found = []
+    found = re.findall("[\u202a-\u202e\u2066-\u2069]", html)
     for tag, attributes in Seen(html).elements:
         if tag in RUNS and (tag, attributes) != ("script", {"src": "/ui/static/app.js", "defer": ""}):
             found.append(f"<{tag} {attributes}>")
