@@ -161,17 +161,22 @@ def test_nothing_that_others_write_runs_on_a_page_or_in_its_updates(
         browser.get(f"{site.address}/ui/{evil_room}{path}")
         # All that is shown comes again, as an update: from the stream, through the script of the page.
         browser.execute_script(
-            "for (const part of document.querySelectorAll('[data-part]'))"
-            " { sent.set(part.id, ''); part.textContent = ''; } connect();"
+            "window.full = [...document.querySelectorAll('[data-part]')];"
+            "full = full.filter((part) => part.textContent.trim());"
+            "for (const part of full) { sent.set(part.id, ''); part.textContent = ''; } connect();"
         )
         until(browser, lambda: browser.execute_script(
-            "const parts = [...document.querySelectorAll('[data-part]')];"
-            "return parts.length && parts.every((part) => part.textContent.trim());"
+            "return full.length && full.every(({ id }) => document.getElementById(id).textContent.trim());"
         ), f"an update of {path}")  # fmt: skip
         if path.endswith("/workers"):
             until_shown(browser, "[heartbeat]")
         assert browser.execute_script("return window.evil") is None, path
         assert browser.find_elements(By.CSS_SELECTOR, RUNS) == [], path
+        for width in reversed(WIDTHS):
+            resize(browser, width)
+            assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0, (
+                path, width,
+            )  # fmt: skip
     lines = browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert [line for line in lines if line["level"] == "SEVERE"] == []
 
