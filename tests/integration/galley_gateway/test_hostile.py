@@ -202,7 +202,8 @@ async def test_the_audit_names_the_origin_that_a_trusted_proxy_names_and_no_othe
 ) -> None:
     async with served(nats_server.url, worked, proxies=proxies) as api:
         drills, task = api.path("drills"), f"from-{len(proxies)}"
-        await api.ask("POST", f"{drills}/tasks", {"handler": "echo", "id": task})
+        later = {"notBefore": "2100-01-01T00:00:00Z"}  # it must not end before it is cancelled
+        await api.ask("POST", f"{drills}/tasks", {"handler": "echo", "id": task, **later})
         headers = {"X-Forwarded-For": "1.1.1.1, 203.0.113.9, 10.0.0.4", "X-Real-IP": "1.1.1.1"}
         assert (await api.ask("POST", f"{drills}/tasks/{task}/cancel", **headers)).status == 200
         url = f"{api.address}/api/v1/namespaces/{api.namespace}/audit?task={task}"

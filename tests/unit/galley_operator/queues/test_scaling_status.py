@@ -111,7 +111,7 @@ def test_an_autoscaler_that_sees_nothing_is_worth_one_warning_and_its_end_an_eve
 
 def test_the_status_has_what_was_decided_from_and_a_restart_decides_the_same() -> None:
     queue = a_queue(maxWorkers=50)
-    decision = decided(queue, a_backlog(40, 4), QUICK)
+    decision = decided(queue, a_backlog(46, 4), QUICK)
     written = scaling_of(decision)
     assert written is not None
     assert (written.needed, written.limit) == (decision.needed, ScalingLimit.STEP)
@@ -119,7 +119,7 @@ def test_the_status_has_what_was_decided_from_and_a_restart_decides_the_same() -
     memory = remembered(written)
     crowd = workers("ready:1")
     for restarted in (memory, replace(decision.memory, step=None)):
-        again = decide(Signals(a_backlog(40, 4), crowd), ScalingPolicy.of(queue), restarted, at(3))
+        again = decide(Signals(a_backlog(46, 4), crowd), ScalingPolicy.of(queue), restarted, at(3))
         assert again.needed == decision.needed
     assert remembered(None) is None
 
