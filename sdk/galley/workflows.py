@@ -466,6 +466,8 @@ class AsyncWorkflows:
             marks = ""
         else:
             marks = await self._flows.marks(place, root)
+        # As in the list of steps: what had not run when the whole ended does not run any more.
+        never = marks.count(Mark.WAITING) if root.ended is not None else 0
         message = ""
         if why and root.ended is Outcome.FAILED:
             address = outcome_address(*place)
@@ -477,7 +479,7 @@ class AsyncWorkflows:
             place.queue, root.id, _PHASES[root.ended], root.tasks,
             marks.count(Mark.SUCCEEDED) if marks else root.tasks,
             marks.count(Mark.FAILED) + marks.count(Mark.COLLECTED),
-            marks.count(Mark.SKIPPED), marks.count(Mark.CANCELLED),
+            marks.count(Mark.SKIPPED) + never, marks.count(Mark.CANCELLED),
             root.created_at, root.deadline, root.ended_at, root.failed, message, root.continued,
             root.continues, root.labels, root.uid,
         )  # fmt: skip

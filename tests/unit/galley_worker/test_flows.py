@@ -290,6 +290,9 @@ async def test_a_failure_stops_goes_on_or_is_collected() -> None:
                 await failed.result(within=100)
         status = await going.status()
         assert (status.succeeded, status.failed, status.skipped) == (2, 1, 1)
+        ended = await stopped.status()
+        never = [each.name for each in await stopped.steps() if each.state == "Skipped"]
+        assert (ended.progress, ended.skipped) == ("4 of 4", len(never))
         error = {"error": {"step": "fail", "reason": "NonRetryable", "message": "no luck"}}
         assert await collected.result(within=100) == [error, 2]
 
