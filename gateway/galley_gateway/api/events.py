@@ -1,7 +1,7 @@
 """Server-sent events: how a task, its output or a page goes on, while a client listens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
@@ -34,14 +34,16 @@ Check = Callable[[], Awaitable[None]]
 class _Held(StreamingResponse):
     """A response that has a place until its end, also if the client is gone before it begins."""
 
-    def __init__(self, body: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+    def __init__(self, body: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
         super().__init__(body, headers=_HEADERS, media_type="text/event-stream")
-        self._place = place
+        self._body, self._place = body, place
         place.__enter__()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            # A client that goes while an event is sent leaves the body where it was.
+            async with aclosing(self._body):
+                await super().__call__(scope, receive, send)
         finally:
             self._place.__exit__(None, None, None)
 
@@ -76,10 +78,11 @@ def held(
         TooManyWaits: if there is no place.
     """
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         try:
-            async with aclosing(events):
-                async for each in _with_comments(gateway, events, check):
+            # What reads the events is closed before them: they cannot be closed while they are read.
+            async with aclosing(events), aclosing(_with_comments(gateway, events, check)) as sent:
+                async for each in sent:
                     yield each
         except GalleyError as error:
             response = problem.answer(error, request.url.path)
@@ -90,7 +93,7 @@ def held(
 
 async def _with_comments(
     gateway: Gateway, events: AsyncGenerator[bytes, None], check: Check | None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     yield b"retry: 2000\n\n"
     closing = asyncio.ensure_future(gateway.closing.wait())
     coming: asyncio.Future[bytes] | None = None

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
 import aiohttp
 import pytest
+from starlette.requests import ClientDisconnect, Request
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
@@ -185,3 +186,43 @@ def test_no_number_of_users_takes_all_places_of_a_gateway() -> None:
     with pytest.raises(TooManyWaits), places.taken("ada", "other"):
         pass
     taken.close()
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+async def test_a_client_that_goes_while_it_is_sent_to_leaves_nothing_open(
+    version: str, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events are being read meanwhile: what reads them has to end first."""
+    monkeypatch.setattr(events, "QUIET_SECONDS", 0.01)
+    sending, gone, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def never() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+            yield b""
+        finally:
+            closed.set()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if b"still here" in message.get("body", b""):
+            sending.set()
+            await gone.wait()
+            if version == "2.4":
+                raise OSError("gone")
+            await asyncio.Event().wait()
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "asgi": {"spec_version": version}, "method": "GET", "path": "/", "headers": []}
+    place = api.gateway.places.taken("eve", "shop")
+    response = events.held(api.gateway, place, Request(scope), never())
+    answering = asyncio.create_task(response(scope, receive, send))
+    await asyncio.wait_for(sending.wait(), 30)
+    assert api.gateway.places.open == 1
+    gone.set()
+    [outcome] = await asyncio.wait_for(asyncio.gather(answering, return_exceptions=True), 30)
+    assert outcome is None or isinstance(outcome, ClientDisconnect)
+    assert closed.is_set()
+    assert api.gateway.places.open == 0
