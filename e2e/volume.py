@@ -27,11 +27,18 @@ def make(kubectl: Kubectl, namespace: str, claim: str = "data-galley-nats-0") ->
     _in_folder(kubectl, namespace, _PATH, _OPEN)
 
 
-def add(kubectl: Kubectl, namespace: str, claim: str) -> None:
-    """Make another volume, in a folder of its own, and its claim."""
+def add(kubectl: Kubectl, namespace: str, claim: str, *, by: str = "") -> None:
+    """Make another volume, in a folder of its own, and its claim.
+
+    Args:
+        kubectl: of the cluster.
+        namespace: of the claim.
+        claim: its name.
+        by: a namespace whose pods may be root; that of the claim by default.
+    """
     path = f"{_PATH}-{claim}"
     kubectl.apply(_volume(namespace, claim, path), _claim(claim), namespace=namespace)
-    _in_folder(kubectl, namespace, path, _OPEN)
+    _in_folder(kubectl, by or namespace, path, _OPEN)
 
 
 def wipe(kubectl: Kubectl, namespace: str, stateful_set: str = "galley-nats") -> None:
