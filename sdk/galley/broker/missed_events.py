@@ -8,6 +8,7 @@ an owner that dies in between counts nothing twice.
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -71,7 +72,10 @@ class MissedEvents:
                     before, sequence = found.get(key, (Missed(), 0))
                     fresh = before.told(*_by_workers(counted, topic.name), now)
                     if fresh != before:
-                        found[key] = fresh, await self._write(key, fresh, sequence)
+                        # In a full topic it is written with what is removed, or at a later look.
+                        with suppress(TopicFull):
+                            sequence = await self._write(key, fresh, sequence)
+                        found[key] = fresh, sequence
         for topic in kept:
             retention, due = self._next.get(topic.name, (0, now))
             if retention != topic.retention_seconds or due <= now:

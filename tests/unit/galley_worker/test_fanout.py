@@ -25,7 +25,7 @@ from galley.errors import EventInvalid, HopLimit, TopicFull, TopicNotFound
 from galley.event import HOPS_LIMIT
 from galley.lanes import Lane
 from galley.topic import LATE_SECONDS, Subscribe, Subscription, Topic
-from galley_worker.fanout import Fanout
+from galley_worker.fanout import Copied, Fanout
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
 from tests.support.builders import a_queue
@@ -698,6 +698,29 @@ async def test_what_was_counted_is_counted_once_when_the_owner_dies_before_it_re
         for _ in range(2):
             await MissedEvents(town.bench.producer, "default").look(topics, town.server.now())
         assert await missed_by(town, "images") == (0, 1)
+        assert (await town.client.topics.get("uploads")).events == 0
+
+
+@in_virtual_time
+async def test_a_full_topic_makes_room_and_what_was_missed_is_counted_all_the_same() -> None:
+    async with a_town() as town:
+        await town.keep(IMAGES, retention_seconds=60)
+        for number in range(3):
+            await town.client.publish("uploads", {"n": number})
+        counted = Measures("default", "images", int, int)
+        counted.copied("uploads", Copied.MISSED)
+        outbox = Outbox(town.bench.producer, ("default", "images"), "w1", asyncio.get_running_loop().time)
+        await outbox.hand_over(counted.totals(Counter()))
+        await town.bench.pass_time(100)
+        stream = town.server.streams[topology.topics_stream("default")]
+        stream.definition["max_bytes"] = stream.bytes
+        missed, topics = (
+            MissedEvents(town.bench.producer, "default"), await topics_of(town.bench.producer, "default")
+        )  # fmt: skip
+        for _ in range(2):
+            found = await missed.look(topics, town.server.now())
+            assert found["uploads", "images"].total == 4
+        assert await missed_by(town, "images") == (1, 3)
         assert (await town.client.topics.get("uploads")).events == 0
 
 
