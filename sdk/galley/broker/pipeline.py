@@ -166,16 +166,16 @@ class PublishPipeline:
             return
         self._count += 1
         reply = f"{self._prefix}{self._count}"
-        self._waiting[reply] = hear, self._loop.time() + self._answer_seconds, subject
         try:
             self._nats.publish_directly(subject, body, reply, headers)
         except SubjectInvalid as error:
-            self._waiting.pop(reply, None)
             hear(Ack(0, WRONG_SUBJECT, str(error)))
         except MaxPayloadError:
-            self._waiting.pop(reply, None)
             limit = self._nats.max_payload
             hear(Ack(0, TOO_LARGE, f"{len(body)} bytes, the server takes {limit}"))
+        else:
+            # Only what was sent is waited for. Who gets another error from here must not get an answer, too.
+            self._waiting[reply] = hear, self._loop.time() + self._answer_seconds, subject
 
     def _on_ack(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
         waited = self._waiting.pop(subject, None)
