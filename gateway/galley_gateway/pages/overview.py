@@ -15,6 +15,9 @@ from galley_gateway.gateway import Gateway
 SUPPLY_SECONDS: Final = 0.25
 """How long the page waits for what starts the workers. A queue whose answer is late shows none."""
 
+_AT_ONCE: Final = 32
+"""Queues whose lanes are looked at at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Glance:
@@ -60,13 +63,19 @@ async def glances(gateway: Gateway, namespace: str) -> list[Glance]:
     """
     queues = await gateway.reader.queues(namespace)
     backlogs, supplies = await asyncio.gather(
-        asyncio.gather(*(gateway.reader.read(namespace, queue) for queue in queues)),
-        _supplies(gateway.broker, namespace, queues),
+        _backlogs(gateway, namespace, queues), _supplies(gateway.broker, namespace, queues)
     )
     return [
         Glance(queue, None if isinstance(backlog, Unknown) else backlog, supplies.get(queue))
         for queue, backlog in zip(queues, backlogs, strict=True)
     ]
+
+
+async def _backlogs(gateway: Gateway, namespace: str, queues: Sequence[str]) -> list[QueueBacklog | Unknown]:
+    found: list[QueueBacklog | Unknown] = []
+    for some in (queues[first : first + _AT_ONCE] for first in range(0, len(queues), _AT_ONCE)):
+        found += await asyncio.gather(*(gateway.reader.read(namespace, queue) for queue in some))
+    return found
 
 
 async def _supplies(broker: Broker, namespace: str, queues: Sequence[str]) -> Mapping[str, Supply]:
