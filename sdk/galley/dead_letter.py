@@ -9,6 +9,7 @@ from galley.envelope import check_moments
 from galley.errors import EnvelopeInvalid
 from galley.history import NO_HISTORY, History, Moment
 from galley.record import Failure
+from galley.unreadable import UNREADABLE
 
 VERSION: Final = 1
 """Version written here where nothing is encrypted."""
@@ -50,7 +51,7 @@ def decode(body: bytes) -> DeadLetter:
     """
     try:
         letter = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"a dead letter that cannot be read: {error}") from None
     if letter.v != (SEALED_VERSION if letter.sealed else VERSION):
         raise EnvelopeInvalid(f"a dead letter of version {letter.v}, known here is {VERSION}")

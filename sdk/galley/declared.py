@@ -30,6 +30,7 @@ from galley.objects.errors import ObjectMissing
 from galley.resources.task import Task
 from galley.retry import RetryPolicy
 from galley.unique import Unique, Wanted, wanted
+from galley.unreadable import UNREADABLE
 
 
 class DeclaredUnique(Struct, frozen=True, rename="camel"):
@@ -78,7 +79,7 @@ def read_spec(name: str, body: bytes) -> DeclaredSpec:
     """
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         hint = "are CRDs and operator of the same version? Correct the Task and apply it under another name"
         raise ManifestInvalid(f"Task {name}", 0, "spec", str(error), hint) from None
 

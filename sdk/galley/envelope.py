@@ -29,6 +29,7 @@ from galley.key import KEY_LIMIT
 from galley.reference import Reference
 from galley.retry import RetryPolicy
 from galley.unique_key import UniqueKey
+from galley.unreadable import UNREADABLE
 
 VERSION: Final = 1
 """Version of body and header written here; readers refuse others."""
@@ -194,7 +195,7 @@ def digest_of(handler: str, value: Raw, *rules: object) -> str:
     """
     try:
         work = _short_hash(handler, _canonical(msgspec.json.decode(value)))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         # Too deep to be compared as a value, or not written by Galley: compared as it is written.
         work = _short_hash(handler, bytes(value).hex())
     return f"{work}.{_short_hash(*rules)}" if rules else work

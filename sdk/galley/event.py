@@ -19,6 +19,7 @@ from galley.history import Moment
 from galley.json_value import NotFinite, encode_value
 from galley.task_id import new_task_id
 from galley.tracing import traceparent_in
+from galley.unreadable import UNREADABLE
 
 DATA_LIMIT: Final = 256 * 1024
 """Bytes of JSON the data of an event may have: each queue that subscribes gets a copy."""
@@ -145,7 +146,7 @@ def decode(body: bytes, now: datetime | None = None) -> Event:
         wire = _decode_wire(body)
         more = {name: raw for name, raw in _decode_all(body).items() if name not in _KNOWN}
         attributes = {name: _decode_attribute(raw) for name, raw in more.items() if bytes(raw) != b"null"}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         hint = (
             "it is JSON with specversion, id, source, type, and data; attributes are texts and whole numbers"
         )
@@ -208,7 +209,7 @@ def _json(body: bytes) -> Raw:
     """Return JSON that is one value, and does not go on behind it."""
     try:
         return _decode_raw(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EventInvalid("data", f"is not JSON: {error}", "send a text as text/plain") from None
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from galley.errors import EnvelopeInvalid
 from galley.history import Moment
+from galley.unreadable import UNREADABLE
 
 _VERSION: Final = 1
 
@@ -70,7 +71,7 @@ def decode_missed(body: bytes) -> Missed:
     """
     try:
         missed = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"not what a queue missed: {error}") from None
     if missed.v != _VERSION:
         raise EnvelopeInvalid(f"the version of what a queue missed is {missed.v}, known here is {_VERSION}")

@@ -20,6 +20,7 @@ from galley.history import Moment
 from galley.inside import HOPS_WORD, LIFE_WORD
 from galley.key import key_of_value
 from galley.lanes import Lane
+from galley.unreadable import UNREADABLE
 
 RETENTION_SECONDS: Final = 24 * 3600
 LATE_SECONDS: Final = 600
@@ -165,7 +166,7 @@ def decode_topic(body: bytes) -> Topic:
     """
     try:
         topic = _decode_topic(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"no topic: {error}") from None
     if topic.v != _VERSION:
         raise EnvelopeInvalid(f"the version of topic {topic.name} is {topic.v}, known here is {_VERSION}")
@@ -180,7 +181,7 @@ def decode_subscriptions(body: bytes) -> tuple[Subscription, ...]:
     """
     try:
         found = _decode_subscriptions(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EnvelopeInvalid(f"no subscriptions: {error}") from None
     if found.v != _VERSION:
         raise EnvelopeInvalid(f"the version of subscriptions is {found.v}, known here is {_VERSION}")
@@ -330,7 +331,7 @@ def _top(name: str, event: Event) -> Any:
             return msgspec.json.decode(event.data)
         if name == "event":
             return msgspec.json.decode(encode(event))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise MappingFailed(f"its data cannot be read: {error}") from None
     if name == "time":
         return event.time

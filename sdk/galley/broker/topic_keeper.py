@@ -35,6 +35,7 @@ from galley.topic import (
     decode_subscriptions,
     subscription_name,
 )
+from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class TopicKeeper:
         for queue, body in bodies.items():
             try:
                 code = _decode_code(body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except UNREADABLE as error:
                 log.warning("subscriptions of code not readable", extra={"queue": queue, "error": str(error)})
                 continue
             problems += _take_code(topics, wanted, queue, code, implied=implied)
