@@ -37,7 +37,7 @@ from galley_operator.health import LATE_SECONDS, Health, LoopWatch, served
 from galley_operator.leadership import Leadership, LeaseTimes
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.collection import StreamCollector
-from galley_operator.queues.queues import SharedByQueues
+from galley_operator.queues.shared_by_queues import SharedByQueues
 from galley_operator.scope import Surroundings
 from galley_operator.serving import Serving, Views
 from galley_operator.settings import OperatorSettings

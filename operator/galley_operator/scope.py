@@ -17,7 +17,8 @@ from galley_operator.faults import Faults
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.queues import Queues, SharedByQueues
+from galley_operator.queues.queues import Queues
+from galley_operator.queues.shared_by_queues import SharedByQueues
 from galley_operator.queues.status_writer import QueueStatusWriter
 from galley_operator.schedules.keeper import ScheduleKeeper
 from galley_operator.settings import OperatorSettings

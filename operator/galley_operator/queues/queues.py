@@ -17,12 +17,10 @@ from galley.backlog import QueueBacklog
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
 from galley.broker.dead_letters import count_dead
-from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
-from galley_operator.autoscaler.ledger import Ledger
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
@@ -35,40 +33,21 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.events import Events, Failures, Occurrence
-from galley_operator.queues.quota import Reservations
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference
 from galley_operator.queues.served_queue import ServedQueue
+from galley_operator.queues.shared_by_queues import SharedByQueues
 from galley_operator.queues.status import READY, SCALING_ACTIVE
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 4
-"""Queues looked at side by side."""
-
 REST_SWEEPS: Final = 5
 """A queue at rest is reconciled at every fifth sweep: its streams and objects are many to ask for."""
 
 _UNWRITTEN_EVENTS: Final = 100
-
-
-class SharedByQueues:
-    """What the queues of all namespaces share."""
-
-    def __init__(self, broker: Broker, settings: OperatorSettings) -> None:
-        self.reader = SignalReader(broker)
-        self.ledger = Ledger(settings.budget) if settings.budget.limited else None
-        self.reservations = Reservations(broker, settings.quotas)
-        """For all who set bytes aside on NATS."""
-        self.room = asyncio.Semaphore(AT_ONCE)
-
-    def forget(self, queue: Queue) -> None:
-        """Forget what a queue that is gone, or not served any more, holds of the budget."""
-        if self.ledger is not None:
-            self.ledger.forget(queue)
 
 
 class Queues:

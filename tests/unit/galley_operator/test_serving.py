@@ -20,7 +20,7 @@ from galley_operator.faults import Faults
 from galley_operator.fleet.names import selected_by
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.queues import SharedByQueues
+from galley_operator.queues.shared_by_queues import SharedByQueues
 from galley_operator.scope import Scope, Surroundings
 from galley_operator.serving import LONGEST_PAUSE, Serving, Views
 from galley_operator.settings import OperatorSettings
