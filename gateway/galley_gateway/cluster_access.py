@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
+from galley.remembered import Remembered
 from galley_gateway.access import Right, User
 from galley_gateway.errors import AccessUnknown, NotIdentified, NotPermitted
 from galley_gateway.limits import Rates
-from galley_gateway.remembered import Remembered
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import Resource

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from galley.broker.connection import Broker
 from galley.broker.signals import SignalReader
 from galley.client import AsyncClient
+from galley.remembered import Remembered
 from galley_gateway.access import Access
 from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
 from galley_gateway.oidc.provider import Provider
 from galley_gateway.origin import TrustedProxies
-from galley_gateway.remembered import Remembered
 
 T = TypeVar("T")
 

@@ -129,4 +129,20 @@ MUTANTS: Final = (
         "a producer with keys is refused though its queue was encrypted",
         RULES,
     ),
+    _of(
+        "broker/encryption_rules",
+        "each task asks for itself",
+        "await self._asking.get(address[:2], partial(self._ask, address, give_up, known))",
+        "await self._ask(address, give_up, known)",
+        "a thousand tasks at once ask a busy server a thousand times",
+        RULES,
+    ),
+    _of(
+        "broker/encryption_rules",
+        "one task's patience is that of all",
+        "                if asyncio.get_running_loop().time() >= give_up:\n                    raise\n\n    async def _ask",
+        "                raise\n\n    async def _ask",
+        "a task is given up because another one was",
+        RULES,
+    ),
 )

@@ -13,7 +13,8 @@ OVERVIEW: Final = "tests/integration/galley_gateway/test_overview.py"
 
 
 def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, survives: str = "") -> Mutant:
-    return Mutant(f"{path}: {name}", f"{_ROOM}{path}.py", old, new, breaks, tests, survives)
+    room = "sdk/galley/" if path == "remembered" else _ROOM
+    return Mutant(f"{path}: {name}", f"{room}{path}.py", old, new, breaks, tests, survives)
 
 
 MUTANTS: Final = (

@@ -17,6 +17,7 @@ from galley.broker.control import hearing
 from galley.client import AsyncClient
 from galley.errors import GalleyError
 from galley.handler import check_queue_name
+from galley.remembered import Remembered
 from galley_gateway import problem
 from galley_gateway.access import Right, User
 from galley_gateway.api.events import event, held
@@ -27,7 +28,6 @@ from galley_gateway.pages import session
 from galley_gateway.pages.beats import Beats
 from galley_gateway.pages.paths import FIRST, local_path, way_back
 from galley_gateway.pages.render import NO_FRAME, TEMPLATES, problem_page
-from galley_gateway.remembered import Remembered
 
 _NAMESPACES_SECONDS: Final = 10.0
 

@@ -1,9 +1,10 @@
 """What the streams of queues tell producers: which take encrypted tasks only, and which topics hear of tasks.
 
-A stream is asked once, and again now and then.
+A stream is asked once, and again now and then; many tasks that need the answer at once share it.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from galley.address import TaskAddress
@@ -12,6 +13,7 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerError, BrokerUnreachable
 from galley.encryption import EncryptionRequired, QueueNotEncrypted
+from galley.remembered import Remembered
 
 ASKED_AGAIN_SECONDS: Final = 60.0
 """How long a queue may have changed to encryption before a producer without keys learns of it; a task of such
@@ -36,6 +38,7 @@ class EncryptionRules:
         self._broker = broker
         self._rules: dict[tuple[str, str], _Rule] = {}
         self._settled_until: dict[tuple[str, str], float] = {}
+        self._asking: Remembered[_Rule | None] = Remembered(0.0)
 
     def settled(self, address: TaskAddress) -> bool:
         """Return whether a task may be sent by what was learned lately: each task asks this."""
@@ -63,7 +66,8 @@ class EncryptionRules:
         now = asyncio.get_running_loop().time()
         rule = self._rules.get((address.namespace, address.queue))
         if rule is None or now - rule.asked_at >= _CHECKED_SECONDS:
-            rule = await self._ask(address, now + (patience_seconds if rule is None else 0), rule)
+            give_up = now + (patience_seconds if rule is None else 0)
+            rule = await self._shared(address, give_up, rule)
         if rule is None:
             return
         if rule.encrypted is ours:
@@ -72,6 +76,15 @@ class EncryptionRules:
         if rule.encrypted:
             raise EncryptionRequired(address.namespace, address.queue)
         raise QueueNotEncrypted(address.namespace, address.queue)
+
+    async def _shared(self, address: TaskAddress, give_up: float, known: _Rule | None) -> _Rule | None:
+        while True:
+            try:
+                return await self._asking.get(address[:2], partial(self._ask, address, give_up, known))
+            except BrokerUnreachable:
+                # It may have been asked by a task whose patience ended before ours.
+                if asyncio.get_running_loop().time() >= give_up:
+                    raise
 
     async def _ask(self, address: TaskAddress, give_up: float, known: _Rule | None) -> _Rule | None:
         """Return the rule of a queue as it is now; None if there is no such queue, which publishing tells."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ from galley.inside import LIFE_WORD
 from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.life import happened_to, life_event
+from galley.remembered import Remembered
 from galley.schedule import ticks_of
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,10 @@ class Publisher:
         self.patience = patience_seconds
         self._lanes: set[tuple[str, str, Lane]] = set()
         """Lanes that are known to be there."""
-        self._looks: dict[str, tuple[float, dict[str, Any] | None]] = {}
+        self._figures: Remembered[dict[str, Any] | None] = Remembered(
+            _FIGURES_SECONDS, lambda: asyncio.get_running_loop().time()
+        )
+        self._infos: Remembered[dict[str, Any] | None] = Remembered(0.0)
 
     @property
     def broker(self) -> Broker:
@@ -312,7 +317,7 @@ class Publisher:
             QueueNotFound, LaneNotEnabled: if it is not.
             BrokerUnreachable: if the broker does not answer.
         """
-        info = await stream_info(self._broker, topology.work_stream(address.namespace, address.queue))
+        info = await self._info(topology.work_stream(address.namespace, address.queue))
         if info is None:
             raise QueueNotFound(address.namespace, address.queue)
         lanes = tuple(Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(","))
@@ -329,17 +334,22 @@ class Publisher:
         """Return the error for a refusal, with the figures of a quota that is used up if they can be had."""
         if ack.code != FULL:
             return self.refusal(address, ack)
-        loop, name = asyncio.get_running_loop(), topology.work_stream(address.namespace, address.queue)
-        looked_at, info = self._looks.get(name, (float("-inf"), None))
-        if loop.time() - looked_at > _FIGURES_SECONDS:
-            with suppress(BrokerError):
-                info = await stream_info(self._broker, name)
-            self._looks[name] = loop.time(), info
+        name = topology.work_stream(address.namespace, address.queue)
+        info = await self._figures.get(name, partial(self._figures_of, name))
         quota = _quota_in(ack.problem)
         if info is None:
             return QueueFull(address.queue, quota)
         used, limit = ("messages", "max_msgs") if quota == "backlog" else ("bytes", "max_bytes")
         return QueueFull(address.queue, quota, info["state"][used], info["config"][limit])
+
+    async def _figures_of(self, name: str) -> dict[str, Any] | None:
+        with suppress(BrokerError):
+            return await self._info(name)
+        return None
+
+    async def _info(self, name: str) -> dict[str, Any] | None:
+        """Return what the broker says of a stream; many tasks that need it at once ask once."""
+        return await self._infos.get(name, partial(stream_info, self._broker, name))
 
     def refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
         """Return the error for an answer that says that the task was not stored."""

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, TOO_LAR
 from galley.errors import EnvelopeInvalid, EventInvalid, GalleyError, TopicFull, TopicNotFound
 from galley.event import Event, decode, encode
 from galley.missed import Missed, decode_missed
+from galley.remembered import Remembered
 from galley.topic import LATE_SECONDS, Subscription, Topic, decode_subscriptions, decode_topic
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class TopicPublisher:
 
     def __init__(self, broker: Broker, namespace: str, patience_seconds: float = 30.0) -> None:
         self._broker, self._namespace, self._patience = broker, namespace, patience_seconds
-        self._known: dict[str, tuple[float, Topic]] = {}
+        self._known: Remembered[Topic] = Remembered(_KNOWN_SECONDS, lambda: asyncio.get_running_loop().time())
 
     async def publish(self, topic: str, event: Event) -> Published:
         """Store an event, and return when the broker has it.
@@ -75,7 +77,7 @@ class TopicPublisher:
         token = secrets.token_hex(12)
         while True:
             try:
-                known = await self._topic(topic)
+                known = await self._known.get(topic, partial(self._topic, topic))
                 ack = await (await self._send(topic, known, event, token))
             except BrokerUnreachable as error:
                 ack = Ack(0, problem=str(error))
@@ -83,7 +85,7 @@ class TopicPublisher:
                 return Published(topic, event.id, ack.sequence)
             if not ack.unanswered and ack.code != NO_RESPONDERS:
                 raise self._refusal(topic, event, ack)
-            self._known.pop(topic, None)
+            self._known.forget(topic)
             if loop.time() >= give_up:
                 problem = f"event {event.id} of topic {topic}: {ack.problem}"
                 if self._broker.connected:
@@ -97,14 +99,10 @@ class TopicPublisher:
         return await self._broker.pipeline.send(subject, encode(event), header_block(headers))
 
     async def _topic(self, name: str) -> Topic:
-        now = asyncio.get_running_loop().time()
-        known = self._known.get(name)
-        if known is None or now - known[0] > _KNOWN_SECONDS:
-            topic = await find_topic(self._broker, self._namespace, name)
-            if topic is None:
-                raise TopicNotFound(self._namespace, name)
-            known = self._known[name] = now, topic
-        return known[1]
+        topic = await find_topic(self._broker, self._namespace, name)
+        if topic is None:
+            raise TopicNotFound(self._namespace, name)
+        return topic
 
     def _refusal(self, topic: str, event: Event, ack: Ack) -> GalleyError:
         if ack.code == FULL:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from galley.remembered import Remembered
 from galley_gateway.access import Right, User
 from galley_gateway.cluster_access import TOKEN_REVIEWS, ClusterAccess
 from galley_gateway.errors import AccessUnknown, GatewayError, NotIdentified, NotPermitted, RateExceeded
-from galley_gateway.remembered import Remembered
 from galley_local.nats_server import NatsServer
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import ClusterConfig

@@ -64,3 +64,22 @@ async def test_while_the_broker_does_not_answer_what_is_known_holds_and_else_not
 async def test_a_queue_that_is_not_there_is_left_to_the_publish() -> None:
     async with a_bench() as bench:
         await EncryptionRules(bench.producer).check(an_address(of=bench.layout, queue="nowhere"), 5)
+
+
+@in_virtual_time
+async def test_many_tasks_at_once_ask_once_and_each_has_its_own_patience() -> None:
+    async with a_bench() as bench:
+        asked: list[float] = []
+
+        def lost(subject: str) -> bool:
+            if "STREAM.INFO" in subject:
+                asked.append(asyncio.get_running_loop().time())
+            return bool(asked) and asked[0] + 8 > asked[-1] and "STREAM.INFO" in subject
+
+        bench.producer.line.lose(to_server=lost)
+        rules, address = EncryptionRules(bench.producer), an_address(of=bench.layout)
+        checks = [asyncio.create_task(rules.check(address, patience)) for patience in (1, *([30] * 99))]
+        ended = await asyncio.gather(*checks, return_exceptions=True)
+        assert [type(each) for each in ended] == [BrokerUnreachable] + [type(None)] * 99
+        assert rules.settled(address)
+        assert len(asked) == 3  # unanswered, unanswered, and answered

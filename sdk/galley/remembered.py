@@ -20,7 +20,7 @@ class Remembered(Generic[T]):
         """Describe it.
 
         Args:
-            seconds: how long an answer counts.
+            seconds: how long an answer counts; 0 shares only what is being asked.
             clock: seconds, from anywhere on.
             most: answers that are kept; the oldest one is forgotten first.
         """
@@ -44,6 +44,10 @@ class Remembered(Generic[T]):
             asking.add_done_callback(lambda done: self._answered(key, done))
         # One who no longer waits must not end the question of the others.
         return await asyncio.shield(asking)
+
+    def forget(self, key: object) -> None:
+        """Have it asked again; a question under way is still shared."""
+        self._known.pop(key, None)
 
     async def _ask(self, key: object, ask: Callable[[], Awaitable[T]]) -> T:
         answer = await ask()
