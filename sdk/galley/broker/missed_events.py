@@ -51,6 +51,8 @@ class MissedEvents:
         self._counts = CountReader(broker)
         self._next: dict[str, tuple[int, datetime]] = {}
         """Of each topic its retention, and the time before which none of its events can be too old."""
+        self._unwritten: dict[Key, tuple[Missed, int]] = {}
+        """What was counted and could not be written yet, with the sequence of what it replaces."""
 
     async def look(self, topics: Iterable[Topic], now: datetime) -> dict[Key, Missed]:
         """Remove events that are too old, and return what was missed so far by each topic and queue.
@@ -64,6 +66,7 @@ class MissedEvents:
         """
         kept = list(topics)
         found = await self._written()
+        await self._write_late({(each.name, queue) for each in kept for queue in each.queues}, found)
         for queue in sorted({queue for topic in kept for queue in topic.queues}):
             counted = await self._counts.read(self._namespace, queue)
             for topic in kept:
@@ -120,7 +123,6 @@ class MissedEvents:
             end = min([end, *held])
         if end <= first.sequence:
             return
-        unwritten: dict[Key, tuple[Missed, int]] = {}
         for queue, position in positions.items():
             key = topic.name, queue
             before, sequence = found.get(key, (Missed(), 0))
@@ -132,10 +134,20 @@ class MissedEvents:
             try:
                 found[key] = fresh, await self._write(key, fresh, sequence)
             except TopicFull:
-                unwritten[key] = fresh, sequence
+                self._unwritten[key] = fresh, sequence
         await purge(self._broker, self._namespace, pattern, end=end)
-        for key, (fresh, sequence) in unwritten.items():
-            found[key] = fresh, await self._write(key, fresh, sequence)
+        await self._write_late(set(self._unwritten), found)
+
+    async def _write_late(self, wanted: set[Key], found: dict[Key, tuple[Missed, int]]) -> None:
+        """Write what had no room: publishers may have been faster. It is lost if the owner dies before."""
+        for key, (fresh, sequence) in list(self._unwritten.items()):
+            if key not in wanted or found.get(key, (Missed(), 0))[1] != sequence:
+                del self._unwritten[key]  # it is not a subscription any more, or another owner has counted
+                continue
+            found[key] = fresh, sequence
+            with suppress(TopicFull):
+                found[key] = fresh, await self._write(key, fresh, sequence)
+                del self._unwritten[key]
 
     async def _position(self, queue: str) -> _Position | None:
         try:
