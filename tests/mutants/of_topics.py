@@ -90,6 +90,27 @@ MUTANTS: Final = (
         "a new subscription is said to have missed what it did not ask for",
     ),
     _of(
+        f"{_SDK}broker/missed_events",
+        "what a full topic had no room for is forgotten",
+        "                self._unwritten[key] = fresh, sequence\n",
+        "                pass\n",
+        "events that were removed are in no count",
+    ),
+    _of(
+        f"{_WORKER}fanout",
+        "as many events are tried while the broker is too slow for them",
+        "max(1, now // 2) if self._late else",
+        "now if self._late else",
+        "a busy server gets the same events again and again, and none is ever acknowledged",
+    ),
+    _of(
+        f"{_WORKER}feed",
+        "leases of what is handled are not renewed",
+        "            self._broker.publish(each.reply, RENEW)\n",
+        "            pass\n",
+        "on a slow machine each worker copies all events of the others again",
+    ),
+    _of(
         f"{_WORKER}fanout",
         "an event is tried beyond its retention",
         "            if retention is not None and self._now() - stamp_of(delivery) >= retention:\n",

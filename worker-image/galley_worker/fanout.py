@@ -22,7 +22,7 @@ from msgspec import Raw
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError
+from galley.broker.errors import BrokerError, BrokerSilent, BrokerUnreachable
 from galley.broker.publish import Publisher
 from galley.broker.pull import Delivery, Source
 from galley.broker.topics import find_topic, subscriptions_of
@@ -49,6 +49,9 @@ from galley_worker.traces import Traces
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 256
+"""Events copied at the same time at most. Fewer, down to one, while the broker does not answer in time: what
+is given up is still stored, and what is sent again waits behind it, so the same number would never end."""
+
 _ABSENT_SECONDS: Final = 1.0
 _ABSENT_MOST: Final = 10.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -97,6 +100,8 @@ class Fanout:
         self._layout, self._traces = layout, traces
         self._publisher = Publisher(broker, _PATIENCE_SECONDS)
         source = Source(topology.topics_stream(layout.namespace), Lane.NORMAL, layout.queue)
+        self._late = False
+        """Whether some answer did not come in time, of the events that are being copied."""
         self._feed = Feed(broker, layout, source, ledger, self._copy_some, _ABSENT_MOST, _AT_ONCE)
 
     async def run(self) -> None:
@@ -118,18 +123,22 @@ class Fanout:
                 return
 
     async def _copy_some(self, deliveries: Sequence[Delivery]) -> None:
+        self._late = False
         by_topic: dict[str, list[Delivery]] = defaultdict(list)
         for delivery in deliveries:
             by_topic[delivery.address.queue].append(delivery)
         async with asyncio.TaskGroup() as group:
             for topic, of_topic in by_topic.items():
                 group.create_task(self._copy_of_topic(topic, of_topic))
+        now = self._feed.at_once
+        self._feed.at_once = max(1, now // 2) if self._late else min(_AT_ONCE, now + now // 4 + 1)
 
     async def _copy_of_topic(self, topic: str, deliveries: list[Delivery]) -> None:
         """Copy events of one topic. Does not raise for what they are."""
         try:
             found = await subscriptions_of(self._broker, self._layout.namespace, topic, self._layout.queue)
         except (BrokerError, EnvelopeInvalid) as error:
+            self._late |= isinstance(error, BrokerUnreachable)
             log.warning("events not copied", extra={"topic": topic, "error": str(error)})
             for delivery in deliveries:
                 self._ledger.give_back(delivery.reply, NO_ROOM_SECONDS)
@@ -138,6 +147,7 @@ class Fanout:
             looks = [group.create_task(self._look_at(topic, found, delivery)) for delivery in deliveries]
         ended = ((delivery, look.result()) for delivery, look in zip(deliveries, looks, strict=True))
         if failed := [(delivery, error) for delivery, error in ended if error is not None]:
+            self._late |= any(isinstance(error, BrokerUnreachable | BrokerSilent) for _, error in failed)
             await self._take_back(topic, failed)
 
     async def _look_at(

@@ -1,16 +1,20 @@
 """Feed: what one consumer delivers beside the tasks of the slots, handled some at a time.
 
 It waits for a delivery, a pull that ended (`changed`), or a timer that looks for pulls whose server died.
+While some are handled, their leases are renewed, and those of what waits behind them: on a slow machine that
+takes longer than a lease, and all of it would be handled again by another worker, which makes it slower.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 from galley.broker.connection import Broker
-from galley.broker.pull import Delivery, Pulls, Source
-from galley.broker.topology import QueueLayout
+from galley.broker.pull import RENEW, Delivery, Pulls, Source
+from galley.broker.topology import LEASE_SECONDS, QueueLayout
+from galley_worker.leases import RENEWALS
 from galley_worker.ledger import Ledger
 
 AT_ONCE: Final = 64
@@ -60,7 +64,8 @@ class Feed:
             longest_pause: seconds between two pulls at most, as long as they are refused.
             at_once: deliveries asked for, and handled, at a time.
         """
-        self._at_once = at_once
+        self.at_once = at_once
+        """May be changed between two calls of `handle`."""
         self._broker, self._layout, self._source = broker, layout, source
         self._ledger, self._handle, self._longest = ledger, handle, longest_pause
         self._arrived: deque[Delivery] = deque()
@@ -95,7 +100,7 @@ class Feed:
                     else:
                         pause = _REFUSED_SECONDS
                     if self._broker.connected and not pulls.is_open(self._source):
-                        await pulls.park(self._source, self._at_once)
+                        await pulls.park(self._source, self.at_once)
                     try:
                         async with asyncio.timeout(_LOOK_SECONDS):
                             await self._wake.wait()
@@ -107,5 +112,23 @@ class Feed:
 
     async def _handle_some(self) -> None:
         while self._arrived:
-            some = min(self._at_once, len(self._arrived))
-            await self._handle([self._arrived.popleft() for _ in range(some)])
+            some = [self._arrived.popleft() for _ in range(min(self.at_once, len(self._arrived)))]
+            with self._renewing(some):
+                await self._handle(some)
+
+    @contextmanager
+    def _renewing(self, some: Sequence[Delivery]) -> Iterator[None]:
+        self._renew_later(some)
+        try:
+            yield
+        finally:
+            self._renewal.cancel()
+
+    def _renew_later(self, some: Sequence[Delivery]) -> None:
+        pause = LEASE_SECONDS / RENEWALS
+        self._renewal = asyncio.get_running_loop().call_later(pause, self._renew, some)
+
+    def _renew(self, some: Sequence[Delivery]) -> None:
+        for each in (*some, *self._arrived):
+            self._broker.publish(each.reply, RENEW)
+        self._renew_later(some)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from galley.address import TaskAddress
-from galley.broker import dead_letters, missed_events, topology
+from galley.broker import dead_letters, missed_events, pipeline, stream_config, topology
 from galley.broker.counts import Outbox
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.missed_events import MissedEvents
@@ -25,6 +25,7 @@ from galley.errors import EventInvalid, HopLimit, TopicFull, TopicNotFound
 from galley.event import HOPS_LIMIT
 from galley.lanes import Lane
 from galley.topic import LATE_SECONDS, Subscribe, Subscription, Topic
+from galley_worker import feed
 from galley_worker.fanout import Copied, Fanout
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
@@ -100,13 +101,17 @@ async def a_town() -> AsyncIterator[Town]:
 
 @asynccontextmanager
 async def copying(
-    town: Town, *layouts: topology.QueueLayout, counted: Measures | None = None, plaintext: bool = True
+    town: Town,
+    *layouts: topology.QueueLayout,
+    counted: Measures | None = None,
+    plaintext: bool = True,
+    delay: Callable[[], float] = lambda: 0.0,
 ) -> AsyncIterator[None]:
     """Run the fan-out of a worker of each queue."""
     async with AsyncExitStack() as stack:
         running = []
         for layout in layouts or (town.images, town.mail):
-            broker = await stack.enter_async_context(MemoryBroker(town.server, f"{layout.queue}-1"))
+            broker = await stack.enter_async_context(MemoryBroker(town.server, f"{layout.queue}-1", delay))
             fanout = Fanout(
                 broker, layout, Ledger(broker), counted or Measures("default", layout.queue, int, int), "w1",
                 town.server.now, plaintext=plaintext,
@@ -418,7 +423,7 @@ async def test_a_topic_that_is_removed_takes_its_events_along_and_nothing_waits(
             await town.bench.pass_time(60)
             await town.settled()
         assert (len(town.copies("mail")), len(town.copies("images"))) == (1, 0)
-        town.client.topics._publisher._known.clear()
+        town.client.topics._publisher._known.forget("uploads")
         with pytest.raises(TopicNotFound, match="no topic 'uploads'"):
             await town.client.publish("uploads", 1)
         stream = town.server.streams[topology.topics_stream("default")]
@@ -563,7 +568,7 @@ async def test_a_topic_that_is_removed_while_its_events_are_copied_leaves_whole_
         await town.keep(IMAGES)
         before = len(town.copies("images"))
         async with copying(town):
-            town.client.topics._publisher._known.clear()
+            town.client.topics._publisher._known.forget("uploads")
             await town.client.publish("uploads", {"n": 100})
             await town.settled()
         assert len(town.copies("images")) == before + 1
@@ -659,6 +664,48 @@ async def test_events_of_before_a_subscription_and_those_of_other_topics_were_no
         assert await missed_by(town, "images", "orders") == (0, 1)
 
 
+def in_turn(seconds: float) -> Callable[[], float]:
+    """Return what makes each message of a worker wait for those before it, on a machine that is that slow."""
+    free_at = 0.0
+
+    def wait() -> float:
+        nonlocal free_at
+        now = asyncio.get_running_loop().time()
+        free_at = max(free_at, now) + seconds
+        return free_at - now
+
+    return wait
+
+
+@in_virtual_time
+async def test_events_are_copied_however_slowly_the_broker_answers() -> None:
+    async with a_town() as town:
+        await town.keep(IMAGES)
+        for number in range(260):
+            await town.client.publish("uploads", {"n": number})
+        async with copying(town, town.images, delay=in_turn(0.1)):
+            await town.settled()
+        assert len(town.copies("images")) == 260
+
+
+@in_virtual_time
+async def test_events_that_take_longer_than_a_lease_to_copy_are_copied_by_one_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (stream_config, feed):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(pipeline, "WINDOW", 64)  # a renewal does not wait long behind them
+    async with a_town() as town:
+        await town.keep(*(Subscription(f"s{number}", "images", "resize") for number in range(10)))
+        for number in range(100):
+            await town.client.publish("uploads", {"n": number})
+        town.bench.mark()
+        async with copying(town, town.images, town.images, delay=in_turn(0.002)):
+            await town.settled()
+        assert len(town.copies("images")) == 1000
+        assert {each.times for each in town.bench.seen("delivered")} == {1}
+
+
 async def taken_by_a_worker_that_dies(town: Town, queue: str) -> None:
     """Have an event delivered to one that never says what became of it."""
     stream = topology.topics_stream(town.images.namespace)
@@ -722,6 +769,44 @@ async def test_a_full_topic_makes_room_and_what_was_missed_is_counted_all_the_sa
             assert found["uploads", "images"].total == 4
         assert await missed_by(town, "images") == (1, 3)
         assert (await town.client.topics.get("uploads")).events == 0
+
+
+@in_virtual_time
+async def test_what_a_full_topic_has_no_room_for_is_counted_when_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_town() as town:
+        await town.keep(IMAGES, MAIL, retention_seconds=60)
+        for number in range(3):
+            await town.client.publish("uploads", {"n": number})
+        await town.bench.pass_time(100)
+        stream = town.server.streams[topology.topics_stream("default")]
+        limit, stream.definition["max_bytes"] = stream.definition["max_bytes"], 1
+        producer = town.bench.producer
+        missed, topics = MissedEvents(producer, "default"), await topics_of(producer, "default")
+        for _ in range(3):  # publishers take the room that is made
+            found = await missed.look(topics, town.server.now())
+            assert [found["uploads", queue].total for queue in ("images", "mail")] == [3, 3]
+        assert await missed_by(town, "images") == (0, 0)
+        stream.definition["max_bytes"] = limit
+        await town.keep(IMAGES, retention_seconds=60)
+        topics = await topics_of(producer, "default")
+        for _ in range(2):
+            assert (await missed.look(topics, town.server.now()))["uploads", "images"].total == 3
+        assert await missed_by(town, "images") == (0, 3)
+        assert [view.queue for view in (await town.client.topics.get("uploads")).queues] == ["images"]
+        # Of two owners only one counts, and the other does not write over it.
+        await town.client.publish("uploads", 4)
+        await town.bench.pass_time(100)
+        stream.definition["max_bytes"] = 1
+        await missed.look(topics, town.server.now())
+        stream.definition["max_bytes"] = limit
+        await town.client.publish("uploads", 5)
+        await town.bench.pass_time(100)
+        await MissedEvents(producer, "default").look(topics, town.server.now())
+        found = await missed.look(topics, town.server.now())
+        assert found["uploads", "images"].total == 4
+        assert await missed_by(town, "images") == (0, 4)
 
 
 async def dies(*_arguments: object, **_rules: object) -> None:
