@@ -31,7 +31,7 @@ ATTEMPTS_: Final = (
     _of(
         "fast_path",
         "runs what was cancelled",
-        "            or attempts.is_cancelled(delivery)\n",
+        "            or attempts.roster.is_cancelled(delivery)\n",
         "",
         "a cancelled task runs",
         FAST_PATH,
@@ -149,7 +149,7 @@ ATTEMPTS_: Final = (
         LEASES,
     ),
     _of(
-        "attempts",
+        "roster",
         "a cancel in hand is forgotten",
         "        return bool(self._cancelled) and _task(delivery) in self._cancelled\n",
         "        return False\n",
@@ -157,7 +157,7 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "roster",
         "a cancel does not stop what runs",
         "            present.stop(Cancelled())\n        return present",
         "            pass\n        return present",
@@ -191,7 +191,7 @@ ATTEMPTS_: Final = (
         survives="a sign of life for an earlier delivery of a message counts for the present one",
     ),
     _of(
-        "attempts",
+        "roster",
         "leans on an attempt that is lost",
         "        return None if present is None or present.lease_lost else present\n",
         "        return present\n",
@@ -199,7 +199,7 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "roster",
         "runs again what runs",
         "        present = self.holds(message_of(delivery))\n        if present is None:\n",
         "        present = None\n        if present is None:\n",
@@ -207,9 +207,9 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "roster",
         "no lease is released",
-        "        self._parts.leases.release(present.lease)\n",
+        "        self._leases.release(present.lease)\n",
         "",
         "leases of ended attempts are renewed",
         ATTEMPTS,
@@ -247,10 +247,10 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "opener",
         "unreadable messages are dropped",
-        "            await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))\n",
-        "            self._parts.settler.drop(delivery)\n",
+        "            await self._settler.bury_unreadable(delivery, Failure(error.reason, str(error)))\n",
+        "            self._settler.drop(delivery)\n",
         "their bytes are lost",
         ATTEMPTS,
     ),
@@ -263,7 +263,7 @@ ATTEMPTS_: Final = (
         ATTEMPTS,
     ),
     _of(
-        "attempts",
+        "roster",
         "cancels are remembered without bound",
         "        if len(self._cancelled) > REMEMBERED_CANCELS:\n",
         "        if False:\n",

@@ -177,7 +177,7 @@ RUNNING: Final = (
     _of(
         f"{_WORKER}hands",
         "the end of the grace period cuts nothing off",
-        '        self._attempts.cut("the worker is shutting down")\n',
+        '        self._attempts.roster.cut("the worker is shutting down")\n',
         "",
         "long tasks wait for the end of a lease at each rollout",
         DRAIN,

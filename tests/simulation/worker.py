@@ -143,7 +143,7 @@ class SimulatedWorker:
         """Tasks of which it has a message in hand that may have been claimed or begun."""
         if self._attempts is None:
             return set()
-        return {present.delivery.address.id for present in self._attempts.under_way.values()}
+        return {present.delivery.address.id for present in self._attempts.roster.under_way.values()}
 
     def start(self) -> None:
         self._life = asyncio.get_running_loop().create_task(self._run(), name=self.name)
@@ -165,7 +165,7 @@ class SimulatedWorker:
         if self._hands:
             await asyncio.wait(set(self._hands), timeout=grace)
         if self._attempts is not None:
-            self._attempts.cut("the worker is shutting down")
+            self._attempts.roster.cut("the worker is shutting down")
         if self._hands:
             await asyncio.wait(set(self._hands), timeout=10)
         self.kill()
@@ -204,7 +204,7 @@ class SimulatedWorker:
         async with Puller(self.broker, self._layout, self, replies.give_back) as puller:
             self._puller = puller
             async for delivery in puller.deliveries():
-                if attempts.known(delivery):
+                if attempts.roster.known(delivery):
                     continue
                 self.busy += 1
                 hand = asyncio.create_task(self._attempt(attempts, puller, delivery))
@@ -223,10 +223,10 @@ class SimulatedWorker:
     async def _answer(self, verb: Verb, request: Request) -> Answer | None:
         if self._attempts is None or verb is Verb.DRAIN:
             return None
-        find = self._attempts.cancel if verb is Verb.CANCEL else self._attempts.find
+        find = self._attempts.roster.cancel if verb is Verb.CANCEL else self._attempts.roster.find
         return Answer(self.name) if find(request.task) is not None else None
 
     def _answer_as_holder(self, question: Question) -> Answer:
         assert self._attempts is not None
-        present = self._attempts.holds((question.stream, question.sequence))
+        present = self._attempts.roster.holds((question.stream, question.sequence))
         return Answer(self.name, None if present is None else self._server.now())

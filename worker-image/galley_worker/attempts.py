@@ -4,30 +4,24 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from galley.address import Kind
-from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
-from galley.encryption import DecryptionKeyMissing, EncryptionError, KeyServiceUnavailable
 from galley.encryption.payloads import Payloads
-from galley.envelope import Envelope, Flags
-from galley.envelope import decode as decode_envelope
 from galley.error_group import ungrouped
-from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
 from galley.history import History
 from galley.objects.errors import CacheUnusable, ObjectError, ObjectStoreUnavailable
 from galley.record import Failure
 from galley.retry import RetryPolicy
-from galley.schedule import ticks_of
 from galley.workflow.plan import START
-from galley.workflow.state import is_step, step_id
+from galley.workflow.state import is_step
 from galley_worker import journal
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
@@ -46,20 +40,21 @@ from galley_worker.ending import (
 )
 from galley_worker.fast_path import FastPath, Hand
 from galley_worker.flows import Workflows
-from galley_worker.leases import Lease, LeaseKeeper
-from galley_worker.ledger import NoRoom
+from galley_worker.gates import Gates
+from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import TaskObjects
-from galley_worker.queue_limit import QueueLimit
+from galley_worker.opener import Opener
 from galley_worker.retry_budget import RetryBudget
+from galley_worker.roster import Roster
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.runners import Runners
-from galley_worker.settle import NO_ROOM_SECONDS, Settler, Tried
+from galley_worker.settle import Settler, Tried
 from galley_worker.solitude import Solitude
 from galley_worker.traces import Traces, parent_of
 from galley_worker.turns import Turns
-from galley_worker.under_way import Message, UnderWay, message_of
+from galley_worker.under_way import UnderWay
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -83,18 +78,8 @@ UNDECIDED_SECONDS: Final = 30.0
 UNDECIDED_TIMES: Final = 10
 """Deliveries of such a message after which it becomes a dead letter."""
 
-KEY_TIMES: Final = 8
-"""Times a task is looked at whose key is missing, in the time a task waits for an unknown handler: a new key
-reaches one process before another."""
-
-LIMIT_SECONDS: Final = 1.0
-"""Pause before a task is tried again whose start could not be taken, since the broker did not answer."""
-
 OBJECT_STORE_SECONDS: Final = 15.0
 """Pause before a task is tried again whose objects cannot be had now; costs no attempt."""
-
-REMEMBERED_CANCELS: Final = 10_000
-"""Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -147,70 +132,16 @@ class Attempts:
         self._rules = rules
         self._parts = parts
         self._later = later_stream(rules.namespace, rules.queue)
-        self._cancelled: dict[str, None] = {}
+        self.roster = Roster(parts.leases)
+        self.gates = Gates(parts.settler, parts.turns, parts.continuations, parts.now)
+        self._opener = Opener(
+            parts.payloads,
+            parts.settler,
+            plaintext=rules.plaintext,
+            key_service_seconds=rules.key_service_seconds,
+            missing_key_seconds=rules.unknown_handler_seconds,
+        )
         self._fast_path = FastPath(self, rules, parts, self._later)
-        self.limit: QueueLimit | None = None
-        """The limit of the queue, if it has one."""
-        self.under_way: dict[Message, UnderWay] = {}
-
-    def known(self, delivery: Delivery) -> bool:
-        """Return whether this very message is under way here, and if so use its new delivery from now on.
-
-        The broker delivers a message again after a restart, or when it received no renewal for too long; the
-        attempt that is running goes on.
-        """
-        present = self.holds(message_of(delivery))
-        if present is None:
-            return False
-        present.delivered_again(delivery.reply)
-        return True
-
-    def holds(self, message: Message) -> UnderWay | None:
-        """Return the attempt of a message, if it is under way here and its lease is not lost."""
-        present = self.under_way.get(message)
-        return None if present is None or present.lease_lost else present
-
-    def find(self, task: str) -> UnderWay | None:
-        """Return the attempt of a task, named `<kind>.<id>`, if one is under way here."""
-        return next((present for present in self.under_way.values() if _task(present.delivery) == task), None)
-
-    def running(self, task: str) -> UnderWay | None:
-        """Return the attempt of a task whose handler was started here, and not one that still claims it."""
-        present = self.find(task)
-        return None if present is None or present.execution is None else present
-
-    def cancel(self, task: str) -> UnderWay | None:
-        """Stop the attempt of a task, now or when its message arrives; return it if it is under way."""
-        self._cancelled[task] = None
-        if len(self._cancelled) > REMEMBERED_CANCELS:
-            del self._cancelled[next(iter(self._cancelled))]
-        present = self.find(task)
-        if present is not None:
-            present.stop(Cancelled())
-        return present
-
-    def is_cancelled(self, delivery: Delivery) -> bool:
-        """Return whether the task of a delivery was cancelled lately."""
-        return bool(self._cancelled) and _task(delivery) in self._cancelled
-
-    def cancel_flow(self, flow: str, home: str = "") -> None:
-        """Stop the steps of a workflow that run here; others look at it before they begin.
-
-        Args:
-            flow: its id.
-            home: the queue that keeps it; empty if who asks did not say.
-        """
-        prefix = step_id(flow, 0)[:-1]
-        for present in self.under_way.values():
-            address, held = present.delivery.address, present.held
-            kept_by = (held.envelope.flow if held is not None else "") or address.queue
-            if address.id.startswith(prefix) and home in ("", kept_by):
-                present.stop(Cancelled())
-
-    def cut(self, why: str) -> None:
-        """Stop all attempts; those that have not ended are handed back."""
-        for present in self.under_way.values():
-            present.stop(CutOff(why))
 
     def begin(self, delivery: Delivery, hand: Hand) -> bool:
         """Begin the attempt of one delivery on the fast path; returns False if only `run` can.
@@ -221,12 +152,12 @@ class Attempts:
 
     async def run(self, delivery: Delivery) -> None:
         """Run the attempt of one delivery and settle it. Does not raise because of what an attempt does."""
-        lease = self.lease(delivery)
+        lease = self.roster.lease(delivery)
         if lease is None:
             journal.dropped(delivery, "read too late: its lease may have ended")
             return
         present = UnderWay(delivery, lease, self._parts.clock())
-        self.under_way[message_of(delivery)] = present
+        self.roster.enter(present)
         try:
             await self._parts.solitude.enter()
             await self._to_its_end(present, self._take)
@@ -257,20 +188,11 @@ class Attempts:
         finally:
             self.leave(present)
 
-    def lease(self, delivery: Delivery) -> Lease | None:
-        """Return the lease of a delivery, which is renewed from now on; None if it may have ended."""
-        message = message_of(delivery)
-        return self._parts.leases.hold(delivery.reply, lambda: self._lose(message))
-
     def leave(self, present: UnderWay) -> None:
         """Forget an attempt that is over."""
-        message = message_of(present.delivery)
-        # A message whose lease was lost may have been delivered here again by now.
-        if self.under_way.get(message) is present:
-            del self.under_way[message]
         if present.execution is not None and (batch := present.execution.batch) is not None:
             batch.settled(batch)
-        self._parts.leases.release(present.lease)
+        self.roster.leave(present)
 
     async def _to_its_end(self, present: UnderWay, take: Callable[[UnderWay], Awaitable[None]]) -> None:
         """Have an attempt taken to its end that has entered."""
@@ -310,7 +232,7 @@ class Attempts:
         delivery = present.delivery
         if delivery.source.stream != self._later and await self._parts.settler.refused_id(delivery):
             return
-        opened = await self._open(delivery)
+        opened = await self._opener.open(delivery)
         if opened is None:
             return
         flags, envelope, refused = opened
@@ -321,7 +243,7 @@ class Attempts:
         if envelope.handler == START and is_step(delivery.address.id):
             await self._parts.settler.start_flow(present.delivery, envelope)
             return
-        if not await self._may_begin(present, held):
+        if not await self.gates.let(present, held):
             return
         if (envelope.large is None and not envelope.files) or flags.awaits:
             await self._attempt(present, held)
@@ -343,32 +265,6 @@ class Attempts:
             journal.not_fetched(delivery, f"{error}; {error.hint}")
             self._parts.settler.look_again(present.delivery, OBJECT_STORE_SECONDS)
 
-    async def _may_begin(self, present: UnderWay, held: Held) -> bool:
-        """Return whether an attempt goes on, as far as keys, workflows and the rate of the queue go."""
-        if (held.envelope.key and not await self._has_turn(held)) or (
-            held.flags.awaits and await self._waits_on(held)
-        ):
-            return False
-        return self.limit is None or await self._may_start(present, held, self.limit)
-
-    async def _may_start(self, present: UnderWay, held: Held, limit: QueueLimit) -> bool:
-        """Wait until the rate of the queue lets a task start; returns False if it is delivered again."""
-        if held.flags.awaits:
-            return True
-        try:
-            seconds = await limit.start()
-        except BrokerError as error:
-            journal.no_room(held.delivery, str(error))
-            self._parts.settler.look_again(present.delivery, LIMIT_SECONDS)
-            return False
-        if seconds > 0 and present.stopped is None:
-            present.woken = asyncio.Event()
-            with limit.waiting(), suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await present.woken.wait()
-            held.started_at = self._parts.now()
-        return True
-
     async def _attempt(self, present: UnderWay, held: Held) -> None:
         """Run and settle what was read."""
         delivery, flags, envelope, refused = present.delivery, held.flags, held.envelope, held.refused
@@ -383,7 +279,7 @@ class Attempts:
             await self._parts.turns.give_back_if_gone(delivery.address, envelope.key)
         if not claimed:
             return
-        if self.is_cancelled(delivery):
+        if self.roster.is_cancelled(delivery):
             present.stop(Cancelled())
         never = self._never(held, over)
         if flags.awaits:
@@ -413,18 +309,6 @@ class Attempts:
             return
         await self._settle(present, held, self._judge(held, ending))
 
-    async def _waits_on(self, held: Held) -> bool:
-        """Return whether a task waits for a workflow and is done with for now."""
-        assert self._parts.continuations is not None, "a worker has continuations"
-        try:
-            if not await self._parts.continuations.look(held):
-                return False
-        except NoRoom as error:
-            self._parts.settler.keep(held.delivery, str(error))
-            return True
-        self._parts.settler.drop(held.delivery)
-        return True
-
     async def _after_workflow(self, present: UnderWay, held: Held, over: Verdict | None) -> None:
         """Settle a task as the workflow ended that took the place of its handler."""
         continuations = self._parts.continuations
@@ -434,21 +318,6 @@ class Attempts:
         if over is not None:
             await continuations.stop(held)
         await self._settle(present, held, over or await continuations.verdict(held))
-
-    async def _has_turn(self, held: Held) -> bool:
-        """Return whether a task with a key may run now; if not, it waits under its key."""
-        turns, delivery = self._parts.turns, held.delivery
-        if turns is None or ticks_of(delivery.address.id) is not None:
-            return True  # what a schedule makes takes no turns
-        try:
-            if await turns.may_run(delivery.address, held.envelope, held.flags):
-                held.keeps_permit = held.flags.permit and turns.rules.ordered
-                return True
-            await turns.park(delivery, held.envelope, held.flags)
-        except BrokerError as error:
-            journal.no_room(delivery, str(error))
-            self._parts.settler.look_again(delivery, NO_ROOM_SECONDS)
-        return False
 
     @staticmethod
     def _never(held: Held, over: Failure | None) -> Verdict | None:
@@ -467,49 +336,6 @@ class Attempts:
                 claimed = both.create_task(self._parts.claimant.claim(held, self._policy(held)))
                 over = both.create_task(flows.may_begin(held.delivery.address, held.envelope))
         return over.result(), claimed.result()
-
-    async def _open(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None] | None:
-        """Return the task of a delivery, and why it must not run if so; None if it is done with for now."""
-        try:
-            flags, envelope, refused = await self._read(delivery)
-        except EnvelopeInvalid as error:
-            journal.dropped(delivery, str(error))
-            await self._parts.settler.bury_unreadable(delivery, Failure(error.reason, str(error)))
-            return None
-        except KeyServiceUnavailable as error:
-            journal.not_decrypted(delivery, str(error))
-            self._parts.settler.look_again(delivery, self._rules.key_service_seconds)
-            return None
-        if isinstance(refused, DecryptionKeyMissing) and self._may_come(delivery):
-            journal.not_decrypted(delivery, str(refused))
-            self._parts.settler.look_again(delivery, self._rules.unknown_handler_seconds / KEY_TIMES)
-            return None
-        return flags, envelope, refused
-
-    async def _read(self, delivery: Delivery) -> tuple[Flags, Envelope, EncryptionError | None]:
-        """Return the task of a delivery, and why it cannot be decrypted, or must not run, if so.
-
-        Raises:
-            EnvelopeInvalid: if it is no task.
-            KeyServiceUnavailable: if the key service does not answer.
-        """
-        payloads, address = self._parts.payloads, delivery.address
-        # Before anything is written about it, so that no write waits for the key service.
-        await payloads.prepare(address)
-        if delivery.problem:
-            raise EnvelopeInvalid(delivery.problem)
-        flags = Flags.decode(delivery.header)
-        try:
-            envelope = await payloads.read_task(address, delivery.body, plaintext=self._rules.plaintext)
-        except KeyServiceUnavailable:
-            raise
-        except EncryptionError as error:
-            return flags, decode_envelope(delivery.body), error
-        return flags, envelope, payloads.missing(address, envelope.sealed) if envelope.sealed else None
-
-    def _may_come(self, delivery: Delivery) -> bool:
-        """Whether a missing key may still reach this worker."""
-        return self._rules.unknown_handler_seconds > 0 and delivery.delivered <= KEY_TIMES
 
     async def _settle(
         self, present: UnderWay, held: Held, verdict: Verdict, tried: Tried | None = None
@@ -681,19 +507,9 @@ class Attempts:
             return timeout
         return min(timeout, (held.envelope.deadline - self._parts.now()).total_seconds())
 
-    def _lose(self, message: Message) -> None:
-        present = self.under_way.get(message)
-        if present is not None:
-            present.lease_lost = True
-            present.stop(CutOff("its lease could not be renewed"))
-
 
 def _last_error(history: History) -> str:
     if not history.attempts:
         return ""
     last = history.attempts[-1]
     return f"{last.reason}: {last.message}"
-
-
-def _task(delivery: Delivery) -> str:
-    return f"{delivery.address.kind}.{delivery.address.id}"

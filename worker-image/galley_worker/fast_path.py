@@ -24,7 +24,7 @@ from galley_worker.claim import Held, must_claim
 from galley_worker.ending import Finish, Returned
 from galley_worker.runners.execution import Execution
 from galley_worker.settle import Tried
-from galley_worker.under_way import UnderWay, message_of
+from galley_worker.under_way import UnderWay
 from galley_worker.verdict import Succeed
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class FastPath:
         """Begin the attempt of a delivery; returns False, with nothing done, if it has to go the long way."""
         attempts, parts = self._attempts, self._parts
         envelope = self._read(delivery)
-        lease = attempts.lease(delivery) if envelope is not None else None
+        lease = attempts.roster.lease(delivery) if envelope is not None else None
         if envelope is None or lease is None:
             return False
         present = FastAttempt(delivery, lease, parts.clock(), path=self, hand=hand)
         held = Held(delivery, envelope, FIRST, 0, False, envelope.history, parts.now())
         present.held = held
-        attempts.under_way[message_of(delivery)] = present
+        attempts.roster.enter(present)
         parts.solitude.enter_at_once()
         try:
             begun = attempts.start(present, held, attempts.timeout(held))
@@ -113,13 +113,13 @@ class FastPath:
             or address.kind is Kind.TURN
             or ticks_of(address.id) is not None
             or is_step(address.id)
-            or attempts.limit is not None
+            or attempts.gates.limit is not None
             or parts.solitude.closed
             or parts.traces is not None
             or parts.settler.life is not None
             or not self._rules.plaintext
             or parts.payloads.keys_of(address) is not None
-            or attempts.is_cancelled(delivery)
+            or attempts.roster.is_cancelled(delivery)
         ):
             return None
         try:

@@ -44,7 +44,7 @@ class Hands:
                 under_way.create_task(self._stop_pulling(), name="stop")
                 with self._slots.grown.heard_by(puller.slots_changed):
                     async for delivery in puller.deliveries():
-                        if not self._attempts.known(delivery):
+                        if not self._attempts.roster.known(delivery):
                             self._take(delivery)
             for idle in self._idle:
                 idle.set_result(None)
@@ -117,10 +117,10 @@ class Hands:
         await asyncio.wait({urgent, over}, timeout=self._grace_seconds, return_when="FIRST_COMPLETED")
         urgent.cancel()
         failpoint("drain.before_cut")
-        self._attempts.cut("the worker is shutting down")
+        self._attempts.roster.cut("the worker is shutting down")
         await asyncio.wait({over}, timeout=_HAND_BACK_SECONDS)
         if not over.done():
-            log.warning("attempts left unsettled", extra={"tasks": len(self._attempts.under_way)})
+            log.warning("attempts left unsettled", extra={"tasks": len(self._attempts.roster.under_way)})
             over.cancel()
         self._under_way = None
         for hand in self._at_work:

@@ -20,10 +20,10 @@ from galley.broker.control import (
     answering_as,
     send_heartbeat,
 )
-from galley_worker.attempts import Attempts
 from galley_worker.claim import Who
 from galley_worker.health import Condition
 from galley_worker.puller import Puller
+from galley_worker.roster import Roster
 from galley_worker.slots import WorkerSlots
 from galley_worker.stop import Stop
 from galley_worker.under_way import UnderWay
@@ -33,9 +33,9 @@ class Presence:
     """The worker as the operator, other workers, cancellers and the kubelet see it."""
 
     def __init__(  # noqa: PLR0917 - whom it speaks for
-        self, broker: Broker, who: Who, attempts: Attempts, puller: Puller, slots: WorkerSlots, stop: Stop
+        self, broker: Broker, who: Who, roster: Roster, puller: Puller, slots: WorkerSlots, stop: Stop
     ) -> None:
-        self._broker, self._who, self._attempts, self._puller = broker, who, attempts, puller
+        self._broker, self._who, self._roster, self._puller = broker, who, roster, puller
         self._slots, self._stop = slots, stop
         self._drained_until = 0.0
         self._since = asyncio.get_running_loop().time()
@@ -67,16 +67,16 @@ class Presence:
                 self._drain_for(request.seconds)
                 return Answer(self._who.name)
             case Verb.CANCEL if request.flow:
-                self._attempts.cancel_flow(request.flow, request.home)
+                self._roster.cancel_flow(request.flow, request.home)
                 return None
             case Verb.CANCEL:
-                present = self._attempts.cancel(request.task)
+                present = self._roster.cancel(request.task)
             case _:
-                present = self._attempts.running(request.task)
+                present = self._roster.running(request.task)
         return None if present is None else Answer(self._who.name, _began_at(present))
 
     def _answer_as_holder(self, question: Question) -> Answer:
-        present = self._attempts.holds((question.stream, question.sequence))
+        present = self._roster.holds((question.stream, question.sequence))
         return Answer(self._who.name, None if present is None else _began_at(present))
 
     def _drain_for(self, seconds: float) -> None:

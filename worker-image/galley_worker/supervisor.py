@@ -140,7 +140,7 @@ class Supervisor:
                 Turns(broker, layout, ledger, settler, key_rules(spec), _now),
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
-            presence = Presence(broker, self._who, attempts, puller, slots, self._stop)
+            presence = Presence(broker, self._who, attempts.roster, puller, slots, self._stop)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
             self._condition = presence.condition
             outbox = Outbox(broker, (namespace, name), self._who.holder, time.monotonic)
@@ -221,9 +221,9 @@ class Supervisor:
             yield
             return
         limit = QueueLimit(broker, layout, self._who, rules, slots, _now, uninterrupted, lease)
-        limit.changed, limit.lost = puller.slots_changed, attempts.cut
+        limit.changed, limit.lost = puller.slots_changed, attempts.roster.cut
         limit.open, puller.told = lambda: puller.open, limit.look
-        attempts.limit = slots.limit = limit
+        attempts.gates.limit = slots.limit = limit
         with slots.grown.heard_by(limit.look):
             async with limit.kept():
                 yield

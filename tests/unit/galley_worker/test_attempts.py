@@ -21,11 +21,12 @@ from galley.handler import call
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
 from galley.schedule import address_of
-from galley_worker.attempts import REMEMBERED_CANCELS, Attempts, Parts, Rules
+from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.ending import Crashed, CutOff, Finish, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
+from galley_worker.roster import REMEMBERED_CANCELS
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.uniqueness import Uniqueness
@@ -85,7 +86,7 @@ class Shop:
 
     async def answer(self, verb: Verb, request: Request) -> Answer | None:
         """Answer as the supervisor does."""
-        present = self.attempts.cancel(request.task) if verb is Verb.CANCEL else None
+        present = self.attempts.roster.cancel(request.task) if verb is Verb.CANCEL else None
         return Answer("w1") if present is not None else None
 
 
@@ -126,7 +127,7 @@ async def test_an_attempt_runs_is_settled_and_leaves_nothing_behind() -> None:
         await attempt
         await shop.worker.broker.nats.flush()
         assert shop.bench.final(address).outcome is Outcome.SUCCEEDED
-        assert (shop.bench.in_work, shop.attempts.under_way) == (0, {})
+        assert (shop.bench.in_work, shop.attempts.roster.under_way) == (0, {})
         await asyncio.sleep(LEASE)
         assert not shop.bench.seen("renewal"), "and no lease is renewed any longer"
 
@@ -292,14 +293,14 @@ async def test_a_message_that_comes_again_while_its_attempt_runs_does_not_run_tw
         shop.bench.server.consumers[delivery.source.stream, "normal"].pending[delivery.sequence] = 0.0
         again = await shop.bench.take(shop.worker)
         assert again.delivered == 2
-        assert shop.attempts.known(again)
+        assert shop.attempts.roster.known(again)
         await shop.bench.pass_time(LEASE)
         execution.end(RETURNED)
         await attempt
         await shop.worker.broker.nats.flush()
         assert len(shop.handlers.started) == 1
         assert (shop.bench.final(address).outcome, shop.bench.in_work) == (Outcome.SUCCEEDED, 0)
-        assert not shop.attempts.known(again), "once it has ended, it is a message like any other"
+        assert not shop.attempts.roster.known(again), "once it has ended, it is a message like any other"
 
 
 @in_virtual_time
@@ -313,7 +314,7 @@ async def test_a_message_whose_attempt_lost_its_lease_is_not_leant_on() -> None:
         shop.worker.broker.line.lose(to_client=lambda _subject: True)
         await shop.bench.pass_time(LEASE)
         shop.worker.broker.line.lose()
-        assert not shop.attempts.known(delivery._replace(delivered=2))
+        assert not shop.attempts.roster.known(delivery._replace(delivered=2))
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -379,10 +380,10 @@ async def test_a_cancel_that_races_a_claim_keeps_the_handler_from_running(after:
 async def test_cancels_are_remembered_up_to_a_number_the_oldest_forgotten_first() -> None:
     async with a_shop() as shop:
         for number in range(REMEMBERED_CANCELS + 5):
-            shop.attempts.cancel(f"sdk.t{number}")
-        assert len(shop.attempts._cancelled) == REMEMBERED_CANCELS
-        assert "sdk.t4" not in shop.attempts._cancelled
-        assert "sdk.t5" in shop.attempts._cancelled
+            shop.attempts.roster.cancel(f"sdk.t{number}")
+        assert len(shop.attempts.roster._cancelled) == REMEMBERED_CANCELS
+        assert "sdk.t4" not in shop.attempts.roster._cancelled
+        assert "sdk.t5" in shop.attempts.roster._cancelled
 
 
 # -- what an attempt is given
@@ -475,7 +476,7 @@ async def test_what_is_cut_off_is_handed_back_at_once_and_costs_nothing(chosen_i
         address = await shop.bench.submit(chosen_id=chosen_id)
         attempt = shop.begin(await shop.bench.take(shop.worker))
         await shop.handlers.running()
-        shop.attempts.cut("the worker is shutting down")
+        shop.attempts.roster.cut("the worker is shutting down")
         await attempt
         async with shop.bench.worker("w2", "h2") as other:
             again = await shop.bench.take(other)
@@ -547,7 +548,7 @@ async def test_an_attempt_that_is_cancelled_while_another_is_alone_leaves_nothin
         await shop.bench.pass_time(1)
         waiting.cancel()
         await asyncio.wait([waiting])
-        assert (waiting.cancelled(), shop.attempts.under_way, shop.leases._leases) == (True, {}, set())
+        assert (waiting.cancelled(), shop.attempts.roster.under_way, shop.leases._leases) == (True, {}, set())
         solitude.leave_alone()
         # Its lease is not renewed any more, so the message comes again.
         again = await shop.bench.take(shop.worker)

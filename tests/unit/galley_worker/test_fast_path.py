@@ -48,7 +48,7 @@ async def test_a_plain_task_is_over_with_its_acknowledgement_and_no_garbage_is_l
         gc.disable()
         try:
             assert shop.attempts.begin(delivery, hand)
-            assert [type(each) for each in shop.attempts.under_way.values()] == [FastAttempt]
+            assert [type(each) for each in shop.attempts.roster.under_way.values()] == [FastAttempt]
             shop.handlers.started.pop().end(RETURNED)
             await over.wait()
             # Held by the attempt alone, and so gone with it unless a cycle keeps both.
@@ -59,7 +59,7 @@ async def test_a_plain_task_is_over_with_its_acknowledgement_and_no_garbage_is_l
             gc.enable()
         await shop.worker.broker.nats.flush()
         assert shop.bench.final(address).outcome is Outcome.SUCCEEDED
-        assert (shop.bench.in_work, shop.attempts.under_way) == (0, {})
+        assert (shop.bench.in_work, shop.attempts.roster.under_way) == (0, {})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_a_delivery_that_may_need_a_look_is_left_to_the_long_way(changed: 
         await shop.bench.submit()
         delivery = (await shop.bench.take(shop.worker))._replace(**changed)
         assert not shop.attempts.begin(delivery, Recorder(asyncio.Event()))
-        assert (shop.attempts.under_way, shop.handlers.started) == ({}, [])
+        assert (shop.attempts.roster.under_way, shop.handlers.started) == ({}, [])
 
 
 @pytest.mark.parametrize("task", [{"key": "k"}, {"handler": "unknown"}, {"sealed": "x"}], ids=str)
@@ -88,7 +88,7 @@ async def test_a_task_that_has_to_wait_is_left_to_the_long_way(task: dict[str, A
         delivery = await shop.bench.take(shop.worker)
         body = encode(an_envelope(**task))
         assert not shop.attempts.begin(delivery._replace(body=body), Recorder(asyncio.Event()))
-        assert (shop.attempts.under_way, shop.handlers.started) == ({}, [])
+        assert (shop.attempts.roster.under_way, shop.handlers.started) == ({}, [])
 
 
 @in_virtual_time
@@ -100,7 +100,7 @@ async def test_while_one_is_alone_and_after_a_cancel_none_begins() -> None:
         await shop.worker.solitude.alone()
         assert not shop.attempts.begin(delivery, Recorder(asyncio.Event()))
         shop.worker.solitude.leave_alone()
-        shop.attempts.cancel(f"{delivery.address.kind}.{delivery.address.id}")
+        shop.attempts.roster.cancel(f"{delivery.address.kind}.{delivery.address.id}")
         assert not shop.attempts.begin(delivery, Recorder(asyncio.Event()))
 
 
@@ -145,7 +145,7 @@ async def test_a_drain_waits_for_an_attempt_on_the_fast_path() -> None:
         running = await draining(shop, stop)
         address = await shop.bench.submit()
         execution = await shop.handlers.running()
-        assert [type(each) for each in shop.attempts.under_way.values()] == [FastAttempt]
+        assert [type(each) for each in shop.attempts.roster.under_way.values()] == [FastAttempt]
         stop.signal()
         await shop.bench.pass_time(GRACE / 2)
         assert not running.done()

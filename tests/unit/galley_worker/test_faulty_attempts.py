@@ -84,7 +84,7 @@ async def test_an_error_outside_the_handler_that_stays_ends_as_a_dead_letter() -
         assert final.failure is not None
         assert final.failure.reason == "AttemptsExhausted"
         assert "InternalError" in final.failure.message
-        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.under_way) == (1, 0, {})
+        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ async def test_what_cannot_even_be_settled_comes_again_later_and_then_becomes_a_
             await run(shop, Raised(Failure("ValueError", "no"), retryable=True))
         assert shop.bench.server.now() - began > timedelta(seconds=UNDECIDED_SECONDS * (UNDECIDED_TIMES - 2))
         await shop.bench.pass_time(0.5)
-        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.under_way) == (1, 0, {})
+        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.999])
@@ -190,5 +190,5 @@ async def test_a_task_with_an_absurd_policy_becomes_a_dead_letter_and_fails_no_a
         final = shop.bench.final(address)
         assert final.failure is not None
         assert final.failure.reason == "EnvelopeInvalid"
-        assert (shop.bench.letters(address), shop.attempts.under_way) == (1, {})
+        assert (shop.bench.letters(address), shop.attempts.roster.under_way) == (1, {})
         assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
