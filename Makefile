@@ -18,7 +18,7 @@ LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test test/again test-times check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
+.PHONY: help demo demo-cluster test test/again test-times excepts check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
 	large mutants faults simulate storm storm-graphs storm-topics scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
@@ -41,6 +41,12 @@ test/again: $(STAMP)
 
 test-times: compiled ## List the files of tests that take the most processor time
 	@$(BIN)/python -m pytest -q -p tests.support.processor_time $(BESIDE) 2 $(IN_ORDER) tests
+
+excepts: $(STAMP) ## Run the tests, and list the `except` branches that none of them entered
+	@rm -rf .excepts; mkdir .excepts
+	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=$(CURDIR)/tests/support/excepts PYTHONPYCACHEPREFIX=$(CURDIR)/.excepts/compiled \
+		GALLEY_EXCEPTS=$(CURDIR)/.excepts/entered $(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
+	@$(BIN)/python -m tests.support.excepts .excepts/entered
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
 

@@ -1,0 +1,1 @@
+"""The `except` branches of the product that tests enter."""

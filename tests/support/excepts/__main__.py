@@ -1,0 +1,37 @@
+"""Lists the `except` branches of the product that no test entered: `make excepts`."""
+
+import ast
+import sys
+from pathlib import Path
+
+from tests.support.excepts.sitecustomize import PRODUCT, ROOT
+
+
+def branches() -> list[str]:
+    """Return where all of them are, as `file:line`."""
+    return [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for folder in PRODUCT
+        for file in sorted(Path(folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+    ]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def main(noted: str) -> None:
+    """Print those that no test entered, and how many there are of both."""
+    entered = set(Path(noted).read_text().splitlines())
+    every = branches()
+    never = [each for each in every if each not in entered]
+    for each in never:
+        file, _, line = each.partition(":")
+        _say(f"{each}: {(ROOT / file).read_text().splitlines()[int(line) - 1].strip()}")
+    _say(f"{len(every)} except branches, {len(never)} of which no test entered")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
