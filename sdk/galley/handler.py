@@ -36,7 +36,7 @@ from galley.schedule import schedule_name_of
 from galley.task_id import check_task_id
 from galley.topic import Asked as Topics
 from galley.topic import Subscribe, subscribes
-from galley.typed import Misfit, Signature, Typed
+from galley.typed import COLLECTING, Misfit, Signature, Typed
 from galley.unique import Asked, Unique, asked
 from galley.usable import is_async, shown, signature_of, usable
 from galley.when import NO_RULES, When, timeout_of
@@ -52,7 +52,6 @@ R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 
 DEFAULT_QUEUE: Final = "default"
-_COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Call(Struct, Generic[R_co], frozen=True, gc=False):
@@ -297,7 +296,7 @@ class Handler(Generic[P, R]):
             named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
         known, holes = split(named)
         missing = tuple(name for name in self.signature.parameters if name in self._required - named.keys())
-        call = self._call(known)
+        call = self._call(known, partial=bool(missing or holes))
         return call if not (missing or holes) else replace(call, partial=Partial(missing, holes))
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
@@ -337,10 +336,10 @@ class Handler(Generic[P, R]):
 
         return group([self.step(item) for item in items], collect=collect)
 
-    def _call(self, named: dict[str, Any]) -> Call[Any]:
+    def _call(self, named: dict[str, Any], *, partial: bool = False) -> Call[Any]:
         before = file.encoded
         try:
-            encoded = encode_input(self.name, self.types.encode(named), LARGEST)
+            encoded = encode_input(self.name, self.types.encode(named, partial=partial), LARGEST)
         except Misfit as error:
             raise InputInvalid(self.name, str(error), f"it takes {self.signature}") from None
         files = () if file.encoded == before else file.files_in(encoded)
@@ -386,7 +385,7 @@ class BatchHandler(Handler[[X], R]):
 
 def _arguments(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of arguments that may be given by name, and of those that must be given at all."""
-    named = [one for one in signature.parameters.values() if one.kind not in _COLLECTING]
+    named = [one for one in signature.parameters.values() if one.kind not in COLLECTING]
     return (
         frozenset(one.name for one in named if one.kind is not inspect.Parameter.POSITIONAL_ONLY),
         frozenset(one.name for one in named if one.default is inspect.Parameter.empty),

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -37,6 +37,12 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
 """Types of JSON itself, and the classes of the values that need no conversion to them."""
 
 _BOOLS: Final = {b"true": True, b"false": False}
+
+COLLECTING: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""Parameters that collect what has no parameter of its own."""
+
+_MARKS: Final = frozenset({"Required", "NotRequired", "ReadOnly"})
+"""What a TypedDict may say of a key."""
 
 UNRESOLVED: Final = (NameError, AttributeError, TypeError, SyntaxError, ValueError, ImportError)
 """What evaluating an annotation may raise: it may name what exists for type checkers alone."""
@@ -163,14 +169,8 @@ def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def _by_name(signature: inspect.Signature) -> dict[str, Any]:
-    return {
-        **{
-            name: parameter.annotation
-            for name, parameter in signature.parameters.items()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        },
-        "return": signature.return_annotation,
-    }
+    named = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return {**named, "return": signature.return_annotation}
 
 
 class Signature:
@@ -186,7 +186,15 @@ class Signature:
         self.result = typed(found.pop("return", Any))
         parameters = signature_of(function).parameters
         self._parameters: dict[str, Typed] = {}
+        self._others = _Others(None)
+        self._named = frozenset(name for name, one in parameters.items() if one.kind not in COLLECTING)
         for name, annotation in found.items():
+            if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+                continue
+            if parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                self._others, keys = _others(annotation)
+                self._parameters.update(keys)
+                continue
             # `x: int = None` is old, and widespread.
             wider = annotation | None if _may_be_none(parameters[name], annotation) else annotation
             how = typed(wider)
@@ -194,12 +202,18 @@ class Signature:
                 self._parameters[name] = how
         self._plain = [(name, how.plain) for name, how in self._parameters.items()]
 
-    def encode(self, named: dict[str, Any]) -> dict[str, Any]:
+    def encode(self, named: dict[str, Any], *, partial: bool = False) -> dict[str, Any]:
         """Return arguments as they are to be encoded.
+
+        Args:
+            named: the arguments.
+            partial: whether others come later, from steps of a workflow.
 
         Raises:
             Misfit: if one is not of its parameter's type.
         """
+        if self._others.checked:
+            self._check_others(named, partial=partial)
         if self._fits(named):
             return named
         return {
@@ -217,6 +231,8 @@ class Signature:
         Raises:
             Misfit: if one is not of its parameter's type.
         """
+        if self._others.checked:
+            self._check_others(named)
         if self._fits(named):
             return named
         raw = _decode_raw(data)
@@ -227,19 +243,62 @@ class Signature:
 
     def _fits(self, named: Mapping[str, Any]) -> bool:
         """Return whether all arguments are right as they are."""
-        for name, plain in self._plain:  # noqa: SIM110 - each submit asks this, and a generator costs more
+        for name, plain in self._plain:
             if name in named and type(named[name]) not in plain:
                 return False
-        return True
+        return self._others.how is None or named.keys() <= self._named
+
+    def _check_others(self, named: Mapping[str, Any], *, partial: bool = False) -> None:
+        """Check the names of what `**kwargs: Unpack[...]` collects.
+
+        Raises:
+            Misfit: if one is not a key of the TypedDict, or one that it requires is not there.
+        """
+        known = self._named | self._parameters.keys()
+        if strange := next((name for name in named if name not in known), None):
+            raise Misfit(f"argument {strange!r}: {self._others.checked} has no such key")
+        missing = sorted(self._others.required - named.keys())
+        if missing and not partial:
+            raise Misfit(f"argument {missing[0]!r} is missing, which {self._others.checked} requires")
 
     def _each(self, name: str, convert: Callable[..., Any], value: Any) -> Any:
-        how = self._parameters.get(name)
+        how = self._parameters.get(name, None if name in self._named else self._others.how)
         if how is None or type(value) in how.plain:
             return value
         try:
             return convert(how)
         except Misfit as error:
             raise Misfit(f"argument {name!r}: {error}") from None
+
+
+class _Others(NamedTuple):
+    """What `**kwargs` may collect."""
+
+    how: Typed | None
+    """The type of each; None if it says nothing, or if each has its own."""
+    checked: str = ""
+    """The TypedDict whose keys they are; empty if they may have any names."""
+    required: frozenset[str] = frozenset()
+
+
+def _others(annotation: Any) -> tuple[_Others, dict[str, Typed]]:
+    """Return what the annotation of `**kwargs` says: a type for all, or `Unpack` with one for each."""
+    # That of typing_extensions is another one.
+    if getattr(typing.get_origin(annotation), "_name", "") != "Unpack":
+        return _Others(typed(annotation)), {}
+    (keys,) = typing.get_args(annotation)
+    hints = typing.get_type_hints(keys, include_extras=True)
+    each = {name: typed(_without_marks(hint)) for name, hint in hints.items()}
+    others = _Others(None, _name(keys), frozenset(keys.__required_keys__))
+    # One of any type is a key all the same.
+    return others, {name: how or Typed(Any) for name, how in each.items()}
+
+
+def _without_marks(hint: Any) -> Any:
+    """Return the type in `Required[...]`, `NotRequired[...]` or `ReadOnly[...]`."""
+    while getattr(typing.get_origin(hint), "_name", "") in _MARKS:
+        (hint,) = typing.get_args(hint)
+    return hint
 
 
 def _may_be_none(parameter: inspect.Parameter, annotation: Any) -> bool:

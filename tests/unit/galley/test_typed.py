@@ -27,11 +27,13 @@ from typing import (
     Required,
     TypedDict,
     TypeVar,
+    Unpack,
 )
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+import typing_extensions
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -47,6 +49,7 @@ from galley import InputInvalid
 from galley.handler import Handler
 from galley.json_value import encode_value
 from galley.typed import Misfit, Signature, Typed, annotations_of, typed
+from galley.workflow.result import previous
 
 if TYPE_CHECKING:
     from nowhere_at_run_time import Ghost  # type: ignore[import-not-found]
@@ -292,6 +295,55 @@ def test_arguments_that_are_not_annotated_are_as_json_has_them() -> None:
     assert bind(handler, one={"a": (1,)}, at=NOON, more=DAY) == {
         "one": {"a": [1]}, "at": NOON, "more": "2026-03-01",
     }  # fmt: skip
+
+
+def test_what_keyword_arguments_collect_is_of_their_annotated_type() -> None:
+    def handler(seats: int, *others: int, **rest: date) -> None:
+        pass
+
+    sent = {"seats": 1, "begin": DAY, "others": DAY, "rest": DAY}
+    assert bind(handler, **sent) == sent
+    with pytest.raises(Misfit, match="argument 'end': Expected `date`, got `int`"):
+        Signature(handler).encode({"seats": 1, "end": 5})
+    with pytest.raises(Misfit, match="argument 'end': Invalid"):
+        Signature(handler).decode(b'{"seats":1,"end":"soon"}', {"seats": 1, "end": "soon"})
+
+
+class Trip(TypedDict, total=False):
+    day: Required[Annotated[date, "when"]]
+    note: Any
+    seats: int
+
+
+@pytest.mark.parametrize("unpack", [typing.Unpack, typing_extensions.Unpack])
+def test_keyword_arguments_are_those_of_an_unpacked_typed_dict(unpack: Any) -> None:
+    def handler(name: str, **trip: Any) -> None:
+        pass
+
+    handler.__annotations__["trip"] = unpack[Trip]
+    sent = {"name": "Ada", "day": DAY, "note": {"a": 1}}
+    assert bind(handler, **sent) == sent
+    types = Signature(handler)
+    for named, told in (
+        ({"name": "Ada", "day": DAY, "seats": "two"}, "argument 'seats': Expected `int`, got `str`"),
+        ({"name": "Ada", "day": DAY, "saets": 2}, "argument 'saets': Trip has no such key"),
+        ({"name": "Ada", "seats": 2}, "argument 'day' is missing, which Trip requires"),
+    ):
+        with pytest.raises(Misfit, match=told):
+            types.encode(named)
+        with pytest.raises(Misfit, match=told):
+            types.decode(encode_value(named), json.loads(encode_value(named)))
+    assert types.encode({"name": "Ada", "seats": 2}, partial=True) == {"name": "Ada", "seats": 2}
+
+
+def test_a_key_that_a_step_gives_is_not_missed() -> None:
+    def handler(**trip: Unpack[Trip]) -> None:
+        pass
+
+    call = Handler(handler, "travel").step(day=previous)
+    assert bytes(call.input) == b"{}"
+    with pytest.raises(InputInvalid, match="'day' is missing, which Trip requires"):
+        Handler(handler, "travel").call(seats=2)  # type: ignore[call-arg]
 
 
 def test_a_default_of_none_permits_none() -> None:
