@@ -20,6 +20,8 @@ TASKS_ENDED: Final = 180.0
 """Until a few dozen tasks have ended, through whatever disturbance."""
 STORM_OVER: Final = 420.0
 """Until hundreds have, after several disturbances."""
+EVICTED_TWICE: Final = 420.0
+"""Until a task has had two workers evicted: a node looks at volumes once a minute, and then a lease ends."""
 CONDITION_SAID: Final = 60.0
 """From a fact to the condition that tells it."""
 POD_READY: Final = 90.0
