@@ -36,6 +36,7 @@ IN_ITS_OWN_WORDS = {
     "no task of a queue at once": "should be greater than or equal to 1",
     "no start of a queue": "should be greater than or equal to 1",
     "a key of no weight": "should be greater than or equal to 1",
+    "short retention of dead letters": "should be greater than or equal to 3600",
     # Metadata is Kubernetes' own.
     "no name": "name or generateName is required",
     "no metadata": "name or generateName is required",

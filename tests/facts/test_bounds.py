@@ -10,6 +10,7 @@ from galley.broker import stream_config, topology
 from galley.broker.topology import SCHEDULE, SCHEDULE_TARGET
 from tests.facts.jetstream import JetStream
 from tests.support.builders import a_queue, an_address
+from tests.support.eventually import eventually
 
 FULL: Final = (10077, "maximum bytes exceeded")
 KIB: Final = 1024
@@ -75,3 +76,22 @@ async def test_dead_letters_are_refused_when_there_is_no_room(jetstream: JetStre
     assert refused.refusal == FULL
     found = await jetstream.ok(f"STREAM.INFO.{definition['name']}")
     assert found["state"]["messages"] == 1
+
+
+async def test_a_dead_letter_goes_only_where_an_age_is_set(jetstream: JetStream, namespace: str) -> None:
+    kept = a_queue(namespace=namespace, queue="kept")
+    short = a_queue(namespace=namespace, queue="short", dead_letter_seconds=1)
+    for layout in (kept, short):
+        definition = stream_config.dead_definition(layout, 1)
+        await jetstream.ok(f"STREAM.CREATE.{definition['name']}", definition)
+        await jetstream.stored(topology.dead_subject(an_address(of=layout)), b"{}")
+
+    async def messages(layout: topology.QueueLayout) -> int:
+        found = await jetstream.ok(f"STREAM.INFO.{topology.dead_stream(layout.namespace, layout.queue)}")
+        return int(found["state"]["messages"])
+
+    async def gone() -> bool:
+        return await messages(short) == 0
+
+    await eventually(gone, within=30)
+    assert await messages(kept) == 1

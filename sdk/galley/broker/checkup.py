@@ -203,7 +203,7 @@ async def topic_facts(broker: Broker, namespace: str) -> TopicFacts | None:
 _OF_TOPICS: Final = frozenset({"max_bytes", "max_age", "duplicate_window", "num_replicas", "metadata"})
 """What Topics and the installation decide."""
 
-_CHOSEN: Final = frozenset({"max_msgs", "max_bytes", "num_replicas", "metadata"})
+_CHOSEN: Final = frozenset({"max_msgs", "max_bytes", "max_age", "num_replicas", "metadata"})
 """What a queue's manifest, the installation and administrators decide."""
 
 

@@ -30,6 +30,7 @@ def layout_of(queue: TaskQueue, install: str, uid: str = "") -> QueueLayout:
         later_bytes=spec.limits.later_bytes,
         record_bytes=spec.limits.record_bytes,
         dead_letter_bytes=spec.limits.dead_letter_bytes,
+        dead_letter_seconds=spec.retention.dead_letters_seconds or 0,
         object_bytes=spec.limits.object_bytes,
         output_bytes=spec.limits.output_bytes,
         workflow_bytes=spec.limits.workflow_bytes,

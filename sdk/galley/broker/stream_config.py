@@ -9,7 +9,6 @@ from typing import Any, Final
 from galley.address import Kind
 from galley.broker.topology import (
     COUNT_BYTES,
-    DEAD_LETTER_SECONDS,
     ENCRYPTED,
     ENCRYPTION_KEY,
     LANES_KEY,
@@ -164,7 +163,7 @@ def dead_definition(layout: QueueLayout, replicas: int) -> dict[str, Any]:
         "discard": "new",
         "max_msgs_per_subject": 1,
         "max_bytes": layout.dead_letter_bytes,
-        "max_age": DEAD_LETTER_SECONDS * 1_000_000_000,
+        "max_age": layout.dead_letter_seconds * 1_000_000_000,
         "storage": "file",
         "num_replicas": replicas,
         "allow_direct": True,

@@ -30,11 +30,8 @@ out nothing for a while after a purge, so a cancelled task holds up others. 2.15
 SHORTEST_DELAY_SECONDS: Final = 0.25
 """A schedule nearer than this fires after this: the server's timer has that grain."""
 
-DEAD_LETTER_SECONDS: Final = 30 * 24 * 3600
-"""How long a dead letter is kept to be looked at."""
-
 NOTE_SECONDS: Final = 30 * 24 * 3600
-"""How long output is kept, if there is room: as long as the dead letter of its task."""
+"""How long output is kept, if there is room."""
 
 OUTPUT_BYTES: Final = 64 * 1024**2
 OBJECT_BYTES: Final = 256 * 1024**2
@@ -119,6 +116,8 @@ class QueueLayout:
     """Disk the queue's records may take; the oldest go first, since completion must never block."""
     dead_letter_bytes: int = 64 * 1024**2
     """Disk the queue's dead letters may take; what does not fit stays in the work stream."""
+    dead_letter_seconds: int = 0
+    """How long dead letters are kept; 0 is until they are dropped or redriven."""
     object_bytes: int = OBJECT_BYTES
     """Disk the queue's large inputs, results and files may take; what does not fit is refused."""
     output_bytes: int = OUTPUT_BYTES

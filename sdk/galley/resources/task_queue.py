@@ -516,6 +516,10 @@ class Retention(Part):
     stale result is only fenced off while the record exists; at most 30 days. Those of declared tasks on
     a cluster are kept for a day at least, for the operator to read."""
 
+    dead_letters_seconds: Whole | None = Field(None, ge=3600, le=31_536_000)
+    """Seconds a dead letter is kept, an hour to a year. Left out, none expires: each stays until it is
+    dropped or redriven, up to `limits.deadLetterBytes`."""
+
 
 class Plaintext(StrEnum):
     """What workers do with a task that is not encrypted, in a queue that is."""

@@ -199,7 +199,7 @@ FULL: dict[str, Any] = {
                 "weights": {"k" * 64: 100},
             },
         },
-        "retention": {"resultsSeconds": 2_592_000},
+        "retention": {"resultsSeconds": 2_592_000, "deadLettersSeconds": 31_536_000},
     },
 }
 """Every field, each at the upper end of what is allowed."""
@@ -215,7 +215,7 @@ def test_a_queue_needs_no_more_than_a_name() -> None:
     assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, 30)
     assert spec.timeout_seconds == 300
     assert (spec.limits.backlog, spec.limits.backlog_bytes) == (100_000, 256 * 1024**2)
-    assert spec.retention.results_seconds == 86_400
+    assert (spec.retention.results_seconds, spec.retention.dead_letters_seconds) == (86_400, None)
 
 
 def test_a_queue_survives_being_written_and_read() -> None:

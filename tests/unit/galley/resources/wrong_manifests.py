@@ -348,6 +348,13 @@ WRONG = {
     "short retention": Wrong(
         QUEUE + "  retention: {resultsSeconds: 60}\n", 6, "spec.retention.resultsSeconds", "at least 3600"
     ),
+    "short retention of dead letters": Wrong(
+        QUEUE + "  retention: {deadLettersSeconds: 60}\n",
+        6,
+        "spec.retention.deadLettersSeconds",
+        "at least 3600",
+        "31536000",
+    ),
     "command without argv": Wrong(
         COMMANDS + "    - name: a\n", 8, "spec.handlers.commands[0].command", "is missing", "The program"
     ),
