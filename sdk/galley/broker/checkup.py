@@ -19,7 +19,8 @@ from galley.broker.creds_file import read_creds
 from galley.broker.dead_letters import count_dead
 from galley.broker.ensure import dead_stream_of, records_stream_of, stream_info
 from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotAllowed
-from galley.broker.stream_config import stream_definitions, topics_definition
+from galley.broker.namespace_streams import topics_definition
+from galley.broker.stream_config import stream_definitions
 from galley.doctor import QueueFacts, ServerFacts, TopicFacts
 from galley.unreadable import UNREADABLE
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from galley.broker import stream_config, topology
+from galley.broker import namespace_streams, stream_config, topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, QueueConflict
 from galley.broker.mark import remove_mark, write_mark
@@ -34,7 +34,7 @@ async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None
     await _ensure_stream(broker, layout, stream_config.counts_definition(layout, replicas))
     await _ensure_stream(broker, layout, stream_config.flow_definition(layout, replicas))
     await _ensure_stream(
-        broker, layout, stream_config.audit_definition(layout.namespace, layout.install, replicas)
+        broker, layout, namespace_streams.audit_definition(layout.namespace, layout.install, replicas)
     )
     for stream, definition in stream_config.consumer_definitions(layout):
         await _ensure_consumer(broker, stream, definition)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from galley.broker import stream_config, topology
+from galley.broker import namespace_streams, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, QueueConflict
@@ -166,10 +166,10 @@ class TopicKeeper:
 
     async def _ensure_stream(self, topics: Iterable[Topic], queues: set[str]) -> None:
         kept = list(topics)
-        definition = stream_config.topics_definition(
+        definition = namespace_streams.topics_definition(
             self._namespace,
             self._install,
-            max((each.retention_seconds for each in kept), default=stream_config.REPEATED_SECONDS),
+            max((each.retention_seconds for each in kept), default=namespace_streams.REPEATED_SECONDS),
             bytes_of(kept),
             queues,
         )
@@ -194,7 +194,7 @@ class TopicKeeper:
     async def _ensure_consumer(self, queue: str, topics: set[str], wanted: _By) -> None:
         ordered = any(each.ordered for (_, of), several in wanted.items() if of == queue for each in several)
         now = await self.time()
-        definition = stream_config.topics_consumer(
+        definition = namespace_streams.topics_consumer(
             self._namespace, queue, topics, now.isoformat(), ordered=ordered
         )
         action = "update"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from galley.broker import stream_config
+from galley.broker import namespace_streams, stream_config
 from galley.broker.accounts import EXPORTS, Flow
 from galley.broker.permissions import Role, backup_permissions, gateway_permissions, permissions_of
 from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
@@ -111,8 +111,8 @@ def test_a_role_has_no_right_on_a_stream_of_another_queue(role: Role) -> None:
             assert not allowed(rights.publish, subject), subject
             assert not allowed(rights.subscribe, subject), subject
     for definition in (
-        stream_config.topics_definition("other", "x", 1, 1, ()),
-        stream_config.audit_definition("other", "x", 1),
+        namespace_streams.topics_definition("other", "x", 1, 1, ()),
+        namespace_streams.audit_definition("other", "x", 1),
     ):  # fmt: skip
         for subject in subjects_in([definition]):
             assert not allowed(rights.publish, subject), subject
@@ -136,8 +136,8 @@ def test_each_stream_has_a_verb_that_no_other_account_has_by_default() -> None:
         for subject in subjects_in(
             [
                 *stream_config.stream_definitions(MINE, 1),
-                stream_config.topics_definition("ns", "x", 1, 1, ()),
-                stream_config.audit_definition("ns", "x", 1),
+                namespace_streams.topics_definition("ns", "x", 1, 1, ()),
+                namespace_streams.audit_definition("ns", "x", 1),
             ]
         )
     }
@@ -163,8 +163,8 @@ FEATURES: dict[StreamKind, set[str]] = {
 def test_headers_have_an_effect_only_where_they_are_needed() -> None:
     definitions = [
         *stream_config.stream_definitions(MINE, 1),
-        stream_config.topics_definition("ns", "x", 1, 1, ()),
-        stream_config.audit_definition("ns", "x", 1),
+        namespace_streams.topics_definition("ns", "x", 1, 1, ()),
+        namespace_streams.audit_definition("ns", "x", 1),
     ]
     found = {
         each["name"]: {key for key in each if key.startswith("allow_") and each[key]} for each in definitions
