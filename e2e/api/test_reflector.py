@@ -175,7 +175,7 @@ async def test_what_a_server_forgot_while_nothing_watched_is_found_by_comparing(
         assert ("gone", "stays", "a") not in heard.told
 
 
-async def test_a_listing_that_is_old_is_renewals_and_tells_of_nothing_gone(
+async def test_an_old_listing_is_renewed_and_reports_nothing_as_gone(
     cluster: Cluster, far: Cluster, line: Line, api_namespace: str
 ) -> None:
     await cluster.create(CONFIGMAPS, a_config_map(api_namespace, "one", "a"))

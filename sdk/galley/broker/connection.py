@@ -34,6 +34,7 @@ from galley.broker.news import News
 from galley.broker.permissions import INBOX
 from galley.broker.pipeline import NO_ROOM, PublishPipeline
 from galley.broker.questions import Questions
+from galley.broker.renewal import Renewal
 from galley.broker.server_address import check_server, shown_server
 from galley.broker.server_check import NO_LEADER, check_jetstream
 from galley.encryption.payloads import Payloads
@@ -51,11 +52,6 @@ REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
 
 _CLOSE_SECONDS: Final = 1.0
-_CALM_SECONDS: Final = 2.0
-"""How long a reconnect waits for outstanding requests; usually they take milliseconds."""
-
-_LOOK_AGAIN_SECONDS: Final = 0.005
-
 _PING_SECONDS: Final = 5
 """A silent peer is noticed after two or three of these; the library's default takes minutes."""
 
@@ -154,7 +150,9 @@ class Broker:
         self._tls_problem = None
         await self.pipeline.open()
         if self._identity is not None:
-            self._renewal = asyncio.create_task(self._renew(self._identity), name="newer credentials")
+            self._renewal = asyncio.create_task(
+                Renewal(self, self._identity, self._questions, self._clock).run(), name="newer credentials"
+            )
         return self
 
     async def __aexit__(
@@ -365,28 +363,6 @@ class Broker:
         said = "" if self.connected else f"{problem}; {self._last_error}"
         return refusal(self._identity, self.server, said) or BrokerUnreachable(self.server, problem)
 
-    async def _renew(self, identity: Identity) -> None:
-        """Reconnect whenever there are newer credentials, long before the present ones expire."""
-        while True:
-            await asyncio.sleep(identity.pause(self._clock()))
-            if self.connected and identity.renewed(self._clock()):
-                log.info("reconnecting with newer credentials", extra={"server": self.server})
-                await self._replace_connection()
-
-    async def _replace_connection(self) -> None:
-        """Drop the connection when nothing is under way, and hold back what comes till there is a new one."""
-        self._questions.hold()
-        self.pipeline.hold()
-        try:
-            await _within(_CALM_SECONDS, lambda: not self._questions.busy and not self.pipeline.busy)
-            # So that no acknowledgement is left in our own buffer.
-            await self.reached(_CALM_SECONDS)
-            await self.nats.drop()
-            await _within(_CALM_SECONDS, lambda: self.connected)
-        finally:
-            self._questions.release()
-            self.pipeline.release()
-
     async def _connect(self, inbox: str) -> None:
         identity = self._identity
         await self.nats.connect(
@@ -444,13 +420,6 @@ class Broker:
             except Exception:
                 # An exception raised here would end the library's read loop.
                 log.exception("a part did not recover from a reconnection")
-
-
-async def _within(seconds: float, condition: Callable[[], bool]) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - answers and states are many things' to change
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _heed_cancellation() -> None:
