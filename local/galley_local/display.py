@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from galley.cli.output import cell, in_words, styled
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
+from galley.shown import safe
 from galley.task_status import Phase, TaskStatus
 from galley_local.snapshot import QueueSnapshot, Snapshot
 from galley_operator.fleet.fleet import WorkerPhase

@@ -1,6 +1,5 @@
 """Rendering: the templates, and the page that tells of an error when there is nothing else to show."""
 
-import re
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -8,18 +7,16 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from galley.errors import GalleyError
+from galley.shown import safe
 from galley_gateway import problem
 from galley_gateway.pages.paths import FIRST
 
-_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Characters that change the direction of what follows, also beyond the element they are in."""
 
-
-def _spelled_out(value: object) -> object:
-    """Return what is shown for a value: characters that would turn the text around it are spelled out."""
-    if not isinstance(value, str) or value.isascii():
+def _safe(value: object) -> object:
+    """Return what is shown for a value: what hides, or turns the text around it, is spelled out."""
+    if not isinstance(value, str):
         return value
-    shown = _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    shown = safe(value)
     return Markup(shown) if isinstance(value, Markup) else shown  # noqa: S704 - it was before
 
 
@@ -27,7 +24,7 @@ TEMPLATES: Final = Environment(
     loader=PackageLoader("galley_gateway.pages"),
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
-    finalize=_spelled_out,
+    finalize=_safe,
     trim_blocks=True,
     lstrip_blocks=True,
 )

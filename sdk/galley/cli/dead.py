@@ -14,11 +14,12 @@ from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.labels import labels_shown, selector_argument
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe, safe_json
+from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.dead_task import DeadTask, Selection
 from galley.errors import GalleyError, NotRedrivable, RedriveIncomplete
 from galley.redrive import check_rate
+from galley.shown import safe, safe_json
 
 _ACTIONS: Final = ("list", "show", "redrive", "drop", "edit")
 

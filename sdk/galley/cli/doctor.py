@@ -16,10 +16,11 @@ from galley.cli.errors import NoServer
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Format, format_argument, write_document
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.doctor import Finding, Level, judge_queue, judge_server, judge_topics, strangers
 from galley.errors import GalleyError
+from galley.shown import safe
 from galley.target import NAMESPACE_VARIABLE
 
 CHECKUPS: Final = "galley.checkups"

@@ -8,9 +8,10 @@ from galley.cli.duration import age_argument
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe_json
+from galley.cli.terminal import Terminal
 from galley.client import task_address
 from galley.file import File
+from galley.shown import safe_json
 
 _ACTIONS: Final = ("put",)
 

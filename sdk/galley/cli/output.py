@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from galley.cli.command import one_of
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
+from galley.shown import safe
 
 Item = TypeVar("Item")
 Cell = str | int | datetime | None

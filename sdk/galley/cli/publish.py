@@ -10,8 +10,9 @@ from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
 from galley.event import DEFAULT_TYPE, Attribute
+from galley.shown import safe
 
 
 def _attribute(word: str) -> tuple[str, Attribute]:

@@ -15,7 +15,7 @@ from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.register import import_module, register
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe, safe_json
+from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import GalleyError
@@ -24,6 +24,7 @@ from galley.lanes import HIGHEST_FIRST
 from galley.repeat import CatchUp, Overlap, repeat_of
 from galley.schedule import Origin
 from galley.schedules import ScheduleView
+from galley.shown import safe, safe_json
 
 _ACTIONS: Final = ("list", "show", "create", "suspend", "resume", "run-now", "delete", "register")
 

@@ -29,7 +29,7 @@ from galley.cli.output import (
 )
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task, find_workflow
-from galley.cli.terminal import Terminal, safe_json
+from galley.cli.terminal import Terminal
 from galley.cli.workflow import show as show_workflow
 from galley.dead_letter import NO_TASK
 from galley.encryption import DecryptionKeyMissing, EncryptionError
@@ -37,6 +37,7 @@ from galley.envelope import shown_input
 from galley.errors import EnvelopeInvalid, TaskNotFound
 from galley.handle import AsyncHandle
 from galley.record import Outcome, Record, Stored
+from galley.shown import safe_json
 from galley.task_status import Phase, TaskStatus
 
 

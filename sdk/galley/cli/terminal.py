@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,33 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
 from galley.errors import GalleyError
 from galley.file import File
-
-_UNSAFE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
-"""Control characters, of which terminals make commands, and those that reorder or hide text."""
-
-
-def safe(text: str) -> str:
-    r"""Return a text that a terminal only displays: control characters as escapes such as `\x1b`."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def safe_json(text: str) -> str:
-    """Return JSON with the same meaning that a terminal only displays."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+from galley.shown import safe, safe_json
 
 
 def _now() -> datetime:

@@ -14,8 +14,9 @@ from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
 from galley.event import encode
+from galley.shown import safe
 from galley.topic import Subscription
 from galley.topics import SubscribedQueue, TopicView
 

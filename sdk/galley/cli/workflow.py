@@ -12,9 +12,10 @@ from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.server import connected, server_arguments
-from galley.cli.terminal import Terminal, safe
+from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.errors import GalleyError
+from galley.shown import safe
 from galley.workflow.errors import WorkflowNotFound
 from galley.workflows import AsyncWorkflow, StepStatus, WorkflowStatus
 

@@ -48,12 +48,18 @@ class Seen(HTMLParser):
 
 
 def _spelled_out(text: str) -> str:
-    return text.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
+    for each in HIDDEN:
+        text = text.replace(each, f"\\u{ord(each):04x}")
+    return text
+
+
+HIDDEN: Final = "\u202e\u2066\u200b"
+"""The characters of the evil text that cannot be seen."""
 
 
 def _bare(text: str) -> str:
     # What stands between backticks is shown as code; an event of a page has no carriage returns.
-    return text.replace("`", "").replace("\r", "").replace("\\r", "")
+    return text.replace("`", "").replace("\r", "").replace("\\r", "").replace("\\x0d", "")
 
 
 RUNS: Final = {"script", "img", "iframe", "object", "embed", "base", "style", "template", "video", "image"}
@@ -62,7 +68,7 @@ LEADS: Final = ("href", "src", "action", "formaction", "xlink:href", "srcdoc", "
 
 def wrong_in(html: str) -> list[str]:
     """Return what of a page could run something, lead elsewhere, or is not an element of ours."""
-    found = re.findall("[\u202a-\u202e\u2066-\u2069]", html)
+    found = re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff]", html)
     for tag, attributes in Seen(html).elements:
         if tag in RUNS and (tag, attributes) != ("script", {"src": "/ui/static/app.js", "defer": ""}):
             found.append(f"<{tag} {attributes}>")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
 from galley.cli.main import OWN_COMMANDS, main, parser
 from galley.cli.output import Format, styled, write_document
-from galley.cli.terminal import Color, Output, Terminal, safe
+from galley.cli.terminal import Color, Output, Terminal
 from galley.errors import TaskFailed
+from galley.shown import safe
 from tests.unit.galley.cli.a_terminal import NOON, a_terminal, err, out
 
 GALLEY = Path(sys.executable).with_name("galley")
