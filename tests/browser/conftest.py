@@ -4,16 +4,21 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 from selenium import webdriver
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.missed_events import MissedEvents
 from galley.broker.topic_keeper import Declared, TopicKeeper
-from galley.topic import Subscription, Topic
+from galley.broker.topics import topics_of
+from galley.client import AsyncClient
+from galley.topic import LATE_SECONDS, Subscription, Topic
 from galley_gateway.access import Access, OpenAccess, Right, User
 from galley_gateway.app import application
 from galley_gateway.errors import NotIdentified, NotPermitted
@@ -22,14 +27,41 @@ from galley_gateway.oidc.access import OidcAccess
 from galley_gateway.oidc.provider import OidcSettings, Provider
 from galley_gateway.server import listen, serving
 from galley_local.nats_server import NatsServer
+from tests.browser.covered import covered
 from tests.support.builders import a_queue
 from tests.support.chromium import chromium
+from tests.support.eventually import eventually
 from tests.support.evil_namespace import ROOM, evil_workers, write_evil
 from tests.support.openid import provider_of_a_library
 from tests.support.port import free_port
 from tests.support.workers import WorkerProcess, a_task_queue
 
 NAMESPACE: Final = "pages"
+
+
+ASKED: Final[set[tuple[str, str]]] = set()
+"""Methods and paths that were asked for during a test."""
+
+
+def noted(app: ASGIApp) -> ASGIApp:
+    """Return an application that notes what it is asked for."""
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        ASKED.add((scope["method"], scope["path"]))
+        await app(scope, receive, send)
+
+    return noting
+
+
+@pytest.fixture(autouse=True)
+def what_the_table_says(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that does not do what the table in README.md says of it."""
+    ASKED.clear()
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed:
+        rows = [each for each in covered() if each.test == request.node.name]
+        assert [each for each in rows if not each.is_in(ASKED)] == []
 
 
 class ReadersAccess:
@@ -77,7 +109,8 @@ class Site:
                 provider = await parts.enter_async_context(Provider(settings))
                 access = OidcAccess(provider, access)
             gateway = Gateway(broker, access, namespaces=(NAMESPACE,), provider=provider)
-            async with serving(application(gateway, ["127.0.0.1"]), gateway, listen("127.0.0.1", self.port)):
+            app = noted(application(gateway, ["127.0.0.1"]))
+            async with serving(app, gateway, listen("127.0.0.1", self.port)):
                 up.set()
                 await stop.wait()
 
@@ -111,12 +144,39 @@ def worked(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
                 Topic("readings", retention_seconds=3600),
                 (Subscription("hot", "drills", "echo", 'attributes.region == "eu"', ordered=True),),
             )
-            assert await TopicKeeper(broker, NAMESPACE, "tests").keep([declared]) == []
+            missing = Declared(
+                Topic("alarms", retention_seconds=3600),
+                (
+                    Subscription("loud", "drills", "echo", "attributes.level > 3"),
+                    Subscription("all", "bare", "echo"),
+                    Subscription("urgent", "bare", "echo", 'type == "fire"'),
+                ),
+            )
+            assert await TopicKeeper(broker, NAMESPACE, "tests").keep([declared, missing]) == []
 
     asyncio.run(prepare())
     worker = WorkerProcess(nats_server.url, queue, tmp_path_factory.mktemp("worker"), "w1")
+    asyncio.run(miss_events(nats_server.url))
     yield worker
     worker.kill()
+
+
+async def miss_events(server: str) -> None:
+    """Have `drills` fail at an event of `alarms`, and `bare`, which has no worker, miss two."""
+    async with Broker(server, name="test") as broker:
+        client = AsyncClient.over(broker, NAMESPACE, 20.0)
+        keeper, missed = TopicKeeper(broker, NAMESPACE, "tests"), MissedEvents(broker, NAMESPACE)
+        topics = await topics_of(broker, NAMESPACE)
+        await client.publish("alarms", {"where": "hall"})
+        await client.publish("alarms", {"where": "roof"}, attributes={"level": 1})
+
+        async def failed() -> bool:
+            found = await missed.look(topics, await keeper.time())
+            return ("alarms", "drills") in found and found["alarms", "drills"].failed == 1
+
+        await eventually(failed, within=60)
+        found = await missed.look(topics, await keeper.time() + timedelta(seconds=3600 + LATE_SECONDS))
+        assert found["alarms", "bare"].expired == 2
 
 
 @pytest.fixture(scope="session")

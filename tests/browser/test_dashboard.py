@@ -87,7 +87,7 @@ PAGES: Final = {
     "queues": "", "queue": "/drills", "tasks": "/drills/tasks", "task": "/drills/tasks/evil",
     "dead-letters": "/drills/dead-letters", "schedules": "/drills/schedules", "workers": "/drills/workers",
     "workflows": "/drills/workflows", "workflow": "/drills/workflows/shop-order",
-    "topics": "/../topics", "topic": "/../topics/readings",
+    "topics": "/../topics", "topic": "/../topics/readings", "missed": "/../topics/alarms",
     "no-queue": "/nothing", "no-page": "/../nowhere",
     "failed-task": "/drills/tasks/dead", "no-tasks": "/drills/tasks?search=zzz",
     "audit": "/../audit", "step": "/drills/tasks/flow_shop-order_1", "bare-queue": "/bare",
@@ -115,7 +115,7 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
     ]})  # fmt: skip
     shown = {
         "workflows": "shop-order", "workflow": "Run the rest", "topics": "readings",
-        "topic": "attributes.region",
+        "topic": "attributes.region", "missed": "2 not copied in time",
         "queues": "drills", "queue": "Why these workers", "tasks": "evil", "task": EVIL.replace('"', '\\"'),
         "dead-letters": EVIL, "schedules": "nightly", "workers": "w1", "no-queue": "there is no queue",
         "no-page": "There is nothing at that path",
