@@ -7,7 +7,7 @@ from typing import Final
 
 from galley.backlog import QueueBacklog, Unknown
 from galley.broker.connection import Broker
-from galley.broker.control import Supply, ask_supply
+from galley.broker.control import Pause, Supply, ask_supply
 from galley.broker.errors import BrokerError
 from galley.broker.queue_view import pauses_of
 from galley_gateway.gateway import Gateway
@@ -43,6 +43,9 @@ class Glance:
     @property
     def paused_by(self) -> Sequence[str]:
         """All that keeps its tasks from being started although workers could run them."""
+        if self.supply is not None and "desired" in self.supply.workers:
+            # It hears of pauses at once; the lanes of an idle queue are not asked at each look.
+            return pauses_of(paused=Pause.COMMAND in self.supply.paused_by, supply=self.supply)
         return pauses_of(paused=self.backlog is not None and self.backlog.paused, supply=self.supply)
 
     @property

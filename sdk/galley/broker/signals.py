@@ -127,8 +127,10 @@ class SignalReader:
         if name not in self._lanes:
             return self._not_known(name, self._streams.problem or f"stream {stream} has no leader")
         lanes = self._lanes[name]
-        sources = [source for lane in lanes for source in _sources(namespace, queue, lane)]
-        sources += self._beside_lanes(namespace, queue)
+        pairs = [_sources(namespace, queue, lane) for lane in lanes]
+        beside = self._beside_lanes(namespace, queue)
+        sources = [*(source for pair in pairs for source in pair), *beside]
+        self._take_as_empty((*(later for later, _ in pairs), *beside), rung)
         # Idle queues are many, and a gather of nothing costs more than all the rest of their look.
         if asked := [source for source in sources if not self._known_empty(source, rung)]:
             await asyncio.gather(*(self._refresh(source, rung) for source in asked))
@@ -241,6 +243,16 @@ class SignalReader:
     def _fingerprint(self, source: _Source, rung: bool) -> tuple[int, int, int] | None:
         stream = self._streams.get(source.stream)
         return stream.state.fingerprint if stream is not None and not rung else None
+
+    def _take_as_empty(self, sources: Sequence[_Source], rung: bool) -> None:
+        """Take sources that were never asked as empty, if their stream is: it keeps what is handed out.
+
+        The lanes of the work stream are not among them, since only they tell whether the queue is paused.
+        """
+        for source in sources:
+            fingerprint = self._fingerprint(source, rung)
+            if fingerprint is not None and fingerprint[0] == 0 and source not in self._readings:
+                self._readings[source] = _Reading(0, 0, 0, fingerprint, settled=True, read_at=self._clock())
 
     def _known_empty(self, source: _Source, rung: bool) -> bool:
         """Return whether a source was empty and its stream did not change since."""

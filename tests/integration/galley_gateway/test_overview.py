@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from galley import AsyncClient, call
 from galley.broker.connection import Broker
@@ -72,6 +73,26 @@ async def test_each_line_says_what_there_is_to_do_and_those_with_a_problem_stand
     assert "2 of 5 queues need attention" in page
     assert "the image <code>&lt;img src=x&gt;</code> cannot be pulled" in page
     assert "another client sets its replicas" in page
+
+
+async def test_a_command_that_pauses_an_idle_queue_is_seen_though_its_lanes_were_asked_before(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    said = {"idle": Supply(workers={"desired": 0, "ready": 0})}
+    async with (
+        served(nats_server.url, namespace) as api,
+        Broker(nats_server.url, name="operator") as operator,
+        answering_supply(operator, namespace, "*", lambda _, queue: said[queue]),
+    ):
+        await ensure(api.gateway.broker, a_queue("idle", namespace=namespace))
+        assert line_of(await the_page(api), "idle")["State"] == "open"
+        client = AsyncClient.over(api.gateway.broker, namespace)
+        await client.queues.pause("idle")
+        said["idle"] = replace(said["idle"], paused_by={Pause.COMMAND: "`galley pause` holds it"})
+        assert line_of(await the_page(api), "idle")["State"] == "paused"
+        await client.queues.resume("idle")
+        said["idle"] = replace(said["idle"], paused_by={})
+        assert line_of(await the_page(api), "idle")["State"] == "open"
 
 
 async def test_the_page_waits_but_a_moment_for_one_who_does_not_answer(

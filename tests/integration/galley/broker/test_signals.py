@@ -10,6 +10,7 @@ from galley.broker import stream_listing, topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, remove
 from galley.broker.later import Door, send_later
+from galley.broker.pause import pause
 from galley.broker.publish import Publisher
 from galley.broker.signals import SignalReader
 from galley.broker.topology import QueueLayout
@@ -179,11 +180,19 @@ async def test_a_sweep_costs_one_request_and_one_for_each_lane_of_what_changed(
             after: int = broker.nats.stats["out_msgs"]
             return after - before
 
-        assert await cost() == 3 + 2 * len(queue.lanes)
+        # Of empty streams only those are asked that tell whether the queue is paused.
+        assert await cost() == 1 + len(queue.lanes)
         assert await cost() == 1
         await submit(producer, queue)
         # The work stream changed, the later one did not; one more to see how long the task has waited.
         assert await cost() == 2 + len(queue.lanes) + 1
+
+
+async def test_a_queue_that_is_paused_while_it_is_empty_is_known_as_paused_at_the_first_look(
+    broker: Broker, reader: SignalReader, queue: QueueLayout
+) -> None:
+    await pause(broker, queue.namespace, queue.queue)
+    assert (await known(reader, queue)).paused
 
 
 async def test_a_queue_without_streams_is_not_known_rather_than_empty(
