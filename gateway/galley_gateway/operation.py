@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -25,7 +25,7 @@ from galley.tracing import carried, id_in, traceparent_in
 from galley_gateway import problem
 from galley_gateway.access import Right, User
 from galley_gateway.body import body_of, raw_body_of
-from galley_gateway.errors import NotIdentified, RequestInvalid
+from galley_gateway.errors import GatewayFailed, NotIdentified, RequestInvalid
 from galley_gateway.gateway import Gateway
 
 log = logging.getLogger(__name__)
@@ -233,7 +233,13 @@ def route(gateway: Gateway, operation: Operation) -> Route:
 
     async def serve(request: Request) -> Response:
         began = time.perf_counter()
-        response = await answered(request)
+        try:
+            response = await answered(request)
+        except ClientDisconnect:
+            raise
+        except Exception:  # a mistake of ours, which the application answers
+            gateway.metrics.requests.labels(operation.id, GatewayFailed.status).inc()
+            raise
         gateway.metrics.requests.labels(operation.id, response.status_code).inc()
         if not operation.waits:
             seconds.observe(time.perf_counter() - began)

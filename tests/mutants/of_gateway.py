@@ -9,6 +9,7 @@ ACCESS: Final = "tests/integration/galley_gateway/test_access.py"
 ORIGIN: Final = "tests/unit/galley_gateway/test_origin.py"
 MARKUP: Final = "tests/integration/galley_gateway/test_markup.py"
 HOSTILE: Final = "tests/integration/galley_gateway/test_hostile.py"
+STREAMS: Final = "tests/integration/galley_gateway/test_streams.py"
 OVERVIEW: Final = "tests/integration/galley_gateway/test_overview.py"
 
 
@@ -17,7 +18,41 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, surv
     return Mutant(f"{path}: {name}", f"{room}{path}.py", old, new, breaks, tests, survives)
 
 
+MISTAKES: Final = "tests/integration/galley_gateway/test_mistakes.py"
+
 MUTANTS: Final = (
+    _of(
+        "pages/overview",
+        "what was known of an idle queue counts for ever",
+        '        if self.supply is not None and "desired" in self.supply.workers:\n',
+        "        if False:\n",
+        "a queue that a command paused looks open",
+        OVERVIEW,
+    ),
+    _of(
+        "api/events",
+        "a mistake ends a stream without a word",
+        "        except Exception:\n",
+        "        except ZeroDivisionError:\n",
+        "a client tries again and again, and does not learn why",
+        MISTAKES,
+    ),
+    _of(
+        "api/events",
+        "what is cancelled is not waited for",
+        "    while any(not each.done() for each in waiting):\n",
+        "    while False:\n",
+        "the events of a client that went cannot be closed",
+        STREAMS,
+    ),
+    _of(
+        "operation",
+        "mistakes are not counted",
+        "            gateway.metrics.requests.labels(operation.id, GatewayFailed.status).inc()\n",
+        "",
+        "requests that fail are in no figure",
+        MISTAKES,
+    ),
     _of(
         "pages/overview",
         "a paused queue is a problem",
@@ -253,7 +288,7 @@ MUTANTS: Final = (
     _of(
         "pages/render",
         "characters turn text around",
-        "    finalize=_spelled_out,\n",
+        "    finalize=_safe,\n",
         "",
         "a name moves what a page says beside it",
         MARKUP,

@@ -233,6 +233,14 @@ SIGNALS_: Final = (
         "a task that was not counted yet waits until the next one comes",
         SIGNALS,
     ),
+    _of(
+        "broker/signals",
+        "the lanes of empty streams are not asked",
+        "        self._take_as_empty((*(later for later, _ in pairs), *beside), rung)\n",
+        "        self._take_as_empty(sources, rung)\n",
+        "a queue that is paused while it is empty looks open",
+        "tests/integration/galley/broker/test_signals.py",
+    ),
 )
 
 MUTANTS: Final = (*RECORDS_, *WAITING_, *PULL_, *SIGNALS_)

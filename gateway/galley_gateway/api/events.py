@@ -1,7 +1,8 @@
 """Server-sent events: how a task, its output or a page goes on, while a client listens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
@@ -11,8 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from galley.errors import GalleyError
 from galley_gateway import problem
+from galley_gateway.errors import GatewayFailed
 from galley_gateway.gateway import Gateway
 from galley_gateway.operation import Ask
+
+log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 15.0
 """After so long without an event a comment is sent: proxies close what is silent, and one who is gone is
@@ -85,10 +89,16 @@ def held(
                 async for each in sent:
                     yield each
         except GalleyError as error:
-            response = problem.answer(error, request.url.path)
-            yield event("problem", bytes(response.body))
+            yield _told(error, request)
+        except Exception:
+            log.exception("stream failed", extra={"path": request.url.path})
+            yield _told(GatewayFailed(), request)
 
     return _Held(body(), place)
+
+
+def _told(error: GalleyError, request: Request) -> bytes:
+    return event("problem", bytes(problem.answer(error, request.url.path).body))
 
 
 async def _with_comments(
@@ -116,7 +126,18 @@ async def _with_comments(
             coming = None
             yield each
     finally:
-        waiting: set[asyncio.Future[Any]] = {each for each in (coming, closing) if each is not None}
-        for one in waiting:
-            one.cancel()
-        await asyncio.wait(waiting)
+        await _end([each for each in (coming, closing) if each is not None])
+
+
+async def _end(waiting: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel what is waited for, and return when it has ended: until then nothing can close the events."""
+    for each in waiting:
+        each.cancel()
+    again: asyncio.CancelledError | None = None
+    while any(not each.done() for each in waiting):
+        try:
+            await asyncio.wait(waiting)
+        except asyncio.CancelledError as error:  # the framework repeats it at each turn of the loop
+            again = error
+    if again is not None:
+        raise again

@@ -248,13 +248,20 @@ class Broker:
         return self.connected and self.connection == connection
 
     async def subscribe(self, subject: str, react: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Call `react` with each message on `subject`.
+        """Call `react` with each message on `subject`. What it raises is logged, and costs that message.
 
         Raises:
             ClientClosed, ClientElsewhere: if the connection cannot be used here.
             BrokerUnreachable: if the connection is closing.
         """
-        return await self._subscribe(subject, lambda: self.nats.subscribe(subject, cb=react))
+
+        async def heard(message: Msg) -> None:
+            try:
+                await react(message)
+            except Exception:  # the library would tell it as an error of the connection, without a traceback
+                log.exception("message not handled", extra={"subject": message.subject})
+
+        return await self._subscribe(subject, lambda: self.nats.subscribe(subject, cb=heard))
 
     async def subscribe_directly(self, subject: str, react: React) -> Subscription:
         """Call `react` with each message on `subject` in the middle of reading; it must be quick.
