@@ -1,6 +1,9 @@
 """Who may do what over HTTP is what the API server says, in each namespace and on each queue."""
 
 import asyncio
+import base64
+import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -8,6 +11,8 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import pytest
 import yaml
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
@@ -195,6 +200,28 @@ async def test_what_is_no_token_of_the_cluster_is_refused(api: Served, galley_ap
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert token not in str(answer.body)
     assert (await api.ask("GET", api.path("red"), Authorization=f"bearer {token}")).status == 200
+
+
+def _expired(api: ApiServer, token: str) -> str:
+    """Return a token of the same account that the API server itself could have signed, an hour ago."""
+    key = ECKey.import_key((api.kubeconfig.parent / "sa.key").read_text())
+    head, claims = (json.loads(base64.urlsafe_b64decode(f"{part}==")) for part in token.split(".")[:2])
+    now = int(time.time())
+    claims |= {"iat": now - 7200, "nbf": now - 7200, "exp": now - 3600}
+    signed: str = jwt.encode(head | {"alg": "ES256"}, claims, key, algorithms=["ES256"])
+    return signed
+
+
+async def test_a_token_that_has_expired_is_refused(api: Served, galley_api: ApiServer) -> None:
+    token = _token(galley_api, "viewer", api.namespace)
+    assert (await api.ask("GET", api.path("red"), Authorization=f"Bearer {token}")).status == 200
+    expired = _expired(galley_api, token)
+    answer = await api.ask("GET", api.path("red"), Authorization=f"Bearer {expired}")
+    assert (answer.status, answer.body["reason"]) == (401, "NotIdentified")
+    page = f"{api.address}/ui/{api.namespace}/queues"
+    shown = await api.ask("GET", page, Cookie=f"galley-token={expired}")
+    assert "Log in" in shown.body
+    assert "red" not in shown.body
 
 
 async def test_a_right_that_is_taken_away_and_an_account_that_is_deleted_end_access(

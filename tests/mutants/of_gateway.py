@@ -23,7 +23,7 @@ MISTAKES: Final = "tests/integration/galley_gateway/test_mistakes.py"
 MUTANTS: Final = (
     _of(
         "pages/overview",
-        "what was known of an idle queue counts for ever",
+        "what was known of an idle queue is not asked again",
         '        if self.supply is not None and "desired" in self.supply.workers:\n',
         "        if False:\n",
         "a queue that a command paused looks open",

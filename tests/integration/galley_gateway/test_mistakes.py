@@ -15,6 +15,7 @@ from galley_gateway.operation import Operation
 from galley_gateway.pages import page
 from galley_gateway.pages.beats import Beats
 from galley_gateway.pages.content import PAGES
+from galley_gateway.pages.render import TEMPLATES
 from galley_gateway.server import listen, serving
 from tests.support.gateways import Served
 
@@ -117,7 +118,7 @@ async def test_in_the_update_of_an_open_page_it_ends_that_stream_alone(
     async with asyncio.timeout(60), api.session.get(url) as stream:
         await read_until(stream, b"event: page")
         with monkeypatch.context() as patch:
-            patch.setattr(page.TEMPLATES, "get_template", mistake)
+            patch.setattr(TEMPLATES, "get_template", mistake)
             rest = await read_until(stream, b"GatewayFailed")
             assert await stream.content.read() == b""
         assert b"event: problem" in rest

@@ -57,9 +57,7 @@ def test_they_end_after_a_week() -> None:
         (format_creds(parse_creds(GOOD, "x").token, "SUnothing"), 0, "do not belong"),
     ],
 )
-def test_what_is_no_longer_or_never_was_good_is_renewed(
-    present: str | None, age: float, reason: str
-) -> None:
+def test_what_is_no_longer_or_never_was_good_is_renewed(present: str | None, age: float, reason: str) -> None:
     assert reason in due(present, ACCOUNT, WORKER, NOW + age)
 
 
