@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerUnreachable
 from galley.broker.orphans import Kept, collect, collect_namespace, kept_queues, mark_orphaned
 from galley.errors import GalleyError
 from galley_operator.cluster.client import Cluster
@@ -61,15 +62,25 @@ class StreamCollector:
                 log.warning("streams not collected", extra={"error": str(error), "hint": error.hint})
 
     async def sweep(self) -> None:
-        """Look once.
+        """Look once. What cannot be done for one queue keeps none of the others.
 
         Raises:
-            BrokerError, ClusterError: if that cannot be done; the next look goes on where it was.
+            BrokerUnreachable: if the broker does not answer; the next look goes on where it was.
         """
         for kept in await kept_queues(self._broker, self._settings.install):
             there = self._queues_in(kept.namespace)
-            if there is not None and (kept.namespace, kept.queue) not in there:
+            if there is None or (kept.namespace, kept.queue) in there:
+                continue
+            try:
                 await self._look_at(kept, in_use=bool(there))
+            except BrokerUnreachable:
+                raise
+            except GalleyError as error:
+                labels = {"namespace": kept.namespace, "queue": kept.queue}
+                log.warning(
+                    "streams of a queue not collected",
+                    extra=labels | {"error": str(error), "hint": error.hint},
+                )
 
     async def _look_at(self, kept: Kept, *, in_use: bool) -> None:
         now = self._clock()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -14,6 +14,8 @@ from galley.broker.listing import all_streams
 from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
 
 _STREAM_NOT_FOUND: Final = 10059
+
+_WithOffset = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,6 @@ async def _ask_of(broker: Broker, stream: str, verb: str, request: object) -> No
 
 def _orphaned_at(metadata: dict[str, str]) -> datetime | None:
     try:
-        return msgspec.convert(metadata[topology.ORPHANED_KEY], datetime, strict=False)
+        return msgspec.convert(metadata[topology.ORPHANED_KEY], _WithOffset, strict=False)
     except (KeyError, msgspec.ValidationError):
         return None

@@ -246,6 +246,26 @@ async def test_errors_of_broker_and_cluster_are_outlived() -> None:
 
 
 @in_virtual_time
+async def test_an_unexpected_error_costs_one_schedule_and_is_counted() -> None:
+    async with a_stage() as stage, stage.worker(), stage.operator():
+        write = stage.cluster.replace_status
+
+        async def broken(resource: Any, namespace: str, name: str, version: str, status: Any) -> None:
+            if name == "bad":
+                raise RuntimeError("broken for this one")
+            await write(resource, namespace, name, version, status)
+
+        stage.cluster.replace_status = broken  # type: ignore[method-assign]
+        stage.declare("bad")
+        stage.declare("good")
+        await eventually(lambda: stage.ready("good") == "Active", within=60)
+        await eventually(lambda: stage.faults.seen >= 2, within=300)
+        assert stage.ready("bad") == "none"
+        stage.cluster.replace_status = write  # type: ignore[method-assign]
+        await eventually(lambda: stage.ready("bad") == "Active", within=300)
+
+
+@in_virtual_time
 async def test_a_schedule_restored_without_its_uid_is_taken_over() -> None:
     async with a_stage() as stage, stage.worker(), stage.operator():
         client = AsyncClient.over(stage.broker, "default")

@@ -19,13 +19,15 @@ from tests.unit.galley_operator.intake.tasks import an_active_task
 class Server:
     """Notes each status it is sent, and refuses the first ones as it was told."""
 
-    def __init__(self, *refusals: tuple[int, str], uid: str = "u1") -> None:
+    def __init__(self, *refusals: tuple[int, str], uid: str = "u1", unread: int = 0) -> None:
         self.written: list[tuple[str, str, str]] = []
         """Name, version and phase of each patch, refused ones included."""
         self.bodies: list[dict[str, Any]] = []
         self.under_way = self.most_under_way = self.connections = 0
         self._refusals = list(refusals)
         self._uid = uid
+        self._unread = unread
+        """Reads that are refused with it, if it is not 0; once."""
         self._version = 100
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,6 +52,9 @@ class Server:
     def _answer(self, method: str, path: str, body: bytes) -> bytes:
         self._version += 1
         metadata = {"uid": self._uid, "resourceVersion": str(self._version)}
+        if method == "GET" and self._unread:
+            code, self._unread = self._unread, 0
+            return _reply(code, {"kind": "Status", "code": code, "message": "no", "details": {"name": "one"}})
         if method == "GET":
             return _reply(200, {"metadata": metadata})
         version, written = (step["value"] for step in json.loads(body))
@@ -200,6 +205,22 @@ async def test_a_task_that_changed_is_read_and_written_again() -> None:
         writer.offer(task, a_status("Queued"), 0.0)
         await all_written(writer)
     assert [version for _, version, _ in server.written] == ["7", "102"]
+
+
+async def test_a_task_that_changed_and_cannot_be_read_is_tried_again() -> None:
+    server, task = Server((409, ""), (409, ""), unread=503), a_known_task()
+    async with writing(server) as writer:
+        writer.offer(task, a_status("Queued"), 0.0)
+        await all_written(writer)
+    assert [version for _, version, _ in server.written] == ["7", "7", "104"]
+
+
+async def test_a_task_that_changed_and_is_gone_by_then_is_left_alone() -> None:
+    server, task = Server((409, ""), unread=404), a_known_task()
+    async with writing(server) as writer:
+        writer.offer(task, a_status("Queued"), 0.0)
+        await all_written(writer)
+    assert len(server.written) == 1
 
 
 async def test_nothing_is_written_into_another_task_of_that_name() -> None:
