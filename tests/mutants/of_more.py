@@ -268,7 +268,7 @@ CONTROL: Final = (
     _of(
         f"{_OPERATOR}status/expiry",
         "deleted before it is remembered",
-        "            await self._remember(address, metadata.uid)\n",
+        "        await self._remember(address, metadata.uid)\n",
         "",
         "a Task that is applied again after its TTL runs again",
         EXPIRY,

@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import Final
 
 from galley.address import Kind, TaskAddress
+from galley.broker.errors import BrokerError, BrokerUnreachable
 from galley_operator.intake.broker_tasks import BrokerTasks
 from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
@@ -54,14 +55,23 @@ class Orphans:
         """Look through all queues; what is found for the second time is withdrawn.
 
         Raises:
-            BrokerError: if not all could be looked at.
+            BrokerUnreachable: if the broker does not answer. What it refuses for one queue keeps no other.
         """
         before, self._suspects = self._suspects, set()
         for queue in self._queues:
-            for kind in Kind:
-                for address in (await self._held(queue, kind)).values():
-                    if _NAME.fullmatch(address.id) and self._tasks.find(address) is None:
-                        await self._suspect(address, before)
+            try:
+                await self._look_at(queue, before)
+            except BrokerUnreachable:
+                raise
+            except BrokerError as error:
+                extra = {"queue": "/".join(queue), "error": str(error), "hint": error.hint}
+                log.warning("work of deleted Tasks not looked for", extra=extra)
+
+    async def _look_at(self, queue: tuple[str, str], before: set[TaskAddress]) -> None:
+        for kind in Kind:
+            for address in (await self._held(queue, kind)).values():
+                if _NAME.fullmatch(address.id) and self._tasks.find(address) is None:
+                    await self._suspect(address, before)
 
     async def _suspect(self, address: TaskAddress, before: set[TaskAddress]) -> None:
         if address not in before:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from galley.broker import schedules as stored
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError
+from galley.broker.errors import BrokerError, BrokerUnreachable
 from galley.broker.schedules import Kept
 from galley.client import AsyncClient
 from galley.errors import GalleyError
@@ -161,14 +161,23 @@ class ScheduleKeeper:
     async def _sweep(self) -> None:
         """Remove schedules whose object is gone, or is now for another queue."""
         for namespace, queue in self._queues:
-            async for kept in stored.schedules_of(self._broker, namespace, queue):
-                schedule = kept.schedule
-                if schedule.origin is not Origin.OBJECT or not schedule.uid:
-                    continue
-                thing = self._reflector.things.get((namespace, schedule.name))
-                if thing is None or thing.uid != schedule.uid or _queue_of(thing) not in (queue, ""):
-                    await stored.remove(self._broker, namespace, queue, schedule.name)
-                    log.info("schedule removed", extra={"schedule": schedule.name, "queue": queue})
+            try:
+                await self._sweep_queue(namespace, queue)
+            except BrokerUnreachable:
+                raise
+            except BrokerError as error:  # it costs this queue alone
+                extra = {"queue": f"{namespace}/{queue}", "error": str(error)}
+                log.warning("schedules of a queue not swept", extra=extra)
+
+    async def _sweep_queue(self, namespace: str, queue: str) -> None:
+        async for kept in stored.schedules_of(self._broker, namespace, queue):
+            schedule = kept.schedule
+            if schedule.origin is not Origin.OBJECT or not schedule.uid:
+                continue
+            thing = self._reflector.things.get((namespace, schedule.name))
+            if thing is None or thing.uid != schedule.uid or _queue_of(thing) not in (queue, ""):
+                await stored.remove(self._broker, namespace, queue, schedule.name)
+                log.info("schedule removed", extra={"schedule": schedule.name, "queue": queue})
 
 
 class _Route(Struct, frozen=True, rename="camel"):

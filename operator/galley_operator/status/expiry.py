@@ -9,11 +9,19 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from galley.address import Kind, TaskAddress
+from galley.broker.errors import BrokerUnreachable
 from galley.errors import GalleyError
 from galley.lanes import Lane
 from galley.task_status import Phase
 from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.errors import ObjectConflict, ObjectNotFound
+from galley_operator.cluster.errors import (
+    ApiFailing,
+    ClusterUnreachable,
+    CredentialsRefused,
+    ObjectConflict,
+    ObjectNotFound,
+    TooManyRequests,
+)
 from galley_operator.cluster.resource import TASKS
 
 log = logging.getLogger(__name__)
@@ -22,6 +30,9 @@ EXPIRY_SECONDS: Final = 60.0
 """Time between two looks for Tasks whose time is over."""
 
 DELETES_A_SECOND: Final = 50
+
+_FOR_ALL: Final = ClusterUnreachable, ApiFailing, CredentialsRefused, TooManyRequests, BrokerUnreachable
+"""Errors that are not about one Task: the look ends."""
 
 _GITOPS_LABELS: Final = (
     "app.kubernetes.io/instance",  # Argo CD by default until 3.0, and Helm
@@ -141,15 +152,25 @@ class Expiry:
             at = expires_at(task, self._kept)
             if at is None or at > self._clock():
                 continue
-            metadata = task.metadata
-            address = TaskAddress(
-                metadata.namespace, task.spec.queue_name, Lane.NORMAL, Kind.DIRECT, metadata.name
-            )
-            await self._remember(address, metadata.uid)
             try:
-                await self._cluster.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
-            except (ObjectNotFound, ObjectConflict):
-                continue  # gone already, or made again under its name
-            self.deleted += 1
-            # A steady trickle, which other users of the API server should not notice.
-            await asyncio.sleep(1 / DELETES_A_SECOND)
+                await self._expire(task)
+            except _FOR_ALL:
+                raise
+            except GalleyError as error:  # it costs this Task alone
+                name = f"{task.metadata.namespace}/{task.metadata.name}"
+                extra = {"task": name, "error": str(error), "hint": error.hint}
+                log.warning("task not expired", extra=extra)
+
+    async def _expire(self, task: FinishedTask) -> None:
+        metadata = task.metadata
+        address = TaskAddress(
+            metadata.namespace, task.spec.queue_name, Lane.NORMAL, Kind.DIRECT, metadata.name
+        )
+        await self._remember(address, metadata.uid)
+        try:
+            await self._cluster.delete(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
+        except (ObjectNotFound, ObjectConflict):
+            return  # gone already, or made again under its name
+        self.deleted += 1
+        # A steady trickle, which other users of the API server should not notice.
+        await asyncio.sleep(1 / DELETES_A_SECOND)

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct, field
 
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError
+from galley.broker.errors import BrokerError, BrokerUnreachable
 from galley.broker.records import Records
 from galley.client import AsyncClient
 from galley.errors import GalleyError, ManifestInvalid, QueueNotFound
@@ -209,6 +209,13 @@ class WorkflowKeeper:
                 found = await client.workflows.list(queue)
             except QueueNotFound:
                 continue  # its streams are still to be made
+            except BrokerUnreachable:
+                raise
+            except BrokerError as error:  # it costs this queue alone
+                missing |= {each for each in due if each[0] == namespace}
+                extra = {"queue": f"{namespace}/{queue}", "error": str(error)}
+                log.warning("workflows of a queue not swept", extra=extra)
+                continue
             for status in found:
                 name = namespace, status.id
                 if not status.uid or status.ended_at is not None or name in kept:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from galley.broker import schedules as stored
+from galley.broker.errors import BrokerRefused
 from galley.client import AsyncClient
 from galley.handler import call
 from galley.resources import TaskSchedule
@@ -246,6 +247,33 @@ async def test_errors_of_broker_and_cluster_are_outlived() -> None:
 
 
 @in_virtual_time
+async def test_a_queue_whose_schedules_cannot_be_read_keeps_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = stored.schedules_of
+
+    def refuse(broker: Any, namespace: str, queue: str, name: str = "*") -> Any:
+        if queue == "images" and name == "*":
+            raise BrokerRefused("read stream", 10100, "broken for this one")
+        return read(broker, namespace, queue, name)
+
+    async with a_stage() as stage, stage.worker():
+        async with stage.operator():
+            stage.declare("two", queueName="texts")
+            await eventually(lambda: stage.ready("two") == "Active", within=30)
+        stage.cluster.remove(TASKSCHEDULES, "two")
+        monkeypatch.setattr(stored, "schedules_of", refuse)
+        async with stage.operator():
+
+            async def gone() -> bool:
+                return await stage.kept("two", "texts") is None
+
+            await eventually(gone, within=100)
+        assert "schedules of a queue not swept" in caplog.messages
+        assert stage.faults.seen == 0
+
+
+@in_virtual_time
 async def test_an_unexpected_error_costs_one_schedule_and_is_counted() -> None:
     async with a_stage() as stage, stage.worker(), stage.operator():
         write = stage.cluster.replace_status
@@ -255,7 +283,7 @@ async def test_an_unexpected_error_costs_one_schedule_and_is_counted() -> None:
                 raise RuntimeError("broken for this one")
             await write(resource, namespace, name, version, status)
 
-        stage.cluster.replace_status = broken  # type: ignore[method-assign]
+        stage.cluster.replace_status = broken  # type: ignore[method-assign, assignment]
         stage.declare("bad")
         stage.declare("good")
         await eventually(lambda: stage.ready("good") == "Active", within=60)

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from galley.address import TaskAddress
+from galley_operator.cluster.errors import ClusterUnreachable, NotAdmitted
 from galley_operator.cluster.resource import TASKS
 from galley_operator.status.expiry import Expiry, FinishedTask, KeptSeconds, expires_at
 from tests.support.memory_cluster import MemoryCluster
@@ -103,3 +104,32 @@ async def test_a_task_that_was_made_again_meanwhile_stays() -> None:
     looking.cluster.before = lambda _request: looking.make("u2")
     assert await looking.once(minutes=60) == 0
     assert looking.uid == "u2"
+
+
+async def test_a_task_whose_deletion_is_refused_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    looking = Looking()
+    metadata = {"name": "two", "namespace": "images", "uid": "u2"}
+    status = {"phase": "Succeeded", "completionTime": "2026-03-01T08:30:00Z"}
+    looking.cluster.put(TASKS, {"metadata": metadata, "spec": {"queueName": "images"}, "status": status})
+    delete = looking.cluster.delete
+
+    async def refuse(resource: Any, namespace: str, name: str, **more: Any) -> None:
+        if name == "one":
+            raise NotAdmitted("delete", "task images/one", 403, "a policy is against it")
+        await delete(resource, namespace, name, **more)
+
+    looking.cluster.delete = refuse  # type: ignore[method-assign, assignment]
+    assert await looking.once(minutes=60) == 1
+    assert looking.uid == "u1"
+    assert "task not expired" in caplog.messages
+
+
+async def test_an_api_server_that_is_away_ends_the_look() -> None:
+    looking = Looking()
+
+    def away(_request: object) -> None:
+        looking.cluster.away = True
+
+    looking.cluster.before = away
+    with pytest.raises(ClusterUnreachable):
+        await looking.once(minutes=60)

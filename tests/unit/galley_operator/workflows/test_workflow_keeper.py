@@ -11,13 +11,14 @@ import pytest
 from msgspec import Raw
 
 from galley.broker.cancel import Cancelled
+from galley.broker.errors import BrokerRefused
 from galley.broker.flow_values import Place
 from galley.broker.records import Records
 from galley.client import AsyncClient
 from galley.record import Failure, Outcome, Record, State
 from galley.workflow.errors import WorkflowNotFound
 from galley.workflow.state import WORKFLOW, outcome_address, workflow_id
-from galley.workflows import AsyncWorkflow
+from galley.workflows import AsyncWorkflow, AsyncWorkflows
 from galley_operator.cluster.errors import ObjectConflict
 from galley_operator.cluster.resource import WORKFLOWS
 from galley_operator.faults import Faults
@@ -307,6 +308,29 @@ async def test_a_workflow_that_cannot_be_cancelled_keeps_no_other_from_it(
         monkeypatch.setattr(AsyncWorkflow, "cancel", cancels)
         await asyncio.sleep(70)
         assert [(await graph.status()).phase for graph in graphs] == ["Running", "Cancelled"]
+        assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_a_queue_whose_workflows_cannot_be_listed_keeps_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_stage() as stage:
+        body = a_task_queue_object("broken")
+        body["metadata"]["uid"] = "uid-broken"
+        stage.queues.seen(body)
+        left = await stage.client.workflows.submit(_graph(), id="left", uid="gone")
+        listed = AsyncWorkflows.list
+
+        async def refuse(self: AsyncWorkflows, queue: str, **more: Any) -> Any:
+            if queue == "broken":
+                raise BrokerRefused("read stream", 10100, "broken for this one")
+            return await listed(self, queue, **more)
+
+        monkeypatch.setattr(AsyncWorkflows, "list", refuse)
+        await asyncio.sleep(70)
+        assert (await left.status()).phase == "Cancelled"
+        assert "workflows of a queue not swept" in caplog.messages
         assert stage.faults.seen == 0
 
 

@@ -1,0 +1,66 @@
+"""Work whose Task was deleted while no operator watched."""
+
+import logging
+
+import pytest
+
+from galley.address import Kind, TaskAddress
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
+from galley_operator.intake.broker_tasks import NatsTasks, Trace
+from galley_operator.intake.orphans import Orphans
+from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
+from galley_operator.tasks.known_queues import KnownQueues
+from tests.support.builders import an_address
+from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_operator.desk import a_task_queue_object
+
+
+class Looking:
+    """Two looks at the queues `first` and `second`; the second one has work of a Task that is gone."""
+
+    def __init__(self, broker: MemoryBroker, refusal: Exception) -> None:
+        self.withdrawn: list[str] = []
+        self._refusal = refusal
+        queues = KnownQueues()
+        for name in ("first", "second"):
+            body = a_task_queue_object(name)
+            body["metadata"]["uid"] = f"uid-{name}"
+            queues.seen(body)
+        tasks = NatsTasks(broker)
+
+        async def trace(_address: TaskAddress) -> Trace:
+            return Trace()
+
+        tasks.trace = trace  # type: ignore[method-assign, assignment]
+        self.orphans = Orphans(
+            tasks, self.held, ActiveTasks(), queues, lambda address, _uid: self.withdrawn.append(address.id)
+        )
+
+    async def held(self, queue: QueueKey, kind: Kind) -> dict[str, TaskAddress]:
+        if queue[1] == "first":
+            raise self._refusal
+        if kind is not Kind.DECLARED:
+            return {}
+        address = an_address(queue="second", id="left", kind=Kind.DECLARED)
+        return {address.id: address}
+
+
+@in_virtual_time
+async def test_a_queue_that_cannot_be_looked_at_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async with MemoryBroker(MemoryServer(), "operator") as broker:
+        looking = Looking(broker, BrokerRefused("read stream", 10100, "broken for this one"))
+        with caplog.at_level(logging.WARNING):
+            await looking.orphans.once()
+            assert looking.withdrawn == [], "a Task may be on its way"
+            await looking.orphans.once()
+        assert looking.withdrawn == ["left"]
+        assert "work of deleted Tasks not looked for" in caplog.messages
+
+
+@in_virtual_time
+async def test_a_broker_that_is_away_ends_the_look() -> None:
+    async with MemoryBroker(MemoryServer(), "operator") as broker:
+        looking = Looking(broker, BrokerUnreachable("nats://x", "no answer"))
+        with pytest.raises(BrokerUnreachable):
+            await looking.orphans.once()
