@@ -13,7 +13,7 @@ from galley.broker.audit import note
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.queue_view import QueueView
-from galley.errors import CancelIncomplete, DrainTimeout, GalleyError, TaskNotFound
+from galley.errors import CancelIncomplete, DrainTimeout, GalleyError, SubmissionInvalid, TaskNotFound
 from galley.handle import AsyncHandle
 from galley.handler import check_queue_name
 from galley.labels import selector
@@ -188,14 +188,18 @@ class AsyncQueues:
 
         Raises:
             DrainTimeout: some tasks still run; the queue is paused.
+            SubmissionInvalid: `within` is less than 0; the queue is not paused.
             QueueNotFound, QueueNameInvalid, BrokerUnreachable, NotAllowed: as `pause`.
         """
+        if within is not None and not within >= 0:
+            raise SubmissionInvalid("within", f"{within!r} s", "use 0 or more seconds, or None")
         await self.pause(queue)
-        held = 0
+        held = await pause.held_by_workers(self._broker, self._namespace, queue)
         try:
             async with asyncio.timeout(within):
                 # The broker does not tell when a task was acknowledged.
-                while held := await pause.held_by_workers(self._broker, self._namespace, queue):  # noqa: ASYNC110
+                while held:
                     await asyncio.sleep(_LOOK_SECONDS)
+                    held = await pause.held_by_workers(self._broker, self._namespace, queue)
         except TimeoutError:
             raise DrainTimeout(queue, within or 0.0, held) from None

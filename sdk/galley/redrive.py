@@ -23,7 +23,7 @@ from galley.broker.audit import note
 from galley.broker.connection import Broker
 from galley.broker.dead_letters import Kept
 from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
-from galley.broker.pipeline import DENIED, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.dead_letter import NO_TASK
@@ -83,7 +83,7 @@ class AsyncDeadLetters:
 
         Raises:
             DeadLetterNotFound: the queue keeps none of that id.
-            NotAllowed, BrokerUnreachable: as `find`.
+            NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
         return await self._read(await self._find(queue, task_id))
 
@@ -97,7 +97,7 @@ class AsyncDeadLetters:
             NotRedrivable: it cannot run again as it is; it stays.
             QueueFull, LaneNotEnabled, BrokerFull: the queue does not accept it now; it stays.
             DecryptionKeyMissing: it is encrypted, and this client has not its key; it stays.
-            NotAllowed, BrokerUnreachable, BrokerSilent: as `find`; redriving again is safe.
+            NotAllowed, QueueNotFound, BrokerUnreachable, BrokerSilent: as `find`; redriving again is safe.
         """
         redriven = await self._redrive(await self._find(queue, task_id))
         await self._note(queue, Action.REDRIVE, task_id)
@@ -169,7 +169,7 @@ class AsyncDeadLetters:
 
         Raises:
             DeadLetterNotFound: the queue keeps none of that id.
-            NotAllowed, BrokerUnreachable: as `find`.
+            NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
         await dead_letters.drop(self._broker, await self._find(queue, task_id))
         await self._note(queue, Action.DROP, task_id)
@@ -206,7 +206,7 @@ class AsyncDeadLetters:
             NotRedrivable: the task itself is not kept, or another program changed it at the same time.
             InputInvalid, HandlerNameInvalid: it could not run like that; nothing was changed.
             DecryptionKeyMissing: it is encrypted, and this client has not its key.
-            NotAllowed, BrokerUnreachable: as `find`.
+            NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
         kept = await self._find(queue, task_id)
         envelope = await self._envelope(kept)
@@ -238,7 +238,12 @@ class AsyncDeadLetters:
     async def _find(self, queue: str, task_id: str) -> Kept:
         self._broker.check_usable()
         address = self._address(queue, task_id)
-        found = await dead_letters.read(self._broker, address)
+        try:
+            found = await dead_letters.read(self._broker, address)
+        except BrokerRefused as refusal:
+            if refusal.code == NO_RESPONDERS:  # no leader just now, or no such queue
+                await queue_view.queue(self._broker, self._namespace, queue)
+            raise
         if found is None and await self._just_failed(address):
             # The record comes first, so a program that waited for the end of the task may be too early.
             with suppress(TimeoutError):

@@ -33,6 +33,8 @@ _NAMED: Final = {
     "@annually": "0 0 1 1 *",
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LEAP: Final = timedelta(days=8 * 366)
+"""The longest time between two ticks of a line: from one 29 February to the next, past a year without one."""
 _BAD_DAY: Final = "Bad day-of-month"
 _WINDOWS: Final = (60.0, 3600.0, 86_400.0, 35 * 86_400.0, 366 * 86_400.0, 30 * 366 * 86_400.0)
 _HINT: Final = (
@@ -66,10 +68,18 @@ class Timetable:
         _check_span(start, end)
         if self._every is None:
             _check_line(cron, self._line)
-        first = start - timedelta(seconds=1) if start else datetime(2024, 1, 1, tzinfo=UTC)
-        if self.next_after(first) is None:
-            within = f" between {start or 'now'} and {end}" if end else ""
-            raise ScheduleInvalid("cron", f"{cron!r} never fires{within}", "is there such a day?")
+        if self.next_after(self._first()) is None:
+            span = f" between {start} and {end}" if start and end else f" before {end}" if end else ""
+            hint = "set a later end, or choose another day" if end else "choose another day"
+            raise ScheduleInvalid("cron", f"{cron!r} never fires{span}", hint)
+
+    def _first(self) -> datetime:
+        """Return a moment from which on a line fires if it ever does."""
+        if self.start is not None:
+            return self.start - timedelta(seconds=1)
+        usual = datetime(2024, 1, 1, tzinfo=UTC)
+        # One that ended long ago has ended, and is no mistake.
+        return usual if self.end is None else min(usual, self.end - _LEAP)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Return the first tick after a moment, in UTC; None if there is none."""

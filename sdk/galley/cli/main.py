@@ -55,6 +55,9 @@ COMPLETING: Final = "_ARGCOMPLETE"
 """Set by the completions of a shell, which then ask this program what may come next."""
 
 
+_RETRY: Final = "a task that failed runs again with `galley dead redrive QUEUE/ID`"
+
+
 class _Help(Exception):
     """The help or the version was asked for."""
 
@@ -73,7 +76,7 @@ class _Parser(ArgumentParser):
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
-        raise Misuse(message, f"{self.prog} --help")
+        raise Misuse(message, _RETRY if "invalid choice: 'retry'" in message else f"{self.prog} --help")
 
     def _print_message(self, message: str, _file: object = None) -> None:
         raise _Help(message)

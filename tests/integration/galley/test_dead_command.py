@@ -118,6 +118,8 @@ def test_dead_letters_are_listed_shown_edited_dropped_and_redriven(
         (("redrive", "images", "--all", "--rate", "0"), "use a number that is more than 0"),
         (("redrive", "images/gone"), "keeps no dead letter of a task 'gone'"),
         (("list", "no-such-queue"), "no-such-queue"),
+        (("show", "no-such-queue/gone"), "there is no queue 'no-such-queue'"),
+        (("redrive", "no-such-queue/gone"), "there is no queue 'no-such-queue'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from galley import AsyncClient, DrainTimeout, Phase, QueueNotFound, TaskSelection, call
+from galley import AsyncClient, DrainTimeout, Phase, QueueNotFound, SubmissionInvalid, TaskSelection, call
 from galley.backlog import QueueBacklog
 from galley.broker.control import Heartbeat, hearing
 from galley.broker.ensure import ensure
@@ -55,6 +55,8 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
     await eventually(runs, within=20)
     with pytest.raises(DrainTimeout, match=r"1 of its tasks still ran after 0.3 s"):
         await client.queues.drain("gates", within=0.3)
+    with pytest.raises(DrainTimeout, match=r"1 of its tasks still ran after 0 s"):
+        await client.queues.drain("gates", within=0)
     assert (await client.queues.get("gates")).paused
     backlog = await SignalReader(client.broker).read(namespace, "gates")
     assert isinstance(backlog, QueueBacklog)
@@ -65,6 +67,7 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
     await ensure(client.broker, layout_of(queue.model_copy(deep=True), "tests"))
     gate.touch()
     await client.queues.drain("gates", within=20)
+    await client.queues.drain("gates", within=0)
     assert await running.result(within=30) == str(gate)
     assert (await later.status()).phase is Phase.QUEUED
 
@@ -117,6 +120,9 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
     for action in (client.queues.pause, client.queues.resume, client.queues.drain):
         with pytest.raises(QueueNotFound):
             await action("nothing")
+    for seconds in (-1, float("nan")):
+        with pytest.raises(SubmissionInvalid, match="within"):
+            await client.queues.drain("gates", within=seconds)
 
 
 async def test_a_worker_tells_in_its_heartbeats_that_its_circuit_is_open(

@@ -118,6 +118,13 @@ def test_start_and_end_bound_the_ticks_and_every_counts_from_the_start() -> None
     assert table.count(start, end, 10) == 2
 
 
+@pytest.mark.parametrize("cron", ["0 3 * * *", "0 0 29 2 *", "@every 366d"])
+@pytest.mark.parametrize("end", ["1999-01-01T00:00Z", "2024-01-01T00:00Z", "2025-01-01T00:00Z"])
+def test_what_has_ended_is_no_mistake_and_has_no_next_tick(cron: str, end: str) -> None:
+    table = Timetable(cron, end=at(end))
+    assert table.next_after(at(end)) is None
+
+
 @pytest.mark.parametrize(
     ("field", "changes", "words"),
     [
@@ -140,6 +147,8 @@ def test_start_and_end_bound_the_ticks_and_every_counts_from_the_start() -> None
         ("start", {"start": datetime(2026, 1, 1)}, "no offset"),  # noqa: DTZ001
         ("end", {"end": at("2025-01-01T00:00Z"), "start": at("2026-01-01T00:00Z")}, "before start"),
         ("cron", {"cron": "@daily", "start": at("2026-01-01T01:00Z"), "end": at("2026-01-01T02:00Z")},
+         "never fires between"),
+        ("cron", {"cron": "0 0 29 2 1", "end": at("2024-02-01T00:00Z"), "start": at("2023-03-01T00:00Z")},
          "never fires between"),
         ("start", {"start": at("1969-01-01T00:00+00:00")}, "1969"),
         ("overlap", {"overlap": "queue"}, "'queue'"),

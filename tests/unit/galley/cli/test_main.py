@@ -39,6 +39,12 @@ def test_misuse_ends_in_two_lines_and_code_2(arguments: list[str], problem: str)
     assert out(terminal) == ""
 
 
+def test_who_asks_for_a_retry_is_told_of_redrive() -> None:
+    terminal = a_terminal()
+    assert main(["retry", "images/stars"], terminal) == 2
+    assert "galley dead redrive QUEUE/ID" in err(terminal)
+
+
 def test_version_is_told_without_a_server() -> None:
     terminal, short = a_terminal(), a_terminal()
     assert main(["version"], terminal) == 0
