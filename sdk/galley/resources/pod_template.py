@@ -74,6 +74,15 @@ _SAFE: Final = Rule(
 )
 
 
+SYSTEM_PRIORITY: Final = "system-"
+"""What the names of the priority classes of a cluster's own components begin with."""
+
+_NO_SYSTEM_PRIORITY: Final = Rule(
+    f"!self.startsWith({quoted(SYSTEM_PRIORITY)})",
+    "priority classes that begin with 'system-' are those of the cluster's own components; use another class",
+)
+
+
 class PullPolicy(StrEnum):
     """When an image is pulled."""
 
@@ -259,8 +268,9 @@ class PodTemplate(Part):
     topology_spread_constraints: tuple[TopologySpread, ...] = Field((), max_length=4)
     """How evenly workers are spread over nodes or zones, at most 4 rules."""
 
-    priority_class_name: ObjectName | None = None
-    """PriorityClass of the pods: which are scheduled first, and which are evicted first."""
+    priority_class_name: ObjectName | None = Field(None, json_schema_extra=checked(_NO_SYSTEM_PRIORITY))
+    """PriorityClass of the pods: which are scheduled first, and which are evicted first. Those that begin
+    with `system-` are refused: workers would take the place of the cluster's own components."""
 
     @field_validator("labels", "annotations")
     @classmethod
@@ -277,6 +287,16 @@ class PodTemplate(Part):
             if key.startswith(UNSAFE_ANNOTATIONS):
                 raise refusal(f"{shown(key)} would weaken the restrictions of the pod", "remove it", key)
         return annotations
+
+    @field_validator("priority_class_name")
+    @classmethod
+    def _no_system_priority(cls, name: str | None) -> str | None:
+        if name is not None and name.startswith(SYSTEM_PRIORITY):
+            raise refusal(
+                "priority classes that begin with 'system-' are those of the cluster's own components",
+                "use another class",
+            )
+        return name
 
     @field_validator("env")
     @classmethod

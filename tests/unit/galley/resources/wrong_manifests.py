@@ -550,6 +550,13 @@ WRONG = {
         "'b c' is not the value of a label",
         "use up to 63 letters",
     ),
+    "priority of the cluster's own components": Wrong(
+        TEMPLATE + "      priorityClassName: system-node-critical\n",
+        8,
+        "spec.worker.template.priorityClassName",
+        "priority classes that begin with 'system-' are those of the cluster's own components",
+        "use another class",
+    ),
     "annotation with a space in its key": Wrong(
         TEMPLATE + "      annotations:\n        a b: c\n",
         9,
