@@ -67,7 +67,7 @@ def test_a_task_says_that_its_worker_was_evicted_and_why_and_others_run_on(place
     told = place.until("the end of big", ended, within=waits.EVICTED_TWICE)
     assert told["reason"] == "KillsItsWorker"
     assert "was evicted by its node: Usage of EmptyDir volume" in told["message"]
-    assert "write less to the pod's disk" in told["message"]
+    assert "raise the sizeLimit of that volume, or write less to the pod's disk" in told["message"]
     letter = producer.run(place, "reader", "untidy", ["galley", "dead", "show", "untidy/big"], "manager")
     assert "Reason:     KillsItsWorker" in letter
     assert letter.count("was evicted by its node") >= 2

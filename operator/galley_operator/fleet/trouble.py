@@ -77,11 +77,12 @@ def _eviction_of(pod: Pod) -> Trouble | None:
     """Return why the cluster took a pod away; None if it did not."""
     name, status = pod.name, pod.status
     if status.reason == "Evicted":
-        why = _clipped(status.message) or "no reason was given"
+        why = _clipped(status.message).removesuffix(".") or "no reason was given"
+        volume = "emptydir" in why.lower()
+        more = "the sizeLimit of that volume" if volume else "spec.worker.template.resources.requests"
         return Trouble(
             "Evicted",
-            f"worker {name} was evicted by its node: {why}; raise "
-            "spec.worker.template.resources.requests, or write less to the pod's disk",
+            f"worker {name} was evicted by its node: {why}; raise {more}, or write less to the pod's disk",
         )
     for condition in status.conditions:
         if condition.type == "DisruptionTarget" and condition.status == "True":

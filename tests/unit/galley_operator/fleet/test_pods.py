@@ -239,12 +239,20 @@ def test_how_a_worker_ended_is_known_after_it_was_started_again() -> None:
 
 
 LOW = "The node was low on resource: memory."
+SMALL = 'Usage of EmptyDir volume "scratch" exceeds the limit "16Mi". '
 
 
 @pytest.mark.parametrize(
     ("pod", "words"),
     [
-        (a_pod(phase="Failed", reason="Evicted", message=LOW, state=terminated(137)), f"by its node: {LOW}"),
+        (
+            a_pod(phase="Failed", reason="Evicted", message=LOW, state=terminated(137)),
+            "by its node: The node was low on resource: memory; raise spec.worker.template.resources.",
+        ),
+        (
+            a_pod(phase="Failed", reason="Evicted", message=SMALL, state=terminated(137)),
+            'limit "16Mi"; raise the sizeLimit of that volume, or',
+        ),
         (a_pod(phase="Failed", reason="Evicted", state={}), "by its node: no reason was given; raise"),
         (a_pod(deleted=True, disrupted="EvictionByEvictionAPI"), "EvictionByEvictionAPI (by the API); if it"),
         (
