@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Raw
 
 from galley.file import File
+from galley.workflow.result import StepResult
 
 _AS_TEXT: Final = frozenset({"ipaddress", "zoneinfo", "fractions", "pydantic.networks"})
 """Modules whose values travel as their text, by name: few programs have imported them."""
 
 
-def _as_json(value: object) -> object:
+def _as_json(value: Any) -> object:
     """Return what travels for a value that the encoder does not know.
 
     Raises:
@@ -37,6 +38,12 @@ def _as_json(value: object) -> object:
         # By the names of fields: an alias for writing need not be one for reading. What is computed of
         # other fields is not read.
         return Raw(model.model_dump_json(value, by_alias=False, round_trip=True).encode())
+    if model is StepResult:
+        # Only whole arguments are filled in, and nothing else would tell that this one is not.
+        name = f"step {value.step!r}" if value.step else "the step before"
+        raise TypeError(
+            f"the result of {name} is inside a list or an object; pass it as an argument of its own"
+        )
     if model.__module__ in _AS_TEXT:
         return str(value)
     raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")

@@ -5,12 +5,26 @@ from typing import Any, Final
 from msgspec import Struct
 
 
-class StepResult(Struct, frozen=True):
-    """The result of a step, to be passed to another one; `result["key"]` and `result[0]` are parts of it."""
+class StepResult:
+    """The result of a step, to be passed to another one; `result["key"]` and `result[0]` are parts of it.
 
-    step: str
-    """Name of the step; empty for what comes before it."""
-    path: tuple[str | int, ...] = ()
+    It is an argument as a whole: inside a list or an object it cannot be encoded, which is an `InputInvalid`.
+    """
+
+    __slots__ = ("path", "step")
+
+    def __init__(self, step: str, path: tuple[str | int, ...] = ()) -> None:
+        """Args: step: its name, empty for what comes before; path: to a part of the result."""
+        self.step, self.path = step, path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StepResult) and (self.step, self.path) == (other.step, other.path)
+
+    def __hash__(self) -> int:
+        return hash((self.step, self.path))
+
+    def __repr__(self) -> str:
+        return f"StepResult(step={self.step!r}, path={self.path!r})"
 
     def __getitem__(self, key: str | int) -> "StepResult":
         """Return a part of the result: a field of an object, or an element of a list."""

@@ -13,6 +13,7 @@ from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path, PurePosixPath
 from typing import (
@@ -45,7 +46,7 @@ from pydantic import (
     computed_field,
 )
 
-from galley import InputInvalid
+from galley import Graph, InputInvalid, call
 from galley.handler import Handler
 from galley.json_value import encode_value
 from galley.typed import Misfit, Signature, Typed, annotations_of, typed
@@ -344,6 +345,19 @@ def test_a_key_that_a_step_gives_is_not_missed() -> None:
     assert bytes(call.input) == b"{}"
     with pytest.raises(InputInvalid, match="'day' is missing, which Trip requires"):
         Handler(handler, "travel").call(seats=2)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "given", [[previous], {"a": [1, previous["size"]]}, (Graph().add("pay", call("q", "h")),)]
+)
+def test_the_result_of_a_step_inside_a_list_or_an_object_is_refused(given: Any) -> None:
+    def handler(value: object) -> None: ...
+
+    for make in (Handler(handler, "travel").step, partial(call, "travel", "go")):
+        with pytest.raises(
+            InputInvalid, match=r"the result of (the step before|step 'pay') is inside a list"
+        ):
+            make(value=given)
 
 
 def test_a_default_of_none_permits_none() -> None:
