@@ -92,7 +92,8 @@ storm: $(STAMP) ## Run 20,000 tasks while workers, handlers and the broker are k
 storm-topics: $(STAMP) ## Publish 5,000 events to two topics while workers, who copy them, and the broker are killed 60 times
 	@GALLEY_STORM_EVENTS=5000 GALLEY_STORM_TOPIC_FAULTS=60 $(BIN)/python -m pytest -q -s tests/storm/test_storm_of_topics.py
 
-storm-graphs: $(STAMP) ## Run 2,000 workflows while their workers die all the time, on a server in memory
+storm-graphs: $(STAMP) ## Run 2,000 workflows while workers, children, broker and operator die; then 2,000 on a server in memory
+	@GALLEY_STORM_GRAPHS=2000 GALLEY_STORM_GRAPH_FAULTS=120 $(BIN)/python -m pytest -q -s tests/storm/test_storm_of_graphs.py
 	@GALLEY_GRAPHS=2000 $(BIN)/python -m pytest -q -s --timeout 0 tests/unit/galley_worker/test_flows.py -k storm
 
 lint-chart: e2e/build ## Run kube-score and checkov on the chart's defaults and on a worker
