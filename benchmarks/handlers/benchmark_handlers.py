@@ -1,5 +1,6 @@
 """The handlers that are measured: they do nothing, so that all the time is the queue's."""
 
+import asyncio
 import time
 from threading import Event
 
@@ -23,6 +24,12 @@ def pause(n: int = 0) -> int:
     """Take a slot for a tenth of a second."""
     Event().wait(0.1)
     return n
+
+
+@task(queue=QUEUE)
+async def hold(seconds: float) -> None:
+    """Take a slot, and a permit of a queue that has limits, for so long."""
+    await asyncio.sleep(seconds)
 
 
 @task(queue=QUEUE)
