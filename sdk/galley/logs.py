@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, TextIO
 
@@ -100,13 +101,18 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def switch_level_by_signal() -> None:
-    """Have SIGUSR1 switch the logs of this process to DEBUG, and the next one back; needs a running loop."""
+def switch_level_by_signal(told: Callable[[bool], None] = lambda _: None) -> None:
+    """Have SIGUSR1 switch the logs of this process to DEBUG, and the next one back; needs a running loop.
+
+    Args:
+        told: called with whether it is DEBUG from now on.
+    """
     usual = logging.root.level
 
     def switch() -> None:
         level = usual if logging.root.level == logging.DEBUG else logging.DEBUG
         logging.root.setLevel(level)
+        told(level == logging.DEBUG)
         log.warning("log level switched", extra={"to": logging.getLevelName(level)})
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, switch)

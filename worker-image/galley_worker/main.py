@@ -33,7 +33,7 @@ async def _run(settings: WorkerSettings, queue: TaskQueue) -> None:
     # Clients in handlers use the namespace of their queue, unless it is said otherwise.
     os.environ.setdefault(NAMESPACE_VARIABLE, queue.metadata.namespace)
     supervisor = Supervisor(settings, queue)
-    switch_level_by_signal()
+    switch_level_by_signal(supervisor.log_all)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

@@ -88,11 +88,24 @@ class Supervisor:
         self._stop = Stop()
         self._condition = _connecting
         self._leases: LeaseKeeper | None = None
+        self._runners: Runners | None = None
+        self._all = False
         self._notebook = Notebook(queue.metadata.namespace, self._who, _now)
 
     def stop(self) -> None:
         """Take no more tasks and stop when running attempts have ended; a second call stops those at once."""
         self._stop.signal()
+
+    def log_all(self, on: bool) -> None:
+        """Have Python handlers log from DEBUG on, or as before."""
+        self._all = on
+        if self._runners is not None:
+            self._runners.log_all(on)
+
+    def _known(self, runners: Runners) -> Runners:
+        self._runners = runners
+        self.log_all(self._all)
+        return runners
 
     async def run(self) -> None:
         """Work until `stop` is called.
@@ -110,7 +123,7 @@ class Supervisor:
             cache = parts.enter_context(
                 NodeCache(self._settings.cache, self._settings.cache_bytes, f"{namespace}.{name}")
             )
-            runners = await enter(Runners(self._runner_settings(cache), grown=grown.tell))
+            runners = self._known(await enter(Runners(self._runner_settings(cache), grown=grown.tell)))
             slots = WorkerSlots(runners, spec.worker.concurrency, grown)
             measures = Measures(namespace, name, lambda: slots.capacity, lambda: slots.busy, cache)
             measures.batch_sizes = lambda: runners.batch_sizes

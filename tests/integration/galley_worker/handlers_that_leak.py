@@ -286,6 +286,9 @@ async def a_speak(text: str, how: str) -> None:
         await asyncio.get_running_loop().run_in_executor(None, sys.stdout.write, f"{text}\n")
     elif how == "task":
         await asyncio.create_task(asyncio.to_thread(log.warning, text))
+    elif how == "debug":
+        log.debug("debug %s", text)
+        log.info("info %s", text)
 
 
 @task(queue=QUEUE)

@@ -193,6 +193,24 @@ async def test_log_lines_carry_level_logger_and_task_also_from_threads_and_async
     assert records == {(20, "handlers_that_leak"), (30, "handlers_that_leak")}
 
 
+@pytest.mark.parametrize("recycle_tasks", [None, 1], ids=["the same process", "a process each"])
+@pytest.mark.parametrize(("handler", "named"), [("speak", {}), ("a_speak", {"how": "debug"})])
+async def test_handlers_log_all_as_long_as_they_are_told_to(
+    handler: str, named: dict[str, Any], recycle_tasks: int | None
+) -> None:
+    lines: list[Line] = []
+    async with Runners(leaky(concurrency=1, recycle_tasks=recycle_tasks, on_line=lines.append)) as runners:
+        texts = []
+        for text, on in (("a", None), ("b", True), ("c", True), ("d", False), ("e", None), ("f", True)):
+            if on is not None:
+                runners.log_all(on)
+            work = start(runners, handler, text=text, **named)
+            assert value(await ended(work)) is None
+            texts.append([line.text for line in lines if line.work is work.work])
+    both = [[f"debug {text}", f"info {text}"] for text in "abcdef"]
+    assert texts == [both[0][1:], both[1], both[2], both[3][1:], both[4][1:], both[5]]
+
+
 @pytest.mark.parametrize("how", ["detach", "reconfigure", "close", "none", "dup2", "fdopen", "fileno"])
 async def test_a_handler_that_spoils_its_streams_spoils_those_of_no_other(how: str) -> None:
     lines: list[Line] = []

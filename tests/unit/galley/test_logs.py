@@ -105,12 +105,14 @@ async def test_a_signal_switches_to_debug_and_the_next_one_back(caplog: pytest.L
     logging.root.setLevel(logging.INFO)
     loop = asyncio.get_running_loop()
     try:
-        switch_level_by_signal()
+        told: list[bool] = []
+        switch_level_by_signal(told.append)
         os.kill(os.getpid(), signal.SIGUSR1)
         await eventually(lambda: logging.root.level == logging.DEBUG, within=5)
         os.kill(os.getpid(), signal.SIGUSR1)
         await eventually(lambda: logging.root.level == logging.INFO, within=5)
         assert [record.__dict__["to"] for record in caplog.records] == ["DEBUG", "INFO"]
+        assert told == [True, False]
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
         logging.root.setLevel(before)

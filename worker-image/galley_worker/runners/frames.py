@@ -95,6 +95,12 @@ class Ask(Struct, array_like=True, tag=4):
     id: int
 
 
+class LogAll(Struct, array_like=True, tag=6):
+    """Supervisor: have handlers log from DEBUG on, or again as they did before."""
+
+    on: bool
+
+
 class Done(Struct, array_like=True, tag=10, gc=False):
     """Child: the handler returned."""
 
@@ -234,7 +240,7 @@ class Saved(Struct, array_like=True, tag=31):
     body: bytes
 
 
-Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask
+Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll
 Member: TypeAlias = Done | Spooled | Onward | Failed | Again
 Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
 

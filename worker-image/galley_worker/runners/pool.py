@@ -61,6 +61,10 @@ class Pool:
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
+    def log_all(self, on: bool) -> None:
+        """Have handlers log from DEBUG on, or as before."""
+        self._starter.log_all(on)
+
     # What waits, and who takes it.
 
     def submit(self, execution: Execution) -> None:

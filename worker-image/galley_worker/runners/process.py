@@ -29,6 +29,7 @@ from galley_worker.runners.frames import (
     Done,
     Failed,
     Leave,
+    LogAll,
     Objects,
     Order,
     Progressed,
@@ -172,6 +173,10 @@ class HandlerProcess(asyncio.Protocol):
         """Ask for how long an async handler has run; the answer corrects `started_at`."""
         execution.asked_at = self._clock()
         self._say(Ask(execution.id))
+
+    def log_all(self, on: bool) -> None:
+        """Have its handlers log from DEBUG on, or as before."""
+        self._say(LogAll(on))
 
     def leave(self) -> None:
         """Ask it to end in order, and kill it if that takes too long. It must have nothing to run."""

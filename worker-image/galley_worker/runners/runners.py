@@ -161,6 +161,12 @@ class Runners:
         self._runners.insert(0, batches)
         return batches
 
+    def log_all(self, on: bool) -> None:
+        """Have Python handlers log from DEBUG on, or as before."""
+        for runner in self._runners:
+            if isinstance(runner, Pool):
+                runner.log_all(on)
+
     def _told(self, *, before: bool) -> None:
         (self.changing if before else self._grown)()
 

@@ -63,6 +63,13 @@ class Starter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._all = False
+
+    def log_all(self, on: bool) -> None:
+        """Have the handlers of all children, and of those to come, log from DEBUG on, or as before."""
+        self._all = on
+        for process in self.alive:
+            process.log_all(on)
 
     async def start(self, *, first: bool = False) -> tuple[HandlerProcess, Ready]:
         """Make a child and return it with the handlers it found.
@@ -90,6 +97,8 @@ class Starter:
             process.kill()
             raise
         if isinstance(hello, Ready):
+            if self._all:
+                process.log_all(True)
             return process, hello
         process.kill()
         await process.gone

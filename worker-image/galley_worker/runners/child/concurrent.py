@@ -22,7 +22,7 @@ from galley_worker.runners.child import call
 from galley_worker.runners.child.batch import BatchCall
 from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
-from galley_worker.runners.child.streams import STREAMS, current
+from galley_worker.runners.child.streams import STREAMS, current, log_all
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, end_copy, lost
 from galley_worker.runners.frames import (
@@ -31,6 +31,7 @@ from galley_worker.runners.frames import (
     Cancel,
     Failed,
     Leave,
+    LogAll,
     Order,
     Ran,
     Recall,
@@ -141,6 +142,8 @@ class ConcurrentService:
                     self._answer(Ran(id, monotonic() - self._since.get(id, monotonic())))
             case Recall():
                 self._answer(Recalled([]))
+            case LogAll(on):
+                log_all(on)
             case Leave():
                 self._leaving = True
                 self._loop.stop()

@@ -26,10 +26,10 @@ from galley_worker.runners.child import call
 from galley_worker.runners.child.batch import BatchCall
 from galley_worker.runners.child.descendants import Descendants, in_words
 from galley_worker.runners.child.reports import Reports
-from galley_worker.runners.child.streams import STREAMS, current
+from galley_worker.runners.child.streams import STREAMS, current, log_all
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, end_copy, lost
-from galley_worker.runners.frames import Answer, Leave, Recall, Run, RunBatch, Said
+from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
@@ -205,6 +205,9 @@ class PlainService:
             except (frames.Garbage, msgspec.DecodeError):
                 lost()
             for orders in said:
+                for order in orders:
+                    if type(order) is LogAll:
+                        log_all(order.on)
                 self._orders.extend(order for order in orders if isinstance(order, Run | RunBatch))
                 if any(type(order) is Recall for order in orders):
                     self._give_back()

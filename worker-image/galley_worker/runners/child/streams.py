@@ -218,3 +218,19 @@ def log_to_supervisor(level: str) -> None:
     """Have `logging` write records of a level and above, unless modules configure it themselves."""
     logging.lastResort = LogLines(STREAMS)
     logging.root.setLevel(level)
+
+
+class _Levels:
+    """The level of the root logger while all is logged, and before."""
+
+    before: int | None = None
+
+
+def log_all(on: bool) -> None:
+    """Log from DEBUG on, or again from the level of before."""
+    if on and _Levels.before is None:
+        _Levels.before = logging.root.level
+        logging.root.setLevel(logging.DEBUG)
+    elif not on and _Levels.before is not None:
+        logging.root.setLevel(_Levels.before)
+        _Levels.before = None
