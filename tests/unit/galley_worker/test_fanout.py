@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from galley.address import TaskAddress
-from galley.broker import dead_letters, missed_events, pipeline, stream_config, topology
+from galley.broker import dead_letters, missed_events, namespace_streams, pipeline, topology
 from galley.broker.counts import Outbox
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.missed_events import MissedEvents
@@ -692,7 +692,7 @@ async def test_events_are_copied_however_slowly_the_broker_answers() -> None:
 async def test_events_that_take_longer_than_a_lease_to_copy_are_copied_by_one_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (stream_config, feed):
+    for module in (namespace_streams, feed):
         monkeypatch.setattr(module, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(pipeline, "WINDOW", 64)  # a renewal does not wait long behind them
     async with a_town() as town:
