@@ -199,6 +199,8 @@ $(STAMP): requirements/dev.txt pyproject.toml tools/cluster/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Galley needs Python 3.11 or newer; make PYTHON=/path/to/it")'
 	@echo "creating .venv (once, and again when requirements change)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# The list is complete, so nothing has to be resolved; and all processors compile, where pip would use one.
+	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@$(BIN)/pip install --quiet --no-input --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable tools/cluster
 	@touch $@
