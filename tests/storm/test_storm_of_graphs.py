@@ -62,7 +62,7 @@ class Operator:
     namespace: str
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
     unexpected: list[str] = field(default_factory=list)
-    """Where it met an exception that nobody expects."""
+    """Where it met an exception that is not expected."""
     _life: "asyncio.Task[None] | None" = None
 
     @asynccontextmanager
