@@ -189,7 +189,7 @@ QUEUE: Final = Dashboard(
         ),
         Panel(
             "What scaling is decided from",
-            "Arrivals in a second, and the seconds a task takes.",
+            "Tasks that become due in a second, and 1 while scaling is held.",
             (
                 (f"galley_operator_arrivals_per_second{{{_QUEUE}}}", "{{queue}} arrivals/s"),
                 (f"galley_operator_scaling_held{{{_QUEUE}}}", "{{queue}} held"),
@@ -266,6 +266,7 @@ def document(dashboard: Dashboard) -> str:
     """Return a dashboard as Grafana imports it."""
     return json.dumps(
         {
+            # With all that the schema of grafana-foundation-sdk asks for, also what Grafana would assume.
             "uid": dashboard.uid,
             "title": dashboard.title,
             "tags": ["galley"],
@@ -275,6 +276,7 @@ def document(dashboard: Dashboard) -> str:
             "refresh": "30s",
             "time": {"from": "now-3h", "to": "now"},
             "timezone": "",
+            "annotations": {"list": []},
             "templating": {"list": [_source(), *(_variable(name) for name in dashboard.variables)]},
             "panels": list(_panels(dashboard)),
         },
@@ -288,7 +290,7 @@ def _source() -> dict[str, Any]:
         "label": "Data source",
         "type": "datasource",
         "query": "prometheus",
-        "current": {},
+        "current": {"text": "default", "value": "default"},
     }
 
 
@@ -329,9 +331,16 @@ _OPTIONS: Final[dict[str, Any]] = {
     "stat": {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "colorMode": "value",
+        "graphMode": "area",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "textMode": "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
     },
     "timeseries": {
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     },
 }
