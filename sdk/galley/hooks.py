@@ -31,7 +31,7 @@ def on_start(function: Hook) -> Hook:
     variables a plain hook sets are seen by every task.
 
     Raises:
-        TypeError: if the function requires arguments.
+        TypeError: if the function requires arguments, or yields.
     """
     HOOKS.start.append(_without_arguments(function))
     return function
@@ -46,20 +46,25 @@ def on_stop(function: Hook) -> Hook:
     handlers; an `async def` function only in the one that runs `async def` handlers, in its event loop.
 
     Raises:
-        TypeError: if the function requires arguments.
+        TypeError: if the function requires arguments, or yields.
     """
     HOOKS.stop.append(_without_arguments(function))
     return function
 
 
 def _without_arguments(function: Hook) -> Hook:
+    name = getattr(function, "__name__", function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"hook {name!r} is a generator, which a call does not run; use galley.on_start for what comes "
+            "before, and galley.on_stop for what comes after"
+        )
     required = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
+        each
+        for each, parameter in inspect.signature(function).parameters.items()
         if parameter.default is inspect.Parameter.empty
         and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     ]
     if required:
-        raise TypeError(f"hook {getattr(function, '__name__', function)!r} is called without arguments, "
-                        f"but requires {', '.join(required)}")  # fmt: skip
+        raise TypeError(f"hook {name!r} is called without arguments, but requires {', '.join(required)}")
     return function

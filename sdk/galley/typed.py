@@ -287,9 +287,12 @@ def _others(annotation: Any) -> tuple[_Others, dict[str, Typed]]:
     if getattr(typing.get_origin(annotation), "_name", "") != "Unpack":
         return _Others(typed(annotation)), {}
     (keys,) = typing.get_args(annotation)
-    hints = typing.get_type_hints(keys, include_extras=True)
+    try:
+        hints, required = typing.get_type_hints(keys, include_extras=True), frozenset(keys.__required_keys__)
+    except UNRESOLVED:  # it is no TypedDict, or names what exists for type checkers alone
+        return _Others(None), {}
     each = {name: typed(_without_marks(hint)) for name, hint in hints.items()}
-    others = _Others(None, _name(keys), frozenset(keys.__required_keys__))
+    others = _Others(None, _name(keys), required)
     # One of any type is a key all the same.
     return others, {name: how or Typed(Any) for name, how in each.items()}
 

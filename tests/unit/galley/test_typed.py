@@ -337,6 +337,19 @@ def test_keyword_arguments_are_those_of_an_unpacked_typed_dict(unpack: Any) -> N
     assert types.encode({"name": "Ada", "seats": 2}, partial=True) == {"name": "Ada", "seats": 2}
 
 
+class Haunted(TypedDict):
+    ghost: "Ghost"
+
+
+@pytest.mark.parametrize("of", [Haunted, dict, T])
+def test_keyword_arguments_of_what_is_not_known_at_run_time_are_as_json_has_them(of: Any) -> None:
+    def handler(**rest: Any) -> None:
+        pass
+
+    handler.__annotations__["rest"] = Unpack[of]
+    assert bind(handler, at=DAY) == {"at": "2026-03-01"}
+
+
 def test_a_key_that_a_step_gives_is_not_missed() -> None:
     def handler(**trip: Unpack[Trip]) -> None:
         pass
