@@ -63,8 +63,9 @@ def _place(file: Path, error: BaseException) -> str:
     """Return the error with the innermost line of the file itself."""
     what = str(error) if isinstance(error, GalleyError) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
-        where = "" if error.filename == str(file) else f"{error.filename}, "
-        return f"{where}line {error.lineno}: {type(error).__name__}: {error.msg}"
+        where = "" if error.filename in {str(file), None} else f"{error.filename}, "
+        line = "" if error.lineno is None else f"line {error.lineno}: "  # as of a file with null bytes
+        return f"{where}{line}{type(error).__name__}: {error.msg}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f"line {own[-1].lineno}: {what}" if own else what
 

@@ -370,6 +370,7 @@ async def test_apply_says_unchanged_of_nothing_that_differs(project: Path) -> No
     [
         ("bad.py", "import nothing_there", "bad.py does not import: line 1: ModuleNotFoundError"),
         ("bad.py", "x = (", "bad.py does not import: line 1: SyntaxError"),
+        ("nul.py", "x = 1\0", "nul.py does not import: SyntaxError: source code"),
         ("bad.py", "raise SystemExit(0)", "bad.py does not import: line 1: SystemExit"),
         ("bad.py", "x = 1", "bad.py declares no handlers"),
         ("bad.py", "import os; os._exit(7)", "ended the process that imported it (exit code 7)"),
