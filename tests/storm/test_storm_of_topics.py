@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from galley import AsyncClient, connect
-from galley.broker import stream_config
+from galley.broker import namespace_streams
 from galley.broker.connection import Broker
 from galley.broker.mark import write_mark
 from galley.broker.topic_keeper import Declared, TopicKeeper
@@ -51,7 +51,7 @@ SMALL = 10
 async def test_every_event_is_one_task_of_each_queue_after_a_storm(
     own_nats_server: NatsServer, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_config, "LEASE_SECONDS", LEASE)
+    monkeypatch.setattr(namespace_streams, "LEASE_SECONDS", LEASE)
     names = ("left", "middle", "right")
     worker = {"modules": ["listeners"], "concurrency": 4, "gracePeriodSeconds": 1}
     room = {"left": 2 * EVENTS, "middle": SMALL, "right": EVENTS}
