@@ -51,10 +51,14 @@ class CodeWatch:
             queue.name: _stamps(_given_files(queue)) for queue in queues
         }
 
-    async def run(self) -> None:
-        """Watch; first import the modules of manifests once, to learn which files they consist of."""
+    async def begin(self) -> None:
+        """Import the modules of manifests once, to learn their files and what they declare."""
         for queue in self._queues:
             await self._learn(queue, first=True)
+
+    async def run(self) -> None:
+        """Begin, and watch."""
+        await self.begin()
         while True:
             await self._tick()
             await self.look()

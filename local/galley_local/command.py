@@ -1,6 +1,6 @@
 """The command line of `galley dev`."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,10 @@ def _arguments(parser: ArgumentParser) -> None:
         "--fresh", action="store_true", help="delete the tasks and results of earlier runs in this folder"
     )
     parser.add_argument(
+        "--reload", action=BooleanOptionalAction, default=True,
+        help="replace workers when their code is edited, and take over edited manifests; the default",
+    )  # fmt: skip
+    parser.add_argument(
         "--keys", metavar="[QUEUE=]PATH", type=text, action="append", default=[],
         help="keys of an encrypted queue, or of all: a folder with a file for each, or the manifest of their "
         "Secret; else GALLEY_KEYS; may be given several times",
@@ -46,7 +50,7 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     return await dev(
         DevOptions(
             tuple(options.files), options.until_done, options.port, options.fresh, tuple(options.keys),
-            options.http_port,
+            options.http_port, options.reload,
         ),
         terminal,
     )  # fmt: skip

@@ -59,6 +59,8 @@ class DevOptions:
     """Keys of encrypted queues: `PATH` or `QUEUE=PATH`."""
     http_port: int | None = None
     """Port of the HTTP API and the dashboard; None means a free one."""
+    reload: bool = True
+    """Whether changed code and manifests are taken over."""
 
 
 async def dev(options: DevOptions, terminal: Terminal) -> int:
@@ -93,7 +95,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         await parts.enter_async_context(board.listening())
         stop = parts.enter_context(stopping())
         with display_for(terminal, passing=options.until_done) as display:
-            run = Run(plan, project, broker, board, display, options.files)
+            run = Run(plan, project, broker, board, display, options.files, reload=options.reload)
             if not options.until_done:
                 address = await parts.enter_async_context(served(broker, plan, options.http_port))
                 project.announce(server.url, plan.namespace, address)
@@ -156,6 +158,8 @@ class Run:
         board: TaskBoard,
         display: Display,
         files: tuple[Path, ...] = (),
+        *,
+        reload: bool = True,
     ) -> None:
         reader = SignalReader(broker)
         self.runtimes = [
@@ -164,7 +168,7 @@ class Run:
         ]
         namespaces = dict.fromkeys(namespace for namespace, _ in plan.queues)
         self._topics = {each: LocalTopics(broker, each, display.say) for each in namespaces}
-        self._plan, self._project, self._files = plan, project, files
+        self._plan, self._project, self._files, self._reload = plan, project, files, reload
         self._broker, self._board, self._display = broker, board, display
         self._declared_work = DeclaredWork(plan, broker, board, display)
         self._submitted = asyncio.Event()
@@ -186,7 +190,9 @@ class Run:
                 names = ", ".join(queue for _, queue in self._plan.queues)
                 self._display.say(f"serving {names} at {self._broker.server}")
                 await self._tell_of_pauses()
-                watching = background.create_task(self._code_watch().run(), name="code watch")
+                watch = self._code_watch()
+                looking = watch.run() if self._reload else watch.begin()
+                watching = background.create_task(looking, name="code watch")
                 collector = ObjectCollector(self._broker, INSTALL)
                 collecting = background.create_task(collector.run(), name="objects")
                 scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]

@@ -470,6 +470,17 @@ async def test_edited_code_runs_in_new_workers_while_running_tasks_end_with_the_
         assert (ended["result"], ended["attempt"]) == ("released", 1)
 
 
+async def test_edited_code_is_left_alone_if_asked_for(project: Path) -> None:
+    async with dev(project, "queue.yaml", "--no-reload") as running:
+        await has_phase(project, "first", "Succeeded")
+        (project / "sums.py").write_text((project / "sums.py").read_text().replace("a + b", "a * b"))
+        # Until this has run, a watch would have looked several times.
+        inputs = '{"a": 5, "b": 5}', "--delay", "3", "--wait", "50"
+        said = await galley(project, "submit", "sums", "add", *inputs)
+        assert said.code == 0, said.err
+        assert not running.said("sums.py changed")
+
+
 async def test_a_changed_task_is_refused_by_apply_and_by_the_next_run(project: Path) -> None:
     changed = _QUEUE.replace("b: 2", "b: 3")
     async with dev(project, "queue.yaml"):
