@@ -11,6 +11,7 @@ import pytest
 
 from galley.broker import schedules as stored
 from galley.broker.errors import BrokerRefused
+from galley.broker.topology import TIMER
 from galley.client import AsyncClient
 from galley.handler import call
 from galley.resources import TaskSchedule
@@ -121,6 +122,27 @@ async def test_a_schedule_is_kept_and_its_status_shows_how_far_it_is() -> None:
         await asyncio.sleep(40)
         assert len(stage.cluster.log) == written, "nothing is written while nothing happens"
         assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_two_operators_at_the_same_time_double_no_tick() -> None:
+    """A frozen leader may go on for a moment beside the next one."""
+    async with a_stage() as stage, stage.worker(), stage.operator(), stage.operator():
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        await asyncio.sleep(600)
+        stage.declare(cron="@every 2m")
+        await asyncio.sleep(600)
+        kept = await stage.kept()
+        assert kept is not None
+        assert kept.generation == 2
+        submitted = [
+            each.subject
+            for each in stage.server.log
+            if (each.what, each.kind) == ("stored", "schedule") and f".{TIMER}." not in each.subject
+        ]
+        assert len(submitted) == len(set(submitted)) == kept.progress.fired
+        assert 14 <= len(submitted) <= 16, "ten in the first ten minutes, five in the next"
 
 
 @in_virtual_time
