@@ -1,6 +1,7 @@
 import pytest
 
 from galley_operator.errors import OperatorSettingsInvalid
+from galley_operator.quota import Quotas
 from galley_operator.settings import read_settings
 
 
@@ -37,3 +38,9 @@ def test_what_is_not_known_is_passed_over() -> None:
 def test_a_wrong_setting_is_named(variables: dict[str, str], words: str) -> None:
     with pytest.raises(OperatorSettingsInvalid, match=words):
         read_settings(variables)
+
+
+@pytest.mark.parametrize("amount", ["8 apples", "8Xi", "", "1e999999999"])
+def test_a_quota_that_is_no_amount_is_refused(amount: str) -> None:
+    with pytest.raises(ValueError, match="no amount of bytes"):
+        Quotas.model_validate({"queueBytes": amount})

@@ -273,3 +273,15 @@ def test_a_pod_that_stays_was_not_evicted_and_one_without_memory_ended_by_that()
     starved = end_of(a_pod(phase="Failed", reason="Evicted", state=terminated(137, "OOMKilled")))
     assert starved is not None
     assert starved.reason == "OutOfMemory"
+
+
+def test_a_deletion_cost_that_is_no_number_counts_as_none() -> None:
+    assert a_pod(cost="cheap").cost == 0
+
+
+@pytest.mark.parametrize("message", ["{not JSON}", '["a list"] }', '{"event": "started"}\n}'])
+def test_last_words_that_are_no_line_of_ours_are_told_as_they_are(message: str) -> None:
+    ended = {"terminated": {"exitCode": 2, "reason": "Error", "message": message}}
+    trouble = trouble_of(a_pod(ready=False, restarts=3, state=waiting("CrashLoopBackOff"), last=ended))
+    assert trouble is not None
+    assert message.splitlines()[-1] in trouble.message

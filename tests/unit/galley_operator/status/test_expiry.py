@@ -127,9 +127,9 @@ async def test_a_task_whose_deletion_is_refused_keeps_no_other(caplog: pytest.Lo
 async def test_an_api_server_that_is_away_ends_the_look() -> None:
     looking = Looking()
 
-    def away(_request: object) -> None:
-        looking.cluster.away = True
+    async def away(*_rest: Any, **_more: Any) -> None:
+        raise ClusterUnreachable("https://x", "delete", "no answer")
 
-    looking.cluster.before = away
+    looking.cluster.delete = away  # type: ignore[method-assign]
     with pytest.raises(ClusterUnreachable):
         await looking.once(minutes=60)
