@@ -231,7 +231,7 @@ async def _cancel(client: AsyncClient, queue: str, flow: str) -> None:
     labels = {"workflow": flow, "queue": queue}
     try:
         await client.workflows.get(queue, flow).cancel()
-    except BrokerError:
+    except BrokerUnreachable:
         raise
     except GalleyError as error:
         log.warning("workflow not cancelled", extra=labels | {"error": str(error), "hint": error.hint})

@@ -296,6 +296,19 @@ async def test_a_queue_whose_schedules_cannot_be_read_keeps_no_other(
 
 
 @in_virtual_time
+async def test_a_schedule_whose_object_cannot_be_read_any_more_fires_on() -> None:
+    async with a_stage() as stage, stage.worker(), stage.operator():
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        stage.declare(queueName=5)
+        await asyncio.sleep(300)
+        kept = await stage.kept()
+        assert kept is not None, "nobody said that it is to go"
+        assert kept.progress.fired >= 5
+        assert stage.ready() == "ManifestInvalid"
+
+
+@in_virtual_time
 async def test_an_unexpected_error_costs_one_schedule_and_is_counted() -> None:
     async with a_stage() as stage, stage.worker(), stage.operator():
         write = stage.cluster.replace_status

@@ -13,6 +13,7 @@ import pytest
 from galley.broker import topology
 from galley.broker.counts import Outbox
 from galley.broker.ensure import stream_info
+from galley.broker.errors import BrokerRefused
 from galley.broker.topic_keeper import code_body
 from galley.broker.topics import declare_code
 from galley.client import AsyncClient
@@ -206,6 +207,21 @@ async def test_the_code_of_a_queue_subscribes_beside_the_object() -> None:
             return names == ["resize", "images-shrink"]
 
         await eventually(both, within=30)
+
+
+@in_virtual_time
+async def test_topics_are_kept_although_streams_cannot_be_listed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise BrokerRefused("list streams", 10100, "broken for now")
+
+    monkeypatch.setattr(keeper, "all_streams", refuse)
+    async with a_stage() as stage:
+        stage.declare()
+        await eventually(lambda: stage.ready() == "Active", within=60)
+        assert "topics not listed" in caplog.messages
+        assert stage.faults.seen == 0
 
 
 @in_virtual_time

@@ -291,18 +291,21 @@ async def test_a_broker_that_is_away_costs_looks_and_what_was_deleted_meanwhile_
         assert stage.faults.seen == 0
 
 
+@pytest.mark.parametrize(
+    "refusal", [WorkflowNotFound("images", "a"), BrokerRefused("write", 10100, "broken for this one")]
+)
 @in_virtual_time
 async def test_a_workflow_that_cannot_be_cancelled_keeps_no_other_from_it(
-    monkeypatch: pytest.MonkeyPatch,
+    refusal: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It expires between the list and the cancel, or cannot be read."""
+    """It expires between the list and the cancel, cannot be read, or the broker refuses."""
     async with a_stage() as stage:
         graphs = [await stage.client.workflows.submit(_graph(), id=name, uid="gone") for name in ("a", "b")]
         cancel = AsyncWorkflow.cancel
 
         async def cancels(self: AsyncWorkflow[Any]) -> Cancelled:
             if self.id == "a":
-                raise WorkflowNotFound("images", "a")
+                raise refusal
             return await cancel(self)
 
         monkeypatch.setattr(AsyncWorkflow, "cancel", cancels)
