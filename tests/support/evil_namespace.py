@@ -103,8 +103,15 @@ SHOWS: Final = {
 """The pages, and the fields that each has to show, so that a page which leaves them out proves nothing."""
 
 
+_written: set[str] = set()
+"""Servers that have it: the files of tests that one process runs share a server."""
+
+
 async def write_evil(server: str) -> None:
-    """Write all that is kept in the namespace."""
+    """Write all that is kept in the namespace, once for each server."""
+    if server in _written:
+        return
+    _written.add(server)
     layout = a_queue("drills", namespace=ROOM)
     async with Broker(server, name="evil") as broker, served(server, ROOM) as api:
         await ensure(broker, layout)
@@ -112,7 +119,8 @@ async def write_evil(server: str) -> None:
         hot = Declared(Topic("readings"), (Subscription("hot", "drills", "echo", rule),))
         assert await TopicKeeper(broker, ROOM, "tests").keep([hot]) == []
         waits = {"handler": "echo", "id": "runs"}
-        assert (await api.ask("POST", api.path("drills", "/tasks"), waits)).status == 201
+        answer = await api.ask("POST", api.path("drills", "/tasks"), waits)
+        assert answer.status == 201, answer
         await written_tasks(broker, layout)
         await written_schedule(broker)
         await written_workflow(api, broker)

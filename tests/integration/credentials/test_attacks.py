@@ -23,7 +23,7 @@ from galley import AsyncClient, Phase, When, call, dead_letter, record
 from galley import envelope as wire
 from galley.address import Kind, TaskAddress
 from galley.audit import Action, Entry, Writer
-from galley.broker import audit, notes, stream_config, topic_keeper, topology
+from galley.broker import audit, namespace_streams, notes, topic_keeper, topology
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.control import Answer, Request, Verb, answering
@@ -239,7 +239,7 @@ async def test_no_event_stays_longer_than_the_retention(
 ) -> None:
     """Events that never go would fill the room of all topics of the namespace for good."""
     # The minutes for which events stay beyond it, until it is counted who missed them.
-    for module in (stream_config, topic_keeper):
+    for module in (namespace_streams, topic_keeper):
         monkeypatch.setattr(module, "LATE_SECONDS", 1)
     async with (
         guarded_nats.operator() as operator,
