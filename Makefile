@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.made
+# A fresh clone takes two minutes of a processor without the cache of an earlier one; what is in it is checked by its hash.
+export MYPY_CACHE_DIR := $(or $(GALLEY_CACHE),$(HOME)/.cache/galley)/mypy
 # Most tests wait for processes they started, so running more of them than there are cores saves time.
 BESIDE := --dist loadfile --numprocesses
 # Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
