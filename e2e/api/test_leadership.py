@@ -211,8 +211,10 @@ async def test_a_user_who_may_write_leases_stops_his_own_namespace_alone(
     settings = {**settings_for(api_namespace), "namespaces": f"{api_namespace},{theirs}"}
     queue = {"apiVersion": "galley.dev/v1alpha1", "kind": "TaskQueue", "metadata": {"name": "q"}, "spec": {}}
     with operator(galley_api.kubeconfig, nats_server.url, tmp_path, "one", **settings) as one:
-        await eventually(lambda: one.page("readyz")[0] == 200, within=20)
-        assert f"namespace {theirs} is served by the operator mallory?," in one.page("readyz")[1]
+        # It is ready before it leads, too, and not again until it has looked at the queues.
+        told = f"namespace {theirs} is served by the operator mallory?,"
+        await eventually(lambda: told in one.page("readyz")[1], within=40)
+        assert one.page("readyz")[0] == 200
         assert f'galley_operator_namespace_served{{namespace="{theirs}"}} 0.0' in one.page("metrics")[1]
         for namespace in (api_namespace, theirs):
             galley_api.kubectl.apply(queue, namespace=namespace)
