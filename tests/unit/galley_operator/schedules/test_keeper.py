@@ -303,7 +303,7 @@ async def test_a_schedule_whose_object_cannot_be_read_any_more_fires_on() -> Non
         stage.declare(queueName=5)
         await asyncio.sleep(300)
         kept = await stage.kept()
-        assert kept is not None, "nobody said that it is to go"
+        assert kept is not None, "its object is still there"
         assert kept.progress.fired >= 5
         assert stage.ready() == "ManifestInvalid"
 
