@@ -51,6 +51,8 @@ class Remembered(Generic[T]):
 
     async def _ask(self, key: object, ask: Callable[[], Awaitable[T]]) -> T:
         answer = await ask()
+        if self._seconds <= 0:
+            return answer
         self._known.pop(key, None)
         self._known[key] = (self._clock() + self._seconds, answer)
         if len(self._known) > self._most:
