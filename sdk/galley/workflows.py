@@ -1,7 +1,7 @@
 """Workflows as a whole: submit, look at, wait for, cancel, and run again from where they failed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar
@@ -536,14 +536,26 @@ class AsyncWorkflows:
             await note(self._broker, *where, Action.CANCEL, place.flow, detail="workflow")
         return outcome
 
-    async def redrive(self, place: Place, result: Typed | None = None) -> AsyncWorkflow[Any]:
-        """Run again what did not succeed of a workflow."""
+    async def redrive(
+        self, place: Place, result: Typed | None = None,
+        check: Callable[[set[str]], Awaitable[None]] | None = None,
+    ) -> AsyncWorkflow[Any]:  # fmt: skip
+        """Run again what did not succeed of a workflow.
+
+        Args:
+            place: the workflow.
+            result: what is known of the type of its result.
+            check: called with the queues of all that its plan has, before anything changes. Producers write
+                plans, and who redrives may have more rights than they.
+        """
         root = await self.settled_root(place)
         if root.ended not in (Outcome.FAILED, Outcome.CANCELLED):
             state = "has not ended" if root.ended is None else "succeeded"
             raise WorkflowNotFailed(place.queue, place.flow, state)
         outcome = root.ended
         nodes, marks = await self.nodes_of(place, root), await self._flows.marks(place, root)
+        if check is not None:
+            await check({node.queue for node in nodes if node.queue})
         again = root.continued or new_task_id()
         now = datetime.now(UTC)
         keep = max(1, int((root.deadline - now).total_seconds() + DAY_SECONDS))

@@ -9,6 +9,7 @@ ACCESS: Final = "tests/integration/galley_gateway/test_access.py"
 ORIGIN: Final = "tests/unit/galley_gateway/test_origin.py"
 MARKUP: Final = "tests/integration/galley_gateway/test_markup.py"
 HOSTILE: Final = "tests/integration/galley_gateway/test_hostile.py"
+WORKFLOWS: Final = "tests/integration/galley_gateway/test_workflows.py"
 STREAMS: Final = "tests/integration/galley_gateway/test_streams.py"
 OVERVIEW: Final = "tests/integration/galley_gateway/test_overview.py"
 
@@ -276,6 +277,14 @@ MUTANTS: Final = (
         '    return request.headers.get("referer", otherwise)\n',
         "the way back from an error leads to a page of an attacker",
         "tests/integration/galley_gateway/test_refusals.py",
+    ),
+    _of(
+        "api/workflows",
+        "a redrive asks for no right on other queues",
+        'place, check=partial(_check_queues, ask, "patch"))\n',
+        "place)\n",
+        "a plan whose first step is not listed submits to queues of others",
+        WORKFLOWS,
     ),
     _of(
         "pages/render",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from galley import workflow_manifest as declared
 from galley.bounds import HANDLER_PATTERN, NAME_PATTERN, strict
+from galley.broker.flow_values import Place
 from galley.errors import LaneNotEnabled, QueueNotFound
 from galley.lanes import Lane
 from galley.resources.problem import explain, field_path
@@ -171,8 +173,8 @@ async def cancel_workflow(ask: Ask) -> Response:
 async def redrive_workflow(ask: Ask) -> Response:
     """Run what did not succeed of a workflow, as a new one."""
     workflow = ask.client.workflows.get(ask.queue, ask.name)
-    await _check_queues(ask, "patch", _queues_of(await steps_of(workflow)))
-    again = await workflow.redrive()
+    place = Place(ask.namespace, workflow.queue, workflow.id)
+    again = await ask.client.workflows.redrive(place, check=partial(_check_queues, ask, "patch"))
     stored = model.Submitted(again.id, ask.namespace, again.queue, again.existed)
     return reply(stored, 201, {"Location": _path(ask, again)})
 

@@ -1,15 +1,25 @@
 """Workflows and topics over HTTP."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from galley import AsyncClient
-from galley.broker.ensure import ensure
+from galley import envelope as wire
+from galley.broker import topology
+from galley.broker.ensure import ensure, stream_info
+from galley.broker.flow_values import Place
+from galley.broker.flows import Flows
 from galley.broker.layout import layout_of
 from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.envelope import Envelope, encode_input
+from galley.record import Outcome
 from galley.topic import Topic
+from galley.workflow.plan import Node, chunked
+from galley.workflow.state import Root
 from galley_gateway.access import Right, User
 from galley_gateway.errors import NotPermitted
 from galley_local.nats_server import NatsServer
@@ -130,13 +140,43 @@ async def test_a_workflow_needs_the_right_on_each_queue_it_has_steps_in(
         refused = await limited.ask("POST", own, {"steps": steps}, **token)
         assert (refused.status, refused.body["reason"]) == (403, "NotPermitted")
         assert (await limited.ask("POST", own, {"steps": steps[:1]}, **token)).status == 201
-        for action in ("cancel", "redrive"):
-            assert (await limited.ask("POST", f"{own}/mixed/{action}", **token)).status == 403
+        assert (await limited.ask("POST", f"{own}/mixed/cancel", **token)).status == 403
         for method, rest in (("GET", ""), ("GET", "/readings"), ("POST", "/readings/events")):
             url = f"{limited.address}/api/v1/namespaces/{namespace}/topics{rest}"
             body = {"data": 1} if method == "POST" else None
             assert (await limited.ask(method, url, body, **token)).status == 403
-    assert (await api.ask("POST", f"{flows}/mixed/cancel")).status == 200
+        assert (await api.ask("POST", f"{flows}/mixed/cancel")).status == 200
+        assert await ended(api, f"{flows}/mixed") == "Cancelled"
+        assert (await limited.ask("POST", f"{own}/mixed/redrive", **token)).status == 403
+    assert (await api.ask("POST", f"{flows}/mixed/redrive")).status == 201
+
+
+async def test_a_redrive_needs_the_right_on_queues_that_a_plan_hides(
+    nats_server: NatsServer, api: Served
+) -> None:
+    """Who may submit to a queue writes roots and plans; one began where the list of steps does not look."""
+    broker, namespace, now = api.gateway.broker, api.namespace, datetime.now(UTC)
+    await ensure(broker, layout_of(a_task_queue(namespace, "others"), "tests"))
+    task = Raw(wire.encode(Envelope("echo", now, input=encode_input("echo", {"value": 1}))))
+    nodes = [Node("own", queue="drills", task=task), Node("hidden", queue="others", task=task)]
+    (body,), first = chunked(nodes)
+    flows, place = Flows(broker), Place(namespace, "drills", "forged")
+    root = Root(
+        "forged", 1, 2, first, 1, 0, now, now + timedelta(hours=1), marks="f",
+        ended=Outcome.FAILED, ended_at=now, digest="x",
+    )  # fmt: skip
+    await flows.create(place, root, 600)
+    await flows.write_chunk(place, 0, body, root, 600)
+    async with served(nats_server.url, namespace, OneQueueAccess()) as limited:
+        url, token = limited.path("drills", "/workflows/forged"), {"Authorization": "Bearer someone"}
+        shown = await limited.ask("GET", url, **token)
+        assert [step["queue"] for step in shown.body["graph"]] == ["drills"]
+        refused = await limited.ask("POST", f"{url}/redrive", **token)
+        assert (refused.status, refused.body.get("reason")) == (403, "NotPermitted")
+    info = await stream_info(broker, topology.work_stream(namespace, "others"))
+    assert info is not None
+    assert info["state"]["messages"] == 0
+    assert (await flows.root(place)) == root, "what is refused leaves the workflow as it was"
 
 
 @pytest.fixture
