@@ -6,13 +6,12 @@ from importlib.metadata import entry_points
 
 from galley.cli.command import PLUG_INS, Command
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS
-from galley.cli.main import OWN_COMMANDS
+from galley.cli.main import OWN_COMMANDS, load
 
 
 def document() -> str:
     """Return the page."""
-    plugged_in = [entry.load() for entry in sorted(entry_points(group=PLUG_INS))]
-    commands: Sequence[Command] = [*plugged_in, *OWN_COMMANDS]
+    commands = [load(entry) for entry in (*sorted(entry_points(group=PLUG_INS)), *OWN_COMMANDS)]
     return "\n".join([
         "# Commands\n",
         "Results go to standard output, everything else to standard error. In a pipe, tables are",

@@ -21,7 +21,7 @@ from galley.broker.publish import Publisher
 from galley.broker.unique_keys import UniquePublisher
 from galley.envelope import INPUT_LIMIT, NO_INPUT, REFERRING_VERSION, Envelope, digest_of, encode_input
 from galley.errors import InputInvalid, ManifestInvalid, SubmissionInvalid
-from galley.file import FIELD, File, files_in
+from galley.file import FIELD, PUT, files_of_input
 from galley.history import Moment
 from galley.key import check_key, key_of_value
 from galley.labels import check_labels
@@ -203,29 +203,11 @@ async def with_put_files(broker: Broker, address: TaskAddress, envelope: Envelop
     references = []
     for file in files_of_input(envelope.handler, envelope.input):
         if file.reference is None or file.reference.key:
-            raise InputInvalid(envelope.handler, f"{FIELD}: it was not stored by `galley files put`", _PUT)
+            raise InputInvalid(envelope.handler, f"{FIELD}: it was not stored by `galley files put`", PUT)
         if not await broker.objects.refer(address, file.reference, "input"):
-            raise ObjectMissing(f"file {file.name!r}", f"of queue {address.queue!r}", _PUT)
+            raise ObjectMissing(f"file {file.name!r}", f"of queue {address.queue!r}", PUT)
         references.append(file.reference)
     return replace(envelope, v=REFERRING_VERSION, files=tuple(references)) if references else envelope
-
-
-def files_of_input(handler: str, data: Raw) -> tuple[File, ...]:
-    """Return the files in an input that was written by hand.
-
-    Raises:
-        InputInvalid: what stands for a file is none.
-    """
-    if _FILE not in bytes(data):
-        return ()
-    try:
-        return files_in(data)
-    except ValueError as error:
-        raise InputInvalid(handler, f"{FIELD}: {error}", _PUT) from None
-
-
-_FILE: Final = FIELD.encode()
-_PUT: Final = "store the file with `galley files put QUEUE FILE`, and copy what that prints into the input"
 
 
 class Submitted(NamedTuple):

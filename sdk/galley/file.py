@@ -20,11 +20,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.errors import InputInvalid
 from galley.objects.errors import FileElsewhere, FileUnreadable
 from galley.reference import Reference
 
 FIELD: Final = "galley.file"
 """The only field of the JSON object that stands for a file."""
+
+PUT: Final = "store the file with `galley files put QUEUE FILE`, and copy what that prints into the input"
+"""What to do about an input written by hand whose file is not stored."""
 
 _LOCAL: Final = re.compile(rb'\{"galley\.file":\{"local":"([0-9a-f]{16})"\}\}')
 _marked: "weakref.WeakValueDictionary[str, File]" = weakref.WeakValueDictionary()
@@ -254,6 +258,20 @@ def files_in(data: bytes | Raw) -> tuple[File, ...]:
 
     walk(msgspec.json.decode(data))
     return tuple(found.values())
+
+
+def files_of_input(handler: str, data: Raw) -> tuple[File, ...]:
+    """Return the files in an input that was written by hand.
+
+    Raises:
+        InputInvalid: what stands for a file is none.
+    """
+    if FIELD.encode() not in bytes(data):
+        return ()
+    try:
+        return files_in(data)
+    except ValueError as error:
+        raise InputInvalid(handler, f"{FIELD}: {error}", PUT) from None
 
 
 def with_files(value: Any) -> Any:

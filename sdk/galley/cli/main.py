@@ -14,42 +14,29 @@ from typing import Any, Final, NoReturn
 import argcomplete
 from argcomplete.completers import ChoicesCompleter
 
-from galley.cli import (
-    apply,
-    audit,
-    cancel,
-    completion,
-    dead,
-    doctor,
-    files,
-    get,
-    keys,
-    logs,
-    publish,
-    queue_control,
-    result,
-    schedule,
-    show,
-    submit,
-    top,
-    topic,
-    version,
-    why,
-    workflow,
-)
 from galley.cli.command import PLUG_INS, Command, one_of
 from galley.cli.errors import CommandBroken, Misuse, OutputClosed
 from galley.cli.exit_code import EXIT_CODES_IN_WORDS, ExitCode, exit_code_of
 from galley.cli.terminal import Color, Terminal, own_terminal
 from galley.errors import GalleyError
 
-OWN_COMMANDS: Final = (
-    submit.command, apply.command, get.command, show.command, logs.command, result.command, cancel.command,
-    why.command, top.command, dead.command, queue_control.pause, queue_control.resume, queue_control.drain,
-    queue_control.purge, doctor.command, schedule.command, workflow.command, publish.command,
-    topic.command, files.command, audit.command, keys.command, completion.command, version.command,
-)  # fmt: skip
+_QUEUE_CONTROL: Final = ("pause", "resume", "drain", "purge")
 
+
+def _own(name: str) -> EntryPoint:
+    module, value = ("queue_control", name) if name in _QUEUE_CONTROL else (name, "command")
+    return EntryPoint(name, f"galley.cli.{module}:{value}", PLUG_INS)
+
+
+OWN_COMMANDS: Final = tuple(
+    _own(name)
+    for name in (
+        "submit", "apply", "get", "show", "logs", "result", "cancel", "why", "top", "dead", *_QUEUE_CONTROL,
+        "doctor", "schedule", "workflow", "publish", "topic", "files", "audit", "keys", "completion",
+        "version",
+    )
+)  # fmt: skip
+"""In the order of the help. One runs without the import of the others, which takes longer than most do."""
 
 COMPLETING: Final = "_ARGCOMPLETE"
 """Set by the completions of a shell, which then ask this program what may come next."""
@@ -100,9 +87,9 @@ def main(arguments: Sequence[str] | None = None, terminal: Terminal | None = Non
 
 
 def _run(words: Sequence[str], place: Terminal) -> int:
-    whole = parser(_commands(words, place))
     if COMPLETING in os.environ:
-        argcomplete.autocomplete(whole)
+        argcomplete.autocomplete(parser(_commands(_typed(), place)))
+    whole = parser(_commands(words, place))
     try:
         options, left = whole.parse_known_args(words or ["--help"])
     except _Help as message:
@@ -150,24 +137,33 @@ def _formatter(prog: str) -> HelpFormatter:
 
 
 def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
-    """Return the built-in commands, and those of other packages if these arguments need them.
-
-    Loading one imports its package, which `galley get` should neither wait for nor fail with.
-    """
+    """Return the command that these arguments name, or all if they name none: for help and completion."""
     first = next((word for word in arguments if not word.startswith("-") and word not in [*Color]), None)
-    commands = list(OWN_COMMANDS)
-    for entry in sorted(metadata.entry_points(group=PLUG_INS)):
+    known = [*OWN_COMMANDS, *sorted(metadata.entry_points(group=PLUG_INS))]
+    for entry in known:
+        if entry.name == first:
+            return [load(entry)]
+    commands = []
+    for entry in known:
         try:
-            if first in (None, entry.name) or first not in {command.name for command in OWN_COMMANDS}:
-                commands.append(_load(entry))
+            commands.append(load(entry))
         except CommandBroken as error:
-            if entry.name == first:
-                raise
             place.say(f"warning: {error}")
     return commands
 
 
-def _load(entry: EntryPoint) -> Command:
+def _typed() -> list[str]:
+    """Return the words before the one that a shell completes."""
+    line = os.environ.get("COMP_LINE", "")
+    return line.split()[1:] if line[-1:].isspace() else line.split()[1:-1]
+
+
+def load(entry: EntryPoint) -> Command:
+    """Import a command.
+
+    Raises:
+        CommandBroken: its module cannot be imported, or has something else in its place.
+    """
     try:
         loaded = entry.load()
     except Exception as error:

@@ -15,10 +15,9 @@ from galley.cli.labels import label_argument
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.cli.waiting import wait_for
-from galley.declared import files_of_input
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
-from galley.file import File
+from galley.file import File, files_of_input
 from galley.handle import AsyncHandle
 from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane

@@ -15,7 +15,7 @@ from galley.broker.connection import Broker
 from galley.broker.control import Pause, Supply, answering_supply
 from galley.broker.ensure import ensure
 from galley.broker.topic_keeper import Declared, TopicKeeper
-from galley.cli.main import OWN_COMMANDS, main
+from galley.cli.main import OWN_COMMANDS, load, main
 from galley.client import AsyncClient
 from galley.handler import call
 from galley.topic import Subscription, Topic
@@ -28,7 +28,7 @@ from tests.unit.galley.cli.a_terminal import a_terminal, err
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLES = [
     pytest.param(example, id=f"{command.name}-{number}")
-    for command in OWN_COMMANDS
+    for command in map(load, OWN_COMMANDS)
     for number, example in enumerate(command.examples)
 ]
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import galley
-from galley.cli.command import PLUG_INS, Command
-from galley.cli.main import OWN_COMMANDS
+from galley.cli.command import PLUG_INS
+from galley.cli.main import OWN_COMMANDS, load
 from galley.resources.manifest import read_manifests
 
 ROOT = Path(__file__).parents[3]
@@ -77,9 +77,9 @@ def _a_queue(spec: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("block", _blocks("sh", "console"), ids=lambda block: block.where)
 def test_commands_of_galley_have_valid_arguments(block: Block) -> None:
-    commands: list[Command] = [*(entry.load() for entry in entry_points(group=PLUG_INS)), *OWN_COMMANDS]
     parsers = {}
-    for command in commands:
+    for entry in (*entry_points(group=PLUG_INS), *OWN_COMMANDS):
+        command = load(entry)
         parsers[command.name] = argparse.ArgumentParser(exit_on_error=False)
         command.arguments(parsers[command.name])
     for line in re.findall(r"^(?:\$ )?(galley .*)$", block.body, re.MULTILINE):

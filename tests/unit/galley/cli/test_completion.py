@@ -13,7 +13,7 @@ import pytest
 
 from galley.cli.command import one_of
 from galley.cli.completion import PROGRAMS, Shell
-from galley.cli.main import OWN_COMMANDS, main, parser
+from galley.cli.main import OWN_COMMANDS, load, main, parser
 from testcluster.errors import CannotRunHere
 from testcluster.progress import say
 from testcluster.toolchain import Need, ensure
@@ -59,7 +59,7 @@ def test_bash_completes_commands_and_options() -> None:
 
 def test_words_that_an_argument_is_limited_to_are_completed() -> None:
     words = 0
-    for command in OWN_COMMANDS:
+    for command in map(load, OWN_COMMANDS):
         own = parser([command])
         for action in own._subparsers._group_actions[0].choices[command.name]._actions:  # type: ignore[union-attr,index]
             if isinstance(action.type, one_of):

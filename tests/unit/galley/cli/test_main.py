@@ -1,10 +1,12 @@
+import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from galley.cli.command import Command, text
-from galley.cli.main import OWN_COMMANDS, main
+from galley.cli.main import OWN_COMMANDS, load, main
 from tests.unit.galley.cli.a_terminal import a_terminal, err, out
 
 
@@ -61,12 +63,48 @@ def test_the_bare_word_tells_all_commands() -> None:
         assert command.name in out(terminal)
 
 
-@pytest.mark.parametrize("command", OWN_COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", [*map(load, OWN_COMMANDS)], ids=lambda command: command.name)
 def test_help_ends_with_its_two_examples(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     terminal = a_terminal()
     assert main([command.name, "--help"], terminal) == 0
     assert out(terminal).splitlines()[-2:] == [f"  {example}" for example in command.examples]
+
+
+@pytest.mark.parametrize("entry", OWN_COMMANDS, ids=lambda entry: entry.name)
+def test_a_command_is_found_under_the_name_it_has(entry: EntryPoint) -> None:
+    assert load(entry).name == entry.name
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [
+        (["version"], {}),
+        ([], {"_ARGCOMPLETE": "1", "COMP_LINE": "galley version --", "COMP_POINT": "17", "COMP_TYPE": "9"}),
+    ],
+    ids=["run", "completed"],
+)
+def test_a_command_imports_no_other_one(words: list[str], environment: dict[str, str]) -> None:
+    program = (
+        "import atexit, os, sys\n"
+        "def said(*_):\n"
+        "    unwanted = {'galley.cli.apply', 'galley.cli.submit', 'galley_local.dev', 'pydantic'}\n"
+        "    print(*unwanted & {*sys.modules}, file=sys.stderr)\n"
+        "atexit.register(said)\n"
+        "os._exit = sys.exit\n"
+        "from galley.cli.main import main\n"
+        f"main({words!r})\n"
+    )
+    environment = {**os.environ, **environment, "_ARGCOMPLETE_STDOUT_FILENAME": os.devnull}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert ran.stderr.strip() == ""
 
 
 def test_an_argument_that_is_not_utf_8_is_misuse_and_one_in_another_locale_is_text() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
-from galley.cli.main import OWN_COMMANDS, main, parser
+from galley.cli.main import OWN_COMMANDS, load, main, parser
 from galley.cli.output import Format, styled, write_document
 from galley.cli.terminal import Color, Output, Terminal
 from galley.errors import TaskFailed
@@ -160,7 +160,9 @@ def test_colour_is_used_when_it_is_asked_for_or_can_be_seen(
 
 @pytest.mark.parametrize("words", [["--color", "always"], ["get", "--color=always", "tasks"]])
 def test_colour_may_be_asked_for_before_and_after_the_command(words: list[str]) -> None:
-    options = parser(OWN_COMMANDS).parse_args([*words, "version"] if len(words) == 2 else words)
+    options = parser([load(each) for each in OWN_COMMANDS]).parse_args(
+        [*words, "version"] if len(words) == 2 else words
+    )
     assert options.color == "always"
 
 
