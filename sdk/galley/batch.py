@@ -11,6 +11,7 @@ from galley.address import TaskAddress
 from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher, Receipt
+from galley.broker.refusals import refusal
 from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Entry, publish_cached
 from galley.envelope import FIRST, Envelope
@@ -280,7 +281,7 @@ class Batch(Generic[R]):
             elif ack is None or ack.unanswered:
                 self._unknown[place] = handle
             else:
-                self._refused[place] = self._publisher.refusal(handle.address, ack)
+                self._refused[place] = refusal(handle.address, ack)
 
     def _sort(self, place: int, handle: AsyncHandle[R], publish: asyncio.Task[Any]) -> None:
         publish.cancel()  # does nothing to one that has ended

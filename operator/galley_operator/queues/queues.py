@@ -32,13 +32,13 @@ from galley_operator.fleet.names import child_name
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
+from galley_operator.queues.conditions import READY, SCALING_ACTIVE
 from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference
 from galley_operator.queues.served_queue import ServedQueue
 from galley_operator.queues.shared_by_queues import SharedByQueues
-from galley_operator.queues.status import READY, SCALING_ACTIVE
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues, QueueObject
 

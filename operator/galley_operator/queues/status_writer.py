@@ -16,11 +16,12 @@ from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.faults import Faults
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
+from galley_operator.queues.conditions import READY, Situation
 from galley_operator.queues.queues import Queues
 from galley_operator.queues.reconcile import Reconciled
 from galley_operator.queues.scaling_condition import Interference
 from galley_operator.queues.served_queue import ServedQueue
-from galley_operator.queues.status import READY, Situation, occurrences, status_of, urgent
+from galley_operator.queues.status import occurrences, status_of, urgent
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable
-from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,36 +13,29 @@ from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.encryption_rules import EncryptionRules
-from galley.broker.ensure import stream_info
 from galley.broker.errors import (
     BrokerError,
-    BrokerFull,
-    BrokerRefused,
-    BrokerSilent,
     BrokerUnreachable,
     NotAllowed,
 )
 from galley.broker.known import Known, check_same_work, known_task
 from galley.broker.lean_client import header_block
-from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, UNANSWERED, WRONG_SEQUENCE, Ack
+from galley.broker.pipeline import NO_RESPONDERS, UNANSWERED, WRONG_SEQUENCE, Ack
+from galley.broker.refusals import Refusals, given_up, refusal
 from galley.broker.schedules import reserved_for
 from galley.broker.topics import TopicPublisher
 from galley.envelope import FIRST, Envelope, Flags
-from galley.errors import GalleyError, IdReserved, LaneNotEnabled, QueueFull, QueueNotFound, Refused
+from galley.errors import GalleyError, IdReserved, Refused
 from galley.failpoint import failpoint
 from galley.inside import LIFE_WORD
 from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.life import happened_to, life_event
-from galley.remembered import Remembered
 from galley.schedule import ticks_of
 
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.25
-
-_FIGURES_SECONDS: Final = 1.0
-"""Age up to which the figures of a full queue are used: many refusals ask once."""
 
 _LIFE_SECONDS: Final = 1.0
 """How long the event of a submission is tried before it is given up."""
@@ -64,11 +55,6 @@ class Receipt(msgspec.Struct, frozen=True):
     """A task of that id was there already; this publish added nothing."""
 
 
-def _quota_in(problem: str) -> str:
-    """Return the field of `spec.limits` that the server's words are about."""
-    return "backlog" if "messages" in problem else "backlogBytes"
-
-
 class Publisher:
     """Publishes tasks. One publisher may be used by many at once."""
 
@@ -79,10 +65,8 @@ class Publisher:
         self.patience = patience_seconds
         self._lanes: set[tuple[str, str, Lane]] = set()
         """Lanes that are known to be there."""
-        self._figures: Remembered[dict[str, Any] | None] = Remembered(
-            _FIGURES_SECONDS, lambda: asyncio.get_running_loop().time()
-        )
-        self._infos: Remembered[dict[str, Any] | None] = Remembered(0.0)
+        self.refusals = Refusals(broker)
+        """Says why a task was not stored."""
 
     @property
     def broker(self) -> Broker:
@@ -147,10 +131,10 @@ class Publisher:
         give_up = loop.time() + self.patience
         while not (ack := await (await self.send(address, envelope, flags, alone=False))).stored:
             if not ack.unanswered and ack.code != NO_RESPONDERS:
-                raise self.refusal(address, ack)
+                raise refusal(address, ack)
             if ack.code == NO_RESPONDERS:
                 with contextlib.suppress(BrokerUnreachable):
-                    await self.check_lane(address)
+                    await self.refusals.check_lane(address)
             if loop.time() >= give_up:
                 raise self._given_up(address, ack)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -237,7 +221,7 @@ class Publisher:
         """Check that there is the lane of a task with a key: its subject does not show the broker that."""
         lane = address.namespace, address.queue, address.lane
         if lane not in self._lanes:
-            await self.check_lane(address)
+            await self.refusals.check_lane(address)
             self._lanes.add(lane)
 
     async def ring(self, address: TaskAddress, key: str) -> asyncio.Future[Ack]:
@@ -278,7 +262,7 @@ class Publisher:
             if ack.code == NO_RESPONDERS:
                 # While servers elect a leader, this is not answered either.
                 with contextlib.suppress(BrokerUnreachable):
-                    await self.check_lane(address)
+                    await self.refusals.check_lane(address)
             if loop.time() >= give_up:
                 raise self._given_up(address, ack)
             await asyncio.sleep(0.2)
@@ -289,7 +273,7 @@ class Publisher:
             return await self._accepted(address, envelope)
         if ack.code == WRONG_SEQUENCE:
             return Receipt(address, duplicate=True)
-        raise await self._refused(address, ack)
+        raise await self.refusals.error(address, ack)
 
     def tells(self, address: TaskAddress) -> bool:
         """Return whether a topic hears of the tasks that are submitted to a queue."""
@@ -310,56 +294,8 @@ class Publisher:
                 log.warning("life event missed", extra=about)
         return Receipt(address)
 
-    async def check_lane(self, address: TaskAddress) -> None:
-        """Raise if the queue or its lane is not there; return if the broker was merely not ready.
-
-        Raises:
-            QueueNotFound, LaneNotEnabled: if it is not.
-            BrokerUnreachable: if the broker does not answer.
-        """
-        info = await self._info(topology.work_stream(address.namespace, address.queue))
-        if info is None:
-            raise QueueNotFound(address.namespace, address.queue)
-        lanes = tuple(Lane(word) for word in info["config"]["metadata"][topology.LANES_KEY].split(","))
-        if address.lane not in lanes:
-            raise LaneNotEnabled(address.queue, address.lane, lanes)
-
     def _given_up(self, address: TaskAddress, ack: Ack) -> BrokerError:
-        problem = f"task {address}: {ack.problem}"
-        if self._broker.connected:
-            return BrokerSilent(self._broker.server, problem, self.patience)
-        return BrokerUnreachable(self._broker.server, problem)
-
-    async def _refused(self, address: TaskAddress, ack: Ack) -> GalleyError:
-        """Return the error for a refusal, with the figures of a quota that is used up if they can be had."""
-        if ack.code != FULL:
-            return self.refusal(address, ack)
-        name = topology.work_stream(address.namespace, address.queue)
-        info = await self._figures.get(name, partial(self._figures_of, name))
-        quota = _quota_in(ack.problem)
-        if info is None:
-            return QueueFull(address.queue, quota)
-        used, limit = ("messages", "max_msgs") if quota == "backlog" else ("bytes", "max_bytes")
-        return QueueFull(address.queue, quota, info["state"][used], info["config"][limit])
-
-    async def _figures_of(self, name: str) -> dict[str, Any] | None:
-        with suppress(BrokerError):
-            return await self._info(name)
-        return None
-
-    async def _info(self, name: str) -> dict[str, Any] | None:
-        """Return what the broker says of a stream; many tasks that need it at once ask once."""
-        return await self._infos.get(name, partial(stream_info, self._broker, name))
-
-    def refusal(self, address: TaskAddress, ack: Ack) -> GalleyError:
-        """Return the error for an answer that says that the task was not stored."""
-        if ack.code == FULL:
-            return QueueFull(address.queue, _quota_in(ack.problem))
-        if ack.code == DENIED:
-            return NotAllowed(topology.task_subject(address))
-        if ack.code in NO_ROOM:
-            return BrokerFull(f"store task {address}", ack.code, ack.problem)
-        return BrokerRefused(f"store task {address}", ack.code, ack.problem)
+        return given_up(self._broker, f"task {address}: {ack.problem}", self.patience)
 
 
 def _both(answer: asyncio.Future[Ack], rung: asyncio.Future[Ack]) -> asyncio.Future[Ack]:

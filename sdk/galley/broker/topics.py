@@ -18,11 +18,12 @@ import msgspec
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerFull, BrokerRefused, BrokerSilent, BrokerUnreachable, NotAllowed
+from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import DENIED, FULL, NO_RESPONDERS, NO_ROOM, TOO_LARGE, Ack
+from galley.broker.refusals import given_up
 from galley.errors import EnvelopeInvalid, EventInvalid, GalleyError, TopicFull, TopicNotFound
 from galley.event import Event, decode, encode
 from galley.missed import Missed, decode_missed
@@ -88,9 +89,7 @@ class TopicPublisher:
             self._known.forget(topic)
             if loop.time() >= give_up:
                 problem = f"event {event.id} of topic {topic}: {ack.problem}"
-                if self._broker.connected:
-                    raise BrokerSilent(self._broker.server, problem, self._patience)
-                raise BrokerUnreachable(self._broker.server, problem)
+                raise given_up(self._broker, problem, self._patience)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _send(self, topic: str, known: Topic, event: Event, token: str) -> asyncio.Future[Ack]:

@@ -11,13 +11,14 @@ from galley import unique_key as wire
 from galley.address import TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerRefused, BrokerSilent, BrokerUnreachable, NotAllowed
+from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.held import message_of
 from galley.broker.last_message import last_message
 from galley.broker.lean_client import header_block
 from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher, Receipt
 from galley.broker.records import Records
+from galley.broker.refusals import given_up
 from galley.envelope import Envelope
 from galley.errors import UniqueConflict
 from galley.failpoint import failpoint
@@ -213,7 +214,7 @@ class UniquePublisher:
                 return await ask()
             except (BrokerUnreachable, BrokerRefused) as error:
                 if isinstance(error, BrokerRefused) and error.code == NO_RESPONDERS:
-                    await self._publisher.check_lane(address)
+                    await self._publisher.refusals.check_lane(address)
                 if loop.time() >= give_up:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -241,14 +242,12 @@ class UniquePublisher:
             if ack.code == DENIED:
                 raise NotAllowed(topology.key_subject(address.namespace, address.queue, digest))
             if ack.code == NO_RESPONDERS:
-                await self._publisher.check_lane(address)
+                await self._publisher.refusals.check_lane(address)
             elif not ack.unanswered:
                 raise BrokerRefused(f"claim the unique key of {address}", ack.code, ack.problem)
             if loop.time() >= give_up:
                 problem = f"unique key of {address}: {ack.problem}"
-                if self._broker.connected:
-                    raise BrokerSilent(self._broker.server, problem, self._publisher.patience)
-                raise BrokerUnreachable(self._broker.server, problem)
+                raise given_up(self._broker, problem, self._publisher.patience)
             await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 PAGE = (ROOT / "docs" / "operations" / "operator.md").read_text("utf-8")
 SOURCES = (
     "fleet/trouble.py", "fleet/deployment.py", "fleet/deployment_fleet.py",
-    "queues/status.py", "queues/scaling_condition.py", "queues/scaled_queue.py",
+    "queues/conditions.py", "queues/scaling_condition.py", "queues/scaled_queue.py",
 )  # fmt: skip
 
 

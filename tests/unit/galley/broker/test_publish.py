@@ -11,6 +11,7 @@ from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import FULL, NO_ROOM, Ack
 from galley.broker.publish import Publisher, Receipt
+from galley.broker.refusals import refusal
 from galley.envelope import Flags
 from galley.errors import GalleyError, LaneNotEnabled, QueueFull, QueueNotFound
 from galley.lanes import Lane
@@ -203,8 +204,8 @@ async def test_a_full_queue_and_a_broker_without_room_are_told_apart_and_nothing
         with pytest.raises(QueueFull):
             await publisher.publish(an_address(of=small), an_envelope())
         # What a batch says of each of its tasks.
-        assert isinstance(publisher.refusal(an_address(of=small), Ack(0, FULL)), QueueFull)
-        assert isinstance(publisher.refusal(an_address(of=small), Ack(0, min(NO_ROOM))), BrokerFull)
+        assert isinstance(refusal(an_address(of=small), Ack(0, FULL)), QueueFull)
+        assert isinstance(refusal(an_address(of=small), Ack(0, min(NO_ROOM))), BrokerFull)
         bench.server.full = (TASK,)
         with pytest.raises(BrokerFull):
             await publisher.publish(an_address(of=bench.layout), an_envelope())

@@ -19,16 +19,9 @@ from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import Workforce
+from galley_operator.queues.conditions import CIRCUIT_CLOSED, SCALING_ACTIVE, Situation, conditions_of
 from galley_operator.queues.scaled_queue import remembered
-from galley_operator.queues.status import (
-    CIRCUIT_CLOSED,
-    SCALING_ACTIVE,
-    Situation,
-    conditions_of,
-    occurrences,
-    scaling_of,
-    status_of,
-)
+from galley_operator.queues.status import occurrences, scaling_of, status_of
 from galley_operator.tasks.known_queues import QueueObject
 from tests.unit.galley_operator.autoscaler.queues import NOON, SILENT, a_backlog, at, workers
 
