@@ -2,6 +2,7 @@
 
 import math
 import re
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -56,6 +57,10 @@ class NotFinite(ValueError):
     """A number in a value is not finite, or a secret would be masked; the message names its place."""
 
 
+class ValueUnreadable(ValueError):
+    """A value raised an exception when it was read, such as a model whose database session is closed."""
+
+
 def encode_value(value: object) -> bytes:
     """Return `value` as JSON.
 
@@ -64,6 +69,16 @@ def encode_value(value: object) -> bytes:
             secret in a model of pydantic, which would write asterisks.
         TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError: if it cannot be encoded.
     """
+    try:
+        return _encoded(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        raise
+    except Exception as error:
+        said = traceback.format_exception_only(error)[-1].strip()
+        raise ValueUnreadable(f"reading it raised {said}") from error
+
+
+def _encoded(value: object) -> bytes:
     data = _encode(value)
     # Only a value that has a null can have lost a number, and to search bytes costs next to nothing.
     if value is not None and b"null" in data:

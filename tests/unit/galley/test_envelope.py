@@ -165,6 +165,22 @@ def test_an_input_json_cannot_say_is_refused(value: Any) -> None:
 
 
 @dataclass
+class Detached:
+    """As a model whose database session is closed: its fields cannot be read any more."""
+
+    x: int
+
+    def __getattribute__(self, name: str) -> Any:
+        raise LookupError(f"{name!r} is not loaded")
+
+
+def test_an_input_that_raises_when_it_is_read_is_refused_with_what_it_said() -> None:
+    for value in (Detached(1), {"of": [Detached(1)]}, {"a": None, "of": Detached(1)}):
+        with pytest.raises(InputInvalid, match=r"reading it raised LookupError: .* is not loaded"):
+            envelope.encode_input("resize", value)
+
+
+@dataclass
 class Point:
     x: float
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CoroutineType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw
@@ -134,8 +134,8 @@ def done(order: int, seconds: float, value: object, spool: str = "") -> Done | S
     try:
         result = encode_value(value)
     except BaseException as error:  # anything may hide in a value
-        if isinstance(value, Continuation):
-            return _onward(order, seconds, value)
+        if issubclass(type(value), Continuation):  # `isinstance` would ask the value
+            return _onward(order, seconds, cast("Continuation", value))
         problem = f"the result cannot be written as JSON: {describe(error)}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
     if len(result) > INLINE_LIMIT or file.encoded != files:
