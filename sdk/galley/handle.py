@@ -136,7 +136,7 @@ class AsyncHandle(Generic[R]):
             value = msgspec.json.decode(data)
             return with_files(value) if _FILE in bytes(data) else value
         try:
-            return self.result_type.decode(data)
+            return self.result_type.read(data)
         except Misfit as error:
             raise ResultMismatch(self.id, str(error)) from None
 

@@ -74,8 +74,12 @@ def encode_value(value: object) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         raise
     except Exception as error:
-        said = traceback.format_exception_only(error)[-1].strip()
-        raise ValueUnreadable(f"reading it raised {said}") from error
+        raise ValueUnreadable(f"reading it raised {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """Return the class and the text of an exception, which may have none that can be read."""
+    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _encoded(value: object) -> bytes:

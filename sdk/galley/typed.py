@@ -15,10 +15,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from galley.annotated import UNIONS, changed, has_rules_of_pydantic, lost_arguments, members_of_unions
+from galley.annotated import (
+    UNIONS,
+    changed,
+    has_rules_of_pydantic,
+    lost_arguments,
+    members_of_unions,
+    parts,
+)
 from galley.batching import each_of, outcome_of
 from galley.file import File, from_json
-from galley.json_value import NotFinite, encode_value
+from galley.json_value import NotFinite, encode_value, said
 from galley.usable import signature_of
 
 _ANY_TYPE: Final = frozenset({Any, object, inspect.Parameter.empty})
@@ -90,7 +97,7 @@ class Typed:
             raise Misfit(str(error)) from None
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise Misfit(str(error)) from None
-        came = self.decode(data)
+        came = self.read(data)
         problem = _mistaken(value, came) if self._union else ""
         if problem := problem or (changed(value, came, self._members) if self._members else ""):
             raise Misfit(f"{problem}: in JSON, the types of {_name(self.annotation)} cannot be told apart")
@@ -108,6 +115,19 @@ class Typed:
             if bytes(data) in _BOOLS and bool in self.plain:  # in Python, a bool is an int
                 return _BOOLS[bytes(data)]
             raise Misfit(_in_words(error)) from None
+
+    def read(self, data: bytes | Raw) -> Any:
+        """Return the value in some JSON, where no code of a handler is expected to run.
+
+        Raises:
+            Misfit: if it is not of the type, or its class raises something else.
+        """
+        try:
+            return self.decode(data)
+        except Misfit:
+            raise
+        except Exception as error:
+            raise Misfit(f"making it raised {said(error)}") from error
 
 
 def _mistaken(value: Any, came: Any) -> str:
@@ -149,22 +169,29 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         found = _by_name(signature_of(function, eval_str=True))
     except UNRESOLVED:
         found = _by_name(signature_of(function))
-    if not any(isinstance(annotation, str) for annotation in found.values()):
+    if not any(map(_has_text, found.values())):
         return found
     inner = inspect.unwrap(function)
     names = {**vars(typing), **getattr(inner, "__globals__", {})}
     evaluated = {}
     for name, annotation in found.items():
         with suppress(*UNRESOLVED):
-            evaluated[name] = _evaluated(annotation, names)
+            evaluated[name] = _evaluated(annotation, names) if _has_text(annotation) else annotation
     return evaluated
 
 
+def _has_text(annotation: Any) -> bool:
+    return any(isinstance(part, str | typing.ForwardRef) for part in parts(annotation))
+
+
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
-    """Return an annotation that is not text: of a quoted one, a module may keep the text of its text."""
-    for _ in range(2):
-        if isinstance(annotation, str):
-            annotation = eval(annotation, names)  # noqa: S307
+    """Return an annotation without text in it: it may be quoted, and so may what stands in its brackets."""
+
+    def annotated() -> None: ...
+
+    for _ in range(2):  # of a quoted one, a module may keep the text of its text
+        annotated.__annotations__ = {"it": annotation}
+        annotation = typing.get_type_hints(annotated, names, include_extras=True)["it"]
     return annotation
 
 

@@ -456,7 +456,7 @@ class Tasks:
         try:
             if expected is None:
                 return with_files(msgspec.json.decode(held.result))
-            return expected.decode(held.result)
+            return expected.read(held.result)
         except Misfit as error:
             raise ResultMismatch(address.id, str(error)) from None
 

@@ -47,6 +47,7 @@ from pydantic import (
 )
 
 from galley import Graph, InputInvalid, call
+from galley.annotated import parts
 from galley.handler import Handler
 from galley.json_value import encode_value
 from galley.typed import Misfit, Signature, Typed, annotations_of, typed
@@ -381,10 +382,14 @@ def test_a_default_of_none_permits_none() -> None:
 
 
 def test_what_exists_for_type_checkers_alone_is_left_out_and_the_rest_is_read() -> None:
-    def handler(ghost: "Ghost", day: "date") -> "Ghost":
+    def handler(ghost: "Ghost", ghosts: list["Ghost"], day: "date") -> "Ghost":
         return ghost
 
-    assert bind(handler, ghost={"a": 1}, day=DAY) == {"ghost": {"a": 1}, "day": DAY}
+    assert bind(handler, ghost={"a": 1}, ghosts=[1], day=DAY) == {
+        "ghost": {"a": 1},
+        "ghosts": [1],
+        "day": DAY,
+    }
     assert Signature(handler).result is None
 
 
@@ -456,3 +461,36 @@ def test_a_whole_number_is_a_float_for_a_handler_that_takes_one() -> None:
 
     arrived = Signature(half).decode(b'{"of": 5}', {"of": 5})
     assert type(arrived["of"]) is float
+
+
+def test_what_is_quoted_in_the_brackets_of_an_annotation_is_found_below_the_function() -> None:
+    for written in ("list['Point']", "'typing.Optional[list[\"Point\"]]'", "typing.Annotated['Point', 1]"):
+        names: dict[str, Any] = {"typing": typing, "__name__": __name__}
+        for future in ("", "from __future__ import annotations\n"):
+            exec(f"{future}def f(x: {written}) -> dict[str, 'Point']: ...", names)
+            names["Point"] = Point
+            found = annotations_of(names["f"])
+            assert found["return"] == dict[str, Point]
+            assert Point in {*parts(found["x"])}
+
+
+@dataclass
+class Strict:
+    """Raises what no library expects of it."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number > 9:
+            raise KeyError("too large")
+
+
+def test_an_argument_whose_class_raises_is_refused_at_the_call_and_tells_the_worker_the_exception() -> None:
+    number = Strict(1)
+    number.number = 10
+    with pytest.raises(Misfit, match="making it raised KeyError: 'too large'"):
+        Typed(Strict).encode(number)
+    with pytest.raises(Misfit, match="making it raised KeyError: 'too large'"):
+        Typed(Strict).read(b'{"number": 10}')
+    with pytest.raises(KeyError):
+        Typed(Strict).decode(b'{"number": 10}')
