@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 
 from galley.cli.errors import Misuse, OutputClosed, OutputFailed
-from galley.errors import GalleyError
+from galley.errors import GalleyError, ManifestInvalid
 from galley.file import File
 from galley.shown import safe, safe_json
 
@@ -117,10 +117,11 @@ class Terminal:
             print(safe(text), file=self.stderr, flush=True)
 
     def complain(self, error: GalleyError) -> None:
-        """Print an error in two lines: what happened and what to do."""
-        what = " ".join(str(error).split())
-        hint = " ".join(error.hint.split()) or "galley --help"
-        self.say(f"error: {what}\nhint: {hint}")
+        """Print an error in two lines: what happened and what to do. A manifest has two for each problem."""
+        for each in (error, *(error.others if isinstance(error, ManifestInvalid) else ())):
+            what = " ".join(str(each).split())
+            hint = " ".join(each.hint.split()) or "galley --help"
+            self.say(f"error: {what}\nhint: {hint}")
 
     def read_input(self) -> str:
         """Return all of standard input, as UTF-8 with or without a byte order mark.

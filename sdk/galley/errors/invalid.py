@@ -8,6 +8,9 @@ class ManifestInvalid(Invalid):
 
     reason = "ManifestInvalid"
 
+    others: tuple["ManifestInvalid", ...] = ()
+    """The next problems of the same file, at most nine, by line; empty if there is one problem only."""
+
     def __init__(self, source: str, line: int, field: str, problem: str, hint: str = "") -> None:
         self.source, self.line, self.field, self.problem = source, line, field, problem
         place = f"{source}:{line}" if line else source

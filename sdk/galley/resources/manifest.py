@@ -19,6 +19,9 @@ from galley.resources.workflow import Workflow
 FILE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
+EXPLAINED: Final = 10
+"""Problems of a file that are explained; any others are counted."""
+
 Resource: TypeAlias = TaskQueue | Task | TaskSchedule | Topic | Workflow
 """What a manifest declares."""
 
@@ -67,7 +70,8 @@ def parse_manifests(text: str, source: str) -> list[Resource]:
         source: the name of the text in errors, such as its file.
 
     Raises:
-        ManifestInvalid: about the first wrong line; its hint has the number of further problems.
+        ManifestInvalid: about the first wrong line; its hint has the number of further problems, and
+            `others` the next ones.
     """
     _check_size(source, len(text))
     reading = _Reading()
@@ -92,11 +96,13 @@ def _check_size(source: str, size: int) -> None:
 
 
 def _first_of(problems: list[Problem], more: int, source: str) -> ManifestInvalid:
-    """Return the error about the problem on the first line, counting `more` others."""
-    first = min(problems, key=lambda problem: problem.line)
-    others = len(problems) - 1 + more
+    """Return the error about the problem on the first line, with the next ones, counting `more` others."""
+    first, *rest = sorted(problems, key=lambda problem: problem.line)
+    others = len(rest) + more
     also = f" (and {others} more problem{'s' if others > 1 else ''} in this file)" if others else ""
-    return ManifestInvalid(source, first.line, first.field, first.problem, f"{first.hint}{also}")
+    error = ManifestInvalid(source, *first._replace(hint=f"{first.hint}{also}"))
+    error.others = tuple(ManifestInvalid(source, *each) for each in rest[: EXPLAINED - 1])
+    return error
 
 
 class _Candidate(NamedTuple):
@@ -188,12 +194,16 @@ class _Reading:
         self.resources.append(resource)
 
     def _refuse_all(self, candidate: _Candidate, model: type[Resource], invalid: ValidationError) -> None:
-        """Explain the first error and count the others, which may be very many."""
-        errors = invalid.errors(include_url=False)
+        """Explain the first errors of a file and count the others, which may be very many."""
         line_of = candidate.document.line_of
-        first = min(errors, key=lambda error: line_of((*candidate.place, *place_of(error))))
-        self._refuse(candidate, *explain(model, first))
-        self.more += len(errors) - 1
+        errors = sorted(
+            invalid.errors(include_url=False),
+            key=lambda error: line_of((*candidate.place, *place_of(error))),
+        )
+        room = max(0, EXPLAINED - len(self.problems))
+        for error in errors[:room]:
+            self._refuse(candidate, *explain(model, error))
+        self.more += len(errors[room:])
 
     def _refuse_twins(self, candidate: _Candidate, resource: Resource) -> None:
         metadata = resource.metadata

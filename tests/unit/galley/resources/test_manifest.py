@@ -1,5 +1,6 @@
 """Manifests: what is read from files, and what a wrong one is told."""
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,19 @@ def test_a_wrong_manifest_is_refused_with_line_field_and_advice(wrong: Wrong) ->
     assert not re.search(jargon, error.problem + error.hint)
 
 
-def test_of_very_many_problems_one_is_explained_and_the_others_are_counted(
+def test_all_problems_of_a_file_are_explained_at_once_by_line() -> None:
+    text = f"{QUEUE}  zzz: 1\n  worker:\n    concurrency: 0\n---\n{TASK}  lane: 7\n---\nkind: Task\n"
+    with pytest.raises(ManifestInvalid) as caught:
+        parse_manifests(text, "tasks.yaml")
+    first, others = caught.value, caught.value.others
+    assert [(each.line, each.field) for each in (first, *others)] == [
+        (6, "spec.zzz"), (8, "spec.worker.concurrency"), (17, "spec.lane"), (19, "apiVersion"),
+    ]  # fmt: skip
+    assert all(each.hint and not each.others for each in others)
+    assert pickle.loads(pickle.dumps(first)).others[0].problem == others[0].problem
+
+
+def test_of_very_many_problems_ten_are_explained_and_the_others_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Explaining each of 200,000 unknown fields took a minute."""
@@ -48,7 +61,8 @@ def test_of_very_many_problems_one_is_explained_and_the_others_are_counted(
     with pytest.raises(ManifestInvalid, match=r"tasks.yaml:8: spec.field0: there is no such field") as caught:
         parse_manifests(TASK + unknown, "tasks.yaml")
     assert "(and 4999 more problems in this file)" in caught.value.hint
-    assert len(explained) == 1
+    assert [each.field for each in caught.value.others] == [f"spec.field{number}" for number in range(1, 10)]
+    assert len(explained) == 10
 
 
 RIGHT = {
