@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from galley import AsyncClient, AsyncHandle, Phase, call
+from galley.backlog import QueueBacklog
 from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.signals import SignalReader
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
@@ -19,8 +21,8 @@ async def runs_on(handle: AsyncHandle[object], worker: str) -> bool:
     return status.phase is Phase.RUNNING and status.worker == worker
 
 
-async def test_a_short_attempt_ends_during_the_drain(
-    client: AsyncClient, namespace: str, start: StartWorkers
+async def test_a_short_attempt_ends_during_the_drain_and_never_runs_again(
+    client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:
     patient = a_task_queue(namespace, worker={"gracePeriodSeconds": 30})
     await ensure(client.broker, layout_of(patient, "tests"))
@@ -30,6 +32,12 @@ async def test_a_short_attempt_ends_during_the_drain(
 
     assert worker.end(within=60) == 0
     assert await handle.result(within=20) == "short"
+    backlog = await SignalReader(client.broker).read(namespace, "drills")
+    assert isinstance(backlog, QueueBacklog)
+    assert backlog.in_flight == 0, "it was acknowledged before its worker ended"
+    await start(patient, ("w2",))
+    assert await (await client.submit(call("drills", "echo", value="next"))).result(within=20) == "next"
+    assert (tmp_path / "drills.log").read_text().count("begin short") == 1
 
 
 async def test_a_long_attempt_is_handed_back_at_once_and_costs_no_attempt(

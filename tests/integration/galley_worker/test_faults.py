@@ -1,12 +1,23 @@
 """Workers killed and frozen, brokers killed and frozen: every task has one outcome."""
 
 import signal
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from galley import AsyncClient, AsyncHandle, Phase, TaskFailed, call, connect
+from galley import (
+    AsyncClient,
+    AsyncHandle,
+    Phase,
+    RetryPolicy,
+    TaskCancelled,
+    TaskFailed,
+    When,
+    call,
+    connect,
+)
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.resources import TaskQueue
@@ -46,14 +57,45 @@ async def test_a_killed_worker_s_task_runs_on_another(
     assert (await handle.status()).worker == "w2"
 
 
+@pytest.mark.parametrize("handler", ["hold", "seize"])
 async def test_a_long_attempt_keeps_its_lease(
-    client: AsyncClient, hasty: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers, tmp_path: Path, handler: str
 ) -> None:
     await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
-    handle = await client.submit(call("drills", "hold", word="long", seconds=3 * LEASE))
+    handle = await client.submit(call("drills", handler, word="long", seconds=3 * LEASE))
 
     assert await handle.result(within=30) == "long"
     assert (tmp_path / "drills.log").read_text().count("begin long") == 1
+
+
+async def test_a_task_that_is_due_after_several_leases_runs_once(
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers, tmp_path: Path
+) -> None:
+    await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
+    late = When(not_before=datetime.now(UTC) + timedelta(seconds=4 * LEASE))
+    handle = await client.submit(call("drills", "hold", word="late", seconds=0.1), late)
+
+    assert await handle.result(within=40) == "late"
+    status = await handle.status()
+    assert (status.attempt, status.history.crashes, status.history.preemptions) == (1, 0, 0)
+    assert (tmp_path / "drills.log").read_text().count("begin late") == 1
+
+
+async def test_a_task_that_kills_its_workers_can_be_cancelled(
+    client: AsyncClient, hasty: TaskQueue, start: StartWorkers
+) -> None:
+    await start(hasty, ("w1", "w2"), GALLEY_LEASE_SECONDS=str(LEASE))
+    endless = When(retry=RetryPolicy(crashes=20, backoff_seconds=0.1, max_backoff_seconds=0.1))
+    handle = await client.submit(call("drills", "vanish"), endless)
+
+    async def crashed() -> bool:
+        return (await handle.status()).history.crashes >= 3
+
+    await eventually(crashed, within=60)
+    await handle.cancel()
+    with pytest.raises(TaskCancelled):
+        await handle.result(within=20)
+    assert (await handle.status()).phase is Phase.CANCELLED
 
 
 async def test_a_worker_frozen_past_its_lease_settles_nothing_that_is_another_s_by_now(

@@ -54,6 +54,34 @@ async def test_no_more_tasks_of_a_key_run_than_its_queue_allows(
     assert max(most.values()) <= 2
 
 
+async def test_keys_tasks_and_waiters_add_no_consumer(
+    client: AsyncClient, namespace: str, start: StartWorkers
+) -> None:
+    queue = a_task_queue(namespace, limits={"perKey": {"concurrency": 1}, "concurrency": 8})
+    await ensure(client.broker, layout_of(queue, "tests"))
+
+    async def consumers() -> Counter[str]:
+        listed = await client.broker.api(
+            "list streams", "STREAM.LIST", {"subject": f"galley.*.{namespace}.>"}
+        )
+        return Counter(
+            {each["config"]["name"]: each["state"]["consumer_count"] for each in listed["streams"]}
+        )
+
+    await start(queue, ("w1", "w2"))
+    await (await client.submit(call("drills", "echo").options(key="first"))).result(within=30)
+    before = await consumers()
+    handles = await client.submit_many(
+        [call("drills", "hold", word=f"{n}", seconds=0.3).options(key=f"k-{n}") for n in range(100)]
+    )
+    waits = [asyncio.create_task(each.result(within=60)) for each in handles for _ in range(3)]
+    await handles[0].result(within=60)
+    meanwhile = await consumers()
+    await asyncio.gather(*waits)
+    assert sum(before.values()) > 0
+    assert meanwhile == before
+
+
 async def test_a_worker_that_is_killed_neither_keeps_nor_loses_a_permit(
     client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path
 ) -> None:

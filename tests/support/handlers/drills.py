@@ -1,6 +1,7 @@
 """Handlers that do, and misdo, whatever a test asks of them."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -68,6 +69,15 @@ def hold(word: str, seconds: float) -> str:
     """Note the start, keep the slot for a while, note the end."""
     _note(f"begin {word}")
     time.sleep(seconds)  # noqa: TID251 - a handler that blocks is the point
+    _note(f"end {word}")
+    return word
+
+
+@task(queue="drills")
+def seize(word: str, seconds: float) -> str:
+    """Do as `hold`, and let no other thread of the process run meanwhile, as some C code does."""
+    _note(f"begin {word}")
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
     _note(f"end {word}")
     return word
 

@@ -31,7 +31,7 @@ from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.work import Work
-from tests.support.builders import an_envelope
+from tests.support.builders import an_address, an_envelope
 from tests.support.eventually import eventually
 from tests.support.one_attempt import run_attempt
 from tests.support.virtual_time import in_virtual_time, virtual_loop
@@ -130,6 +130,34 @@ async def test_an_attempt_runs_is_settled_and_leaves_nothing_behind() -> None:
         assert (shop.bench.in_work, shop.attempts.roster.under_way) == (0, {})
         await asyncio.sleep(LEASE)
         assert not shop.bench.seen("renewal"), "and no lease is renewed any longer"
+
+
+@in_virtual_time
+async def test_a_task_costs_no_more_words_the_more_tasks_have_ended() -> None:
+    async with a_shop() as shop:
+        said: list[str] = []
+
+        def hear(subject: str) -> bool:
+            said.append(".".join(subject.split(".")[:3]))
+            return False
+
+        async def run(name: str) -> list[str]:
+            said.clear()
+            await shop.bench.submit(an_address(of=shop.bench.layout, id=name), chosen_id=True)
+            attempt = shop.begin(await shop.bench.take(shop.worker))
+            (await shop.handlers.running()).end(RETURNED)
+            shop.handlers.started.clear()
+            await attempt
+            await shop.worker.broker.nats.flush()
+            return sorted(said)
+
+        shop.worker.broker.line.lose(to_server=hear)
+        shop.bench.producer.line.lose(to_server=hear)
+        alone = await run("first")
+        for number in range(2000):
+            address = an_address(of=shop.bench.layout, id=f"ended-{number}")
+            shop.bench.put(address, Record(State.DONE, 1, outcome=Outcome.SUCCEEDED))
+        assert await run("second") == alone
 
 
 @in_virtual_time

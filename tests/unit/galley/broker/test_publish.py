@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from galley import AsyncClient, call
 from galley.address import Kind
 from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerSilent, BrokerUnreachable
@@ -210,6 +211,21 @@ async def test_a_full_queue_and_a_broker_without_room_are_told_apart_and_nothing
         with pytest.raises(BrokerFull):
             await publisher.publish(an_address(of=bench.layout), an_envelope())
         assert len(flags(bench)) == 3
+
+
+@in_virtual_time
+async def test_many_tasks_are_on_their_way_before_the_first_is_answered() -> None:
+    async with a_bench() as bench:
+        client = AsyncClient.over(bench.producer, bench.layout.namespace)
+        await client.submit(call("images", "resize"))  # what a first task asks about the queue is known now
+        bench.server.log.clear()
+        bench.server.freeze()
+        submitting = bench.start(client.submit_many([call("images", "resize", width=n) for n in range(100)]))
+        await bench.pass_time(0.5)
+        assert len(bench.server._kept) == 100
+        bench.server.thaw()
+        assert len(await submitting) == 100
+        assert len(bench.seen("stored", "task")) == 100
 
 
 @in_virtual_time
