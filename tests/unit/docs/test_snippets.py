@@ -75,14 +75,38 @@ def _a_queue(spec: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("block", _blocks("sh", "console"), ids=lambda block: block.where)
-def test_commands_of_galley_have_valid_arguments(block: Block) -> None:
+def _parsers() -> dict[str, argparse.ArgumentParser]:
     parsers = {}
     for entry in (*entry_points(group=PLUG_INS), *OWN_COMMANDS):
         command = load(entry)
         parsers[command.name] = argparse.ArgumentParser(exit_on_error=False)
         command.arguments(parsers[command.name])
+    return parsers
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    found = set()
+    for action in parser._actions:
+        found |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for each in action.choices.values() for option in _options(each)}
+    return found
+
+
+@pytest.mark.parametrize("block", _blocks("sh", "console"), ids=lambda block: block.where)
+def test_commands_of_galley_have_valid_arguments(block: Block) -> None:
+    parsers = _parsers()
     for line in re.findall(r"^(?:\$ )?(galley .*)$", block.body, re.MULTILINE):
         words = shlex.split(line.split(" > ")[0], comments=True)
         assert words[1] in parsers, line
         parsers[words[1]].parse_args(words[2:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_within_sentences_have_options_that_exist(page: Path) -> None:
+    parsers = _parsers()
+    prose = FENCE.sub("", page.read_text("utf-8"))
+    for command, rest in re.findall(r"`galley ([a-z]+(?:-[a-z]+)*)([^`]*)`", prose):
+        assert command in parsers, command
+        given = {word.partition("=")[0] for word in re.findall(r"(?<!\S)-{1,2}[a-z][^\s`]*", rest)}
+        assert given <= _options(parsers[command]), f"galley {command}{rest}"
