@@ -223,7 +223,8 @@ def undeclared(module: Module, queue: str, known: Mapping[str, bool]) -> str:
     if not meant and not any(known.values()):
         return ""
     handlers = ", ".join(module.handlers[queue])
-    question = f"did you mean {meant[0]!r}?" if meant else f"declared are {', '.join(known)}."
+    declared = [name for name, by_manifest in known.items() if by_manifest]
+    question = f"did you mean {meant[0]!r}?" if meant else f"declared are {', '.join(declared)}."
     return f"{module.path} has {handlers} in queue {queue!r}, which is not declared anywhere else: {question}"
 
 

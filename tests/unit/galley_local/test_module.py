@@ -157,6 +157,9 @@ async def test_a_queue_that_may_be_a_typing_error_is_told(tmp_path: Path) -> Non
     a_file(tmp_path / "jobs.py", _BODY.replace("@task", "@task(queue='quite-different')"))
     (remark,) = (await plan_of(tmp_path, "queue.yaml", "jobs.py")).remarks
     assert "declared are images." in remark
+    a_file(tmp_path / "other.py", _BODY.replace("@task", "@task(queue='unlike-all-others')"))
+    *_, remark = (await plan_of(tmp_path, "queue.yaml", "jobs.py", "other.py")).remarks
+    assert "declared are images." in remark, "what code alone names is not declared"
 
 
 async def test_queues_that_only_python_files_declare_are_told_if_they_are_alike(tmp_path: Path) -> None:
