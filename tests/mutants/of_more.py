@@ -15,6 +15,7 @@ FLEET: Final = "tests/conformance/test_process_fleet.py"
 ROLES: Final = "tests/unit/galley_operator/credentials/test_queue_roles.py"
 RIGHTS: Final = "tests/integration/credentials/test_rights.py"
 RENEWAL: Final = "tests/unit/galley/broker/test_identity.py"
+QUEUES: Final = "tests/unit/galley_operator/queues/test_queues.py"
 CONSENT: Final = "tests/unit/galley_operator/queues/test_consent.py"
 EXPIRY: Final = "tests/unit/galley_operator/status/test_expiry.py"
 INTERRUPTED: Final = "tests/integration/galley/test_interrupted.py"
@@ -252,10 +253,18 @@ CONTROL: Final = (
     _of(
         f"{_OPERATOR}queues/consent",
         "an optional Secret needs no consent",
-        "            if problem and not (optional and problem == _NOT_THERE):\n",
-        "            if problem and not optional:\n",
+        "            if optional and problem == _NOT_THERE:\n",
+        "            if optional and problem:\n",
         "a queue mounts a Secret whose owner did not consent",
         CONSENT,
+    ),
+    _of(
+        f"{_OPERATOR}queues/reconcile",
+        "pods name Secrets that are missing",
+        "without_secrets(with_resources(queue, self._settings.worker_resources), missing),\n",
+        "with_resources(queue, self._settings.worker_resources),\n",
+        "the kubelet gives a Secret that is made later to pods, whether or not its owner consents",
+        QUEUES,
     ),
     _of(
         f"{_OPERATOR}queues/consent",

@@ -27,8 +27,11 @@ _NOT_THERE: Final = "it does not exist"
 
 async def check_consent(
     cluster: Cluster, queue: TaskQueue, *, init_containers: bool, urls: Collection[str] = ()
-) -> None:
-    """Raise the first thing a queue's pods use without consent.
+) -> set[str]:
+    """Return the Secrets that may be missing and are; raise the first thing used without consent.
+
+    Pods must not name what is missing: the kubelet would give it to them once it is there, with or without
+    the label.
 
     Args:
         cluster: the API server.
@@ -56,11 +59,15 @@ async def check_consent(
     if queue.spec.encryption is not None:
         secrets.add((queue.spec.encryption.secret_name, False))
     secrets |= {(handler.secret_name, False) for handler in queue.spec.handlers.http}
+    missing: set[str] = set()
     for resource, names in ((SECRETS, secrets), (CLAIMS, template.claims())):
         for name, optional in sorted(names):
             problem = await _problem(cluster, resource, namespace, name)
-            if problem and not (optional and problem == _NOT_THERE):
+            if optional and problem == _NOT_THERE:
+                missing.add(name)
+            elif problem:
                 raise ReferenceNotAllowed(resource.kind, name, namespace, problem)
+    return missing
 
 
 async def _problem(cluster: Cluster, resource: Resource, namespace: str, name: str) -> str:

@@ -1,13 +1,15 @@
 """The pod of a queue's worker: always within the *restricted* profile, whatever the queue says."""
 
 import hashlib
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from galley.broker.permissions import Role
 from galley.resources import TaskQueue
+from galley.resources.environment import EnvironmentVariable
 from galley.resources.pod_resources import PodResources
 from galley.resources.pod_template import InitContainer, PodTemplate, SecurityContext
-from galley.resources.volume import Volume
+from galley.resources.volume import EmptyDirVolume, Volume
 from galley.tls import VARIABLES
 from galley_operator.credentials.client_tls import CA, CERTIFICATE, KEY, ClientTls
 from galley_operator.credentials.queue_secrets import FILE_KEY, secret_name
@@ -30,6 +32,9 @@ _TEMPORARY: Final = "/tmp"  # noqa: S108 - a folder of the worker's container al
 _DEAF_SECONDS: Final = 1
 """Delay of SIGTERM. The first process of a container ignores signals it has no handler for, and Python
 installs ours some 50 ms after its start; a signal before that would be lost."""
+
+_EMPTY_SIZE: Final = "1Mi"
+"""Size of a volume that stands for one of a Secret that is missing."""
 
 _START_SECONDS: Final = 300
 """How long imports and a first connection may take before a worker is restarted."""
@@ -96,9 +101,45 @@ def with_resources(queue: TaskQueue, defaults: PodResources) -> TaskQueue:
     resources = PodResources(
         requests=part(own.requests, defaults.requests), limits=part(own.limits, defaults.limits)
     )
-    worker = queue.spec.worker.model_copy(
-        update={"template": template.model_copy(update={"resources": resources})}
-    )
+    return _with_template(queue, template.model_copy(update={"resources": resources}))
+
+
+def without_secrets(queue: TaskQueue, names: Collection[str]) -> TaskQueue:
+    """Return a queue whose pods do not name these Secrets, each of which may be missing.
+
+    As with one that is missing, variables are not set and volumes are empty.
+    """
+    if not names:
+        return queue
+    template = queue.spec.worker.template
+
+    def kept(variables: Iterable[EnvironmentVariable]) -> tuple[EnvironmentVariable, ...]:
+        return tuple(
+            each
+            for each in variables
+            if not (each.value_from and (key := each.value_from.secret_key_ref) and key.name in names)
+        )
+
+    update = {
+        "env": kept(template.env),
+        "env_from": tuple(
+            each for each in template.env_from if each.secret_ref is None or each.secret_ref.name not in names
+        ),
+        "volumes": tuple(
+            each
+            if each.secret is None or each.secret.secret_name not in names
+            else Volume(name=each.name, empty_dir=EmptyDirVolume(size_limit=_EMPTY_SIZE))
+            for each in template.volumes
+        ),
+        "init_containers": tuple(
+            each.model_copy(update={"env": kept(each.env)}) for each in template.init_containers
+        ),
+    }
+    return _with_template(queue, template.model_copy(update=update))
+
+
+def _with_template(queue: TaskQueue, template: PodTemplate) -> TaskQueue:
+    worker = queue.spec.worker.model_copy(update={"template": template})
     return queue.model_copy(update={"spec": queue.spec.model_copy(update={"worker": worker})})
 
 

@@ -22,7 +22,7 @@ from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import OPERATOR, child_name
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
 from galley_operator.queues.consent import check_consent
-from galley_operator.queues.pod import with_resources
+from galley_operator.queues.pod import with_resources, without_secrets
 from galley_operator.queues.quota import Reservations
 from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import QueueObject
@@ -100,12 +100,12 @@ class Reconciler:
 
     async def _make(self, queue: TaskQueue, uid: str) -> str:
         """Make a queue's objects; returns what others had done to its Deployment since the last time."""
-        await check_consent(
+        missing = await check_consent(
             self._cluster, queue, init_containers=self._settings.allow_init_containers,
             urls=self._settings.allowed_handler_urls,
         )  # fmt: skip
         making = Making(
-            with_resources(queue, self._settings.worker_resources),
+            without_secrets(with_resources(queue, self._settings.worker_resources), missing),
             uid,
             self._settings.worker_server or self._settings.server,
             self._settings.worker_image,

@@ -130,7 +130,8 @@ class SecretEnvSource(Part):
     """Name of the Secret, in the queue's namespace. It needs the label `galley.dev/workers: allowed`."""
 
     optional: Choice = False
-    """Whether workers start if it does not exist; otherwise they wait."""
+    """Whether workers start if it does not exist; otherwise they wait. One that is made later is given to
+    workers that start after the operator has seen it with its label."""
 
 
 class EnvironmentSource(Part):

@@ -90,7 +90,8 @@ class SecretVolume(Part):
     """Entries that become files, at most 32; all of them when left out."""
 
     optional: Choice = False
-    """Whether workers start if it does not exist; otherwise they wait."""
+    """Whether workers start if it does not exist; otherwise they wait. One that is made later is given to
+    workers that start after the operator has seen it with its label."""
 
 
 class Medium(StrEnum):

@@ -22,13 +22,13 @@ PARTS: dict[Resource, dict[str, Any]] = {
 }
 
 
-async def check(template: dict[str, Any], resource: Resource, labels: dict[str, str] | None) -> None:
+async def check(template: dict[str, Any], resource: Resource, labels: dict[str, str] | None) -> set[str]:
     """Check a queue in a namespace where `thing` has those labels; with None, it is not there."""
     cluster = MemoryCluster()
     if labels is not None:
         cluster.put(resource, {"metadata": {"name": "thing", "namespace": "shop", "labels": labels}})
     queue = a_task_queue("shop", worker={"template": template})
-    await check_consent(cluster, queue, init_containers=False)
+    return await check_consent(cluster, queue, init_containers=False)
 
 
 @pytest.mark.parametrize("resource", PARTS, ids=lambda each: each.plural)
@@ -55,8 +55,8 @@ async def test_all_else_may_not(
 
 async def test_a_secret_that_may_be_missing_still_needs_the_label_where_it_is_not() -> None:
     optional = {"envFrom": [{"secretRef": {"name": "thing", "optional": True}}]}
-    await check(optional, SECRETS, None)
-    await check(optional, SECRETS, ALLOWED)
+    assert await check(optional, SECRETS, None) == {"thing"}
+    assert await check(optional, SECRETS, ALLOWED) == set()
     with pytest.raises(ReferenceNotAllowed):
         await check(optional, SECRETS, {})
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -14,9 +15,10 @@ import pytest
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.queue_view import worker_problem
 from galley_operator.cluster.errors import ApiRefused, ObjectNotFound
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, TASKQUEUES
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.faults import Faults
+from galley_operator.fleet.names import USABLE_LABEL
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
@@ -122,6 +124,43 @@ async def test_a_queue_gets_its_streams_its_objects_and_its_status() -> None:
         assert {"GW_default_images", "GS_default_images"} <= set(it.server.streams)
         await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
         assert it.queues.listed == frozenset({("default", "images")})
+
+
+@in_virtual_time
+async def test_workers_get_a_secret_that_was_missing_only_with_its_label() -> None:
+    """The kubelet gives pods what they name once it is there, labelled or not."""
+    name = {"name": "theirs", "optional": True}
+    template = {
+        "env": [
+            {"name": "A", "valueFrom": {"secretKeyRef": name | {"key": "k"}}},
+            {"name": "B", "value": "b"},
+        ],
+        "envFrom": [{"secretRef": name}, {"configMapRef": {"name": "open"}}],
+        "volumes": [{"name": "files", "secret": {"secretName": "theirs", "optional": True}}],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+        "initContainers": [
+            {"name": "first", "env": [{"name": "A", "valueFrom": {"secretKeyRef": name | {"key": "k"}}}]}
+        ],
+    }
+    async with stage(allow_init_containers=True) as it:
+        it.apply(worker={"modules": ["jobs"], "template": template})
+
+        def pods() -> str:
+            return json.dumps(it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"])
+
+        def put(labels: dict[str, str]) -> None:
+            metadata = {"name": "theirs", "namespace": "default", "labels": labels}
+            it.api.put(SECRETS, {"metadata": metadata})
+
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+        assert "theirs" not in pods()
+        assert all(kept in pods() for kept in ('"B"', '"open"', '"/files"', '"sizeLimit"'))
+        put({})
+        await eventually(lambda: it.ready()[1] == "ReferenceNotAllowed", within=600)
+        assert "theirs" not in pods()
+        put({USABLE_LABEL: "allowed"})
+        await eventually(lambda: pods().count("theirs") == 4, within=600)
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
 
 
 @in_virtual_time
