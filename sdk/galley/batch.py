@@ -1,7 +1,7 @@
 """Many tasks submitted one behind the other, without losing sight of any."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -15,9 +15,9 @@ from galley.broker.refusals import refusal
 from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Entry, publish_cached
 from galley.envelope import FIRST, Envelope
-from galley.errors import ClientUnusable, GalleyError, Refused
+from galley.errors import ClientUnusable, GalleyError, Refused, SubmissionInvalid
 from galley.handle import AsyncHandle
-from galley.handler import Call
+from galley.handler import Call, check_call
 from galley.typed import Typed
 from galley.unique import Wanted
 
@@ -115,6 +115,19 @@ _STORES_AT_ONCE: Final = 4
 """How many tasks have their objects stored at a time: each has a few parts in memory."""
 
 
+def in_turn(calls: Iterable[Call[R]]) -> Iterator[Call[R]]:
+    """Return what yields the calls.
+
+    Raises:
+        SubmissionInvalid: it is nothing to iterate over.
+    """
+    try:
+        return iter(calls)
+    except TypeError:
+        problem = f"{type(calls).__name__} is nothing to iterate over"
+        raise SubmissionInvalid("calls", problem, "pass a list, or submit(call) for a single one") from None
+
+
 class _Whole(NamedTuple):
     """A task that was published after its objects were stored."""
 
@@ -165,9 +178,9 @@ class Batch(Generic[R]):
         """Submit all and return when the broker has them.
 
         Raises:
-            SomeRefused, SubmitInterrupted: as `AsyncClient.submit_many`.
+            SubmissionInvalid, SomeRefused, SubmitInterrupted: as `AsyncClient.submit_many`.
         """
-        waiting = iter(calls)
+        waiting = in_turn(calls)
         try:
             problem = await self._send(waiting)
             unanswered = await self._settle()
@@ -188,6 +201,7 @@ class Batch(Generic[R]):
         """Send all; returns what the caller's iterable raised, or the making of a task, if anything did."""
         try:
             for call in calls:
+                check_call(call)
                 submission = self._describe(call)
                 address, envelope = submission.address, submission.envelope
                 answer: _Answer

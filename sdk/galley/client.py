@@ -27,7 +27,7 @@ from galley.errors import InputInvalid, ResultTimeout, SubmissionInvalid
 from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_handler_name, check_queue_name
+from galley.handler import Call, check_call, check_handler_name, check_queue_name
 from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane
@@ -222,7 +222,7 @@ class AsyncClient:
             EncryptionRequired, QueueNotEncrypted: the queue is encrypted and the client has no keys of it, or
                 the other way round; nothing was sent.
             KeyServiceUnavailable: the key service does not answer; nothing was sent.
-            SubmissionInvalid: the id or the times are not valid.
+            SubmissionInvalid: `call` is none, or the id or the times are not valid.
             BrokerUnreachable, BrokerSilent: no answer; submitting the same id again is safe.
             BrokerFull: the broker has no room; nothing was stored.
             NotAllowed: the credentials are of another queue or role.
@@ -241,6 +241,7 @@ class AsyncClient:
                     "unique", "a workflow has no unique key", "give it an id of your own: task_id"
                 )
             return await self.workflows.submit(call, id=task_id, when=when, labels=labels)
+        check_call(call)
         if unique is not None or key is not None:
             call = call.options(unique=unique, key=key)
         with tracing.span("submit", call.queue, call.handler, kind="PRODUCER"):
@@ -279,6 +280,7 @@ class AsyncClient:
 
         Raises:
             LabelInvalid: a label is not allowed.
+            SubmissionInvalid: `calls` is nothing to iterate over.
             SomeRefused: if any was not accepted; it holds the handles of those that were, and for each of
                 the others what `submit` would have raised.
             SubmitInterrupted: if it ended early, because `calls` raised or the broker went away; it holds

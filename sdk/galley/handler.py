@@ -161,6 +161,30 @@ def call(queue: str, handler: str, /, **arguments: Any) -> Call[Any]:
     )  # fmt: skip
 
 
+def check_call(given: object) -> None:
+    """Check that what is to be submitted is a call of a handler.
+
+    Raises:
+        SubmissionInvalid: it is something else, such as the handler itself or what it returned.
+    """
+    if isinstance(given, Call):
+        return
+    if isinstance(given, Handler):
+        problem, hint = f"{given!r} is the handler", f"pass {given.name}.call(...), with its arguments"
+    elif inspect.isroutine(given):
+        name = getattr(given, "__qualname__", repr(given))
+        problem = f"{name} is no handler"
+        hint = "decorate the function with @galley.task, and pass function.call(...)"
+    elif inspect.iscoroutine(given):
+        given.close()  # it would warn that it was not awaited
+        problem = f"it is a coroutine of {given.__qualname__}"
+        hint = "pass handler.call(...): handler(...) runs it in this process"
+    else:
+        problem = f"it is of type {type(given).__name__}"
+        hint = "pass handler.call(...): handler(...) runs it in this process"
+    raise SubmissionInvalid("call", problem, hint)
+
+
 @functools.lru_cache
 def check_queue_name(name: str) -> str:
     """Return `name` if a TaskQueue can have it; it becomes a part of subjects.

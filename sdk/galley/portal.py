@@ -7,9 +7,10 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from galley.batch import SubmitInterrupted
+from galley.broker.connection import NOT_PICKLED
 from galley.client import AsyncClient
 from galley.errors import ClientClosed
 
@@ -52,6 +53,9 @@ class Portal:
         self._open: _Open | None = None
         self._closed = False
         _PORTALS.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NOT_PICKLED)
 
     def open(self) -> None:
         """Connect, unless that was done.
@@ -148,10 +152,13 @@ class Portal:
         opened: Future[_Open] = Future()
         waiting: set[Future[Any]] = set()
         ended = threading.Event()
+        make = (
+            self._make
+        )  # the thread must not keep this object, which closes the client when it is collected
 
         async def serve() -> None:
             ending = asyncio.Event()
-            async with self._make() as client:
+            async with make() as client:
                 loop = asyncio.get_running_loop()
                 opened.set_result(_Open(client, loop, ending, thread, waiting, ended))
                 await ending.wait()

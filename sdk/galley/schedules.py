@@ -31,7 +31,7 @@ from galley.errors import (
     ScheduleTaken,
 )
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_queue_name
+from galley.handler import Call, check_call, check_queue_name
 from galley.lanes import Lane
 from galley.repeat import Repeat, repeat_of
 from galley.schedule import (
@@ -114,6 +114,7 @@ class AsyncSchedules:
             ScheduleInvalid: it can never fire, or its name or rules are not valid.
             QueueNotFound, LaneNotEnabled, QueueNameInvalid: there is no such queue, or it lacks the lane.
             EncryptionRequired, QueueNotEncrypted, KeyServiceUnavailable: as `submit`.
+            SubmissionInvalid: `call` is none.
             NotAllowed: the credentials are not those of a manager of the queue.
             ScheduleTaken: the name is that of a schedule of `@task(cron=...)` or of a TaskSchedule.
             ScheduleChanged: others changed it at the same moment, each time.
@@ -135,6 +136,7 @@ class AsyncSchedules:
         Raises:
             As `create`.
         """
+        check_call(call)
         queue = check_queue_name(call.queue)
         check_schedule_name(name)
         if call.rules is not None and (call.rules.not_before or call.rules.deadline):

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
-from galley.batch import SubmitIncomplete, SubmitInterrupted
+from galley.batch import SubmitIncomplete, SubmitInterrupted, in_turn
 from galley.broker.topics import Published
 from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
@@ -133,6 +133,7 @@ class Client:
         `calls` is read to its end first, in the calling thread.
 
         Raises:
+            SubmissionInvalid: `calls` is nothing to iterate over.
             SomeRefused, SubmitInterrupted: not all were stored; they hold the handles of those that were.
                 After Ctrl-C, `SubmitInterrupted.of(error)` returns the same details.
             ClientClosed: the client is closed.
@@ -272,8 +273,9 @@ class _Read(Generic[R]):
     def __init__(self, calls: Iterable[Call[R]]) -> None:
         self._calls: list[Call[R]] = []
         self._problem: Exception | None = None
+        waiting = in_turn(calls)
         try:
-            self._calls.extend(calls)
+            self._calls.extend(waiting)
         except Exception as problem:
             self._problem = problem
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import msgspec
 from nats.aio.msg import Msg
@@ -50,6 +50,11 @@ DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 REQUEST_SECONDS: Final = 5.0
 """How long one request to the broker may take; a leader election takes less."""
+
+NOT_PICKLED: Final = (
+    "what has a connection can be neither pickled nor copied: pass on the id of a task, "
+    "and find it again with client.handle(queue, id)"
+)
 
 _CLOSE_SECONDS: Final = 1.0
 _PING_SECONDS: Final = 5
@@ -172,6 +177,9 @@ class Broker:
                 await self.nats.close()
         except (TimeoutError, NatsError, OSError) as problem:
             log.warning("broker connection not closed cleanly", extra={"error": str(problem)})
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NOT_PICKLED)
 
     @functools.cached_property
     def objects(self) -> "Objects":

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.errors import GalleyError, ScheduleInvalid, ScheduleNotFound
-from galley.handler import Call, check_queue_name
+from galley.handler import Call, check_call, check_queue_name
 from galley.lanes import Lane
 from galley.repeat import Overlap, Repeat, repeat_of
 from galley.schedule import (
@@ -100,6 +100,7 @@ class Clockwork:
 
     def create(self, name: str, call: Call[Any], repeat: Repeat, *, suspended: bool | None) -> ScheduleView:
         """Make or change a schedule."""
+        check_call(call)
         queue = check_queue_name(call.queue)
         check_schedule_name(name)
         if call.rules is not None and (call.rules.not_before or call.rules.deadline):

@@ -32,7 +32,7 @@ from galley.errors import (
     UniqueConflict,
 )
 from galley.file import File, files_in, with_files, with_references
-from galley.handler import Call, Handler
+from galley.handler import Call, Handler, check_call
 from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
 from galley.labels import selector
@@ -126,6 +126,7 @@ class Tasks:
         self, call: Call[Any], when: When | None, task_id: str | None, labels: dict[str, str] | None = None
     ) -> tuple[TaskAddress, bool]:
         """Take in a task; returns where it is, and whether it was there before."""
+        check_call(call)
         rules = (call.rules or NO_RULES).over(When(labels=labels).over(when)).over(When(labels=call.labels))
         own_id = call.task_id if task_id is None else check_task_id(task_id)
         if call.cache is not None and own_id is None:

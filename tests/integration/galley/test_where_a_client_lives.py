@@ -1,20 +1,36 @@
 """A client used where it cannot work says so at once, and what to do."""
 
 import asyncio
+import copy
+import gc
 import os
+import pickle
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from galley import AsyncClient, AsyncHandle, ClientClosed, ClientElsewhere, GalleyError, call, connect
+from galley import (
+    AsyncClient,
+    AsyncHandle,
+    Client,
+    ClientClosed,
+    ClientElsewhere,
+    GalleyError,
+    SubmissionInvalid,
+    SubmitInterrupted,
+    call,
+    connect,
+)
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.home import Home
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
+from tests.support.eventually import eventually
 
 Use = Callable[[AsyncClient, AsyncHandle[Any]], Awaitable[Any]]
 RESIZE = call("images", "resize")
@@ -182,4 +198,52 @@ async def test_threads_may_hand_their_calls_to_the_clients_loop(
     thread.start()
     await asyncio.to_thread(thread.join)
     assert (await client.handle("images", ids[0]).status()).handler == "resize"
+    await manager.__aexit__(None, None, None)
+
+
+async def test_it_can_be_neither_pickled_nor_copied_and_says_what_can(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, client, handle = await opened(nats_server, namespace)
+    with Client(nats_server.url, namespace) as in_threads:
+        for bound in (client, handle, in_threads, in_threads.handle("images", handle.id)):
+            for copied in (pickle.dumps, copy.deepcopy):
+                with pytest.raises(TypeError, match=r"find it again with client\.handle\(queue, id\)"):
+                    copied(bound)
+    await manager.__aexit__(None, None, None)
+
+
+async def test_the_connection_of_a_client_that_is_dropped_is_closed(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, _, _ = await opened(nats_server, namespace)
+
+    def connections() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "galley client"]
+
+    before = len(connections())
+
+    def submit() -> str:
+        return Client(nats_server.url, namespace).submit(RESIZE).id
+
+    for _ in range(3):
+        assert await asyncio.to_thread(submit)
+    await asyncio.to_thread(gc.collect)
+    await eventually(lambda: len(connections()) == before, within=60)
+    await manager.__aexit__(None, None, None)
+
+
+async def test_what_is_no_list_of_calls_is_refused_before_anything_is_sent(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, client, _ = await opened(nats_server, namespace)
+    with Client(nats_server.url, namespace) as in_threads:
+        for submit in (client.submit_many, partial(asyncio.to_thread, in_threads.submit_many)):
+            with pytest.raises(SubmissionInvalid, match="calls: Call is nothing to iterate over"):
+                await submit(RESIZE)
+            with pytest.raises(
+                SubmitInterrupted, match="SubmissionInvalid: call: it is of type int"
+            ) as error:
+                await submit([RESIZE, 3, RESIZE])
+            assert error.value.not_sent_from == 1
     await manager.__aexit__(None, None, None)

@@ -1,11 +1,14 @@
 """Options of the wrong type are refused where they are written, with what to pass instead."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from galley import GalleyError, RetryPolicy, call, task
+from galley import AsyncClient, GalleyError, RetryPolicy, SubmissionInvalid, call, task
+from galley.testing import EagerClient
 
 OF_TASK: tuple[dict[str, Any], ...] = (
     {"retry": 3},
@@ -88,3 +91,38 @@ def test_a_timeout_is_given_in_seconds_or_as_a_timedelta(given: dict[str, Any]) 
     rules = call("q", "h").options(**given).rules
     assert rules is not None
     assert rules.timeout_seconds == 90
+
+
+@task(queue="q")
+def double(n: int = 1) -> int:
+    return 2 * n
+
+
+def plain() -> None:
+    """No handler."""
+
+
+async def a_coroutine() -> None:
+    """Never awaited."""
+
+
+NO_CALLS: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "a handler": (lambda: double, "<handler q/double> is the handler", "pass double.call(...)"),
+    "a function": (lambda: plain, "plain is no handler", "decorate the function with @galley.task"),
+    "a coroutine": (a_coroutine, "it is a coroutine of a_coroutine", "handler(...) runs it in this process"),
+    "a result": (lambda: double(2), "it is of type int", "handler(...) runs it in this process"),
+    "nothing": (lambda: None, "it is of type NoneType", "pass handler.call(...)"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CALLS)
+async def test_what_is_no_call_is_refused_with_what_to_pass(kind: str) -> None:
+    given, problem, hint = NO_CALLS[kind]
+    with pytest.raises(SubmissionInvalid) as refused:
+        await AsyncClient("nats://127.0.0.1:1").submit(given())
+    assert problem in str(refused.value)
+    assert hint in refused.value.hint
+    eager = EagerClient()
+    for submit in (eager.submit, lambda call: eager.schedules.create("nightly", call, "@daily")):
+        with pytest.raises(SubmissionInvalid, match=re.escape(problem)):
+            submit(given())
