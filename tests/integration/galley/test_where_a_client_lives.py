@@ -238,7 +238,9 @@ async def test_what_is_no_list_of_calls_is_refused_before_anything_is_sent(
 ) -> None:
     manager, client, _ = await opened(nats_server, namespace)
     with Client(nats_server.url, namespace) as in_threads:
-        for submit in (client.submit_many, partial(asyncio.to_thread, in_threads.submit_many)):
+        many: Any = in_threads.submit_many
+        either: tuple[Any, ...] = (client.submit_many, partial(asyncio.to_thread, many))
+        for submit in either:
             with pytest.raises(SubmissionInvalid, match="calls: Call is nothing to iterate over"):
                 await submit(RESIZE)
             with pytest.raises(
