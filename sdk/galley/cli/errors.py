@@ -87,7 +87,10 @@ class NoSuchTask(CliError):
     """None of the queues that were asked knows the task."""
 
     reason = "TaskNotFound"
-    hint = "see `galley get tasks`; records expire after spec.retention.resultsSeconds of their queue"
+    hint = (
+        "see `galley get tasks`; records expire after spec.retention.resultsSeconds of their queue, and a "
+        "task that failed is in `galley dead list QUEUE` even then"
+    )
 
     def __init__(self, namespace: str, task_id: str) -> None:
         self.namespace, self.task_id = namespace, task_id

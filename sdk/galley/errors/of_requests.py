@@ -38,7 +38,10 @@ class TaskNotFound(GalleyError):
     """Neither a waiting task nor a record has that id."""
 
     reason = "TaskNotFound"
-    hint = "check the id and the queue; records expire after spec.retention.resultsSeconds"
+    hint = (
+        "check the id and the queue; records expire after spec.retention.resultsSeconds, and a task that "
+        "failed is in `galley dead list QUEUE` even then"
+    )
 
     def __init__(self, queue: str, task_id: str) -> None:
         self.queue, self.task_id = queue, task_id
