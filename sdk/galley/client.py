@@ -523,7 +523,10 @@ class AsyncClient:
 
 
 def _rules(when: When | None, labels: dict[str, str] | None) -> When:
-    rules = when or NO_RULES
+    rules = NO_RULES if when is None else when
+    if not isinstance(rules, When):
+        hint = "pass galley.When(not_before=..., deadline=..., lane=...)"
+        raise SubmissionInvalid("when", f"it is of type {type(when).__name__}", hint)
     return rules if labels is None else When(labels=labels).over(rules)
 
 

@@ -80,6 +80,8 @@ def selector(text: str) -> Test:
     Raises:
         SelectorInvalid: if it is not a selector.
     """
+    if not isinstance(text, str):
+        raise SelectorInvalid(f"{text}", f"it is of type {type(text).__name__}, and no text")
     tests: list[Test] = []
     place = 0
     while place < len(text.rstrip()):

@@ -92,7 +92,11 @@ class AsyncQueues:
         Raises:
             QueueNotFound, QueueNameInvalid, BrokerUnreachable: as `get`.
             NotAllowed: the credentials may not list the queue.
+            SubmissionInvalid: `which` is no selection.
         """
+        if not isinstance(which, TaskSelection):
+            hint = "pass galley.TaskSelection(phases=..., labels=...)"
+            raise SubmissionInvalid("which", f"it is of type {type(which).__name__}", hint)
         await self.get(queue)
         found = await inspect.tasks_in_order(self._broker, self._namespace, queue)
         return which.of(found, datetime.now(UTC))

@@ -263,6 +263,9 @@ class AsyncDeadLetters:
 
     async def _selected(self, queue: str, which: Selection) -> AsyncIterator[tuple[Kept, DeadTask]]:
         self._broker.check_usable()
+        if not isinstance(which, Selection):
+            hint = "pass galley.Selection(handler=..., reason=...)"
+            raise SubmissionInvalid("which", f"it is of type {type(which).__name__}", hint)
         now = datetime.now(UTC)
         await queue_view.queue(self._broker, self._namespace, check_queue_name(queue))
         async for kept in dead_letters.all_of(self._broker, self._namespace, queue):

@@ -168,7 +168,8 @@ def check_schedule_name(name: str) -> str:
     Raises:
         ScheduleInvalid: if not.
     """
-    if not _NAME.fullmatch(str(name)):
+    found = _NAME.fullmatch(str(name))
+    if found is None or found[0] != name:  # a number is no text
         raise ScheduleInvalid(
             "name", f"{str(name)[:80]!r} cannot be the name of a schedule",
             f"use 1 to {NAME_LENGTH} of A-Z, a-z, 0-9, _ and -, starting and ending with a letter or digit",

@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -248,4 +249,22 @@ async def test_what_is_no_list_of_calls_is_refused_before_anything_is_sent(
             ) as error:
                 await submit([RESIZE, 3, RESIZE])
             assert error.value.not_sent_from == 1
+    await manager.__aexit__(None, None, None)
+
+
+async def test_rules_and_selections_of_another_type_are_refused_with_what_to_pass(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    manager, client, _ = await opened(nats_server, namespace)
+    wrong: Any = timedelta(minutes=1)
+    uses: dict[str, Callable[[], Awaitable[Any]]] = {
+        "galley.When(": lambda: client.submit(RESIZE, wrong),
+        "galley.When(not_before=": lambda: client.submit_many([RESIZE], wrong),
+        "galley.TaskSelection(": lambda: client.queues.find("images", wrong),
+        "galley.Selection(": lambda: client.dead_letters.find("images", wrong),
+    }
+    for hint, use in uses.items():
+        with pytest.raises(SubmissionInvalid, match="it is of type timedelta") as refused:
+            await use()
+        assert hint in refused.value.hint
     await manager.__aexit__(None, None, None)

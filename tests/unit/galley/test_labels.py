@@ -1,6 +1,7 @@
 """Labels and selectors, as Kubernetes has them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,13 @@ def test_a_selector_means_what_it_means_to_kubectl(text: str, fits: bool) -> Non
 def test_what_is_no_selector_is_refused(text: str) -> None:
     with pytest.raises(SelectorInvalid) as refused:
         selector(text)
+    assert "kubectl -l" in refused.value.hint
+
+
+def test_labels_in_the_place_of_a_selector_are_refused_with_how_to_write_it() -> None:
+    given: Any = {"team": "billing"}
+    with pytest.raises(SelectorInvalid, match="it is of type dict, and no text") as refused:
+        selector(given)
     assert "kubectl -l" in refused.value.hint
 
 

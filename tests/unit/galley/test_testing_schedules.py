@@ -109,6 +109,12 @@ def test_what_the_real_client_refuses_is_refused(made: Any, rules: dict[str, Any
         EagerClient().schedules.create("name", made, **rules)
 
 
+@pytest.mark.parametrize("name", [3, None, b"name", ["name"], "", "a b"])
+def test_what_is_no_name_of_a_schedule_is_refused(name: Any) -> None:
+    with pytest.raises(ScheduleInvalid, match="cannot be the name of a schedule"):
+        EagerClient().schedules.create(name, report.call("x"), "@daily")
+
+
 async def test_the_async_client_has_the_same() -> None:
     client = AsyncEagerClient()
     await client.schedules.create("often", report.call("a"), "@every 1m", jitter_seconds=30)
