@@ -157,7 +157,9 @@ class Reconciler:
         """
         namespace, name = queue.metadata.namespace, child_name(queue.metadata.name)
         if present is None:
-            first = {**body, "spec": {**body["spec"], "replicas": queue.spec.scaled.fewest}}
+            # Of a budget that queues share, only the autoscaler gives out workers, the first ones too.
+            number = 0 if self._settings.budget.limited else queue.spec.scaled.fewest
+            first = {**body, "spec": {**body["spec"], "replicas": number}}
             present = await self._cluster.apply(DEPLOYMENTS, first, manager=OPERATOR)
         if owners_of_replicas(present) <= {OPERATOR}:
             await self._cluster.apply(
