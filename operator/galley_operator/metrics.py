@@ -15,6 +15,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from galley.resources.queue_status import ScalingLimit
 from galley.series import Kind, Series
 from galley_operator.broker_figures import BrokerFigures
 from galley_operator.figures import QUEUE, FiguresOfQueues
@@ -34,7 +35,8 @@ READY: Final = Series(
 )
 WORKERS: Final = Series(
     "galley_operator_workers", Kind.GAUGE,
-    "Workers of a queue by `state`: `needed` by the work, `desired` within the limits, `present` or `ready`.",
+    "Workers of a queue by `state`: `needed` by the work, `desired` within the limits, `present`, and of "
+    "those `starting`, `ready`, `draining` or `busy`: running a task, whatever else it does.",
     (*QUEUE, "state"),
 )  # fmt: skip
 ARRIVALS: Final = Series(
@@ -49,6 +51,11 @@ START_SECONDS: Final = Series(
 HELD: Final = Series(
     "galley_operator_scaling_held", Kind.GAUGE,
     "1 while the number of workers is held because something is not known.", QUEUE,
+)  # fmt: skip
+LIMIT: Final = Series(
+    "galley_operator_scaling_limit", Kind.GAUGE,
+    "1 for the `limit` that keeps the number of workers from what the work needs, as in `status.scaling`.",
+    (*QUEUE, "limit"),
 )  # fmt: skip
 SCALINGS: Final = Series(
     "galley_operator_scalings_total", Kind.COUNTER, "Changes of the number of workers, `out` or `in`.",
@@ -112,7 +119,7 @@ TASK_STATUS_WAITING: Final = Series(
 
 SERIES: Final = (
     LEADING, SERVED, QUEUES, QUEUES_READY, READY, RECONCILE_SECONDS, RECONCILE_ERRORS, STATUS_WRITES, WORKERS,
-    SCALINGS, HELD, ARRIVALS, TASK_SECONDS, START_SECONDS, CONNECTED, CONNECTIONS, API_REQUESTS,
+    SCALINGS, HELD, LIMIT, ARRIVALS, TASK_SECONDS, START_SECONDS, CONNECTED, CONNECTIONS, API_REQUESTS,
     API_WITHOUT_ROOM, ACTIVE_TASKS, ADMITTED, TASK_STATUS_WRITES, TASK_STATUS_WAITING, CERTIFICATE,
     LOOP_LAG, FAULTS, INTERRUPTED,
 )  # fmt: skip
@@ -146,7 +153,7 @@ class OperatorMetrics:
         self.topics = TopicFigures()
         registry.register(self.topics)
         self.ready, self.held = self._gauge(READY), self._gauge(HELD)
-        self.workers = self._gauge(WORKERS)
+        self.workers, self.limit = self._gauge(WORKERS), self._gauge(LIMIT)
         self.arrivals, self.task_seconds = self._gauge(ARRIVALS), self._gauge(TASK_SECONDS)
         self.start_seconds = self._gauge(START_SECONDS)
         self.loop_lag, self.leading = self._gauge(LOOP_LAG), self._gauge(LEADING)
@@ -174,8 +181,10 @@ class OperatorMetrics:
     def forget(self, namespace: str, queue: str) -> None:
         """Show a queue no more."""
         self.tasks.forget((namespace, queue))
-        for state in ("desired", "present", "ready", "needed"):
+        for state in ("desired", "present", "needed", "starting", "ready", "draining", "busy"):
             self._remove(self.workers, namespace, queue, state)
+        for limit in ScalingLimit:
+            self._remove(self.limit, namespace, queue, limit)
         for gauge in self._of_queue:
             self._remove(gauge, namespace, queue)
 

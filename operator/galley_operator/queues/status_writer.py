@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from galley.backlog import QueueBacklog
+from galley.backlog import QueueBacklog, Unknown
 from galley.resources import TaskQueueStatus
 from galley.resources.condition import Truth, condition
 from galley.resources.queue_status import ScalingLimit
@@ -14,6 +15,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import TASKQUEUES
 from galley_operator.faults import Faults
+from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import OPERATOR
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.conditions import READY, Situation
@@ -146,6 +148,8 @@ class QueueStatusWriter:
         self._metrics.ready.labels(*name).set(_is_ready(status))
         if (scaling := status.scaling) is not None:
             self._metrics.held.labels(*name).set(scaling.limit is ScalingLimit.SIGNALS)
+            for limit in ScalingLimit:
+                self._metrics.limit.labels(*name, limit).set(scaling.limit is limit)
             for gauge, figure in (
                 (self._metrics.arrivals, scaling.arrivals_per_second),
                 (self._metrics.task_seconds, scaling.task_seconds),
@@ -159,6 +163,20 @@ class QueueStatusWriter:
             self._metrics.workers.labels(*name, "desired").set(workers.desired)
             self._metrics.workers.labels(*name, "present").set(workers.replicas)
             self._metrics.workers.labels(*name, "ready").set(workers.ready)
+        if served.runtime is not None and (signals := served.runtime.scaler.signals) is not None:
+            self._show_workers(name, signals.workforce)
+
+    def _show_workers(self, name: tuple[str, str], workforce: Workforce | Unknown) -> None:
+        if not isinstance(workforce, Workforce):
+            return  # what is not known is not 0
+        present = workforce.present
+        states = Counter(worker.phase for worker in present)
+        for state, number in (
+            ("starting", states[WorkerPhase.STARTING]),
+            ("draining", states[WorkerPhase.DRAINING]),
+            ("busy", sum(bool(worker.busy) for worker in present)),
+        ):
+            self._metrics.workers.labels(*name, state).set(number)
 
 
 def _body(served: ServedQueue, status: TaskQueueStatus) -> dict[str, Any]:

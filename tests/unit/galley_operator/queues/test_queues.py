@@ -46,6 +46,7 @@ class Stage:
     turns: KeyQueue[Queue]
     statuses: QueueStatusWriter
     faults: list[str]
+    metrics: OperatorMetrics
 
     def apply(self, name: str = "images", **spec: Any) -> dict[str, Any]:
         """Have a TaskQueue be there, and kopf tell of it."""
@@ -105,7 +106,7 @@ async def stage(
         )
         running = [asyncio.create_task(each) for each in work]
         try:
-            yield Stage(api, server, known, queues, turns, statuses, seen)
+            yield Stage(api, server, known, queues, turns, statuses, seen, metrics)
             assert not any(each.done() for each in running), "the operator goes on whatever happens"
         finally:
             for each in running:
@@ -211,6 +212,30 @@ async def test_a_change_ends_the_rest_of_a_queue() -> None:
         assert runtime.scaler.resting, "nothing has been reconciled yet"
         deployment = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]
         await eventually(lambda: deployment["spec"]["replicas"] == 2, within=3)
+
+
+@in_virtual_time
+async def test_figures_say_what_workers_do_and_what_limits_their_number_while_that_is_known() -> None:
+    async with stage() as it:
+        it.apply(scaling={"minWorkers": 2})
+        await eventually(lambda: it.condition("images", "ScalingActive") == "Scaling", within=60)
+        await asyncio.sleep(3)
+        own = 'namespace="default",queue="images"'
+
+        def shown(figure: str) -> list[str]:
+            lines = it.metrics.page().decode().splitlines()
+            return [line.split()[-1] for line in lines if line.startswith(figure)]
+
+        states = "needed", "desired", "present", "starting", "ready", "draining", "busy"
+        each = [shown(f'galley_operator_workers{{{own},state="{state}"}}') for state in states]
+        assert each == [["0.0"], ["2.0"], ["2.0"], ["2.0"], ["0.0"], ["0.0"], ["0.0"]]
+        limit = "galley_operator_scaling_limit{limit="
+        assert shown(f'{limit}"MinWorkers",{own}') == ["1.0"]
+        assert shown(f'{limit}"None",{own}') == ["0.0"]
+        it.known.gone(it.api.objects.pop((TASKQUEUES.plural, "default", "images")))
+        await eventually(lambda: it.queues.served == {}, within=60)
+        assert not shown("galley_operator_workers{")
+        assert not shown(limit)
 
 
 @pytest.mark.parametrize(
