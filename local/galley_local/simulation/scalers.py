@@ -81,12 +81,15 @@ class Keda:
     KEDA looks every 30 s while there are no replicas, starts the first, and takes the last away after 300 s
     without work. The autoscaler looks every 15 s: one worker for each `slots` tasks that wait or run, 10 %
     of tolerance, at most twice as many or 4 more in 15 s, and down to the highest number that was wanted in
-    300 s. Whom a ReplicaSet removes does not depend on what they run: here they are drawn.
+    300 s. Neither knows when a load begins, so when in their 30 and 15 s they look is drawn. Whom a
+    ReplicaSet removes does not depend on what they run: here they are drawn, too.
     """
 
     POLLING, COOLDOWN, SYNC, STABLE, TOLERANCE = 30.0, 300.0, 15.0, 300.0, 0.1
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_poll: int | None = None, first_sync: int | None = None) -> None:
+        """Args: first_poll, first_sync: seconds after the beginning of a trace; drawn where None."""
+        self._first_poll, self._first_sync = first_poll, first_sync
         self._active_at = -self.COOLDOWN
         self._wanted: deque[tuple[float, int]] = deque()
 
@@ -94,8 +97,12 @@ class Keda:
         """Do what is due at this second."""
         if world.now % 1.0:
             return
+        if self._first_poll is None:
+            self._first_poll = world.chance.randrange(int(self.POLLING))
+        if self._first_sync is None:
+            self._first_sync = world.chance.randrange(int(self.SYNC))
         lag, present = world.waiting + world.running, len(world.present)
-        if world.now % self.POLLING == 0:
+        if (world.now - self._first_poll) % self.POLLING == 0:
             if lag:
                 self._active_at = world.now
             if lag and not present:
@@ -105,7 +112,7 @@ class Keda:
                 self._to(world, 0)
                 self._wanted.clear()
                 return
-        if present and world.now % self.SYNC == 0:
+        if present and (world.now - self._first_sync) % self.SYNC == 0:
             self._sync(world, lag, present)
 
     def _sync(self, world: World, lag: int, present: int) -> None:

@@ -78,10 +78,17 @@ def test_the_same_trace_and_seed_give_the_same_outcome() -> None:
 
 
 def test_keda_starts_a_worker_at_its_next_poll_and_keeps_it_for_the_cooldown() -> None:
-    outcome = World(a_trace(Arrival(1.0, 1.0), duration=600.0), Keda()).run()
+    outcome = World(a_trace(Arrival(1.0, 1.0), duration=600.0), Keda(first_poll=0)).run()
     assert list(outcome.waits) == pytest.approx([29.0 + 5.0])
     times = [at for at, number in outcome.counts if number == 0][1:]
     assert times == [330.0], "seen with work at 30 s, and without it 300 s later"
+
+
+def test_a_task_waits_for_a_poll_of_keda_half_an_interval_on_average() -> None:
+    waits = [World(a_trace(Arrival(30.0, 1.0)), Keda(), seed).run().waits[0] for seed in range(50)]
+    assert min(waits) < 5.0 + 3
+    assert max(waits) > 5.0 + 26
+    assert sum(waits) / len(waits) == pytest.approx(5.0 + 14.5, abs=4)
 
 
 def test_the_autoscaler_beside_keda_ends_busy_workers_and_galley_does_not() -> None:
