@@ -77,6 +77,8 @@ class Yard:
     crashes: Counter[str] = field(default_factory=Counter)
     tasks: list[AsyncHandle[None]] = field(default_factory=list)
     enough: asyncio.Event = field(default_factory=asyncio.Event)
+    fed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when no task is to be submitted any more."""
     burned: int = 0
     """Tasks that did not succeed in their first attempt."""
     _left: set[str] = field(default_factory=set)
@@ -102,9 +104,11 @@ class Yard:
             self.enough.set()
 
     async def feed(self) -> None:
-        """Keep twice as many tasks in the queue as can run."""
-        ended = 0
-        while True:
+        """Keep twice as many tasks in the queue as can run.
+
+        It ends between two submits: one that is cancelled may be stored and in no list.
+        """
+        while not self.fed.is_set():
             ended = sum(what == "ended" for what, _, _ in self.runs())
             for _ in range(3 * MOST * SLOTS - (len(self.tasks) - ended)):
                 word = f"t{len(self.tasks)}"
@@ -199,9 +203,9 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
             try:
                 yield yard
                 # What is left is run by workers that are not taken away any more.
-                work[1].cancel()
-                for each in work:
-                    each.cancel()
+                yard.fed.set()
+                await work[1]
+                work[0].cancel()
                 await asyncio.wait(work)
                 last = asyncio.create_task(make().run())
                 await eventually(yard.ended, within=120, why="all tasks are done")
