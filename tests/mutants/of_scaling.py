@@ -296,6 +296,14 @@ DECIDE_: Final = (
     ),
     _of(
         "autoscaler/learned",
+        "a rate that fell is waited for",
+        "        if fallen > _SURE:\n",
+        "        if False:\n",
+        "workers for long tasks stay for most of an hour after few come",
+        DECIDE,
+    ),
+    _of(
+        "autoscaler/learned",
         "one burst is a rate",
         "min(came, 4 * rate * seconds + 5)",
         "came",

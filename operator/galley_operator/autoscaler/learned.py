@@ -65,6 +65,12 @@ _UNSEEN: Final = 0.3
 _STEADY_UNSEEN: Final = 1.0
 """The same of a steady load: in 9 seconds, one time in 8,000."""
 
+_FALL: Final = 1 / 3
+"""Part of the rate of long tasks to which it may fall and be noticed before the averages contradict it."""
+
+_SURE: Final = 10.0
+"""How sure that is to be: at a rate that holds, chance says so once in some 20,000 tasks, `exp(10)`."""
+
 _LEAST_SEEN: Final = 30.0
 """Seconds the first tasks are taken to be spread over, at least."""
 
@@ -98,6 +104,8 @@ class Learned:
     """Both over a shorter time. Where that rate contradicts the other, the other begins there."""
     held: float = 0.0
     """Tasks that came since the rate was contradicted, up to `STEADY_TASKS`."""
+    fallen: float = 0.0
+    """How much likelier what came is at a third of the rate, as a logarithm; of long tasks."""
     spans: Spans = ()
     """The last few seconds."""
     at: datetime | None = None
@@ -198,9 +206,12 @@ class Learned:
         came = tasks - self.tasks + ended
         spans = with_look(self.spans, Span(seconds, came, ended, busy))
         recent, rate = self._arrivals(came, seconds, spans)
+        fallen = self._fallen(came, seconds)
+        if fallen > _SURE:
+            rate, fallen = recent, 0.0
         held = 0.0 if rate == recent else max(0.0, min(STEADY_TASKS, self.held + came))
         return replace(
-            seen.quickened(spans), active=ended > 0, spans=spans, held=held,
+            seen.quickened(spans), active=ended > 0, spans=spans, held=held, fallen=fallen,
             rate=rate[0], seen=rate[1], recent=recent[0], recent_seen=recent[1],
         )  # fmt: skip
 
@@ -234,6 +245,12 @@ class Learned:
         noise = math.sqrt(max(rate[0], 1 / window) / window)
         agrees = _STEADY_AGREES if self.steady else _LONG_AGREES if self._long else _AGREES
         return recent, recent if abs(recent[0] - rate[0]) > agrees * noise else rate
+
+    def _fallen(self, came: float, seconds: float) -> float:
+        """Return how much the tasks that came speak for a rate that fell: Page's test of Poisson's law."""
+        if not self._long:
+            return 0.0
+        return max(0.0, self.fallen + (1 - _FALL) * self.rate * seconds + came * math.log(_FALL))
 
     def _with_starts(self, workforce: Workforce, now: datetime) -> Self:
         took = [

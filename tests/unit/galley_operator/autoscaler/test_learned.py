@@ -1,6 +1,7 @@
 """What a queue's counters say: rates, the time of a task, the time of a start."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,34 @@ def test_a_steady_rate_is_averaged_over_ten_minutes() -> None:
         if second > 600:
             found.append(learned.rate)
     assert max(found) - min(found) < 0.35, "over a minute they differ by 0.7"
+
+
+def long_tasks(until: int, fall: int, seed: int) -> Iterator[tuple[int, Learned]]:
+    """Yield what is known every 5 s of tasks of 3 minutes, of which 1 in 20 s comes, then 1 in 100 s."""
+    chance, learned, ends, busy, done = random.Random(seed), Learned(), list[int](), 0.0, 0
+    for second in range(0, until, 5):
+        rate = 0.05 if second < fall else 0.01
+        ends += [second + 180 for _ in range(5) if chance.random() < rate]
+        done += sum(end <= second for end in ends)
+        ends = [end for end in ends if end > second]
+        busy += 5.0 * len(ends)
+        learned = learned.after(len(ends), working(done, busy), at(second))
+        yield second, learned
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_that_few_long_tasks_come_at_last_is_noticed_in_ten_minutes(seed: int) -> None:
+    known = dict(long_tasks(5600, 5000, seed))
+    assert known[4995].steady
+    assert known[4995].rate == pytest.approx(0.05, rel=0.35)
+    assert min(known[second].held for second in range(5000, 5600, 5)) == 0
+    assert known[5595].rate < 0.035
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_steady_rate_of_long_tasks_is_not_taken_for_one_that_fell(seed: int) -> None:
+    held = [learned.held for second, learned in long_tasks(15_000, 15_000, seed) if second > 5000]
+    assert min(held) > 0
 
 
 def test_the_time_of_a_start_is_seen() -> None:
