@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
@@ -57,6 +58,8 @@ NOT_PICKLED: Final = (
 )
 
 _CLOSE_SECONDS: Final = 1.0
+_RECONNECT_SECONDS: Final = 1.0
+"""Between two attempts to reconnect, give or take a half, which is drawn for each connection."""
 _PING_SECONDS: Final = 5
 """A silent peer is noticed after two or three of these; the library's default takes minutes."""
 
@@ -380,6 +383,8 @@ class Broker:
 
     async def _connect(self, inbox: str) -> None:
         identity = self._identity
+        # All who lose a server do so at the same moment; they need not return in one.
+        wait = _RECONNECT_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
         await self.nats.connect(
             self._address,
             inbox_prefix=inbox,
@@ -389,7 +394,7 @@ class Broker:
             name=self._name,
             ping_interval=_PING_SECONDS,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
+            reconnect_time_wait=wait,  # type: ignore[arg-type]
             connect_timeout=2,
             skip_subject_validation=True,
             error_cb=self._on_error,

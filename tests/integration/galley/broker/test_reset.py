@@ -130,3 +130,12 @@ async def test_a_client_with_a_question_left_closes_while_it_tries_to_connect(
         await eventually(lambda: broker.nats.pending_data_size > 0, within=20)
     asking.cancel()
     await asyncio.wait([asking])
+
+
+async def test_clients_of_a_server_that_was_lost_do_not_all_return_at_once(nats_server: NatsServer) -> None:
+    waits = set()
+    for _ in range(5):
+        async with Broker(nats_server.url, name="test") as broker:
+            waits.add(broker.nats.options["reconnect_time_wait"])
+    assert len(waits) == 5
+    assert all(0.5 <= wait <= 1.5 for wait in waits)
