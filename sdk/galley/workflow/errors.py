@@ -28,10 +28,13 @@ class WorkflowInvalid(Refused):
 
 
 class WorkflowNotFound(GalleyError):
-    """A queue has no workflow of that id, or it has expired."""
+    """A queue has no workflow of that id, it has expired, or it succeeded and its steps are not kept."""
 
     reason = "WorkflowNotFound"
-    hint = "look at `galley workflow list`; one that has ended is kept as long as results of its queue"
+    hint = (
+        "look at `galley workflow list`; one that has ended is kept as long as results of its queue, and the "
+        "steps of one that succeeded are not kept"
+    )
 
     def __init__(self, queue: str, workflow: str) -> None:
         super().__init__(f"queue {queue!r} has no workflow {workflow!r}")

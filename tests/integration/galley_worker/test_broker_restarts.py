@@ -33,7 +33,7 @@ async def test_restarts_of_the_broker_alone_count_no_crash_and_bury_no_task(
     async with connect(own_nats_server.url, namespace) as client:
         await ensure_with_leases(client.broker, queue, LEASE)
         fleet = await start(queue, ("w1", "w2", "w3"), server=own_nats_server.url)
-        await eventually(lambda: all(worker.ready for worker in fleet), within=30)
+        await eventually(lambda: all(worker.ready for worker in fleet), within=60)
         handles = await client.submit_many(
             call("drills", "aecho", value=number, seconds=dice.uniform(1, 3)) for number in range(TASKS)
         )
