@@ -77,8 +77,8 @@ async def test_a_new_queue_gets_its_first_workers_out_of_the_budget() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
         async with stage(budget='{"workers": 3}') as it:
-            for name, priority in (("first", 5), ("second", 0)):
-                it.apply(name, scaling={"minWorkers": 2, "priority": priority})
+            it.apply("first", scaling={"minWorkers": 2})
+            await eventually(lambda: it.condition("first", "ScalingActive") == "Scaling", within=60)
+            it.apply("second", scaling={"minWorkers": 2})
             await eventually(lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60)
-            assert it.condition("first", "ScalingActive") == "Scaling"
             assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [2, 1]
