@@ -86,8 +86,7 @@ class Handlers:
 
     def start(self, work: Work) -> Execution:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Finish] = loop.create_future()
-        execution = Execution(work, future, Service(), self._stop)
+        execution = Execution(work, Service(), self._stop)
         seconds, ending = self._script.play(work.task_id)
         place = len(self._script.runs)
         self._script.runs.append(Run(work.task_id, self._worker, work.attempt, loop.time()))
@@ -98,7 +97,7 @@ class Handlers:
             ending = "killed" if result.cancelled() else type(result.result()).__name__
             self._script.runs[place] = Run(run.task, run.worker, run.attempt, run.began, loop.time(), ending)
 
-        future.add_done_callback(ended)
+        execution.ending.add_done_callback(ended)
         return execution
 
     def kill(self) -> None:

@@ -22,7 +22,7 @@ from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
 from galley.schedule import address_of
 from galley_worker.attempts import Attempts, Parts, Rules
-from galley_worker.ending import Crashed, CutOff, Finish, Raised, Returned, TimedOut
+from galley_worker.ending import Crashed, CutOff, Raised, Returned, TimedOut
 from galley_worker.leases import LeaseKeeper
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
@@ -55,8 +55,7 @@ class Handlers:
     """Whether what is told to stop goes on."""
 
     def start(self, work: Work) -> Execution:
-        future: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
-        execution = Execution(work, future, Service(), self._stop)
+        execution = Execution(work, Service(), self._stop)
         self.started.append(execution)
         return execution
 

@@ -182,7 +182,7 @@ class Handlers:
 
     def start(self, work: Work) -> Execution:
         loop = asyncio.get_running_loop()
-        execution = Execution(work, loop.create_future(), Service(), self._stop)
+        execution = Execution(work, Service(), self._stop)
         loop.call_later(0.01 * self._crew.chance.random(), self._end, execution)
         return execution
 

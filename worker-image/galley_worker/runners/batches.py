@@ -74,7 +74,7 @@ class Batches:
         """
         shared, settling = len(self._gathered) - self.gathers, 0
         for carrier in self._carriers:
-            if carrier.ending.done():
+            if carrier.ended_as is not None:
                 settling += carrier.under_way
             else:
                 shared += max(0, carrier.under_way - 1)
@@ -124,7 +124,7 @@ class Batches:
             self._timer = None
 
     def _send(self, members: list[Execution]) -> None:
-        carrier = Carrier(tuple(members), self._loop.create_future(), members[0].service, self._pool.stop)
+        carrier = Carrier(tuple(members), members[0].service, self._pool.stop)
         carrier.settled = self._settled
         self._carriers.add(carrier)
         self.sizes[len(members)] += 1
@@ -165,11 +165,11 @@ class Batches:
         late = []
         for carrier in self._carriers:
             began = carrier.started_at
-            if began is None or carrier.ending.done():
+            if began is None or carrier.ended_as is not None:
                 continue
             late += [
                 member for member in carrier.members
-                if not member.ending.done() and member.work.timeout < carrier.work.timeout
+                if member.ended_as is None and member.work.timeout < carrier.work.timeout
                 and now - began > member.work.timeout
             ]  # fmt: skip
         return late

@@ -55,20 +55,18 @@ class Account:
 
 
 class Execution:
-    """One started work.
-
-    `ending` always gets an Ending, never an exception.
-    """
+    """One started work."""
 
     __slots__ = (
         "_account",
+        "_future",
         "_hears",
         "_stopper",
         "asked_at",
         "batch",
         "because",
         "certain",
-        "ending",
+        "ended_as",
         "id",
         "service",
         "started_at",
@@ -78,13 +76,13 @@ class Execution:
     def __init__(
         self,
         work: Work,
-        ending: "asyncio.Future[Finish]",
         service: Service,
         stopper: "Callable[[Execution], None]",
     ) -> None:
         self.work = work
-        self.ending = ending
         self.service = service
+        self.ended_as: Finish | None = None
+        """How it ended; None until it has."""
         self.started_at: float | None = None
         """Monotonic time at which the handler began, as far as known."""
         self.certain = False
@@ -96,9 +94,19 @@ class Execution:
         self.batch: Carrier | None = None
         """The batch it is a member of, once that is sent on its way."""
         self.id = 0
+        self._future: asyncio.Future[Finish] | None = None
         self._hears: Callable[[Finish], None] | None = None
         self._stopper = stopper
         self._account: Account | None = None
+
+    @property
+    def ending(self) -> "asyncio.Future[Finish]":
+        """Gets how it ended, never an exception. Made for who waits: most are heard by a call."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            if self.ended_as is not None:
+                self._future.set_result(self.ended_as)
+        return self._future
 
     def stop(self, because: Cancelled | TimedOut | CutOff) -> None:
         """End it: `ending` becomes `because`, unless the handler returns first. The first reason counts.
@@ -106,23 +114,26 @@ class Execution:
         Not started: it never will be. An `async def` handler is cancelled, a command gets SIGTERM, and both
         are killed after the grace. A plain function cannot be asked: its process is killed at once.
         """
-        if self.because is None and not self.ending.done():
+        if self.because is None and self.ended_as is None:
             self.because = because
             self._stopper(self)
 
     def end(self, ending: Finish) -> None:
         """Settle how it ended; the first ending stays."""
-        if not self.ending.done():
-            self.ending.set_result(ending)
-            if self._hears is not None:
-                # Not kept: it knows the attempt, which knows this. A cycle takes a garbage collection.
-                hears, self._hears = self._hears, None
-                hears(ending)
+        if self.ended_as is not None:
+            return
+        self.ended_as = ending
+        if self._future is not None and not self._future.done():
+            self._future.set_result(ending)
+        if self._hears is not None:
+            # Not kept: it knows the attempt, which knows this. A cycle takes a garbage collection.
+            hears, self._hears = self._hears, None
+            hears(ending)
 
     def heard_by(self, hears: "Callable[[Finish], None]") -> None:
         """Have `ending` told without a turn of the event loop, perhaps now. `hears` must not raise."""
-        if self.ending.done():
-            hears(self.ending.result())
+        if self.ended_as is not None:
+            hears(self.ended_as)
         else:
             self._hears = hears
 
@@ -147,13 +158,12 @@ class Carrier(Execution):
     def __init__(
         self,
         members: "tuple[Execution, ...]",
-        ending: "asyncio.Future[Finish]",
         service: Service,
         stopper: "Callable[[Execution], None]",
     ) -> None:
         works = tuple(member.work for member in members)
         timeout = max(work.timeout for work in works)
-        super().__init__(replace(works[0], members=works, timeout=timeout), ending, service, stopper)
+        super().__init__(replace(works[0], members=works, timeout=timeout), service, stopper)
         self.members = members
         self.under_way = len(members)
         """Members that are not settled."""
@@ -165,4 +175,4 @@ class Carrier(Execution):
     @property
     def all_ended(self) -> bool:
         """Whether no member is left whose ending is not known."""
-        return all(member.ending.done() for member in self.members)
+        return all(member.ended_as is not None for member in self.members)

@@ -336,7 +336,7 @@ class HandlerProcess(asyncio.Protocol):
                 raise KeyError
 
     def _end_large(self, execution: Execution, returned: ReturnedLarge) -> None:
-        if execution.ending.done():  # too late: nothing stores them
+        if execution.ended_as is not None:  # too late: nothing stores them
             returned.discard()
         execution.end(returned)
 

@@ -79,6 +79,8 @@ class Runners:
         """Called before works begin or cease to share a slot."""
         self._runners: list[Runner] = []
         self._batches: dict[str, Batches] = {}
+        self.batched = False
+        """Whether some handler gets batches; without one, each work takes a slot of its own."""
         self._slow = 0
         self._mean = FAST_SECONDS
         self._ahead = 0
@@ -157,6 +159,7 @@ class Runners:
             return pool
         batches = Batches(rules.batch, pool, self._settings.concurrency, self._clock, self._told)
         self._batches[name] = batches
+        self.batched = True
         # Before the pools, so that what is not on its way is ended first.
         self._runners.insert(0, batches)
         return batches
@@ -182,14 +185,14 @@ class Runners:
         if known is None:
             return self._not_found(work)
         runner, service = known
-        execution = Execution(work, self._loop.create_future(), service, runner.stop)
+        execution = Execution(work, service, runner.stop)
         runner.submit(execution)
         if self._ahead and not self._close_look:
             self._look_closely()
         return execution
 
     def _not_found(self, work: Work) -> Execution:
-        execution = Execution(work, self._loop.create_future(), Service(), lambda _execution: None)
+        execution = Execution(work, Service(), lambda _execution: None)
         known = ", ".join(sorted(self.handlers)) or "none"
         message = f"no handler {work.handler!r} in queue {work.queue!r}; known here: {known}"
         execution.end(Raised(Failure("HandlerNotFound", message), retryable=False))

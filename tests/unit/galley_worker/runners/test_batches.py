@@ -46,7 +46,7 @@ class Desk:
 
     def submit(self, number: int = 1, **changes: Any) -> Execution:
         work = Work(f"t{number}", "q", "normal", "h", 1, Raw(b"{}"), 30.0, datetime.now(UTC), **changes)
-        execution = Execution(work, asyncio.get_running_loop().create_future(), Service(), self.batches.stop)
+        execution = Execution(work, Service(), self.batches.stop)
         self.batches.submit(execution)
         return execution
 
@@ -145,7 +145,7 @@ async def test_a_member_with_less_time_than_its_batch_ends_by_itself() -> None:
     desk = Desk(size=2)
     slow = desk.submit(1)
     work = Work("t2", "q", "normal", "h", 1, Raw(b"{}"), 5.0, datetime.now(UTC))
-    hasty = Execution(work, asyncio.get_running_loop().create_future(), Service(), desk.batches.stop)
+    hasty = Execution(work, Service(), desk.batches.stop)
     desk.batches.submit(hasty)
     (carrier,) = desk.pool.got
     assert carrier.work.timeout == 30.0

@@ -1,4 +1,3 @@
-import asyncio
 from datetime import UTC, datetime
 
 from msgspec import Raw
@@ -10,15 +9,15 @@ from galley_worker.work import Work
 
 
 def executions(count: int) -> list[Execution]:
-    new, now = asyncio.get_running_loop().create_future, datetime(2026, 3, 1, tzinfo=UTC)
+    now = datetime(2026, 3, 1, tzinfo=UTC)
     works = [
         Work(f"t{number}", "trials", "normal", "add", 1, Raw(b"{}"), 30.0, now) for number in range(count)
     ]
-    return [Execution(work, new(), Service(), lambda _: None) for work in works]
+    return [Execution(work, Service(), lambda _: None) for work in works]
 
 
 def ending(execution: Execution) -> Finish | None:
-    return execution.ending.result() if execution.ending.done() else None
+    return execution.ended_as
 
 
 async def test_the_one_whose_code_ran_crashed_and_its_neighbours_are_handed_back() -> None:
