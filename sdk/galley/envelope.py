@@ -179,9 +179,10 @@ def check_moments(history: History, *moments: datetime | None) -> None:
     Raises:
         EnvelopeInvalid: if one is before 1970 or after 9998.
     """
-    past = (at for attempt in history.attempts for at in (attempt.started_at, attempt.ended_at))
-    for moment in (*moments, *past):
-        if moment is not None and not in_range(moment):
+    if history.attempts:
+        moments += tuple(at for past in history.attempts for at in (past.started_at, past.ended_at))
+    for moment in moments:
+        if moment is not None and not _EARLIEST <= moment < _LATEST:
             raise EnvelopeInvalid(f"the time {moment.isoformat()} is not between the years 1970 and 9998")
 
 
@@ -242,7 +243,8 @@ def decode(body: bytes) -> Envelope:
         envelope = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(str(error)) from None
-    if envelope.v not in _versions(envelope):
+    plain = envelope.v == VERSION and not (envelope.sealed or envelope.large or envelope.files)
+    if not plain and envelope.v not in _versions(envelope):
         raise EnvelopeInvalid(f"its version is {envelope.v}, known here is {VERSION}")
     check_moments(envelope.history, envelope.submitted_at, envelope.not_before, envelope.deadline)
     return envelope

@@ -12,6 +12,7 @@ import msgspec
 
 log = logging.getLogger(__name__)
 
+_LEVELS: Final = {level: name.lower() for name, level in logging.getLevelNamesMapping().items()}
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -38,11 +39,9 @@ class JsonLines(logging.Handler):
 
     def write_soon(self, level: int, event: str, keys: dict[str, Any]) -> None:
         """Write a line together with the others of the same turn of the event loop."""
-        self.acquire()
-        try:
+        assert self.lock is not None, "a handler has a lock"
+        with self.lock:
             self._put(datetime.now(UTC), level, event, keys)
-        finally:
-            self.release()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -54,9 +53,10 @@ class JsonLines(logging.Handler):
 
     def _put(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
         # If it fails, the work it tells of goes on.
-        head = {"time": time, "level": logging.getLevelName(level).lower(), "event": event}
+        name = _LEVELS.get(level) or logging.getLevelName(level).lower()
         try:
-            self._lines.append(_encode({**head, **self._always, **keys}) + b"\n")
+            line = {"time": time, "level": name, "event": event, **self._always, **keys}
+            self._lines.append(_encode(line) + b"\n")
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": event}))
 

@@ -63,8 +63,8 @@ ATTEMPTS_: Final = (
     _of(
         "runners/execution",
         "an ended attempt knows itself",
-        "                hears, self._hears = self._hears, None\n",
-        "                hears = self._hears\n",
+        "            hears, self._hears = self._hears, None\n",
+        "            hears = self._hears\n",
         "the garbage collector takes a fifth of the worker's time",
         FAST_PATH,
     ),
@@ -375,8 +375,8 @@ PULLER_: Final = (
     _of(
         "puller",
         "gives more than there are slots",
-        "            while self._held and self._slots.free > 0 and",
-        "            while self._held and",
+        "        return min(self._slots.free, self._held) if self.open else 0",
+        "        return self._held if self.open else 0",
         "a worker runs more than it may",
         PULLER,
     ),

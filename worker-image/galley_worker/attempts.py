@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from galley.address import Kind
@@ -26,6 +26,7 @@ from galley_worker import journal
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Held, Who, must_claim
 from galley_worker.claimant import Claimant
+from galley_worker.clock import utc_now
 from galley_worker.continuation import Continuations
 from galley_worker.ending import (
     Cancelled,
@@ -117,7 +118,7 @@ class Parts:
     continuations: Continuations | None = None
     turns: Turns | None = None
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    now: Callable[[], datetime] = utc_now
     jitter: Callable[[], float] = random.random
     budget: RetryBudget | None = None
     """None schedules retries as their policies say."""
@@ -362,8 +363,9 @@ class Attempts:
 
     def paced(self, held: Held, verdict: Verdict) -> Verdict:
         """Return a verdict as the budget of retries allows it; the circuit hears of it, too."""
-        budget, circuit, now = self._parts.budget, self._parts.circuit, self._parts.now()
+        budget, circuit = self._parts.budget, self._parts.circuit
         if budget is not None:
+            now = self._parts.now()
             budget.ended(now)
             if isinstance(verdict, RetryAt):
                 verdict = budget.paced(verdict, now, held.envelope.deadline)
@@ -453,7 +455,7 @@ class Attempts:
                 timeout=timeout,
                 submitted_at=held.envelope.submitted_at,
                 deadline=held.envelope.deadline,
-                last_error=_last_error(held.history),
+                last_error=_last_error(held.history) if held.history.attempts else "",
                 large=held.large,
                 files=held.files,
                 ancestors=held.envelope.ancestors,
@@ -509,7 +511,5 @@ class Attempts:
 
 
 def _last_error(history: History) -> str:
-    if not history.attempts:
-        return ""
     last = history.attempts[-1]
     return f"{last.reason}: {last.message}"

@@ -61,8 +61,9 @@ class Hands:
         self._puller.stop()
 
     def _take(self, delivery: Delivery) -> None:
+        if not self._slots.busy:
+            self._over.clear()
         self._slots.take()
-        self._over.clear()
         if self._attempts.begin(delivery, self):
             return
         if self._idle:

@@ -92,14 +92,13 @@ def ended(held: Held, ending: Ending) -> None:
 
 def settled(held: Held, verdict: Verdict, seconds: float, *, by_us: bool) -> None:
     """An attempt is settled, or had been settled by another worker before."""
-    level = logging.WARNING if isinstance(verdict, Bury) else logging.INFO
+    kind = type(verdict)
+    level = logging.WARNING if kind is Bury else logging.INFO
     if not log.isEnabledFor(level):
         return
-    extra = {
-        **_about(held),
-        "verdict": type(verdict).__name__,
-        "milliseconds": round(seconds * 1000, 1),
-    }
+    extra = _about(held)
+    extra["verdict"] = kind.__name__
+    extra["milliseconds"] = round(seconds * 1000, 1)
     if isinstance(verdict, Bury | RetryAt):
         extra |= {"reason": verdict.failure.reason, "error": verdict.failure.message}
     log_often(log, level, "attempt settled" if by_us else "attempt overtaken", extra)
@@ -107,11 +106,13 @@ def settled(held: Held, verdict: Verdict, seconds: float, *, by_us: bool) -> Non
 
 def _about(held: Held) -> dict[str, object]:
     address = held.delivery.address
-    return {
+    about: dict[str, object] = {
         "task": address.id,
         "queue": address.queue,
         "lane": address.lane,
         "attempt": held.flags.attempt,
         "handler": held.envelope.handler,
-        **({"trace": id_in(held.envelope.trace)} if held.envelope.trace else {}),
     }
+    if held.envelope.trace:
+        about["trace"] = id_in(held.envelope.trace)
+    return about

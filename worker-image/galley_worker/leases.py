@@ -92,7 +92,7 @@ class LeaseKeeper:
 
         Since the last check the whole process may have been frozen.
         """
-        if lease in self._leases and self._late(lease, self._clock()):
+        if self._clock() - lease.renewed_at > self._fence_seconds and lease in self._leases:
             self._lose(lease)
 
     def look(self) -> None:

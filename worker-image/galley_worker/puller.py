@@ -143,8 +143,10 @@ class Puller:
         """Yield each task for which there is a slot, highest lane first, until stopped."""
         while not self._stopped:
             self._ready.clear()
-            while self._held and self._slots.free > 0 and not self._paused and not self._stopped:
-                yield self._next()
+            while (ready := self._ready_to_begin) > 0:
+                for _ in range(ready):
+                    if self._held and self.open:
+                        yield self._next()
             # Here, where it is certain that a task waits: slots go away, too, when handlers turn out slow.
             if self._held and not self._slots.brisk:
                 self._give_back()
@@ -152,10 +154,17 @@ class Puller:
                 self._hold = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._end_hold)
             await self._ready.wait()
 
+    @property
+    def _ready_to_begin(self) -> int:
+        """Tasks there are slots for. Each takes one at most, so this need not be asked before each."""
+        return min(self._slots.free, self._held) if self.open else 0
+
     def _next(self) -> Delivery:
-        lane = next(lane for lane, tasks in self._arrived.items() if tasks)
         self._held -= 1
-        return self._arrived[lane].popleft()
+        for tasks in self._arrived.values():
+            if tasks:
+                return tasks.popleft()
+        raise AssertionError("a task is held")
 
     async def _keep_filled(self) -> None:
         while not self._stopped:

@@ -55,14 +55,16 @@ class WorkerSlots:
 
     def take(self) -> None:
         """Count an attempt that begins."""
-        self._count()
+        if self.busy <= self.concurrency or self._runners.batched:
+            self._count()  # else all slots are busy, before and after
         self.busy += 1
         if self.limit is not None:
             self.limit.look()
 
     def leave(self) -> None:
         """Count an attempt that has ended."""
-        self._count()
+        if self.busy <= self.concurrency or self._runners.batched:
+            self._count()
         self.busy -= 1
         self.done += 1
         if self.limit is not None:
@@ -84,8 +86,10 @@ class WorkerSlots:
         return self._busy_seconds
 
     def _count(self) -> None:
-        now = self._clock()
-        busy = max(0, min(self.busy - self._runners.sharing - self._runners.waiting, self.concurrency))
+        now, busy = self._clock(), self.busy
+        if self._runners.batched:
+            busy = max(0, busy - self._runners.sharing - self._runners.waiting)
+        busy = min(busy, self.concurrency)
         self._busy_seconds += busy * (now - self._counted_at)
         self._counted_at = now
 

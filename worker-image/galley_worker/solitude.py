@@ -31,15 +31,12 @@ class Solitude:
         self._changed = changed
         self._running = 0
         self._claimants = 0
+        self.closed = False
+        """Whether an attempt is alone, or waits until it is: no other begins meanwhile."""
         self._turn = asyncio.Lock()
         self._idle, self._open = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self._open.set()
-
-    @property
-    def closed(self) -> bool:
-        """Whether an attempt is alone, or waits until it is: no other begins meanwhile."""
-        return self._claimants > 0
 
     async def enter(self) -> None:
         """Begin an attempt, once none is alone any more."""
@@ -74,6 +71,7 @@ class Solitude:
 
     async def _wait(self) -> None:
         self._claimants += 1
+        self.closed = True
         self._open.clear()
         self.leave()
         try:
@@ -95,11 +93,13 @@ class Solitude:
 
     def enter_at_once(self) -> None:
         """Begin an attempt while it is not `closed`."""
+        if not self._running:
+            self._idle.clear()
         self._running += 1
-        self._idle.clear()
 
     def _give_up(self) -> None:
         self._claimants -= 1
         if not self._claimants:
+            self.closed = False
             self._open.set()
             self._changed()

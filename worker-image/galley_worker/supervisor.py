@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import Final
 
 from galley.broker.connection import Broker
@@ -35,7 +34,7 @@ from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.circuit import Circuit
 from galley_worker.claim import Who
 from galley_worker.claimant import Claimant, Holders
-from galley_worker.clock import uninterrupted
+from galley_worker.clock import uninterrupted, utc_now
 from galley_worker.code_schedules import declare
 from galley_worker.code_subscriptions import subscribe
 from galley_worker.continuation import Continuations
@@ -90,7 +89,7 @@ class Supervisor:
         self._leases: LeaseKeeper | None = None
         self._runners: Runners | None = None
         self._all = False
-        self._notebook = Notebook(queue.metadata.namespace, self._who, _now)
+        self._notebook = Notebook(queue.metadata.namespace, self._who, utc_now)
 
     def stop(self) -> None:
         """Take no more tasks and stop when running attempts have ended; a second call stops those at once."""
@@ -138,19 +137,19 @@ class Supervisor:
             ledger = Ledger(broker)
             holders = Holders(broker, uninterrupted, lease_seconds)
             flows = Workflows(
-                broker, namespace, name, ledger, spec.retention.results_seconds, _now,
+                broker, namespace, name, ledger, spec.retention.results_seconds, utc_now,
                 plaintext=plaintext_allowed(self._queue),
             )  # fmt: skip
             life = self._life(broker, measures)
-            settler = Settler(ledger, self._who, spec.retention.results_seconds, _now, flows, life=life)
-            uniqueness, objects = Uniqueness(Keys(broker, _now)), TaskObjects(broker.objects, cache)
+            settler = Settler(ledger, self._who, spec.retention.results_seconds, utc_now, flows, life=life)
+            uniqueness, objects = Uniqueness(Keys(broker, utc_now)), TaskObjects(broker.objects, cache)
             traces = parts.enter_context(sent(os.environ, namespace, name))
             about = {"service_name": "galley-worker", "service_namespace": namespace, "galley_queue": name}
             await enter(metrics_sent(os.environ, measures.collect, **about))
             attempts = self._make_attempts(
                 ledger, settler, holders, runners, leases, measures, uniqueness, slots.solitude, objects,
-                flows, Continuations(broker, ledger, flows, _now), traces,
-                Turns(broker, layout, ledger, settler, key_rules(spec), _now),
+                flows, Continuations(broker, ledger, flows, utc_now), traces,
+                Turns(broker, layout, ledger, settler, key_rules(spec), utc_now),
             )  # fmt: skip
             puller = Puller(broker, layout, slots, ledger.replies.give_back)
             presence = Presence(broker, self._who, attempts.roster, puller, slots, self._stop)
@@ -164,12 +163,14 @@ class Supervisor:
             await enter(self._notebook.writing(broker))
             sweeper = Sweeper(broker, Place(namespace, name), pause)
             await enter(beside(sweeper.run(), "objects"))
-            await enter(beside(Planner(broker, layout, ledger, settler, _now).run(), "planner"))
-            ticker = Ticker(broker, layout, ledger, measures, _now, plaintext=plaintext_allowed(self._queue))
+            await enter(beside(Planner(broker, layout, ledger, settler, utc_now).run(), "planner"))
+            ticker = Ticker(
+                broker, layout, ledger, measures, utc_now, plaintext=plaintext_allowed(self._queue)
+            )
             await enter(beside(ticker.run(), "ticker"))
             await enter(beside(declare(broker, layout, runners.rules), "schedules of the code"))
             fanout = Fanout(
-                broker, layout, ledger, measures, self._who.name, _now,
+                broker, layout, ledger, measures, self._who.name, utc_now,
                 plaintext=plaintext_allowed(self._queue), traces=traces,
             )  # fmt: skip
             await enter(beside(fanout.run(), "events"))
@@ -233,7 +234,7 @@ class Supervisor:
         if not rules.limited:
             yield
             return
-        limit = QueueLimit(broker, layout, self._who, rules, slots, _now, uninterrupted, lease)
+        limit = QueueLimit(broker, layout, self._who, rules, slots, utc_now, uninterrupted, lease)
         limit.changed, limit.lost = puller.slots_changed, attempts.roster.cut
         limit.open, puller.told = lambda: puller.open, limit.look
         attempts.gates.limit = slots.limit = limit
@@ -263,7 +264,7 @@ class Supervisor:
     ) -> Attempts:
         spec = self._queue.spec
         worker = self._who
-        claimant = Claimant(ledger, settler, worker, _now, holders.ask, solitude)
+        claimant = Claimant(ledger, settler, worker, utc_now, holders.ask, solitude)
         flows.measures = measures
         rules = Rules(
             self._queue.metadata.namespace,
@@ -294,7 +295,7 @@ class Supervisor:
         )
         if spec.retry_budget is not None:
             limit = spec.retry_budget
-            parts.budget = measures.budget = RetryBudget(limit.share, limit.per_second, _now())
+            parts.budget = measures.budget = RetryBudget(limit.share, limit.per_second, utc_now())
         return Attempts(rules, parts)
 
     def _life(self, broker: Broker, measures: Measures) -> Life | None:
@@ -302,7 +303,7 @@ class Supervisor:
         if spec.life_events is None:
             return None
         publisher = TopicPublisher(broker, namespace, PATIENCE_SECONDS)
-        return Life(publisher, spec.life_events.topic, measures, _now, messages=spec.encryption is None)
+        return Life(publisher, spec.life_events.topic, measures, utc_now, messages=spec.encryption is None)
 
     def _circuit(self, grown: Changes) -> Circuit | None:
         spec = self._queue.spec.circuit
@@ -354,10 +355,6 @@ def queue_rules(spec: TaskQueueSpec) -> QueueRules:
     """Return what a queue says of all its tasks."""
     rate = spec.limits.rate
     return QueueRules(spec.limits.concurrency or 0, None if rate is None else rate.rate)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _connecting() -> Condition:

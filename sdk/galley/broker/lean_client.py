@@ -66,7 +66,8 @@ class LeanClient(Nats):
             MaxPayloadError: the server takes no body of that size.
         """
         _check_subject(subject)
-        _check_subject(reply)
+        if reply:
+            _check_subject(reply)
         size = len(body)
         if size > self._max_payload:
             raise MaxPayloadError

@@ -13,6 +13,7 @@ class Shared:
 
     capacity: int = 2
     slots: int = 2
+    batched: bool = True
     sharing: int = 0
     waiting: int = 0
     changing: Any = None
