@@ -259,6 +259,14 @@ CONTROL: Final = (
         CONSENT,
     ),
     _of(
+        f"{_SDK}broker/ration",
+        "a ration has no end",
+        "            await subscription.unsubscribe(limit=most)\n",
+        "            pass\n",
+        "one tenant's heartbeats have the operator cut off",
+        "tests/unit/galley/broker/test_ration.py",
+    ),
+    _of(
         f"{_OPERATOR}queues/reconcile",
         "pods name Secrets that are missing",
         "without_secrets(with_resources(queue, self._settings.worker_resources), missing),\n",

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.ration import rationed
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ ANSWER_SECONDS: Final = 0.25
 
 SUPPLY_SECONDS: Final = 1.0
 """How long what starts the workers may take to answer; that there is no such process is known at once."""
+
+_HEARTBEATS: Final = 1_200
+"""Most heartbeats of a queue that are heard in a second: one of each connection its workers may have."""
+
+_QUESTIONS: Final = 1_000
+"""Most questions why no worker comes up that are answered in a second."""
 
 _INBOXES: Final = "_INBOX.", "_R_."
 """What the reply subject of a request begins with; the second is how NATS renames one of another account."""
@@ -266,12 +273,8 @@ async def answering_supply(
         if supply is not None:
             broker.publish(message.reply, _encode(supply))
 
-    subscription = await broker.subscribe(topology.workers_subject(namespace, queue), hear)
-    try:
+    async with rationed(broker, topology.workers_subject(namespace, queue), hear, _QUESTIONS):
         yield
-    finally:
-        if broker.connected:
-            await subscription.unsubscribe()
 
 
 def send_heartbeat(broker: Broker, namespace: str, queue: str, beat: Heartbeat) -> None:
@@ -291,9 +294,5 @@ async def hearing(
         except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
 
-    subscription = await broker.subscribe(topology.heartbeat_subject(namespace, queue, "*"), hear)
-    try:
+    async with rationed(broker, topology.heartbeat_subject(namespace, queue, "*"), hear, _HEARTBEATS):
         yield
-    finally:
-        if broker.connected:
-            await subscription.unsubscribe()

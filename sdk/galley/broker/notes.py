@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from nats.aio.msg import Msg
 
@@ -18,11 +19,15 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.last_message import last_message
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
+from galley.broker.ration import rationed
 from galley.errors import EnvelopeInvalid
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress, WorkerEnd
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
+
+_PROGRESS: Final = 2_000
+"""Most reports of progress of a namespace that are heard in a second; the last one of each task is stored."""
 
 
 async def put(broker: Broker, address: TaskAddress, what: str, body: bytes) -> asyncio.Future[Ack]:
@@ -70,12 +75,8 @@ async def hearing_progress(
         except (ValueError, EnvelopeInvalid) as error:
             log.warning("progress not readable", extra={"subject": message.subject, "error": str(error)})
 
-    subscription = await broker.subscribe(topology.all_progress(namespace), hear)
-    try:
+    async with rationed(broker, topology.all_progress(namespace), hear, _PROGRESS):
         yield
-    finally:
-        if broker.connected:
-            await subscription.unsubscribe()
 
 
 async def put_end(broker: Broker, namespace: str, queue: str, worker: str, end: WorkerEnd) -> None:

@@ -1,13 +1,16 @@
 """What the account of a role may take of the server, and what happens beyond that."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from msgspec.json import encode
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.control import Heartbeat, hearing
 from galley.broker.ensure import ensure
 from galley.broker.lean_client import header_block
 from galley.broker.permissions import Role
@@ -135,3 +138,36 @@ async def test_the_control_experiment_a_user_of_the_streams_account_schedules(
             return bool(info["state"].get("subjects"))
 
         await eventually(forged, within=30)
+
+
+async def test_a_flood_of_heartbeats_is_heard_by_its_ration_alone(own_guarded_nats: GuardedNats) -> None:
+    """It was heard by the operator as fast as one worker sent it: the server cut the operator off."""
+    flood, heard, others = 300_000, list[Heartbeat](), list[Heartbeat]()
+    beat = encode(Heartbeat("w1", 1, 0, draining=False, ready=True))
+    async with own_guarded_nats.operator() as operator:
+        for layout in (MINE, THEIRS):
+            await ensure(operator, layout)
+        async with (
+            hearing(operator, "ns", "mine", heard.append),
+            hearing(operator, "ns", "theirs", others.append),
+            connection(own_guarded_nats, own_guarded_nats.write_creds(Role.WORKER, "ns", "mine")) as worker,
+            connection(own_guarded_nats, own_guarded_nats.write_creds(Role.WORKER, "ns", "theirs")) as quiet,
+        ):
+            await operator.reached(5)
+            began = time.monotonic()
+            for _ in range(flood // 3_000):
+                for _ in range(3_000):
+                    worker.publish(topology.heartbeat_subject("ns", "mine", "w1"), beat)
+                await worker.reached(60)
+                quiet.publish(topology.heartbeat_subject("ns", "theirs", "w2"), beat)
+            await eventually(lambda: len(others) == flood // 3_000, within=60)
+            assert 0 < len(heard) <= 1_200 * (2 + time.monotonic() - began)
+            assert len(heard) < flood / 2
+            assert operator.nats.stats["reconnects"] == 0
+            before = len(heard)
+
+            def again() -> bool:
+                worker.publish(topology.heartbeat_subject("ns", "mine", "w1"), beat)
+                return len(heard) > before
+
+            await eventually(again, within=60)

@@ -49,12 +49,14 @@ class MemorySubscription:
         self._callback, self._react = callback, react
         self._queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._left = 0
+        self.delivered = 0
 
     @property
     def pending_msgs(self) -> int:
         return self._queue.qsize()
 
     def take(self, came: "_Came") -> None:
+        self.delivered += 1
         if self._left:
             self._left -= 1
             if not self._left:
