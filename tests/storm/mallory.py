@@ -2,7 +2,7 @@
 
 python -m tests.storm.mallory URL NAMESPACE QUEUE PRODUCER_CREDS WORKER_CREDS SECONDS
 
-Prints what it did as JSON at its end.
+Prints what it did as JSON at its end, and which share of a processor it took.
 """
 
 import asyncio
@@ -152,6 +152,7 @@ class Mallory:
 
 async def main(words: list[str]) -> None:
     url, namespace, queue, producer, worker, seconds = words
+    began = time.monotonic()
     mallory = Mallory(namespace, queue, time.monotonic() + float(seconds))
     async with AsyncExitStack() as stack:
         as_producer, as_worker = [
@@ -167,7 +168,8 @@ async def main(words: list[str]) -> None:
             group.create_task(mallory.chatter(as_worker))
             group.create_task(mallory.steal(as_worker, "quiet"))
             group.create_task(mallory.connect(url, Path(producer), 20 * int(float(seconds))))
-    sys.stdout.write(json.dumps(mallory.done) + "\n")
+    took = {"of a processor": round(time.process_time() / (time.monotonic() - began), 3)}
+    sys.stdout.write(json.dumps(mallory.done | took) + "\n")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,11 @@ class GuardedNats:
         self._process.wait(30)
 
     @property
+    def pid(self) -> int:
+        """The process it is."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has logged."""
         return (self.folder / "log").read_text()
