@@ -125,10 +125,12 @@ class Scaler:
                 )
             else:
                 pause = began + SWEEP_SECONDS - loop.time()
-            if await self._bell.wait(max(0.0, pause)):
+            rung = await self._bell.wait(max(0.0, pause))
+            # A sweep a second, however many changes wake it; but the first task does not wait for that.
+            if rung or await self._bell.ring(max(0.0, began + SWEEP_SECONDS - loop.time())):
                 await self._answer_bell()
-            # Rings once a sweep: a flood of tasks is no flood of sweeps.
-            await asyncio.sleep(max(0.0, began + SWEEP_SECONDS - loop.time()))
+                # Rings once a sweep: a flood of tasks is no flood of sweeps.
+                await asyncio.sleep(max(0.0, began + SWEEP_SECONDS - loop.time()))
 
     def wake(self) -> None:
         """Look within a second, if the queue is at rest: something about it has changed."""

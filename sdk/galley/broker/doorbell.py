@@ -27,8 +27,7 @@ class Doorbell:
         self._broker = broker
         self._subjects = (*topology.doorbells(namespace, queue), topology.pauses(namespace, queue))
         self._armed: dict[str, Subscription] = {}
-        self._rung = False
-        self._over = asyncio.Event()
+        self._ring, self._over = asyncio.Event(), asyncio.Event()
         self._stop_hearing: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
@@ -46,7 +45,7 @@ class Doorbell:
 
         Drops a ring that came before this call: read the backlog after arming.
         """
-        self._rung = False
+        self._ring.clear()
         self._over.clear()
         for subject in self._subjects:
             if subject not in self._armed:
@@ -55,7 +54,7 @@ class Doorbell:
     @property
     def armed(self) -> bool:
         """Whether it rings, or has rung, for the next task."""
-        return self._rung or len(self._armed) == len(self._subjects)
+        return self._ring.is_set() or len(self._armed) == len(self._subjects)
 
     async def disarm(self) -> None:
         """Stop listening. What rang before can still be waited for."""
@@ -76,7 +75,18 @@ class Doorbell:
                 await self._over.wait()
         except TimeoutError:
             return False
-        return self._rung
+        return self._ring.is_set()
+
+    async def ring(self, seconds: float) -> bool:
+        """Return True as soon as the bell has rung since it was armed, False after `seconds`.
+
+        Nothing else ends the wait.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._ring.wait()
+        except TimeoutError:
+            return False
 
     def interrupt(self) -> None:
         """End the wait without a ring: something else is to be looked at."""
@@ -92,7 +102,7 @@ class Doorbell:
             nonlocal heard
             heard = True
             self._armed.pop(subject, None)
-            self._rung = True
+            self._ring.set()
             self._over.set()
 
         try:

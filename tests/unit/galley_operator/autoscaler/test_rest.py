@@ -112,6 +112,20 @@ async def test_the_first_task_is_decided_on_within_a_tenth_of_a_second() -> None
             await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
 
 
+@in_virtual_time
+async def test_the_first_task_does_not_wait_for_the_second_of_a_sweep_that_something_else_woke() -> None:
+    async with stage() as it:
+        await it.until_rest()
+        for _ in range(2):
+            it.scaler.wake()
+            await asyncio.sleep(0.01)
+        before = len(it.looks)
+        await it.submit()
+        await eventually(lambda: len(it.fleet.members) == 1, within=0.1)
+        await asyncio.sleep(10)
+        assert len(it.looks) - before <= 10 + 4, "one a second, and those that answered the bell"
+
+
 async def reconnect(it: Stage) -> None:
     it.broker.line.cut()
 
