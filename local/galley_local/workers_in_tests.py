@@ -7,19 +7,23 @@ import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from galley import AsyncClient, Client
 from galley.broker.connection import Broker
+from galley.broker.control import Heartbeat, hearing
 from galley.broker.ensure import ensure
+from galley.broker.errors import BrokerError
 from galley.broker.layout import layout_of
 from galley.resources import Metadata, TaskQueue, TaskQueueSpec
 from galley_local.orphan_guard import dying_with_us
 
 _STOP_SECONDS: Final = 10.0
+_REST_SECONDS: Final = 5.0
+"""How long a log is waited for whose worker runs something; its heartbeats are a second apart."""
 
 
 class WorkersInTests:
@@ -29,6 +33,7 @@ class WorkersInTests:
         """Args: server: address of NATS; folder: for manifests, logs and caches."""
         self._server, self._folder = server, folder
         self._namespace = f"test-{secrets.token_hex(4)}"
+        self._queues: list[str] = []
         self._ends = ExitStack()
         # What the kernel ends with the thread that started it has to be started by one that stays; and the
         # thread of a test may be in an event loop.
@@ -67,7 +72,9 @@ class WorkersInTests:
         return AsyncClient(self._server, self._namespace)
 
     def logs(self) -> dict[str, str]:
-        """Return what each worker has written, by its queue."""
+        """Return what each worker has written, by its queue; of a task that has just ended, all of it."""
+        with suppress(BrokerError, TimeoutError):
+            self._beside.submit(lambda: asyncio.run(self._at_rest())).result()
         logs = sorted(self._folder.glob("*.log"))
         return {log.stem: text for log in logs if (text := log.read_text(errors="replace"))}
 
@@ -95,6 +102,30 @@ class WorkersInTests:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._ends.callback(_end, running)
+        self._queues.append(name)
+
+    async def _at_rest(self) -> None:
+        """Wait until each worker says that it runs nothing, and so has written what it has to say.
+
+        Raises:
+            TimeoutError: if one goes on.
+            BrokerError: if the server does not answer.
+        """
+        at_rest = {queue: asyncio.Event() for queue in self._queues}
+        async with (
+            asyncio.timeout(_REST_SECONDS),
+            Broker(self._server, name="galley tests") as broker,
+            AsyncExitStack() as ears,
+        ):
+            for queue, event in at_rest.items():
+
+                def heard(beat: Heartbeat, event: asyncio.Event = event) -> None:
+                    if not beat.busy:
+                        event.set()
+
+                await ears.enter_async_context(hearing(broker, self._namespace, queue, heard))
+            for event in at_rest.values():
+                await event.wait()
 
     async def _create(self, queue: TaskQueue) -> None:
         async with Broker(self._server, name="galley tests") as broker:

@@ -106,6 +106,9 @@ def event_of(
     Raises:
         EventInvalid: if there can be none like that.
     """
+    if not isinstance(attributes or {}, Mapping):
+        hint = "pass an object: words, each with a text, a number or a boolean"
+        raise EventInvalid("attributes", f"they are of type {type(attributes).__name__}", hint)
     try:
         raw = encode_value(data)
     except NotFinite as error:

@@ -37,6 +37,7 @@ def test_an_event_comes_back_as_it_was() -> None:
         ({"key": "k" * 10_000}, "key: has 10000 characters"),
         ({"event_id": ""}, "id: is ''"),
         ({"source": "a\nb"}, "source: is"),
+        ({"attributes": "region"}, "attributes: they are of type str"),
         ({"attributes": {"Region": "eu"}}, "cannot be the name"),
         ({"attributes": {"id": "eu"}}, "cannot be the name"),
         ({"attributes": {"big": 2**40}}, "32 bits|big is"),
