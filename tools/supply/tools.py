@@ -99,7 +99,7 @@ def run(
     *command: str,
     cwd: Path = ROOT,
     settings: Mapping[str, str] | None = None,
-    minutes: float = 5,
+    minutes: float = 15,
     accepted: tuple[int, ...] = (0,),
     given: str | None = None,
 ) -> str:
