@@ -119,6 +119,10 @@ class Scaler:
             # Armed before the look, so that what comes during the look is heard.
             await self._arm()
             await self.sweep()
+            if self.resting and not self._bell.armed:
+                # The rest begins with this look: what comes before the bell is armed has to be seen, too.
+                await self._arm()
+                await self.sweep()
             if self.resting and self._bell.armed:
                 pause = min(
                     (math.floor(began / REST_SECONDS) + 1) * REST_SECONDS - loop.time(), self._until_due()

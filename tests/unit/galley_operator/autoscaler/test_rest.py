@@ -113,6 +113,16 @@ async def test_the_first_task_is_decided_on_within_a_tenth_of_a_second() -> None
 
 
 @in_virtual_time
+async def test_a_task_that_comes_as_soon_as_the_rest_begins_is_decided_on_as_fast() -> None:
+    async with stage() as it:
+        for _ in range(3):
+            await eventually(lambda: it.scaler.resting and not it.fleet.members, within=60)
+            await it.submit()
+            await eventually(lambda: len(it.fleet.members) == 1, within=0.1)
+            await it.broker.api("purge", f"STREAM.PURGE.{work_stream(*QUEUE_NAME)}")
+
+
+@in_virtual_time
 async def test_the_first_task_does_not_wait_for_the_second_of_a_sweep_that_something_else_woke() -> None:
     async with stage() as it:
         await it.until_rest()
