@@ -556,6 +556,45 @@ async def test_arrivals_at_one_moment_are_all_stored_or_all_hear_that_there_is_n
 
 
 @in_virtual_time
+async def test_what_follows_waits_for_room_and_then_happens_once() -> None:
+    async with a_stage() as stage:
+        stream = stage.bench.server.streams[topology.flow_stream("default", "images")]
+        work = stage.bench.server.streams[topology.work_stream("default", "images")]
+        item = chord(group(step("echo", value=n) for n in range(3)), step("echo", value=previous))
+        flow = await stage.submit(item)
+        task = await stage.client.submit(step("then", value="plain"))
+        room = dict(stream.definition)
+        stream.definition |= {"discard": "new", "max_bytes": 1}
+        await asyncio.sleep(60)
+        assert work.subjects(">"), "what could not be stored keeps its message"
+        assert not joins_fired(stage.bench.server)
+        stream.definition = room
+        assert await flow.result(within=300) == [0, 1, 2]
+        assert await task.result(within=300) == [0, 1, 2]
+        steps = [each for each in stage.crew.ran if each.startswith("flow_")]
+        assert [stage.crew.ran[each] for each in steps] == [1] * len(steps)
+
+
+@in_virtual_time
+async def test_a_workflow_begins_once_its_queue_has_room_for_its_first_steps() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(group(step("echo", value=n) for n in range(2)))
+        streams = [
+            stage.bench.server.streams[name("default", "images")]
+            for name in (topology.work_stream, topology.later_stream)
+        ]
+        room = [dict(each.definition) for each in streams]
+        for each in streams:
+            each.definition |= {"discard": "new", "max_bytes": 1, "max_msgs": 1}
+        stage.bench.start(stage.crew.run())
+        await asyncio.sleep(30)
+        assert (stage.bench.in_work, stage.crew.ran) == (1, {}), "the message it begins with"
+        for each, definition in zip(streams, room, strict=True):
+            each.definition = definition
+        assert await flow.result(within=300) == [0, 1]
+
+
+@in_virtual_time
 async def test_a_part_of_a_result_that_is_missing_fails_the_step_with_a_reason() -> None:
     async with a_stage() as stage:
         flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous["size"])))

@@ -131,6 +131,20 @@ async def test_what_cannot_be_read_does_not_replace_the_word_of_a_task_of_that_i
         assert bench.in_work == 0
 
 
+@in_virtual_time
+async def test_what_cannot_be_read_stays_while_dead_letters_have_no_room() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        address = await bench.submit()
+        letters = bench.server.streams[topology.dead_stream(address.namespace, address.queue)]
+        letters.definition |= {"discard": "new", "max_bytes": 1}
+        await worker.settler.bury_unreadable(await bench.take(worker), Failure("EnvelopeInvalid", "no"))
+        assert (bench.in_work, bench.letters(address)) == (1, 0)
+        letters.definition["max_bytes"] = -1
+        await worker.settler.bury_unreadable(await bench.take(worker), Failure("EnvelopeInvalid", "no"))
+        await worker.broker.nats.flush()
+        assert (bench.in_work, bench.letters(address)) == (0, 1)
+
+
 VERDICTS: Final[dict[str, Callable[[Bench], Verdict]]] = {
     "success": lambda _bench: Succeed(Raw(b"1")),
     "failure": lambda _bench: Bury(FAILURE, a_past(errors=1)),

@@ -603,6 +603,22 @@ async def test_the_id_of_a_tick_to_come_is_refused_to_others_and_free_again_afte
         assert await reserved_for(bench.producer, address) == ""
 
 
+@in_virtual_time
+async def test_what_has_the_id_of_a_tick_stays_while_dead_letters_have_no_room() -> None:
+    async with a_bench() as bench, ticking(bench), bench.worker() as worker:
+        address = address_of("default", "images", Lane.NORMAL, next_tick(await begun(bench, "@every 1h")))
+        forged = encode_task(an_envelope("forged", schedule="nightly"))
+        await (await bench.producer.pipeline.send(topology.task_subject(address), forged))
+        letters = bench.server.streams[topology.dead_stream(address.namespace, address.queue)]
+        letters.definition |= {"discard": "new", "max_bytes": 1}
+        assert await worker.settler.refused_id(await bench.take(worker))
+        assert (bench.in_work, bench.letters(address)) == (1, 0)
+        letters.definition["max_bytes"] = -1
+        assert await worker.settler.refused_id(await bench.take(worker))
+        await eventually(lambda: bench.in_work == 0, within=60)
+        assert bench.letters(address) == 1
+
+
 @pytest.mark.parametrize("planned", [False, True])
 @in_virtual_time
 async def test_what_a_producer_writes_under_the_id_of_a_tick_does_not_stand_in_its_way(planned: bool) -> None:
