@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _ROOM: Final = "sdk/galley/"
 _UNIT: Final = "tests/unit/galley/broker/"
 RECORDS: Final = f"{_UNIT}test_records.py"
+REQUESTS: Final = f"{_UNIT}test_cancelled_requests.py"
 LAST: Final = f"{_UNIT}test_last_message.py"
 SIGNALS: Final = f"{_UNIT}test_signals.py"
 MARK: Final = f"{_UNIT}test_mark.py"
@@ -21,6 +22,22 @@ def _of(module: str, name: str, old: str, new: str, breaks: str, *tests: str, su
 
 
 RECORDS_: Final = (
+    _of(
+        "broker/connection",
+        "a cancellation that comes with an answer is lost",
+        "                    _heed_cancellation(cancelled)\n",
+        "",
+        "what is to end hangs at its end",
+        REQUESTS,
+    ),
+    _of(
+        "broker/connection",
+        "a cancellation of long ago ends a request",
+        "    if _cancellations() > before:\n",
+        "    if _cancellations() > 0:\n",
+        "a part of the operator, or a user's program, ends silently after a task group that failed",
+        REQUESTS,
+    ),
     _of(
         "broker/listing",
         "a listing ends after the first page",

@@ -249,12 +249,12 @@ class Broker:
 
     async def reached(self, within: float) -> bool:
         """Return whether all that was sent so far has reached the server, waiting `within` seconds."""
-        connection = self.connection
+        connection, cancelled = self.connection, _cancellations()
         try:
             await self.nats.flush(max(1, round(within)))
         except (NatsError, OSError, TimeoutError):
             return False
-        _heed_cancellation()
+        _heed_cancellation(cancelled)
         # While a connection is lost, the library says at once that all is well.
         return self.connected and self.connection == connection
 
@@ -303,8 +303,9 @@ class Broker:
         try:
             with self._questions.asking(subject) as allowed:
                 async with allowed:
+                    cancelled = _cancellations()
                     answer = await self.nats.request(subject, body, timeout=seconds)
-                    _heed_cancellation()
+                    _heed_cancellation(cancelled)
                     return answer
         except NoRespondersError:
             return None
@@ -442,11 +443,20 @@ class Broker:
                 log.exception("a part did not recover from a reconnection")
 
 
-def _heed_cancellation() -> None:
+def _cancellations() -> int:
+    """Return how often the running task was cancelled, without what has been taken back."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _heed_cancellation(before: int) -> None:
     """Raise the cancellation that the library swallows if its answer comes at the same moment.
 
     `asyncio.wait_for` of Python 3.11 does so, and what was cancelled would go on, for as long as it likes.
+
+    Args:
+        before: the cancellations when the answer was asked for. A `TaskGroup` of Python 3.11 whose member
+            failed leaves one behind, and the task that had the group goes on.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _cancellations() > before:
         raise asyncio.CancelledError

@@ -13,6 +13,7 @@ from galley.record import Failure, Outcome, State
 from galley.retry import LONGEST_BACKOFF_SECONDS, RetryPolicy
 from galley_worker.attempts import UNDECIDED_SECONDS, UNDECIDED_TIMES
 from galley_worker.ending import Ending, Raised
+from galley_worker.fast_path import FastPath
 from galley_worker.runners.execution import Execution
 from galley_worker.verdict import Bury, RetryAt, Succeed
 from galley_worker.work import Work
@@ -71,6 +72,34 @@ async def test_an_error_outside_the_handler_is_counted_logged_and_tried_again(
         assert said.exc_info is not None
         await run(shop)
         assert shop.bench.final(address).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(("place", "runs"), [("write", 2), ("settle", 1)])
+@in_virtual_time
+async def test_an_error_in_the_fast_path_costs_its_attempt_alone(
+    place: str, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_shop() as shop:
+        broke = False
+        right = getattr(FastPath, place)
+
+        def breaks(path: FastPath, *given: object) -> object:
+            nonlocal broke
+            if not broke:
+                broke = True
+                raise RuntimeError("out of luck")
+            return right(path, *given)
+
+        monkeypatch.setattr(FastPath, place, breaks)
+        first = await shop.bench.submit(an_address(of=shop.bench.layout, id="first"))
+        await run(shop)
+        assert broke
+        assert "galley_attempts_failed_internally_total" in shop.measures.text().decode()
+        second = await shop.bench.submit(an_address(of=shop.bench.layout, id="second"))
+        while shop.bench.in_work or shop.bench.scheduled(first):
+            await run(shop)
+        assert [shop.bench.final(each).outcome for each in (first, second)] == [Outcome.SUCCEEDED] * 2
+        assert len(shop.handlers.started) == 1 + runs
 
 
 @in_virtual_time

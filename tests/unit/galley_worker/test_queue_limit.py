@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -214,3 +214,39 @@ async def test_in_no_time_do_more_tasks_start_than_the_rate_allows(seed: int) ->
             assert last - first + 1 <= rate.burst + seconds / each + 0.01
     # Nothing is lost either: the last one starts when its turn is.
     assert (starts[-1] - starts[0]).total_seconds() <= 40 * each + 40 * 0.1 * 3 * rate.seconds + 1
+
+
+@in_virtual_time
+async def test_a_record_of_permits_that_is_none_costs_a_look_and_no_worker(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_bench() as bench:
+        read, left = ShareRecord.read, [2]
+
+        async def unlucky(record: ShareRecord) -> Any:
+            if left[0]:
+                left[0] -= 1
+                raise RuntimeError("out of luck")
+            return await read(record)
+
+        monkeypatch.setattr(ShareRecord, "read", unlucky)
+        async with a_crew(bench, "a", QueueRules(permits=2)) as crew:
+            await eventually(lambda: crew.room > 0, within=3 * LEASE)
+            assert await crew.fill() == 2
+            crew.busy = 0
+    assert [one.message for one in caplog.records if one.exc_info] == ["unexpected error"] * 2
+
+
+@in_virtual_time
+async def test_permits_that_cannot_be_asked_for_are_had_once_the_broker_answers() -> None:
+    async with a_bench() as bench:
+        silent, crew = [True], Crew()
+        async with MemoryBroker(bench.server, "a") as broker:
+            broker.line.lose(to_server=lambda subject: silent[0] and subject.startswith("$JS.API.DIRECT"))
+            async with _limit(bench, broker, "a", QueueRules(permits=2), crew).kept():
+                await bench.pass_time(20)
+                assert crew.room == 0
+                silent[0] = False
+                await eventually(lambda: crew.room > 0, within=3 * LEASE)
+                assert await crew.fill() == 2
+                crew.busy = 0

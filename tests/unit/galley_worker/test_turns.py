@@ -144,6 +144,25 @@ async def test_who_gives_a_permit_back_moves_the_next_task() -> None:
 
 
 @in_virtual_time
+async def test_a_permit_that_cannot_be_given_back_is_free_after_a_lease() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules(permits=1))
+        for number in range(2):
+            await _submit(bench, "k", number)
+        await turns.take(await bench.take(worker))
+        first = await bench.take_any(worker)
+        worker.ledger.acknowledge(first.reply)
+        silent = [True]
+        worker.broker.line.lose(to_server=lambda subject: silent[0] and subject.startswith("$JS.API."))
+        await turns.give_back_if_gone(first.address, "k")
+        await turns.give_back(first.address, "k")
+        silent[0] = False
+        await bench.pass_time(LEASE_SECONDS + 1)
+        await turns.take(await bench.take_any(worker))
+        assert (await bench.take_any(worker)).address.id == "k-1"
+
+
+@in_virtual_time
 async def test_a_task_that_came_just_after_the_look_is_found_a_moment_later() -> None:
     async with a_bench() as bench, bench.worker() as worker:
         turns, digest = _turns(bench, worker, KeyRules()), digest_of_key("k")

@@ -339,6 +339,24 @@ async def test_a_lost_answer_to_a_write_of_the_key_changes_nothing(what: str) ->
 
 
 @in_virtual_time
+async def test_a_worker_that_cannot_read_a_key_begins_its_task_once_it_can() -> None:
+    async with a_shop() as shop:
+        handle = await client_of(shop).submit(CALL, unique=STARTED)
+        lost = [2]
+
+        def reads_of_keys(subject: str) -> bool:
+            lost[0] -= subject.startswith("$JS.API.DIRECT.GET.") and lost[0] > 0
+            return subject.startswith("$JS.API.DIRECT.GET.") and lost[0] > 0
+
+        attempt = shop.begin(await shop.bench.take_any(shop.worker))
+        shop.worker.broker.line.lose(to_server=reads_of_keys)
+        execution = await shop.handlers.running()
+        execution.end(Returned(Raw(b"1")))
+        await attempt
+        assert outcome(shop, handle) is Outcome.SUCCEEDED
+
+
+@in_virtual_time
 async def test_a_broker_that_is_restarted_forgets_no_key() -> None:
     async with a_bench() as bench:
         client = AsyncClient.over(bench.producer, "default")
