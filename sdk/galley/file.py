@@ -71,8 +71,8 @@ class File:
             found = self._path.stat()
         except OSError as error:
             raise FileUnreadable(str(path), error.strerror or type(error).__name__) from None
-        except ValueError as error:  # a zero byte
-            raise FileUnreadable(repr(str(path)), str(error)) from None
+        except ValueError:
+            raise FileUnreadable(repr(str(path)), "its path has a zero byte") from None
         if not self._path.is_file():
             raise FileUnreadable(str(path), "it is not a file")
         self._size = found.st_size

@@ -96,7 +96,7 @@ def test_an_argument_that_is_no_file_is_refused_at_once() -> None:
 
 def test_a_path_without_a_file_is_refused_at_once(tmp_path: Path) -> None:
     nul = tmp_path / "a\0b"
-    for path, problem in ((tmp_path / "none", "No such file"), (tmp_path, "not a file"), (nul, "null byte")):
+    for path, problem in ((tmp_path / "none", "No such file"), (tmp_path, "not a file"), (nul, "zero byte")):
         with pytest.raises(FileUnreadable, match=problem):
             File(path)
     gone = a_file(tmp_path)
