@@ -49,10 +49,15 @@ def _named(tree: ast.Module, node: ast.expr) -> Iterator[str]:
     found: list[ast.expr] = []
     for each in ast.walk(tree):
         match each:
+            case ast.Assign(targets=[ast.Subscript(target, key)]) if ast.unparse(target).endswith(name):
+                assert isinstance(key, ast.Constant), f"a computed key: {ast.unparse(each)}"
+                yield str(key.value)
             case ast.Assign(targets=[target], value=value) if ast.unparse(target).endswith(name):
                 found.append(value)
             case ast.AugAssign(target=target, value=value) if ast.unparse(target).endswith(name):
                 found.append(value)
+            case ast.AnnAssign(target=target, value=ast.Dict() as keys) if ast.unparse(target).endswith(name):
+                found.append(keys)
             case ast.FunctionDef(name=defined) if defined == name:
                 found += [
                     inner.value for inner in ast.walk(each) if isinstance(inner, ast.Return) and inner.value
@@ -98,6 +103,8 @@ def test_no_log_call_passes_a_reserved_key(path: Path) -> None:
         'def about():\n    return {"a": 1} if x else {"module": 2}\nlog.error("", extra={**about(), "b": 2})',
         'keys = {"a": 1}\nkeys |= {"lineno": 1}\nlog_often(log, 20, "x", keys)',
         'log.warning("x", extra={"event": 1})',
+        'keys: dict[str, int] = {"a": 1}\nkeys["process"] = 1\nlog.info("x", extra=keys)',
+        'keys: dict[str, int] = {"module": 1}\nkeys["b"] = 1\nlog.info("x", extra=keys)',
         'class A:\n    def b(self):\n        return {"msg": 1}\nlog.info("", extra=self.b())',
     ],
 )
