@@ -2,7 +2,6 @@
 
 import math
 import re
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -11,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.exception_text import describe
 from galley.file import File
 from galley.workflow.result import StepResult
 
@@ -74,12 +74,7 @@ def encode_value(value: object) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         raise
     except Exception as error:
-        raise ValueUnreadable(f"reading it raised {said(error)}") from error
-
-
-def said(error: Exception) -> str:
-    """Return the class and the text of an exception, which may have none that can be read."""
-    return traceback.format_exception_only(error)[-1].strip()
+        raise ValueUnreadable(f"reading it raised {describe(error)}") from error
 
 
 def _encoded(value: object) -> bytes:

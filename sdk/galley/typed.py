@@ -24,8 +24,9 @@ from galley.annotated import (
     parts,
 )
 from galley.batching import each_of, outcome_of
+from galley.exception_text import describe
 from galley.file import File, from_json
-from galley.json_value import NotFinite, encode_value, said
+from galley.json_value import NotFinite, encode_value
 from galley.usable import signature_of
 
 _ANY_TYPE: Final = frozenset({Any, object, inspect.Parameter.empty})
@@ -127,7 +128,7 @@ class Typed:
         except Misfit:
             raise
         except Exception as error:
-            raise Misfit(f"making it raised {said(error)}") from error
+            raise Misfit(f"making it raised {describe(error)}") from error
 
 
 def _mistaken(value: Any, came: Any) -> str:

@@ -171,7 +171,9 @@ class Detached:
     x: int
 
     def __getattribute__(self, name: str) -> Any:
-        raise LookupError(f"{name!r} is not loaded")
+        error = LookupError(f"{name!r} is not loaded")
+        error.add_note("open a session first")
+        raise error
 
 
 def test_an_input_that_raises_when_it_is_read_is_refused_with_what_it_said() -> None:

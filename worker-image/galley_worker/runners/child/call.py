@@ -14,6 +14,7 @@ from msgspec import Raw
 from galley import file
 from galley.current import CurrentTask
 from galley.errors import GalleyError, NonRetryable, RetryAfter, Snooze
+from galley.exception_text import describe
 from galley.file import files_here
 from galley.history import MESSAGE_LIMIT
 from galley.json_value import encode_value
@@ -36,8 +37,6 @@ PLAN_LIMIT: Final = 8 * 1024 * 1024
 _FRAMES: Final = 3000
 """Frames of a traceback that are looked at: its last ones. A recursion may have a million."""
 
-_TOLD: Final = 5
-"""Exceptions of a group whose messages are part of the group's."""
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 
 _decode = msgspec.json.Decoder().decode
@@ -240,21 +239,6 @@ def _signature(function: Callable[..., Any]) -> str:
 def _kind(value: object) -> str:
     names: dict[type, str] = {list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
-
-
-def describe(error: BaseException, depth: int = 2) -> str:
-    """Return an exception's class and message; of a group, also those of the exceptions in it."""
-    name = type.__getattribute__(type(error), "__name__")
-    try:
-        message = str(error)[:MESSAGE_LIMIT]
-    except BaseException:  # it may do anything when asked for its text
-        message = "(its message cannot be read)"
-    text = f"{name}: {message}" if message else name
-    if issubclass(type(error), BaseExceptionGroup) and depth:
-        parts = BaseExceptionGroup.exceptions.__get__(error)[:_TOLD]
-        text += f" [{'; '.join(describe(part, depth - 1) for part in parts)}]"
-    # Not every str can travel: half a surrogate pair has no bytes.
-    return text[:MESSAGE_LIMIT].encode(errors="backslashreplace").decode()[:MESSAGE_LIMIT]
 
 
 def _frames(error: BaseException) -> TracebackType | None:

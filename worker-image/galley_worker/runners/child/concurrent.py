@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from galley.current import CurrentTask, find_by
+from galley.exception_text import describe
 from galley.handler import Handler
 from galley_worker.runners import frames
 from galley_worker.runners.child import call
@@ -93,7 +94,7 @@ class ConcurrentService:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                sys.stderr.write(f"{call.describe(error)} in an asyncio task that a handler started\n")
+                sys.stderr.write(f"{describe(error)} in an asyncio task that a handler started\n")
         loop.remove_reader(self._wire)
 
     def _observe_steps(self) -> None:

@@ -20,11 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, Literal
 
 from galley.errors import GalleyError
+from galley.exception_text import describe
 from galley.hooks import HOOKS
 from galley.registry import REGISTRY
 from galley_worker.runners import frames
 from galley_worker.runners.child import concurrent, plain, threads
-from galley_worker.runners.child.call import describe
 from galley_worker.runners.child.kernel import adopt_orphans, die_with_parent
 from galley_worker.runners.child.streams import STREAMS, log_to_supervisor
 from galley_worker.runners.child.wire import Wire
