@@ -29,6 +29,9 @@ WRITTEN = (
 LITERATURE = ROOT / "examples/folder/input"
 KINDS = {".py", ".html", ".js", ".md", ".yaml", ".yml", ".json", ".tpl", ".txt", ".toml"}
 
+DOCUMENTED = re.compile(r'(?:#.*\n)*r?"""\s*\S')
+ANY_STRANGER = re.compile("|".join(STRANGERS), re.IGNORECASE)
+
 BUCKETS = {"util", "utils", "helper", "helpers", "common", "base", "manager", "misc", "models"}
 
 
@@ -41,7 +44,9 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _spoken(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and text of every identifier, docstring and comment."""
+    """Yield line and text of identifiers, docstrings and comments, if a module has one of the words."""
+    if not ANY_STRANGER.search(path.read_text("utf-8")):
+        return
     with path.open("rb") as source:
         for token in tokenize.tokenize(source.readline):
             if token.type in (tokenize.NAME, tokenize.COMMENT):
@@ -82,6 +87,7 @@ def test_nothing_is_said_in_odd_words() -> None:
 def test_modules_are_named_for_one_thing_and_say_which() -> None:
     buckets = {path for path in SOURCES if BUCKETS & set(path.relative_to(ROOT).with_suffix("").parts)}
     assert buckets == set()
-    texts = {path: path.read_text("utf-8") for path in SOURCES}
-    silent = {path for path, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))}
+    texts = {path: path.read_text("utf-8").strip() for path in SOURCES}
+    # Nothing but comments stand before a docstring.
+    silent = {path for path, text in texts.items() if text and not DOCUMENTED.match(text)}
     assert silent == set()
