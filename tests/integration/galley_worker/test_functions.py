@@ -235,7 +235,11 @@ async def test_quick_works_are_queued_in_few_children_and_called_back_from_behin
         slow = start(runners, "maybe_slow", seconds=30.0)
         behind = [start(runners, "maybe_slow") for _ in range(8)]
         for work in behind:
-            assert value(await ended(work)) == 0.0
+            ending = await ended(work)
+            while isinstance(ending, NotBegun):
+                # The other process looked slow, too: its turn comes again.
+                ending = await ended(start(runners, "maybe_slow"))
+            assert value(ending) == 0.0
         assert not slow.ending.done()
         await until(lambda: runners.capacity <= 10)
         slow.stop(Cancelled())
