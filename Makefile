@@ -161,7 +161,7 @@ bench-idle: e2e/build ## Measure what 100 queues at rest cost the operator (thre
 bench-prediction: $(STAMP) ## Play shortened traces to real workers, and print what the simulator predicts beside (six minutes)
 	@$(BIN)/python -m benchmarks.prediction
 
-bench-rivals: $(STAMP) ## Compare Galley with other task queues (minutes; installs them and Redis); writes docs/benchmarks.md
+bench-rivals: $(STAMP) ## Compare Galley with other task queues (half an hour; installs them, Redis, RabbitMQ, PostgreSQL); writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.rivals
 
 bench-sizing: $(STAMP) ## Measure how a queue grows: 1,000,000 tasks that wait, 8 workers, memory (three minutes); writes docs/sizing.md

@@ -5,15 +5,12 @@ second backlog and started again, and the results that never come are counted.
 """
 
 import argparse
-import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +20,7 @@ from typing import Any
 import psutil
 
 from benchmarks.rivals.page import Result, page
-from galley_local.nats_server import NatsServer
-from tests.support.port import free_port
+from benchmarks.rivals.servers import install, kill, serving
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -40,32 +36,42 @@ class Rival:
     title: str
     module: str
     packages: tuple[str, ...]
-    server: str
-    """`nats`, `redis`, or empty if it needs none."""
+    servers: tuple[str, ...] = ()
+    runs_handlers: bool = True
+    """Whether a task that takes its time can be killed in it."""
 
 
 RIVALS = (
-    Rival("Galley, NATS", "galley_nats", (), "nats"),
-    Rival("Huey, 4 processes, SQLite", "huey_sqlite", ("huey==3.5.4",), ""),
-    Rival("Huey, 4 processes, Redis", "huey_redis", ("huey==3.5.4", "redis==8.1.0"), "redis"),
-    Rival("Dramatiq, 2 x 8, Redis", "dramatiq_redis", ("dramatiq[redis]==2.2.1",), "redis"),
-    Rival("Celery, 4 processes, Redis", "celery_redis", ("celery[redis]==5.7.0",), "redis"),
-    Rival("RQ, 4 workers, Redis", "rq_redis", ("rq==3.0.0",), "redis"),
-    Rival("arq, 1 process, Redis", "arq_redis", ("arq==0.28.0",), "redis"),
+    Rival("Galley, NATS", "galley_nats", (), ("nats",)),
+    Rival("a raw nats-py loop without handlers", "raw_nats", (), ("nats",), runs_handlers=False),
+    Rival("Huey, 4 processes, SQLite", "huey_sqlite", ("huey==3.5.4",)),
+    Rival("Huey, 4 processes, Redis", "huey_redis", ("huey==3.5.4", "redis==8.1.0"), ("redis",)),
+    Rival("Dramatiq, 2 x 8, Redis", "dramatiq_redis", ("dramatiq[redis]==2.2.1",), ("redis",)),
+    Rival("Dramatiq, 2 x 8, RabbitMQ and Redis", "dramatiq_rabbitmq", ("dramatiq[rabbitmq,redis]==2.2.1",),
+          ("rabbitmq", "redis")),
+    Rival("Celery, 4 processes, Redis", "celery_redis", ("celery[redis]==5.7.0",), ("redis",)),
+    Rival("RQ, 4 workers, Redis", "rq_redis", ("rq==3.0.0",), ("redis",)),
+    Rival("arq, 1 process, Redis", "arq_redis", ("arq==0.28.0",), ("redis",)),
     Rival("taskiq, 2 processes, Redis streams", "taskiq_redis_streams", ("taskiq==0.13.0", "taskiq-redis==1.2.4"),
-          "redis"),
+          ("redis",)),
+    Rival("taskiq, 2 processes, NATS", "taskiq_jetstream", ("taskiq==0.13.0", "taskiq-nats==0.7.0"), ("nats",)),
+    Rival("procrastinate, 1 process, PostgreSQL", "procrastinate_postgres",
+          ("procrastinate==3.10.0", "psycopg[binary]==3.3.9"), ("postgres",)),
 )  # fmt: skip
 
 
 class Set:
     """One rival with a fresh store. Its commands are those of `adapters/adapter.py`."""
 
-    def __init__(self, rival: Rival, python: Path, store: str, folder: Path, server_pid: int | None) -> None:
-        self.rival, self.folder, self.server_pid = rival, folder, server_pid
+    def __init__(
+        self, rival: Rival, python: Path, store: str, folder: Path, servers: tuple[int, ...]
+    ) -> None:
+        self.rival, self.folder, self.servers = rival, folder, servers
         # Imported, not run as a script: tasks are known by the name of their module.
         self._command = [str(python), "-c", f"import {rival.module}; {rival.module}.run()"]
         self._environment = {**os.environ, "RIVAL_STORE": store, "RIVAL_FOLDER": str(folder)}
-        self._environment["PYTHONPATH"] = str(HERE / "adapters")
+        ours = () if rival.packages else (str(ROOT),)
+        self._environment["PYTHONPATH"] = os.pathsep.join((str(HERE / "adapters"), *ours))
 
     def tell(self, *words: object, within: float = 600.0) -> dict[str, Any]:
         """Run a command of the adapter and return what it printed."""
@@ -75,6 +81,10 @@ class Set:
         )  # fmt: skip
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return answer
+
+    def servers_used(self) -> float:
+        """Return the processor seconds of its servers."""
+        return sum(used(psutil.Process(pid)) for pid in self.servers)
 
     @contextmanager
     def worker(self) -> Iterator[psutil.Process]:
@@ -88,17 +98,6 @@ class Set:
             yield psutil.Process(process.pid)
         finally:
             kill(process)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process, its descendants, and wait for the first."""
-    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    for pid in (process.pid, *(each.pid for each in family)):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
 
 
 def used(process: psutil.Process) -> float:
@@ -115,30 +114,12 @@ def used(process: psutil.Process) -> float:
 
 @contextmanager
 def fresh(rival: Rival) -> Iterator[Set]:
-    """Give a rival its environment, an empty store, and its server."""
+    """Give a rival its environment, an empty store, and its servers."""
     python = Path(sys.executable) if not rival.packages else environment(rival)
     with tempfile.TemporaryDirectory(prefix="galley-rivals-") as name:
         folder = Path(name)
-        if rival.server == "nats":
-            server = NatsServer(folder / "nats")
-            asyncio.run(server.start())
-            try:
-                yield Set(rival, python, server.url, folder, server.pid)
-            finally:
-                server.kill()
-        elif rival.server == "redis":
-            port = free_port()
-            redis = subprocess.Popen(
-                ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", "",
-                 "--appendonly", "yes"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-            try:
-                time.sleep(0.5)
-                yield Set(rival, python, f"redis://127.0.0.1:{port}/0", folder, redis.pid)
-            finally:
-                kill(redis)
-        else:
-            yield Set(rival, python, name, folder, None)
+        with serving(rival.servers, folder) as servers:
+            yield Set(rival, python, servers.store, folder, servers.pids)
 
 
 def environment(rival: Rival) -> Path:
@@ -156,12 +137,11 @@ def drain(rival: Rival, tasks: int) -> Result:
     """Measure a backlog that waits before its worker."""
     with fresh(rival) as ready:
         submitted = ready.tell("submit", tasks, 0)["seconds"]
-        server = psutil.Process(ready.server_pid) if ready.server_pid else None
-        before = used(server) if server else 0.0
+        before = ready.servers_used()
         with ready.worker() as worker:
             seen = ready.tell("watch", tasks, _PATIENCE_SECONDS)
             cpu = used(worker)
-        after = used(server) if server else 0.0
+        after = ready.servers_used()
     rate = (seen["count"] - seen["first"]) / max(0.001, seen["last_at"] - seen["first_at"])
     return Result(
         rival.title, rate, tasks / submitted, cpu / tasks * 1e6, (after - before) / tasks * 1e6,
@@ -191,17 +171,23 @@ def main() -> int:
     # What it started must not outlive it when it is told to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     tasks, rounds, killed = (200, 1, 0) if options.quick else (options.tasks, options.rounds, 400)
-    if not options.quick and shutil.which("redis-server") is None:
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], check=True)
-    chosen = [each for each in RIVALS if (each.server != "redis" or not options.quick)
-              and (not options.only or each.module in options.only)]  # fmt: skip
+    # A quick run installs little: it leaves out what needs a server and is not ours.
+    chosen = [
+        each
+        for each in RIVALS
+        if (not options.quick or not each.servers or not each.packages)
+        and (not options.only or each.module in options.only)
+    ]
+    install(sorted({kind for each in chosen for kind in each.servers}))
     load = os.getloadavg()[0]
     runs: dict[str, list[Result]] = {each.title: [] for each in chosen}
     for _ in range(rounds):
         for rival in chosen:
             runs[rival.title].append(drain(rival, tasks))
             print(runs[rival.title][-1].text(), flush=True)
-    missing = {} if options.quick else {rival.title: lost(rival, killed) for rival in chosen}
+    missing = (
+        {} if options.quick else {rival.title: lost(rival, killed) for rival in chosen if rival.runs_handlers}
+    )
     for title, count in missing.items():
         print(f"{title}: {count} of {killed} results missing after kill -9 of its worker", flush=True)
     if not options.quick:

@@ -45,7 +45,7 @@ def page(  # noqa: PLR0917 - what the page tells
         submit = median(r.submitted for r in of)
         rows.append(
             f"| {title} | {middle:,.0f} ({low:,.0f}..{high:,.0f}) | {submit:,.0f} | {worker:,.0f} + {server:,.0f} |"
-            f" {missing[title]} of {killed} | {versions[title]} |"
+            f" {f'{missing[title]} of {killed}' if title in missing else '-'} | {versions[title]} |"
         )
     return _TEXT.format(
         rows="\n".join(rows), plot=_plot({t: median(r) for t, r in rates.items()}), tasks=f"{tasks:,}",
@@ -102,5 +102,7 @@ no result after 45 s without a new one is missing. `huey` takes a task off its q
 - On few cores worker, server and the process that watches compete. It looks 20 times a second, which costs servers that list keys most.
 - A queue may deliver a lost task later than that: Dramatiq looks for them now and then, by chance.
 - CPU of the worker has its start in it, a few hundred milliseconds for each process.
-- Not here: RabbitMQ, PostgreSQL (procrastinate) and the raw loop, which `make bench` compares with.
+- procrastinate keeps that a job succeeded, and no result. PostgreSQL waits for its disk at each commit; RabbitMQ keeps its messages in
+  its own log, and Dramatiq's results are in Redis beside it.
+- The raw loop is the limit that `make bench` compares with: it does nothing but move the same messages.
 """

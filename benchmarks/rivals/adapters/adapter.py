@@ -43,9 +43,9 @@ def _watch(count: Callable[[], int], target: int, idle: float) -> dict[str, floa
     return {"count": found, "first": first, "first_at": first_at, "last_at": changed_at}
 
 
-def keys(pattern: str) -> int:
+def keys(pattern: str, store: str = STORE) -> int:
     """Return how many keys of Redis match."""
     from redis import Redis
 
-    found = Redis.from_url(STORE).eval("return #redis.call('keys', ARGV[1])", 0, pattern)
+    found = Redis.from_url(store).eval("return #redis.call('keys', ARGV[1])", 0, pattern)
     return int(found)
