@@ -15,7 +15,7 @@ from galley.lanes import Lane
 from galley_local.errors import PlotsNotWritten
 from galley_local.simulation.report import Result, picture, simulate
 from galley_local.simulation.trace import Trace, built_in, read_trace
-from galley_operator.autoscaler.signals import ScalingPolicy
+from galley_operator.autoscaler.signals import IDLE_SECONDS, ScalingPolicy
 
 RESULTS: Final = Listing[Result](
     (
@@ -43,9 +43,7 @@ def _arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--max-workers", type=_whole("--max-workers", 1, 1000), help="as in spec.scaling")
     parser.add_argument("--min-workers", type=_whole("--min-workers", 0, 1000), default=0, help="likewise")
-    parser.add_argument(
-        "--idle-seconds", type=_whole("--idle-seconds", 0, 86_400), default=30, help="likewise"
-    )
+    parser.add_argument("--idle-seconds", type=_whole("--idle-seconds", 0, 86_400), help="likewise")
     parser.add_argument("--target-wait-seconds", type=_seconds, help="likewise")
     parser.add_argument(
         "--lane-target", metavar="LANE=SECONDS", action="append", type=_lane_target, default=[],
@@ -104,7 +102,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
     results = []
     for trace in _chosen(options):
         policy = ScalingPolicy(
-            options.min_workers, trace.max_workers, trace.slots, options.idle_seconds,
+            options.min_workers, trace.max_workers, trace.slots,
+            IDLE_SECONDS if options.idle_seconds is None else options.idle_seconds,
+            learns_pauses=options.idle_seconds is None,
             target_seconds=options.target_wait_seconds, lane_targets=dict(options.lane_target),
         )  # fmt: skip
         found = simulate(trace, policy, options.seed)

@@ -51,7 +51,7 @@ MOST_RETURNS: Final = 6
 MOST_IDLE_RETURNS: Final = 1
 """The same while nothing waits or runs: a load that pauses finds its workers; one that ends costs little."""
 
-STEADY_LONGER: Final = 32
+STEADY_LONGER: Final = 8
 """Times the idle time for which workers are kept that chance needed once, while a load of long tasks is
 steady: chance will need them again."""
 
@@ -108,6 +108,8 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     limit = _limit(policy, needed, desired)
     memory = _first_of(memory, workforce, now)
     staying = sum(not _is_leaving(worker, memory, now) for worker in workforce.present)
+    if policy.learns_pauses:
+        memory = memory.paused(_rests(backlog, need), now, policy.idle_seconds)
     memory = _remembered(policy, memory, need, desired, now, staying=staying)
     kept = memory.most_needed if policy.allowed is None else min(memory.most_needed, policy.allowed)
     moves = _moves(workforce, desired, kept, memory, now)
@@ -187,6 +189,11 @@ def _limit(policy: ScalingPolicy, needed: int, desired: int) -> ScalingLimit:
     return ScalingLimit.NONE
 
 
+def _rests(backlog: QueueBacklog, need: Need) -> bool | None:
+    """Return whether the queue pauses by itself; None where it is held, which says nothing of its load."""
+    return None if backlog.paused else not need.slots
+
+
 def _step(memory: Memory, present: int, now: datetime) -> tuple[Memory, int]:
     """Return how many workers there may be in this step."""
     if memory.step is None or not 0 <= (now - memory.step[0]).total_seconds() < STEP_SECONDS:
@@ -207,12 +214,15 @@ def _remembered(
     if need.steady:
         longer = max(longer, STEADY_LONGER)
     patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
+    short = min(policy.idle_seconds, max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start))
+    if policy.learns_pauses and not need.slots and memory.pause_worth < 0:
+        # Pauses as long as the last ones make it a loss to keep workers.
+        longer, patience = 1, short
     if memory.learned.task_seconds is not None and not memory.timed:
         # Until now each task got a slot, which says nothing of what they need.
         memory = replace(memory, needs=(), timed=True)
     if memory.learned.task_seconds is not None:
-        short = max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start)
-        peak = min(policy.idle_seconds, short) * longer
+        peak = short * longer
         if need.slots:
             steady = min(desired, max(1, policy.min_workers, policy.workers_for(need.arrivals)))
             # What is there stays as long as it is only more than needed by the error of the estimate.
@@ -316,6 +326,8 @@ def _hold(signals: Signals, policy: ScalingPolicy, memory: Memory, now: datetime
         # Time without knowledge is no time in which fewer sufficed.
         staying = sum(not _is_leaving(worker, memory, now) for worker in signals.workforce.present)
         needs = max(needs, staying)
+    # Nor is it part of a pause: what came meanwhile was not seen.
+    memory = replace(memory, resting_since=None)
     return Decision(
         desired=policy.within(needs if present is None else present),
         undrain=(),

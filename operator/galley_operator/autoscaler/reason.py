@@ -32,6 +32,8 @@ def of_decision(
         seconds = (memory.kept_until - now).total_seconds() if memory.kept_until is not None else 0
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
         parts.append(f"{stay} for {max(0, seconds):.0f} s more")
+    if need.slots == 0 and workforce.present and policy.learns_pauses and memory.pause_worth < 0:
+        parts.append("its last pauses were too long to keep workers")
     if leaving:
         parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
     if workforce.replacing:

@@ -14,6 +14,15 @@ from galley.resources.task_queue import Minimum, TaskQueue
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.fleet.fleet import Workforce
 
+IDLE_SECONDS: Final = 30.0
+"""`idle_seconds` where none is set."""
+
+FIRST_WORTH: Final = 0.5
+"""What keeping workers through pauses is taken to save before one was seen: two long ones contradict it."""
+
+_PAUSE_WEIGHT: Final = 0.3
+"""Of the last pause beside those before."""
+
 _NO_TARGETS: Final[Mapping[Lane, float]] = MappingProxyType({})
 
 
@@ -47,6 +56,8 @@ class ScalingPolicy:
     """Attempts one worker runs at the same time."""
     idle_seconds: float
     """For how long fewer workers must have sufficed before any is let go."""
+    learns_pauses: bool = False
+    """Whether workers of a queue at rest go sooner where keeping them through the last pauses was a loss."""
     minimums: tuple[Minimum, ...] = ()
     """Hours at which more workers are kept."""
     by_hours: bool = False
@@ -70,12 +81,14 @@ class ScalingPolicy:
     def of(cls, queue: TaskQueue) -> Self:
         """Return the policy a TaskQueue asks for."""
         scaling = queue.spec.scaled
+        idle = scaling.idle_seconds
         return cls(
             min_workers=scaling.fewest,
             max_workers=scaling.most,
             slots=queue.spec.worker.concurrency,
             # Who says a number means it now; patience is for a number that follows the work.
-            idle_seconds=scaling.idle_seconds if scaling.workers is None else 0,
+            idle_seconds=0 if scaling.workers is not None else IDLE_SECONDS if idle is None else idle,
+            learns_pauses=idle is None and scaling.workers is None,
             minimums=scaling.minimums if scaling.workers is None else (),
             priority=scaling.priority,
             weight=scaling.weight,
@@ -150,6 +163,11 @@ class Memory:
     """How often workers that were let go were needed again soon: each doubles the idle time under load."""
     let_go_at: datetime | None = None
     """When workers were let go last."""
+    resting_since: datetime | None = None
+    """Since when nothing waits or runs; None while something does, or that is not known."""
+    pause_worth: float = FIRST_WORTH
+    """What keeping workers through the last pauses saved, in parts of the idle time: 1 where tasks came back
+    at once, -1 where each pause was longer."""
 
     def needing(self, workers: int, now: datetime, seconds: float) -> Self:
         """Return the memory with one more need, and without those older than so many seconds."""
@@ -158,6 +176,28 @@ class Memory:
     def peaking(self, workers: int, now: datetime, seconds: float) -> Self:
         """Return the memory with one more need of a backlog, and without those older than so many seconds."""
         return replace(self, peaks=_with(self.peaks, workers, now, seconds))
+
+    def paused(self, resting: bool | None, now: datetime, idle_seconds: float) -> Self:
+        """Return the memory after one more look; at the end of a pause, with what keeping workers saved.
+
+        The idle time says what a start is worth. So a shorter pause saves what is left of it, and a longer
+        one costs all of it.
+
+        Args:
+            resting: whether nothing waits or runs; None if that says nothing of the load.
+            now: the time of the look.
+            idle_seconds: the idle time.
+        """
+        if resting is None:
+            return replace(self, resting_since=None)
+        if resting:
+            return self if self.resting_since is not None else replace(self, resting_since=now)
+        if self.resting_since is None:
+            return self
+        pause = max(0.0, (now - self.resting_since).total_seconds())
+        saved = 1 - pause / idle_seconds if pause < idle_seconds else -1.0
+        worth = self.pause_worth + _PAUSE_WEIGHT * (saved - self.pause_worth)
+        return replace(self, resting_since=None, pause_worth=worth)
 
     @property
     def most_needed(self) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from galley.backlog import Unknown
@@ -139,7 +140,8 @@ def remembered(status: ScalingStatus | None) -> Memory | None:
     learned = Learned.remembered(
         status.arrivals_per_second, status.task_seconds, status.start_seconds, held=status.steady_tasks
     )
-    return Memory(learned=learned)
+    memory = Memory(learned=learned)
+    return memory if status.pause_worth is None else replace(memory, pause_worth=status.pause_worth)
 
 
 class _Telling:

@@ -8,6 +8,7 @@ from galley.resources import LaneStatus, TaskQueueStatus, WorkersStatus
 from galley.resources.condition import Truth, condition
 from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.decide import Decision
+from galley_operator.autoscaler.signals import FIRST_WORTH
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.queues.conditions import READY, SCALING_ACTIVE, WITHIN_QUOTA, Situation, conditions_of
@@ -66,7 +67,7 @@ def scaling_of(decision: Decision | None) -> ScalingStatus | None:
     """
     if decision is None:
         return None
-    learned = decision.memory.learned
+    learned, worth = decision.memory.learned, decision.memory.pause_worth
     return ScalingStatus(
         needed=decision.needed,
         limit=decision.limit,
@@ -74,6 +75,7 @@ def scaling_of(decision: Decision | None) -> ScalingStatus | None:
         task_seconds=_rounded(learned.task_seconds),
         start_seconds=_rounded(learned.start_seconds),
         steady_tasks=int(learned.held) or None,
+        pause_worth=None if worth == FIRST_WORTH else round(worth, 4),
     )
 
 

@@ -97,6 +97,10 @@ class ScalingStatus(Part):
     steady_tasks: Count | None = None
     """Tasks that came at a rate that nothing contradicted, up to 130; left out while there are none."""
 
+    pause_worth: Annotated[Number, Field(ge=-1, le=1)] | None = None
+    """What keeping workers through the last pauses saved, in parts of 30 seconds, from -1 to 1: below 0 they
+    go at once. Left out until a pause was seen, and where `idleSeconds` is set."""
+
 
 class TaskQueueStatus(Part):
     """State of a queue as last observed. Figures are up to a few seconds old."""

@@ -212,7 +212,7 @@ def test_a_queue_needs_no_more_than_a_name() -> None:
     assert (spec.worker.preload, spec.worker.log_level) == ((), LogLevel.INFO)
     assert (spec.worker.recycle.tasks, spec.worker.recycle.memory_bytes) == (None, None)
     assert spec.handlers.commands == ()
-    assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, 30)
+    assert (spec.scaling.min_workers, spec.scaling.max_workers, spec.scaling.idle_seconds) == (0, 4, None)
     assert spec.timeout_seconds == 300
     assert (spec.limits.backlog, spec.limits.backlog_bytes) == (100_000, 256 * 1024**2)
     assert (spec.retention.results_seconds, spec.retention.dead_letters_seconds) == (86_400, None)

@@ -1,0 +1,132 @@
+"""Workers are kept through pauses that are short, and not through those that are longer than it is worth."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galley.backlog import QueueBacklog
+from galley.resources import TaskQueue
+from galley_operator.autoscaler.decide import Decision, decide
+from galley_operator.autoscaler.learned import Learned
+from galley_operator.autoscaler.signals import FIRST_WORTH, IDLE_SECONDS, Memory, ScalingPolicy
+from galley_operator.queues.scaled_queue import remembered
+from galley_operator.queues.status import scaling_of
+from tests.unit.galley_operator.autoscaler.queues import SILENT, a_backlog, at, seen, workers
+
+POLICY = ScalingPolicy(0, 4, 4, IDLE_SECONDS, learns_pauses=True)
+SAID = replace(POLICY, learns_pauses=False)
+READY = workers("ready")
+KNOWN = Memory(learned=Learned.remembered(0.0, 1.0, 4.0), timed=True)
+
+
+def after(pauses: list[float], policy: ScalingPolicy = POLICY, memory: Memory = KNOWN) -> Memory:
+    """Return the memory after a task, and a pause and a task for each of these."""
+    moment = 0.0
+    for pause in pauses:
+        memory = look(a_backlog(0, 1), memory, moment, policy).memory
+        memory = look(a_backlog(), memory, moment + 1, policy).memory
+        moment += 1 + pause
+    return look(a_backlog(0, 1), memory, moment, policy).memory
+
+
+def look(backlog: QueueBacklog, memory: Memory, second: float, policy: ScalingPolicy = POLICY) -> Decision:
+    # Without what tasks that ended say: there are none but those of the backlog.
+    quiet = replace(memory, learned=replace(memory.learned, at=None, active=False, spans=()))
+    return decide(seen(backlog, READY), policy, quiet, at(second))
+
+
+def kept(memory: Memory, policy: ScalingPolicy = POLICY) -> int:
+    """Return for how many seconds of rest the worker is not asked to drain."""
+    memory = replace(memory, resting_since=None, needs=(), peaks=())
+    memory = look(a_backlog(0, 1), memory, 10_000, policy).memory
+    for second in range(400):
+        decision = look(a_backlog(), memory, 10_001 + second, policy)
+        if decision.drain:
+            return second
+        memory = decision.memory
+    return 400
+
+
+def test_a_queue_that_never_paused_keeps_its_worker_for_half_a_minute() -> None:
+    assert kept(KNOWN) == pytest.approx(IDLE_SECONDS, abs=2)
+
+
+def test_a_worker_goes_at_once_after_two_pauses_that_were_longer() -> None:
+    assert kept(after([300])) == pytest.approx(IDLE_SECONDS, abs=2), "one is no rule"
+    assert kept(after([300, 300])) <= 4
+
+
+def test_short_pauses_bring_the_time_back() -> None:
+    assert kept(after([300, 300, 300])) <= 4
+    assert kept(after([300, 300, 300, 2, 2, 2])) == pytest.approx(IDLE_SECONDS, abs=2)
+
+
+def test_a_pause_as_long_as_the_idle_time_decides_nothing_alone() -> None:
+    assert after([IDLE_SECONDS - 0.01]).pause_worth > after([IDLE_SECONDS]).pause_worth > -1
+
+
+def test_an_idle_time_that_is_set_is_obeyed() -> None:
+    memory = after([300] * 9, SAID)
+    assert memory.pause_worth == FIRST_WORTH
+    assert kept(replace(memory, pause_worth=-1.0), SAID) == pytest.approx(IDLE_SECONDS, abs=2)
+
+
+def test_only_a_queue_that_says_no_idle_time_learns_it() -> None:
+    def policy(**scaling: int) -> ScalingPolicy:
+        queue = {"metadata": {"name": "images"}, "spec": {"scaling": scaling}}
+        return ScalingPolicy.of(TaskQueue.model_validate(queue))
+
+    assert (policy().idle_seconds, policy().learns_pauses) == (IDLE_SECONDS, True)
+    assert (policy(idleSeconds=30).idle_seconds, policy(idleSeconds=30).learns_pauses) == (30, False)
+    assert (policy(workers=2).idle_seconds, policy(workers=2).learns_pauses) == (0, False)
+
+
+def test_workers_that_are_needed_or_the_least_allowed_stay_whatever_the_pauses_were() -> None:
+    memory = after([300] * 9)
+    for second in range(60):
+        decision = look(a_backlog(0, 1), memory, 10_000 + second)
+        assert not decision.drain
+        memory = decision.memory
+    assert kept(after([300] * 9), replace(POLICY, min_workers=1)) == 400
+
+
+def test_a_held_queue_and_one_that_is_not_seen_have_no_pause() -> None:
+    held = replace(a_backlog(3), paused=True)
+    for nothing in (held, SILENT):
+        memory = look(a_backlog(), KNOWN, 0).memory
+        memory = decide(seen(nothing, READY), POLICY, memory, at(1)).memory
+        memory = decide(seen(nothing, READY), POLICY, memory, at(900)).memory
+        memory = look(a_backlog(0, 1), memory, 901).memory
+        assert memory.pause_worth == FIRST_WORTH
+
+
+def test_why_a_worker_goes_at_once_is_told_and_a_restart_goes_on_with_it() -> None:
+    memory = after([300] * 3)
+    decision = look(a_backlog(), memory, 10_000)
+    assert "its last pauses were too long to keep workers" in decision.reason
+    assert "pauses" not in look(a_backlog(), KNOWN, 10_000).reason
+    again = remembered(scaling_of(decision))
+    assert again is not None
+    assert again.pause_worth == pytest.approx(memory.pause_worth, abs=1e-4)
+    unseen = scaling_of(look(a_backlog(), KNOWN, 10_000))
+    assert unseen is not None
+    assert unseen.pause_worth is None
+
+
+@given(st.lists(st.floats(0, 1000), max_size=12), st.floats(-10, 500), st.floats(0, 500))
+def test_the_worth_is_bounded_and_the_longer_a_pause_the_less(
+    pauses: list[float], pause: float, longer: float
+) -> None:
+    memory = after(pauses)
+    one = memory.paused(True, at(0), IDLE_SECONDS).paused(False, at(pause), IDLE_SECONDS)
+    other = memory.paused(True, at(0), IDLE_SECONDS).paused(False, at(pause + longer), IDLE_SECONDS)
+    assert -1 <= other.pause_worth <= one.pause_worth <= 1
+    assert one.resting_since is None
+    assert one.paused(False, at(9000), IDLE_SECONDS) == one, "work after work is no pause"
+
+
+def test_a_load_that_ends_for_good_lets_its_workers_go_without_an_idle_time() -> None:
+    gone = after([3, 300, 3, 300], replace(POLICY, idle_seconds=0.0))
+    assert kept(gone, replace(POLICY, idle_seconds=0.0)) <= 1
