@@ -261,9 +261,17 @@ CONTROL: Final = (
     _of(
         f"{_SDK}broker/ration",
         "a ration has no end",
-        "            await subscription.unsubscribe(limit=most)\n",
+        "            await subscription.unsubscribe(limit=window)\n",
         "            pass\n",
         "one tenant's heartbeats have the operator cut off",
+        "tests/unit/galley/broker/test_ration.py",
+    ),
+    _of(
+        f"{_SDK}broker/ration",
+        "a ration counts no bytes",
+        "            if subscription.delivered >= window or self._bytes >= MOST_BYTES:\n",
+        "            if subscription.delivered >= window:\n",
+        "one tenant's large heartbeats have the operator cut off",
         "tests/unit/galley/broker/test_ration.py",
     ),
     _of(

@@ -39,6 +39,9 @@ _HEARTBEATS: Final = 1_200
 _QUESTIONS: Final = 1_000
 """Most questions why no worker comes up that are answered in a second."""
 
+_ANSWERS: Final = 16
+"""Most answers to one request that are heard, of which all but one are of no use: workers are not trusted."""
+
 _INBOXES: Final = "_INBOX.", "_R_."
 """What the reply subject of a request begins with; the second is how NATS renames one of another account."""
 
@@ -163,6 +166,7 @@ async def ask_workers(
     answer_to = topology.answer_subject(namespace, queue, secrets.token_hex(12))
     subscription = await broker.subscribe(answer_to, hear)
     try:
+        await subscription.unsubscribe(limit=_ANSWERS)
         broker.publish(subject, _encode(request), answer_to)
         async with asyncio.timeout(ANSWER_SECONDS):
             return await heard

@@ -30,6 +30,10 @@ _PROGRESS: Final = 2_000
 """Most reports of progress of a namespace that are heard in a second; the last one of each task is stored."""
 
 
+_PARTS: Final = 100
+"""Most parts of a task's output in a second of which a follower hears; it then reads all there are."""
+
+
 async def put(broker: Broker, address: TaskAddress, what: str, body: bytes) -> asyncio.Future[Ack]:
     """Send a note; the future has the broker's answer.
 
@@ -166,12 +170,9 @@ async def following(broker: Broker, address: TaskAddress) -> AsyncIterator[async
     async def hear(_message: Msg) -> None:
         heard.set()
 
-    subscription = await broker.subscribe(topology.noted_subject(address, f"{OUTPUT}.>"), hear)
-    try:
+    subject = topology.noted_subject(address, f"{OUTPUT}.>")
+    async with rationed(broker, subject, hear, _PARTS, missed=heard.set):
         yield heard
-    finally:
-        if broker.connected:
-            await subscription.unsubscribe()
 
 
 def lines_of(part: Output) -> list[LogLine]:

@@ -171,3 +171,32 @@ async def test_a_flood_of_heartbeats_is_heard_by_its_ration_alone(own_guarded_na
                 return len(heard) > before
 
             await eventually(again, within=60)
+
+
+async def test_a_flood_of_large_heartbeats_costs_others_none(own_guarded_nats: GuardedNats) -> None:
+    """A ration of messages alone was no ration: at a megabyte each the server cut the operator off again."""
+    heard, others = list[Heartbeat](), list[Heartbeat]()
+    beat = encode(Heartbeat("w1", 1, 0, draining=False, ready=True))
+    large = beat[:-1] + b',"more":"' + b"x" * 1_000_000 + b'"}'
+    async with own_guarded_nats.operator() as operator:
+        for layout in (MINE, THEIRS):
+            await ensure(operator, layout)
+        async with (
+            hearing(operator, "ns", "mine", heard.append),
+            hearing(operator, "ns", "theirs", others.append),
+            connection(own_guarded_nats, own_guarded_nats.write_creds(Role.WORKER, "ns", "mine")) as worker,
+            connection(own_guarded_nats, own_guarded_nats.write_creds(Role.WORKER, "ns", "theirs")) as quiet,
+        ):
+            await operator.reached(5)
+            worker.publish(topology.heartbeat_subject("ns", "mine", "w1"), large)
+            await eventually(lambda: bool(heard), within=60)
+            began = time.monotonic()
+            for _ in range(30):
+                for _ in range(20):
+                    worker.publish(topology.heartbeat_subject("ns", "mine", "w1"), large)
+                await worker.reached(60)
+                quiet.publish(topology.heartbeat_subject("ns", "theirs", "w2"), beat)
+            await eventually(lambda: len(others) == 30, within=60)
+            # Eight megabytes a second at most: four, and four that were under way.
+            assert len(heard) <= 8 * (2 + time.monotonic() - began)
+            assert operator.nats.stats["reconnects"] == 0

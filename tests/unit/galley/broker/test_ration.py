@@ -4,7 +4,7 @@ import asyncio
 
 from nats.aio.msg import Msg
 
-from galley.broker.ration import PERIOD_SECONDS, rationed
+from galley.broker.ration import MOST_BYTES, PERIOD_SECONDS, rationed
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
@@ -56,3 +56,58 @@ async def test_it_listens_again_once_there_is_a_connection() -> None:
         await asyncio.sleep(3 * PERIOD_SECONDS)
         tenant.publish("hb.a", b"again")
         await eventually(lambda: heard[-1] == b"again", within=5)
+
+
+LARGE = b"x" * (MOST_BYTES // 8)
+
+
+@in_virtual_time
+async def test_large_messages_are_heard_by_their_bytes() -> None:
+    """The server knows no limit of bytes: what it may send at once is as much as a ration of the largest."""
+    server, heard = MemoryServer(), list[int]()
+
+    async def react(message: Msg) -> None:
+        heard.append(len(message.data))
+
+    async with (
+        MemoryBroker(server, "listener") as listener,
+        MemoryBroker(server, "tenant") as tenant,
+        rationed(listener, "hb.>", react, 1_000),
+    ):
+        for _ in range(8):
+            tenant.publish("hb.a", LARGE)
+        await eventually(lambda: len(heard) == 8, within=5)
+        await asyncio.sleep(PERIOD_SECONDS / 2)
+        tenant.publish("hb.a", b"small")
+        await asyncio.sleep(PERIOD_SECONDS)
+        assert len(heard) == 8, "its ration of bytes is spent"
+        for _ in range(500):
+            tenant.publish("hb.a", LARGE)
+        await eventually(lambda: len(heard) == 16, within=5)
+        await asyncio.sleep(PERIOD_SECONDS / 2)
+        assert len(heard) == 16
+        await asyncio.sleep(PERIOD_SECONDS)
+        for _ in range(20):
+            tenant.publish("hb.a", b"small")
+            await asyncio.sleep(PERIOD_SECONDS / 10)
+        assert heard.count(5) == 20, "what keeps to its ration is heard, a window after the other"
+
+
+@in_virtual_time
+async def test_it_tells_when_it_may_have_missed_something() -> None:
+    server, missed = MemoryServer(), asyncio.Event()
+
+    async def react(_message: Msg) -> None:
+        pass
+
+    async with (
+        MemoryBroker(server, "listener") as listener,
+        MemoryBroker(server, "tenant") as tenant,
+        rationed(listener, "hb.>", react, MOST, missed=missed.set),
+    ):
+        for _ in range(MOST - 1):
+            tenant.publish("hb.a", b"")
+        await asyncio.sleep(3 * PERIOD_SECONDS)
+        assert not missed.is_set()
+        tenant.publish("hb.a", b"")
+        await eventually(missed.is_set, within=5)
