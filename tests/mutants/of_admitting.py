@@ -124,6 +124,14 @@ ADMITTING: Final = (
     ),
     _of(
         "sdk/galley/broker/follow",
+        "a pull has no limit of bytes",
+        "        most = max(BYTES_AT_ONCE, 2 * self._broker.nats.max_payload)\n",
+        "        most = 2**40\n",
+        "one worker's large records have the operator cut off",
+        FOLLOW,
+    ),
+    _of(
+        "sdk/galley/broker/follow",
         "a new consumer begins with the last record",
         "        await self._make_consumer(self._position + 1)\n",
         "        await self._make_consumer(max(1, self._position))\n",

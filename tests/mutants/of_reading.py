@@ -41,7 +41,7 @@ RECORDS_: Final = (
     _of(
         "broker/listing",
         "a listing ends after the first page",
-        "        if found < _MESSAGES_AT_ONCE:\n            return\n",
+        "        if not found or left <= 0:\n            return\n",
         "        return\n",
         "tasks beyond the 256th are not listed",
         RECORDS,

@@ -18,12 +18,15 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import records_stream_of, stream_info
 from galley.broker.errors import BrokerError
 from galley.broker.lean_client import status_in
+from galley.broker.listing import BYTES_AT_ONCE
 from galley.errors import EnvelopeInvalid
 from galley.record import Stored
 
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 256
+_NO_MORE_BYTES: Final = "Exceeds MaxBytes"
+"""In what the server says when a pull has as many bytes as it asked for."""
 _PULL_SECONDS: Final = 30.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _FORGET_SECONDS: Final = 60.0
@@ -123,8 +126,10 @@ class Follower:
         loop = asyncio.get_running_loop()
         self._left, self._heard_at = _BATCH, loop.time()
         self._over.clear()
-        nanoseconds = _BATCH, int(_PULL_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
-        body = '{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % nanoseconds  # noqa: UP031 - braces
+        # The largest record there can be must fit, or no pull would bring it.
+        most = max(BYTES_AT_ONCE, 2 * self._broker.nats.max_payload)
+        numbers = _BATCH, most, int(_PULL_SECONDS * 1e9), int(_HEARTBEAT_SECONDS * 1e9)
+        body = '{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}' % numbers  # noqa: UP031 - braces
         connection = self._broker.connection
         self._broker.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}", body.encode(), self._inbox
@@ -147,7 +152,7 @@ class Follower:
             status, description = status_in(headers)
             if status == "100":
                 return
-            if status not in ("404", "408"):
+            if status not in ("404", "408") and _NO_MORE_BYTES not in description:
                 # 409 and 503: the consumer is gone, its server is leaving, or there is no leader just now.
                 self._broken = f"{status} {description}"
             self._over.set()

@@ -17,7 +17,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of, messages_in
 from galley.broker.key_permits import KeyPermits
-from galley.broker.listing import subjects_of
+from galley.broker.listing import BYTES_AT_ONCE, subjects_of
 from galley.broker.notes import progress_of
 from galley.broker.records import Records
 from galley.encryption import EncryptionError
@@ -319,7 +319,7 @@ async def peek(broker: Broker, namespace: str, queue: str, lane: Lane, most: int
         last = await handed_out(broker, stream, lane)
         if last is None:
             continue
-        request = {"seq": 1, "next_by_subj": subjects, "batch": most}
+        request = {"seq": 1, "next_by_subj": subjects, "batch": most, "max_bytes": 4 * BYTES_AT_ONCE}
         async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
             headers = answer.headers or {}
             if "Nats-Subject" not in headers:

@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 _MESSAGES_AT_ONCE: Final = 256
 
+BYTES_AT_ONCE: Final = 4 * 1024**2
+"""What the server may send in answer to one request. It cuts off a connection for which more than 64 MB wait,
+and messages are a tenant's, of any size."""
+
 _SUBJECTS_AT_ONCE: Final = 100_000
 """What the server puts into one page of subjects; a shorter one is the last."""
 
@@ -105,20 +109,26 @@ async def messages_of(
         NotAllowed: if our credentials may not read the stream as a whole.
         BrokerUnreachable: if the broker does not answer.
     """
-    request: dict[str, Any] = {"next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE, "seq": sequence}
+    request: dict[str, Any] = {
+        "next_by_subj": pattern, "batch": _MESSAGES_AT_ONCE, "max_bytes": BYTES_AT_ONCE, "seq": sequence,
+    }  # fmt: skip
     if since is not None:
         del request["seq"]
         request["start_time"] = since.isoformat()
+    left: int | None = None
     while True:
-        found = 0
+        found = said = 0
         async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
             message = _stored(answer)
             if message is None:
+                said = _left(answer)
                 break
             found += 1
             sequence = message.sequence
             yield message
-        if found < _MESSAGES_AT_ONCE:
+        # What is stored meanwhile is not read: a stream that is written all the time would have no end.
+        left = said if left is None else min(said, left - found)
+        if not found or left <= 0:
             return
         request.pop("start_time", None)
         request["seq"] = sequence + 1
@@ -143,10 +153,15 @@ async def count_of(broker: Broker, stream: str, pattern: str, sequence: int) -> 
     found = 0
     async for answer in broker.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request)):
         if _stored(answer) is None:
-            found += int((answer.headers or {}).get("Nats-Num-Pending", 0))
+            found += _left(answer)
             break
         found += 1
     return found
+
+
+def _left(answer: Msg) -> int:
+    """Return how many messages follow, as the end of an answer says."""
+    return int((answer.headers or {}).get("Nats-Num-Pending", 0))
 
 
 def _stored(answer: Msg) -> StoredMessage | None:

@@ -11,6 +11,7 @@ from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.follow import Follower
+from galley.broker.listing import messages_of
 from galley.broker.records import Records
 from galley.lanes import Lane
 from galley.record import Record, State, Stored
@@ -79,3 +80,40 @@ async def test_a_stream_that_was_made_again_is_followed_from_its_first_record(fo
     await ensure(following.broker, following.layout)
     await following.write("c")
     await following.has_heard("a", "b", "c")
+
+
+async def test_large_records_do_not_cost_the_connection_they_are_read_on(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    """A worker's records were sent 256 at once: of a megabyte each, the server cut the operator off."""
+    layout = a_queue("images", namespace=namespace)
+    heard: list[str] = []
+    async with (
+        Broker(nats_server.url, name="tenant") as tenant,
+        Broker(nats_server.url, name="operator") as operator,
+    ):
+        await ensure(tenant, layout)
+        names = [f"t{number}" for number in range(200)]
+        for name in names:
+            subject = topology.record_subject(
+                TaskAddress(namespace, "images", Lane.NORMAL, Kind.DIRECT, name)
+            )
+            ack = await (await tenant.pipeline.send(subject, b"x" * 1_000_000))
+            assert ack.stored
+
+        def known(_namespace: str, task: str) -> bool:
+            heard.append(task)
+            return False
+
+        follower = Follower(operator, (namespace, "images"), lambda *_: None, known)
+        follower._position = 0
+        running = asyncio.create_task(follower.run())
+        await eventually(lambda: len(heard) >= len(names), within=60)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert heard == names
+        stream = topology.records_stream(namespace, "images")
+        listed = [one.subject.rpartition(".")[2] async for one in messages_of(operator, stream, ">")]
+        assert listed == names
+        assert operator.nats.stats["reconnects"] == 0
