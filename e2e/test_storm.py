@@ -5,11 +5,12 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,20 +71,26 @@ class Storm:
 
 @contextmanager
 def every_status(cluster: Cluster, namespace: str, file: Path) -> Iterator[None]:
-    """Note each status the Tasks of a namespace ever have, one in a line; the first column is the name."""
+    """Note each status the Tasks of a namespace ever have, one in a line; the first column is the name.
+
+    The API server ends a watch now and then, and kubectl with it: the next one begins with all there are.
+    """
     parts = ("metadata.name", "status.phase", "status.attempts", "status.result.run", "status.error.message")
     line = "|".join(f"{{.{part}}}" for part in parts) + '{"\\n"}'
     words = ("get", "tasks", "-n", namespace, "--watch", "-o", f"jsonpath={line}")
-    command = [str(cluster.tool("kubectl")), *words]
+    again = ["bash", "-c", 'while "$@"; do :; done', "watch", str(cluster.tool("kubectl")), *words]
+    environment = {**os.environ, **cluster.environment}
     with (
-        file.open("w") as out,
-        subprocess.Popen(command, env={**os.environ, **cluster.environment}, stdout=out) as watch,
+        file.open("a") as out,
+        subprocess.Popen(again, env=environment, stdout=out, start_new_session=True) as watch,
     ):
         try:
             yield
         finally:
-            assert watch.poll() is None, "the watch ended before its time"
-            watch.kill()
+            failed = watch.poll()
+            with suppress(ProcessLookupError):
+                os.killpg(watch.pid, signal.SIGKILL)
+            assert failed is None, "a watch failed"
 
 
 def test_every_task_has_one_outcome_after_a_storm(
