@@ -12,6 +12,8 @@ _PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.3
 _PAUSE_A_LOOK: Final = 9
 """The pause as a multiple of what a look takes: the processor is for what is waited for, not for looking."""
+_PAUSE_OF_WAIT: Final = 0.05
+"""The pause as a part of the time waited so far: what takes long may be seen a little later."""
 
 
 @overload
@@ -39,7 +41,8 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
     """
     last: object = "nothing: the condition never returned"
     loop = asyncio.get_running_loop()
-    ends_at = loop.time() + within
+    began_at = loop.time()
+    ends_at = began_at + within
     late = False
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
@@ -55,8 +58,9 @@ async def eventually(condition: Callable[[], Any], *, within: float, why: str = 
                     if value:
                         return value
                     last = value
-                took = loop.time() - began
-                late = loop.time() >= ends_at
-                await asyncio.sleep(min(max(_PAUSE_SECONDS, _PAUSE_A_LOOK * took), _LONGEST_PAUSE_SECONDS))
+                now = loop.time()
+                late = now >= ends_at
+                pause = max(_PAUSE_SECONDS, _PAUSE_A_LOOK * (now - began), _PAUSE_OF_WAIT * (now - began_at))
+                await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
     what = why or getattr(condition, "__name__", repr(condition))
     raise AssertionError(f"{what}: not within {within:g} s; last seen: {last!r}")

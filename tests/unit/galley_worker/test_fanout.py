@@ -697,12 +697,12 @@ async def test_events_that_take_longer_than_a_lease_to_copy_are_copied_by_one_wo
     monkeypatch.setattr(pipeline, "WINDOW", 64)  # a renewal does not wait long behind them
     async with a_town() as town:
         await town.keep(*(Subscription(f"s{number}", "images", "resize") for number in range(10)))
-        for number in range(100):
+        for number in range(50):
             await town.client.publish("uploads", {"n": number})
         town.bench.mark()
-        async with copying(town, town.images, town.images, delay=in_turn(0.002)):
+        async with copying(town, town.images, town.images, delay=in_turn(0.004)):
             await town.settled()
-        assert len(town.copies("images")) == 1000
+        assert len(town.copies("images")) == 500
         assert {each.times for each in town.bench.seen("delivered")} == {1}
 
 

@@ -97,7 +97,7 @@ async def test_without_room_delayed_tasks_stay_where_they_are_and_a_retry_has_so
             stream = bench.server.streams[later(bench)]
             for sequence in list(stream.messages):
                 stream.remove(sequence)
-            await eventually(lambda: bench.in_work == 0, within=3 * NO_ROOM_SECONDS)
+            await eventually(lambda: bench.in_work == 0, within=60)
 
 
 @in_virtual_time

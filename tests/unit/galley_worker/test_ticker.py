@@ -587,7 +587,7 @@ def next_tick(view: ScheduleView) -> str:
 @in_virtual_time
 async def test_the_id_of_a_tick_to_come_is_refused_to_others_and_free_again_afterwards() -> None:
     async with a_bench() as bench, ticking(bench):
-        taken = next_tick(await begun(bench, "@every 1h"))
+        taken = next_tick(await begun(bench, "@every 5m"))
         client = client_of(bench)
         with pytest.raises(IdReserved, match="belongs to a tick of schedule 'nightly'"):
             await client.submit(CALL, task_id=taken)
@@ -595,7 +595,7 @@ async def test_the_id_of_a_tick_to_come_is_refused_to_others_and_free_again_afte
             await client.submit_many([CALL.options(task_id=taken)])
         await client.submit(CALL, task_id="daily-1772366400")  # of no schedule
         await client.submit(CALL, task_id="nightly-17723664000")  # of no tick
-        await eventually(lambda: taken in tasks(bench), within=3700)
+        await eventually(lambda: taken in tasks(bench), within=400)
         # Its task waits: another of the id would run in its place.
         address = address_of("default", "images", Lane.NORMAL, taken)
         assert await reserved_for(bench.producer, address) == "nightly"
@@ -606,7 +606,7 @@ async def test_the_id_of_a_tick_to_come_is_refused_to_others_and_free_again_afte
 @in_virtual_time
 async def test_what_has_the_id_of_a_tick_stays_while_dead_letters_have_no_room() -> None:
     async with a_bench() as bench, ticking(bench), bench.worker() as worker:
-        address = address_of("default", "images", Lane.NORMAL, next_tick(await begun(bench, "@every 1h")))
+        address = address_of("default", "images", Lane.NORMAL, next_tick(await begun(bench, "@every 5m")))
         forged = encode_task(an_envelope("forged", schedule="nightly"))
         await (await bench.producer.pipeline.send(topology.task_subject(address), forged))
         letters = bench.server.streams[topology.dead_stream(address.namespace, address.queue)]
@@ -623,9 +623,9 @@ async def test_what_has_the_id_of_a_tick_stays_while_dead_letters_have_no_room()
 @in_virtual_time
 async def test_what_a_producer_writes_under_the_id_of_a_tick_does_not_stand_in_its_way(planned: bool) -> None:
     async with a_bench() as bench, ticking(bench), bench.worker() as worker:
-        taken = next_tick(await begun(bench, "@every 1h"))
+        taken = next_tick(await begun(bench, "@every 5m"))
         address = address_of("default", "images", Lane.NORMAL, taken)
-        soon = bench.server.now() + timedelta(hours=1) if planned else None
+        soon = bench.server.now() + timedelta(minutes=5) if planned else None
         forged = encode_task(an_envelope("forged", not_before=soon, schedule="nightly"))
         subject = topology.plan_subject(address) if planned else topology.task_subject(address)
         await (await bench.producer.pipeline.send(subject, forged))
@@ -640,6 +640,6 @@ async def test_what_a_producer_writes_under_the_id_of_a_tick_does_not_stand_in_i
         assert bench.record(address) is None
         assert bench.letters(address) == 1
         assert tasks(bench) == []
-        await eventually(lambda: taken in tasks(bench), within=3700)
+        await eventually(lambda: taken in tasks(bench), within=400)
         delivery = await bench.take_any(worker)
         assert (delivery.address.id, decode_task(delivery.body).handler) == (taken, "resize")
