@@ -16,3 +16,7 @@ def main() -> int:
         return INTERRUPTED
     gc.enable()
     return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Starts workers and operators as forks of a process that has already imported what they import.
+"""Starts workers, operators and `galley` as forks of a process that has already imported what they import.
 
 Importing is most of the processor time that their start takes, and tests start hundreds. The process imports
 and forks, and does nothing else: it has one thread, no event loop and no connection. After the fork, the new
@@ -39,6 +39,10 @@ class WarmStart:
         environment: Mapping[str, str],
         log: IO[bytes],
         imported: str = "galley_worker.main",
+        *,
+        errors: IO[bytes] | None = None,
+        folder: Path | None = None,
+        safe_path: bool = False,
     ) -> None:
         """Run `python -m ARGUMENTS` in a session of its own, without input, its outputs in a log.
 
@@ -46,15 +50,19 @@ class WarmStart:
             arguments: the module, and what it is told.
             environment: all of it.
             log: where both outputs go.
-            imported: the module that the process it is forked from has imported.
+            imported: the modules that the process it is forked from has imported, with spaces between.
+            errors: where its standard error goes instead.
+            folder: its working directory; ours by default.
+            safe_path: whether that is no place of modules, as of `python -P`.
         """
         self.args = tuple(arguments)
         self.returncode: int | None = None
         self._ending, theirs = os.pipe()
-        request = json.dumps([self.args, dict(environment), str(Path.cwd())]).encode()
+        place = str(folder or Path.cwd())
+        request = json.dumps([self.args, dict(environment), place, safe_path]).encode()
         with _one_at_a_time:
             starter = _starter(os.getpid(), imported)
-            socket.send_fds(starter, [request], [theirs, log.fileno()])
+            socket.send_fds(starter, [request], [theirs, log.fileno(), (errors or log).fileno()])
             self.pid = int(starter.recv(64))
         os.close(theirs)
 
@@ -98,7 +106,7 @@ def _starter(ours: int, imported: str) -> socket.socket:
     del ours
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here.settimeout(_START_SECONDS)
-    command = [sys.executable, __file__, imported]
+    command = [sys.executable, __file__, *imported.split()]
     requests = (os.POSIX_SPAWN_DUP2, there.fileno(), 0)
     os.posix_spawn(sys.executable, command, os.environ, file_actions=[requests], setsid=True)
     there.close()
@@ -118,13 +126,14 @@ def _serve(requests: socket.socket) -> None:
             os.read(woken, 4096)
             _report_ends(running)
         if requests.fileno() in ready:
-            request, files, _, _ = socket.recv_fds(requests, _LONGEST, 2)
+            request, files, _, _ = socket.recv_fds(requests, _LONGEST, 3)
             if not request:
                 return
-            ending, log = files
+            ending, *outputs = files
             if (pid := os.fork()) == 0:
-                _become(log, *json.loads(request))
-            os.close(log)
+                _become(outputs, request)
+            for each in outputs:
+                os.close(each)
             running[pid] = ending
             requests.send(str(pid).encode())
 
@@ -139,19 +148,21 @@ def _report_ends(running: dict[int, int]) -> None:
         os.close(ending)
 
 
-def _become(log: int, arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> NoReturn:
+def _become(outputs: Sequence[int], request: bytes) -> NoReturn:
     """Become a program in the forked process; what it raises ends that as usual."""
+    arguments, environment, folder, safe_path = json.loads(request)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+    for source, target in ((nothing, 0), (outputs[0], 1), (outputs[1], 2)):
         os.dup2(source, target)
     os.closerange(3, 1024)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = ["" if safe_path else folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[:0] = filter(None, paths)
     sys.argv[1:] = arguments[1:]
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     sys.exit(0)
@@ -159,7 +170,8 @@ def _become(log: int, arguments: Sequence[str], environment: Mapping[str, str], 
 
 def _main() -> None:
     sys.path.pop(0)  # the folder of this file, which no program has there
-    importlib.import_module(sys.argv[1])
+    for each in sys.argv[1:]:
+        importlib.import_module(each)
     assert threading.active_count() == 1, "a fork of a process with threads can stand still"
     requests: Any = socket.socket(fileno=0)
     _serve(requests)

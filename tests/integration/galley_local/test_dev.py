@@ -310,7 +310,14 @@ async def test_a_waiting_client_is_told_why_no_worker_starts_until_one_does(proj
     good = (project / "sums.py").read_text()
     (project / "sums.py").write_text("import nothing_of_that_name")
     async with dev(project, "queue.yaml"):
-        waited = await galley(project, "submit", "sums", "add", "{}", "--id", "one", "--wait", "10")
+        one = "submit", "sums", "add", "{}", "--id", "one"
+        assert (await galley(project, *one)).code == 0
+
+        async def known() -> bool:
+            return "workerProblem" in (await galley(project, "show", "one", "-o", "json")).out
+
+        await eventually(known, within=60)
+        waited = await galley(project, *one, "--wait", "10")
         assert waited.code == 124
         told = "workers of queue 'sums' do not start: module 'sums' does not import: "
         assert f"still waiting: {told}" in waited.err
