@@ -4,7 +4,7 @@ A note is a message in the queue's stream of notes, on a subject of its own: the
 checkpoint, or a part of its output.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,6 +58,8 @@ class LogLine(Struct, frozen=True, omit_defaults=True):
     level: int = 20
     """As Python's `logging` counts: 20 is INFO, 30 WARNING."""
     logger: str = ""
+    fields: dict[str, Any] = {}
+    """What the handler gave `logging` as `extra`, with the first line of a record."""
     attempt: int = 0
     worker: str = ""
     """These two are left out on the wire, where the whole part has them."""

@@ -159,7 +159,9 @@ async def written_tasks(broker: Broker, layout: Any) -> None:
     )
     assert (await dead_letters.bury(broker, task("failed"), letter)).stored
     progress = note.encode(note.Progress(NOW, 2, 0.5, evil("progress")))
-    line = note.LogLine(NOW, evil("stream"), evil("line"), logger=evil("logger"))
+    line = note.LogLine(
+        NOW, evil("stream"), evil("line"), logger=evil("logger"), fields={evil("field"): evil("value")}
+    )
     output = note.encode(note.Output(2, evil("worker"), (line,)))
     for what, body in ((note.PROGRESS, progress), (f"{note.OUTPUT}.2.w1-1", output)):
         assert (await (await notes.put(broker, task("runs"), what, body))).stored

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import msgspec
+
 from galley import note as wire
 from galley.address import Kind, TaskAddress
 from galley.broker import notes
@@ -97,13 +99,15 @@ class Notebook:
         """Take in a line of an attempt's output."""
         if line.work is None:
             return
-        page, size = self._page(line.work), len(line.text) + LINE_BYTES
+        page, size = self._page(line.work), _size(line)
         if page.kept > KEPT_BYTES:
             return
         if page.kept + size > KEPT_BYTES:
             line = line._replace(stream="galley", text="output limit reached: what follows is not kept here")
         page.kept += size
-        page.lines.append(LogLine(self._now(), line.stream, line.text, line.level, line.logger))
+        page.lines.append(
+            LogLine(self._now(), line.stream, line.text, line.level, line.logger, line.fields or {})
+        )
         self._something.set()
 
     def report(self, work: Work, report: Progressed | Saved) -> None:
@@ -228,8 +232,13 @@ def _first(lines: list[LogLine]) -> tuple[LogLine, ...]:
     """Return as many of the first lines as fit into one part."""
     size = count = 0
     for line in lines:
-        size += len(line.text) + LINE_BYTES
+        size += _size(line)
         if count and size > PART_LENGTH:
             break
         count += 1
     return tuple(lines[:count])
+
+
+def _size(line: Line | LogLine) -> int:
+    fields = len(msgspec.json.encode(line.fields)) if line.fields else 0
+    return len(line.text) + fields + LINE_BYTES

@@ -369,6 +369,7 @@ def _log_line(line: Line) -> None:
         about = {"task": work.task_id, "queue": work.queue, "attempt": work.attempt, "handler": work.handler}
         about |= {"batch": len(work.members)} if work.members else {}
         about |= {"trace": id_in(work.trace)} if work.trace else {}
-    logger = {"logger": line.logger} if line.logger else {}
+    logger: dict[str, object] = {"logger": line.logger} if line.logger else {}
+    logger |= {"fields": line.fields} if line.fields else {}
     event = "attempt notice" if line.stream == "galley" else "handler output"
     _output_log.log(line.level, event, extra={"stream": line.stream, "line": line.text, **logger, **about})

@@ -178,6 +178,8 @@ async def following(broker: Broker, address: TaskAddress) -> AsyncIterator[async
 def lines_of(part: Output) -> list[LogLine]:
     """Return the lines of a part, each with its attempt and worker."""
     return [
-        LogLine(line.at, line.stream, line.text, line.level, line.logger, part.attempt, part.worker)
+        LogLine(
+            line.at, line.stream, line.text, line.level, line.logger, line.fields, part.attempt, part.worker
+        )
         for line in part.lines
     ]

@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any, Final
 
+import msgspec
+
 from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode
@@ -66,15 +68,21 @@ class _Printed:
             self._terminal.say(f"attempt {line.attempt} on worker {line.worker}:")
         time = f"{rfc_3339(line.at)} " if self._options.timestamps else ""
         notice = "galley: " if line.stream == "galley" else ""
-        self._terminal.result(f"{time}{notice}{line.text}")
+        fields = "".join(f" {name}={_json(value)}" for name, value in line.fields.items())
+        self._terminal.result(f"{time}{notice}{line.text}{fields}")
 
 
 def _document(line: LogLine) -> dict[str, Any]:
     document = {
         "at": rfc_3339(line.at), "attempt": line.attempt, "worker": line.worker, "stream": line.stream,
         "level": line.level, "logger": line.logger, "text": line.text,
+        "fields": line.fields,
     }  # fmt: skip
-    return {name: value for name, value in document.items() if value != ""}
+    return {name: value for name, value in document.items() if value not in ("", {})}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 command: Final = Command(

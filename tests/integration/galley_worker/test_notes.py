@@ -42,7 +42,7 @@ def pages(gate: str):
     thread.join()
     wait_for(gate)
     me.progress(1, "done")
-    logging.getLogger("books").warning("closed")
+    logging.getLogger("books").warning("closed", extra={"book": {"pages": 1000}, "by": Path("shelf")})
     return done
 
 @task
@@ -121,13 +121,15 @@ async def test_progress_checkpoint_and_output_reach_those_who_ask(
     assert [(line.attempt, line.stream, line.text) for line in lines] == [
         (1, "stdout", "begins with []"), (2, "stdout", "begins with [1, 2, 3]"), (2, "log", "closed"),
     ]  # fmt: skip
+    assert [line.fields for line in lines] == [{}, {}, {"book": {"pages": 1000}, "by": "shelf"}]
     assert await asyncio.wait_for(following, 20) == lines
     assert [line.text for line in await handle.logs(attempt=2)] == ["begins with [1, 2, 3]", "closed"]
 
     terminal = a_terminal()
     words = ["logs", f"books/{handle.id}", "--server", nats_server.url, "-n", namespace]
     assert await asyncio.to_thread(main, words, terminal) == 0
-    assert out(terminal) == "begins with []\nbegins with [1, 2, 3]\nclosed\n"
+    last_line = 'closed book={"pages":1000} by="shelf"'
+    assert out(terminal).splitlines() == ["begins with []", "begins with [1, 2, 3]", last_line]
     assert err(terminal).splitlines() == ["attempt 1 on worker w1:", "attempt 2 on worker w1:"]
 
 

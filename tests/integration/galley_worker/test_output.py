@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from galley_worker.ending import NotBegun
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
 from galley_worker.work import Work
@@ -57,8 +58,10 @@ async def test_lines_of_queued_works_are_told_apart() -> None:
         while runners.capacity < 9:
             await asyncio.gather(*(ended(start(runners, "maybe_slow")) for _ in range(50)))
         works = [start(runners, "chatter", text=f"n{number}", number=10) for number in range(9)]
-        for work in works:
-            await ended(work)
+        for number in range(9):
+            while isinstance(await ended(works[number]), NotBegun):
+                # On a busy machine a quick one may look slow, and those behind it are sent back.
+                works[number] = start(runners, "chatter", text=f"n{number}", number=10)
     for number, work in enumerate(works):
         assert lines.of(work.work) == [f"n{number} {line}" for line in range(10)]
 

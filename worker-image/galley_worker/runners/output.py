@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from galley_worker.runners.execution import Account
+from galley_worker.runners.log_fields import read_fields
 from galley_worker.runners.settings import Line, RunnerSettings
 
 StreamName: TypeAlias = Literal["stdout", "stderr"]
@@ -19,7 +20,7 @@ _PARTIAL_SECONDS: Final = 1.0
 """After which a line that has no end yet is forwarded: a prompt, or a progress bar."""
 _UNOWNED_SECONDS: Final = 60.0
 """How long one budget lasts for output that belongs to no attempt."""
-_RECORD: Final = re.compile(rb"\x1d(\d{1,5}) ([^\x1d]*)\x1d")
+_RECORD: Final = re.compile(rb"\x1d(\d{1,5}) ([^\x1c\x1d]*)(?:\x1c([^\x1d]*))?\x1d")
 _MARK: Final = re.compile(rb"\x1e(-?)(\d{1,19})\x1f")
 _MARK_LENGTH: Final = 22
 _CHUNKS_AT_END: Final = 32
@@ -182,14 +183,16 @@ class Output:
 
     def _forward(self, line: bytes) -> None:
         stream: Literal["stdout", "stderr", "log"] = self._stream
+        fields = None
         if record := _RECORD.match(line):
             self._record = int(record[1]), record[2].decode(errors="replace")
+            fields = read_fields(record[3] or b"")
             line = line[record.end() :]
         level, logger = self._record
         if logger:
             stream = "log"
         text = line.decode(errors="replace")
-        self._settings.on_line(Line(self._line_account.work, stream, text, level, logger))
+        self._settings.on_line(Line(self._line_account.work, stream, text, level, logger, fields))
 
     def _forward_partial(self) -> None:
         self._partial = None

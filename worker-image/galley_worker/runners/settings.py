@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from galley_worker.runners.frames import Progressed, Saved
 from galley_worker.work import Work
@@ -21,6 +21,8 @@ class Line(NamedTuple):
     level: int = logging.INFO
     logger: str = ""
     """Name of the logger, for a line of a log."""
+    fields: dict[str, Any] | None = None
+    """What `extra` added to the record of which this is the first line."""
 
 
 OnLine: TypeAlias = Callable[[Line], None]

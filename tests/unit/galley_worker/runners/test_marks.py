@@ -46,6 +46,18 @@ def streams() -> Iterator[tuple[Streams, Callable[[], bytes]]]:
 
 
 @contextmanager
+def pipes() -> Iterator[tuple[asyncio.AbstractEventLoop, int]]:
+    """An event loop, and the end of a pipe that an `Output` reads from."""
+    loop = asyncio.new_event_loop()
+    read_end, write_end = os.pipe()
+    try:
+        yield loop, read_end
+    finally:
+        os.close(write_end)
+        loop.close()
+
+
+@contextmanager
 def output(limit: int = 64 * 1024) -> Iterator[tuple[Output, Lines]]:
     """The supervisor's side of a stream, and the lines it forwarded."""
     lines: Lines = []
@@ -58,16 +70,13 @@ def output(limit: int = 64 * 1024) -> Iterator[tuple[Output, Lines]]:
     def take(line: Line) -> None:
         lines.append((line.work.task_id if line.work else "", line.text))
 
-    loop = asyncio.new_event_loop()
-    read_end, write_end = os.pipe()
     told = RunnerSettings("q", output_limit=limit, on_line=take)
-    one = Output(loop, read_end, "stdout", told, owner)
-    try:
-        yield one, lines
-    finally:
-        one.close()
-        os.close(write_end)
-        loop.close()
+    with pipes() as (loop, read_end):
+        one = Output(loop, read_end, "stdout", told, owner)
+        try:
+            yield one, lines
+        finally:
+            one.close()
 
 
 WRITES = st.lists(st.tuples(st.integers(1, 4), st.text("ab\n", min_size=1, max_size=12)), max_size=25)

@@ -6,9 +6,11 @@ handler goes its mark, and a closing mark when it has ended, so the supervisor n
     0x1E <order id> 0x1F      what follows belongs to this order
     0x1E -<order id> 0x1F     this order has ended
 
-A line of a log begins with its level and the name of its logger:
+A line of a log begins with its level and the name of its logger; the first line of a record has the fields
+that `extra` added to it, too:
 
     0x1D <level> <logger> 0x1D
+    0x1D <level> <logger> 0x1C <JSON object> 0x1D
 
 What bypasses `sys.stdout` (C code, programs a handler starts) carries no mark and counts for the handler
 that is running.
@@ -23,9 +25,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
+from galley_worker.runners.log_fields import fields_of
+
 OPEN: Final = b"\x1e"
 CLOSE: Final = b"\x1f"
 RECORD: Final = "\x1d"
+FIELDS: Final = "\x1c"
 _HELD: Final = 8192
 """Bytes of an unfinished line that are held back, so that one `print` is one write."""
 
@@ -64,10 +69,11 @@ class Streams:
         sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
         self.touched = False
 
-    def log(self, text: str, level: int, name: str) -> None:
+    def log(self, text: str, level: int, name: str, fields: str = "") -> None:
         """Write lines of a log to standard error, whatever a handler made of `sys.stderr`."""
-        prefix = f"{RECORD}{level} {name}{RECORD}"
-        lines = "".join(f"{prefix}{line}\n" for line in text.split("\n"))
+        begin = f"{RECORD}{level} {name}"
+        first = f"{begin}{FIELDS}{fields}{RECORD}" if fields else f"{begin}{RECORD}"
+        lines = first + text.replace("\n", f"\n{begin}{RECORD}") + "\n"
         self._raw[1].write(lines.encode("utf-8", "backslashreplace"))
 
     def end(self, order: int) -> None:
@@ -203,9 +209,9 @@ class LogLines(logging.Handler):
         self._streams = streams
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the message and the traceback of a record, a line each."""
+        """Write the message and the traceback of a record, a line each, and what `extra` added."""
         try:
-            self._streams.log(self.format(record), record.levelno, record.name)
+            self._streams.log(self.format(record), record.levelno, record.name, fields_of(record))
         except Exception:
             self.handleError(record)
 
