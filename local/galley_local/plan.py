@@ -21,8 +21,9 @@ from galley.resources import (
     TopicSubscription,
     Workflow,
     WorkflowStep,
-    read_manifests,
+    read_files,
 )
+from galley.resources.manifest import Resource
 from galley_local.errors import FilesUnusable
 from galley_local.module import Module, check_not_hidden, file_of, read_module
 
@@ -105,10 +106,9 @@ async def read_plan(files: Sequence[Path], project: Path) -> Plan:
     plan = Plan()
     sources: dict[tuple[str, str, str], Path] = {}
     paths = list(dict.fromkeys(_expanded(files)))
-    for path in paths:
-        if path.suffix in MANIFESTS:
-            _take_manifests(plan, path, project, sources)
-            plan.manifests.append(path)
+    for path, resources in read_files(path for path in paths if path.suffix in MANIFESTS).items():
+        _take_resources(plan, path, resources, project, sources)
+        plan.manifests.append(path)
     for path in paths:
         if path.suffix == ".py":
             _take_module(plan, await read_module(path))
@@ -156,8 +156,14 @@ def _files_in(folder: Path) -> str:
     return "name the files with handlers or manifests: galley dev FILE..."
 
 
-def _take_manifests(plan: Plan, path: Path, project: Path, sources: dict[tuple[str, str, str], Path]) -> None:
-    for resource in read_manifests(path):
+def _take_resources(
+    plan: Plan,
+    path: Path,
+    resources: list[Resource],
+    project: Path,
+    sources: dict[tuple[str, str, str], Path],
+) -> None:
+    for resource in resources:
         metadata = resource.metadata
         # Tasks of different queues may have the same name; they are different tasks.
         of: str = "" if isinstance(resource, TaskQueue) else resource.kind

@@ -21,7 +21,7 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
-from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow, read_manifests
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow, read_files, read_manifests
 from galley.resources.manifest import Resource
 from galley.schedule_manifest import apply_schedule
 from galley.workflow_manifest import apply_workflow
@@ -48,7 +48,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
     # All files are read before the first task is submitted: an error in the last one stops all.
-    read = {path: read_manifests(path) for path in options.files}
+    read = read_files(options.files)
     async with connected(options, terminal) as client:
         placed = {path: [_placed(each, client) for each in resources] for path, resources in read.items()}
         await _check_served(client, placed, _project_of(client, terminal), terminal)

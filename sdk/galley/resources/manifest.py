@@ -1,6 +1,6 @@
 """Reads manifests, the files that declare resources."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ FILE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one file, enough for thousands of tasks. Submit more from a program."""
 
 EXPLAINED: Final = 10
-"""Problems of a file that are explained; any others are counted."""
+"""Problems that are explained at most; of one file, any others are counted."""
 
 Resource: TypeAlias = TaskQueue | Task | TaskSchedule | Topic | Workflow
 """What a manifest declares."""
@@ -32,6 +32,26 @@ KINDS: Final[dict[str, type[Resource]]] = {
 
 _LIST_FIELDS: Final = ("apiVersion", "kind", "metadata", "items")
 _KNOWN_KINDS: Final = f"known here: {', '.join(KINDS)}, and List of these"
+
+
+def read_files(paths: Iterable[Path]) -> dict[Path, list[Resource]]:
+    """Return the resources in each of several files.
+
+    Raises:
+        ManifestInvalid: if any cannot be read, or has something wrong in it; `others` has what is wrong in
+            the next ones, too.
+    """
+    read: dict[Path, list[Resource]] = {}
+    errors: list[ManifestInvalid] = []
+    for path in paths:
+        try:
+            read[path] = read_manifests(path)
+        except ManifestInvalid as error:
+            errors += error, *error.others
+    if errors:
+        errors[0].others = tuple(errors[1:EXPLAINED])
+        raise errors[0]
+    return read
 
 
 def read_manifests(path: Path) -> list[Resource]:

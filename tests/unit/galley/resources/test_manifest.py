@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from galley.errors import ManifestInvalid
 from galley.lanes import Lane
-from galley.resources import Task, TaskQueue, manifest, parse_manifests, read_manifests
+from galley.resources import Task, TaskQueue, manifest, parse_manifests, read_files, read_manifests
 from galley.resources.manifest import FILE_LIMIT
 from galley.resources.problem import Explanation, explain
 from tests.unit.galley.resources.wrong_manifests import LIST, QUEUE, TASK, WRONG, Wrong, indented
@@ -44,6 +44,18 @@ def test_all_problems_of_a_file_are_explained_at_once_by_line() -> None:
     ]  # fmt: skip
     assert all(each.hint and not each.others for each in others)
     assert pickle.loads(pickle.dumps(first)).others[0].problem == others[0].problem
+
+
+def test_the_problems_of_several_files_are_told_at_once(tmp_path: Path) -> None:
+    good, first, second, absent = (tmp_path / f"{name}.yaml" for name in ("good", "a", "b", "absent"))
+    good.write_text(TASK)
+    first.write_text(TASK.replace("spec:", "sepc:"))
+    second.write_text("a: [")
+    with pytest.raises(ManifestInvalid) as caught:
+        read_files([good, first, second, absent])
+    told = {each.source for each in (caught.value, *caught.value.others)}
+    assert told == {str(first), str(second), str(absent)}
+    assert read_files([good]) == {good: read_manifests(good)}
 
 
 def test_of_very_many_problems_ten_are_explained_and_the_others_are_counted(
