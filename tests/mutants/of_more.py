@@ -10,6 +10,7 @@ RUNNERS: Final = "tests/integration/galley_worker/"
 FUNCTIONS: Final = f"{RUNNERS}test_functions.py"
 BLAME: Final = "tests/unit/galley_worker/runners/test_blame.py"
 ISOLATION: Final = f"{RUNNERS}test_isolation.py"
+DESCENDANTS: Final = "tests/unit/galley_worker/runners/test_descendants.py"
 DRAIN: Final = f"{RUNNERS}test_drain.py"
 FLEET: Final = "tests/conformance/test_process_fleet.py"
 ROLES: Final = "tests/unit/galley_operator/credentials/test_queue_roles.py"
@@ -125,6 +126,14 @@ RUNNING: Final = (
         "            process.sent > self._last\n            or",
         "recycle.tasks is exceeded",
         ISOLATION,
+    ),
+    _of(
+        f"{_WORKER}runners/child/descendants",
+        "what a process starts while it is killed stays",
+        " and children_of(os.getpid()) - self._kept <= left:",
+        ":",
+        "a process of a task outlives it",
+        DESCENDANTS,
     ),
     _of(
         f"{_WORKER}runners/pool",

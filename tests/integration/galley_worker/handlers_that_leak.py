@@ -19,12 +19,15 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any, cast
+from zlib import crc32
 
 import galley
 from galley import task
 
 QUEUE = "trials"
 FOLDER = Path(os.environ.get("TRIAL_FOLDER", "/nonexistent"))
+NAP = str(100_000 + crc32(os.fsencode(FOLDER)) % 900_000)
+"""Seconds that what is left running sleeps: by them a test tells its own processes from those of others."""
 ONE, OTHER = socket.socketpair()
 """Opened when the module is imported, as careless code opens connections."""
 THREAD = threading.Thread(target=threading.Event().wait, daemon=True)
@@ -152,13 +155,14 @@ async def a_change() -> list[Any]:
 
 def _spawn(how: str) -> None:
     if how == "child":
-        subprocess.Popen(["sleep", "1000"])
+        subprocess.Popen(["sleep", NAP])
     elif how == "session":
-        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        subprocess.Popen(["sleep", NAP], start_new_session=True)
     elif how == "daemon":
-        subprocess.run(["sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1001' &"], check=True, env={})
+        daemon = f"setsid sh -c 'sleep {NAP} & sleep {NAP}' &"
+        subprocess.run(["sh", "-c", daemon], check=True, env={})
     elif how == "system":
-        os.system("sleep 1000 &")
+        os.system(f"sleep {NAP} &")
     elif how == "fork" and os.fork() == 0:
         time.sleep(1000)  # noqa: TID251 - until it is killed
 

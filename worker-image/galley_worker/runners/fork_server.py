@@ -210,7 +210,8 @@ class ForkServer:
             return ()
         for _ in range(_ROUNDS):
             left = {one: running_name(one) for one in children_of(server) - self._alive}
-            if not any(left.values()):
+            # What one of them started just before it ended may not have been there a moment ago.
+            if not any(left.values()) and children_of(server) - self._alive <= left.keys():
                 break
             for process, name in left.items():
                 if name:

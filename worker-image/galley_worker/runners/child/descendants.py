@@ -95,7 +95,8 @@ class Descendants:
                 if process != helper and (collect or process not in own):
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(process, os.WNOHANG)
-            if not any(running_name(process) for process in left):
+            # What one of them started just before it was killed is only now a child of ours.
+            if not any(running_name(each) for each in left) and children_of(os.getpid()) - self._kept <= left:
                 break
             time.sleep(_PAUSE_SECONDS)  # noqa: TID251 - nothing tells when the last of them has gone
         return names
