@@ -4,6 +4,7 @@ import argparse
 import ast
 import re
 import shlex
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def _a_queue(spec: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@cache
 def _parsers() -> dict[str, argparse.ArgumentParser]:
     parsers = {}
     for entry in (*entry_points(group=PLUG_INS), *OWN_COMMANDS):
