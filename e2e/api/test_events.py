@@ -8,7 +8,7 @@ import pytest
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config
 from galley_operator.cluster.resource import EVENTS, TASKQUEUES
-from galley_operator.queues.events import BURST, REFILL_SECONDS, SERIES_SECONDS, Events, Occurrence
+from galley_operator.events import BURST, REFILL_SECONDS, SERIES_SECONDS, Events, Occurrence
 from galley_operator.tasks.known_queues import QueueObject, read_queue
 from tests.support.api_server import ApiServer
 

@@ -23,6 +23,7 @@ from galley.record import Record, Stored
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.reflector import Reflector, Source
 from galley_operator.cluster.resource import TASKS
+from galley_operator.events import Events
 from galley_operator.faults import Faults
 from galley_operator.intake.broker_tasks import NatsTasks
 from galley_operator.intake.departures import Departures
@@ -55,6 +56,8 @@ class DataPathSettings:
     """Seconds after its end at which a Task is deleted that says nothing about it; None: never."""
     failed_task_ttl_seconds: int | None = None
     """The same for Tasks that failed."""
+    identity: str = "operator"
+    """Who writes events."""
     resync_seconds: float = RESYNC_SECONDS
     """Time between two looks for all admitted Tasks in the broker."""
     users_recorded: bool = False
@@ -126,7 +129,8 @@ class DataPath:
         kept = KeptSeconds(settings.task_ttl_seconds, settings.failed_task_ttl_seconds)
         self.expiry = Expiry(cluster, settings.namespaces, kept, self._remember)
         self.progress = ProgressNews(broker, tasks, self.status.progressed, settings.namespaces)
-        self.redrives = Redrives(cluster, broker, settings.namespaces, faults)
+        events = Events(cluster, settings.identity)
+        self.redrives = Redrives(cluster, broker, settings.namespaces, faults, events)
         self.orphans = Orphans(self._nats, self._held, tasks, queues, self.intake.withdraw)
 
     async def run(self) -> None:

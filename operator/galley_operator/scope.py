@@ -69,7 +69,7 @@ class Scope:
             cluster, broker, view, self.known,
             DataPathSettings(
                 where, settings.task_ttl_seconds, settings.failed_task_ttl_seconds,
-                users_recorded=settings.users_recorded,
+                users_recorded=settings.users_recorded, identity=settings.pod_name,
             ),
             faults, around.workloads.end_of,
         )  # fmt: skip

@@ -23,6 +23,7 @@ from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.reflector import Key, Reflector, Source
 from galley_operator.cluster.resource import TASKS
+from galley_operator.events import Events, Occurrence
 from galley_operator.faults import Faults
 from galley_operator.key_queue import KeyQueue
 from galley_operator.status.written_status import queued
@@ -48,9 +49,12 @@ class Redrives:
         broker: Broker,
         namespaces: tuple[str | None, ...],
         faults: Faults,
+        events: Events,
+        *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._broker, self._faults, self._now = cluster, broker, faults, now
+        self._events = events
         self._asked: KeyQueue[Key] = KeyQueue(asyncio.get_running_loop().time)
         """Each Task is in it at most once, however often it changes."""
         source = Source(
@@ -82,8 +86,11 @@ class Redrives:
         """Redrive a Task; returns False if that is to be tried again."""
         try:
             await self._redrive(task)
-        except (NotRedrivable, ObjectNotFound) as error:
+        except ObjectNotFound as error:
             log.warning("task not redriven", extra=_about(task, error))
+        except (NotRedrivable, DeadLetterNotFound) as error:
+            log.warning("task not redriven", extra=_about(task, error))
+            await self._events.write(Occurrence(task, "NotRedriven", _note(error), warning=True, kind="Task"))
         except GalleyError as error:
             log.warning("task not redriven", extra=_about(task, error))
             return False
@@ -108,11 +115,16 @@ class Redrives:
             # One that was redriven by a process that ended before it could say so has moved on.
             stored = await Records(self._broker).look_up(task.address)
             if stored is None or stored.record.uid != task.uid or stored.record.outcome is Outcome.FAILED:
-                log.warning("nothing to redrive", extra={"task": "/".join(task.key)})
-                return
+                raise
         record("redrive", task.namespace, task.queue, About(task=task.name, uid=task.uid))
         status = queued(task, self._now())
         await self._cluster.replace_status(TASKS, task.namespace, task.name, task.version, status.body)
+
+
+def _note(error: GalleyError) -> str:
+    if isinstance(error, DeadLetterNotFound):
+        return f"{error}; to run it again, delete this Task and apply it again"
+    return f"{error}; {error.hint}"
 
 
 def _about(task: ActiveTask, error: GalleyError) -> dict[str, str]:

@@ -26,6 +26,7 @@ from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
+from galley_operator.events import Events, Failures, Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
 from galley_operator.fleet.names import child_name
@@ -33,7 +34,6 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.conditions import READY, SCALING_ACTIVE
-from galley_operator.queues.events import Events, Failures, Occurrence
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference

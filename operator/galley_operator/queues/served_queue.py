@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from galley.resources import TaskQueueStatus
 from galley_operator.credentials.client_tls import ClientTls
-from galley_operator.queues.events import Failures
+from galley_operator.events import Failures
 from galley_operator.queues.reconcile import Reconciled
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import Interference

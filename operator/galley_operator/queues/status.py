@@ -9,10 +9,10 @@ from galley.resources.condition import Truth, condition
 from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.decide import Decision
 from galley_operator.autoscaler.signals import FIRST_WORTH
+from galley_operator.events import Occurrence
 from galley_operator.fleet.fleet import WorkerPhase, Workforce
 from galley_operator.fleet.names import selector_of
 from galley_operator.queues.conditions import READY, SCALING_ACTIVE, WITHIN_QUOTA, Situation, conditions_of
-from galley_operator.queues.events import Occurrence
 from galley_operator.tasks.known_queues import QueueObject
 
 _LONGEST_REASON: Final = 1000

@@ -12,7 +12,7 @@ from galley.envelope import encode
 from galley.record import Failure, Outcome
 from galley.redrive import AsyncDeadLetters
 from galley_operator.cluster.errors import ClusterUnreachable
-from galley_operator.cluster.resource import TASKS
+from galley_operator.cluster.resource import EVENTS, TASKS
 from galley_operator.intake.redrives import REDRIVE_LABEL
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import Written
@@ -125,3 +125,15 @@ async def test_a_task_without_a_dead_letter_stays_as_it_is() -> None:
         await it.until("two", "Queued", "Unknown", "Queued")
         assert it.api.status("one")["phase"] == "Failed"
         assert it.faults == []
+        (event,) = [body for (kind, _, _), body in it.api.objects.items() if kind == EVENTS.plural]
+        about = event["regarding"]
+        assert (about["kind"], about["namespace"], about["name"], about["uid"]) == (
+            "Task",
+            "default",
+            "one",
+            uid,
+        )
+        assert (event["type"], event["reason"]) == ("Warning", "NotRedriven")
+        assert event["note"].startswith(
+            "queue 'images' keeps no dead letter of a task 'one'; to run it again"
+        )

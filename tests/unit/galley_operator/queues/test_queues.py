@@ -17,12 +17,12 @@ from galley.broker.queue_view import worker_problem
 from galley_operator.cluster.errors import ApiRefused, ObjectNotFound
 from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECRETS, TASKQUEUES
 from galley_operator.credentials.queue_secrets import QueueSecrets
+from galley_operator.events import Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.names import USABLE_LABEL
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
-from galley_operator.queues.events import Occurrence
 from galley_operator.queues.queues import _UNWRITTEN_EVENTS, Queues
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS
 from galley_operator.queues.status_writer import QueueStatusWriter

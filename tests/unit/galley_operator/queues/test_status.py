@@ -10,10 +10,10 @@ from galley.resources import TaskQueue, TaskQueueStatus
 from galley.resources.condition import Condition, Truth
 from galley_operator.cluster.errors import RightsMissing
 from galley_operator.errors import StorageQuotaExceeded
+from galley_operator.events import FAILURES_SECONDS, Failures
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce
 from galley_operator.fleet.trouble import Trouble
 from galley_operator.queues.conditions import WITHIN_QUOTA, Situation, conditions_of
-from galley_operator.queues.events import FAILURES_SECONDS, Failures
 from galley_operator.queues.status import occurrences, status_of
 from galley_operator.tasks.known_queues import QueueObject
 

@@ -6,7 +6,7 @@ import pytest
 
 from galley_operator.cluster.errors import ApiRefused
 from galley_operator.cluster.resource import EVENTS
-from galley_operator.queues.events import BURST, Events, Occurrence
+from galley_operator.events import BURST, Events, Occurrence
 from galley_operator.tasks.known_queues import QueueObject
 from tests.support.memory_cluster import MemoryCluster, Written
 

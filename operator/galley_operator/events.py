@@ -1,6 +1,6 @@
-"""Events of TaskQueues, as `kubectl describe taskqueue` shows them for an hour.
+"""Events of TaskQueues and Tasks, as `kubectl describe` shows them for an hour.
 
-Bounded as Kubernetes' own components bound them: equal events become one with a count, and each queue has a
+Bounded as Kubernetes' own components bound them: equal events become one with a count, and each object has a
 budget of events, so that a queue that changes all the time cannot fill the API server.
 """
 
@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from galley.resources import API_VERSION
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError, ObjectNotFound
 from galley_operator.cluster.resource import EVENTS
-from galley_operator.tasks.known_queues import QueueObject
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +22,10 @@ SERIES_SECONDS: Final = 600.0
 """An occurrence with the same text within this time raises the count of the event that is there."""
 
 BURST: Final = 25
-"""Events a queue may cause at once."""
+"""Events an object may cause at once."""
 
 REFILL_SECONDS: Final = 60.0
-"""Time after which a queue may cause one more."""
+"""Time after which it may cause one more."""
 
 FAILURES_SECONDS: Final = 60.0
 """Least time between two events about failed tasks of a queue."""
@@ -36,16 +35,31 @@ _REMEMBERED: Final = 10_000
 _CONTROLLER: Final = "galley.dev/operator"
 
 
+class Regarded(Protocol):
+    """An object that an event is about."""
+
+    @property
+    def namespace(self) -> str: ...  # noqa: D102 - as the API server says it
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def uid(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class Occurrence:
     """Something that becomes an event."""
 
-    queue: QueueObject
+    about: Regarded
     reason: str
     """In CamelCase, such as `Scaled`."""
     note: str
     """What happened, and why, as a sentence."""
     warning: bool = False
+    kind: str = "TaskQueue"
+    """Of what it is about."""
 
 
 class Failures:
@@ -100,7 +114,7 @@ class Events:
     async def write(self, occurrence: Occurrence) -> None:
         """Create an event, or raise the count of the one with the same text."""
         now = self._clock()
-        key = (occurrence.queue.uid, occurrence.reason, occurrence.note)
+        key = (occurrence.about.uid, occurrence.reason, occurrence.note)
         series = self._series.get(key)
         try:
             if (
@@ -110,8 +124,8 @@ class Events:
             ):
                 series.at = now
                 return
-            if not self._budgets.setdefault(occurrence.queue.uid, _Budget(BURST, now)).spend(now):
-                log.info("event not written, its queue has many", extra={"queue": occurrence.queue.name})
+            if not self._budgets.setdefault(occurrence.about.uid, _Budget(BURST, now)).spend(now):
+                log.info("event not written, its object has many", extra={"about": occurrence.about.name})
                 return
             self._forget(now)
             self._series[key] = _Series(await self._create(occurrence), 1, now)
@@ -121,20 +135,20 @@ class Events:
     async def _count(self, occurrence: Occurrence, series: _Series) -> bool:
         body = {"series": {"count": series.count + 1, "lastObservedTime": _now()}}
         try:
-            await self._cluster.merge_patch(EVENTS, occurrence.queue.namespace, series.name, body)
+            await self._cluster.merge_patch(EVENTS, occurrence.about.namespace, series.name, body)
         except ObjectNotFound:
             return False
         series.count += 1
         return True
 
     async def _create(self, occurrence: Occurrence) -> str:
-        queue = occurrence.queue
+        about = occurrence.about
         self._number += 1
-        name = f"{queue.name}.{time.time_ns():x}.{self._number}"
+        name = f"{about.name}.{time.time_ns():x}.{self._number}"
         body: dict[str, Any] = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": name, "namespace": queue.namespace},
+            "metadata": {"name": name, "namespace": about.namespace},
             "eventTime": _now(),
             "reportingController": _CONTROLLER,
             "reportingInstance": self._identity,
@@ -144,10 +158,10 @@ class Events:
             "note": occurrence.note[:_LONGEST],
             "regarding": {
                 "apiVersion": API_VERSION,
-                "kind": "TaskQueue",
-                "namespace": queue.namespace,
-                "name": queue.name,
-                "uid": queue.uid,
+                "kind": occurrence.kind,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
             },
         }
         await self._cluster.create(EVENTS, body)
