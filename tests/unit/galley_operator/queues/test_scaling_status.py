@@ -134,8 +134,8 @@ def test_a_restart_needs_as_many_workers_whatever_the_load(
     before = decide(signals, ScalingPolicy.of(queue), Memory(learned=learned), NOON)
     again = decide(signals, ScalingPolicy.of(queue), remembered(scaling_of(before)), at(3))
     assert before.needed is not None
-    # Where the figures are just at the edge of one more.
-    assert again.needed == pytest.approx(before.needed, rel=0.002, abs=1)
+    # The status has rounded figures, so a worker in some hundreds may differ.
+    assert again.needed == pytest.approx(before.needed, rel=0.005, abs=1)
     assert again.memory.learned.held == before.memory.learned.held
 
 
