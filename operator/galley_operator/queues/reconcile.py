@@ -14,12 +14,13 @@ from galley.resources import TaskQueue
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ObjectNotFound
 from galley_operator.cluster.ownership import check_owner
-from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, Resource
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, Resource
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.errors import CodeNotFound, NamespaceReserved
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
-from galley_operator.fleet.names import OPERATOR, child_name
+from galley_operator.fleet.names import OPERATOR, child_name, selector_of
+from galley_operator.fleet.pods import Pod
 from galley_operator.queues.children import Making, children_of, digest, metadata_of
 from galley_operator.queues.consent import check_consent
 from galley_operator.queues.pod import with_resources, without_secrets
@@ -159,6 +160,8 @@ class Reconciler:
         if present is None:
             # Of a budget that queues share, only the autoscaler gives out workers, the first ones too.
             number = 0 if self._settings.budget.limited else queue.spec.scaled.fewest
+            # Workers that a deleted Deployment left behind are adopted by this one, and may be busy.
+            number = max(number, await self._orphans(queue))
             first = {**body, "spec": {**body["spec"], "replicas": number}}
             present = await self._cluster.apply(DEPLOYMENTS, first, manager=OPERATOR)
         if owners_of_replicas(present) <= {OPERATOR}:
@@ -173,6 +176,14 @@ class Reconciler:
         applied = await self._cluster.apply(DEPLOYMENTS, body, manager=OPERATOR)
         generation: int | None = applied["metadata"].get("generation")
         return generation
+
+    async def _orphans(self, queue: TaskQueue) -> int:
+        """Return how many pods of a queue there are; asked where it has no Deployment."""
+        namespace, selector = queue.metadata.namespace, selector_of(queue.metadata.name)
+        active = 0
+        async for pods, _ in self._cluster.pages_of(Pod, PODS, namespace, labels=selector):
+            active += sum(pod.active for pod in pods)
+        return active
 
     async def _code_digest(self, queue: TaskQueue) -> str:
         """Return a name for the present state of a queue's code, so that a change of it replaces workers."""

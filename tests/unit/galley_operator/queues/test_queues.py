@@ -283,6 +283,28 @@ def scaled(it: Stage) -> None:
     it.api.touch(DEPLOYMENTS, "default", "galley-images", generation=True)
 
 
+@pytest.mark.parametrize("settings", [{}, {"budget": json.dumps({"workers": 9})}])
+def test_workers_that_a_deleted_deployment_left_behind_are_not_ended_by_the_next(
+    settings: dict[str, Any],
+) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage(**settings) as it:
+            it.apply(scaling={"maxWorkers": 5})
+            await eventually(lambda: it.condition("images", "ScalingActive") == "Scaling", within=60)
+            labels = {"app.kubernetes.io/name": "galley-worker", "galley.dev/queue": "images"}
+            for number, phase in enumerate(("Running", "Running", "Succeeded", "Pending")):
+                metadata = {"name": f"left-{number}", "namespace": "default", "labels": labels}
+                it.api.put(PODS, {"metadata": metadata, "status": {"phase": phase}})
+            seen = len(it.api.log)
+            it.api.remove(DEPLOYMENTS, "galley-images")
+            await eventually(lambda: "deployments" in it.children(), within=20)
+            first = next(each for each in it.api.log[seen:] if each.plural == DEPLOYMENTS.plural)
+            assert first.body["spec"]["replicas"] == 3, "the one that has ended is none"
+
+    run()
+
+
 @pytest.mark.parametrize(
     ("happen", "reason"),
     [(edited, "DeploymentChanged"), (deleted, "DeploymentDeleted"), (scaled, "ReplicasChanged")],
