@@ -21,10 +21,11 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.flow_values import FlowGone, FlowsFull, Place
 from galley.broker.flows import Flows
+from galley.broker.inspect import running_in_place
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.envelope import Envelope, encode
-from galley.error_group import ungrouped
+from galley.error_group import first_of, ungrouped
 from galley.errors import LaneNotEnabled, QueueNotFound, TaskCancelled, TaskFailed
 from galley.handle import AsyncHandle
 from galley.handler import Call, check_queue_name
@@ -359,11 +360,15 @@ class AsyncWorkflows:
         keep = int((root.deadline - root.created_at).total_seconds() + DAY_SECONDS)
         existed = False
         try:
-            if not await self._flows.create(place, root, keep):
+            if not root.digest:
+                # Its id was made for this call alone, so no other plan can be there.
+                await self._store_new(place, root, chunks, keep)
+                chunks = []
+            elif not await self._flows.create(place, root, keep):
                 present = await self._flows.root(place)
-                if present is None or present.digest != root.digest or not root.digest:
+                if present is None or present.digest != root.digest:
                     raise WorkflowConflict(place.queue, place.flow)
-                existed, root = present.digest == root.digest, present
+                existed, root = True, present
                 if root.ended is not None:
                     return True
             for index, body in enumerate(chunks):
@@ -372,6 +377,17 @@ class AsyncWorkflows:
             raise await self._full(place) from None
         await self._begin(place, root, nodes[root.start])
         return existed
+
+    async def _store_new(self, place: Place, root: Root, chunks: list[bytes], keep: int) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                made = group.create_task(self._flows.create(place, root, keep))
+                for index, body in enumerate(chunks):
+                    group.create_task(self._flows.write_chunk(place, index, body, root, keep))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from None
+        if not made.result():
+            raise WorkflowConflict(place.queue, place.flow)
 
     async def _begin(self, place: Place, root: Root, node: Node) -> None:
         now = datetime.now(UTC)
@@ -511,12 +527,27 @@ class AsyncWorkflows:
         ]  # fmt: skip
 
     async def _running(self, place: Place, nodes: list[Node], marks: str) -> frozenset[int]:
-        """Return which steps run, of the first ones that have not ended: each has a record once it began."""
+        """Return which steps run, of the first ones that have not ended.
+
+        Each has a record once it began, but one that runs in the place of the step before it.
+        """
         records = Records(self._broker)
+        sources: dict[int, list[int]] = {}
+        for number, node in enumerate(nodes):
+            for following, _ in node.next:
+                sources.setdefault(following, []).append(number)
+
+        def may_run_in_place(number: int) -> bool:
+            before = sources.get(number, [])
+            return len(before) == 1 and before[0] < len(marks) and marks[before[0]] == Mark.SUCCEEDED
+
         open_steps = [number for number, mark in enumerate(marks) if mark == Mark.WAITING][:_ASKED]
 
         async def runs(number: int) -> bool:
-            stored = await records.read(place.address(number)._replace(queue=nodes[number].queue))
+            address = place.address(number)._replace(queue=nodes[number].queue)
+            stored = await records.read(address)
+            if stored is None and may_run_in_place(number):
+                return await running_in_place(self._broker, address) is not None
             return stored is not None and stored.record.state is State.RUN and not stored.record.handed_back
 
         with ungrouped():

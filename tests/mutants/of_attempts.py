@@ -95,8 +95,8 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "no look at the lease after a claim",
-        "        self._parts.leases.check(present.lease)\n",
-        "",
+        "        self._parts.leases.check(present.lease)\n        if present.stopped is not None:\n",
+        "        if present.stopped is not None:\n",
         "a process that slept begins what another runs",
         ATTEMPTS,
     ),

@@ -35,8 +35,8 @@ SETTLE: Final = (
     _of(
         "settle",
         "no letter",
-        "                await self._bury(delivery, _letter(final, delivery))\n            await self._carry_on",
-        "                pass\n            await self._carry_on",
+        "                await self._bury(delivery, _letter(final, delivery))\n            onward = await self._carry_on",
+        "                pass\n            onward = await self._carry_on",
         "failed tasks cannot be looked at or redriven",
         ORDER,
     ),

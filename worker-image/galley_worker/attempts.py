@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from galley.address import Kind
+from msgspec.structs import replace
+
+from galley.address import Kind, TaskAddress
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
 from galley.encryption.payloads import Payloads
+from galley.envelope import FIRST, Envelope, encode
 from galley.error_group import ungrouped
 from galley.failpoint import failpoint
 from galley.history import History
@@ -24,7 +27,7 @@ from galley.workflow.plan import START
 from galley.workflow.state import is_step
 from galley_worker import journal
 from galley_worker.circuit import Circuit
-from galley_worker.claim import Held, Who, must_claim
+from galley_worker.claim import Held, Onward, Who, must_claim
 from galley_worker.claimant import Claimant
 from galley_worker.clock import utc_now
 from galley_worker.continuation import Continuations
@@ -55,7 +58,7 @@ from galley_worker.settle import Settler, Tried
 from galley_worker.solitude import Solitude
 from galley_worker.traces import Traces, parent_of
 from galley_worker.turns import Turns
-from galley_worker.under_way import UnderWay
+from galley_worker.under_way import UnderWay, message_of
 from galley_worker.uniqueness import Uniqueness
 from galley_worker.verdict import (
     DEADLINE_EXCEEDED,
@@ -142,6 +145,11 @@ class Attempts:
             key_service_seconds=rules.key_service_seconds,
             missing_key_seconds=rules.unknown_handler_seconds,
         )
+        self.idle: Callable[[], bool] = lambda: False
+        """Tells whether no task of the queue waits for a slot, as far as this worker sees."""
+        parts.settler.fenced = self._fenced
+        if parts.flows is not None:
+            parts.flows.here = self._runs_here
         self._fast_path = FastPath(self, rules, parts, self._later)
 
     def begin(self, delivery: Delivery, hand: Hand) -> bool:
@@ -228,6 +236,61 @@ class Attempts:
             await self._parts.turns.take(present.delivery)
         else:
             await self._run(present)
+            while present.held is not None and present.held.onward is not None:
+                await self._go_on(present, present.held.onward)
+
+    async def _go_on(self, present: UnderWay, onward: Onward) -> None:
+        """Run the next step of a workflow in the place of the one that ended, under its message."""
+        now = self._parts.now()
+        delivery = present.delivery._replace(
+            address=onward.address, body=encode(onward.envelope), header=FIRST.encode(), delivered=1,
+            old=False, stored_at=now.timestamp(),
+        )  # fmt: skip
+        if present.stopped is not None or self.roster.is_cancelled(delivery):
+            # Whatever that was for: who is delivered the message publishes the step.
+            assert present.held is not None
+            present.held.onward = None
+            if not present.lease_lost:
+                self._parts.settler.give_back(present.delivery)
+            return
+        present.held = held = Held(delivery, onward.envelope, FIRST, 0, False, onward.envelope.history, now)
+        present.delivery, present.execution, present.began = delivery, None, self._parts.clock()
+        await self._decide(present, held, await self._end(present, held))
+
+    def _may_go_on(self, present: UnderWay, held: Held) -> bool:
+        """Return whether the step after this one may run in its place."""
+        begun = present.execution
+        return (
+            is_step(held.delivery.address.id)
+            and replace(held.flags, republished=False) == FIRST
+            and not (held.alone or held.envelope.key or held.envelope.unique)
+            and begun is not None
+            and begun.batch is None
+            and present.stopped is None
+        )
+
+    def _runs_here(self, address: TaskAddress, task: Envelope) -> bool:
+        """Return whether a task that nothing has to be asked about would begin here at once, and be quick."""
+        parts = self._parts
+        asks = task.key or task.unique or task.large or task.files or task.sealed or task.not_before
+        return (
+            not asks
+            and parts.runners.quick(task.handler)
+            and self.gates.limit is None
+            and not parts.solitude.closed
+            and parts.traces is None
+            and parts.settler.life is None
+            and self._rules.plaintext
+            and parts.payloads.keys_of(address) is None
+            and self.idle()
+        )
+
+    def _fenced(self, delivery: Delivery) -> bool:
+        present = self.roster.under_way.get(message_of(delivery))
+        if present is None:
+            return False
+        self._parts.leases.check(present.lease)
+        return present.lease_lost
 
     async def _run(self, present: UnderWay) -> None:
         delivery = present.delivery
@@ -343,6 +406,7 @@ class Attempts:
     ) -> None:
         if tried is None:
             verdict = self.paced(held, verdict)
+        held.goes_on = isinstance(verdict, Succeed) and self._may_go_on(present, held)
         by_us = await self._parts.settler.settle(held, verdict, tried)
         self.settled(present, held, verdict, by_us=by_us)
         if present.span is not None:

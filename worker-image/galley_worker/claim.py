@@ -12,6 +12,7 @@ from typing import NamedTuple, assert_never
 
 from msgspec.structs import replace
 
+from galley.address import TaskAddress
 from galley.broker.pull import Delivery
 from galley.envelope import Envelope, Flags
 from galley.history import History
@@ -25,6 +26,13 @@ class Who(NamedTuple):
     """For people."""
     holder: str
     """Identifies the process: a worker that is restarted under the same name gets another one."""
+
+
+class Onward(NamedTuple):
+    """The next step of a workflow, which may run in the place of the one that ended."""
+
+    address: TaskAddress
+    envelope: Envelope
 
 
 @dataclass(slots=True)
@@ -50,6 +58,10 @@ class Held:
     """File with its input, if that is too large for a message."""
     files: dict[str, str] | None = None
     """Where the files in its input are on this machine, by `digest/name`; None if there are none."""
+    goes_on: bool = False
+    """Whether the next step may run in its place, under the same message."""
+    onward: Onward | None = None
+    """That step, once this one is settled; its end is what the message is acknowledged for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from galley.workflow.state import (
     with_mark,
     with_slot,
 )
+from galley_worker.claim import Onward
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.measures import Measures
 from galley_worker.values import SMALL_RESULT, Unfit, Values, each
@@ -99,6 +100,8 @@ class Workflows:
         self._flows = Flows(broker, plaintext=plaintext)
         self._publisher = Publisher(broker)
         self._values = Values(broker, self._flows, plaintext=plaintext)
+        self.here: Callable[[TaskAddress, Envelope], bool] = lambda _address, _task: False
+        """Tells whether a task could run here at once as well as anywhere."""
         self.measures: Measures | None = None
         """Counts workflows and joins, if set."""
 
@@ -198,13 +201,20 @@ class Workflows:
         """End a workflow as failed, unless it has ended."""
         await self._end(place, root, Outcome.FAILED, failure=failure)
 
-    async def settled(self, address: TaskAddress, envelope: Envelope | None, final: Record) -> None:
+    async def settled(
+        self, address: TaskAddress, envelope: Envelope | None, final: Record, *, goes_on: bool = False
+    ) -> Onward | None:
         """Do all that follows from the end of a step; may be repeated.
 
         Args:
             address: the step.
             envelope: its task; None if it cannot be read.
             final: its record, which is stored.
+            goes_on: whether the next step may run in its place: no other worker can have published it.
+
+        Returns:
+            The next step, if it is to run in the place of this one. All that remains to be done follows from
+            its end, or from this one's if it is delivered again.
 
         Raises:
             NoRoom: a stream has no room for what follows; try again later.
@@ -212,38 +222,73 @@ class Workflows:
         try:
             place, number = self._place(address, envelope)
         except ValueError:
-            return
+            return None
         # It was looked at when the step began; should it have ended since, what follows finds that.
         root = self._flows.known_root(place) or await self.root(place)
         if root is None or number >= root.tasks:
-            return
+            return None
         try:
-            node = await self._node(place, root, number)
-            slot, mark = slot_of(address, node, final)
-            if root.ended is not None:
-                # Too late for what follows; but the mark tells which steps need not run again.
-                await self._mark(place, root, {number: mark})
-                return
-            if mark in {Mark.FAILED, Mark.CANCELLED} and root.on_failure is OnFailure.STOP:
-                await self._mark(place, root, {number: mark})
-                await self._end(place, root, Outcome.FAILED, failed=node.name, failure=_failure(node, final))
-                return
-            came = [Came(number, slot)]
-            if mark is Mark.SUCCEEDED and await self._leads_to_tasks(place, root, node):
-                # Beside each other: this mark is not the last one while a task follows.
-                await each((self._mark(place, root, {number: mark}), self._carry_on(place, root, came, {})))
-            else:
-                await self._carry_on(place, root, came, {number: mark})
+            return await self._follow(place, root, address, number, final, goes_on=goes_on)
         except FlowsFull as error:
             raise NoRoom(f"workflows (spec.limits.workflowBytes): {error}") from None
         except FlowGone:
             log.info("workflow gone", extra={"workflow": place.flow, "task": address.id})
         except EnvelopeInvalid as error:
             _not_readable(place, error)
+        return None
 
-    async def _leads_to_tasks(self, place: Place, root: Root, node: Node) -> bool:
-        following = [await self._node(place, root, number) for number, _ in node.next]
-        return bool(following) and not any(one.join or one.given for one in following)
+    async def _follow(
+        self, place: Place, root: Root, address: TaskAddress, number: int, final: Record, *, goes_on: bool
+    ) -> Onward | None:
+        """Do what follows from the end of a step, as `settled`."""
+        node = await self._node(place, root, number)
+        slot, mark = slot_of(address, node, final)
+        if root.ended is not None:
+            # Too late for what follows; but the mark tells which steps need not run again.
+            await self._mark(place, root, {number: mark})
+            return None
+        if mark in {Mark.FAILED, Mark.CANCELLED} and root.on_failure is OnFailure.STOP:
+            await self._mark(place, root, {number: mark})
+            await self._end(place, root, Outcome.FAILED, failed=node.name, failure=_failure(node, final))
+            return None
+        came = Came(number, slot)
+        if mark is not Mark.SUCCEEDED or not (tasks := await self._following_tasks(place, root, node)):
+            await self._carry_on(place, root, [came], {number: mark})
+            return None
+        if goes_on and (onward := await self._onward(place, root, address, came, tasks)) is not None:
+            return onward if await self._still_open(place, root, number, mark) else None
+        # Beside each other: this mark is not the last one while a task follows.
+        await each((self._mark(place, root, {number: mark}), self._carry_on(place, root, [came], {})))
+        return None
+
+    async def _following_tasks(self, place: Place, root: Root, node: Node) -> list[tuple[int, Node]]:
+        """Return the steps after one if these are all that follow: no join, and nothing that ran before."""
+        following = [(number, await self._node(place, root, number)) for number, _ in node.next]
+        return [] if any(one.join or one.given for _, one in following) else following
+
+    async def _onward(
+        self, place: Place, root: Root, address: TaskAddress, came: Came, following: list[tuple[int, Node]]
+    ) -> Onward | None:
+        """Return the step after one if it is the only one, and may run in its place."""
+        number, node = following[0]
+        there = place.address(number, node.queue, node.lane)
+        if len(following) > 1 or there._replace(id="") != address._replace(id=""):
+            return None
+        try:
+            envelope = await self._values.task(place, root, there, node, came.slot)
+        except (GalleyError, Unfit):
+            return None  # publishing it meets the same, and says what becomes of it
+        task = self._task(place, root, there, envelope)
+        return Onward(there, task) if self.here(there, task) else None
+
+    async def _still_open(self, place: Place, root: Root, number: int, mark: Mark) -> bool:
+        """Mark a step that ended, and return whether its workflow has not ended by then."""
+        known = self._flows.known_root(place)
+        new = root.small and known is not None and known.marks[number] == Mark.WAITING
+        now = await self._mark(place, root, {number: mark})
+        if now is None or not new:  # nothing of the root was written, or read
+            now = await self.root(place)
+        return now is not None and now.ended is None
 
     def _place(self, address: TaskAddress, envelope: Envelope | None) -> tuple[Place, int]:
         flow, number = parse_step(address.id)
@@ -257,6 +302,7 @@ class Workflows:
 
     async def _carry_on(self, place: Place, root: Root, came: list[Came], marks: dict[int, Mark]) -> None:
         """Hand on what came, as far as it leads, then mark the steps that ended."""
+        slots = {one.number: one.slot for one in came}
         # A plan that leads back to itself would have no end.
         for _ in range(root.nodes + 1):
             if not came:
@@ -270,7 +316,7 @@ class Workflows:
                 self._arrived(place, root, number, arrivals, marks) for number, arrivals in further.items()
             )
             came = [one for one in found if one is not None]
-        await self._mark(place, root, marks)
+        await self._mark(place, root, marks, slots)
 
     async def _arrived(
         self, place: Place, root: Root, number: int, arrivals: list[tuple[int, Slot]], marks: dict[int, Mark]
@@ -354,10 +400,8 @@ class Workflows:
         await self._submit(place, root, address, envelope)
 
     async def _submit(self, place: Place, root: Root, address: TaskAddress, envelope: Envelope) -> None:
-        deadline = root.deadline if envelope.deadline is None else min(envelope.deadline, root.deadline)
-        home = place.queue if address.queue != place.queue else ""
         failpoint("flow.before_task")
-        task = replace(envelope, submitted_at=self._now(), deadline=deadline, flow=home)
+        task = self._task(place, root, address, envelope)
         try:
             await self._insist(
                 lambda: self._publisher.publish(address, task, chosen_id=True), f"publish {address}"
@@ -369,12 +413,32 @@ class Workflows:
             body = await self._broker.payloads.task_bytes(address, task)
             await self._ledger.plan(address, body, task.not_before or self._now())
 
-    async def _mark(self, place: Place, root: Root, marks: dict[int, Mark]) -> None:
-        """Mark steps as ended; if all have, end the workflow."""
+    def _task(self, place: Place, root: Root, address: TaskAddress, envelope: Envelope) -> Envelope:
+        """Return the task of a step as it is submitted now."""
+        deadline = root.deadline if envelope.deadline is None else min(envelope.deadline, root.deadline)
+        home = place.queue if address.queue != place.queue else ""
+        return replace(envelope, submitted_at=self._now(), deadline=deadline, flow=home)
+
+    async def _mark(
+        self, place: Place, root: Root, marks: dict[int, Mark], slots: dict[int, Slot] | None = None
+    ) -> Root | None:
+        """Mark steps as ended; if all have, end the workflow. Return the root, if it was written.
+
+        Args:
+            place: the workflow.
+            root: what it is.
+            marks: of the steps that have ended.
+            slots: what is known of what they hand on.
+        """
         if not marks:
-            return
+            return None
         failpoint("flow.before_mark")
         if root.small:
+            known = self._flows.known_root(place)
+            if known is not None and (whole := _marked(known, marks)).complete and known.ended is None:
+                # Marks are not taken back: so these are the last ones, and are written with the end.
+                await self._complete(place, whole, slots or {}, marks)
+                return None
             whole = await self._change_root(place, root, lambda now: _marked(now, marks))
         else:
             parts: dict[int, dict[int, Mark]] = {}
@@ -388,11 +452,12 @@ class Workflows:
                 if part is not None
             ]
             if not full:
-                return
+                return None
             done = dict.fromkeys(full, Mark.SUCCEEDED)
             whole = await self._change_root(place, root, lambda now: _marked(now, done))
         if whole.complete and whole.ended is None:
-            await self._complete(place, whole)
+            await self._complete(place, whole, slots or {}, {})
+        return whole
 
     async def _mark_part(self, place: Place, root: Root, part: int, marks: dict[int, Mark]) -> int | None:
         def change(now: str) -> str:
@@ -403,7 +468,9 @@ class Workflows:
         now = await self._flows.change_marks(place, root, part, self._kept(root), change)
         return part if Mark.WAITING not in now else None
 
-    async def _complete(self, place: Place, root: Root) -> None:
+    async def _complete(
+        self, place: Place, root: Root, slots: dict[int, Slot], unwritten: dict[int, Mark]
+    ) -> None:
         """End a workflow all of whose steps have ended."""
         marks = await self._insist(lambda: self._flows.marks(place, root), f"read marks of {place.flow}")
         bad = next((at for at, mark in enumerate(marks) if mark in {Mark.FAILED, Mark.CANCELLED}), None)
@@ -413,22 +480,25 @@ class Workflows:
             final = await self._values.record(address)
             failure = Failure("StepFailed", f"step {node.name}")
             failure = failure if final is None else _failure(node, final)
-            await self._end(place, root, Outcome.FAILED, failed=node.name, failure=failure)
+            await self._end(
+                place, root, Outcome.FAILED, failed=node.name, failure=failure, unwritten=unwritten
+            )
             return
         address = outcome_address(place.namespace, place.queue, place.flow)
         try:
             result = await self._insist(
-                lambda: self._values.result(place, root, address), f"result of {place.flow}"
+                lambda: self._values.result(place, root, address, slots.get(root.out)),
+                f"result of {place.flow}",
             )
         except (ObjectError, EncryptionError, Unfit) as error:
             failure = Failure("ResultNotStored", f"the result of the workflow could not be made: {error}")
-            await self._end(place, root, Outcome.FAILED, failure=failure)
+            await self._end(place, root, Outcome.FAILED, failure=failure, unwritten=unwritten)
             return
-        await self._end(place, root, Outcome.SUCCEEDED, result=result)
+        await self._end(place, root, Outcome.SUCCEEDED, result=result, unwritten=unwritten)
 
     async def _end(
         self, place: Place, root: Root, outcome: Outcome, *, failed: str = "", failure: Failure | None = None,
-        result: Record | None = None,
+        result: Record | None = None, unwritten: dict[int, Mark] | None = None,
     ) -> None:  # fmt: skip
         """Write how a workflow ended, unless that is decided; then tell those who work for it."""
         address = outcome_address(place.namespace, place.queue, place.flow)
@@ -447,7 +517,9 @@ class Workflows:
         elif self.measures is not None:
             self.measures.workflow_ended(outcome, (now - root.created_at).total_seconds())
         keep = self._keep_seconds if outcome is Outcome.SUCCEEDED else self._kept(root)
-        await self._change_root(place, root, lambda it: ended(it, outcome, now, failed), keep)
+        await self._change_root(
+            place, root, lambda it: ended(_marked(it, unwritten or {}), outcome, now, failed), keep
+        )
         if outcome is Outcome.SUCCEEDED:
             await self._forget(place)
         else:

@@ -29,6 +29,7 @@ class Hands:
     ) -> None:
         self._attempts, self._puller, self._slots, self._stop = attempts, puller, slots, stop
         self._grace_seconds = grace_seconds
+        attempts.idle = lambda: puller.idle
         self._at_work: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[Delivery | None]] = []
         self._under_way: asyncio.TaskGroup | None = None

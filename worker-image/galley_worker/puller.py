@@ -90,6 +90,12 @@ class Puller:
         """Called when `open` changes."""
 
     @property
+    def idle(self) -> bool:
+        """Whether a pull waits in each lane, so that no task does."""
+        sources = (source for pair in self._pulls.sources.values() for source in pair)
+        return self.open and not self._held and all(map(self._pulls.is_open, sources))
+
+    @property
     def open(self) -> bool:
         """Whether tasks are taken."""
         return not (self._stopped or self._paused)

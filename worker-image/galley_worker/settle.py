@@ -24,7 +24,7 @@ from galley.record import NULL, REFERRING_VERSION, Failure, Outcome, Record, Sta
 from galley.schedule import ticks_of
 from galley.workflow.state import is_step
 from galley_worker import journal
-from galley_worker.claim import Held, Who, claiming_record
+from galley_worker.claim import Held, Onward, Who, claiming_record
 from galley_worker.flows import Workflows
 from galley_worker.ledger import Beaten, Ledger, NoRoom, TooLarge
 from galley_worker.life import Life
@@ -62,6 +62,8 @@ class Settler:
             life: publishes what happens to tasks; None where the queue does not ask for it.
         """
         self.life = life
+        self.fenced: Callable[[Delivery], bool] = lambda _delivery: False
+        """Tells whether the lease of a delivery has ended; then another worker may have its message."""
         self._ledger = ledger
         self._flows = flows
         self._worker = worker
@@ -194,22 +196,36 @@ class Settler:
             self._acknowledge(delivery)
         return True
 
-    async def finish(self, delivery: Delivery, final: Record) -> None:
+    async def finish(self, delivery: Delivery, final: Record, writer: Held | None = None) -> None:
         """Write the dead letter of a task that has ended, if it failed, and acknowledge its message.
 
         The record is written before the dead letter, so that there is no letter of a task that succeeded or
         was cancelled; the next worker that finds the record writes the letter if this one dies in between.
+
+        Args:
+            delivery: its message.
+            final: its record.
+            writer: the attempt, if it was this one that wrote the record. The next step of its workflow may
+                run in its place: then it gets that, and the message stays until that has ended.
         """
+        if writer is None and is_step(delivery.address.id) and self.fenced(delivery):
+            # Who has the message now may have gone on in its place.
+            journal.dropped(delivery, "it has ended, and its lease, too")
+            return
+        onward = None
         try:
             if final.outcome is Outcome.FAILED:
                 failpoint("settle.before_letter")
                 await self._bury(delivery, _letter(final, delivery))
-            await self._carry_on(delivery, final)
+            onward = await self._carry_on(delivery, final, writer)
         except NoRoom as error:
             self.keep(delivery, str(error))
             return
         if self.life is not None:
             await self.life.ended(delivery, final)
+        if writer is not None and onward is not None:
+            writer.onward = onward
+            return
         self._acknowledge(delivery)
 
     async def start_flow(self, delivery: Delivery, envelope: Envelope) -> None:
@@ -222,18 +238,21 @@ class Settler:
             return
         self._acknowledge(delivery)
 
-    async def _carry_on(self, delivery: Delivery, final: Record) -> None:
-        """Do what follows from the end of a step.
+    async def _carry_on(self, delivery: Delivery, final: Record, writer: Held | None = None) -> Onward | None:
+        """Do what follows from the end of a step; return the next one if it is to run in its place.
 
         Raises:
             NoRoom: the queue has no room for it.
         """
         if self._flows is None or not is_step(delivery.address.id):
-            return
+            return None
+        if writer is not None:
+            goes_on = writer.goes_on
+            return await self._flows.settled(delivery.address, writer.envelope, final, goes_on=goes_on)
         envelope = None
         with suppress(EnvelopeInvalid):
             envelope = decode_envelope(delivery.body)
-        await self._flows.settled(delivery.address, envelope, final)
+        return await self._flows.settled(delivery.address, envelope, final)
 
     async def schedule_again(self, held: Held, envelope: Envelope, flags: Flags, due_at: datetime) -> None:
         """Have the broker deliver the attempt that the record announces, and acknowledge this message."""
@@ -295,7 +314,7 @@ class Settler:
             written = await self._ledger.write(address, final, held.fence, keep)
         if isinstance(written, Beaten):
             return await self._yield_to(held, written)
-        await self.finish(held.delivery, final)
+        await self.finish(held.delivery, final, held)
         return True
 
     def keep(self, delivery: Delivery, why: str) -> None:

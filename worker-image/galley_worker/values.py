@@ -93,8 +93,16 @@ class Values:
             envelope, v=REFERRING_VERSION, input=NO_INPUT if large else Raw(data), large=large, files=files
         )
 
-    async def result(self, place: Place, root: Root, address: TaskAddress) -> Record:
+    async def result(
+        self, place: Place, root: Root, address: TaskAddress, known: Slot | None = None
+    ) -> Record:
         """Return the record of a workflow that succeeded, with its result.
+
+        Args:
+            place: the workflow.
+            root: what it is.
+            address: of its record.
+            known: what its last step handed on, if that is known.
 
         Raises:
             Unfit: the result is not there.
@@ -105,7 +113,7 @@ class Values:
             data = await self.value(place, root, Slot(join=root.out))
         else:
             own = node.given or place.address(root.out).id
-            data = await self.value(place, root, Slot(task=own, queue=node.queue))
+            data = await self.value(place, root, known or Slot(task=own, queue=node.queue))
         large, _ = await self._stored(address, data, RESULT)
         if large is None:
             return Record(State.DONE, 1, result=Raw(data))

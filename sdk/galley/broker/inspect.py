@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.control import Request, Verb, ask_workers
+from galley.broker.control import Answer, Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of, messages_in
@@ -28,6 +28,7 @@ from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.record import Stored
 from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
+from galley.workflow.state import is_step
 
 _READ_AT_ONCE = 64
 _SHOWN = 5
@@ -57,7 +58,26 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     stored = await Records(broker).read(address)
     if stored is not None:
         return await _recorded(broker, address, stored)
+    if is_step(address.id) and (running := await running_in_place(broker, address)) is not None:
+        return TaskStatus(
+            address,
+            Phase.RUNNING,
+            handler="",
+            attempt=1,
+            worker=running.worker,
+            started_at=running.started_at,
+        )
     return await _missing(broker, address)
+
+
+async def running_in_place(broker: Broker, address: TaskAddress) -> Answer | None:
+    """Return the answer of the worker that runs a step of a workflow; None if none says so.
+
+    A step that runs in the place of the one before it has neither a message nor a record.
+    """
+    asked = Request(task=f"{address.kind}.{address.id}")
+    answer = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
+    return answer if answer is not None and answer.started_at is not None else None
 
 
 async def check_there(broker: Broker, address: TaskAddress) -> None:

@@ -32,7 +32,7 @@ from galley import (
     record,
 )
 from galley.broker import topology
-from galley.broker.cancel import Cancelled
+from galley.broker.cancel import Cancelled, cancel_flow
 from galley.broker.control import Request, Verb, answering
 from galley.broker.errors import BrokerError
 from galley.broker.flow_values import FlowsFull, Place
@@ -124,6 +124,12 @@ class Crew:
     crashes: float = 0.0
     """The share of attempts whose child dies, the first time."""
     crashed: set[str] = field(default_factory=set)
+    attempts: list[Attempts] = field(default_factory=list)
+    """Of each worker there was."""
+    begun: Counter[str] = field(default_factory=Counter)
+    """How often the handler of each task began."""
+    idle: float = 0.5
+    """How often a worker sees that no task waits, so that the next step may run in place of one."""
 
     async def run(self) -> None:
         """Start one worker after the other, each until it dies."""
@@ -160,6 +166,8 @@ class Crew:
                 continuations=Continuations(broker, ledger, flows, now),
             )  # fmt: skip
             attempts = Attempts(Rules("default", "images", who, PATIENT, 60.0, 120.0), parts)
+            attempts.idle = lambda: self.chance.random() < self.idle
+            self.attempts.append(attempts)
             hands = Hands()
             async with Pulls(broker, bench.layout, hands) as pulls, asyncio.TaskGroup() as tasks:
                 tasks.create_task(leases.run())
@@ -180,8 +188,13 @@ class Handlers:
         self.handlers, self.rules = ("echo", "fail", "then"), dict[str, HandlerRules]()
         self._crew, self._worker = crew, asyncio.current_task()
 
+    @staticmethod
+    def quick(_handler: str) -> bool:
+        return True
+
     def start(self, work: Work) -> Execution:
         loop = asyncio.get_running_loop()
+        self._crew.begun[work.task_id] += 1
         execution = Execution(work, Service(), self._stop)
         loop.call_later(0.01 * self._crew.chance.random(), self._end, execution)
         return execution
@@ -417,6 +430,7 @@ async def test_workflows_and_joins_are_counted_by_who_ended_them() -> None:
 @in_virtual_time
 async def test_a_step_that_runs_is_shown_as_running() -> None:
     async with a_stage() as stage:
+        stage.crew.idle = 0.0  # who runs a step in place is asked, which this crew does not answer
         flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
         seen = set[tuple[str, ...]]()
         while (await flow.status()).ended_at is None:
@@ -425,6 +439,105 @@ async def test_a_step_that_runs_is_shown_as_running() -> None:
         order = [("Running", "Waiting"), ("Succeeded", "Running")]
         assert seen >= set(order)
         assert not any(states[1] == "Running" and states[0] != "Succeeded" for states in seen)
+
+
+def published(stage: Stage, flow: AsyncWorkflow[Any]) -> list[str]:
+    """Return the steps of a workflow that were stored as messages, in this order."""
+    stored = (each.subject for each in stage.bench.seen("stored") if each.subject.startswith("galley.task."))
+    return [subject.rpartition("_")[2] for subject in stored if f"flow_{flow.id}_" in subject]
+
+
+@in_virtual_time
+async def test_a_chain_runs_under_one_message_while_no_task_waits() -> None:
+    async with a_stage() as stage:
+        stage.crew.idle = 1.0
+        flow = await stage.submit(chain(step("echo", value=7), *[step("echo", value=previous)] * 4))
+        assert await flow.result(within=100) == 7
+        assert published(stage, flow) == ["0"]
+        assert (await flow.status()).progress == "5 of 5"
+        assert stage.records() == {flow.id: 6}
+        await asyncio.sleep(60)
+        assert len(stage.bench.server.streams[topology.work_stream("default", "images")].subjects(">")) == 0
+
+        stage.crew.idle = 0.0
+        flow = await stage.submit(chain(*[step("echo", value=7)] * 3))
+        await flow.result(within=100)
+        assert published(stage, flow) == ["0", "1", "2"]
+
+
+@in_virtual_time
+async def test_a_chain_whose_steps_run_in_place_goes_on_after_deaths() -> None:
+    async with a_stage(dies=0.5) as stage:
+        stage.crew.idle = 1.0
+        flows = [await stage.submit(chain(*[step("echo", value=n)] * 20)) for n in range(10)]
+        for number, flow in enumerate(flows):
+            assert await flow.result(within=100_000) == number
+        assert stage.records() == {flow.id: 21 for flow in flows}
+        assert stage.crew.number > 4
+
+
+@in_virtual_time
+async def test_no_step_begins_in_place_after_a_cancellation() -> None:
+    async with a_stage() as stage:
+        stage.crew.idle, late, flows = 1.0, 0, Flows(stage.bench.producer)
+        for _ in range(12):
+            flow, before = await stage.submit(chain(*[step("echo", value=1)] * 50)), stage.crew.ran.total()
+
+            async def ran_some(before: int = before) -> bool:
+                return stage.crew.ran.total() > before + 2
+
+            await eventually(ran_some, within=100)
+            place = Place("default", "images", flow.id)
+            root = await flows.root(place)
+            assert root is not None
+            await cancel_flow(stage.bench.producer, flows, place, root)
+            begun = stage.crew.begun.total()
+            await asyncio.sleep(60)
+            late += stage.crew.begun.total() - begun
+            assert published(stage, flow) == ["0"]
+        assert late <= 4  # those whose mark was written before, and whose worker did not know yet
+
+
+@in_virtual_time
+async def test_a_step_that_was_cancelled_does_not_run_in_place() -> None:
+    async with a_stage() as stage:
+        stage.crew.idle = 1.0
+
+        async def started() -> bool:
+            return len(stage.crew.attempts) == 2
+
+        await eventually(started, within=10)
+        for attempts in stage.crew.attempts:
+            attempts.roster.cancel("sdk.flow_mine_1")
+        flow = await stage.submit(chain(*[step("echo", value=1)] * 3), id="mine")
+        with pytest.raises(WorkflowFailed, match="Cancelled"):
+            await flow.result(within=1000)
+        assert dict(stage.crew.ran) == {"flow_mine_0": 1}
+        assert published(stage, flow) == ["0", "1"]
+
+
+@in_virtual_time
+async def test_a_worker_whose_lease_has_ended_leaves_a_step_that_it_finds_ended() -> None:
+    async with a_stage(crews=0) as stage:
+        flow = await stage.submit(chain(*[step("echo", value=1)] * 2))
+        bench = stage.bench
+        async with MemoryBroker(bench.server, "late") as broker:
+            ledger, who, now = Ledger(broker), Who("late", "late"), bench.server.now
+            flows = Workflows(broker, "default", "images", ledger, KEEP_SECONDS, now)
+            settler = Settler(ledger, who, KEEP_SECONDS, now, flows)
+            claimant = Claimant(ledger, settler, who, now, bench.ask, solitude := Solitude())
+            hands = Hands()
+            async with Pulls(broker, bench.layout, hands) as pulls:
+                worker = Worker(broker, pulls, hands, ledger, settler, claimant, who, solitude)
+                delivery = await bench.take_any(worker)
+                final = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED, result=Raw(b"1"), ended_at=now())
+                lost = {True}
+                settler.fenced = lambda _delivery: bool(lost)
+                await settler.finish(delivery, final)
+                assert published(stage, flow) == ["0"]
+                lost.clear()
+                await settler.finish(delivery, final)
+                assert published(stage, flow) == ["0", "1"]
 
 
 @in_virtual_time

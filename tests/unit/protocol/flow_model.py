@@ -194,7 +194,7 @@ class FlowModel:
             case "publish":
                 yield "a worker publishes what follows", self._published(state, index, hand)
             case "mark":
-                yield "a worker marks", self._marked(state, index, hand)
+                yield from self._marks(state, index, hand)
             case "finish":
                 yield "a worker ends the workflow at", self._finished(state, index, hand)
             case "acknowledge":
@@ -211,6 +211,12 @@ class FlowModel:
             stored = _message(stored, step, -1)
         at = "join" if FlowRule.RECORD_FIRST in self.rules else "mark"
         return _moved(stored, index, hand._replace(at=at, ok=word == "ok"))
+
+    def _marks(self, state: FlowState, index: int, hand: Hand) -> Next:
+        yield "a worker marks", self._marked(state, index, hand)
+        if len(state.marks | {hand.step}) == STEPS:
+            # The last mark may be written with the end: no step waits for it.
+            yield "a worker does not mark", _moved(state, index, hand._replace(at="finish"))
 
     @staticmethod
     def _marked(state: FlowState, index: int, hand: Hand) -> FlowState:

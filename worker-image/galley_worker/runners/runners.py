@@ -164,6 +164,11 @@ class Runners:
         self._runners.insert(0, batches)
         return batches
 
+    def quick(self, name: str) -> bool:
+        """Return whether a handler has ended within milliseconds lately, and takes its tasks one by one."""
+        known = self._by_name.get(name)
+        return known is not None and name not in self._batches and known[1].window > 1
+
     def log_all(self, on: bool) -> None:
         """Have Python handlers log from DEBUG on, or as before."""
         for runner in self._runners:
