@@ -288,6 +288,19 @@ async def test_a_suspended_schedule_fires_no_more_until_it_is_resumed() -> None:
 
 
 @in_virtual_time
+async def test_what_a_suspended_schedule_missed_is_not_caught_up() -> None:
+    async with at_noon() as bench, ticking(bench):
+        client = client_of(bench)
+        await begun(bench, "@every 10s", overlap="allow", catch_up="all")
+        await bench.pass_time(11)
+        await client.schedules.suspend("images", "nightly")
+        await bench.pass_time(100)
+        await client.schedules.resume("images", "nightly")
+        await bench.pass_time(12)
+        assert tasks(bench)[1:] == [tick_id("nightly", NOON + timedelta(seconds=120))]
+
+
+@in_virtual_time
 async def test_a_schedule_that_the_code_no_longer_has_goes() -> None:
     async with at_noon() as bench, ticking(bench):
         await begun(bench, "@every 10s", overlap="allow")
