@@ -21,8 +21,8 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.signals import SignalReader
+from galley.calls import call
 from galley.client import AsyncClient
-from galley.handler import call
 from galley.lanes import Lane
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer

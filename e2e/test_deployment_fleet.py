@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 
 from e2e.nats_pod import NatsPod, nats_pod
 from galley.broker.connection import Broker
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.handle import AsyncHandle
-from galley.handler import call
 from galley.task_status import Phase as TaskPhase
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.config import load_config

@@ -14,8 +14,8 @@ from e2e.nats_pod import NatsPod, nats_pod
 from e2e.operators import Operators
 from e2e.release import Release
 from galley.broker.connection import Broker
+from galley.calls import call
 from galley.client import AsyncClient
-from galley.handler import call
 from testcluster.cluster import Cluster
 from testcluster.images.build import archives
 from testcluster.images.image import WORKER

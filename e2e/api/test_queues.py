@@ -13,9 +13,9 @@ from galley.broker.connection import Broker
 from galley.broker.ensure import ensure, stream_info
 from galley.broker.layout import layout_of
 from galley.broker.orphans import kept_queues
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.errors import ResultTimeout, TaskFailed
-from galley.handler import call
 from galley_local.nats_server import NatsServer
 from tests.support.eventually import eventually
 from tests.support.workers import a_task_queue, workers

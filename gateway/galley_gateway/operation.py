@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from galley.audit import Actor, Writer, acting
 from galley.bounds import is_queue_name
+from galley.calls import check_queue_name
 from galley.client import AsyncClient
 from galley.errors import GalleyError
-from galley.handler import check_queue_name
 from galley.logs import log_often
 from galley.tracing import carried, id_in, traceparent_in
 from galley_gateway import problem

@@ -20,6 +20,7 @@ from galley.broker.errors import (
 )
 from galley.broker.queue_view import QueueView
 from galley.broker.topics import Published, StoredEvent
+from galley.calls import Call, call
 from galley.client import AsyncClient, connect
 from galley.current import CurrentTask, current_batch, current_task
 from galley.dead_task import DeadTask, Selection
@@ -88,7 +89,7 @@ from galley.errors import (
 from galley.event import Event
 from galley.file import File
 from galley.handle import AsyncHandle
-from galley.handler import Call, Handler, call, task
+from galley.handler import Handler, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
 from galley.note import LogLine, Progress

@@ -14,10 +14,11 @@ from galley.broker.publish import Publisher, Receipt
 from galley.broker.refusals import refusal
 from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Entry, publish_cached
+from galley.calls import Call
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused, SubmissionInvalid
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_call
+from galley.handler import check_call
 from galley.typed import Typed
 from galley.unique import Wanted
 

@@ -23,7 +23,7 @@ from galley.record import Outcome
 if TYPE_CHECKING:
     from galley.broker.connection import Broker
     from galley.broker.publish import Publisher, Receipt
-    from galley.handler import Call
+    from galley.calls import Call
 
 LONGEST_SECONDS: Final = 30 * 24 * 3600
 TRIES: Final = 10

@@ -21,13 +21,14 @@ from galley.broker.publish import Publisher
 from galley.broker.topics import Published
 from galley.broker.unique_keys import UniquePublisher
 from galley.cached import Cached, Entry, entry_of, publish_cached
+from galley.calls import Call, check_handler_name, check_queue_name
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of
 from galley.errors import InputInvalid, ResultTimeout, SubmissionInvalid
 from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_call, check_handler_name, check_queue_name
+from galley.handler import check_call
 from galley.inside import line
 from galley.labels import merged, selector
 from galley.lanes import Lane

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from galley.calls import Call
 from galley.envelope import NO_INPUT
-from galley.handler import Call
 from galley.lanes import Lane
 from galley.repeat import Repeat
 from galley.schedule import Origin, schedule_name_of

@@ -13,9 +13,9 @@ from galley.broker.audit import note
 from galley.broker.cancel import Cancelled
 from galley.broker.connection import Broker
 from galley.broker.queue_view import QueueView
+from galley.calls import check_queue_name
 from galley.errors import CancelIncomplete, DrainTimeout, GalleyError, SubmissionInvalid, TaskNotFound
 from galley.handle import AsyncHandle
-from galley.handler import check_queue_name
 from galley.labels import selector
 from galley.task_status import Phase, TaskStatus
 

@@ -26,6 +26,7 @@ from galley.broker.errors import BrokerRefused, BrokerUnreachable, NotAllowed
 from galley.broker.pipeline import DENIED, NO_RESPONDERS, WRONG_SEQUENCE, Ack
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
+from galley.calls import check_handler_name, check_queue_name
 from galley.dead_letter import NO_TASK
 from galley.dead_task import ALL, DeadTask, Selection
 from galley.envelope import VERSION, Envelope, Flags, digest_of, encode_input, shown_input
@@ -38,7 +39,6 @@ from galley.errors import (
     SubmissionInvalid,
 )
 from galley.failpoint import failpoint
-from galley.handler import check_handler_name, check_queue_name
 from galley.history import History
 from galley.record import Outcome, Record, State, Stored
 

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from galley.calls import Call
 from galley.client import AsyncClient
 from galley.envelope import encode_input
-from galley.handler import Call
 from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
 from galley.schedule import Origin, Schedule
 from galley.when import When

@@ -20,6 +20,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.publish import Publisher
 from galley.broker.schedules import Kept
 from galley.broker.topology import LANES_KEY, work_stream
+from galley.calls import Call, check_queue_name
 from galley.envelope import INPUT_LIMIT, Envelope, digest_of
 from galley.errors import (
     EnvelopeInvalid,
@@ -31,7 +32,7 @@ from galley.errors import (
     ScheduleTaken,
 )
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_call, check_queue_name
+from galley.handler import check_call
 from galley.lanes import Lane
 from galley.repeat import Repeat, repeat_of
 from galley.schedule import (

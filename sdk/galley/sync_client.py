@@ -9,12 +9,12 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from galley.batch import SubmitIncomplete, SubmitInterrupted, in_turn
 from galley.broker.topics import Published
+from galley.calls import Call
 from galley.client import AsyncClient, task_address
 from galley.encryption.given import Given
 from galley.event import Attribute
 from galley.file import File
 from galley.handle import AsyncHandle
-from galley.handler import Call
 from galley.note import LogLine
 from galley.portal import Portal
 from galley.sync_handle import Handle

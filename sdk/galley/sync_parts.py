@@ -6,9 +6,9 @@ from typing import Any
 
 from galley.broker.queue_view import QueueView
 from galley.broker.topics import Published, StoredEvent
+from galley.calls import Call
 from galley.dead_task import ALL, DeadTask, Selection
 from galley.event import Attribute
-from galley.handler import Call
 from galley.portal import Portal
 from galley.queues import ALL as ANY_TASK
 from galley.queues import TaskSelection

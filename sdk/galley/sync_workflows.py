@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from galley.broker.cancel import Cancelled
-from galley.handler import check_queue_name
+from galley.calls import check_queue_name
 from galley.portal import Portal
 from galley.typed import Typed
 from galley.when import When

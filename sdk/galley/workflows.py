@@ -24,11 +24,11 @@ from galley.broker.flows import Flows
 from galley.broker.inspect import running_in_place
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
+from galley.calls import Call, check_queue_name
 from galley.envelope import Envelope, encode
 from galley.error_group import first_of, ungrouped
 from galley.errors import LaneNotEnabled, QueueNotFound, TaskCancelled, TaskFailed
 from galley.handle import AsyncHandle
-from galley.handler import Call, check_queue_name
 from galley.lanes import Lane
 from galley.record import Outcome, State
 from galley.task_id import new_task_id

@@ -12,9 +12,9 @@ import pytest
 from galley.broker.connection import Broker
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.handle import AsyncHandle
-from galley.handler import call
 from galley.resources import TaskQueue
 from galley.task_status import Phase
 from galley_local.nats_server import NatsServer

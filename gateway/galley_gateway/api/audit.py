@@ -7,8 +7,8 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from galley.broker.audit import lines_of
+from galley.calls import check_queue_name
 from galley.client import AsyncClient
-from galley.handler import check_queue_name
 from galley_gateway.access import Right
 from galley_gateway.api.paging import PAGED, cut
 from galley_gateway.body import number, text

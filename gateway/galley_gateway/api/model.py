@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from galley.bounds import HANDLER_PATTERN, strict
+from galley.calls import Call, check_handler_name
 from galley.envelope import encode_input
-from galley.handler import Call, check_handler_name
 from galley.json_value import encode_value
 from galley.lanes import Lane
 from galley.note import LogLine

@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from galley.bounds import is_queue_name
 from galley.broker import queue_view
 from galley.broker.control import hearing
+from galley.calls import check_queue_name
 from galley.client import AsyncClient
 from galley.errors import GalleyError
-from galley.handler import check_queue_name
 from galley.remembered import Remembered
 from galley_gateway import problem
 from galley_gateway.access import Right, User

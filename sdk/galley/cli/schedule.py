@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from galley.calls import Call
 from galley.cli.command import Command, one_of, text
 from galley.cli.errors import Misuse
 from galley.cli.exit_code import ExitCode, exit_code_of
@@ -19,7 +20,6 @@ from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.envelope import NO_INPUT, encode_input
 from galley.errors import GalleyError
-from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST
 from galley.repeat import CatchUp, Overlap, repeat_of
 from galley.schedule import Origin

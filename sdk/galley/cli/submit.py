@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from galley.calls import Call
 from galley.cli.command import Command, one_of, text
 from galley.cli.duration import FOREVER, seconds_argument
 from galley.cli.errors import Misuse
@@ -19,7 +20,6 @@ from galley.envelope import NO_INPUT, encode_input
 from galley.errors import InputInvalid
 from galley.file import File, files_of_input
 from galley.handle import AsyncHandle
-from galley.handler import Call
 from galley.lanes import HIGHEST_FIRST, Lane
 from galley.reference import INLINE_LIMIT, LARGEST
 from galley.unique import OnConflict, Unique

@@ -7,8 +7,8 @@ from msgspec.json import encode as encoded
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue, model_validator
 
 from galley.bounds import NAME_PATTERN, TIMEOUT_SECONDS
+from galley.calls import Call
 from galley.envelope import encode_input
-from galley.handler import Call
 from galley.lanes import Lane
 from galley.reference import INLINE_LIMIT
 from galley.resources.condition import Condition

@@ -17,13 +17,14 @@ from galley.address import TaskAddress
 from galley.batch import SomeRefused
 from galley.broker.cancel import Cancelled
 from galley.broker.topics import Published
+from galley.calls import Call, check_queue_name
 from galley.client import task_address
 from galley.errors import (
     GalleyError,
 )
 from galley.event import Attribute, event_of
 from galley.file import File
-from galley.handler import Call, Handler, check_queue_name
+from galley.handler import Handler
 from galley.note import LogLine, Progress
 from galley.registry import REGISTRY
 from galley.retry import RetryPolicy

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from msgspec import Raw
 from msgspec.structs import replace
 
+from galley.calls import check_handler_name
 from galley.dead_task import ALL, DeadTask, Selection
 from galley.envelope import encode_input
 from galley.errors import DeadLetterNotFound
-from galley.handler import check_handler_name
 from galley.history import History
 from galley.record import Failure
 from galley.redrive import Redriven

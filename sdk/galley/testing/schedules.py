@@ -9,8 +9,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.calls import Call, check_queue_name
 from galley.errors import GalleyError, ScheduleInvalid, ScheduleNotFound
-from galley.handler import Call, check_call, check_queue_name
+from galley.handler import check_call
 from galley.lanes import Lane
 from galley.repeat import Overlap, Repeat, repeat_of
 from galley.schedule import (

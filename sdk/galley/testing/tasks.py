@@ -16,6 +16,7 @@ from galley.address import Kind, TaskAddress
 from galley.batching import outcomes
 from galley.broker.cancel import Cancelled
 from galley.cached import TRIES, Cached, entry_of, numbered
+from galley.calls import Call
 from galley.current import CurrentTask, find_by
 from galley.envelope import digest_of
 from galley.errors import (
@@ -32,7 +33,7 @@ from galley.errors import (
     UniqueConflict,
 )
 from galley.file import File, files_in, with_files, with_references
-from galley.handler import Call, Handler, check_call
+from galley.handler import Handler, check_call
 from galley.history import EndedBy, PastAttempt
 from galley.json_value import encode_value
 from galley.labels import selector

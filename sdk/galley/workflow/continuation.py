@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from galley import tracing
+from galley.calls import Call
 from galley.envelope import Envelope, encode
-from galley.handler import Call
 from galley.inside import line
 from galley.labels import merged
 from galley.lanes import Lane

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from galley.bounds import is_queue_name, is_token
+from galley.calls import Call
 from galley.errors import EnvelopeInvalid
-from galley.handler import Call, Handler
+from galley.handler import Handler
 from galley.lanes import Lane
 from galley.unreadable import UNREADABLE
 from galley.workflow.errors import WorkflowInvalid

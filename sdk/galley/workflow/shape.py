@@ -8,7 +8,8 @@ from galley.workflow.errors import WorkflowInvalid
 from galley.workflow.result import StepResult
 
 if TYPE_CHECKING:
-    from galley.handler import Call, Handler
+    from galley.calls import Call
+    from galley.handler import Handler
 
 STEPS_MOST: Final = 10_000
 """Steps a graph may have, and members a group."""

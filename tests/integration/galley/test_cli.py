@@ -15,9 +15,9 @@ from galley.broker.connection import Broker
 from galley.broker.control import Pause, Supply, answering_supply
 from galley.broker.ensure import ensure
 from galley.broker.topic_keeper import Declared, TopicKeeper
+from galley.calls import call
 from galley.cli.main import OWN_COMMANDS, load, main
 from galley.client import AsyncClient
-from galley.handler import call
 from galley.topic import Subscription, Topic
 from galley.workflow.shape import chain
 from galley_local.nats_server import NatsServer

@@ -14,9 +14,9 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
 from galley.broker.signals import SignalReader
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.handle import AsyncHandle
-from galley.handler import call
 from galley.resources import TaskQueue
 from galley.task_status import Phase
 from galley_local.nats_server import NatsServer

@@ -8,9 +8,9 @@ from msgspec import Raw
 from galley.address import Kind, TaskAddress
 from galley.broker.publish import Publisher, Receipt
 from galley.cached import Cached, Entry, entry_of, publish_cached
+from galley.calls import Call, call
 from galley.envelope import Envelope, digest_of
 from galley.errors import TaskConflict
-from galley.handler import Call, call
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
 from tests.support.virtual_time import in_virtual_time

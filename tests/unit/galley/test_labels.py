@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from galley import envelope, record
+from galley.calls import Call, call
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid, LabelInvalid, SelectorInvalid, SubmissionInvalid
-from galley.handler import Call, call
 from galley.labels import check_labels, selector
 from galley.record import Record, State
 from galley.when import When

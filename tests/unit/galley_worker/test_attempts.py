@@ -15,9 +15,9 @@ from galley.broker.cancel import cancel
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.pull import Delivery
 from galley.broker.unique_keys import Keys
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.envelope import encode
-from galley.handler import call
 from galley.lanes import Lane
 from galley.record import Failure, Outcome, Record, State
 from galley.schedule import address_of

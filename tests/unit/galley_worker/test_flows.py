@@ -39,10 +39,10 @@ from galley.broker.flow_values import FlowsFull, Place
 from galley.broker.flows import Flows
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
+from galley.calls import Call
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
 from galley.errors import QueueFull
-from galley.handler import Call
 from galley.record import Failure, Outcome, Record, State
 from galley.workflow.continuation import Continuation, onward
 from galley.workflow.errors import (

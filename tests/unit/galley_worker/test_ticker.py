@@ -17,6 +17,7 @@ from galley.batch import SomeRefused
 from galley.broker import schedules as stored
 from galley.broker import topology
 from galley.broker.schedules import reserved_for
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.encryption import DecryptionKeyMissing
 from galley.encryption.payloads import Payloads
@@ -32,7 +33,6 @@ from galley.errors import (
     ScheduleNotFound,
 )
 from galley.file import File
-from galley.handler import call
 from galley.lanes import Lane
 from galley.record import Outcome, Record, State
 from galley.reference import INLINE_LIMIT

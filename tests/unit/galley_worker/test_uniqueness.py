@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from galley import unique_key as wire
 from galley.broker import topology
 from galley.broker.errors import BrokerSilent
+from galley.calls import Call, call
 from galley.client import AsyncClient
 from galley.envelope import decode
 from galley.errors import QueueNotFound, SubmissionInvalid, TaskCancelled, UniqueConflict
 from galley.handle import AsyncHandle
-from galley.handler import Call, call
 from galley.lanes import Lane
 from galley.record import Outcome
 from galley.unique import Unique, wanted

@@ -12,12 +12,12 @@ from galley.broker import topology
 from galley.broker.errors import BrokerFull, BrokerRefused, BrokerUnreachable
 from galley.broker.object_sweep import GRACE_SECONDS, LEAVING_SECONDS, Sweep, Swept
 from galley.broker.objects import PART, Place, hold_id
+from galley.calls import call
 from galley.client import AsyncClient
 from galley.dead_letter import DeadLetter, encode
 from galley.declared import with_put_files
 from galley.errors import InputInvalid
 from galley.file import File
-from galley.handler import call
 from galley.objects.content import Bytes
 from galley.objects.errors import (
     ObjectDamaged,

@@ -5,10 +5,10 @@ from argparse import Namespace
 import pytest
 
 from galley.broker import queue_view
+from galley.calls import call
 from galley.cli import get
 from galley.cli.errors import Misuse
 from galley.client import AsyncClient
-from galley.handler import call
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley.cli.a_terminal import a_terminal, err
 from tests.unit.galley_worker.bench import a_bench

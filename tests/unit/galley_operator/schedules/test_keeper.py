@@ -12,8 +12,8 @@ import pytest
 from galley.broker import schedules as stored
 from galley.broker.errors import BrokerRefused
 from galley.broker.topology import TIMER
+from galley.calls import call
 from galley.client import AsyncClient
-from galley.handler import call
 from galley.resources import TaskSchedule
 from galley.schedule import RUN_NOW, Origin, Schedule
 from galley.schedule_manifest import apply_schedule
