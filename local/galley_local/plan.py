@@ -21,9 +21,8 @@ from galley.resources import (
     TopicSubscription,
     Workflow,
     WorkflowStep,
-    read_files,
 )
-from galley.resources.manifest import Resource
+from galley.resources.manifest import Resource, read_files
 from galley_local.errors import FilesUnusable
 from galley_local.module import Module, check_not_hidden, file_of, read_module
 

@@ -21,8 +21,8 @@ from galley.declared import submit_declared
 from galley.error_group import ungrouped
 from galley.errors import GalleyError, QueueNotFound
 from galley.record import Outcome
-from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow, read_files, read_manifests
-from galley.resources.manifest import Resource
+from galley.resources import Task, TaskQueue, TaskSchedule, Topic, Workflow, read_manifests
+from galley.resources.manifest import Resource, read_files
 from galley.schedule_manifest import apply_schedule
 from galley.workflow_manifest import apply_workflow
 

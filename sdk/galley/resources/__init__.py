@@ -11,7 +11,7 @@ from galley.resources.environment import (
     SecretKeyRef,
     ValueFrom,
 )
-from galley.resources.manifest import parse_manifests, read_files, read_manifests
+from galley.resources.manifest import parse_manifests, read_manifests
 from galley.resources.meta import API_VERSION, DEFAULT_NAMESPACE, Metadata
 from galley.resources.placement import (
     Affinity,
@@ -200,6 +200,5 @@ __all__ = [
     "WorkflowSpec",
     "WorkflowStep",
     "parse_manifests",
-    "read_files",
     "read_manifests",
 ]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from galley.errors import ManifestInvalid
 from galley.lanes import Lane
-from galley.resources import Task, TaskQueue, manifest, parse_manifests, read_files, read_manifests
-from galley.resources.manifest import FILE_LIMIT
+from galley.resources import Task, TaskQueue, manifest, parse_manifests, read_manifests
+from galley.resources.manifest import FILE_LIMIT, read_files
 from galley.resources.problem import Explanation, explain
 from tests.unit.galley.resources.wrong_manifests import LIST, QUEUE, TASK, WRONG, Wrong, indented
 from tests.unit.galley.resources.wrong_pods import WRONG_PODS
