@@ -75,6 +75,7 @@ SHOWS: Final = {
         "progress",
         "stream",
         "line",
+        "field",
         "past reason",
         "past message",
         "past worker",
@@ -162,7 +163,7 @@ async def written_tasks(broker: Broker, layout: Any) -> None:
     line = note.LogLine(
         NOW, evil("stream"), evil("line"), logger=evil("logger"), fields={evil("field"): evil("value")}
     )
-    output = note.encode(note.Output(2, evil("worker"), (line,)))
+    output = note.encode(note.Output(2, evil("worker"), (line, note.LogLine(NOW, "stdout", "after"))))
     for what, body in ((note.PROGRESS, progress), (f"{note.OUTPUT}.2.w1-1", output)):
         assert (await (await notes.put(broker, task("runs"), what, body))).stored
 

@@ -132,6 +132,11 @@ async def test_what_others_write_is_text_on_each_page(room: Served, path: str) -
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+async def test_each_line_of_output_is_one_on_the_page(room: Served) -> None:
+    answer = await room.ask("GET", f"{room.address}/ui/{ROOM}/queues/drills/tasks/runs")
+    assert '</bdi>\n<span class="stream">stdout</span> <bdi>after</bdi>\n</pre>' in answer.body
+
+
 LIVE: Final = {**SHOWS, "/queues/drills/workers": {*SHOWS["/queues/drills/workers"], "heartbeat"}}
 
 
