@@ -85,12 +85,9 @@ class Redrives:
     async def _tried(self, task: ActiveTask) -> bool:
         """Redrive a Task; returns False if that is to be tried again."""
         try:
-            await self._redrive(task)
+            await self._heed(task)
         except ObjectNotFound as error:
             log.warning("task not redriven", extra=_about(task, error))
-        except (NotRedrivable, DeadLetterNotFound) as error:
-            log.warning("task not redriven", extra=_about(task, error))
-            await self._events.write(Occurrence(task, "NotRedriven", _note(error), warning=True, kind="Task"))
         except GalleyError as error:
             log.warning("task not redriven", extra=_about(task, error))
             return False
@@ -98,6 +95,14 @@ class Redrives:
             self._faults.caught("redrive", error, "/".join(task.key))
             return False
         return True
+
+    async def _heed(self, task: ActiveTask) -> None:
+        """Redrive a Task, or say on it why that can never be done."""
+        try:
+            await self._redrive(task)
+        except (NotRedrivable, DeadLetterNotFound) as error:
+            log.warning("task not redriven", extra=_about(task, error))
+            await self._events.write(Occurrence(task, "NotRedriven", _note(error), warning=True, kind="Task"))
 
     async def _redrive(self, task: ActiveTask) -> None:
         mark = (task.labels or {}).get(REDRIVE_LABEL)

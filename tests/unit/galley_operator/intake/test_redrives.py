@@ -13,6 +13,7 @@ from galley.record import Failure, Outcome
 from galley.redrive import AsyncDeadLetters
 from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import EVENTS, TASKS
+from galley_operator.events import Events, Occurrence
 from galley_operator.intake.redrives import REDRIVE_LABEL
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import Written
@@ -137,3 +138,26 @@ async def test_a_task_without_a_dead_letter_stays_as_it_is() -> None:
         assert event["note"].startswith(
             "queue 'images' keeps no dead letter of a task 'one'; to run it again"
         )
+
+
+@in_virtual_time
+async def test_an_event_that_cannot_be_made_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, write = iter([True]), Events.write
+
+    async def fail_once(events: Events, occurrence: Occurrence) -> None:
+        if next(lost, False):
+            raise RuntimeError("raised by a test")
+        await write(events, occurrence)
+
+    monkeypatch.setattr(Events, "write", fail_once)
+    async with desk() as it:
+        it.queue()
+        it.api.task("one")
+        await it.until("one", "Queued", "Unknown", "Queued")
+        uid = it.api.objects[TASKS.plural, "default", "one"]["metadata"]["uid"]
+        changes: dict[str, Any] = {"outcome": Outcome.FAILED, "failure": FAILURE, "uid": uid}
+        await it.end("one", **changes)
+        await it.until("one", "Failed", "False", "ValueError")
+        label(it, "one", "1")
+        await eventually(lambda: any(kind == EVENTS.plural for kind, _, _ in it.api.objects), within=60)
+        assert it.faults == ["redrive"]
