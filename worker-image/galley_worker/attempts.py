@@ -237,9 +237,9 @@ class Attempts:
         else:
             await self._run(present)
             while present.held is not None and present.held.onward is not None:
-                await self._go_on(present, present.held.onward)
+                await self._run_in_place(present, present.held.onward)
 
-    async def _go_on(self, present: UnderWay, onward: Onward) -> None:
+    async def _run_in_place(self, present: UnderWay, onward: Onward) -> None:
         """Run the next step of a workflow in the place of the one that ended, under its message."""
         now = self._parts.now()
         delivery = present.delivery._replace(
