@@ -17,6 +17,11 @@ _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "ascti
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
+def extra_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what `extra` added to a record, by name."""
+    return {key: value for key, value in record.__dict__.items() if key not in _OWN}
+
+
 class JsonLines(logging.Handler):
     """Writes a record as one line: `time`, `level`, `event`, the keys of `extra`, and a traceback."""
 
@@ -31,7 +36,7 @@ class JsonLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record."""
-        keys = {key: value for key, value in record.__dict__.items() if key not in _OWN}
+        keys = extra_of(record)
         if record.exc_info:
             keys["traceback"] = self._traceback(record.exc_info)
         self._put(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)

@@ -21,6 +21,8 @@ _PARTIAL_SECONDS: Final = 1.0
 _UNOWNED_SECONDS: Final = 60.0
 """How long one budget lasts for output that belongs to no attempt."""
 _RECORD: Final = re.compile(rb"\x1d(\d{1,5}) ([^\x1c\x1d]*)(?:\x1c([^\x1d]*))?\x1d")
+_CUT_RECORD: Final = re.compile(rb"\x1d\d{0,5}( [^\x1d]*)?")
+"""What a limit may leave of the beginning of a record."""
 _MARK: Final = re.compile(rb"\x1e(-?)(\d{1,19})\x1f")
 _MARK_LENGTH: Final = 22
 _CHUNKS_AT_END: Final = 32
@@ -136,6 +138,9 @@ class Output:
         if text:
             self._lines(text)
         if exceeded:
+            if _CUT_RECORD.fullmatch(self._line):
+                account.dropped += len(self._line)
+                self._line = b""
             self._flush_line()
             limit = self._settings.output_limit
             self._settings.notice(

@@ -81,6 +81,29 @@ def test_a_value_that_contains_itself_does_not_cost_the_line() -> None:
     assert (line.text, line.fields) == ("packed", {"value": "left out: list is no JSON"})
 
 
+@pytest.mark.parametrize("depth", [34, 700, 980])
+def test_what_is_nested_too_deeply_is_named_and_costs_nothing_else(depth: int) -> None:
+    deep: object = 1
+    for _ in range(depth):
+        deep = {"a": [deep]}
+    (line,) = forwarded(a_record({"deep": deep, "order": 7}))
+    assert line.fields is not None
+    assert line.fields["order"] == 7
+    assert line.fields["deep"].startswith("left out: ")
+
+
+def test_a_record_that_a_limit_cuts_in_its_fields_is_no_line() -> None:
+    lines: list[Line] = []
+    account = Account(None)
+    settings = RunnerSettings("q", output_limit=30, on_line=lines.append)
+    with pipes() as (loop, read_end):
+        supervisor = Output(loop, read_end, "stderr", settings, lambda _order: account)
+        supervisor.feed(b'first\n\x1d30 shop\x1c{"order":7,"boxes":3}\x1dpacked\n')
+        supervisor.close()
+    assert [line.text for line in lines if line.stream != "galley"] == ["first"]
+    assert any("bytes of output dropped" in line.text for line in lines)
+
+
 def test_fields_have_little_room() -> None:
     text = fields_of(a_record({f"name{number}": "x" * 50 for number in range(10_000)}))
     assert FIELDS_LIMIT / 2 < len(text) < FIELDS_LIMIT * 1.5
