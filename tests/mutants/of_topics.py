@@ -335,4 +335,12 @@ MUTANTS: Final = (
         "a third of all tasks goes back to the broker and comes again",
         BATCHES,
     ),
+    _of(
+        f"{_WORKER}runners/runners",
+        "works of other handlers wait in the room of a batch",
+        "        return sum(one.load for one in self._runners) >= self.slots\n",
+        "        return False\n",
+        "a batch starts after the whole backlog of the queue's other handlers",
+        "tests/integration/galley_worker/test_batches.py",
+    ),
 )

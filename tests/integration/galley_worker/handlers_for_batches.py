@@ -81,3 +81,9 @@ async def a_hang(marks: list[str]) -> None:
     for mark in marks:
         _touch(mark)
     await asyncio.Event().wait()
+
+
+@task(queue=QUEUE)
+def rest(mark: str) -> None:
+    Path(mark).touch()
+    signal.pause()

@@ -13,7 +13,17 @@ from msgspec import Raw
 from galley import AsyncClient, Phase, TaskFailed, call
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
-from galley_worker.ending import Cancelled, Crashed, CutOff, Finish, Raised, Returned, Snoozed, TimedOut
+from galley_worker.ending import (
+    Cancelled,
+    Crashed,
+    CutOff,
+    Finish,
+    NotBegun,
+    Raised,
+    Returned,
+    Snoozed,
+    TimedOut,
+)
 from galley_worker.runners.execution import Execution
 from galley_worker.runners.frames import Progressed, Saved
 from galley_worker.runners.runners import Runners
@@ -154,6 +164,25 @@ async def test_a_task_that_is_to_be_apart_gets_the_handler_for_itself(runners: R
     execution = runners.start(work)
     await ends([other, execution])
     assert runners.batch_sizes["double"] == {1: 2}
+
+
+async def test_works_of_another_handler_do_not_take_the_slot_of_a_batch(
+    runners: Runners, tmp_path: Path
+) -> None:
+    gathered = begin(runners, "double", 1)
+    rests = [begin_one(runners, "rest", mark=str(tmp_path / f"{number}")) for number in range(3)]
+    assert [type(each.ended_as) for each in rests] == [type(None), NotBegun, NotBegun]
+    assert runners.capacity == 2, "such works are not taken for a while"
+    gathered += begin(runners, "double", 2)
+    assert [type(each) for each in await ends(gathered)] == [Returned] * 2
+    assert runners.batch_sizes["double"] == {2: 1}
+    await until((tmp_path / "0").exists)
+    assert rests[0].ended_as is None, "it has the other slot"
+    later = begin(runners, "double", 3)
+    await until(lambda: runners.capacity > 2 or later[0].ended_as is not None)
+    await ends(later)
+    rests[0].stop(CutOff("over"))
+    await ended(rests[0])
 
 
 async def test_a_handler_may_put_a_whole_batch_off_without_blame(runners: Runners) -> None:

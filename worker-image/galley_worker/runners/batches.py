@@ -4,7 +4,8 @@ A batch is complete when it has its size, or when its first member has waited lo
 has a batch, the next one goes on filling, and follows when one of them ends; not behind a batch that turns
 out slow, since another worker may be idle. So the timer, the last member, the end of a batch and the sweep
 are what wakes it. Each member stays an attempt of its own: it has its own lease, and may be stopped without
-the others. The pool sees a carrier, which takes one slot.
+the others. The pool sees a carrier, which takes one slot. Works of other handlers that come into the room of a
+batch are given back by `runners`: its slot is its own from the first member on.
 """
 
 import asyncio
@@ -81,10 +82,10 @@ class Batches:
         return shared + min(settling, 2 * self._rules.size)
 
     @property
-    def beyond(self) -> int:
-        """Works there may be beyond one for each slot: they share one, or a batch has room for them."""
+    def room(self) -> int:
+        """Works of the handler that may come though there is no slot for them: the batch takes them in."""
         fills = self._gathered or self._ahead
-        return self.sharing + (max(0, self._rules.size - len(self._gathered)) if fills else 0)
+        return max(0, self._rules.size - len(self._gathered)) if fills else 0
 
     # Members (Runner).
 
@@ -173,6 +174,11 @@ class Batches:
                 and now - began > member.work.timeout
             ]  # fmt: skip
         return late
+
+    @property
+    def load(self) -> int:
+        """Slots that are taken: the one that is kept. The pool counts the batches it has."""
+        return self.gathers
 
     def slow(self, _now: float) -> int:
         """Return 0: the pool counts the batches it runs."""

@@ -57,6 +57,11 @@ class InTurn(ABC):
             if execution.started_at is not None and now - execution.started_at > execution.work.timeout
         ]  # fmt: skip
 
+    @property
+    def load(self) -> int:
+        """Works that run or wait."""
+        return len(self._running) + len(self._waiting)
+
     def slow(self, _now: float) -> int:
         """Return how many slots are taken: none of these works is expected to be quick."""
         return len(self._running)

@@ -343,6 +343,12 @@ class Pool:
         self._forget(process)
         process.kill("its event loop did not answer", ours=False)
 
+    @property
+    def load(self) -> int:
+        """Works that run or wait."""
+        held = sum(len(one.running) for one in self._starter.alive)
+        return held + len(self._waiting) + len(self._quarantine.waiting)
+
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
         if self._plain:

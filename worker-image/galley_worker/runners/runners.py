@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self
 
 from galley.errors import HandlerExists, HandlersMissing
 from galley.record import Failure
-from galley_worker.ending import Raised, TimedOut
+from galley_worker.ending import NotBegun, Raised, TimedOut
 from galley_worker.runners.batches import Batches
 from galley_worker.runners.commands import Commands
 from galley_worker.runners.execution import FAST_SECONDS, PREFETCH, Execution, Service
@@ -24,7 +24,7 @@ SWEEP_SECONDS: Final = 0.1
 """How often timeouts are looked at: one look at all, rather than a timer for each."""
 
 _RELEASED_SECONDS: Final = 0.5
-"""After works were released, none are taken ahead for so long."""
+"""After works were released, none are taken ahead for so long, or into the room of a batch."""
 
 _CLOSE_SECONDS: Final = 0.02
 """How often handlers are looked at while works wait behind quick ones, which may turn out slow."""
@@ -41,6 +41,10 @@ class Runner(Protocol):
 
     def sweep(self, now: float) -> list[Execution]:
         """Return the executions that have run longer than they may."""
+
+    @property
+    def load(self) -> int:
+        """How many slots are taken."""
 
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
@@ -81,6 +85,8 @@ class Runners:
         self._batches: dict[str, Batches] = {}
         self.batched = False
         """Whether some handler gets batches; without one, each work takes a slot of its own."""
+        self._shut_until: float | None = None
+        """Until when batches have no room, since works of other handlers came into it."""
         self._slow = 0
         self._mean = FAST_SECONDS
         self._ahead = 0
@@ -191,10 +197,26 @@ class Runners:
             return self._not_found(work)
         runner, service = known
         execution = Execution(work, service, runner.stop)
+        if self._batches and self._is_astray(runner, work):
+            self._shut_until = self._clock() + _RELEASED_SECONDS
+            execution.end(NotBegun("every slot is taken, and the room that is left is for a batch"))
+            return execution
         runner.submit(execution)
         if self._ahead and not self._close_look:
             self._look_closely()
         return execution
+
+    def _is_astray(self, runner: Runner, work: Work) -> bool:
+        """Whether a work came into the room of a batch that it is no member of.
+
+        Who pulls does not know the handlers of what comes. If such works waited here, they would take the
+        slot that is kept for the batch, and those of a long backlog would take it again and again.
+        """
+        if isinstance(runner, Batches) and runner.room and not work.apart:
+            return False
+        if not any(one.room for one in self._batches.values()):
+            return False
+        return sum(one.load for one in self._runners) >= self.slots
 
     def _not_found(self, work: Work) -> Execution:
         execution = Execution(work, Service(), lambda _execution: None)
@@ -211,8 +233,10 @@ class Runners:
         so quick that waiting in a child costs less than waiting at the broker. A batch takes one slot, and
         what has room in the one that is gathered may come.
         """
-        slots = self.slots
-        return slots if not self._batches else slots + sum([one.beyond for one in self._batches.values()])
+        if not self._batches:
+            return self.slots
+        room = sum([one.room for one in self._batches.values()]) if self._shut_until is None else 0
+        return self.slots + self.sharing + room
 
     @property
     def slots(self) -> int:
@@ -244,6 +268,8 @@ class Runners:
     def _sweep(self) -> None:
         now = self._clock()
         before = self.capacity
+        if self._shut_until is not None and now >= self._shut_until:
+            self._shut_until = None
         slow = 0
         for runner in self._runners:
             for execution in runner.sweep(now):

@@ -68,13 +68,13 @@ def ids(carrier: Carrier) -> list[str]:
 async def test_the_last_member_completes_a_batch_and_it_takes_one_slot() -> None:
     desk = Desk()
     first = desk.submit(1)
-    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.beyond) == (1, 0, 2)
+    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.room) == (1, 0, 2)
     assert desk.told[False] == 1, "the first one makes room for more"
     desk.submit(2)
-    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.beyond) == (1, 1, 2)
+    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.room) == (1, 1, 1)
     desk.submit(3)
     assert [ids(carrier) for carrier in desk.pool.got] == [["t1", "t2", "t3"]]
-    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.beyond) == (0, 2, 2)
+    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.room) == (0, 2, 0)
     assert not first.ending.done()
 
     desk.pool.got[0].end(DONE)
@@ -202,14 +202,14 @@ async def test_the_next_batch_fills_while_every_slot_has_one_and_follows_it() ->
     for number in range(3):
         desk.submit(number)
     (first,) = desk.pool.got
-    assert (desk.batches.sharing, desk.batches.beyond) == (2, 5), "three may come ahead of a slot"
+    assert (desk.batches.sharing, desk.batches.room) == (2, 3), "three may come ahead of a slot"
     desk.submit(3)
-    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.beyond) == (0, 3, 5)
+    assert (desk.batches.gathers, desk.batches.sharing, desk.batches.room) == (0, 3, 2)
     await asyncio.sleep(1)
     assert len(desk.pool.got) == 1, "it waits for the slot"
     for number in (4, 5, 6):
         desk.submit(number)
-    assert desk.batches.beyond == desk.batches.sharing, "it is full, and one came late"
+    assert desk.batches.room == 0, "it is full, and one came late"
     first.end(DONE)
     await turn()
     assert [ids(carrier) for carrier in desk.pool.got[1:]] == [["t3", "t4", "t5"]]
@@ -232,4 +232,4 @@ async def test_nothing_is_gathered_behind_a_batch_that_turns_out_slow() -> None:
     desk.now = 2.5
     assert desk.batches.sweep(desk.now) == []
     assert len(desk.pool.got) == 2, "the pool gives it back, for another worker"
-    assert desk.batches.beyond == desk.batches.sharing
+    assert desk.batches.room == 0
