@@ -4,8 +4,8 @@ A batch is complete when it has its size, or when its first member has waited lo
 has a batch, the next one goes on filling, and follows when one of them ends; not behind a batch that turns
 out slow, since another worker may be idle. So the timer, the last member, the end of a batch and the sweep
 are what wakes it. Each member stays an attempt of its own: it has its own lease, and may be stopped without
-the others. The pool sees a carrier, which takes one slot. Works of other handlers that come into the room of a
-batch are given back by `runners`: its slot is its own from the first member on.
+the others. The pool sees a carrier, which takes one slot. `runners` gives works of other handlers back that
+come into the room of a batch: they would take the slot that is kept for it.
 """
 
 import asyncio
