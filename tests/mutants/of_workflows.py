@@ -177,6 +177,13 @@ MUTANTS: Final = (
         STATE,
     ),
     _of(
+        f"{_SDK}broker/flows",
+        "a join of a workflow that succeeded is begun anew",
+        "        if found is None or _root_in(found[0], place.flow).ended is Outcome.SUCCEEDED:\n            raise FlowGone\n\n    async def _slots",
+        "\n    async def _slots",
+        "a join fires again if two workers come too late",
+    ),
+    _of(
         f"{_SDK}broker/flow_values",
         "a lost race counts as stored",
         "            if ack.code == WRONG_SEQUENCE:\n                at_least = ack.last_sequence\n                continue\n",

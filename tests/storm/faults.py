@@ -43,7 +43,12 @@ class Storm:
 
     async def strike(self) -> str:
         """Let one fault happen; returns its name."""
-        (fault,) = self.dice.choices(list(self.faults), weights=list(self.faults.values()))
+        new = [fault for fault in self.faults if not self.done[fault.__name__]]
+        # Half of them are of a kind that has not been yet: else the rare ones are missing in a small storm.
+        if new and self.dice.random() < 0.5:
+            fault = self.dice.choice(new)
+        else:
+            (fault,) = self.dice.choices(list(self.faults), weights=list(self.faults.values()))
         await fault()
         self.done[fault.__name__] += 1
         return fault.__name__

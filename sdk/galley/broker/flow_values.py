@@ -147,6 +147,28 @@ class FlowValues:
         found = await last_message(self._broker, stream, subject)
         return None if found is None else (found.body, found.sequence)
 
+    async def insist_on_read(self, stream: str, subject: str, at_least: int = 0) -> tuple[bytes, int] | None:
+        """Return a message as `read`, asking again while no answer comes.
+
+        Args:
+            stream: where it is.
+            subject: what it is.
+            at_least: a sequence that is known to be there; older copies do not count.
+        """
+        tries = 0
+        while True:
+            try:
+                found = await self.read(stream, subject)
+                if not at_least or (found is not None and found[1] >= at_least):
+                    return found
+                problem = "only an older copy is to be had"
+            except (BrokerUnreachable, BrokerRefused) as error:
+                problem = str(error)
+            if tries % 40 == 0 and tries:
+                log.warning("workflow not read yet", extra={"subject": subject, "error": problem})
+            tries += 1
+            await asyncio.sleep(_PAUSE_SECONDS)
+
     async def create(self, place: Place, subject: str, body: bytes, keep_seconds: int) -> bool:
         """Store a message where there is none; returns False if there is one.
 
@@ -196,7 +218,7 @@ class FlowValues:
         tries, at_least = 0, 0
         while True:
             if known is None:
-                found = await self._insist_on_read(place.stream, subject, at_least)
+                found = await self.insist_on_read(place.stream, subject, at_least)
                 known = (
                     (await codec.decode(None), 0)
                     if found is None
@@ -223,21 +245,6 @@ class FlowValues:
                 raise FlowsFull(ack.problem)
             if tries % 40 == 0:
                 log.warning("workflow not written yet", extra={"subject": subject, "error": ack.problem})
-            tries += 1
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _insist_on_read(self, stream: str, subject: str, at_least: int) -> tuple[bytes, int] | None:
-        tries = 0
-        while True:
-            try:
-                found = await self.read(stream, subject)
-                if not at_least or (found is not None and found[1] >= at_least):
-                    return found
-                problem = "only an older copy is to be had"
-            except (BrokerUnreachable, BrokerRefused) as error:
-                problem = str(error)
-            if tries % 40 == 0 and tries:
-                log.warning("workflow not read yet", extra={"subject": subject, "error": problem})
             tries += 1
             await asyncio.sleep(_PAUSE_SECONDS)
 

@@ -16,7 +16,7 @@ from galley.broker.listing import messages_of
 from galley.encryption import PlaintextRefused
 from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
-from galley.record import NULL, Record, State
+from galley.record import NULL, Outcome, Record, State
 from galley.workflow.plan import START, WIDTH, Node, read_chunk
 from galley.workflow.state import Root, Slots, are_marks, decode_root, decode_slots, encode
 
@@ -136,11 +136,14 @@ class Flows:
         """Change the marks of up to `WIDTH` steps, and return them; as `change_root`.
 
         Raises:
+            FlowGone: they were removed at the end of the workflow.
             FlowsFull: there is no room.
         """
         count = min(WIDTH, root.tasks - part * WIDTH)
 
         async def decode(body: bytes | None) -> str:
+            if body is None:
+                await self._not_cleared(place)
             return "." * count if body is None else _marks_in(body, count, place)
 
         async def write(marks: str) -> bytes:
@@ -155,11 +158,14 @@ class Flows:
         """Change what arrived at a join, and return it; as `change_root`.
 
         Raises:
+            FlowGone: it was removed at the end of the workflow.
             FlowsFull: there is no room.
         """
         payloads, address = self._broker.payloads, place.address(number)
 
         async def decode(body: bytes | None) -> Slots:
+            if body is None:
+                await self._not_cleared(place)
             return (None,) * width if body is None else await self._slots(address, body, width)
 
         async def write(slots: Slots) -> bytes:
@@ -226,6 +232,18 @@ class Flows:
             f"clear workflow {place.flow}", f"STREAM.PURGE.{place.stream}", {"filter": place.part(">")}
         )
         self._values.forget_below(place.part(""))
+
+    async def _not_cleared(self, place: Place) -> None:
+        """Look at a workflow before a part of it is written that is not there.
+
+        It may have been removed: who was frozen meanwhile would begin a join anew, which fires again.
+
+        Raises:
+            FlowGone: the workflow has succeeded, or is not there.
+        """
+        found = await self._values.insist_on_read(place.stream, place.root)
+        if found is None or _root_in(found[0], place.flow).ended is Outcome.SUCCEEDED:
+            raise FlowGone
 
     async def _slots(self, address: TaskAddress, body: bytes, width: int | None = None) -> Slots:
         stored, payloads = record_wire.decode(body), self._broker.payloads

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -42,6 +42,7 @@ from galley.broker.unique_keys import Keys
 from galley.calls import Call
 from galley.cli.workflow import drawn
 from galley.client import AsyncClient
+from galley.envelope import Envelope
 from galley.errors import QueueFull
 from galley.record import Failure, Outcome, Record, State
 from galley.workflow.continuation import Continuation, onward
@@ -52,9 +53,10 @@ from galley.workflow.errors import (
     WorkflowNotFound,
     WorkflowsFull,
 )
+from galley.workflow.plan import START
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
-from galley.workflow.state import OnFailure, Slot, Slots, decode_slots, outcome_address, with_slot
+from galley.workflow.state import OnFailure, Root, Slot, Slots, decode_slots, outcome_address, with_slot
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -541,6 +543,31 @@ async def test_a_worker_whose_lease_has_ended_leaves_a_step_that_it_finds_ended(
 
 
 @in_virtual_time
+async def test_a_worker_that_comes_too_late_does_not_make_a_join_fire_again() -> None:
+    async with a_stage(crews=0) as stage:
+        bench = stage.bench
+        flow = await stage.submit(
+            chord(group(step("echo", value=n) for n in range(2)), step("echo", value=0))
+        )
+        place = Place("default", "images", flow.id)
+        async with MemoryBroker(bench.server, "late") as broker:
+            late = Workflows(broker, "default", "images", Ledger(broker), KEEP_SECONDS, bench.server.now)
+            await late.start(place.address(4), Envelope(START, bench.server.now()))
+            bench.start(stage.crew.run())
+            assert await flow.result(within=100) == 0
+            await asyncio.sleep(10)
+            # It wrote both records, and was frozen; others did what follows, and the workflow ended.
+            final = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED, result=Raw(b"1"))
+            final = replace(final, ended_at=bench.server.now())
+            await asyncio.gather(*(late.settled(place.address(number), None, final) for number in range(2)))
+            await asyncio.sleep(60)
+        assert set(joins_fired(bench.server).values()) == {1}
+        assert sorted(published(stage, flow)) == ["0", "1", "2", "4"]
+        kept = bench.server.streams[topology.flow_stream("default", "images")].subjects(">")
+        assert list(kept) == [place.root]
+
+
+@in_virtual_time
 async def test_nothing_of_an_encrypted_workflow_is_stored_in_the_clear() -> None:
     async with a_bench() as bench:
         stream = bench.server.streams[topology.work_stream("default", "images")]
@@ -654,6 +681,10 @@ async def test_arrivals_at_one_moment_are_all_stored_or_all_hear_that_there_is_n
     async with a_bench() as bench:
         stream = bench.server.streams[topology.flow_stream("default", "images")]
         flows = Flows(bench.producer)
+        for name in ("one", "two"):
+            place, now = Place("default", "images", name), bench.server.now()
+            root = Root(name, 3, 4, (0,), 0, 3, now, now + timedelta(days=1), marks="...")
+            assert await flows.create(place, root, 60)
 
         def arrive(flow: str, at: int) -> Coroutine[Any, Any, Slots]:
             place, slot = Place("default", "images", flow), Slot(task=f"t{at}")

@@ -26,6 +26,7 @@ class FlowRule(StrEnum):
     ONE_END = "the end of a workflow is a record written by compare-and-set"
     KEEP_MESSAGE = "cancelling a step by hand leaves its message"
     ALL_END = "a step that does not run ends for the steps after it, too"
+    NOT_CLEARED = "who arrives at a join that is not there looks whether the workflow has succeeded"
 
 
 FLOW_PROTOCOL: Final = frozenset(FlowRule)
@@ -41,6 +42,7 @@ FLOW_WHY: Final = {
     FlowRule.LOOK: "A step may have been published just before the cancellation.",
     FlowRule.ONE_END: "A cancellation and the last step may decide at the same moment.",
     FlowRule.KEEP_MESSAGE: "Without a message no worker learns that the step has ended.",
+    FlowRule.NOT_CLEARED: "Two that were frozen since before the end begin it anew, and it fires again.",
     FlowRule.ALL_END: "A failed member leaves a step that never runs, and the workflow would wait for it.",
 }
 
@@ -54,6 +56,7 @@ class FlowFlaw(StrEnum):
     OTHER_END = "a successor ran though the record of its member says that it failed"
     AFTER_CANCEL = "a step began after the cancellation had returned"
     TWO_ENDS = "the workflow ended in two ways"
+    AGAIN = "the join fired twice"
 
 
 MEMBERS: Final = (0, 1)
@@ -74,6 +77,8 @@ class Hand(NamedTuple):
     reading: bool = False
     won: bool = False
     """Whether this worker's write completed the join."""
+    open: bool = True
+    """Whether the workflow had not ended when this worker looked at it."""
 
 
 class FlowState(NamedTuple):
@@ -95,6 +100,7 @@ class FlowState(NamedTuple):
     doubles: int
     cancels: int
     by_hand: int
+    fired: bool = False
     flaw: str = ""
 
 
@@ -110,6 +116,7 @@ class FlowScenario:
     cancels: int = 0
     by_hand: int = 0
     client_dies: bool = False
+    workers: int = 2
 
     def begin(self) -> FlowState:
         """Return the state before the submission."""
@@ -135,9 +142,14 @@ class FlowModel:
         yield from self._client(state)
         for step in range(STEPS):
             held = sum(hand.step == step for hand in state.hands)
-            if state.messages[step] > held and len(state.hands) < 2:
+            if state.messages[step] > held and len(state.hands) < self.scenario.workers:
                 yield f"step {step} is delivered", _with(state, Hand(step, "look"))
-            elif held and state.doubles and held == state.messages[step] and len(state.hands) < 2:
+            elif (
+                held
+                and state.doubles
+                and held == state.messages[step]
+                and len(state.hands) < self.scenario.workers
+            ):
                 again = state._replace(doubles=state.doubles - 1)
                 yield f"step {step} is delivered twice", _with(again, Hand(step, "look"))
             if state.by_hand and not held and state.messages[step] and not state.records[step]:
@@ -227,6 +239,9 @@ class FlowModel:
     def _finished(self, state: FlowState, index: int, hand: Hand) -> FlowState:
         good = all(word == "ok" for word in state.records)
         ended, flaw = self._decided(state, "ok" if good else "failed")
+        if ended.end == "ok":
+            # What it consists of is removed.
+            ended = ended._replace(arrived=(), good=())
         return _moved(ended, index, hand._replace(at="acknowledge"))._replace(flaw=flaw)
 
     def _good(self, state: FlowState, step: int) -> bool:
@@ -239,11 +254,11 @@ class FlowModel:
             if FlowRule.DERIVED_ID not in self.rules and step == AFTER and word == "ok":
                 return _moved(state, index, hand)._replace(flaw=FlowFlaw.TWICE)
             at = "join" if FlowRule.RECORD_FIRST in self.rules else "mark"
-            return _moved(state, index, hand._replace(at=at, ok=word == "ok"))
+            return _moved(state, index, hand._replace(at=at, ok=word == "ok", open=not state.end))
         if state.end and FlowRule.LOOK in self.rules:
             return _moved(_record(state, step, "cancelled"), index, hand._replace(at="mark", ok=False))
         flaw = FlowFlaw.AFTER_CANCEL if state.client == "returned" and state.end == "cancelled" else ""
-        return _moved(state, index, hand._replace(at="run"))._replace(flaw=flaw)
+        return _moved(state, index, hand._replace(at="run", open=not state.end))._replace(flaw=flaw)
 
     def _ended(self, state: FlowState, index: int, hand: Hand, *, ok: bool) -> FlowState:
         at = "record" if FlowRule.RECORD_FIRST in self.rules or hand.step == AFTER else "join"
@@ -251,7 +266,7 @@ class FlowModel:
 
     def _joins(self, state: FlowState, index: int, hand: Hand) -> Next:
         then = "mark" if FlowRule.RECORD_FIRST in self.rules else "record"
-        if hand.step == AFTER or state.end:
+        if hand.step == AFTER or not hand.open:
             yield "a worker has nothing to join for", _moved(state, index, hand._replace(at=then))
             return
         if FlowRule.JOIN_BY_CAS not in self.rules and not hand.reading:
@@ -259,6 +274,9 @@ class FlowModel:
                 "a worker reads the join for",
                 _moved(state, index, hand._replace(seen=state.arrived, reading=True)),
             )
+            return
+        if not state.arrived and state.end == "ok" and FlowRule.NOT_CLEARED in self.rules:
+            yield "a worker finds no join for", _moved(state, index, hand._replace(at="acknowledge"))
             return
         arrived = hand.seen if hand.reading else state.arrived
         already = hand.step in arrived
@@ -268,6 +286,8 @@ class FlowModel:
         complete = len(state.arrived) >= len(MEMBERS)
         at = "publish" if complete else then
         won = not already
+        flaw = FlowFlaw.AGAIN if complete and won and state.fired else state.flaw
+        state = state._replace(fired=state.fired or complete, flaw=flaw)
         yield (
             "a worker stores the arrival of",
             _moved(state, index, hand._replace(at=at, reading=False, won=won, seen=())),

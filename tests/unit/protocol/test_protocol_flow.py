@@ -16,6 +16,7 @@ SCENARIOS = (
     FlowScenario("messages are delivered twice", fails=True, doubles=2),
     FlowScenario("the whole is cancelled", fails=True, deaths=1, cancels=1),
     FlowScenario("a step is cancelled by hand", deaths=1, doubles=1, by_hand=1),
+    FlowScenario("messages of two members are delivered twice", doubles=2, workers=3),
     FlowScenario("the client dies, too", deaths=1, cancels=1, client_dies=True),
 )
 
@@ -30,6 +31,7 @@ BROKEN = {
     FlowRule.LOOK: (FlowScenario("", cancels=1), FlowFlaw.AFTER_CANCEL),
     FlowRule.ONE_END: (FlowScenario("", cancels=1), FlowFlaw.TWO_ENDS),
     FlowRule.KEEP_MESSAGE: (FlowScenario("", by_hand=1), FlowFlaw.WAITS),
+    FlowRule.NOT_CLEARED: (FlowScenario("", doubles=2, workers=3), FlowFlaw.AGAIN),
     FlowRule.ALL_END: (FlowScenario("", fails=True), FlowFlaw.WAITS),
 }
 
