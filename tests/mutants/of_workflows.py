@@ -178,7 +178,7 @@ MUTANTS: Final = (
     ),
     _of(
         f"{_SDK}broker/flows",
-        "a join of a workflow that succeeded is begun anew",
+        "a join of a workflow that succeeded is written again",
         "        if found is None or _root_in(found[0], place.flow).ended is Outcome.SUCCEEDED:\n            raise FlowGone\n\n    async def _slots",
         "\n    async def _slots",
         "a join fires again if two workers come too late",

@@ -236,7 +236,7 @@ class Flows:
     async def _not_cleared(self, place: Place) -> None:
         """Look at a workflow before a part of it is written that is not there.
 
-        It may have been removed: who was frozen meanwhile would begin a join anew, which fires again.
+        It may have been removed: who was frozen meanwhile would write a new join, which fires again.
 
         Raises:
             FlowGone: the workflow has succeeded, or is not there.

@@ -42,7 +42,7 @@ FLOW_WHY: Final = {
     FlowRule.LOOK: "A step may have been published just before the cancellation.",
     FlowRule.ONE_END: "A cancellation and the last step may decide at the same moment.",
     FlowRule.KEEP_MESSAGE: "Without a message no worker learns that the step has ended.",
-    FlowRule.NOT_CLEARED: "Two that were frozen since before the end begin it anew, and it fires again.",
+    FlowRule.NOT_CLEARED: "Two that were frozen since before the end write a new one, and it fires again.",
     FlowRule.ALL_END: "A failed member leaves a step that never runs, and the workflow would wait for it.",
 }
 
