@@ -19,16 +19,20 @@ from pathlib import Path
 
 import pytest
 
+from galley.address import TaskAddress
 from galley.broker.connection import Broker
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.layout import layout_of
+from galley.broker.records import Records
 from galley.broker.signals import SignalReader
 from galley.calls import call
 from galley.client import AsyncClient
 from galley.failpoint import hook
 from galley.handle import AsyncHandle
+from galley.record import Stored
 from galley.resources import TaskQueue
+from galley.task_status import Phase, of_record
 from galley_local.nats_server import NatsServer
 from galley_local.process_fleet import ProcessFleet
 from galley_local.worker_process import WorkerPlace
@@ -79,8 +83,8 @@ class Yard:
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     fed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no task is to be submitted any more."""
-    burned: int = 0
-    """Tasks that did not succeed in their first attempt."""
+    burned: list[str] = field(default_factory=list)
+    """What is known of each task that did not succeed in its first attempt without a crash."""
     _left: set[str] = field(default_factory=set)
 
     def runs(self) -> Iterator[tuple[str, str, str]]:
@@ -120,13 +124,30 @@ class Yard:
         """Return whether all that was submitted has come to its end."""
         return sum(what == "ended" for what, _, _ in self.runs()) >= len(self.tasks)
 
-    async def not_in_their_first_attempt(self) -> int:
-        """Return how many tasks did not succeed in their first attempt."""
-        burned = 0
+    async def counted_against(self, records: AsyncIterator[tuple[TaskAddress, Stored]]) -> list[str]:
+        """Return what is known of each task that a failed attempt or a crash was counted of."""
+        statuses = {
+            address.id: of_record(address, stored.record)
+            async for address, stored in records
+            if stored.record.done
+        }
+        burned = []
         for task in self.tasks:
-            await task.result(within=60)
-            burned += (await task.status()).attempt != 1
+            status = statuses.get(task.id) or await task.wait(within=60)
+            past = status.history
+            if status.phase is Phase.SUCCEEDED and status.attempt == 1 and not past.errors + past.crashes:
+                continue
+            told = [*map(str, past.attempts), *self.logged(task.id)]
+            burned.append("\n    ".join((f"{task.id}: {status.phase} in attempt {status.attempt}", *told)))
         return burned
+
+    def logged(self, task: str) -> Iterator[str]:
+        """Yield what workers logged of a task, and the warnings and errors of those that did."""
+        for log in sorted((self.notes.parent / "logs").iterdir()):
+            lines = log.read_text(errors="replace").splitlines()
+            if any(task in line for line in lines):
+                bad = ('"warning"', '"error"')
+                yield from (line for line in lines if task in line or any(each in line for each in bad))
 
 
 class _Counting:
@@ -209,7 +230,7 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
                 await asyncio.wait(work)
                 last = asyncio.create_task(make().run())
                 await eventually(yard.ended, within=120, why="all tasks are done")
-                yard.burned = await yard.not_in_their_first_attempt()
+                yard.burned = await yard.counted_against(Records(broker).all_of(*name))
                 last.cancel()
             finally:
                 for each in work:
@@ -231,9 +252,9 @@ async def test_no_worker_is_taken_away_while_it_runs_something(
         f"\n{yard.removed.total()} workers taken away in {took:.0f} s, {yard.removed['busy']} of them busy; "
         f"{len(yard.tasks)} tasks; the autoscaler died {yard.crashes.total()} times: {dict(yard.crashes)}\n"
     )
+    assert not yard.burned, "no attempt was lost:\n" + "\n".join(yard.burned)
     assert yard.removed.total() >= min(SCALE_INS, 4)
     assert yard.removed["busy"] == 0
     runs = Counter((what, word) for what, word, _ in yard.runs())
     assert set(runs.values()) == {1}, "each task ran once, from its beginning to its end"
     assert len(runs) == 2 * len(yard.tasks)
-    assert yard.burned == 0, "no attempt was lost"
