@@ -30,10 +30,8 @@ from typing import Any, ClassVar, Final
 
 from galley_worker.runners.child import entry
 from galley_worker.runners.child.kernel import children_of, running_name
+from galley_worker.runners.page import BYTES
 from galley_worker.runners.sweeper import Sweeper
-
-PAGE_BYTES: Final = 32
-"""Order begun last; order whose code runs in the event loop, when it began, when it was given the loop."""
 
 _TRIES: Final = 3
 """A server that was just killed is noticed by the first request it does not answer."""
@@ -140,8 +138,8 @@ class ForkServer:
         stdout, its_stdout = os.pipe()
         stderr, its_stderr = os.pipe()
         memory = os.memfd_create("galley")
-        os.ftruncate(memory, PAGE_BYTES)
-        page = mmap.mmap(memory, PAGE_BYTES)
+        os.ftruncate(memory, BYTES)
+        page = mmap.mmap(memory, BYTES)
         ends = (
             Connection(its_stdout, readable=False),
             Connection(its_stderr, readable=False),

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from msgspec import Raw
 from galley.record import Failure
 from galley.unreadable import UNREADABLE
 from galley_worker.ending import Continued, Raised, Returned, ReturnedLarge, Snoozed
-from galley_worker.runners import frames
+from galley_worker.runners import frames, page
 from galley_worker.runners.child.descendants import in_words as ended_in_words
 from galley_worker.runners.execution import Account, Carrier, Execution
 from galley_worker.runners.exits import in_words
@@ -54,7 +53,6 @@ _EXIT_SECONDS: Final = 0.1
 _LATE_OUTPUT: Final = 64
 """Ended orders of which late output is still attributed to their attempts."""
 _PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
-_read_page: Final = struct.Struct("=QQdd").unpack_from
 
 
 class Holder(NamedTuple):
@@ -203,17 +201,17 @@ class HandlerProcess(asyncio.Protocol):
 
     def begun(self) -> list[Execution]:
         """Return the unanswered works whose handlers have begun, in the order they began."""
-        last = _read_page(self._child.page)[0]
+        last = page.begun(self._child.page)
         return [execution for number, execution in self.running.items() if number <= last]
 
     def holder(self) -> Holder | None:
         """Return the async handler whose code runs now; None if the loop is free, or not one of asyncio's."""
-        _, number, began, since = _read_page(self._child.page)
-        execution = self.running.get(number)
-        if execution is None:
+        step = page.step(self._child.page)
+        execution = None if step is None else self.running.get(step.order)
+        if step is None or execution is None:
             return None
         now = time.monotonic()  # the child's clock too, whatever clock measures here
-        return Holder(execution, now - began, now - since)
+        return Holder(execution, now - step.began, now - step.since)
 
     def memory(self) -> int:
         """Return its resident memory in bytes; 0 if it has ended."""
@@ -238,7 +236,7 @@ class HandlerProcess(asyncio.Protocol):
         if not number:
             # Bytes without a mark: of the plain handler begun last, or of the only async one.
             if not self.several:
-                number = _read_page(self._child.page)[0]
+                number = page.begun(self._child.page)
             elif len(self.running) == 1:
                 number = next(iter(self.running))
         execution = self.running.get(number)

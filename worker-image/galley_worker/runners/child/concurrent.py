@@ -5,7 +5,6 @@ that a handler that blocks the loop is known even if it never lets another line 
 """
 
 import asyncio
-import struct
 import sys
 from asyncio import events
 from collections.abc import Mapping
@@ -42,11 +41,8 @@ from galley_worker.runners.frames import (
     Said,
     Stopped,
 )  # fmt: skip
+from galley_worker.runners.page import ORDER, STEP, write_number, write_step
 
-write_begun: Final = struct.Struct("=Q").pack_into
-write_step: Final = struct.Struct("=Qdd").pack_into
-"""The order whose code runs, when it began, and when it was given the loop."""
-AFTER_BEGUN: Final = 8
 _UNASKED: Final = (
     "CancelledError: the task was cancelled by code in its own process, not through Galley; "
     "asyncio.CancelledError was raised, or Task.cancel() called"
@@ -105,11 +101,11 @@ class ConcurrentService:
         def run_observed(handle: Any) -> None:
             order = handle._context.get(current)  # noqa: SLF001
             if order in since:
-                write_step(page, AFTER_BEGUN, order, since[order], monotonic())
+                write_step(page, STEP, since[order], monotonic(), order)
             run(handle)
             if wire.copied:  # it would run a part of each task that the loop of its parent runs
                 end_copy()
-            write_begun(page, AFTER_BEGUN, 0)
+            write_number(page, ORDER, 0)
 
         events.Handle._run = run_observed  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
@@ -159,8 +155,8 @@ class ConcurrentService:
         began, since = perf_counter(), monotonic()
         current.set(order.id)
         self._since[order.id], self._orders[order.id] = since, order
-        write_begun(self._page, 0, order.id)
-        write_step(self._page, AFTER_BEGUN, order.id, since, since)
+        write_number(self._page, 0, order.id)
+        write_step(self._page, STEP, since, since, order.id)
         if isinstance(order, RunBatch):
             outcome: Answer = await self._call_batch(order, began)
         else:

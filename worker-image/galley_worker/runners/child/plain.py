@@ -6,7 +6,6 @@ noticed, while a handler runs.
 
 import contextlib
 import contextvars
-import struct
 import sys
 import threading
 from collections import deque
@@ -30,6 +29,7 @@ from galley_worker.runners.child.streams import STREAMS, current, log_all
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, end_copy, lost
 from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said
+from galley_worker.runners.page import write_number
 
 HELD_SECONDS: Final = 0.001
 """How long an answer may wait for others to travel with."""
@@ -37,8 +37,6 @@ HELD: Final = 16
 """How many answers may wait: those that are lost with the child cost their tasks a preemption."""
 LOOK_SECONDS: Final = 0.1
 """How often quick handlers are looked after for processes that were started unnoticed."""
-
-write_begun: Final = struct.Struct("=Q").pack_into
 
 
 class PlainService:
@@ -94,7 +92,7 @@ class PlainService:
             except IndexError:  # called back, or taken before its signal
                 continue
             self._running, self._order = order.id, order
-            write_begun(page, 0, order.id)
+            write_number(page, 0, order.id)
             began = perf_counter()
             outcome = (
                 self._run_batch(order, began) if isinstance(order, RunBatch) else self._run(order, began)
