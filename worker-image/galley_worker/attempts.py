@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
@@ -447,8 +448,13 @@ class Attempts:
             if present.execution is not None:
                 present.stop(CutOff("its attempt failed outside its handler"))
                 await present.execution.ending
-            if held is None or delivery.delivered >= UNDECIDED_TIMES:
+            unread = held is None and not isinstance(error, BrokerError)
+            if unread or delivery.delivered >= UNDECIDED_TIMES:
                 await self._parts.settler.bury_unreadable(delivery, failure)
+                return
+            if held is None:
+                # What the broker did not answer says nothing about the task.
+                self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
                 return
             ending = Raised(failure, retryable=True)
             given = self._circumstances(held)

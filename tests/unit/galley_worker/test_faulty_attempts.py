@@ -7,13 +7,17 @@ from datetime import timedelta
 import pytest
 from msgspec import Raw
 
+from galley.address import TaskAddress
+from galley.broker.errors import BrokerUnreachable
 from galley.envelope import Flags
 from galley.failpoint import hook
+from galley.history import NO_HISTORY
 from galley.record import Failure, Outcome, State
 from galley.retry import LONGEST_BACKOFF_SECONDS, RetryPolicy
 from galley_worker.attempts import UNDECIDED_SECONDS, UNDECIDED_TIMES
 from galley_worker.ending import Ending, Raised
 from galley_worker.fast_path import FastPath
+from galley_worker.ledger import Ledger
 from galley_worker.runners.execution import Execution
 from galley_worker.verdict import Bury, RetryAt, Succeed
 from galley_worker.work import Work
@@ -114,6 +118,30 @@ async def test_an_error_outside_the_handler_that_stays_ends_as_a_dead_letter() -
         assert final.failure.reason == "AttemptsExhausted"
         assert "InternalError" in final.failure.message
         assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
+
+
+@in_virtual_time
+async def test_a_task_whose_id_could_not_be_looked_at_comes_again_at_no_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent = True
+
+    async def reserved_for(_ledger: Ledger, _address: TaskAddress) -> str:
+        if silent:
+            raise BrokerUnreachable("nats://here", "no answer")
+        return ""
+
+    monkeypatch.setattr(Ledger, "reserved_for", reserved_for)
+    async with a_shop() as shop:
+        address = await shop.bench.submit(an_address(of=shop.bench.layout, id="invoice-1764500000"))
+        began = shop.bench.server.now()
+        await run(shop)
+        silent = False
+        await run(shop)
+        assert shop.bench.server.now() - began >= timedelta(seconds=UNDECIDED_SECONDS)
+        final = shop.bench.final(address)
+        assert (final.outcome, final.attempt, final.history) == (Outcome.SUCCEEDED, 1, NO_HISTORY)
+        assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (0, 0, {})
 
 
 @pytest.fixture
