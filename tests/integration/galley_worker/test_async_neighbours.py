@@ -10,7 +10,7 @@ from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
 
-ONCE = When(timeout_seconds=30, retry=RetryPolicy(attempts=1, crashes=1))
+ONCE = When(timeout_seconds=80, retry=RetryPolicy(attempts=1, crashes=1))
 BRIEFLY = When(timeout_seconds=1, retry=RetryPolicy(attempts=1))
 
 
