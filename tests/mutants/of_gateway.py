@@ -316,6 +316,6 @@ MUTANTS: Final = (
         'data.replace(b"\\r", b"").split(b"\\n")',
         'data.split(b"\\n")',
         "what a task says begins an event of its own on the pages that are open",
-        MARKUP,
+        "tests/unit/galley_gateway/test_events.py",
     ),
 )
