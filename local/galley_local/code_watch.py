@@ -8,6 +8,7 @@ replaced when a file they import has changed.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -107,9 +108,11 @@ class CodeWatch:
 
     def _remark(self, module: Module) -> None:
         served = {queue.name[1]: True for queue in self._queues}
-        for name in module.handlers:
-            if name not in served:
-                self._say(f"{undeclared(module, name, served)} No worker runs them")
+        for name, handlers in module.handlers.items():
+            own = [handler for handler in handlers if handler not in module.anywhere]
+            if own and name not in served:
+                about = replace(module, handlers={name: own})
+                self._say(f"{undeclared(about, name, served)} No worker runs them")
 
 
 def _given_files(queue: LocalQueue) -> set[Path]:

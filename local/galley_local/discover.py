@@ -23,8 +23,9 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
     """Import the module.
 
     Returns:
-        `queues` (queue -> names of its handlers), `loaded` (module -> file, of those in the folders) and
-        `subscribes` (queue -> name of a handler -> its subscriptions, and its lane);
+        `queues` (queue -> names of its handlers), `anywhere` (names of those that name no queue), `loaded`
+        (module -> file, of those in the folders) and `subscribes` (queue -> name of a handler -> its
+        subscriptions, and its lane);
         or `error`, `hint`, and whether it is about a `relative` import.
     """
     sys.path[:0] = folders
@@ -47,7 +48,9 @@ def discover(module: str, file: Path, folders: list[str]) -> dict[str, Any]:
         for queue, handlers in found.items()
     }
     queues = {queue: sorted(handlers) for queue, handlers in found.items()}
-    return {"queues": queues, "loaded": _loaded(folders), "subscribes": subscribes}
+    handlers = [handler for of_queue in found.values() for handler in of_queue.values()]
+    anywhere = sorted({handler.name for handler in handlers if handler.any_queue})
+    return {"queues": queues, "anywhere": anywhere, "loaded": _loaded(folders), "subscribes": subscribes}
 
 
 def _loaded(folders: list[str]) -> dict[str, str]:

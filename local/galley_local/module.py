@@ -42,6 +42,8 @@ class Module:
     """The modules in these folders that importing it loads, each with its file."""
     subscribes: dict[str, dict[str, Subscriptions]] = field(default_factory=dict)
     """By queue and handler, what it subscribes to."""
+    anywhere: frozenset[str] = frozenset()
+    """Names of the handlers that name no queue: each queue whose modules import it has them."""
 
 
 async def read_module(path: Path) -> Module:
@@ -84,7 +86,7 @@ async def import_file(path: Path, file: Path, name: str, import_paths: tuple[Pat
         raise FilesUnusable(f"{path} does not import: {found['error']}", _hint(path, name, found))
     loaded = {module: where for module, where in found["loaded"].items() if "site-packages" not in where}
     subscribes = msgspec.convert(found["subscribes"], dict[str, dict[str, Subscriptions]])
-    return Module(path, name, import_paths, found["queues"], loaded, subscribes)
+    return Module(path, name, import_paths, found["queues"], loaded, subscribes, frozenset(found["anywhere"]))
 
 
 def check_not_hidden(source: str, name: str, import_paths: Iterable[Path]) -> None:

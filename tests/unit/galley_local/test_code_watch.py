@@ -131,3 +131,15 @@ async def test_a_queue_in_a_module_of_a_manifest_that_may_be_misspelled_is_told(
     (said,) = watched.said
     assert "jobs.py has hello in queue 'imgaes', which is not declared anywhere else: did you mean" in said
     assert said.endswith("'images'? No worker runs them")
+
+
+async def test_handlers_that_name_no_queue_belong_to_the_queue_of_their_module(project: Path) -> None:
+    plain = _BODY.replace("@task(queue='images')", "@task")
+    (project / "jobs.py").write_text(plain)
+    watched = Watched()
+    await watched.watch(project, "queue.yaml")
+    assert watched.said == []
+    (project / "jobs.py").write_text(plain + "@task(queue='imgaes')\ndef other() -> None: ...\n")
+    await watched.watch(project, "queue.yaml")
+    (said,) = watched.said
+    assert "jobs.py has other in queue 'imgaes'" in said
