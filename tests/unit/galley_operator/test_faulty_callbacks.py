@@ -4,15 +4,10 @@ A callback is a method that is handed to another part (found in the code, so tha
 or one by which a part hears of changes. In each in turn an exception is raised the first time it is called.
 """
 
-import ast
 import asyncio
 import importlib
-import inspect
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -23,6 +18,7 @@ from galley.broker.connection import Broker
 from galley.broker.publish import Publisher
 from galley_operator.cluster.resource import DEPLOYMENTS, PODS, TASKS
 from galley_operator.fleet.names import selected_by
+from tests.support.callbacks import Callbacks, Raising
 from tests.support.eventually import eventually
 from tests.support.memory_nats.client import MemoryClient
 from tests.support.virtual_time import in_virtual_time
@@ -30,7 +26,6 @@ from tests.unit.galley_operator.desk import desk
 from tests.unit.galley_operator.queues.test_queues import stage
 from tests.unit.galley_operator.test_data_path import LATER, applied_by_a_client
 
-ROOT: Final = Path(galley_operator.__file__).parent
 HEARING: Final = ({"changed", "gone"}, {"new", "gone"})
 """What classes have by which a part hears of changes (see the protocols `Listener` and `TaskListener`)."""
 
@@ -65,109 +60,8 @@ OF_THE_PROCESS: Final = {
 """Callbacks that are not tried here, by how their names begin, and why."""
 
 
-@cache
-def methods() -> dict[str, set[tuple[str, str]]]:
-    """Return the methods of the operator by name: the modules and classes that have one."""
-    found: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for module, tree in trees():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and "Protocol" not in ast.unparse(node).partition("\n")[0]:
-                for each in node.body:
-                    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.decorator_list:
-                        found[each.name].add((module, node.name))
-    return found
-
-
-@cache
-def trees() -> tuple[tuple[str, ast.Module], ...]:
-    return tuple(
-        (
-            ".".join(("galley_operator", *path.relative_to(ROOT).with_suffix("").parts)),
-            ast.parse(path.read_text()),
-        )
-        for path in sorted(ROOT.rglob("*.py"))
-    )
-
-
-def callbacks(*, certain: bool = False) -> dict[str, tuple[str, str, str]]:
-    """Return the callbacks by what they are called: module, class and method.
-
-    Args:
-        certain: leave out methods of which only the name is handed on, so that it may be another's.
-    """
-    known = methods()
-    by_class: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for name, places in known.items():
-        for place in places:
-            by_class[place].add(name)
-    found = {(*place, "run") for place, names in by_class.items() if "run" in names}
-    for hearing in HEARING:
-        found |= {(*place, each) for place, names in by_class.items() if hearing <= names for each in hearing}
-    for module, owner, part in handed_on():
-        if not certain or ast.unparse(part.value) == "self":
-            found |= _meant(part, module, owner, known)
-    return {f"{owner}.{name}": (module, owner, name) for module, owner, name in sorted(found)}
-
-
-@cache
-def handed_on() -> tuple[tuple[str, str, ast.Attribute], ...]:
-    """Return the attributes that are arguments of a call, and the module and class where that is."""
-    return tuple(_handed_on())
-
-
-def _handed_on() -> Iterator[tuple[str, str, ast.Attribute]]:
-    for module, tree in trees():
-        for holder in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
-            for call in [node for node in ast.walk(holder) if isinstance(node, ast.Call)]:
-                handed = [*call.args, *(each.value for each in call.keywords)]
-                for part in [part for each in handed for part in getattr(each, "elts", [each])]:
-                    if isinstance(part, ast.Attribute):
-                        yield module, holder.name, part
-
-
-def _meant(
-    part: ast.Attribute, module: str, owner: str, known: dict[str, set[tuple[str, str]]]
-) -> set[tuple[str, str, str]]:
-    """Return the method an attribute is: of the class itself, or the only one that is so called."""
-    places = known.get(part.attr, set())
-    if isinstance(part.value, ast.Name) and part.value.id == "self":
-        return {(module, owner, part.attr)} if (module, owner) in places else set()
-    # An attribute of another object may only have the name of a method: then nothing calls it.
-    return {(*place, part.attr) for place in places} if len(places) == 1 else set()
-
-
-ALL: Final = callbacks()
-CERTAIN: Final = callbacks(certain=True)
-TRIED: Final = sorted(name for name in ALL if not name.startswith(tuple(OF_THE_PROCESS)))
-
-
-class Raising:
-    """A method that raises once, and then does what it is there for."""
-
-    def __init__(self, original: Any) -> None:
-        self.times = 0
-        self.original = original
-
-    def once(self) -> None:
-        self.times += 1
-        if self.times == 1:
-            raise RuntimeError("raised by a test")
-
-    @property
-    def method(self) -> Any:
-        if inspect.iscoroutinefunction(self.original):
-
-            async def raising_later(*args: Any, **named: Any) -> Any:
-                self.once()
-                return await self.original(*args, **named)
-
-            return raising_later
-
-        def raising(*args: Any, **named: Any) -> Any:
-            self.once()
-            return self.original(*args, **named)
-
-        return raising
+CALLBACKS: Final = Callbacks(galley_operator, HEARING)
+TRIED: Final = sorted(name for name in CALLBACKS.all if not name.startswith(tuple(OF_THE_PROCESS)))
 
 
 def told(change: Callable[..., Any], *args: Any, **named: Any) -> None:
@@ -231,14 +125,14 @@ async def use_of_queues() -> None:
 def test_an_exception_in_a_callback_costs_no_more_than_it_must(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, owner, method = ALL[name]
-    cls = getattr(importlib.import_module(module), owner)
-    raising = Raising(cls.__dict__[method])
-    monkeypatch.setattr(cls, method, raising.method)
+    each = CALLBACKS.all[name]
+    cls = getattr(importlib.import_module(each.module), each.owner)
+    raising = Raising(cls.__dict__[each.name])
+    monkeypatch.setattr(cls, each.name, raising.method)
     in_virtual_time(use_of_tasks)()
     if not raising.times:
         in_virtual_time(use_of_queues)()
-    if name in CERTAIN:
+    if name in CALLBACKS.certain:
         assert raising.times, (
             f"nothing called {name}: try it here, or say in OF_THE_PROCESS where it is tried"
         )
@@ -247,4 +141,4 @@ def test_an_exception_in_a_callback_costs_no_more_than_it_must(
 def test_what_is_not_tried_here_is_there() -> None:
     assert len(TRIED) > 20
     for start in OF_THE_PROCESS:
-        assert any(name.startswith(start) for name in ALL), f"{start} is not needed any more"
+        assert any(name.startswith(start) for name in CALLBACKS.all), f"{start} is not needed any more"
