@@ -4,7 +4,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, TextIO
 
@@ -33,12 +34,16 @@ class JsonLines(logging.Handler):
         self._traceback = logging.Formatter().formatException
         self._lines: list[bytes] = []
         self._flushed_by: asyncio.AbstractEventLoop | None = None
+        self.tracebacks: Counter[str] = Counter()
+        """How many errors were written with a traceback, by logger: each is a bug."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record."""
         keys = extra_of(record)
         if record.exc_info:
             keys["traceback"] = self._traceback(record.exc_info)
+            if record.levelno >= logging.ERROR:
+                self.tracebacks[record.name] += 1
         self._put(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
         self.flush()
 
@@ -104,6 +109,15 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
     """
     handler = JsonLines(stream.buffer, always)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def tracebacks() -> Mapping[str, int]:
+    """Return how many errors this process logged with a traceback, by logger, since `log_as_json`."""
+    found: Counter[str] = Counter()
+    for handler in logging.root.handlers:
+        if isinstance(handler, JsonLines):
+            found.update(handler.tracebacks)
+    return found
 
 
 def switch_level_by_signal(told: Callable[[bool], None] = lambda _: None) -> None:

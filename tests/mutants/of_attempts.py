@@ -316,8 +316,8 @@ LEASES_: Final = (
     _of(
         "leases",
         "lost leases are renewed",
-        "        self._leases.discard(lease)\n        lease.lost()\n",
-        "        lease.lost()\n",
+        "        self._leases.discard(lease)\n        try:\n            lease.lost()\n",
+        "        try:\n            lease.lost()\n",
         "an attempt is stopped again and again",
         LEASES,
     ),

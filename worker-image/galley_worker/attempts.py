@@ -12,7 +12,6 @@ from typing import Final
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
-from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
@@ -198,11 +197,19 @@ class Attempts:
         finally:
             self.leave(present)
 
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """Have a message delivered again later with which nothing could be begun, and count that."""
+        journal.failed(delivery, error)
+        self._parts.measures.failed()
+        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
+
     def leave(self, present: UnderWay) -> None:
         """Forget an attempt that is over."""
-        if present.execution is not None and (batch := present.execution.batch) is not None:
-            batch.settled(batch)
-        self.roster.leave(present)
+        try:
+            if present.execution is not None and (batch := present.execution.batch) is not None:
+                batch.settled(batch)
+        finally:
+            self.roster.leave(present)
 
     async def _to_its_end(self, present: UnderWay, take: Callable[[UnderWay], Awaitable[None]]) -> None:
         """Have an attempt taken to its end that has entered."""
@@ -212,12 +219,14 @@ class Attempts:
         except Exception as error:  # whatever it is costs this attempt, not the worker
             await self._recover(present, error)
         finally:
-            if present.span is not None:
-                Traces.end(present.span, None)
-            if present.held is not None and present.held.alone:
-                solitude.leave_alone()
-            else:
-                solitude.leave()
+            try:
+                if present.span is not None:
+                    Traces.end(present.span, None)
+            finally:
+                if present.held is not None and present.held.alone:
+                    solitude.leave_alone()
+                else:
+                    solitude.leave()
 
     async def _resume(self, present: UnderWay, ran: Finish, tried: Tried | None) -> None:
         held = present.held
@@ -448,12 +457,11 @@ class Attempts:
             if present.execution is not None:
                 present.stop(CutOff("its attempt failed outside its handler"))
                 await present.execution.ending
-            unread = held is None and not isinstance(error, BrokerError)
-            if unread or delivery.delivered >= UNDECIDED_TIMES:
+            if delivery.delivered >= UNDECIDED_TIMES:
                 await self._parts.settler.bury_unreadable(delivery, failure)
                 return
             if held is None:
-                # What the broker did not answer says nothing about the task.
+                # It was not read: what failed may have nothing to do with the task.
                 self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
                 return
             ending = Raised(failure, retryable=True)

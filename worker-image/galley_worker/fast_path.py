@@ -91,8 +91,8 @@ class FastPath:
         present = FastAttempt(delivery, lease, parts.clock(), path=self, hand=hand)
         held = Held(delivery, envelope, FIRST, 0, False, envelope.history, parts.now())
         present.held = held
-        attempts.roster.enter(present)
         parts.solitude.enter_at_once()
+        attempts.roster.enter(present)
         try:
             begun = attempts.start(present, held, attempts.timeout(held))
             if isinstance(begun, Execution):
@@ -154,8 +154,10 @@ class FastPath:
     def leave(self, present: FastAttempt) -> None:
         """Forget an attempt that is over."""
         self._parts.solitude.leave()
-        self._attempts.leave(present)
-        present.hand.leave()
+        try:
+            self._attempts.leave(present)
+        finally:
+            present.hand.leave()
 
     def go_on(self, present: FastAttempt, ran: Finish) -> None:
         """Leave the rest of an attempt that ended like that to the long way."""

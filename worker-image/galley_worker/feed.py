@@ -129,6 +129,6 @@ class Feed:
         self._renewal = asyncio.get_running_loop().call_later(pause, self._renew, some)
 
     def _renew(self, some: Sequence[Delivery]) -> None:
+        self._renew_later(some)
         for each in (*some, *self._arrived):
             self._broker.publish(each.reply, RENEW)
-        self._renew_later(some)

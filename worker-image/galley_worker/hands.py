@@ -64,8 +64,13 @@ class Hands:
     def _take(self, delivery: Delivery) -> None:
         if not self._slots.busy:
             self._over.clear()
-        self._slots.take()
-        if self._attempts.begin(delivery, self):
+        try:
+            self._slots.take()
+            if self._attempts.begin(delivery, self):
+                return
+        except Exception as error:  # whatever it is costs this delivery, not the worker
+            self._attempts.failed(delivery, error)
+            self.leave()
             return
         if self._idle:
             self._idle.pop().set_result(delivery)
@@ -80,7 +85,10 @@ class Hands:
 
     def leave(self) -> None:
         """Take note that an attempt is over."""
-        self._slots.leave()
+        try:
+            self._slots.leave()
+        except Exception:  # the slot is free all the same
+            log.exception("free slot not counted")
         self._puller.slots_changed()
         if not self._slots.busy:
             self._over.set()
@@ -95,6 +103,8 @@ class Hands:
     async def _finish(self, rest: Coroutine[Any, Any, None]) -> None:
         try:
             await rest
+        except Exception:  # what is left of it comes again when its lease ends
+            log.exception("attempt not settled")
         finally:
             self.leave()
 
@@ -103,6 +113,8 @@ class Hands:
         while delivery is not None:
             try:
                 await self._attempts.run(delivery)
+            except Exception as error:  # whatever it is costs this delivery, not the worker
+                self._attempts.failed(delivery, error)
             finally:
                 self.leave()
             if self._stop.asked.is_set():

@@ -179,4 +179,7 @@ class LeaseKeeper:
 
     def _lose(self, lease: Lease) -> None:
         self._leases.discard(lease)
-        lease.lost()
+        try:
+            lease.lost()
+        except Exception:  # whatever it is costs this attempt, and its record is fenced
+            log.exception("attempt not stopped", extra={"reply": lease.reply})

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from galley.broker.counts import ATTEMPT, EXPIRED, LOST, MISSED, WAIT, Name, Times
+from galley.logs import tracebacks
 from galley.objects.node_cache import NodeCache
 from galley.series import Kind, Series
 from galley_worker.circuit import Circuit
@@ -44,6 +45,11 @@ FAILED: Final = Series(
     "Attempts that failed outside their handler.",
     QUEUE,
 )
+UNEXPECTED: Final = Series(
+    "galley_worker_unexpected_errors_total", Kind.COUNTER,
+    "Exceptions the worker does not expect, by the module that logged them: each is a bug.",
+    (*QUEUE, "where"),
+)  # fmt: skip
 TICKS: Final = Series(
     "galley_schedule_ticks_total", Kind.COUNTER,
     "Ticks of schedules looked at here, by `action`: `Fired`, `Skipped`, `Missed` or `Refused`.",
@@ -114,7 +120,7 @@ SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Upper bounds of the buckets of batch sizes."""
 
 SERIES: Final = (
-    ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, RETRIES_DELAYED,
+    ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, UNEXPECTED, RETRIES_DELAYED,
     CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
     WORKFLOWS, WORKFLOW_SECONDS, JOINS,
     BATCH_SIZE, LIFE_MISSED, NOTES_DROPPED, COUNTS_GIVEN_UP, CACHE_HITS, CACHE_FETCHES,
@@ -251,6 +257,7 @@ class Measures(Collector):
         yield self._histogram(ATTEMPT_SECONDS, self._durations)
         yield self._histogram(WAIT_SECONDS, self._waits)
         yield self._sizes(self.batch_sizes())
+        yield self._counter(UNEXPECTED, (((where,), count) for where, count in tracebacks().items()))
         ticks = (((schedule, action), count) for (schedule, action), count in self._ticks.items())
         yield self._counter(TICKS, ticks)
         yield self._gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))

@@ -24,6 +24,7 @@ from galley.broker.errors import BrokerError
 from galley.broker.pipeline import NO_RESPONDERS, Ack
 from galley.encryption import EncryptionError, KeyServiceUnavailable
 from galley.failpoint import failpoint
+from galley.faults import Faults
 from galley.lanes import Lane
 from galley.logs import log_often
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress
@@ -131,13 +132,11 @@ class Notebook:
     # What is written.
 
     @asynccontextmanager
-    async def writing(self, broker: Broker) -> AsyncIterator[None]:
+    async def writing(self, broker: Broker, faults: Faults) -> AsyncIterator[None]:
         """Write to a broker for the duration of the block."""
         self._broker = broker
-        async with asyncio.TaskGroup() as group:
-            writing = group.create_task(self._write(), name="notes")
+        async with faults.beside("notes", self._write, PAUSE_SECONDS):
             yield
-            writing.cancel()
 
     async def _write(self) -> None:
         while True:
@@ -145,8 +144,14 @@ class Notebook:
             await asyncio.sleep(PAUSE_SECONDS)
             self._something.clear()
             for key, page in list(self._pages.items()):
-                for answer in await self._send(key, page):
-                    answer.add_done_callback(self._look_at)
+                try:
+                    for answer in await self._send(key, page):
+                        answer.add_done_callback(self._look_at)
+                except Exception:  # whatever it is costs what this attempt said, not the others' words
+                    self._pages.pop(key, None)
+                    self.dropped()
+                    log.exception("notes not written", extra={"task": key.task})
+                    continue
                 self._forget_silent(key, page)
 
     def _forget_silent(self, key: _Key, page: _Page) -> None:

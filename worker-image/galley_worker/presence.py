@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from galley.broker.control import (
     answering_as,
     send_heartbeat,
 )
+from galley.faults import Faults
 from galley_worker.claim import Who
 from galley_worker.health import Condition
 from galley_worker.puller import Puller
@@ -33,10 +34,17 @@ class Presence:
     """The worker as the operator, other workers, cancellers and the kubelet see it."""
 
     def __init__(  # noqa: PLR0917 - whom it speaks for
-        self, broker: Broker, who: Who, roster: Roster, puller: Puller, slots: WorkerSlots, stop: Stop
+        self,
+        broker: Broker,
+        who: Who,
+        roster: Roster,
+        puller: Puller,
+        slots: WorkerSlots,
+        stop: Stop,
+        faults: Faults,
     ) -> None:
         self._broker, self._who, self._roster, self._puller = broker, who, roster, puller
-        self._slots, self._stop = slots, stop
+        self._slots, self._stop, self._faults = slots, stop, faults
         self._drained_until = 0.0
         self._since = asyncio.get_running_loop().time()
 
@@ -44,10 +52,14 @@ class Presence:
     async def shown(self, namespace: str, queue: str) -> AsyncIterator[None]:
         """Answer, and send heartbeats, for the duration of the block."""
         place = self._broker, namespace, queue
+
+        async def beat() -> None:
+            await self._beat(namespace, queue)
+
         async with AsyncExitStack() as parts:
             await parts.enter_async_context(answering(*place, self._answer))
             await parts.enter_async_context(answering_as(*place, self._who.holder, self._answer_as_holder))
-            await parts.enter_async_context(beside(self._beat(namespace, queue), "heartbeat"))
+            await parts.enter_async_context(self._faults.beside("heartbeat", beat, HEARTBEAT_SECONDS))
             yield
 
     def condition(self) -> Condition:
@@ -108,12 +120,3 @@ _VERSION: Final = version("galley-tasks")
 
 def _began_at(present: UnderWay) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=time.monotonic() - present.began)
-
-
-@asynccontextmanager
-async def beside(part: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Run a coroutine for the duration of the block; if it fails, so does the block."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(part, name=name)
-        yield
-        task.cancel()

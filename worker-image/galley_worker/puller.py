@@ -25,6 +25,7 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.pull import Delivery, Pulls, Source
 from galley.broker.topology import QueueLayout
+from galley.faults import Faults
 from galley.lanes import Lane
 from galley_worker.credits import LaneCredits
 
@@ -60,7 +61,12 @@ class Puller:
     """Delivers tasks to one worker. Use it as `async with`, and iterate `deliveries()`."""
 
     def __init__(
-        self, broker: Broker, layout: QueueLayout, slots: Slots, give_back: Callable[[str], None]
+        self,
+        broker: Broker,
+        layout: QueueLayout,
+        slots: Slots,
+        give_back: Callable[[str], None],
+        faults: Faults | None = None,
     ) -> None:
         """Describe the puller; it pulls once it is entered.
 
@@ -69,7 +75,9 @@ class Puller:
             layout: the queue's streams and lanes.
             slots: the worker's.
             give_back: has the delivery with this reply subject delivered again, to whichever worker.
+            faults: counts unexpected exceptions, after which pulling goes on.
         """
+        self._faults = faults or Faults()
         self._broker = broker
         self._give_back_reply = give_back
         self._slots = slots
@@ -101,7 +109,8 @@ class Puller:
         return not (self._stopped or self._paused)
 
     async def __aenter__(self) -> Self:
-        self._sweeper = asyncio.create_task(self._keep_filled(), name="puller")
+        filling = self._faults.keep_running("puller", self._keep_filled, REFUSED_SECONDS)
+        self._sweeper = asyncio.create_task(filling, name="puller")
         return self
 
     async def __aexit__(
@@ -245,9 +254,11 @@ class Puller:
 
     def _end_hold(self) -> None:
         self._hold = None
-        self._give_back()
-        if self._held:
-            self._ready.set()
+        try:
+            self._give_back()
+        finally:
+            if self._held:
+                self._ready.set()
 
     def _give_back(self) -> None:
         """Return to the broker what arrived here without a slot."""

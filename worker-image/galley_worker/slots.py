@@ -1,5 +1,6 @@
 """Slots: how many attempts a worker runs, and how many it could."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from galley_worker.circuit import Circuit
 from galley_worker.queue_limit import QueueLimit
 from galley_worker.runners.runners import Runners
 from galley_worker.solitude import Solitude
+
+log = logging.getLogger(__name__)
 
 
 class Changes:
@@ -19,7 +22,10 @@ class Changes:
     def tell(self) -> None:
         """Call all who listen."""
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # whatever it is, the others hear of it
+                log.exception("free slots not noticed")
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
@@ -55,18 +61,22 @@ class WorkerSlots:
 
     def take(self) -> None:
         """Count an attempt that begins."""
-        if self.busy <= self.concurrency or self._runners.batched:
-            self._count()  # else all slots are busy, before and after
-        self.busy += 1
+        try:
+            if self.busy <= self.concurrency or self._runners.batched:
+                self._count()  # else all slots are busy, before and after
+        finally:
+            self.busy += 1
         if self.limit is not None:
             self.limit.look()
 
     def leave(self) -> None:
         """Count an attempt that has ended."""
-        if self.busy <= self.concurrency or self._runners.batched:
-            self._count()
-        self.busy -= 1
-        self.done += 1
+        try:
+            if self.busy <= self.concurrency or self._runners.batched:
+                self._count()
+        finally:
+            self.busy -= 1
+            self.done += 1
         if self.limit is not None:
             self.limit.look()
 

@@ -11,8 +11,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 from galley.broker.connection import Broker
@@ -23,6 +24,7 @@ from galley.broker.objects import Place
 from galley.broker.topics import TopicPublisher
 from galley.broker.topology import QueueLayout
 from galley.broker.unique_keys import Keys
+from galley.faults import Faults
 from galley.key import digest_of_key
 from galley.objects.node_cache import NodeCache
 from galley.objects.store import VARIABLE
@@ -49,7 +51,7 @@ from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
 from galley_worker.objects import Sweeper, TaskObjects, pause
 from galley_worker.planner import Planner
-from galley_worker.presence import Presence, beside
+from galley_worker.presence import Presence
 from galley_worker.puller import Puller
 from galley_worker.queue_limit import QueueLimit
 from galley_worker.retry_budget import RetryBudget
@@ -74,6 +76,8 @@ _output_log.setLevel(1)
 _CONNECT_SECONDS: Final = 10.0
 """How long one try to connect takes; then the reason is logged, and the next begins."""
 _CONNECT_PAUSE_SECONDS: Final = 1.0
+_LEASES_PAUSE_SECONDS: Final = 1.0
+"""Until leases are looked at again after an unexpected exception: less than the margin they are fenced by."""
 
 
 class Supervisor:
@@ -89,6 +93,7 @@ class Supervisor:
         self._leases: LeaseKeeper | None = None
         self._runners: Runners | None = None
         self._all = False
+        self._faults = Faults()
         self._notebook = Notebook(queue.metadata.namespace, self._who, utc_now)
 
     def stop(self) -> None:
@@ -117,6 +122,7 @@ class Supervisor:
         """
         namespace, name = self._queue.metadata.namespace, self._queue.metadata.name
         spec, lease_seconds, grown = self._queue.spec, self._settings.lease_seconds, Changes()
+        faults = self._faults
         async with AsyncExitStack() as parts:
             enter = parts.enter_async_context
             cache = parts.enter_context(
@@ -151,30 +157,30 @@ class Supervisor:
                 flows, Continuations(broker, ledger, flows, utc_now), traces,
                 Turns(broker, layout, ledger, settler, key_rules(spec), utc_now),
             )  # fmt: skip
-            puller = Puller(broker, layout, slots, ledger.replies.give_back)
-            presence = Presence(broker, self._who, attempts.roster, puller, slots, self._stop)
+            puller = Puller(broker, layout, slots, ledger.replies.give_back, faults)
+            presence = Presence(broker, self._who, attempts.roster, puller, slots, self._stop, faults)
             hands = Hands(attempts, puller, slots, self._stop, float(spec.worker.grace_period_seconds))
             self._condition = presence.condition
             outbox = Outbox(broker, (namespace, name), self._who.holder, time.monotonic)
-            await enter(Tally(outbox, measures, settler).kept())
-            await enter(beside(leases.run(), "leases"))
+            await enter(Tally(outbox, measures, settler, faults).kept())
+            await enter(faults.beside("leases", leases.run, _LEASES_PAUSE_SECONDS))
             await enter(self._limited(broker, layout, slots, attempts, puller))
             self._notebook.dropped = measures.note_dropped
-            await enter(self._notebook.writing(broker))
-            sweeper = Sweeper(broker, Place(namespace, name), pause)
-            await enter(beside(sweeper.run(), "objects"))
-            await enter(beside(Planner(broker, layout, ledger, settler, utc_now).run(), "planner"))
-            ticker = Ticker(
-                broker, layout, ledger, measures, utc_now, plaintext=plaintext_allowed(self._queue)
-            )
-            await enter(beside(ticker.run(), "ticker"))
-            await enter(beside(declare(broker, layout, runners.rules), "schedules of the code"))
+            await enter(self._notebook.writing(broker, faults))
+            allowed = plaintext_allowed(self._queue)
             fanout = Fanout(
-                broker, layout, ledger, measures, self._who.name, utc_now,
-                plaintext=plaintext_allowed(self._queue), traces=traces,
-            )  # fmt: skip
-            await enter(beside(fanout.run(), "events"))
-            await enter(beside(subscribe(broker, layout, runners.rules), "subscriptions of the code"))
+                broker, layout, ledger, measures, self._who.name, utc_now, plaintext=allowed, traces=traces
+            )
+            beside: dict[str, Callable[[], Awaitable[None]]] = {
+                "objects": Sweeper(broker, Place(namespace, name), pause).run,
+                "planner": Planner(broker, layout, ledger, settler, utc_now).run,
+                "ticker": Ticker(broker, layout, ledger, measures, utc_now, plaintext=allowed).run,
+                "schedules of the code": partial(declare, broker, layout, runners.rules),
+                "events": fanout.run,
+                "subscriptions of the code": partial(subscribe, broker, layout, runners.rules),
+            }
+            for where, work in beside.items():
+                await enter(faults.beside(where, work))
             await enter(presence.shown(namespace, name))
             log.info("worker ready", extra={"handlers": sorted(runners.handlers)})
             await hands.run()
@@ -220,9 +226,10 @@ class Supervisor:
             recycle_bytes=spec.worker.recycle.memory_bytes,
             log_level=self._settings.handler_log_level or spec.worker.log_level.value,
             spool=str(cache.spool),
-            on_line=self._take_line,
-            on_report=self._notebook.report,
-            before_orders=self._look_at_leases,
+            # In the midst of a child's answers and orders, where an exception would cost all that it runs.
+            on_line=self._faults.guarded("output", self._take_line),
+            on_report=self._faults.guarded("progress", self._notebook.report),
+            before_orders=self._faults.guarded("leases", self._look_at_leases),
         )
 
     @asynccontextmanager

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from galley.broker.counts import Outbox
+from galley.faults import Faults
 from galley_worker.measures import Measures
-from galley_worker.presence import beside
 from galley_worker.settle import Settler
 
 log = logging.getLogger(__name__)
@@ -23,14 +23,15 @@ _LAST_SECONDS: Final = 2.0
 class Tally:
     """Hands over the counts of one worker."""
 
-    def __init__(self, outbox: Outbox, measures: Measures, settler: Settler) -> None:
+    def __init__(self, outbox: Outbox, measures: Measures, settler: Settler, faults: Faults) -> None:
         self._outbox, self._measures, self._settler = outbox, measures, settler
+        self._faults = faults
         measures.counts_given_up = lambda: outbox.given_up
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Hand over now and then for the duration of the block, and once more at its end."""
-        async with beside(self._run(), "tally"):
+        async with self._faults.beside("tally", self._run):
             yield
         try:
             async with asyncio.timeout(_LAST_SECONDS):

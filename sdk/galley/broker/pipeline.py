@@ -196,6 +196,7 @@ class PublishPipeline:
 
     def _expire(self) -> None:
         assert self._loop is not None
+        self._sweep = self._loop.call_later(1.0, self._expire)
         now = self._loop.time()
         # Insertion order is the order of deadlines, so the first that is not due ends the search.
         late = []
@@ -208,7 +209,6 @@ class PublishPipeline:
             hear(Ack(0, UNANSWERED, f"no answer in {self._answer_seconds:g} s"))
         if late:
             self._room.set()
-        self._sweep = self._loop.call_later(1.0, self._expire)
 
 
 def _resolve(future: asyncio.Future[Ack], ack: Ack) -> None:

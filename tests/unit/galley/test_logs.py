@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from galley.logs import log_as_json, log_often, switch_level_by_signal
+from galley.logs import log_as_json, log_often, switch_level_by_signal, tracebacks
 from tests.support.eventually import eventually
 
 log = logging.getLogger("galley.tests")
@@ -90,6 +90,14 @@ def test_a_traceback_stands_in_the_line_of_its_error(output: io.TextIOWrapper) -
         log.exception("handler failed")
     [line] = lines(output)
     assert line["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'a picture'")
+
+
+def test_errors_with_a_traceback_are_counted_by_who_logged_them(output: io.TextIOWrapper) -> None:
+    log.error("this was expected")
+    log.warning("so was this", exc_info=ValueError("no"))
+    assert not tracebacks()
+    logging.getLogger("asyncio").error("a timer raised", exc_info=ValueError("no"))
+    assert dict(tracebacks()) == {"asyncio": 1}
 
 
 def test_a_line_that_cannot_be_written_does_not_end_what_it_tells_of(

@@ -13,6 +13,7 @@ from galley.address import TaskAddress
 from galley.broker import notes, topology
 from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered, PlaintextRefused
 from galley.encryption.payloads import Payloads
+from galley.faults import Faults
 from galley.note import Progress
 from galley_worker.notebook import KEPT_BYTES, SILENT_SECONDS, Notebook
 from galley_worker.runners.frames import Progressed, Saved
@@ -42,7 +43,7 @@ async def a_desk(attempt: int = 1) -> AsyncIterator[Desk]:
     async with a_bench() as bench, bench.worker() as worker:
         notebook, address = Notebook("default", worker.who, bench.server.now), an_address()
         work = Work(address.id, "images", "normal", "resize", attempt, Raw(b"{}"), 9.0, datetime.now(UTC))
-        async with notebook.writing(worker.broker):
+        async with notebook.writing(worker.broker, Faults()):
             yield Desk(bench, worker, notebook, address, work)
 
 

@@ -179,11 +179,11 @@ class Pool:
         self._tick = None
         now = self._clock()
         queued = [process for process in self.children if len(process.running) > 1]
+        if queued:
+            self._tick = self._loop.call_later(SLOW_SECONDS, self._call_back)
         for process in queued:
             if now - process.head_since >= SLOW_SECONDS:
                 process.recall()
-        if queued:
-            self._tick = self._loop.call_later(SLOW_SECONDS, self._call_back)
 
     # What children tell (Parent).
 

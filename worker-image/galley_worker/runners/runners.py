@@ -266,6 +266,14 @@ class Runners:
         self._timer = self._loop.call_later(_CLOSE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
+        try:
+            self._look()
+        finally:
+            self._timer = self._loop.call_later(
+                _CLOSE_SECONDS if self._close_look else SWEEP_SECONDS, self._sweep
+            )
+
+    def _look(self) -> None:
         now = self._clock()
         before = self.capacity
         if self._shut_until is not None and now >= self._shut_until:
@@ -288,9 +296,6 @@ class Runners:
             self._grown()
         # Closely for as long as something slow runs; otherwise the next start looks closely again.
         self._close_look = bool(self._ahead and slow)
-        self._timer = self._loop.call_later(
-            _CLOSE_SECONDS if self._close_look else SWEEP_SECONDS, self._sweep
-        )
 
     def _look_ahead(self) -> None:
         services = [service for _, service in self._by_name.values() if service.runs]
