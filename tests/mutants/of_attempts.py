@@ -12,6 +12,7 @@ PULLER: Final = f"{_UNIT}test_puller.py"
 LEASES: Final = f"{_UNIT}test_leases.py"
 WITHDRAWN: Final = "tests/integration/galley_worker/test_withdrawn.py"
 WEBHOOKS: Final = f"{_UNIT}runners/test_webhooks.py"
+PAGE: Final = f"{_UNIT}runners/test_page.py"
 CREDITS: Final = f"{_UNIT}test_credits.py"
 
 
@@ -99,6 +100,22 @@ ATTEMPTS_: Final = (
         "        if present.stopped is not None:\n",
         "a process that slept begins what another runs",
         ATTEMPTS,
+    ),
+    _of(
+        "runners/page",
+        "the order is read once",
+        "    same = order and _number(page, ORDER)[0] == order\n",
+        "    same = order\n",
+        "a handler that has just begun is killed for the time another took",
+        PAGE,
+    ),
+    _of(
+        "attempts",
+        "silence of the broker is the task's fault",
+        "            unread = held is None and not isinstance(error, BrokerError)\n",
+        "            unread = held is None\n",
+        "a task nobody could look at is a dead letter",
+        f"{_UNIT}test_faulty_attempts.py",
     ),
     _of(
         "runners/commands",
