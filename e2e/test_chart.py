@@ -172,6 +172,16 @@ def test_nine_tenths_of_a_volume_are_for_jetstream() -> None:
         assert f"max_file_store: {mebibytes}Mi\n" in nats_config(f"nats.storage.size={size}")
 
 
+@pytest.mark.parametrize(
+    ("limit", "told"), [("1Gi", "966367641"), ("1.5Gi", "1449551462"), ("1G", "900000000"), ("null", None)]
+)
+def test_nats_knows_nine_tenths_of_its_memory_limit(limit: str, told: str | None) -> None:
+    things = rendered(f"nats.resources.limits.memory={limit}")
+    container = of_kind(things, "StatefulSet")["galley-nats"]["spec"]["template"]["spec"]["containers"][0]
+    assert {each["name"]: each.get("value") for each in container["env"]}.get("GOMEMLIMIT") == told
+    assert container["resources"]["requests"]["cpu"] == "500m"
+
+
 def test_every_value_is_used_and_described_in_the_schema() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
     schema = json.loads((CHART / "values.schema.json").read_text())
