@@ -112,8 +112,8 @@ ATTEMPTS_: Final = (
     _of(
         "attempts",
         "silence of the broker is the task's fault",
-        "            unread = held is None and not isinstance(error, BrokerError)\n",
-        "            unread = held is None\n",
+        "            if delivery.delivered >= UNDECIDED_TIMES:\n",
+        "            if held is None or delivery.delivered >= UNDECIDED_TIMES:\n",
         "a task nobody could look at is a dead letter",
         f"{_UNIT}test_faulty_attempts.py",
     ),
