@@ -194,11 +194,11 @@ class Handler(Generic[P, R]):
 
         Raises:
             InputInvalid: if an item does not fit the function.
-            WorkflowInvalid: there is no item.
+            WorkflowInvalid: there is no item, or there are more than 10,000.
         """
         from galley.workflow.shape import group  # noqa: PLC0415 - it is made of handlers
 
-        return group([self.step(item) for item in items], collect=collect)
+        return group((self.step(item) for item in items), collect=collect)
 
     def _call(self, named: dict[str, Any], *, partial: bool = False) -> Call[Any]:
         before = file.encoded

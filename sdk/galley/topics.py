@@ -190,8 +190,10 @@ class AsyncTopics:
             since: only those stored then, or later; a time with its offset from UTC.
 
         Raises:
+            EventInvalid: the time has no offset from UTC.
             TopicNotFound, NotAllowed, BrokerUnreachable: as `get`; the credentials have to be a manager's.
         """
+        _check_time("since", since)
         await self.get(topic)
         async for stored in events_of(self._broker, self._namespace, topic, since=since):
             yield stored
@@ -212,11 +214,13 @@ class AsyncTopics:
 
         Raises:
             TopicNotFound: there is no such topic.
-            EventInvalid: the topic has no such subscription.
+            EventInvalid: the topic has no such subscription, or a time has no offset from UTC.
             QueueFull: the queue took only a part; repeat it later.
             NotAllowed: the credentials are not those of a manager of the queue.
             BrokerUnreachable, ClientClosed, ClientElsewhere: as `publish`.
         """
+        _check_time("since", since)
+        _check_time("until", until)
         view = await self.get(topic)
         several = [each for queue in view.queues for each in queue.subscriptions]
         chosen = next((each for each in several if each.name == subscription), None)
@@ -283,3 +287,10 @@ class AsyncTopics:
 
 def _source() -> str:
     return os.environ.get(WORKER_VARIABLE) or "galley"
+
+
+def _check_time(name: str, moment: datetime | None) -> None:
+    """Refuse a time that does not say its offset: elsewhere it is another one, and finds other events."""
+    if moment is not None and moment.utcoffset() is None:
+        hint = "pass an aware datetime, such as datetime.now(UTC) - timedelta(hours=1)"
+        raise EventInvalid(name, f"{moment!r}"[:80] + " has no offset from UTC", hint)

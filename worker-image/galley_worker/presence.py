@@ -85,7 +85,7 @@ class Presence:
                 present = self._roster.cancel(request.task)
             case _:
                 present = self._roster.running(request.task)
-        return None if present is None else Answer(self._who.name, _began_at(present))
+        return None if present is None else told_of(self._who, present)
 
     def _answer_as_holder(self, question: Question) -> Answer:
         present = self._roster.holds((question.stream, question.sequence))
@@ -116,6 +116,12 @@ class Presence:
 
 
 _VERSION: Final = version("galley-tasks")
+
+
+def told_of(who: Who, present: UnderWay) -> Answer:
+    """Return what a worker says of an attempt that it has under way."""
+    handler = "" if present.held is None else present.held.envelope.handler
+    return Answer(who.name, _began_at(present), handler)
 
 
 def _began_at(present: UnderWay) -> datetime:

@@ -90,6 +90,8 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     worker: str
     started_at: datetime | None = None
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
+    handler: str = ""
+    """Of the task it has been running."""
 
 
 class Pause(StrEnum):

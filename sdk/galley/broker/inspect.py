@@ -62,7 +62,7 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
         return TaskStatus(
             address,
             Phase.RUNNING,
-            handler="",
+            handler=running.handler,
             attempt=1,
             worker=running.worker,
             started_at=running.started_at,

@@ -19,7 +19,7 @@ from galley.lanes import Lane
 from galley.unreadable import UNREADABLE
 from galley.workflow.errors import WorkflowInvalid
 from galley.workflow.result import Partial, StepResult, previous
-from galley.workflow.shape import ALL_MOST, STEPS_MOST, Chain, Graph, Group, Item
+from galley.workflow.shape import ALL_MOST, STEPS_MOST, Chain, Graph, Group, Item, check_count
 
 WIDTH: Final = 100
 """Sources a join has at most, and steps whose marks are in one message."""
@@ -291,16 +291,6 @@ def _cycle(needs: dict[str, set[str]], done: set[str]) -> str:
         way.append(step)
         step = next(each for each in sorted(needs[step]) if each not in done)
     return " after ".join((*way[way.index(step) :], step))
-
-
-def check_count(what: str, count: int, most: int) -> None:
-    """Refuse more steps than there may be.
-
-    Raises:
-        WorkflowInvalid: naming the limit.
-    """
-    if count > most:
-        raise WorkflowInvalid(what, f"has more than {most} steps", "have a step work on several inputs")
 
 
 def check_step(name: str, call: Call[Any]) -> None:

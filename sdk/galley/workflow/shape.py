@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from galley.workflow.errors import WorkflowInvalid
@@ -98,11 +99,13 @@ def group(*items: "Item | Iterable[Item]", collect: bool = False) -> Group:
             ..., "message": ...}}`, and not a failure of the workflow.
 
     Raises:
-        WorkflowInvalid: there is no member.
+        WorkflowInvalid: there is no member, or there are more than 10,000.
     """
     members: tuple[Any, ...] = items
     if len(items) == 1 and not _is_item(items[0]):
-        members = tuple(items[0])  # type: ignore[arg-type]
+        # Not all of them: an iterable may have no end.
+        members = tuple(islice(items[0], STEPS_MOST + 1))  # type: ignore[arg-type]
+    check_count("group", len(members), STEPS_MOST)
     if not members:
         raise WorkflowInvalid("group", "has no members", "leave it out if there is nothing to do")
     return Group(members, collect=collect)
@@ -114,9 +117,19 @@ def chord(members: "Group | Iterable[Item]", callback: Item) -> Chain:
     The callback is passed the list of results, as in `chain(group(...), callback)`.
 
     Raises:
-        WorkflowInvalid: the group has no member.
+        WorkflowInvalid: the group has no member, or more than 10,000.
     """
     return chain(members if isinstance(members, Group) else group(members), callback)
+
+
+def check_count(what: str, count: int, most: int) -> None:
+    """Refuse more steps than there may be.
+
+    Raises:
+        WorkflowInvalid: naming the limit.
+    """
+    if count > most:
+        raise WorkflowInvalid(what, f"has more than {most} steps", "have a step work on several inputs")
 
 
 def _is_item(value: object) -> bool:

@@ -398,6 +398,11 @@ async def test_a_new_subscription_gets_the_events_from_then_on_and_a_replay_thos
         assert len(town.copies("images")) == 2
         with pytest.raises(EventInvalid, match="topic 'uploads' has no 'none'"):
             await town.client.topics.replay("uploads", "none", began)
+        for times in ((began.replace(tzinfo=None),), (began, began.replace(tzinfo=None))):
+            with pytest.raises(EventInvalid, match="no offset"):
+                await town.client.topics.replay("uploads", "resize", *times)
+        with pytest.raises(EventInvalid, match="since"):
+            [_ async for _ in town.client.topics.events("uploads", began.replace(tzinfo=None))]
 
 
 @in_virtual_time

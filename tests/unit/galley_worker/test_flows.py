@@ -1,6 +1,7 @@
 """Workflows over the server in memory: whatever dies, each step runs, each join fires once, each one ends."""
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 
 from galley import (
     Graph,
+    Phase,
     TaskCancelled,
     TaskFailed,
     WorkflowCancelled,
@@ -30,10 +32,11 @@ from galley import (
     group,
     previous,
     record,
+    task,
 )
 from galley.broker import topology
 from galley.broker.cancel import Cancelled, cancel_flow
-from galley.broker.control import Request, Verb, answering
+from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.errors import BrokerError
 from galley.broker.flow_values import FlowsFull, Place
 from galley.broker.flows import Flows
@@ -68,6 +71,7 @@ from galley_worker.leases import LeaseKeeper
 from galley_worker.ledger import Ledger
 from galley_worker.measures import Measures
 from galley_worker.notebook import Notebook
+from galley_worker.presence import told_of
 from galley_worker.runners.execution import Execution, Service
 from galley_worker.runners.frames import HandlerRules
 from galley_worker.settle import Settler
@@ -94,6 +98,11 @@ SEEDS: Final = [int(seed) for seed in os.environ.get("GALLEY_GRAPH_SEEDS", "0 1"
 
 def step(name: str, **arguments: Any) -> Call[Any]:
     return call("images", name, **arguments)
+
+
+@task(queue="images")
+def shout(value: int) -> int:
+    return value
 
 
 def the_children(kind: str) -> Continuation:
@@ -450,6 +459,28 @@ def published(stage: Stage, flow: AsyncWorkflow[Any]) -> list[str]:
 
 
 @in_virtual_time
+async def test_a_step_that_runs_in_place_is_shown_with_its_handler() -> None:
+    async def answer(_verb: Verb, request: Request) -> Answer | None:
+        found = (each.roster.running(request.task) for each in stage.crew.attempts)
+        return next((told_of(Who("w", "w"), each) for each in found if each is not None), None)
+
+    async with a_stage() as stage, answering(stage.bench.producer, "default", "images", answer):
+        stage.crew.idle = 1.0
+        seen = set[tuple[Phase, str, str]]()
+        for _ in range(20):  # it takes up to ten milliseconds, and so may asking
+            flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
+            while not stage.crew.begun[second := f"flow_{flow.id}_1"]:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(0.0005)
+            status = await stage.client.handle("images", second).status()
+            seen.add((status.phase, status.handler, status.worker))
+            await flow.result(within=100)
+            assert published(stage, flow) == ["0"]
+            if status.phase is Phase.RUNNING:
+                break
+        assert (Phase.RUNNING, "echo", "w") in seen
+
+
+@in_virtual_time
 async def test_a_chain_runs_under_one_message_while_no_task_waits() -> None:
     async with a_stage() as stage:
         stage.crew.idle = 1.0
@@ -766,7 +797,8 @@ async def test_the_same_workflow_under_the_same_id_is_one() -> None:
     [
         (lambda: chain(step("echo", value=previous)), "nothing does"),
         (Graph, "has no steps"),
-        (lambda: group(step("echo") for _ in range(10_001)), "more than 10000 steps"),
+        (lambda: group(step("echo") for _ in itertools.count()), "more than 10000 steps"),
+        (lambda: shout.map(itertools.count()), "more than 10000 steps"),
         (lambda: chain(step("echo").options(task_id="x")), "an id of its own"),
         (lambda: chain(step("echo").options(unique="x")), "a unique key"),
     ],
