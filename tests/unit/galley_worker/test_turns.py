@@ -396,3 +396,47 @@ async def test_a_key_of_an_encrypted_task_is_readable_and_its_input_is_not() -> 
         found = await waiting_keys(bench.producer, bench.layout.namespace, bench.layout.queue)
         assert [(each.key, each.waiting) for each in found.keys] == [("k", 2)]
         assert len(await _drain(bench, worker, turns, 2)) == 2
+
+
+@in_virtual_time
+async def test_a_turn_stays_while_there_is_no_room_for_the_next_one_of_its_key() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules())
+        for number in range(QUANTUM + 1):
+            await _submit(bench, "k", number)
+        turn = await bench.take(worker)
+        bench.server.full = (topology.task_subject(turn.address),)
+        await turns.take(turn)
+        await bench.pass_time(1)
+        assert bench.seen("nak")
+        bench.server.full = ()
+        assert len(await _drain(bench, worker, turns, QUANTUM + 1)) == QUANTUM + 1
+
+
+@in_virtual_time
+async def test_a_task_with_unreadable_flags_waits_under_its_key_as_a_first_attempt() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns, odd = _turns(bench, worker, KeyRules()), an_address(of=bench.layout, id="odd")
+        subject = topology.wait_subject(odd, digest_of_key("k"))
+        bench.publish_raw(odd, encode(an_envelope(key="k")), "nonsense", subject)
+        await _submit(bench, "k", 1)
+        await turns.take(await bench.take(worker))
+        first = await bench.take_any(worker)
+        assert (first.address.id, bench.held(first).flags) == ("odd", replace(FIRST, republished=True))
+        worker.ledger.acknowledge(first.reply)
+        assert len(await _drain(bench, worker, turns, 1)) == 1
+
+
+@in_virtual_time
+async def test_a_task_that_two_turns_move_is_in_its_lane_once() -> None:
+    async with a_bench() as bench, bench.worker() as worker:
+        turns = _turns(bench, worker, KeyRules())
+        await _submit(bench, "k", 1)
+        [waiting] = await turns._tasks.first(digest_of_key("k"), Lane.NORMAL, 2)
+        await turns._tasks.move(waiting, permit=False)
+        await turns._tasks.move(waiting, permit=False)
+        work = bench.server.streams[topology.work_stream(bench.layout.namespace, bench.layout.queue)]
+        assert not work.subjects("galley.wait.>")
+        moved = [each for each in bench.seen("stored") if each.subject.endswith(".k-1")]
+        assert [each.kind for each in moved] == ["wait", "due"]
+        assert len(await _drain(bench, worker, turns, 1)) == 1
