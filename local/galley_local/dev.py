@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from galley.cli.terminal import Terminal
 from galley.encryption.given import payloads_with
 from galley.error_group import ungrouped
 from galley.errors import GalleyError
+from galley.faults import Faults
 from galley.logs import log_as_json
 from galley.resources.topic import declared_topic
 from galley.target import NAMESPACE_VARIABLE, SERVER_VARIABLE
@@ -191,19 +192,22 @@ class Run:
                 self._display.say(f"serving {names} at {self._broker.server}")
                 await self._tell_of_pauses()
                 watch = self._code_watch()
-                looking = watch.run() if self._reload else watch.begin()
-                watching = background.create_task(looking, name="code watch")
-                collector = ObjectCollector(self._broker, INSTALL)
-                collecting = background.create_task(collector.run(), name="objects")
-                scaling = [background.create_task(each.run(), name="scaler") for each in self.runtimes]
-                scaling += [
-                    background.create_task(each.run(), name="topics") for each in self._topics.values()
+                works: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+                    ("code watch", watch.run if self._reload else watch.begin),
+                    ("objects", ObjectCollector(self._broker, INSTALL).run),
+                    *(("scaler", each.run) for each in self.runtimes),
+                    *(("topics", each.run) for each in self._topics.values()),
+                ]
+                faults = Faults(lambda where: self._display.say(f"unexpected error ({where}), see dev.log"))
+                beside = [
+                    background.create_task(faults.keep_running(where, work), name=where)
+                    for where, work in works
                 ]
                 if done:
                     await stop.or_after(self._all_over())
                 else:
                     await stop.asked.wait()
-                for task in (watching, collecting, *scaling):
+                for task in beside:
                     task.cancel()
                 await self._begin_drain()
             showing.cancel()

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from galley.broker.connection import Broker
 from galley.broker.control import Heartbeat, Request, Verb, ask_workers, hearing
+from galley.faults import Faults
 from galley.resources import TaskQueue
 from galley_local.seat import Seat
 from galley_local.worker_process import WorkerPlace
@@ -33,6 +34,7 @@ class ProcessFleet:
         self._running = asyncio.TaskGroup()
         self._open = AsyncExitStack()
         self._problem = ""
+        self._faults = Faults()
 
     async def __aenter__(self) -> Self:
         self._write_manifest()
@@ -134,7 +136,7 @@ class ProcessFleet:
 
     async def _occupy(self, seat: Seat) -> None:
         try:
-            await seat.run()
+            await self._faults.keep_running("worker", seat.run)
         finally:
             del self._seats[seat.name]
 

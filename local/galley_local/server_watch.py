@@ -5,12 +5,16 @@ A stream that could not be written once stays closed for writing until the serve
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from galley.errors import GalleyError
 from galley_local.errors import ServerKeepsEnding
 from galley_local.nats_server import NatsServer
+
+log = logging.getLogger(__name__)
 
 MOST_RESTARTS: Final = 5
 WITHIN_SECONDS: Final = 300.0
@@ -28,6 +32,7 @@ class ServerWatch:
         """Args: cramped: whether the disk has too little space; say: prints a message."""
         self._server, self._cramped, self._say = server, cramped, say
         self._deaths: deque[float] = deque(maxlen=MOST_RESTARTS + 1)
+        self._warned = self._full = False
         self._read_to = server.log_file.stat().st_size
 
     async def run(self) -> None:
@@ -37,25 +42,30 @@ class ServerWatch:
             ServerKeepsEnding: if it ends more than `MOST_RESTARTS` times within `WITHIN_SECONDS`.
             LocalError: if it does not start again.
         """
-        warned = full = False
         while True:
-            if not self._server.running:
-                self._count_death()
-                await self._start_again("nats-server ended; restarting it with all stored data")
-            cramped = self._cramped()
-            if cramped and not warned:
-                self._say("the disk is almost full; when it is full, no task can be stored or finished")
-            warned = cramped
-            if self._could_not_write() and not full:
-                full = True
-                self._say(
-                    "the disk is full: nothing can be stored; nats-server is restarted once there is space"
-                )
-            if full and not cramped:
-                full = False
-                await self._server.stop()
-                await self._start_again("there is space again; restarting nats-server with all stored data")
+            try:
+                await self._look()
+            except GalleyError:
+                raise
+            except Exception:  # whatever it is costs this look
+                log.exception("server not looked at")
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        if not self._server.running:
+            self._count_death()
+            await self._start_again("nats-server ended; restarting it with all stored data")
+        cramped = self._cramped()
+        if cramped and not self._warned:
+            self._say("the disk is almost full; when it is full, no task can be stored or finished")
+        self._warned = cramped
+        if self._could_not_write() and not self._full:
+            self._full = True
+            self._say("the disk is full: nothing can be stored; nats-server is restarted once there is space")
+        if self._full and not cramped:
+            self._full = False
+            await self._server.stop()
+            await self._start_again("there is space again; restarting nats-server with all stored data")
 
     def _count_death(self) -> None:
         self._deaths.append(asyncio.get_running_loop().time())
@@ -73,8 +83,8 @@ class ServerWatch:
         size = self._server.log_file.stat().st_size
         if size == self._read_to:
             return False
-        with self._server.log_file.open("rb") as log:
-            log.seek(min(self._read_to, size))
-            said = log.read()
+        with self._server.log_file.open("rb") as log_file:
+            log_file.seek(min(self._read_to, size))
+            said = log_file.read()
         self._read_to = size
         return _DISK_FULL in said

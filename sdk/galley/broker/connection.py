@@ -414,6 +414,10 @@ class Broker:
 
     async def _on_error(self, error: Exception) -> None:
         # An exception raised here would end the library's read loop for good (nats.py#914).
+        if not isinstance(error, NatsError | OSError | EOFError):
+            # Raised by a part of ours that was handed a message: the library tells of both here.
+            log.error("message not taken", exc_info=error)
+            return
         if problem := tls_error(error, self.server, self._tls):
             self._tls_problem = problem
         # A timeout has no text; the total wait is reported instead.
