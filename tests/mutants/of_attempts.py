@@ -114,7 +114,7 @@ ATTEMPTS_: Final = (
         "silence of the broker is the task's fault",
         "            if delivery.delivered >= UNDECIDED_TIMES:\n",
         "            if held is None or delivery.delivered >= UNDECIDED_TIMES:\n",
-        "a task nobody could look at is a dead letter",
+        "a task that could not be looked at is a dead letter",
         f"{_UNIT}test_faulty_attempts.py",
     ),
     _of(
