@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from galley.broker import topology
 from galley.encryption import DecryptionKeyMissing
 from galley.encryption.data_keys import DataKeys
@@ -28,14 +30,17 @@ def an_opener(worker: Worker, its: Payloads, missing_key_seconds: float = 0.0) -
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("prepared", [False, True], ids=["from the start", "since it was prepared"])
 @in_virtual_time
-async def test_a_task_comes_again_later_while_the_key_service_is_away() -> None:
+async def test_a_task_comes_again_later_while_the_key_service_is_away(prepared: bool) -> None:
     async with a_bench() as bench, bench.worker() as worker:
         await submit_encrypted(bench)
         service = Service()
-        service.down = DOWN
         keys = DataKeys(service, asyncio.get_running_loop().time)
         opener = an_opener(worker, Payloads(lambda _namespace, _queue: keys))
+        if prepared:
+            await keys.prepare()
+        service.down = DOWN
         began = bench.server.now()
         assert await opener.open(await bench.take(worker)) is None
         service.down = None
