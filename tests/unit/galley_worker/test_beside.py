@@ -1,6 +1,6 @@
 """What a worker does beside its attempts goes on after the broker was silent, refused, or had no room.
 
-An error that left one of these loops would end the worker, and with it all attempts.
+An error that left one of these loops would count as a fault of the worker, and have it begin again.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from galley.broker import schedules as stored
 from galley.broker.counts import CountReader, Outbox
 from galley.broker.objects import Place
 from galley.client import AsyncClient
+from galley.faults import Faults
 from galley.lanes import Lane
 from galley.record import Outcome, Record, State
 from galley.repeat import Repeat
@@ -45,7 +46,8 @@ async def test_a_worker_ends_though_its_last_counts_get_no_answer(caplog: pytest
     async with a_bench() as bench, bench.worker() as worker:
         queue, clock = (bench.layout.namespace, bench.layout.queue), asyncio.get_running_loop().time
         measures = Measures(*queue, lambda: 1, lambda: 0)
-        async with Tally(Outbox(worker.broker, queue, "w1", clock), measures, worker.settler).kept():
+        outbox = Outbox(worker.broker, queue, "w1", clock)
+        async with Tally(outbox, measures, worker.settler, Faults()).kept():
             worker.settler.ended[Lane.NORMAL, counts.SUCCEEDED] += 1
             worker.broker.line.lose(to_client=lambda _subject: True)
             ends = clock()
