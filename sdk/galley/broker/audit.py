@@ -21,6 +21,7 @@ from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
+from galley.broker.ration import rationed
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 _SUBMITS: Final = "-submits"
 _TRIES: Final = 3
 _PAUSE_SECONDS: Final = 0.5
+
+_HEARD: Final = 1_000
+"""Most lines of all clients, and of all gateways, that are heard in a second."""
 
 
 async def note(
@@ -115,6 +119,8 @@ async def lines_of(
 async def listening(broker: Broker, take: Callable[[str, AuditLine], None]) -> AsyncIterator[None]:
     """Have lines of clients and gateways taken as they are stored, with their namespace, during the block.
 
+    Of a flood, some are not heard; they are stored all the same.
+
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
@@ -124,14 +130,9 @@ async def listening(broker: Broker, take: Callable[[str, AuditLine], None]) -> A
         if line is not None:
             take(message.subject.split(".")[2], line)
 
-    places = [topology.audit_subject("*", "*", writer) for writer in (Writer.CLIENT, Writer.GATEWAY)]
-    subscriptions = [await broker.subscribe(place, hear) for place in places]
-    try:
+    client, gateway = (topology.audit_subject("*", "*", writer) for writer in (Writer.CLIENT, Writer.GATEWAY))
+    async with rationed(broker, client, hear, _HEARD), rationed(broker, gateway, hear, _HEARD):
         yield
-    finally:
-        if broker.connected:
-            for each in subscriptions:
-                await each.unsubscribe()
 
 
 def read(subject: str, body: bytes, stored_at: datetime) -> AuditLine | None:

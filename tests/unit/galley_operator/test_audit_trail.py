@@ -1,14 +1,20 @@
 """Audit lines on their way to the broker."""
 
+import asyncio
 import logging
 
 import pytest
 
+from galley import audit
+from galley.broker import audit as stream
+from galley.broker import topology
 from galley_operator import audit_trail
 from galley_operator.audit import About, record
 from galley_operator.audit_trail import AuditTrail
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
+
+LINE = audit.encode(audit.Entry(audit.Action.CANCEL))
 
 
 @in_virtual_time
@@ -23,3 +29,25 @@ async def test_lines_beyond_those_that_wait_stay_in_the_log(caplog: pytest.LogCa
         finally:
             logger.removeHandler(trail)
     assert caplog.messages.count("audit line in the log alone") == 2
+
+
+@in_virtual_time
+async def test_a_flood_of_lines_of_one_tenant_is_not_heard_to_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, taken = MemoryServer(), list[tuple[str, audit.AuditLine]]()
+    async with (
+        MemoryBroker(server, "operator") as broker,
+        MemoryBroker(server, "tenant") as tenant,
+        stream.listening(broker, lambda *line: taken.append(line)),
+    ):
+        for _ in range(3 * stream._HEARD):
+            tenant.publish(topology.audit_subject("shop", "images", audit.Writer.CLIENT), LINE)
+        await asyncio.sleep(0.5)
+        assert 0 < len(taken) <= stream._HEARD
+        await asyncio.sleep(5)
+        taken.clear()
+        tenant.publish(topology.audit_subject("other", "images", audit.Writer.CLIENT), LINE)
+        await asyncio.sleep(0.5)
+        assert taken
+    assert "more messages than are heard" in caplog.messages
