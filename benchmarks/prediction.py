@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from galley_local.simulation.report import percentile
 from galley_local.simulation.scalers import Galley
 from galley_local.simulation.trace import Arrival, Trace, built_in
 from galley_local.simulation.world import World
+from galley_local.warm_start import WarmStarter
 from galley_local.worker_process import WorkerPlace
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
@@ -145,16 +146,17 @@ async def _workers(
             },
         }
     )
-    place = WorkerPlace(folder, (folder,), folder / "queue.json", folder / "logs", server, namespace)
-    async with Broker(server, name="benchmark") as broker:
+    manifest, logs = folder / "queue.json", folder / "logs"
+    async with AsyncExitStack() as parts:
+        starter = parts.enter_context(WarmStarter())
+        place = WorkerPlace(folder, (folder,), manifest, logs, server, namespace, starter)
+        broker = await parts.enter_async_context(Broker(server, name="benchmark"))
         await ensure(broker, layout_of(queue, "benchmarks"))
-        async with ProcessFleet(broker, queue, place) as fleet, Doorbell(broker, namespace, "played") as bell:
-            scaler = Scaler(SignalReader(broker), bell, fleet, _policy(), queue=(namespace, "played"))
-            running = asyncio.create_task(scaler.run())
-            try:
-                yield AsyncClient.over(broker, namespace), fleet, scaler
-            finally:
-                running.cancel()
+        fleet = await parts.enter_async_context(ProcessFleet(broker, queue, place))
+        bell = await parts.enter_async_context(Doorbell(broker, namespace, "played"))
+        scaler = Scaler(SignalReader(broker), bell, fleet, _policy(), queue=(namespace, "played"))
+        parts.callback(asyncio.create_task(scaler.run()).cancel)
+        yield AsyncClient.over(broker, namespace), fleet, scaler
 
 
 async def _play(trace: Trace, client: AsyncClient) -> dict[str, float]:

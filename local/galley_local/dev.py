@@ -40,6 +40,7 @@ from galley_local.server_watch import ServerWatch
 from galley_local.snapshot import Snapshot, of_queue
 from galley_local.stop import Stop, stopping
 from galley_local.topics import LocalTopics
+from galley_local.warm_start import WarmStarter
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ async def dev(options: DevOptions, terminal: Terminal) -> int:
 async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Terminal) -> int:
     began = terminal.now()
     async with AsyncExitStack() as parts:
+        starter = parts.enter_context(WarmStarter())  # imports while the server starts
         server = await parts.enter_async_context(
             NatsServer(project.nats, port=options.port, max_store_bytes=STORE_BYTES)
         )
@@ -96,7 +98,7 @@ async def _serve(options: DevOptions, plan: Plan, project: Project, terminal: Te
         await parts.enter_async_context(board.listening())
         stop = parts.enter_context(stopping())
         with display_for(terminal, passing=options.until_done) as display:
-            run = Run(plan, project, broker, board, display, options.files, reload=options.reload)
+            run = Run(plan, project, broker, starter, board, display, options.files, reload=options.reload)
             if not options.until_done:
                 address = await parts.enter_async_context(served(broker, plan, options.http_port))
                 project.announce(server.url, plan.namespace, address)
@@ -156,6 +158,7 @@ class Run:
         plan: Plan,
         project: Project,
         broker: Broker,
+        starter: WarmStarter,
         board: TaskBoard,
         display: Display,
         files: tuple[Path, ...] = (),
@@ -164,7 +167,9 @@ class Run:
     ) -> None:
         reader = SignalReader(broker)
         self.runtimes = [
-            QueueRuntime(broker, reader, queue, project, as_setting(plan.keys), as_setting(plan.signing_keys))
+            QueueRuntime(
+                broker, reader, starter, queue, project, as_setting(plan.keys), as_setting(plan.signing_keys)
+            )
             for queue in plan.queues.values()
         ]
         namespaces = dict.fromkeys(namespace for namespace, _ in plan.queues)

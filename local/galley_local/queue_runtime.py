@@ -20,6 +20,7 @@ from galley_local.module import file_of
 from galley_local.plan import LocalQueue
 from galley_local.process_fleet import ProcessFleet
 from galley_local.project import Project
+from galley_local.warm_start import WarmStarter
 from galley_local.worker_process import WorkerPlace
 from galley_operator.autoscaler.explain import supply_of
 from galley_operator.autoscaler.scaler import Scaler
@@ -45,7 +46,7 @@ class QueueRuntime:
     """Use it as `async with`; `run` scales until it is cancelled, and the exit drains the workers."""
 
     def __init__(  # noqa: PLR0917 - what a queue runs on
-        self, broker: Broker, reader: SignalReader, queue: LocalQueue, project: Project,
+        self, broker: Broker, reader: SignalReader, starter: WarmStarter, queue: LocalQueue, project: Project,
         keys: str = "", signing_keys: str = "",
     ) -> None:  # fmt: skip
         """Args: keys, signing_keys: as `GALLEY_KEYS` and `GALLEY_SIGNING_KEYS` have them."""
@@ -53,6 +54,7 @@ class QueueRuntime:
         self.queue = queue
         self.moves: list[Move] = []
         self._broker, self._reader, self._project, self._keys = broker, reader, project, keys
+        self._starter = starter
         namespace, name = queue.name
         self.fleet = ProcessFleet(broker, queue.resource, self._place(queue))
         self._bell = Doorbell(broker, namespace, name)
@@ -92,6 +94,7 @@ class QueueRuntime:
             logs=self._project.logs,
             server=self._broker.server,
             namespace=namespace,
+            starter=self._starter,
             keys=self._keys,
             signing_keys=self._signing_keys,
         )

@@ -1,18 +1,16 @@
 """One run of a worker's process: from its start to its exit code."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from galley_local.orphan_guard import dying_with_us
+from galley_local.warm_start import Forked, WarmStarter
 from galley_local.worker_log import WorkerLog
 from galley_worker.settings import PREFIX, WorkerSettings
 
@@ -40,6 +38,7 @@ class WorkerPlace:
     """Folder of their logs."""
     server: str
     namespace: str
+    starter: WarmStarter
     keys: str = ""
     """Keys of the encrypted queues, as `GALLEY_KEYS` has them."""
     signing_keys: str = ""
@@ -76,7 +75,7 @@ class WorkerPlace:
 class WorkerProcess:
     """A started process; `running` makes one."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Forked) -> None:
         self._process = process
 
     @property
@@ -90,14 +89,12 @@ class WorkerProcess:
 
     def terminate(self) -> None:
         """Request a drain (SIGTERM). A frozen process is continued, since it handles no signal."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-            self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill it; the processes of its handlers notice and end, too."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -109,16 +106,7 @@ async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncItera
     """
     reading, writing = os.pipe()
     try:
-        process = await asyncio.create_subprocess_exec(
-            # -P, so that a file `queue.py` in the working directory does not replace the library's.
-            *dying_with_us(sys.executable, "-P", "-m", "galley_worker"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-            cwd=place.folder,
-            env=place.environment(worker),
-            start_new_session=True,
-        )
+        process = await place.starter.start(place.environment(worker), place.folder, writing)
     except BaseException:
         os.close(reading)
         raise
@@ -131,6 +119,7 @@ async def running(place: WorkerPlace, worker: str, log: WorkerLog) -> AsyncItera
     finally:
         ours.kill()
         await process.wait()
+        process.close()
         await asyncio.wait([copying], timeout=_LAST_WORDS_SECONDS)
         copying.cancel()
 

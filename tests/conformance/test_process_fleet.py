@@ -19,6 +19,7 @@ from galley.resources import TaskQueue
 from galley.task_status import Phase
 from galley_local.nats_server import NatsServer
 from galley_local.process_fleet import ProcessFleet
+from galley_local.warm_start import WarmStarter
 from galley_local.worker_process import WorkerPlace
 from tests.conformance import fleet
 
@@ -61,17 +62,17 @@ class ProcessTrial:
 
 
 def process_of(worker: str) -> psutil.Process:
-    """Return the process of a worker of ours, which its environment names."""
-    for process in psutil.Process().children():
+    """Return the process of a worker of ours: the parent of those whose environment names it."""
+    for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # also one that ended and was not waited for yet
-            if process.environ().get("GALLEY_WORKER") == worker:
-                return process
+            if process.environ().get("GALLEY_WORKER") == worker and (parent := process.parent()):
+                return parent
     raise AssertionError(f"no process of worker {worker}")
 
 
 @pytest.mark.parametrize("rule", fleet.RULES, ids=fleet.name_of)
 async def test_process_fleet(
-    rule: fleet.Rule, nats_server: NatsServer, namespace: str, tmp_path: Path
+    rule: fleet.Rule, nats_server: NatsServer, starter: WarmStarter, namespace: str, tmp_path: Path
 ) -> None:
     @asynccontextmanager
     async def make_trial(*, broken: bool = False) -> AsyncIterator[ProcessTrial]:
@@ -83,7 +84,13 @@ async def test_process_fleet(
             }
         )
         place = WorkerPlace(
-            tmp_path, (tmp_path,), tmp_path / "queue.json", tmp_path / "logs", nats_server.url, namespace
+            tmp_path,
+            (tmp_path,),
+            tmp_path / "queue.json",
+            tmp_path / "logs",
+            nats_server.url,
+            namespace,
+            starter,
         )
         async with Broker(nats_server.url, name="test") as broker:
             await ensure(broker, layout_of(queue, "tests"))
@@ -91,13 +98,16 @@ async def test_process_fleet(
                 trial = ProcessTrial(workers, AsyncClient.over(broker, namespace), tmp_path)
                 yield trial
                 await trial.release()
-        assert not [child for child in psutil.Process().children() if _is_worker(child)]
+        assert not forked()
 
     await fleet.exercise(rule, make_trial)
 
 
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "galley_worker" in process.cmdline()
-    except psutil.NoSuchProcess:  # also one that ended and that another test has not waited for
-        return False
+def forked() -> list[psutil.Process]:
+    """Return the processes of all workers: what the processes that start them have forked."""
+    found = []
+    for starter in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # also one that ended and that another test has not waited for
+            if "galley_local.warm_start" in starter.cmdline():
+                found += starter.children()
+    return found

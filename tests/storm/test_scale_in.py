@@ -35,6 +35,7 @@ from galley.resources import TaskQueue
 from galley.task_status import Phase, of_record
 from galley_local.nats_server import NatsServer
 from galley_local.process_fleet import ProcessFleet
+from galley_local.warm_start import WarmStarter
 from galley_local.worker_process import WorkerPlace
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
@@ -194,7 +195,7 @@ async def _turn(scaler: Scaler, number: Callable[[], int]) -> None:
 
 
 @asynccontextmanager
-async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Yard]:
+async def at_work(server: str, starter: WarmStarter, namespace: str, folder: Path) -> AsyncIterator[Yard]:
     """A fleet with its autoscalers and its load."""
     chance = random.Random(SEED)
     (folder / "storm.py").write_text(HANDLERS)
@@ -204,7 +205,8 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
             "spec": {"worker": {"modules": ["storm"], "concurrency": SLOTS, "gracePeriodSeconds": 20}},
         }
     )
-    place = WorkerPlace(folder, (folder,), folder / "queue.json", folder / "logs", server, namespace)
+    manifest, logs = folder / "queue.json", folder / "logs"
+    place = WorkerPlace(folder, (folder,), manifest, logs, server, namespace, starter)
     async with Broker(server, name="test") as broker:
         await ensure(broker, layout_of(queue, "tests"))
         async with ProcessFleet(broker, queue, place) as fleet, Doorbell(broker, namespace, "storm") as bell:
@@ -239,9 +241,9 @@ async def at_work(server: str, namespace: str, folder: Path) -> AsyncIterator[Ya
 
 @pytest.mark.timeout(max(120, SECONDS * 1.5))
 async def test_no_worker_is_taken_away_while_it_runs_something(
-    nats_server: NatsServer, namespace: str, tmp_path: Path
+    nats_server: NatsServer, starter: WarmStarter, namespace: str, tmp_path: Path
 ) -> None:
-    async with at_work(nats_server.url, namespace, tmp_path) as yard:
+    async with at_work(nats_server.url, starter, namespace, tmp_path) as yard:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with dying(yard, 0.1), suppress(TimeoutError):

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from galley_local.nats_server import NatsServer
+from galley_local.warm_start import WarmStarter
 
 ROOM: Final = 1024**5
 """Each namespace reserves room for its records; only the account of it grows, not the disk."""
@@ -21,6 +22,13 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     asyncio.run(server.start())
     yield server
     server.kill()  # its data is not needed, and a graceful end takes 10 ms a consumer
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[WarmStarter]:
+    """The process that forks the workers of a `ProcessFleet`."""
+    with WarmStarter() as started:
+        yield started
 
 
 @pytest.fixture

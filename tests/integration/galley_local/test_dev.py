@@ -269,9 +269,10 @@ async def test_a_program_without_an_environment_ends_with_what_is_killed_outrigh
         await eventually((project / "pid").exists, within=20)
         stray = psutil.Process(int((project / "pid").read_text()))
         assert alive(stray)
-        worker = next(
+        [starter] = [
             one for one in psutil.Process(running.process.pid).children() if "galley_worker" in one.cmdline()
-        )
+        ]
+        [worker] = starter.children()
         (worker if killed == "the worker" else psutil.Process(running.process.pid)).kill()
         # It may stay a zombie: the process of the tests adopts it, and does not wait for it.
         await eventually(lambda: not alive(stray), within=30)

@@ -21,6 +21,7 @@ from galley.resources import TaskQueue
 from galley.task_status import Phase
 from galley_local.nats_server import NatsServer
 from galley_local.process_fleet import ProcessFleet
+from galley_local.warm_start import WarmStarter
 from galley_local.worker_process import WorkerPlace
 from galley_operator.autoscaler import ledger
 from galley_operator.autoscaler.ledger import Ledger
@@ -89,6 +90,7 @@ class Yard:
 async def yard(server: str, namespace: str, folder: Path, workers: int, **queues: Any) -> AsyncIterator[Yard]:
     shared = Ledger(Budget(workers=workers))
     async with AsyncExitStack() as stack:
+        starter = stack.enter_context(WarmStarter())
         broker = await stack.enter_async_context(Broker(server, name="test"))
         reader, sides = SignalReader(broker), {}
         # Entered first, so that it is left last: workers drain only once what they run can end.
@@ -108,7 +110,7 @@ async def yard(server: str, namespace: str, folder: Path, workers: int, **queues
             )
             await ensure(broker, layout_of(queue, "tests"))
             place = WorkerPlace(
-                folder, (folder,), folder / f"{name}.json", folder / "logs", server, namespace
+                folder, (folder,), folder / f"{name}.json", folder / "logs", server, namespace, starter
             )  # fmt: skip
             fleet = await stack.enter_async_context(ProcessFleet(broker, queue, place))
             bell = await stack.enter_async_context(Doorbell(broker, namespace, name))

@@ -46,7 +46,7 @@ class Screen:
 def a_run(screen: Screen) -> Run:
     parts: dict[str, Any] = {
         "project": SimpleNamespace(), "broker": SimpleNamespace(server="nats://127.0.0.1:1"),
-        "board": FailingBoard(), "display": screen,
+        "starter": SimpleNamespace(), "board": FailingBoard(), "display": screen,
     }  # fmt: skip
     return Run(Plan(), **parts)
 
