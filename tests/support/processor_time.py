@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.warm_start import WarmStart
+from tests.support.warm_start import seconds_used
 
 _SHOWN: Final = 40
 _began: dict[str, float] = {}
@@ -19,7 +19,7 @@ _seconds: defaultdict[str, float] = defaultdict(float)
 
 
 def _used() -> float:
-    return sum(os.times()[:4]) + WarmStart.seconds_used
+    return sum(os.times()[:4]) + seconds_used()
 
 
 @pytest.hookimpl(tryfirst=True)

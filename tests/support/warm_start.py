@@ -6,7 +6,6 @@ process is set up as one that `python -m` starts: session, streams, environment,
 """
 
 import importlib
-import json
 import os
 import runpy
 import select
@@ -16,22 +15,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
-_LONGEST: Final = 1 << 17
-"""Bytes of a request: the arguments and the environment."""
+from galley_local.warm_start import send, serve, streams
 
-_START_SECONDS: Final = 120.0
-_one_at_a_time: Final = threading.Lock()
+_lock: Final = threading.Lock()
 
 
 class WarmStart:
     """A started program: of `subprocess.Popen`, what tests use."""
-
-    seconds_used = 0.0
-    """Processor time of all that have ended."""
 
     def __init__(
         self,
@@ -57,14 +50,16 @@ class WarmStart:
         """
         self.args = tuple(arguments)
         self.returncode: int | None = None
-        self._ending, theirs = os.pipe()
         place = str(folder or Path.cwd())
-        request = json.dumps([self.args, dict(environment), place, safe_path]).encode()
-        with _one_at_a_time:
-            starter = _starter(os.getpid(), imported)
-            socket.send_fds(starter, [request], [theirs, log.fileno(), (errors or log).fileno()])
-            self.pid = int(starter.recv(64))
-        os.close(theirs)
+        request = {
+            "arguments": self.args, "environment": dict(environment), "folder": place, "safe_path": safe_path,
+        }  # fmt: skip
+        self._told, telling = os.pipe()
+        try:
+            send(_Starter.of(imported).requests, request, telling, log.fileno(), (errors or log).fileno())
+        finally:
+            os.close(telling)
+        self.pid = self._number()
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
@@ -91,80 +86,65 @@ class WarmStart:
         self.send_signal(signal.SIGKILL)
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._ending], [], [], timeout)[0]:
-            ended = os.read(self._ending, 64).split()
-            os.close(self._ending)
-            assert ended, "the process that starts workers has ended"
-            self.returncode = int(ended[0])
-            WarmStart.seconds_used += float(ended[1])
+        if self.returncode is None and select.select([self._told], [], [], timeout)[0]:
+            self.returncode = self._number()
+            os.close(self._told)
         return self.returncode
 
-
-@cache
-def _starter(ours: int, imported: str) -> socket.socket:
-    """Return the connection to the process that forks; a fork of ours has one of its own."""
-    del ours
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    here.settimeout(_START_SECONDS)
-    command = [sys.executable, __file__, *imported.split()]
-    requests = (os.POSIX_SPAWN_DUP2, there.fileno(), 0)
-    os.posix_spawn(sys.executable, command, os.environ, file_actions=[requests], setsid=True)
-    there.close()
-    return here
+    def _number(self) -> int:
+        line = b""
+        while not line.endswith(b"\n"):  # byte by byte: the next line may be there, too
+            byte = os.read(self._told, 1)
+            assert byte, "the process that starts programs has ended"
+            line += byte
+        return int(line)
 
 
-def _serve(requests: socket.socket) -> None:
-    """Fork for each request, and report each end, until the process that asks is gone."""
-    woken, waking = os.pipe()
-    os.set_blocking(waking, False)
-    signal.set_wakeup_fd(waking)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    running: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([requests.fileno(), woken], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
-            _report_ends(running)
-        if requests.fileno() in ready:
-            request, files, _, _ = socket.recv_fds(requests, _LONGEST, 3)
-            if not request:
-                return
-            ending, *outputs = files
-            if (pid := os.fork()) == 0:
-                _become(outputs, request)
-            for each in outputs:
-                os.close(each)
-            running[pid] = ending
-            requests.send(str(pid).encode())
+class _Starter:
+    """A process that forks, of those this process has."""
+
+    _known: Final[dict[tuple[int, str], "_Starter"]] = {}
+
+    def __init__(self, imported: str) -> None:
+        self.requests, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, __file__, *imported.split()]
+        requests = (os.POSIX_SPAWN_DUP2, there.fileno(), 0)
+        self.pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=[requests], setsid=True)
+        there.close()
+
+    @classmethod
+    def of(cls, imported: str) -> "_Starter":
+        with _lock:
+            key = os.getpid(), imported  # a fork of ours has one of its own
+            if key not in cls._known:
+                cls._known[key] = cls(imported)
+            return cls._known[key]
+
+    @classmethod
+    def all(cls) -> list["_Starter"]:
+        return [starter for (owner, _), starter in cls._known.items() if owner == os.getpid()]
 
 
-def _report_ends(running: dict[int, int]) -> None:
-    while running:
-        pid, status, used = os.wait4(-1, os.WNOHANG)
-        if not pid:
-            return
-        ending = running.pop(pid)
-        os.write(ending, f"{os.waitstatus_to_exitcode(status)} {used.ru_utime + used.ru_stime}".encode())
-        os.close(ending)
+def seconds_used() -> float:
+    """Return the processor time of all that were started and have ended."""
+    ticks = 0
+    for starter in _Starter.all():
+        after_name = Path(f"/proc/{starter.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, after_name[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _become(outputs: Sequence[int], request: bytes) -> NoReturn:
-    """Become a program in the forked process; what it raises ends that as usual."""
-    arguments, environment, folder, safe_path = json.loads(request)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (outputs[0], 1), (outputs[1], 2)):
-        os.dup2(source, target)
-    os.closerange(3, 1024)
+def _become(request: dict[str, Any], inherited: list[int]) -> NoReturn:
+    streams(*inherited)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(request["environment"])
+    folder = request["folder"]
     os.chdir(folder)
-    paths = ["" if safe_path else folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = ["" if request["safe_path"] else folder, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     sys.path[:0] = filter(None, paths)
-    sys.argv[1:] = arguments[1:]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    module, *arguments = request["arguments"]
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit(0)
 
 
@@ -173,8 +153,8 @@ def _main() -> None:
     for each in sys.argv[1:]:
         importlib.import_module(each)
     assert threading.active_count() == 1, "a fork of a process with threads can stand still"
-    requests: Any = socket.socket(fileno=0)
-    _serve(requests)
+    requests = socket.socket(fileno=0)
+    serve(requests, _become)
     requests.detach()
 
 
