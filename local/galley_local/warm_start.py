@@ -180,7 +180,7 @@ def send(requests: socket.socket, request: Mapping[str, Any], *descriptors: int)
 
 
 def serve(requests: socket.socket, become: Callable[[dict[str, Any], list[int]], NoReturn]) -> None:
-    """Fork for each request, until the process that asks is gone; kill what nobody waits for any more.
+    """Fork for each request, until the process that asks is gone; kill what is no longer waited for.
 
     Args:
         requests: the connection; a request has the file descriptors that `send` lists.

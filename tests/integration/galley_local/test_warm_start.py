@@ -73,7 +73,7 @@ async def test_a_folder_that_is_gone_ends_the_worker_alone(starter: WarmStarter,
         assert await asyncio.wait_for(another.wait(), 60) > 0
 
 
-async def test_what_nobody_waits_for_is_killed(starter: WarmStarter, tmp_path: Path) -> None:
+async def test_what_is_no_longer_waited_for_is_killed(starter: WarmStarter, tmp_path: Path) -> None:
     async with started(starter, tmp_path, a_manifest(tmp_path)) as process:
         worker = psutil.Process(process.pid)
     await eventually(lambda: not worker.is_running(), within=60)
