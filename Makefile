@@ -8,6 +8,10 @@ STAMP := .venv/.made
 export MYPY_CACHE_DIR := $(or $(GALLEY_CACHE),$(HOME)/.cache/galley)/mypy
 # Most tests wait for processes they started, so running more of them than there are cores saves time.
 BESIDE := --dist loadfile --numprocesses
+CORES := $(shell nproc)
+TESTS_BESIDE := $(shell echo $$((2 * $(CORES) < 16 ? 2 * $(CORES) : 16)))
+# Each of these may have a cluster of its own, which takes 1 GB of memory.
+E2E_BESIDE := $(shell echo $$(($(CORES) + 1 < 6 ? $(CORES) + 1 : 6)))
 # Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
 IN_ORDER := --no-loadscope-reorder
 # A test that takes that long hangs; on a busy machine those that do not take their time.
@@ -36,7 +40,7 @@ compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q $(OURS)
 
 test: compiled ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests
 
 test/again: $(STAMP)
 	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) tests
@@ -47,7 +51,7 @@ test-times: compiled ## List the files of tests that take the most processor tim
 excepts: $(STAMP) ## Run the tests, and list the `except` branches that none of them entered
 	@rm -rf .excepts; mkdir .excepts
 	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=$(CURDIR)/tests/support/excepts PYTHONPYCACHEPREFIX=$(CURDIR)/.excepts/compiled \
-		GALLEY_EXCEPTS=$(CURDIR)/.excepts/entered $(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 4 $(IN_ORDER) tests
+		GALLEY_EXCEPTS=$(CURDIR)/.excepts/entered $(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests
 	@$(BIN)/python -m tests.support.excepts .excepts/entered
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
@@ -74,7 +78,7 @@ unit: compiled ## Run the unit tests
 	@$(BIN)/python -m pytest -q tests/unit tests/typing
 
 integration: compiled ## Run the tests against a real nats-server and real workers
-	@$(BIN)/python -m pytest -q $(BESIDE) 4 tests/facts tests/conformance tests/integration
+	@$(BIN)/python -m pytest -q $(BESIDE) $(TESTS_BESIDE) tests/facts tests/conformance tests/integration
 
 large: $(STAMP) ## Stream a file of 1 GiB through a queue's objects, in less than 200 MB of memory
 	@$(BIN)/python -m tests.support.large_file 1024 200
@@ -132,7 +136,7 @@ drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; pri
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py
 
 e2e: e2e/build compiled ## Run the tests that need an API server or pods; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) 3 $(E2E)
+	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(E2E_BESIDE) $(E2E)
 
 e2e/again: $(STAMP)
 	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) $(E2E)
