@@ -28,7 +28,7 @@ from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.record import Stored
 from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
-from galley.workflow.state import is_step
+from galley.workflow.state import is_step, parse_step
 
 _READ_AT_ONCE = 64
 _SHOWN = 5
@@ -98,7 +98,14 @@ async def check_there(broker: Broker, address: TaskAddress) -> None:
 async def _missing(broker: Broker, address: TaskAddress) -> NoReturn:
     if await stream_info(broker, topology.work_stream(address.namespace, address.queue)) is None:
         raise QueueNotFound(address.namespace, address.queue)
-    raise TaskNotFound(address.queue, address.id)
+    missing = TaskNotFound(address.queue, address.id)
+    with suppress(ValueError):
+        workflow, _ = parse_step(address.id)
+        missing.hint = (
+            f"a step of workflow {workflow!r} may wait for others, or never run: `galley workflow show "
+            f"{address.queue}/{workflow}` shows it, and `galley workflow cancel` cancels the whole"
+        )
+    raise missing
 
 
 async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[TaskStatus]:

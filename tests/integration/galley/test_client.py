@@ -180,6 +180,13 @@ async def test_cancelling_a_task_that_was_not_submitted_leaves_nothing_behind(cl
         await handle.status()
 
 
+async def test_who_cancels_a_step_that_was_not_submitted_is_led_to_its_workflow(client: AsyncClient) -> None:
+    for step in ("flow_order-42_3", "flow_order-42_x"):
+        with pytest.raises(TaskNotFound) as missing:
+            await client.handle("images", step).cancel()
+        assert ("`galley workflow show images/order-42`" in missing.value.hint) is step.endswith("3")
+
+
 async def test_the_result_of_an_id_that_never_was_is_not_waited_for_long(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
