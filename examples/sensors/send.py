@@ -36,21 +36,16 @@ def readings(count: int) -> Iterator[Reading]:
             )
 
 
-def received() -> int:
-    """Return how many readings are in the database."""
-    with closing(connect()) as database:
-        return int(database.execute("SELECT count(*) FROM readings").fetchone()[0])
-
-
 def send(client: Client, count: int) -> float:
     """Send readings, and return the seconds until all of them are stored."""
     client.submit(store.call(next(readings(count)))).wait(WITHIN)  # the first worker starts
     began = time.perf_counter()
     client.submit_many(store.call(reading) for reading in readings(count))
-    while received() < count:
-        if time.perf_counter() - began > WITHIN:
-            raise RuntimeError(f"{received()} of {count} readings after {WITHIN:g} s")
-        Event().wait(0.02)
+    with closing(connect()) as database:
+        while (received := database.execute("SELECT count(*) FROM readings").fetchone()[0]) < count:
+            if time.perf_counter() - began > WITHIN:
+                raise RuntimeError(f"{received} of {count} readings after {WITHIN:g} s")
+            Event().wait(0.1)
     return time.perf_counter() - began
 
 
