@@ -99,29 +99,35 @@ class WarmStarter:
             return await self._start(request, output)
 
     async def _start(self, request: Mapping[str, Any], output: int) -> Forked:
-        reading, writing = os.pipe()
+        asked, reading = self._ask(request, output)
         told = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(told), os.fdopen(reading, "rb", buffering=0)
         )
         try:
-            return Forked(await self._pid(told, writing, request, output), told, transport)
+            return Forked(await self._pid(told, asked), told, transport)
         except BaseException:
             transport.close()  # what has been started since is killed
             raise
 
-    async def _pid(
-        self, told: asyncio.StreamReader, telling: int, request: Mapping[str, Any], output: int
-    ) -> int:
-        if self._process is None or self._process.poll() is not None:
-            self._stop()
-            self._begin()
-        asked = self._process
+    def _ask(self, request: Mapping[str, Any], output: int) -> tuple[subprocess.Popen[bytes], int]:
+        """Request a fork; returns who was asked, and where its answers are read."""
+        reading, writing = os.pipe()
         try:
+            if self._process is None or self._process.poll() is not None:
+                self._stop()
+                self._begin()
+            assert self._process is not None, "it has begun"
             assert self._requests is not None, "it has begun"
-            send(self._requests, request, telling, output)
+            send(self._requests, request, writing, output)
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
-            os.close(telling)
+            os.close(writing)
+        return self._process, reading
+
+    async def _pid(self, told: asyncio.StreamReader, asked: subprocess.Popen[bytes]) -> int:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 said = await told.readline()

@@ -115,3 +115,7 @@ async def test_a_program_that_cannot_be_found_is_an_error(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(FileNotFoundError):
         WarmStarter().__enter__()
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only the names are used
+    with pytest.raises(FileNotFoundError):
+        await WarmStarter().start({}, tmp_path, 2)
+    assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
