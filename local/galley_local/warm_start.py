@@ -132,6 +132,10 @@ class WarmStarter:
             async with asyncio.timeout(_START_SECONDS):
                 said = await told.readline()
         except TimeoutError:
+            if asked is self._process:
+                # It stands still, so that no end of a worker would be heard either: another takes its place.
+                asked.kill()
+                self._stop()
             raise TimeoutError(f"no process was started within {_START_SECONDS:g} s") from None
         if not said:
             if asked is self._process:
