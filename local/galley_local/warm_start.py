@@ -8,6 +8,7 @@ processes that they start for themselves.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -141,7 +142,9 @@ class WarmStarter:
             if asked is self._process:
                 self._stop()
             raise ChildProcessError("the process that starts workers has ended")
-        return int(said)
+        if (number := int(said)) < 0:
+            raise OSError(-number, os.strerror(-number))
+        return number
 
     def _begin(self) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -177,8 +180,8 @@ def send(requests: socket.socket, request: Mapping[str, Any], *descriptors: int)
     Args:
         requests: our end of the connection.
         request: what the program is started with; of any size, unlike a message.
-        descriptors: the pipe through which its process id and its exit code are told, a line each, and the
-            files it inherits.
+        descriptors: the pipe through which its process id and its exit code are told, a line each, or the
+            number of the error instead, negative; and the files it inherits.
     """
     file = os.memfd_create("request")
     try:
@@ -218,14 +221,27 @@ def serve(requests: socket.socket, become: Callable[[dict[str, Any], list[int]],
             if not request:
                 return
             file, telling, *inherited = descriptors
-            ours = os.getpid()
-            if (pid := os.fork()) == 0:
-                _set_up(ours, file, inherited, become)
+            pid = _fork(file, inherited, become)
             for each in (file, *inherited):
                 os.close(each)
+            _tell(telling, pid)
+            if pid < 0:
+                os.close(telling)
+                continue
             running[telling] = pid
             poll.register(telling, 0)  # an error, which is reported anyway, is that its reader is gone
-            _tell(telling, pid)
+
+
+def _fork(file: int, inherited: list[int], become: Callable[[dict[str, Any], list[int]], NoReturn]) -> int:
+    """Return the number of the new process; negative, that of the error: others must go on running."""
+    ours = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
+    if pid == 0:
+        _set_up(ours, file, inherited, become)
+    return pid
 
 
 def _report_ends(running: dict[int, int], poll: select.poll) -> None:

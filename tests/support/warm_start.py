@@ -60,6 +60,7 @@ class WarmStart:
         finally:
             os.close(telling)
         self.pid = self._number()
+        assert self.pid > 0, f"no process was started: {os.strerror(-self.pid)}"
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""

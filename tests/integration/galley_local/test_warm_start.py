@@ -119,3 +119,33 @@ async def test_a_program_that_cannot_be_found_is_an_error(
     with pytest.raises(FileNotFoundError):
         await WarmStarter().start({}, tmp_path, 2)
     assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+
+
+SECOND_FORK_FAILS = """
+import errno, os
+
+fork, forks = os.fork, []
+
+def fail_once():
+    forks.append(len(forks))
+    if len(forks) == 2:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fail_once
+"""
+
+
+async def test_a_fork_that_is_refused_costs_that_start_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SECOND_FORK_FAILS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with WarmStarter() as own:
+        async with started(own, tmp_path, a_manifest(tmp_path)) as process:
+            with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+                async with started(own, tmp_path):
+                    pass
+            async with started(own, tmp_path) as another:
+                assert await asyncio.wait_for(another.wait(), 60) > 0
+            assert psutil.Process(process.pid).is_running()
