@@ -283,7 +283,11 @@ def streams(*outputs: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in zip((nothing, *outputs), range(3), strict=True):
         os.dup2(source, target)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # Not all numbers up to the limit: it may be a billion, and may have been lowered since.
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - only the names are used
+        if int(number) > 2:
+            with contextlib.suppress(OSError):  # that of the folder itself
+                os.close(int(number))
 
 
 def _become_a_worker(request: dict[str, Any], inherited: list[int]) -> NoReturn:

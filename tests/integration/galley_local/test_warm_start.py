@@ -149,3 +149,22 @@ async def test_a_fork_that_is_refused_costs_that_start_alone(
             async with started(own, tmp_path) as another:
                 assert await asyncio.wait_for(another.wait(), 60) > 0
             assert psutil.Process(process.pid).is_running()
+
+
+LIMIT_IS_LOWERED = """
+import os, resource
+from galley_local.warm_start import streams
+
+os.dup2(0, 200)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+streams(1, 2)
+print(*os.listdir("/proc/self/fd"))
+"""
+
+
+async def test_no_file_of_before_stays_open_whatever_the_limit_is() -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LIMIT_IS_LOWERED, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await program.communicate()
+    assert set(said.split()) == {b"0", b"1", b"2", b"3"}  # the last is that of the list
