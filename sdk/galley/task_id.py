@@ -48,6 +48,15 @@ def _go_on_from(value: int) -> None:
     _head = "".join([_PAIRS[(_high >> shift) & 1023] for shift in range(100, -1, -10)])
 
 
+def _after_fork() -> None:
+    """Make other ids than the parent does: the clock may stand still, or be put back."""
+    global _milliseconds, _lock
+    _milliseconds, _lock = 0, threading.Lock()  # another thread may have held the old one
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def check_task_id(task_id: object) -> str:
     """Return `task_id` if it may stand in a subject.
 

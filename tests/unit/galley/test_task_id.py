@@ -1,5 +1,7 @@
 """Ids of tasks: sortable, unique, and fit for a subject."""
 
+import os
+import signal
 import threading
 import time
 
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galley import task_id
 from galley.broker.topology import parse_task_subject, task_subject
 from galley.errors import SubmissionInvalid
 from galley.task_id import check_task_id, new_task_id
@@ -53,6 +56,25 @@ def test_threads_never_make_the_same_id() -> None:
     for thread in threads:
         thread.join(10)
     assert len({each for own in made for each in own}) == 8000
+
+
+def test_a_forked_process_makes_other_ids_though_the_clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    new_task_id()
+    reading, writing = os.pipe()
+    with task_id._lock:  # as if another thread made one
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os.write(writing, new_task_id().encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        made = told.read().decode()
+    os.waitpid(child, 0)
+    assert len(made) == 26
+    assert made != new_task_id()
 
 
 def test_a_new_id_may_stand_in_a_subject() -> None:
