@@ -22,7 +22,7 @@ from msgspec import Raw
 
 from galley.errors import InputInvalid
 from galley.objects.errors import FileElsewhere, FileUnreadable
-from galley.reference import Reference
+from galley.reference import Reference, file_name
 
 FIELD: Final = "galley.file"
 """The only field of the JSON object that stands for a file."""
@@ -64,7 +64,7 @@ class File:
         """Where it is stored; None until it is."""
         self.home: tuple[str, str] | None = None
         """Namespace and queue whose objects it is among; None if it is not stored, or that is not known."""
-        self.name = _name(name or self._path.name)
+        self.name = file_name(name or self._path.name)
         self.mark = ""
         """What stands in its place in JSON until it is stored."""
         try:
@@ -192,12 +192,6 @@ class File:
         return Raw(b'{"%s":{"local":"%s"}}' % (FIELD.encode(), self.mark.encode()))
 
 
-def _name(name: str) -> str:
-    """Return a name that is the name of a file in any folder, and nothing else."""
-    last = name.replace("\\", "/").rpartition("/")[2].replace("\0", "")[:200]
-    return "file" if last in ("", ".", "..") else last
-
-
 def _written(reference: Reference) -> bytes:
     return msgspec.json.encode({FIELD: reference})
 
@@ -217,7 +211,7 @@ def from_json(value: Any) -> File:
     reference = msgspec.convert(inner, Reference) if inner is not None else None
     if reference is None:
         raise ValueError("Expected a file, as galley.File(path) makes it or `galley files put` prints it")
-    reference = msgspec.structs.replace(reference, name=_name(reference.name))
+    reference = msgspec.structs.replace(reference, name=file_name(reference.name))
     place = (_here.get() or {}).get(f"{reference.digest}/{reference.name}")
     return File.stored(reference, Path(place) if place else None)
 

@@ -14,6 +14,9 @@ LARGEST: Final = 64 * 1024**2
 """Bytes of JSON an input or a result may have at all: producer and handler hold it in memory. Files may be
 larger, since they are streamed."""
 
+_NAME_BYTES: Final = 240
+"""Of the 255 that a file system allows: while a file is written, its name is longer."""
+
 _LETTERS: Final = r"^[0-9a-z][0-9a-z-]{0,99}$"
 _DIGEST: Final = r"^[0-9a-f]{64}$"
 
@@ -38,6 +41,14 @@ class Reference(Struct, frozen=True, omit_defaults=True, gc=False):
     def object(self) -> str:
         """What it is called where it is stored."""
         return self.id or self.digest
+
+
+def file_name(text: str) -> str:
+    """Return a name that is the name of a file in any folder, and nothing else: any producer wrote it."""
+    last = text.replace("\\", "/").rpartition("/")[2].replace("\0", "")[:200]
+    # A file system counts bytes, and JSON has no halves of a character.
+    last = last.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+    return "file" if last in ("", ".", "..") else last
 
 
 def is_object_name(text: str) -> bool:

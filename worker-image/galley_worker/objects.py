@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
@@ -57,13 +58,14 @@ class TaskObjects:
             ObjectStoreUnavailable, CacheUnusable: trying again may help.
             ObjectMissing, ObjectDamaged, ObjectStoreUnknown: it will not.
         """
-        wanted = [*envelope.files, *((envelope.large,) if envelope.large else ())]
+        # An input is no file, whatever name its task gives it.
+        large = None if envelope.large is None else replace(envelope.large, name="")
+        wanted = [*envelope.files, *((large,) if large else ())]
         place = Place.of(address)
         unique = {f"{each.digest}/{each.name}": each for each in wanted}.values()
         pairs = [(each, functools.partial(self._objects.get, place, each)) for each in unique]
         async with self._cache.holding(pairs) as places:
-            large = "" if envelope.large is None else places.pop(f"{envelope.large.digest}/")
-            yield Here(large, places)
+            yield Here("" if large is None else places.pop(f"{large.digest}/"), places)
 
     async def store(self, address: TaskAddress, returned: ReturnedLarge) -> Returned | Raised:
         """Store what a handler returned; a failure to do so is one of the attempt, and is tried again."""

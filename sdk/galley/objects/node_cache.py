@@ -27,7 +27,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from galley.objects.content import state_of
 from galley.objects.errors import CacheUnusable, FileChanged
-from galley.reference import Reference
+from galley.reference import Reference, file_name
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +110,10 @@ class NodeCache:
         places: dict[str, str] = {}
         try:
             for number, (reference, fetch) in enumerate(wanted):
-                link = folder / str(number) / (reference.name or "input.json")
+                name = reference.name and file_name(reference.name)
+                link = folder / str(number) / (name or "input.json")
                 await self._link(reference, fetch, link)
-                places[f"{reference.digest}/{reference.name}"] = str(link)
+                places[f"{reference.digest}/{name}"] = str(link)
             yield places
         except OSError as error:
             if error.errno not in _NO_ROOM:

@@ -1,5 +1,7 @@
 """galley.File: in arguments and results, as JSON, and for tests in memory."""
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +78,19 @@ def test_a_name_cannot_lead_out_of_a_folder() -> None:
     assert named(name="../../etc/passwd") == "passwd"
     assert named(name="a/..") == "file"
     assert named() == "file"
+
+
+def test_a_name_fits_into_a_folder_and_into_json(tmp_path: Path) -> None:
+    # A file system counts bytes, and takes any.
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_bytes(b"abc")
+    file = File(path)
+    assert file.name == "caf?.txt"
+    assert from_json(json.loads(encode_value(File.stored(file.hashed())))).name == "caf?.txt"
+    long = File(path, name="\u20ac" * 200)
+    assert long.name == "\u20ac" * 80
+    (tmp_path / "to").mkdir()
+    assert long.save(tmp_path / "to").read_bytes() == b"abc"
 
 
 @pytest.mark.parametrize("value", [

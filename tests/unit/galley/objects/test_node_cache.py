@@ -67,6 +67,21 @@ async def test_a_task_gets_no_object_of_another_queue_by_its_digest(tmp_path: Pa
             assert Path(next(iter(places.values()))).read_bytes() == MODEL
 
 
+@pytest.mark.parametrize(
+    "name", ["../../../evil.pth", "/{folder}/evil.pth", "a/..", "x\0y", "\U0001f600" * 255]
+)
+async def test_no_name_of_a_task_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    """Any producer of the queue, in any language, writes the names of the files of its tasks."""
+    name = name.replace("{folder}", str(tmp_path))
+    with NodeCache(tmp_path / "a" / "b" / "cache") as cache:
+        async with cache.holding([(referring(MODEL, name), Source())]) as places:
+            [(key, place)] = places.items()
+            assert key.partition("/")[2] == Path(place).name
+            assert Path(place).resolve().parent == cache.folder / "use" / cache._own / "1" / "0"
+            assert Path(place).read_bytes() == MODEL
+        assert not list(tmp_path.rglob("evil.pth"))
+
+
 async def test_many_at_once_fetch_once(tmp_path: Path) -> None:
     source, reference = Source(), referring(MODEL)
     with NodeCache(tmp_path) as cache:
