@@ -46,6 +46,8 @@ class KeyQueue(Generic[Key]):
         self._urgent: deque[Key] = deque()
         self._patient: deque[Key] = deque()
         self._later: list[tuple[float, int, Key]] = []
+        self._due: dict[Key, float] = {}
+        """When each of those is looked at: once, however often it was asked for."""
         self._count = 0
         self._waiting: set[Key] = set()
         self._in_hand: set[Key] = set()
@@ -62,9 +64,13 @@ class KeyQueue(Generic[Key]):
             self._changed.set()
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Have the key looked at after a while."""
+        """Have the key looked at after a while, unless it is sooner anyway."""
+        due = self._clock() + seconds
+        if due >= self._due.get(key, float("inf")):
+            return
+        self._due[key] = due
         self._count += 1
-        heapq.heappush(self._later, (self._clock() + seconds, self._count, key))
+        heapq.heappush(self._later, (due, self._count, key))
         self._changed.set()
 
     async def get(self) -> Key:
@@ -93,9 +99,12 @@ class KeyQueue(Generic[Key]):
             self.add(key)
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._later) + len(self._in_hand)
+        return len(self._waiting) + len(self._due) + len(self._in_hand)
 
     def _ripen(self) -> None:
         now = self._clock()
         while self._later and self._later[0][0] <= now:
-            self.add(heapq.heappop(self._later)[2])
+            due, _, key = heapq.heappop(self._later)
+            if self._due.get(key) == due:  # else it was to be sooner
+                del self._due[key]
+                self.add(key)

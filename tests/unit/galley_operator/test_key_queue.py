@@ -50,6 +50,24 @@ async def test_a_key_for_later_comes_when_its_time_has_come() -> None:
     assert await queue.get() == "a"
 
 
+async def test_a_key_for_later_is_looked_at_once_however_often_it_was_asked_for() -> None:
+    clock = Clock()
+    queue: KeyQueue[str] = KeyQueue(clock)
+    for seconds in (60, 10, 30, 20):
+        queue.add_later("a", seconds)
+    assert len(queue) == 1
+    clock.now = 10
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert len(queue) == 0
+    queue.add_later("a", 100)
+    clock.now = 60
+    queue.add("b")
+    assert await queue.get() == "b"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.01)
+
+
 async def test_who_waits_hears_of_a_new_key_at_once() -> None:
     queue: KeyQueue[str] = KeyQueue(asyncio.get_running_loop().time)
     queue.add_later("late", 1000)
