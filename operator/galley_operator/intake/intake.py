@@ -94,6 +94,7 @@ class Intake:
         self._statuses.forget(task)
         if not task.ended:
             self.turns.add(self._departures.add(task.address, task.uid, task.name))
+        self._let_go((task.namespace, task.queue))
 
     def withdraw(self, address: TaskAddress, uid: str) -> None:
         """Cancel the task of a Task object that was deleted."""
@@ -110,6 +111,12 @@ class Intake:
             for task in self._tasks.of_queue(queue):
                 if task.in_broker:
                     self._look_again(task)
+            self._let_go(queue)
+
+    def _let_go(self, queue: Key) -> None:
+        """Follow the records of a queue no longer that is gone, with all Tasks that name it."""
+        if queue not in self._queues and not self._tasks.name(queue):
+            self._records.forget(queue)
 
     def _look_again(self, task: ActiveTask) -> None:
         self._tasks.doubted(task)
@@ -145,5 +152,8 @@ class Intake:
         task = self._tasks.get(key)
         if task is None or task.ended or (task.in_broker and not task.unsure):
             return None
-        await self._records.followed((task.namespace, task.queue))
+        queue = task.namespace, task.queue
+        # A Task can name any queue, and each that is followed costs requests to the broker, there or not.
+        if task.in_broker or queue in self._queues:
+            await self._records.followed(queue)
         return self._statuses.report(*await self._look.once(task))

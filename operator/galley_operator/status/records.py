@@ -31,20 +31,23 @@ class RecordStreams:
     def __init__(self, follow: Follow, react: React, faults: Faults) -> None:
         self._follow, self._passed_on, self._faults = follow, react, faults
         self._streams: dict[QueueKey, RecordStream] = {}
+        self._running: dict[QueueKey, asyncio.Task[None]] = {}
         self._wanted: asyncio.Queue[QueueKey] = asyncio.Queue()
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        self._running.clear()
         for queue in self._streams:
             self._wanted.put_nowait(queue)
-        running: set[QueueKey] = set()
         async with asyncio.TaskGroup() as group:
             while True:
                 queue = await self._wanted.get()
-                if queue not in running:
-                    running.add(queue)
-                    follow = self._faults.keep_running("records followed", self._streams[queue].run)
-                    group.create_task(follow, name=f"follow records of {'/'.join(queue)}")
+                stream = self._streams.get(queue)
+                if stream is not None and queue not in self._running:
+                    follow = self._faults.keep_running("records followed", stream.run)
+                    self._running[queue] = group.create_task(
+                        follow, name=f"follow records of {'/'.join(queue)}"
+                    )
 
     async def followed(self, queue: QueueKey) -> None:
         """Return once no record of a queue can be missed any more."""
@@ -54,6 +57,14 @@ class RecordStreams:
             self._wanted.put_nowait(queue)
         if not stream.started.is_set():
             await stream.started.wait()
+
+    def forget(self, queue: QueueKey) -> None:
+        """Follow a queue no longer: there is none of that name, and no Task names it."""
+        if self._streams.pop(queue, None) is None:
+            return
+        running = self._running.pop(queue, None)
+        if running is not None:
+            running.cancel()
 
     def _react(self, address: TaskAddress, stored: Stored) -> None:
         """Pass a record on while the broker's messages are read: an exception costs this record alone."""

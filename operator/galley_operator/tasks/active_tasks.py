@@ -156,6 +156,10 @@ class ActiveTasks:
         """Return the Tasks of a queue, oldest first as far as known."""
         return [self._tasks[key] for key in self._by_queue.get(queue, ())]
 
+    def name(self, queue: QueueKey) -> bool:
+        """Return whether any of them is of a queue, whether or not that exists."""
+        return queue in self._by_queue
+
     def queues(self) -> set[QueueKey]:
         """Return the queues that Tasks name, whether or not these exist."""
         return set(self._by_queue)

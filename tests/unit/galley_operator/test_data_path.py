@@ -81,6 +81,41 @@ async def test_tasks_of_a_queue_that_was_deleted_say_so_and_go_on_once_it_is_bac
         await it.until("one", "Queued", "Unknown", "Queued")
 
 
+@in_virtual_time
+async def test_queues_that_do_not_exist_are_not_followed_however_many_are_named() -> None:
+    async with desk() as it:
+        for number in range(50):
+            it.api.task(f"t{number}", queueName=f"none-{number}")
+        for number in range(50):
+            await it.until(f"t{number}", "Pending", "Unknown", "QueueNotFound")
+        assert not it.path.records._streams
+
+
+@in_virtual_time
+async def test_a_queue_that_is_gone_is_followed_until_its_last_task_is_gone() -> None:
+    def followed() -> bool:
+        return any("follow records of" in each.get_name() for each in asyncio.all_tasks())
+
+    async with desk() as it:
+        it.queue()
+        uid = it.api.task("one")["metadata"]["uid"]
+        await it.until("one", "Queued", "Unknown", "Queued")
+        it.queues.gone(it.api.objects[TASKQUEUES.plural, "default", "images"])
+        await it.until("one", "Queued", "Unknown", "QueueNotFound")
+        assert followed()
+        await it.end("one", uid=uid)
+        await it.until("one", "Succeeded", "True", "Succeeded")
+        await eventually(lambda: not followed(), within=30)
+        it.queue()
+        it.api.task("two")
+        await it.until("two", "Queued", "Unknown", "Queued")
+        it.api.remove(TASKS, "two")
+        await it.until_gone("two")
+        assert followed()
+        it.queues.gone(it.api.objects[TASKQUEUES.plural, "default", "images"])
+        await eventually(lambda: not followed(), within=30)
+
+
 # Deletions.
 
 
