@@ -30,6 +30,8 @@ _HEADERS: Final = (
 )
 """Added to every answer; nothing behind the door sets them."""
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_DIGITS: Final = 15
+"""Digits of the length of a body, which has fewer bytes whatever is set."""
 _CLOSE: Final = (b"connection", b"close")
 
 COMPLETE: Final = "galley.complete"
@@ -119,8 +121,16 @@ def _check_origin(method: str, headers: dict[bytes, bytes]) -> None:
     if headers.get(b"sec-fetch-site", b"none") not in {b"same-origin", b"none"}:
         raise CrossSite("a page of another site sent it")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if b"origin" in headers and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
+    if b"origin" in headers and place_of(origin) != headers.get(b"host", b"").decode("latin-1"):
         raise CrossSite(f"it comes from the page {origin[:100]!r}")
+
+
+def place_of(address: str) -> str:
+    """Return the host and port of an address that a browser names; empty if it is none."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 class _Body:
@@ -132,8 +142,9 @@ class _Body:
         self._until: float | None = None
         self._complete = False
         self._begun = False
-        given = headers.get(b"content-length", b"0")
-        if not given.isdigit() or int(given) > limits.body_bytes:
+        given = headers.get(b"content-length", b"0").lstrip(b"0") or b"0"
+        # Python reads no number of thousands of digits, and would raise.
+        if not given.isdigit() or len(given) > _DIGITS or int(given) > limits.body_bytes:
             raise BodyTooLarge(limits.body_bytes)
 
     @property

@@ -209,7 +209,7 @@ MUTANTS: Final = (
     _of(
         "door",
         "other origins are taken",
-        '    if b"origin" in headers and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):\n',
+        '    if b"origin" in headers and place_of(origin) != headers.get(b"host", b"").decode("latin-1"):\n',
         "    if False:\n",
         "a page of another site submits tasks with the user's cookie",
         HOSTILE,
@@ -225,7 +225,7 @@ MUTANTS: Final = (
     _of(
         "door",
         "an announced size is not looked at",
-        "        if not given.isdigit() or int(given) > limits.body_bytes:\n",
+        "        if not given.isdigit() or len(given) > _DIGITS or int(given) > limits.body_bytes:\n",
         "        if False:\n",
         "100 MB are read before they are refused",
         HOSTILE,

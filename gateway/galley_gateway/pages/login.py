@@ -19,6 +19,7 @@ CALLBACK: Final = "/ui/login/callback"
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _LONGEST_ANSWER: Final = 4096
+_MOST_FIELDS: Final = 50
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -30,7 +31,11 @@ async def form_of(request: Request) -> dict[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise RequestInvalid("Content-Type", f"{kind[:80] or 'none'!r}", "use the form of the page")
-    return dict(parse_qsl((await request.body()).decode(errors="replace"), max_num_fields=50))
+    try:
+        return dict(parse_qsl((await request.body()).decode(errors="replace"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        wrong = f"more than {_MOST_FIELDS} fields"
+        raise RequestInvalid("body", wrong, "use the form of the page") from None
 
 
 async def with_token(pages: Pages, request: Request) -> Response:

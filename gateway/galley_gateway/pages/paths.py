@@ -36,7 +36,10 @@ def for_people(scope: Mapping[str, Any]) -> bool:
 
 def way_back(request: Request, otherwise: str) -> str:
     """Return the page of ours that led to a request; another one if none did."""
-    parts = urlsplit(request.headers.get("referer", ""))
+    try:
+        parts = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return otherwise
     whole = f"{parts.path}?{parts.query}" if parts.query else parts.path
     ours = parts.netloc == request.headers.get("host") and local_path(whole) == whole
     return whole if ours and parts.path != request.url.path else otherwise
