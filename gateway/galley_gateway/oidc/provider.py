@@ -210,7 +210,7 @@ class Provider:
             keys = await self._keys_with(header.get("kid"))
             claims: dict[str, Any] = jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
             self._rules().validate(claims)
-        except (JoseError, ValueError, RecursionError) as error:
+        except (JoseError, ValueError, TypeError, RecursionError) as error:  # whatever stands in its header
             log.info("id token refused", extra={"problem": str(error)[:200]})
             raise NotIdentified("its ID token is wrong, has expired, or is for another application") from None
         audiences = claims["aud"]
