@@ -48,10 +48,11 @@ class Rates:
         Raises:
             RateExceeded: if the sender has none left.
         """
-        now, most = self._clock(), 2 * self._rate
+        now, most = self._clock(), max(1.0, 2 * self._rate)
         left, at = self._left.pop(sender, (most, now))
         left = min(most, left + (now - at) * self._rate)
-        self._left[sender] = (max(0.0, left - 1), now)
+        # What is refused costs nothing: one who sends too much would have nothing accepted at all.
+        self._left[sender] = (left - 1 if left >= 1 else left, now)
         if len(self._left) > _SENDERS:
             self._left.popitem(last=False)
         if left < 1:
