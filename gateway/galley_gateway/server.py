@@ -31,6 +31,8 @@ class _Connection(HttpToolsProtocol):
     head_seconds: float = 10.0
     _late: asyncio.TimerHandle | None = None
     _head_bytes: int = 0
+    _in_head: bool = True
+    _requests: int = 0
 
     def connection_made(self, transport: Any) -> None:
         """Count it, and wait for its first request."""
@@ -42,25 +44,31 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take more of a request; the head of each has to be complete in time, and is bounded."""
+        requests = self._requests
         super().data_received(data)
+        if self.transport.is_closing() or not self._in_head:
+            return
         cycle: Any = self.cycle
         answering = cycle is not None and not cycle.response_complete
-        if self.transport.is_closing() or answering:
-            return
-        self._head_bytes += len(data)
+        # Counted also while the request before it is answered, which can take long. What came together with
+        # that one is not: it is less than one read of the socket.
+        self._head_bytes += len(data) if requests == self._requests else 0
         if self._head_bytes > _HEAD_BYTES:
             self.transport.abort()
-        elif self._late is None:
+        elif self._late is None and not answering:
             self._late = self.loop.call_later(self.head_seconds, self._close_late)
 
     def on_headers_complete(self) -> None:
         """The head is complete: from here on, the limits of bodies count."""
         self._forget()
+        self._in_head = False
+        self._requests += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The whole request is here, so nothing has to wait for it with a limit of time."""
         self.scope[COMPLETE] = True  # type: ignore[typeddict-unknown-key]
+        self._in_head = True
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
