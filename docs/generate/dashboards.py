@@ -45,6 +45,10 @@ def _quantile(share: float, histogram: str) -> str:
     return f"histogram_quantile({share}, sum by (queue, lane, le) ({rate}))"
 
 
+_UNEXPECTED: Final = (
+    'sum(rate({__name__=~"galley_(operator|worker|gateway)_unexpected_errors_total"}[5m])) or vector(0)'
+)
+
 OVERVIEW: Final = Dashboard(
     "galley-overview",
     "Galley / Overview",
@@ -118,7 +122,10 @@ OVERVIEW: Final = Dashboard(
             "Reconciles that failed, and unexpected errors.",
             (
                 ("sum(rate(galley_operator_reconcile_errors_total[5m])) or vector(0)", "reconcile"),
-                ("sum(rate(galley_operator_unexpected_errors_total[5m])) or vector(0)", "unexpected"),
+                (
+                    _UNEXPECTED,
+                    "unexpected",
+                ),
             ),
             "ops",
         ),

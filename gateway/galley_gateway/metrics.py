@@ -13,7 +13,10 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
+from galley.logs import tracebacks
 from galley.series import Kind, Series
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -29,7 +32,23 @@ SECONDS: Final = Series(
 WAITS: Final = Series(
     "galley_gateway_waits", Kind.GAUGE, "Requests that wait for tasks or follow something, now."
 )
-SERIES: Final = (REQUESTS, SECONDS, WAITS)
+UNEXPECTED: Final = Series(
+    "galley_gateway_unexpected_errors_total", Kind.COUNTER,
+    "Exceptions that were logged with a traceback, by logger: each is a bug.", ("where",),
+)  # fmt: skip
+SERIES: Final = (REQUESTS, SECONDS, WAITS, UNEXPECTED)
+
+
+class _Unexpected(Collector):
+    """The exceptions in the log of this process, in whichever part of it."""
+
+    def collect(self) -> Iterable[Metric]:
+        found = CounterMetricFamily(
+            UNEXPECTED.name.removesuffix("_total"), UNEXPECTED.meaning, labels=UNEXPECTED.labels
+        )
+        for where, count in tracebacks().items():
+            found.add_metric([where], count)
+        yield found
 
 
 class GatewayMetrics:
@@ -45,6 +64,7 @@ class GatewayMetrics:
             SECONDS.name, SECONDS.meaning, SECONDS.labels, buckets=_SECONDS, registry=registry
         )
         self.waits = Gauge(WAITS.name, WAITS.meaning, registry=registry)
+        registry.register(_Unexpected())
 
     def families(self) -> Iterable[Metric]:
         """Return the figures for OTLP."""
