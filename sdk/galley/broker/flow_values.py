@@ -153,14 +153,16 @@ class FlowValues:
         Args:
             stream: where it is.
             subject: what it is.
-            at_least: a sequence that is known to be there; older copies do not count.
+            at_least: a sequence that was there; older copies do not count. None does, the second time: the
+                message may have been removed since.
         """
-        tries = 0
+        tries, missing = 0, not at_least
         while True:
             try:
                 found = await self.read(stream, subject)
-                if not at_least or (found is not None and found[1] >= at_least):
+                if missing if found is None else found[1] >= at_least:
                     return found
+                missing = found is None
                 problem = "only an older copy is to be had"
             except (BrokerUnreachable, BrokerRefused) as error:
                 problem = str(error)

@@ -38,7 +38,7 @@ from galley.broker import topology
 from galley.broker.cancel import Cancelled, cancel_flow
 from galley.broker.control import Answer, Request, Verb, answering
 from galley.broker.errors import BrokerError
-from galley.broker.flow_values import FlowsFull, Place
+from galley.broker.flow_values import FlowGone, FlowsFull, FlowValues, Place
 from galley.broker.flows import Flows
 from galley.broker.pull import Pulls
 from galley.broker.unique_keys import Keys
@@ -59,7 +59,16 @@ from galley.workflow.errors import (
 from galley.workflow.plan import START
 from galley.workflow.result import StepResult
 from galley.workflow.shape import Item
-from galley.workflow.state import OnFailure, Root, Slot, Slots, decode_slots, outcome_address, with_slot
+from galley.workflow.state import (
+    OnFailure,
+    Root,
+    Slot,
+    Slots,
+    decode_slots,
+    ended,
+    outcome_address,
+    with_slot,
+)
 from galley.workflows import AsyncWorkflow
 from galley_worker.attempts import Attempts, Parts, Rules
 from galley_worker.claim import Who
@@ -596,6 +605,34 @@ async def test_a_worker_that_comes_too_late_does_not_make_a_join_fire_again() ->
         assert sorted(published(stage, flow)) == ["0", "1", "2", "4"]
         kept = bench.server.streams[topology.flow_stream("default", "images")].subjects(">")
         assert list(kept) == [place.root]
+
+
+@in_virtual_time
+async def test_a_join_that_is_removed_while_a_worker_looks_at_it_is_not_waited_for() -> None:
+    async with a_stage(crews=0) as stage, MemoryBroker(stage.bench.server, "late") as broker:
+        flow = await stage.submit(
+            chord(group(step("echo", value=n) for n in range(2)), step("echo", value=0))
+        )
+        place, others = Place("default", "images", flow.id), Flows(stage.bench.producer)
+        now = stage.bench.server.now()
+
+        class Frozen(FlowValues):
+            """Between the refusal of its write and its look, the workflow ends."""
+
+            async def read(self, stream: str, subject: str) -> tuple[bytes, int] | None:
+                await others.change_root(place, 100, lambda root: ended(root, Outcome.SUCCEEDED, now, ""))
+                await others.forget_parts(place)
+                return await super().read(stream, subject)
+
+        late = Flows(broker)
+        await late.change_join(place, 3, 2, 100, lambda slots: with_slot(slots, 0, Slot()))
+        await others.change_join(place, 3, 2, 100, lambda slots: with_slot(slots, 1, Slot()))
+        frozen = Frozen(broker)
+        frozen._known = late._values._known
+        late._values = frozen
+        with pytest.raises(FlowGone):
+            async with asyncio.timeout(600):
+                await late.change_join(place, 3, 2, 100, lambda slots: with_slot(slots, 1, Slot()))
 
 
 @in_virtual_time
