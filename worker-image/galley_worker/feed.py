@@ -107,8 +107,8 @@ class Feed:
                     except TimeoutError:
                         pulls.drop_silent()
         finally:
-            for delivery in self._arrived:
-                self._ledger.give_back(delivery.reply)
+            while self._arrived:  # none is left for the next run, to which they are delivered again
+                self._ledger.give_back(self._arrived.popleft().reply)
 
     async def _handle_some(self) -> None:
         while self._arrived:
