@@ -168,7 +168,7 @@ ATTEMPTS_: Final = (
     _of(
         "roster",
         "a cancel in hand is forgotten",
-        "        return bool(self._cancelled) and _task(delivery) in self._cancelled\n",
+        "        return bool(self._cancelled) and task_of(delivery) in self._cancelled\n",
         "        return False\n",
         "a cancelled task runs",
         ATTEMPTS,

@@ -24,7 +24,7 @@ from galley.faults import Faults
 from galley_worker.claim import Who
 from galley_worker.health import Condition
 from galley_worker.puller import Puller
-from galley_worker.roster import Roster
+from galley_worker.roster import Roster, task_of
 from galley_worker.slots import WorkerSlots
 from galley_worker.stop import Stop
 from galley_worker.under_way import UnderWay
@@ -84,7 +84,7 @@ class Presence:
             case Verb.CANCEL:
                 present = self._roster.cancel(request.task)
             case _:
-                present = self._roster.running(request.task)
+                present = self._roster.running(request.task, (request.stream, request.sequence))
         return None if present is None else told_of(self._who, present)
 
     def _answer_as_holder(self, question: Question) -> Answer:
@@ -121,7 +121,7 @@ _VERSION: Final = version("galley-tasks")
 def told_of(who: Who, present: UnderWay) -> Answer:
     """Return what a worker says of an attempt that it has under way."""
     handler = "" if present.held is None else present.held.envelope.handler
-    return Answer(who.name, _began_at(present), handler)
+    return Answer(who.name, _began_at(present), handler, task_of(present.delivery))
 
 
 def _began_at(present: UnderWay) -> datetime:

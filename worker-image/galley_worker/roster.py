@@ -56,11 +56,20 @@ class Roster:
 
     def find(self, task: str) -> UnderWay | None:
         """Return the attempt of a task, named `<kind>.<id>`, if one is under way here."""
-        return next((present for present in self.under_way.values() if _task(present.delivery) == task), None)
+        return next(
+            (present for present in self.under_way.values() if task_of(present.delivery) == task), None
+        )
 
-    def running(self, task: str) -> UnderWay | None:
-        """Return the attempt of a task whose handler was started here, and not one that still claims it."""
+    def running(self, task: str, message: Message | None = None) -> UnderWay | None:
+        """Return the attempt of a task whose handler was started here, and not one that still claims it.
+
+        Args:
+            task: as in `find`.
+            message: what runs under that counts, too: a step in the place of one that has ended.
+        """
         present = self.find(task)
+        if present is None and message is not None:
+            present = self.holds(message)
         return None if present is None or present.execution is None else present
 
     def cancel(self, task: str) -> UnderWay | None:
@@ -75,7 +84,7 @@ class Roster:
 
     def is_cancelled(self, delivery: Delivery) -> bool:
         """Return whether the task of a delivery was cancelled lately."""
-        return bool(self._cancelled) and _task(delivery) in self._cancelled
+        return bool(self._cancelled) and task_of(delivery) in self._cancelled
 
     def cancel_flow(self, flow: str, home: str = "") -> None:
         """Stop the steps of a workflow that run here; others look at it before they begin.
@@ -103,5 +112,6 @@ class Roster:
             present.stop(CutOff("its lease could not be renewed"))
 
 
-def _task(delivery: Delivery) -> str:
+def task_of(delivery: Delivery) -> str:
+    """Return the task of a delivery as requests name it."""
     return f"{delivery.address.kind}.{delivery.address.id}"

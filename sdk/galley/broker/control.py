@@ -75,6 +75,10 @@ class Request(Struct, frozen=True, omit_defaults=True):
     workers: tuple[str, ...] = ()
     seconds: float = 0.0
     """Length of the drain; 0 ends one."""
+    stream: str = ""
+    """To ping: the stream of the task's message, under which another step may run by now."""
+    sequence: int = 0
+    """Its place there."""
 
 
 class Question(Struct, frozen=True):
@@ -92,6 +96,8 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
     handler: str = ""
     """Of the task it has been running."""
+    task: str = ""
+    """That task, as `<kind>.<id>`."""
 
 
 class Pause(StrEnum):

@@ -28,7 +28,7 @@ from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.record import Stored
 from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
-from galley.workflow.state import is_step, parse_step
+from galley.workflow.state import is_step, parse_step, step_id
 
 _READ_AT_ONCE = 64
 _SHOWN = 5
@@ -59,15 +59,19 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     if stored is not None:
         return await _recorded(broker, address, stored)
     if is_step(address.id) and (running := await running_in_place(broker, address)) is not None:
-        return TaskStatus(
-            address,
-            Phase.RUNNING,
-            handler=running.handler,
-            attempt=1,
-            worker=running.worker,
-            started_at=running.started_at,
-        )
+        return _running_in_place(address, running)
     return await _missing(broker, address)
+
+
+def _running_in_place(address: TaskAddress, answer: Answer) -> TaskStatus:
+    return TaskStatus(
+        address,
+        Phase.RUNNING,
+        handler=answer.handler,
+        attempt=1,
+        worker=answer.worker,
+        started_at=answer.started_at,
+    )
 
 
 async def running_in_place(broker: Broker, address: TaskAddress) -> Answer | None:
@@ -116,6 +120,7 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
     """
     unfinished: dict[tuple[Kind, str], TaskStatus] = {}
     ended: set[tuple[Kind, str]] = set()
+    kept: list[Message] = []
     async for address, stored in Records(broker).all_of(namespace, queue):
         recorded = await _recorded(broker, address, stored)
         if recorded.phase.ended:
@@ -128,6 +133,7 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
         async for message in messages_in(broker, stream):
             key = message.address.kind, message.address.id
             if key in ended:
+                kept += [message._replace(envelope=None)] if _handed_out(message, given) else []
                 continue
             known = _known(message, unfinished.pop(key, None))
             if _handed_out(message, given):
@@ -136,6 +142,32 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
             yield known
     for recorded in unfinished.values():
         yield recorded
+    for status in await _in_places(broker, [each for each in kept if is_step(each.address.id)]):
+        if (status.address.kind, status.address.id) not in ended:
+            yield status
+
+
+async def _in_places(broker: Broker, kept: list[Message]) -> list[TaskStatus]:
+    """Return the steps that run in the place of such that have ended, by the messages of these."""
+    found: list[TaskStatus] = []
+    for first in range(0, len(kept), _READ_AT_ONCE):
+        some = await asyncio.gather(*(_in_place(broker, one) for one in kept[first : first + _READ_AT_ONCE]))
+        found += [status for status in some if status is not None]
+    return found
+
+
+async def _in_place(broker: Broker, message: Message) -> TaskStatus | None:
+    """Return the step that runs in the place of one that has ended, under its message, if one does."""
+    address = message.address
+    asked = Request(task=f"{address.kind}.{address.id}", stream=message.stream, sequence=message.sequence)
+    answer = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
+    if answer is None or answer.started_at is None:
+        return None
+    with suppress(ValueError):  # no step, which is not to be believed
+        flow, number = parse_step(answer.task.removeprefix(f"{address.kind}."))
+        if flow == parse_step(address.id)[0]:
+            return _running_in_place(address._replace(id=step_id(flow, number)), answer)
+    return None
 
 
 async def latest(broker: Broker, namespace: str, queue: str, most: int) -> list[TaskStatus]:

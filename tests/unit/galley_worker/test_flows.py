@@ -470,23 +470,25 @@ def published(stage: Stage, flow: AsyncWorkflow[Any]) -> list[str]:
 @in_virtual_time
 async def test_a_step_that_runs_in_place_is_shown_with_its_handler() -> None:
     async def answer(_verb: Verb, request: Request) -> Answer | None:
-        found = (each.roster.running(request.task) for each in stage.crew.attempts)
+        message = request.stream, request.sequence
+        found = (each.roster.running(request.task, message) for each in stage.crew.attempts)
         return next((told_of(Who("w", "w"), each) for each in found if each is not None), None)
 
     async with a_stage() as stage, answering(stage.bench.producer, "default", "images", answer):
         stage.crew.idle = 1.0
-        seen = set[tuple[Phase, str, str]]()
+        seen, listed = set[tuple[Phase, str, str]](), set[tuple[Phase, str, str]]()
         for _ in range(20):  # it takes up to ten milliseconds, and so may asking
             flow = await stage.submit(chain(step("echo", value=1), step("echo", value=previous)))
             while not stage.crew.begun[second := f"flow_{flow.id}_1"]:  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(0.0005)
             status = await stage.client.handle("images", second).status()
             seen.add((status.phase, status.handler, status.worker))
+            found = [each for each in await stage.client.tasks("images") if each.address.id == second]
+            listed |= {(each.phase, each.handler, each.worker) for each in found}
             await flow.result(within=100)
             assert published(stage, flow) == ["0"]
-            if status.phase is Phase.RUNNING:
-                break
         assert (Phase.RUNNING, "echo", "w") in seen
+        assert (Phase.RUNNING, "echo", "w") in listed
 
 
 @in_virtual_time
