@@ -182,6 +182,16 @@ async def test_an_async_process_that_is_to_be_replaced_lets_its_tasks_end_and_ke
         assert quick[1] == quick[2] != quick[0]
 
 
+async def test_tasks_do_not_wait_for_those_of_an_async_process_that_takes_no_more() -> None:
+    async with Runners(leaky(concurrency=2, recycle_tasks=2)) as runners:
+        first = value(await run(runners, "a_pid_after", seconds=0.0))
+        slow = start(runners, "a_pid_after", seconds=60.0)
+        assert value(await ended(start(runners, "a_pid_after", seconds=0.0))) != first
+        assert not slow.ending.done()
+        slow.stop(Cancelled())
+        assert await ended(slow) == Cancelled()
+
+
 async def test_log_lines_carry_level_logger_and_task_also_from_threads_and_asyncio_tasks() -> None:
     lines: list[Line] = []
     async with Runners(leaky(concurrency=6, log_level="INFO", on_line=lines.append)) as runners:

@@ -411,9 +411,9 @@ class Pool:
             self._starter.begin(self._take_in)
 
     def _taken(self) -> int:
-        """Return how many children there are that count: not those that are blocked."""
+        """Return how many children there are that count: not those that are blocked, or get no more work."""
         if not self._plain:
-            return sum(not one.blocked for one in self.children)
+            return sum(not one.blocked and one.sent < self._last for one in self.children)
         # One that is about to leave holds its slot as long as it runs something.
         return len(self.children | {one for one in self._starter.alive if one.running})
 
