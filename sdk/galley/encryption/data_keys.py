@@ -65,6 +65,8 @@ class DataKeys:
         async with self._asking:
             if self._fresh():
                 return
+            # Others may find new keys while the key service is asked with those of now.
+            version = self._version
             try:
                 self._present = await self._make()
             except KeyServiceUnavailable as error:
@@ -72,9 +74,10 @@ class DataKeys:
                     raise
                 log.warning("data key not renewed", extra={"error": str(error), "hint": error.hint})
                 self._renew_at = self._clock() + _CALM_SECONDS
+                self._present_of = self._version
             else:
                 self._renew_at = self._clock() + RENEW_SECONDS
-            self._present_of = self._version
+                self._present_of = version
 
     def seal(self, text: bytes, bound: bytes) -> str:
         """Return the token of a text. `prepare` has to come first."""

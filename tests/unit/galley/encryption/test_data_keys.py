@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered
+from galley.encryption import DecryptionKeyMissing, KeyServiceUnavailable, PayloadAltered, Wrapped
 from galley.encryption import data_keys as module
 from galley.encryption.data_keys import KEPT, KEPT_SECONDS, RENEW_SECONDS, DataKeys
 from galley.encryption.token import parse
@@ -90,6 +90,30 @@ async def test_a_new_primary_key_encrypts_at_once_and_a_removed_one_decrypts_no_
     now.now += 6
     with pytest.raises(DecryptionKeyMissing, match="it is encrypted with key 'k1'; keys at hand: k2"):
         await keys.open(old, b"bound", "it")
+
+
+async def test_a_key_that_becomes_primary_while_a_data_key_is_wrapped_is_used_next() -> None:
+    class Rotated(Service):
+        present = "1"
+
+        def version(self) -> str:
+            return self.present
+
+        async def wrap(self, data_key: bytes) -> Wrapped:
+            wrapped = await super().wrap(data_key)
+            if self.present == "1":
+                self.present = "2"
+                # As a payload that comes meanwhile finds out.
+                readers.append(asyncio.create_task(keys.open(token, b"bound", "it")))
+                await asyncio.sleep(0)
+            return wrapped
+
+    readers: list[asyncio.Task[bytes]] = []
+    token = await sealed(DataKeys(Service()))
+    keys = DataKeys(Rotated())
+    before = parse(await sealed(keys), "").head
+    assert parse(await sealed(keys), "").head != before
+    assert await readers[0] == b"text"
 
 
 async def test_a_service_that_is_down_is_asked_again_after_a_second_and_not_by_each() -> None:
