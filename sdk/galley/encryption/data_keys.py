@@ -6,14 +6,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from galley.encryption.errors import (
     DecryptionKeyMissing,
     KeyServiceUnavailable,
     PayloadAltered,
 )
-from galley.encryption.keys import KeyProvider
+from galley.encryption.keys import KeyProvider, Wrapped
 from galley.encryption.token import KEY_BYTES, KEY_ID, WRAPPED_LIMIT, DataKey, parse
 
 log = logging.getLogger(__name__)
@@ -147,14 +147,30 @@ class DataKeys:
 
     async def _make(self) -> DataKey:
         key = os.urandom(KEY_BYTES)
-        key_id, data = await self._ask("wrap a data key", lambda: self._provider.wrap(key), "a new data key")
+
+        async def wrap() -> Wrapped:
+            try:
+                answer: Any = await self._provider.wrap(key)
+            except (DecryptionKeyMissing, PayloadAltered) as error:
+                # No payload is to blame, which would end its task.
+                problem = f"{error.reason}: {error}"
+                raise KeyServiceUnavailable("wrap a data key", problem) from error
+            key_id, data = answer
+            if not isinstance(key_id, str):
+                raise TypeError(f"it answered with a key id of type {type(key_id).__name__}")
+            return Wrapped(key_id, _bytes(data))
+
+        key_id, data = await self._ask("wrap a data key", wrap, "a new data key")
         if KEY_ID.fullmatch(key_id) is None or not 0 < len(data) <= WRAPPED_LIMIT:
             problem = f"it answered with key {key_id[:80]!r} and {len(data)} bytes"
             raise KeyServiceUnavailable("wrap a data key", problem)
         return DataKey(key_id, data, key)
 
     async def _unwrap(self, key_id: str, wrapped: bytes, subject: str) -> DataKey:
-        key = await self._ask("unwrap a data key", lambda: self._provider.unwrap(key_id, wrapped), subject)
+        async def unwrap() -> bytes:
+            return _bytes(await self._provider.unwrap(key_id, wrapped))
+
+        key = await self._ask("unwrap a data key", unwrap, subject)
         if len(key) != KEY_BYTES:
             raise KeyServiceUnavailable("unwrap a data key", f"it answered with {len(key)} bytes")
         return DataKey(key_id, wrapped, key)
@@ -180,3 +196,14 @@ class DataKeys:
             raise self._failed from error
         self._failed = None
         return answered
+
+
+def _bytes(value: Any) -> bytes:
+    """Return what a provider answered, if it is bytes.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"it answered with {type(value).__name__} instead of bytes")
+    return bytes(value)

@@ -1,6 +1,7 @@
 """Data keys: renewed, kept, dropped, and what follows when a key service does not answer."""
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
@@ -164,6 +165,31 @@ async def test_whatever_a_provider_does_is_an_error_of_ours(monkeypatch: pytest.
 
     with pytest.raises(KeyServiceUnavailable, match=r"no answer in 0.01 s"):
         await DataKeys(Slow()).open(token, b"bound", "it")
+
+
+@pytest.mark.parametrize("answer", [None, "no key", 7, ("k1", "text"), (b"k1", b"data"), ("k1", b"data", 1)])
+async def test_a_provider_that_answers_with_something_else_is_one_that_is_down(answer: Any) -> None:
+    """None of it may get to the worker as an error that nothing expects."""
+
+    class Odd(Service):
+        async def wrap(self, _: bytes) -> Wrapped:
+            return cast("Wrapped", answer)
+
+        async def unwrap(self, _: str, _wrapped: bytes) -> bytes:
+            return cast("bytes", answer)
+
+    with pytest.raises(KeyServiceUnavailable, match=r"did not wrap a data key: (Type|Value)Error"):
+        await DataKeys(Odd()).prepare()
+    token = await sealed(DataKeys(Service()))
+    with pytest.raises(KeyServiceUnavailable, match="did not unwrap a data key: TypeError: it answered with"):
+        await DataKeys(Odd()).open(token, b"bound", "it")
+
+
+async def test_a_primary_key_that_is_gone_is_no_fault_of_a_task() -> None:
+    service = Service()
+    service.down = DecryptionKeyMissing("the data key", "k9", "none")
+    with pytest.raises(KeyServiceUnavailable, match=r"did not wrap a data key: DecryptionKeyMissing: .*'k9'"):
+        await DataKeys(service).prepare()
 
 
 async def test_a_provider_that_cannot_tell_its_version_is_one_that_is_down() -> None:
