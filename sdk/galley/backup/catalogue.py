@@ -60,17 +60,23 @@ def name_at(moment: datetime) -> str:
     return moment.strftime(_NAME_FORMAT)
 
 
+def named_time(name: str) -> datetime | None:
+    """Return when an archive was taken by its name; None if people gave it another one."""
+    try:
+        found = datetime.strptime(name, _NAME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return found if name_at(found) == name else None
+
+
 def check_name(name: str, manifest: Manifest) -> None:
     """Check that an archive is of the time in its name: a copy of an older one must not pass for the latest.
 
     Raises:
         ArchiveDamaged: if it is not. Another kind of name tells no time, and is not checked.
     """
-    try:
-        named = datetime.strptime(name, _NAME_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        return
-    if abs(named - manifest.taken_at) > _NAME_SLACK:
+    named = named_time(name)
+    if named is not None and abs(named - manifest.taken_at) > _NAME_SLACK:
         taken = f"{manifest.taken_at:%Y-%m-%dT%H:%M:%SZ}"
         raise ArchiveDamaged(name, f"it was taken at {taken}, not when its name says")
 
@@ -128,7 +134,7 @@ async def _summary(destination: Destination, name: str) -> Summary | None:
 
 
 async def find(destination: Destination, name: str) -> str:
-    """Return the name of an archive; `latest` is the newest complete one.
+    """Return the name of an archive; `latest` is the newest complete one of those named by their time.
 
     Raises:
         ArchiveNotFound: if there is none.
@@ -136,7 +142,8 @@ async def find(destination: Destination, name: str) -> str:
     """
     there = await entries(destination)
     if name == "latest":
-        good = [each.name for each in there if each.good]
+        # Under another name a copy of an older one could not be told from the newest.
+        good = [each.name for each in there if each.good and named_time(each.name) is not None]
         if not good:
             raise ArchiveNotFound("latest", str(destination))
         return good[0]
@@ -154,6 +161,9 @@ def superfluous(
 ) -> list[Entry]:
     """Return the archives that are to go.
 
+    Those that people gave names of their own stay, and so do those of a later time than the present, which
+    could be none of ours. Neither counts, as the newest one least of all.
+
     Args:
         there: the archives, newest first.
         now: the present time.
@@ -164,18 +174,22 @@ def superfluous(
         Those that are beyond either limit, but never the newest complete one. One that is not complete does
         not count; it goes a day later, when a complete one is newer.
     """
-    good = [each for each in there if each.good]
+    ours = [
+        each for each in there
+        if (named := named_time(each.name)) is not None and named <= now + _NAME_SLACK
+    ]  # fmt: skip
+    good = [each for each in ours if each.good]
     if not good or (keep is None and keep_days is None):
         return []
     newest, gone = good[0], []
     for number, each in enumerate(good[1:], 2):
         too_many = keep is not None and number > keep
-        too_old = keep_days is not None and now - _time_of(each) > timedelta(days=keep_days)
+        too_old = keep_days is not None and (now - _time_of(each)).total_seconds() > keep_days * 86_400
         if too_many or too_old:
             gone.append(each)
     day_ago = now - timedelta(days=1)
     unfinished = [
-        each for each in there if not each.good and each.name < newest.name and each.changed_at < day_ago
+        each for each in ours if not each.good and each.name < newest.name and each.changed_at < day_ago
     ]
     return gone + unfinished
 

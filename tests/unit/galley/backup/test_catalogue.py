@@ -50,6 +50,7 @@ def unfinished(days: float) -> Entry:
     ([0, 1, 2, 3], 3, 0.5, [1, 2, 3]),
     ([9, 10, 11], None, 1, [10, 11]),
     ([9], 1, 1, []),
+    ([0, 1, 2], None, 10**20, []),
 ])  # fmt: skip
 def test_archives_go_beyond_a_number_or_an_age(
     there: list[float], keep: int | None, days: float | None, gone: list[float]
@@ -66,6 +67,28 @@ def test_an_archive_that_is_not_complete_does_not_count() -> None:
 def test_an_unfinished_archive_goes_a_day_after_a_newer_one_was_complete() -> None:
     there = [an_entry(0), unfinished(0.5), unfinished(3)]
     assert superfluous(there, NOW, 5, None) == [there[2]]
+
+
+def test_a_name_that_people_gave_an_archive_keeps_it() -> None:
+    """A copy has no summary, as archives have that were never finished."""
+    copy = Entry("before-upgrade.galley", 10, NOW - timedelta(days=5), None)
+    whole = Entry(copy.name, 10, copy.changed_at, msgspec.structs.replace(a_summary(5), name=copy.name))
+    for each in (copy, whole):
+        there = [an_entry(0), an_entry(1), an_entry(2), each]
+        assert superfluous(there, NOW, 1, 1) == there[1:3]
+
+
+@pytest.mark.parametrize("name", [name_at(NOW + timedelta(days=1)), "zzz.galley"])
+async def test_what_others_call_the_newest_has_no_other_deleted(tmp_path: Path, name: str) -> None:
+    """Where archives are kept, others may write: the one that was just taken is the newest all the same."""
+    fake = Entry(name, 10, NOW, msgspec.structs.replace(a_summary(0), name=name))
+    there = [fake, an_entry(0), an_entry(1)]
+    assert superfluous(there, NOW, 1, None) == there[2:]
+    for summary in (a_summary(0, size=4), msgspec.structs.replace(a_summary(3, size=4), name="zzz.galley")):
+        (tmp_path / summary.name).write_bytes(b"1234")
+        await write_summary(Folder(tmp_path), summary)
+    assert await find(Folder(tmp_path), "latest") == a_summary(0).name
+    assert await find(Folder(tmp_path), "zzz") == "zzz.galley"
 
 
 @given(
