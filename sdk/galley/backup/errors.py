@@ -160,6 +160,6 @@ class RestoreIncomplete(BackupError):
     reason = "RestoreIncomplete"
     hint = "repair the cause and run the same command again: it continues, and writes nothing twice"
 
-    def __init__(self, archive: str, done: str, cause: str) -> None:
+    def __init__(self, archive: str, done: str, cause: str, hint: str | None = None) -> None:
         self.archive, self.done, self.cause = archive, done, cause
-        super().__init__(f"archive {archive} is restored in part only ({done}): {cause}")
+        super().__init__(f"archive {archive} is restored in part only ({done}): {cause}", hint or self.hint)

@@ -47,6 +47,12 @@ PASSES: Final = (
     (StreamKind.LATER, StreamKind.WORK),
 )
 
+_ADD: Final = (
+    "repair the cause and run the same command again with --keep-existing: it continues, and writes nothing "
+    "twice"
+)
+"""Streams that are complete say no more that they are being restored, and may be in use by then."""
+
 
 class Plan(StrEnum):
     """What happens to a stream."""
@@ -157,9 +163,9 @@ class Restore:
         """Do it.
 
         Raises:
-            RestoreIncomplete: if it was interrupted by an error; running it again continues.
+            RestoreIncomplete: if it was interrupted by an error; its hint says how to continue.
         """
-        report, doing = Report(outline), "nothing"
+        report, doing, hint = Report(outline), "nothing", None
         try:
             doing = "streams are being made"
             for planned in outline.streams:
@@ -171,12 +177,13 @@ class Restore:
                 report.written, report.kept = refilled.written, refilled.kept
             doing = f"all {refilled.written + refilled.kept} messages are there, and no consumers"
             report.stranded = await remove_stranded(self.broker, refilled.unfinished)
+            hint = _ADD
             await self._close(outline)
             doing = "all streams are complete, objects are not"
             if self.objects is not None:
                 await self._create_objects(self.objects, report)
         except GalleyError as error:
-            raise RestoreIncomplete(self.archive, doing, f"{error}") from error
+            raise RestoreIncomplete(self.archive, doing, f"{error}", hint) from error
         return report
 
     def _rewrite(self) -> Rewrite:

@@ -1,0 +1,67 @@
+"""A restore that is interrupted says how to continue."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galley.backup.archive import Manifest, manifest_part, object_part, stored
+from galley.backup.destination import Folder
+from galley.backup.errors import RestoreIncomplete
+from galley.backup.objects import Made, ObjectKind
+from galley.backup.restore import Restore
+from galley.backup.sealing import Key
+from galley.broker.connection import Broker
+from galley.errors import GalleyError
+
+KEY = Key(b"k" * 32)
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+QUEUE = {"metadata": {"namespace": "shop", "name": "q"}, "spec": {}}
+
+
+async def archived(folder: Path) -> str:
+    """Write an archive with one TaskQueue and no streams."""
+    part, content = object_part("taskqueues/000001", [QUEUE])
+    manifest = Manifest("i", "0", "2", NOW, NOW, [], {"taskqueues": 1}, [], [part.heading])
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield content
+        yield manifest_part(manifest)[1]
+
+    await Folder(folder).write("a.galley", stored(parts(), KEY))
+    return "a.galley"
+
+
+class Refusing:
+    """The objects of a cluster that takes none."""
+
+    async def listed(self, _: ObjectKind, _namespaces: Sequence[str]) -> AsyncIterator[list[dict[str, Any]]]:
+        yield []
+
+    async def look(self, _: ObjectKind, _body: dict[str, Any]) -> Made | None:
+        return None
+
+    async def create(self, _: ObjectKind, _body: dict[str, Any]) -> Made:
+        raise GalleyError("there is no namespace shop")
+
+
+async def test_a_restore_whose_streams_are_complete_continues_with_what_is_there(tmp_path: Path) -> None:
+    """It would refuse to write into them, if it was only run again."""
+    broker = Broker("nats://127.0.0.1:1", name="test")
+    restore = Restore(broker, Folder(tmp_path), await archived(tmp_path), [KEY], Refusing())
+    outline = await restore.outline()
+    with pytest.raises(RestoreIncomplete, match="there is no namespace shop") as told:
+        await restore.run(outline)
+    assert "again with --keep-existing: it continues" in told.value.hint
+
+
+async def test_a_restore_that_ends_before_is_only_run_again(tmp_path: Path) -> None:
+    broker = Broker("nats://127.0.0.1:1", name="test")
+    restore = Restore(broker, Folder(tmp_path), await archived(tmp_path), [KEY], Refusing())
+    outline = await restore.outline()
+    (tmp_path / "a.galley").unlink()
+    with pytest.raises(RestoreIncomplete, match="there is no archive") as told:
+        await restore.run(outline)
+    assert "the same command again: it continues" in told.value.hint
