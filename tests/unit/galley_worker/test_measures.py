@@ -31,6 +31,7 @@ EACH = {
     "galley_cache_fetches": "counter",
     "galley_cache_fetched_bytes": "counter",
     "galley_attempts_failed_internally": "counter",
+    "galley_worker_unexpected_errors": "counter",
     "galley_schedule_ticks": "counter",
     "galley_schedule_late_seconds": "gauge",
     "galley_slots": "gauge",
