@@ -1,6 +1,7 @@
 """Workers that are forks of a process that has imported for them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -37,6 +38,13 @@ def a_manifest(folder: Path) -> dict[str, str]:
     manifest = a_task_queue("n").model_dump_json(by_alias=True)
     (folder / "queue.json").write_text(manifest)
     return {**WITHOUT_A_QUEUE, "GALLEY_QUEUE_MANIFEST": str(folder / "queue.json"), "GALLEY_HEALTH_PORT": "0"}
+
+
+def over(process: psutil.Process) -> bool:
+    """Return whether a process has ended; who inherits it may be slow to collect it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 async def test_a_worker_is_a_program_of_its_own(starter: WarmStarter, tmp_path: Path) -> None:
@@ -76,7 +84,7 @@ async def test_a_folder_that_is_gone_ends_the_worker_alone(starter: WarmStarter,
 async def test_what_is_no_longer_waited_for_is_killed(starter: WarmStarter, tmp_path: Path) -> None:
     async with started(starter, tmp_path, a_manifest(tmp_path)) as process:
         worker = psutil.Process(process.pid)
-    await eventually(lambda: not worker.is_running(), within=60)
+    await eventually(lambda: over(worker), within=60)
 
 
 async def test_workers_end_with_the_process_that_starts_them_and_others_can_be_started(
@@ -91,7 +99,7 @@ async def test_workers_end_with_the_process_that_starts_them_and_others_can_be_s
         async with started(own, tmp_path, a_manifest(tmp_path)) as another:
             other = psutil.Process(another.pid)
             assert other.is_running()
-    await eventually(lambda: not other.is_running(), within=60)
+    await eventually(lambda: over(other), within=60)
 
 
 async def test_one_that_stands_still_is_given_up_and_ended(
