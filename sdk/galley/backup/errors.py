@@ -126,17 +126,17 @@ class StreamUnknown(BackupError):
 
 
 class RestoreRefused(BackupError, Refused):
-    """Restoring would write into something that exists; nothing was changed."""
+    """Restoring would write into something that exists, or not what was meant; nothing was changed."""
 
     reason = "RestoreRefused"
+    hint = (
+        "restore into another namespace (--map OLD=NEW), delete it first, "
+        "or add what is missing to it: --keep-existing"
+    )
 
-    def __init__(self, what: str, problem: str) -> None:
+    def __init__(self, what: str, problem: str, hint: str | None = None) -> None:
         self.what, self.problem = what, problem
-        super().__init__(
-            f"{what} {problem}; nothing was restored",
-            "restore into another namespace (--map OLD=NEW), delete it first, "
-            "or add what is missing to it: --keep-existing",
-        )
+        super().__init__(f"{what} {problem}; nothing was restored", hint or self.hint)
 
 
 class NamespaceBound(BackupError, Refused):

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from galley.backup.archive import Manifest, Part, StreamEntry, messages_in, objects_in
+from galley.backup.archive import MANIFEST, Manifest, Part, StreamEntry, messages_in, objects_in
 from galley.backup.destination import Destination
 from galley.backup.errors import NamespaceBound, RestoreIncomplete, RestoreRefused
 from galley.backup.objects import Made, ObjectKind, Objects, restorable
 from galley.backup.rewrite import Rewrite
 from galley.backup.sealing import Key
 from galley.backup.verify import parts_at, verify_archive
+from galley.bounds import is_queue_name
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
 from galley.broker.objects import buckets_of
@@ -52,6 +53,8 @@ _ADD: Final = (
     "twice"
 )
 """Streams that are complete say no more that they are being restored, and may be in use by then."""
+
+_NAMES: Final = "correct --map and --namespace; `galley backup verify` shows the streams of an archive"
 
 
 class Plan(StrEnum):
@@ -142,12 +145,13 @@ class Restore:
 
         Raises:
             ArchiveDamaged, ArchiveKeyWrong, ArchiveTooNew, DestinationFailed: if it cannot be read.
-            RestoreRefused: if it would write into something that exists.
+            RestoreRefused: if it would write into something that exists, or a namespace is named wrongly.
             NamespaceBound: if a queue with encrypted payloads was to move to another namespace.
             BrokerError: if the broker cannot be asked.
             GalleyError: if the cluster cannot be asked.
         """
         manifest = await verify_archive(self.destination, self.archive, self.keys)
+        await self._check_namespaces(manifest)
         rewrite = self._rewrite()
         streams = [
             await self._planned(entry, rewrite.stream(entry), manifest.id)
@@ -191,6 +195,31 @@ class Restore:
 
     def _chosen(self, namespace: str) -> bool:
         return not self.only or namespace in self.only
+
+    async def _check_namespaces(self, manifest: Manifest) -> None:
+        """Check that namespaces which are named are in the archive, and do not become one.
+
+        Raises:
+            RestoreRefused: if not.
+        """
+        there = {entry.namespace for entry in manifest.streams}
+        if not there >= {*self.namespaces, *self.only}:
+            async for part in self._parts():
+                if not part.heading.stream and part.heading.name != MANIFEST:
+                    there |= {body["metadata"]["namespace"] for body in objects_in(part, self.archive)}
+        for name in (*self.namespaces, *self.only):
+            if name not in there:
+                raise RestoreRefused(f"namespace {name[:80]!r}", "is not in the archive", _NAMES)
+        sources: dict[str, str] = {}
+        for name in sorted(filter(self._chosen, there)):
+            target = self._rewrite().namespace(name)
+            if target != name and not is_queue_name(target):
+                raise RestoreRefused(f"{target[:80]!r}", "cannot be the name of a namespace", _NAMES)
+            if other := sources.get(target):
+                raise RestoreRefused(
+                    f"namespaces {other!r} and {name!r}", f"would both become {target!r}", _NAMES
+                )
+            sources[target] = name
 
     async def _planned(self, entry: StreamEntry, name: str, archive: str) -> PlannedStream:
         metadata = entry.config.get("metadata") or {}

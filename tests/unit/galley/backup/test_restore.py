@@ -9,7 +9,7 @@ import pytest
 
 from galley.backup.archive import Manifest, manifest_part, object_part, stored
 from galley.backup.destination import Folder
-from galley.backup.errors import RestoreIncomplete
+from galley.backup.errors import RestoreIncomplete, RestoreRefused
 from galley.backup.objects import Made, ObjectKind
 from galley.backup.restore import Restore
 from galley.backup.sealing import Key
@@ -22,9 +22,10 @@ QUEUE = {"metadata": {"namespace": "shop", "name": "q"}, "spec": {}}
 
 
 async def archived(folder: Path) -> str:
-    """Write an archive with one TaskQueue and no streams."""
-    part, content = object_part("taskqueues/000001", [QUEUE])
-    manifest = Manifest("i", "0", "2", NOW, NOW, [], {"taskqueues": 1}, [], [part.heading])
+    """Write an archive with two TaskQueues and no streams."""
+    other = {**QUEUE, "metadata": {"namespace": "bank", "name": "q"}}
+    part, content = object_part("taskqueues/000001", [QUEUE, other])
+    manifest = Manifest("i", "0", "2", NOW, NOW, [], {"taskqueues": 2}, [], [part.heading])
 
     async def parts() -> AsyncIterator[bytes]:
         yield content
@@ -65,3 +66,24 @@ async def test_a_restore_that_ends_before_is_only_run_again(tmp_path: Path) -> N
     with pytest.raises(RestoreIncomplete, match="there is no archive") as told:
         await restore.run(outline)
     assert "the same command again: it continues" in told.value.hint
+
+
+@pytest.mark.parametrize(("namespaces", "only", "problem"), [
+    ({"shp": "restored"}, (), "namespace 'shp' is not in the archive; nothing was restored"),
+    ({}, ("shop", "shp"), "namespace 'shp' is not in the archive"),
+    ({"shop": "bank"}, (), "namespaces 'bank' and 'shop' would both become 'bank'"),
+    ({"shop": "one", "bank": "one"}, (), "namespaces 'bank' and 'shop' would both become 'one'"),
+    ({"shop": "a.b"}, (), "'a.b' cannot be the name of a namespace"),
+    ({"shop": "Shop"}, (), "'Shop' cannot be the name of a namespace"),
+])  # fmt: skip
+async def test_a_namespace_that_is_named_wrongly_is_refused(
+    tmp_path: Path, namespaces: dict[str, str], only: Sequence[str], problem: str
+) -> None:
+    """It would be restored under its old name, or not at all, or two of them into one."""
+    broker = Broker("nats://127.0.0.1:1", name="test")
+    name = await archived(tmp_path)
+    with pytest.raises(RestoreRefused, match=problem) as refused:
+        await Restore(broker, Folder(tmp_path), name, [KEY], None, namespaces, only).outline()
+    assert "--map" in refused.value.hint
+    moved = Restore(broker, Folder(tmp_path), name, [KEY], None, {"shop": "bank"}, ["shop"])
+    assert (await moved.outline()).archive == name
