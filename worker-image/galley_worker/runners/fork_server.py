@@ -134,34 +134,25 @@ class ForkServer:
         if _SERVER._forkserver_pid is not None and not running_name(_SERVER._forkserver_pid):  # noqa: SLF001
             self.end_server()
         context = multiprocessing.get_context("forkserver")
-        wire, its_wire = socket.socketpair()
-        stdout, its_stdout = os.pipe()
-        stderr, its_stderr = os.pipe()
-        memory = os.memfd_create("galley")
-        os.ftruncate(memory, BYTES)
-        page = mmap.mmap(memory, BYTES)
-        ends = (
-            Connection(its_stdout, readable=False),
-            Connection(its_stderr, readable=False),
-            Connection(memory),
-        )
-        process = context.Process(
-            target=entry.main, args=(its_wire, *ends, setup), name=f"galley {setup.kind}"
-        )
-        try:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            wire, its_wire = socket.socketpair()
+            ours.callback(wire.close)
+            theirs.callback(its_wire.close)
+            stdout, its_stdout = _pipe(ours, theirs)
+            stderr, its_stderr = _pipe(ours, theirs)
+            memory = theirs.enter_context(Connection(os.memfd_create("galley")))
+            os.ftruncate(memory.fileno(), BYTES)
+            page = mmap.mmap(memory.fileno(), BYTES)
+            ours.callback(page.close)
+            process = context.Process(
+                target=entry.main, args=(its_wire, its_stdout, its_stderr, memory, setup),
+                name=f"galley {setup.kind}",
+            )  # fmt: skip
             self._start(process)
             pidfd = os.pidfd_open(process.pid or 0)
+            ours.callback(os.close, pidfd)
             wire.send(entry.GO)
-        except BaseException:
-            wire.close()
-            os.close(stdout)
-            os.close(stderr)
-            page.close()
-            raise
-        finally:
-            its_wire.close()
-            for end in ends:
-                end.close()
+            ours.pop_all()
         self._alive.add(process.pid or 0)
         return Child(process, pidfd, wire, stdout, stderr, page)
 
@@ -282,6 +273,13 @@ class _Request:
         child.page.close()
         for descriptor in (child.pidfd, child.stdout, child.stderr):
             os.close(descriptor)
+
+
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, Connection]:
+    """Return our end of a pipe and a child's, which are closed with these."""
+    reading, writing = os.pipe()
+    ours.callback(os.close, reading)
+    return reading, theirs.enter_context(Connection(writing, readable=False))
 
 
 def _reap(process: int) -> None:
