@@ -41,6 +41,8 @@ class Circuit:
         self._failures, self._seconds = failures, seconds
         self._later, self._changed = later, changed
         self._in_a_row = 0
+        self._besides: int | None = None
+        """Attempts that ran before the trial, and may run for long; None until it may begin."""
 
     @property
     def is_open(self) -> bool:
@@ -51,7 +53,10 @@ class Circuit:
         """Return how many tasks the worker may take, of so many it could take beside those it runs."""
         if self.state is CircuitState.CLOSED:
             return free
-        return 1 if self.state is CircuitState.TRIAL and not busy and free > 0 else 0
+        if self.state is CircuitState.OPEN:
+            return 0
+        self._besides = busy if self._besides is None else min(busy, self._besides)
+        return 1 if busy <= self._besides and free > 0 else 0
 
     def ended(self, *, failed: bool) -> None:
         """Take in how an attempt ended; those that were handed back or cancelled are left out."""
@@ -72,5 +77,5 @@ class Circuit:
 
     def _try(self) -> None:
         if self.state is CircuitState.OPEN:
-            self.state = CircuitState.TRIAL
+            self.state, self._besides = CircuitState.TRIAL, None
             self._changed()

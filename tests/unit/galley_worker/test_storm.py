@@ -81,6 +81,18 @@ async def test_a_circuit_opens_when_all_fail_and_a_trial_decides() -> None:
 
 
 @in_virtual_time
+async def test_a_trial_does_not_wait_for_attempts_that_run_for_long() -> None:
+    circuit = Circuit(1, 30, asyncio.get_running_loop().call_later)
+    circuit.ended(failed=True)
+    assert circuit.room(6, 2) == 0
+    await asyncio.sleep(31)
+    assert [circuit.room(6, 2), circuit.room(5, 3)] == [1, 0]
+    assert [circuit.room(0, 2), circuit.room(7, 1), circuit.room(6, 2)] == [0, 1, 0]  # one was cancelled
+    circuit.ended(failed=True)
+    assert circuit.room(7, 1) == 0
+
+
+@in_virtual_time
 async def test_attempts_pace_their_retries_and_tell_the_circuit() -> None:
     async with a_shop() as shop:
         parts, now = shop.attempts._parts, shop.bench.server.now()
