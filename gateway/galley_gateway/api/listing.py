@@ -5,15 +5,17 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from typing import Final
 
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from galley.broker import inspect
 from galley.client import AsyncClient
 from galley.errors import QueueNotFound
 from galley.queues import TaskSelection
-from galley.task_status import Phase, TaskStatus
+from galley.task_status import NOT_KNOWN, Phase, TaskStatus
 from galley_gateway.access import Right
 from galley_gateway.api import model
+from galley_gateway.api.model import LISTED_BYTES
 from galley_gateway.api.paging import LARGEST_PAGE, PAGE, PAGED
 from galley_gateway.api.queues import QUEUE
 from galley_gateway.api.view import EXAMPLE, task_view
@@ -84,10 +86,15 @@ async def newest_of(
         total += 1
         key = inspect.submission_order(status)
         if before is None or key < before:
-            heapq.heappush(kept, (key, total, status))
+            heapq.heappush(kept, (key, total, _listed(status)))
         if len(kept) > most:
             heapq.heappop(kept)
     return [status for _, _, status in sorted(kept, reverse=True)], total
+
+
+def _listed(status: TaskStatus) -> TaskStatus:
+    """Return a task as a list has it: a page of long inputs, decoded, would take all memory there is."""
+    return status if len(status.input) <= LISTED_BYTES else replace(status, input=NOT_KNOWN)
 
 
 async def _tasks_of(ask: Ask) -> AsyncGenerator[TaskStatus, None]:

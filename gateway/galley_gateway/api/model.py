@@ -4,7 +4,7 @@ Requests are read into them, and the OpenAPI document shows them.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -20,6 +20,9 @@ from galley.retry import RetryPolicy
 from galley.task_status import Phase
 from galley.unique import Unique
 from galley.when import When
+
+LISTED_BYTES: Final = 4096
+"""Bytes of an input that a list of tasks has as well."""
 
 
 class NewUnique(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -177,7 +180,13 @@ class TaskView(Struct, frozen=True, rename="camel", omit_defaults=True):
     ended_at: datetime | None = None
     due_at: datetime | None = None
     deadline: datetime | None = None
-    input: Annotated[Any, Meta(description="Left out of a task that has ended.")] = None
+    input: Annotated[
+        Any,
+        Meta(
+            description="Left out of a task that has ended, and in a list if it is longer than "
+            f"{LISTED_BYTES} bytes."
+        ),
+    ] = None
     encrypted_with: Annotated[
         str, Meta(description="The key needed to read it; the gateway does not have it.")
     ] = ""

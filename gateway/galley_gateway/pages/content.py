@@ -90,12 +90,17 @@ async def _tasks(look: Look) -> dict[str, Any]:
         total = len(found)
     page = _paged(found, look)
     return {
-        **page, "tasks": [task_view(status) for status in page["some"]], "queue": look.queue,
+        **page, "tasks": [task_view(_listed(status)) for status in page["some"]], "queue": look.queue,
         "phases": [phase.value for phase in Phase if phase is not Phase.PENDING],
         "latest": listing.RECENT, "named": named, "most_named": _NAMED, "everything": everything,
         "fitting": total, "live": not everything, "read_at": read_at,
         "filtered": any(text(look.query, name) for name in ("phase", "handler", "labels", "search")),
     }  # fmt: skip
+
+
+def _listed(status: TaskStatus) -> TaskStatus:
+    """Return a task without its input, which no list shows, and which may be large."""
+    return structs.replace(status, input=NOT_KNOWN)
 
 
 async def _among_all(look: Look) -> tuple[list[TaskStatus], int, datetime]:
@@ -109,8 +114,7 @@ async def _among_all(look: Look) -> tuple[list[TaskStatus], int, datetime]:
         at = datetime.now(UTC)
         everything = listing.all_of(look.client, look.queue)
         found, total = await listing.newest_of(everything, filters, listing.RECENT)
-        # A list shows no inputs, and each may be large.
-        return [structs.replace(status, input=NOT_KNOWN) for status in found], total, at
+        return [_listed(status) for status in found], total, at
 
     key = look.namespace, look.queue, *filters.values()
     found: tuple[list[TaskStatus], int, datetime] = await look.gateway.looked.get(key, read)
