@@ -71,6 +71,8 @@ class TaskStatus(Struct, frozen=True):
     """Under which it takes turns with others; empty if it has none, or it is not known any more."""
     waits: str = ""
     """Why no free slot takes it, if that is so."""
+    stored_bytes: int = 0
+    """Bytes of its result, if that is too large for the record; 0 if it is not."""
     encrypted_with: str = ""
     """Id of the key needed to read input, result, messages and tracebacks; empty if they are not encrypted,
     or were decrypted."""
@@ -97,5 +99,6 @@ def of_record(address: TaskAddress, record: Record) -> TaskStatus:
         failure=record.failure,
         history=record.history,
         labels=record.labels or {},
+        stored_bytes=record.large.size if record.large is not None else 0,
         encrypted_with=key_in(record.sealed) if record.sealed else "",
     )

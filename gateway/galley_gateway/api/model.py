@@ -23,6 +23,8 @@ from galley.when import When
 
 LISTED_BYTES: Final = 4096
 """Bytes of an input that a list of tasks has as well."""
+SHOWN_BYTES: Final = 1024**2
+"""Bytes of a result that is answered: decoded it takes many times that, and is one of all tenants."""
 
 
 class NewUnique(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -195,7 +197,13 @@ class TaskView(Struct, frozen=True, rename="camel", omit_defaults=True):
     crashes: int = 0
     preemptions: int = 0
     past_attempts: list[Attempt] = []
-    result: Annotated[Any, Meta(description="What the handler returned, if it succeeded.")] = UNSET
+    result: Annotated[
+        Any,
+        Meta(
+            description="What the handler returned, if it succeeded. Left out if it is longer than "
+            f"{SHOWN_BYTES} bytes; `note` says so."
+        ),
+    ] = UNSET
     note: Annotated[str, Meta(description="Why nothing happens, as far as known.")] = ""
 
 

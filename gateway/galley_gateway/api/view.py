@@ -10,11 +10,7 @@ from galley.errors import ResultMismatch, TaskEnded
 from galley.handle import AsyncHandle
 from galley.objects.errors import ObjectError
 from galley.task_status import Phase, TaskStatus
-from galley_gateway.api.model import (
-    TaskView,
-    as_json,
-    shaped,
-)
+from galley_gateway.api.model import SHOWN_BYTES, TaskView, as_json, shaped
 
 SUBMITTED: Final = {"id": "0c5nqSYtGkDaxAVzBqNEJw", "namespace": "default", "queue": "images"}
 EXAMPLE: Final = {
@@ -34,6 +30,10 @@ async def with_result(handle: AsyncHandle[Any], status: TaskStatus) -> TaskView:
     view = task_view(status)
     if status.phase is not Phase.SUCCEEDED:
         return view
+    if status.stored_bytes > SHOWN_BYTES:
+        note = f"the result has {status.stored_bytes} bytes, and the gateway shows {SHOWN_BYTES} at most"
+        command = f"galley result {status.address.queue}/{status.address.id}"
+        return replace(view, note=f"{note}; `{command}` prints it")
     try:
         return replace(view, result=as_json(await handle.result(hold_slot=True)))
     except TaskEnded:  # it was redriven, and ended otherwise, between the two looks
