@@ -75,6 +75,8 @@ class Door:
                     # The rest is not read, so the connection cannot be used again.
                     headers.append(_CLOSE)
                 message["headers"] = headers
+                if body is not None:
+                    body.answered = True
             await send(message)
 
         try:
@@ -142,6 +144,8 @@ class _Body:
         self._until: float | None = None
         self._complete = False
         self._begun = False
+        self.answered = False
+        """Whether the answer has begun: what still comes of a body counts for nothing, and costs nothing."""
         given = headers.get(b"content-length", b"0").lstrip(b"0") or b"0"
         # Python reads no number of thousands of digits, and would raise.
         if not given.isdigit() or len(given) > _DIGITS or int(given) > limits.body_bytes:
@@ -159,7 +163,7 @@ class _Body:
             BodyTooLarge: if there is more than allowed.
             BodyTooSlow: if the rest does not come in time.
         """
-        if self._complete:
+        if self._complete or self.answered:
             return await self._receive()
         self._begun = True
         if COMPLETE in self._scope:

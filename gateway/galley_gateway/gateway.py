@@ -67,16 +67,27 @@ class Gateway:
         return found
 
     async def while_asked(self, request: Request, work: Awaitable[T]) -> T | None:
-        """Return what `work` returns; None if the asking side went away, or the process is to end, first."""
-        working = asyncio.ensure_future(work)
-        others = {asyncio.ensure_future(_gone(request)), asyncio.ensure_future(self.closing.wait())}
+        """Return what `work` returns; None if the asking side went away, or the process is to end, first.
+
+        Raises:
+            BodyTooSlow, BodyTooLarge: the request goes on, but not as it may.
+        """
+        working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+        each_of: tuple[asyncio.Future[Any], ...] = (
+            working, gone, asyncio.ensure_future(self.closing.wait()),
+        )  # fmt: skip
         try:
-            await asyncio.wait({working, *others}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(each_of, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and gone.done():
+                gone.result()
             return working.result() if working.done() else None
         finally:
-            for each in (working, *others):
+            for each in each_of:
                 each.cancel()
-            await asyncio.wait({working, *others})
+            await asyncio.wait(each_of)
+            for each in each_of:
+                if not each.cancelled():
+                    each.exception()  # of what came too late, nothing is said
 
 
 async def _gone(request: Request) -> None:
