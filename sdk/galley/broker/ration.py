@@ -68,7 +68,7 @@ class _Listener:
         self._broker, self._subject, self._react, self._most = broker, subject, react, most
         self._ended = asyncio.Event()
         self._current: Subscription | None = None
-        self._largest = 1
+        self._largest = self._largest_of_time = 1
         self._began = asyncio.get_running_loop().time()
         self._count = self._bytes = 0
 
@@ -83,6 +83,7 @@ class _Listener:
             self._count += 1
             self._bytes += size
             self._largest = max(self._largest, size)
+            self._largest_of_time = max(self._largest_of_time, size)
             # Of those that came together with the last one, the library hands out one at least.
             if subscription.delivered >= window or self._bytes >= MOST_BYTES:
                 self._ended.set()
@@ -105,7 +106,7 @@ class _Listener:
                 log.warning("more messages than are heard", extra=words)
                 await asyncio.sleep(rest)
             if rest <= 0 or spent:
-                self._began, self._count, self._bytes = asyncio.get_running_loop().time(), 0, 0
+                self._begin()
             try:
                 await self.listen()
             except BrokerError:
@@ -113,6 +114,12 @@ class _Listener:
                 await asyncio.sleep(PERIOD_SECONDS)
             else:
                 missed()
+
+    def _begin(self) -> None:
+        """Begin another time. What was as large as nothing is now is forgotten step by step."""
+        self._began, self._count, self._bytes = asyncio.get_running_loop().time(), 0, 0
+        self._largest = max(self._largest_of_time, self._largest // 2)
+        self._largest_of_time = 1
 
     async def stop(self) -> None:
         """End the subscription, if the server has not."""

@@ -94,6 +94,33 @@ async def test_large_messages_are_heard_by_their_bytes() -> None:
 
 
 @in_virtual_time
+async def test_a_large_message_costs_nothing_of_what_comes_long_after_it() -> None:
+    """Each time it listens again, it may miss something: that has to be as seldom as before."""
+    server, heard, again = MemoryServer(), list[bytes](), list[None]()
+
+    async def react(message: Msg) -> None:
+        heard.append(message.data)
+
+    async with (
+        MemoryBroker(server, "listener") as listener,
+        MemoryBroker(server, "tenant") as tenant,
+        rationed(listener, "hb.>", react, 1_000, missed=lambda: again.append(None)),
+    ):
+        for _ in range(8):
+            tenant.publish("hb.a", LARGE)
+        for _ in range(200):
+            await asyncio.sleep(PERIOD_SECONDS / 4)
+            tenant.publish("hb.a", b"now and then")
+        heard.clear()
+        again.clear()
+        for _ in range(500):
+            tenant.publish("hb.a", b"many")
+        await asyncio.sleep(PERIOD_SECONDS)
+        assert len(heard) >= 500
+        assert len(again) <= 10
+
+
+@in_virtual_time
 async def test_it_tells_when_it_may_have_missed_something() -> None:
     server, missed = MemoryServer(), asyncio.Event()
 
