@@ -45,10 +45,15 @@ OWN_CONTAINERS: Final = ("worker",)
 UNSAFE_ANNOTATIONS: Final = (
     "container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/",
     "seccomp.security.alpha.kubernetes.io/", "io.kubernetes.cri-o.", "io.katacontainers.",
-    "k8s.v1.cni.cncf.io/",
+    "k8s.v1.cni.cncf.io/", "v1.multus-cni.io/",
+    "sidecar.istio.io/proxyImage", "sidecar.istio.io/userVolume", "sidecar.istio.io/bootstrapOverride",
+    "proxy.istio.io/overrides", "dapr.io/sidecar-image", "dapr.io/api-token-secret",
+    "dapr.io/app-token-secret", "dapr.io/env-from-secret", "vault.hashicorp.com/agent-image",
+    "vault.hashicorp.com/agent-extra-secret", "vault.hashicorp.com/tls-secret",
 )  # fmt: skip
 """What annotations begin with that take a pod out of the *restricted* profile, or give it devices or networks
-of its node: kubelets, runtimes and network plugins act on them."""
+of its node: kubelets, runtimes and network plugins act on them. Or with which those who put a container
+beside the worker give that one a Secret without the label, a volume of the node, or another image."""
 
 
 class PullSecret(Part):
@@ -215,7 +220,8 @@ class PodTemplate(Part):
         default_factory=dict, max_length=32, json_schema_extra=checked(_NOT_OUR_OWN, _SAFE)
     )
     """Annotations of the pods, at most 32 of at most 16384 characters each. Those that change the pod's
-    AppArmor or seccomp profile, its runtime or its networks are refused."""
+    AppArmor or seccomp profile, its runtime or its networks are refused, and so are those that give a
+    container of Istio, Dapr or Vault another image, volumes or Secrets."""
 
     service_account_name: ObjectName | None = None
     """ServiceAccount whose rights the handlers have, with its token mounted. A queue that names none gets

@@ -300,13 +300,16 @@ def test_memory_without_a_unit_or_with_one_that_means_less_is_refused(memory: st
     "key",
     ["container.apparmor.security.beta.kubernetes.io/worker", "seccomp.security.alpha.kubernetes.io/pod",
      "io.kubernetes.cri-o.Devices", "io.katacontainers.config.hypervisor.path",
-     "k8s.v1.cni.cncf.io/networks"],
+     "k8s.v1.cni.cncf.io/networks", "v1.multus-cni.io/default-network", "sidecar.istio.io/proxyImage",
+     "sidecar.istio.io/userVolume", "sidecar.istio.io/userVolumeMount", "proxy.istio.io/overrides",
+     "dapr.io/env-from-secret", "dapr.io/sidecar-image", "vault.hashicorp.com/agent-extra-secret"],
 )  # fmt: skip
 def test_no_annotation_weakens_the_restrictions_of_a_pod(key: str) -> None:
     def template(key: str) -> dict[str, object]:
         return {"worker": {"template": {"annotations": {key: "unconfined"}}}}
 
-    assert TaskQueueSpec.model_validate(template("example.com/team")).worker.template.annotations
+    for harmless in ("example.com/team", "sidecar.istio.io/inject", "vault.hashicorp.com/agent-inject"):
+        assert TaskQueueSpec.model_validate(template(harmless)).worker.template.annotations
     with pytest.raises(ValidationError, match="would weaken the restrictions of the pod"):
         TaskQueueSpec.model_validate(template(key))
 
