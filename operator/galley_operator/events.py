@@ -31,6 +31,8 @@ FAILURES_SECONDS: Final = 60.0
 """Least time between two events about failed tasks of a queue."""
 
 _LONGEST: Final = 1000
+"""Bytes of a note: the API server accepts 1024, and no event with more."""
+
 _REMEMBERED: Final = 10_000
 _CONTROLLER: Final = "galley.dev/operator"
 
@@ -155,7 +157,7 @@ class Events:
             "action": occurrence.reason,
             "reason": occurrence.reason,
             "type": "Warning" if occurrence.warning else "Normal",
-            "note": occurrence.note[:_LONGEST],
+            "note": occurrence.note.encode(errors="replace")[:_LONGEST].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": API_VERSION,
                 "kind": occurrence.kind,

@@ -61,3 +61,13 @@ async def test_an_event_that_cannot_be_written_is_logged_and_the_next_one_is_wri
     api.before = lambda _request: None
     await events.write(scaled(3))
     assert len(written(api)) == 1
+
+
+async def test_a_note_is_as_long_as_the_api_server_accepts_in_any_script() -> None:
+    api = MemoryCluster()
+    await Events(api, "operator-1", lambda: 0.0).write(Occurrence(QUEUE, "Rejected", "a" + "ж" * 2000))
+    [name] = written(api)
+    note = api.objects[EVENTS.plural, "shop", name]["note"]
+    assert note.startswith("aж")
+    assert note.endswith("ж")
+    assert 990 < len(note.encode()) <= 1024
