@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from galley.address import Kind, TaskAddress
 from galley.broker.errors import BrokerUnreachable
@@ -53,6 +53,8 @@ class _Metadata(Struct, frozen=True):
     namespace: str = ""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    deleted_at: datetime | None = field(default=None, name="deletionTimestamp")
+    """When it was deleted, if it only waits for its finalizers."""
 
 
 class _Spec(Struct, frozen=True, rename="camel"):
@@ -150,7 +152,7 @@ class Expiry:
     async def _delete(self, page: list[FinishedTask]) -> None:
         for task in page:
             at = expires_at(task, self._kept)
-            if at is None or at > self._clock():
+            if at is None or at > self._clock() or task.metadata.deleted_at is not None:
                 continue
             try:
                 await self._expire(task)

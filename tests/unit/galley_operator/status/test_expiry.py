@@ -99,6 +99,14 @@ async def test_a_task_is_remembered_before_it_is_deleted() -> None:
     assert (looking.uid, looking.remembered) == ("", [("one", "u1", True)])
 
 
+async def test_a_task_that_only_waits_for_its_finalizers_is_not_deleted_again() -> None:
+    looking = Looking()
+    found = looking.cluster.objects[TASKS.plural, "images", "one"]
+    found["metadata"] |= {"deletionTimestamp": "2026-03-01T09:30:00Z", "finalizers": ["example.com/kept"]}
+    assert await looking.once(minutes=90) == 0
+    assert (looking.uid, looking.remembered) == ("u1", [])
+
+
 async def test_a_task_that_was_made_again_meanwhile_stays() -> None:
     looking = Looking()
     looking.cluster.before = lambda _request: looking.make("u2")
