@@ -4,6 +4,7 @@ GalleyError
 └── OperatorError
     ├── FleetRefused
     ├── FleetUnknown
+    ├── RecordsUnread          NATS does not tell of the records of a queue
     ├── OperatorSettingsInvalid
     ├── LeadershipLost
     ├── QueueInvalid           a TaskQueue this version does not understand
@@ -45,6 +46,17 @@ class FleetRefused(OperatorError):
             f"queue {queue!r} keeps its {present} workers instead of {wanted}: "
             f"{present - wanted} would have to go, {removable} are drained or failed"
         )
+
+
+class RecordsUnread(OperatorError):
+    """NATS has not told for a while what becomes of the tasks of a queue, so none is given to it."""
+
+    reason = "RecordsUnread"
+    hint = "galley streams shows which streams of the queue have no server or leader; other queues go on"
+
+    def __init__(self, queue: str, seconds: float) -> None:
+        self.queue, self.seconds = queue, seconds
+        super().__init__(f"the records of queue {queue!r} could not be read for {seconds:g} s")
 
 
 class FleetUnknown(OperatorError):

@@ -9,12 +9,15 @@ from msgspec import Raw
 
 from galley.address import Kind
 from galley.broker import notes
+from galley.broker.follow import React
 from galley.broker.publish import Publisher
 from galley.broker.topology import note_subject
 from galley.envelope import Envelope
 from galley.note import PROGRESS, Progress, encode
 from galley.record import Outcome, Record, State
 from galley_operator.cluster.resource import TASKQUEUES, TASKS
+from galley_operator.intake.intake import AT_ONCE
+from galley_operator.status.records import RecordStream
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
@@ -114,6 +117,30 @@ async def test_a_queue_that_is_gone_is_followed_until_its_last_task_is_gone() ->
         assert followed()
         it.queues.gone(it.api.objects[TASKQUEUES.plural, "default", "images"])
         await eventually(lambda: not followed(), within=30)
+
+
+@in_virtual_time
+async def test_a_queue_whose_records_cannot_be_read_keeps_no_task_of_another_waiting() -> None:
+    async with desk() as it:
+        follow = it.path.records._follow
+
+        def lost(queue: tuple[str, str], react: React) -> RecordStream:
+            stream = follow(queue, react)
+            if queue[1] == "lost":
+                stream.started.clear()
+            return stream
+
+        it.path.records._follow = lost
+        it.queue("lost")
+        it.queue()
+        for number in range(AT_ONCE + 1):
+            it.api.task(f"t{number}", queueName="lost")
+        await asyncio.sleep(1)
+        it.api.task("one")
+        await it.until("one", "Queued", "Unknown", "Queued")
+        await it.until("t0", "Pending", "Unknown", "RecordsUnread")
+        it.path.records._streams["default", "lost"].started.set()
+        await eventually(lambda: len(it.waiting("lost")) == AT_ONCE + 1, within=300)
 
 
 # Deletions.
