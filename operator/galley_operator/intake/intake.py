@@ -69,7 +69,11 @@ class Intake:
                 while True:
                     await self._connected()
                     await self._room.acquire()
-                    key = await self.turns.next()
+                    try:
+                        key = await self.turns.next()
+                    except BaseException:
+                        self._room.release()
+                        raise
                     group.create_task(self._turn(key), name=f"look at {'/'.join(key)}")
 
     async def resync(self, seconds: float) -> None:

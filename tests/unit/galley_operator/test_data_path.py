@@ -143,6 +143,20 @@ async def test_a_queue_whose_records_cannot_be_read_keeps_no_task_of_another_wai
         await eventually(lambda: len(it.waiting("lost")) == AT_ONCE + 1, within=300)
 
 
+@in_virtual_time
+async def test_an_intake_that_was_interrupted_takes_as_many_tasks_at_once_as_before() -> None:
+    async with desk() as it:
+        intake = it.path.intake
+        await asyncio.sleep(1)
+        room = intake._room._value
+        for _ in range(3):
+            running = asyncio.create_task(intake.run())
+            await asyncio.sleep(1)
+            running.cancel()
+            await asyncio.wait([running])
+        assert intake._room._value == room
+
+
 # Deletions.
 
 
