@@ -98,7 +98,8 @@ class WorkersInTests:
         }
         with (self._folder / f"{name}.log").open("wb") as log:
             running = subprocess.Popen(
-                dying_with_us(sys.executable, "-m", "galley_worker"), env=environment,
+                # -P, so that a file `queue.py` in the working directory does not replace the library's.
+                dying_with_us(sys.executable, "-P", "-m", "galley_worker"), env=environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._ends.callback(_end, running)

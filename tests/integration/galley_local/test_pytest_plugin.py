@@ -124,6 +124,15 @@ def test_a_users_tests_run_in_memory_and_on_a_real_worker(tmp_path: Path) -> Non
     assert "3 passed" in said, said
 
 
+def test_a_file_of_the_project_does_not_replace_a_module_that_a_worker_imports(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise OSError('not the one of the library')\n")
+    (tmp_path / "tests").mkdir()
+    command = a_project(tmp_path / "tests", TESTS)
+    command.insert(1, "-P")  # as the command `pytest` does it
+    said = outcome([*command, "-p", "no:xdist", "-k", "test_on_a_worker"], tmp_path)
+    assert "1 passed" in said, said
+
+
 @pytest.mark.parametrize(
     ("head", "options"),
     [
