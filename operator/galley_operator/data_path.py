@@ -8,6 +8,7 @@ once; `DataPath` is made by the leader.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -179,8 +180,8 @@ class DataPath:
     def _known(self, namespace: str, task_id: str) -> bool:
         return self._view.tasks.knows(namespace, task_id)
 
-    async def _held(self, queue: QueueKey, kind: Kind) -> dict[str, TaskAddress]:
-        return await held(self._broker, *queue, kind) or {}
+    def _held(self, queue: QueueKey, kind: Kind) -> AsyncIterator[TaskAddress]:
+        return held(self._broker, *queue, kind)
 
     async def _own(self, address: TaskAddress, stored: Stored, record: Record) -> None:
         await self._nats.mark(address, stored, record, self._kept(address))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import chain, repeat
 from typing import Final
 
@@ -24,8 +24,12 @@ _FIRST_SECONDS: Final = 20.0
 _NAME: Final = re.compile(r"[a-z0-9-]+")
 """What the name of a Task looks like; ids made by clients have capitals."""
 
-Held = Callable[[QueueKey, Kind], Awaitable[dict[str, TaskAddress]]]
-"""Returns the tasks of a queue that have a message, by id."""
+MOST_SUSPECTS: Final = 10_000
+"""Tasks of a queue and kind that are remembered from one sweep to the next. Who submits to a queue chooses
+ids, and there may be millions of them."""
+
+Held = Callable[[QueueKey, Kind], AsyncIterator[TaskAddress]]
+"""Returns the tasks of a queue that have a message."""
 
 
 class Orphans:
@@ -69,9 +73,13 @@ class Orphans:
 
     async def _look_at(self, queue: tuple[str, str], before: set[TaskAddress]) -> None:
         for kind in Kind:
-            for address in (await self._held(queue, kind)).values():
+            suspects = 0
+            async for address in self._held(queue, kind):
                 if _NAME.fullmatch(address.id) and self._tasks.find(address) is None:
                     await self._suspect(address, before)
+                    suspects += 1
+                    if suspects == MOST_SUSPECTS:
+                        break
 
     async def _suspect(self, address: TaskAddress, before: set[TaskAddress]) -> None:
         if address not in before:

@@ -13,24 +13,19 @@ from galley.envelope import Envelope
 from galley.errors import EnvelopeInvalid
 
 
-async def held(broker: Broker, namespace: str, queue: str, kind: Kind) -> dict[str, TaskAddress] | None:
-    """Return the tasks of one kind by their id, or None if the queue has no streams.
+async def held(broker: Broker, namespace: str, queue: str, kind: Kind) -> AsyncIterator[TaskAddress]:
+    """Yield the tasks of one kind, one by one since there may be millions; none if the queue has no streams.
+
+    One that moves from a stream to the other meanwhile may come twice.
 
     Raises:
         BrokerUnreachable: if the broker does not answer.
     """
-    found: dict[str, TaskAddress] = {}
     pattern = topology.tasks_of_kind(namespace, queue, kind)
     for stream in (topology.work_stream(namespace, queue), topology.later_stream(namespace, queue)):
-        there = False
         async for subjects in subjects_of(broker, stream, pattern):
-            there = True
             for subject in subjects:
-                address = topology.parse_task_subject(subject)
-                found[address.id] = address
-        if not there:
-            return None
-    return found
+                yield topology.parse_task_subject(subject)
 
 
 class Message(NamedTuple):

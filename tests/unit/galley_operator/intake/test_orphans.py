@@ -1,13 +1,14 @@
 """Work whose Task was deleted while no operator watched."""
 
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 
 from galley.address import Kind, TaskAddress
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley_operator.intake.broker_tasks import NatsTasks, Trace
-from galley_operator.intake.orphans import Orphans
+from galley_operator.intake.orphans import MOST_SUSPECTS, Orphans
 from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
 from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.builders import an_address
@@ -37,13 +38,11 @@ class Looking:
             tasks, self.held, ActiveTasks(), queues, lambda address, _uid: self.withdrawn.append(address.id)
         )
 
-    async def held(self, queue: QueueKey, kind: Kind) -> dict[str, TaskAddress]:
+    async def held(self, queue: QueueKey, kind: Kind) -> AsyncIterator[TaskAddress]:
         if queue[1] == "first":
             raise self._refusal
-        if kind is not Kind.DECLARED:
-            return {}
-        address = an_address(queue="second", id="left", kind=Kind.DECLARED)
-        return {address.id: address}
+        if kind is Kind.DECLARED:
+            yield an_address(queue="second", id="left", kind=Kind.DECLARED)
 
 
 @in_virtual_time
@@ -64,3 +63,23 @@ async def test_a_broker_that_is_away_ends_the_look() -> None:
         looking = Looking(broker, BrokerUnreachable("nats://x", "no answer"))
         with pytest.raises(BrokerUnreachable):
             await looking.orphans.once()
+
+
+async def test_of_a_queue_with_millions_of_tasks_a_bounded_number_is_remembered() -> None:
+    read = 0
+
+    async def held(_queue: QueueKey, kind: Kind) -> AsyncIterator[TaskAddress]:
+        nonlocal read
+        while kind is Kind.DIRECT:
+            read += 1
+            yield an_address(queue="first", id=f"t{read}")
+
+    queues = KnownQueues()
+    body = a_task_queue_object("first")
+    body["metadata"]["uid"] = "uid-first"
+    queues.seen(body)
+    async with MemoryBroker(MemoryServer(), "operator") as broker:
+        orphans = Orphans(NatsTasks(broker), held, ActiveTasks(), queues, lambda *_: None)
+        await orphans.once()
+    assert read == MOST_SUSPECTS
+    assert len(orphans._suspects) == MOST_SUSPECTS
