@@ -211,8 +211,11 @@ _KINDS: Final[dict[int, type[ApiRefused]]] = {
     403: RightsMissing,
     404: ObjectNotFound,
     409: ObjectConflict,
+    413: ObjectInvalid,
     422: ObjectInvalid,
 }
+_TOO_LARGE: Final = "request is too large"
+"""What etcd says of an object, which the API server passes on as an error of its own."""
 
 
 def _refusal(status: _Status, code: int, headers: Mapping[str, str], verb: str, what: str) -> ClusterError:
@@ -228,6 +231,8 @@ def _refusal(status: _Status, code: int, headers: Mapping[str, str], verb: str, 
     # Admission answers with the same status as authorization, which always names the user.
     if code == 403 and "is forbidden: " in problem and " User " not in f" {problem}":
         return NotAdmitted(verb, what, code, problem)
+    if code >= 500 and _TOO_LARGE in problem:
+        return ObjectInvalid(verb, what, code, problem)
     kind = _KINDS.get(code) or (ApiFailing if code >= 500 else ApiRefused)
     return kind(verb, what, code, problem)
 

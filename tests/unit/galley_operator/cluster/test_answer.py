@@ -49,6 +49,7 @@ def error(code: int, body: bytes = b"", **headers: str) -> ClusterError:
         (405, ApiRefused),
         (409, ObjectConflict),
         (410, WatchExpired),
+        (413, ObjectInvalid),
         (422, ObjectInvalid),
         (429, TooManyRequests),
         (500, ApiFailing),
@@ -58,6 +59,11 @@ def error(code: int, body: bytes = b"", **headers: str) -> ClusterError:
 )
 def test_a_refusal_becomes_the_error_of_its_code(code: int, kind: type[ClusterError]) -> None:
     assert type(error(code)) is kind
+
+
+def test_an_object_that_is_too_large_for_etcd_is_not_written_again_as_it_is() -> None:
+    answer = a_status(500, "InternalError", "etcdserver: request is too large")
+    assert type(error(500, answer)) is ObjectInvalid
 
 
 def test_a_missing_object_is_told_from_a_missing_kind() -> None:
