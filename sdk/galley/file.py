@@ -11,7 +11,7 @@ import secrets
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
@@ -144,7 +144,7 @@ class File:
             FileUnreadable: if it cannot be read, or the path not written.
         """
         target = Path(to) / self.name if Path(to).is_dir() else Path(to)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        part = target.with_name(f".{secrets.token_hex(8)}.part")
         try:
             with self.open() as source, part.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1024**2)
@@ -152,7 +152,8 @@ class File:
         except OSError as error:
             raise FileUnreadable(str(target), error.strerror or type(error).__name__) from None
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # where nothing can be written, there is nothing to remove
+                part.unlink()
         return target
 
     def hashed(self) -> Reference:

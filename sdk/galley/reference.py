@@ -15,7 +15,7 @@ LARGEST: Final = 64 * 1024**2
 larger, since they are streamed."""
 
 _NAME_BYTES: Final = 240
-"""Of the 255 that a file system allows: while a file is written, its name is longer."""
+"""Less than the 255 that a file system allows: programs add to it."""
 
 _LETTERS: Final = r"^[0-9a-z][0-9a-z-]{0,99}$"
 _DIGEST: Final = r"^[0-9a-f]{64}$"

@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +132,7 @@ async def download(objects: "Objects", file: File, to: Path) -> Path:
     if file.reference is None or file.home is None:
         raise FileElsewhere(file.name)
     target = to / file.name if await asyncio.to_thread(to.is_dir) else to
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("wb") as out:
             async with aclosing(objects.get(Place(*file.home), file.reference)) as pieces:
@@ -142,5 +142,6 @@ async def download(objects: "Objects", file: File, to: Path) -> Path:
     except OSError as error:
         raise FileUnreadable(str(target), error.strerror or type(error).__name__) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, there is nothing to remove
+            part.unlink()
     return target

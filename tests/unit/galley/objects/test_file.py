@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from galley import File, FileChanged, FileElsewhere, FileUnreadable, InputInvalid, task
-from galley.file import files_here, files_in, from_json, with_files, with_references
+from galley.file import files_here, files_in, files_of, from_json, with_files, with_references
 from galley.json_value import encode_value
 from galley.objects.content import FileContent
 from galley.objects.transfer import download
@@ -120,6 +120,20 @@ def test_a_path_without_a_file_is_refused_at_once(tmp_path: Path) -> None:
         gone.read()
     with pytest.raises(FileUnreadable, match="No such file"):
         gone.save(tmp_path / "nowhere" / "x")
+
+
+async def test_a_path_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+    file = a_file(tmp_path)
+    with files_of("default", "files"):
+        elsewhere = File.stored(STORED)
+    path = file.path() / "x"
+    with pytest.raises(FileUnreadable, match="Not a directory"):
+        file.save(path)
+    with pytest.raises(FileUnreadable, match="Not a directory"):
+        await download(None, elsewhere, path)  # type: ignore[arg-type]
+    longest = "x" * 255
+    assert file.save(tmp_path / longest).name == longest
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", longest]  # noqa: PTH208
 
 
 async def test_a_file_that_is_elsewhere_says_how_to_get_it(tmp_path: Path) -> None:
