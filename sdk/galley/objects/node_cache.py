@@ -288,12 +288,17 @@ def spooled(folder: Path, source: BinaryIO) -> tuple[Path, str, int]:
     target = folder / secrets.token_hex(8)
     found, size = hashlib.sha256(), 0
     before = state_of(source)
-    with target.open("wb") as copy:
-        while block := source.read(1024**2):
-            found.update(block)
-            copy.write(block)
-            size += len(block)
-    if state_of(source) != before:
+    try:
+        with target.open("wb") as copy:
+            while block := source.read(1024**2):
+                found.update(block)
+                copy.write(block)
+                size += len(block)
+        changed = state_of(source) != before
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+    if changed:
         target.unlink()
         raise FileChanged(str(source.name))
     return target, found.hexdigest(), size
@@ -306,5 +311,9 @@ def spooled_bytes(folder: Path, data: bytes) -> tuple[Path, str, int]:
         OSError: if they cannot be written.
     """
     target = folder / secrets.token_hex(8)
-    target.write_bytes(data)
+    try:
+        target.write_bytes(data)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
     return target, hashlib.sha256(data).hexdigest(), len(data)

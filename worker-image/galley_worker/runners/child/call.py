@@ -174,6 +174,9 @@ def _spooled(
             path, digest, size = spooled_bytes(Path(spool), result)
             result, large = b"null", Spool(str(path), digest, size)
     except (OSError, GalleyError, ValueError) as error:
+        for copy in kept:
+            if copy.path:
+                Path(copy.path).unlink(missing_ok=True)
         hint = f"; {error.hint}" if isinstance(error, GalleyError) and error.hint else ""
         problem = f"the result cannot be stored: {describe(error)}{hint}"
         return Failed(order, seconds, "ResultInvalid", problem[:MESSAGE_LIMIT], "", retryable=False)
