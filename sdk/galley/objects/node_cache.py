@@ -132,17 +132,18 @@ class NodeCache:
             if await asyncio.to_thread(_linked, content, link, reference.size):
                 self.hits += 1
                 return
-            await self._fetch(reference, fetch, content)
-            await asyncio.to_thread(os.link, content, link)
+            await self._fetch(reference, fetch, content, link)
         await asyncio.to_thread(self.make_room)
 
-    async def _fetch(self, reference: Reference, fetch: Fetch, content: Path) -> None:
+    async def _fetch(self, reference: Reference, fetch: Fetch, content: Path, link: Path) -> None:
         partial = self.folder / "partial" / f"{reference.digest}.{self._own}"
         try:
             with partial.open("wb") as file:
                 async with aclosing(fetch()) as pieces:
                     async for piece in pieces:
                         await asyncio.to_thread(file.write, piece)
+            # In use before it can be seen: another process may need its room at once.
+            await asyncio.to_thread(os.link, partial, link)
             await asyncio.to_thread(_complete, partial, content)
         finally:
             partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
+import resource
 from collections.abc import AsyncGenerator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -229,6 +230,37 @@ def test_a_file_that_changes_while_it_is_copied_is_an_error(tmp_path: Path) -> N
         with pytest.raises(FileChanged, match="growing changed while it was read"):
             spooled(tmp_path, Growing())  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_there_is_of_a_copy_that_cannot_be_written_is_removed(tmp_path: Path) -> None:
+    """A worker would keep it until its own end, for each attempt that returns it."""
+    (tmp_path / "large").write_bytes(b"x" * 2 * 1024**2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with NodeCache(tmp_path / "cache") as cache, (tmp_path / "large").open("rb") as source:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024**2, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                spooled_bytes(cache.spool, b"x" * 2 * 1024**2)
+            with pytest.raises(OSError, match="File too large"):
+                spooled(cache.spool, source)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert list(cache.spool.iterdir()) == []
+
+
+async def test_what_was_just_fetched_is_there_though_its_room_is_needed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = node_cache._complete
+
+    def complete_and_make_room(path: Path, content: Path) -> None:
+        complete(path, content)
+        content.unlink()  # as another process does that has fetched something at the same time
+
+    monkeypatch.setattr(node_cache, "_complete", complete_and_make_room)
+    with NodeCache(tmp_path) as cache:
+        async with cache.holding([(referring(MODEL), Source())]) as places:
+            assert Path(next(iter(places.values()))).read_bytes() == MODEL
 
 
 def test_a_process_that_begins_is_not_taken_for_one_that_is_gone(
