@@ -113,7 +113,7 @@ ATTEMPTS_: Final = (
         "attempts",
         "silence of the broker is the task's fault",
         "            if delivery.delivered >= UNDECIDED_TIMES:\n",
-        "            if held is None or delivery.delivered >= UNDECIDED_TIMES:\n",
+        "            if delivery.delivered:\n",
         "a task that could not be looked at is a dead letter",
         f"{_UNIT}test_faulty_attempts.py",
     ),

@@ -457,21 +457,29 @@ class Attempts:
             if present.execution is not None:
                 present.stop(CutOff("its attempt failed outside its handler"))
                 await present.execution.ending
+            if held is not None:
+                ending = Raised(failure, retryable=True)
+                given = self._circumstances(held)
+                # With a policy of our own: the task's may be what cannot be applied.
+                verdict = judge(ending, RetryPolicy(), given, self._parts.now(), self._parts.jitter)
+                await self._settle(present, held, verdict)
+                return
+        except Exception as again:
+            journal.failed(delivery, again)
+        await self._leave_undecided(delivery, failure)
+
+    async def _leave_undecided(self, delivery: Delivery, failure: Failure) -> None:
+        """Have a message delivered again that was not read, or not settled; a dead letter after many times.
+
+        Only then, since deliveries of a task that was given back count, too.
+        """
+        try:
             if delivery.delivered >= UNDECIDED_TIMES:
                 await self._parts.settler.bury_unreadable(delivery, failure)
                 return
-            if held is None:
-                # It was not read: what failed may have nothing to do with the task.
-                self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
-                return
-            ending = Raised(failure, retryable=True)
-            given = self._circumstances(held)
-            # With a policy of our own: the task's may be what cannot be applied.
-            verdict = judge(ending, RetryPolicy(), given, self._parts.now(), self._parts.jitter)
-            await self._settle(present, held, verdict)
         except Exception as again:
             journal.failed(delivery, again)
-            self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
+        self._parts.settler.look_again(delivery, UNDECIDED_SECONDS)
 
     def _without_handler(self, held: Held) -> Verdict:
         known = ", ".join(sorted(self._parts.runners.handlers)) or "none"

@@ -171,6 +171,19 @@ async def test_what_cannot_even_be_settled_comes_again_later_and_then_becomes_a_
         assert (shop.bench.letters(address), shop.bench.in_work, shop.attempts.roster.under_way) == (1, 0, {})
 
 
+@in_virtual_time
+async def test_a_task_that_was_given_back_many_times_is_tried_again_after_a_fault() -> None:
+    async with a_shop() as shop:
+        address = await shop.bench.submit()
+        for _ in range(UNDECIDED_TIMES):
+            shop.worker.ledger.give_back((await shop.bench.take(shop.worker)).reply)
+        failing(shop, 1)
+        await run(shop)
+        stored = shop.bench.record(address)
+        assert stored is not None
+        assert (stored.record.state, shop.bench.letters(address)) == (State.RETRY, 0)
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.999])
 @pytest.mark.parametrize("seconds", [-1e300, 0.0, 1e15, 1e300])
 def test_no_policy_waits_longer_than_the_longest_backoff_or_fails(seconds: float, jitter: float) -> None:
