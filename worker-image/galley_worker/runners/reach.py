@@ -11,7 +11,12 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-_METADATA: Final = (ip_address("fd00:ec2::254"), ip_address("100.100.100.200"))
+_METADATA: Final = (
+    ip_network("fd00:ec2::/32"),  # AWS: of instances, and the identities of pods
+    ip_network("fd20:ce::254/128"),  # Google Cloud
+    ip_network("168.63.129.16/32"),  # Azure: settings and certificates of the machine
+    ip_network("100.100.100.200/32"),  # Alibaba Cloud
+)
 """Metadata services of clouds whose address is not link-local."""
 
 _TRANSLATED: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
@@ -47,7 +52,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 
 def _refusal(address: IPv4Address | IPv6Address) -> str:
-    if address.is_link_local or address in _METADATA:
+    if address.is_link_local or any(address in network for network in _METADATA):
         return "where a cloud's metadata service may be"
     if address.is_multicast or address.is_unspecified or (address.is_reserved and not address.is_loopback):
         return "which is no address of a server"

@@ -184,7 +184,10 @@ async def _success(response: aiohttp.ClientResponse, settings: RunnerSettings) -
         return _failure("ResultInvalid", problem + kind, _told(data), final=True)
     if not large:
         return Returned(Raw(data))
-    path, digest, size = await asyncio.to_thread(spooled_bytes, Path(settings.spool), data)
+    try:
+        path, digest, size = await asyncio.to_thread(spooled_bytes, Path(settings.spool), data)
+    except OSError as error:  # the receiver has answered, and what is wrong is on this machine
+        return _failure("ResultNotStored", f"the URL answered, and its result could not be stored: {error}")
     return ReturnedLarge(Raw(b"null"), (), Spool(str(path), digest, size))
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import errno
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -336,6 +338,9 @@ async def test_no_request_is_sent_to_a_metadata_service(keys: Path, url: str) ->
 def test_addresses_of_the_network_of_pods_are_admitted() -> None:
     for text in ("127.0.0.1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "::1", "fd00::1", "64:ff9b::808:808"):
         check_address("host", text)
+    for text in ("168.63.129.16", "::ffff:168.63.129.16", "fd20:ce::254", "fd00:ec2::23", "100.100.100.200"):
+        with pytest.raises(AddressRefused, match="metadata"):
+            check_address("host", text)
     with pytest.raises(AddressRefused, match="224"):
         check_address("host", "224.0.0.1")
 
@@ -373,3 +378,20 @@ async def test_two_handlers_of_one_name_are_refused(keys: Path) -> None:
     with pytest.raises(HandlerExists, match="an HTTP handler"):
         async with Runners(settings):
             pass
+
+
+async def test_a_disk_without_room_is_not_said_to_be_a_receiver_that_does_not_answer(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fills(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:1024])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fills)
+    async with receiving(answers(200, json.dumps("x" * INLINE_LIMIT)), keys) as receiver:
+        ending = await receiver.run()
+    assert isinstance(ending, Raised)
+    assert (ending.failure.reason, ending.retryable, ending.kinds) == ("ResultNotStored", True, ())
+    assert "No space left" in ending.failure.message
+    assert [each.name for each in keys.parent.iterdir()] == [keys.name]
