@@ -16,10 +16,13 @@ from galley_gateway.door import COMPLETE
 from galley_gateway.errors import PortTaken
 from galley_gateway.gateway import Gateway
 
+log = logging.getLogger(__name__)
+
 _IDLE_SECONDS: Final = 65
 """How long a connection may be idle between two requests: longer than load balancers keep one."""
 _LAST_SECONDS: Final = 5
 """How long requests may take that are under way at the end."""
+_AGAIN_SECONDS: Final = 0.1
 _WAITING_CONNECTIONS: Final = 2048
 _HEAD_BYTES: Final = 64 * 1024
 
@@ -94,6 +97,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def main_loop(self) -> None:
+        """Run until the end, through any exception: without it, nothing would end connections in order."""
+        while not self.should_exit:
+            try:
+                await super().main_loop()
+            except Exception:
+                log.exception("unexpected error", extra={"where": "http"})
+                await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def listen(host: str, port: int) -> socket.socket:
