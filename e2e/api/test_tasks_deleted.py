@@ -21,8 +21,8 @@ async def _nothing_held(scene: Scene, within: float) -> None:
     async with Broker(scene.server, name="test") as broker:
 
         async def empty() -> bool:
-            there = await held(broker, scene.namespace, "drills", Kind.DIRECT)
-            assert there == {}, there
+            there = [task async for task in held(broker, scene.namespace, "drills", Kind.DIRECT)]
+            assert not there, there
             return True
 
         await eventually(empty, within=within)
@@ -91,8 +91,8 @@ async def test_tasks_deleted_while_there_is_no_operator_are_found_by_the_first_s
         async with Broker(scene.server, name="test") as broker:
 
             async def only_the_other() -> bool:
-                there = await held(broker, scene.namespace, "drills", Kind.DIRECT)
-                return there is not None and set(there) == {"stays"}
+                tasks = held(broker, scene.namespace, "drills", Kind.DIRECT)
+                return {task.id async for task in tasks} == {"stays"}
 
             await eventually(only_the_other, within=70)
 
