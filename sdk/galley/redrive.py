@@ -29,6 +29,7 @@ from galley.broker.records import Records
 from galley.calls import check_handler_name, check_queue_name
 from galley.dead_letter import NO_TASK
 from galley.dead_task import ALL, DeadTask, Selection
+from galley.encryption import PlaintextRefused
 from galley.envelope import VERSION, Envelope, Flags, digest_of, encode_input, shown_input
 from galley.errors import (
     DeadLetterNotFound,
@@ -138,7 +139,8 @@ class AsyncDeadLetters:
         Raises:
             RedriveIncomplete: not all of them; it holds the ids of those that were redriven, and `__cause__`
                 says why the next one was not. Those that cannot run again are passed over, and the first
-                of them is the cause once all others are redriven.
+                of them is the cause once all others are redriven; so are those that were submitted to an
+                encrypted queue without encryption, unless `which` names the reason `PlaintextRefused`.
             SubmissionInvalid: the rate is not more than 0.
             NotAllowed, QueueNotFound, BrokerUnreachable: as `find`.
         """
@@ -150,6 +152,8 @@ class AsyncDeadLetters:
         passed_over: NotRedrivable | None = None
         for place, (kept, dead) in enumerate(meant):
             try:
+                if which.reason != PlaintextRefused.reason:
+                    await self._check_encrypted(kept)
                 await self._redrive(kept)
                 done.append(dead)
             except NotRedrivable as error:
@@ -304,6 +308,28 @@ class AsyncDeadLetters:
         if envelope.sealed:
             raise self._broker.payloads.missing(kept.address, envelope.sealed)
         return envelope
+
+    async def _check_encrypted(self, kept: Kept) -> None:
+        """Refuse a task that needed no key to submit: redriven, it is encrypted, and trusted as if it had.
+
+        Raises:
+            NotRedrivable: it is one.
+            DecryptionKeyMissing, KeyServiceUnavailable: it cannot be decrypted now.
+        """
+        payloads, letter = self._broker.payloads, kept.letter
+        plaintext = letter.failure.reason == PlaintextRefused.reason
+        if not plaintext and payloads.keys_of(kept.address) is not None:
+            try:
+                await payloads.read_task(kept.address, bytes(letter.envelope), plaintext=False)
+            except PlaintextRefused:
+                plaintext = True
+            except EnvelopeInvalid:
+                return  # `_redrive` refuses it
+        if plaintext:
+            raise _not(
+                kept, "it was submitted without encryption, maybe by someone without the keys",
+                f"look at it: `galley dead redrive {kept.address.queue}/{kept.address.id}` runs it",
+            )  # fmt: skip
 
     async def _redrive(self, kept: Kept, uid: str = "", mark: str = "") -> Redriven:
         records, address = Records(self._broker), kept.address

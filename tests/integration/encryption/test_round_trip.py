@@ -5,12 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from galley import AsyncClient, DeadLetterNotFound, DeadTask, Phase, TaskConflict, TaskFailed, call, connect
+from galley import (
+    AsyncClient,
+    DeadLetterNotFound,
+    DeadTask,
+    NotRedrivable,
+    Phase,
+    RedriveIncomplete,
+    Selection,
+    TaskConflict,
+    TaskFailed,
+    call,
+    connect,
+)
 from galley.broker import dead_letters
 from galley.broker.connection import Broker
 from galley.dead_letter import NO_TASK
 from galley.encryption import DecryptionKeyMissing, EncryptionRequired, PlaintextRefused, QueueNotEncrypted
+from galley.record import Failure
 from galley_local.nats_server import NatsServer
 from tests.integration.encryption.scene import QUEUE, a_key, a_place, working, write_keys
 from tests.support.eventually import eventually
@@ -140,6 +154,16 @@ async def test_a_task_in_plaintext_fails_unless_the_queue_says_otherwise(
         kept = await dead_letters.read(client.broker, address)
         assert kept is not None
         assert b"plain words" in bytes(kept.letter.envelope)
+        await _only_what_is_named_is_redriven(client, before.id)
+        async with Broker(nats_server.url, name="without keys") as forger:
+            other = replace(kept.letter, failure=Failure("AttemptsExhausted", "no"))
+            assert (await dead_letters.exchange(forger, kept, other)).stored
+            await _only_what_is_named_is_redriven(client, before.id)
+            forged = await dead_letters.read(forger, address)
+            assert forged is not None
+            assert (await dead_letters.exchange(forger, forged, kept.letter)).stored
+        [redriven] = await client.dead_letters.redrive_all(QUEUE, Selection(reason="PlaintextRefused"))
+        assert redriven.id == before.id
     async with a_place(nats_server, f"{namespace}x", None, encryption=None) as (client, _):
         before = await client.submit(call(QUEUE, "echo", value="plain words"))
     async with (
@@ -147,6 +171,15 @@ async def test_a_task_in_plaintext_fails_unless_the_queue_says_otherwise(
         working(nats_server.url, queue, tmp_path, keys),
     ):
         assert await client.handle(QUEUE, before.id).result(within=20) == "plain words"
+
+
+async def _only_what_is_named_is_redriven(client: AsyncClient, task_id: str) -> None:
+    """A redrive encrypts what it submits, and workers trust that."""
+    with pytest.raises(RedriveIncomplete) as passed_over:
+        await client.dead_letters.redrive_all(QUEUE)
+    assert isinstance(passed_over.value.__cause__, NotRedrivable)
+    assert "submitted without encryption" in str(passed_over.value)
+    assert (await client.dead_letters.get(QUEUE, task_id)).id == task_id
 
 
 async def test_a_result_in_plaintext_is_refused_by_who_has_the_keys(
