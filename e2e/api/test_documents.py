@@ -88,7 +88,8 @@ def shell(galley_api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> tu
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "thing"}},
         {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "galley-operator"}},
         _stateful_set(),
-        _deployment(),
+        _deployment("galley-operator"),
+        _deployment("galley-gateway"),
         _cron_job(),
         namespace="documents",
     )
@@ -140,10 +141,10 @@ def _stateful_set() -> dict[str, object]:
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "galley-nats"}, "spec": spec}
 
 
-def _deployment() -> dict[str, object]:
+def _deployment(name: str) -> dict[str, object]:
     like = _stateful_set()
     spec = {key: value for key, value in like["spec"].items() if key != "serviceName"}  # type: ignore[attr-defined]
-    return {**like, "kind": "Deployment", "metadata": {"name": "galley-operator"}, "spec": spec}
+    return {**like, "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 
 @pytest.mark.parametrize("line", lines())
