@@ -21,7 +21,7 @@ from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.flow_values import FlowGone, FlowsFull, Place
 from galley.broker.flows import Flows
-from galley.broker.inspect import running_in_place
+from galley.broker.in_place import running_in_place
 from galley.broker.publish import Publisher
 from galley.broker.records import Records
 from galley.calls import Call, check_queue_name

@@ -12,10 +12,11 @@ from nats.aio.msg import Msg
 from galley.address import Kind, TaskAddress
 from galley.broker import topology
 from galley.broker.connection import Broker
-from galley.broker.control import Answer, Request, Verb, ask_workers
+from galley.broker.control import Request, Verb, ask_workers
 from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import Message, message_of, messages_in
+from galley.broker.in_place import in_places_of, running_in_place, status_in_place
 from galley.broker.key_permits import KeyPermits
 from galley.broker.listing import BYTES_AT_ONCE, subjects_of
 from galley.broker.notes import progress_of
@@ -28,7 +29,7 @@ from galley.key import digest_of_key
 from galley.lanes import Lane
 from galley.record import Stored
 from galley.task_status import NOT_KNOWN, Phase, TaskStatus, of_record
-from galley.workflow.state import is_step, parse_step, step_id
+from galley.workflow.state import is_step, parse_step
 
 _READ_AT_ONCE = 64
 _SHOWN = 5
@@ -59,29 +60,8 @@ async def status(broker: Broker, address: TaskAddress) -> TaskStatus:
     if stored is not None:
         return await _recorded(broker, address, stored)
     if is_step(address.id) and (running := await running_in_place(broker, address)) is not None:
-        return _running_in_place(address, running)
+        return status_in_place(address, running)
     return await _missing(broker, address)
-
-
-def _running_in_place(address: TaskAddress, answer: Answer) -> TaskStatus:
-    return TaskStatus(
-        address,
-        Phase.RUNNING,
-        handler=answer.handler,
-        attempt=1,
-        worker=answer.worker,
-        started_at=answer.started_at,
-    )
-
-
-async def running_in_place(broker: Broker, address: TaskAddress) -> Answer | None:
-    """Return the answer of the worker that runs a step of a workflow; None if none says so.
-
-    A step that runs in the place of the one before it has neither a message nor a record.
-    """
-    asked = Request(task=f"{address.kind}.{address.id}")
-    answer = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
-    return answer if answer is not None and answer.started_at is not None else None
 
 
 async def check_there(broker: Broker, address: TaskAddress) -> None:
@@ -142,32 +122,9 @@ async def tasks(broker: Broker, namespace: str, queue: str) -> AsyncIterator[Tas
             yield known
     for recorded in unfinished.values():
         yield recorded
-    for status in await _in_places(broker, [each for each in kept if is_step(each.address.id)]):
+    for status in await in_places_of(broker, [each for each in kept if is_step(each.address.id)]):
         if (status.address.kind, status.address.id) not in ended:
             yield status
-
-
-async def _in_places(broker: Broker, kept: list[Message]) -> list[TaskStatus]:
-    """Return the steps that run in the place of such that have ended, by the messages of these."""
-    found: list[TaskStatus] = []
-    for first in range(0, len(kept), _READ_AT_ONCE):
-        some = await asyncio.gather(*(_in_place(broker, one) for one in kept[first : first + _READ_AT_ONCE]))
-        found += [status for status in some if status is not None]
-    return found
-
-
-async def _in_place(broker: Broker, message: Message) -> TaskStatus | None:
-    """Return the step that runs in the place of one that has ended, under its message, if one does."""
-    address = message.address
-    asked = Request(task=f"{address.kind}.{address.id}", stream=message.stream, sequence=message.sequence)
-    answer = await ask_workers(broker, address.namespace, address.queue, Verb.PING, asked)
-    if answer is None or answer.started_at is None:
-        return None
-    with suppress(ValueError):  # no step, which is not to be believed
-        flow, number = parse_step(answer.task.removeprefix(f"{address.kind}."))
-        if flow == parse_step(address.id)[0]:
-            return _running_in_place(address._replace(id=step_id(flow, number)), answer)
-    return None
 
 
 async def latest(broker: Broker, namespace: str, queue: str, most: int) -> list[TaskStatus]:
