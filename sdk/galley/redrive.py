@@ -152,9 +152,7 @@ class AsyncDeadLetters:
         passed_over: NotRedrivable | None = None
         for place, (kept, dead) in enumerate(meant):
             try:
-                if which.reason != PlaintextRefused.reason:
-                    await self._check_encrypted(kept)
-                await self._redrive(kept)
+                await self._redrive(kept, plaintext=which.reason == PlaintextRefused.reason)
                 done.append(dead)
             except NotRedrivable as error:
                 passed_over = passed_over or error
@@ -295,45 +293,36 @@ class AsyncDeadLetters:
             submitted_at=envelope.submitted_at, uid=envelope.uid, labels=envelope.labels or {},
         )  # fmt: skip
 
-    async def _envelope(self, kept: Kept) -> Envelope:
-        """Return the task that a letter keeps."""
+    async def _envelope(self, kept: Kept, *, plaintext: bool = True) -> Envelope:
+        """Return the task that a letter keeps.
+
+        Args:
+            kept: the letter.
+            plaintext: whether it may be of one that needed no key to submit, though its queue is encrypted:
+                redriven, it is encrypted, and trusted as if it had.
+        """
         if kept.letter.body is not None:
             raise _not(kept, "it was no task that Galley can read", "drop it, and submit the task again")
         if kept.letter.envelope == NO_TASK:
             raise _not(kept, "it was too large to keep the task itself", "drop it, and submit the task again")
+        if not plaintext and kept.letter.failure.reason == PlaintextRefused.reason:
+            raise _unencrypted(kept)
+        body = bytes(kept.letter.envelope)
         try:
-            envelope = await self._broker.payloads.read_task(kept.address, bytes(kept.letter.envelope))
+            envelope = await self._broker.payloads.read_task(kept.address, body, plaintext=plaintext)
+        except PlaintextRefused:
+            raise _unencrypted(kept) from None
         except EnvelopeInvalid as error:
             raise _not(kept, str(error), "drop it, and submit the task again") from None
         if envelope.sealed:
             raise self._broker.payloads.missing(kept.address, envelope.sealed)
         return envelope
 
-    async def _check_encrypted(self, kept: Kept) -> None:
-        """Refuse a task that needed no key to submit: redriven, it is encrypted, and trusted as if it had.
-
-        Raises:
-            NotRedrivable: it is one.
-            DecryptionKeyMissing, KeyServiceUnavailable: it cannot be decrypted now.
-        """
-        payloads, letter = self._broker.payloads, kept.letter
-        plaintext = letter.failure.reason == PlaintextRefused.reason
-        if not plaintext and payloads.keys_of(kept.address) is not None:
-            try:
-                await payloads.read_task(kept.address, bytes(letter.envelope), plaintext=False)
-            except PlaintextRefused:
-                plaintext = True
-            except EnvelopeInvalid:
-                return  # `_redrive` refuses it
-        if plaintext:
-            raise _not(
-                kept, "it was submitted without encryption, maybe by someone without the keys",
-                f"look at it: `galley dead redrive {kept.address.queue}/{kept.address.id}` runs it",
-            )  # fmt: skip
-
-    async def _redrive(self, kept: Kept, uid: str = "", mark: str = "") -> Redriven:
+    async def _redrive(
+        self, kept: Kept, uid: str = "", mark: str = "", *, plaintext: bool = True
+    ) -> Redriven:
         records, address = Records(self._broker), kept.address
-        envelope = await self._envelope(kept)
+        envelope = await self._envelope(kept, plaintext=plaintext)
         stored = await records.read(address)
         if _moved_on(kept, stored):
             await dead_letters.drop(self._broker, kept)
@@ -378,6 +367,12 @@ def _moved_on(kept: Kept, stored: Stored | None) -> bool:
 
 def _not(kept: Kept, problem: str, advice: str) -> NotRedrivable:
     return NotRedrivable(kept.address.queue, kept.address.id, problem, advice)
+
+
+def _unencrypted(kept: Kept) -> NotRedrivable:
+    problem = "it was submitted without encryption, maybe by someone without the keys"
+    place = f"{kept.address.queue}/{kept.address.id}"
+    return _not(kept, problem, f"look at it: `galley dead redrive {place}` runs it")
 
 
 def check_rate(rate: float | None) -> None:
