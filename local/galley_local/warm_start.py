@@ -30,8 +30,6 @@ from galley_worker.runners.child.kernel import die_with_parent
 _START_SECONDS: Final = 120.0
 """Longest wait for a fork: the first ones wait for the imports."""
 
-_STOP_SECONDS: Final = 5.0
-
 
 class Forked:
     """A program that was started."""
@@ -135,7 +133,6 @@ class WarmStarter:
         except TimeoutError:
             if asked is self._process:
                 # It stands still, so that no end of a worker would be heard either: another takes its place.
-                asked.kill()
                 self._stop()
             raise TimeoutError(f"no process was started within {_START_SECONDS:g} s") from None
         if not said:
@@ -166,11 +163,8 @@ class WarmStarter:
             self._requests.close()
             self._requests = None
         if self._process is not None:
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:  # it is stopped, or still imports
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()  # at once: it may be stopped, or still import
+            self._process.wait()
             self._process = None
 
 

@@ -106,7 +106,6 @@ async def test_one_that_stands_still_is_given_up_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm_start, "_START_SECONDS", 0.2)
-    monkeypatch.setattr(warm_start, "_STOP_SECONDS", 0.2)
     before = psutil.Process().children()
     with WarmStarter() as own:
         [frozen] = [each for each in psutil.Process().children() if each not in before]
