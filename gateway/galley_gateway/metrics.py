@@ -34,7 +34,8 @@ WAITS: Final = Series(
 )
 UNEXPECTED: Final = Series(
     "galley_gateway_unexpected_errors_total", Kind.COUNTER,
-    "Exceptions that were logged with a traceback, by logger: each is a bug.", ("where",),
+    "Exceptions logged with a traceback, by the part that raised them, or the logger: each is a bug.",
+    ("where",),
 )  # fmt: skip
 SERIES: Final = (REQUESTS, SECONDS, WAITS, UNEXPECTED)
 

@@ -35,7 +35,7 @@ class JsonLines(logging.Handler):
         self._lines: list[bytes] = []
         self._flushed_by: asyncio.AbstractEventLoop | None = None
         self.tracebacks: Counter[str] = Counter()
-        """How many errors were written with a traceback, by logger: each is a bug."""
+        """How many errors were written with a traceback, by their `where`, or the logger: each is a bug."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record."""
@@ -43,7 +43,7 @@ class JsonLines(logging.Handler):
         if record.exc_info:
             keys["traceback"] = self._traceback(record.exc_info)
             if record.levelno >= logging.ERROR:
-                self.tracebacks[record.name] += 1
+                self.tracebacks[str(keys.get("where") or record.name)] += 1
         self._put(datetime.fromtimestamp(record.created, UTC), record.levelno, record.getMessage(), keys)
         self.flush()
 
@@ -112,7 +112,7 @@ def log_as_json(level: str, stream: TextIO = sys.stderr, **always: Any) -> None:
 
 
 def tracebacks() -> Mapping[str, int]:
-    """Return how many errors this process logged with a traceback, by logger, since `log_as_json`."""
+    """Return how many errors were logged with a traceback since `log_as_json`, by their `where` or logger."""
     found: Counter[str] = Counter()
     for handler in logging.root.handlers:
         if isinstance(handler, JsonLines):

@@ -47,7 +47,7 @@ FAILED: Final = Series(
 )
 UNEXPECTED: Final = Series(
     "galley_worker_unexpected_errors_total", Kind.COUNTER,
-    "Exceptions the worker does not expect, by the module that logged them: each is a bug.",
+    "Exceptions the worker does not expect, by the part that raised them, or the logger: each is a bug.",
     (*QUEUE, "where"),
 )  # fmt: skip
 TICKS: Final = Series(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from galley.faults import Faults
 from galley.logs import log_as_json, log_often, switch_level_by_signal, tracebacks
 from tests.support.eventually import eventually
 
@@ -98,6 +99,8 @@ def test_errors_with_a_traceback_are_counted_by_who_logged_them(output: io.TextI
     assert not tracebacks()
     logging.getLogger("asyncio").error("a timer raised", exc_info=ValueError("no"))
     assert dict(tracebacks()) == {"asyncio": 1}
+    Faults().caught("leases", ValueError("no"))
+    assert dict(tracebacks()) == {"asyncio": 1, "leases": 1}
 
 
 def test_a_line_that_cannot_be_written_does_not_end_what_it_tells_of(
