@@ -32,6 +32,19 @@ async def fails(it: Desk, name: str, attempt: int = 1) -> None:
     await it.until(name, "Failed", "False", "ValueError")
 
 
+async def is_labelled_without_a_letter(it: Desk) -> str:
+    """Have a task fail whose dead letter is lost, and be labelled to run again; returns its uid."""
+    it.queue()
+    it.api.task("one")
+    await it.until("one", "Queued", "Unknown", "Queued")
+    uid: str = it.api.objects[TASKS.plural, "default", "one"]["metadata"]["uid"]
+    changes: dict[str, Any] = {"outcome": Outcome.FAILED, "failure": FAILURE, "uid": uid}
+    await it.end("one", **changes)
+    await it.until("one", "Failed", "False", "ValueError")
+    label(it, "one", "1")
+    return uid
+
+
 def label(it: Desk, name: str, value: str) -> None:
     it.api.objects[TASKS.plural, "default", name]["metadata"].setdefault("labels", {})[REDRIVE_LABEL] = value
     it.api.touch(TASKS, "default", name)
@@ -114,14 +127,7 @@ async def test_an_unexpected_error_costs_a_pause_and_no_other_task(monkeypatch: 
 @in_virtual_time
 async def test_a_task_without_a_dead_letter_stays_as_it_is() -> None:
     async with desk() as it:
-        it.queue()
-        it.api.task("one")
-        await it.until("one", "Queued", "Unknown", "Queued")
-        uid = it.api.objects[TASKS.plural, "default", "one"]["metadata"]["uid"]
-        changes: dict[str, Any] = {"outcome": Outcome.FAILED, "failure": FAILURE, "uid": uid}
-        await it.end("one", **changes)
-        await it.until("one", "Failed", "False", "ValueError")
-        label(it, "one", "1")
+        uid = await is_labelled_without_a_letter(it)
         it.api.task("two")
         await it.until("two", "Queued", "Unknown", "Queued")
         assert it.api.status("one")["phase"] == "Failed"
@@ -151,13 +157,6 @@ async def test_an_event_that_cannot_be_made_is_made_later(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Events, "write", fail_once)
     async with desk() as it:
-        it.queue()
-        it.api.task("one")
-        await it.until("one", "Queued", "Unknown", "Queued")
-        uid = it.api.objects[TASKS.plural, "default", "one"]["metadata"]["uid"]
-        changes: dict[str, Any] = {"outcome": Outcome.FAILED, "failure": FAILURE, "uid": uid}
-        await it.end("one", **changes)
-        await it.until("one", "Failed", "False", "ValueError")
-        label(it, "one", "1")
+        await is_labelled_without_a_letter(it)
         await eventually(lambda: any(kind == EVENTS.plural for kind, _, _ in it.api.objects), within=60)
         assert it.faults == ["redrive"]
