@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -19,7 +18,10 @@ from nats.aio.msg import Msg
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerRefused
 from galley.broker.ration import rationed
+from galley.envelope import in_range
+from galley.history import Moment
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     """What the worker concerned says."""
 
     worker: str
-    started_at: datetime | None = None
+    started_at: Moment | None = None
     """Since when it has been running the task; None in the answer to a `Question` means that it does not."""
     handler: str = ""
     """Of the task it has been running."""
@@ -147,10 +149,17 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_question = msgspec.json.Decoder(Question).decode
-_decode_answer = msgspec.json.Decoder(Answer).decode
+_any_answer = msgspec.json.Decoder(Answer).decode
 _decode_supply = msgspec.json.Decoder(Supply).decode
 decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 """Reads a heartbeat; raises `msgspec.MsgspecError` if it is none."""
+
+
+def _decode_answer(body: bytes) -> Answer:
+    answer = _any_answer(body)
+    if answer.started_at is not None and not in_range(answer.started_at):
+        raise msgspec.ValidationError("a time before 1970 or after 9998 - at `$.started_at`")
+    return answer
 
 
 async def ask_workers(
@@ -224,11 +233,16 @@ async def ask_holder(
 
     Raises:
         BrokerUnreachable: it is connected and did not answer within `HOLDER_SECONDS`, or we are not.
+        BrokerRefused: its answer cannot be read.
         BrokerError: as `Broker.request`.
     """
     subject = topology.holder_subject(namespace, queue, holder)
     message = await broker.request(subject, _encode(question), HOLDER_SECONDS)
-    return None if message is None else _decode_answer(message.data)
+    try:
+        return None if message is None else _decode_answer(message.data)
+    except UNREADABLE as error:
+        # Whoever has a worker's credentials of this queue may have answered.
+        raise BrokerRefused(f"ask the worker {holder[:80]!r}", 0, f"no answer: {error}") from None
 
 
 @asynccontextmanager
@@ -260,10 +274,14 @@ async def ask_supply(broker: Broker, namespace: str, queue: str) -> Supply | Non
     Raises:
         NotAllowed: the credentials are of another queue.
         BrokerUnreachable: the broker does not answer.
+        BrokerRefused: the answer cannot be read.
     """
     subject = topology.workers_subject(namespace, queue)
     message = await broker.request(subject, b"", SUPPLY_SECONDS)
-    return None if message is None else _decode_supply(message.data)
+    try:
+        return None if message is None else _decode_supply(message.data)
+    except UNREADABLE as error:
+        raise BrokerRefused(f"ask for the workers of queue {queue!r}", 0, f"no answer: {error}") from None
 
 
 @asynccontextmanager

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
+from nats.aio.msg import Msg
 
+from galley.broker import topology
 from galley.broker.control import Answer, Question, answering_as
 from galley.record import Claim
 from galley_worker.claim import Holder
@@ -85,6 +87,19 @@ async def test_a_process_that_is_connected_and_does_not_answer_is_silent_and_not
         ours = holders(worker.broker)
         await bench.pass_time(LEASE)
         other.broker.line.lose(to_client=lambda subject: subject.startswith("galley.holder."))
+        assert await asked(bench, ours) is Holder.SILENT
+
+
+@in_virtual_time
+async def test_a_process_whose_answer_cannot_be_read_is_silent() -> None:
+    async with a_bench() as bench, bench.worker("w0") as other, bench.worker() as worker:
+
+        async def hear(message: Msg) -> None:
+            other.broker.publish(message.reply, b"{")
+
+        await other.broker.subscribe(topology.holder_subject("default", "images", "h0"), hear)
+        ours = holders(worker.broker)
+        await bench.pass_time(LEASE)
         assert await asked(bench, ours) is Holder.SILENT
 
 
