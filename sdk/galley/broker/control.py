@@ -241,7 +241,7 @@ async def ask_holder(
     try:
         return None if message is None else _decode_answer(message.data)
     except UNREADABLE as error:
-        # Whoever has a worker's credentials of this queue may have answered.
+        # Any client with a worker's credentials of this queue may have answered.
         raise BrokerRefused(f"ask the worker {holder[:80]!r}", 0, f"no answer: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Answers that are none: whoever has a worker's credentials of a queue can answer what is asked there."""
+"""Answers that are none: any client with a worker's credentials of a queue can answer what is asked there."""
 
 from typing import Final
 
