@@ -62,8 +62,9 @@ class Refilled(Struct):
     written: int = 0
     kept: int = 0
     """There was one already, which was kept."""
-    unfinished: dict[tuple[str, str], int] = {}
-    """Stream and subject of records of tasks that have not ended, and the sequence they have now."""
+    unfinished: dict[tuple[str, str], tuple[int, int]] = {}
+    """Stream and subject of records of tasks that had not ended: the sequence of what is there, and the one
+    where it was read."""
 
 
 async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, into: Refilled) -> None:
@@ -91,7 +92,8 @@ async def refill(broker: Broker, messages: Sequence[Outgoing], *, newest: bool, 
             into.kept += 1
         # Workers may write to any subject of their records.
         if message.unfinished and len(message.subject.split(".")) == _RECORD_WORDS:
-            into.unfinished[message.stream, message.subject] = ack.sequence or ack.last_sequence
+            sequence = ack.sequence or ack.last_sequence
+            into.unfinished[message.stream, message.subject] = sequence, message.origin
 
 
 def _is_of_task(message: Outgoing) -> bool:
@@ -173,10 +175,11 @@ async def _last(broker: Broker, stream: str, subject: str) -> tuple[int, int | N
     return int(answer["message"]["seq"]), int(origin) if origin.isdigit() else None
 
 
-async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], int]) -> int:
+async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], tuple[int, int]]) -> int:
     """Remove restored records of unfinished tasks that have no message: nothing would ever run them.
 
     Such a task was submitted and begun while the backup was under way, so its message is not in the archive.
+    A record that was there before, or was written since, stays: by it the task may have ended.
 
     Returns:
         How many were removed.
@@ -185,16 +188,16 @@ async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], int]
         BrokerError: if that could not be done.
     """
     removed = 0
-    for (stream, subject), sequence in unfinished.items():
+    for (stream, subject), restored in unfinished.items():
         _, _, namespace, queue, kind, task_id = subject.split(".")
         tail = f"{namespace}.{queue}.*.{kind}.{task_id}"
-        if await _has(broker, topology.work_stream(namespace, queue), f"galley.task.{tail}"):
+        # It may also be planned, or wait under its key.
+        if await _has(broker, topology.work_stream(namespace, queue), f"galley.*.{tail}"):
             continue
         if await _has(broker, topology.later_stream(namespace, queue), f"galley.*.{tail}"):
             continue
-        present = await _last(broker, stream, subject)
-        if present is not None and present[0] == sequence:
-            request = {"filter": subject, "seq": sequence + 1}
+        if await _last(broker, stream, subject) == restored:
+            request = {"filter": subject, "seq": restored[0] + 1}
             await broker.api(f"remove the record {subject}", f"STREAM.PURGE.{stream}", request)
             removed += 1
     return removed

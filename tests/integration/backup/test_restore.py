@@ -312,19 +312,49 @@ async def test_a_record_whose_message_is_not_in_the_archive_is_left_out(
 ) -> None:
     layout = a_queue(namespace=namespace)
     await ensure(broker, layout)
-    begun, waiting, ended = (an_address(of=layout) for _ in range(3))
+    begun, waiting, keyed, ended = (an_address(of=layout) for _ in range(4))
     await Publisher(broker).publish(waiting, an_envelope())
+    under_key = topology.wait_subject(keyed, "k")
+    assert (await (await broker.pipeline.send(under_key, encode(an_envelope()), b""))).stored
     await Records(broker).write(begun, Record(State.RUN, 1), 0)
-    await Records(broker).write(waiting, Record(State.RETRY, 2, due_at=datetime.now(UTC)), 0)
+    for each in (waiting, keyed):
+        await Records(broker).write(each, Record(State.RETRY, 2, due_at=datetime.now(UTC)), 0)
     await Records(broker).write(ended, Record(State.DONE, 1, outcome=Outcome.SUCCEEDED), 0)
     summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
-    restore = Restore(other, folder, summary.name, [KEY])
+    failing = FailingReads(folder)
+    restore = Restore(other, failing, summary.name, [KEY])
+    outline = await restore.outline()
+    failing.bytes_left = [10**12, 10**12, summary.size // 2]
+    with pytest.raises(RestoreIncomplete):
+        await restore.run(outline)
+    records = Records(other)
+    assert await records.read(begun) is not None
     report = await restore.run(await restore.outline())
     assert report.stranded == 1
-    records = Records(other)
     assert await records.read(begun) is None
-    assert await records.read(waiting) is not None
-    assert await records.read(ended) is not None
+    for each in (waiting, keyed, ended):
+        assert await records.read(each) is not None
+
+
+async def test_a_record_that_was_there_before_a_restore_stays(
+    broker: Broker, namespace: str, folder: Folder
+) -> None:
+    """Its task went on after the backup, and may have ended: so it has no message any more."""
+    layout, records = a_queue(namespace=namespace), Records(broker)
+    await ensure(broker, layout)
+    ended, running = (an_address(of=layout) for _ in range(2))
+    for each in (ended, running):
+        await records.write(each, Record(State.RUN, 1), 0)
+    summary, _ = await take_backup(broker, folder, KEY, namespaces=[namespace])
+    begun = await records.read(ended)
+    assert begun is not None
+    done = Record(State.DONE, 1, outcome=Outcome.SUCCEEDED)
+    await records.write(ended, done, begun.sequence)
+    restore = Restore(broker, folder, summary.name, [KEY], keep_existing=True)
+    report = await restore.run(await restore.outline())
+    assert (report.written, report.kept, report.stranded) == (0, 2, 0)
+    found = [await records.read(each) for each in (ended, running)]
+    assert [each and each.record for each in found] == [done, Record(State.RUN, 1)]
 
 
 async def test_headers_a_producer_wrote_do_not_pass_for_the_servers(
