@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from galley.backup.archive import MANIFEST, Manifest, Part, StreamEntry, messages_in, objects_in
+from galley.backup.archive import Manifest, Part, StreamEntry, messages_in, objects_in
 from galley.backup.destination import Destination
 from galley.backup.errors import NamespaceBound, RestoreIncomplete, RestoreRefused
 from galley.backup.objects import Made, ObjectKind, Objects, restorable
 from galley.backup.rewrite import Rewrite
 from galley.backup.sealing import Key
-from galley.backup.verify import parts_at, verify_archive
+from galley.backup.verify import verified_parts, verify_archive
 from galley.bounds import is_queue_name
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
@@ -204,8 +204,8 @@ class Restore:
         """
         there = {entry.namespace for entry in manifest.streams}
         if not there >= {*self.namespaces, *self.only}:
-            async for part in self._parts():
-                if not part.heading.stream and part.heading.name != MANIFEST:
+            async for part in self._parts(manifest):
+                if not part.heading.stream:
                     there |= {body["metadata"]["namespace"] for body in objects_in(part, self.archive)}
         for name in (*self.namespaces, *self.only):
             if name not in there:
@@ -256,7 +256,7 @@ class Restore:
         rewrite = self._rewrite()
         streams = {each.entry.name: each.entry for each in outline.streams if each.entry.kind in kinds}
         there: dict[str, frozenset[str]] = {}
-        async for part in self._parts():
+        async for part in self._parts(outline.manifest):
             entry = streams.get(part.heading.stream)
             if entry is None:
                 continue
@@ -290,9 +290,9 @@ class Restore:
                     await make_consumer(self.broker, planned.name, config)
             await mark(self.broker, planned.name, {RESTORING_KEY: None, RESTORED: outline.manifest.id})
 
-    async def _bodies(self) -> AsyncIterator[tuple[ObjectKind, dict[str, object] | None]]:
+    async def _bodies(self, manifest: Manifest) -> AsyncIterator[tuple[ObjectKind, dict[str, object] | None]]:
         rewrite = self._rewrite()
-        async for part in self._parts():
+        async for part in self._parts(manifest):
             if part.heading.stream or (word := part.heading.name.partition("/")[0]) not in set(ObjectKind):
                 continue
             for body in objects_in(part, self.archive):
@@ -302,7 +302,7 @@ class Restore:
                     yield kind, restorable(kind, body, rewrite.namespace(namespace))
 
     async def _plan_objects(self, objects: Objects, outline: Outline) -> None:
-        async for kind, body in self._bodies():
+        async for kind, body in self._bodies(outline.manifest):
             if body is None:
                 outline.ended += 1
                 continue
@@ -312,10 +312,10 @@ class Restore:
             outline.objects.append(PlannedObject(kind, metadata["namespace"], metadata["name"], there))
 
     async def _create_objects(self, objects: Objects, report: Report) -> None:
-        async for kind, body in self._bodies():
+        async for kind, body in self._bodies(report.outline.manifest):
             if body is not None:
                 report.created += await objects.create(kind, body) is Made.CREATED
 
-    async def _parts(self) -> AsyncIterator[Part]:
-        async for part in parts_at(self.destination, self.archive, self.keys):
+    async def _parts(self, manifest: Manifest) -> AsyncIterator[Part]:
+        async for part in verified_parts(self.destination, self.archive, self.keys, manifest):
             yield part

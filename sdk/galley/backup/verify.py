@@ -31,6 +31,26 @@ async def parts_at(destination: Destination, name: str, keys: Sequence[Key]) -> 
         yield part
 
 
+async def verified_parts(
+    destination: Destination, name: str, keys: Sequence[Key], manifest: Manifest
+) -> AsyncIterator[Part]:
+    """Yield the parts of an archive that was verified before, each after it was compared with its manifest.
+
+    Who can write where archives are kept can put another one in its place meanwhile, made with the same key.
+
+    Raises:
+        ArchiveDamaged: if it is another one.
+        ArchiveKeyWrong, ArchiveTooNew, ArchiveNotFound, DestinationFailed: if it cannot be read.
+    """
+    expected = iter(manifest.parts)
+    async for part in parts_at(destination, name, keys):
+        last = part.heading.name == MANIFEST
+        if next(expected, None) != (None if last else part.heading):
+            raise ArchiveDamaged(name, "it is another one than was verified; was it replaced meanwhile?")
+        if not last:
+            yield part
+
+
 async def verify_archive(destination: Destination, name: str, keys: Sequence[Key]) -> Manifest:
     """Read a whole archive and check it: each digest, each message, and that each would be restored.
 

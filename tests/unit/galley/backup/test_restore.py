@@ -21,14 +21,16 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 QUEUE = {"metadata": {"namespace": "shop", "name": "q"}, "spec": {}}
 
 
-async def archived(folder: Path) -> str:
+async def archived(folder: Path, queue: dict[str, Any] = QUEUE, parts_: int = 1) -> str:
     """Write an archive with two TaskQueues and no streams."""
-    other = {**QUEUE, "metadata": {"namespace": "bank", "name": "q"}}
-    part, content = object_part("taskqueues/000001", [QUEUE, other])
-    manifest = Manifest("i", "0", "2", NOW, NOW, [], {"taskqueues": 2}, [], [part.heading])
+    other = {**queue, "metadata": {"namespace": "bank", "name": "q"}}
+    made = [object_part(f"taskqueues/{number:06}", [queue, other]) for number in range(1, parts_ + 1)]
+    headings = [part.heading for part, _ in made]
+    manifest = Manifest("i", "0", "2", NOW, NOW, [], {"taskqueues": 2 * parts_}, [], headings)
 
     async def parts() -> AsyncIterator[bytes]:
-        yield content
+        for _, content in made:
+            yield content
         yield manifest_part(manifest)[1]
 
     await Folder(folder).write("a.galley", stored(parts(), KEY))
@@ -66,6 +68,35 @@ async def test_a_restore_that_ends_before_is_only_run_again(tmp_path: Path) -> N
     with pytest.raises(RestoreIncomplete, match="there is no archive") as told:
         await restore.run(outline)
     assert "the same command again: it continues" in told.value.hint
+
+
+class Taking(Refusing):
+    """The objects of a cluster that takes all."""
+
+    def __init__(self) -> None:
+        self.created: list[dict[str, Any]] = []
+
+    async def create(self, _: ObjectKind, body: dict[str, Any]) -> Made:
+        self.created.append(body)
+        return Made.CREATED
+
+
+@pytest.mark.parametrize("other", [
+    {"queue": {**QUEUE, "spec": {"worker": {"image": "another"}}}},
+    {"parts_": 2},
+    {"parts_": 0},
+])  # fmt: skip
+async def test_an_archive_that_was_replaced_after_it_was_verified_is_not_restored(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """Such as by an older one, which has the same key."""
+    broker, cluster = Broker("nats://127.0.0.1:1", name="test"), Taking()
+    restore = Restore(broker, Folder(tmp_path), await archived(tmp_path), [KEY], cluster)
+    outline = await restore.outline()
+    await archived(tmp_path, **other)
+    with pytest.raises(RestoreIncomplete, match="it is another one than was verified"):
+        await restore.run(outline)
+    assert cluster.created == []
 
 
 @pytest.mark.parametrize(("namespaces", "only", "problem"), [
