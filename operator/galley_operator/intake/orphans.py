@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"[a-z0-9-]+")
 
 MOST_SUSPECTS: Final = 10_000
 """Tasks of a queue and kind that are remembered from one sweep to the next. Who submits to a queue chooses
-ids, and there may be millions of them."""
+ids, and there may be millions of them: those that follow have their turn after these were looked at twice."""
 
 Held = Callable[[QueueKey, Kind], AsyncIterator[TaskAddress]]
 """Returns the tasks of a queue that have a message."""
@@ -47,6 +47,8 @@ class Orphans:
         self._broker, self._held, self._tasks, self._queues = broker, held, tasks, queues
         self._withdraw = withdraw
         self._suspects: set[TaskAddress] = set()
+        self._passed: dict[tuple[QueueKey, Kind], tuple[int, bool]] = {}
+        """Of a queue with more suspects: how many the next look passes over, and whether it is the second."""
 
     async def run(self, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep until cancelled."""
@@ -62,6 +64,8 @@ class Orphans:
             BrokerUnreachable: if the broker does not answer. What it refuses for one queue keeps no other.
         """
         before, self._suspects = self._suspects, set()
+        for place in [each for each in self._passed if each[0] not in self._queues]:
+            del self._passed[place]
         for queue in self._queues:
             try:
                 await self._look_at(queue, before)
@@ -73,13 +77,21 @@ class Orphans:
 
     async def _look_at(self, queue: tuple[str, str], before: set[TaskAddress]) -> None:
         for kind in Kind:
-            suspects = 0
+            passed, again = self._passed.pop((queue, kind), (0, False))
+            number = 0
             async for address in self._held(queue, kind):
-                if _NAME.fullmatch(address.id) and self._tasks.find(address) is None:
-                    await self._suspect(address, before)
-                    suspects += 1
-                    if suspects == MOST_SUSPECTS:
-                        break
+                if not _NAME.fullmatch(address.id) or self._tasks.find(address) is not None:
+                    continue
+                number += 1
+                if number <= passed:
+                    continue
+                await self._suspect(address, before)
+                if number == passed + MOST_SUSPECTS:
+                    self._passed[queue, kind] = (number, False) if again else (passed, True)
+                    break
+            else:
+                if passed and not again:
+                    self._passed[queue, kind] = passed, True
 
     async def _suspect(self, address: TaskAddress, before: set[TaskAddress]) -> None:
         if address not in before:

@@ -7,6 +7,8 @@ import pytest
 
 from galley.address import Kind, TaskAddress
 from galley.broker.errors import BrokerRefused, BrokerUnreachable
+from galley.record import Record, State, Stored
+from galley_operator.intake import orphans as orphans_module
 from galley_operator.intake.broker_tasks import NatsTasks, Trace
 from galley_operator.intake.orphans import MOST_SUSPECTS, Orphans
 from galley_operator.tasks.active_tasks import ActiveTasks, QueueKey
@@ -83,3 +85,39 @@ async def test_of_a_queue_with_millions_of_tasks_a_bounded_number_is_remembered(
         await orphans.once()
     assert read == MOST_SUSPECTS
     assert len(orphans._suspects) == MOST_SUSPECTS
+
+
+async def test_tasks_with_names_like_those_of_tasks_hide_no_work_of_a_deleted_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orphans_module, "MOST_SUSPECTS", 3)
+    waiting = [f"t{number}" for number in range(7)]
+    orphaned = {waiting[1], waiting[4], waiting[6]}
+
+    async def held(_queue: QueueKey, kind: Kind) -> AsyncIterator[TaskAddress]:
+        for name in list(waiting) if kind is Kind.DIRECT else ():
+            yield an_address(queue="first", id=name)
+
+    async def trace(address: TaskAddress) -> Trace:
+        record = Record(State.RETRY, 1, uid="gone" if address.id in orphaned else "")
+        return Trace(Stored(record, 1))
+
+    queues = KnownQueues()
+    body = a_task_queue_object("first")
+    body["metadata"]["uid"] = "uid-first"
+    queues.seen(body)
+    async with MemoryBroker(MemoryServer(), "operator") as broker:
+        tasks = NatsTasks(broker)
+        tasks.trace = trace  # type: ignore[method-assign]
+        found: list[str] = []
+        orphans = Orphans(tasks, held, ActiveTasks(), queues, lambda address, _uid: found.append(address.id))
+        for _ in range(6):
+            await orphans.once()
+            assert len(orphans._suspects) <= 3
+        assert found == ["t1", "t4", "t6"]
+        for _ in range(2):
+            await orphans.once()
+        assert found == ["t1", "t4", "t6", "t1"], "it begins again"
+        queues.gone(body)
+        await orphans.once()
+        assert orphans._passed == {}
