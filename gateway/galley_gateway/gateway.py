@@ -12,6 +12,7 @@ from galley.broker.signals import SignalReader
 from galley.client import AsyncClient
 from galley.remembered import Remembered
 from galley_gateway.access import Access
+from galley_gateway.audit_lines import AuditLines
 from galley_gateway.limits import Limits, Places, Rates
 from galley_gateway.metrics import GatewayMetrics
 from galley_gateway.oidc.provider import Provider
@@ -53,6 +54,7 @@ class Gateway:
         """What was found among all tasks of a queue, so that its further pages are not read for again."""
         self.glanced: Remembered[Any] = Remembered(GLANCED_SECONDS, most=_LOOKS)
         """The queues of each namespace, so that many open pages ask the broker no more than one does."""
+        self.audit = AuditLines(self.broker)
         self.closing = asyncio.Event()
         """Set when the process is to end: what waits answers at once."""
         self._clients: dict[str, AsyncClient] = {}

@@ -6,12 +6,11 @@ from typing import Final
 from msgspec import Struct
 from starlette.responses import Response
 
-from galley.broker.audit import lines_of
 from galley.calls import check_queue_name
-from galley.client import AsyncClient
 from galley_gateway.access import Right
 from galley_gateway.api.paging import PAGED, cut
 from galley_gateway.body import number, text
+from galley_gateway.gateway import Gateway
 from galley_gateway.operation import Ask, Operation, Parameter, reply
 
 _LONGEST_HOURS: Final = 24 * 366.0
@@ -42,12 +41,12 @@ class AuditList(Struct, frozen=True, omit_defaults=True):
 
 async def list_audit(ask: Ask) -> Response:
     """Return a page of the lines of a namespace, newest first."""
-    lines = await found(ask.client, ask.query)
+    lines = await found(ask.gateway, ask.namespace, ask.query)
     some, following = cut(lines, ask.query)
     return reply(AuditList(some, len(lines), following))
 
 
-async def found(client: AsyncClient, query: dict[str, str]) -> list[AuditDocument]:
+async def found(gateway: Gateway, namespace: str, query: dict[str, str]) -> list[AuditDocument]:
     """Return the lines of a namespace that a query is about, newest first.
 
     Raises:
@@ -64,8 +63,8 @@ async def found(client: AsyncClient, query: dict[str, str]) -> list[AuditDocumen
             line.at, line.queue, line.entry.action.value, line.entry.task, line.entry.count, line.entry.user,
             line.attested, line.writer.value, line.entry.origin, line.entry.detail,
         )
-        async for line in lines_of(client.broker, client.namespace, queue or "", since)
-        if task in (None, line.entry.task) and user in (None, line.entry.user)
+        for line in await gateway.audit.read(namespace, queue or "")
+        if line.at >= since and task in (None, line.entry.task) and user in (None, line.entry.user)
     ]  # fmt: skip
     return lines[::-1]
 

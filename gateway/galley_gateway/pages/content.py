@@ -188,7 +188,7 @@ async def _topic(look: Look) -> dict[str, Any]:
 
 
 async def _audit(look: Look) -> dict[str, Any]:
-    page = _paged(await audit.found(look.client, look.query), look)
+    page = _paged(await audit.found(look.gateway, look.namespace, look.query), look)
     return {**page, "lines": page["some"]}
 
 

@@ -109,10 +109,18 @@ async def lines_of(
         NotAllowed: if our credentials may not read them: those of a queue may not.
         BrokerUnreachable: if the broker does not answer.
     """
-    pattern = topology.audit_subject(namespace, queue or "*", "*")
-    async for message in messages_of(broker, topology.audit_stream(namespace), pattern, since=since):
+    async for _, line in numbered_lines_of(broker, namespace, queue, since=since):
+        yield line
+
+
+async def numbered_lines_of(
+    broker: Broker, namespace: str, queue: str = "", sequence: int = 1, since: datetime | None = None
+) -> AsyncIterator[tuple[int, AuditLine]]:
+    """Yield lines as `lines_of`, each with its place, beginning with the one at `sequence`."""
+    pattern, stream = topology.audit_subject(namespace, queue or "*", "*"), topology.audit_stream(namespace)
+    async for message in messages_of(broker, stream, pattern, sequence, since):
         if (line := read(message.subject, message.body, message.stored_at)) is not None:
-            yield line
+            yield message.sequence, line
 
 
 @asynccontextmanager
