@@ -405,6 +405,22 @@ PULLER_: Final = (
         "a task waits at a busy worker while another idles",
         PULLER,
     ),
+    _of(
+        "puller",
+        "pulls however many attempts are under way",
+        "            and not self._slots.supplied\n",
+        "",
+        "each attempt that ends costs a pull of its own",
+        PULLER,
+    ),
+    _of(
+        "puller",
+        "asks before each sweep for what is due",
+        "                    if left > 0 and self._slots.brisk:\n",
+        "                    if False:\n",
+        "each sweep of a backlog costs two requests and two turns",
+        PULLER,
+    ),
 )
 
 CREDITS_: Final = (

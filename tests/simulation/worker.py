@@ -138,6 +138,10 @@ class SimulatedWorker:
         return False
 
     @property
+    def supplied(self) -> bool:
+        return False
+
+    @property
     def under_way(self) -> set[str]:
         """Tasks of which it has a message in hand that may have been claimed or begun."""
         if self._attempts is None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, assert_never
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
@@ -35,8 +36,7 @@ class Onward(NamedTuple):
     envelope: Envelope
 
 
-@dataclass(slots=True)
-class Held:
+class Held(Struct, eq=False):
     """A delivery whose attempt may begin, with all that settling it needs."""
 
     delivery: Delivery

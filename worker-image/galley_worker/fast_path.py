@@ -6,7 +6,6 @@ As soon as there is anything else, `Attempts` goes on with it, with the same wri
 """
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from galley.address import Kind
@@ -43,8 +42,7 @@ class Hand(Protocol):
         """Run the rest of the attempt, which is over when that has ended."""
 
 
-@dataclass(slots=True, kw_only=True)
-class FastAttempt(UnderWay):
+class FastAttempt(UnderWay, eq=False, kw_only=True):
     """An attempt on the fast path."""
 
     path: "FastPath"

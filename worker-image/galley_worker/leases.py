@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from galley.broker.pull import RENEW
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,12 @@ class Line(Protocol):
         """Return whether everything sent so far reached the broker within that many seconds."""
 
 
-class Lease:
+class Lease(Struct, eq=False):
     """The lease of one delivery."""
 
-    __slots__ = ("lost", "renewed_at", "reply")
-
-    def __init__(self, reply: str, renewed_at: float, lost: Callable[[], None]) -> None:
-        self.reply = reply
-        self.renewed_at = renewed_at
-        self.lost = lost
+    reply: str
+    renewed_at: float
+    lost: Callable[[], None]
 
 
 class LeaseKeeper:

@@ -56,6 +56,10 @@ class Slots(Protocol):
     def brisk(self) -> bool:
         """Whether slots become free within milliseconds, so that a task may wait for one."""
 
+    @property
+    def supplied(self) -> bool:
+        """Whether so many attempts are under way that a larger pull, when some have ended, is better."""
+
 
 class Puller:
     """Delivers tasks to one worker. Use it as `async with`, and iterate `deliveries()`."""
@@ -219,6 +223,7 @@ class Puller:
         )
         return bool(
             self._waiting
+            and not self._slots.supplied
             and self._slots.free > self._held
             and not (self._stopped or self._paused or self._pulls.refusals)
         )
@@ -231,17 +236,19 @@ class Puller:
             for source in self._pulls.sources[lane]:
                 if left > 0 and not self._pulls.is_open(source):
                     left -= await self._pulls.sweep(source, left)
+                    if left > 0 and self._slots.brisk:
+                        # Known to be empty from now on: it is not asked before each sweep of the next one.
+                        await self._park(source)
             if left > 0:
                 self._credits.emptied(lane)
-                await self._park(lane)
+                if self._slots.free > self._held or self._slots.brisk:
+                    for source in self._pulls.sources[lane]:
+                        await self._park(source)
 
-    async def _park(self, lane: Lane) -> None:
-        if self._slots.free <= self._held and not self._slots.brisk:
-            return
-        for source in self._pulls.sources[lane]:
-            if not self._pulls.is_open(source):
-                came = self._came.pop(source, 0) if self._slots.brisk else 0
-                await self._pulls.park(source, max(1, min(came, PARKED_MOST)))
+    async def _park(self, source: Source) -> None:
+        if not self._pulls.is_open(source):
+            came = self._came.pop(source, 0) if self._slots.brisk else 0
+            await self._pulls.park(source, max(1, min(came, PARKED_MOST)))
 
     def delivered(self, delivery: Delivery) -> None:
         """Keep a task until there is a slot for it."""

@@ -126,3 +126,12 @@ class WorkerSlots:
     def brisk(self) -> bool:
         """Whether slots come free within milliseconds."""
         return self._runners.slots > self.concurrency
+
+    @property
+    def supplied(self) -> bool:
+        """Whether pulling for more can wait: all slots are busy, and half of what is taken ahead is there.
+
+        A pull for many costs hardly more than one for a single task, and what comes together is handled
+        together. Each attempt that ends asks again. What batches gather is pulled at once.
+        """
+        return not self._runners.batched and 2 * self.busy > self.concurrency + self._runners.slots

@@ -1,8 +1,9 @@
 """UnderWay: one attempt of this worker, from its delivery to its verdict."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from galley.broker.pull import Delivery
 from galley_worker.claim import Held
@@ -19,8 +20,7 @@ def message_of(delivery: Delivery) -> Message:
     return delivery.source.stream, delivery.sequence
 
 
-@dataclass(slots=True)
-class UnderWay:
+class UnderWay(Struct, eq=False):
     """An attempt of this worker, from delivery to verdict."""
 
     delivery: Delivery

@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from nats.aio.client import PING_PROTO, Srv
@@ -200,6 +201,7 @@ def header_block(headers: Mapping[str, str]) -> bytes:
     return f"{_VERSION}\r\n{lines}\r\n".encode()
 
 
+@lru_cache(maxsize=64)
 def header_in(block: bytes, name: str) -> str | None:
     """Return the value of a header, or None if the block has none of that name."""
     start = block.find(f"\r\n{name}:".encode())

@@ -1,6 +1,8 @@
 """Plain functions: one child each."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 
 from galley_worker.ending import Cancelled, Crashed, CutOff, NotBegun, Raised, Returned, TimedOut
 from galley_worker.errors import ModuleImportFailed
-from galley_worker.runners.runners import Runners
+from galley_worker.runners import pool
+from galley_worker.runners.pool import Pool
+from galley_worker.runners.runners import SWEEP_SECONDS, Runners
 from galley_worker.runners.settings import RunnerSettings
 from tests.integration.galley_worker.trials import ended, failure, run, settings, start, until, value
 
@@ -261,6 +265,25 @@ async def test_async_works_that_wait_behind_slow_ones_are_released(tmp_path: Pat
         await until(lambda: all((tmp_path / name).exists() for name in ("one", "two")))
         assert isinstance(await ended(start(runners, "a_add", a=1)), NotBegun)
         assert not any(work.ending.done() for work in slow)
+
+
+@pytest.mark.parametrize("handler", ["add", "a_add"])
+async def test_works_whose_child_gets_no_processor_are_not_released(
+    handler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "STARVED_SECONDS", 3600.0)
+    async with Runners(settings(concurrency=1)) as runners:
+        value(await run(runners, handler, a=1))
+        (child,) = [
+            one for each in runners._runners if isinstance(each, Pool) for one in each.children if one.sent
+        ]
+        os.kill(child.pid, signal.SIGSTOP)
+        works = [start(runners, handler, a=number) for number in range(3)]
+        looked_at = runners._looked_ahead_at
+        await until(lambda: runners._looked_ahead_at > looked_at + 3 * SWEEP_SECONDS)
+        assert [work.ended_as for work in works] == [None] * 3
+        os.kill(child.pid, signal.SIGCONT)
+        assert [value(await ended(work)) for work in works] == [1, 2, 3]
 
 
 async def test_of_many_works_in_a_dead_child_the_one_that_ran_crashed_and_none_ran_twice(

@@ -27,6 +27,7 @@ class Seats:
     """A worker's slots, taken by attempts that end when the test says so."""
 
     brisk = False
+    supplied = False
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
@@ -12,9 +13,9 @@ from galley.envelope import Flags
 from galley.lanes import Lane
 from galley_worker import puller
 from galley_worker.claim import must_claim
-from galley_worker.ledger import Replies
+from galley_worker.ledger import Ledger, Replies
 from galley_worker.puller import Puller
-from tests.support.builders import an_address
+from tests.support.builders import an_address, an_envelope
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker
 from tests.support.virtual_time import in_virtual_time
@@ -27,6 +28,7 @@ class Slots:
 
     free: int = 1
     brisk: bool = False
+    supplied: bool = False
 
 
 @dataclass
@@ -38,6 +40,17 @@ class Seat:
     slots: Slots
     puller: Puller
     came: list[Delivery] = field(default_factory=list)
+
+    def sent(self) -> list[str]:
+        """Return the list to which the subjects of what it sends are added from now on."""
+        subjects: list[str] = []
+
+        def take_note(subject: str) -> bool:
+            subjects.append(subject)
+            return False
+
+        self.broker.line.lose(to_server=take_note)
+        return subjects
 
     def end(self, slots: int = 1) -> None:
         """Have attempts end."""
@@ -274,3 +287,43 @@ async def test_a_stopped_puller_leaves_nothing_in_hand() -> None:
         in_flight = sum(consumer.in_flight for consumer in bench.server.consumers.values())
         given_back = sum(len(consumer.given_back) for consumer in bench.server.consumers.values())
         assert in_flight - given_back == 1, "the one that runs; the others wait for another worker"
+
+
+@in_virtual_time
+async def test_a_backlog_is_drained_without_asking_each_time_for_what_is_due_and_what_is_due_comes() -> None:
+    async with a_bench() as bench:
+        for _ in range(30):
+            await bench.submit()
+        async with a_seat(bench, 2, brisk=True) as seat:
+            await seat.deliveries(2)
+            asked = seat.sent()
+            for number in range(3, 21):
+                seat.end()
+                await seat.deliveries(number)
+            pulls = {subject.split(".")[5] for subject in asked if subject.endswith(f".{Lane.NORMAL}")}
+            assert pulls == {f"GW_{bench.layout.namespace}_{bench.layout.queue}"}
+            due = an_address(of=bench.layout, id="due")
+            at = bench.server.now() + timedelta(seconds=5)
+            await Ledger(seat.broker).schedule(due, an_envelope(), Flags(2, 1), at)
+            await bench.pass_time(6)
+            seat.end(2)
+            assert due.id in {each.address.id for each in await seat.deliveries(22)}
+
+
+@in_virtual_time
+async def test_while_enough_is_under_way_nothing_is_pulled_and_the_next_pull_is_a_large_one() -> None:
+    async with a_bench() as bench:
+        for _ in range(30):
+            await bench.submit()
+        async with a_seat(bench, 8, brisk=True) as seat:
+            await seat.deliveries(8)
+            asked = seat.sent()
+            seat.slots.supplied = True
+            for _ in range(4):
+                seat.end()
+                await bench.pass_time(1)
+            assert (len(seat.came), asked) == (8, [])
+            seat.slots.supplied = False
+            seat.end()
+            await seat.deliveries(13)
+            assert len([subject for subject in asked if ".MSG.NEXT." in subject]) == 1

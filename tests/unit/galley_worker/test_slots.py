@@ -47,3 +47,21 @@ def test_a_worker_that_only_settles_is_not_idle() -> None:
     for _ in range(3):
         slots.take()
     assert slots.taken == 1
+
+
+def test_a_worker_is_supplied_while_half_of_what_it_takes_ahead_is_under_way() -> None:
+    runners = Shared(slots=10, batched=False)
+    slots = WorkerSlots(cast("Runners", runners), 2, Changes())
+    supplied = []
+    for _ in range(8):
+        slots.take()
+        supplied.append(slots.supplied)
+    assert supplied == [False] * 6 + [True] * 2
+    runners.slots = 2
+    assert slots.supplied
+    for _ in range(6):
+        slots.leave()
+    assert not slots.supplied
+    runners.batched = True
+    slots.take()
+    assert not slots.supplied, "what a batch has room for is not waited with"

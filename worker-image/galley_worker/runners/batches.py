@@ -125,7 +125,7 @@ class Batches:
             self._timer = None
 
     def _send(self, members: list[Execution]) -> None:
-        carrier = Carrier(tuple(members), members[0].service, self._pool.stop)
+        carrier = Carrier.of(tuple(members), members[0].service, self._pool.stop)
         carrier.settled = self._settled
         self._carriers.add(carrier)
         self.sizes[len(members)] += 1

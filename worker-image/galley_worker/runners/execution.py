@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from galley_worker.ending import Cancelled, CutOff, Finish, TimedOut
@@ -54,50 +55,28 @@ class Account:
         self.dropped = 0
 
 
-class Execution:
+class Execution(Struct, eq=False):
     """One started work."""
 
-    __slots__ = (
-        "_account",
-        "_future",
-        "_hears",
-        "_stopper",
-        "asked_at",
-        "batch",
-        "because",
-        "certain",
-        "ended_as",
-        "id",
-        "service",
-        "started_at",
-        "work",
-    )
-
-    def __init__(
-        self,
-        work: Work,
-        service: Service,
-        stopper: "Callable[[Execution], None]",
-    ) -> None:
-        self.work = work
-        self.service = service
-        self.ended_as: Finish | None = None
-        """How it ended; None until it has."""
-        self.started_at: float | None = None
-        """Monotonic time at which the handler began, as far as known."""
-        self.certain = False
-        """Whether `started_at` is what the child said. Until then it is when an async handler was sent."""
-        self.asked_at: float | None = None
-        """When the child was asked for it."""
-        self.because: Cancelled | TimedOut | CutOff | None = None
-        """Why it is being stopped."""
-        self.batch: Carrier | None = None
-        """The batch it is a member of, once that is sent on its way."""
-        self.id = 0
-        self._future: asyncio.Future[Finish] | None = None
-        self._hears: Callable[[Finish], None] | None = None
-        self._stopper = stopper
-        self._account: Account | None = None
+    work: Work
+    service: Service
+    _stopper: "Callable[[Execution], None]"
+    ended_as: Finish | None = None
+    """How it ended; None until it has."""
+    started_at: float | None = None
+    """Monotonic time at which the handler began, as far as known."""
+    certain: bool = False
+    """Whether `started_at` is what the child said. Until then it is when an async handler was sent."""
+    asked_at: float | None = None
+    """When the child was asked for it."""
+    because: Cancelled | TimedOut | CutOff | None = None
+    """Why it is being stopped."""
+    batch: "Carrier | None" = None
+    """The batch it is a member of, once that is sent on its way."""
+    id: int = 0
+    _future: "asyncio.Future[Finish] | None" = None
+    _hears: Callable[[Finish], None] | None = None
+    _account: Account | None = None
 
     @property
     def ending(self) -> "asyncio.Future[Finish]":
@@ -150,27 +129,27 @@ class Execution:
         return self._account
 
 
-class Carrier(Execution):
+class Carrier(Execution, eq=False):
     """A batch on its way: what a pool sees of it. Its members are executions of their own."""
 
-    __slots__ = ("members", "settled", "under_way")
+    members: tuple[Execution, ...] = ()
+    under_way: int = 0
+    """Members that are not settled."""
+    settled: "Callable[[Carrier], None]" = lambda _carrier: None
+    """Called once for each member, when its attempt is over."""
 
-    def __init__(
-        self,
-        members: "tuple[Execution, ...]",
-        service: Service,
-        stopper: "Callable[[Execution], None]",
-    ) -> None:
+    @classmethod
+    def of(
+        cls, members: tuple[Execution, ...], service: Service, stopper: Callable[[Execution], None]
+    ) -> "Carrier":
+        """Return the batch of some executions, which know of it from now on."""
         works = tuple(member.work for member in members)
         timeout = max(work.timeout for work in works)
-        super().__init__(replace(works[0], members=works, timeout=timeout), service, stopper)
-        self.members = members
-        self.under_way = len(members)
-        """Members that are not settled."""
-        self.settled: Callable[[Carrier], None] = lambda _carrier: None
-        """Called once for each member, when its attempt is over."""
+        work = replace(works[0], members=works, timeout=timeout)
+        carrier = cls(work, service, stopper, members=members, under_way=len(members))
         for member in members:
-            member.batch = self
+            member.batch = carrier
+        return carrier
 
     @property
     def all_ended(self) -> bool:

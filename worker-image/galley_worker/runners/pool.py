@@ -24,6 +24,8 @@ from galley_worker.runners.starter import ChildFactory, Starter
 
 SLOW_SECONDS: Final = 0.020
 """How long works may wait behind a running one before they are called back."""
+STARVED_SECONDS: Final = 0.5
+"""How long a child may take to begin what it was given before that counts as slow, too."""
 _RECALL_SECONDS: Final = 1.0
 """How long a child may take to answer a recall: long, because C code may hold the interpreter."""
 BLOCKED_SECONDS: Final = 0.5
@@ -182,7 +184,7 @@ class Pool:
         if queued:
             self._tick = self._loop.call_later(SLOW_SECONDS, self._call_back)
         for process in queued:
-            if now - process.head_since >= SLOW_SECONDS:
+            if self._slow_in(process, now):
                 process.recall()
 
     # What children tell (Parent).
@@ -351,12 +353,18 @@ class Pool:
 
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
-        if self._plain:
-            return sum(1 for one in self.children if one.running and now - one.head_since > SLOW_SECONDS)
-        return sum(
-            1 for one in self.children for execution in one.running.values()
-            if execution.started_at is not None and now - execution.started_at > SLOW_SECONDS
-        )  # fmt: skip
+        return sum([self._slow_in(process, now) for process in self.children])
+
+    def _slow_in(self, process: HandlerProcess, now: float) -> int:
+        """Return how many of the works that a child runs are not quick.
+
+        What has not begun is none of them: its child waits for a processor, and on a busy machine so would
+        the next one, or another worker.
+        """
+        if not self._plain:
+            return sum([_is_slow(process, one, one.started_at, now) for one in process.running.values()])
+        head = next(iter(process.running.values()), None)
+        return int(head is not None and _is_slow(process, head, process.head_since, now))
 
     def release(self, now: float) -> int:
         """End as `NotBegun` what waits while every child runs a slow work; return how many."""
@@ -365,14 +373,12 @@ class Pool:
         if not self.children:
             return 0  # one is being replaced, and takes them soon
         if self._plain:
-            if any(not one.running or now - one.head_since <= SLOW_SECONDS for one in self.children):
-                return 0
-            soon = self._expected
+            busy, soon = len(self.children), self._expected
         else:
-            held = [execution for one in self.children for execution in one.running.values()]
-            if any(now - (execution.started_at or now) <= SLOW_SECONDS for execution in held):
-                return 0
+            busy = sum([len(one.running) for one in self.children])
             soon = self._expected * self._settings.concurrency
+        if self.slow(now) < busy:
+            return 0
         released = max(0, len(self._waiting) - soon)
         for _ in range(released):
             self._waiting.pop().end(NotBegun("every slot is held by a slow handler"))
@@ -456,6 +462,11 @@ class Pool:
         if self._starter.alive:
             seconds = self._settings.leave_seconds + _DEATH_SECONDS
             await asyncio.wait([process.gone for process in self._starter.alive], timeout=seconds)
+
+
+def _is_slow(process: HandlerProcess, execution: Execution, since: float | None, now: float) -> bool:
+    waited = 0.0 if since is None else now - since
+    return waited > SLOW_SECONDS and (waited > STARVED_SECONDS or process.has_begun(execution))
 
 
 def _late(execution: Execution, now: float) -> bool:

@@ -199,6 +199,10 @@ class HandlerProcess(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_later(_DEATH_SECONDS, self._exited)
 
+    def has_begun(self, execution: Execution) -> bool:
+        """Return whether the handler of a work it was given has begun."""
+        return execution.id <= page.begun(self._child.page)
+
     def begun(self) -> list[Execution]:
         """Return the unanswered works whose handlers have begun, in the order they began."""
         last = page.begun(self._child.page)
