@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,16 @@ def built() -> dict[str, Path]:
         return archives()
     except CannotRunHere as error:
         cannot_run("tests of images", str(error))
+
+
+_CODE = ("/usr/lib/python3.13/", "/opt/galley/lib/")
+_TESTS = re.compile(r"/(tests?|idlelib|turtledemo)/")
+"""Folders that nothing imports from."""
+
+
+def _bytecode(source: str) -> str:
+    folder, _, name = source.rpartition("/")
+    return f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-313.pyc"
 
 
 def config_of(archive: Path) -> tuple[dict[str, Any], list[str]]:
@@ -65,7 +76,7 @@ def test_it_runs_without_root_and_is_called_what_the_chart_asks_for(
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_it_has_its_own_code_and_no_pip(built: dict[str, Path], name: str) -> None:
+def test_it_has_its_own_code_all_of_it_compiled_and_no_pip(built: dict[str, Path], name: str) -> None:
     paths = {path for path, _, _ in files_of(built[name])}
     packages = {
         path.split("/")[6] for path in paths if path.startswith("/opt/galley/lib/python3.13/site-packages/")
@@ -77,6 +88,9 @@ def test_it_has_its_own_code_and_no_pip(built: dict[str, Path], name: str) -> No
     assert ours - {"galley_command.py"} == {own} | more
     assert "galley" in packages
     assert "pip" not in packages
+    sources = {path for path in paths if path.startswith(_CODE) and path.endswith(".py")}
+    not_compiled = {path for path in sources if _bytecode(path) not in paths and not _TESTS.search(path)}
+    assert not_compiled == set()
     assert not [path for path in paths if path.endswith(("/bin/pip", "/bin/pip3"))]
 
 
