@@ -278,8 +278,8 @@ CONTROL: Final = (
     _of(
         f"{_SDK}broker/ration",
         "a ration counts no bytes",
-        "            if subscription.delivered >= window or self._bytes >= MOST_BYTES:\n",
-        "            if subscription.delivered >= window:\n",
+        "self._count >= self._ration.messages or self._bytes >= self._ration.bytes\n",
+        "self._count >= self._ration.messages\n",
         "one tenant's large heartbeats have the operator cut off",
         "tests/unit/galley/broker/test_ration.py",
     ),

@@ -21,7 +21,7 @@ from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
-from galley.broker.ration import rationed
+from galley.broker.ration import Ration, rationed
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,10 @@ async def listening(broker: Broker, take: Callable[[str, AuditLine], None]) -> A
             take(message.subject.split(".")[2], line)
 
     client, gateway = (topology.audit_subject("*", "*", writer) for writer in (Writer.CLIENT, Writer.GATEWAY))
-    async with rationed(broker, client, hear, _HEARD), rationed(broker, gateway, hear, _HEARD):
+    async with (
+        rationed(broker, client, hear, Ration(_HEARD)),
+        rationed(broker, gateway, hear, Ration(_HEARD)),
+    ):
         yield
 
 

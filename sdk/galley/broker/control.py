@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused
-from galley.broker.ration import rationed
+from galley.broker.ration import Ration, rationed
 from galley.envelope import in_range
 from galley.history import Moment
 from galley.unreadable import UNREADABLE
@@ -303,7 +303,7 @@ async def answering_supply(
         if supply is not None:
             broker.publish(message.reply, _encode(supply))
 
-    async with rationed(broker, topology.workers_subject(namespace, queue), hear, _QUESTIONS):
+    async with rationed(broker, topology.workers_subject(namespace, queue), hear, Ration(_QUESTIONS)):
         yield
 
 
@@ -324,5 +324,5 @@ async def hearing(
         except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
 
-    async with rationed(broker, topology.heartbeat_subject(namespace, queue, "*"), hear, _HEARTBEATS):
+    async with rationed(broker, topology.heartbeat_subject(namespace, queue, "*"), hear, Ration(_HEARTBEATS)):
         yield

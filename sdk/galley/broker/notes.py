@@ -19,7 +19,7 @@ from galley.broker.errors import BrokerRefused
 from galley.broker.last_message import last_message
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import NO_RESPONDERS, Ack
-from galley.broker.ration import rationed
+from galley.broker.ration import Ration, rationed
 from galley.errors import EnvelopeInvalid
 from galley.note import CHECKPOINT, OUTPUT, PROGRESS, LogLine, Output, Progress, WorkerEnd
 from galley.unreadable import UNREADABLE
@@ -79,7 +79,7 @@ async def hearing_progress(
         except (ValueError, EnvelopeInvalid) as error:
             log.warning("progress not readable", extra={"subject": message.subject, "error": str(error)})
 
-    async with rationed(broker, topology.all_progress(namespace), hear, _PROGRESS):
+    async with rationed(broker, topology.all_progress(namespace), hear, Ration(_PROGRESS)):
         yield
 
 
@@ -171,7 +171,7 @@ async def following(broker: Broker, address: TaskAddress) -> AsyncIterator[async
         heard.set()
 
     subject = topology.noted_subject(address, f"{OUTPUT}.>")
-    async with rationed(broker, subject, hear, _PARTS, missed=heard.set):
+    async with rationed(broker, subject, hear, Ration(_PARTS), missed=heard.set):
         yield heard
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from nats.aio.msg import Msg
 
-from galley.broker.ration import MOST_BYTES, PERIOD_SECONDS, rationed
+from galley.broker.ration import MOST_BYTES, PERIOD_SECONDS, Ration, rationed
 from tests.support.eventually import eventually
 from tests.support.memory_nats import MemoryBroker, MemoryServer
 from tests.support.virtual_time import in_virtual_time
@@ -20,7 +20,7 @@ async def test_what_is_above_a_ration_is_not_heard_until_its_time_is_over() -> N
         heard.append(message.data)
 
     async with MemoryBroker(server, "listener") as listener, MemoryBroker(server, "tenant") as tenant:
-        async with rationed(listener, "hb.>", react, MOST):
+        async with rationed(listener, "hb.>", react, Ration(MOST)):
             for number in range(100):
                 tenant.publish("hb.a", b"%d" % number)
             await asyncio.sleep(PERIOD_SECONDS / 2)
@@ -46,7 +46,7 @@ async def test_it_listens_again_once_there_is_a_connection() -> None:
     async with (
         MemoryBroker(server, "listener") as listener,
         MemoryBroker(server, "tenant") as tenant,
-        rationed(listener, "hb.>", react, MOST),
+        rationed(listener, "hb.>", react, Ration(MOST)),
     ):
         for _ in range(MOST):
             tenant.publish("hb.a", b"before")
@@ -72,7 +72,7 @@ async def test_large_messages_are_heard_by_their_bytes() -> None:
     async with (
         MemoryBroker(server, "listener") as listener,
         MemoryBroker(server, "tenant") as tenant,
-        rationed(listener, "hb.>", react, 1_000),
+        rationed(listener, "hb.>", react, Ration(1_000)),
     ):
         for _ in range(8):
             tenant.publish("hb.a", LARGE)
@@ -104,7 +104,7 @@ async def test_a_large_message_costs_nothing_of_what_comes_long_after_it() -> No
     async with (
         MemoryBroker(server, "listener") as listener,
         MemoryBroker(server, "tenant") as tenant,
-        rationed(listener, "hb.>", react, 1_000, missed=lambda: again.append(None)),
+        rationed(listener, "hb.>", react, Ration(1_000), missed=lambda: again.append(None)),
     ):
         for _ in range(8):
             tenant.publish("hb.a", LARGE)
@@ -130,7 +130,7 @@ async def test_it_tells_when_it_may_have_missed_something() -> None:
     async with (
         MemoryBroker(server, "listener") as listener,
         MemoryBroker(server, "tenant") as tenant,
-        rationed(listener, "hb.>", react, MOST, missed=missed.set),
+        rationed(listener, "hb.>", react, Ration(MOST), missed=missed.set),
     ):
         for _ in range(MOST - 1):
             tenant.publish("hb.a", b"")
