@@ -92,6 +92,7 @@ from galley.handle import AsyncHandle
 from galley.handler import Handler, task
 from galley.hooks import on_start, on_stop
 from galley.lanes import Lane
+from galley.listener import AsyncListener
 from galley.note import LogLine, Progress
 from galley.objects.errors import (
     CacheUnusable,
@@ -113,7 +114,7 @@ from galley.retry import FailureRule, RetryPolicy, on
 from galley.schedules import AsyncSchedules, ScheduleView
 from galley.sync_client import Client
 from galley.sync_handle import Handle
-from galley.sync_parts import DeadLetters, Queues, Schedules, Topics
+from galley.sync_parts import DeadLetters, Listener, Queues, Schedules, Topics
 from galley.sync_workflows import Workflow, Workflows
 from galley.task_status import Phase, TaskStatus
 from galley.tls import Tls
@@ -141,6 +142,7 @@ __all__ = [
     "AsyncClient",
     "AsyncDeadLetters",
     "AsyncHandle",
+    "AsyncListener",
     "AsyncQueues",
     "AsyncSchedules",
     "AsyncTopics",
@@ -200,6 +202,7 @@ __all__ = [
     "LabelInvalid",
     "Lane",
     "LaneNotEnabled",
+    "Listener",
     "LogLine",
     "NonRetryable",
     "NotAllowed",

@@ -1,14 +1,19 @@
 """The parts of a client, for programs without an event loop: queues, dead letters, schedules and topics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from galley.broker.queue_view import QueueView
 from galley.broker.topics import Published, StoredEvent
 from galley.calls import Call
+from galley.client import AsyncClient
 from galley.dead_task import ALL, DeadTask, Selection
+from galley.errors import ClientClosed, EventInvalid
 from galley.event import Attribute
+from galley.listener import BUFFER, AsyncListener
 from galley.portal import Portal
 from galley.queues import ALL as ANY_TASK
 from galley.queues import TaskSelection
@@ -166,8 +171,62 @@ class Topics:
         """Yield the events of a topic that are kept, oldest first."""
         return self._portal.iterate(lambda client: client.topics.events(topic, since))
 
+    def listen(self, topic: str, filter: str = "", *, buffer: int = BUFFER) -> "Listener":  # noqa: A002
+        """Hear the events of a topic as they are published, while a block runs."""
+        return Listener(self._portal, lambda client: client.topics.listen(topic, filter, buffer=buffer))
+
     def replay(
         self, topic: str, subscription: str, since: datetime, until: datetime | None = None
     ) -> Replayed:
         """Run the handler of a subscription for events that are kept."""
         return self._portal.call(lambda client: client.topics.replay(topic, subscription, since, until))
+
+
+class Listener:
+    """The events of a topic as they are published: `AsyncListener`, which says what its use raises."""
+
+    def __init__(self, portal: Portal, make: Callable[[AsyncClient], AsyncListener]) -> None:
+        self._portal, self._make = portal, make
+        self._listener: AsyncListener | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Events that were heard and not taken before newer ones needed their place."""
+        return 0 if self._listener is None else self._listener.dropped
+
+    @property
+    def gaps(self) -> int:
+        """How often events may have been missed: the connection was lost, or more came than is heard."""
+        return 0 if self._listener is None else self._listener.gaps
+
+    @property
+    def failed(self) -> int:
+        """Events to which the filter could not be applied, or that are none."""
+        return 0 if self._listener is None else self._listener.failed
+
+    def __enter__(self) -> Self:
+        """Listen."""
+
+        async def enter(client: AsyncClient) -> AsyncListener:
+            return await self._make(client).__aenter__()
+
+        self._listener = self._portal.call(enter)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        listener = self._listener
+        with suppress(ClientClosed):  # it ended with the client
+            if listener is not None:
+                self._portal.call(lambda _: listener.__aexit__(None, None, None))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StoredEvent:
+        listener = self._listener
+        if listener is None:
+            hint = "use it as: with client.topics.listen(...) as events"
+            raise EventInvalid("listener", "does not listen", hint)
+        return self._portal.call(lambda _: listener.__anext__())

@@ -39,6 +39,7 @@ from galley.event import (
 )
 from galley.filter import FilterFailed
 from galley.inside import WORKER_VARIABLE, hops
+from galley.listener import BUFFER, AsyncListener
 from galley.missed import Missed
 from galley.topic import MappingFailed, Subscription, Topic, concerns, copy_address, task_of
 
@@ -197,6 +198,27 @@ class AsyncTopics:
         await self.get(topic)
         async for stored in events_of(self._broker, self._namespace, topic, since=since):
             yield stored
+
+    def listen(self, topic: str, filter: str = "", *, buffer: int = BUFFER) -> AsyncListener:  # noqa: A002
+        """Hear the events of a topic as they are published, while a block runs: `AsyncListener`.
+
+        An event comes once or not at all, and nothing is kept for who listens: what is published while the
+        connection is lost, or faster than it is taken, is missed, and counted. Tasks of queues that subscribe
+        are not affected. On one connection the listeners of a namespace hear 5,000 events a second together,
+        of 4 MiB; an event that two of them hear counts twice.
+
+        Args:
+            topic: name of the topic.
+            filter: which events; the language of subscriptions. An event it cannot be applied to is passed
+                over, and counted in `failed`.
+            buffer: events that are kept until they are taken, 8 MiB of them at most; a new one replaces the
+                oldest, which is counted in `dropped`.
+
+        Raises:
+            EventInvalid: there can be no such topic or buffer.
+            FilterInvalid: it is no filter.
+        """
+        return AsyncListener(self._broker, self._namespace, topic, filter, buffer)
 
     async def replay(
         self, topic: str, subscription: str, since: datetime, until: datetime | None = None

@@ -43,6 +43,7 @@ from galley.errors import ClientClosed
 from galley.tls import Tls, required_by
 
 if TYPE_CHECKING:
+    from galley.broker.live import Live
     from galley.objects.store import Objects
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,9 @@ class Broker:
         self._on_close: list[Callable[[], None]] = []
         self._clock = clock
         self._clock_watch = ClockWatch(self.server)
+        self._on_unheard: list[Callable[[str], None]] = []
         self.nats.denied = self._on_denied
+        self.nats.unheard = self._tell_unheard
 
     async def __aenter__(self) -> Self:
         """Connect, and check that the server can do what Galley needs.
@@ -196,6 +199,13 @@ class Broker:
         """What waiters hear of changed records."""
         return News(self)
 
+    @functools.cached_property
+    def live(self) -> "Live":
+        """What listeners hear of the events of topics."""
+        from galley.broker.live import Live  # noqa: PLC0415 - it uses this module
+
+        return Live(self)
+
     @property
     def has_credentials(self) -> bool:
         """Whether it identifies itself to the server, and so may be limited to what its role may do."""
@@ -224,6 +234,15 @@ class Broker:
         """Call `react` when the connection is closed for good; returns what to call to end that."""
         self._on_close.append(react)
         return lambda: self._on_close.remove(react)
+
+    def on_unheard(self, react: Callable[[str], None]) -> Callable[[], None]:
+        """Call `react` with each subject, in lower case, that our credentials do not let us hear.
+
+        Returns:
+            What to call to end that.
+        """
+        self._on_unheard.append(react)
+        return lambda: self._on_unheard.remove(react)
 
     def check_usable(self) -> None:
         """Check that the connection is open, and was opened where this is called.
@@ -374,6 +393,10 @@ class Broker:
     def _on_denied(self, subject: str) -> None:
         self.pipeline.deny(subject)
         self._questions.deny(subject)
+
+    def _tell_unheard(self, subject: str) -> None:
+        for react in tuple(self._on_unheard):
+            react(subject)
 
     def _unreachable(self, problem: str) -> BrokerError:
         """Return the error for not having been answered: often it is known why there is no connection."""

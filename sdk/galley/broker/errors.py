@@ -227,9 +227,10 @@ class NotAllowed(BrokerError):
         "(galley show QUEUE/ID)"
     )
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, action: str = "publishing to") -> None:
+        """Args: subject: of NATS; action: what was done with it."""
         self.subject = subject
-        super().__init__(f"these credentials do not allow publishing to {subject}")
+        super().__init__(f"these credentials do not allow {action} {subject}")
 
 
 class QueueConflict(BrokerError):

@@ -28,6 +28,7 @@ _STORED: Final = "Nats-Stream"
 """Header that the server adds to a message it reads from a stream."""
 _NO_PERMISSION: Final = "permissions violation"
 _DENIED: Final = re.compile(rf"{_NO_PERMISSION} for publish[^\"]*\"([^\"]+)\"")
+_UNHEARD: Final = re.compile(rf"{_NO_PERMISSION} for subscription[^\"]*\"([^\"]+)\"")
 
 
 class LeanClient(Nats):
@@ -44,6 +45,8 @@ class LeanClient(Nats):
         self._ps = LeanParser(self, self._direct)
         self.denied: Callable[[str], None] = lambda _subject: None
         """Called with a subject, in lower case, that we may not publish to and did."""
+        self.unheard: Callable[[str], None] = lambda _subject: None
+        """Called with a subject, in lower case, that we may not subscribe to and did."""
 
     @property
     def encrypted(self) -> bool:
@@ -156,6 +159,8 @@ class LeanClient(Nats):
         # lasting connection reconnects; the server then reports the problem again.
         if denied := _DENIED.search(err_msg):
             self.denied(denied[1])
+        elif unheard := _UNHEARD.search(err_msg):
+            self.unheard(unheard[1])
         elif _NO_PERMISSION not in err_msg:
             error = NatsError(f"nats: {err_msg.strip(chr(39))}")
             await self._error_cb(error)

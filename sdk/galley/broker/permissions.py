@@ -123,6 +123,7 @@ def gateway_permissions() -> Permissions:
             topology.noted_in_queue(*every),
             topology.answer_subject(*every, "*"),
             topology.heartbeat_subject(*every, "*"),
+            topology.live_subject(*every),
         ),
     )
 

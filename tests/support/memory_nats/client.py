@@ -340,6 +340,7 @@ class MemoryBroker(Broker):
         self.nats = self.line
         self.pipeline = PublishPipeline(self.line, REQUEST_SECONDS)
         self.nats.denied = self._on_denied
+        self.nats.unheard = self._tell_unheard
 
 
 def _answer(pong: asyncio.Future[bool]) -> None:

@@ -195,6 +195,7 @@ class MemoryServer:
             "Nats-Stream": stream.name,
             "Nats-Subject": message.subject,
             "Nats-Sequence": str(message.sequence),
+            "Nats-Time-Stamp": message.at.isoformat(),
             "Nats-Last-Sequence": str(before.sequence if before else 0),
             "Nats-Msg-Size": str(len(message.body)),
         }
