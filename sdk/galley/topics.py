@@ -43,8 +43,6 @@ from galley.listener import BUFFER, AsyncListener
 from galley.missed import Missed
 from galley.topic import MappingFailed, Subscription, Topic, concerns, copy_address, task_of
 
-_CONSUMER_NOT_FOUND = 10014
-
 
 class SubscribedQueue(NamedTuple):
     """A queue that subscribes to a topic."""
@@ -301,7 +299,7 @@ class AsyncTopics:
                 f"look at consumer {queue} of {stream}", f"CONSUMER.INFO.{stream}.{queue}"
             )
         except BrokerRefused as refusal:
-            if refusal.code == _CONSUMER_NOT_FOUND:
+            if refusal.missing:
                 return 0
             raise
         return int(info["num_pending"]) + int(info["num_ack_pending"])

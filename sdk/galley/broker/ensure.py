@@ -8,9 +8,6 @@ from galley.broker.errors import BrokerRefused, QueueConflict
 from galley.broker.mark import remove_mark, write_mark
 from galley.broker.topology import QueueLayout
 
-_STREAM_NOT_FOUND = 10059
-_CONSUMER_NOT_FOUND = 10014
-
 
 async def ensure(broker: Broker, layout: QueueLayout, replicas: int = 1) -> None:
     """Create what is missing and change what differs; tasks already there stay.
@@ -64,7 +61,7 @@ async def remove(broker: Broker, namespace: str, queue: str) -> None:
         try:
             await broker.api(f"delete stream {stream}", f"STREAM.DELETE.{stream}")
         except BrokerRefused as refusal:
-            if refusal.code != _STREAM_NOT_FOUND:
+            if not refusal.missing:
                 raise
 
 
@@ -73,7 +70,7 @@ async def stream_info(broker: Broker, stream: str, request: object = None) -> di
     try:
         return await broker.api(f"look at stream {stream}", f"STREAM.INFO.{stream}", request)
     except BrokerRefused as refusal:
-        if refusal.code == _STREAM_NOT_FOUND:
+        if refusal.missing:
             return None
         raise
 
@@ -141,7 +138,7 @@ async def _ensure_consumer(broker: Broker, stream: str, definition: dict[str, An
         definition = {**definition, **kept}
         action = "update"
     except BrokerRefused as refusal:
-        if refusal.code != _CONSUMER_NOT_FOUND:
+        if not refusal.missing:
             raise
         action = "create"
         await remove_mark(broker, stream)

@@ -19,8 +19,12 @@ GalleyError
 """
 
 from enum import StrEnum
+from typing import Final
 
 from galley.errors import GalleyError
+
+_MISSING: Final = frozenset((10014, 10037, 10043, 10057, 10059))
+"""The server's codes for a consumer, a message to be read or deleted, and a stream that are not there."""
 
 
 class BrokerError(GalleyError):
@@ -108,6 +112,14 @@ class BrokerRefused(BrokerError):
     def __init__(self, action: str, code: int, description: str) -> None:
         self.action, self.code, self.description = action, code, description
         super().__init__(f"NATS refused to {action}: {description}{f' (error {code})' if code else ''}")
+
+    @property
+    def missing(self) -> bool:
+        """Whether the stream, consumer or message it was about is not there.
+
+        Any other refusal says nothing of that: what has no leader for a moment is there.
+        """
+        return self.code in _MISSING
 
 
 class AccessRefused(BrokerError):

@@ -154,8 +154,10 @@ class MissedEvents:
             info = await self._broker.api(
                 f"look at consumer {queue} of {self._stream}", f"CONSUMER.INFO.{self._stream}.{queue}"
             )
-        except BrokerRefused:  # it is gone, or to be made yet: it cannot have missed anything
-            return None
+        except BrokerRefused as refusal:
+            if refusal.missing:
+                return None  # it is gone, or to be made yet: it cannot have missed anything
+            raise
         return _Position(
             int(info["delivered"]["stream_seq"]),
             int(info["ack_floor"]["stream_seq"]),

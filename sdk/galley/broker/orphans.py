@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 
@@ -12,8 +12,6 @@ from galley.broker.ensure import remove, stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.listing import all_streams
 from galley.broker.stream_kind import OF_NAMESPACE, StreamKind, name_of
-
-_STREAM_NOT_FOUND: Final = 10059
 
 _WithOffset = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -100,7 +98,7 @@ async def _ask_of(broker: Broker, stream: str, verb: str, request: object) -> No
     try:
         await broker.api(f"{verb.lower()} stream {stream}", f"STREAM.{verb}.{stream}", request)
     except BrokerRefused as refusal:
-        if refusal.code != _STREAM_NOT_FOUND:
+        if not refusal.missing:
             raise
 
 

@@ -24,7 +24,6 @@ from galley.schedule import Schedule, decode, encode, ticks_of
 
 log = logging.getLogger(__name__)
 
-_STREAM_NOT_FOUND: Final = 10059
 _TRIES: Final = 10
 
 AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -142,7 +141,7 @@ async def remove(broker: Broker, namespace: str, queue: str, name: str) -> None:
             if await find(broker, namespace, queue, name) is None:
                 return
     except BrokerRefused as refusal:
-        if refusal.code != _STREAM_NOT_FOUND:
+        if not refusal.missing:
             raise
 
 

@@ -39,7 +39,6 @@ from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
 
-_CONSUMER_NOT_FOUND: Final = 10014
 _BEGINNING: Final = ("deliver_policy", "opt_start_time", "opt_start_seq")
 _OVERHEAD_BYTES: Final = 2 * 1024**2
 """Of the stream, for what the topics are."""
@@ -203,7 +202,7 @@ class TopicKeeper:
                 f"look at consumer {queue} of {self._stream}", f"CONSUMER.INFO.{self._stream}.{queue}"
             )
         except BrokerRefused as refusal:
-            if refusal.code != _CONSUMER_NOT_FOUND:
+            if not refusal.missing:
                 raise
             action = "create"
         else:
@@ -289,7 +288,7 @@ class TopicKeeper:
             action = f"delete consumer {queue} of {self._stream}"
             await self._broker.api(action, f"CONSUMER.DELETE.{self._stream}.{queue}")
         except BrokerRefused as refusal:
-            if refusal.code != _CONSUMER_NOT_FOUND:
+            if not refusal.missing:
                 raise
 
 
