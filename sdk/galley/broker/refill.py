@@ -29,9 +29,8 @@ _PAUSE_SECONDS: Final = 0.5
 _TASK_WORDS: Final = 7
 _RECORD_WORDS: Final = 6
 """Words of the subjects of a task and of its record."""
-_NOT_FOUND: Final = 10037
-_NOT_READY: Final = frozenset((10008, 10049))
-"""The servers elect a leader, or one of a cluster that has just formed cannot create a store yet."""
+_NO_STORE: Final = 10049
+"""A server of a cluster that has just formed cannot create a store yet."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -105,10 +104,7 @@ async def _fenced(broker: Broker, message: Outgoing) -> Outgoing:
     _, _, namespace, queue, _, kind, task_id = message.subject.split(".")
     subject = f"galley.result.{namespace}.{queue}.{kind}.{task_id}"
     for stream in (topology.records_stream(namespace, queue), topology.shared_records_stream(namespace)):
-        try:
-            present = await _last(broker, stream, subject)
-        except BrokerRefused:
-            continue  # there is no such stream
+        present = await _last(broker, stream, subject)
         if present is not None and present[1] == message.fence:
             headers = [
                 (name, _with_fence(text, present[0]) if name == topology.FLAGS_HEADER else text)
@@ -154,21 +150,16 @@ async def _older_removed(broker: Broker, message: Outgoing) -> bool:
     if origin is None or origin >= message.origin:
         return False
     request = {"seq": sequence, "no_erase": True}
-    try:
-        await broker.api(f"replace {message.subject}", f"STREAM.MSG.DELETE.{message.stream}", request)
-    except BrokerRefused:
-        return False  # a worker was faster
-    return True
+    removed = await _ask(broker, f"replace {message.subject}", f"STREAM.MSG.DELETE.{message.stream}", request)
+    return removed is not None  # a worker may have been faster
 
 
 async def _last(broker: Broker, stream: str, subject: str) -> tuple[int, int | None] | None:
-    """Return sequence and origin of the last message on a subject, None if there is none."""
-    try:
-        answer = await broker.api(f"look at {subject}", f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-    except BrokerRefused as refusal:
-        if refusal.code == _NOT_FOUND:
-            return None
-        raise
+    """Return sequence and origin of the last message on a subject, None if there is none, or no stream."""
+    asked = {"last_by_subj": subject}
+    answer = await _ask(broker, f"look at {subject}", f"STREAM.MSG.GET.{stream}", asked)
+    if answer is None:
+        return None
     block = msgspec.convert(answer["message"].get("hdrs", ""), bytes, strict=False)
     start = block.find(f"\r\n{ORIGIN}: ".encode())
     origin = block[start + len(ORIGIN) + 4 :].partition(b"\r\n")[0] if start >= 0 else b""
@@ -204,13 +195,8 @@ async def remove_stranded(broker: Broker, unfinished: dict[tuple[str, str], tupl
 
 
 async def _has(broker: Broker, stream: str, pattern: str) -> bool:
-    try:
-        await broker.api(
-            f"look into {stream}", f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": pattern}
-        )
-    except BrokerRefused:
-        return False  # no message, or no such stream
-    return True
+    asked = {"seq": 1, "next_by_subj": pattern}
+    return await _ask(broker, f"look into {stream}", f"STREAM.MSG.GET.{stream}", asked) is not None
 
 
 async def make_stream(broker: Broker, config: dict[str, Any]) -> None:
@@ -220,17 +206,29 @@ async def make_stream(broker: Broker, config: dict[str, Any]) -> None:
         BrokerRefused: if the broker does not take the configuration.
         BrokerUnreachable: if it does not answer.
     """
+    name = config["name"]
+    await _ask(broker, f"create stream {name}", f"STREAM.CREATE.{name}", config)
+
+
+async def _ask(broker: Broker, action: str, verb: str, body: object) -> dict[str, Any] | None:
+    """Return an answer of the API, None if what is asked for is not there.
+
+    For a minute it is asked again, since a stream has no leader right after it was made.
+    """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + _PATIENCE_SECONDS
     while True:
         try:
-            await broker.api(f"create stream {config['name']}", f"STREAM.CREATE.{config['name']}", config)
-        except BrokerRefused as refusal:
-            if refusal.code not in _NOT_READY or loop.time() >= give_up:
+            return await broker.api(action, verb, body)
+        except BrokerUnreachable:
+            if loop.time() >= give_up:
                 raise
-            await asyncio.sleep(_PAUSE_SECONDS)
-        else:
-            return
+        except BrokerRefused as refusal:
+            if refusal.missing:
+                return None
+            if refusal.code != _NO_STORE or loop.time() >= give_up:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def message_ids(broker: Broker, stream: str) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """The server: subjects, streams, the API, and the clock. It keeps a log of all that happened to it."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from tests.support.memory_nats.stream import Headers, Message, Refusal, Stream, 
 if TYPE_CHECKING:
     from tests.support.memory_nats.client import MemoryClient
 
+MESSAGE_NOT_FOUND = 10037
 SEQUENCE_NOT_FOUND = 10043
 STREAM_NOT_FOUND = 10059
 NO_LEADER = 10008
@@ -282,7 +284,11 @@ class MemoryServer:
             "STREAM.INFO": lambda name, asked: self._stream_info(self._stream(name), asked),
             "STREAM.PURGE": lambda name, asked: self._purge(self._stream(name), asked),
             "STREAM.DELETE": self._delete_stream,
-            "STREAM.MSG": lambda _verb, name, asked: self._delete_message(self._stream(name), asked["seq"]),
+            "STREAM.MSG": lambda what, name, asked: (
+                self._message(self._stream(name), asked)
+                if what == "GET"
+                else self._delete_message(self._stream(name), asked["seq"])
+            ),
             "CONSUMER.CREATE": self._create_consumer,
             "CONSUMER.INFO": lambda of, name, _asked: self._consumer_info(self._consumer(of, name)),
             "CONSUMER.PAUSE": self._pause_consumer,
@@ -308,6 +314,18 @@ class MemoryServer:
             self.consumers.pop(key).refuse_pulls("409", "Consumer Deleted")
         del self.streams[name]
         return {"success": True}
+
+    def _message(self, stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
+        if "last_by_subj" in asked:
+            found = stream.last(asked["last_by_subj"])
+        else:
+            found = stream.next_of(asked["next_by_subj"], asked["seq"])
+        if found is None:
+            raise Refusal(MESSAGE_NOT_FOUND, "no message found")
+        block = "NATS/1.0\r\n" + "".join(f"{name}: {text}\r\n" for name, text in found.headers.items())
+        hdrs, data = (base64.b64encode(each).decode() for each in (f"{block}\r\n".encode(), found.body))
+        return {"message": {"subject": found.subject, "seq": found.sequence, "hdrs": hdrs, "data": data,
+                            "time": found.at.isoformat()}}  # fmt: skip
 
     def _delete_message(self, stream: Stream, sequence: int) -> dict[str, Any]:
         if sequence not in stream.messages:
