@@ -205,11 +205,10 @@ async def answering(
         try:
             verb = Verb(message.subject.rpartition(".")[2])
             request = _decode_request(message.data)
-            answer = await react(verb, request)
         except (ValueError, *UNREADABLE) as error:
             log.warning("request not understood", extra={"subject": message.subject, "error": str(error)})
             return
-        if answer is None:
+        if (answer := await react(verb, request)) is None:
             return
         answer_to = message.reply
         # A requester must not choose any other subject: a worker may publish where a producer may not.
@@ -253,10 +252,11 @@ async def answering_as(
 
     async def hear(message: Msg) -> None:
         try:
-            answer = react(_decode_question(message.data))
+            question = _decode_question(message.data)
         except UNREADABLE as error:
             log.warning("question not understood", extra={"subject": message.subject, "error": str(error)})
             return
+        answer = react(question)
         if message.reply:
             broker.publish(message.reply, _encode(answer))
 
@@ -320,9 +320,11 @@ async def hearing(
 
     async def hear(message: Msg) -> None:
         try:
-            react(decode_heartbeat(message.data))
+            beat = decode_heartbeat(message.data)
         except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": message.subject, "error": str(error)})
+            return
+        react(beat)
 
     async with rationed(broker, topology.heartbeat_subject(namespace, queue, "*"), hear, Ration(_HEARTBEATS)):
         yield

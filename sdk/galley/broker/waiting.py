@@ -74,9 +74,11 @@ async def hearing_changes(
         if topology.is_key(message.subject):
             return
         try:
-            react(topology.parse_task_subject(message.subject))
+            address = topology.parse_task_subject(message.subject)
         except ValueError:
             log.warning("news not understood", extra={"subject": message.subject})
+            return
+        react(address)
 
     subscription = await broker.subscribe(topology.changes_in(namespace), hear)
     try:
