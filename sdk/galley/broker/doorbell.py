@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 
 from galley.broker import topology
 from galley.broker.connection import Broker
+from galley.broker.errors import BrokerUnreachable
 
 
 class Doorbell:
@@ -111,6 +112,6 @@ class Doorbell:
                 self._armed[subject] = subscription
             # Only this tells the broker; the library's own `max_msgs` merely drops what it keeps sending.
             await subscription.unsubscribe(limit=1)
-        except NatsError:
+        except (BrokerUnreachable, NatsError):
             # No connection: the sweep finds the work, and arms again.
             self._armed.pop(subject, None)
