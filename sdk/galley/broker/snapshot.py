@@ -14,7 +14,7 @@ from msgspec import Struct
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.ensure import stream_info
-from galley.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.lean_client import status_in
 from galley.broker.listing import all_streams, paged
 from galley.broker.stream_kind import StreamKind, kind_of
@@ -204,13 +204,9 @@ async def _patiently(
             if answer is not None:
                 return answer
             await _check_there(broker, stream)
-            problem: BrokerError = BrokerUnreachable(broker.server, f"stream {stream} has no leader")
+            problem = BrokerUnreachable(broker.server, f"stream {stream} has no leader")
         except BrokerUnreachable as error:
             problem = error
-        except BrokerRefused as refusal:
-            if refusal.code != _UNAVAILABLE:
-                raise
-            problem = refusal
         if loop.time() >= give_up:
             raise problem
         await asyncio.sleep(_PAUSE_SECONDS)
