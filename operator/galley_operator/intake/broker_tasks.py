@@ -6,8 +6,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.broker import topology
 from galley.broker.cancel import Cancelled, cancel
 from galley.broker.connection import Broker
+from galley.broker.ensure import stream_info
 from galley.broker.errors import BrokerRefused
 from galley.broker.held import message_of
 from galley.broker.pipeline import NO_RESPONDERS
@@ -19,8 +21,6 @@ from galley.envelope import Envelope
 from galley.errors import QueueNotFound
 from galley.record import Record, State, Stored
 from galley.unique import Wanted
-
-_STREAM_NOT_FOUND: Final = 10059
 
 _PATIENCE_SECONDS: Final = 2.0
 """How long a publish is tried before the task waits its turn again."""
@@ -150,8 +150,7 @@ class NatsTasks:
         try:
             return await cancel(self._broker, address, about, keep_seconds)
         except BrokerRefused as refusal:
-            if refusal.code not in (NO_RESPONDERS, _STREAM_NOT_FOUND):
-                raise
+            await self._raise_unless_gone(address, refusal)
             return None
 
     async def forget(self, address: TaskAddress) -> None:
@@ -159,10 +158,17 @@ class NatsTasks:
         try:
             await self._records.forget(address)
         except BrokerRefused as refusal:
-            if refusal.code not in (NO_RESPONDERS, _STREAM_NOT_FOUND):
-                raise
+            await self._raise_unless_gone(address, refusal)
 
     async def mark(self, address: TaskAddress, stored: Stored, record: Record, keep_seconds: int) -> bool:
         """Replace a last record unless another was written meanwhile."""
         ack = await self._records.write(address, record, stored.sequence, keep_seconds)
         return ack.stored
+
+    async def _raise_unless_gone(self, address: TaskAddress, refusal: BrokerRefused) -> None:
+        """Raise a refusal unless the queue has no streams; those without a leader do not answer either."""
+        if refusal.missing or refusal.code == NO_RESPONDERS:
+            work = topology.work_stream(address.namespace, address.queue)
+            if await stream_info(self._broker, work) is None:
+                return
+        raise refusal

@@ -7,7 +7,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
-from galley.broker.errors import BrokerError
+from galley.broker import topology
+from galley.broker.errors import BrokerError, BrokerRefused
 from galley.broker.publish import Publisher
 from galley.envelope import decode
 from galley.file import File
@@ -19,7 +20,7 @@ from galley.unique import OnConflict, Unique, wanted
 from galley_operator.cluster.errors import ClusterUnreachable
 from galley_operator.cluster.resource import TASKS
 from galley_operator.intake.admission import Publish
-from galley_operator.intake.broker_tasks import NatsTasks
+from galley_operator.intake.broker_tasks import NatsTasks, Trace
 from galley_operator.intake.departures import Departures
 from galley_operator.intake.look import Look
 from galley_operator.tasks.active_tasks import ActiveTask
@@ -277,3 +278,25 @@ async def test_a_task_whose_unique_key_is_taken_fails_with_the_name_of_the_other
         assert bench.in_work == 1
         newer = Publish(an_envelope(), unique=replace(key, on_conflict=OnConflict.REPLACE))
         assert await work.carry_out(second, newer) == Admitted()
+
+
+# -- what is gone
+
+
+@pytest.mark.parametrize("streams", ["none", "no leader"])
+@in_virtual_time
+async def test_only_a_queue_without_streams_has_nothing_to_cancel_and_to_forget(streams: str) -> None:
+    """A stream of records that has no leader does not answer, as if there were none."""
+    async with a_bench() as bench:
+        broker, address = NatsTasks(bench.producer), a_task().address
+        gone = [topology.records_stream("default", "images")]
+        for name in list(bench.server.streams) if streams == "none" else gone:
+            del bench.server.streams[name]
+        if streams == "none":
+            assert await broker.cancel(address, Trace(), KEEP) is None
+            await broker.forget(address)
+        else:
+            with pytest.raises(BrokerRefused, match="no server answers"):
+                await broker.cancel(address, Trace(), KEEP)
+            with pytest.raises(BrokerRefused, match="not found"):
+                await broker.forget(address)
