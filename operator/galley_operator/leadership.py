@@ -94,10 +94,10 @@ class Leadership:
         Raises:
             LeadershipLost: if it could not be renewed in time, or another replica has it.
         """
-        problem = "nothing answered"
         while True:
             await asyncio.sleep(self._times.retry_seconds)
             left = self._times.renew_seconds - (self._clock() - self._renewed_at)
+            problem = "nothing answered"
             try:
                 async with asyncio.timeout(max(0.0, left)):
                     if not await self.attempt():

@@ -66,6 +66,27 @@ async def test_an_error_while_it_leads_is_tried_again_and_one_that_lasts_ends_it
 
 
 @in_virtual_time
+async def test_an_api_server_that_does_not_answer_ends_it_and_is_not_told_as_an_earlier_error() -> None:
+    api = MemoryCluster()
+    candidate = a_candidate(api)
+    await candidate.acquire()
+    real, answers = api.get, iter([ClusterUnreachable("s", "get", "an hour ago"), None])
+
+    async def get(resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
+        answer = next(answers, "none")
+        if isinstance(answer, ClusterUnreachable):
+            raise answer
+        if answer is not None:
+            await asyncio.Event().wait()
+        return await real(resource, namespace, name)
+
+    api.get = get  # type: ignore[method-assign]
+    with pytest.raises(LeadershipLost, match="nothing answered"):
+        await asyncio.wait_for(candidate.hold(), 600)
+    assert not candidate.leading
+
+
+@in_virtual_time
 async def test_an_error_while_it_waits_is_tried_again() -> None:
     api, tries = MemoryCluster(), 0
     real = api.get
