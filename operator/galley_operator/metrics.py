@@ -182,11 +182,11 @@ class OperatorMetrics:
         """Show a queue no more."""
         self.tasks.forget((namespace, queue))
         for state in ("desired", "present", "needed", "starting", "ready", "draining", "busy"):
-            self._remove(self.workers, namespace, queue, state)
+            self.workers.remove(namespace, queue, state)
         for limit in ScalingLimit:
-            self._remove(self.limit, namespace, queue, limit)
+            self.limit.remove(namespace, queue, limit)
         for gauge in self._of_queue:
-            self._remove(gauge, namespace, queue)
+            gauge.remove(namespace, queue)
 
     def families(self) -> Iterable[Metric]:
         """Return the figures for OTLP."""
@@ -195,10 +195,3 @@ class OperatorMetrics:
     def page(self) -> bytes:
         """Return the figures as Prometheus reads them."""
         return generate_latest(self._registry)
-
-    @staticmethod
-    def _remove(gauge: Gauge, *labels: str) -> None:
-        try:
-            gauge.remove(*labels)
-        except KeyError:
-            return

@@ -102,7 +102,7 @@ def in_cluster(mount: Path, host: str, port: str) -> ClusterConfig:
     try:
         tls = ssl.create_default_context(cafile=str(mount / "ca.crt"))
         namespace = (mount / "namespace").read_text("utf-8").strip()
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         raise ClusterConfigInvalid(
             str(mount), f"what a pod knows about its cluster cannot be read: {error}",
             "mount the ServiceAccount's token (automountServiceAccountToken: true)",

@@ -147,11 +147,7 @@ class Queues:
             self._running.create_task(keep_running("events", self._write_events), name="write events")
             while True:
                 key = await self._turns.get()
-                try:
-                    await self._shared.room.acquire()
-                except BaseException:
-                    self._turns.done(key)
-                    raise
+                await self._shared.room.acquire()
                 turn = self._running.create_task(self._turn(key), name=f"reconcile {'/'.join(key)}")
                 turn.add_done_callback(lambda _: self._shared.room.release())
 
