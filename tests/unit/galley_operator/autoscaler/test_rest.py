@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from galley.backlog import Unknown
 from galley.broker.doorbell import Doorbell
 from galley.broker.ensure import ensure
 from galley.broker.later import Door, send_later
@@ -87,6 +88,23 @@ async def stage(least: int = 0) -> AsyncIterator[Stage]:
         finally:
             running.cancel()
             await asyncio.wait([running])
+
+
+@in_virtual_time
+async def test_workers_that_cannot_be_looked_at_in_time_are_told_as_unknown_and_looked_at_again() -> None:
+    async with stage() as it:
+        await it.until_rest()
+        observe = it.fleet.observe
+        it.fleet.observe = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        await it.submit()
+
+        def workforce() -> object:
+            return it.scaler.signals.workforce if it.scaler.signals is not None else None
+
+        await eventually(lambda: "no answer in" in str(workforce()), within=60)
+        assert isinstance(workforce(), Unknown)
+        it.fleet.observe = observe  # type: ignore[method-assign]
+        await eventually(lambda: len(it.fleet.members) == 1, within=60)
 
 
 @in_virtual_time

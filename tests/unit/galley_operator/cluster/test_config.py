@@ -110,6 +110,13 @@ def test_a_pod_without_its_token_is_told_what_is_missing(tmp_path: Path) -> None
         in_cluster(tmp_path, "10.0.0.1", "443")
 
 
+def test_a_pod_without_the_authority_of_its_cluster_is_told_where_it_would_be(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("ours")
+    with pytest.raises(ClusterConfigInvalid, match="what a pod knows about its cluster") as raised:
+        in_cluster(tmp_path, "10.0.0.1", "443")
+    assert str(tmp_path) in str(raised.value)
+
+
 def test_without_a_pod_and_a_kubeconfig_it_is_said_that_there_is_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

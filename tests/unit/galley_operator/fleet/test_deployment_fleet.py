@@ -241,6 +241,10 @@ async def test_what_is_not_known_is_not_taken_for_an_empty_fleet(what: str) -> N
             await yard.fleet.observe()
         with pytest.raises(FleetUnknown):
             await yard.fleet.scale(0)
+        await asyncio.sleep(5)
+        yard.known = True
+        yard.have(1)
+        assert (await yard.fleet.observe()).workers, "what workers said meanwhile does no harm"
 
 
 # -- more

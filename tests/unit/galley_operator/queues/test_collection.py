@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from galley.broker.ensure import ensure
+from galley.broker.errors import BrokerUnreachable
 from galley.broker.orphans import kept_queues, mark_orphaned
 from galley_operator.cluster.errors import ApiRefused
 from galley_operator.queues.collection import StreamCollector
@@ -61,6 +62,26 @@ async def test_a_broker_that_is_away_is_asked_again(caplog: pytest.LogCaptureFix
         await asyncio.sleep(400)
         assert await kept_queues(broker, "tests") == []
         running.cancel()
+
+
+@in_virtual_time
+async def test_a_broker_that_goes_away_within_a_look_is_not_asked_about_each_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, cluster = MemoryServer(BEGAN), MemoryCluster()
+    async with MemoryBroker(server, "operator") as broker:
+        for name in ("first", "second"):
+            await ensure(broker, a_queue(name))
+        ask = cluster.get
+
+        async def lose(resource: Any, namespace: str | None, name: str) -> Any:
+            broker.line.lose(to_server=lambda _subject: True)
+            return await ask(resource, namespace, name)
+
+        cluster.get = lose  # type: ignore[method-assign]
+        with pytest.raises(BrokerUnreachable):
+            await a_collector(cluster, broker, server).sweep()
+        assert "streams of a queue not collected" not in caplog.messages
 
 
 @in_virtual_time

@@ -30,7 +30,7 @@ from galley_operator.settings import OperatorSettings
 from galley_operator.tasks.known_queues import KnownQueues
 from tests.support.eventually import eventually
 from tests.support.memory_cluster import MemoryCluster, Written
-from tests.support.memory_nats import MemoryBroker, MemoryServer
+from tests.support.memory_nats import MemoryBroker, MemoryClient, MemoryServer
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_operator.desk import a_task_queue_object
 
@@ -162,6 +162,18 @@ async def test_workers_get_a_secret_that_was_missing_only_with_its_label() -> No
         put({USABLE_LABEL: "allowed"})
         await eventually(lambda: pods().count("theirs") == 4, within=600)
         await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+
+
+@in_virtual_time
+async def test_workers_wait_for_the_config_map_with_their_code() -> None:
+    async with stage() as it:
+        it.apply(worker={"modules": ["jobs"], "code": {"configMapName": "code"}})
+        await eventually(lambda: it.ready()[1] == "CodeNotFound", within=60)
+        assert "deployments" not in it.children()
+        it.api.put(
+            CONFIGMAPS, {"metadata": {"name": "code", "namespace": "default"}, "data": {"jobs.py": ""}}
+        )
+        await eventually(lambda: it.ready() == ("True", "Serving"), within=600)
 
 
 @in_virtual_time
@@ -487,6 +499,22 @@ def test_an_exception_in_a_callback_costs_one_queue_is_counted_and_tried_again(
             assert it.faults != []
 
     test()
+
+
+@in_virtual_time
+async def test_a_queue_whose_dead_letters_cannot_be_counted_is_looked_at_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as it:
+        line = it.queues._broker.nats
+        assert isinstance(line, MemoryClient)
+        line.lose(to_server=lambda subject: ".count-" in subject)
+        it.apply()
+        await eventually(lambda: "queue not looked at in full" in caplog.messages, within=120)
+        line.lose()
+        served = it.queues.served["default", "images"]
+        await eventually(lambda: served.dead_letters == 0, within=600)
+        assert it.faults == []
 
 
 @in_virtual_time

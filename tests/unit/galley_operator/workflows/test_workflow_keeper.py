@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from galley.broker.cancel import Cancelled
-from galley.broker.errors import BrokerRefused
+from galley.broker.errors import BrokerRefused, BrokerUnreachable
 from galley.broker.flow_values import Place
 from galley.broker.records import Records
 from galley.client import AsyncClient
@@ -312,6 +312,29 @@ async def test_a_workflow_that_cannot_be_cancelled_keeps_no_other_from_it(
         await asyncio.sleep(70)
         assert [(await graph.status()).phase for graph in graphs] == ["Running", "Cancelled"]
         assert stage.faults.seen == 0
+
+
+@in_virtual_time
+async def test_a_broker_that_goes_away_while_workflows_are_cancelled_is_asked_for_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_stage() as stage:
+        graphs = [await stage.client.workflows.submit(_graph(), id=name, uid="gone") for name in ("a", "b")]
+        cancel, asked = AsyncWorkflow.cancel, list[str]()
+
+        async def cancels(self: AsyncWorkflow[Any]) -> Cancelled:
+            asked.append(self.id)
+            if len(asked) == 1:
+                raise BrokerUnreachable("nats", "away")
+            return await cancel(self)
+
+        monkeypatch.setattr(AsyncWorkflow, "cancel", cancels)
+        await eventually(lambda: bool(asked), within=200)
+        await asyncio.sleep(1)
+        assert asked == ["a"]
+        assert "workflow not cancelled" not in caplog.messages
+        await eventually(lambda: len(asked) == 3, within=200)
+        assert [(await graph.status()).phase for graph in graphs] == ["Cancelled", "Cancelled"]
 
 
 @in_virtual_time
