@@ -137,19 +137,26 @@ class SignalReader:
             await asyncio.gather(*(self._look_at_oldest(source) for source in asked))
         await self._look_ahead(name)
         backlog = self._backlog(name, lanes)
-        if work is None or isinstance(backlog, Unknown):
-            return backlog
-        return await self._with_keyed(name, work, backlog)
+        if work is not None and not isinstance(backlog, Unknown):
+            backlog = await self._with_keyed(name, work, backlog)
+        if not isinstance(backlog, Unknown):
+            self._unknown.pop(name, None)
+        return backlog
 
-    async def _with_keyed(self, name: tuple[str, str], work: Stream, backlog: QueueBacklog) -> QueueBacklog:
+    async def _with_keyed(
+        self, name: tuple[str, str], work: Stream, backlog: QueueBacklog
+    ) -> QueueBacklog | Unknown:
         """Return a backlog with tasks that wait under keys; a slot takes them if the queue has no limits."""
         limits = work.config.metadata.get(topology.LIMITED_KEY, "")
         backlog = replace(backlog, keyed_for=limits) if limits else backlog
         others = [_sources(*name, lane.lane)[1] for lane in backlog.lanes]
         known = (self._readings.get(each) for each in (*others, _beside_lanes(*name)[0]))
         left = work.state.messages - sum(each.waiting + each.in_flight for each in known if each is not None)
-        if left <= 0 or not await self._any_keyed(name, work.config.name):
-            return backlog
+        try:
+            if left <= 0 or not await self._any_keyed(name, work.config.name):
+                return backlog
+        except BrokerError as error:
+            return self._not_known(name, f"what waits under keys is not known: {error}")
         if limits:
             return replace(backlog, keyed=left)
         *upper, last = backlog.lanes
@@ -158,10 +165,7 @@ class SignalReader:
     async def _any_keyed(self, name: tuple[str, str], stream: str) -> bool:
         # The figures are of different moments, so their difference alone proves nothing.
         question = {"seq": 1, "next_by_subj": topology.waiting_of_queue(*name)}
-        try:
-            answer = await request(self._broker, f"DIRECT.GET.{stream}", question)
-        except BrokerError:
-            return False
+        answer = await request(self._broker, f"DIRECT.GET.{stream}", question)
         return "Nats-Subject" in (answer.headers or {})
 
     def _backlog(self, name: tuple[str, str], lanes: Sequence[Lane]) -> QueueBacklog | Unknown:
@@ -177,7 +181,6 @@ class SignalReader:
         ):
             # One worker moves thousands a second: they count as one task, which wakes it.
             backlogs[-1] = replace(backlogs[-1], waiting=1)
-        self._unknown.pop(name, None)
         later = self._streams.get(topology.later_stream(*name))
         due = sum(
             reading.waiting + reading.in_flight

@@ -1,9 +1,14 @@
 """Backlogs of a server that counts a task a moment after it has confirmed it."""
 
-from galley.backlog import QueueBacklog
+from datetime import timedelta
+
+from galley.backlog import QueueBacklog, Unknown
 from galley.broker import topology
+from galley.broker.later import Door, send_later
 from galley.broker.signals import SignalReader
 from galley.broker.stream_listing import LISTING_SECONDS
+from galley.envelope import Flags, encode
+from tests.support.builders import an_address, an_envelope
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.galley_worker.bench import a_bench
 
@@ -36,6 +41,45 @@ async def test_what_tasks_wait_for_under_their_keys_is_told() -> None:
         backlog = await reader.read(*name)
         assert isinstance(backlog, QueueBacklog)
         assert (backlog.keyed, backlog.keyed_for) == (3, "permit or rate")
+
+
+@in_virtual_time
+async def test_tasks_under_keys_that_cannot_be_looked_for_are_unknown_and_not_none() -> None:
+    async with a_bench() as bench:
+        name = bench.layout.namespace, bench.layout.queue
+        reader = SignalReader(bench.producer)
+        await bench.submit(key="a")
+        bench.server.consumers[topology.work_stream(*name), "normal"].pending.clear()
+        await bench.pass_time(LISTING_SECONDS)
+        asked = f"$JS.API.DIRECT.GET.{topology.work_stream(*name)}"
+        bench.producer.line.lose(to_server=lambda subject: subject == asked)
+        backlog = await reader.read(*name)
+        assert isinstance(backlog, Unknown)
+        assert "what waits under keys is not known" in backlog.why
+        assert await reader.read(*name) == backlog, "since the same moment"
+        bench.producer.line.lose()
+        assert isinstance(await reader.read(*name), QueueBacklog)
+
+
+@in_virtual_time
+async def test_times_that_cannot_be_read_are_read_at_a_later_look() -> None:
+    async with a_bench() as bench:
+        name = bench.layout.namespace, bench.layout.queue
+        reader = SignalReader(bench.producer)
+        await bench.submit()
+        due = bench.server.now() + timedelta(hours=1)
+        body = encode(an_envelope())
+        await (await send_later(bench.producer, an_address(of=bench.layout), body, Flags(), due, Door.FIRST))
+        await bench.pass_time(LISTING_SECONDS)
+        bench.producer.line.lose(to_server=lambda subject: "$JS.API.DIRECT.GET" in subject)
+        backlog = await reader.read(*name)
+        assert isinstance(backlog, QueueBacklog)
+        assert (backlog.waiting, backlog.oldest_at) == (1, None)
+        bench.producer.line.lose()
+        await bench.pass_time(60)
+        backlog = await reader.read(*name)
+        assert isinstance(backlog, QueueBacklog)
+        assert backlog.oldest_at is not None
 
 
 async def waiting(namespace: str, queue: str, reader: SignalReader) -> int:
