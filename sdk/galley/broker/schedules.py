@@ -143,6 +143,8 @@ async def remove(broker: Broker, namespace: str, queue: str, name: str) -> None:
     except BrokerRefused as refusal:
         if not refusal.missing:
             raise
+        return
+    raise BrokerUnreachable(broker.server, f"{action}: it is stored again and again; try again")
 
 
 async def wake(broker: Broker, namespace: str, queue: str) -> None:
