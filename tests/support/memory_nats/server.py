@@ -379,7 +379,8 @@ class MemoryServer:
         }
         if pattern := request.get("subjects_filter"):
             state["subjects"] = stream.subjects(pattern)
-        return {"config": stream.definition, "state": state, "ts": self.now().isoformat()}
+        now = self.now().isoformat()
+        return {"config": stream.definition, "state": state, "created": self._began.isoformat(), "ts": now}
 
     def _consumer_info(self, consumer: Consumer) -> dict[str, Any]:
         return {
