@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
-from galley.broker import inspect
+from galley.broker import inspect, topology
 from galley.broker.connection import Broker
 from galley.broker.errors import BrokerError
 from galley.broker.inspect import peek
@@ -26,7 +26,10 @@ from galley.task_status import Phase, TaskStatus, of_record
 log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 200
-"""Records read at once; of many ended tasks only the latest are shown."""
+"""Records read at one look, of declared tasks and of others: of many only the latest are shown."""
+
+_READ_EACH_LOOK: Final = 25
+"""Records of undeclared tasks read at each of many looks: more cannot be followed, and each is a request."""
 
 _KEPT: Final = 500
 """Tasks kept in memory besides the declared ones."""
@@ -59,11 +62,20 @@ class TaskBoard:
         """Args: lanes: of each queue, by its namespace and name."""
         self._broker, self._lanes = broker, lanes
         self._records = Records(broker)
-        self._changed: OrderedDict[Key, TaskAddress] = OrderedDict()
+        self._heard: OrderedDict[str, None] = OrderedDict()
+        """Subjects of the news about undeclared tasks, latest last."""
+        self._followed: dict[str, TaskAddress] = {}
+        """Declared tasks by the subject of their news."""
+        self._changed: dict[Key, TaskAddress] = {}
+        """Declared tasks to be read again."""
         self._ended: dict[Key, Record] = {}
         self._latest: OrderedDict[Key, TaskStatus] = OrderedDict()
         self._active: dict[Key, TaskStatus] = {}
         self._looks = 0
+        self._allowance = _READ_AT_ONCE
+        """Records of undeclared tasks that may be read at this look."""
+        self.passed_over = 0
+        """Changes of undeclared tasks that were not read, so far: there were too many."""
         self.declared: dict[Key, TaskAddress] = {}
 
     @asynccontextmanager
@@ -77,7 +89,8 @@ class TaskBoard:
     def declare(self, address: TaskAddress) -> None:
         """Follow a task until it has ended."""
         self.declared[key_of(address)] = address
-        self._note(address)
+        self._changed[key_of(address)] = address
+        self._followed[topology.done_subject(address)] = address
 
     def open_tasks(self) -> list[TaskAddress]:
         """Return the declared tasks that are not known to have ended."""
@@ -94,38 +107,57 @@ class TaskBoard:
         rest = [status for key, status in reversed(self._latest.items()) if key not in self._active]
         return [*running, *rest, *waiting]
 
-    async def look(self) -> None:
-        """Update everything; what the broker does not answer stays as it was."""
+    async def look(self, empty: Collection[tuple[tuple[str, str], Lane]] = ()) -> None:
+        """Update everything; what the broker does not answer stays as it was.
+
+        Args:
+            empty: lanes that are known to have no tasks, each after its queue's namespace and name.
+        """
         self._looks += 1
         if self._looks % _LOOK_AGAIN_LOOKS == 0:
             for address in self.open_tasks()[:_READ_AT_ONCE]:
                 self._changed.setdefault(key_of(address), address)
         with contextlib.suppress(BrokerError):
             await self._read_changed()
-            await self._peek()
+            await self._peek(empty)
 
-    def _note(self, address: TaskAddress) -> None:
-        if (address.namespace, address.queue) not in self._lanes:
+    def _note(self, subject: str) -> None:
+        """Note that a record changed. Thousands may in a second, so nothing is looked up here."""
+        if (declared := self._followed.get(subject)) is not None:
+            self._changed[key_of(declared)] = declared
             return
-        key = key_of(address)
-        self._changed[key] = address
-        self._changed.move_to_end(key)
+        heard = self._heard
+        heard[subject] = None
+        heard.move_to_end(subject)
+        if len(heard) > _READ_AT_ONCE:
+            heard.popitem(last=False)
+            self.passed_over += 1
 
     async def _read_changed(self) -> None:
-        undeclared = [key for key in self._changed if key not in self.declared]
-        for key in undeclared[:-_READ_AT_ONCE]:
-            del self._changed[key]
-        batch = list(self._changed.items())[-2 * _READ_AT_ONCE :]
-        for key, _ in batch:
-            del self._changed[key]
+        declared = [self._changed.pop(key) for key in list(self._changed)[:_READ_AT_ONCE]]
+        heard, self._heard = list(self._heard), OrderedDict()
+        self._allowance = min(_READ_AT_ONCE, self._allowance + _READ_EACH_LOOK)
+        self.passed_over += len(heard[: -self._allowance])
+        del heard[: -self._allowance]
+        self._allowance -= len(heard)
+        addresses = [*declared, *self._served(heard)]
         try:
-            found = await asyncio.gather(*(self._read(address) for _, address in batch))
+            found = await asyncio.gather(*(self._read(address) for address in addresses))
         except BrokerError:
-            self._changed = OrderedDict([*batch, *self._changed.items()])
+            self._changed = {key_of(address): address for address in declared} | self._changed
+            self._heard = OrderedDict.fromkeys([*heard, *self._heard][-_READ_AT_ONCE:])
             raise
-        for (key, address), stored in zip(batch, found, strict=True):
+        for address, stored in zip(addresses, found, strict=True):
             if stored is not None:
-                self._take(key, of_record(address, stored.record), stored.record)
+                self._take(key_of(address), of_record(address, stored.record), stored.record)
+
+    def _served(self, subjects: Iterable[str]) -> Iterator[TaskAddress]:
+        """Yield the tasks of our queues that news are about; those of unique keys are about none."""
+        for subject in subjects:
+            with contextlib.suppress(ValueError):
+                address = topology.parse_task_subject(subject)
+                if (address.namespace, address.queue) in self._lanes:
+                    yield address
 
     async def _read(self, address: TaskAddress) -> Stored | None:
         try:
@@ -146,8 +178,9 @@ class TaskBoard:
         while len(self._latest) > _KEPT:
             self._latest.popitem(last=False)
 
-    async def _peek(self) -> None:
-        lanes = [(name, lane) for name, lanes in self._lanes.items() for lane in lanes]
+    async def _peek(self, empty: Collection[tuple[tuple[str, str], Lane]]) -> None:
+        every = ((name, lane) for name, lanes in self._lanes.items() for lane in lanes)
+        lanes = [each for each in every if each not in empty]
         found = await asyncio.gather(*(peek(self._broker, *name, lane, _PEEKED) for name, lane in lanes))
         seen = {key_of(status.address): status for statuses in found for status in statuses}
         for key in seen.keys() & self._latest.keys():
@@ -157,7 +190,13 @@ class TaskBoard:
                 del seen[key]
             else:
                 seen[key] = self._joined(seen[key], recorded)
-        unnamed = [status for status in seen.values() if status.phase is Phase.RUNNING and not status.worker]
+        # What began since the last look may have ended by the next one, and costs a worker three answers.
+        before = self._active
+        unnamed = [
+            status for key, status in seen.items()
+            if status.phase is Phase.RUNNING and not status.worker
+            and key in before and before[key].phase is Phase.RUNNING
+        ]  # fmt: skip
         self._active = seen | dict(await self._named(unnamed))
 
     def _joined(self, seen: TaskStatus, recorded: TaskStatus) -> TaskStatus:

@@ -329,13 +329,17 @@ class Run:
             await asyncio.sleep(max(0.05, next_look - loop.time()))
 
     async def _show(self) -> None:
-        await self._board.look()
+        queues = [await of_queue(runtime) for runtime in self.runtimes]
+        seen = zip(self.runtimes, queues, strict=True)
+        await self._board.look(
+            [(runtime.queue.name, lane) for runtime, queue in seen for lane in queue.empty]
+        )
         if self._submitted.is_set() and all(runtime.fleet.stuck for runtime in self._left()):
             self._all_ended.set()
-        queues = [await of_queue(runtime) for runtime in self.runtimes]
         moment = Snapshot(
-            datetime.now(UTC), self._broker.server, tuple(queues), tuple(self._board.tasks()), self._note
-        )
+            datetime.now(UTC), self._broker.server, tuple(queues), tuple(self._board.tasks()), self._note,
+            self._board.passed_over,
+        )  # fmt: skip
         # A terminal may be stopped (Ctrl-S), which must not stop the queues.
         await asyncio.to_thread(self._display.show, moment)
 

@@ -174,7 +174,9 @@ class EventLines:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._phases: dict[tuple[str, str], tuple[Phase, int]] = {}
+        """Of the tasks of the last snapshot."""
         self._workers: dict[str, tuple[int, int, str]] = {}
+        self._passed_over = 0
 
     def __enter__(self) -> Self:
         return self
@@ -197,13 +199,22 @@ class EventLines:
                 # The reason is from the last sweep and may not mention the problem yet.
                 new = f"; {queue.problem}" if queue.problem not in queue.reason else ""
                 self._write(f"queue/{queue.name}: {workers_in_words(queue)}; wanted {queue.reason}{new}")
+        kept: dict[tuple[str, str], tuple[Phase, int]] = {}
         for status in reversed(snapshot.tasks):
             name = (status.address.queue, status.address.id)
             phase = (status.phase, status.attempt)
-            if self._phases.get(name) == phase or status.phase in (Phase.QUEUED, Phase.SCHEDULED):
+            if status.phase in (Phase.QUEUED, Phase.SCHEDULED):
                 continue
-            self._phases[name] = phase
-            self._write(_task_line(status))
+            if status.phase is Phase.RUNNING and not status.worker:
+                continue  # its worker is known by the next look, unless it has ended by then
+            kept[name] = phase
+            if self._phases.get(name) != phase:
+                self._write(_task_line(status))
+        self._phases = kept
+        if snapshot.passed_over > self._passed_over:
+            more = snapshot.passed_over - self._passed_over
+            self._passed_over = snapshot.passed_over
+            self._write(f"{more} more changes of tasks: galley get tasks")
 
 
 def _task_line(status: TaskStatus) -> str:

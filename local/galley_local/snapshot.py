@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from galley.backlog import LaneBacklog, QueueBacklog
+from galley.lanes import Lane
 from galley.task_status import TaskStatus
 from galley_local.queue_runtime import QueueRuntime
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView
@@ -27,6 +28,13 @@ class QueueSnapshot:
         """Number of workers that take tasks."""
         return sum(worker.phase is WorkerPhase.READY for worker in self.workers)
 
+    @property
+    def empty(self) -> tuple[Lane, ...]:
+        """Lanes without tasks, as the scaler saw them last: it looks whenever one comes."""
+        if self.later:
+            return ()
+        return tuple(lane.lane for lane in self.lanes if not (lane.waiting or lane.in_flight or lane.stale))
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -38,6 +46,8 @@ class Snapshot:
     tasks: tuple[TaskStatus, ...]
     note: str = ""
     """What Ctrl-C does."""
+    passed_over: int = 0
+    """Changes of tasks that are not among `tasks`, since there were too many at once; so far."""
 
 
 async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:

@@ -1,12 +1,9 @@
 """Notifications of changed records: waiting for one task, or following a namespace, without polling."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
-
-from nats.aio.msg import Msg
 
 from galley.address import TaskAddress
 from galley.broker import topology
@@ -14,8 +11,6 @@ from galley.broker.connection import Broker
 from galley.broker.errors import BrokerUnreachable
 from galley.broker.records import Records
 from galley.record import Stored
-
-log = logging.getLogger(__name__)
 
 _SILENT_LOOKS: Final = 3
 """Looks without an answer after which the broker counts as away: in a cluster whose servers restart one after
@@ -63,24 +58,18 @@ async def wait_until_done(broker: Broker, address: TaskAddress) -> Stored:
 
 @asynccontextmanager
 async def hearing_changes(
-    broker: Broker, namespace: str, react: Callable[[TaskAddress], None]
+    broker: Broker, namespace: str, react: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Call `react` with the address of each task whose record changed, except for its lane.
+    """Call `react` with the subject of each record of a namespace that changed, in the middle of reading.
 
+    It must be quick: in a busy namespace most of the cost is its own. Records of unique keys are among them.
     News travel at most once: what must not be missed is looked at again now and then.
     """
 
-    async def hear(message: Msg) -> None:
-        if topology.is_key(message.subject):
-            return
-        try:
-            address = topology.parse_task_subject(message.subject)
-        except ValueError:
-            log.warning("news not understood", extra={"subject": message.subject})
-            return
-        react(address)
+    def hear(subject: str, _reply: str, _body: bytes, _headers: bytes) -> None:
+        react(subject)
 
-    subscription = await broker.subscribe(topology.changes_in(namespace), hear)
+    subscription = await broker.subscribe_directly(topology.changes_in(namespace), hear)
     try:
         yield
     finally:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 from rich.console import Console
 
-from galley.backlog import LaneBacklog
+from galley.backlog import LaneBacklog, Unknown
 from galley.lanes import Lane
 from galley.record import Failure
 from galley.task_status import Phase, TaskStatus
@@ -102,6 +103,26 @@ def test_a_line_is_written_for_what_changed_and_only_then() -> None:
 
 def test_tasks_that_only_wait_make_no_lines() -> None:
     assert len(lines_of(a_snapshot(a_status(Phase.QUEUED), a_status(Phase.SCHEDULED)))) == 1
+
+
+def test_a_task_runs_once_its_worker_is_known() -> None:
+    unknown, known = a_snapshot(a_status(worker="")), a_snapshot(a_status())
+    assert lines_of(unknown, unknown, known)[1:] == ["task/life (images): Running on images-1"]
+
+
+def test_changes_that_were_too_many_are_counted() -> None:
+    some, more = (dataclasses.replace(a_snapshot(), passed_over=number) for number in (3, 10))
+    assert [line.partition(" ")[0] for line in lines_of(some, some, more)[1:]] == ["3", "7"]
+
+
+def test_a_lane_is_empty_that_was_seen_without_tasks() -> None:
+    (queue,) = a_snapshot(later=0).queues
+    assert queue.empty == (Lane.LOW,)
+    lanes = LaneBacklog(Lane.LOW, 0, 0, stale=Unknown("no answer", NOON)), LaneBacklog(Lane.HIGH, 0, 0)
+    (queue,) = a_snapshot(later=0, lanes=lanes).queues
+    assert queue.empty == (Lane.HIGH,)
+    (queue,) = a_snapshot(later=1, lanes=lanes).queues
+    assert queue.empty == ()
 
 
 def test_a_failure_is_told_with_its_message_and_attempt() -> None:
