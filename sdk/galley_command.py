@@ -14,6 +14,7 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+    gc.freeze()  # what is imported stays: the first collections would look at all of it
     gc.enable()
     return run()
 

@@ -11,5 +11,6 @@ if __name__ == "__main__":
     gc.disable()  # imports leave no garbage, and looking for it takes an eighth of the start
     from galley_gateway.main import main
 
+    gc.freeze()  # what is imported stays: the first collections would look at all of it
     gc.enable()
     sys.exit(main())

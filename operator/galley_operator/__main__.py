@@ -12,5 +12,6 @@ if __name__ == "__main__":
     gc.disable()  # imports leave no garbage, and looking for it takes an eighth of the start
     from galley_operator.main import main
 
+    gc.freeze()  # what is imported stays: the first collections would look at all of it
     gc.enable()
     sys.exit(main())
