@@ -75,10 +75,12 @@ def _name(frame: FrameType) -> str:
 
 def _be_worker(output: Path) -> int:
     from galley_worker.main import main  # noqa: PLC0415 - only the worker needs it
+    from galley_worker.runners.socket_folder import socket_folder  # noqa: PLC0415 - as above
 
     samples = Samples()
     samples.start()
-    code = main()
+    with socket_folder():
+        code = main()
     output.write_text(samples.report() + "\n")
     return code
 

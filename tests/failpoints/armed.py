@@ -129,8 +129,10 @@ def main(role: str, *arguments: str) -> int:
     hook(passed)
     if role == "worker":
         from galley_worker.main import main as work  # noqa: PLC0415 - the other roles start without it
+        from galley_worker.runners.socket_folder import socket_folder  # noqa: PLC0415 - as above
 
-        return work()
+        with socket_folder():
+            return work()
     asyncio.run(ROLES[role](*arguments))
     return 0
 

@@ -15,7 +15,6 @@ from galley.logs import log_as_json, switch_level_by_signal
 from galley.resources import TaskQueue
 from galley.target import NAMESPACE_VARIABLE
 from galley_worker.errors import ModuleImportFailed, StartHookFailed
-from galley_worker.runners.socket_folder import socket_folder
 from galley_worker.settings import WorkerSettings, read_queue, read_settings
 from galley_worker.supervisor import Supervisor
 
@@ -51,8 +50,7 @@ def main() -> int:
         # Together with the task's id these name it where the logs of a whole cluster are collected.
         namespace, name = queue.metadata.namespace, queue.metadata.name
         log_as_json(settings.log_level, worker=settings.worker, namespace=namespace, queue=name)
-        with socket_folder():
-            asyncio.run(_run(settings, queue))
+        asyncio.run(_run(settings, queue))
     except* GalleyError as errors:
         for error in errors.exceptions:
             hint = error.hint if isinstance(error, GalleyError) else ""

@@ -19,6 +19,7 @@ from galley.resources import TaskQueue
 from galley.resources.manifest import read_manifests
 from galley.tls import Tls, tls_of
 from galley_worker.errors import SettingsInvalid
+from galley_worker.head_start import paths_in
 
 PREFIX: Final = "GALLEY_"
 
@@ -106,9 +107,7 @@ class WorkerSettings(BaseModel):
     @property
     def paths(self) -> tuple[str, ...]:
         """The folders of `import_paths`."""
-        if self.import_paths.startswith("["):
-            return tuple(map(str, json.loads(self.import_paths)))
-        return tuple(path for path in self.import_paths.split(os.pathsep) if path)
+        return paths_in(self.import_paths)
 
     @field_validator("import_paths")
     @classmethod

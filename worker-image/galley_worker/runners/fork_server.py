@@ -5,6 +5,9 @@ child is a fork of it. It ends with the thread that started it, and its children
 left of a supervisor that is killed outright. One thread and one server serve all Runners of a process, until
 the last of them is left.
 
+A worker that has imported little yet can be that clean process itself: `begin` forks it, and begins the first
+child, before anything asks for one.
+
 Multiprocessing starts one fork server and one resource tracker per process, and keeps both until that
 process ends. A worker that stops must leave nothing behind, and a module that hangs while the server preloads
 it must be stopped from outside. There is no public way to either, so what is private to multiprocessing is
@@ -13,6 +16,7 @@ touched here and nowhere else.
 
 import asyncio
 import contextlib
+import gc
 import json
 import mmap
 import multiprocessing
@@ -21,12 +25,14 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing import forkserver, resource_tracker, spawn, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 from galley_worker.runners.child import entry
 from galley_worker.runners.child.kernel import children_of, running_name
@@ -74,6 +80,7 @@ class End:
 class ForkServer:
     """Makes children, and collects their exit codes and what they leave running."""
 
+    _ahead: "ClassVar[_Ahead | None]" = None
     _lock = threading.Lock()
     _users = 0
     _thread: ThreadPoolExecutor | None = None
@@ -100,6 +107,7 @@ class ForkServer:
         with cls._lock:
             cls._users -= 1
             if cls._users == 0 and cls._thread is not None and cls._sweeper is not None:
+                self._drop_ahead()
                 cls._thread.shutdown(wait=True)
                 cls._thread = None
                 _end_server(tracker=cls._tracker_is_ours)
@@ -112,14 +120,62 @@ class ForkServer:
         Raises:
             OSError: if the operating system does not allow it.
         """
-        request = _Request(self, setup)
+        request, child = self._take_ahead(setup) or self._request(setup)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._mine, request.run)
+            return await asyncio.wrap_future(child)
         except asyncio.CancelledError:
             request.give_up()
             # It may have been made already, with the event loop not having heard of it yet.
             self._mine.submit(request.abandon)
             raise
+
+    @contextlib.contextmanager
+    def begun(self, setup: entry.Setup) -> Iterator[None]:
+        """Begin the child that `fork` is to return first, if it is asked for the same.
+
+        The fork server is a fork of this process, which must have one thread and have imported no more than
+        children may see. If nothing has asked for the child by the end of the block, both are ended.
+        Nothing is begun where the kernel cannot tell the processes of this worker, or does not allow it.
+        """
+        cls = type(self)
+        with contextlib.ExitStack() as kept:
+            kept.enter_context(self)
+            assert cls._sweeper is not None
+            if cls._sweeper.number:
+                try:
+                    with self._telling(), _forking():
+                        self._ensure_running()
+                except OSError:
+                    kept.close()  # what is in the way will be told when the child is asked for
+                else:
+                    cls._ahead = _Ahead(self._told, setup, *self._request(setup), kept.close)
+            yield
+
+    def _request(self, setup: entry.Setup) -> "tuple[_Request, Future[Child]]":
+        request = _Request(self, setup)
+        return request, self._mine.submit(request.run)
+
+    def _take_ahead(self, setup: entry.Setup) -> "tuple[_Request, Future[Child]] | None":
+        cls = type(self)
+        ahead = cls._ahead
+        if ahead is None:
+            return None
+        same = (ahead.told, ahead.setup) == (self._told, setup)
+        if same:
+            cls._ahead = None
+        else:
+            self._drop_ahead()
+            # It has imported what nothing asks for.
+            self._mine.submit(self.end_server)
+        ahead.let_go()
+        return (ahead.request, ahead.child) if same else None
+
+    def _drop_ahead(self) -> None:
+        cls = type(self)
+        ahead, cls._ahead = cls._ahead, None
+        if ahead is not None:
+            ahead.request.give_up()
+            self._mine.submit(ahead.request.abandon)
 
     async def collect(self, child: Child) -> End:
         """Return what became of a child that has ended, and kill what it left running."""
@@ -157,10 +213,23 @@ class ForkServer:
         return Child(process, pidfd, wire, stdout, stderr, page)
 
     def _start(self, process: ForkServerProcess) -> None:
+        with self._telling():
+            self._ensure_running()
+            process.start()
+
+    def _ensure_running(self) -> None:
+        """Make the fork server, where there is none or it was killed."""
+        assert self._sweeper is not None
+        with self._sweeper.numbering(self._sweeper.number):
+            _SERVER.ensure_running()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Have a fork server that is made in the block know what it is to import and whose it is."""
         multiprocessing.get_context("forkserver").set_forkserver_preload(
             ["galley_worker.runners.child.preload"]
         )
-        main = spawn.get_preparation_data(process.name)
+        main = spawn.get_preparation_data("galley")
         assert self._sweeper is not None
         mark, owner = self._sweeper.mark
         # Without the mark, since the tracker serves other users of multiprocessing too.
@@ -171,10 +240,7 @@ class ForkServer:
         )
         os.environ[mark] = owner
         try:
-            # Makes the fork server, where there is none or it was killed.
-            with self._sweeper.numbering(self._sweeper.number):
-                _SERVER.ensure_running()
-            process.start()
+            yield
         finally:
             del os.environ[entry.PRELOAD], os.environ[mark]
 
@@ -216,6 +282,18 @@ class ForkServer:
         assert self._sweeper is not None
         for process in self._sweeper.sweep():
             _reap(process)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A child that was begun before it was asked for."""
+
+    told: tuple[tuple[str, ...], tuple[str, ...]]
+    setup: entry.Setup
+    request: "_Request"
+    child: Future[Child]
+    let_go: Callable[[], None]
+    """Ends the use of the fork server by who began it."""
 
 
 class _Request:
@@ -273,6 +351,57 @@ class _Request:
         child.page.close()
         for descriptor in (child.pidfd, child.stdout, child.stderr):
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _forking() -> Iterator[None]:
+    """Have a fork server that is made in the block be a fork of this process: it need not import again."""
+    theirs: Any = util
+    spawn_program = theirs.spawnv_passfds
+
+    def fork(_program: bytes, arguments: Sequence[str], files: Sequence[int]) -> int:
+        theirs.spawnv_passfds = spawn_program  # in the fork, too
+        # Our handlers of signals must not run in the fork.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become_server(arguments[-1], files, signals)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        return pid
+
+    theirs.spawnv_passfds = fork
+    try:
+        yield
+    finally:
+        theirs.spawnv_passfds = spawn_program
+
+
+def _become_server(code: str, files: Sequence[int], signals: set[Any]) -> NoReturn:
+    """Run the code of a fork server as if this were a new process."""
+    ended = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        kept = {0, 1, 2, *files}
+        # Also our end of the pipe by which it notices that no process uses it, and what this worker locks.
+        for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - only the names are used
+            if number not in kept:
+                with contextlib.suppress(OSError):  # that of the folder itself
+                    os.close(number)
+        # Their locks are taken, and they know the processes of our parent.
+        for known in (_SERVER, _TRACKER):
+            known.__init__()
+        gc.freeze()  # so that a collection copies nothing of what all share
+        gc.enable()
+        exec(code, {})  # noqa: S102 - multiprocessing's own
+    except SystemExit:
+        ended = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(ended)
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, Connection]:

@@ -101,6 +101,12 @@ class LogAll(Struct, array_like=True, tag=6):
     on: bool
 
 
+class Spooling(Struct, array_like=True, tag=7):
+    """Supervisor: what handlers return and is to be stored as an object goes into this folder."""
+
+    folder: str
+
+
 class Done(Struct, array_like=True, tag=10, gc=False):
     """Child: the handler returned."""
 
@@ -240,7 +246,7 @@ class Saved(Struct, array_like=True, tag=31):
     body: bytes
 
 
-Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll
+Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll | Spooling
 Member: TypeAlias = Done | Spooled | Onward | Failed | Again
 Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
 

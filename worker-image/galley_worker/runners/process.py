@@ -40,6 +40,7 @@ from galley_worker.runners.frames import (
     RunBatch,
     Saved,
     Spooled,
+    Spooling,
     Stopped,
 )  # fmt: skip
 from galley_worker.runners.output import STREAM_NAMES, Output
@@ -128,6 +129,7 @@ class HandlerProcess(asyncio.Protocol):
     async def connect(self) -> None:
         """Begin to listen to it."""
         await self._loop.create_unix_connection(lambda: self, sock=self._child.wire)
+        self._say(Spooling(self._settings.spool))
 
     def send(self, execution: Execution, number: int) -> None:
         """Give it one more work, under a number never used before."""

@@ -31,18 +31,18 @@ def socket_folder() -> Iterator[None]:
     if len(os.fsencode(parent)) > _LONGEST:
         parent = next((Path(each) for each in _SHORT if os.access(each, os.W_OK | os.X_OK)), parent)
     remove_left(parent)
-    with (
-        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,
-        (Path(folder) / _LOCK).open("w") as lock,
-    ):
-        # As long as it is locked its worker runs, in whichever container that shares the parent.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        current: Any = process.current_process()
-        current._config["tempdir"] = folder  # noqa: SLF001
-        try:
+    # Not a TemporaryDirectory: a fork of this process that ends in order would remove it.
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    current: Any = process.current_process()
+    try:
+        with (Path(folder) / _LOCK).open("w") as lock:
+            # As long as it is locked its worker runs, in whichever container that shares the parent.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            current._config["tempdir"] = folder  # noqa: SLF001
             yield
-        finally:
-            current._config.pop("tempdir", None)  # noqa: SLF001
+    finally:
+        current._config.pop("tempdir", None)  # noqa: SLF001
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_left(parent: Path) -> None:

@@ -40,7 +40,7 @@ class ChildFactory:
         settings = self.settings
         setup = Setup(
             settings.queue, (*settings.preload, *settings.modules), settings.import_paths,
-            "first" if first else self.kind, settings.log_level, settings.spool,
+            "first" if first else self.kind, settings.log_level,
         )  # fmt: skip
         child = await self.fork_server.fork(setup)
         return HandlerProcess(child, self.fork_server, settings, self.parent, self.clock)

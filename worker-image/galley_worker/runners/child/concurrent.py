@@ -39,6 +39,7 @@ from galley_worker.runners.frames import (
     Run,
     RunBatch,
     Said,
+    Spooling,
     Stopped,
 )  # fmt: skip
 from galley_worker.runners.page import ORDER, STEP, write_number, write_step
@@ -58,9 +59,8 @@ class ConcurrentService:
         queue: str,
         handlers: Mapping[str, Handler[..., Any]],
         page: mmap,
-        spool: str = "",
     ) -> None:
-        self._spool = spool
+        self._spool = ""
         self._queue = queue
         self._wire = wire
         self._handlers = handlers
@@ -141,6 +141,8 @@ class ConcurrentService:
                 self._answer(Recalled([]))
             case LogAll(on):
                 log_all(on)
+            case Spooling(folder):
+                self._spool = folder
             case Leave():
                 self._leaving = True
                 self._loop.stop()

@@ -52,8 +52,6 @@ class Setup:
     kind: Literal["plain", "concurrent", "first"]
     """Which handlers it runs; `first` runs plain ones, unless all of the queue are `async def`."""
     log_level: str = "INFO"
-    spool: str = ""
-    """Folder for what handlers return and is to be stored as an object."""
 
 
 class Broke(Exception):
@@ -140,7 +138,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
         wire.send(frames.encode([frames.Ready(plain_ones, async_ones, several, rules)]))
 
     if several:
-        service = concurrent.ConcurrentService(wire, setup.queue, handlers, begun, setup.spool)
+        service = concurrent.ConcurrentService(wire, setup.queue, handlers, begun)
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             for hook in HOOKS.start:
@@ -150,7 +148,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
             service.serve(loop)
             _stop_hooks(loop)
     else:
-        alone = plain.PlainService(wire, setup.queue, handlers, begun, setup.spool)
+        alone = plain.PlainService(wire, setup.queue, handlers, begun)
         ready()
         alone.serve()
         _stop_hooks(None)

@@ -28,7 +28,7 @@ from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current, log_all
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, end_copy, lost
-from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said
+from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said, Spooling
 from galley_worker.runners.page import write_number
 
 HELD_SECONDS: Final = 0.001
@@ -48,9 +48,8 @@ class PlainService:
         queue: str,
         handlers: Mapping[str, Handler[..., Any]],
         begun: mmap,
-        spool: str = "",
     ) -> None:
-        self._spool = spool
+        self._spool = ""
         self._queue = queue
         self._wire = wire
         self._handlers = handlers
@@ -206,6 +205,8 @@ class PlainService:
                 for order in orders:
                     if type(order) is LogAll:
                         log_all(order.on)
+                    elif type(order) is Spooling:
+                        self._spool = order.folder
                 self._orders.extend(order for order in orders if isinstance(order, Run | RunBatch))
                 if any(type(order) is Recall for order in orders):
                     self._give_back()
