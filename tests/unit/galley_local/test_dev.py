@@ -19,8 +19,9 @@ class FailingBoard:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.passed_over = 0
 
-    async def look(self) -> None:
+    async def look(self, _empty: object) -> None:
         self.looks += 1
         if self.looks == 1:
             raise ZeroDivisionError
