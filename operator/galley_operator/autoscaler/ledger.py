@@ -67,10 +67,20 @@ class Ledger:
         if (claim := self._claims.get(queue)) is not None:
             self._claims[queue] = replace(claim, held=max(claim.held, workers))
 
-    def forget(self, queue: Queue) -> None:
-        """Forget a queue that is gone."""
-        self._claims.pop(queue, None)
+    def leave(self, queue: Queue, held: int | None) -> bool:
+        """Note that a queue is gone; returns whether it still holds something.
+
+        Args:
+            queue: its namespace and its name.
+            held: how many of its workers are there: they may go on for hours, or for good if it was deleted
+                without what it owns. None if that is not known.
+        """
         self._wakes.pop(queue, None)
+        claim = self._claims.pop(queue, None)
+        if claim is None or not (left := claim.held if held is None else held):
+            return False
+        self._claims[queue] = Claim(queue, claim.cost, held=left)
+        return True
 
 
 def _all_fit(claims: Collection[Claim], budget: Budget) -> bool:

@@ -26,6 +26,7 @@ from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
+from galley_operator.errors import FleetUnknown
 from galley_operator.events import Events, Failures, Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
@@ -102,6 +103,8 @@ class Queues:
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
+        self._left: set[Queue] = set()
+        """Queues that are gone, and of whose workers some may still be there."""
         self._running: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -163,6 +166,8 @@ class Queues:
                 bodies += page
         self._known.listed(bodies)
         self.listed = frozenset(key_of(each) for each in bodies)
+        for key in list(self._left):
+            self._give_back(key)
         for key in self.listed | set(self.served):
             if not self._may_wait(key):
                 self._turns.add(key, patient=True)
@@ -228,19 +233,25 @@ class Queues:
     async def _look_at(self, key: Queue) -> bool:
         """Reconcile one queue; returns whether nothing is left to be done."""
         found = self._known.found(key)
-        if found is None or found.going:
-            # Of one that is going, objects made again now would keep it from ever being gone.
+        if found is None:
             await self._forget(key)
             return True
         served = self.served.get(key)
         seen = found.status.observed_generation if served is None else served.found.generation
-        if seen != found.generation:
+        if seen != found.generation and not found.going:
             self._audit_edit(found)
         if served is None or served.found.uid != found.uid:
             await self._forget(key)
             served = self.served[key] = ServedQueue(
                 found, written=found.status, failures=Failures(found.status.dead_letters)
             )
+        if found.going:
+            # Objects made again now would keep it from ever being gone. Workers of one that a finalizer keeps
+            # go on, and hold their part of the budget.
+            served.found = found
+            if found.queue is not None:
+                self._scale(key, served)
+            return True
         served.reconciled_at, served.reconciled_with = asyncio.get_running_loop().time(), self._tls()
         outcome = await self._reconciler.reconcile(found)
         self._tell(found, served.outcome, outcome)
@@ -302,7 +313,6 @@ class Queues:
         """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
         served = self.served.pop(key, None)
         self._metrics.forget(*key)
-        self._shared.forget(key)
         if served is None:
             return
         self._reconciler.forget(served.found.uid)
@@ -311,6 +321,19 @@ class Queues:
         if served.scaling is not None:
             served.scaling.cancel()
             await asyncio.wait([served.scaling])
+        self._left.add(key)
+        self._give_back(key)
+
+    def _give_back(self, key: Queue) -> None:
+        """Give back what a queue that is gone holds of the budget, less its workers that are still there."""
+        try:
+            deployment = self._workloads.deployment_of(key)
+            held = sum(pod.active for pod in self._workloads.pods_of(key))
+            held = max(held, deployment.spec.replicas if deployment is not None else 0)
+        except FleetUnknown:
+            held = None
+        if key in self.served or not self._shared.leave(key, held):
+            self._left.discard(key)
 
     def _scaled(self, key: Queue, before: int, after: int, reason: str) -> None:
         direction = "out" if after > before else "in"

@@ -24,7 +24,6 @@ class SharedByQueues:
         """For all who set bytes aside on NATS."""
         self.room = asyncio.Semaphore(_AT_ONCE)
 
-    def forget(self, queue: Queue) -> None:
-        """Forget what a queue that is gone, or not served any more, holds of the budget."""
-        if self.ledger is not None:
-            self.ledger.forget(queue)
+    def leave(self, queue: Queue, held: int | None) -> bool:
+        """Note that a queue is gone, or not served any more; returns whether it still holds of the budget."""
+        return self.ledger is not None and self.ledger.leave(queue, held)

@@ -1,6 +1,7 @@
 """A budget in the operator: its queues share it, and pods that find no node hold little of it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from galley.broker.publish import Publisher
 from galley.lanes import Lane
 from galley_operator.autoscaler import ledger
-from galley_operator.cluster.resource import DEPLOYMENTS, PODS
+from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, TASKQUEUES
 from galley_operator.fleet.names import labels_of
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -82,3 +83,44 @@ async def test_a_new_queue_gets_its_first_workers_out_of_the_budget() -> None:
             it.apply("second", scaling={"minWorkers": 2})
             await eventually(lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60)
             assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [2, 1]
+
+
+def kept_by_a_finalizer(it: Stage) -> None:
+    body = it.api.objects[TASKQUEUES.plural, "default", "first"]
+    body["metadata"] |= {"deletionTimestamp": "2026-03-01T09:30:00Z", "finalizers": ["example.com/kept"]}
+    it.known.seen(it.api.put(TASKQUEUES, body))
+
+
+def deleted_without_what_it_owns(it: Stage) -> None:
+    it.known.gone(it.api.objects.pop((TASKQUEUES.plural, "default", "first")))
+
+
+@pytest.mark.parametrize("happen", [kept_by_a_finalizer, deleted_without_what_it_owns])
+def test_workers_of_a_deleted_queue_hold_the_budget_until_they_are_gone(
+    happen: Callable[[Stage], None],
+) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
+            async with stage(budget='{"workers": 3}') as it:
+                it.apply("first", scaling={"minWorkers": 2})
+                await eventually(lambda: it.condition("first", "ScalingActive") == "Scaling", within=60)
+                it.apply("second", scaling={"minWorkers": 2})
+                await eventually(
+                    lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60
+                )
+
+                def replicas() -> list[int]:
+                    return [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")]
+
+                happen(it)
+                it.api.remove(CONFIGMAPS, "galley-first")
+                await asyncio.sleep(60)
+                assert replicas() == [2, 1]
+                assert "configmaps" not in it.children("first"), "nothing is made for it again"
+                it.api.objects.pop((TASKQUEUES.plural, "default", "first"), None)
+                it.api.remove(DEPLOYMENTS, "galley-first")
+                await eventually(lambda: deployment(it, "second")["spec"]["replicas"] == 2, within=60)
+
+    run()
