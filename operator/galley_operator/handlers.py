@@ -44,9 +44,21 @@ def registry_of(queues: KnownQueues, config: ClusterConfig, faults: Faults) -> k
     return registry
 
 
+class _NothingKept(kopf.DiffBaseStorage):
+    """Reads no state from annotations: who may edit a queue can write what cannot be read."""
+
+    def fetch(self, *, body: kopf.Body) -> None:  # noqa: ARG002 - kopf's names
+        return
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Write nothing."""
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Return how kopf is to behave."""
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = _NothingKept()
+    settings.persistence.finalizer = "none"  # no object can have it, so that none is removed
     settings.posting.enabled = False
     settings.scanning.disabled = True  # else it needs rights on all CRDs and namespaces
     settings.process.ultimate_exiting_timeout = None  # else it kills the process some time after its end

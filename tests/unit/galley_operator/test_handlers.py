@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from galley_operator.cluster.config import ClusterConfig
@@ -48,9 +50,10 @@ class Api:
         self._version = 10
         self._watches: list[asyncio.Queue[bytes]] = []
 
-    def put(self, name: str, generation: int = 1, uid: str = "u1") -> None:
+    def put(self, name: str, generation: int = 1, uid: str = "u1", **metadata: Any) -> None:
         known = name in self.queues
         body = self._body(name, generation, uid)
+        body["metadata"] |= metadata
         self.queues[name] = body
         self._tell("MODIFIED" if known else "ADDED", body)
 
@@ -163,3 +166,28 @@ async def test_a_queue_that_cannot_be_taken_in_costs_that_queue_alone() -> None:
     async with watching(api, queues, Faults(seen.append), []):
         await eventually(lambda: seen == ["TaskQueue seen"], within=20)
         await eventually(lambda: ("default", "good") in queues, within=20)
+
+
+@pytest.mark.parametrize("text", ["{", "7 7", "null", "[1]", '"x"', "\ufffd"])
+async def test_what_kopf_would_keep_in_a_queue_is_not_read_from_it(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may edit a queue can write there what cannot be read."""
+    api, queues, told = Api(), KnownQueues(), list[str]()
+    names = ("last-handled-configuration", "seen", "touch-dummy", "kopf-managed")
+    odd: dict[str, Any] = {
+        "annotations": {f"kopf.zalando.org/{name}": text for name in names},
+        "finalizers": ["kopf.zalando.org/KopfFinalizerMarker"],
+    }
+    api.put("there", **odd)
+    with caplog.at_level(logging.WARNING), queues.told_to(lambda queue, **_: told.append(queue[1])):
+        async with watching(api, queues, Faults(), []):
+            await eventually(lambda: told == ["there"], within=20)
+            api.put("new", **odd)
+            await eventually(lambda: told[1:] == ["new"], within=20)
+            api.put("new", generation=2, **odd)
+            await eventually(lambda: told[2:] == ["new"], within=20)
+            api.remove("there")
+            await eventually(lambda: told[3:] == ["there"], within=20)
+    assert {method for method, _ in api.asked} == {"GET"}
+    assert [each for each in caplog.messages if "error" in each] == []
