@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -41,6 +42,10 @@ SWEEP_SECONDS: Final = 60.0
 """Time between two looks at all queues for schedules whose object is gone."""
 
 
+RUN_NOW_LENGTH: Final = 256
+"""Most characters of the value that the status keeps."""
+
+
 class _Annotations(Struct, frozen=True):
     run_now: str = field(default="", name=RUN_NOW)
 
@@ -59,8 +64,9 @@ class ScheduleObject(KeptObject, frozen=True):
 
     @property
     def run_now(self) -> str:
-        """The value of the annotation that runs it."""
-        return self.metadata.annotations.run_now if self.metadata.annotations else ""
+        """The value of the annotation that runs it, or what stands for a longer one in the status."""
+        value = self.metadata.annotations.run_now if self.metadata.annotations else ""
+        return value if len(value) <= RUN_NOW_LENGTH else sha256(value.encode()).hexdigest()
 
 
 class ScheduleKeeper:

@@ -1,6 +1,7 @@
 """TaskSchedules over an API and a nats-server in memory: schedules are kept, shown, run and removed."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -224,6 +225,19 @@ async def test_a_new_value_of_the_annotation_runs_it_once() -> None:
         tasks = [each for each in stage.server.log if each.what == "stored" and each.kind == "task"]
         assert len(tasks) == 1
         assert tasks[0].subject.split(".")[-1].startswith("nightly-now-")
+
+
+@in_virtual_time
+async def test_a_value_longer_than_the_status_keeps_runs_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_stage() as stage, stage.worker(), stage.operator():
+        caplog.set_level(logging.INFO)
+        stage.declare(cron="0 3 * * *")
+        await eventually(lambda: stage.ready() == "Active", within=30)
+        for number, end in enumerate("ab", 1):
+            stage.annotate("nightly", "x" * 300 + end)
+            await asyncio.sleep(100)
+            assert caplog.messages.count("schedule run now") == number
+            assert len(stage.status()["runNow"]) <= 256
 
 
 @pytest.mark.parametrize(
