@@ -68,6 +68,7 @@ ROLES: Final[dict[str, list[Rule]]] = {
     "queue-editor": [Rule(["taskqueues"], WRITE)],
     "submitter": [Rule(["tasks"], ["create"])],
     "publisher": [Rule(["topics/events"], ["create"]), Rule(["topics"], ["get"])],
+    "listener": [Rule(["topics/events"], ["watch"])],
     "red-alone": [
         Rule(["taskqueues"], ["get"], ("red",)),
         Rule(["taskqueues/tasks", "taskqueues/schedules"], WRITE, ("red",)),

@@ -32,12 +32,16 @@ SECONDS: Final = Series(
 WAITS: Final = Series(
     "galley_gateway_waits", Kind.GAUGE, "Requests that wait for tasks or follow something, now."
 )
+DROPPED: Final = Series(
+    "galley_gateway_events_dropped_total", Kind.COUNTER,
+    "Events of topics that came faster than they were read from a stream.",
+)  # fmt: skip
 UNEXPECTED: Final = Series(
     "galley_gateway_unexpected_errors_total", Kind.COUNTER,
     "Exceptions logged with a traceback, by the part that raised them, or the logger: each is a bug.",
     ("where",),
 )  # fmt: skip
-SERIES: Final = (REQUESTS, SECONDS, WAITS, UNEXPECTED)
+SERIES: Final = (REQUESTS, SECONDS, WAITS, DROPPED, UNEXPECTED)
 
 
 class _Unexpected(Collector):
@@ -65,6 +69,7 @@ class GatewayMetrics:
             SECONDS.name, SECONDS.meaning, SECONDS.labels, buckets=_SECONDS, registry=registry
         )
         self.waits = Gauge(WAITS.name, WAITS.meaning, registry=registry)
+        self.dropped = Counter(DROPPED.name, DROPPED.meaning, registry=registry)
         registry.register(_Unexpected())
 
     def families(self) -> Iterable[Metric]:

@@ -105,15 +105,15 @@ def _responses(operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, meaning in operation.status:
         found[str(status)] = {"description": meaning}
+        if operation.streams:
+            found[str(status)]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+            continue
         if operation.answers is None:
             continue
         content: dict[str, Any] = {"schema": _reference(operation.answers)}
         if operation.example_answer is not None:
             content["example"] = operation.example_answer
-        media = "text/event-stream" if operation.streams else "application/json"
-        if operation.streams:
-            content = {"schema": {"type": "string"}}
-        found[str(status)]["content"] = {media: content}
+        found[str(status)]["content"] = {"application/json": content}
     problems = {status: [before.reason] for status, before in _BEFORE.items()}
     for failure in operation.fails:
         problems.setdefault(status_of(failure), []).append(failure.reason)

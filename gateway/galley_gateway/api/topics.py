@@ -1,16 +1,20 @@
-"""Operations on topics: publish events, and look at who subscribes."""
+"""Operations on topics: publish events, follow them, and look at who subscribes."""
 
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
+import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from galley.errors import EventInvalid, TopicFull, TopicNotFound
-from galley.event import DEFAULT_TYPE, from_headers
+from galley.errors import EventInvalid, FilterInvalid, TopicFull, TopicNotFound
+from galley.event import DEFAULT_TYPE, encode, from_headers
 from galley.lanes import Lane
+from galley.listener import AsyncListener
 from galley.topics import SubscribedQueue, TopicView
 from galley_gateway.access import Right
+from galley_gateway.api.events import event, stream
 from galley_gateway.operation import TRACE, Ask, Operation, Parameter, reply
 
 TOPICS: Final = "/topics"
@@ -103,6 +107,35 @@ async def publish(ask: Ask) -> Response:
     return reply(PublishedView(done.topic, done.id, done.sequence), 201)
 
 
+class MissedEvents(Struct, frozen=True):
+    """What a stream of events left out since it began."""
+
+    dropped: Annotated[int, Meta(description="Events that came faster than they were read.")]
+    gaps: Annotated[int, Meta(description="How often events may have been missed.")]
+    failed: Annotated[int, Meta(description="Events to which the filter could not be applied.")]
+
+
+async def follow(ask: Ask) -> Response:
+    """Send the events of a topic as they are published."""
+    listener = ask.client.topics.listen(ask.name, ask.query.get("filter", ""))
+    # What is wrong from the start is told with a status of its own.
+    await ask.client.topics.get(ask.name)
+    return stream(ask, _live(ask, listener))
+
+
+async def _live(ask: Ask, listener: AsyncListener) -> AsyncGenerator[bytes, None]:
+    said = MissedEvents(0, 0, 0)
+    async with listener as heard:
+        yield event("listening", b"{}")
+        async for stored in heard:
+            now = MissedEvents(heard.dropped, heard.gaps, heard.failed)
+            if now != said:
+                ask.gateway.metrics.dropped.inc(now.dropped - said.dropped)
+                said = now
+                yield event("missed", msgspec.json.encode(now))
+            yield event("event", encode(stored.event))
+
+
 async def list_topics(ask: Ask) -> Response:
     """Return the topics of a namespace."""
     return reply(TopicList([topic_view(view) for view in await ask.client.topics.list()]))
@@ -157,6 +190,18 @@ OPERATIONS: Final = (
         "getTopic", "GET", TOPIC, Right("get", "topics"), get_topic, "Look at a topic",
         "With the queues that subscribe, and how many events are not copied into each yet.",
         answers=TopicDocument, example_answer=_TOPIC, fails=(TopicNotFound,),
+    ),
+    Operation(
+        "followTopic", "GET", f"{TOPIC}/events", Right("watch", "topics/events"), follow, "Follow a topic",
+        "Server-sent events: `listening` once all that is published from then on is heard, and `event` with "
+        "a CloudEvent for each. `missed` says how many were left out since the stream began: `dropped`, "
+        "which came faster than they were read; `gaps`, how often some may have been missed; `failed`, to "
+        "which the filter could not be applied. Nothing is kept for a stream: one that is opened "
+        "again starts with what is published then.",
+        parameters=(
+            Parameter("filter", "Which events, in the language of subscriptions; all by default."),
+        ),
+        fails=(TopicNotFound, FilterInvalid), streams=True,
     ),
     Operation(
         "publishEvent", "POST", f"{TOPIC}/events", Right("create", "topics/events"), publish,
