@@ -3,17 +3,16 @@
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from galley.broker.errors import BrokerError
 from galley.cli.command import Command, text
 from galley.cli.confirm import confirm_argument, confirmed
 from galley.cli.errors import Misuse
-from galley.cli.exit_code import ExitCode, exit_code_of
+from galley.cli.exit_code import ExitCode
+from galley.cli.one_by_one import one_by_one
 from galley.cli.selection import selected, selection_arguments, selects
 from galley.cli.server import connected, server_arguments
 from galley.cli.task_reference import find_task
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
-from galley.errors import GalleyError
 from galley.queues import UNFINISHED
 from galley.task_status import TaskStatus
 
@@ -40,7 +39,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             found = await client.queues.find(options.queue, selected(options))
             meant = [status for status in found if status.phase in UNFINISHED]
             return await cancel_counted(client, options.queue, meant, terminal, options)
-        return await _each(client, options, terminal)
+        return await one_by_one(
+            options.tasks, lambda reference: _cancel(client, options, reference, terminal), terminal
+        )
 
 
 async def cancel_counted(
@@ -65,24 +66,15 @@ async def cancel_counted(
     return ExitCode.DONE
 
 
-async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> int:
-    code = ExitCode.DONE
-    for reference in options.tasks:
-        try:
-            status = await find_task(client, reference)
-            found = status.address
-            if options.dry_run:
-                deed = "would be cancelled" if status.phase in UNFINISHED else "has ended"
-                terminal.result(f"task/{found.id}: {status.phase}, {deed}")
-                continue
-            outcome = await client.handle(found.queue, found.id).cancel()
-            terminal.result(f"task/{found.id}: {outcome}")
-        except BrokerError:
-            raise
-        except GalleyError as error:
-            terminal.complain(error)
-            code = exit_code_of(error)
-    return code
+async def _cancel(client: AsyncClient, options: Namespace, reference: str, terminal: Terminal) -> None:
+    status = await find_task(client, reference)
+    found = status.address
+    if options.dry_run:
+        deed = "would be cancelled" if status.phase in UNFINISHED else "has ended"
+        terminal.result(f"task/{found.id}: {status.phase}, {deed}")
+    else:
+        outcome = await client.handle(found.queue, found.id).cancel()
+        terminal.result(f"task/{found.id}: {outcome}")
 
 
 command: Final = Command(

@@ -12,14 +12,14 @@ from msgspec import Raw
 from galley.calls import Call
 from galley.cli.command import Command, one_of, text
 from galley.cli.errors import Misuse
-from galley.cli.exit_code import ExitCode, exit_code_of
+from galley.cli.exit_code import ExitCode
+from galley.cli.one_by_one import one_by_one
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.register import import_module, register
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
 from galley.envelope import NO_INPUT, encode_input
-from galley.errors import GalleyError
 from galley.lanes import HIGHEST_FIRST
 from galley.repeat import CatchUp, Overlap, repeat_of
 from galley.schedule import Origin
@@ -146,7 +146,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             case "register":
                 await _register(client, options, terminal)
             case _:
-                return await _each(client, options, terminal)
+                return await one_by_one(
+                    options.targets, lambda target: _act(client, options, target, terminal), terminal
+                )
     return ExitCode.DONE
 
 
@@ -213,17 +215,6 @@ def _when(view: ScheduleView) -> str:
     if view.suspended:
         return "suspended"
     return f"next at {rfc_3339(view.next_at)}" if view.next_at is not None else "has ended"
-
-
-async def _each(client: AsyncClient, options: Namespace, terminal: Terminal) -> int:
-    code = ExitCode.DONE
-    for target in options.targets:
-        try:
-            await _act(client, options, target, terminal)
-        except GalleyError as error:
-            terminal.complain(error)
-            code = exit_code_of(error)
-    return code
 
 
 async def _act(client: AsyncClient, options: Namespace, target: str, terminal: Terminal) -> None:

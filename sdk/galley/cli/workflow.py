@@ -9,12 +9,12 @@ import msgspec
 from galley.broker.cancel import Cancelled
 from galley.cli.command import Command, text
 from galley.cli.errors import Misuse
-from galley.cli.exit_code import ExitCode, exit_code_of
+from galley.cli.exit_code import ExitCode
+from galley.cli.one_by_one import one_by_one
 from galley.cli.output import Column, Format, Listing, format_argument, rfc_3339, write_document
 from galley.cli.server import connected, server_arguments
 from galley.cli.terminal import Terminal
 from galley.client import AsyncClient
-from galley.errors import GalleyError
 from galley.shown import safe
 from galley.workflow.errors import WorkflowNotFound
 from galley.workflows import AsyncWorkflow, StepStatus, WorkflowStatus
@@ -79,14 +79,9 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
             found = [status for queue in options.targets for status in await client.workflows.list(queue)]
             WORKFLOWS.write(found, options.output, terminal)
             return ExitCode.DONE
-        code = ExitCode.DONE
-        for target in options.targets:
-            try:
-                await _act(client, options, target, terminal)
-            except GalleyError as error:
-                terminal.complain(error)
-                code = exit_code_of(error)
-    return code
+        return await one_by_one(
+            options.targets, lambda target: _act(client, options, target, terminal), terminal
+        )
 
 
 def _one(target: str) -> tuple[str, str]:
