@@ -93,10 +93,10 @@ def _write(path: Path, manifest: str) -> None:
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(manifest)
     except OSError as error:
         raise Misuse(f"{path} cannot be written: {error.strerror}", "name a new file") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(manifest)
 
 
 def _secret(options: Namespace, terminal: Terminal) -> str:
