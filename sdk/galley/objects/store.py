@@ -56,7 +56,12 @@ class Objects:
         except ImportError as error:
             raise ObjectStoreInvalid(place, f"the library for buckets is not installed: {error}") from None
         seconds = environ.get(SECONDS_VARIABLE, "")
-        return cls(broker, BucketObjects(place, environ, retry_seconds=_seconds(seconds)))
+        try:
+            patience = min(max(float(seconds), 0.1), 3600.0) if seconds else DEFAULT_SECONDS
+        except ValueError:
+            problem = f"{SECONDS_VARIABLE} is {seconds[:40]!r}, and not a number of seconds"
+            raise ObjectStoreInvalid(place, problem) from None
+        return cls(broker, BucketObjects(place, environ, retry_seconds=patience))
 
     async def put(self, address: TaskAddress, content: Content, role: str, name: str = "") -> Reference:
         """Store an object that a task refers to, unless it is stored already, and return the reference.
@@ -200,13 +205,6 @@ class Objects:
 _KEPT: Final = 256
 DEFAULT_SECONDS: Final = 20.0
 """How long a bucket that refuses is asked again, if nothing else is said."""
-
-
-def _seconds(text: str) -> float:
-    try:
-        return min(max(float(text), 0.1), 3600.0) if text else DEFAULT_SECONDS
-    except ValueError:
-        return DEFAULT_SECONDS
 
 
 def _own_name() -> str:
