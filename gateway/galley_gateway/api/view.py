@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from galley.cli.documents import task_document
 from galley.encryption.errors import EncryptionError
-from galley.errors import ResultMismatch, TaskEnded
+from galley.errors import ResultMismatch, ResultTimeout, TaskEnded
 from galley.handle import AsyncHandle
 from galley.objects.errors import ObjectError
 from galley.task_status import Phase, TaskStatus
@@ -17,6 +17,9 @@ EXAMPLE: Final = {
     **SUBMITTED, "lane": "high", "phase": "Succeeded", "handler": "thumbnail", "attempt": 1,
     "submittedAt": "2026-01-01T12:00:00Z", "result": {"width": 128},
 }  # fmt: skip
+
+_AGAIN_SECONDS: Final = 5.0
+"""How long the result of a task that has ended is waited for: it may have been redriven, and run again."""
 
 
 def task_view(status: TaskStatus) -> TaskView:
@@ -35,8 +38,8 @@ async def with_result(handle: AsyncHandle[Any], status: TaskStatus) -> TaskView:
         command = f"galley result {status.address.queue}/{status.address.id}"
         return replace(view, note=f"{note}; `{command}` prints it")
     try:
-        return replace(view, result=as_json(await handle.result(hold_slot=True)))
-    except TaskEnded:  # it was redriven, and ended otherwise, between the two looks
+        return replace(view, result=as_json(await handle.result(_AGAIN_SECONDS, hold_slot=True)))
+    except (TaskEnded, ResultTimeout):  # it was redriven between the two looks
         return view
     except (EncryptionError, ObjectError, ResultMismatch) as error:
         return replace(view, note=f"{error}; {error.hint}")
