@@ -241,7 +241,7 @@ class NotAllowed(BrokerError):
 
     def __init__(self, subject: str, action: str = "publishing to") -> None:
         """Args: subject: of NATS; action: what was done with it."""
-        self.subject = subject
+        self.subject, self.action = subject, action
         super().__init__(f"these credentials do not allow {action} {subject}")
 
 
