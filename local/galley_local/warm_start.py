@@ -294,6 +294,8 @@ def _become_a_worker(request: dict[str, Any], inherited: list[int]) -> NoReturn:
 
 
 def _main() -> None:
+    # For the forks: one that is told to end before it has a handler of its own ends in order, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     gc.disable()  # imports leave no garbage
     with contextlib.suppress(Exception):  # each worker will say in its log why it cannot be imported
         importlib.import_module(f"{sys.argv[1]}.main")

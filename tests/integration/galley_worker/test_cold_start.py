@@ -10,6 +10,7 @@ import psutil
 from galley import AsyncClient
 from galley.resources import TaskQueue
 from galley_local.nats_server import NatsServer
+from galley_worker.runners.child.kernel import running_name
 from tests.support.eventually import eventually
 from tests.support.handlers import artifacts
 from tests.support.workers import WorkerProcess
@@ -38,9 +39,9 @@ async def test_its_first_child_is_of_a_fork_of_it_and_stores_large_results(
         assert await handle.result(within=60) == "ba" * 300_000
         process = psutil.Process(worker.process.pid)
         below = process.children(recursive=True)
-        # Its fork server and the child; what handlers did not start is no longer imported a second time.
+        # Its fork server and the child.
         assert len([one for one in below if one.cmdline() == process.cmdline()]) == 2
         worker.kill()
-        await eventually(lambda: not any(one.is_running() for one in below), within=30, why="all are gone")
+        await eventually(lambda: not any(running_name(one.pid) for one in below), within=60, why="all gone")
     finally:
         worker.kill()
