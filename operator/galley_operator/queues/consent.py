@@ -1,8 +1,8 @@
 """Whether a queue may use objects of its namespace that it did not make.
 
 Who may create a TaskQueue may not necessarily read every Secret of its namespace, so their owners consent
-by a label. It is checked before the queue's objects are applied; workers that run already go on when a label
-is removed, until they are replaced.
+by a label. It is checked before the queue's objects are applied. It is for a name, since pods name what they
+use: when a label is removed, or another object has the name, the Deployment stays as it is (SECURITY.md).
 """
 
 from collections.abc import Collection
