@@ -136,7 +136,7 @@ drill: $(STAMP) ## Lose NATS's disk under load and restore it from a backup; pri
 	@GALLEY_DRILL_TASKS=20000 $(BIN)/python -m pytest -q -s tests/integration/backup/test_drill.py e2e/api/test_restore.py
 
 e2e: e2e/build compiled ## Run the tests that need an API server or pods; ends with "N passed, N failed"
-	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(E2E_BESIDE) $(E2E)
+	@$(BIN)/python -m pytest -q $(COUNT) -p tests.support.by_stage $(BESIDE) $(E2E_BESIDE) $(E2E)
 
 e2e/again: $(STAMP)
 	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) $(E2E)
