@@ -21,17 +21,15 @@ async def jetstream_answers(port: int) -> bool:
     """
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(_REQUEST)
+            while line := await reader.readline():
+                if line.startswith(b"MSG "):
+                    return b"jetstream_not_enabled" not in await reader.readline()
+                if line.startswith((b"HMSG ", b"-ERR")):  # HMSG: no responders
+                    return False
+        finally:
+            writer.transport.abort()
     except OSError:
         return False
-    try:
-        writer.write(_REQUEST)
-        while line := await reader.readline():
-            if line.startswith(b"MSG "):
-                return b"jetstream_not_enabled" not in await reader.readline()
-            if line.startswith((b"HMSG ", b"-ERR")):  # HMSG: no responders
-                return False
-    except OSError:
-        return False
-    finally:
-        writer.transport.abort()
     return False

@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -59,9 +60,13 @@ class WorkerLog:
         return str(entry.get("error") or entry.get("event") or last)[:300]
 
     def _put_aside(self) -> None:
+        # Somebody may have removed the folder. Without a new file the old one has to stay open.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            self.path.replace(self.path.with_suffix(".log.1"))
+        fresh = self.path.open("ab", buffering=0)
         self._file.close()
-        self.path.replace(self.path.with_suffix(".log.1"))
-        self._file = self.path.open("ab", buffering=0)
+        self._file = fresh
 
 
 def _entry(line: bytes) -> dict[str, Any]:

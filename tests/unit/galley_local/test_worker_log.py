@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 from galley_local.worker_log import FILE_BYTES, WorkerLog
@@ -33,6 +34,24 @@ def test_a_worker_that_never_ends_its_line_costs_no_memory(tmp_path: Path) -> No
             log.write(b"x" * 65_536)
         assert len(log.last_line()) <= 300
         assert log.last_error() is None
+
+
+def test_a_log_whose_folder_was_removed_is_made_again_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "w.log"
+    with WorkerLog(path) as log:
+        log.write(b"before\n")
+        shutil.rmtree(path.parent)
+        log.write(b"y" * FILE_BYTES + b"\n")
+        log.write(b"after\n")
+        assert log.last_line() == "after"
+    assert path.read_bytes() == b"after\n"
+
+
+def test_a_full_disk_costs_the_file_and_not_the_last_lines() -> None:
+    with WorkerLog(Path("/dev/full")) as log:
+        log.write(line("error", error="first"))
+        log.write(line("error", error="second"))
+        assert log.last_error() == ("second", "")
 
 
 def test_the_file_is_bounded_and_the_one_before_kept(tmp_path: Path) -> None:
