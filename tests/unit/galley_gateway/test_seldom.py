@@ -1,0 +1,127 @@
+"""Values that no page sends, and answers that do not come: each is told in words, and is no fault of ours."""
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from msgspec import UNSET
+
+from galley.broker.errors import NotAllowed
+from galley.encryption import DecryptionKeyMissing
+from galley.errors import ResultTimeout, TaskFailed
+from galley.handle import AsyncHandle
+from galley.record import Outcome, Record, State
+from galley.task_status import of_record
+from galley_gateway.api.listing import _continued
+from galley_gateway.api.view import with_result
+from galley_gateway.body import number
+from galley_gateway.cluster_access import ClusterAccess
+from galley_gateway.errors import AccessUnknown, PortTaken, RequestInvalid
+from galley_gateway.main import CANNOT_START, main
+from galley_gateway.oidc.provider import OidcSettings, Provider
+from galley_gateway.pages.overview import _supplies
+from galley_gateway.server import listen
+from galley_operator.cluster.errors import ApiFailing
+from tests.support.builders import an_address
+from tests.support.memory_cluster import MemoryCluster
+from tests.support.virtual_time import in_virtual_time
+from tests.unit.galley_worker.bench import a_bench
+
+ISSUER = "https://login.example.com"
+
+
+def a_provider() -> Provider:
+    return Provider(OidcSettings(ISSUER, "galley", "https://galley.example.com"))
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "a page that continues none": lambda: _continued({"continue": "soon~id"}),
+    "a page without an offset": lambda: _continued({"continue": "2026-01-01T00:00:00~id"}),
+    "a number": lambda: number({"seconds": "few"}, "seconds", 1, 10),
+    "no number": lambda: number({"seconds": "nan"}, "seconds", 1, 10),
+    "too many": lambda: number({"seconds": "11"}, "seconds", 1, 10),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_parameter_that_cannot_be_is_refused_by_name(what: str) -> None:
+    with pytest.raises(RequestInvalid, match=r"continue|seconds"):
+        WRONG[what]()
+
+
+@pytest.mark.parametrize("token", ["a.b", "a.\u00e9.c", "a.!.c", "a.W10.c", "a." + "W1tb" * 5000 + ".c"])
+def test_a_token_that_is_none_is_not_issued_by_the_provider(token: str) -> None:
+    assert not a_provider().issued(token)
+
+
+async def test_a_provider_whose_addresses_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = a_provider()
+
+    async def read(_url: str) -> bytes:
+        return b"<html>"
+
+    monkeypatch.setattr(provider, "_get", read)
+    with pytest.raises(Exception, match="its addresses cannot be read") as raised:
+        await provider._read_addresses()
+    assert type(raised.value).__name__ == "ProviderUnavailable"
+
+
+async def test_an_api_server_that_fails_is_not_taken_for_a_refusal() -> None:
+    class Failing(MemoryCluster):
+        async def create(self, *_: Any, **__: Any) -> Any:
+            raise ApiFailing("create", "tokenreviews", 500, "broken")
+
+    with pytest.raises(AccessUnknown):
+        await ClusterAccess(Failing()).identify("token")
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_settings_that_are_wrong_end_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setenv("GALLEY_GATEWAY_PORT", "soon")
+    try:
+        assert main() == CANNOT_START
+    finally:
+        root.handlers, root.level = handlers, level
+
+
+@pytest.mark.parametrize(
+    ("raised", "note"),
+    [
+        (TaskFailed("one", "ValueError", "redriven, and failed"), ""),
+        (ResultTimeout("one", 5.0), ""),
+        (DecryptionKeyMissing("task images/one", "k1", ""), "k1"),
+    ],
+)
+async def test_a_result_that_is_not_to_be_had_leaves_the_task(
+    raised: Exception, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Any, within: float, *, hold_slot: bool) -> Any:
+        assert within <= 10, "a task that runs again is not waited for"
+        assert hold_slot
+        raise raised
+
+    monkeypatch.setattr(AsyncHandle, "result", fail)
+    address = an_address(id="one")
+    status = of_record(address, Record(State.DONE, 1, outcome=Outcome.SUCCEEDED))
+    view = await with_result(AsyncHandle(cast("Any", None), address, None), status)
+    assert view.result is UNSET
+    assert note in (view.note or "")
+
+
+@in_virtual_time
+async def test_queues_whose_supply_is_refused_are_shown_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_bench() as bench:
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise NotAllowed("galley.workers.default.images")
+
+        monkeypatch.setattr(bench.producer, "request", refuse)
+        assert await _supplies(bench.producer, "default", ["images"]) == {}
