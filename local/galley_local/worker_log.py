@@ -60,7 +60,7 @@ class WorkerLog:
         return str(entry.get("error") or entry.get("event") or last)[:300]
 
     def _put_aside(self) -> None:
-        # Somebody may have removed the folder. Without a new file the old one has to stay open.
+        # The folder may have been removed. Without a new file the old one has to stay open.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             self.path.replace(self.path.with_suffix(".log.1"))
