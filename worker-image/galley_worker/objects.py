@@ -14,10 +14,8 @@ from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.broker.connection import Broker
-from galley.broker.errors import BrokerError
 from galley.broker.object_sweep import SWEEP_SECONDS, Sweep
 from galley.broker.objects import Place
-from galley.encryption import EncryptionError
 from galley.envelope import Envelope
 from galley.errors import GalleyError
 from galley.file import with_references
@@ -82,7 +80,7 @@ class TaskObjects:
                 large, result = await self._objects.put(address, Bytes(data), RESULT), NULL
             else:
                 large, result = await self._stored(address, returned.large), NULL
-        except (BrokerError, GalleyError, EncryptionError, OSError) as error:
+        except (GalleyError, OSError) as error:
             log.warning("result not stored", extra={"task": address.id, "error": str(error)})
             hint = f"; {error.hint}" if isinstance(error, GalleyError) and error.hint else ""
             problem = f"the handler returned, and its result could not be stored: {error}{hint}"
