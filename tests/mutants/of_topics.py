@@ -10,6 +10,7 @@ FANOUT: Final = "tests/unit/galley_worker/test_fanout.py"
 TOPIC: Final = "tests/unit/galley/test_topic.py"
 COUNTS: Final = "tests/unit/galley/broker/test_counts.py"
 LIFE: Final = "tests/unit/galley_worker/test_life.py"
+LISTENER: Final = "tests/unit/galley/test_listener.py"
 BATCHES: Final = "tests/unit/galley_worker/runners/test_batches.py"
 
 
@@ -19,6 +20,38 @@ def _of(path: str, name: str, old: str, new: str, breaks: str, *tests: str, surv
 
 
 MUTANTS: Final = (
+    _of(
+        f"{_SDK}broker/live",
+        "the buffer of a listener has no end",
+        "        while self._kept and (len(self._kept) >= self._most or",
+        "        while self._kept and (",
+        "a slow listener takes memory without end",
+        LISTENER,
+    ),
+    _of(
+        f"{_SDK}broker/live",
+        "an event that got lost is no gap",
+        "        if 0 < self._last < before:\n",
+        "        if False:\n",
+        "a listener misses events and does not know",
+        LISTENER,
+    ),
+    _of(
+        f"{_SDK}broker/live",
+        "listeners do not share what is heard",
+        "            topic.ration.messages = max(1, LOOKS // listeners)\n",
+        "            topic.ration.messages = LOOKS\n",
+        "a namespace with many listeners has the gateway at work for it alone",
+        LISTENER,
+    ),
+    _of(
+        f"{_SDK}broker/ration",
+        "a seamless ration ends before it goes on",
+        "            seamless = self._ration.seamless and not (rest > 0 and spent)\n",
+        "            seamless = False\n",
+        "a listener that keeps to its ration misses events",
+        "tests/unit/galley/broker/test_ration.py",
+    ),
     _of(
         f"{_WORKER}fanout",
         "copies are not flagged as chosen ids",

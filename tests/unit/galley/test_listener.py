@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -163,6 +163,21 @@ async def test_nothing_within_the_ration_is_missed_and_a_flood_is_a_gap(
         await stage.publish("after")
         assert await taken(events) == ["after"]
         assert events.gaps == gaps
+
+
+@in_virtual_time
+async def test_listeners_of_a_namespace_share_what_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LOOKS", 20)
+    async with a_stage() as stage, AsyncExitStack() as stack:
+        topics = stage.client.topics
+        for _ in range(5):
+            await stack.enter_async_context(topics.listen("orders"))
+        events = [await stack.enter_async_context(topics.listen("moves")) for _ in range(5)]
+        for _ in range(50):
+            await stage.publisher.publish("moves", "flood")
+        await asyncio.sleep(PERIOD_SECONDS / 4)
+        heard = [len(await taken(each)) for each in events]
+        assert 0 < sum(heard) <= live.LOOKS, "ten listeners: two events each a second"
 
 
 @in_virtual_time

@@ -21,6 +21,8 @@ async def test_what_is_above_a_ration_is_not_heard_until_its_time_is_over() -> N
 
     async with MemoryBroker(server, "listener") as listener, MemoryBroker(server, "tenant") as tenant:
         async with rationed(listener, "hb.>", react, Ration(MOST)):
+            (subscription,) = (each for each in listener.line._interest if each.subject == "hb.>")
+            assert subscription._left == MOST, "the server ends it, however busy the listener is"
             for number in range(100):
                 tenant.publish("hb.a", b"%d" % number)
             await asyncio.sleep(PERIOD_SECONDS / 2)
@@ -138,3 +140,30 @@ async def test_it_tells_when_it_may_have_missed_something() -> None:
         assert not missed.is_set()
         tenant.publish("hb.a", b"")
         await eventually(missed.is_set, within=5)
+
+
+@in_virtual_time
+async def test_a_seamless_ration_hears_all_that_keeps_to_it() -> None:
+    server, heard, missed = MemoryServer(), list[bytes](), list[None]()
+
+    async def react(message: Msg) -> None:
+        heard.append(message.data)
+
+    async with (
+        MemoryBroker(server, "listener") as listener,
+        MemoryBroker(server, "tenant") as tenant,
+        rationed(listener, "hb.>", react, Ration(MOST, seamless=True), missed=lambda: missed.append(None)),
+    ):
+        for number in range(5 * MOST):
+            # Now and then the server does not answer that a subscription has ended.
+            listener.line.lose(*((lambda subject: not subject,) if number % MOST == 0 else ()))
+            tenant.publish("hb.a", b"%d" % number)
+            await asyncio.sleep(PERIOD_SECONDS / MOST if number % MOST else 20 * PERIOD_SECONDS)
+        assert [int(each) for each in heard] == list(range(5 * MOST))
+        assert not missed
+        assert [each.subject for each in listener.line._interest].count("hb.>") == 1
+        for _ in range(2 * MOST):
+            tenant.publish("hb.a", b"flood")
+        await asyncio.sleep(3 * PERIOD_SECONDS)
+        assert 0 < heard.count(b"flood") <= MOST
+        assert missed
