@@ -233,7 +233,7 @@ class Queues:
     async def _look_at(self, key: Queue) -> bool:
         """Reconcile one queue; returns whether nothing is left to be done."""
         found = self._known.found(key)
-        if found is None:
+        if found is None or (found.going and not self._has_workers(key)):
             await self._forget(key)
             return True
         served = self.served.get(key)
@@ -323,6 +323,13 @@ class Queues:
             await asyncio.wait([served.scaling])
         self._left.add(key)
         self._give_back(key)
+
+    def _has_workers(self, key: Queue) -> bool:
+        """Return whether there is a Deployment to scale, as far as that is known."""
+        try:
+            return self._workloads.deployment_of(key) is not None
+        except FleetUnknown:
+            return key in self.served
 
     def _give_back(self, key: Queue) -> None:
         """Give back what a queue that is gone holds of the budget, less its workers that are still there."""

@@ -119,8 +119,8 @@ def test_workers_of_a_deleted_queue_hold_the_budget_until_they_are_gone(
                 await asyncio.sleep(60)
                 assert replicas() == [2, 1]
                 assert "configmaps" not in it.children("first"), "nothing is made for it again"
-                it.api.objects.pop((TASKQUEUES.plural, "default", "first"), None)
                 it.api.remove(DEPLOYMENTS, "galley-first")
                 await eventually(lambda: deployment(it, "second")["spec"]["replicas"] == 2, within=60)
+                assert set(it.queues.served) == {("default", "second")}, "there is nothing to scale any more"
 
     run()
