@@ -24,6 +24,9 @@ from galley_worker.runners.starter import ChildFactory, Starter
 
 SLOW_SECONDS: Final = 0.020
 """How long works may wait behind a running one before they are called back."""
+RELEASE_SECONDS: Final = 0.1
+"""How long every slot has to be held before what waits goes to another worker, which costs a claim each. On a
+busy machine a process of quick handlers may stand still for some tens of milliseconds."""
 STARVED_SECONDS: Final = 0.5
 """How long a child may take to begin what it was given before that counts as slow, too."""
 _RECALL_SECONDS: Final = 1.0
@@ -353,18 +356,24 @@ class Pool:
 
     def slow(self, now: float) -> int:
         """Return how many slots are taken by works that are not quick."""
-        return sum([self._slow_in(process, now) for process in self.children])
+        return self._running_beyond(SLOW_SECONDS, now)
 
-    def _slow_in(self, process: HandlerProcess, now: float) -> int:
-        """Return how many of the works that a child runs are not quick.
+    def _running_beyond(self, seconds: float, now: float) -> int:
+        return sum([self._slow_in(process, now, seconds) for process in self.children])
+
+    def _slow_in(self, process: HandlerProcess, now: float, seconds: float = SLOW_SECONDS) -> int:
+        """Return how many of the works that a child runs have taken longer than so many seconds.
 
         What has not begun is none of them: its child waits for a processor, and on a busy machine so would
         the next one, or another worker.
         """
         if not self._plain:
-            return sum([_is_slow(process, one, one.started_at, now) for one in process.running.values()])
-        head = next(iter(process.running.values()), None)
-        return int(head is not None and _is_slow(process, head, process.head_since, now))
+            since = [(one, now - (one.started_at or now)) for one in process.running.values()]
+        else:
+            since = [(one, now - process.head_since) for one in itertools.islice(process.running.values(), 1)]
+        return sum(
+            [taken > seconds and (taken > STARVED_SECONDS or process.has_begun(one)) for one, taken in since]
+        )
 
     def release(self, now: float) -> int:
         """End as `NotBegun` what waits while every child runs a slow work; return how many."""
@@ -377,7 +386,7 @@ class Pool:
         else:
             busy = sum([len(one.running) for one in self.children])
             soon = self._expected * self._settings.concurrency
-        if self.slow(now) < busy:
+        if self._running_beyond(RELEASE_SECONDS, now) < busy:
             return 0
         released = max(0, len(self._waiting) - soon)
         for _ in range(released):
@@ -462,11 +471,6 @@ class Pool:
         if self._starter.alive:
             seconds = self._settings.leave_seconds + _DEATH_SECONDS
             await asyncio.wait([process.gone for process in self._starter.alive], timeout=seconds)
-
-
-def _is_slow(process: HandlerProcess, execution: Execution, since: float | None, now: float) -> bool:
-    waited = 0.0 if since is None else now - since
-    return waited > SLOW_SECONDS and (waited > STARVED_SECONDS or process.has_begun(execution))
 
 
 def _late(execution: Execution, now: float) -> bool:
