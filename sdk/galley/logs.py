@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 _LEVELS: Final = {level: name.lower() for name, level in logging.getLevelNamesMapping().items()}
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_encoder: Final = msgspec.json.Encoder(enc_hook=str)
 
 
 def extra_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class JsonLines(logging.Handler):
         self._output = output
         self._always = always
         self._traceback = logging.Formatter().formatException
-        self._lines: list[bytes] = []
+        self._lines: list[dict[str, Any]] = []
         self._flushed_by: asyncio.AbstractEventLoop | None = None
         self.tracebacks: Counter[str] = Counter()
         """How many errors were written with a traceback, by their `where`, or the logger: each is a bug."""
@@ -62,20 +62,27 @@ class JsonLines(logging.Handler):
             loop.call_soon(self.flush)
 
     def _put(self, time: datetime, level: int, event: str, keys: dict[str, Any]) -> None:
-        # If it fails, the work it tells of goes on.
         name = _LEVELS.get(level) or logging.getLevelName(level).lower()
+        self._lines.append({"time": time, "level": name, "event": event, **self._always, **keys})
+
+    def _encoded(self, lines: list[dict[str, Any]]) -> bytes:
+        """Return lines as they are written; without those that cannot be."""
         try:
-            line = {"time": time, "level": name, "event": event, **self._always, **keys}
-            self._lines.append(_encode(line) + b"\n")
+            return _encoder.encode_lines(lines)
         except Exception:
-            self.handleError(logging.makeLogRecord({"msg": event}))
+            # If it fails, the work it tells of goes on.
+            if len(lines) == 1:
+                self.handleError(logging.makeLogRecord({"msg": lines[0]["event"]}))
+                return b""
+        return b"".join([self._encoded([line]) for line in lines])
 
     def flush(self) -> None:
         """Write the lines that wait for it; at its exit, Python asks for that, too."""
         self.acquire()
         try:
             self._flushed_by = None
-            rest, self._lines = b"".join(self._lines), []
+            lines, self._lines = self._lines, []
+            rest = self._encoded(lines)
             # A pipe may take a part if a signal comes; one that takes nothing would be retried endlessly.
             while rest and (taken := self._output.write(rest)):
                 rest = rest[taken:]

@@ -150,14 +150,8 @@ class Attempts:
         parts.settler.fenced = self._fenced
         if parts.flows is not None:
             parts.flows.here = self._runs_here
-        self._fast_path = FastPath(self, rules, parts, self._later)
-
-    def begin(self, delivery: Delivery, hand: Hand) -> bool:
-        """Begin the attempt of one delivery on the fast path; returns False if only `run` can.
-
-        Then nothing was done.
-        """
-        return self._fast_path.begin(delivery, hand)
+        self.begin: Callable[[Delivery, Hand], bool] = FastPath(self, rules, parts, self._later).begin
+        """Begins the attempt of one delivery on the fast path; if only `run` can, returns False at once."""
 
     async def run(self, delivery: Delivery) -> None:
         """Run the attempt of one delivery and settle it. Does not raise because of what an attempt does."""

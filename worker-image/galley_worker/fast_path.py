@@ -109,8 +109,7 @@ class FastPath:
             or must_claim(delivery, FIRST, self._later)
             or delivery.problem
             or address.kind is Kind.TURN
-            or ticks_of(address.id) is not None
-            or is_step(address.id)
+            or (not address.id.isalnum() and (ticks_of(address.id) is not None or is_step(address.id)))
             or attempts.gates.limit is not None
             or parts.solitude.closed
             or parts.traces is not None

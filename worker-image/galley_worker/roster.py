@@ -6,7 +6,7 @@ from galley.broker.pull import Delivery
 from galley.workflow.state import step_id
 from galley_worker.ending import Cancelled, CutOff
 from galley_worker.leases import Lease, LeaseKeeper
-from galley_worker.under_way import Message, UnderWay, message_of
+from galley_worker.under_way import Message, UnderWay
 
 REMEMBERED_CANCELS: Final = 10_000
 """Ids of cancelled tasks kept, for messages that were being delivered when the task was cancelled."""
@@ -19,19 +19,22 @@ class Roster:
         self._leases = leases
         self._cancelled: dict[str, None] = {}
         self.under_way: dict[Message, UnderWay] = {}
+        """By `message_of` their deliveries, which is written out where it is needed for each task."""
 
     def lease(self, delivery: Delivery) -> Lease | None:
         """Return the lease of a delivery, which is renewed from now on; None if it may have ended."""
-        message = message_of(delivery)
+        message = delivery.source.stream, delivery.sequence
         return self._leases.hold(delivery.reply, lambda: self._lose(message))
 
     def enter(self, present: UnderWay) -> None:
         """Add an attempt that begins."""
-        self.under_way[message_of(present.delivery)] = present
+        delivery = present.delivery
+        self.under_way[delivery.source.stream, delivery.sequence] = present
 
     def leave(self, present: UnderWay) -> None:
         """Forget an attempt that is over."""
-        message = message_of(present.delivery)
+        delivery = present.delivery
+        message = delivery.source.stream, delivery.sequence
         # A message whose lease was lost may have been delivered here again by now.
         if self.under_way.get(message) is present:
             del self.under_way[message]
@@ -43,8 +46,8 @@ class Roster:
         The broker delivers a message again after a restart, or when it received no renewal for too long; the
         attempt that is running goes on.
         """
-        present = self.holds(message_of(delivery))
-        if present is None:
+        present = self.under_way.get((delivery.source.stream, delivery.sequence))
+        if present is None or present.lease_lost:
             return False
         present.delivered_again(delivery.reply)
         return True
