@@ -106,8 +106,6 @@ class Ledger:
 
     def __init__(self, broker: Broker) -> None:
         self.replies = Replies(broker)
-        self.acknowledge = self.replies.acknowledge
-        """Removes the message from its stream. If that is lost, its next worker finds the record."""
         self._broker = broker
         self._records = Records(broker)
         self._room = LaterRoom(broker)
@@ -272,6 +270,10 @@ class Ledger:
             NoRoom: the queue's dead letters have no room left.
         """
         await self._insist(f"bury {address}", lambda: bury(self._broker, address, letter))
+
+    def acknowledge(self, reply: str) -> None:
+        """Remove the message from its stream. If that is lost, its next worker finds the record."""
+        self.replies.acknowledge(reply)
 
     def give_back(self, reply: str, seconds: float = 0.0) -> None:
         """Have the message delivered again after so many seconds, or when its lease ends if that is lost."""
