@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
+
 from galley.backlog import QueueBacklog, Unknown
 from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
@@ -26,6 +28,7 @@ from galley_operator.autoscaler.explain import supply_of
 from galley_operator.autoscaler.scaler import Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
 from galley_operator.fleet.fleet import Workforce
+from galley_operator.queues.scaling_condition import TO_CORRECT, scaling_finding
 
 INSTALL: Final = "local"
 
@@ -127,7 +130,14 @@ class QueueRuntime:
         self.scaler.wake()
 
     def _supply(self, _namespace: str, _queue: str) -> Supply:
-        return supply_of(self.fleet.problem, self.scaler, self.queue.resource)
+        supply = supply_of(self.fleet.problem, self.scaler, self.queue.resource)
+        return msgspec.structs.replace(supply, scaling_problem=self.scaling_problem)
+
+    @property
+    def scaling_problem(self) -> str:
+        """What is to be corrected while scaling goes on; empty if nothing is."""
+        _, reason, message = scaling_finding(self.queue.resource, self.scaler.last, None, "")
+        return message if reason in TO_CORRECT else ""
 
     async def run(self) -> None:
         """Scale the workers to the work."""

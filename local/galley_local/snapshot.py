@@ -64,5 +64,5 @@ async def of_queue(runtime: QueueRuntime) -> QueueSnapshot:
         wanted=scaler.last.desired if scaler.last is not None else 0,
         most=runtime.queue.resource.spec.scaled.most,
         reason=scaler.last.reason if scaler.last is not None else "not looked yet",
-        problem=force.problem,
+        problem=force.problem or runtime.scaling_problem,
     )

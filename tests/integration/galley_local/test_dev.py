@@ -35,6 +35,12 @@ def until(path: str) -> str:
     return "released"
 """
 
+_SLOW = """
+@task(queue="sums")
+def slow() -> None:
+    time.sleep(1.5)
+"""
+
 _STRAYS = """
 import subprocess
 import time
@@ -331,6 +337,24 @@ async def test_a_waiting_client_is_told_why_no_worker_starts_until_one_does(proj
             await galley(project, "submit", "sums", "add", '{"a": 1, "b": 1}', "--wait", "50")
         ).out == "2\n"
         assert "workerProblem" not in (await galley(project, "show", "one", "-o", "json")).out
+
+
+async def test_a_target_below_the_time_of_a_task_is_told(project: Path) -> None:
+    (project / "sums.py").write_text(_HANDLERS + _SLOW)
+    queue = (project / "queue.yaml").read_text()
+    (project / "queue.yaml").write_text(
+        queue.replace("idleSeconds: 0", "idleSeconds: 0, targetWaitSeconds: 1")
+    )
+    async with dev(project, "queue.yaml"):
+        for number in range(6):
+            assert (await galley(project, "submit", "sums", "slow", "{}", "--id", f"slow{number}")).code == 0
+
+        async def told() -> bool:
+            return (
+                "spec.scaling.targetWaitSeconds is 1, below the" in (await galley(project, "why", "sums")).out
+            )
+
+        await eventually(told, within=60)
 
 
 async def test_a_waiting_client_is_told_that_no_worker_knows_a_handler_of_that_name(project: Path) -> None:
