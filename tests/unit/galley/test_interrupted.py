@@ -13,7 +13,6 @@ from msgspec import Raw
 from galley import AsyncClient, File, FileUnreadable, ResultMismatch, call
 from galley.batch import SubmitIncomplete, SubmitInterrupted
 from galley.broker import pause, topology
-from galley.broker.connection import Broker
 from galley.broker.errors import BrokerRefused, NotAllowed
 from galley.broker.objects import Place
 from galley.broker.stream_listing import ask
@@ -91,22 +90,6 @@ async def test_letters_that_hold_no_task_are_passed_over_and_told() -> None:
         assert (await client.dead_letters.get("images", "odd")).body == b"[1]"
         with pytest.raises(RedriveIncomplete):
             await client.dead_letters.redrive_all("images")
-
-
-async def test_a_connection_that_is_given_up_leaves_none_behind() -> None:
-    held: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-
-    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await held.put(writer)
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        connecting = asyncio.create_task(Broker(url, name="tests").__aenter__())
-        writer = await held.get()
-        connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
-        writer.close()
 
 
 async def test_a_bucket_that_does_not_answer_is_told_for_each_thing_asked_of_it() -> None:
