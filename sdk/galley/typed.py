@@ -333,7 +333,8 @@ def _without_marks(hint: Any) -> Any:
 
 
 def _may_be_none(parameter: inspect.Parameter, annotation: Any) -> bool:
-    return parameter.default is None and isinstance(annotation, type | types.GenericAlias)
+    known = annotation is not inspect.Parameter.empty
+    return known and parameter.default is None and isinstance(annotation, type | types.GenericAlias)
 
 
 _decode_raw: Final = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -299,6 +299,14 @@ def test_arguments_that_are_not_annotated_are_as_json_has_them() -> None:
     }  # fmt: skip
 
 
+def test_a_default_of_none_says_nothing_about_an_argument_that_is_not_annotated() -> None:
+    def echo(value=None, *, word=None):  # type: ignore[no-untyped-def]
+        return value, word
+
+    for value in (3, "text", [1, {"a": None}], None):
+        assert bind(echo, value=value, word=value) == {"value": value, "word": value}
+
+
 def test_what_keyword_arguments_collect_is_of_their_annotated_type() -> None:
     def handler(seats: int, *others: int, **rest: date) -> None:
         pass
