@@ -145,10 +145,13 @@ class Handler(Generic[P, R]):
         Raises:
             InputInvalid: if the arguments do not fit the function, are not JSON, or are too large.
         """
-        whole = not args and self._required <= kwargs.keys() <= self._by_name
-        # A cheap look, since each submit takes it.
-        if whole and StepResult not in map(type, kwargs.values()):
-            return self._call(kwargs)
+        if not args and self._required <= kwargs.keys() <= self._by_name:
+            # The cheapest look there is, since each submit takes it.
+            for value in kwargs.values():
+                if type(value) is StepResult:
+                    break
+            else:
+                return self._call(kwargs)
         bound = self._bound(args, kwargs)
         named: dict[str, Any] = {}
         for name, value in bound.arguments.items():

@@ -35,6 +35,8 @@ class EncryptionRules:
     """The rules of the queues one publisher submits to."""
 
     def __init__(self, broker: Broker) -> None:
+        self.any_life = False
+        """Whether a topic hears, or heard, of the tasks of any of these queues."""
         self._broker = broker
         self._rules: dict[tuple[str, str], _Rule] = {}
         self._settled_until: dict[tuple[str, str], float] = {}
@@ -105,6 +107,7 @@ class EncryptionRules:
         life = str(metadata.get(topology.LIFE_KEY, ""))
         rule = _Rule(encrypted, asyncio.get_running_loop().time(), life)
         self._rules[address.namespace, address.queue] = rule
+        self.any_life = self.any_life or bool(life)
         return rule
 
     async def _insist(self, stream: str, give_up: float) -> dict[str, Any] | None:

@@ -277,7 +277,7 @@ class Publisher:
 
     def tells(self, address: TaskAddress) -> bool:
         """Return whether a topic hears of the tasks that are submitted to a queue."""
-        return bool(self._rules.life_of(address))
+        return self._rules.any_life and bool(self._rules.life_of(address))
 
     async def _accepted(self, address: TaskAddress, envelope: Envelope) -> Receipt:
         """Return the receipt, once the topic has heard of the submission that hears of the queue's tasks."""
