@@ -275,7 +275,7 @@ async def test_a_queue_that_waits_for_its_objects_to_go_gets_none_again(
     stage.apply("another")
     await stage.condition("Ready", name="another", status="True")
     assert not any(stage.there(kind) for kind in KINDS)
-    assert len(running.logged("queue is gone")) == 1
+    await eventually(lambda: len(running.logged("queue is gone")) == 1, within=30)
 
 
 async def test_it_starts_ready_and_ends_in_good_order(stage: Stage, running: OperatorProcess) -> None:
