@@ -126,7 +126,7 @@ class Serving:
             self._admitted += scope.path.look.admitted
             self._written += scope.path.writer.written
             for queue in scope.queues.served:
-                self._around.queues.forget(queue)
+                self._around.queues.leave(queue, 0)
                 self._around.metrics.forget(*queue)
             self._views.renew(namespace)
 
