@@ -58,7 +58,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     """Return how kopf is to behave."""
     settings = kopf.OperatorSettings()
     settings.persistence.diffbase_storage = _NothingKept()
-    settings.persistence.finalizer = "none"  # no object can have it, so that none is removed
+    settings.persistence.finalizer = "no finalizer"  # not a name that an object can have: none is removed
     settings.posting.enabled = False
     settings.scanning.disabled = True  # else it needs rights on all CRDs and namespaces
     settings.process.ultimate_exiting_timeout = None  # else it kills the process some time after its end

@@ -177,7 +177,7 @@ async def test_what_kopf_would_keep_in_a_queue_is_not_read_from_it(
     names = ("last-handled-configuration", "seen", "touch-dummy", "kopf-managed")
     odd: dict[str, Any] = {
         "annotations": {f"kopf.zalando.org/{name}": text for name in names},
-        "finalizers": ["kopf.zalando.org/KopfFinalizerMarker"],
+        "finalizers": ["kopf.zalando.org/KopfFinalizerMarker", "none"],
     }
     api.put("there", **odd)
     with caplog.at_level(logging.WARNING), queues.told_to(lambda queue, **_: told.append(queue[1])):
