@@ -25,6 +25,7 @@ Subscriptions = tuple[tuple[Subscribe, ...], Lane | None]
 _PROGRAM: Final = "__main__"
 
 _IMPORT_SECONDS: Final = 30.0
+_END_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,13 @@ async def _discover(path: Path, file: Path, name: str, folders: tuple[Path, ...]
         problem = f"{path} does not import within {_IMPORT_SECONDS:g} s"
         raise FilesUnusable(problem, "do such work in a handler, not where a module is imported") from None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            # What it started may hold its output open.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_SECONDS):
+                    await process.communicate()
     try:
         found: dict[str, Any] = json.loads(answer)
     except ValueError:
