@@ -35,6 +35,14 @@ async def line(stream: asyncio.StreamReader | None) -> str:
     return (await stream.readline()).decode()
 
 
+async def lines_up_to(stream: asyncio.StreamReader | None, words: str) -> list[str]:
+    lines: list[str] = []
+    while not lines or words not in lines[-1]:
+        lines.append(await line(stream))
+        assert lines[-1], lines
+    return lines
+
+
 async def test_events_are_printed_until_ctrl_c(own_nats_server: NatsServer) -> None:
     server = own_nats_server
     async with Broker(server.url, name="operator") as operator:
@@ -47,15 +55,15 @@ async def test_events_are_printed_until_ctrl_c(own_nats_server: NatsServer) -> N
             first = await line(process.stdout)
             assert first.endswith(' galley.event shop paid=true {"note": "\\u001b[2J\\u202e"}\n')
             server.kill()
-            assert "connection is lost" in await line(process.stderr)
+            said = await lines_up_to(process.stderr, "connection is lost")
             await server.start()
-            assert await line(process.stderr) == "the connection is back\n"
+            said += await lines_up_to(process.stderr, "connection is back")
             await client.publish("orders", 3, {"paid": True})
             assert (await line(process.stdout)).endswith(" paid=true 3\n")
-            assert await line(process.stderr) == "events may be missing here\n"
-            assert "cannot be applied to 1 events" in await line(process.stderr)
             process.send_signal(signal.SIGINT)
-            assert await line(process.stderr) == "interrupted\n"
+            said += await lines_up_to(process.stderr, "interrupted")
+            assert said.count("events may be missing here\n") == 1
+            assert ["cannot be applied to 1 events" in each for each in said].count(True) == 1
             assert await process.wait() == 130
 
 

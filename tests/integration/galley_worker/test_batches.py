@@ -81,7 +81,7 @@ async def test_each_task_has_its_own_outcome(runners: Runners, handler: str) -> 
     assert (never.failure.reason, never.retryable) == ("NonRetryable", False)
     assert not any(each.batch for each in (zero, later, unfit, never))
     assert runners.batch_sizes[handler] == {4: 1, 2: 1}
-    assert (runners.capacity, runners.sharing) == (2, 0)
+    assert (runners.capacity, runners.sharing) == (runners.slots, 0)
 
     await until(lambda: len(LINES) == 2)
     assert [len(line.work.members) for line in LINES if line.work] == [4, 2]

@@ -22,7 +22,6 @@ from galley.broker.schedules import schedules_of
 from galley.broker.topic_keeper import TopicKeeper
 from galley.broker.topics import events_of, find_topic, topics_of
 from galley.broker.upcoming import _time_in
-from galley.broker.waiting import hearing_changes
 from galley.key import NO_PERMITS
 from galley.lanes import Lane
 from galley.queue_limit import NO_SHARES
@@ -127,7 +126,6 @@ HEARD: Final[dict[str, tuple[str, str]]] = {
     "request": (topology.control_subject(*PLACE, "ping"), "request not understood"),
     "question": (topology.holder_subject(*PLACE, "one"), "question not understood"),
     "heartbeat": (topology.heartbeat_subject(*PLACE, "one"), "heartbeat not understood"),
-    "news": ("galley.done.default.images.none.task", "news not understood"),
 }
 
 
@@ -142,7 +140,7 @@ def hearers(broker: MemoryBroker, react: Callable[..., Any]) -> list[AbstractAsy
 
     return [
         answering(broker, *PLACE, answer), answering_as(broker, *PLACE, "one", answered),
-        hearing(broker, *PLACE, react), hearing_changes(broker, "default", react),
+        hearing(broker, *PLACE, react),
     ]  # fmt: skip
 
 
@@ -177,9 +175,8 @@ async def test_an_error_of_what_reacts_is_not_taken_for_a_message_that_cannot_be
                 broker.publish(topology.control_subject(*PLACE, "ping"), b"{}")
                 broker.publish(topology.holder_subject(*PLACE, "one"), b'{"stream":"a","sequence":1}')
                 broker.publish(topology.heartbeat_subject(*PLACE, "one"), beat)
-                broker.publish("galley.done.default.images.sdk.task")
                 await asyncio.sleep(0.1)
-    assert caplog.messages == ["message not handled"] * 4
+    assert caplog.messages == ["message not handled"] * 3
 
 
 async def test_a_record_that_cannot_be_read_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
