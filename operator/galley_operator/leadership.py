@@ -25,6 +25,8 @@ from galley_operator.errors import LeadershipLost
 
 log = logging.getLogger(__name__)
 
+_SILENCE: Final = "nothing answered"
+
 _MICROSECONDS: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 _LONGEST_SECONDS: Final = 600.0
@@ -94,13 +96,15 @@ class Leadership:
         Raises:
             LeadershipLost: if it could not be renewed in time, or another replica has it.
         """
+        problem = _SILENCE
         while True:
             await asyncio.sleep(self._times.retry_seconds)
             left = self._times.renew_seconds - (self._clock() - self._renewed_at)
-            problem = "nothing answered"
             try:
                 async with asyncio.timeout(max(0.0, left)):
-                    if not await self.attempt():
+                    if await self.attempt():
+                        problem = _SILENCE  # what was in the way before is over
+                    else:
                         problem = f"{self.leader or 'no replica'} has it"
                         left = 0.0
             except TimeoutError:
