@@ -73,15 +73,20 @@ async def test_pods_without_a_node_leave_the_budget_to_others() -> None:
                 pods.cancel()
 
 
+async def two_that_do_not_fit(it: Stage) -> None:
+    """Apply two queues of two workers each, one after the other, where the budget has three."""
+    it.apply("first", scaling={"minWorkers": 2})
+    await eventually(lambda: it.condition("first", "ScalingActive") == "Scaling", within=60)
+    it.apply("second", scaling={"minWorkers": 2})
+    await eventually(lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60)
+
+
 @in_virtual_time
 async def test_a_new_queue_gets_its_first_workers_out_of_the_budget() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
         async with stage(budget='{"workers": 3}') as it:
-            it.apply("first", scaling={"minWorkers": 2})
-            await eventually(lambda: it.condition("first", "ScalingActive") == "Scaling", within=60)
-            it.apply("second", scaling={"minWorkers": 2})
-            await eventually(lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60)
+            await two_that_do_not_fit(it)
             assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [2, 1]
 
 
@@ -104,12 +109,7 @@ def test_workers_of_a_deleted_queue_hold_the_budget_until_they_are_gone(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
             async with stage(budget='{"workers": 3}') as it:
-                it.apply("first", scaling={"minWorkers": 2})
-                await eventually(lambda: it.condition("first", "ScalingActive") == "Scaling", within=60)
-                it.apply("second", scaling={"minWorkers": 2})
-                await eventually(
-                    lambda: it.condition("second", "ScalingActive") == "BudgetTooSmall", within=60
-                )
+                await two_that_do_not_fit(it)
 
                 def replicas() -> list[int]:
                     return [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")]
