@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from galley.address import Kind, TaskAddress
+from galley.broker.errors import NotAllowed
 from galley.broker.pull import Delivery
 from galley.broker.topology import later_stream
 from galley.broker.unique_keys import REPLACED
@@ -361,7 +362,13 @@ class Attempts:
             return
         if unique is not None and flags.attempt == 1 and present.stopped is None:
             again = delivery.delivered > 1 or bool(held.history.attempts)
-            by = await self._parts.uniqueness.begin(delivery.address, unique, delivered_before=again)
+            try:
+                by = await self._parts.uniqueness.begin(delivery.address, unique, delivered_before=again)
+            except NotAllowed as error:
+                # Whether it was replaced cannot be told here, now or later.
+                failure = Failure(error.reason, f"{error}; {error.hint}")
+                await self._settle(present, held, Bury(failure, held.history))
+                return
             if by:
                 failure = Failure(REPLACED, f"task {by} of the same unique key took its place")
                 await self._settle(present, held, Cancel(failure))

@@ -6,12 +6,15 @@ A producer has no right to remove a task from the stream, so a replaced one is s
 
 import asyncio
 import logging
+from itertools import count
 from typing import Final
 
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
-from galley.broker.errors import BrokerError
+from galley.broker import topology
+from galley.broker.errors import BrokerError, NotAllowed
+from galley.broker.pipeline import DENIED
 from galley.broker.unique_keys import Keys
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
@@ -20,6 +23,8 @@ from galley.unique_key import KeyState, Right, UniqueKey, Until, begins, may_beg
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.25
+_COMPLAIN_EVERY: Final = 40
+"""Tries between two log lines: about ten seconds."""
 
 
 class Uniqueness:
@@ -32,9 +37,12 @@ class Uniqueness:
         """Write into the key that its task begins; return the id of the task that took its place, if one did.
 
         Tries again while the broker does not answer: it is not known before whether the task may begin.
+
+        Raises:
+            NotAllowed: our credentials are not good for keys, now or later.
         """
         namespace, queue = address.namespace, address.queue
-        while True:
+        for tries in count():
             try:
                 found = await self._keys.read(namespace, queue, wanted.digest)
                 key, fence = (None, 0) if found is None else found
@@ -50,13 +58,22 @@ class Uniqueness:
                         ack = await self._keys.write(namespace, queue, wanted.digest, record, fence)
                         if ack.stored:
                             return ""
+                        if ack.code == DENIED:
+                            raise NotAllowed(topology.key_subject(namespace, queue, wanted.digest))
+                        problem = ack.problem
+            except NotAllowed:
+                raise
             except EnvelopeInvalid as error:
                 # Written by a newer version, or not by Galley: it does not tell that the task is replaced.
                 log.warning("unique key not understood", extra={"task": address.id, "error": str(error)})
                 return ""
             except BrokerError as error:
-                log.warning("unique key not read yet", extra={"task": address.id, "error": str(error)})
+                problem = str(error)
+            if tries % _COMPLAIN_EVERY == 0:
+                extra = {"task": address.id, "error": problem, "tries": tries}
+                log.warning("task waits for its unique key", extra=extra)
             await asyncio.sleep(_PAUSE_SECONDS)
+        raise AssertionError("it is counted without end")
 
     async def release(self, address: TaskAddress, wanted: UniqueKey) -> None:
         """Remove the key of a task that has ended. It is free anyway: this takes its record away soon."""

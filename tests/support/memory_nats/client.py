@@ -105,6 +105,9 @@ class MemoryClient(LeanClient):
         self.epoch = 1
         """Number of the connection: what was under way on an earlier one never arrives."""
         self.lost = _Lost(lambda _subject: False, lambda _subject: False)
+        self.may_not: Sent = lambda _subject: False
+        """Subjects that the credentials of this connection do not permit."""
+        self.denied: Callable[[str], None] = lambda _subject: None
         self.reconnect_seconds = 1.0
         self._up = False
         self._shut = False
@@ -306,6 +309,9 @@ class MemoryClient(LeanClient):
         self.call(self._hooks["reconnected_cb"]())
 
     def _send(self, subject: str, reply: str, headers: Headers, body: bytes) -> None:
+        if self.may_not(subject):
+            self._to_client("", lambda: self.denied(subject.lower()))
+            return
         self._to_server(subject, lambda: self.server.receive(self, subject, reply, headers, body))
 
     def _to_server(self, subject: str, arrive: Callable[[], Any]) -> None:

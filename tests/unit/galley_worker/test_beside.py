@@ -98,14 +98,48 @@ async def test_schedules_of_code_are_made_once_the_broker_answers_and_one_that_c
         }  # fmt: skip
         caplog.set_level(logging.INFO)
         declaring = bench.start(code_schedules.declare(bench.producer, bench.layout, rules))
-        await eventually(lambda: said(caplog, "schedules not declared yet"), within=60)
+        await eventually(lambda: said(caplog, "schedule not declared yet"), within=60)
         bench.server.leaderless = False
-        await asyncio.wait_for(declaring, 60)
+        await asyncio.wait_for(declaring, 120)
         assert said(caplog, "schedule not declared") == 1
         client = AsyncClient.over(bench.producer, "default")
         assert [one.name for one in await client.schedules.list("images")] == ["right"]
         found = stored.schedules_of(bench.producer, "default", "images")
         assert [kept.schedule.handler async for kept in found] == ["right"]
+
+
+@in_virtual_time
+async def test_a_schedule_of_code_that_is_refused_each_time_keeps_no_other_and_is_tried_ever_less(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_bench() as bench:
+        bench.server.full = (topology.timer_subject("default", "images", "first"),)
+        rules = {"first": EVERY_HOUR, "second": EVERY_HOUR}
+        bench.start(code_schedules.declare(bench.producer, bench.layout, rules))
+        client = AsyncClient.over(bench.producer, "default")
+
+        async def declared() -> list[str]:
+            return [one.name for one in await client.schedules.list("images")]
+
+        await eventually(declared, within=4)
+        assert await declared() == ["second"]
+        await bench.pass_time(600)
+        assert 5 < said(caplog, "schedule not declared yet") < 15
+        bench.server.full = ()
+        await bench.pass_time(61)
+        assert await declared() == ["first", "second"]
+
+
+@in_virtual_time
+async def test_schedules_of_code_that_the_credentials_do_not_permit_are_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_bench() as bench:
+        subject = topology.timer_subject("default", "images", "first")
+        bench.producer.line.may_not = subject.__eq__
+        declaring = code_schedules.declare(bench.producer, bench.layout, {"first": EVERY_HOUR})
+        await asyncio.wait_for(declaring, 10)
+        assert said(caplog, "schedules not declared") == 1
 
 
 @in_virtual_time

@@ -484,3 +484,17 @@ async def test_a_task_that_is_replaced_while_its_worker_looks_does_not_begin() -
         await run_next(shop)
         assert outcome(shop, first) is Outcome.CANCELLED
         assert [one.work.task_id for one in shop.handlers.started] == [newer[0].id]
+
+
+@pytest.mark.parametrize("asked", ["$JS.API.DIRECT.GET.", KEY])
+@in_virtual_time
+async def test_a_key_that_the_credentials_do_not_permit_ends_its_task_and_holds_no_slot(asked: str) -> None:
+    async with a_shop() as shop:
+        handle = await client_of(shop).submit(CALL, unique="k")
+        line = shop.worker.broker.line
+        line.may_not = lambda subject: subject.startswith(asked) and KEY in subject
+        await asyncio.wait_for(shop.begin(await shop.bench.take(shop.worker)), 10)
+        final = shop.bench.final(handle.address)
+        assert final.failure is not None
+        assert (final.outcome, final.failure.reason) == (Outcome.FAILED, "NotAllowed")
+        assert (shop.bench.letters(handle.address), shop.handlers.started) == (1, [])
