@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from galley.address import TaskAddress
 from galley.broker import topology
-from galley.broker.errors import BrokerError, NotAllowed
-from galley.broker.pipeline import DENIED
+from galley.broker.errors import BrokerError, BrokerRefused, NotAllowed
+from galley.broker.pipeline import DENIED, WRONG_SEQUENCE
 from galley.broker.unique_keys import Keys
 from galley.errors import EnvelopeInvalid
 from galley.failpoint import failpoint
@@ -41,26 +41,12 @@ class Uniqueness:
         Raises:
             NotAllowed: our credentials are not good for keys, now or later.
         """
-        namespace, queue = address.namespace, address.queue
         for tries in count():
+            problem = "another one wrote into it first"
             try:
-                found = await self._keys.read(namespace, queue, wanted.digest)
-                key, fence = (None, 0) if found is None else found
-                match may_begin(key, address.id, wanted, delivered_before=delivered_before):
-                    case Right.YES:
-                        return ""
-                    case Right.REPLACED:
-                        assert key is not None
-                        return key.task
-                    case Right.AFTER_WRITE:
-                        record = begins(key, address.id, wanted)
-                        failpoint("key.before_begin")
-                        ack = await self._keys.write(namespace, queue, wanted.digest, record, fence)
-                        if ack.stored:
-                            return ""
-                        if ack.code == DENIED:
-                            raise NotAllowed(topology.key_subject(namespace, queue, wanted.digest))
-                        problem = ack.problem
+                by = await self._begin(address, wanted, delivered_before=delivered_before)
+                if by is not None:
+                    return by
             except NotAllowed:
                 raise
             except EnvelopeInvalid as error:
@@ -74,6 +60,32 @@ class Uniqueness:
                 log.warning("task waits for its unique key", extra=extra)
             await asyncio.sleep(_PAUSE_SECONDS)
         raise AssertionError("it is counted without end")
+
+    async def _begin(self, address: TaskAddress, wanted: UniqueKey, *, delivered_before: bool) -> str | None:
+        """As `begin`, once; returns None if another one wrote into the key in between.
+
+        Raises:
+            NotAllowed: our credentials are not good for keys.
+            BrokerUnreachable, BrokerRefused: it is not known.
+            EnvelopeInvalid: the key cannot be read.
+        """
+        namespace, queue = address.namespace, address.queue
+        found = await self._keys.read(namespace, queue, wanted.digest)
+        key, fence = (None, 0) if found is None else found
+        right = may_begin(key, address.id, wanted, delivered_before=delivered_before)
+        if right is Right.REPLACED:
+            assert key is not None
+            return key.task
+        if right is Right.YES:
+            return ""
+        record = begins(key, address.id, wanted)
+        failpoint("key.before_begin")
+        ack = await self._keys.write(namespace, queue, wanted.digest, record, fence)
+        if ack.code == DENIED:
+            raise NotAllowed(topology.key_subject(namespace, queue, wanted.digest))
+        if not ack.stored and ack.code != WRONG_SEQUENCE:
+            raise BrokerRefused(f"write the unique key of {address}", ack.code, ack.problem)
+        return "" if ack.stored else None
 
     async def release(self, address: TaskAddress, wanted: UniqueKey) -> None:
         """Remove the key of a task that has ended. It is free anyway: this takes its record away soon."""
