@@ -281,8 +281,8 @@ KEYS: Final = (
     _of(
         f"{_WORKER}uniqueness",
         "begins before it is written",
-        '                        if ack.stored:\n                            return ""\n',
-        '                        return ""\n',
+        '        return "" if ack.stored else None\n',
+        '        return ""\n',
         "a task and the one that replaced it both run",
         UNIQUE,
     ),
