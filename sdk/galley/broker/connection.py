@@ -112,11 +112,13 @@ class Broker:
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
         self._disconnected: list[Callable[[], Awaitable[None]]] = []
         self._last_error = ""
+        self._logged_error: str | None = None
         self._tls_problem: BrokerError | None = None
         self._identity = None if credentials is None else Identity(credentials)
         self._renewal: asyncio.Task[None] | None = None
         self._questions = Questions()
         self._home: Home | None = None
+        self._opened = False
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
         self._clock = clock
@@ -159,6 +161,7 @@ class Broker:
             await self._abandon()
             raise
         self._tls_problem = None
+        self._opened = True
         await self.pipeline.open()
         if self._identity is not None:
             self._renewal = asyncio.create_task(
@@ -448,7 +451,10 @@ class Broker:
         # A server that refuses us hangs up, and now and then that is all we hear of it.
         if not (self._last_error and isinstance(error, ConnectionResetError | BrokenPipeError)):
             self._last_error = said
-        log.warning("broker connection error", extra={"error": said})
+        # While it is opened, its caller gets the error; later each attempt to reconnect fails alike.
+        new, self._logged_error = said != self._logged_error, said
+        level = logging.WARNING if new and self._opened else logging.DEBUG
+        log.log(level, "broker connection error", extra={"error": said, "server": self.server})
 
     async def _on_disconnect(self) -> None:
         self.connection += 1
@@ -458,6 +464,7 @@ class Broker:
 
     async def _on_reconnect(self) -> None:
         self._tls_problem = None
+        self._logged_error = None
         log.info("broker connection is back", extra={"server": self.server})
         await self._tell(self._reconnected)
 

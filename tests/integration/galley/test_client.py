@@ -1,6 +1,7 @@
 """The producer's side against a real broker, with no worker about."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ from galley.broker.records import Records
 from galley.record import Stored
 from galley_local.nats_server import NatsServer
 from tests.support.builders import a_queue
+from tests.support.eventually import eventually
 
 
 @pytest.fixture
@@ -336,17 +338,19 @@ async def test_a_program_finds_the_galley_dev_of_its_folder(
         assert (found.broker.server, found.namespace) == (nats_server.url, "ships")
 
 
-async def test_no_server_is_said_so_within_the_time_given() -> None:
+async def test_no_server_is_said_so_within_the_time_given(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BrokerUnreachable, match="no answer from NATS at") as error:
         async with Broker("nats://127.0.0.1:1", name="test", connect_seconds=0.5):
             pass
 
     assert "GALLEY_SERVER" in error.value.hint
+    assert not caplog.messages, "the error says it, and a program that logs nothing shows no more than that"
 
 
 async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_again(
-    own_nats_server: NatsServer, namespace: str
+    own_nats_server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "galley.broker.connection")
     async with connect(own_nats_server.url, namespace) as client:
         await ensure(client.broker, a_queue("images", namespace=namespace))
         own_nats_server.kill()
@@ -354,10 +358,15 @@ async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_
             await AsyncClient.over(client.broker, namespace, patience_seconds=0.5).submit(
                 call("images", "resize"), task_id="once"
             )
+        attempts = "broker connection error"
+        await eventually(lambda: [line for line in caplog.records if line.msg == attempts][3:], within=20)
         await own_nats_server.start()
         await client.submit(call("images", "resize"), task_id="once")
 
         assert [view.held for view in await queue_view.queues(client.broker, namespace)] == [1]
+        lines = [line for line in caplog.records if line.msg == attempts]
+        told = [vars(line)["error"] for line in lines if line.levelname == "WARNING"]
+        assert len(set(told)) == len(told) < len(lines), "each reason once, and not at each attempt"
 
 
 @pytest.mark.parametrize(
