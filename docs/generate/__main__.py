@@ -7,7 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from docs.generate import chart, cli, crds, dashboards, errors, http, metrics, resources, settings
+from docs.generate import (
+    chart,
+    cli,
+    crds,
+    dashboards,
+    errors,
+    http,
+    metrics,
+    public_names,
+    resources,
+    settings,
+)
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -18,6 +29,7 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/metrics.md": metrics.document,
     "docs/reference/cli.md": cli.document,
     "docs/reference/http.md": http.document,
+    "sdk/galley/public_names.py": public_names.document,
     "charts/galley/README.md": chart.document,
     **crds.FILES,
     **{
@@ -29,7 +41,7 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
 }
 
 _SAYS: Final = "Made from the code by `make gen`; changes here are lost."
-_NOTES: Final = {".md": f"<!-- {_SAYS} -->\n\n", ".yaml": f"# {_SAYS}\n", ".json": ""}
+_NOTES: Final = {".md": f"<!-- {_SAYS} -->\n\n", ".yaml": f"# {_SAYS}\n", ".py": f"# {_SAYS}\n", ".json": ""}
 
 
 def drift(path: Path, fresh: str) -> list[str]:

@@ -8,12 +8,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from galley.address import TaskAddress
+from galley.broker.cached_tasks import publish_cached
 from galley.broker.errors import BrokerSilent, BrokerUnreachable
 from galley.broker.pipeline import Ack
 from galley.broker.publish import Publisher, Receipt
 from galley.broker.refusals import refusal
 from galley.broker.unique_keys import UniquePublisher
-from galley.cached import Entry, publish_cached
+from galley.cached import Entry
 from galley.calls import Call
 from galley.envelope import FIRST, Envelope
 from galley.errors import ClientUnusable, GalleyError, Refused, SubmissionInvalid

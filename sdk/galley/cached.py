@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
-from galley.address import TaskAddress
 from galley.bounds import Range
-from galley.broker.known import Known, check_same_work
-from galley.broker.records import Records
-from galley.envelope import Envelope, digest_of
+from galley.envelope import digest_of
 from galley.errors import SubmissionInvalid
 from galley.file import with_references
-from galley.record import Outcome
 
 if TYPE_CHECKING:
-    from galley.broker.connection import Broker
-    from galley.broker.publish import Publisher, Receipt
     from galley.calls import Call
 
 LONGEST_SECONDS: Final = 30 * 24 * 3600
@@ -86,47 +80,3 @@ def _id(digest: str, period: int) -> str:
 def numbered(task_id: str, number: int) -> str:
     """Return the id of a task that is tried after others of its work and period have failed."""
     return f"{task_id}-{number}" if number else task_id
-
-
-async def publish_cached(
-    broker: "Broker", publisher: "Publisher", address: TaskAddress, envelope: Envelope, entry: Entry
-) -> "Receipt":
-    """Store a task unless its work has been done, or is under way; what failed is tried with another id.
-
-    Raises:
-        As `Publisher.publish_once`.
-    """
-    from galley.broker.publish import Receipt  # noqa: PLC0415 - it uses this module
-
-    if await publisher.look(address) is None:
-        earlier = await _of_the_period_before(broker, publisher, address, entry)
-        if earlier is not None:
-            check_same_work(earlier.address, earlier.handler, earlier.digest, envelope)
-            return Receipt(earlier.address, duplicate=True)
-    receipt = await publisher.publish_once(address, envelope)
-    # The objects of a task belong to its id, so a task that has some is not tried with another.
-    for number in range(1, 1 if envelope.large or envelope.files else TRIES):
-        if not receipt.duplicate:
-            break
-        stored = await Records(broker).look_up(receipt.address)
-        if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):
-            break
-        receipt = await publisher.publish_once(address._replace(id=numbered(address.id, number)), envelope)
-    return receipt
-
-
-async def _of_the_period_before(
-    broker: "Broker", publisher: "Publisher", address: TaskAddress, entry: Entry
-) -> Known | None:
-    """Return the task of the period before if its result is good still, or on its way."""
-    for number in range(TRIES):
-        task = address._replace(id=numbered(entry.before, number))
-        known = await publisher.look(task)
-        if known is None:
-            return None
-        if known.submitted_at is None or known.submitted_at <= entry.since:
-            continue
-        stored = await Records(broker).look_up(known.address)
-        if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):
-            return known
-    return None

@@ -14,13 +14,14 @@ from galley.address import Kind, TaskAddress
 from galley.batch import Batch, Submission, SubmitInterrupted, note
 from galley.bounds import is_queue_name
 from galley.broker import inspect, queue_view
+from galley.broker.cached_tasks import publish_cached
 from galley.broker.connection import DEFAULT_SERVER, Broker
 from galley.broker.encryption_rules import EncryptionRules
 from galley.broker.objects import Place
 from galley.broker.publish import Publisher
 from galley.broker.topics import Published
 from galley.broker.unique_keys import UniquePublisher
-from galley.cached import Cached, Entry, entry_of, publish_cached
+from galley.cached import Cached, Entry, entry_of
 from galley.calls import Call, check_handler_name, check_queue_name
 from galley.encryption.given import Given, keys_in, payloads_with, read_given
 from galley.envelope import Envelope, digest_of

@@ -471,7 +471,7 @@ COLLECTED: Final = (
 
 USED_AGAIN: Final = (
     _of(
-        f"{_SDK}cached",
+        f"{_SDK}broker/cached_tasks",
         "a period begins with nothing",
         "    if await publisher.look(address) is None:\n",
         "    if False:\n",
@@ -479,7 +479,7 @@ USED_AGAIN: Final = (
         RESULTS,
     ),
     _of(
-        f"{_SDK}cached",
+        f"{_SDK}broker/cached_tasks",
         "old results count",
         "        if known.submitted_at is None or known.submitted_at <= entry.since:\n",
         "        if known.submitted_at is None:\n",
@@ -487,7 +487,7 @@ USED_AGAIN: Final = (
         RESULTS,
     ),
     _of(
-        f"{_SDK}cached",
+        f"{_SDK}broker/cached_tasks",
         "a failure of the period before counts",
         "        if stored is None or stored.record.outcome in (None, Outcome.SUCCEEDED):\n            return known\n",
         "        return known\n",

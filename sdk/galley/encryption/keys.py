@@ -6,11 +6,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
-
-import yaml
 
 from galley.encryption.errors import (
     DecryptionKeyMissing,
@@ -180,6 +177,8 @@ def provider_of(source: str, read: Callable[[], dict[str, bytes]]) -> KeyProvide
     entries = read()
     if PROVIDER not in entries:
         return LocalKeys(source, read)
+    from importlib import metadata  # noqa: PLC0415 - few queues have a provider
+
     name = entries[PROVIDER].decode(errors="replace").strip()
     found = [entry for entry in metadata.entry_points(group=PLUG_INS) if entry.name == name]
     if not found:
@@ -219,6 +218,8 @@ def secret_entries(source: str, text: str) -> dict[str, bytes]:
     Raises:
         EncryptionKeysInvalid: if it is none.
     """
+    import yaml  # noqa: PLC0415 - few processes read the manifest of a Secret
+
     try:
         document = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:

@@ -6,8 +6,9 @@ import pytest
 from msgspec import Raw
 
 from galley.address import Kind, TaskAddress
+from galley.broker.cached_tasks import publish_cached
 from galley.broker.publish import Publisher, Receipt
-from galley.cached import Cached, Entry, entry_of, publish_cached
+from galley.cached import Cached, Entry, entry_of
 from galley.calls import Call, call
 from galley.envelope import Envelope, digest_of
 from galley.errors import TaskConflict
