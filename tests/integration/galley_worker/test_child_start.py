@@ -46,6 +46,17 @@ if closed.exists():
     os._exit(2)
 """
 
+LOOKS_FOR_THE_CLIENT = """
+import sys
+there = "galley.client" in sys.modules
+import galley
+{imports}
+
+@galley.task(queue="trials")
+def was_there() -> bool:
+    return bool(galley.Client) and there
+"""
+
 
 @pytest.fixture
 def new_children() -> Children:
@@ -78,6 +89,24 @@ async def test_a_worker_can_be_stopped_while_a_module_hangs(tmp_path: Path, new_
     assert entering in done
     assert entering.cancelled()
     assert new_children() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "imports"),
+    [
+        ("client_first", "from galley import Client"),
+        ("client_late", ""),
+        ("client_async", "galley.AsyncClient"),
+    ],
+)
+async def test_what_one_child_imported_of_the_client_later_ones_find_imported(
+    name: str, imports: str, tmp_path: Path
+) -> None:
+    one_each = written(tmp_path, name, LOOKS_FOR_THE_CLIENT.format(imports=imports), recycle_tasks=1)
+    async with Runners(one_each) as runners:
+        assert value(await run(runners, "was_there")) is False
+        while not value(await run(runners, "was_there")):
+            pass
 
 
 async def test_nothing_is_left_of_what_runners_made(tmp_path: Path, new_children: Children) -> None:

@@ -95,9 +95,10 @@ def forked():
 async def child(asked):
     with ForkServer((), (folder,)) as server:
         made = await server.fork(asked)
+        where = "ahead" if made.process.pid in forked() else "afterwards"
+        Path(folder, "gate").write_text("")  # it lives until then
         made.wire.settimeout(60)
         said = b"late" in made.wire.recv(65536)
-        where = "ahead" if made.process.pid in forked() else "afterwards"
         made.wire.close()
         await server.collect(made)
         print(where, said)
@@ -129,7 +130,10 @@ print("left", tree_of(os.getpid())[1:])
 
 def test_a_child_that_was_begun_is_used_if_it_is_the_one_asked_for(tmp_path: Path) -> None:
     (tmp_path / "hanging_module.py").write_text("import time\ntime.sleep(3600)\n")
-    (tmp_path / "late_module.py").write_text("raise RuntimeError('late')\n")
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "late_module.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('gate').read_text()\nraise RuntimeError('late')\n"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=120,
         check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -38,6 +38,8 @@ GO: Final = b"!"
 IMPORTING: Final = "import"
 STARTING: Final = "on_start"
 
+client_used: Final = mmap.mmap(-1, 1)
+"""Memory of the fork server and all its children: 1 once one of them has imported the client."""
 threads_lost: list[str] = []
 """Threads that preloaded modules started in the fork server, which exist in no child."""
 
@@ -120,6 +122,7 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
             _start(hook)
 
     def ready() -> None:
+        _note_client()
         rules = {
             name: frames.HandlerRules(
                 handler.timeout_seconds,
@@ -152,7 +155,13 @@ def _serve(wire: Wire, begun: mmap.mmap, setup: Setup) -> None:
         ready()
         alone.serve()
         _stop_hooks(None)
+    _note_client()
     _leave()
+
+
+def _note_client() -> None:
+    if "galley.client" in sys.modules:
+        client_used[0] = 1
 
 
 def _start(run: Callable[[], Any], hook: Callable[[], Any] | None = None) -> None:

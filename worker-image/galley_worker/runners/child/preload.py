@@ -5,11 +5,13 @@ fork server, a process of its own with no event loop and no threads.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import sys
 import threading
 import warnings
+from functools import partial
 from importlib.machinery import ModuleSpec
 
 from galley_worker.runners.child import entry
@@ -25,6 +27,7 @@ def preload() -> None:
     die_with_parent()
     # What a child leaves when it dies becomes a child of this process, where the supervisor finds it.
     adopt_orphans()
+    os.register_at_fork(before=partial(_import_client, os.getpid()))
     warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")
     told = os.environ.pop(entry.PRELOAD, "")
     if not told:
@@ -44,6 +47,12 @@ def preload() -> None:
     entry.threads_lost = [
         thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
     ]
+
+
+def _import_client(server: int) -> None:
+    """Import the client before the next child is made, if an earlier one had to: most need none of it."""
+    if entry.client_used[0] and os.getpid() == server:
+        importlib.import_module("galley.sync_client")
 
 
 preload()
