@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from galley.backlog import QueueBacklog
+from galley_operator.autoscaler.shares import Cost
 from galley_operator.claims import Claim
 from galley_operator.data_path import TaskView
 from galley_operator.fleet.workloads import Queue
@@ -125,8 +126,8 @@ class Serving:
             del self.scopes[namespace]
             self._admitted += scope.path.look.admitted
             self._written += scope.path.writer.written
-            for queue in scope.queues.served:
-                self._around.queues.leave(queue, 0)
+            for queue in scope.queues.left | set(scope.queues.served):
+                self._around.queues.leave(queue, Cost())
                 self._around.metrics.forget(*queue)
             self._views.renew(namespace)
 

@@ -67,19 +67,21 @@ class Ledger:
         if (claim := self._claims.get(queue)) is not None:
             self._claims[queue] = replace(claim, held=max(claim.held, workers))
 
-    def leave(self, queue: Queue, held: int | None) -> bool:
-        """Note that a queue is gone; returns whether it still holds something.
+    def leave(self, queue: Queue, left: Cost | None) -> bool:
+        """Note that a queue is not scaled (any more); returns whether its workers hold something.
 
         Args:
             queue: its namespace and its name.
-            held: how many of its workers are there: they may go on for hours, or for good if it was deleted
-                without what it owns. None if that is not known.
+            left: what its workers request: they may go on for hours, or for good if it was deleted without
+                what it owns. None if that is not known.
         """
         self._wakes.pop(queue, None)
         claim = self._claims.pop(queue, None)
-        if claim is None or not (left := claim.held if held is None else held):
+        if left is None and claim is not None:
+            left = claim.cost.times(claim.held)
+        if left is None or not left.workers:
             return False
-        self._claims[queue] = Claim(queue, claim.cost, held=left)
+        self._claims[queue] = Claim(queue, left, held=1)
         return True
 
 

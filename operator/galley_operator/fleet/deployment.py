@@ -4,16 +4,23 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from galley_operator.fleet.pods import Metadata, PodCondition
+from galley_operator.fleet.pods import Metadata, PodCondition, PodSpec
 from galley_operator.fleet.trouble import Trouble
 
 _QUOTA: Final = "exceeded quota"
+
+
+class PodTemplate(Struct, frozen=True):
+    """What its pods are made from."""
+
+    spec: PodSpec = PodSpec()
 
 
 class DeploymentSpec(Struct, frozen=True):
     """What is wanted."""
 
     replicas: int = 1
+    template: PodTemplate = PodTemplate()
 
 
 class DeploymentStatus(Struct, frozen=True, rename="camel"):
@@ -36,6 +43,10 @@ class Deployment(Struct, frozen=True):
     def uid(self) -> str:
         """Its identity."""
         return self.metadata.uid
+
+    def belongs_to(self, uid: str) -> bool:
+        """Return whether it is of the TaskQueue with a uid."""
+        return any(owner.uid == uid for owner in self.metadata.owner_references)
 
     @property
     def rolling(self) -> bool:

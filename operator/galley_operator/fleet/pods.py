@@ -14,6 +14,12 @@ CONTAINER: Final = "worker"
 """Name of the container that is the worker; others may be put beside it by a mesh."""
 
 
+class Owner(Struct, frozen=True):
+    """What an object belongs to."""
+
+    uid: str = ""
+
+
 class Metadata(Struct, frozen=True, rename="camel"):
     """Of a pod or a Deployment."""
 
@@ -26,6 +32,7 @@ class Metadata(Struct, frozen=True, rename="camel"):
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    owner_references: list[Owner] = []
 
 
 class Waiting(Struct, frozen=True):
@@ -86,10 +93,24 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     container_statuses: list[ContainerStatus] = []
 
 
+class Resources(Struct, frozen=True):
+    """What a container requests of its node, and its upper bounds."""
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
+class Container(Struct, frozen=True):
+    """One container of a pod."""
+
+    resources: Resources = Resources()
+
+
 class PodSpec(Struct, frozen=True, rename="camel"):
-    """Where it was placed."""
+    """Where it was placed, and what it requests there."""
 
     node_name: str = ""
+    containers: list[Container] = []
 
 
 class Pod(Struct, frozen=True):
@@ -114,6 +135,11 @@ class Pod(Struct, frozen=True):
         """Whether its ReplicaSet counts it."""
         ended = self.status.phase in ("Succeeded", "Failed")
         return not ended and self.metadata.deletion_timestamp is None
+
+    @property
+    def placed(self) -> bool:
+        """Whether it takes room on a node, be it that it is about to end."""
+        return bool(self.spec.node_name) and self.status.phase not in ("Succeeded", "Failed")
 
     @property
     def ready(self) -> bool:

@@ -145,6 +145,15 @@ class Workloads:
         self._check(self._pods, PODS, queue)
         return tuple(self._pods_of.get(queue, {}).values())
 
+    def queues_in(self, namespace: str | None) -> set[Queue]:
+        """Return the queues that have pods in a namespace, also those of which that is all there is.
+
+        Raises:
+            FleetUnknown: if that is not known.
+        """
+        self._check(self._pods, PODS, (namespace or "", ""))
+        return {queue for queue in self._pods_of if namespace in (None, queue[0])}
+
     def end_of(self, namespace: str, worker: str) -> str:
         """Return, as a sentence, how a worker ended; empty if that is not known."""
         pod = self._pods.things.get((namespace, worker))

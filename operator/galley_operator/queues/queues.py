@@ -18,9 +18,12 @@ from galley.broker.connection import Broker
 from galley.broker.control import Supply, answering_supply
 from galley.broker.dead_letters import count_dead
 from galley.errors import GalleyError
+from galley.resources import TaskQueue
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
+from galley_operator.autoscaler.left import left_of, requested
+from galley_operator.autoscaler.shares import Cost
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
@@ -49,6 +52,9 @@ REST_SWEEPS: Final = 5
 """A queue at rest is reconciled at every fifth sweep: its streams and objects are many to ask for."""
 
 _UNWRITTEN_EVENTS: Final = 100
+
+_COUNT_SECONDS: Final = 1.0
+"""Time to the next sweep while workers are not listed: no queue grows for 5 seconds after a start."""
 
 
 class Queues:
@@ -103,8 +109,10 @@ class Queues:
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
-        self._left: set[Queue] = set()
-        """Queues that are gone, and of whose workers some may still be there."""
+        self.left: set[Queue] = set()
+        """Queues that are not scaled, and of whose workers some may be there."""
+        self._counted = False
+        """Whether it was seen, since the start, which those are."""
         self._running: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -166,8 +174,7 @@ class Queues:
                 bodies += page
         self._known.listed(bodies)
         self.listed = frozenset(key_of(each) for each in bodies)
-        for key in list(self._left):
-            self._give_back(key)
+        self._count_left()
         for key in self.listed | set(self.served):
             if not self._may_wait(key):
                 self._turns.add(key, patient=True)
@@ -200,7 +207,11 @@ class Queues:
                 log.warning("queues not listed", extra={"error": str(error), "hint": error.hint})
             self.swept_at = asyncio.get_running_loop().time()
             # Soon again as long as it does not work: CRDs and rights may come after us.
-            pause = min(5.0, self._settings.sweep_seconds) if self.problem else self._settings.sweep_seconds
+            pause = self._settings.sweep_seconds
+            if self.problem:
+                pause = min(5.0, pause)
+            elif not self._counted:
+                pause = min(_COUNT_SECONDS, pause)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
     async def _look_at_all(self) -> None:
@@ -258,7 +269,8 @@ class Queues:
         served.found, served.outcome = found, outcome
         if outcome.restored:
             self._interfered(served, outcome.restored)
-        if found.queue is not None and outcome.complete:
+        if found.queue is not None and (outcome.complete or self._has_own_workers(found)):
+            # Pods that cannot be changed can still be fewer, or none: those there are go on.
             self._scale(key, served)
         if outcome.streams is None and found.queue is not None:
             served.dead_letters = total = await count_dead(self._broker, *key)
@@ -289,20 +301,22 @@ class Queues:
 
     def _scale(self, key: Queue, served: ServedQueue) -> None:
         """Have the queue scaled by what it says now."""
-        assert served.found.queue is not None
+        queue = served.found.queue
+        assert queue is not None
+        cost = self._cost_of(key, served, queue)
         if served.runtime is not None and served.scaling is not None and not served.scaling.done():
-            served.runtime.update(served.found.queue)
+            served.runtime.update(queue, cost)
             return
         runtime = ScaledQueue(
             self._broker,
             self._cluster,
             self._workloads,
             self._shared.reader,
-            served.found.queue,
+            queue,
             lambda before, after, reason: self._scaled(key, before, after, reason),
             served.written.scaling,
             self._shared.ledger,
-            self._settings.worker_resources,
+            cost,
         )
         served.runtime = runtime
         served.scaling = self._running.create_task(
@@ -321,7 +335,7 @@ class Queues:
         if served.scaling is not None:
             served.scaling.cancel()
             await asyncio.wait([served.scaling])
-        self._left.add(key)
+        self.left.add(key)
         self._give_back(key)
 
     def _has_workers(self, key: Queue) -> bool:
@@ -331,16 +345,57 @@ class Queues:
         except FleetUnknown:
             return key in self.served
 
-    def _give_back(self, key: Queue) -> None:
-        """Give back what a queue that is gone holds of the budget, less its workers that are still there."""
+    def _has_own_workers(self, found: QueueObject) -> bool:
+        """Return whether there is a Deployment that was made for this queue, as far as that is known."""
+        try:
+            deployment = self._workloads.deployment_of(found.key)
+        except FleetUnknown:
+            return False
+        return deployment is not None and deployment.belongs_to(found.uid)
+
+    def _cost_of(self, key: Queue, served: ServedQueue, queue: TaskQueue) -> Cost:
+        """Return what one worker requests: what the queue says, if that is how its workers were made."""
+        said = Cost.of(queue, self._settings.worker_resources)
+        if served.outcome is not None and served.outcome.complete and not served.found.going:
+            return said
         try:
             deployment = self._workloads.deployment_of(key)
-            held = sum(pod.active for pod in self._workloads.pods_of(key))
-            held = max(held, deployment.spec.replicas if deployment is not None else 0)
         except FleetUnknown:
-            held = None
-        if key in self.served or not self._shared.leave(key, held):
-            self._left.discard(key)
+            deployment = None
+        if deployment is not None:
+            return requested([deployment.spec.template.spec])
+        return served.runtime.scaler.cost if served.runtime is not None else said
+
+    def _is_scaled(self, key: Queue) -> bool:
+        served = self.served.get(key)
+        return served is not None and served.runtime is not None
+
+    def _count_left(self) -> None:
+        """Count the workers whose queue is not scaled: it is gone, or cannot be understood."""
+        if self._shared.ledger is None:
+            self._counted = True
+            return
+        try:
+            for namespace in self._namespaces:
+                self.left |= self._workloads.queues_in(namespace)
+        except FleetUnknown:
+            log.debug("workers of queues that are gone not counted yet")
+        else:
+            self._counted = True
+        for key in list(self.left):
+            self._give_back(key)
+
+    def _give_back(self, key: Queue) -> None:
+        """Give back what a queue that is not scaled holds of the budget, less its workers that are there."""
+        if self._is_scaled(key):
+            self.left.discard(key)
+            return
+        try:
+            left = left_of(self._workloads.pods_of(key))
+        except FleetUnknown:
+            left = None
+        if not self._shared.leave(key, left):
+            self.left.discard(key)
 
     def _scaled(self, key: Queue, before: int, after: int, reason: str) -> None:
         direction = "out" if after > before else "in"

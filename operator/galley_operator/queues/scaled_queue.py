@@ -11,7 +11,6 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.resources import TaskQueue
-from galley.resources.pod_resources import PodResources
 from galley.resources.queue_status import ScalingStatus
 from galley_operator.autoscaler.learned import Learned
 from galley_operator.autoscaler.ledger import Ledger
@@ -46,7 +45,7 @@ class ScaledQueue:
         scaled: Scaled,
         before: ScalingStatus | None = None,
         ledger: Ledger | None = None,
-        worker_resources: PodResources | None = None,
+        cost: Cost | None = None,
     ) -> None:
         """Make it; `run` runs it.
 
@@ -59,9 +58,8 @@ class ScaledQueue:
             scaled: called at each change of the number of workers.
             before: what an earlier operator wrote of the queue's scaling.
             ledger: of the budget that queues share; None if there is none.
-            worker_resources: what a worker requests where the queue does not say.
+            cost: what one worker requests; by default only that it is one.
         """
-        self._worker_resources = worker_resources or PodResources()
         name = queue.metadata.namespace, queue.metadata.name
         self._name, self._workloads = name, workloads
         self._bell = Doorbell(broker, *name)
@@ -82,16 +80,16 @@ class ScaledQueue:
             memory=remembered(before),
             ledger=ledger,
         )
-        self.scaler.cost = Cost.of(queue, self._worker_resources)
+        self.scaler.cost = cost or Cost(1)
 
     @property
     def fleet(self) -> DeploymentFleet:
         """Its workers."""
         return self._fleet
 
-    def update(self, queue: TaskQueue) -> None:
-        """Decide by what the queue says now, from the next sweep on."""
-        policy, cost = ScalingPolicy.of(queue), Cost.of(queue, self._worker_resources)
+    def update(self, queue: TaskQueue, cost: Cost) -> None:
+        """Decide by what the queue says now, and one worker requests, from the next sweep on."""
+        policy = ScalingPolicy.of(queue)
         if (policy, cost) != (self.scaler.policy, self.scaler.cost):
             self.scaler.policy, self.scaler.cost = policy, cost
             self.scaler.wake()

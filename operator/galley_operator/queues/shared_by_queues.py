@@ -6,6 +6,7 @@ from typing import Final
 from galley.broker.connection import Broker
 from galley.broker.signals import SignalReader
 from galley_operator.autoscaler.ledger import Ledger
+from galley_operator.autoscaler.shares import Cost
 from galley_operator.fleet.workloads import Queue
 from galley_operator.queues.quota import Reservations
 from galley_operator.settings import OperatorSettings
@@ -24,6 +25,6 @@ class SharedByQueues:
         """For all who set bytes aside on NATS."""
         self.room = asyncio.Semaphore(_AT_ONCE)
 
-    def leave(self, queue: Queue, held: int | None) -> bool:
-        """Note that a queue is gone, or not served any more; returns whether it still holds of the budget."""
-        return self.ledger is not None and self.ledger.leave(queue, held)
+    def leave(self, queue: Queue, left: Cost | None) -> bool:
+        """Note that a queue is not scaled any more; returns whether its workers hold of the budget."""
+        return self.ledger is not None and self.ledger.leave(queue, left)

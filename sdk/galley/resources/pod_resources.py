@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_v
 from galley.resources.meta import QUANTITY_PATTERN, Key, Part, refusal
 from galley.resources.rule import INT_OR_STRING, Rule, checked, quoted
 
-_FACTORS: Final = {"": Decimal(1), "m": Decimal("0.001")} | {
+_FACTORS: Final = {"": Decimal(1), "m": Decimal("1e-3"), "u": Decimal("1e-6"), "n": Decimal("1e-9")} | {
     f"{letter}{suffix}": Decimal(step) ** power
     for suffix, step in (("", 1000), ("i", 1024))
     for power, letter in enumerate((("K" if suffix else "k"), *"MGTPE"), start=1)
@@ -33,7 +33,7 @@ Quantity = Annotated[
 
 def amount(quantity: str) -> Decimal:
     """Return the number a quantity stands for."""
-    digits = quantity.rstrip("mkKMGTPEi")
+    digits = quantity.rstrip("numkKMGTPEi")
     return Decimal(digits) * _FACTORS[quantity[len(digits) :]]
 
 

@@ -162,7 +162,7 @@ def test_a_queue_that_is_gone_holds_nothing() -> None:
     ledger = Ledger(Budget(workers=10))
     ledger.allowed(a_claim("a", 9, held=9), at(0))
     assert ledger.allowed(a_claim("b", 9), at(9)) == 1
-    assert not ledger.leave(("shop", "a"), 0)
+    assert not ledger.leave(("shop", "a"), Cost())
     ledger.took(("shop", "a"), 5)
     assert ledger.allowed(a_claim("b", 9), at(9)) == 9
 
@@ -248,7 +248,7 @@ def test_a_queue_at_rest_is_woken_when_another_claims_what_it_holds() -> None:
     ledger.allowed(a_claim("a", held=2, kept=2), at(0))
     assert ledger.allowed(a_claim("b", wanted=1), at(10)) == 0
     assert woken == ["a"], "only those that hold too much"
-    assert not ledger.leave(("shop", "a"), 0)
+    assert not ledger.leave(("shop", "a"), Cost())
     assert ledger.allowed(a_claim("b", wanted=1), at(11)) == 1
 
 

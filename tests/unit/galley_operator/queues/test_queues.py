@@ -19,7 +19,7 @@ from galley_operator.cluster.resource import CONFIGMAPS, DEPLOYMENTS, PODS, SECR
 from galley_operator.credentials.queue_secrets import QueueSecrets
 from galley_operator.events import Occurrence
 from galley_operator.faults import Faults
-from galley_operator.fleet.names import USABLE_LABEL
+from galley_operator.fleet.names import USABLE_LABEL, labels_of
 from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import KeyQueue
 from galley_operator.metrics import OperatorMetrics
@@ -162,6 +162,77 @@ async def test_workers_get_a_secret_that_was_missing_only_with_its_label() -> No
         put({USABLE_LABEL: "allowed"})
         await eventually(lambda: pods().count("theirs") == 4, within=600)
         await eventually(lambda: it.ready() == ("True", "Serving"), within=60)
+
+
+def settled(it: Stage, replicas: int) -> bool:
+    """Have the controller of Deployments take in what was asked; return whether that is so many workers."""
+    found = it.api.objects.get((DEPLOYMENTS.plural, "default", "galley-images"))
+    if found is None:
+        return False
+    told = {"observedGeneration": found["metadata"]["generation"], "replicas": found["spec"]["replicas"]}
+    told["updatedReplicas"] = told["replicas"]
+    if found.get("status") != told:
+        found["status"] = told
+        it.api.touch(DEPLOYMENTS, "default", "galley-images")
+    return bool(found["spec"]["replicas"] == replicas)
+
+
+def consent(it: Stage, label: str) -> None:
+    metadata = {"name": "theirs", "namespace": "default", "labels": {USABLE_LABEL: label}}
+    it.api.put(SECRETS, {"metadata": metadata})
+
+
+SECRET = {"modules": ["jobs"], "template": {"envFrom": [{"secretRef": {"name": "theirs"}}]}}
+
+
+@pytest.mark.parametrize(
+    "fewer", [{"workers": 1}, {"minWorkers": 1, "maxWorkers": 1, "idleSeconds": 0}, {"paused": True}]
+)
+def test_a_queue_that_lost_consent_keeps_its_workers_and_is_scaled_as_it_says(fewer: dict[str, Any]) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            consent(it, "allowed")
+            it.apply(worker=SECRET, scaling={"workers": 3})
+            await eventually(lambda: settled(it, 3), within=60)
+            template = copy.deepcopy(it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"])
+            consent(it, "no")
+            other = {**SECRET, "image": "example.com/new:2"}
+            if "paused" in fewer:
+                it.apply(worker=other, scaling={"workers": 3}, **fewer)
+            else:
+                it.apply(worker=other, scaling=fewer)
+            await eventually(lambda: it.ready() == ("False", "ReferenceNotAllowed"), within=60)
+            await eventually(lambda: settled(it, 0 if "paused" in fewer else 1), within=300)
+            now = it.api.objects[DEPLOYMENTS.plural, "default", "galley-images"]["spec"]
+            assert now["template"] == template["template"], "nothing else of it is taken over"
+
+    run()
+
+
+@pytest.mark.parametrize("owner", ["its own", "another"])
+def test_an_operator_that_starts_scales_workers_of_a_queue_without_consent_if_they_are_its_own(
+    owner: str,
+) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with stage() as it:
+            it.apply(worker=SECRET, scaling={"workers": 1})
+            uid = it.api.objects[TASKQUEUES.plural, "default", "images"]["metadata"]["uid"]
+            consent(it, "no")
+            metadata = {
+                "name": "galley-images", "namespace": "default", "labels": labels_of("images"),
+                "ownerReferences": [{"uid": uid if owner == "its own" else "other"}],
+            }  # fmt: skip
+            it.api.put(DEPLOYMENTS, {"metadata": metadata, "spec": {"replicas": 3}})
+            await eventually(lambda: it.ready() == ("False", "ReferenceNotAllowed"), within=60)
+            if owner == "its own":
+                await eventually(lambda: settled(it, 1), within=300)
+            else:
+                await asyncio.sleep(120)
+                assert settled(it, 3)
+
+    run()
 
 
 @in_virtual_time
