@@ -29,7 +29,8 @@ DOCUMENTS: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/metrics.md": metrics.document,
     "docs/reference/cli.md": cli.document,
     "docs/reference/http.md": http.document,
-    "sdk/galley/public_names.py": public_names.document,
+    "sdk/galley/public_names.py": partial(public_names.document, "galley"),
+    "sdk/galley/resources/public_names.py": partial(public_names.document, "galley.resources"),
     "charts/galley/README.md": chart.document,
     **crds.FILES,
     **{

@@ -1,19 +1,20 @@
-"""`sdk/galley/public_names.py`: the module of each public name of `galley`.
+"""`public_names.py` of packages whose names are imported when they are first used.
 
-They are written once in `galley/__init__.py`, as imports that only type checkers and editors carry out.
+The names are written once, in the package's `__init__.py`, as imports that only type checkers and editors
+carry out.
 """
 
 import ast
 from pathlib import Path
 from typing import Final
 
-_SOURCE: Final = Path(__file__).parents[2] / "sdk/galley/__init__.py"
+_SDK: Final = Path(__file__).parents[2] / "sdk"
 
-_HEAD: Final = '''"""The module of each public name of `galley`, imported when the name is first used."""
+_HEAD: Final = '''"""The module of each name of `{package}`, imported when the name is first used."""
 
 from typing import Final
 
-MODULES: Final = {
+MODULES: Final = {{
 '''
 
 
@@ -33,7 +34,8 @@ def _is_typing(test: ast.expr) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def document() -> str:
-    """Return the module."""
-    found = modules(_SOURCE.read_text("utf-8"))
-    return _HEAD + "".join(f'    "{name}": "{module}",\n' for name, module in found.items()) + "}\n"
+def document(package: str) -> str:
+    """Return the module for a package."""
+    found = modules((_SDK / package.replace(".", "/") / "__init__.py").read_text("utf-8"))
+    entries = (f'    "{name}": "{module}",\n' for name, module in found.items())
+    return _HEAD.format(package=package) + "".join(entries) + "}\n"

@@ -1,8 +1,8 @@
 """Galley: a task queue that lives in Kubernetes. This is what producers and handlers import."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from galley.lazy import lazy
 from galley.public_names import MODULES
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ if TYPE_CHECKING:
     from galley.workflow.shape import Graph, chain, chord, group
     from galley.workflow.state import OnFailure
     from galley.workflows import AsyncWorkflow, AsyncWorkflows, StepStatus, WorkflowStatus
+else:
+    __getattr__, __dir__ = lazy(__name__, MODULES)
 
 __all__ = [
     "AccessRefused",
@@ -303,21 +305,3 @@ __all__ = [
     "task",
     "then",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used.
-
-    A process that only runs a handler, or declares one, needs neither the client nor what that imports, which
-    would be most of the time it takes to start.
-    """
-    module = MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'galley' has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(module), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    """Return the public names, imported or not, and the modules that are."""
-    return sorted({*globals(), *__all__})

@@ -1,5 +1,5 @@
 # Made from the code by `make gen`; changes here are lost.
-"""The module of each public name of `galley`, imported when the name is first used."""
+"""The module of each name of `galley`, imported when the name is first used."""
 
 from typing import Final
 

@@ -27,6 +27,11 @@ def handlers_keep_their_signature() -> None:
     thumbnail.delay("a.png")  # wrong: attr-defined
 
 
+def names_are_known() -> None:
+    """A name that is not there is found, although names are imported when they are used."""
+    galley.Clinet()  # wrong: attr-defined
+
+
 async def results_have_the_handlers_type(client: AsyncClient) -> None:
     """Also that of an async function, without its coroutine."""
     small: AsyncHandle[dict[str, int]] = await client.submit(thumbnail.call("a.png"))

@@ -23,6 +23,7 @@ HANDLERS = """
 ENTRY_POINTS = {
     "a module of handlers": (HANDLERS, set[str]()),
     "a handler's process": ("import galley_worker.head_start", {"ctypes"}),
+    "a worker": ("import galley_worker.main", {"ctypes", "nats", "pydantic"}),
 }
 """What is carried out, and what of the heavy it may import."""
 
@@ -36,3 +37,17 @@ def imported(code: str) -> set[str]:
 @pytest.mark.parametrize(("code", "allowed"), ENTRY_POINTS.values(), ids=ENTRY_POINTS)
 def test_a_process_imports_only_what_it_needs(code: str, allowed: set[str]) -> None:
     assert imported(code) <= allowed
+
+
+def test_no_model_of_a_resource_is_built_before_it_is_used() -> None:
+    code = """
+        from galley.resources.meta import Part
+        from galley.resources.task_queue import TaskQueue
+
+        def all_of(model):
+            return [model, *(each for one in model.__subclasses__() for each in all_of(one))]
+
+        print(*(each.__name__ for each in all_of(Part) if each.__pydantic_complete__), TaskQueue is None)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(run, check=True, capture_output=True, text=True).stdout.split() == ["False"]

@@ -12,7 +12,7 @@ from galley.errors import GalleyError
 from galley.garbage import collect_rarely
 from galley.inside import mark_worker
 from galley.logs import log_as_json, switch_level_by_signal
-from galley.resources import TaskQueue
+from galley.resources.task_queue import TaskQueue
 from galley.target import NAMESPACE_VARIABLE
 from galley_worker.errors import ModuleImportFailed, StartHookFailed
 from galley_worker.settings import WorkerSettings, read_queue, read_settings

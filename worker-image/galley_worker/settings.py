@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,7 @@ from galley.encryption.given import ALL_QUEUES, payloads_with, read_given
 from galley.encryption.payloads import Payloads
 from galley.errors import ManifestInvalid
 from galley.objects.node_cache import DEFAULT_BYTES, default_folder
-from galley.resources import TaskQueue
-from galley.resources.manifest import read_manifests
+from galley.resources.task_queue import TaskQueue
 from galley.tls import Tls, tls_of
 from galley_worker.errors import SettingsInvalid
 from galley_worker.head_start import paths_in
@@ -144,6 +144,11 @@ def read_queue(path: Path) -> TaskQueue:
     Raises:
         SettingsInvalid: if the file does not hold exactly one TaskQueue.
     """
+    with suppress(OSError, ValidationError):  # of what is not as the operator writes it, all is told below
+        return TaskQueue.model_validate_json(path.read_bytes(), by_alias=True, by_name=False)
+    # It reads YAML and all kinds of resources, which takes long to import.
+    from galley.resources.manifest import read_manifests  # noqa: PLC0415
+
     try:
         found = [resource for resource in read_manifests(path) if isinstance(resource, TaskQueue)]
     except ManifestInvalid as error:

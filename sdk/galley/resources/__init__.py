@@ -1,101 +1,109 @@
 """The resources people write, as models; manifests are read into them."""
 
-from galley.resources.condition import Condition, Truth
-from galley.resources.declared_status import DeclaredFailure, DeclaredProgress, DeclaredStatus
-from galley.resources.environment import (
-    ConfigMapEnvSource,
-    ConfigMapKeyRef,
-    EnvironmentSource,
-    EnvironmentVariable,
-    SecretEnvSource,
-    SecretKeyRef,
-    ValueFrom,
-)
-from galley.resources.manifest import parse_manifests, read_manifests
-from galley.resources.meta import API_VERSION, DEFAULT_NAMESPACE, Metadata
-from galley.resources.placement import (
-    Affinity,
-    LabelRequirement,
-    NodeAffinity,
-    NodeSelector,
-    NodeSelectorTerm,
-    PodAffinity,
-    PodAffinityTerm,
-    PodSelector,
-    PreferredNodes,
-    SelectorOperator,
-    TaintEffect,
-    Toleration,
-    TolerationOperator,
-    TopologySpread,
-    Unsatisfiable,
-    WeightedPodAffinityTerm,
-)
-from galley.resources.pod_resources import (
-    PodResources,
-)
-from galley.resources.pod_template import (
-    GroupChange,
-    InitContainer,
-    PodTemplate,
-    PullPolicy,
-    PullSecret,
-    SecurityContext,
-)
-from galley.resources.queue_status import (
-    LaneStatus,
-    ScalingLimit,
-    ScalingMode,
-    ScalingStatus,
-    TaskQueueStatus,
-    WorkersStatus,
-)
-from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
-from galley.resources.task import Task, TaskSpec, TaskUnique
-from galley.resources.task_queue import (
-    Circuit,
-    Command,
-    Encryption,
-    Handlers,
-    HttpHandler,
-    InputAs,
-    KeyLimits,
-    LaneScaling,
-    LifeEvents,
-    Limits,
-    Minimum,
-    Plaintext,
-    Retention,
-    Retry,
-    RetryBudget,
-    RetryRule,
-    Scaling,
-    StartRate,
-    TaskQueue,
-    TaskQueueSpec,
-    Weekday,
-)
-from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
-from galley.resources.topic import Topic, TopicRetention, TopicSpec, TopicStatus, TopicSubscription
-from galley.resources.volume import (
-    AccessMode,
-    ClaimSpec,
-    ClaimTemplate,
-    ClaimVolume,
-    ConfigMapVolume,
-    EmptyDirVolume,
-    EphemeralVolume,
-    KeyToPath,
-    Medium,
-    SecretVolume,
-    StorageRequests,
-    StorageResources,
-    Volume,
-    VolumeMount,
-)
-from galley.resources.worker import Code, LogLevel, Recycle, Worker
-from galley.resources.workflow import DeclaredWorkflowStatus, Workflow, WorkflowSpec, WorkflowStep
-from galley.retry import Backoff, Then
+from typing import TYPE_CHECKING
+
+from galley.lazy import lazy
+from galley.resources.public_names import MODULES
+
+if TYPE_CHECKING:
+    from galley.resources.condition import Condition, Truth
+    from galley.resources.declared_status import DeclaredFailure, DeclaredProgress, DeclaredStatus
+    from galley.resources.environment import (
+        ConfigMapEnvSource,
+        ConfigMapKeyRef,
+        EnvironmentSource,
+        EnvironmentVariable,
+        SecretEnvSource,
+        SecretKeyRef,
+        ValueFrom,
+    )
+    from galley.resources.manifest import parse_manifests, read_manifests
+    from galley.resources.meta import API_VERSION, DEFAULT_NAMESPACE, Metadata
+    from galley.resources.placement import (
+        Affinity,
+        LabelRequirement,
+        NodeAffinity,
+        NodeSelector,
+        NodeSelectorTerm,
+        PodAffinity,
+        PodAffinityTerm,
+        PodSelector,
+        PreferredNodes,
+        SelectorOperator,
+        TaintEffect,
+        Toleration,
+        TolerationOperator,
+        TopologySpread,
+        Unsatisfiable,
+        WeightedPodAffinityTerm,
+    )
+    from galley.resources.pod_resources import (
+        PodResources,
+    )
+    from galley.resources.pod_template import (
+        GroupChange,
+        InitContainer,
+        PodTemplate,
+        PullPolicy,
+        PullSecret,
+        SecurityContext,
+    )
+    from galley.resources.queue_status import (
+        LaneStatus,
+        ScalingLimit,
+        ScalingMode,
+        ScalingStatus,
+        TaskQueueStatus,
+        WorkersStatus,
+    )
+    from galley.resources.schedule_status import TaskScheduleStatus, TickStatus
+    from galley.resources.task import Task, TaskSpec, TaskUnique
+    from galley.resources.task_queue import (
+        Circuit,
+        Command,
+        Encryption,
+        Handlers,
+        HttpHandler,
+        InputAs,
+        KeyLimits,
+        LaneScaling,
+        LifeEvents,
+        Limits,
+        Minimum,
+        Plaintext,
+        Retention,
+        Retry,
+        RetryBudget,
+        RetryRule,
+        Scaling,
+        StartRate,
+        TaskQueue,
+        TaskQueueSpec,
+        Weekday,
+    )
+    from galley.resources.task_schedule import TaskSchedule, TaskScheduleSpec
+    from galley.resources.topic import Topic, TopicRetention, TopicSpec, TopicStatus, TopicSubscription
+    from galley.resources.volume import (
+        AccessMode,
+        ClaimSpec,
+        ClaimTemplate,
+        ClaimVolume,
+        ConfigMapVolume,
+        EmptyDirVolume,
+        EphemeralVolume,
+        KeyToPath,
+        Medium,
+        SecretVolume,
+        StorageRequests,
+        StorageResources,
+        Volume,
+        VolumeMount,
+    )
+    from galley.resources.worker import Code, LogLevel, Recycle, Worker
+    from galley.resources.workflow import DeclaredWorkflowStatus, Workflow, WorkflowSpec, WorkflowStep
+    from galley.retry import Backoff, Then
+else:
+    __getattr__, __dir__ = lazy(__name__, MODULES)
 
 __all__ = [
     "API_VERSION",

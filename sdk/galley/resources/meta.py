@@ -116,7 +116,11 @@ ANNOTATIONS_LIMIT: Final = 256 * 1024
 
 
 class Part(BaseModel):
-    """A resource or a part of one: frozen, strict about its fields, camelCase when written down."""
+    """A resource or a part of one: frozen, strict about its fields, camelCase when written down.
+
+    What validates it is made when it is first used, which takes a third of the time of importing all. So a
+    part that is the default of a field is made by `model_construct`, which validates nothing.
+    """
 
     model_config = ConfigDict(
         defer_build=True,

@@ -252,14 +252,14 @@ class PodTemplate(Part):
     """Containers that run before the worker, at most 4. Only if the operator allows them
     (`operator.allowInitContainers` of the chart)."""
 
-    security_context: SecurityContext = SecurityContext()
+    security_context: SecurityContext = SecurityContext.model_construct()
     """Users and groups of the worker, and whether its own files can be written."""
 
     image_pull_policy: PullPolicy | None = None
     """When the image is pulled: `Always`, `IfNotPresent` or `Never`; left out, as Kubernetes chooses by the
     image's tag."""
 
-    resources: PodResources = PodResources()
+    resources: PodResources = PodResources.model_construct()
     """What one worker requests of its node, and its upper bounds."""
 
     node_selector: dict[Key, LabelValue] = Field(default_factory=dict, max_length=16)

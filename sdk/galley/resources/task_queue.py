@@ -600,13 +600,13 @@ class TaskQueueSpec(Part):
     """Whether no task is started: workers end what runs and go, and tasks are still accepted. `galley pause`
     pauses a queue without its manifest."""
 
-    worker: Worker = Worker()
+    worker: Worker = Worker.model_construct()
     """What one worker is: its code, its slots, its patience when it is drained."""
 
-    handlers: Handlers = Handlers()
+    handlers: Handlers = Handlers.model_construct()
     """Handlers beside the Python functions of the worker's modules."""
 
-    scaling: Scaling = Scaling()
+    scaling: Scaling = Scaling.model_construct()
     """How many workers there may be, and how soon they go."""
 
     retry_budget: RetryBudget | None = None
@@ -618,17 +618,17 @@ class TaskQueueSpec(Part):
     life_events: LifeEvents | None = None
     """The topic of what happens to the tasks; left out, nothing is published."""
 
-    retry: Retry = Retry()
+    retry: Retry = Retry.model_construct()
     """What follows an attempt that failed, unless the task says otherwise."""
 
     timeout_seconds: Whole = Field(300, ge=TIMEOUT_SECONDS.least, le=TIMEOUT_SECONDS.most)
     """Seconds one attempt may take before it is killed, unless the task says otherwise. It bounds how
     long a handler that hangs can hold a slot."""
 
-    limits: Limits = Limits()
+    limits: Limits = Limits.model_construct()
     """How much may wait."""
 
-    retention: Retention = Retention()
+    retention: Retention = Retention.model_construct()
     """How long results are kept."""
 
     encryption: Encryption | None = None
@@ -669,5 +669,5 @@ class TaskQueue(Part):
     metadata: Metadata
     """Name and namespace of the queue: tasks refer to it by name, from the same namespace."""
 
-    spec: TaskQueueSpec = TaskQueueSpec()
+    spec: TaskQueueSpec = TaskQueueSpec.model_construct()
     """What is wanted of the queue; each part has defaults that suit small tasks."""

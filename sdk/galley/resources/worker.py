@@ -87,7 +87,7 @@ class Worker(Part):
     (gRPC hangs), and random generators they seed give all processes the same numbers. Good candidates
     are large libraries; modules that connect to something are not."""
 
-    recycle: Recycle = Recycle()
+    recycle: Recycle = Recycle.model_construct()
     """When a process of handlers is replaced by a new one. No task is lost by it; `on_stop` hooks and
     `atexit` handlers run. By default a process stays as long as its worker."""
 
@@ -103,7 +103,7 @@ class Worker(Part):
     """Seconds a drained worker waits for its running attempts before it hands them back. What is
     handed back starts again elsewhere, which costs the work done so far but no attempt."""
 
-    template: PodTemplate = PodTemplate()
+    template: PodTemplate = PodTemplate.model_construct()
     """What is added to the workers' pods: resources, environment, where they may run."""
 
     @field_validator("modules", "preload")

@@ -23,8 +23,9 @@ from galley.resources import (
 from galley.resources.description import descriptions
 from galley.resources.meta import Part
 
+NAMES: dict[str, Any] = {name: getattr(galley.resources, name) for name in galley.resources.__all__}
 PARTS: list[type[BaseModel]] = [
-    model for model in vars(galley.resources).values() if isinstance(model, type) and issubclass(model, Part)
+    model for model in NAMES.values() if isinstance(model, type) and issubclass(model, Part)
 ]
 FIELDS = [(part, name) for part in PARTS for name in part.model_fields]
 
@@ -34,7 +35,7 @@ def test_every_part_of_a_resource_is_a_public_name() -> None:
     kinds = (Task, TaskQueue, DeclaredStatus, TaskQueueStatus, *more)
     named = {name for kind in kinds for name in kind.model_json_schema()["$defs"]}
     public = {part.__name__ for part in PARTS}
-    enums = {name for name, each in vars(galley.resources).items() if isinstance(each, EnumType)}
+    enums = {name for name, each in NAMES.items() if isinstance(each, EnumType)}
     others = {"Lane", "Phase", "JsonValue", "Overlap", "CatchUp", "Action", "OnFailure"}
     assert named - enums - others == public - {kind.__name__ for kind in kinds}
 
