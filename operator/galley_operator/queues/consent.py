@@ -59,6 +59,8 @@ async def check_consent(
     if queue.spec.encryption is not None:
         secrets.add((queue.spec.encryption.secret_name, False))
     secrets |= {(handler.secret_name, False) for handler in queue.spec.handlers.http}
+    # Handlers do not read these, but are in the image: who names it reads all that its registry keeps.
+    secrets |= {(each.name, False) for each in template.image_pull_secrets}
     missing: set[str] = set()
     for resource, names in ((SECRETS, secrets), (CLAIMS, template.claims())):
         for name, optional in sorted(names):

@@ -230,7 +230,7 @@ class PodTemplate(Part):
     image_pull_secrets: tuple[PullSecret, ...] = Field(
         (), max_length=16, json_schema_extra=checked(without_repeats("Secret", "name"))
     )
-    """Secrets the worker's image is pulled with, at most 16."""
+    """Secrets the worker's image is pulled with, at most 16. Each needs the label for workers."""
 
     env: tuple[EnvironmentVariable, ...] = Field(
         (), max_length=64, json_schema_extra=checked(without_repeats("variable", "name"))

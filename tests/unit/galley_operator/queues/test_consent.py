@@ -61,6 +61,16 @@ async def test_a_secret_that_may_be_missing_still_needs_the_label_where_it_is_no
         await check(optional, SECRETS, {})
 
 
+@pytest.mark.parametrize("labels", [{}, None])
+async def test_an_image_is_pulled_with_no_secret_whose_owner_did_not_consent(
+    labels: dict[str, str] | None,
+) -> None:
+    pulls = {"imagePullSecrets": [{"name": "thing"}]}
+    assert await check(pulls, SECRETS, ALLOWED) == set()
+    with pytest.raises(ReferenceNotAllowed, match="thing"):
+        await check(pulls, SECRETS, labels)
+
+
 async def test_init_containers_need_the_consent_of_the_installation() -> None:
     template = {"initContainers": [{"name": "first", "image": "busybox"}]}
     queue = a_task_queue("shop", worker={"template": template})
