@@ -23,7 +23,7 @@ HANDLERS = """
 ENTRY_POINTS = {
     "a module of handlers": (HANDLERS, set[str]()),
     "a handler's process": ("import galley_worker.head_start", {"ctypes"}),
-    "a worker": ("import galley_worker.main", {"ctypes", "nats", "pydantic"}),
+    "a worker": ("import galley_worker.main", {"ctypes", "email", "importlib.metadata", "nats", "pydantic"}),
 }
 """What is carried out, and what of the heavy it may import."""
 

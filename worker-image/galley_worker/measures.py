@@ -1,17 +1,8 @@
-"""Measures: the metrics of a worker, for Prometheus."""
+"""Measures: the metrics of a worker, counted in plain numbers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
-
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
 
 from galley.broker.counts import ATTEMPT, EXPIRED, LOST, MISSED, WAIT, Name, Times
 from galley.logs import tracebacks
@@ -19,6 +10,9 @@ from galley.objects.node_cache import NodeCache
 from galley.series import Kind, Series
 from galley_worker.circuit import Circuit
 from galley_worker.retry_budget import RetryBudget
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 QUEUE: Final = ("namespace", "queue")
 
@@ -116,9 +110,6 @@ CACHE_BYTES: Final = Series("galley_cache_fetched_bytes_total", Kind.COUNTER, "T
 SLOTS: Final = Series("galley_slots", Kind.GAUGE, "Attempts this worker can run at once.", QUEUE)
 BUSY: Final = Series("galley_slots_busy", Kind.GAUGE, "Attempts that run now.", QUEUE)
 
-SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Upper bounds of the buckets of batch sizes."""
-
 SERIES: Final = (
     ATTEMPTS, ATTEMPT_SECONDS, WAIT_SECONDS, SLOTS, BUSY, LEASES_LOST, FAILED, UNEXPECTED, RETRIES_DELAYED,
     CIRCUIT_OPENED, CIRCUIT, TICKS, TICKS_LATE, EVENTS, EVENTS_HELD_BACK,
@@ -137,11 +128,11 @@ class Cache:
     hits = fetches = fetched_bytes = 0
 
 
-class Measures(Collector):
+class Measures:
     """The worker's metrics: attempts by verdict and lane, their duration, slots and lost leases.
 
-    Counted in plain numbers, and converted when the metrics are read: the library's counters take a lock
-    for each.
+    They are converted when they are read: the counters of Prometheus's library take a lock for each, and it
+    takes long to import, which would delay the first task.
     """
 
     def __init__(
@@ -169,9 +160,6 @@ class Measures(Collector):
         self.budget: RetryBudget | None = None
         self.batch_sizes: Callable[[], Mapping[str, Counter[int]]] = dict
         self.counts_given_up: Callable[[], int] = lambda: 0
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def settled(self, verdict: str, seconds: float, lane: str) -> None:
         """Count an attempt that was settled."""
@@ -247,27 +235,32 @@ class Measures(Collector):
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        from galley_worker.families import text_of  # noqa: PLC0415 - imports the library
 
-    def collect(self) -> Iterator[Metric]:
+        return text_of(self.collect)
+
+    def collect(self) -> "Iterator[Metric]":
         """Yield all metrics for the library."""
-        yield self._counter(
+        from galley_worker.families import Families  # noqa: PLC0415 - imports the library
+
+        families = Families(self._queue)
+        yield families.counter(
             ATTEMPTS, (((lane, verdict), count) for (lane, verdict), count in self._attempts.items())
         )
-        yield self._histogram(ATTEMPT_SECONDS, self._durations)
-        yield self._histogram(WAIT_SECONDS, self._waits)
-        yield self._sizes(self.batch_sizes())
-        yield self._counter(UNEXPECTED, (((where,), count) for where, count in tracebacks().items()))
+        yield families.histogram(ATTEMPT_SECONDS, self._durations)
+        yield families.histogram(WAIT_SECONDS, self._waits)
+        yield families.sizes(BATCH_SIZE, self.batch_sizes())
+        yield families.counter(UNEXPECTED, (((where,), count) for where, count in tracebacks().items()))
         ticks = (((schedule, action), count) for (schedule, action), count in self._ticks.items())
-        yield self._counter(TICKS, ticks)
-        yield self._gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))
+        yield families.counter(TICKS, ticks)
+        yield families.gauge(TICKS_LATE, (((schedule,), late) for schedule, late in self._late.items()))
         events = ((names, count) for names, count in self._events.items())
-        yield self._counter(EVENTS, events)
+        yield families.counter(EVENTS, events)
         held_back = (((topic,), count) for topic, count in self._held_back.items())
-        yield self._counter(EVENTS_HELD_BACK, held_back)
+        yield families.counter(EVENTS_HELD_BACK, held_back)
         ended = (((outcome,), sum(times.counts)) for outcome, times in self._workflows.items())
-        yield self._counter(WORKFLOWS, ended)
-        yield self._histogram(WORKFLOW_SECONDS, self._workflows)
+        yield families.counter(WORKFLOWS, ended)
+        yield families.histogram(WORKFLOW_SECONDS, self._workflows)
         for series, count in (
             (JOINS, self._joins),
             (LEASES_LOST, self._lost.total()),
@@ -281,35 +274,6 @@ class Measures(Collector):
             (CACHE_FETCHES, self._cache.fetches),
             (CACHE_BYTES, self._cache.fetched_bytes),
         ):
-            yield self._counter(series, (((), count),))
+            yield families.counter(series, (((), count),))
         for series, value in ((CIRCUIT, self._open()), (SLOTS, self._slots()), (BUSY, self._busy())):
-            yield self._gauge(series, (((), value),))
-
-    def _counter(self, series: Series, samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-        name = series.name.removesuffix("_total")
-        counter = CounterMetricFamily(name, series.meaning, labels=series.labels)
-        for labels, value in samples:
-            counter.add_metric((*self._queue, *labels), value)
-        return counter
-
-    def _gauge(self, series: Series, samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-        gauge = GaugeMetricFamily(series.name, series.meaning, labels=series.labels)
-        for labels, value in samples:
-            gauge.add_metric((*self._queue, *labels), value)
-        return gauge
-
-    def _sizes(self, handlers: Mapping[str, Counter[int]]) -> Metric:
-        histogram = HistogramMetricFamily(BATCH_SIZE.name, BATCH_SIZE.meaning, labels=BATCH_SIZE.labels)
-        for handler, sizes in handlers.items():
-            buckets: list[tuple[str, float]] = [
-                (str(edge), sum(count for size, count in sizes.items() if size <= edge)) for edge in SIZES
-            ]
-            tasks = sum(size * count for size, count in sizes.items())
-            histogram.add_metric((*self._queue, handler), [*buckets, ("+Inf", sizes.total())], tasks)
-        return histogram
-
-    def _histogram(self, series: Series, lanes: Mapping[str, Times]) -> Metric:
-        histogram = HistogramMetricFamily(series.name, series.meaning, labels=series.labels)
-        for lane, times in lanes.items():
-            histogram.add_metric((*self._queue, lane), times.buckets, times.seconds)
-        return histogram
+            yield families.gauge(series, (((), value),))
