@@ -109,18 +109,42 @@ async def guarded_stage(
 
 
 async def put(
-    cluster: Cluster, kind: Resource, place: tuple[str, str], spec: Any, tried: Counter[str]
-) -> None:
-    """Create an object, if the API server takes it."""
-    body = {
-        "apiVersion": kind.api_version, "kind": kind.kind,
-        "metadata": {"namespace": place[0], "name": place[1], "labels": {"changed": "yes"}}, "spec": spec,
-    }  # fmt: skip
+    cluster: Cluster, kind: Resource, place: tuple[str, str], spec: Any, tried: Counter[str],
+    *, kept: bool = False,
+) -> None:  # fmt: skip
+    """Create an object, if the API server takes it; or one that is deleted, and `kept` by a finalizer."""
+    metadata: dict[str, Any] = {"namespace": place[0], "name": place[1], "labels": {"changed": "yes"}}
+    if kept:
+        metadata["finalizers"] = ["example.com/kept"]
+    body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
     try:
         await cluster.create(kind, body)
+        if kept:
+            await cluster.delete(kind, *place)
         tried[kind.kind] += 1
     except ApiRefused:
         tried["refused"] += 1
+
+
+async def without_conditions(cluster: Cluster, namespace: str) -> list[str]:
+    """Return the objects of which nothing is told."""
+    return [
+        f"{kind.kind} {body['metadata']['name']}"
+        for kind in SPECS
+        async for page in cluster.pages(kind, namespace)
+        for body in page
+        if not body.get("status", {}).get("conditions")
+    ]
+
+
+async def let_go(cluster: Cluster, namespace: str) -> None:
+    """Take their finalizers away from all objects that have some."""
+    for kind in SPECS:
+        async for page in cluster.pages(kind, namespace):
+            for body in page:
+                if body["metadata"].get("finalizers"):
+                    patch = {"metadata": {"finalizers": None}}
+                    await cluster.merge_patch(kind, namespace, body["metadata"]["name"], patch)
 
 
 async def spoil(cluster: Cluster, namespace: str, rng: random.Random, tried: Counter[str]) -> None:
@@ -167,10 +191,20 @@ async def test_objects_that_are_nearly_right_stop_no_operator_and_no_other_queue
         for first in range(0, MANY, AT_ONCE):
             for number in range(first, min(first + AT_ONCE, MANY)):
                 kind = rng.choice(list(SPECS))
-                await put(cluster, kind, (stage.namespace, f"m{number}"), mutated(SPECS[kind], rng), tried)
+                place = (stage.namespace, f"m{number}")
+                spec = SPECS[kind] if number % 5 == 0 else mutated(SPECS[kind], rng)
+                await put(cluster, kind, place, spec, tried, kept=number % 5 == 0)
                 if number % 10 == 9:
                     await spoil(cluster, stage.namespace, rng, tried)
             await serves(stage, running, first)
+
+            async def told() -> bool:
+                left = await without_conditions(cluster, stage.namespace)
+                assert left == []
+                return True
+
+            await eventually(told, within=120, why="a condition of each object")
+            await let_go(cluster, stage.namespace)
             for kind in SPECS:
                 stage.api.kubectl("delete", kind.plural, "-l=changed", "-n", stage.namespace, "--wait=false")
         await serves(stage, running, MANY)

@@ -8,6 +8,7 @@ GalleyError
     ├── OperatorSettingsInvalid
     ├── LeadershipLost
     ├── QueueInvalid           a TaskQueue this version does not understand
+    ├── QueueDeleted           a TaskQueue that only waits for its finalizers
     ├── AccountNotAllowed      the ServiceAccount is not labelled for worker use
     ├── ReferenceNotAllowed    the Secret or PersistentVolumeClaim is not
     ├── InitContainersNotAllowed
@@ -101,6 +102,17 @@ class QueueInvalid(OperatorError):
     def __init__(self, queue: str, problem: str) -> None:
         self.queue, self.problem = queue, problem
         super().__init__(f"TaskQueue {queue!r} cannot be read: {problem}")
+
+
+class QueueDeleted(OperatorError):
+    """A TaskQueue was deleted, and is kept by its finalizers: it is not served."""
+
+    reason = "QueueDeleted"
+    hint = "kubectl get taskqueue NAME --output yaml shows them; the program that set one removes it"
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"TaskQueue {queue!r} was deleted, and is kept by its finalizers")
 
 
 class OperatorFault(OperatorError):

@@ -29,7 +29,7 @@ from galley_operator.cluster.errors import ClusterError
 from galley_operator.cluster.resource import TASKQUEUES, key_of
 from galley_operator.credentials.client_tls import ClientTls
 from galley_operator.credentials.queue_secrets import QueueSecrets
-from galley_operator.errors import FleetUnknown
+from galley_operator.errors import FleetUnknown, QueueDeleted
 from galley_operator.events import Events, Failures, Occurrence
 from galley_operator.faults import Faults
 from galley_operator.fleet.deployment_fleet import AUTOSCALER
@@ -244,9 +244,26 @@ class Queues:
     async def _look_at(self, key: Queue) -> bool:
         """Reconcile one queue; returns whether nothing is left to be done."""
         found = self._known.found(key)
-        if found is None or (found.going and not self._has_workers(key)):
+        if found is None:
             await self._forget(key)
             return True
+        if found.going and not self._has_workers(key):
+            if not _is_kept(self.served.get(key), found.uid):
+                await self._forget(key)
+                self.served[key] = ServedQueue(found, _kept(found), written=found.status)
+            return True
+        served = await self._taken_up(key, found)
+        if found.going:
+            # Objects made again now would keep it from ever being gone. Workers of one that a finalizer keeps
+            # go on, and hold their part of the budget.
+            served.found, served.outcome = found, served.outcome or _kept(found)
+            if found.queue is not None:
+                self._scale(key, served)
+            return True
+        return await self._serve(key, served, found)
+
+    async def _taken_up(self, key: Queue, found: QueueObject) -> ServedQueue:
+        """Return a queue that is to be served, as it was last found."""
         served = self.served.get(key)
         seen = found.status.observed_generation if served is None else served.found.generation
         if seen != found.generation and not found.going:
@@ -256,13 +273,10 @@ class Queues:
             served = self.served[key] = ServedQueue(
                 found, written=found.status, failures=Failures(found.status.dead_letters)
             )
-        if found.going:
-            # Objects made again now would keep it from ever being gone. Workers of one that a finalizer keeps
-            # go on, and hold their part of the budget.
-            served.found = found
-            if found.queue is not None:
-                self._scale(key, served)
-            return True
+        return served
+
+    async def _serve(self, key: Queue, served: ServedQueue, found: QueueObject) -> bool:
+        """Make streams and objects so, and have it scaled; returns whether nothing is left to be done."""
         served.reconciled_at, served.reconciled_with = asyncio.get_running_loop().time(), self._tls()
         outcome = await self._reconciler.reconcile(found)
         self._tell(found, served.outcome, outcome)
@@ -327,7 +341,7 @@ class Queues:
         """Stop scaling a queue that is gone. Its objects go with it, its streams stay for a while."""
         served = self.served.pop(key, None)
         self._metrics.forget(*key)
-        if served is None:
+        if served is None or _is_kept(served, served.found.uid):
             return
         self._reconciler.forget(served.found.uid)
         log.info("queue is gone", extra={"namespace": key[0], "queue": key[1]})
@@ -343,7 +357,7 @@ class Queues:
         try:
             return self._workloads.deployment_of(key) is not None
         except FleetUnknown:
-            return key in self.served
+            return self._is_scaled(key)
 
     def _has_own_workers(self, found: QueueObject) -> bool:
         """Return whether there is a Deployment that was made for this queue, as far as that is known."""
@@ -433,6 +447,21 @@ class Queues:
     async def _write_events(self) -> None:
         while True:
             await self._events.write(await self._occurrences.get())
+
+
+def _kept(found: QueueObject) -> Reconciled:
+    return Reconciled(children=QueueDeleted(found.name))
+
+
+def _is_kept(served: ServedQueue | None, uid: str) -> bool:
+    """Return whether it was seen before that a queue is gone but for its finalizers."""
+    return (
+        served is not None
+        and served.found.uid == uid
+        and served.runtime is None
+        and served.outcome is not None
+        and isinstance(served.outcome.children, QueueDeleted)
+    )
 
 
 def _failed(new: int, total: int, key: Queue) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -433,6 +434,37 @@ async def test_queues_at_rest_cost_few_requests() -> None:
         applied = Counter(each.plural for each in it.api.log[written:])
         assert applied.keys() == ALL
         assert applied["configmaps"] <= 10 * 13
+
+
+@in_virtual_time
+async def test_a_queue_that_only_waits_for_its_finalizers_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def seen(name: str, uid: str = "") -> None:
+        body = a_task_queue_object(name)
+        kept = {"deletionTimestamp": "2026-03-01T09:30:00Z", "finalizers": ["example.com/kept"]}
+        body["metadata"] |= kept | ({"uid": uid} if uid else {})
+        it.known.seen(it.api.put(TASKQUEUES, body))
+
+    def said(name: str) -> bool:
+        return it.ready(name) == ("False", "QueueDeleted")
+
+    async with stage() as it:
+        seen("never")
+        it.apply("before")
+        await eventually(lambda: it.ready("before") == ("True", "Serving"), within=60)
+        before = it.api.objects[TASKQUEUES.plural, "default", "before"]["metadata"]["uid"]
+        seen("before", before)
+        it.api.remove(DEPLOYMENTS, "galley-before")
+        for name in ("never", "before"):
+            await eventually(partial(said, name), within=60)
+        assert it.children("never") == set()
+        assert "deployments" not in it.children("before"), "nothing is made for it again"
+        await asyncio.sleep(60)
+        for name in ("never", "before"):
+            it.known.gone(it.api.objects.pop((TASKQUEUES.plural, "default", name)))
+        await eventually(lambda: it.queues.served == {}, within=60)
+        assert [one.message for one in caplog.records].count("queue is gone") == 1, "told once"
 
 
 @in_virtual_time
