@@ -72,7 +72,7 @@ def test_it_runs_without_root_and_is_called_what_the_chart_asks_for(
     assert names == [DOCKERFILES[name].reference]
     assert DOCKERFILES[name].reference.startswith(f"docker.io/library/{name}:")
     package = _OWN.get(name, "galley_worker")
-    assert config["config"]["Entrypoint"] == ["python", "-m", package]
+    assert config["config"]["Entrypoint"] == ["python", "-P", "-m", package]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

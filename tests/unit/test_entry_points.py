@@ -1,10 +1,15 @@
 """What each process imports before it works: no more than it needs, since every start pays for it."""
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY = (
     "aiohttp", "argparse", "cryptography", "ctypes", "email", "http", "importlib.metadata", "kopf", "nacl",
@@ -23,6 +28,10 @@ HANDLERS = """
 ENTRY_POINTS = {
     "a module of handlers": (HANDLERS, set[str]()),
     "a handler's process": ("import galley_worker.head_start", {"ctypes"}),
+    "galley before its command": (
+        "import galley.cli.main",
+        {"argparse", "email", "importlib.metadata", "rich"},
+    ),
     "a worker": ("import galley_worker.main", {"ctypes", "email", "importlib.metadata", "nats", "pydantic"}),
 }
 """What is carried out, and what of the heavy it may import."""
@@ -51,3 +60,15 @@ def test_no_model_of_a_resource_is_built_before_it_is_used() -> None:
     """
     run = [sys.executable, "-c", textwrap.dedent(code)]
     assert subprocess.run(run, check=True, capture_output=True, text=True).stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("image", ["worker-image", "operator", "gateway"])
+def test_no_file_in_the_working_directory_of_an_image_is_a_module(image: str, tmp_path: Path) -> None:
+    lines = (ROOT / image / "Dockerfile").read_text("utf-8").splitlines()
+    (entry,) = (line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT "))
+    python, *options, run, _module = json.loads(entry)
+    assert (python, run) == ("python", "-m")
+    (tmp_path / "json.py").write_text("raise SystemExit('not the one of the standard library')")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    program = [sys.executable, *options, "-c", "import json"]
+    subprocess.run(program, check=True, cwd=tmp_path, env=environment)

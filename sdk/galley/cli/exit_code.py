@@ -2,9 +2,8 @@
 
 from enum import IntEnum
 
-from galley.broker.errors import BrokerSilent, BrokerTooOld, BrokerUnreachable, TlsFailed
 from galley.cli.errors import Misuse, NoServer, QueueChanged, QueueNotServed
-from galley.encryption import KeyServiceUnavailable
+from galley.encryption.errors import KeyServiceUnavailable
 from galley.errors import GalleyError, Invalid, Refused, ResultTimeout
 
 
@@ -27,6 +26,14 @@ EXIT_CODES_IN_WORDS = "0 done, 1 failed, 2 misuse, 3 refused, 4 server unreachab
 
 def exit_code_of(error: GalleyError) -> ExitCode:
     """Return the exit code an error ends a command with."""
+    # It comes with nats-py, which the help, completions and commands of other packages do not need.
+    from galley.broker.errors import (  # noqa: PLC0415
+        BrokerSilent,
+        BrokerTooOld,
+        BrokerUnreachable,
+        TlsFailed,
+    )
+
     match error:
         case Misuse() | Invalid():
             return ExitCode.MISUSE
