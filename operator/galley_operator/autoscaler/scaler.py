@@ -26,9 +26,12 @@ SWEEP_SECONDS: Final = 1.0
 """Time between two looks while something waits, runs or changes; what a removed worker has waited for at
 least."""
 
-REST_SECONDS: Final = 15.0
-"""Time between two looks at a queue at rest, for changes that nothing reported. All queues take them at the
-same time, so that they share one listing of the streams."""
+REST_SECONDS: Final = 60.0
+"""Time between two looks at a queue at rest, for changes that nothing reported, and no stream shows."""
+
+GLANCE_SECONDS: Final = 15.0
+"""Time between two glances at the streams of a queue at rest. All queues take them at the same time, so that
+they share one listing, and a queue whose streams are as they were costs nothing else."""
 
 READ_SECONDS: Final = 5.0
 """How long backlog and workers may take to be read before they count as not known."""
@@ -110,8 +113,8 @@ class Scaler:
         """Sweep once a second, and at once when the doorbell rings; seldom while the queue is at rest.
 
         What ends a rest: the doorbell, for tasks that are submitted, planned or come due; a connection to
-        the broker that was made again; `wake`, called where the policy changes or workers are seen to; and
-        the time at which workers for tasks for later are to be started.
+        the broker that was made again; `wake`, called where the policy changes or workers are seen to; the
+        time at which workers for tasks for later are to be started; and a glance that finds a stream changed.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -124,12 +127,9 @@ class Scaler:
                 await self._arm()
                 await self.sweep()
             if self.resting and self._bell.armed:
-                pause = min(
-                    (math.floor(began / REST_SECONDS) + 1) * REST_SECONDS - loop.time(), self._until_due()
-                )
+                rung = await self._rest(began)
             else:
-                pause = began + SWEEP_SECONDS - loop.time()
-            rung = await self._bell.wait(max(0.0, pause))
+                rung = await self._bell.wait(max(0.0, began + SWEEP_SECONDS - loop.time()))
             # A sweep a second, however many changes wake it; but the first task does not wait for that.
             if rung or await self._bell.ring(max(0.0, began + SWEEP_SECONDS - loop.time())):
                 await self._answer_bell()
@@ -177,6 +177,35 @@ class Scaler:
         if decision.scale_to is not None:
             self._ledger.took(claim.queue, decision.scale_to)
         return decision
+
+    async def _rest(self, began: float) -> bool:
+        """Wait until there is something to look at; returns whether it is the bell that rang.
+
+        Args:
+            began: when the rest did, by the loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            glance = (math.floor(loop.time() / GLANCE_SECONDS) + 1) * GLANCE_SECONDS
+            rung = await self._bell.wait(max(0.0, min(glance - loop.time(), self._until_due())))
+            if (
+                rung
+                or self._bell.interrupted
+                or self._until_due() <= 0
+                or loop.time() - began >= REST_SECONDS
+                # No stream shows that an hour has come for which another number is set.
+                or self.policy.minimums
+                or await self._changed()
+            ):
+                return rung
+
+    async def _changed(self) -> bool:
+        """Return whether a stream of the queue is not as it was, as far as known."""
+        look = self._reader.unchanged
+        unchanged = await self._attempt(
+            "list the streams", READ_SECONDS, lambda: look(self._namespace, self._queue)
+        )
+        return unchanged is not True
 
     async def _answer_bell(self) -> None:
         for pause in _SETTLE_SECONDS:

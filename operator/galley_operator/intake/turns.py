@@ -52,10 +52,13 @@ class Gates:
 
     def __init__(self) -> None:
         self._gates: dict[QueueKey, _Gate] = {}
+        self.shut = asyncio.Event()
+        """Set while there is a gate that is, or may be, shut: `park` sets it, `let_through` takes it away."""
 
     def park(self, task: ActiveTask, report: Pending) -> None:
         """Have a task wait; the first that finds no room shuts the gate behind it."""
         gate = self._gates.setdefault((task.namespace, task.queue), _Gate())
+        self.shut.set()
         gate.waiting[task.lane][task.key] = None
         if report.until is Until.ROOM:
             gate.refusal, gate.refused = report, True
@@ -94,6 +97,8 @@ class Gates:
             ready += taken
             if not taken:
                 del self._gates[queue]
+        if not self._gates:
+            self.shut.clear()
         return ready
 
     def __len__(self) -> int:
@@ -152,6 +157,7 @@ class Turns:
     async def open_gates(self) -> None:
         """Let a few through that wait for room, now and then, until cancelled."""
         while True:
+            await self.gates.shut.wait()
             await asyncio.sleep(GATE_SECONDS)
             for key in self.gates.let_through():
                 self._keys.add(key)

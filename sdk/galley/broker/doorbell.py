@@ -93,6 +93,11 @@ class Doorbell:
         """End the wait without a ring: something else is to be looked at."""
         self._over.set()
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether something ended the wait since it was armed, a ring or an interruption."""
+        return self._over.is_set()
+
     async def _reconnected(self) -> None:
         self.interrupt()
 

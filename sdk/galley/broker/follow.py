@@ -28,7 +28,9 @@ _BATCH: Final = 256
 _NO_MORE_BYTES: Final = "Exceeds MaxBytes"
 """In what the server says when a pull has as many bytes as it asked for."""
 _PULL_SECONDS: Final = 30.0
-_HEARTBEAT_SECONDS: Final = 5.0
+_HEARTBEAT_SECONDS: Final = 10.0
+_SILENT_SECONDS: Final = 2.5 * _HEARTBEAT_SECONDS
+"""A pull that is silent for so long is given up."""
 _FORGET_SECONDS: Final = 60.0
 """The server removes a consumer without pulls after this."""
 _PAUSE_SECONDS: Final = 1.0
@@ -63,7 +65,13 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled, beginning with what changes after this; errors are logged and mended."""
+
+        async def reconnected() -> None:
+            # What was asked for on the earlier connection is not answered on this one.
+            self._give_up("the connection broke")
+
         self._inbox = self._broker.nats.new_inbox()
+        stop_hearing = self._broker.on_reconnect(reconnected)
         subscription = await self._broker.nats.subscribe_directly(self._inbox, self._on_message)
         try:
             while True:
@@ -73,8 +81,13 @@ class Follower:
                     log.info("records not followed", extra={"stream": self._stream, "error": str(error)})
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
+            stop_hearing()
             if self._broker.connected:
                 await subscription.unsubscribe()
+
+    def _give_up(self, reason: str) -> None:
+        self._broken = self._broken or reason
+        self._over.set()
 
     async def _follow(self) -> None:
         """Make a consumer where the last one ended, and pull from it until something is wrong with it."""
@@ -136,15 +149,13 @@ class Follower:
         )
         while not self._over.is_set():
             try:
-                async with asyncio.timeout(_HEARTBEAT_SECONDS / 2):
+                async with asyncio.timeout_at(self._heard_at + _SILENT_SECONDS):
                     await self._over.wait()
             except TimeoutError:
                 if connection != self._broker.connection:
-                    self._broken = "the connection broke"
-                elif loop.time() - self._heard_at > 2.5 * _HEARTBEAT_SECONDS:
-                    self._broken = "nothing was heard"
-                if self._broken:
-                    return
+                    self._give_up("the connection broke")
+                elif loop.time() - self._heard_at >= _SILENT_SECONDS:
+                    self._give_up("nothing was heard")
 
     def _on_message(self, subject: str, reply: str, body: bytes, headers: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()

@@ -96,6 +96,17 @@ class SignalReader:
         self._readings: dict[_Source, _Reading] = {}
         self._unknown: dict[tuple[str, str], Unknown] = {}
         self._upcoming: dict[tuple[str, str], Upcoming] = {}
+        self._seen: dict[tuple[str, str], dict[str, Stream | None]] = {}
+        """The streams of a queue in the listing that its backlog was read from."""
+
+    async def unchanged(self, namespace: str, queue: str) -> bool:
+        """Return whether the streams of a queue are as they were before its backlog was read last.
+
+        It costs a listing that all share, and nothing for the queue.
+        """
+        await self._streams.refresh()
+        seen = self._seen.get((namespace, queue))
+        return seen is not None and all(self._streams.get(name) == was for name, was in seen.items())
 
     async def queues(self, namespace: str) -> list[str]:
         """Return the names of the queues of a namespace, in order.
@@ -115,8 +126,11 @@ class SignalReader:
             rung: its doorbell rang: do not look for changes, ask its lanes.
         """
         name = namespace, queue
-        if not (rung and name in self._lanes):
+        if rung and name in self._lanes:
+            self._seen.pop(name, None)
+        else:
             await self._streams.refresh()
+            self._seen[name] = {each: self._streams.get(each) for each in self._streams_of(*name)}
         stream = topology.work_stream(namespace, queue)
         if (work := self._streams.get(stream)) is not None:
             self._lanes[name] = work.lanes
@@ -220,7 +234,23 @@ class SignalReader:
         found = (self._readings.get(source) for source in _sources(*name, lane))
         return [reading for reading in found if reading is not None]
 
+    def _streams_of(self, namespace: str, queue: str) -> list[str]:
+        """Return the streams that something of a queue's backlog is read from."""
+        kinds = (
+            topology.work_stream, topology.later_stream, topology.dead_stream, topology.counts_stream,
+            topology.object_stream, topology.flow_stream,
+        )  # fmt: skip
+        return [*(kind(namespace, queue) for kind in kinds), *self._topics_of(namespace, queue)]
+
+    def _topics_of(self, namespace: str, queue: str) -> tuple[str, ...]:
+        """Return the stream of events, if the queue subscribes to some."""
+        topics = topology.topics_stream(namespace)
+        stream = self._streams.get(topics)
+        subscribers = stream.config.metadata.get(topology.SUBSCRIBERS_KEY, "") if stream is not None else ""
+        return (topics,) if queue in subscribers.split(",") else ()
+
     def _forget(self, name: tuple[str, str]) -> None:
+        self._seen.pop(name, None)
         self._upcoming.pop(name, None)
         for lane in self._lanes.pop(name, ()):
             for source in _sources(*name, lane):
@@ -230,12 +260,11 @@ class SignalReader:
 
     def _beside_lanes(self, namespace: str, queue: str) -> tuple[_Source, ...]:
         """Return the sources that take no slot; events only if the queue subscribes to some."""
-        topics = topology.topics_stream(namespace)
-        stream = self._streams.get(topics)
-        if stream is None or queue not in stream.config.metadata.get(topology.SUBSCRIBERS_KEY, "").split(","):
-            return _beside_lanes(namespace, queue)
-        events = _Source(topics, queue, topology.event_subject(namespace, "*"))
-        return (*_beside_lanes(namespace, queue), events)
+        events = (
+            _Source(topics, queue, topology.event_subject(namespace, "*"))
+            for topics in self._topics_of(namespace, queue)
+        )
+        return (*_beside_lanes(namespace, queue), *events)
 
     def _not_known(self, name: tuple[str, str], why: str) -> Unknown:
         before = self._unknown.get(name)

@@ -87,7 +87,7 @@ async def test_work_brings_workers_and_its_end_takes_them_away(
 @pytest.fixture
 def no_next_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a queue at rest looked at only when it rings."""
-    monkeypatch.setattr(scaler_module, "REST_SECONDS", 10**9)
+    monkeypatch.setattr(scaler_module, "GLANCE_SECONDS", 10**9)
 
 
 @pytest.mark.usefixtures("no_next_sweep")

@@ -17,7 +17,7 @@ from galley.broker.signals import SignalReader
 from galley.broker.topology import work_stream
 from galley.envelope import Flags, encode
 from galley_operator.autoscaler.decide import Decision
-from galley_operator.autoscaler.scaler import REST_SECONDS, Scaler
+from galley_operator.autoscaler.scaler import GLANCE_SECONDS, REST_SECONDS, Scaler
 from galley_operator.autoscaler.signals import ScalingPolicy
 from tests.conformance.fleet_in_memory import FleetInMemory
 from tests.support.builders import a_queue, an_address, an_envelope
@@ -35,6 +35,7 @@ class Stage:
 
     server: MemoryServer
     broker: MemoryBroker
+    bell: Doorbell
     fleet: FleetInMemory
     scaler: Scaler
     looks: list[float]
@@ -84,7 +85,7 @@ async def stage(least: int = 0) -> AsyncIterator[Stage]:
         scaler.looks = []
         running = asyncio.create_task(scaler.run())
         try:
-            yield Stage(server, broker, fleet, scaler, scaler.looks, clock)
+            yield Stage(server, broker, bell, fleet, scaler, scaler.looks, clock)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -108,7 +109,7 @@ async def test_workers_that_cannot_be_looked_at_in_time_are_told_as_unknown_and_
 
 
 @in_virtual_time
-async def test_a_queue_at_rest_is_looked_at_four_times_a_minute() -> None:
+async def test_a_queue_at_rest_is_looked_at_once_a_minute() -> None:
     for least in (0, 2):
         async with stage(least) as it:
             await it.until_rest()
@@ -116,6 +117,17 @@ async def test_a_queue_at_rest_is_looked_at_four_times_a_minute() -> None:
             before = len(it.looks)
             await asyncio.sleep(600)
             assert len(it.looks) - before == 600 / REST_SECONDS
+
+
+@in_virtual_time
+async def test_a_change_that_nothing_reported_is_found_by_a_glance_at_the_streams() -> None:
+    async with stage() as it:
+        await it.until_rest()
+        before = len(it.looks)
+        await it.bell.disarm()
+        await it.submit()
+        await eventually(lambda: len(it.fleet.members) == 1, within=GLANCE_SECONDS + 1)
+        assert len(it.looks) == before + 1
 
 
 @in_virtual_time
