@@ -18,7 +18,7 @@ from galley.backlog import QueueBacklog
 from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler import reason
 from galley_operator.autoscaler.lane_need import averaged, queue_need
-from galley_operator.autoscaler.need import Need, ahead_seconds
+from galley_operator.autoscaler.need import Need, Starting, ahead_seconds
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
 
@@ -102,6 +102,7 @@ def decide(signals: Signals, policy: ScalingPolicy, memory: Memory | None, now: 
     assert isinstance(signals.workforce, Workforce)
     backlog, workforce = signals.backlog, signals.workforce
     memory, need = _looked(memory, backlog, workforce, policy, now)
+    policy = policy.beside_start(memory.learned.expected_start)
     memory, step = _step(memory, len(workforce.present), now)
     needed = policy.workers_for(need.slots)
     desired = policy.within(max(policy.min_workers, min(needed, step)))
@@ -161,9 +162,20 @@ def _looked(
         policy,
         memory.lane_load,
         ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),
+        starting=_on_their_way(workforce, learned.expected_start, now),
         due=[((at - now).total_seconds(), tasks) for at, tasks in backlog.coming],
     )
     return replace(memory, learned=learned), need.within_limits(policy.most_slots(learned.task_seconds))
+
+
+def _on_their_way(workforce: Workforce, start: float, now: datetime) -> Starting:
+    """Return when workers that start are ready; those that take longer than others did are not counted on."""
+    left = (
+        (start - (now - worker.since).total_seconds(), worker.slots)
+        for worker in workforce.present
+        if worker.phase is WorkerPhase.STARTING
+    )
+    return sorted((min(start, seconds), slots) for seconds, slots in left if seconds > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +228,9 @@ def _remembered(
     patience, peak, steady = policy.idle_seconds * longer, 0.0, desired
     short = min(policy.idle_seconds, max(SHORTEST_PEAK, PEAK_STARTS * memory.learned.expected_start))
     if policy.learns_pauses and not need.slots and memory.pause_worth < 0:
-        # Pauses as long as the last ones make it a loss to keep workers.
-        longer, patience = 1, short
+        # Pauses as long as the last ones make it a loss to keep workers: the surer, the sooner they go.
+        longer, short = 1, short * (1 + memory.pause_worth)
+        patience = short
     if memory.learned.task_seconds is not None and not memory.timed:
         # Until now each task got a slot, which says nothing of what they need.
         memory = replace(memory, needs=(), timed=True)

@@ -12,7 +12,7 @@ from typing import Final
 from galley.backlog import QueueBacklog
 from galley.lanes import Lane
 from galley_operator.autoscaler.learned import Learned
-from galley_operator.autoscaler.need import Due, Need, need_of
+from galley_operator.autoscaler.need import Due, Need, Starting, need_of
 from galley_operator.autoscaler.signals import ScalingPolicy
 
 _AVERAGED_SECONDS: Final = 60.0
@@ -26,6 +26,7 @@ def queue_need(
     *,
     ready_slots: int,
     due: Due,
+    starting: Starting = (),
 ) -> Need:
     """Return the slots a queue needs.
 
@@ -36,12 +37,15 @@ def queue_need(
         load: tasks of each lane that run on average; what is there now stands for it while it is empty.
         ready_slots: slots of workers that take tasks now.
         due: tasks for later.
+        starting: slots of workers that are on their way.
     """
     waiting, running = 0 if backlog.paused else backlog.waiting, backlog.in_flight
     due = () if backlog.paused else due
     lanes = backlog.lanes
     last = policy.target_of(lanes[-1].lane) if lanes else policy.target_seconds
-    need = need_of(waiting, running, learned, target=last, ready_slots=ready_slots, due=due)
+    need = need_of(
+        waiting, running, learned, target=last, ready_slots=ready_slots, starting=starting, due=due
+    )
     if not policy.lane_targets or backlog.paused or not (waiting or running):
         return need
     known = load if sum(load.values()) > 0 else {lane.lane: lane.waiting + lane.in_flight for lane in lanes}
@@ -58,6 +62,7 @@ def queue_need(
             replace(learned, rate=learned.rate * share),
             target=target,
             ready_slots=max(0, ready_slots - below),
+            starting=starting,
         )
         rest = learned.rate * (1 - share) * (learned.task_seconds or 0.0)
         arrivals = max(need.arrivals, part.arrivals + rest if part.slots else 0.0)

@@ -160,6 +160,11 @@ class Learned:
         return self.rate * seconds * math.sqrt(1 / max(self.done, self.long_done) + 1 / max(1.0, came))
 
     @property
+    def highest_rate(self) -> float:
+        """Return the rate, or that of the last few seconds where it was higher."""
+        return max(self.rate, *(span.came / max(1.0, span.seconds) for span in self.spans), 0.0)
+
+    @property
     def steady(self) -> bool:
         """Return whether tasks are long, and came at one rate for so long that the rest is chance."""
         return self.held >= STEADY_TASKS and self._long

@@ -32,6 +32,10 @@ SHORTEST_TARGET: Final = 1.0
 LONGEST_TARGET: Final = 5.0
 """The same at the latest: a task that waited a minute for a start is not to wait half a minute more."""
 
+LONG_SHARE: Final = 0.25
+"""The same, as a part of a start that takes long: workers that start for a minute to be needed for seconds
+cost more than all that they run."""
+
 OWN_SHARE: Final = 0.1
 """Part of its own time that a task may wait in any case: a minute does not hurt a task of an hour."""
 
@@ -57,6 +61,9 @@ AHEAD_SECONDS: Final = 2.0
 
 Due = Sequence[tuple[float, int]]
 """Seconds from now, and tasks that fall due then, the first ones first."""
+
+Starting = Sequence[tuple[float, int]]
+"""Seconds from now, and slots of workers that are expected to be ready then, the first ones first."""
 
 
 def ahead_seconds(learned: Learned) -> float:
@@ -97,7 +104,14 @@ class Need:
 
 
 def need_of(
-    waiting: int, running: int, learned: Learned, *, target: float | None, ready_slots: int, due: Due = ()
+    waiting: int,
+    running: int,
+    learned: Learned,
+    *,
+    target: float | None,
+    ready_slots: int,
+    starting: Starting = (),
+    due: Due = (),
 ) -> Need:
     """Return the slots a queue needs.
 
@@ -107,6 +121,7 @@ def need_of(
         learned: of its tasks and workers.
         target: seconds a task should wait at most; None for as soon as starting workers helps.
         ready_slots: slots of workers that take tasks now.
+        starting: slots of workers that are on their way; they work before one that is started now.
         due: tasks for later; those beyond `ahead_seconds` do not count.
     """
     horizon = ahead_seconds(learned)
@@ -120,14 +135,22 @@ def need_of(
         tasks = max(waiting + running + later, learned.active)
         return Need(tasks, tasks, 0.0, None, later)
     start = learned.expected_start
-    within = max(SHORTEST_TARGET, min(LONGEST_TARGET, start * START_SHARE)) if target is None else target
-    # What will wait when workers that are started now have started.
-    left = _left(waiting, learned.rate, ready_slots / seconds, start, due)
-    backlog = max(
-        running,
-        min(1, waiting + later + learned.active),
-        (left + running + learned.rate * within) / (1 + within / seconds),
-    )
+    longest = max(LONGEST_TARGET, start * LONG_SHARE)
+    within = max(SHORTEST_TARGET, min(longest, start * START_SHARE)) if target is None else target
+
+    def to_start(rate: float, within: float, starting: Starting = ()) -> float:
+        # What will wait when workers that are started now have started, and comes then.
+        events = [(at, tasks, 0.0) for at, tasks in due]
+        events += [(at, 0, slots / seconds) for at, slots in starting]
+        left = _left(waiting, rate, ready_slots / seconds, start, events)
+        return (left + running + rate * within) / (1 + within / seconds)
+
+    backlog = max(running, min(1, waiting + later + learned.active), to_start(learned.rate, within))
+    have = ready_slots + sum(more for _, more in starting)
+    if backlog > have > ready_slots:
+        # What those on their way do before others come up needs no others, even if the rate is what it was
+        # at its highest lately.
+        backlog = max(have, min(backlog, to_start(learned.highest_rate, within, starting)))
     load = learned.rate * seconds
     # A task that may wait for longer than a start takes needs no free slot: a worker is started then.
     hurry = max(0.0, 1 - max(target or 0.0, seconds * OWN_SHARE) / (start + 1))
@@ -142,13 +165,15 @@ def need_of(
         kept = load + _room(load, max(patience, OWN_SHARE)) + STEADY_NOISE * learned.load_noise
         arrivals = min(arrivals, max(running, kept))
         calm = max(within, STEADY_WAIT * seconds)
-        backlog = max(running, min(backlog, (left + running + learned.rate * calm) / (1 + calm / seconds)))
+        backlog = max(running, min(backlog, to_start(learned.rate, calm)))
     elif not hurry:
         kept = min(kept, learned.recent * seconds)
     return Need(max(backlog, arrivals), backlog, arrivals, within, later, kept, learned.steady)
 
 
-def _left(waiting: int, rate: float, pace: float, start: float, due: Due) -> float:
+def _left(
+    waiting: int, rate: float, pace: float, start: float, events: Sequence[tuple[float, int, float]]
+) -> float:
     """Return what will wait after the time of a start.
 
     Args:
@@ -156,14 +181,14 @@ def _left(waiting: int, rate: float, pace: float, start: float, due: Due) -> flo
         rate: tasks that come in a second; those that fall due are among them.
         pace: tasks that slots which are ready start in a second.
         start: seconds that a worker takes to start.
-        due: tasks for later; those that fall due after the start are left as they are.
+        events: seconds from now, tasks that fall due then, and what slots that become ready add to the pace.
     """
     left, at = float(waiting), 0.0
-    for seconds, tasks in due:
-        passed = max(0.0, min(seconds, start) - at)
+    for when, tasks, more in (*sorted(events), (start, 0, 0.0)):
+        passed = max(0.0, min(when, start) - at)
         left = max(max(0.0, left - pace * passed) + tasks, left + (rate - pace) * passed)
-        at += passed
-    return max(0.0, left + (rate - pace) * (start - at))
+        at, pace = at + passed, pace + more
+    return left
 
 
 def _room(load: float, patience: float) -> float:

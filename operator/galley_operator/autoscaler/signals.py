@@ -121,6 +121,13 @@ class ScalingPolicy:
         fewest = min(self.max_workers, max(self.min_workers, least))
         return replace(self, min_workers=fewest, minimums=(), by_hours=fewest > self.min_workers)
 
+    def beside_start(self, seconds: float) -> Self:
+        """Return the policy where a worker takes so long to start.
+
+        Where nothing says what a start is worth, it is worth what it costs at least: the time it takes.
+        """
+        return replace(self, idle_seconds=max(self.idle_seconds, seconds)) if self.learns_pauses else self
+
     def workers_for(self, slots: float) -> int:
         """Return how many workers have so many slots, whatever the bounds."""
         return math.ceil(round(slots / self.slots, 6))
