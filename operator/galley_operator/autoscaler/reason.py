@@ -33,9 +33,10 @@ def of_decision(
         stay = "1 stays" if memory.most_needed == 1 else f"up to {memory.most_needed} stay"
         parts.append(f"{stay} for {max(0, seconds):.0f} s more")
     if need.slots == 0 and workforce.present and policy.learns_pauses and memory.pause_worth < 0:
-        parts.append("its last pauses were too long to keep workers")
+        parts.append("the last pauses of the queue were too long to keep workers")
     if leaving:
-        parts.append(f"{leaving} more {'drains' if leaving == 1 else 'drain'}")
+        more = "1 more drains, and goes when it runs nothing"
+        parts.append(more if leaving == 1 else f"{leaving} more drain, and go when they run nothing")
     if workforce.replacing:
         parts.append("newer ones take the places of those there are")
     if workforce.problem:
@@ -48,7 +49,10 @@ def of_holding(signals: Signals, present: int | None) -> str:
     assert signals.missing is not None
     what, unknown = signals.missing
     who = "as many workers as there are" if present is None else _workers(present)
-    return f"{who}, held: {what} is not known since {unknown.since:%H:%M:%S %Z} ({unknown.why})"
+    return (
+        f"{who}, held: {what} is not known since {unknown.since:%H:%M:%S %Z} ({unknown.why}), "
+        "and until it is, no worker is started or ended"
+    )
 
 
 def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memory) -> str:
@@ -68,15 +72,25 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
     if learned.task_seconds is None or need.within is None:
         return f"{work} over {slots} each"
     rate = f"{_figure(learned.rate)} a second come"
-    needed = "1 slot is" if need.slots <= 1 else f"{math.ceil(need.slots)} slots are"
-    which = "them" if need.lane is None else f"those of lane {need.lane}"
-    for_what = (
-        f"to start {which} within {_figure(need.within)} s"
-        if need.backlog >= need.arrivals
-        else "for those that come"
-    )
+    if need.limited is None:
+        needed = _count(max(1, math.ceil(need.slots)), "slot is", "slots are")
+    else:
+        needed = f"{math.ceil(need.limited)} slots would be"
     seconds = f"{_figure(learned.task_seconds)} s"
-    return f"{work} of {seconds}, {rate}: {needed} needed {for_what}, at {slots} each"
+    return f"{work} of {seconds}, {rate}: {needed} needed {_for_what(backlog, need, memory)}, at {slots} each"
+
+
+def _for_what(backlog: QueueBacklog, need: Need, memory: Memory) -> str:
+    if need.backlog < need.arrivals:
+        return "for those that come"
+    if not backlog.waiting and not need.due:
+        return "for those that run"
+    assert need.within is not None
+    which = "them" if need.lane is None else f"those of lane {need.lane}"
+    start = _figure(memory.learned.expected_start)
+    return (
+        f"to start {which} within {_figure(need.within)} s after the {start} s that a worker takes to start"
+    )
 
 
 def _limits(policy: ScalingPolicy, need: Need) -> list[str]:
@@ -86,7 +100,8 @@ def _limits(policy: ScalingPolicy, need: Need) -> list[str]:
     by = [f"{policy.most_tasks} tasks at once by spec.limits.concurrency"] if policy.most_tasks else []
     if policy.rate is not None:
         by.append(f"{policy.rate.tasks} starts in {policy.rate.seconds:g} s by spec.limits.rate")
-    return [f"no more than that, since the queue is limited to {' and '.join(by)}"]
+    used = _count(math.ceil(need.slots), "slot is", "slots are")
+    return [f"no more than {used} used, since the queue is limited to {' and '.join(by)}"]
 
 
 def _count(number: int, one: str, more: str) -> str:
@@ -104,7 +119,8 @@ def _due(need: Need) -> str:
 def _bounds(policy: ScalingPolicy, need: Need, limit: ScalingLimit) -> str:
     match limit:
         case ScalingLimit.FIXED:
-            return f"spec.scaling fixes the number at {policy.max_workers}"
+            which = "fixes" if policy.max_workers else "or spec.paused fixes"
+            return f"spec.scaling {which} the number at {policy.max_workers}"
         case ScalingLimit.MIN_WORKERS:
             which = "minimums at this hour" if policy.by_hours else "minWorkers"
             return f"at least {policy.min_workers} by spec.scaling.{which}"
@@ -115,11 +131,12 @@ def _bounds(policy: ScalingPolicy, need: Need, limit: ScalingLimit) -> str:
             )
         case ScalingLimit.BUDGET:
             wanted = policy.bounded(policy.workers_for(need.slots))
-            return (
-                f"the budget of all queues allows {policy.allowed} of {wanted}: raise it, or scaling.priority"
-            )
+            more = "raise it, or spec.scaling.priority"
+            return f"the budget of all queues allows {policy.allowed} of {wanted}: {more}"
         case ScalingLimit.STEP:
-            return f"{policy.workers_for(need.slots)} are needed, and come in steps"
+            wanted = policy.workers_for(need.slots)
+            bound = "" if wanted <= policy.max_workers else f"{policy.max_workers} of the "
+            return f"{bound}{wanted} needed come in steps"
         case _:
             return f"at most {policy.max_workers}"
 

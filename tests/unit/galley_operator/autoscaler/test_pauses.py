@@ -117,7 +117,7 @@ def test_a_held_queue_and_one_that_is_not_seen_have_no_pause() -> None:
 def test_why_a_worker_goes_at_once_is_told_and_a_restart_goes_on_with_it() -> None:
     memory = after([300] * 3)
     decision = look(a_backlog(), memory, 10_000)
-    assert "its last pauses were too long to keep workers" in decision.reason
+    assert "the last pauses of the queue were too long to keep workers" in decision.reason
     assert "pauses" not in look(a_backlog(), KNOWN, 10_000).reason
     again = remembered(scaling_of(decision))
     assert again is not None

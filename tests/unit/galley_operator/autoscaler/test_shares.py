@@ -210,7 +210,7 @@ def test_a_budget_takes_idle_workers_first_and_drains_busy_ones() -> None:
     assert (decision.desired, decision.limit) == (1, ScalingLimit.BUDGET)
     assert decision.drain == ("w2", "w3")
     assert decision.scale_to is None, "no busy worker is ended"
-    assert "the budget of all queues allows 1 of 6: raise it, or scaling.priority" in decision.reason
+    assert "the budget of all queues allows 1 of 6: raise it, or spec.scaling.priority" in decision.reason
 
 
 def test_a_budget_that_suffices_changes_nothing() -> None:
