@@ -10,6 +10,7 @@ RUNNERS: Final = "tests/integration/galley_worker/"
 FUNCTIONS: Final = f"{RUNNERS}test_functions.py"
 BLAME: Final = "tests/unit/galley_worker/runners/test_blame.py"
 ISOLATION: Final = f"{RUNNERS}test_isolation.py"
+ASYNC_QUEUE: Final = f"{RUNNERS}test_async_queue.py"
 DESCENDANTS: Final = "tests/unit/galley_worker/runners/test_descendants.py"
 DRAIN: Final = f"{RUNNERS}test_drain.py"
 FLEET: Final = "tests/conformance/test_process_fleet.py"
@@ -118,6 +119,30 @@ RUNNING: Final = (
         "",
         "tasks hang in a worker until its end",
         FUNCTIONS,
+    ),
+    _of(
+        f"{_WORKER}runners/child/concurrent",
+        "all async tasks of a child run at once",
+        "while self._queued and len(self._running) < self._most:",
+        "while self._queued:",
+        "spec.worker.concurrency is exceeded",
+        ASYNC_QUEUE,
+    ),
+    _of(
+        f"{_WORKER}runners/child/concurrent",
+        "an async task inherits the context of the one before",
+        ", context=self._context.copy()",
+        "",
+        "a task sees variables of another task",
+        ASYNC_QUEUE,
+    ),
+    _of(
+        f"{_WORKER}runners/pool",
+        "a work that was given back counts as asked",
+        "execution.started_at = execution.asked_at = None",
+        "execution.started_at = None",
+        "a process is killed that answers",
+        ASYNC_QUEUE,
     ),
     _of(
         f"{_WORKER}runners/pool",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from galley.handler import task
 
 QUEUE = "trials"
 _count = 0
+_together: list[None] = []
+_left: ContextVar[str] = ContextVar("left", default="")
 
 
 def _wait_for_ever() -> None:
@@ -249,6 +252,18 @@ async def a_meet(folder: str, name: str, other: str) -> str:
     await _opened(f"{folder}/{other}")
     sys.stdout.write(f"{name}\n")
     return name
+
+
+@task(queue=QUEUE)
+async def a_together(gate: str) -> tuple[int, str]:
+    """Return how many of them ran when the gate was open, and what another one left in a variable."""
+    _together.append(None)
+    await _opened(gate)
+    together, left = len(_together), _left.get()
+    _left.set("something")
+    await asyncio.sleep(0)
+    _together.pop()
+    return together, left
 
 
 @task(queue=QUEUE)

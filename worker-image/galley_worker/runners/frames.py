@@ -90,7 +90,7 @@ class Leave(Struct, array_like=True, tag=3):
 
 
 class Ask(Struct, array_like=True, tag=4):
-    """Supervisor: say for how long this `async def` handler has run."""
+    """Supervisor: say for how long this `async def` handler has run, or give it back if it has not begun."""
 
     id: int
 
@@ -105,6 +105,12 @@ class Spooling(Struct, array_like=True, tag=7):
     """Supervisor: what handlers return and is to be stored as an object goes into this folder."""
 
     folder: str
+
+
+class AtOnce(Struct, array_like=True, tag=8):
+    """Supervisor: run at most so many `async def` handlers at a time; others wait in the child."""
+
+    most: int
 
 
 class Done(Struct, array_like=True, tag=10, gc=False):
@@ -246,7 +252,7 @@ class Saved(Struct, array_like=True, tag=31):
     body: bytes
 
 
-Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll | Spooling
+Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll | Spooling | AtOnce
 Member: TypeAlias = Done | Spooled | Onward | Failed | Again
 Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
 

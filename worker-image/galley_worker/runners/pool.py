@@ -52,6 +52,8 @@ class Pool:
         self._clock = clock
         self._plain = kind == "plain"
         self._most = settings.concurrency if self._plain else 1
+        self._at_once = 1 if self._plain else settings.concurrency
+        """Works that a child runs at a time; more wait in it, behind quick ones."""
         self._last = math.inf if settings.recycle_tasks is None else settings.recycle_tasks
         self._waiting: deque[Execution] = deque()
         self._idle: list[HandlerProcess] = []
@@ -98,14 +100,13 @@ class Pool:
         ):
             return False
         held = len(process.running)
-        if not self._plain:
+        if not self._plain and len(self._starter.alive) > 1:
             # Also counts what still runs in a child that is blocked or about to leave.
-            if len(self._starter.alive) > 1:
-                held = sum(len(one.running) for one in self._starter.alive)
-            return held < self._settings.concurrency
-        if not held:
+            return sum(len(one.running) for one in self._starter.alive) < self._at_once
+        if held < self._at_once:
             return True
-        if process.recalling or held >= process.window or held >= execution.service.window:
+        ahead = held - self._at_once + 1
+        if process.recalling or ahead >= process.window or ahead >= execution.service.window:
             return False
         return self._clock() - process.head_since < SLOW_SECONDS
 
@@ -120,9 +121,9 @@ class Pool:
             process.idle = False
             self._idle.remove(process)
         process.send(execution, next(self._numbers))
-        if self._plain and self._tick is None and len(process.running) > 1:
+        if self._tick is None and len(process.running) > self._at_once:
             self._tick = self._loop.call_later(SLOW_SECONDS, self._call_back)
-        elif not self._plain:
+        if not self._plain:
             execution.started_at = self._clock()
 
     def _serve(self) -> None:
@@ -180,10 +181,10 @@ class Pool:
             self._open = None
 
     def _call_back(self) -> None:
-        """Call back what is queued behind a work that turned out to be slow."""
+        """Call back what is queued behind works that turned out to be slow."""
         self._tick = None
         now = self._clock()
-        queued = [process for process in self.children if len(process.running) > 1]
+        queued = [process for process in self.children if len(process.running) > self._at_once]
         if queued:
             self._tick = self._loop.call_later(SLOW_SECONDS, self._call_back)
         for process in queued:
@@ -207,7 +208,7 @@ class Pool:
     def gave_back(self, process: HandlerProcess, executions: list[Execution]) -> None:
         """Hand what a child has not started to another, unless it is being stopped."""
         self._requeue(executions)
-        if any(execution.because for execution in process.running.values()):
+        if self._plain and any(execution.because for execution in process.running.values()):
             self._kill(process)
         self._serve()
 
@@ -233,7 +234,7 @@ class Pool:
 
     def _requeue(self, executions: list[Execution]) -> None:
         for execution in reversed(executions):
-            execution.started_at = None
+            execution.started_at = execution.asked_at = None
             if execution.because is not None:
                 execution.end(execution.because)
             else:

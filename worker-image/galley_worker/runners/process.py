@@ -23,6 +23,7 @@ from galley_worker.runners.fork_server import Child, ForkServer
 from galley_worker.runners.frames import (
     Again,
     Ask,
+    AtOnce,
     Broken,
     Cancel,
     Done,
@@ -130,6 +131,7 @@ class HandlerProcess(asyncio.Protocol):
         """Begin to listen to it."""
         await self._loop.create_unix_connection(lambda: self, sock=self._child.wire)
         self._say(Spooling(self._settings.spool))
+        self._say(AtOnce(self._settings.concurrency))
 
     def send(self, execution: Execution, number: int) -> None:
         """Give it one more work, under a number never used before."""
@@ -170,7 +172,7 @@ class HandlerProcess(asyncio.Protocol):
             self._say(Recall())
 
     def ask(self, execution: Execution) -> None:
-        """Ask for how long an async handler has run; the answer corrects `started_at`."""
+        """Ask for how long an async handler has run: the answer corrects `started_at`, or gives it back."""
         execution.asked_at = self._clock()
         self._say(Ask(execution.id))
 
@@ -288,6 +290,9 @@ class HandlerProcess(asyncio.Protocol):
         except (frames.Garbage, *UNREADABLE, KeyError):
             self.kill("it wrote garbage to the worker's socket", ours=False)
             return False
+        if self.several and running:
+            # It is seldom empty: what was not known to be quick when it was sent may be by now.
+            self.window = min([one.service.window for one in running.values()])
         self._look_at_head(first)
         return True
 

@@ -12,6 +12,7 @@ from galley_worker.runners.frames import (
     Again,
     Answer,
     Ask,
+    AtOnce,
     Broken,
     Cancel,
     Done,
@@ -29,7 +30,7 @@ from galley_worker.runners.frames import (
 )  # fmt: skip
 
 ORDERS: list[Order] = [
-    Run(2**40, "resize", b'{"a":1}'), Recall(), Cancel(7), Leave(), Ask(8), Run(1, "", b""),
+    Run(2**40, "resize", b'{"a":1}'), Recall(), Cancel(7), Leave(), Ask(8), AtOnce(16), Run(1, "", b""),
     Run(3, "resize", b"{}", "t1", "low", 4, 1.5, 2.5, "HandlerRaised: no"),
 ]  # fmt: skip
 ANSWERS: list[Answer] = [

@@ -5,8 +5,11 @@ that a handler that blocks the loop is known even if it never lets another line 
 """
 
 import asyncio
+import contextvars
+import functools
 import sys
 from asyncio import events
+from collections import deque
 from collections.abc import Mapping
 from mmap import mmap
 from time import monotonic, perf_counter
@@ -28,6 +31,7 @@ from galley_worker.runners.child.wire import Wire, end_copy, lost
 from galley_worker.runners.frames import (
     Answer,
     Ask,
+    AtOnce,
     Cancel,
     Failed,
     Leave,
@@ -66,6 +70,10 @@ class ConcurrentService:
         self._handlers = handlers
         self._page = page
         self._incoming = frames.Frames()
+        self._most = 1
+        self._queued: deque[Run | RunBatch] = deque()
+        """What waits behind as many as may run at a time."""
+        self._context = contextvars.copy_context()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, float] = {}
         self._orders: dict[int, Run | RunBatch] = {}
@@ -128,17 +136,20 @@ class ConcurrentService:
 
     def _obey(self, order: Order) -> None:
         match order:
-            case Run(id) | RunBatch(id):
-                task = self._loop.create_task(self._run(order), name=f"order {id}")
-                self._running[id] = task
-                task.add_done_callback(lambda _ended: self._ended(id))
+            case Run() | RunBatch():
+                self._queued.append(order)
+                self._begin()
             case Cancel(id):
                 self._cancel(id)
             case Ask(id):
                 if id in self._running:
                     self._answer(Ran(id, monotonic() - self._since.get(id, monotonic())))
+                else:
+                    self._give_back()
             case Recall():
-                self._answer(Recalled([]))
+                self._give_back()
+            case AtOnce(most):
+                self._most = most
             case LogAll(on):
                 log_all(on)
             case Spooling(folder):
@@ -147,11 +158,30 @@ class ConcurrentService:
                 self._leaving = True
                 self._loop.stop()
 
+    def _begin(self) -> None:
+        """Begin what is queued while fewer run than may."""
+        while self._queued and len(self._running) < self._most:
+            order = self._queued.popleft()
+            # Not in the context of the task that ends just now: the next one must not see its variables.
+            task = self._loop.create_task(
+                self._run(order), name=f"order {order.id}", context=self._context.copy()
+            )
+            self._running[order.id] = task
+            task.add_done_callback(functools.partial(self._ended, order.id))
+
+    def _give_back(self) -> None:
+        back = [order.id for order in self._queued]
+        self._queued.clear()
+        self._answer(Recalled(back))
+
     def _cancel(self, order: int) -> None:
         task = self._running.get(order)
         if task is not None:
             self._asked.add(order)
             task.cancel()
+        elif queued := [one for one in self._queued if one.id == order]:
+            self._queued.remove(queued[0])
+            self._answer(Stopped(order, 0.0))
 
     async def _run(self, order: Run | RunBatch) -> None:
         began, since = perf_counter(), monotonic()
@@ -185,6 +215,7 @@ class ConcurrentService:
             del self._running[order.id]
             self._close(order.id)
             self._answer(outcome)
+            self._begin()
 
     async def _call_batch(self, order: RunBatch, began: float) -> Answer:
         handler = self._handlers[order.members[0].handler]
@@ -198,7 +229,7 @@ class ConcurrentService:
             return batch.raised(error, perf_counter() - began, told)
         return batch.returned(value, perf_counter() - began)
 
-    def _ended(self, order: int) -> None:
+    def _ended(self, order: int, _task: "asyncio.Task[None]") -> None:
         # Also reached by a task cancelled before its first step, which runs none of the code above.
         if self._running.pop(order, None) is not None:
             self._close(order)
@@ -206,6 +237,7 @@ class ConcurrentService:
                 self._answer(Stopped(order, 0.0))
             else:
                 self._answer(Failed(order, 0.0, "HandlerRaised", _UNASKED, "", retryable=True))
+            self._begin()
         self._asked.discard(order)
 
     def _close(self, order: int) -> None:
