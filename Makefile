@@ -18,13 +18,16 @@ IN_ORDER := --no-loadscope-reorder
 COUNT := -p tests.support.count --timeout 300
 AGAIN := -rp --last-failed --last-failed-no-failures none
 E2E := e2e tools/cluster/testcluster/tests
+# Files of tests of which `make test` runs a part, and the test that fails until all were run.
+DEEP := tests/unit/protocol
+RECORDED := tests/unit/protocol/test_protocol_model.py::test_the_models_are_those_whose_large_scenarios_were_explored
 # Tests start hundreds of Python processes. Where PYTHONDONTWRITEBYTECODE is set, each would compile our modules again.
 OURS := sdk operator worker-image gateway local tools/cluster tests/support tests/integration/galley_worker
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	--no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test test/again test-times excepts check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
+.PHONY: help demo demo-cluster test test/deep test/again test-times excepts check check/lint check/format check/types check/layers check/words fix unit integration lint-chart sbom licences audit \
 	large mutants faults simulate storm storm-graphs storm-topics scale-ins scale-ins/pods storm-hostile hostile alerts connections drill e2e e2e/again e2e/build cluster/up cluster/down bench bench-cluster bench-idle bench-prediction bench-rivals bench-sizing docs docs/check gen verify lock clean
 
 help: ## List the targets
@@ -41,6 +44,10 @@ compiled: $(STAMP)
 
 test: compiled ## Run the checks and all tests that need no cluster; ends with "N passed, N failed"
 	@$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests
+
+test/deep: compiled ## Run what `make test` leaves out because it repeats the same in other ways; see tests/README.md
+	@GALLEY_DEEP=1 $(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) --deselect $(RECORDED) $(DEEP)
+	@$(BIN)/python -m tests.unit.protocol.explored
 
 test/again: $(STAMP)
 	@$(BIN)/python -m pytest -q $(COUNT) $(AGAIN) tests

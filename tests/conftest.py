@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = (
     "tests.support.bytecode",
+    "tests.support.heap",
     "tests.support.ended",
     "tests.support.servers",
     "tests.support.guarded_nats",

@@ -131,7 +131,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worked(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """A queue `drills` with a worker."""
     queue = a_task_queue(NAMESPACE)
@@ -179,7 +179,7 @@ async def miss_events(server: str) -> None:
         assert found["alarms", "bare"].expired == 2
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(nats_server: NatsServer, worked: WorkerProcess) -> Iterator[Site]:
     del worked
     found = Site(nats_server.url, OpenAccess())

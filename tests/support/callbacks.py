@@ -49,38 +49,41 @@ class Callbacks:
         return self._found(certain=True)
 
     @cached_property
-    def _trees(self) -> tuple[tuple[str, ast.Module], ...]:
-        return tuple(
-            (self._name_of(path), ast.parse(path.read_text())) for path in sorted(self._root.rglob("*.py"))
-        )
-
-    def _name_of(self, path: Path) -> str:
-        return ".".join((self._package, *path.relative_to(self._root).with_suffix("").parts))
-
-    @cached_property
     def _methods(self) -> dict[str, set[tuple[str, str]]]:
         """The methods by name: the modules and classes that have one."""
         found: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        for module, tree in self._trees:
-            for node in ast.walk(tree):
-                if not isinstance(node, ast.ClassDef) or "Protocol" in " ".join(map(ast.unparse, node.bases)):
-                    continue
-                for each in node.body:
-                    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.decorator_list:
-                        found[each.name].add((module, node.name))
+        for module, node in self._classes:
+            if "Protocol" in " ".join(map(ast.unparse, node.bases)):
+                continue
+            for each in node.body:
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.decorator_list:
+                    found[each.name].add((module, node.name))
         return found
 
     @cached_property
     def _handed(self) -> tuple[_Handed, ...]:
-        return tuple(self._handed_on())
+        return tuple(
+            _Handed(module, holder.name, part)
+            for module, holder in self._classes
+            for node in ast.walk(holder)
+            for part in _given(node)
+            if isinstance(part, ast.Attribute)
+        )
 
-    def _handed_on(self) -> Iterator[_Handed]:
-        for module, tree in self._trees:
-            for holder in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
-                for node in ast.walk(holder):
-                    for part in _given(node):
-                        if isinstance(part, ast.Attribute):
-                            yield _Handed(module, holder.name, part)
+    @cached_property
+    def _classes(self) -> tuple[tuple[str, ast.ClassDef], ...]:
+        """All classes of all modules, also those within others."""
+        found = []
+        for path in sorted(self._root.rglob("*.py")):
+            module = ".".join((self._package, *path.relative_to(self._root).with_suffix("").parts))
+            waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+            while waiting:
+                node = waiting.pop()
+                if isinstance(node, ast.ClassDef):
+                    found.append((module, node))
+                for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+                    waiting.extend(getattr(node, block, ()))
+        return tuple(found)
 
     def _found(self, *, certain: bool) -> dict[str, Callback]:
         by_class: dict[tuple[str, str], set[str]] = defaultdict(set)

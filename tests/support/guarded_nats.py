@@ -171,9 +171,9 @@ class GuardedNats:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guarded_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedNats]:
-    """One such server for all tests that do it no harm; keep to your `namespace` there."""
+    """One such server for the tests of a file that do it no harm; keep to your `namespace` there."""
     server = GuardedNats(tmp_path_factory.mktemp("guarded"))
     yield server
     server.kill()

@@ -15,9 +15,13 @@ ROOM: Final = 1024**5
 """Each namespace reserves room for its records; only the account of it grows, not the disk."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """One server for all tests that do it no harm; keep to your `namespace` there."""
+    """One server for the tests of a file that do it no harm; keep to your `namespace` there.
+
+    The more streams there are, the longer it takes to make one: a queue takes 12 ms of the server's processor
+    time, and 220 ms beside 400 others. To start a server takes 28 ms.
+    """
     server = NatsServer(tmp_path_factory.mktemp("nats"), max_store_bytes=ROOM)
     asyncio.run(server.start())
     yield server

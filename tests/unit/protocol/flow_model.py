@@ -318,11 +318,11 @@ class FlowModel:
         return FlowFlaw.WAITS if not state.end else ""
 
 
-def explore_flow(scenario: FlowScenario, rules: frozenset[FlowRule] = FLOW_PROTOCOL) -> Ways:
+def explore_flow(scenario: FlowScenario, rules: frozenset[FlowRule] = FLOW_PROTOCOL, until: str = "") -> Ways:
     """Return how many states can be reached, and the shortest way to each kind of bad one."""
     model = FlowModel(scenario, rules)
     # Deaths and cancellations that do not happen leave nothing to do either.
-    return search(scenario.begin(), model.steps, model.verdict, ("dies", "cancel"))
+    return search(scenario.begin(), model.steps, model.verdict, ("dies", "cancel"), until)
 
 
 def _with(state: FlowState, hand: Hand) -> FlowState:

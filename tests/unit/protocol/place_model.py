@@ -221,10 +221,12 @@ class PlaceModel:
         return state.flaw or ("" if state.end else PlaceFlaw.WAITS)
 
 
-def explore_place(scenario: PlaceScenario, rules: frozenset[PlaceRule] = PLACE_PROTOCOL) -> Ways:
+def explore_place(
+    scenario: PlaceScenario, rules: frozenset[PlaceRule] = PLACE_PROTOCOL, until: str = ""
+) -> Ways:
     """Return how many states can be reached, and the shortest way to each kind of bad one."""
     model = PlaceModel(scenario, rules)
-    return search(scenario.begin(), model.steps, model.verdict, ("dies", "cancelled", "lease"))
+    return search(scenario.begin(), model.steps, model.verdict, ("dies", "cancelled", "lease"), until)
 
 
 def _with(state: PlaceState, hand: Hand) -> PlaceState:

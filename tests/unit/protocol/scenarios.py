@@ -42,6 +42,22 @@ ALL: Final = (
     UNKNOWN, UNKNOWN_REPUBLISH, UNKNOWN_LAPSE,
 )  # fmt: skip
 
+LARGE: Final = frozenset(
+    {
+        TWO_LAPSES,
+        MANY_CRASHES,
+        UNKNOWN,
+        DELAYED,
+        FOUR_ATTEMPTS,
+        FLAGGED,
+        THREE_ATTEMPTS,
+        EXPIRY,
+        LAPSE_REPUBLISH,
+        REDRIVES,
+    }
+)
+"""Those that take half a second and more: what is in each is in a smaller one, too, but fewer times."""
+
 KILLS_ALONE: Final = Scenario("the broker is killed twice, and nothing else", Budget(kills=2))
 KILLED_BROKER: Final = Scenario("the broker is killed", Budget(kills=1, crashes=1))
 """It forgets a lease, so a run goes on beside the next one, as no queue can avoid; the rest must hold."""

@@ -99,7 +99,9 @@ class TopicScenario:
     repeats: int = 1
 
 
-def explore_topics(scenario: TopicScenario, rules: frozenset[TopicRule] = TOPIC_PROTOCOL) -> Ways:
+def explore_topics(
+    scenario: TopicScenario, rules: frozenset[TopicRule] = TOPIC_PROTOCOL, until: str = ""
+) -> Ways:
     """Return how many states can be reached, and the shortest way to each kind of bad one."""
     second = Side("no") if scenario.late else Side()
     begin = State((Side(), second), repeats=scenario.repeats, deaths=scenario.deaths)
@@ -107,6 +109,7 @@ def explore_topics(scenario: TopicScenario, rules: frozenset[TopicRule] = TOPIC_
         begin,
         lambda state: () if _doubled(state) else _steps(state, scenario, rules),
         lambda state: _verdict(state, scenario),
+        until=until,
     )
 
 

@@ -285,10 +285,10 @@ class KeyModel:
         return ""
 
 
-def explore_keys(scenario: KeyScenario, rules: frozenset[KeyRule] = KEY_PROTOCOL) -> Ways:
+def explore_keys(scenario: KeyScenario, rules: frozenset[KeyRule] = KEY_PROTOCOL, until: str = "") -> Ways:
     """Return how many states can be reached, and the shortest way to each kind of bad one."""
     model = KeyModel(scenario, rules)
-    return search(scenario.begin(), model.steps, model.verdict)
+    return search(scenario.begin(), model.steps, model.verdict, until=until)
 
 
 def _begun(state: KeyState) -> frozenset[int]:

@@ -20,6 +20,7 @@ def search(
     steps: Callable[[S], Iterable[tuple[str, S]]],
     verdict: Callable[[S], str],
     optional: tuple[str, ...] = (),
+    until: str = "",
 ) -> Ways:
     """Go through all states that can be reached.
 
@@ -28,6 +29,7 @@ def search(
         steps: returns what can happen next, with a label each.
         verdict: returns the flaw of a state in which nothing more happens; empty if it is a good end.
         optional: words of labels of steps that need not happen, such as deaths.
+        until: stop at the first state with this flaw.
     """
     came: dict[S, tuple[S | None, str]] = {begin: (None, "")}
     flaws: dict[str, list[str]] = {}
@@ -38,6 +40,8 @@ def search(
         over = all(any(word in label for word in optional) for label, _ in following)
         if over and (flaw := verdict(state)):
             flaws.setdefault(flaw, _way(came, state))
+            if flaw == until:
+                break
         for label, after in following:
             if after not in came:
                 came[after] = state, label
