@@ -23,5 +23,5 @@ class Plan:
 
 FULL: Final = Plan()
 
-QUICK: Final = Plan(runs=2, tasks=1000, warm_tasks=200, calm_tasks=20, half_load_seconds=0.5)
+QUICK: Final = Plan(runs=2, tasks=300, warm_tasks=50, calm_tasks=20, half_load_seconds=0.5)
 """Shows that it runs; the figures mean nothing."""

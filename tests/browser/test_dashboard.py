@@ -1,6 +1,7 @@
 """The dashboard in a real browser: each page, each action, a lost connection, a user without rights."""
 
 import json
+import os
 import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser.conftest import NAMESPACE, Site
-from tests.support.chromium import CONTRAST, WIDTHS, picture, resize
+from tests.support.chromium import CONTRAST, PICTURES, WIDTHS, picture, resize
 from tests.support.evil_namespace import SHOWS
 
 EVIL: Final = "</pre><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'&"
@@ -139,6 +140,8 @@ def test_each_page_shows_what_is_there_and_nothing_in_it_is_code(
         for theme in ("light", "dark"):
             browser.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
             assert browser.execute_script(CONTRAST) == [], (name, theme)
+            if theme == "dark" and PICTURES not in os.environ:
+                continue  # colours change no width
             for width in WIDTHS:
                 resize(browser, width)
                 beyond = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")

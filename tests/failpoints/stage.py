@@ -4,8 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,11 +34,15 @@ from tests.support.builders import an_envelope
 from tests.support.eventually import eventually
 from tests.support.observed import all_revisions, events_by_task, keep_revisions
 from tests.support.protocol_history import DeadLettered, Event, LeaseLost, redriven_history_allowed
+from tests.support.warm_start import WarmStart
 from tests.support.workers import WorkerProcess, a_task_queue, ensure_with_leases
 
 LEASE: Final = 2.0
 ARMED: Final = "tests.failpoints.armed"
 """Run, never imported: it changes how answers come in."""
+
+IMPORTED: Final = "galley.client galley.broker.pipeline galley.broker.pull tests.failpoints.texts"
+"""What the processes of `Stage.run` import, all but the above."""
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -129,15 +131,11 @@ class Stage:
     def _lose(self) -> None:
         self.lost.append(LeaseLost(at=time.time(), worker=self.worker.name))
 
-    def run(self, role: str, task_id: str) -> "subprocess.Popen[str]":
+    def run(self, role: str, task_id: str) -> WarmStart:
         """Start a producer or a canceller that fails where it is told."""
-        return subprocess.Popen(
-            [sys.executable, "-m", ARMED, role, self.url, self.namespace, task_id],
-            env={**os.environ, **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with (self.folder / f"{role}.log").open("ab") as log:
+            arguments = (ARMED, role, self.url, self.namespace, task_id)
+            return WarmStart(arguments, {**os.environ, **self.environment}, log, IMPORTED)
 
     async def end(self, client: AsyncClient, handle: AsyncHandle[object], *, redrives: int = 0) -> Record:
         """Return the last record of a task once nothing of it is left, having checked how it came about."""

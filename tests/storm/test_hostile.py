@@ -149,8 +149,11 @@ async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNa
             worker.kill()
         done = json.loads(said)
         shares = [done.pop("of a processor"), max(worker_share, 0.001)]
-        async with burning(shares):
-            control, server_control = await waits(client, server.pid)
+        control, server_control = alone, server_alone
+        # What the wait is compared with only matters if it is longer than noise.
+        if MEASURED or p99(during) > max(2 * p99(alone), FLOOR):
+            async with burning(shares):
+                control, server_control = await waits(client, server.pid)
 
     words = [f"{p99(found) * 1000:.0f} ms" for found in (alone, control, during)]
     took = " and ".join(f"{share:.2f}" for share in shares)

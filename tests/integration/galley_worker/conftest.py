@@ -1,7 +1,8 @@
 """A queue of drills on the shared server, and a client of it."""
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,56 @@ def folder(shared_folder: Path) -> Path:
     return shared_folder
 
 
+class Kept:
+    """Workers that go on from test to test in a file that says `ONE_WORKER = True`, in one namespace.
+
+    A worker and its children take half a second of processor time, most tests less. The tests of such a file
+    submit tasks under ids that no other has, and harm no worker.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.namespace = f"t{secrets.token_hex(5)}"
+        self._folder = folder
+        self._running: dict[str, tuple[object, ExitStack, list[WorkerProcess]]] = {}
+
+    def start(
+        self, server: str, queue: TaskQueue, names: Iterable[str], environment: dict[str, str]
+    ) -> list[WorkerProcess]:
+        """Return the workers of a queue; those that were started in another way are killed before."""
+        wanted = server, queue.model_dump_json(), tuple(names), environment
+        if queue.metadata.name in self._running:
+            began, ends, found = self._running[queue.metadata.name]
+            if began == wanted and all(each.process.poll() is None for each in found):
+                return found
+            ends.close()
+        ends = ExitStack()
+        found = ends.enter_context(workers(server, queue, self._folder, wanted[2], **environment))
+        self._running[queue.metadata.name] = wanted, ends, found
+        return found
+
+    def end(self) -> None:
+        """Kill them."""
+        for _, ends, _ in self._running.values():
+            ends.close()
+
+
+@pytest.fixture(scope="module")
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept | None]:
+    """The workers of a file that has them in common."""
+    if not getattr(request.module, "ONE_WORKER", False):
+        yield None
+        return
+    found = Kept(tmp_path_factory.mktemp("kept"))
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def namespace(kept: Kept | None) -> str:
+    """A namespace of the test, or of the file if its tests have their workers in common."""
+    return kept.namespace if kept else f"t{secrets.token_hex(5)}"
+
+
 @pytest.fixture
 async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
     async with connect(nats_server.url, namespace) as client:
@@ -62,14 +113,16 @@ async def drills(client: AsyncClient, namespace: str) -> TaskQueue:
 
 
 @pytest.fixture
-async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StartWorkers]:
-    """Starts workers of a queue; they are killed at the end of the test."""
+async def start(nats_server: NatsServer, tmp_path: Path, kept: Kept | None) -> AsyncIterator[StartWorkers]:
+    """Starts workers of a queue; they are killed at the end of the test, or of a file with `ONE_WORKER`."""
     async with AsyncExitStack() as ends:
 
         async def start(
             queue: TaskQueue, names: Iterable[str] = ("w1",), **environment: Any
         ) -> list[WorkerProcess]:
             server = environment.pop("server", nats_server.url)
+            if kept:
+                return kept.start(server, queue, names, environment)
             return ends.enter_context(workers(server, queue, tmp_path, names, **environment))
 
         yield start

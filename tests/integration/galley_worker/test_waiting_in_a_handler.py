@@ -52,6 +52,8 @@ async def asks_for(task_id: str, namespace: str) -> int:
     async with galley.connect(namespace=namespace) as client:
         return await client.handle("drills", task_id).result(within=20)
 """
+ONE_WORKER = True
+
 PROGRAM = """
 import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -60,11 +62,17 @@ asyncio.run(wait(**json.load(sys.stdin)))
 """
 
 
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "parents.py").write_text(HANDLERS)
+    (folder / "program.py").write_text(PROGRAM)
+    return folder
+
+
 @pytest.fixture
-async def queues(client: AsyncClient, namespace: str, start: StartWorkers, tmp_path: Path) -> None:
-    (tmp_path / "parents.py").write_text(HANDLERS)
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+async def queues(client: AsyncClient, namespace: str, start: StartWorkers, code: Path) -> None:
+    command = [sys.executable, str(code / "program.py"), str(code)]
     for name in ("drills", "other"):
         queue = a_task_queue(
             namespace,
@@ -73,7 +81,7 @@ async def queues(client: AsyncClient, namespace: str, start: StartWorkers, tmp_p
             handlers={"commands": [{"name": "program", "command": command}]},
         )
         await ensure(client.broker, layout_of(queue, "tests"))
-        await start(queue, (name,), GALLEY_IMPORT_PATHS=str(tmp_path))
+        await start(queue, (name,), GALLEY_IMPORT_PATHS=str(code))
 
 
 @pytest.mark.parametrize("handler", ["waits", "waits_plainly"])
@@ -125,11 +133,11 @@ async def test_a_circle_that_is_wanted_and_a_line_that_is_none_are_left_alone(
 
 
 async def test_a_circle_over_three_queues_is_found(
-    client: AsyncClient, namespace: str, queues: None, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, namespace: str, queues: None, start: StartWorkers, code: Path
 ) -> None:
     third = a_task_queue(namespace, "third", worker={"modules": ["parents"]})
     await ensure(client.broker, layout_of(third, "tests"))
-    await start(third, ("third",), GALLEY_IMPORT_PATHS=str(tmp_path))
+    await start(third, ("third",), GALLEY_IMPORT_PATHS=str(code))
     way = {"queues": ["other", "third", "drills"], "namespace": namespace}
     handle = await client.submit(call("drills", "relay", **way), When(retry=RetryPolicy(attempts=1)))
     with pytest.raises(TaskFailed, match=r"WaitsInCircle: .*/drills > .*/other > .*/third > .*/drills"):
@@ -146,12 +154,12 @@ async def test_a_result_that_is_there_needs_no_wait(client: AsyncClient, queues:
 async def test_by_name_or_not_it_is_the_queue_that_counts(
     client: AsyncClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await ensure(client.broker, layout_of(a_task_queue(namespace), "tests"))
-    handle = await client.submit(call("drills", "child"))
+    await ensure(client.broker, layout_of(a_task_queue(namespace, "idle"), "tests"))
+    handle = await client.submit(call("idle", "child"))
     monkeypatch.setenv(inside.WORKER_VARIABLE, "")
-    inside.mark_worker(namespace, "drills")
+    inside.mark_worker(namespace, "idle")
     with pytest.raises(WaitsForOwnQueue):
-        await client.handle("drills", handle.id).result(within=0.1)
-    inside.mark_worker("another", "drills")
+        await client.handle("idle", handle.id).result(within=0.1)
+    inside.mark_worker("another", "idle")
     with pytest.raises(ResultTimeout):
         await handle.result(within=0.1)
