@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,8 @@ from galley import AsyncClient, AsyncHandle, Cancelled, Lane, Phase, RetryPolicy
 from galley.resources import TaskQueue
 from tests.integration.galley_worker.conftest import StartWorkers
 from tests.support.eventually import eventually
+
+ONE_WORKER = True
 
 
 async def cancelled_soon(handle: AsyncHandle[object]) -> Cancelled:
@@ -57,9 +58,9 @@ async def test_while_running(
 
 
 async def test_while_waiting_behind_others(
-    client: AsyncClient, drills: TaskQueue, start: StartWorkers, tmp_path: Path
+    client: AsyncClient, drills: TaskQueue, start: StartWorkers
 ) -> None:
-    await start(drills)
+    (worker,) = await start(drills)
     running = [await client.submit(call("drills", "hold", word=f"{n}", seconds=8)) for n in range(4)]
     await eventually(partial(all_in_phase, running, Phase.RUNNING), within=20)
     handle = await client.submit(call("drills", "note", word="must not run"), When(lane=Lane.LOW))
@@ -67,7 +68,7 @@ async def test_while_waiting_behind_others(
     assert await cancelled_soon(handle) is Cancelled.BEFORE_START
     for held in running:
         await held.result(within=20)
-    assert "must not run" not in (tmp_path / "drills.log").read_text()
+    assert "must not run" not in worker.log_file.with_name("drills.log").read_text()
 
 
 async def test_while_waiting_for_a_retry(client: AsyncClient, drills: TaskQueue, start: StartWorkers) -> None:

@@ -87,15 +87,24 @@ def limited():
 """
 
 
+ONE_WORKER = True
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "jobs_handlers.py").write_text(HANDLERS)
+    return folder
+
+
 @pytest.fixture
-async def jobs(client: AsyncClient, namespace: str, tmp_path: Path, start: StartWorkers) -> TaskQueue:
-    (tmp_path / "jobs_handlers.py").write_text(HANDLERS)
+async def jobs(client: AsyncClient, namespace: str, code: Path, start: StartWorkers) -> TaskQueue:
     queue = a_task_queue(
         namespace, "jobs", worker={"modules": ["jobs_handlers"], "concurrency": 2},
         retry={"attempts": 3, "backoffSeconds": 60, "maxBackoffSeconds": 60}, timeoutSeconds=20,
     )  # fmt: skip
     await ensure(client.broker, layout_of(queue, "tests"))
-    await start(queue, GALLEY_IMPORT_PATHS=str(tmp_path))
+    await start(queue, GALLEY_IMPORT_PATHS=str(code))
     return queue
 
 
