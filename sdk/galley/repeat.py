@@ -1,7 +1,7 @@
 """Repeat: when a handler runs again and again, and what happens when that cannot be kept to."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
@@ -9,7 +9,9 @@ from galley.bounds import Range
 from galley.envelope import in_range
 from galley.errors import ScheduleInvalid
 from galley.history import Moment
-from galley.timetable import Timetable
+
+if TYPE_CHECKING:
+    from galley.timetable import Timetable
 
 JITTER_SECONDS: Final = Range(0, 86_400)
 CATCH_UP_LIMIT: Final = Range(1, 1000)
@@ -99,12 +101,14 @@ class Repeat(Struct, frozen=True, rename="camel", omit_defaults=True):
             )  # fmt: skip
         self.timetable()
 
-    def timetable(self) -> Timetable:
+    def timetable(self) -> "Timetable":
         """Return its ticks.
 
         Raises:
             ScheduleInvalid: if it can never fire.
         """
+        from galley.timetable import Timetable  # noqa: PLC0415 - few handlers have a schedule
+
         return Timetable(self.cron, self.time_zone, self.start, self.end)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 HEAVY = (
     "aiohttp", "argparse", "cryptography", "ctypes", "email", "http", "importlib.metadata", "kopf", "nacl",
-    "nats", "prometheus_client", "pydantic", "rich", "urllib.request", "yaml",
+    "nats", "prometheus_client", "pydantic", "rich", "urllib.request", "yaml", "zoneinfo",
 )  # fmt: skip
 """What takes long to import; a part of a package counts as the package."""
 
@@ -32,7 +32,10 @@ ENTRY_POINTS = {
         "import galley.cli.main",
         {"argparse", "email", "importlib.metadata", "rich"},
     ),
-    "a worker": ("import galley_worker.main", {"ctypes", "email", "importlib.metadata", "nats", "pydantic"}),
+    "a worker": (
+        "import galley_worker.main",
+        {"ctypes", "email", "importlib.metadata", "nats", "pydantic", "zoneinfo"},
+    ),
 }
 """What is carried out, and what of the heavy it may import."""
 
