@@ -14,7 +14,7 @@ from galley.cli.terminal import Terminal
 from galley.lanes import Lane
 from galley_local.errors import PlotsNotWritten
 from galley_local.simulation.report import Result, picture, simulate
-from galley_local.simulation.trace import Trace, built_in, read_trace
+from galley_local.simulation.trace import NAMES, Trace, built_in, read_trace
 from galley_operator.autoscaler.signals import IDLE_SECONDS, ScalingPolicy
 
 RESULTS: Final = Listing[Result](
@@ -38,8 +38,8 @@ RESULTS: Final = Listing[Result](
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "traces", metavar="TRACE", nargs="*",
-        help="a built-in trace (steady, burst, diurnal, spike, two_priorities, long_tasks, slow_start, "
-        "bad_estimates), or a file with a task a line; all that are built in by default",
+        help=f"a built-in trace ({', '.join(NAMES)}), "
+        "or a file with a task a line; all that are built in by default",
     )  # fmt: skip
     parser.add_argument("--max-workers", type=_whole("--max-workers", 1, 1000), help="as in spec.scaling")
     parser.add_argument("--min-workers", type=_whole("--min-workers", 0, 1000), default=0, help="likewise")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from galley_local.simulation.scalers import Fixed, Galley, Keda, clairvoyant
+from galley_local.simulation.scalers import Fixed, Galley, Keda, clairvoyant, planned
 from galley_local.simulation.trace import Trace
 from galley_local.simulation.world import Outcome, World
 from galley_operator.autoscaler.signals import ScalingPolicy
@@ -66,6 +66,7 @@ def simulate(trace: Trace, policy: ScalingPolicy, seed: int = 0) -> list[Result]
         "galley": lambda: World(trace, Galley(policy), seed).run(),
         "keda+hpa": lambda: World(trace, Keda(), seed).run(),
         "fixed": lambda: World(trace, Fixed(), seed).run(),
+        "planned": lambda: planned(trace, seed),
         "clairvoyant": lambda: clairvoyant(trace),
     }
     return [Result(trace, name, run()) for name, run in scalers.items()]

@@ -7,14 +7,14 @@ slots, starting workers count as replicas, and workers that are stopped finish w
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from galley.backlog import LaneBacklog, QueueBacklog
 from galley.lanes import Lane
 from galley_local.simulation.trace import Trace
-from galley_local.simulation.world import Outcome, Worker, World
+from galley_local.simulation.world import SWEEP_SECONDS, Outcome, Worker, World
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
 from galley_operator.autoscaler.signals import Memory, ScalingPolicy, Signals
 from galley_operator.fleet.fleet import WorkerPhase, WorkerView, Workforce, removable
@@ -202,6 +202,46 @@ def _planned(busy: list[tuple[float, int]], trace: Trace) -> tuple[float, tuple[
         number += change
         counts.append((at, number))
     return cost, tuple(counts)
+
+
+def planned(trace: Trace, seed: int = 0) -> Outcome:
+    """Return what comes of carrying out the clairvoyant's plan, with tasks that stay where they began.
+
+    What a scaler costs that looks once a second and ends no busy worker, if it knows each task. The trace
+    begins a start later, so that workers are ready for its first tasks.
+    """
+    later = trace.start_seconds + 2 * SWEEP_SECONDS
+    arrivals = tuple(replace(task, at=task.at + later) for task in trace.arrivals)
+    moved = replace(trace, arrivals=arrivals, duration=trace.duration + later)
+    return World(moved, _Planned(clairvoyant(moved).counts), seed).run()
+
+
+class _Planned:
+    """Has as many workers as a plan says, and drains those that run least before they go."""
+
+    def __init__(self, plan: tuple[tuple[float, int], ...]) -> None:
+        self._plan, self._index = plan, 0
+
+    def look(self, world: World) -> None:
+        """Start, drain and stop by what the plan says until the next look."""
+        soon = world.now + SWEEP_SECONDS
+        numbers = [self._plan[self._index][1]]
+        while self._index + 1 < len(self._plan) and self._plan[self._index + 1][0] <= soon:
+            self._index += 1
+            numbers.append(self._plan[self._index][1])
+        present = world.present
+        staying = [worker for worker in present if worker.drained_until <= world.now]
+        leaving = sorted((w for w in present if w not in staying), key=lambda w: -len(w.running))
+        wanted = max(*numbers, min(1, world.waiting)) - len(staying)
+        for worker in leaving[: max(0, wanted)]:
+            world.drain(worker, 0)
+        world.start(max(0, wanted - len(leaving)))
+        going = sorted(staying, key=lambda w: (w.ready_at > world.now, len(w.running)))[: max(0, -wanted)]
+        for worker in going:
+            world.drain(worker, world.trace.duration)
+        for worker in (*leaving[max(0, wanted) :], *going):
+            if not worker.running:
+                world.stop(worker, _GRACE_SECONDS)
 
 
 class _Ready:

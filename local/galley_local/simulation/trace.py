@@ -64,7 +64,7 @@ def read_trace(path: Path) -> Trace:
     try:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError as error:
-        known = ", ".join(make.__name__[1:] for make in _MAKERS)
+        known = ", ".join(NAMES)
         raise TraceInvalid(str(path), 0, f"no such file, and no built-in trace: those are {known}") from error
     except OSError as error:
         raise TraceInvalid(str(path), 0, error.strerror or str(error)) from error
@@ -179,6 +179,70 @@ def _bad_estimates(chance: random.Random) -> Trace:
     return Trace("bad_estimates", about, _ordered(*quick, slow), 3600)
 
 
+def _sawtooth(chance: random.Random) -> Trace:
+    times = _coming(chance, lambda at: 12.0 * (at % 300) / 300, 12.0, 0, 3600)
+    tasks = [Arrival(at, chance.expovariate(1.0)) for at in times]
+    return Trace(
+        "sawtooth", "0 to 12 tasks of 1 s a second in five minutes, then 0 again", tuple(tasks), 3600
+    )
+
+
+def _minutes(chance: random.Random) -> Trace:
+    tasks = [
+        Arrival(60.0 * minute + chance.random() / 2, chance.expovariate(1.0))
+        for minute in range(60)
+        for _ in range(40)
+    ]
+    return Trace("minutes", "40 tasks of 1 s at each full minute, and nothing else", _ordered(tasks), 3600)
+
+
+def _heavy_tail(chance: random.Random) -> Trace:
+    times = _coming(chance, lambda _: 4.0, 4.0, 0, 3600)
+    tasks = [Arrival(at, min(900.0, 0.6 * chance.paretovariate(1.4))) for at in times]
+    return Trace("heavy_tail", "4 tasks a second of 0.6 s to 15 minutes, by Pareto's law", tuple(tasks), 3600)
+
+
+def _low_flood(chance: random.Random) -> Trace:
+    urgent = [
+        Arrival(at, chance.expovariate(1.0), True) for at in _coming(chance, lambda _: 3.0, 3.0, 0, 3600)
+    ]
+    floods = [
+        Arrival(begin + 5 * chance.random(), chance.expovariate(1.0))
+        for begin in (600, 2000)
+        for _ in range(4000)
+    ]
+    about = "3 urgent tasks of 1 s a second, and twice 4,000 others at once"
+    return Trace("low_flood", about, _ordered(urgent, floods), 3600)
+
+
+def _slow_pauses(chance: random.Random) -> Trace:
+    loads = [_tasks(chance, 8.0, 1.0, begin, begin + 240) for begin in range(100, 3600, 480)]
+    about = "8 tasks of 1 s a second for 4 minutes, 4 minutes of nothing, and a minute to start"
+    return Trace("slow_pauses", about, _ordered(*loads), 3600, start_seconds=60.0)
+
+
+def _single_tasks(chance: random.Random) -> Trace:
+    about = "a task of 3 s every 45 s on average"
+    return Trace("single_tasks", about, _ordered(_tasks(chance, 1 / 45, 3.0, 0, 7200)), 7200)
+
+
+def _backlog(chance: random.Random) -> Trace:
+    there = [Arrival(0.0, chance.expovariate(1.0)) for _ in range(5000)]
+    about = "5,000 tasks of 1 s from the beginning, and 2 a second"
+    return Trace("backlog", about, _ordered(there, _tasks(chance, 2.0, 1.0, 0, 2400)), 2400)
+
+
+def _one_slot(chance: random.Random) -> Trace:
+    times = _coming(chance, lambda at: 0.4 + 0.35 * math.sin(at / 200), 0.8, 0, 5400)
+    tasks = [Arrival(at, chance.expovariate(0.1)) for at in times]
+    about = "tasks of 10 s, 0.5 to 7.5 at a time, and workers with a single slot"
+    return Trace("one_slot", about, tuple(tasks), 5400, slots=1)
+
+
 _MAKERS: Final = (
     _steady, _burst, _diurnal, _spike, _two_priorities, _long_tasks, _slow_start, _bad_estimates,
+    _sawtooth, _minutes, _heavy_tail, _low_flood, _slow_pauses, _single_tasks, _backlog, _one_slot,
 )  # fmt: skip
+
+NAMES: Final = tuple(make.__name__[1:] for make in _MAKERS)
+"""The traces that come with Galley."""

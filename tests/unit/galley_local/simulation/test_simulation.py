@@ -13,7 +13,7 @@ from galley.cli.exit_code import ExitCode
 from galley.cli.main import main
 from galley_local.errors import PlotsNotWritten, TraceInvalid
 from galley_local.simulation.report import Result, percentile, picture, simulate
-from galley_local.simulation.scalers import Fixed, Galley, Keda, clairvoyant
+from galley_local.simulation.scalers import Fixed, Galley, Keda, clairvoyant, planned
 from galley_local.simulation.trace import Arrival, Trace, built_in, read_trace, write_line
 from galley_local.simulation.world import World
 from galley_operator.autoscaler.signals import ScalingPolicy
@@ -101,6 +101,16 @@ def test_a_clairvoyant_pays_for_work_and_one_start() -> None:
     outcome = clairvoyant(a_trace(Arrival(10.0, 8.0), Arrival(10.0, 8.0), slots=2))
     assert outcome.waits == (0.0, 0.0)
     assert outcome.worker_seconds == pytest.approx(8 + 5)
+
+
+@pytest.mark.parametrize("name", ["minutes", "single_tasks", "long_tasks"])
+def test_a_plan_is_carried_out_at_more_than_the_bound_and_ends_no_busy_worker(name: str) -> None:
+    trace = built_in(3)[name]
+    done, bound = planned(trace), clairvoyant(trace)
+    assert len(done.waits) == len(trace.arrivals)
+    assert done.killed == 0
+    assert bound.worker_seconds < done.worker_seconds < 1.4 * bound.worker_seconds
+    assert percentile(done.waits, 0.95) < 0.1
 
 
 def test_a_fixed_size_costs_its_workers_for_the_whole_time() -> None:
