@@ -18,6 +18,13 @@ from galley_operator.tasks.known_queues import QueueObject
 _LONGEST_REASON: Final = 1000
 
 
+_LEAST_RATE: Final = 0.001
+"""Tasks a second that count in a status: a rate that only fades is not written for ever."""
+
+_LEAST_LOAD: Final = 0.01
+"""Slots that they keep busy, which count whatever the rate."""
+
+
 def status_of(  # noqa: PLR0917 - what a status is made of
     name: str,
     situation: Situation,
@@ -71,7 +78,9 @@ def scaling_of(decision: Decision | None) -> ScalingStatus | None:
     return ScalingStatus(
         needed=decision.needed,
         limit=decision.limit,
-        arrivals_per_second=_rounded(learned.rate),
+        arrivals_per_second=_rounded(
+            learned.rate, min(_LEAST_RATE, _LEAST_LOAD / (learned.task_seconds or 1.0))
+        ),
         task_seconds=_rounded(learned.task_seconds),
         start_seconds=_rounded(learned.start_seconds),
         steady_tasks=int(learned.held) or None,
@@ -79,9 +88,9 @@ def scaling_of(decision: Decision | None) -> ScalingStatus | None:
     )
 
 
-def _rounded(figure: float | None) -> float | None:
-    """Return four digits of a figure, and 0 for less than a thousandth."""
-    return None if figure is None else float(f"{figure:.4g}") if figure >= 0.001 else 0.0
+def _rounded(figure: float | None, least: float = 0.0) -> float | None:
+    """Return four digits of a figure, and 0 for less than the least that counts."""
+    return None if figure is None else float(f"{figure:.4g}") if figure >= least else 0.0
 
 
 def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
