@@ -19,7 +19,7 @@ _LONGEST_REASON: Final = 1000
 
 
 _LEAST_RATE: Final = 0.001
-"""Tasks a second that count in a status: a rate that only fades is not written for ever."""
+"""Tasks a second that count in a status: a rate that only fades is not written again and again."""
 
 _LEAST_LOAD: Final = 0.01
 """Slots that they keep busy, which count whatever the rate."""
