@@ -60,13 +60,17 @@ def _work(backlog: QueueBacklog, policy: ScalingPolicy, need: Need, memory: Memo
         waiting = _count(backlog.waiting, "task waits", "tasks wait")
         running = f", {backlog.in_flight} still running" if backlog.in_flight else ""
         return f"`galley pause` holds this queue; {waiting}{running}"
-    if not backlog.waiting and not backlog.in_flight:
-        more = _due(need) if need.due else "tasks ended since the last look" if need.slots else ""
-        return f"nothing waits or runs; {more}" if more else "nothing waits or runs"
     tasks = "task" if backlog.waiting + backlog.in_flight == 1 else "tasks"
     slots = "1 slot" if policy.slots == 1 else f"{policy.slots} slots"
     work = f"{backlog.waiting} waiting + {backlog.in_flight} running {tasks}"
-    if need.due:
+    if not backlog.waiting and not backlog.in_flight:
+        if not need.slots:
+            return "nothing waits or runs"
+        work = f"nothing waits or runs; {_due(need) if need.due else 'tasks ended since the last look'}"
+        if need.backlog >= need.arrivals:
+            return work
+        work = f"{work}; tasks"
+    elif need.due:
         work += f" ({_due(need)})"
     learned = memory.learned
     if learned.task_seconds is None or need.within is None:

@@ -14,6 +14,7 @@ from tests.unit.galley_operator.autoscaler.queues import (
     a_backlog,
     a_stale_backlog,
     asked,
+    at,
     needed,
     seen,
     workers,
@@ -158,3 +159,13 @@ def test_a_decision_by_known_times_says_what_they_are(
 ) -> None:
     memory = replace(STAYS, learned=learned, timed=True)
     assert decide(seen(backlog, workforce), policy, memory, NOON).reason == said
+
+
+def test_tasks_that_no_look_sees_are_told_with_their_numbers() -> None:
+    learned = Learned.remembered(40.0, 0.1, 5.0)
+    memory = replace(STAYS, learned=replace(learned, at=at(-1), counts={"w1": (0, 0.0)}), timed=True)
+    worker = replace(workers("ready").workers[0], done=40, busy_seconds=4.0)
+    assert decide(seen(a_backlog(), Workforce((worker,))), POLICY, memory, NOON).reason == (
+        "2 workers: nothing waits or runs; tasks ended since the last look; tasks of 0.1 s, 40 a second "
+        "come: 8 slots are needed for those that come, at 4 slots each; at most 4"
+    )
