@@ -103,24 +103,39 @@ def anyio_backend():
 """
 
 
-def a_project(folder: Path, tests: str) -> list[str]:
-    """Write a user's project; returns the command that tests it."""
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Without the plugins of all libraries: importing them takes longer than most of these tests."""
+
+
+def a_project(folder: Path, tests: str, *plugins: str) -> list[str]:
+    """Write a user's project; returns the command that tests it.
+
+    Args:
+        folder: of the project.
+        tests: its one file of tests.
+        plugins: those it uses besides Galley's and pytest-asyncio; `installed` for all there are.
+    """
     (folder / "shop.py").write_text(SHOP)
     (folder / "test_shop.py").write_text(tests)
     loops = ("-o", "asyncio_default_fixture_loop_scope=function")
-    return [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *loops]
+    own = (
+        () if plugins == ("installed",) else ("galley_local.pytest_plugin", "pytest_asyncio.plugin", *plugins)
+    )
+    named = [word for plugin in ("no:cacheprovider", *own) for word in ("-p", plugin)]
+    return [sys.executable, "-m", "pytest", "-q", "-W", "error", *named, *loops]
 
 
 def outcome(command: list[str], folder: Path, **environment: str) -> str:
     ran = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
-        check=False,
+        command, cwd=folder, env={**os.environ, **PLUGINS, **environment},
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     return ran.stdout + ran.stderr
 
 
 def test_a_users_tests_run_in_memory_and_on_a_real_worker(tmp_path: Path) -> None:
-    said = outcome([*a_project(tmp_path, TESTS), "-p", "no:xdist"], tmp_path)
+    command = [*a_project(tmp_path, TESTS, "installed"), "-p", "no:xdist"]
+    said = outcome(command, tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="")
     assert "3 passed" in said, said
 
 
@@ -144,7 +159,9 @@ def test_a_file_of_the_project_does_not_replace_a_module_that_a_worker_imports(t
 def test_tests_that_are_coroutines_use_the_same_fixtures(
     tmp_path: Path, head: str, options: list[str]
 ) -> None:
-    said = outcome([*a_project(tmp_path, head + COROUTINES), "-p", "no:xdist", *options], tmp_path)
+    said = outcome(
+        [*a_project(tmp_path, head + COROUTINES, "anyio.pytest_plugin"), "-p", "no:xdist", *options], tmp_path
+    )
     assert "4 passed" in said, said
 
 
@@ -161,7 +178,7 @@ def test_a_server(galley_queue):
 
 
 def test_each_process_of_xdist_has_a_server_and_a_namespace_of_its_own(tmp_path: Path) -> None:
-    said = outcome([*a_project(tmp_path, SHARED), "-n", "2", "--dist", "each"], tmp_path)
+    said = outcome([*a_project(tmp_path, SHARED, "xdist.plugin"), "-n", "2", "--dist", "each"], tmp_path)
     assert "2 passed" in said, said
     first, second = ((tmp_path / name).read_text().split() for name in ("gw0", "gw1"))
     assert set(first).isdisjoint(second)
@@ -210,7 +227,10 @@ def test_hangs(galley_queue):
 
 async def test_a_run_that_is_killed_leaves_no_server_and_no_worker_behind(tmp_path: Path) -> None:
     command = [*a_project(tmp_path, HANGS), "-p", "no:xdist"]
-    running = psutil.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, **PLUGINS}
+    running = psutil.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         await eventually((tmp_path / "ready").exists, within=120)
         started = running.children(recursive=True)
