@@ -34,8 +34,9 @@ EXAMPLES = [
 
 
 @pytest.fixture
-async def client(nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
-    async with Broker(nats_server.url, name="test") as broker:
+async def client(own_nats_server: NatsServer, namespace: str) -> AsyncIterator[AsyncClient]:
+    # To start a server takes less than to make two queues beside those of all other tests.
+    async with Broker(own_nats_server.url, name="test") as broker:
         for queue in ("images", "texts"):
             await ensure(broker, a_queue(queue, namespace=namespace, backlog=100_000))
         yield AsyncClient.over(broker, namespace)
