@@ -127,8 +127,9 @@ scale-ins: $(STAMP) ## Take 1,000 workers away under load while the autoscaler i
 scale-ins/pods: e2e/build ## Take 200 pods away under load, through rollouts, evictions and the operator's end (half an hour)
 	@GALLEY_SCALE_INS=200 $(BIN)/python -m pytest -q -s e2e/test_scale_in.py
 
-storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for a minute; shows what the other one's tasks wait
+storm-hostile: $(STAMP) ## Have one tenant do all the harm it can for two minutes, beside others and behind them; shows what the other one's tasks wait
 	@GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
+	@GALLEY_HOSTILE_APART=1 GALLEY_HOSTILE_SECONDS=60 $(BIN)/python -m pytest -q -s tests/storm/test_hostile.py
 
 hostile: $(STAMP) ## Have the operator and all decoders meet 10,000 objects and messages that are nearly right
 	@GALLEY_MUTANT_OBJECTS=10000 GALLEY_HOSTILE_MUTANTS=10000 GALLEY_UNKNOWN_FIELDS=200000 $(BIN)/python -m pytest -q -s --timeout 3600 tests/unit/galley_operator/test_hostile_objects.py \

@@ -4,6 +4,8 @@ Here its programs run on the processors of all others, where on a cluster they w
 it is compared with the wait beside a control: programs that use as much of the processors for nothing.
 
 `GALLEY_HOSTILE_SECONDS` sets how long each of the three parts takes (6 unless set; `make storm-hostile`: 60).
+With `GALLEY_HOSTILE_APART=1`, the hostile tenant's own programs and workers have only the processor time that
+all others leave, as in pods on another node: what is left is what NATS does for it.
 """
 
 import asyncio
@@ -32,6 +34,7 @@ from tests.support.workers import WorkerProcess, a_task_queue, workers
 MEASURED = "GALLEY_HOSTILE_SECONDS" in os.environ
 SECONDS = float(os.environ.get("GALLEY_HOSTILE_SECONDS", "6"))
 EVERY = 0.02
+APART = bool(os.environ.get("GALLEY_HOSTILE_APART"))
 FLOOR = 0.25 if MEASURED else 20.0
 """Waits below this are noise of a busy machine, on which everything shares two cores, with other tests unless
 this is measured for its own sake. What the hostile tenant holds up altogether waits longer."""
@@ -53,6 +56,15 @@ def seconds_used(pids: Iterable[int]) -> float:
             with suppress(psutil.NoSuchProcess):
                 total += sum(each.cpu_times()[:4])
     return total
+
+
+def behind(pids: Iterable[int]) -> None:
+    """Give processes, and all they have started, only the processor time that others leave."""
+    for pid in pids:
+        root = psutil.Process(pid)
+        for each in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                each.nice(19)
 
 
 async def waits(client: AsyncClient, server: int) -> tuple[list[float], float]:
@@ -129,6 +141,8 @@ async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNa
             *(*creds, str(SECONDS + 2)),
             stdout=subprocess.PIPE,
         )
+        if APART:
+            behind([*pids, mallory.pid])
         try:
             during, server_during = await waits(client, server.pid)
             said, _ = await asyncio.wait_for(mallory.communicate(), 120)
@@ -164,8 +178,9 @@ async def test_a_hostile_tenant_costs_others_nothing(own_guarded_nats: GuardedNa
         f"{server_alone:.2f}, {server_control:.2f} and {server_during:.2f}\nit did: {done}\n"
     )
     assert len(during) == len(alone)
-    assert done["task refused"]
-    assert done["object refused"]
+    if not APART:  # it may have too little time to meet its limits
+        assert done["task refused"]
+        assert done["object refused"]
     assert done["note stored"]
     assert (done.get("read of others", 0), done["refused of others"]) == (0, 3)
     assert done["schedule refused"]
