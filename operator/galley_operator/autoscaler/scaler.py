@@ -13,6 +13,7 @@ from galley.broker.doorbell import Doorbell
 from galley.broker.signals import SignalReader
 from galley.errors import GalleyError
 from galley.failpoint import failpoint
+from galley.resources.queue_status import ScalingLimit
 from galley_operator.autoscaler.decide import DRAIN_SECONDS, Decision, decide
 from galley_operator.autoscaler.ledger import Ledger
 from galley_operator.autoscaler.shares import Cost, claim_of
@@ -46,7 +47,10 @@ Value = TypeVar("Value")
 
 
 def at_rest(signals: Signals, decision: Decision) -> bool:
-    """Return whether nothing waits or runs, and the workers are as many, and as they are to stay."""
+    """Return whether nothing waits or runs, and the workers are as many, and as they are to stay.
+
+    What a budget keeps from its number is not at rest: nothing tells it that there is room.
+    """
     backlog, workforce = signals.backlog, signals.workforce
     if signals.missing is not None or isinstance(backlog, Unknown) or isinstance(workforce, Unknown):
         return False
@@ -54,6 +58,7 @@ def at_rest(signals: Signals, decision: Decision) -> bool:
         not backlog.waiting
         and not backlog.in_flight
         and len(workforce.workers) == decision.desired == decision.memory.most_needed
+        and decision.limit is not ScalingLimit.BUDGET
         and all(worker.phase is WorkerPhase.READY for worker in workforce.workers)
         and not workforce.replacing
         and not decision.memory.asked

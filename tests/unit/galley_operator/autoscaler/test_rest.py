@@ -17,8 +17,11 @@ from galley.broker.signals import SignalReader
 from galley.broker.topology import work_stream
 from galley.envelope import Flags, encode
 from galley_operator.autoscaler.decide import Decision
+from galley_operator.autoscaler.ledger import SETTLE_SECONDS, Ledger
 from galley_operator.autoscaler.scaler import GLANCE_SECONDS, REST_SECONDS, Scaler
+from galley_operator.autoscaler.shares import Claim, Cost
 from galley_operator.autoscaler.signals import ScalingPolicy
+from galley_operator.budget import Budget
 from tests.conformance.fleet_in_memory import FleetInMemory
 from tests.support.builders import a_queue, an_address, an_envelope
 from tests.support.eventually import eventually
@@ -70,7 +73,7 @@ class Counting(Scaler):
 
 
 @asynccontextmanager
-async def stage(least: int = 0) -> AsyncIterator[Stage]:
+async def stage(least: int = 0, ledger: Ledger | None = None) -> AsyncIterator[Stage]:
     server, fleet = MemoryServer(), FleetInMemory(slots=1)
     async with MemoryBroker(server, "operator") as broker, Doorbell(broker, *QUEUE_NAME) as bell:
         await ensure(broker, QUEUE)
@@ -81,7 +84,8 @@ async def stage(least: int = 0) -> AsyncIterator[Stage]:
         def clock() -> datetime:
             return began + timedelta(seconds=loop.time() - begin)
 
-        scaler = Counting(SignalReader(broker, clock), bell, fleet, policy, queue=QUEUE_NAME, clock=clock)
+        reader = SignalReader(broker, clock)
+        scaler = Counting(reader, bell, fleet, policy, queue=QUEUE_NAME, clock=clock, ledger=ledger)
         scaler.looks = []
         running = asyncio.create_task(scaler.run())
         try:
@@ -117,6 +121,22 @@ async def test_a_queue_at_rest_is_looked_at_once_a_minute() -> None:
             before = len(it.looks)
             await asyncio.sleep(600)
             assert len(it.looks) - before == 600 / REST_SECONDS
+
+
+@in_virtual_time
+async def test_workers_that_a_budget_did_not_allow_come_as_soon_as_it_does() -> None:
+    # Nothing grows at once after a start of the operator.
+    async with stage(2, Ledger(Budget(workers=3))) as it:
+        await eventually(lambda: len(it.fleet.members) == 2, within=SETTLE_SECONDS + 2)
+    ledger, other = Ledger(Budget(workers=3)), ("shop", "other")
+    ledger.allowed(
+        Claim(other, Cost(1), least=3, held=3, priority=9), datetime.now(UTC) - timedelta(minutes=1)
+    )
+    async with stage(2, ledger) as it:
+        await asyncio.sleep(2 * REST_SECONDS)
+        assert not it.fleet.members
+        ledger.leave(other, Cost())
+        await eventually(lambda: len(it.fleet.members) == 2, within=2)
 
 
 @in_virtual_time
