@@ -10,8 +10,8 @@ export MYPY_CACHE_DIR := $(or $(GALLEY_CACHE),$(HOME)/.cache/galley)/mypy
 BESIDE := --dist loadfile --numprocesses
 CORES := $(shell nproc)
 TESTS_BESIDE := $(shell echo $$((2 * $(CORES) < 16 ? 2 * $(CORES) : 16)))
-# Each of these may have a cluster of its own, which takes 1 GB of memory.
-E2E_BESIDE := $(shell echo $$(($(CORES) + 1 < 6 ? $(CORES) + 1 : 6)))
+# Each of these may have a cluster of its own, which takes 1 GB of memory. With one more than cores, half of them are idle.
+E2E_BESIDE := $(shell echo $$((2 * $(CORES) < 6 ? 2 * $(CORES) : 6)))
 # Folders of slow tests come before tests/unit; by default, xdist begins with the files that have the most tests.
 IN_ORDER := --no-loadscope-reorder
 # A test that takes that long hangs; on a busy machine those that do not take their time.
