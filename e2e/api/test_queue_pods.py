@@ -71,7 +71,7 @@ async def test_an_api_server_takes_a_pod_with_every_part_a_queue_may_name(
 ) -> None:
     template = FULL["spec"]["worker"]["template"] | {"serviceAccountName": None, "initContainers": []}
     given = {key: value for key, value in template.items() if value}
-    for name in ("api", "shop-keys"):
+    for name in ("api", "shop-keys", "registry.example.com"):
         stage.api.kubectl("create", "secret", "generic", name, "-n", stage.namespace)
         stage.api.kubectl("label", "secret", name, "-n", stage.namespace, "galley.dev/workers=allowed")
     claim = {
