@@ -41,8 +41,8 @@ LEASE: Final = 2.0
 ARMED: Final = "tests.failpoints.armed"
 """Run, never imported: it changes how answers come in."""
 
-IMPORTED: Final = "galley.client galley.broker.pipeline galley.broker.pull tests.failpoints.texts"
-"""What the processes of `Stage.run` import, all but the above."""
+IMPORTED: Final = "galley.client galley.broker.pipeline galley.broker.pull"
+"""What the processes of `Stage.run` import of ours, all but the above."""
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
