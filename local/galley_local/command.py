@@ -1,14 +1,16 @@
-"""The command line of `galley dev`."""
+"""The command line of `galley dev`.
+
+What it runs is imported when it runs: the help and the completions of `galley` import each command.
+"""
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from galley.cli.command import Command, text
+from galley.cli.command import Command, Serving, text
 from galley.cli.errors import Misuse
 from galley.cli.terminal import Terminal
-from galley_local.dev import DevOptions, dev
-from galley_local.kept import kept
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -47,6 +49,8 @@ def _port(number: str) -> int:
 
 
 async def _run(options: Namespace, terminal: Terminal) -> int:
+    from galley_local.dev import DevOptions, dev  # noqa: PLC0415 - see above
+
     return await dev(
         DevOptions(
             tuple(options.files), options.until_done, options.port, options.fresh, tuple(options.keys),
@@ -54,6 +58,12 @@ async def _run(options: Namespace, terminal: Terminal) -> int:
         ),
         terminal,
     )  # fmt: skip
+
+
+def _kept(folder: Path, namespace: str | None, environ: Mapping[str, str]) -> Serving | None:
+    from galley_local.kept import kept  # noqa: PLC0415 - see above
+
+    return kept(folder, namespace, environ)
 
 
 command: Final = Command(
@@ -65,5 +75,5 @@ command: Final = Command(
         "galley dev examples/folder/queues.yaml examples/folder/tasks.yaml --until-done",
         "galley dev examples/folder --fresh --until-done",
     ),
-    kept,
+    _kept,
 )

@@ -25,12 +25,21 @@ HANDLERS = """
         return width
 """
 
+COMMAND = {"argparse", "email", "importlib.metadata", "rich"}
+
 ENTRY_POINTS = {
     "a module of handlers": (HANDLERS, set[str]()),
     "a handler's process": ("import galley_worker.head_start", {"ctypes"}),
-    "galley before its command": (
-        "import galley.cli.main",
-        {"argparse", "email", "importlib.metadata", "rich"},
+    "galley before its command": ("import galley.cli.main", COMMAND),
+    "the help of galley": (
+        """
+            import contextlib, io
+            from galley.cli.main import main
+
+            with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
+                assert main(["--help"]) == 0
+        """,
+        {*COMMAND, "cryptography", "nats", "pydantic", "yaml", "zoneinfo"},
     ),
     "a worker": (
         "import galley_worker.main",

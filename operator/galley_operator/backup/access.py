@@ -1,4 +1,8 @@
-"""What both commands need: the destination, the keys, a connection to NATS, and the cluster."""
+"""What both commands need: the destination, the keys, a connection to NATS, and the cluster.
+
+What talks to a cluster is imported when there is one: the help and the completions of `galley` import each
+command.
+"""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -6,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from galley.backup.destination import Destination, destination_at
 from galley.backup.objects import Objects
@@ -18,10 +22,9 @@ from galley.cli.errors import Misuse
 from galley.cli.server import find_target, tls_arguments, tls_for
 from galley.cli.terminal import Terminal
 from galley.target import CREDENTIALS_VARIABLE
-from galley_operator.backup.cluster_objects import ClusterObjects
-from galley_operator.cluster.client import Cluster
-from galley_operator.cluster.config import load_config
-from galley_operator.credentials.key_secret import keys_in
+
+if TYPE_CHECKING:
+    from galley_operator.cluster.client import Cluster
 
 KEY_VARIABLE: Final = "GALLEY_BACKUP_KEY_FILE"
 
@@ -114,9 +117,9 @@ async def accessed(options: Namespace, terminal: Terminal, name: str) -> AsyncIt
         ClusterError: if the cluster cannot be used.
     """
     async with AsyncExitStack() as opened:
-        cluster = None
+        cluster, objects = None, None
         if has_cluster(options, terminal.environ):
-            cluster = await opened.enter_async_context(Cluster(load_config(options.kubeconfig)))
+            cluster, objects = await _open_cluster(options, opened)
         elif options.auth_secret:
             raise Misuse("--auth-secret needs a cluster", "name it with --kubeconfig or KUBECONFIG")
         else:
@@ -126,7 +129,16 @@ async def accessed(options: Namespace, terminal: Terminal, name: str) -> AsyncIt
         tls = tls_for(options, terminal, target)
         broker = Broker(target.server, name=name, credentials=credentials, tls=tls)
         await opened.enter_async_context(broker)
-        yield Access(broker, None if cluster is None else ClusterObjects(cluster))
+        yield Access(broker, objects)
+
+
+async def _open_cluster(options: Namespace, opened: AsyncExitStack) -> "tuple[Cluster, Objects]":
+    from galley_operator.backup.cluster_objects import ClusterObjects  # noqa: PLC0415 - see above
+    from galley_operator.cluster.client import Cluster  # noqa: PLC0415
+    from galley_operator.cluster.config import load_config  # noqa: PLC0415
+
+    cluster = await opened.enter_async_context(Cluster(load_config(options.kubeconfig)))
+    return cluster, ClusterObjects(cluster)
 
 
 def has_cluster(options: Namespace, environ: Mapping[str, str]) -> bool:
@@ -138,9 +150,11 @@ def _for_target(options: Namespace) -> Namespace:
     return Namespace(server=options.server, namespace=None)
 
 
-async def _credentials(options: Namespace, terminal: Terminal, cluster: Cluster | None) -> Source | None:
+async def _credentials(options: Namespace, terminal: Terminal, cluster: "Cluster | None") -> Source | None:
     if options.auth_secret:
         assert cluster is not None
+        from galley_operator.credentials.key_secret import keys_in  # noqa: PLC0415 - see above
+
         keys = await keys_in(cluster, *options.auth_secret, make=False)
         return lambda: keys.account.credentials("galley restore", None, valid_seconds=3600)
     named = options.credentials or terminal.environ.get(CREDENTIALS_VARIABLE)

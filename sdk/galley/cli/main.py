@@ -137,8 +137,10 @@ def _formatter(prog: str) -> HelpFormatter:
 
 
 def _commands(arguments: Sequence[str], place: Terminal) -> list[Command]:
-    """Return the command that these arguments name, or all if they name none: for help and completion."""
+    """Return the command that these arguments name; without a name all, for help and completion."""
     first = next((word for word in arguments if not word.startswith("-") and word not in [*Color]), None)
+    if first is None and "--version" in arguments:
+        return []
     known = [*OWN_COMMANDS, *sorted(metadata.entry_points(group=PLUG_INS))]
     for entry in known:
         if entry.name == first:

@@ -57,7 +57,7 @@ def _warm(
         ["galley_command", *arguments],
         {**environment(), **variables},
         out,
-        "galley.cli.main galley_local.command galley_gateway.app galley_gateway.server",
+        "galley.cli.main galley_local.dev galley_local.command galley_gateway.app galley_gateway.server",
         errors=err,
         folder=folder,
         safe_path=True,

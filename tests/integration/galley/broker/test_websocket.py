@@ -38,7 +38,7 @@ async def test_a_web_socket_without_aiohttp_is_refused_with_advice(monkeypatch: 
 
 def test_nothing_loads_aiohttp_that_does_not_need_it() -> None:
     program = (
-        "import sys, galley_local.command, galley.cli.main, galley_worker.main;"
+        "import sys, galley_local.dev, galley.cli.main, galley_worker.main;"
         "assert 'aiohttp' not in sys.modules;"
         "import aiohttp, nats.aio.transport; assert nats.aio.transport.aiohttp is None"
     )
