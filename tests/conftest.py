@@ -1,5 +1,7 @@
 """Loads the fixtures all tests share."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = (
@@ -13,3 +15,7 @@ pytest_plugins = (
 # A busy machine may take its time for an example.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell starts what it runs in the background with SIGINT ignored, and so is what that starts; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
