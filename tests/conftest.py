@@ -16,6 +16,6 @@ pytest_plugins = (
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# A shell starts what it runs in the background with SIGINT ignored, and so is what that starts; tests send it.
+# What a shell runs in the background ignores SIGINT, and so does what that starts; tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
