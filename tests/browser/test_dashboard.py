@@ -70,6 +70,8 @@ def until_shown(browser: webdriver.Chrome, text: str) -> None:
 
 def press(browser: webdriver.Chrome, label: str, confirm: bool = False) -> None:
     """Press a button, and agree to its question if it has one."""
+    # What was said of the button before is no answer.
+    browser.execute_script("for (const each of document.querySelectorAll('.said')) each.remove()")
     click(browser, f"//main//button[starts-with(normalize-space(), '{label}')]")
     if confirm:
         until(browser, lambda: browser.switch_to.alert, "a question").accept()
