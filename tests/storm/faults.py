@@ -70,7 +70,8 @@ class Storm:
 
     async def kill_child(self) -> None:
         worker = self._any_worker()
-        if (child := self._child_of(worker)) is not None:
+        # A worker whose first child dies while it imports ends, for kubelet to start it again.
+        if worker.ready and (child := self._child_of(worker)) is not None:
             self._lost(worker.name)
             child.kill()
 
