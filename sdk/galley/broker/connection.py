@@ -451,9 +451,11 @@ class Broker:
         # A server that refuses us hangs up, and now and then that is all we hear of it.
         if not (self._last_error and isinstance(error, ConnectionResetError | BrokenPipeError)):
             self._last_error = said
-        # While it is opened, its caller gets the error; later each attempt to reconnect fails alike.
-        new, self._logged_error = said != self._logged_error, said
-        level = logging.WARNING if new and self._opened else logging.DEBUG
+        # While it is opened, its caller gets the error; later each attempt to reconnect fails alike. What
+        # happens on a connection, such as messages dropped for a slow reader, is told each time.
+        again = said == self._logged_error and not self.connected
+        self._logged_error = said
+        level = logging.WARNING if self._opened and not again else logging.DEBUG
         log.log(level, "broker connection error", extra={"error": said, "server": self.server})
 
     async def _on_disconnect(self) -> None:

@@ -367,6 +367,10 @@ async def test_a_server_that_went_away_is_said_so_and_the_task_can_be_submitted_
         lines = [line for line in caplog.records if line.msg == attempts]
         told = [vars(line)["error"] for line in lines if line.levelname == "WARNING"]
         assert len(set(told)) == len(told) < len(lines), "each reason once, and not at each attempt"
+        caplog.clear()
+        for _ in range(2):
+            await client.broker.nats._error_cb(OSError("a message was dropped"))
+        assert [line.levelname for line in caplog.records] == ["WARNING"] * 2, "on a connection each is news"
 
 
 @pytest.mark.parametrize(
