@@ -24,6 +24,12 @@ from tests.unit.galley_operator.desk import a_task_queue_object
 from tests.unit.galley_operator.queues.test_queues import Stage, stage
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have queues grow at once: it goes by the time of day, which stands still here."""
+    monkeypatch.setattr(ledger, "SETTLE_SECONDS", 0.0)
+
+
 def deployment(it: Stage, queue: str) -> dict[str, Any]:
     return it.api.objects[DEPLOYMENTS.plural, "default", f"galley-{queue}"]
 
@@ -50,33 +56,30 @@ async def without_nodes(it: Stage, queue: str) -> None:
 
 @in_virtual_time
 async def test_pods_without_a_node_leave_the_budget_to_others() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        # By the time of day, which stands still here.
-        patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
-        async with stage(budget='{"workers": 3}') as it, MemoryBroker(it.server, "producer") as producer:
-            for name, scaling in (("bulk", {"priority": 5}), ("small", {})):
-                it.apply(name, scaling={"maxWorkers": 4, **scaling})
-            await eventually(lambda: it.ready("small") == ("True", "Serving"), within=60)
+    async with stage(budget='{"workers": 3}') as it, MemoryBroker(it.server, "producer") as producer:
+        for name, scaling in (("bulk", {"priority": 5}), ("small", {})):
+            it.apply(name, scaling={"maxWorkers": 4, **scaling})
+        await eventually(lambda: it.ready("small") == ("True", "Serving"), within=60)
 
-            async def submit(queue: str, tasks: int) -> None:
-                where = a_queue(namespace="default", queue=queue)
-                for _ in range(tasks):
-                    await Publisher(producer).publish(an_address(of=where, lane=Lane.NORMAL), an_envelope())
+        async def submit(queue: str, tasks: int) -> None:
+            where = a_queue(namespace="default", queue=queue)
+            for _ in range(tasks):
+                await Publisher(producer).publish(an_address(of=where, lane=Lane.NORMAL), an_envelope())
 
-            def replicas() -> tuple[int, int]:
-                return deployment(it, "bulk")["spec"]["replicas"], deployment(it, "small")["spec"]["replicas"]
+        def replicas() -> tuple[int, int]:
+            return deployment(it, "bulk")["spec"]["replicas"], deployment(it, "small")["spec"]["replicas"]
 
-            await submit("bulk", 40)
-            await eventually(lambda: replicas() == (3, 0), within=10)
-            await submit("small", 40)
-            await eventually(lambda: it.condition("small", "ScalingActive") == "Budget", within=10)
-            assert replicas() == (3, 0), "the other one comes first, and its workers may still come up"
-            pods = asyncio.create_task(without_nodes(it, "bulk"))
-            try:
-                await eventually(lambda: replicas() == (1, 2), within=30)
-                await eventually(lambda: it.ready("bulk") == ("False", "Unschedulable"), within=10)
-            finally:
-                pods.cancel()
+        await submit("bulk", 40)
+        await eventually(lambda: replicas() == (3, 0), within=10)
+        await submit("small", 40)
+        await eventually(lambda: it.condition("small", "ScalingActive") == "Budget", within=10)
+        assert replicas() == (3, 0), "the other one comes first, and its workers may still come up"
+        pods = asyncio.create_task(without_nodes(it, "bulk"))
+        try:
+            await eventually(lambda: replicas() == (1, 2), within=30)
+            await eventually(lambda: it.ready("bulk") == ("False", "Unschedulable"), within=10)
+        finally:
+            pods.cancel()
 
 
 def a_pod(queue: str, number: int, node: str = "node-1", **more: Any) -> dict[str, Any]:
@@ -95,11 +98,9 @@ async def two_that_do_not_fit(it: Stage) -> None:
 
 @in_virtual_time
 async def test_a_new_queue_gets_its_first_workers_out_of_the_budget() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
-        async with stage(budget='{"workers": 3}') as it:
-            await two_that_do_not_fit(it)
-            assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [2, 1]
+    async with stage(budget='{"workers": 3}') as it:
+        await two_that_do_not_fit(it)
+        assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [2, 1]
 
 
 def kept_by_a_finalizer(it: Stage) -> None:
@@ -118,27 +119,25 @@ def test_workers_of_a_deleted_queue_hold_the_budget_until_they_are_gone(
 ) -> None:
     @in_virtual_time
     async def run() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
-            async with stage(budget='{"workers": 3}') as it:
-                await two_that_do_not_fit(it)
+        async with stage(budget='{"workers": 3}') as it:
+            await two_that_do_not_fit(it)
 
-                def replicas() -> list[int]:
-                    return [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")]
+            def replicas() -> list[int]:
+                return [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")]
 
-                for number in range(2):
-                    it.api.put(PODS, a_pod("first", number))
-                happen(it)
-                it.api.remove(CONFIGMAPS, "galley-first")
-                await asyncio.sleep(60)
-                assert replicas() == [2, 1]
-                assert "configmaps" not in it.children("first"), "nothing is made for it again"
-                it.api.remove(DEPLOYMENTS, "galley-first")
-                for number in range(2):
-                    it.api.remove(PODS, f"first-{number}")
-                await eventually(lambda: deployment(it, "second")["spec"]["replicas"] == 2, within=60)
-                scaled = {key for key, served in it.queues.served.items() if served.runtime is not None}
-                assert scaled == {("default", "second")}, "there is nothing to scale any more"
+            for number in range(2):
+                it.api.put(PODS, a_pod("first", number))
+            happen(it)
+            it.api.remove(CONFIGMAPS, "galley-first")
+            await asyncio.sleep(60)
+            assert replicas() == [2, 1]
+            assert "configmaps" not in it.children("first"), "nothing is made for it again"
+            it.api.remove(DEPLOYMENTS, "galley-first")
+            for number in range(2):
+                it.api.remove(PODS, f"first-{number}")
+            await eventually(lambda: deployment(it, "second")["spec"]["replicas"] == 2, within=60)
+            scaled = {key for key, served in it.queues.served.items() if served.runtime is not None}
+            assert scaled == {("default", "second")}, "there is nothing to scale any more"
 
     run()
 
@@ -157,50 +156,46 @@ def test_workers_that_an_operator_finds_when_it_starts_hold_the_budget_until_the
 ) -> None:
     @in_virtual_time
     async def run() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
-            async with stage(budget='{"cpu": 5}') as it:
-                happen(it)
-                it.api.put(PODS, a_pod("left", 0))
-                it.api.put(PODS, a_pod("left", 1, status={"phase": "Succeeded"}))
-                it.api.put(PODS, a_pod("left", 2, node=""))
-                await asyncio.sleep(2)
-                resources = {"requests": {"cpu": "1"}}
-                it.apply(
-                    "first", worker={"modules": ["jobs"], "template": {"resources": resources}},
-                    scaling={"minWorkers": 4},
-                )  # fmt: skip
-                await eventually(lambda: "budget" in it.message("first", "ScalingActive"), within=60)
-                assert deployment(it, "first")["spec"]["replicas"] == 3
-                await asyncio.sleep(60)
-                assert deployment(it, "first")["spec"]["replicas"] == 3
-                it.api.remove(PODS, "left-0")
-                await eventually(lambda: deployment(it, "first")["spec"]["replicas"] == 4, within=60)
+        async with stage(budget='{"cpu": 5}') as it:
+            happen(it)
+            it.api.put(PODS, a_pod("left", 0))
+            it.api.put(PODS, a_pod("left", 1, status={"phase": "Succeeded"}))
+            it.api.put(PODS, a_pod("left", 2, node=""))
+            await asyncio.sleep(2)
+            resources = {"requests": {"cpu": "1"}}
+            it.apply(
+                "first", worker={"modules": ["jobs"], "template": {"resources": resources}},
+                scaling={"minWorkers": 4},
+            )  # fmt: skip
+            await eventually(lambda: "budget" in it.message("first", "ScalingActive"), within=60)
+            assert deployment(it, "first")["spec"]["replicas"] == 3
+            await asyncio.sleep(60)
+            assert deployment(it, "first")["spec"]["replicas"] == 3
+            it.api.remove(PODS, "left-0")
+            await eventually(lambda: deployment(it, "first")["spec"]["replicas"] == 4, within=60)
 
     run()
 
 
 @in_virtual_time
 async def test_a_queue_counts_as_its_workers_were_made_while_its_changes_are_refused() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "SETTLE_SECONDS", 0.0)
-        async with stage(budget='{"cpu": 4}') as it:
+    async with stage(budget='{"cpu": 4}') as it:
 
-            def worker(cpu: str, *, refused: bool = False) -> dict[str, Any]:
-                template: dict[str, Any] = {"resources": {"requests": {"cpu": cpu}}}
-                if refused:
-                    template["serviceAccountName"] = "theirs"
-                return {"modules": ["jobs"], "template": template}
+        def worker(cpu: str, *, refused: bool = False) -> dict[str, Any]:
+            template: dict[str, Any] = {"resources": {"requests": {"cpu": cpu}}}
+            if refused:
+                template["serviceAccountName"] = "theirs"
+            return {"modules": ["jobs"], "template": template}
 
-            it.apply("first", worker=worker("1"), scaling={"minWorkers": 3})
-            await eventually(lambda: it.ready("first") == ("True", "Serving"), within=60)
-            await eventually(lambda: deployment(it, "first")["spec"]["replicas"] == 3, within=60)
-            it.apply("first", worker=worker("1m", refused=True), scaling={"minWorkers": 3})
-            await eventually(lambda: it.ready("first")[0] == "False", within=60)
-            it.apply("second", worker=worker("1"), scaling={"minWorkers": 4})
-            await eventually(lambda: it.ready("second") == ("True", "Serving"), within=60)
-            await asyncio.sleep(60)
-            assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [3, 1]
+        it.apply("first", worker=worker("1"), scaling={"minWorkers": 3})
+        await eventually(lambda: it.ready("first") == ("True", "Serving"), within=60)
+        await eventually(lambda: deployment(it, "first")["spec"]["replicas"] == 3, within=60)
+        it.apply("first", worker=worker("1m", refused=True), scaling={"minWorkers": 3})
+        await eventually(lambda: it.ready("first")[0] == "False", within=60)
+        it.apply("second", worker=worker("1"), scaling={"minWorkers": 4})
+        await eventually(lambda: it.ready("second") == ("True", "Serving"), within=60)
+        await asyncio.sleep(60)
+        assert [deployment(it, name)["spec"]["replicas"] for name in ("first", "second")] == [3, 1]
 
 
 def test_of_workers_that_are_not_scaled_those_count_that_take_room() -> None:
