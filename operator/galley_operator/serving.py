@@ -126,7 +126,7 @@ class Serving:
             del self.scopes[namespace]
             self._admitted += scope.path.look.admitted
             self._written += scope.path.writer.written
-            for queue in scope.queues.left | set(scope.queues.served):
+            for queue in scope.queues.left.queues | set(scope.queues.served):
                 self._around.queues.leave(queue, Cost())
                 self._around.metrics.forget(*queue)
             self._views.renew(namespace)

@@ -22,7 +22,7 @@ from galley.resources import TaskQueue
 from galley.resources.condition import Truth, condition
 from galley_operator.audit import About, author_of, record
 from galley_operator.autoscaler.explain import supply_of
-from galley_operator.autoscaler.left import left_of, requested
+from galley_operator.autoscaler.left import requested
 from galley_operator.autoscaler.shares import Cost
 from galley_operator.cluster.client import Cluster
 from galley_operator.cluster.errors import ClusterError
@@ -38,6 +38,7 @@ from galley_operator.fleet.workloads import Queue, Workloads
 from galley_operator.key_queue import Backoff, KeyQueue
 from galley_operator.metrics import OperatorMetrics
 from galley_operator.queues.conditions import READY, SCALING_ACTIVE
+from galley_operator.queues.left_workers import LeftWorkers
 from galley_operator.queues.reconcile import Reconciled, Reconciler
 from galley_operator.queues.scaled_queue import ScaledQueue
 from galley_operator.queues.scaling_condition import INTERFERENCE_SECONDS, TO_CORRECT, Interference
@@ -109,10 +110,7 @@ class Queues:
         self._events = Events(cluster, settings.pod_name)
         self._occurrences: asyncio.Queue[Occurrence] = asyncio.Queue(_UNWRITTEN_EVENTS)
         self._backoff: Backoff[Queue] = Backoff(random.random)
-        self.left: set[Queue] = set()
-        """Queues that are not scaled, and of whose workers some may be there."""
-        self._counted = False
-        """Whether it was seen, since the start, which those are."""
+        self.left = LeftWorkers(workloads, self._shared, namespaces, self.served)
         self._running: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -174,7 +172,7 @@ class Queues:
                 bodies += page
         self._known.listed(bodies)
         self.listed = frozenset(key_of(each) for each in bodies)
-        self._count_left()
+        self.left.count()
         for key in self.listed | set(self.served):
             if not self._may_wait(key):
                 self._turns.add(key, patient=True)
@@ -210,7 +208,7 @@ class Queues:
             pause = self._settings.sweep_seconds
             if self.problem:
                 pause = min(5.0, pause)
-            elif not self._counted:
+            elif not self.left.counted:
                 pause = min(_COUNT_SECONDS, pause)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load
 
@@ -350,14 +348,13 @@ class Queues:
             served.scaling.cancel()
             await asyncio.wait([served.scaling])
         self.left.add(key)
-        self._give_back(key)
 
     def _has_workers(self, key: Queue) -> bool:
         """Return whether there is a Deployment to scale, as far as that is known."""
         try:
             return self._workloads.deployment_of(key) is not None
         except FleetUnknown:
-            return self._is_scaled(key)
+            return key in self.served and self.served[key].scaled
 
     def _has_own_workers(self, found: QueueObject) -> bool:
         """Return whether there is a Deployment that was made for this queue, as far as that is known."""
@@ -379,37 +376,6 @@ class Queues:
         if deployment is not None:
             return requested([deployment.spec.template.spec])
         return served.runtime.scaler.cost if served.runtime is not None else said
-
-    def _is_scaled(self, key: Queue) -> bool:
-        served = self.served.get(key)
-        return served is not None and served.runtime is not None
-
-    def _count_left(self) -> None:
-        """Count the workers whose queue is not scaled: it is gone, or cannot be understood."""
-        if self._shared.ledger is None:
-            self._counted = True
-            return
-        try:
-            for namespace in self._namespaces:
-                self.left |= self._workloads.queues_in(namespace)
-        except FleetUnknown:
-            log.debug("workers of queues that are gone not counted yet")
-        else:
-            self._counted = True
-        for key in list(self.left):
-            self._give_back(key)
-
-    def _give_back(self, key: Queue) -> None:
-        """Give back what a queue that is not scaled holds of the budget, less its workers that are there."""
-        if self._is_scaled(key):
-            self.left.discard(key)
-            return
-        try:
-            left = left_of(self._workloads.pods_of(key))
-        except FleetUnknown:
-            left = None
-        if not self._shared.leave(key, left):
-            self.left.discard(key)
 
     def _scaled(self, key: Queue, before: int, after: int, reason: str) -> None:
         direction = "out" if after > before else "in"

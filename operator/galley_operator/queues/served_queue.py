@@ -37,3 +37,8 @@ class ServedQueue:
     interference: Interference | None = None
     """What another client did to its Deployment."""
     failures: Failures = field(default_factory=lambda: Failures(None))
+
+    @property
+    def scaled(self) -> bool:
+        """Whether its workers are scaled."""
+        return self.runtime is not None
