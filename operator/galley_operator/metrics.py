@@ -185,6 +185,8 @@ class OperatorMetrics:
             self.workers.remove(namespace, queue, state)
         for limit in ScalingLimit:
             self.limit.remove(namespace, queue, limit)
+        for direction in ("out", "in"):
+            self.scalings.remove(namespace, queue, direction)
         for gauge in self._of_queue:
             gauge.remove(namespace, queue)
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from galley.broker.counts import ATTEMPT, EXPIRED, LOST, MISSED, WAIT, Name, Times
+from galley.broker.counts import ATTEMPT, EXPIRED, LOST, MISSED, TOPICS, WAIT, Name, Times
 from galley.logs import tracebacks
 from galley.objects.node_cache import NodeCache
 from galley.series import Kind, Series
@@ -186,7 +186,7 @@ class Measures:
         found.update({(lane, LOST): count for lane, count in self._lost.items()})
         for (topic, action), count in self._events.items():
             if action in _MISSED:
-                found["events", f"{_MISSED[action]}_{topic}"] = count
+                found[TOPICS, f"{_MISSED[action]}_{topic}"] = count
         for kind, lanes in ((WAIT, self._waits), (ATTEMPT, self._durations)):
             for lane, times in lanes.items():
                 found.update({(lane, name): count for name, count in times.named(kind)})

@@ -17,13 +17,14 @@ import msgspec
 from msgspec import Struct
 
 from galley.address import TaskAddress
-from galley.bounds import COUNTED
+from galley.bounds import COUNTED, is_queue_name
 from galley.broker import topology
 from galley.broker.connection import Broker
 from galley.broker.lean_client import header_block
 from galley.broker.listing import messages_of
 from galley.broker.pipeline import Ack
 from galley.broker.stream_config import COUNT_REPEAT_SECONDS
+from galley.lanes import HIGHEST_FIRST
 from galley.unreadable import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,10 @@ OUTCOMES: Final = (SUCCEEDED, FAILED, CANCELLED)
 CONTINUED: Final = (RETRIED, DEFERRED, HANDED_BACK, LOST)
 """How attempts end that do not end their task."""
 
+TOPICS: Final = "events"
+"""What counts of topics have in the place of a lane."""
 MISSED: Final = "missed"
-"""Events of a topic that became dead letters of the queue: `missed_TOPIC`, in place of a lane `events`."""
+"""Events of a topic that became dead letters of the queue: `missed_TOPIC`."""
 EXPIRED: Final = "expired"
 """Those a worker had, and could not copy until their retention was over: `expired_TOPIC`."""
 
@@ -52,6 +55,14 @@ SECONDS: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7
 """Upper bounds of the buckets of times."""
 EDGES: Final = (*map(str, SECONDS), "+Inf")
 """The same as Prometheus writes them."""
+
+_LANES: Final = frozenset(map(str, HIGHEST_FIRST))
+_NAMES: Final = frozenset((
+    *OUTCOMES, *CONTINUED,
+    *(f"{kind}-{place}" for kind in (WAIT, ATTEMPT) for place in (*range(len(EDGES)), "ms")),
+))  # fmt: skip
+_MOST: Final = 4096
+"""Counts of one queue that are kept, more than its stream holds: workers choose the names of topics."""
 
 _GIVE_UP_SECONDS: Final = COUNT_REPEAT_SECONDS * 0.75
 
@@ -185,17 +196,30 @@ class Counted(NamedTuple):
             times = found.setdefault(lane, Times())
             if place == "ms":
                 times.seconds = number / 1000
-            elif place.isdigit() and int(place) < len(EDGES):
+            else:
                 times.counts[int(place)] = number
         return found
 
 
-def _number_in(body: bytes) -> int:
+def _known(lane: str, name: str) -> bool:
+    """Return whether it is one of ours: workers of a queue can count under any words.
+
+    Each name becomes a series of Prometheus, on the page of all namespaces.
+    """
+    if lane != TOPICS:
+        return lane in _LANES and name in _NAMES
+    word, _, topic = name.partition("_")
+    return word in {MISSED, EXPIRED} and is_queue_name(topic)
+
+
+def _number_in(lane: str, name: str, body: bytes) -> int:
     """Return the number in a message.
 
     Raises:
-        ValueError: if it is less than 0, or more than can be counted.
+        ValueError: if it is less than 0, or more than can be counted, or no count of ours.
     """
+    if not _known(lane, name):
+        raise ValueError("there is no such count")
     number = int(_decode(body).val)
     if not COUNTED.holds(number):
         raise ValueError(f"it has {len(body)} characters, or is less than 0")
@@ -216,15 +240,22 @@ class CountReader:
             BrokerError: if the broker does not answer.
         """
         last, totals = self._read.get((namespace, queue), (0, {}))
+        unreadable, problem = 0, ""
         stream = topology.counts_stream(namespace, queue)
         pattern = topology.count_subject(namespace, queue, "*", "*")
         async for message in messages_of(self._broker, stream, pattern, last + 1):
             last = message.sequence
             *_, lane, name = message.subject.split(".")
             try:
-                totals[lane, name] = _number_in(message.body)
+                number = _number_in(lane, name, message.body)
             except (*UNREADABLE, ValueError) as error:
-                log.warning("count not readable", extra={"subject": message.subject, "error": str(error)})
+                unreadable, problem = unreadable + 1, f"{message.subject[:200]}: {error}"
+                continue
+            if (lane, name) in totals or len(totals) < _MOST:
+                totals[lane, name] = number
+        if unreadable:
+            log.warning("counts not readable", extra={
+                "namespace": namespace, "queue": queue, "count": unreadable, "error": problem})  # fmt: skip
         self._read[namespace, queue] = last, totals
         return Counted(dict(totals))
 

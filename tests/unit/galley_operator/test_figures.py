@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs.generate.metrics import EVERY
@@ -17,6 +18,7 @@ from galley.broker.counts import Counted, CountReader, Outbox
 from galley.broker.signals import SignalReader
 from galley.broker.stream_listing import LISTING_SECONDS
 from galley.lanes import Lane
+from galley.resources.queue_status import ScalingLimit
 from galley.series import Kind, Series
 from galley_gateway.metrics import SERIES, GatewayMetrics
 from galley_operator import broker_figures, figures, operator, topic_figures
@@ -70,6 +72,23 @@ def test_a_backlog_is_shown_by_lane() -> None:
     assert found["galley_queue_submitted_total default images"] == 40
     assert found["galley_queue_limit backlog default images"] == 1000
     assert found["galley_queue_limit_used backlog default images"] == 5
+
+
+def test_nothing_of_a_queue_is_shown_once_it_is_gone() -> None:
+    """Who makes and deletes queues without end would fill the memory of the operator and of Prometheus."""
+    metrics = OperatorMetrics()
+    metrics.tasks.seen(QUEUE, BACKLOG)
+    more = {"state": "ready", "limit": ScalingLimit.BUDGET, "direction": "in"}
+    of_queues = [
+        each for each in vars(metrics).values()
+        if isinstance(each, MetricWrapperBase) and each._labelnames[:2] == ("namespace", "queue")
+    ]  # fmt: skip
+    assert len(of_queues) > 5
+    for each in of_queues:
+        each.labels(*QUEUE, *(more[name] for name in each._labelnames[2:]))
+    assert b"images" in metrics.page()
+    metrics.forget(*QUEUE)
+    assert b"images" not in metrics.page()
 
 
 def test_outcomes_begin_at_a_visible_zero() -> None:

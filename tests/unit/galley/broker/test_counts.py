@@ -17,6 +17,7 @@ from tests.unit.galley_worker.bench import Bench, a_bench
 
 QUEUE = a_queue().namespace, a_queue().queue
 ENDED: Name = ("normal", counts.SUCCEEDED)
+FAILED: Name = ("low", counts.FAILED)
 
 
 def outbox_of(bench: Bench, token: str = "w1") -> Outbox:
@@ -103,9 +104,35 @@ async def test_what_is_no_count_is_passed_over(caplog: pytest.LogCaptureFixture)
         stream = bench.server.streams[topology.counts_stream(*QUEUE)]
         del stream.definition["allow_msg_counter"]
         for body in (b"no json", b'{"val":"many"}'):
-            stream.store(topology.count_subject(*QUEUE, "low", "x"), {}, body, bench.server.now())
+            stream.store(topology.count_subject(*QUEUE, *FAILED), {}, body, bench.server.now())
             assert await stored(bench) == {ENDED: 3}
-        assert "count not readable" in caplog.text
+        assert "counts not readable" in caplog.text
+
+
+@in_virtual_time
+async def test_no_name_a_worker_makes_up_becomes_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    """Each would be a series of Prometheus; `wait-\u00b2` ended the page of all namespaces."""
+    async with a_bench() as bench:
+        stream, reader = bench.server.streams[topology.counts_stream(*QUEUE)], CountReader(bench.producer)
+        three = {topology.INCREMENT: "+3"}
+        good: list[Name] = [ENDED, ("low", "wait-11"), ("high", "attempt-ms"), ("events", "missed_orders")]
+        odd = [
+            ("low", "x"), ("nowhere", counts.FAILED), ("low", "wait-\u00b2"), ("low", "wait-12"),
+            ("low", "wait--1"), ("low", "missed_orders"), ("events", counts.FAILED), ("events", "missed_A"),
+            ("events", "missed_"),
+        ]  # fmt: skip
+        for name in good + odd:
+            stream.store(topology.count_subject(*QUEUE, *name), three, b"", bench.server.now())
+        found = await reader.read(*QUEUE)
+        assert found.totals == dict.fromkeys(good, 3)
+        assert found.times(counts.WAIT)["low"].counts[11] == 3
+        assert [(each.levelname, each.__dict__["count"]) for each in caplog.records] == [
+            ("WARNING", len(odd))
+        ]
+        for number in range(5000):
+            subject = topology.count_subject(*QUEUE, "events", f"missed_t{number}")
+            stream.store(subject, three, b"", bench.server.now())
+        assert len((await reader.read(*QUEUE)).totals) == 4096
 
 
 @in_virtual_time
