@@ -35,19 +35,21 @@ async def wait_for(handle: AsyncHandle[Any], seconds: float | None, terminal: Te
 
 async def _tell(handle: AsyncHandle[Any], shown: "Shown", terminal: Terminal) -> None:
     """Show the progress of a task, and why no worker runs it, as long as that is so."""
-    told = ""
+    told = problem = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         progress = await handle.progress()
         if progress is not None:
             shown.show(progress)
             continue
-        problem = await handle.worker_problem()
+        before, problem = problem, await handle.worker_problem()
         if problem and problem != told:
             terminal.say(f"still waiting: {problem}")
-        elif told and not problem:
+            told = problem
+        elif told and not problem and not before:
+            # Not at the first look without a problem: a task that has just ended has none either.
             terminal.say("still waiting: a worker can run it now")
-        told = problem
+            told = ""
 
 
 class Shown:
