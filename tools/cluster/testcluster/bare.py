@@ -41,6 +41,8 @@ from testcluster.site import SITE_FILE, Site, key_of
 
 _KEEPER_SECONDS: Final = 30.0
 _DYING_SECONDS: Final = 10.0
+_WATCHERS_SECONDS: Final = 120.0
+"""How long a node waits for others to end; each has some instances of inotify."""
 _FOLDERS: Final = ("etc", "logs")
 
 
@@ -134,6 +136,7 @@ class BareCluster(Cluster):
                     starting.control_plane()
                 else:
                     pause = archive.pause(self.state / "pause.tar", binaries)
+                    machine.wait_for_watchers(_WATCHERS_SECONDS)
                     starting.everything([pause, *(self._reachable(image) for image in self._images)])
             except BaseException as error:
                 self._end()

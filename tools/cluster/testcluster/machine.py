@@ -1,17 +1,21 @@
 """Whether this machine can run a bare cluster, and what it is missing."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
 from typing import Final
 
-from testcluster import build, toolchain
+from testcluster import build, toolchain, wait
 from testcluster.errors import CannotRunHere
 from testcluster.node import OWN_FOLDERS
 from testcluster.progress import Say
 
 CODE: Final = Path(__file__).parent.parent
 """The folder from which a cluster's processes import this package."""
+
+_WATCHERS: Final = 32
+"""Instances of inotify that a node's programs make: 22, of which kubelet makes six."""
 
 
 def check(state: Path, control_plane_only: bool, say: Say) -> None:
@@ -43,3 +47,30 @@ def check(state: Path, control_plane_only: bool, say: Say) -> None:
 def hidden(path: Path) -> bool:
     """Tell whether the node has something of its own where a file of the machine is."""
     return any(path.is_relative_to(folder) for folder in OWN_FOLDERS)
+
+
+def wait_for_watchers(within: float) -> None:
+    """Wait until a node's programs can watch files; kubelet ends at once if it cannot.
+
+    All processes of a user share a limit, also with those of other containers (Linux: 128 by default).
+
+    Raises:
+        CannotRunHere: if that many instances of inotify were not free in time.
+    """
+    if not wait.until(_can_watch, within):
+        raise CannotRunHere(
+            f"fewer than {_WATCHERS} instances of inotify were free for {within:g} s",
+            "end programs that watch files, or raise fs.inotify.max_user_instances (sysctl)",
+        )
+
+
+def _can_watch() -> bool:
+    library = ctypes.CDLL(None)
+    made: list[int] = []
+    try:
+        while len(made) < _WATCHERS and (watcher := library.inotify_init1(os.O_CLOEXEC)) >= 0:
+            made.append(watcher)
+        return len(made) == _WATCHERS
+    finally:
+        for watcher in made:
+            os.close(watcher)
