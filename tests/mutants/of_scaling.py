@@ -366,6 +366,7 @@ _SHARES: Final = f"{_UNIT}autoscaler/test_shares.py"
 _LANES: Final = f"{_UNIT}autoscaler/test_lane_need.py"
 _AHEAD: Final = f"{_UNIT}autoscaler/test_look_ahead.py"
 _LEARNED: Final = f"{_UNIT}autoscaler/test_learned.py"
+_STATUS: Final = f"{_UNIT}queues/test_scaling_status.py"
 
 PROPERTIES_: Final = (
     _of(
@@ -455,6 +456,14 @@ PROPERTIES_: Final = (
         "_LONG_WEIGHED: Final = 100.0\n",
         "a steady load looks like one that changes",
         _LEARNED,
+    ),
+    _of(
+        "autoscaler/decide",
+        "decides by more digits than the status has",
+        "        learned.figures,\n",
+        "        learned,\n",
+        "an operator that restarts needs another number of workers",
+        _STATUS,
     ),
 )
 

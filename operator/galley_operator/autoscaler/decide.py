@@ -158,7 +158,7 @@ def _looked(
     learned = memory.learned.after(backlog.waiting + backlog.in_flight, workforce, now)
     need = queue_need(
         backlog,
-        learned,
+        learned.figures,
         policy,
         memory.lane_load,
         ready_slots=sum(w.slots for w in workforce.present if w.phase is WorkerPhase.READY),

@@ -76,6 +76,15 @@ _LEAST_SEEN: Final = 30.0
 
 _START_WEIGHT: Final = 0.3
 
+_LEAST_RATE: Final = 0.001
+"""Tasks a second that count: a rate that only fades is not written again and again."""
+
+_LEAST_LOAD: Final = 0.01
+"""Slots that they keep busy, which count whatever the rate."""
+
+_MOST_RATE: Final = 1e9
+"""What the status can have: workers count their tasks themselves, and may say anything."""
+
 _Rate = tuple[float, float]
 """Tasks a second, and the seconds they are averaged over."""
 
@@ -148,7 +157,19 @@ class Learned:
         """Return the time a task takes of a slot, at least a microsecond; None if too few have ended."""
         if self.done < _ENOUGH:
             return None
-        return max(1e-6, self.long_busy / self.long_done if self.long_done else self.busy_seconds / self.done)
+        mean = self.long_busy / self.long_done if self.long_done else self.busy_seconds / self.done
+        return _figure(max(1e-6, mean))
+
+    @property
+    def figures(self) -> Self:
+        """Return what is known as decisions are made from it, and the status has it: with four digits.
+
+        So an operator that restarts decides the same. `task_seconds` and `expected_start` have four anyway.
+        """
+        least = min(_LEAST_RATE, _LEAST_LOAD / (self.task_seconds or 1.0))
+        rate = 0.0 if self.rate < least else min(_MOST_RATE, _figure(self.rate))
+        start = None if self.start_seconds is None else _figure(self.start_seconds)
+        return replace(self, rate=rate, start_seconds=start)
 
     @property
     def load_noise(self) -> float:
@@ -181,7 +202,7 @@ class Learned:
     @property
     def expected_start(self) -> float:
         """Return the time a worker takes to start, as far as known."""
-        return START_SECONDS if self.start_seconds is None else self.start_seconds
+        return START_SECONDS if self.start_seconds is None else _figure(self.start_seconds)
 
     def after(self, tasks: int, workforce: Workforce, now: datetime) -> Self:
         """Return what is known after one more look.
@@ -268,6 +289,10 @@ class Learned:
         mean = max(0.0, sum(took) / len(took))
         before = mean if self.start_seconds is None else self.start_seconds
         return replace(self, start_seconds=before + _START_WEIGHT * (mean - before))
+
+
+def _figure(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _averaged(average: _Rate, back: float, came: float, seconds: float) -> _Rate:

@@ -18,13 +18,6 @@ from galley_operator.tasks.known_queues import QueueObject
 _LONGEST_REASON: Final = 1000
 
 
-_LEAST_RATE: Final = 0.001
-"""Tasks a second that count in a status: a rate that only fades is not written again and again."""
-
-_LEAST_LOAD: Final = 0.01
-"""Slots that they keep busy, which count whatever the rate."""
-
-
 def status_of(  # noqa: PLR0917 - what a status is made of
     name: str,
     situation: Situation,
@@ -67,30 +60,19 @@ def status_of(  # noqa: PLR0917 - what a status is made of
 
 
 def scaling_of(decision: Decision | None) -> ScalingStatus | None:
-    """Return what a decision was made from.
-
-    Four digits of a figure, so that an operator that restarts decides the same: while it changes, so do the
-    numbers of tasks.
-    """
+    """Return what a decision was made from, by which an operator that restarts decides the same."""
     if decision is None:
         return None
-    learned, worth = decision.memory.learned, decision.memory.pause_worth
+    figures, worth = decision.memory.learned.figures, decision.memory.pause_worth
     return ScalingStatus(
         needed=decision.needed,
         limit=decision.limit,
-        arrivals_per_second=_rounded(
-            learned.rate, min(_LEAST_RATE, _LEAST_LOAD / (learned.task_seconds or 1.0))
-        ),
-        task_seconds=_rounded(learned.task_seconds),
-        start_seconds=_rounded(learned.start_seconds),
-        steady_tasks=int(learned.held) or None,
+        arrivals_per_second=figures.rate,
+        task_seconds=figures.task_seconds,
+        start_seconds=figures.start_seconds,
+        steady_tasks=int(figures.held) or None,
         pause_worth=None if worth == FIRST_WORTH else round(worth, 4),
     )
-
-
-def _rounded(figure: float | None, least: float = 0.0) -> float | None:
-    """Return four digits of a figure, and 0 for less than the least that counts."""
-    return None if figure is None else float(f"{figure:.4g}") if figure >= least else 0.0
 
 
 def urgent(fresh: TaskQueueStatus, before: TaskQueueStatus) -> bool:
