@@ -26,6 +26,8 @@ def listed_before_another_starts(process):
         shell.stdin.write(b"go\\n")
         shell.stdin.flush()
         started.append(int(shell.stdout.readline()))
+        while running_name(started[0]) != "sleep":  # until it is no copy of the shell any more
+            pass
     return listed
 
 
