@@ -58,8 +58,8 @@ test-times: compiled ## List the files of tests that take the most processor tim
 excepts: $(STAMP) ## Run the tests, and list the `except` branches that none of them entered
 	@rm -rf .excepts; mkdir .excepts
 	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=$(CURDIR)/tests/support/excepts PYTHONPYCACHEPREFIX=$(CURDIR)/.excepts/compiled \
-		GALLEY_EXCEPTS=$(CURDIR)/.excepts/entered $(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests
-	@$(BIN)/python -m tests.support.excepts .excepts/entered
+		$(BIN)/python -m pytest -q $(COUNT) $(BESIDE) $(TESTS_BESIDE) $(IN_ORDER) tests
+	@$(BIN)/python -m tests.support.excepts
 
 check: check/lint check/format check/types check/layers check/words ## Check lint, format, types, layers, words
 

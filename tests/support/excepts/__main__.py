@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-from tests.support.excepts.sitecustomize import PRODUCT, ROOT
+from tests.support.excepts.sitecustomize import NOTED, PRODUCT, ROOT
 
 
 def branches() -> list[str]:
@@ -22,9 +22,9 @@ def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def main(noted: str) -> None:
+def main() -> None:
     """Print those that no test entered, and how many there are of both."""
-    entered = set(Path(noted).read_text().splitlines())
+    entered = set(NOTED.read_text().splitlines())
     every = branches()
     never = [each for each in every if each not in entered]
     for each in never:
@@ -34,4 +34,4 @@ def main(noted: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,12 +1,14 @@
 """Notes which `except` branches of the product are entered; Python imports it at its start (`make excepts`).
 
-Every process of a test run that has this folder in PYTHONPATH adds a line to the file GALLEY_EXCEPTS for each
-branch it enters first. The compiled modules differ, so PYTHONPYCACHEPREFIX must name a folder of their own.
+Every process of a test run that has this folder in PYTHONPATH adds a line to the file NOTED for each branch
+it enters first. The compiled modules differ, so PYTHONPYCACHEPREFIX must name COMPILED, a folder for them. It
+is also the sign to note: tests start processes without the variables whose names begin with GALLEY_.
 """
 
 import ast
 import builtins
 import os
+import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -14,13 +16,15 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[3]
 PRODUCT: Final = tuple(f"{ROOT}/{each}/" for each in ("sdk", "operator", "worker-image", "gateway", "local"))
+COMPILED: Final = ROOT / ".excepts/compiled"
+NOTED: Final = ROOT / ".excepts/entered"
 _entered: set[str] = set()
 
 
 def _enter(place: str) -> None:
     if place not in _entered:
         _entered.add(place)
-        noted = os.open(os.environ["GALLEY_EXCEPTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        noted = os.open(NOTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(noted, f"{place}\n".encode())
         os.close(noted)
 
@@ -48,6 +52,6 @@ def _compile(self: SourceFileLoader, data: Any, path: Any, **options: Any) -> Co
     return _compiled(self, data, path, **options)
 
 
-if "GALLEY_EXCEPTS" in os.environ:
+if sys.pycache_prefix == str(COMPILED):
     builtins.__except_entered__ = _enter  # type: ignore[attr-defined]
     SourceFileLoader.source_to_code = _compile  # type: ignore[assignment, method-assign]
