@@ -147,8 +147,8 @@ RUNNING: Final = (
     _of(
         f"{_WORKER}runners/pool",
         "a child is replaced one task late",
-        "            process.sent >= self._last\n            or",
-        "            process.sent > self._last\n            or",
+        "            or process.sent >= self._last\n            or (",
+        "            or process.sent > self._last\n            or (",
         "recycle.tasks is exceeded",
         ISOLATION,
     ),

@@ -135,6 +135,9 @@ def sabotage(how: str, address: str = "") -> str:
     """Spoil the process's connection to its supervisor."""
     if how == "closes":
         os.closerange(3, 256)
+    elif how == "closes all":
+        threading.Thread(target=_wait_for_ever).start()
+        os.closerange(0, 256)
     elif how == "reuses":
         # Every number now names a connection of the handler's own.
         wire = socket.socket(socket.AF_UNIX)

@@ -111,7 +111,8 @@ def surroundings() -> list[Any]:
         logging.root.manager.disable, socket.getdefaulttimeout(), sys.getrecursionlimit(), gc.isenabled(),
         locale.setlocale(locale.LC_NUMERIC), len(warnings.filters), len(vars(sys.stdout)),
         sys.getprofile() is None, time.strftime("%Z", time.localtime(0)),
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.getswitchinterval(), sys.get_int_max_str_digits(),
+        threading.getprofile() is None,
     ]  # fmt: skip
 
 
@@ -136,11 +137,78 @@ def change() -> list[Any]:
     locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
     warnings.simplefilter("error")
     sys.setprofile(lambda *_: None)
+    threading.setprofile(lambda *_: None)
+    sys.setswitchinterval(0.5)
+    sys.set_int_max_str_digits(0)
     os.environ["TZ"] = "Asia/Tokyo"
     time.tzset()
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     sys.stdout.write = len  # type: ignore[method-assign]
     return surroundings()
+
+
+def rights() -> list[Any]:
+    """Return the process, and what of it a process may not get back: its user, and a hard limit."""
+    return [os.getpid(), os.getuid(), resource.getrlimit(resource.RLIMIT_CORE)[1]]
+
+
+def resign() -> list[Any]:
+    """Give up what the process cannot get back, also as root."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.getuid() == 0:
+        os.setuid(65534)
+    return rights()
+
+
+@task(queue=QUEUE)
+def give_up() -> list[Any]:
+    return resign()
+
+
+@task(queue=QUEUE)
+async def a_give_up() -> list[Any]:
+    return resign()
+
+
+@task(queue=QUEUE)
+def see_rights() -> list[Any]:
+    return rights()
+
+
+@task(queue=QUEUE)
+async def a_see_rights() -> list[Any]:
+    return rights()
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("refused")
+
+
+@task(queue=QUEUE)
+def trace_badly() -> None:
+    """Leave a trace function that raises when the next function is called, which is not the handler's."""
+    sys.settrace(_refuse)
+
+
+@task(queue=QUEUE)
+async def a_spoil_loop() -> list[Any]:
+    loop = asyncio.get_running_loop()
+    before = [loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug()]
+    loop.set_task_factory(_refuse)
+    loop.set_exception_handler(_refuse)
+    loop.set_debug(True)
+    return before
+
+
+@task(queue=QUEUE)
+async def a_end_threads() -> int:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    return os.getpid()
+
+
+@task(queue=QUEUE)
+async def a_pid_in_thread() -> int:
+    return await asyncio.to_thread(os.getpid)
 
 
 @task(queue=QUEUE)

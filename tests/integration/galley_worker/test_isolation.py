@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pytest
 
-from galley_worker.ending import Cancelled, Crashed, TimedOut
+from galley_worker.ending import Cancelled, Crashed, NotBegun, TimedOut
 from galley_worker.errors import StartHookFailed
 from galley_worker.runners.runners import Runners
 from galley_worker.runners.settings import Line, RunnerSettings
@@ -88,6 +88,40 @@ async def test_what_a_task_changes_in_its_process_is_put_back(look: str, change:
         assert changed[0] == "customer"
         assert all(one != other for one, other in zip(before, changed, strict=True))
         assert value(await run(runners, look)) == before
+
+
+@pytest.mark.parametrize(("change", "look"), [("give_up", "see_rights"), ("a_give_up", "a_see_rights")])
+async def test_a_process_in_which_a_change_cannot_be_put_back_runs_no_other_task(
+    change: str, look: str
+) -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        before = value(await run(runners, look))
+        # All at once, so that some wait in the process whose rights are given up.
+        works = [start(runners, one) for one in (change, look, look, look)]
+        changed, *others = [await ended(one) for one in works]
+        process = value(changed)[0]
+        assert value(changed) != [process, *before[1:]]
+        seen = [value(one) for one in others if not isinstance(one, NotBegun)]
+        seen.append(value(await run(runners, look)))
+        assert process not in {one[0] for one in seen}
+        assert [one[1:] for one in seen] == [before[1:]] * len(seen)
+
+
+async def test_a_trace_function_that_raises_after_its_handler_fails_that_handler_alone() -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        process = value(await run(runners, "see_rights"))[0]
+        assert failure(await run(runners, "trace_badly")) == ("HandlerRaised", "RuntimeError: refused", True)
+        assert value(await run(runners, "see_rights"))[0] == process
+
+
+async def test_what_a_task_sets_of_its_event_loop_reaches_no_other_task() -> None:
+    async with Runners(leaky(concurrency=1)) as runners:
+        process = value(await run(runners, "a_see_rights"))[0]
+        assert value(await run(runners, "a_spoil_loop")) == [None, None, False]
+        assert value(await run(runners, "a_spoil_loop")) == [None, None, False]
+        assert value(await run(runners, "a_end_threads")) == process
+        # No loop gets its threads again, so another process runs the next one.
+        assert value(await run(runners, "a_pid_in_thread")) != process
 
 
 @pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 7)])

@@ -245,6 +245,10 @@ class Progressed(Struct, array_like=True, tag=30):
     text: str
 
 
+class Worn(Struct, array_like=True, tag=32):
+    """Child: a handler changed what cannot be put back, so it is to be replaced once nothing runs in it."""
+
+
 class Saved(Struct, array_like=True, tag=31):
     """Child: the handler stores a checkpoint."""
 
@@ -254,7 +258,9 @@ class Saved(Struct, array_like=True, tag=31):
 
 Order: TypeAlias = Run | RunBatch | Recall | Cancel | Leave | Ask | LogAll | Spooling | AtOnce
 Member: TypeAlias = Done | Spooled | Onward | Failed | Again
-Answer: TypeAlias = Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved
+Answer: TypeAlias = (
+    Member | Outcomes | Stopped | Recalled | Ready | Broken | Said | Ran | Progressed | Saved | Worn
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_orders: Final = msgspec.msgpack.Decoder(list[Order]).decode

@@ -96,6 +96,7 @@ class Pool:
             process not in self.children
             or process.ended_by_us
             or process.blocked
+            or process.worn
             or process.sent >= self._last
         ):
             return False
@@ -155,10 +156,11 @@ class Pool:
             self._idle.append(process)
 
     def _worn(self, process: HandlerProcess) -> bool:
-        """Whether a child is to be replaced: after its number of tasks, by its size, or as one too many."""
+        """Whether a child is to be replaced: as worn, after its tasks, by its size, or as one too many."""
         limit = self._settings.recycle_bytes
         return (
-            process.sent >= self._last
+            process.worn
+            or process.sent >= self._last
             or (limit is not None and process.memory() > limit)
             or (not self._plain and not process.running and len(self.children) > self._most)
         )

@@ -17,6 +17,7 @@ from galley.unreadable import UNREADABLE
 from galley_worker.ending import Continued, Raised, Returned, ReturnedLarge, Snoozed
 from galley_worker.runners import frames, page
 from galley_worker.runners.child.descendants import in_words as ended_in_words
+from galley_worker.runners.child.wire import LOST
 from galley_worker.runners.execution import Account, Carrier, Execution
 from galley_worker.runners.exits import in_words
 from galley_worker.runners.fork_server import Child, ForkServer
@@ -43,6 +44,7 @@ from galley_worker.runners.frames import (
     Spooled,
     Spooling,
     Stopped,
+    Worn,
 )  # fmt: skip
 from galley_worker.runners.output import STREAM_NAMES, Output
 from galley_worker.runners.settings import RunnerSettings
@@ -106,6 +108,8 @@ class HandlerProcess(asyncio.Protocol):
         """Whether we killed it, so that no work in it is to blame."""
         self.leaving = False
         """Whether it was asked to end in order."""
+        self.worn = False
+        """Whether a handler changed what cannot be put back, so that it is to get no other work."""
         self.blocked = False
         """Whether one async handler keeps its event loop from the others."""
         self._loop = asyncio.get_running_loop()
@@ -335,6 +339,8 @@ class HandlerProcess(asyncio.Protocol):
             case frames.Said():
                 for output in self._outputs:
                     output.drain()
+            case Worn():
+                self.worn = True
             case Ran() | Progressed() | Saved():
                 self._take_news(answer)
             case Ready() | Broken():
@@ -396,10 +402,12 @@ class HandlerProcess(asyncio.Protocol):
         os.close(self._child.pidfd)
         if not self.hello.done():
             self.hello.set_result(None)
+        begun = self.begun()
         if end.ended:
-            begun = self.begun()
             self._settings.notice(begun[-1].work if begun else None, ended_in_words(list(end.ended)).rstrip())
         words = in_words(end.code, ours=self.ended_by_us or bool(self._why))
+        if end.code == LOST and begun:
+            words += ": its socket is gone; a handler may have closed file descriptors of others"
         self.parent.died(self, f"{self._why} ({words})" if self._why else words)
         self._child.page.close()
         self.gone.set_result(None)

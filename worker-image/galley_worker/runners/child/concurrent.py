@@ -45,6 +45,7 @@ from galley_worker.runners.frames import (
     Said,
     Spooling,
     Stopped,
+    Worn,
 )  # fmt: skip
 from galley_worker.runners.page import ORDER, STEP, write_number, write_step
 
@@ -83,10 +84,13 @@ class ConcurrentService:
         self._reports = Reports(wire, lambda order: frames.order_of(order)[0] in self._orders)
         self._answers: list[Answer] = []
         self._leaving = False
+        self._worn = False
+        """Whether a handler changed what cannot be put back: no other task may begin here."""
 
     def serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run orders until the supervisor asks to leave; if it closes the socket, the process ends."""
         self._loop = loop
+        self._loop_settings = _settings_of(loop)
         self._surroundings = Surroundings()
         self._descendants = Descendants()
         self._surroundings.touched = False
@@ -160,11 +164,14 @@ class ConcurrentService:
 
     def _begin(self) -> None:
         """Begin what is queued while fewer run than may."""
+        if self._worn and self._queued:
+            self._give_back()
         while self._queued and len(self._running) < self._most:
             order = self._queued.popleft()
             # Not in the context of the task that ends just now: the next one must not see its variables.
-            task = self._loop.create_task(
-                self._run(order), name=f"order {order.id}", context=self._context.copy()
+            # And not by the task factory of the loop, which a handler may have replaced.
+            task = asyncio.Task(
+                self._run(order), loop=self._loop, name=f"order {order.id}", context=self._context.copy()
             )
             self._running[order.id] = task
             task.add_done_callback(functools.partial(self._ended, order.id))
@@ -261,10 +268,23 @@ class ConcurrentService:
             self._answer(Said())
         if not STREAMS.intact:
             STREAMS.restore()
-        if self._surroundings.touched and not self._running:
+        if not self._running:
             # Shared by all that run: put back once none is left that may rely on the change.
-            self._surroundings.restore()
+            self._put_back()
+
+    def _put_back(self) -> None:
+        if _settings_of(self._loop) != self._loop_settings:
+            factory, handler, debug = self._loop_settings
+            self._loop.set_task_factory(factory)
+            self._loop.set_exception_handler(handler)
+            self._loop.set_debug(debug)
+        whole = not _has_ended_threads(self._loop)
+        if self._surroundings.touched:
+            whole = self._surroundings.restore() and whole
             STREAMS.restore_descriptors()
+        if not whole and not self._worn:
+            self._worn = True
+            self._answer(Worn())
 
     def _answer(self, answer: Answer) -> None:
         if not self._answers:
@@ -274,3 +294,13 @@ class ConcurrentService:
     def _flush(self) -> None:
         answers, self._answers = self._answers, []
         self._wire.send(frames.encode(answers))
+
+
+def _settings_of(loop: asyncio.AbstractEventLoop) -> tuple[Any, Any, bool]:
+    return loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug()
+
+
+def _has_ended_threads(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a handler ended the threads behind `asyncio.to_thread`, which no loop begins again."""
+    ended = getattr(loop, "_executor_shutdown_called", False)
+    return ended or getattr(getattr(loop, "_default_executor", None), "_shutdown", False)

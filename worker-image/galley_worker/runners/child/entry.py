@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import gc
 import importlib
 import inspect
@@ -109,6 +110,12 @@ def main(wire: socket.socket, stdout: Connection, stderr: Connection, page: Conn
         _serve(Wire(wire), begun, setup)
     except Broke as broke:
         wire.sendall(frames.encode([broke.told()]))
+        os._exit(1)
+    except BaseException:
+        # Not by the way of `multiprocessing`, which waits for threads that handlers left.
+        with contextlib.suppress(BaseException):
+            sys.stderr.write(traceback.format_exc())
+            sys.stdout.flush()
         os._exit(1)
 
 

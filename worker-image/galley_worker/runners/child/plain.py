@@ -28,7 +28,7 @@ from galley_worker.runners.child.reports import Reports
 from galley_worker.runners.child.streams import STREAMS, current, log_all
 from galley_worker.runners.child.surroundings import Surroundings
 from galley_worker.runners.child.wire import Wire, end_copy, lost
-from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said, Spooling
+from galley_worker.runners.frames import Answer, Leave, LogAll, Recall, Run, RunBatch, Said, Spooling, Worn
 from galley_worker.runners.page import write_number
 
 HELD_SECONDS: Final = 0.001
@@ -62,6 +62,8 @@ class PlainService:
         self._order: Run | RunBatch | None = None
         self._batch: BatchCall | None = None
         self._leaving = False
+        self._worn = False
+        """Whether a handler changed what cannot be put back: the next task must not see it."""
         self._looked = 0.0
         self._surroundings = Surroundings()
         self._descendants = Descendants()
@@ -86,6 +88,8 @@ class PlainService:
                     self._flush()
                     oldest = 0.0
                 self._more.get()
+            if self._worn:
+                self._give_back()
             try:
                 order = orders.popleft()
             except IndexError:  # called back, or taken before its signal
@@ -122,15 +126,15 @@ class PlainService:
             value = context.run(function, **named)
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
+            if self._wire.copied:
+                end_copy()
+            # Here too an alarm or a trace function that the handler set may raise.
+            kept = value if handler.store_result else None
+            outcome: Answer = call.done(order.id, perf_counter() - began, kept, self._spool)
         except BaseException as error:  # sys.exit() in a handler ends the attempt, not the child
             if self._wire.copied:
                 end_copy(error)
-            outcome: Answer = call.failed(order.id, perf_counter() - began, function, named, error)
-        else:
-            if self._wire.copied:
-                end_copy()
-            kept = value if handler.store_result else None
-            outcome = call.done(order.id, perf_counter() - began, kept, self._spool)
+            outcome = call.failed(order.id, perf_counter() - began, function, named, error)
         if context:
             # It holds variables, which this task may have set: the next one starts without them.
             self._context = self._base.copy()
@@ -144,14 +148,13 @@ class PlainService:
             value = context.run(handler.function, **batch.arguments) if batch.items else None
             if type(value) is CoroutineType:
                 value = context.run(call.awaited, value)
+            if self._wire.copied:
+                end_copy()
+            outcome = batch.returned(value, perf_counter() - began)
         except BaseException as error:  # as above
             if self._wire.copied:
                 end_copy(error)
             outcome = batch.raised(error, perf_counter() - began)
-        else:
-            if self._wire.copied:
-                end_copy()
-            outcome = batch.returned(value, perf_counter() - began)
         self._reports.end_batch(order)
         self._batch = None
         if context:
@@ -186,7 +189,9 @@ class PlainService:
         if not STREAMS.intact:
             STREAMS.restore()
         if self._surroundings.touched:
-            self._surroundings.restore()
+            if not self._surroundings.restore():
+                self._worn = True
+                self._answers.append(Worn())
             STREAMS.restore_descriptors()
 
     def _flush(self) -> None:

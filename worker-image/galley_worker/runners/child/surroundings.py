@@ -2,7 +2,8 @@
 
 A task may change them for itself. To look for changes after each task would cost more than a quick task
 does, so the functions that change them are wrapped to note that they were called, and only then everything
-is compared with what it was before the first task and put back.
+is compared with what it was before the first task and put back. Some of it the kernel does not let a process
+put back, such as its priority without a right to raise it: then the process is to be replaced.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -23,10 +25,13 @@ from typing import Any, Final
 
 _WATCHED: Final[tuple[tuple[ModuleType, tuple[str, ...]], ...]] = (
     (os, ("chdir", "fchdir", "umask", "putenv", "unsetenv", "dup2", "close", "closerange", "fdopen")),
+    (os, ("nice", "setpriority", "sched_setaffinity", "chroot", "setgroups", "initgroups")),
+    (os, ("setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid", "setresgid")),
     (signal, ("signal", "alarm", "setitimer", "pthread_sigmask")),
     (logging, ("disable",)),
     (socket, ("setdefaulttimeout",)),
-    (sys, ("setrecursionlimit", "settrace", "setprofile")),
+    (sys, ("setrecursionlimit", "settrace", "setprofile", "setswitchinterval", "set_int_max_str_digits")),
+    (threading, ("settrace", "setprofile")),
     (resource, ("setrlimit",)),
     (time, ("tzset",)),
     (gc, ("disable", "enable")),
@@ -53,9 +58,18 @@ _LIMITS: Final = tuple(
 
 
 def _set_limits(limits: list[tuple[int, int]]) -> None:
-    for limit, (soft, _) in zip(_LIMITS, limits, strict=True):
-        with contextlib.suppress(OSError, ValueError):  # a hard limit that was lowered stays
-            resource.setrlimit(limit, (soft, resource.getrlimit(limit)[1]))
+    for limit, both in zip(_LIMITS, limits, strict=True):
+        if resource.getrlimit(limit) != both:
+            resource.setrlimit(limit, both)
+
+
+def _root() -> tuple[int, int]:
+    root = os.stat("/")  # noqa: PTH116 - for each change of a handler
+    return root.st_dev, root.st_ino
+
+
+def _stay(_root: tuple[int, int]) -> None:
+    """Do nothing: there is no way out of a folder that became the root of all."""
 
 
 _SETTINGS: Final[tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]] = (
@@ -64,7 +78,18 @@ _SETTINGS: Final[tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]] = (
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (sys.gettrace, sys.settrace),
     (sys.getprofile, sys.setprofile),
+    (sys.getswitchinterval, sys.setswitchinterval),
+    (sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    (threading.gettrace, threading.settrace),
+    (threading.getprofile, threading.setprofile),
+    # The user first, since only the one it was may have the right to change the rest.
+    (os.getresuid, lambda ids: os.setresuid(*ids)),
+    (os.getresgid, lambda ids: os.setresgid(*ids)),
+    (os.getgroups, os.setgroups),
     (lambda: [resource.getrlimit(limit) for limit in _LIMITS], _set_limits),
+    (lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda nice: os.setpriority(os.PRIO_PROCESS, 0, nice)),
+    (lambda: os.sched_getaffinity(0), lambda processors: os.sched_setaffinity(0, processors)),
+    (_root, _stay),
     (gc.isenabled, _collect),
     (lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     (lambda: list(warnings.filters), _filter_warnings),
@@ -122,8 +147,8 @@ class Surroundings:
 
         return noting
 
-    def restore(self) -> None:
-        """Put back what was changed."""
+    def restore(self) -> bool:
+        """Put back what was changed; return False if the kernel does not allow it for a setting."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         for number, handler in self._signals.items():
@@ -133,9 +158,12 @@ class Surroundings:
                     signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         os.umask(self._umask)
+        whole = True
         for (read, write), value in zip(_SETTINGS, self._settings, strict=True):
             if read() != value:
-                write(value)
+                with contextlib.suppress(OSError, ValueError):
+                    write(value)
+                whole = whole and read() == value
         with contextlib.suppress(OSError):
             os.chdir(self._folder)
         os.environ = self._environ  # noqa: B003 - a handler may have replaced it
@@ -145,3 +173,4 @@ class Surroundings:
             os.environ.update(self._variables)
             time.tzset()
         self.touched = False
+        return whole
